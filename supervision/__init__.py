@@ -1,0 +1,1 @@
+"""Supervision as in Erlang/OTP, for asyncio: standard library only."""
