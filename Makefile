@@ -1,0 +1,72 @@
+# Works with GNU make 3.81 and BSD tools. `make` alone shows what there is.
+SHELL = /bin/sh
+VESTAL = .venv/bin/vestal
+PYTHON = .venv/bin/python
+SERVICE =
+
+.PHONY: help up down status logs doctor recover test lint format bench chaos install uninstall clean-cache host dev lock
+
+help:
+	@echo "make up           set up whatever is missing, start everything, wait until it is healthy"
+	@echo "make down         stop everything; no process, container or port of ours stays"
+	@echo "make status       what lives, what does not, and why"
+	@echo "make logs         follow the logs (SERVICE=mlx_server for one)"
+	@echo "make doctor       what is wrong with this machine, and the remedy"
+	@echo "make recover      one recovery pass, now"
+	@echo "make test         the tests (with a Docker engine, the container tests too)"
+	@echo "make lint         ruff and mypy"
+	@echo "make bench        measure, beside the peers"
+	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall"
+	@echo "make clean-cache  drop the prompt cache"
+
+host:
+	@deploy/bootstrap.sh host
+
+dev:
+	@deploy/bootstrap.sh dev
+
+up: host
+	@$(VESTAL) up
+
+down: host
+	@$(VESTAL) down
+
+status: host
+	@$(VESTAL) status
+
+logs: host
+	@$(VESTAL) logs -f $(SERVICE)
+
+doctor: host
+	@$(VESTAL) doctor
+
+recover: host
+	@$(VESTAL) recover --once
+
+install: host
+	@$(VESTAL) install
+
+uninstall: host
+	@$(VESTAL) uninstall
+
+clean-cache: host
+	@$(VESTAL) cache clear
+
+test: dev
+	@$(PYTHON) -m pytest tests/unit tests/stateful tests/component tests/clients tests/e2e $(PYTEST)
+
+lint: dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: dev
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+bench: host
+	@$(PYTHON) -m benchmarks
+
+# Needs uv. One resolution for macOS and Linux; hashes of every file, no index address.
+lock:
+	@deploy/lock.sh

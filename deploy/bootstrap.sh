@@ -1,0 +1,92 @@
+#!/bin/sh
+# Makes .venv: a Python of at least 3.11 (uv where present, else venv + pip) with everything from a lock with hashes.
+#
+#   deploy/bootstrap.sh host     what `make up` needs
+#   deploy/bootstrap.sh dev      the same and what `make test` and `make lint` need
+#
+# Runs under macOS' own /bin/sh and tools. Safe to run again: a stamp of the lock's checksum says what is installed.
+set -eu
+
+wanted="${1:-host}"
+root="$(cd "$(dirname "$0")/.." && pwd)"
+venv="$root/.venv"
+lock="$root/requirements/$wanted.lock"
+stamp="$venv/.vestal-$wanted"
+
+say() { printf '%s\n' "vestal: $*" >&2; }
+fail() { say "$*"; exit 69; }
+
+# The lock, the package's metadata and the folder itself: a virtual environment does not survive being moved.
+fingerprint() { { cat "$lock" "$root/pyproject.toml" "$root/deploy/bootstrap.sh"; printf '%s' "$root"; } | cksum; }
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+runs_natively() {
+    # Under Rosetta an Intel Python reports x86_64 on an Apple chip and cannot load MLX.
+    [ "$(uname -s)" != Darwin ] && return 0
+    [ "$(sysctl -n hw.optional.arm64 2>/dev/null || echo 0)" != 1 ] && return 0
+    "$1" -c 'import platform, sys; sys.exit(platform.machine() != "arm64")' >/dev/null 2>&1
+}
+
+find_python() {
+    intel_found=""
+    for name in ${VESTAL_PYTHON:-} python3.13 python3.12 python3.11 python3 python3.14 \
+                /opt/homebrew/bin/python3 /usr/local/bin/python3; do
+        path="$(command -v "$name" 2>/dev/null)" || continue
+        is_new_enough "$path" || continue
+        if runs_natively "$path"; then printf '%s' "$path"; return 0; fi
+        intel_found="$path"
+    done
+    [ -n "$intel_found" ] && say "$intel_found is an Intel build running under Rosetta; MLX needs an arm64 Python"
+    return 1
+}
+
+make_venv() {
+    if [ -x "$venv/bin/python" ] && is_new_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        return 0
+    fi
+    rm -rf "$venv"
+    if command -v uv >/dev/null 2>&1; then
+        say "making .venv with uv"
+        uv venv --quiet --seed --python '>=3.11,<3.14' "$venv" && return 0
+        say "uv could not make it; trying Python's own venv"
+        rm -rf "$venv"
+    fi
+    python="$(find_python)" || fail "no Python 3.11 or newer was found. Install one (macOS: brew install python@3.12; Debian: apt install python3 python3-venv), or install uv, then run this again. VESTAL_PYTHON names one that is elsewhere."
+    say "making .venv with $python"
+    if ! "$python" -m venv "$venv"; then
+        rm -rf "$venv"
+        fail "$python cannot make a virtual environment (Debian: apt install python3-venv)"
+    fi
+}
+
+install_lock() {
+    say "installing from requirements/$wanted.lock (some 250 MB the first time)"
+    if command -v uv >/dev/null 2>&1; then
+        uv pip install --python "$venv/bin/python" --require-hashes -r "$lock"
+    else
+        "$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$lock"
+    fi || fail "the packages could not be installed. The lines above say which; most often there is no network to a package index. Nothing was started; run the same command again once there is."
+    # The project itself by a path file: no build, so nothing beyond the lock is fetched.
+    site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    printf '%s\n' "$root" > "$site/vestal.pth"
+    cat > "$venv/bin/vestal" <<EOF
+#!$venv/bin/python
+import sys
+from host_agent.cli.main import main
+sys.exit(main())
+EOF
+    chmod +x "$venv/bin/vestal"
+}
+
+[ -f "$lock" ] || fail "there is no $lock"
+if [ -x "$venv/bin/vestal" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+    exit 0
+fi
+make_venv
+install_lock
+fingerprint > "$stamp"
+[ "$wanted" = dev ] && { wanted=host; lock="$root/requirements/host.lock"; fingerprint > "$venv/.vestal-host"; }
+say "the environment is ready: .venv"

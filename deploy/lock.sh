@@ -1,0 +1,16 @@
+#!/bin/sh
+# Writes requirements/*.lock from pyproject.toml: one resolution for macOS and Linux, a hash for every file, no index
+# address, so that pip and uv install the same thing from whatever index the machine is set to. Needs uv.
+set -eu
+cd "$(dirname "$0")/.."
+compile() {
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-emit-index-url --no-annotate --no-header "$@"
+}
+compile pyproject.toml --extra orchestrator -o requirements/host.lock
+compile pyproject.toml --extra orchestrator --group dev -c requirements/host.lock -o requirements/dev.lock
+# The container has the orchestrator's own needs and no more.
+python3 - <<'EOF' | compile - -c requirements/host.lock -o requirements/orchestrator.lock
+import tomllib
+print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["orchestrator"]))
+EOF
