@@ -1,0 +1,134 @@
+"""The architecture, held: who may import whom, and which modules decide without touching the world."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGES = ("supervision", "host_agent", "mlx_server", "orchestrator")
+
+# package (or part of one) -> what else of ours it may import; the longest matching prefix counts
+ALLOWED = {
+    "supervision": (),
+    "host_agent.config": (),
+    "host_agent.host": ("host_agent.config",),
+    "host_agent": ("host_agent", "supervision", "mlx_server.model_store"),
+    "mlx_server.protocol": (),
+    "mlx_server.model_store": ("mlx_server.model_store", "host_agent.config", "host_agent.host"),
+    "mlx_server.gateway": (
+        "mlx_server.protocol",
+        "mlx_server.engine_environment",
+        "mlx_server.model_store",
+        "supervision",
+        "host_agent.config",
+        "host_agent.host",
+    ),
+    "mlx_server.engine": ("mlx_server.protocol", "mlx_server.model_store", "host_agent.config", "host_agent.host"),
+    "mlx_server": ("host_agent.config",),
+    "orchestrator": (),
+}
+FOREIGN_TO = {
+    "supervision": {"aiohttp", "fastapi", "psutil", "pydantic", "yaml", "mlx", "mlx_lm", "numpy"},
+    "mlx_server.gateway": {"mlx", "mlx_lm", "numpy", "transformers", "tokenizers"},
+    "mlx_server.engine": {"fastapi", "uvicorn", "aiohttp", "starlette"},
+    "orchestrator": {"fastapi", "uvicorn", "mlx", "mlx_lm", "psutil", "docker"},
+}
+
+# These decide; a shell beside them acts. Time and randomness reach them as arguments.
+PURE = (
+    "supervision/backoff.py",
+    "supervision/breaker.py",
+    "supervision/intensity.py",
+    "supervision/lifecycle.py",
+    "mlx_server/gateway/admission.py",
+    "mlx_server/gateway/request_lifecycle.py",
+    "mlx_server/engine/text_stream.py",
+    "orchestrator/cycle.py",
+)
+IMPURE = {
+    *("asyncio", "time", "random", "os", "subprocess", "socket", "threading", "secrets", "sqlite3"),
+    *("aiohttp", "fastapi", "uvicorn", "mlx", "mlx_lm", "psutil", "docker", "dbos"),
+}
+
+
+def _module_of(path: Path) -> str:
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path) -> set[str]:
+    package = _module_of(path) if path.name == "__init__.py" else _module_of(path).rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*anchor, *([node.module] if node.module else [])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names if base.split(".")[0] in PACKAGES)
+    return found
+
+
+def _within(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+def _rule(module: str, rules: dict) -> str | None:
+    matching = [prefix for prefix in rules if _within(module, prefix)]
+    return max(matching, key=len) if matching else None
+
+
+SOURCES = sorted(path for package in PACKAGES for path in (REPO / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPO)))
+def test_module_imports_only_what_its_layer_may(path: Path):
+    module = _module_of(path)
+    rule = _rule(module, ALLOWED)
+    assert rule is not None, f"{module} stands in no layer"
+    for imported in _imports(path):
+        if imported.split(".")[0] not in PACKAGES:
+            foreign = FOREIGN_TO.get(_rule(module, FOREIGN_TO) or "", set())
+            assert imported.split(".")[0] not in foreign, f"{module} imports {imported}"
+            continue
+        allowed = (rule, *ALLOWED[rule])
+        # `from package import name` yields both package and package.name: a parent of an allowed one is fine.
+        fits = any(_within(imported, prefix) or _within(prefix, imported) for prefix in allowed)
+        assert fits, f"{module} imports {imported}; its layer {rule} may import {allowed}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_deciding_module_imports_nothing_that_acts(name: str):
+    touched = {imported.split(".")[0] for imported in _imports(REPO / name)} & IMPURE
+    assert not touched, f"{name} imports {sorted(touched)}"
+
+
+def test_gateway_when_imported_has_not_loaded_mlx():
+    program = (
+        "import sys, mlx_server.gateway.app; "
+        "print([m for m in ('mlx', 'mlx_lm', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_text_of_the_project_names_no_machine_and_no_index():
+    """No path of one machine and no address of a package index in any tracked file."""
+    files = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60).stdout.split()
+    needles = ["/ro" + "ot/", "/wo" + "rk/", "pypi." + "org", "files.python" + "hosted"]
+    hits = [
+        f"{name}: {needle}"
+        for name in files
+        if (REPO / name).is_file()
+        for needle in needles
+        if needle in (REPO / name).read_text(errors="ignore")
+    ]
+    assert not hits
