@@ -28,7 +28,12 @@ ALLOWED = {
         "host_agent.config",
         "host_agent.host",
     ),
-    "mlx_server.engine": ("mlx_server.protocol", "mlx_server.model_store", "host_agent.config", "host_agent.host"),
+    "mlx_server.engine": (
+        "mlx_server.protocol",
+        "mlx_server.model_store",
+        "host_agent.config",
+        "host_agent.host",
+    ),
     "mlx_server": ("host_agent.config",),
     "orchestrator": (),
 }
@@ -116,13 +121,17 @@ def test_gateway_when_imported_has_not_loaded_mlx():
         "import sys, mlx_server.gateway.app; "
         "print([m for m in ('mlx', 'mlx_lm', 'numpy', 'transformers') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_text_of_the_project_names_no_machine_and_no_index():
     """No path of one machine and no address of a package index in any tracked file."""
-    files = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60).stdout.split()
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60
+    ).stdout.split()
     needles = ["/ro" + "ot/", "/wo" + "rk/", "pypi." + "org", "files.python" + "hosted"]
     hits = [
         f"{name}: {needle}"

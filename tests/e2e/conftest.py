@@ -1,0 +1,171 @@
+"""A whole stack, started with the `vestal` command in a home and on ports of its own, as by a user."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+VESTAL = Path(sys.executable).parent / "vestal"
+
+
+@dataclass
+class Answer:
+    status: int
+    body: Any
+    headers: dict[str, str]
+
+
+@dataclass
+class Stack:
+    home: Path
+    env: dict[str, str]
+    mlx_port: int
+    agent_port: int
+    orchestrator_port: int
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def vestal(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(VESTAL), *arguments],
+            env=self.env,
+            cwd=self.env["VESTAL_TEST_REPO"],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def request(
+        self, port: int, path: str, body: Any = None, *, method: str | None = None, timeout_s: float = 60
+    ) -> Answer:
+        """One HTTP exchange on loopback with the token; an error status is an answer, not an exception."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data, method=method)
+        request.add_header("Authorization", f"Bearer {self.token}")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:
+                return _answer(response.status, response.read(), response.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return _answer(error.code, error.read(), error.headers)
+
+    def mlx(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return self.request(self.mlx_port, path, body, **options)
+
+    def agent(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return self.request(self.agent_port, path, body, **options)
+
+    def orchestrator(self, path: str, body: Any = None, **options: Any) -> Answer:
+        return self.request(self.orchestrator_port, path, body, **options)
+
+    @property
+    def token(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (self.home / "token").read_text().strip()
+        return "none"
+
+    def service(self, name: str) -> dict[str, Any]:
+        return self.agent("/status").body["services"][name]
+
+    def pid(self, name: str) -> int:
+        """The PID of a service, waited for: right after a restart there may be none for a moment."""
+        return self.until(lambda: self.service(name)["process_pid"], f"{name} has a PID")
+
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+        """The first true value of `condition`; a refused connection or a missing key counts as not yet."""
+        deadline = time.monotonic() + timeout_s
+        last: object = None
+        while time.monotonic() < deadline:
+            try:
+                last = condition()
+                if last:
+                    return last
+            except (OSError, KeyError, IndexError, TypeError) as error:
+                last = error
+            time.sleep(0.05)
+        raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last: {last!r}\n{self.tails()}")
+
+    def until_healthy(self, timeout_s: float = 120) -> None:
+        self.until(lambda: self.agent("/status").body["healthy"], "the stack is healthy", timeout_s)
+
+    def journal(self, event: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.agent("/journal?since=0").body["events"] if entry["event"] == event]
+
+    def tails(self, lines: int = 15) -> str:
+        """The end of every log, for the report of a failure."""
+        logs = sorted((self.home / "logs").glob("*.log"))
+        return "\n".join(f"--- {p.name}\n" + "\n".join(p.read_text().splitlines()[-lines:]) for p in logs)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that was started for this stack: it carries this home in its environment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("VESTAL_HOME") == str(self.home) and process.status() != "zombie":
+                    found.append(process)
+        return [process for process in found if process.pid != os.getpid()]
+
+    def listening(self) -> list[int]:
+        """Which of the stack's ports somebody listens on."""
+        ports = {self.mlx_port, self.agent_port, self.orchestrator_port}
+        listeners = psutil.net_connections(kind="tcp")
+        return sorted({c.laddr.port for c in listeners if c.status == "LISTEN" and c.laddr.port in ports})
+
+
+def _answer(status: int, raw: bytes, headers: Any) -> Answer:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = raw.decode(errors="replace")
+    return Answer(status, body, {key.lower(): value for key, value in headers.items()})
+
+
+def _environment(
+    home: Path, ports: dict[str, str], repo: Path, models: Path, extra: dict[str, str]
+) -> dict[str, str]:
+    kept = ("VESTAL_PYTHON_IMAGE", "VESTAL_BUILD_CA")
+    foreign = ("VESTAL_", "MLX_", "OLLAMA_")
+    clean = {k: v for k, v in os.environ.items() if k in kept or not k.startswith(foreign)}
+    own = {"VESTAL_HOME": str(home), "VESTAL_MODELS_DIR": str(models), "VESTAL_TEST_REPO": str(repo)}
+    # Nobody listens here: an Ollama on the developer's machine is not part of the tests.
+    return clean | own | {"VESTAL_OLLAMA__MANAGE": "off"} | ports | extra
+
+
+@pytest.fixture(scope="module")
+def make_stack(
+    tmp_path_factory: pytest.TempPathFactory, repo: Path, models_dir: Path, free_port: Callable[[], int]
+) -> Iterator[Callable[..., Stack]]:
+    """A function that makes a stack (not started); all are taken down at the end, whatever happened."""
+    made: list[Stack] = []
+
+    def make(**extra: str) -> Stack:
+        home = tmp_path_factory.mktemp("home")
+        numbers = [free_port() for _ in range(3)]
+        names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
+        ports = dict(zip(names, map(str, numbers), strict=True))
+        stack = Stack(home, _environment(home, ports, repo, models_dir, extra), *numbers, extra=extra)
+        made.append(stack)
+        return stack
+
+    yield make
+    for stack in made:
+        stack.vestal("down")
+        for process in stack.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(stack.home, ignore_errors=True)

@@ -1,0 +1,176 @@
+"""`vestal up` with a real Docker engine: limits, exit 137, and a container that calls the host for help."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(600)]
+
+LIMIT_BYTES = 512 * 1024**2
+
+
+def _docker(*arguments: str, timeout_s: float = 120) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _engine_answers() -> bool:
+    try:
+        done = subprocess.run(["docker", "compose", "ls"], capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def docker_engine() -> None:
+    if _engine_answers():
+        return
+    assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here and none answers"
+    pytest.skip("no Docker engine with compose answers")
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable, docker_engine: None):
+    stack = make_stack(
+        VESTAL_ORCHESTRATOR__MODE="docker",
+        VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",
+        VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
+        ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="3",
+        # Only the webhook may heal here: the agent's own probes and passes are too slow to be the reason.
+        VESTAL_SUPERVISION__HEALTH_INTERVAL_S="900",
+        VESTAL_AGENT__MONITOR_INTERVAL_S="900",
+        VESTAL_AGENT__RECOVERY_INTERVAL_S="900",
+    )
+    up = stack.vestal("up", timeout_s=500)
+    assert up.returncode == 0, up.stdout + up.stderr + stack.tails()
+    return stack
+
+
+def _container(stack, service: str) -> dict[str, Any]:
+    """`docker inspect` of a service's container."""
+    name = stack.until(lambda: _container_id(stack, service), f"{service} has a container")
+    return json.loads(_docker("inspect", name))[0]
+
+
+def _container_id(stack, service: str) -> str:
+    project = stack.service("docker")["project"]
+    labels = (f"com.docker.compose.project={project}", f"com.docker.compose.service={service}")
+    filters = [part for label in labels for part in ("--filter", f"label={label}")]
+    return _docker("ps", "-aq", *filters)
+
+
+@pytest.mark.parametrize("service", ["orchestrator", "nightly"])
+def test_container_runs_under_its_limit_and_not_as_root(stack, service: str):
+    container = _container(stack, service)
+    assert container["HostConfig"]["Memory"] == LIMIT_BYTES
+    assert container["HostConfig"]["MemorySwap"] == LIMIT_BYTES, "else it may take as much again in swap"
+    assert container["Config"]["User"] not in ("", "root", "0", "0:0")
+    healthy = lambda: _container(stack, service)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
+    stack.until(healthy, f"{service} is healthy", 90)
+
+
+def test_orchestrator_is_published_on_loopback_only(stack):
+    published = _container(stack, "orchestrator")["NetworkSettings"]["Ports"]["8088/tcp"]
+    assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
+
+
+def test_container_reaches_the_model_and_finishes_a_task(stack):
+    task = stack.orchestrator("/tasks", {"goal": "Say hello to the reader."})
+    assert task.status == 201, task
+    path = f"/tasks/{task.body['id']}"
+    done = stack.until(
+        lambda: (t := stack.orchestrator(path).body)["state"] in ("done", "failed") and t,
+        "the task ends",
+        120,
+    )
+    assert done["state"] == "done" and done["answer"].strip(), done
+
+
+def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
+    stack.until(
+        lambda: stack.orchestrator("/knowledge/search", {"query": "why two processes", "k": 3}).body[
+            "results"
+        ],
+        "the docs are embedded",
+        180,
+    )
+    chunks = stack.until(lambda: _knowledge_idle(stack), "a cycle with nothing to embed", 60)
+    assert chunks
+
+
+def _knowledge_idle(stack) -> bool:
+    cycles = stack.orchestrator("/cycles?limit=1").body["cycles"]
+    return "unchanged" in json.dumps(cycles[0])
+
+
+def test_engine_and_gateway_dead_on_the_host_are_healed_by_the_containers_own_call(stack):
+    gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
+    before = len(stack.journal("recovery_requested"))
+    os.kill(gateway, signal.SIGSTOP)  # hung: it holds the port and answers nobody
+    os.kill(engine, signal.SIGKILL)
+    stack.until(lambda: stack.pid("mlx_server") != gateway, "the hung gateway was replaced", 120)
+    stack.until(
+        lambda: stack.mlx("/health").body["engine"]["pid"] not in (None, engine), "with an engine of its own"
+    )
+    asked = stack.journal("recovery_requested")[before:]
+    assert asked, "nobody asked"
+    assert all(entry["fields"]["remote"] != "127.0.0.1" for entry in asked), asked
+    stack.until_healthy()
+    skipped = stack.orchestrator("/cycles?limit=50").body["cycles"]
+    assert "no healthy backend" in json.dumps(skipped), (
+        "a cycle without a backend says what it skipped, and why"
+    )
+
+
+def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
+    container = _container(stack, "orchestrator")
+    restarts = container["RestartCount"]
+    # Its main process is put under a limit it already exceeds: the kernel's own OOM kill, exit code 137.
+    _overrun(container["Id"])
+    back = lambda: _container(stack, "orchestrator")["RestartCount"] > restarts  # noqa: E731
+    stack.until(back, "Docker or the agent restarted it", 60)
+    died = stack.until(lambda: stack.journal("container_died"), "the death is in the journal")[-1]
+    assert died["fields"]["exit_code"] == 137
+    assert "512" in died["cause"] and "limit" in died["cause"], died
+    stack.until_healthy()
+
+
+def _overrun(container: str) -> None:
+    """Eats memory in the container, itself spared, until the kernel ends the container's own process."""
+    eater = "import os\nblocks = []\nwhile True: blocks.append(bytearray(os.urandom(1 << 20)) * 8)"
+    main = f"echo -1000 > /proc/$$/oom_score_adj && exec python3 -c '{eater}'"
+    command = ["docker", "exec", "--privileged", "-u", "0", container, "sh", "-c", main]
+    subprocess.run(command, capture_output=True, timeout=120)
+
+
+def test_container_stopped_by_hand_outside_is_brought_up_by_a_pass(stack):
+    _docker("rm", "-f", _container_id(stack, "nightly"))
+    run = stack.agent("/recover", {"mlx": True, "ollama": True})
+    report = stack.until(lambda: _finished(stack, run.body["run_id"]), "the pass ends", 120)
+    assert any("nightly" in str(line) for line in report["done"]), report
+    stack.until_healthy()
+
+
+def _finished(stack, run_id: str):
+    report = stack.agent(f"/recover/{run_id}").body
+    return report if report["state"] == "done" else None
+
+
+def test_down_leaves_no_container_network_or_process(stack):
+    project = stack.service("docker")["project"]
+    down = stack.vestal("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    label = f"label=com.docker.compose.project={project}"
+    assert _docker("ps", "-aq", "--filter", label) == ""
+    assert _docker("network", "ls", "-q", "--filter", label) == ""
+    assert stack.listening() == []
+    assert stack.processes() == []

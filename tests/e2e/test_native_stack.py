@@ -1,0 +1,142 @@
+"""`vestal up` without Docker: a real model answers, and what is killed comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+
+QUESTION = {"model": "smollm2:135m", "stream": False, "options": {"temperature": 0, "num_predict": 24}}
+ASK = QUESTION | {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable):
+    stack = make_stack(
+        VESTAL_ORCHESTRATOR__MODE="native",
+        VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
+        ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="5",
+    )
+    up = stack.vestal("up")
+    assert up.returncode == 0, up.stdout + up.stderr + stack.tails()
+    stack.up_output = up.stdout
+    return stack
+
+
+def test_up_when_finished_names_the_addresses(stack):
+    for port in (stack.mlx_port, stack.agent_port, stack.orchestrator_port):
+        assert str(port) in stack.up_output
+    assert "natively" in stack.up_output
+
+
+def test_up_when_run_again_doubles_nothing(stack):
+    before = {process.pid for process in stack.processes()}
+    again = stack.vestal("up")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {process.pid for process in stack.processes()} == before
+
+
+def test_chat_answers_with_the_real_model(stack):
+    answer = stack.mlx("/api/chat", ASK)
+    assert answer.status == 200
+    assert "Paris" in answer.body["message"]["content"]
+    assert answer.body["done"] is True
+    assert answer.body["eval_count"] > 0 and answer.body["total_duration"] > 0
+
+
+def test_engine_killed_in_mid_sentence_is_back_and_the_sentence_whole(stack):
+    whole = stack.mlx("/api/chat", ASK).body["message"]["content"]
+    first = stack.pid("mlx_engine")
+    os.kill(first, signal.SIGKILL)
+    assert stack.mlx("/api/chat", ASK).body["message"]["content"] == whole
+    assert stack.mlx("/health").body["engine"]["pid"] != first
+
+
+def test_gateway_killed_is_restarted_and_leaves_one_engine(stack):
+    gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
+    os.kill(gateway, signal.SIGKILL)
+    stack.until(lambda: stack.pid("mlx_server") != gateway, "another gateway runs")
+    stack.until(lambda: stack.mlx("/api/chat", ASK).status == 200, "it answers")
+    stack.until(lambda: not psutil.pid_exists(engine), "the old engine has gone")
+    engines = [p for p in stack.processes() if "mlx_server.engine" in " ".join(p.cmdline())]
+    assert len(engines) == 1
+
+
+def test_agent_killed_leaves_the_rest_running_and_the_next_adopts_it(stack):
+    agent, gateway, engine = (stack.pid(name) for name in ("agent", "mlx_server", "mlx_engine"))
+    os.kill(agent, signal.SIGKILL)
+    assert stack.mlx("/api/chat", ASK).status == 200
+    recover = stack.vestal("recover", "--once")
+    assert recover.returncode == 0, recover.stdout + recover.stderr + stack.tails()
+    assert stack.pid("agent") != agent
+    assert (stack.pid("mlx_server"), stack.pid("mlx_engine")) == (gateway, engine)
+    os.kill(gateway, signal.SIGKILL)  # adopted, its death is seen all the same
+    stack.until(lambda: stack.pid("mlx_server") != gateway, "the adopted gateway was restarted")
+    stack.until_healthy()
+
+
+def test_recover_when_all_is_well_changes_nothing(stack):
+    stack.until_healthy()
+    before = stack.pid("mlx_server")
+    run = stack.agent("/recover", {"ollama": False, "mlx": False, "ts": 1})
+    assert run.status == 202 and run.body["state"] in ("started", "joined")
+    report = stack.until(lambda: _finished(stack, run.body["run_id"]), "the pass ends")
+    assert report["healthy"] is True
+    assert stack.pid("mlx_server") == before
+
+
+def _finished(stack, run_id: str):
+    report = stack.agent(f"/recover/{run_id}").body
+    return report if report["state"] == "done" else None
+
+
+def test_recover_without_token_does_nothing_and_says_where_it_is(stack):
+    token = stack.home / "token"
+    kept = token.read_text()
+    assert oct(token.stat().st_mode & 0o777) == "0o600"
+    token.write_text("wrong")
+    try:
+        refused = stack.agent("/recover", {})
+    finally:
+        token.write_text(kept)
+    assert refused.status == 401
+    assert "token" in refused.body["error"]["message"]
+
+
+def test_orchestrator_learns_the_docs_and_finishes_a_task(stack):
+    task = stack.orchestrator("/tasks", {"goal": "In one sentence: what is a circuit breaker for?"})
+    assert task.status == 201
+    path = f"/tasks/{task.body['id']}"
+    done = stack.until(
+        lambda: (t := stack.orchestrator(path).body)["state"] in ("done", "failed") and t,
+        "the task ends",
+        120,
+    )
+    assert done["state"] == "done" and done["answer"].strip(), done
+    stack.until(
+        lambda: stack.orchestrator("/knowledge/search", {"query": "why two processes", "k": 3}).body[
+            "results"
+        ],
+        "the docs are embedded",
+        120,
+    )
+
+
+def test_status_exits_with_zero_when_all_is_healthy(stack):
+    stack.until_healthy()
+    status = stack.vestal("status")
+    assert status.returncode == 0, status.stdout
+
+
+def test_down_leaves_nothing_of_ours(stack):
+    down = stack.vestal("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert stack.listening() == []
+    assert [process.cmdline() for process in stack.processes()] == []
+    assert sorted(path.name for path in (stack.home / "run").glob("*.json")) == []
+    assert stack.vestal("status").returncode == 2
