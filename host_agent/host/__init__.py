@@ -1,0 +1,1 @@
+"""What differs by platform: memory, ports, processes, networks."""

@@ -1,0 +1,75 @@
+"""Turns pydantic's errors into sentences that name the place, the key and the remedy."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from host_agent.config.model import ModelSource, Settings
+from host_agent.config.yaml_file import KeyPath, YamlFile
+
+
+def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> list[str]:
+    """One sentence for each fault, in the order they are written in the file."""
+    return [_sentence(detail, file, variables) for detail in error.errors()]
+
+
+def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
+    key = tuple(str(part) for part in detail["loc"])
+    place = _place(key, file, variables)
+    if detail["type"] == "extra_forbidden":
+        return f"{place}unknown key {'.'.join(key)}; {_hint(key)}"
+    if detail["type"] == "missing":
+        return f"{place}{'.'.join(key)} is missing; give it."
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    if not key:
+        return f"{place}{reason}."
+    return f"{place}{'.'.join(key)} is {_shown(detail['input'])}: {_reason(reason)}."
+
+
+def _place(key: KeyPath, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
+    for length in range(len(key), 0, -1):
+        if key[:length] in variables:
+            return f"{variables[key[:length]]} (environment): "
+    return f"{file.place(key)}: " if file else ""
+
+
+def _hint(key: KeyPath) -> str:
+    known = _siblings(key)
+    close = difflib.get_close_matches(key[-1], known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"what may stand there: {', '.join(sorted(known))}."
+
+
+def _siblings(key: KeyPath) -> list[str]:
+    if key[0] == "models":
+        return list(ModelSource.model_fields)
+    model: Any = Settings
+    for part in key[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields) if issubclass(model, BaseModel) else []
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None else f'"{str(value)[:60]}"'
+
+
+_PLAIN_WORDS = {
+    "Input should be a valid integer, unable to parse string as an integer": "give a whole number",
+    "Input should be a valid integer, got a number with a fractional part": "give a whole number",
+    "Input should be a valid integer": "give a whole number",
+    "Input should be a valid number, unable to parse string as a number": "give a number",
+    "Input should be a valid string": "give text",
+    "Input should be a valid list": "give a list, such as [one, two]",
+    "Input should be a valid dictionary": "give a section with keys under it",
+}
+
+
+def _reason(message: str) -> str:
+    if message.startswith("Input should be a valid dictionary or instance of"):
+        return "give a section with keys under it"
+    return _PLAIN_WORDS.get(message, message.replace("Input should be", "it should be", 1))

@@ -1,0 +1,82 @@
+"""Puts the configuration together: defaults < file < environment."""
+
+import os
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from host_agent.config import environment, yaml_file
+from host_agent.config.complaints import sentences
+from host_agent.config.errors import ConfigError
+from host_agent.config.model import Config, Settings
+from host_agent.config.paths import Home, expand
+
+SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # R3.6: Metal takes its time to give memory back
+
+
+def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
+    """The configuration in force. ConfigError: a sentence for each fault, with its file and line."""
+    env = os.environ if env is None else env
+    cwd = cwd or Path.cwd()
+    home = Home.find(env, cwd)
+    path = _find_file(env, cwd, home)
+    file = yaml_file.read(path) if path else None
+    variables = environment.read(env)
+    data = _merge(file.data if file else {}, variables)
+    try:
+        settings = Settings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(sentences(error, file, {k: name for k, (name, _) in variables.items()})) from None
+    return _finish(settings, home, path, env, cwd)
+
+
+def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
+    if env.get("VESTAL_CONFIG"):
+        path = expand(env["VESTAL_CONFIG"], env, cwd)
+        if not path.is_file():
+            raise ConfigError(f"VESTAL_CONFIG names {path}, which is not there: correct it, or unset it.")
+        return path
+    candidates = (cwd / "vestal.yaml", home.root / "vestal.yaml")
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _merge(data: dict[str, Any], variables: dict[environment.KeyPath, tuple[str, Any]]) -> dict[str, Any]:
+    # A section with nothing under it (`mlx:`) is null in YAML and means "as it is by default".
+    merged = {key: deepcopy(value) for key, value in data.items() if value is not None}
+    for path, (_, value) in variables.items():
+        level = merged
+        for part in path[:-1]:
+            below = level.setdefault(part, {})
+            if not isinstance(below, dict):
+                break
+            level = below
+        else:
+            level[path[-1]] = value
+    return merged
+
+
+def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
+    base = path.parent if path else cwd
+    mlx = settings.mlx.model_copy(
+        update={
+            "models_folder": expand(settings.mlx.models_folder, env, base),
+            "store": expand(settings.mlx.store, env, base) if settings.mlx.store else None,
+        }
+    )
+    supervision = settings.supervision
+    if sys.platform == "darwin" and "settle_after_kill_s" not in supervision.model_fields_set:
+        supervision = supervision.model_copy(update={"settle_after_kill_s": SETTLE_AFTER_KILL_ON_MAC_S})
+    return Config(
+        mlx=mlx,
+        models=settings.models,
+        agent=settings.agent,
+        supervision=supervision,
+        ollama=settings.ollama,
+        orchestrator=settings.orchestrator,
+        home=home,
+        file=path,
+    )

