@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Stack:
     mlx_port: int
     agent_port: int
     orchestrator_port: int
-    extra: dict[str, str] = field(default_factory=dict)
+    up_output: str = ""
 
     def vestal(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -124,7 +124,7 @@ class Stack:
         """Which of the stack's ports somebody listens on."""
         ports = {self.mlx_port, self.agent_port, self.orchestrator_port}
         listeners = psutil.net_connections(kind="tcp")
-        return sorted({c.laddr.port for c in listeners if c.status == "LISTEN" and c.laddr.port in ports})
+        return sorted({c.laddr.port for c in listeners if c.status == "LISTEN" and c.laddr} & ports)
 
 
 def _answer(status: int, raw: bytes, headers: Any) -> Answer:
@@ -155,10 +155,13 @@ def make_stack(
 
     def make(**extra: str) -> Stack:
         home = tmp_path_factory.mktemp("home")
-        numbers = [free_port() for _ in range(3)]
         names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
-        ports = dict(zip(names, map(str, numbers), strict=True))
-        stack = Stack(home, _environment(home, ports, repo, models_dir, extra), *numbers, extra=extra)
+        ports = {name: str(free_port()) for name in names}
+        stack = Stack(
+            home,
+            _environment(home, ports, repo, models_dir, extra),
+            **{name.removeprefix("VESTAL_").lower(): int(port) for name, port in ports.items()},
+        )
         made.append(stack)
         return stack
 
