@@ -249,7 +249,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Embedding:
-    """The answer to `Embed`. `vectors` is base64 of little-endian float32, rows in order: `unpack_vectors`."""
+    """The answer to `Embed`. `vectors` is base64 of little-endian float32, row by row: `unpack_vectors`."""
 
     KIND: ClassVar = "embedding"
     id: str

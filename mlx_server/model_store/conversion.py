@@ -1,0 +1,42 @@
+"""Runs `mlx_server.model_store.convert` in a process of its own: it needs mlx, its caller may not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mlx_server.engine_environment import engine_environment
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.progress import Step
+
+TIMEOUT_S = 1800.0
+
+
+def run(name: str, gguf: Path, target: Path, step: Step) -> None:
+    """Convert the file `gguf` to a new folder `target`. Raises ModelStoreError."""
+    # A weight of four bits and a bit becomes one of 32 where MLX has no fast kernels for it (see convert).
+    growth = 1 if sys.platform == "darwin" else 7
+    disk.require(name, gguf.stat().st_size * growth, target.parent)
+    step(0.0, "Converting the weights.")
+    command = [sys.executable, "-m", "mlx_server.model_store.convert", str(gguf), str(target)]
+    env = os.environ | engine_environment(target.parent / "blas")
+    try:
+        result = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(name, gguf, f"no end after {TIMEOUT_S:.0f} s") from error
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise _failed(name, gguf, lines[-1])
+
+
+def _failed(name: str, gguf: Path, reason: str) -> ModelStoreError:
+    return ModelStoreError(
+        "conversion_failed",
+        f"{gguf.name}, the source of model {name}, could not be converted: {reason}",
+        "Choose a GGUF of a llama model in Q4_0, Q4_1, Q8_0 or F16, or a folder of safetensors.",
+    )

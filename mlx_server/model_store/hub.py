@@ -1,0 +1,95 @@
+"""`hf:` sources: a snapshot in the Hugging Face hub's own cache, which other tools share and resume."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from pathlib import Path
+
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.progress import Step, watching
+from mlx_server.model_store.sources import HubSource
+
+PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja", "*.jsonl"]
+
+
+def fetch(name: str, source: HubSource, step: Step) -> Path:
+    """Download what is missing; the snapshot's folder. Raises ModelStoreError."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by the library at its import
+    import httpx
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    step(0.0, f"Asking {_host(constants.ENDPOINT)} for {source.repo}.")
+    cache = Path(constants.HF_HUB_CACHE)
+    try:
+        total = _size(source)
+        disk.require(name, total - _present(cache, source), cache)
+        with watching(
+            cache / ("models--" + source.repo.replace("/", "--")),
+            lambda: total,
+            lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.size(total)}."),
+        ):
+            path = huggingface_hub.snapshot_download(
+                source.repo, revision=source.revision, allow_patterns=PATTERNS
+            )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise _absent(name, source) from error
+    except (httpx.TransportError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _unreachable(name, source, _host(constants.ENDPOINT)) from error
+    except (errors.HfHubHTTPError, ValueError) as error:
+        raise _failed(name, source, error) from error
+    except OSError as error:
+        if disk.is_full(error):
+            raise disk.full(name, total, disk.free_bytes(cache), cache) from error
+        raise _failed(name, source, error) from error
+    return Path(path)
+
+
+def _size(source: HubSource) -> int:
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=15)
+    files = (file for file in info.siblings or () if _wanted(file.rfilename))
+    return sum(file.size or 0 for file in files)
+
+
+def _wanted(filename: str) -> bool:
+    return any(fnmatch.fnmatch(filename, pattern) for pattern in PATTERNS)
+
+
+def _present(cache: Path, source: HubSource) -> int:
+    from mlx_server.model_store.progress import folder_bytes
+
+    return folder_bytes(cache / ("models--" + source.repo.replace("/", "--")) / "blobs")
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.split("//", 1)[-1].split("/", 1)[0]
+
+
+def _absent(name: str, source: HubSource) -> ModelStoreError:
+    at = f" at revision {source.revision}" if source.revision else ""
+    return ModelStoreError(
+        "model_not_found",
+        f"The hub shows no repository {source.repo}{at}, the source of model {name}.",
+        "Correct the source in the configuration; where it is private or gated, log in with `hf auth login`.",
+    )
+
+
+def _unreachable(name: str, source: HubSource, host: str) -> ModelStoreError:
+    return ModelStoreError(
+        "network_unavailable",
+        f"The hub ({host}) cannot be reached for {source.repo}, the source of model {name}.",
+        "Check the network, or HF_ENDPOINT and HF_HUB_OFFLINE; what was fetched so far is kept.",
+    )
+
+
+def _failed(name: str, source: HubSource, error: Exception) -> ModelStoreError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelStoreError(
+        "fetch_failed",
+        f"The hub's library could not fetch {source.repo}, the source of model {name}: {first[:300]}",
+        f"Put that right, then run `vestal models pull {name}` again.",
+    )

