@@ -1,0 +1,296 @@
+"""One child at work: feeds its lifecycle with what happens, and does what the lifecycle asks for.
+
+All of it runs on one event loop. `send` is the only writer of the model; news that arrives while one is
+being dealt with waits its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from supervision import log_file
+from supervision.clock import Clock
+from supervision.errors import SupervisionError
+from supervision.events import EventStream
+from supervision.identity import Identity, age_s, boot_id, read_pid_file, remove_pid_file, write_pid_file
+from supervision.lifecycle import step
+from supervision.model import (
+    Action,
+    Adopted,
+    Emit,
+    Exited,
+    Fell,
+    Hold,
+    Input,
+    Kill,
+    Launch,
+    Launched,
+    LaunchFailed,
+    Persist,
+    Start,
+    Terminate,
+    Tick,
+    Watch,
+    model_of,
+)
+from supervision.process import DefaultLauncher, adopt, end_leftovers
+from supervision.record import restored, to_record
+from supervision.spec import ChildSpec, ProcessHandle
+from supervision.states import ChildStatus
+from supervision.store import StateStore
+from supervision.watching import watch_health, watch_ready
+
+_log = logging.getLogger(__name__)
+
+
+class Child:
+    """The shell around one lifecycle. `on_change` is called after each step, `on_fell` on a coupled death."""
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        clock: Clock,
+        events: EventStream,
+        store: StateStore | None,
+        *,
+        coupled: bool,
+        on_change: Callable[[Child], None],
+        on_fell: Callable[[Child], None],
+    ) -> None:
+        self.spec = spec
+        self._clock = clock
+        self._events = events
+        self._store = store
+        self._on_change = on_change
+        self._on_fell = on_fell
+        self._launcher = spec.launcher or DefaultLauncher()
+        self._handle: ProcessHandle | None = None
+        self._inbox: deque[Input] = deque()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._timer_at: float | None = None
+        self._watching: tuple[int, Watch] = (0, Watch.NONE)
+        self._log_from = 0
+        self._since_wall = clock.wall()
+        self.model = model_of(
+            spec.policy,
+            restart=spec.restart,
+            fatal_exit_codes=spec.fatal_exit_codes,
+            ready_probed=spec.ready is not None,
+            health_probed=spec.health is not None,
+            coupled=coupled,
+            now=clock.now(),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    # --- life as a whole -----------------------------------------------------------------------------------
+
+    def begin(self, held: bool) -> None:
+        """Recalls what an earlier supervisor knew, takes over what it left running, or starts."""
+        if self._store is not None and self.model.run == 0:
+            record = self._store.load(self.name)
+            self.model = restored(self.model, record, self._clock.now(), self._clock.wall())
+        if self._take_over() or self.model.by_hand:
+            return
+        if held:
+            self.send(Hold("its turn comes"))
+        self.send(Start("the supervisor started"))
+
+    def _take_over(self) -> bool:
+        """Adopts the process of the PID file (its end is seen to by the lifecycle where it may not stay)."""
+        path = self.spec.pid_file
+        identity = None if path is None else read_pid_file(path)
+        if path is None or identity is None or self.model.alive:
+            return False
+        if not identity.alive():
+            if end_leftovers(identity):
+                self._events.emit(self.name, "leftovers_killed", "their leader is gone", group=identity.pid)
+            path.unlink(missing_ok=True)
+            return False
+        self._handle = adopt(identity)
+        self._log_from = 0
+        self.send(Adopted(identity.pid, age_s(identity), keep=self.spec.adopt))
+        self._run("exit", self._await_exit(self.model.run, self._handle))
+        return True
+
+    async def launched(self) -> None:
+        """Returns once no launch is under way."""
+        while (launching := self._tasks.get("launch")) is not None:
+            await asyncio.wait([launching])
+
+    async def detach(self) -> None:
+        """Stops looking after it, and leaves its process running."""
+        await self.launched()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._timer_at = None
+        if self._handle is not None:
+            self._handle.detach()
+
+    # --- the one writer ------------------------------------------------------------------------------------
+
+    def send(self, news: Input) -> None:
+        """Tells the lifecycle, and does what it asks for."""
+        self._inbox.append(news)
+        if len(self._inbox) > 1:
+            return  # whoever is at it will come to this
+        while self._inbox:
+            try:
+                self._take(self._inbox[0])
+            finally:
+                self._inbox.popleft()
+
+    def _take(self, news: Input) -> None:
+        before = self.model
+        self.model, actions = step(before, news, self._clock.now())
+        if self.model.state is not before.state:
+            self._since_wall = self._clock.wall()
+        for action in actions:
+            self._do(action)
+        self._keep_time()
+        self._keep_watch()
+        self._on_change(self)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case Launch(run):
+                self._run("launch", self._launch(run))
+            case Terminate() if self._handle is not None:
+                self._handle.terminate()
+            case Kill() if self._handle is not None:
+                self._handle.kill()
+            case Emit(event, cause, fields):
+                self._events.emit(self.name, event, cause, **fields)
+            case Persist():
+                self._persist()
+            case Fell():
+                self._on_fell(self)
+
+    def _persist(self) -> None:
+        if self._store is None:
+            return
+        record = to_record(self.model, self._clock.now(), self._clock.wall())
+        try:
+            self._store.save(self.name, record)
+        except OSError as error:
+            self._events.emit(self.name, "state_not_saved", str(error))
+
+    # --- processes -----------------------------------------------------------------------------------------
+
+    async def _launch(self, run: int) -> None:
+        try:
+            if self.spec.log_path is not None:
+                self._log_from = log_file.turn_over(self.spec.log_path)
+            handle = await self._launcher.launch(self.spec)
+        except (SupervisionError, OSError) as error:
+            self.send(LaunchFailed(run, str(error)))
+        except Exception as error:  # a launcher from elsewhere: its fault is the child's, not ours
+            _log.exception("the launcher of %s failed", self.name)
+            self.send(LaunchFailed(run, f"the launcher failed: {error!r}"))
+        else:
+            self._took_off(run, handle)
+
+    def _took_off(self, run: int, handle: ProcessHandle) -> None:
+        self._handle = handle
+        if self.spec.pid_file is not None:
+            self._write_pid_file(handle)
+        self.send(Launched(run, handle.pid))
+        self._run("exit", self._await_exit(run, handle))
+
+    def _write_pid_file(self, handle: ProcessHandle) -> None:
+        assert self.spec.pid_file is not None
+        try:
+            write_pid_file(self.spec.pid_file, Identity(handle.pid, handle.start_time, boot_id()))
+        except OSError as error:
+            self._events.emit(self.name, "pid_file_not_written", str(error), path=str(self.spec.pid_file))
+
+    async def _await_exit(self, run: int, handle: ProcessHandle) -> None:
+        status = await handle.wait()
+        self._handle = None
+        if self.spec.pid_file is not None:
+            remove_pid_file(self.spec.pid_file, handle.pid)
+        self.send(Exited(run, status, self._last_words()))
+
+    def _last_words(self) -> str:
+        if self.spec.log_path is None:
+            return ""
+        lines = log_file.last_lines(self.spec.log_path, self._log_from, 1)
+        return lines[0][:500] if lines else ""
+
+    # --- time and probes -----------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        wake_at = self.model.wake_at
+        if wake_at == self._timer_at:
+            return
+        self._timer_at = wake_at
+        self._cancel("timer")
+        if wake_at is not None:
+            self._run("timer", self._tick_at(wake_at))
+
+    async def _tick_at(self, wake_at: float) -> None:
+        while (left_s := wake_at - self._clock.now()) > 0:  # a timer may fire a shade early
+            await self._clock.sleep(left_s)
+        self._timer_at = None
+        self._tasks.pop("timer", None)
+        self.send(Tick())
+
+    def _keep_watch(self) -> None:
+        wanted = (self.model.run, self.model.watch)
+        if wanted == self._watching:
+            return
+        self._watching = wanted
+        self._cancel("watch")
+        run, watch = wanted
+        pid = self.model.pid
+        if pid is None:
+            return
+        if watch is Watch.READY and self.spec.ready is not None:
+            self._run("watch", watch_ready(self.spec, self._clock, self.send, run, pid))
+        elif watch is Watch.HEALTH and self.spec.health is not None:
+            self._run("watch", watch_health(self.spec, self._clock, self.send, run, pid))
+
+    # --- tasks ---------------------------------------------------------------------------------------------
+
+    def _run(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}:{kind}")
+        self._tasks[kind] = task
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        for kind, known in list(self._tasks.items()):
+            if known is task:
+                del self._tasks[kind]
+        with contextlib.suppress(asyncio.CancelledError):
+            if (error := task.exception()) is not None:
+                _log.error("%s failed", task.get_name(), exc_info=error)
+
+    def _cancel(self, kind: str) -> None:
+        task = self._tasks.pop(kind, None)
+        if task is not None:
+            task.cancel()
+
+    # --- telling -------------------------------------------------------------------------------------------
+
+    def status(self) -> ChildStatus:
+        m = self.model
+        return ChildStatus(
+            state=m.state,
+            process_pid=m.pid,
+            restart_count=m.restarts,
+            health_check_failures=m.failures,
+            circuit_breaker_state=str(m.breaker.state),
+            uptime_s=max(0.0, self._clock.now() - m.started_at) if m.pid is not None else 0.0,
+            detail=m.detail,
+            last_exit=m.last_exit,
+            since=self._since_wall,
+        )

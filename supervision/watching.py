@@ -1,0 +1,41 @@
+"""Asking the probes: quickly while a child starts, at leisure once it is up."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+from supervision.clock import Clock
+from supervision.model import HealthAnswered, Input, ReadyAnswered
+from supervision.probe import ProbeResult, poll_delay
+from supervision.spec import ChildSpec, Probe
+
+Send = Callable[[Input], None]
+
+
+async def watch_ready(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
+    """Asks `ready` until cancelled (which its own answer may bring about)."""
+    assert spec.ready is not None
+    for n in itertools.count():
+        send(ReadyAnswered(run, await ask(spec.ready, pid, spec.policy.probe.timeout_s)))
+        await clock.sleep(poll_delay(n))
+
+
+async def watch_health(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
+    """Asks `health` until cancelled."""
+    assert spec.health is not None
+    while True:
+        await clock.sleep(spec.policy.probe.interval_s)
+        send(HealthAnswered(run, await ask(spec.health, pid, spec.policy.probe.timeout_s)))
+
+
+async def ask(probe: Probe, pid: int, timeout_s: float) -> ProbeResult:
+    """The probe's answer; one that raises or does not come in time is a failure, with its reason."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await probe(pid)
+    except TimeoutError:
+        return ProbeResult(False, f"no answer within {timeout_s:g} s")
+    except Exception as error:  # whatever the probe raises, the child did not answer
+        return ProbeResult(False, str(error) or repr(error))
