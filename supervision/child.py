@@ -11,15 +11,15 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
-from supervision import log_file
 from supervision.clock import Clock
 from supervision.errors import SupervisionError
 from supervision.events import EventStream
-from supervision.identity import Identity, age_s, boot_id, read_pid_file, remove_pid_file, write_pid_file
+from supervision.keeper import Keeper
 from supervision.lifecycle import step
-from supervision.model import (
+from supervision.messages import (
     Action,
     Adopted,
     Emit,
@@ -35,12 +35,10 @@ from supervision.model import (
     Start,
     Terminate,
     Tick,
-    Watch,
-    model_of,
-)
-from supervision.process import DefaultLauncher, adopt, end_leftovers
+)  # fmt: skip
+from supervision.model import Watch, model_of
 from supervision.record import restored, to_record
-from supervision.spec import ChildSpec, ProcessHandle
+from supervision.spec import ChildSpec
 from supervision.states import ChildStatus
 from supervision.store import StateStore
 from supervision.watching import watch_health, watch_ready
@@ -68,13 +66,11 @@ class Child:
         self._store = store
         self._on_change = on_change
         self._on_fell = on_fell
-        self._launcher = spec.launcher or DefaultLauncher()
-        self._handle: ProcessHandle | None = None
+        self._keeper = Keeper(spec, partial(events.emit, spec.name))
         self._inbox: deque[Input] = deque()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timer_at: float | None = None
         self._watching: tuple[int, Watch] = (0, Watch.NONE)
-        self._log_from = 0
         self._since_wall = clock.wall()
         self.model = model_of(
             spec.policy,
@@ -104,20 +100,11 @@ class Child:
         self.send(Start("the supervisor started"))
 
     def _take_over(self) -> bool:
-        """Adopts the process of the PID file (its end is seen to by the lifecycle where it may not stay)."""
-        path = self.spec.pid_file
-        identity = None if path is None else read_pid_file(path)
-        if path is None or identity is None or self.model.alive:
+        """Whether an earlier supervisor's process was found (the lifecycle ends one that may not stay)."""
+        if self.model.alive or (found := self._keeper.find()) is None:
             return False
-        if not identity.alive():
-            if end_leftovers(identity):
-                self._events.emit(self.name, "leftovers_killed", "their leader is gone", group=identity.pid)
-            path.unlink(missing_ok=True)
-            return False
-        self._handle = adopt(identity)
-        self._log_from = 0
-        self.send(Adopted(identity.pid, age_s(identity), keep=self.spec.adopt))
-        self._run("exit", self._await_exit(self.model.run, self._handle))
+        self.send(Adopted(*found, keep=self.spec.adopt))
+        self._run("exit", self._await_exit(self.model.run))
         return True
 
     async def launched(self) -> None:
@@ -133,8 +120,7 @@ class Child:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._timer_at = None
-        if self._handle is not None:
-            self._handle.detach()
+        self._keeper.detach()
 
     # --- the one writer ------------------------------------------------------------------------------------
 
@@ -164,10 +150,10 @@ class Child:
         match action:
             case Launch(run):
                 self._run("launch", self._launch(run))
-            case Terminate() if self._handle is not None:
-                self._handle.terminate()
-            case Kill() if self._handle is not None:
-                self._handle.kill()
+            case Terminate():
+                self._keeper.terminate()
+            case Kill():
+                self._keeper.kill()
             case Emit(event, cause, fields):
                 self._events.emit(self.name, event, cause, **fields)
             case Persist():
@@ -188,43 +174,22 @@ class Child:
 
     async def _launch(self, run: int) -> None:
         try:
-            if self.spec.log_path is not None:
-                self._log_from = log_file.turn_over(self.spec.log_path)
-            handle = await self._launcher.launch(self.spec)
+            async with asyncio.timeout(self.spec.policy.start_timeout_s):
+                pid = await self._keeper.launch()
+        except TimeoutError:
+            self.send(LaunchFailed(run, "the launcher did not come to an end"))
         except (SupervisionError, OSError) as error:
             self.send(LaunchFailed(run, str(error)))
         except Exception as error:  # a launcher from elsewhere: its fault is the child's, not ours
             _log.exception("the launcher of %s failed", self.name)
             self.send(LaunchFailed(run, f"the launcher failed: {error!r}"))
         else:
-            self._took_off(run, handle)
+            self.send(Launched(run, pid))
+            self._run("exit", self._await_exit(run))
 
-    def _took_off(self, run: int, handle: ProcessHandle) -> None:
-        self._handle = handle
-        if self.spec.pid_file is not None:
-            self._write_pid_file(handle)
-        self.send(Launched(run, handle.pid))
-        self._run("exit", self._await_exit(run, handle))
-
-    def _write_pid_file(self, handle: ProcessHandle) -> None:
-        assert self.spec.pid_file is not None
-        try:
-            write_pid_file(self.spec.pid_file, Identity(handle.pid, handle.start_time, boot_id()))
-        except OSError as error:
-            self._events.emit(self.name, "pid_file_not_written", str(error), path=str(self.spec.pid_file))
-
-    async def _await_exit(self, run: int, handle: ProcessHandle) -> None:
-        status = await handle.wait()
-        self._handle = None
-        if self.spec.pid_file is not None:
-            remove_pid_file(self.spec.pid_file, handle.pid)
-        self.send(Exited(run, status, self._last_words()))
-
-    def _last_words(self) -> str:
-        if self.spec.log_path is None:
-            return ""
-        lines = log_file.last_lines(self.spec.log_path, self._log_from, 1)
-        return lines[0][:500] if lines else ""
+    async def _await_exit(self, run: int) -> None:
+        status, last_words = await self._keeper.wait()
+        self.send(Exited(run, status, last_words))
 
     # --- time and probes -----------------------------------------------------------------------------------
 

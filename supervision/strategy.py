@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from supervision.model import Hold, Model, Release
+from supervision.messages import Hold, Release
+from supervision.model import Model
 from supervision.states import State, Strategy
 
 Order = tuple[str, Hold | Release]

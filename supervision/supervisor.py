@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
@@ -12,7 +11,7 @@ from supervision.child import Child
 from supervision.clock import Clock, SystemClock
 from supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
 from supervision.events import Event, EventStream
-from supervision.model import Renew, Start, Stop
+from supervision.messages import Renew, Start, Stop
 from supervision.spec import ChildSpec
 from supervision.states import ChildStatus, State, Strategy
 from supervision.store import StateStore
@@ -234,5 +233,7 @@ class Supervisor:
             self._ordering = False
 
     def _tell(self, event: Event) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self._on_event(event)
+        except Exception:  # a listener's fault must not keep a child from being restarted
+            _log.exception("on_event failed for %s", event.event)

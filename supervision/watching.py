@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 
 from supervision.clock import Clock
-from supervision.model import HealthAnswered, Input, ReadyAnswered
+from supervision.messages import HealthAnswered, Input, ReadyAnswered
 from supervision.probe import ProbeResult, poll_delay
 from supervision.spec import ChildSpec, Probe
 
