@@ -1,0 +1,1 @@
+"""What each agent knows: folders of text, cut into chunks, embedded, searched."""

@@ -1,0 +1,42 @@
+"""`python -m orchestrator [run|nightly|healthcheck]`. Imports only what the chosen command needs."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = "usage: python -m orchestrator [run | nightly | healthcheck [nightly]]"
+CONFIG_EXIT_CODE = 78  # EX_CONFIG: a supervisor that sees it does not restart
+
+
+def main(arguments: list[str]) -> int:
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("run", [])
+    if command == "healthcheck" and rest in ([], ["nightly"]):
+        from . import healthcheck
+
+        return healthcheck.main("nightly" if rest else "orchestrator")
+    if command in ("run", "nightly") and not rest:
+        return _serve(command)
+    print(USAGE, file=sys.stderr)
+    return 64
+
+
+def _serve(command: str) -> int:
+    from .config import load
+    from .errors import ConfigError
+
+    try:
+        config = load()
+        if command == "nightly":
+            from .nightly import serve as serve_nightly
+
+            return serve_nightly(config)
+        from .service import serve
+
+        return serve(config)
+    except ConfigError as error:
+        print(f"orchestrator: {error.message}", file=sys.stderr)
+        return CONFIG_EXIT_CODE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+"""Who works on tasks: each agent has a role, a prompt, a model and knowledge folders of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+LEAD = "lead"
+FIELDS = {"role", "prompt", "model", "knowledge"}
+
+
+@dataclass(frozen=True)
+class Agent:
+    """`knowledge` names the folders it may search; by default the one of its own name."""
+
+    name: str
+    role: str
+    prompt: str
+    model: str
+    knowledge: tuple[str, ...]
+
+
+def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
+    """The agents of the YAML file, and always a lead."""
+    agents = {LEAD: _lead(chat_model)}
+    if path is None:
+        return agents
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML ({error}); correct it.") from None
+    entries = document.get("agents") if isinstance(document, dict) else None
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path} must have a mapping `agents:` of name to role and prompt.")
+    for name, entry in entries.items():
+        agents[str(name)] = _agent(path, str(name), entry, chat_model)
+    return agents
+
+
+def _lead(chat_model: str) -> Agent:
+    return Agent(
+        name=LEAD,
+        role="the lead",
+        prompt="Answer the goal in a few clear sentences. Use the notes where they help.",
+        model=chat_model,
+        knowledge=(LEAD,),
+    )
+
+
+def _agent(path: Path, name: str, entry: Any, chat_model: str) -> Agent:
+    where = f"{path}: agents.{name}"
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} must be a mapping with at least `prompt`.")
+    unknown = sorted(set(map(str, entry)) - FIELDS)
+    if unknown:
+        raise ConfigError(
+            f"{where} has the unknown key {unknown[0]!r}; there are: {', '.join(sorted(FIELDS))}."
+        )
+    if not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
+        raise ConfigError(f"{where}.prompt is missing; say in a sentence what the agent is to do.")
+    knowledge = entry.get("knowledge", [name])
+    if not isinstance(knowledge, list) or not all(isinstance(folder, str) for folder in knowledge):
+        raise ConfigError(f"{where}.knowledge must be a list of folder names.")
+    return Agent(
+        name=name,
+        role=str(entry.get("role") or name),
+        prompt=entry["prompt"].strip(),
+        model=str(entry.get("model") or chat_model),
+        knowledge=tuple(knowledge),
+    )

@@ -1,0 +1,181 @@
+"""The orchestrator's settings, from the environment alone: it lives in a container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import ConfigError
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings. URLs carry no trailing slash; an empty one means that backend is not used."""
+
+    home: Path
+    token: str
+    bind: str
+    port: int
+    ollama_url: str
+    mlx_url: str
+    webhook_url: str
+    chat_model: str
+    embed_model: str
+    cycle_interval_s: float
+    monitor_interval_s: float
+    max_concurrent: int  # calls to the LLMs at once
+    knowledge_dir: Path
+    knowledge_folders: Mapping[str, Path]  # besides knowledge_dir's own: agent -> folder
+    agents_file: Path | None
+    database_url: str
+    embed_batch: int
+    max_answer_tokens: int
+    nightly_hour: int
+
+    @property
+    def database(self) -> Path:
+        return self.home / "orchestrator.db"
+
+    @property
+    def tasks_database(self) -> Path:
+        """DBOS's own tables, apart: a fault in one file leaves the other whole."""
+        return self.home / "orchestrator-tasks.db"
+
+
+def load(env: Mapping[str, str] | None = None) -> Config:
+    """Read the settings; ConfigError names the variable and the remedy in one sentence."""
+    values = _Values(os.environ if env is None else env)
+    home = Path(values.text("VESTAL_HOME", str(Path.home() / ".vestal"))).expanduser()
+    config = Config(
+        home=home,
+        token=_token(values),
+        bind=values.text("VESTAL_BIND", "127.0.0.1"),
+        port=values.number("VESTAL_ORCHESTRATOR_PORT", 8088, 1, 65535),
+        ollama_url=values.url("OLLAMA_BASE_URL", "http://127.0.0.1:11434"),
+        mlx_url=values.url("MLX_API_URL", values.raw("MAC_LLM_URL") or "http://127.0.0.1:11435"),
+        webhook_url=values.url("RECOVERY_WEBHOOK_URL", "http://host.docker.internal:9099/recover", api=False),
+        chat_model=values.text("VESTAL_CHAT_MODEL", "smollm2:135m"),
+        embed_model=values.text("VESTAL_EMBED_MODEL", "all-minilm"),
+        cycle_interval_s=values.seconds("ORCHESTRATOR_CYCLE_INTERVAL", 300),
+        monitor_interval_s=values.seconds("ORCHESTRATOR_HEALTH_MONITOR_INTERVAL", 300),
+        max_concurrent=values.number("SMART_WORKER_MAX_CONCURRENT", 2, 1, 64),
+        knowledge_dir=Path(values.text("VESTAL_KNOWLEDGE_DIR", str(home / "knowledge"))).expanduser(),
+        knowledge_folders=values.folders("VESTAL_KNOWLEDGE"),
+        agents_file=values.existing_file("VESTAL_AGENTS_FILE"),
+        database_url=values.raw("VESTAL_DATABASE_URL"),
+        embed_batch=values.number("VESTAL_EMBED_BATCH", 32, 1, 512),
+        max_answer_tokens=values.number("VESTAL_MAX_ANSWER_TOKENS", 256, 1, 32768),
+        nightly_hour=values.number("NIGHTLY_HOUR", 3, 0, 23),
+    )
+    if config.database_url:
+        raise ConfigError(
+            "VESTAL_DATABASE_URL is set, but this version keeps its work in SQLite only; unset it to go on."
+        )
+    if not config.mlx_url and not config.ollama_url:
+        raise ConfigError("MLX_API_URL and OLLAMA_BASE_URL are both empty; set at least one of them.")
+    return config
+
+
+def _token(values: _Values) -> str:
+    token = values.raw("VESTAL_TOKEN")
+    path = values.raw("VESTAL_TOKEN_FILE")
+    if not token and path:
+        try:
+            token = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"VESTAL_TOKEN_FILE={path} cannot be read ({error}); give it a readable file."
+            ) from None
+    if not token:
+        raise ConfigError(
+            "VESTAL_TOKEN is not set (nor VESTAL_TOKEN_FILE); `vestal token` on the host prints it."
+        )
+    return token
+
+
+class _Values:
+    """The environment, read by type; an empty value counts as not set, except for a URL."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def raw(self, name: str) -> str:
+        return self._env.get(name, "").strip()
+
+    def text(self, name: str, default: str) -> str:
+        return self.raw(name) or default
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        given = self.raw(name)
+        try:
+            value = int(given) if given else default
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise ConfigError(
+                f"{name}={given} is not a whole number from {low} to {high}; correct or unset it."
+            )
+        return value
+
+    def seconds(self, name: str, default: float) -> float:
+        given = self.raw(name)
+        try:
+            value = float(given) if given else default
+        except ValueError:
+            value = 0.0
+        if not 0.1 <= value <= 7 * 86400:
+            raise ConfigError(
+                f"{name}={given} is not a number of seconds from 0.1 to 604800; correct or unset it."
+            )
+        return value
+
+    def url(self, name: str, default: str, api: bool = True) -> str:
+        """An http address without a trailing slash, `/v1` or `/api`; set but empty, it is "not used"."""
+        given = self._env[name].strip() if name in self._env else default
+        if not given:
+            return ""
+        parts = urlsplit(given if "://" in given else f"http://{given}")
+        try:
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ConfigError(
+                f"{name}={given} is not an http address such as http://127.0.0.1:11434; correct it."
+            )
+        path = parts.path.rstrip("/")
+        if api:
+            path = path.removesuffix("/v1").removesuffix("/api")
+        return urlunsplit((parts.scheme, self._reachable(parts.netloc, parts.hostname or ""), path, "", ""))
+
+    def _reachable(self, netloc: str, host: str) -> str:
+        """Inside a container, loopback means the host's: nothing of ours listens on the container's own."""
+        gateway = self.raw("VESTAL_HOST_GATEWAY")
+        if not gateway or host not in LOOPBACK:
+            return netloc
+        port = netloc.rpartition(":")[2]
+        return f"{gateway}:{port}" if port.isdigit() else gateway
+
+    def folders(self, name: str) -> dict[str, Path]:
+        """`agent=folder`, separated by commas."""
+        found: dict[str, Path] = {}
+        for part in filter(None, (p.strip() for p in self.raw(name).split(","))):
+            agent, _, folder = part.partition("=")
+            if not agent.strip() or not folder.strip():
+                raise ConfigError(f"{name} has {part!r} where agent=folder was expected; correct it.")
+            found[agent.strip()] = Path(folder.strip()).expanduser()
+        return found
+
+    def existing_file(self, name: str) -> Path | None:
+        given = self.raw(name)
+        if not given:
+            return None
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"{name}={given} is not a file; correct or unset it.")
+        return path

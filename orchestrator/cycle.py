@@ -1,0 +1,123 @@
+"""What a cycle does, decided from facts alone: health → tasks → knowledge → report.
+
+Pure: no clock, no network, no disk. `runner` gathers the facts, does what is planned, and records both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MEMORY_PAUSE_FRACTION = 0.90
+
+
+class Phase(StrEnum):
+    HEALTH = "health"
+    TASKS = "tasks"
+    KNOWLEDGE = "knowledge"
+    REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One LLM backend as last seen. `used` is false where no address is configured for it."""
+
+    name: str
+    used: bool
+    healthy: bool
+    models: frozenset[str] = frozenset()
+    detail: str = ""
+
+    def serves(self, model: str) -> bool:
+        return self.used and self.healthy and canonical(model) in self.models
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a plan depends on."""
+
+    backends: tuple[Backend, ...]
+    chat_model: str
+    embed_model: str
+    tasks_waiting: int = 0
+    knowledge_folders: int = 0
+    memory_fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One phase: run it, or skip it and say why."""
+
+    phase: Phase
+    run: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a phase."""
+
+    phase: Phase
+    state: str  # done | skipped | failed
+    why: str
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, object]:
+        return {"phase": str(self.phase), "state": self.state, "why": self.why, **self.figures}
+
+
+def canonical(model: str) -> str:
+    """Ollama's rule: no tag means `latest`."""
+    return model if ":" in model else f"{model}:latest"
+
+
+def plan(facts: Facts) -> tuple[Planned, ...]:
+    """The phases in their order, each with the reason it runs or does not."""
+    return (
+        Planned(Phase.HEALTH, True, "at the start of every cycle"),
+        _tasks(facts),
+        _knowledge(facts),
+        Planned(Phase.REPORT, True, "every cycle is recorded"),
+    )
+
+
+def down(facts: Facts) -> tuple[str, ...]:
+    """The names of the backends that are used and not healthy: the recovery webhook is for them."""
+    return tuple(b.name for b in facts.backends if b.used and not b.healthy)
+
+
+def _tasks(facts: Facts) -> Planned:
+    if facts.tasks_waiting == 0:
+        return Planned(Phase.TASKS, False, "no task waits")
+    if not _served(facts, facts.chat_model):
+        why = f"{_nobody_serves(facts, 'chat', facts.chat_model)}; {facts.tasks_waiting} task(s) wait for one"
+        return Planned(Phase.TASKS, False, why)
+    return Planned(Phase.TASKS, True, f"{facts.tasks_waiting} task(s) to work on")
+
+
+def _knowledge(facts: Facts) -> Planned:
+    if facts.knowledge_folders == 0:
+        return Planned(Phase.KNOWLEDGE, False, "no agent has a knowledge folder")
+    if not _served(facts, facts.embed_model):
+        return Planned(Phase.KNOWLEDGE, False, _nobody_serves(facts, "embeddings", facts.embed_model))
+    if facts.memory_fraction >= MEMORY_PAUSE_FRACTION:
+        why = f"memory is at {facts.memory_fraction:.0%} of the limit; embedding waits until some is free"
+        return Planned(Phase.KNOWLEDGE, False, why)
+    return Planned(Phase.KNOWLEDGE, True, f"{facts.knowledge_folders} knowledge folder(s) to look at")
+
+
+def _served(facts: Facts, model: str) -> bool:
+    return any(b.serves(model) for b in facts.backends)
+
+
+def _nobody_serves(facts: Facts, work: str, model: str) -> str:
+    states = "; ".join(f"{b.name}: {_state(b, model)}" for b in facts.backends)
+    return f"no healthy backend serves {work} with {model} ({states})"
+
+
+def _state(backend: Backend, model: str) -> str:
+    if not backend.used:
+        return "not used"
+    if not backend.healthy:
+        return f"down, {backend.detail}" if backend.detail else "down"
+    return f"healthy, without {model}"

@@ -1,0 +1,41 @@
+"""The record of the cycles, in orchestrator.db."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .database import Database
+
+KEPT = 5000  # 17 days of one each 300 s
+
+
+class CycleStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, started_at: float, finished_at: float, trigger: str, record: dict[str, Any]) -> int:
+        """Keep one cycle's record; the oldest go when there are more than KEPT."""
+        with self._database.connect() as db:
+            cycle_id = db.execute(
+                "INSERT INTO cycles (started_at, finished_at, trigger, record) VALUES (?, ?, ?, ?)",
+                (started_at, finished_at, trigger, json.dumps(record)),
+            ).lastrowid
+            db.execute("DELETE FROM cycles WHERE id <= ?", ((cycle_id or 0) - KEPT,))
+        return int(cycle_id or 0)
+
+    def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The last cycles, newest first."""
+        with self._database.connect() as db:
+            rows = db.execute("SELECT * FROM cycles ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+        return [
+            {
+                "id": row["id"],
+                "started_at": row["started_at"],
+                "finished_at": row["finished_at"],
+                "duration_s": round(row["finished_at"] - row["started_at"], 3),
+                "trigger": row["trigger"],
+                **json.loads(row["record"]),
+            }
+            for row in rows
+        ]

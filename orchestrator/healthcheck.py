@@ -1,0 +1,42 @@
+"""The container's HEALTHCHECK, with the standard library alone: exit 0 healthy, 1 not."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+import time
+from pathlib import Path
+
+HEARTBEAT_NAME = "nightly.heartbeat"
+HEARTBEAT_STALE_S = 60.0
+TIMEOUT_S = 3.0
+
+
+def main(service: str) -> int:
+    problem = _nightly_problem() if service == "nightly" else _orchestrator_problem()
+    print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
+
+
+def _orchestrator_problem() -> str:
+    port = int(os.environ.get("VESTAL_ORCHESTRATOR_PORT") or 8088)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        reply = connection.getresponse()
+        body = reply.read(2048).decode(errors="replace")
+    except OSError as error:
+        return f"nothing answers on port {port}: {error}"
+    finally:
+        connection.close()
+    return "" if reply.status == 200 else f"/health says {reply.status}: {body}"
+
+
+def _nightly_problem() -> str:
+    path = Path(os.environ.get("VESTAL_HOME") or Path.home() / ".vestal") / HEARTBEAT_NAME
+    try:
+        age_s = time.time() - path.stat().st_mtime
+    except OSError as error:
+        return f"no heartbeat: {error}"
+    return "" if age_s < HEARTBEAT_STALE_S else f"the last heartbeat is {age_s:.0f} s old"

@@ -1,0 +1,64 @@
+"""How much of its memory limit this container uses, and how large a batch it may still take.
+
+`Reading` and `batch_size` are pure; `read` looks at the cgroup, version 2 or 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+SHRINK_AT = 0.80
+PAUSE_AT = 0.90
+NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Bytes in use (without the page cache that the kernel would give back) and the limit, if any."""
+
+    used_bytes: int
+    limit_bytes: int | None
+
+    @property
+    def fraction(self) -> float:
+        return self.used_bytes / self.limit_bytes if self.limit_bytes else 0.0
+
+
+def batch_size(wanted: int, fraction: float) -> int:
+    """`wanted` below 80 % of the limit, then in proportion down to 1; 0 (pause) from 90 % on."""
+    if fraction >= PAUSE_AT:
+        return 0
+    if fraction < SHRINK_AT:
+        return wanted
+    left = (PAUSE_AT - fraction) / (PAUSE_AT - SHRINK_AT)
+    return max(1, int(wanted * left / 2))
+
+
+def read(root: Path = CGROUP) -> Reading | None:
+    """The cgroup's reading; None where there is none (a Mac, or no cgroup mounted)."""
+    try:
+        if (root / "memory.current").exists():
+            return _reading(root, "memory.current", "memory.max", "inactive_file")
+        root = root / "memory"
+        return _reading(root, "memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
+    except (OSError, ValueError):
+        return None
+
+
+def _reading(root: Path, usage: str, limit: str, reclaimable: str) -> Reading:
+    used = int((root / usage).read_text()) - _stat((root / "memory.stat").read_text(), reclaimable)
+    return Reading(max(0, used), _limit((root / limit).read_text().strip()))
+
+
+def _limit(text: str) -> int | None:
+    return None if text == "max" or int(text) >= NO_LIMIT_FROM_BYTES else int(text)
+
+
+def _stat(text: str, key: str) -> int:
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return 0

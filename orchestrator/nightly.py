@@ -1,0 +1,108 @@
+"""The second service: the long knowledge work, at the configured hour, and after a missed one.
+
+It reads every file anew (a file's time can lie), embeds what lacks a vector, forgets vectors that nothing
+uses, and compacts the database. By day it only touches its heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from datetime import datetime
+
+from . import schedule
+from .config import Config
+from .cycle import Facts, Phase, plan
+from .events import adopt_logger, emit, set_component
+from .healthcheck import HEARTBEAT_NAME
+from .knowledge.update import Report
+from .parts import Parts, assembled
+
+HEARTBEAT_EVERY_S = 15.0
+RETRY_S = 600.0
+UNUSED_VECTORS_KEPT_S = 30 * 86400.0
+DONE_KEY = "nightly_done_at"
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT."""
+    set_component("nightly")
+    for name in ("aiohttp", "asyncio"):
+        adopt_logger(name)
+    asyncio.run(_serve(config))
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    async with assembled(config) as parts:
+        heartbeat = config.home / HEARTBEAT_NAME
+        heartbeat.touch()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        emit("nightly_started", next_run=str(schedule.next_slot(datetime.now(), config.nightly_hour)))
+        works = asyncio.create_task(_nights(parts))
+        beats = asyncio.create_task(_beat(config))
+        ended = asyncio.create_task(stop.wait())
+        await asyncio.wait([works, beats, ended], return_when=asyncio.FIRST_COMPLETED)
+        for task in (works, beats):
+            if task.done():
+                task.result()
+            task.cancel()
+        heartbeat.unlink(missing_ok=True)
+        emit("nightly_stopped")
+
+
+async def _beat(config: Config) -> None:
+    while True:
+        (config.home / HEARTBEAT_NAME).touch()
+        await asyncio.sleep(HEARTBEAT_EVERY_S)
+
+
+async def _nights(parts: Parts) -> None:
+    if parts.database.meta(DONE_KEY) is None:  # the first start ever has missed nothing
+        parts.database.set_meta(DONE_KEY, str(time.time()))
+    while True:
+        since = datetime.fromtimestamp(float(parts.database.meta(DONE_KEY) or 0))
+        if not schedule.due(since, datetime.now(), parts.config.nightly_hour):
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            continue
+        try:
+            done = await run_once(parts)
+        except Exception as error:
+            emit("nightly_run_failed", repr(error))
+            done = False
+        if done:
+            parts.database.set_meta(DONE_KEY, str(time.time()))
+        else:
+            await asyncio.sleep(RETRY_S)
+
+
+async def run_once(parts: Parts) -> bool:
+    """One night's work; False where it could not be finished and must be tried again."""
+    backends = await parts.board.check_llm_services_health()
+    webhook = await parts.webhook.tell(backends)
+    folders = parts.folders()
+    facts = Facts(backends, parts.config.chat_model, parts.config.embed_model, knowledge_folders=len(folders))
+    knowledge = next(planned for planned in plan(facts) if planned.phase is Phase.KNOWLEDGE)
+    if not knowledge.run and folders:
+        emit("nightly_skipped", knowledge.why, webhook=webhook, retry_in_s=RETRY_S)
+        return False
+    emit("nightly_run_started", folders=sorted(folders))
+    report = await parts.updater.update_all_agents_knowledge(folders, full=True)
+    dropped = await asyncio.to_thread(_compact, parts)
+    emit("nightly_run_finished", report.sentence(), unused_vectors_dropped=dropped)
+    return _complete(report)
+
+
+def _compact(parts: Parts) -> int:
+    dropped = parts.knowledge.drop_unused_vectors(UNUSED_VECTORS_KEPT_S)
+    with parts.database.connect() as db:
+        db.execute("PRAGMA optimize")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return dropped
+
+
+def _complete(report: Report) -> bool:
+    return not report.stopped

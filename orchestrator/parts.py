@@ -1,0 +1,94 @@
+"""What the service and nightly are made of, put together in one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from . import agents, memory_guard
+from .agents import Agent
+from .config import Config
+from .cycle_store import CycleStore
+from .database import Database
+from .errors import ConfigError
+from .knowledge import files
+from .knowledge.search import KnowledgeSearch
+from .knowledge.store import KnowledgeStore
+from .knowledge.update import KnowledgeUpdater
+from .llm_client import LlmClient
+from .llm_health import HealthBoard
+from .task_steps import Steps
+from .tasks import TaskEngine
+from .webhook import RecoveryWebhook
+
+
+@dataclass(frozen=True)
+class Parts:
+    config: Config
+    agents: dict[str, Agent]
+    database: Database
+    board: HealthBoard
+    webhook: RecoveryWebhook
+    knowledge: KnowledgeStore
+    updater: KnowledgeUpdater
+    search: KnowledgeSearch
+    tasks: TaskEngine
+    cycles: CycleStore
+
+    def folders(self) -> dict[str, Path]:
+        """The knowledge folders there are now, by agent."""
+        return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
+
+    def take_notices(self) -> list[str]:
+        """What had to be said since it was last asked: a database moved aside, for one."""
+        notices = [*self.database.notices, *self.tasks.notices]
+        self.database.notices.clear()
+        self.tasks.notices.clear()
+        return notices
+
+
+@asynccontextmanager
+async def assembled(config: Config) -> AsyncIterator[Parts]:
+    """The parts, around one HTTP session; ConfigError where the home cannot be used."""
+    crew = agents.load(config.agents_file, config.chat_model)
+    database = Database(config.database)
+    try:
+        database.prepare()
+    except OSError as error:
+        raise ConfigError(
+            f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
+        ) from None
+    async with aiohttp.ClientSession() as session:
+        board = HealthBoard(session, config.mlx_url, config.ollama_url)
+        client = LlmClient(session, board, config.max_concurrent)
+        store = KnowledgeStore(database)
+        search = KnowledgeSearch(store, client, config.embed_model)
+        steps = Steps(crew, client, board, search, config.embed_model, config.max_answer_tokens)
+        yield Parts(
+            config=config,
+            agents=crew,
+            database=database,
+            board=board,
+            webhook=RecoveryWebhook(session, config.webhook_url, config.token, config.monitor_interval_s),
+            knowledge=store,
+            updater=KnowledgeUpdater(
+                store,
+                client,
+                config.embed_model,
+                config.embed_batch,
+                config.home / "knowledge.lock",
+                _memory_fraction,
+            ),
+            search=search,
+            tasks=TaskEngine(config.tasks_database, steps),
+            cycles=CycleStore(database),
+        )
+
+
+def _memory_fraction() -> float:
+    reading = memory_guard.read()
+    return reading.fraction if reading else 0.0

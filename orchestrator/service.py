@@ -1,0 +1,69 @@
+"""The orchestrator's process: the API, the cycles and the monitor, until SIGTERM.
+
+It ends by `os._exit`: a step in flight must not be recorded as failed because its connections were closed
+under it. What is finished is in SQLite; what is not goes on at the next start, as after any kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+
+from aiohttp import web
+
+from . import VERSION
+from .api import make_app
+from .config import Config
+from .errors import ConfigError
+from .events import adopt_logger, emit, set_component
+from .parts import Parts, assembled
+from .runner import Runner
+
+STOP_GRACE_S = 3.0
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; ends the process."""
+    faulthandler.enable()
+    set_component("orchestrator")
+    for name in ("aiohttp", "asyncio"):
+        adopt_logger(name)
+    asyncio.run(_serve(config))
+    os._exit(0)
+
+
+async def _serve(config: Config) -> None:
+    async with assembled(config) as parts:
+        runner = Runner(parts)
+        site = await _listen(config, parts, runner)
+        emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loops = [asyncio.create_task(runner.run_cycles()), asyncio.create_task(runner.run_monitor())]
+        ended = asyncio.create_task(stop.wait())
+        await asyncio.wait([*loops, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            failed = next(loop for loop in loops if loop.done())
+            emit("orchestrator_failed", repr(failed.exception()))
+            os._exit(1)
+        emit("orchestrator_stopping")
+        await asyncio.wait([asyncio.create_task(site.stop())], timeout=STOP_GRACE_S)
+        emit("orchestrator_stopped")
+        os._exit(0)
+
+
+async def _listen(config: Config, parts: Parts, runner: Runner) -> web.TCPSite:
+    app_runner = web.AppRunner(make_app(parts, runner), access_log=None, handle_signals=False)
+    await app_runner.setup()
+    site = web.TCPSite(app_runner, config.bind, config.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(
+            f"port {config.port} on {config.bind} cannot be bound ({error.strerror}): free it,"
+            " or set VESTAL_ORCHESTRATOR_PORT to another."
+        ) from None
+    return site

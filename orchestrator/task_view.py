@@ -1,0 +1,70 @@
+"""A task as the API shows it, from DBOS's records. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STATES = {
+    "ENQUEUED": "queued",
+    "DELAYED": "queued",
+    "PENDING": "running",
+    "SUCCESS": "done",
+    "ERROR": "failed",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
+    "CANCELLED": "cancelled",
+}
+FINISHED = {"done", "failed", "cancelled"}
+ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
+
+
+def summary(status: Any) -> dict[str, Any]:
+    """The line of a task in the list."""
+    task = _task_of(status)
+    return {
+        "id": status.workflow_id,
+        "goal": task.get("goal", ""),
+        "agents": task.get("agents", []),
+        "state": STATES.get(status.status, "running"),
+        "created_at": _seconds(status.created_at),
+        "started_at": _seconds(status.dequeued_at),
+        "finished_at": _seconds(status.completed_at),
+    }
+
+
+def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None) -> dict[str, Any]:
+    """All of a task: steps, answer and sources, or why it failed. `doing` is the step at work."""
+    view = summary(status)
+    output = status.output if isinstance(status.output, dict) else {}
+    view["steps"] = [step_view(step) for step in steps]
+    if doing and view["state"] == "running":
+        view["steps"].append({"name": doing["name"], "state": "running", "detail": doing["detail"]})
+    view["answer"] = output.get("answer")
+    view["sources"] = output.get("sources", [])
+    view["notes"] = output.get("notes", [])
+    view["error"] = _why(status) if view["state"] == "failed" else None
+    return view
+
+
+def step_view(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": step["function_name"],
+        "state": "failed" if step.get("error") else "done",
+        "started_at": _seconds(step.get("started_at_epoch_ms")),
+        "finished_at": _seconds(step.get("completed_at_epoch_ms")),
+    }
+
+
+def _why(status: Any) -> str:
+    if status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+        return "given up: the orchestrator died too often while it worked on this task"
+    return str(status.error or "it failed without saying why")
+
+
+def _task_of(status: Any) -> dict[str, Any]:
+    arguments = (status.input or {}).get("args") or [{}]
+    return arguments[0] if isinstance(arguments[0], dict) else {}
+
+
+def _seconds(epoch_ms: int | None) -> float | None:
+    return epoch_ms / 1000 if epoch_ms else None

@@ -1,0 +1,90 @@
+"""Tells the host agent which backend is down: POST {"ollama": bool, "mlx": bool, "ts": …}."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import aiohttp
+
+from .cycle import Backend
+from .events import emit
+from .webhook_policy import Answer, Pace
+
+TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
+
+
+class RecoveryWebhook:
+    """Posts when a backend is down, at the pace that the policy allows."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str, interval_s: float) -> None:
+        self._session = session
+        self._url = url
+        self._token = token
+        self._interval_s = interval_s
+        self._pace = Pace()
+        self.posted = 0
+
+    @property
+    def next_post_in_s(self) -> float:
+        return max(0.0, max(self._pace.due_at, self._pace.asked_until) - time.monotonic())
+
+    async def tell(self, backends: tuple[Backend, ...]) -> str:
+        """Post if something is down and it is time; returns in words what was done."""
+        down = tuple(b.name for b in backends if b.used and not b.healthy)
+        self._pace = self._pace.seen(down)
+        if not down:
+            return "all healthy, nothing to post"
+        if not self._url:
+            return f"{', '.join(down)} down, and no RECOVERY_WEBHOOK_URL is set"
+        if not self._pace.may_post(time.monotonic(), down):
+            return f"{', '.join(down)} down; posted already, next in {self.next_post_in_s:.0f} s"
+        answer = await self._post({b.name: b.healthy for b in backends if b.used})
+        self.posted += 1
+        self._pace = self._pace.after(answer, time.monotonic(), down, self._interval_s)
+        emit(
+            "recovery_requested" if answer.status == 202 else "recovery_request_failed",
+            answer.detail,
+            down=down,
+            status=answer.status,
+            next_post_in_s=round(self.next_post_in_s, 1),
+        )
+        return f"{', '.join(down)} down; {answer.detail}"
+
+    async def _post(self, facts: dict[str, bool]) -> Answer:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        body = {**facts, "ts": round(time.time(), 3)}
+        try:
+            async with self._session.post(self._url, json=body, headers=headers, timeout=TIMEOUT) as reply:
+                try:
+                    said = await reply.json(content_type=None)
+                except ValueError:
+                    said = None
+                return _answer(
+                    reply.status, reply.headers.get("Retry-After"), said if isinstance(said, dict) else {}
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            return Answer(0, detail=f"the host agent at {self._url} does not answer ({reason})")
+
+
+def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answer:
+    wish = _seconds(retry_after) or _seconds(said.get("retry_after_s"))
+    if status == 202:
+        return Answer(
+            status, wish, f"recovery {said.get('state', 'accepted')}, run {said.get('run_id', '?')}"
+        )
+    if status == 401:
+        return Answer(
+            status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"
+        )
+    if status == 429:
+        return Answer(status, wish, f"the host agent asks to wait {wish:.0f} s")
+    return Answer(status, wish, f"the host agent answers {status}")
+
+
+def _seconds(value: object) -> float:
+    try:
+        return min(max(0.0, float(str(value))), 3600.0) if value is not None else 0.0
+    except ValueError:
+        return 0.0

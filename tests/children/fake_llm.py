@@ -1,0 +1,118 @@
+"""A stand-in LLM server in Ollama's dialect, for tests: deterministic, countable, and as ill as asked.
+
+`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control {"mode", "models", "delay_s"} changes it:
+modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it). GET /calls
+gives what it was asked. Embeddings are hashed bags of words, so texts that share words are near each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+DIM = 384
+
+
+class State:
+    def __init__(self, models: list[str]) -> None:
+        self.mode = "ok"
+        self.delay_s = 0.0
+        self.models = models
+        self.calls: list[dict] = []
+        self.lock = threading.Lock()
+
+
+def embedding(text: str) -> list[float]:
+    vector = [0.0] * DIM
+    for word in re.findall(r"\w+", text.lower()) or ["nothing"]:
+        vector[int(hashlib.md5(word.encode()).hexdigest(), 16) % DIM] += 1.0
+    length = sum(x * x for x in vector) ** 0.5
+    return [x / length for x in vector]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: State
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/calls":
+            with self.state.lock:
+                return self.reply(200, {"calls": list(self.state.calls)})
+        if self.ill():
+            return None
+        if self.path == "/api/tags":
+            models = [{"name": m if ":" in m else f"{m}:latest"} for m in self.state.models]
+            return self.reply(200, {"models": models})
+        if self.path == "/api/version":
+            return self.reply(200, {"version": "0.0.0"})
+        return self.reply(404, {"error": "not found"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        if self.path == "/control":
+            for name, value in body.items():
+                setattr(self.state, name, value)
+            return self.reply(200, {})
+        with self.state.lock:
+            self.state.calls.append({"path": self.path, "body": body, "at": time.time()})
+        if self.ill():
+            return None
+        time.sleep(self.state.delay_s)
+        if self.path == "/api/embed":
+            texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+            vectors = [] if self.state.mode == "empty" else [embedding(text) for text in texts]
+            return self.reply(200, {"model": body["model"], "embeddings": vectors})
+        if self.path == "/api/chat":
+            asked = body["messages"][-1]["content"]
+            text = "" if self.state.mode == "empty" else f"The answer to: {asked[-200:]}"
+            message = {"role": "assistant", "content": text}
+            return self.reply(200, {"model": body["model"], "message": message, "done": True})
+        return self.reply(404, {"error": "not found"})
+
+    def ill(self) -> bool:
+        """Whether the mode has dealt with this request."""
+        if self.state.mode == "hang":
+            while self.state.mode == "hang":
+                time.sleep(0.05)
+            self.close_connection = True
+            return True
+        if self.state.mode == "error":
+            self.reply(500, {"error": "llama runner process has terminated"})
+            return True
+        return False
+
+    def reply(self, status: int, body: dict) -> None:
+        raw = json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+        except OSError:
+            self.close_connection = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--bind", default="127.0.0.1")
+    parser.add_argument("--models", default="smollm2:135m,all-minilm")
+    options = parser.parse_args()
+    Handler.state = State([name for name in options.models.split(",") if name])
+    server = ThreadingHTTPServer((options.bind, options.port), Handler)
+    server.daemon_threads = True
+    print("ready", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
