@@ -19,7 +19,7 @@ from supervision.errors import (
     UnknownChild,
     WaitTimeout,
 )
-from supervision.events import Event
+from supervision.events import Event, EventStream
 from supervision.identity import Identity, read_pid_file, start_time, write_pid_file
 from supervision.intensity import Intensity
 from supervision.policy import RestartPolicy
@@ -41,6 +41,7 @@ __all__ = [
     "ChildStatus",
     "Clock",
     "Event",
+    "EventStream",
     "ExitStatus",
     "FakeClock",
     "GroupProcess",
