@@ -1,37 +1,11 @@
-"""Processes, known by PID and start time: a PID alone may have been given to another one."""
+"""Processes of this machine, and which of them are ours."""
 
-import json
-import os
-import signal
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-SAME_START_S = 1.0  # psutil derives the time from the boot clock, which the wall clock's steps move a little
-
-
-@dataclass(frozen=True)
-class Identity:
-    """One process and no other."""
-
-    pid: int
-    start_time: float
-
-    def is_alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
-        started = start_time(self.pid)
-        return started is not None and abs(started - self.start_time) <= SAME_START_S
-
-    def send(self, number: signal.Signals) -> bool:
-        """Signal it; False where it is gone or not ours to signal."""
-        if not self.is_alive():
-            return False
-        try:
-            os.kill(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+OUR_MODULES = ("mlx_server.gateway", "mlx_server.engine", "orchestrator", "host_agent")
 
 
 def start_time(pid: int) -> float | None:
@@ -43,9 +17,12 @@ def start_time(pid: int) -> float | None:
         return None
 
 
-def own_identity() -> Identity:
-    """This process."""
-    return Identity(os.getpid(), psutil.Process().create_time())
+def is_suspended(pid: int) -> bool:
+    """Whether it was stopped by SIGSTOP: it cannot act on SIGTERM before it goes on."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 
 def command_line(pid: int) -> str:
@@ -57,17 +34,22 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def read_identity(path: Path) -> Identity | None:
-    """The process that a PID file {"pid", "start_time"} names, whether it lives or not."""
+def our_module(pid: int, home: Path, default_home: Path) -> str | None:
+    """Which module of ours the process runs for this home; None for any other process."""
     try:
-        data = json.loads(path.read_text())
-        return Identity(int(data["pid"]), float(data["start_time"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        process = psutil.Process(pid)
+        arguments, environment = process.cmdline(), process.environ()
+    except psutil.Error:
         return None
+    if Path(environment.get("VESTAL_HOME") or default_home) != home or "-m" not in arguments[:-1]:
+        return None
+    module = arguments[arguments.index("-m") + 1]
+    return next((name for name in OUR_MODULES if module == name or module.startswith(name + ".")), None)
 
 
-def write_identity(path: Path, identity: Identity) -> None:
-    """Write a PID file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"pid": identity.pid, "start_time": identity.start_time}))
-    temporary.replace(path)
+def of_ours(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:
+    """PID and module of every process that serves this home."""
+    for pid in psutil.pids():
+        module = our_module(pid, home, default_home)
+        if module:
+            yield pid, module

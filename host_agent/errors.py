@@ -1,0 +1,67 @@
+"""What can go wrong in the host agent and its command.
+
+HostAgentError
+├── AlreadyRunning      another agent serves this home
+├── PortBusy            a port of ours is held by somebody else (named)
+├── AgentUnreachable    no agent answers, or it does not come up
+├── RequestRefused      the agent answered with an error
+├── UnknownService      no service has that name (the names are listed)
+├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
+├── DockerUnavailable   the engine does not answer
+└── ComposeFailed       `docker compose` ended with an error (its last lines are told)
+
+Each has a `code`, a message of one sentence with the remedy, `retryable`, and the exit code of a command that
+ends with it (sysexits.h).
+"""
+
+from typing import ClassVar
+
+
+class HostAgentError(Exception):
+    """The root; `str()` is one sentence for a person."""
+
+    code: ClassVar[str] = "host_agent_error"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+
+class AlreadyRunning(HostAgentError):
+    code = "already_running"
+    exit_code = 75
+
+
+class PortBusy(HostAgentError):
+    code = "port_busy"
+    retryable = True
+    exit_code = 75
+
+
+class AgentUnreachable(HostAgentError):
+    code = "agent_unreachable"
+    retryable = True
+    exit_code = 69
+
+
+class RequestRefused(HostAgentError):
+    code = "request_refused"
+
+
+class UnknownService(HostAgentError):
+    code = "unknown_service"
+    exit_code = 64
+
+
+class NotPossible(HostAgentError):
+    code = "not_possible"
+    exit_code = 64
+
+
+class DockerUnavailable(HostAgentError):
+    code = "docker_unavailable"
+    retryable = True
+    exit_code = 69
+
+
+class ComposeFailed(HostAgentError):
+    code = "compose_failed"
+    retryable = True

@@ -1,0 +1,62 @@
+"""What the agent's children are told through their environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from host_agent.config import Config
+
+REPO = Path(__file__).resolve().parents[2]
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+HOST_FROM_CONTAINER = "host.docker.internal"
+
+
+def common(config: Config) -> dict[str, str]:
+    """For every child: the same home and the same configuration file, wherever it is started from."""
+    told = {"VESTAL_HOME": str(config.home.root), "PYTHONUNBUFFERED": "1"}
+    if config.file:
+        told["VESTAL_CONFIG"] = str(config.file)
+    return told
+
+
+def orchestrator(config: Config, host: str) -> dict[str, str]:
+    """The environment of R5.7, natively (`host` is 127.0.0.1) or in a container (host.docker.internal)."""
+    settings = config.orchestrator
+    mlx = settings.mlx_api_url or f"http://{host}:{config.mlx.port}"
+    webhook = settings.recovery_webhook_url or f"http://{host}:{config.agent.port}/recover"
+    return {
+        "OLLAMA_BASE_URL": "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url),
+        "MLX_API_URL": _from(host, mlx),
+        "MAC_LLM_URL": _from(host, settings.mac_llm_url or mlx),
+        "RECOVERY_WEBHOOK_URL": _from(host, webhook),
+        "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": f"{settings.health_monitor_interval_s:g}",
+        "ORCHESTRATOR_CYCLE_INTERVAL": f"{settings.cycle_interval_s:g}",
+        "SMART_WORKER_MAX_CONCURRENT": str(settings.max_concurrent),
+        "VESTAL_CHAT_MODEL": settings.chat_model,
+        "VESTAL_EMBED_MODEL": settings.embed_model,
+        "VESTAL_DATABASE_URL": settings.database_url or "",
+    }
+
+
+def native_orchestrator(config: Config) -> Mapping[str, str]:
+    """For the orchestrator and nightly as children of the agent."""
+    own = {
+        "VESTAL_TOKEN_FILE": str(config.home.token),
+        "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
+        "VESTAL_AGENTS_FILE": str(REPO / "deploy" / "agents.yaml"),
+        "VESTAL_KNOWLEDGE": f"docs={knowledge_folder(config)}",
+    }
+    return common(config) | orchestrator(config, "127.0.0.1") | own
+
+
+def knowledge_folder(config: Config) -> Path:
+    """The folder whose Markdown the agents may search; relative to the checkout."""
+    return REPO / config.orchestrator.knowledge.expanduser()
+
+
+def _from(host: str, url: str) -> str:
+    """The URL as `host` must say it: loopback means this machine, and a container has its own."""
+    if host in LOOPBACK:
+        return url
+    for name in LOOPBACK:
+        url = url.replace(f"//{name}:", f"//{host}:").replace(f"//{name}/", f"//{host}/")
+    return url

@@ -1,0 +1,99 @@
+"""The orchestrator's and nightly's containers: what state they are in, and how they are brought up."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from host_agent.errors import DockerUnavailable
+from host_agent.journal import Journal
+from host_agent.services import IN_CONTAINERS, container_row
+from host_agent.services.compose import Compose
+from host_agent.services.death_watch import DeathWatch
+from host_agent.services.docker_api import DockerApi
+from host_agent.services.row import Row
+from supervision import State, StateStore
+
+FRESH_S = 0.5
+STOP_S = 20
+
+
+class Containers:
+    """The containers of this home's compose project. A stop by hand is kept until a start by hand."""
+
+    def __init__(self, api: DockerApi, compose: Compose, journal: Journal, store: StateStore) -> None:
+        self._api, self._compose, self._store = api, compose, store
+        self.deaths = DeathWatch(api, compose.project, journal, on_change=self._forget)
+        self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
+
+    async def rows(self) -> dict[str, Row]:
+        """A row for each service; all `stopped` where the engine does not answer."""
+        try:
+            found = await self._inspected()
+        except DockerUnavailable as error:
+            return {name: Row(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
+        return {name: self._row(name, found.get(name)) for name in IN_CONTAINERS}
+
+    async def exist(self) -> bool:
+        """Whether the project has containers, in whatever state."""
+        return bool(await self._inspected())
+
+    async def bring_up(self, service: str) -> None:
+        """Create and start what is missing or stopped of one service; builds only a missing image."""
+        if not await self._api.has_image(self._compose.image):
+            await self._compose.run("build")  # compose would look for it in a registry
+        await self._act(lambda: self._compose.run("up", "--detach", "--no-deps", service))
+
+    async def restart(self, service: str, by: str) -> None:
+        self.deaths.expect_stop(service, by)
+        container = await self._id(service)
+        await self._act(lambda: self._api.act(container, "restart", t=str(STOP_S)))
+
+    async def unpause(self, service: str) -> None:
+        container = await self._id(service)
+        await self._act(lambda: self._api.act(container, "unpause"))
+
+    async def start_by_hand(self, service: str) -> None:
+        self._store.save(_key(service), {"stopped_by_hand": False})
+        await self.bring_up(service)
+
+    async def stop_by_hand(self, service: str, by: str) -> None:
+        """Stopped stays stopped: passes leave it alone, and so does Docker's restart policy."""
+        self._store.save(_key(service), {"stopped_by_hand": True})
+        self.deaths.expect_stop(service, by)
+        container = await self._id(service)
+        await self._act(lambda: self._api.act(container, "stop", t=str(STOP_S)))
+
+    def stopped_by_hand(self, service: str) -> bool:
+        return bool((self._store.load(_key(service)) or {}).get("stopped_by_hand"))
+
+    def _row(self, service: str, inspect: dict[str, Any] | None) -> Row:
+        if inspect is None:
+            return Row(State.STOPPED, detail="it has no container")
+        return container_row.row(inspect, time.time(), self.deaths.told(service))
+
+    async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await action()
+        finally:
+            self._forget()
+
+    async def _id(self, service: str) -> str:
+        found = (await self._inspected()).get(service)
+        if found is None:
+            raise DockerUnavailable(f"{service} has no container: `vestal recover --once` makes one.")
+        return str(found["Id"])
+
+    async def _inspected(self) -> dict[str, dict[str, Any]]:
+        asked, found = self._cache
+        if time.monotonic() - asked > FRESH_S:
+            listed = await self._api.containers(self._compose.project)
+            found = {container_row.service_of(entry): entry for entry in listed}
+            self._cache = (time.monotonic(), found)
+        return found
+
+    def _forget(self) -> None:
+        self._cache = (0.0, {})
+
+
+def _key(service: str) -> str:
+    return f"container:{service}"

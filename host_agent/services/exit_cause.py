@@ -1,0 +1,81 @@
+"""Why a container ended, said from evidence alone. Pure.
+
+137 alone means only SIGKILL, and Docker's OOMKilled flag alone is unreliable (field notes): an `oom` event
+of the engine shortly before, or our own stop, tells more.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+SIGNALS = {1: "SIGHUP", 2: "SIGINT", 6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+KILLED = 137
+SIGNAL_BASE = 128
+OOM_WINDOW_S = 10.0  # the engine's `oom` event comes just before, or just after, its `die`
+
+
+class Cause(StrEnum):
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED_BY_REQUEST = "killed_by_request"
+    SIGNAL = "signal"
+    UNKNOWN_KILL = "unknown_kill"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one end. Ages are seconds between that event and the end; None: no such event."""
+
+    exit_code: int
+    oom_flag: bool = False
+    oom_event_age_s: float | None = None
+    kill_request_age_s: float | None = None
+    stopped_by: str = ""
+    limit_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    cause: Cause
+    sentence: str
+
+
+def explain(evidence: Evidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT") -> Explanation:
+    """The cause with the strongest evidence, in one sentence with the remedy where there is one."""
+    code = evidence.exit_code
+    if _out_of_memory(evidence):
+        limit = f"its limit of {gibibytes(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"
+        return Explanation(
+            Cause.OUT_OF_MEMORY,
+            f"killed by the kernel: over {limit}; raise {limit_setting} (exit code {code})",
+        )
+    if evidence.stopped_by:
+        return Explanation(Cause.STOPPED, f"stopped by {evidence.stopped_by} (exit code {code})")
+    if code == KILLED and _recent(evidence.kill_request_age_s):
+        return Explanation(
+            Cause.KILLED_BY_REQUEST, "killed by a request to the Docker engine (exit code 137)"
+        )
+    if code == KILLED:
+        return Explanation(Cause.UNKNOWN_KILL, "SIGKILL, cause unknown (exit code 137)")
+    if code == 0:
+        return Explanation(Cause.FINISHED, "ended by itself (exit code 0)")
+    if code > SIGNAL_BASE:
+        name = SIGNALS.get(code - SIGNAL_BASE, f"signal {code - SIGNAL_BASE}")
+        return Explanation(Cause.SIGNAL, f"ended by {name} (exit code {code})")
+    return Explanation(
+        Cause.ERROR, f"ended with an error (exit code {code}); `vestal logs` shows its last lines"
+    )
+
+
+def gibibytes(size: int) -> str:
+    """`2.0 GiB`, and `512 MiB` below one."""
+    return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
+
+
+def _out_of_memory(evidence: Evidence) -> bool:
+    return evidence.oom_flag or (evidence.exit_code == KILLED and _recent(evidence.oom_event_age_s))
+
+
+def _recent(age_s: float | None) -> bool:
+    return age_s is not None and abs(age_s) <= OOM_WINDOW_S

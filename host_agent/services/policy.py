@@ -1,0 +1,20 @@
+"""The supervision settings as the supervisor's own types."""
+
+from host_agent.config.model import SupervisionSection
+from supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, RestartPolicy
+
+
+def restart_policy(
+    settings: SupervisionSection, *, start_timeout_s: float = 60.0, planned_stop_s: float | None = None
+) -> RestartPolicy:
+    """R3.2 to R3.6 with the configured numbers."""
+    return RestartPolicy(
+        backoff=Backoff(settings.backoff_base_s, settings.backoff_max_s),
+        intensity=Intensity(settings.max_restarts, settings.window_s),
+        breaker=BreakerPolicy(settings.breaker_failures, settings.breaker_open_s),
+        start_timeout_s=start_timeout_s,
+        stop_timeout_s=settings.stop_s,
+        settle_after_kill_s=settings.settle_after_kill_s,
+        probe=ProbePolicy(interval_s=settings.health_interval_s, failures=settings.health_failures),
+        planned_stop_s=planned_stop_s,
+    )
