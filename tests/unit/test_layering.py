@@ -18,8 +18,11 @@ ALLOWED = {
     "host_agent.config": (),
     "host_agent.host": ("host_agent.config",),
     "host_agent": ("host_agent", "supervision", "mlx_server.model_store"),
-    "mlx_server.protocol": (),
-    "mlx_server.model_store": ("mlx_server.model_store", "host_agent.config", "host_agent.host"),
+    "mlx_server.protocol": ("mlx_server.protocol_codec",),
+    "mlx_server.protocol_codec": (),
+    "mlx_server.engine_environment": (),
+    "mlx_server.model_store": ("mlx_server.engine_environment", "host_agent.config", "host_agent.host"),
+    "mlx_server.model_store.convert": ("mlx_server.model_store", "mlx_server.engine.blas"),  # its own process
     "mlx_server.gateway": (
         "mlx_server.protocol",
         "mlx_server.engine_environment",
@@ -50,6 +53,9 @@ PURE = (
     "supervision/breaker.py",
     "supervision/intensity.py",
     "supervision/lifecycle.py",
+    "supervision/coming_up.py",
+    "supervision/going_down.py",
+    "supervision/strategy.py",
     "mlx_server/gateway/admission.py",
     "mlx_server/gateway/request_lifecycle.py",
     "mlx_server/engine/text_stream.py",
