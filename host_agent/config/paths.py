@@ -26,17 +26,20 @@ class Home:
 
     root: Path
     logs: Path
-    is_default: bool = True
+    default_root: Path
 
     @classmethod
     def find(cls, env: Mapping[str, str], cwd: Path) -> "Home":
         """`$VESTAL_HOME`, or `~/.vestal`; its logs are where the platform's users look for them."""
         default = user_folder(env) / ".vestal"
         root = expand(env["VESTAL_HOME"], env, cwd) if env.get("VESTAL_HOME") else default
-        is_default = root == default
-        on_mac = sys.platform == "darwin" and is_default
+        on_mac = sys.platform == "darwin" and root == default
         logs = user_folder(env) / "Library" / "Logs" / "vestal" if on_mac else root / "logs"
-        return cls(root, logs, is_default)
+        return cls(root, logs, default)
+
+    @property
+    def is_default(self) -> bool:
+        return self.root == self.default_root
 
     @property
     def token(self) -> Path:

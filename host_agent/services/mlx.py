@@ -23,6 +23,7 @@ class MlxService:
     def __init__(self, config: Config, session: aiohttp.ClientSession) -> None:
         self._config, self._session = config, session
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
+        self.port = config.mlx.port
         self._engine = (0.0, Row(State.STOPPED, detail="the gateway has not been asked yet"))
 
     def spec(self) -> ChildSpec:

@@ -1,0 +1,165 @@
+"""How a recovery pass reaches the world: looks at the services, and carries remedies out."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+from host_agent.config import Config
+from host_agent.errors import NotPossible
+from host_agent.host import memory, ports, processes
+from host_agent.recovery.facts import (
+    BringUp,
+    EndProcess,
+    Facts,
+    Kind,
+    PortFacts,
+    Remedy,
+    ReplaceHung,
+    RestartContainer,
+    ServiceFacts,
+    StartChild,
+    Unpause,
+)
+from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, ORCHESTRATOR
+from host_agent.services.containers import Containers
+from host_agent.services.row import Row
+from host_agent.table import Table
+from supervision import DOWN, ChildSpec, Identity, Intensity, ProbeResult, State, StateStore, Supervisor
+from supervision.identity import identify
+
+RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
+ASK_TIMEOUT_S = 3.0
+LOOK_AGAIN_S = 0.05
+BY_PASS = "a recovery pass"
+
+
+class HostHands:
+    """The `Hands` of the passes on this host."""
+
+    def __init__(
+        self,
+        config: Config,
+        supervisor: Supervisor,
+        specs: tuple[ChildSpec, ...],
+        containers: Containers,
+        table: Table,
+        store: StateStore,
+    ) -> None:
+        self._config, self._supervisor, self._containers = config, supervisor, containers
+        self._table, self._store = table, store
+        self._specs = {spec.name: spec for spec in specs}
+        self._replaced = RESTARTS_PER_HOUR
+
+    async def gather(self) -> Facts:
+        """Look at everything, and ask each child that should answer."""
+        rows = await self._table.rows()
+        names = list(rows)
+        services = await asyncio.gather(*(self._service(name, rows[name]) for name in names))
+        now = memory.read()
+        used = len(self._replaced.recent(time.monotonic()))
+        return Facts(
+            services=tuple(services),
+            ports=tuple(await asyncio.to_thread(self._ports, rows)),
+            wired_fraction=now.wired_fraction,
+            available_fraction=now.available_fraction,
+            engine_answers=rows[DOCKER].state is State.READY,
+            restarts_left=self._replaced.max_restarts - used,
+        )
+
+    async def apply(self, remedy: Remedy) -> None:
+        match remedy:
+            case EndProcess(_, pid):
+                await self._end(pid)
+            case StartChild(service):
+                await self._supervisor.start_child(service, f"started by {BY_PASS}")
+            case ReplaceHung(service, pid):
+                self._replaced = self._replaced.add(time.monotonic())
+                await self._end(pid)
+                await self._supervisor.wait_for(service, set(State) - {State.STOPPING, State.STOPPED}, 30.0)
+            case BringUp(service):
+                await self._containers.bring_up(service)
+            case RestartContainer(service):
+                await self._containers.restart(service, BY_PASS)
+            case Unpause(service):
+                await self._containers.unpause(service)
+
+    def stopped_by_hand(self, name: str) -> bool:
+        """Whether a person stopped it, and nobody has started it since."""
+        if name in self._specs:
+            return bool((self._store.load(name) or {}).get("stopped_by_hand"))
+        return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
+
+    async def _service(self, name: str, row: Row) -> ServiceFacts:
+        is_child = name in self._specs
+        in_container = name in IN_CONTAINERS and not is_child and row.expected
+        kind = Kind.CHILD if is_child else Kind.CONTAINER if in_container else Kind.WATCHED
+        answers = await self._answers(name, row) if is_child else None
+        return ServiceFacts(
+            name=name,
+            kind=kind,
+            state=row.state,
+            detail=row.detail,
+            well=row.well and answers is not False,
+            answers=answers,
+            stopped_by_hand=self.stopped_by_hand(name),
+            pid=row.process_pid,
+            paused=row.extra.get("status") == "paused",
+        )
+
+    async def _answers(self, name: str, row: Row) -> bool | None:
+        """Two questions in a row without an answer are a no; what is starting or down is not asked."""
+        health = self._specs[name].health
+        if health is None or row.process_pid is None or row.state in (*DOWN, State.STARTING, State.STOPPING):
+            return None
+        for _ in range(2):
+            with contextlib.suppress(Exception):  # whatever a probe raises is no answer
+                async with asyncio.timeout(ASK_TIMEOUT_S):
+                    result: ProbeResult = await health(row.process_pid)
+                    if result.alive:
+                        return True
+            if self._supervisor.status()[name].process_pid != row.process_pid:
+                return None  # it died while it was asked: its supervisor is at it
+        return False
+
+    def _ports(self, rows: dict[str, Row]) -> list[PortFacts]:
+        wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
+        if ORCHESTRATOR in self._specs:
+            wanted[ORCHESTRATOR] = (self._config.orchestrator.port, "VESTAL_ORCHESTRATOR_PORT")
+        found = []
+        for name, (port, setting) in wanted.items():
+            held = ports.holder(port) if rows[name].process_pid is None else None
+            # Looked at a moment ago; its new process may hold the port by now.
+            if held and held.pid != self._supervisor.status()[name].process_pid:
+                found.append(self._port(name, port, held, setting))
+        return found
+
+    def _port(self, name: str, port: int, held: ports.PortHolder, setting: str) -> PortFacts:
+        module = held.pid and processes.our_module(
+            held.pid, self._config.home.root, self._config.home.default_root
+        )
+        return PortFacts(name, port, held.pid, ports.sentence(held, setting), bool(module))
+
+    async def _end(self, pid: int) -> None:
+        """SIGTERM, then SIGKILL after the configured time, to this very process."""
+        identity = identify(pid)
+        if identity is None:
+            return
+        os.kill(pid, signal.SIGTERM)
+        if processes.is_suspended(pid):
+            os.kill(pid, signal.SIGCONT)  # or it could never act on the SIGTERM
+        if await self._gone(identity, self._config.supervision.stop_s):
+            return
+        if identity.alive():
+            os.kill(pid, signal.SIGKILL)
+        if not await self._gone(identity, self._config.supervision.stop_s):
+            raise NotPossible(f"PID {pid} does not end, not even on SIGKILL.")
+
+    async def _gone(self, identity: Identity, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while identity.alive():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return True

@@ -1,0 +1,123 @@
+"""What a pass has seen, and what it may do. Frozen; no I/O."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from supervision import State
+
+
+class Kind(StrEnum):
+    CHILD = "child"
+    CONTAINER = "container"
+    WATCHED = "watched"
+
+
+@dataclass(frozen=True)
+class ServiceFacts:
+    """One service. `answers` is this pass's own question to it: None where it was not asked."""
+
+    name: str
+    kind: Kind
+    state: State
+    detail: str = ""
+    well: bool = False
+    answers: bool | None = None
+    stopped_by_hand: bool = False
+    pid: int | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class PortFacts:
+    """A port of a service of ours that is down, held by another process."""
+
+    service: str
+    port: int
+    pid: int | None
+    sentence: str
+    is_old_of_ours: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything, in the order of the pass. Fractions are of the machine's memory."""
+
+    services: tuple[ServiceFacts, ...]
+    ports: tuple[PortFacts, ...] = ()
+    wired_fraction: float | None = None
+    available_fraction: float = 1.0
+    engine_answers: bool = True
+    restarts_left: int = 5
+
+    @property
+    def healthy(self) -> bool:
+        return all(service.well for service in self.services)
+
+
+@dataclass(frozen=True)
+class EndProcess:
+    """An old server of ours holds a port: SIGTERM first."""
+
+    service: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"end our old process (PID {self.pid})"
+
+
+@dataclass(frozen=True)
+class StartChild:
+    service: str
+
+    def __str__(self) -> str:
+        return "start it"
+
+
+@dataclass(frozen=True)
+class ReplaceHung:
+    """It runs and does not answer: SIGTERM, SIGKILL where that is not heard; its supervisor starts another."""
+
+    service: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"end the hung process (PID {self.pid}) and start another"
+
+
+@dataclass(frozen=True)
+class BringUp:
+    service: str
+
+    def __str__(self) -> str:
+        return "bring its container up"
+
+
+@dataclass(frozen=True)
+class RestartContainer:
+    service: str
+
+    def __str__(self) -> str:
+        return "restart its container"
+
+
+@dataclass(frozen=True)
+class Unpause:
+    service: str
+
+    def __str__(self) -> str:
+        return "unpause its container"
+
+
+Remedy = EndProcess | StartChild | ReplaceHung | BringUp | RestartContainer | Unpause
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Something that is not as it should be. With a remedy it is acted on; `comes_back` means wait and look
+    again; otherwise `left` says why nothing is done and what a person can do."""
+
+    service: str
+    found: str
+    remedy: Remedy | None = None
+    left: str = ""
+    comes_back: bool = False

@@ -1,0 +1,164 @@
+"""Runs recovery passes: one at a time, shared by all who ask meanwhile, bounded, with a report."""
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+from host_agent.journal import Journal
+from host_agent.recovery.facts import Facts, Issue, Remedy
+from host_agent.recovery.lock import recovery_lock
+from host_agent.recovery.plan import plan
+from host_agent.recovery.report import Report
+
+log = logging.getLogger("vestal")
+
+KEEP_REPORTS = 50
+SETTLE_S = 90.0
+LOOK_AGAIN_S = 0.25
+LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lock
+
+
+class Hands(Protocol):
+    """What a pass reaches the world through."""
+
+    async def gather(self) -> Facts:
+        """Look at everything, now."""
+
+    async def apply(self, remedy: Remedy) -> None:
+        """Carry it out; raises with a sentence where it cannot be."""
+
+
+class Passes:
+    """Owns the running pass and the reports of those that ended."""
+
+    def __init__(
+        self, hands: Hands, journal: Journal, lock_file: Path, *, settle_s: float = SETTLE_S
+    ) -> None:
+        self._hands, self._journal, self._lock_file, self._settle_s = hands, journal, lock_file, settle_s
+        self._reports: OrderedDict[str, Report] = OrderedDict()
+        self._running: Report | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.count = 0
+
+    @property
+    def running(self) -> Report | None:
+        return self._running
+
+    @property
+    def last(self) -> Report | None:
+        """The newest report of a pass that ended."""
+        return next((r for r in reversed(self._reports.values()) if r.state == "done"), None)
+
+    def report(self, run_id: str) -> Report | None:
+        return self._reports.get(run_id)
+
+    def request(self, reason: str) -> tuple[Report, bool]:
+        """The pass that runs now, begun if none does; True where it was begun."""
+        if self._running is not None:
+            return self._running, False
+        report = Report(uuid.uuid4().hex[:12], reason, time.time())
+        self._running = self._reports[report.run_id] = report
+        while len(self._reports) > KEEP_REPORTS:
+            self._reports.popitem(last=False)
+        self._task = asyncio.create_task(self._run(report), name="recovery pass")
+        return report, True
+
+    async def wait(self) -> None:
+        """Until no pass runs."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def dry_run(self) -> Report:
+        """What a pass would do now."""
+        report = Report("dry-run", "dry run", time.time(), dry_run=True)
+        facts = await self._hands.gather()
+        for issue in plan(facts):
+            report.found.append(_line(issue, issue.found))
+            if issue.remedy:
+                report.done.append(_line(issue, f"would {issue.remedy}"))
+            elif not issue.comes_back:
+                report.left.append(_line(issue, issue.left))
+        report.healthy, report.state, report.finished_at = facts.healthy, "done", time.time()
+        return report
+
+    async def _run(self, report: Report) -> None:
+        self.count += 1
+        try:
+            async with recovery_lock(self._lock_file, LOCK_TIMEOUT_S):
+                await self._heal(report)
+        except TimeoutError:
+            report.left.append("agent: another process has been healing for ten minutes; this pass gave way")
+        except Exception as error:  # the pass is a loop root: whatever failed is told, and the next one comes
+            log.exception("recovery pass %s failed", report.run_id)
+            report.left.append(f"agent: the pass itself failed ({error!r})")
+        finally:
+            report.state, report.finished_at, self._running = "done", time.time(), None
+        if report.found or report.left or report.reason != "scheduled":
+            self._tell(report)
+
+    async def _heal(self, report: Report) -> None:
+        facts = await self._hands.gather()
+        issues = plan(facts)
+        report.found = [_line(issue, issue.found) for issue in issues]
+        applied = [issue for issue in issues if issue.remedy and await self._apply(issue, report)]
+        if issues:
+            facts = await self._settle(applied)
+        remaining = plan(facts)
+        for issue in applied:
+            if issue.service not in {other.service for other in remaining}:
+                report.done.append(_line(issue, f"{issue.found}; did: {issue.remedy}; it is well now"))
+        report.left += [_line(issue, self._why_left(issue)) for issue in remaining]
+        report.healthy = facts.healthy
+
+    async def _apply(self, issue: Issue, report: Report) -> bool:
+        """One rung. Its failure is told and does not keep the rungs below from their turn."""
+        assert issue.remedy
+        self._journal.record(issue.service, "remedy_applied", issue.found, remedy=str(issue.remedy))
+        try:
+            await self._hands.apply(issue.remedy)
+        except Exception as error:
+            log.warning("remedy for %s failed", issue.service, exc_info=True)
+            report.left.append(_line(issue, f"tried to {issue.remedy}, but: {str(error) or repr(error)}"))
+            return False
+        return True
+
+    async def _settle(self, applied: list[Issue]) -> Facts:
+        """Look again until all is well or nothing more will change by waiting."""
+        facts = await self._hands.gather()
+        waited_for = {issue.service for issue in applied}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settle_s):
+                while any(issue.comes_back or issue.service in waited_for for issue in plan(facts)):
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    facts = await self._hands.gather()
+        return facts
+
+    def _why_left(self, issue: Issue) -> str:
+        if issue.left:
+            return issue.left
+        return f"{issue.found}; not well after {self._settle_s:.0f} s"
+
+    def _tell(self, report: Report) -> None:
+        self._journal.record(
+            "recovery",
+            "recovery_finished",
+            report.summary,
+            run_id=report.run_id,
+            reason=report.reason,
+            healthy=report.healthy,
+            took_s=round((report.finished_at or 0) - report.started_at, 2),
+        )
+
+
+def _line(issue: Issue, text: str) -> str:
+    return f"{issue.service}: {text}"

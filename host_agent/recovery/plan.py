@@ -1,0 +1,127 @@
+"""From facts to issues and remedies. Pure.
+
+The order is the ladder of R4.2: memory, ports, MLX, Ollama, the Docker engine, containers. What is healthy is
+never touched; an open breaker is never bypassed; what a person stopped stays stopped.
+"""
+
+from collections.abc import Iterator
+
+from host_agent.recovery.facts import (
+    BringUp,
+    EndProcess,
+    Facts,
+    Issue,
+    Kind,
+    ReplaceHung,
+    RestartContainer,
+    ServiceFacts,
+    StartChild,
+    Unpause,
+)
+from supervision import State
+
+WIRED_LIMIT = 0.70
+AVAILABLE_LIMIT = 0.03
+COMING = {
+    State.STARTING: "is starting",
+    State.STOPPING: "is stopping",
+    State.BACKOFF: "waits for its next restart",
+}
+RESET = "`vestal recover --reset` tries again at once"
+
+
+def plan(facts: Facts) -> tuple[Issue, ...]:
+    """Every issue, in the order in which they are to be dealt with."""
+    return tuple(_memory(facts)) + tuple(_ports(facts)) + tuple(_services(facts))
+
+
+def wired_too_high(facts: Facts) -> bool:
+    """More restarts would only strand more: a reboot is what frees wired memory."""
+    return facts.wired_fraction is not None and facts.wired_fraction > WIRED_LIMIT
+
+
+def _memory(facts: Facts) -> Iterator[Issue]:
+    if wired_too_high(facts):
+        found = f"{facts.wired_fraction:.0%} of the machine's memory is wired down"
+        yield Issue("memory", found, left="only a reboot frees wired memory; the MLX server is not restarted")
+    if facts.available_fraction < AVAILABLE_LIMIT:
+        found = f"only {facts.available_fraction:.0%} of the machine's memory is available"
+        yield Issue("memory", found, left="close programs, or load smaller or fewer models")
+
+
+def _ports(facts: Facts) -> Iterator[Issue]:
+    for port in facts.ports:
+        if port.is_old_of_ours and port.pid is not None:
+            yield Issue(port.service, port.sentence, EndProcess(port.service, port.pid))
+        else:
+            yield Issue(port.service, port.sentence, left=port.sentence)
+
+
+def _services(facts: Facts) -> Iterator[Issue]:
+    blocked = {port.service for port in facts.ports if not port.is_old_of_ours}
+    for service in facts.services:
+        if service.name in blocked:
+            continue
+        issue = _issue(service, facts)
+        if issue:
+            yield issue
+
+
+def _issue(service: ServiceFacts, facts: Facts) -> Issue | None:
+    if service.stopped_by_hand and not service.well:
+        remedy = f"`POST /services/{service.name}/start` or `vestal up` starts it"
+        return Issue(service.name, "was stopped by hand", left=f"stopped by hand; {remedy}")
+    if service.kind is Kind.CHILD:
+        return _child(service, facts)
+    if service.well:
+        return None
+    return _container(service, facts) if service.kind is Kind.CONTAINER else _watched(service)
+
+
+def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
+    name, told = service.name, f": {service.detail}" if service.detail else ""
+    if service.answers is False and service.pid is not None:
+        return _hung(service, facts)
+    if service.state in COMING:
+        return Issue(name, COMING[service.state] + told, comes_back=True)
+    if service.state is State.OPEN:
+        return Issue(name, f"its breaker is open{told}", left=f"given up for now{told}; {RESET}")
+    if service.state is State.FAILED:
+        return Issue(name, f"cannot start{told}", left=f"cannot start{told}; mend that, then {RESET}")
+    if service.state in (State.STOPPED, State.ABSENT):
+        if wired_too_high(facts):
+            return Issue(
+                name, "is stopped", left="not started: only a reboot frees the machine's wired memory"
+            )
+        return Issue(name, f"is stopped{told}", StartChild(name))
+    return None if service.well else _watched(service)
+
+
+def _hung(service: ServiceFacts, facts: Facts) -> Issue:
+    found = f"runs (PID {service.pid}) and does not answer"
+    if wired_too_high(facts):
+        return Issue(
+            service.name, found, left="not restarted: only a reboot frees the machine's wired memory"
+        )
+    if facts.restarts_left <= 0:
+        return Issue(service.name, found, left=f"restarted too often within the hour already; {RESET}")
+    assert service.pid is not None
+    return Issue(service.name, found, ReplaceHung(service.name, service.pid))
+
+
+def _container(service: ServiceFacts, facts: Facts) -> Issue:
+    name = service.name
+    if not facts.engine_answers:
+        return Issue(name, "its Docker engine does not answer", left="waits for the Docker engine")
+    if service.state in COMING:
+        return Issue(name, f"{COMING[service.state]}: {service.detail}", comes_back=True)
+    if service.paused:
+        return Issue(name, "is paused", Unpause(name))
+    if service.state is State.DEGRADED:
+        return Issue(name, service.detail, RestartContainer(name))
+    return Issue(name, service.detail or "is stopped", BringUp(name))
+
+
+def _watched(service: ServiceFacts) -> Issue:
+    detail = service.detail or f"is {service.state}"
+    return Issue(service.name, detail, left=detail, comes_back=service.state in COMING)

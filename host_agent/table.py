@@ -1,0 +1,89 @@
+"""The table of services (R4.7): every row, asked for at once."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+import psutil
+
+from host_agent.host import memory, sleep
+from host_agent.services import (
+    AGENT,
+    DOCKER,
+    IN_CONTAINERS,
+    MLX_ENGINE,
+    MLX_SERVER,
+    NAMES,
+    OLLAMA,
+)
+from host_agent.services.containers import Containers
+from host_agent.services.docker_engine import DockerEngine
+from host_agent.services.mlx import MlxService
+from host_agent.services.mode import Decision, Mode
+from host_agent.services.ollama import OllamaService
+from host_agent.services.row import Row, of_child
+from supervision import DOWN, State, Supervisor
+
+
+class Table:
+    """Reads; owns nothing."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        mlx: MlxService,
+        ollama: OllamaService,
+        engine: DockerEngine,
+        containers: Containers,
+        decision: Decision,
+    ) -> None:
+        self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
+        self._engine, self._containers, self._decision = engine, containers, decision
+        self._started_at = time.monotonic()
+        self._sleep = sleep.SleepWatch()
+
+    async def rows(self) -> dict[str, Row]:
+        """Name → row, in the order of NAMES."""
+        engine, ollama, docker, orchestrators = await asyncio.gather(
+            self._mlx_engine(), self._ollama.row(), self._engine.row(), self._orchestrators()
+        )
+        found = {
+            AGENT: self._agent(),
+            MLX_SERVER: of_child(self._supervisor.status()[MLX_SERVER], port=self._mlx.port),
+            MLX_ENGINE: engine,
+            OLLAMA: ollama,
+            DOCKER: docker,
+            **orchestrators,
+        }
+        return {name: found[name] for name in NAMES}
+
+    def host(self) -> dict[str, Any]:
+        """The machine: memory in bytes, and how long it has slept since the agent began."""
+        now = memory.read()
+        return {
+            "memory": now.as_json(),
+            "wired_fraction": now.wired_fraction,
+            "sleep": {"slept_s": self._sleep.slept_s()},
+        }
+
+    def _agent(self) -> Row:
+        uptime_s = time.monotonic() - self._started_at
+        rss = psutil.Process().memory_info().rss
+        return Row(State.READY, process_pid=os.getpid(), uptime_s=uptime_s, extra={"rss_bytes": rss})
+
+    async def _mlx_engine(self) -> Row:
+        server = self._supervisor.status()[MLX_SERVER]
+        if server.state in DOWN:
+            return Row(State.STOPPED, detail=f"its gateway is {server.state}")
+        return await self._mlx.engine()
+
+    async def _orchestrators(self) -> dict[str, Row]:
+        if self._decision.mode is Mode.OFF:
+            off = Row(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
+            return dict.fromkeys(IN_CONTAINERS, off)
+        if self._decision.mode is Mode.NATIVE:
+            status = self._supervisor.status()
+            return {name: of_child(status[name], runs="natively") for name in IN_CONTAINERS}
+        rows = await self._containers.rows()
+        return {name: row.with_extra(runs="in a container") for name, row in rows.items()}
