@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import asyncio
+
+from supervision import FakeClock
+
+
+async def test_fake_clock_wakes_sleepers_in_the_order_they_are_due():
+    clock, woken = FakeClock(), []
+
+    async def sleeper(name: str, seconds: float) -> None:
+        await clock.sleep(seconds)
+        woken.append((name, clock.now()))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sleeper("b", 2))
+        tasks.create_task(sleeper("a", 1))
+        await clock.run_for(1.5)
+        assert woken == [("a", 1)]
+        await clock.run_for(1)
+    assert woken == [("a", 1), ("b", 2)]
+    assert clock.now() == 2.5
+
+
+async def test_fake_clock_run_for_lets_a_loop_sleep_again():
+    clock, ticks = FakeClock(), []
+
+    async def loop() -> None:
+        while True:
+            await clock.sleep(10)
+            ticks.append(clock.now())
+
+    task = asyncio.create_task(loop())
+    await clock.run_for(35)
+    assert ticks == [10, 20, 30]
+    task.cancel()

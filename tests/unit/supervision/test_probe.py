@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from supervision import ProbeResult, State
+from supervision.probe import poll_delay
+
+
+def test_poll_delay_begins_at_50_ms_and_ends_at_500_ms():
+    delays = [poll_delay(n) for n in range(40)]
+    assert delays[0] == 0.05
+    assert delays == sorted(delays)
+    assert delays[-1] == 0.5
+
+
+def test_result_busy_or_loading_is_alive_whatever_ok_says():
+    assert ProbeResult(False, state=State.BUSY).alive
+    assert ProbeResult(False, state=State.STARTING).alive
+    assert not ProbeResult(False, state=State.DEGRADED).alive
+
+
+def test_result_loading_is_not_ready_though_ok():
+    assert not ProbeResult(True, state=State.STARTING).ready
+    assert ProbeResult(True, state=State.DEGRADED).ready

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from supervision import Breaker, BreakerPolicy, BreakerState, RestartPolicy
+from supervision.model import Model, model_of
+from supervision.record import restored, to_record
+
+POLICY = RestartPolicy(breaker=BreakerPolicy(open_s=60, max_open_s=240))
+
+
+def remembered(model: Model, now: float, wall: float, *, later_now: float, later_wall: float) -> Model:
+    record = json.loads(json.dumps(to_record(model, now, wall)))
+    return restored(model_of(POLICY), record, later_now, later_wall)
+
+
+def test_open_breaker_is_open_for_what_is_left_of_it_though_monotonic_time_began_anew():
+    model = replace(model_of(POLICY), breaker=Breaker(POLICY.breaker).trip(5000))
+    again = remembered(model, 5000, 1e9, later_now=3, later_wall=1e9 + 20)
+    assert again.breaker.state is BreakerState.OPEN
+    assert again.breaker.until == pytest.approx(3 + 40)
+    assert again.breaker.opens == 1
+
+
+def test_open_breaker_under_a_wall_clock_set_back_stays_within_the_longest_open_time():
+    model = replace(model_of(POLICY), breaker=Breaker(POLICY.breaker).trip(0))
+    again = remembered(model, 0, 1e9, later_now=0, later_wall=0)
+    assert again.breaker.until <= 240
+
+
+def test_trial_cut_short_is_due_again_at_once():
+    model = replace(model_of(POLICY), breaker=Breaker(POLICY.breaker).trip(0).admit(60, 30))
+    again = remembered(model, 60, 1e9, later_now=0, later_wall=1e9)
+    assert again.breaker.state is BreakerState.OPEN
+    assert again.breaker.admits(0)
+
+
+def test_restarts_in_the_window_and_a_stop_by_hand_are_remembered():
+    model = replace(model_of(POLICY), by_hand=True, intensity=POLICY.intensity.add(100).add(390))
+    again = remembered(model, 400, 1e9, later_now=0, later_wall=1e9 + 10)
+    assert again.by_hand
+    assert again.intensity.times == pytest.approx((-20.0,))
+
+
+@pytest.mark.parametrize("record", [None, {}, {"breaker": 3}, {"breaker": {}, "restarts": "x"}])
+def test_record_that_is_not_understood_is_as_if_never_written(record: Any):
+    assert restored(model_of(POLICY), record, 0, 0) == model_of(POLICY)
