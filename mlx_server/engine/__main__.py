@@ -1,0 +1,53 @@
+"""`python -m mlx_server.engine --fd N`: the engine process. Its parent gives it one end of a socketpair.
+
+The parent must start it with `mlx_server.engine_environment` for a fast BLAS on Linux. SIGUSR1 writes every
+thread's stack to the log. Exit codes: 0 after a graceful shutdown, 70 broken, 78 the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+
+from host_agent.config import ConfigError, load
+from mlx_server.engine import blas
+from mlx_server.engine.link import Link
+from mlx_server.engine.log import log_event
+
+EXIT_CONFIG = 78
+
+
+def main() -> int:
+    """Run the engine; its exit code."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    parser = argparse.ArgumentParser(prog="python -m mlx_server.engine", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="the engine's end of the socketpair")
+    options = parser.parse_args()
+    try:
+        config = load()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    # Models are local by now: no look at the hub, and no advice about packages we do without.
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    log_event("engine_started", pid=os.getpid(), blas=(library := blas.preload()))
+    return asyncio.run(Link(options.fd, config, library).run())
+
+
+if __name__ == "__main__":
+    code = main()
+    if code == 0:
+        log_event("server_shutdown_complete")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The interpreter's own way out runs destructors of MLX that may abort: everything is released already.
+    os._exit(code)

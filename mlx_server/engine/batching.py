@@ -1,0 +1,92 @@
+"""mlx-lm's BatchGenerator, wrapped: the only file that knows it. Its arguments change between releases.
+
+Ending an answer is not left to it: it matches stop strings on tokens, strips them, and goes on generating.
+Here a request runs until it is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx_lm.generate
+from mlx_lm.generate import BatchGenerator
+
+from mlx_server.engine.sampling import Processor, Sampler
+
+_NEVER = 1 << 62
+
+
+def _leave_wired_limit_alone() -> None:
+    """mlx-lm raises Metal's wired limit to the maximum whenever a BatchGenerator is made.
+
+    Concurrency and cache eviction with the limit up panic the kernel (ml-explore/mlx 3186: 3 of 3 runs;
+    without raising it, none in 4.2 h). Returning None also keeps BatchGenerator.close from setting it back.
+    """
+
+
+mlx_lm.generate.maybe_set_recommended_wired_limit = _leave_wired_limit_alone
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """`done` of `total` prompt tokens of request `uid` are in the KV cache."""
+
+    uid: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Request `uid` has its next token."""
+
+    uid: int
+    token: int
+
+
+class Batch:
+    """Requests that run through one model together. Used from the MLX thread only."""
+
+    def __init__(self, model: Any, max_running: int, prefill_step_tokens: int) -> None:
+        self._generator = BatchGenerator(
+            model,
+            max_tokens=_NEVER,
+            completion_batch_size=max_running,
+            prefill_batch_size=min(8, max_running),
+            prefill_step_size=prefill_step_tokens,
+        )
+        self._uids: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._uids)
+
+    def add(self, tokens: Sequence[int], sampler: Sampler, processors: Sequence[Processor]) -> int:
+        """Queue a prompt of at least one token; its uid."""
+        (uid,) = self._generator.insert(
+            [list(tokens)], samplers=[sampler], logits_processors=[list(processors)]
+        )
+        self._uids.add(uid)
+        return uid
+
+    def remove(self, uid: int) -> None:
+        """Give up a request's place and its KV."""
+        self._uids.discard(uid)
+        self._generator.remove([uid])
+
+    def step(self) -> Iterator[Prefilled | Sampled]:
+        """One token for each that generates, and one chunk of prompt for those that do not yet."""
+        prompts, tokens = self._generator.next()
+        for prompt in prompts:
+            if prompt.uid in self._uids:
+                yield Prefilled(prompt.uid, *prompt.progress)
+        for answer in tokens:
+            if answer.uid in self._uids:  # a step sampled ahead for one that was removed since
+                yield Sampled(answer.uid, answer.token)
+
+    def close(self) -> None:
+        """Drop all requests and their KV."""
+        self._generator.remove(list(self._uids))
+        self._uids.clear()
+        self._generator.close()

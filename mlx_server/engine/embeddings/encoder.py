@@ -1,0 +1,100 @@
+"""Texts in, one unit vector each out: tokenise, cut, batch by length, encode, pool, normalise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from tokenizers import Tokenizer
+
+from mlx_server.engine.embeddings.bert import Bert, BertShape, rename
+
+_MAX_BATCH_TOKENS = 2048
+"""Padded tokens in one forward pass: the MLX thread gives others a turn after each."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded embedding model. `pool_first` takes the first token's state, else the mean over all."""
+
+    model: Bert
+    tokenizer: Tokenizer
+    context_tokens: int
+    dim: int
+    pool_first: bool
+
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, special tokens included, at full length."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+
+    def cut(self, ids: list[int]) -> list[int]:
+        """`ids` within the context, the closing special token kept."""
+        return ids if len(ids) <= self.context_tokens else [*ids[: self.context_tokens - 1], ids[-1]]
+
+    def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
+        """One vector for each, in order; evaluated."""
+        length = max(map(len, batch))
+        ids = mx.array([row + [0] * (length - len(row)) for row in batch])
+        mask = mx.array([[1.0] * len(row) + [0.0] * (length - len(row)) for row in batch])
+        hidden = self.model(ids, mask)
+        pooled = hidden[:, 0] if self.pool_first else _mean(hidden, mask)
+        norm = mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+        return (pooled / norm).tolist()  # type: ignore[return-value]
+
+
+def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
+    return (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+
+
+def batches(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iterator[list[int]]:
+    """Indices of `lengths` in groups of like length, each within `max_tokens` when padded."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and lengths[index] * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def load_encoder(folder: Path, context_tokens: int) -> Encoder:
+    """Load the model in `folder`. Raises OSError, ValueError, KeyError."""
+    shape = BertShape.from_config(_json(folder / "config.json"))
+    model = Bert(shape)
+    weights: dict[str, mx.array] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        weights.update(mx.load(str(path)))  # type: ignore[arg-type]
+    model.load_weights(rename(weights))
+    model.set_dtype(mx.float32)
+    model.eval()
+    mx.eval(model.parameters())
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()  # the file of all-minilm cuts at 128
+    return Encoder(
+        model=model,
+        tokenizer=tokenizer,
+        context_tokens=min(context_tokens, shape.max_position_embeddings),
+        dim=shape.hidden_size,
+        pool_first=_pools_first(folder),
+    )
+
+
+def _pools_first(folder: Path) -> bool:
+    path = folder / "1_Pooling" / "config.json"
+    pooling = _json(path) if path.is_file() else {}
+    if pooling.get("pooling_mode_max_tokens") or pooling.get("pooling_mode_mean_sqrt_len_tokens"):
+        raise ValueError("its pooling mode is neither mean nor first token")
+    return bool(pooling.get("pooling_mode_cls_token"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return content

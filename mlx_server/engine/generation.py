@@ -1,0 +1,76 @@
+"""One generation from its first token to its end: what to send for each token, and when to stop. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mlx_server.engine.text_stream import TextStream
+from mlx_server.protocol import Done, Event, Token, Usage
+
+
+@dataclass
+class Generation:
+    """`prompt` excludes what was emitted before a resume; `limit_tokens` bounds the whole answer.
+
+    Times are in seconds on the caller's clock.
+    """
+
+    id: str
+    prompt: Sequence[int]
+    limit_tokens: int
+    end_tokens: frozenset[int]
+    text: TextStream
+    started_s: float
+    load_s: float = 0.0
+    count: int = 0
+    first_token_s: float | None = None
+    done: Done | None = field(default=None, init=False)
+
+    def replay(self, emitted: Sequence[int], now: float) -> Done | None:
+        """Take up `emitted`, sent in an earlier life, in silence; `Done` where they complete the answer."""
+        for token in emitted:
+            self._take(token)
+            if self.text.stopped:
+                return self.finish("stop", now)
+        return self.finish("length", now) if self.count >= self.limit_tokens else None
+
+    def accept(self, token: int, now: float) -> list[Event]:
+        """The events that the sampled `token` causes; the last is `Done` where it ends the answer."""
+        if self.first_token_s is None:
+            self.first_token_s = now
+        if token in self.end_tokens:
+            return [self.finish("stop", now)]
+        index = self.count
+        events: list[Event] = [Token(self.id, token, self._take(token), index)]
+        if self.text.stopped:
+            events.append(self.finish("stop", now))
+        elif self.count >= self.limit_tokens:
+            events.append(self.finish("length", now))
+        return events
+
+    def cancel(self, now: float) -> Done:
+        """End it early; what was held back is dropped, nobody reads it."""
+        self.done = Done(self.id, "cancelled", self._usage(now))
+        return self.done
+
+    def finish(self, reason: str, now: float) -> Done:
+        """End it, releasing held text. A stop string that only the held text completes counts."""
+        text = self.text.flush()
+        ended = "stop" if self.text.stopped or reason == "stop" else "length"
+        self.done = Done(self.id, "stop" if ended == "stop" else "length", self._usage(now), text)
+        return self.done
+
+    def _take(self, token: int) -> str:
+        self.count += 1
+        return self.text.push(token)
+
+    def _usage(self, now: float) -> Usage:
+        first = now if self.first_token_s is None else self.first_token_s
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            completion_tokens=self.count,
+            load_s=self.load_s,
+            prefill_s=max(first - self.started_s, 0.0),
+            decode_s=max(now - first, 0.0),
+        )

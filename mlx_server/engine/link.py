@@ -1,0 +1,122 @@
+"""The main thread: asyncio between the gateway's socket and the MLX thread. Touches no MLX.
+
+It answers for the engine while the MLX thread works: `hello` before MLX is even imported, `alive` each
+second.
+End of file means that the gateway is gone, and the engine goes too; so no child outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import importlib.metadata
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+
+from host_agent.config import Config
+from mlx_server.engine import mlx_thread
+from mlx_server.engine.log import log_event
+from mlx_server.engine.status import Status
+from mlx_server.protocol import (
+    MAX_LINE_BYTES,
+    Event,
+    Hello,
+    Op,
+    ProtocolError,
+    Shutdown,
+    decode_op,
+    encode,
+)
+
+ALIVE_INTERVAL_S = 1.0
+_FLUSH_S = 2.0
+_STAGES_S = 30.0
+"""What the stages after the drain may take before the process ends without them."""
+
+
+class Link:
+    """Runs the engine over the socket `fd`; `run` ends with the process's exit code."""
+
+    def __init__(self, fd: int, config: Config, blas: str) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+        os.set_inheritable(fd, False)  # MLX runs a compiler on Linux: it must not hold our end open
+        self._config, self._blas = config, blas
+        self._inbox: queue.SimpleQueue[Op] = queue.SimpleQueue()
+        self._status = Status()
+        self._stopping = False
+
+    async def run(self) -> int:
+        """Serve until a shutdown is asked for, by an operation, a signal or the gateway's end."""
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+        version, mlx = (importlib.metadata.version(name) for name in ("vestal", "mlx"))
+        writer.write(encode(Hello(os.getpid(), version, mlx, self._blas)))
+        ended = asyncio.Event()
+        self._start_thread(loop, writer, ended)
+        tasks = [
+            asyncio.create_task(self._read(reader)),
+            asyncio.create_task(self._stay_alive(writer)),
+        ]
+        await ended.wait()
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(writer.drain(), _FLUSH_S)
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), _FLUSH_S)
+        return 0
+
+    def _start_thread(
+        self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, ended: asyncio.Event
+    ) -> None:
+        def emit(events: list[Event]) -> None:
+            loop.call_soon_threadsafe(writer.write, b"".join(map(encode, events)))
+
+        def body() -> None:
+            mlx_thread.body(self._config, self._inbox, emit, self._status)
+            loop.call_soon_threadsafe(ended.set)
+
+        threading.Thread(target=body, name="mlx", daemon=True).start()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Operations to the MLX thread, until the gateway is gone."""
+        cause = "the gateway closed the link"
+        try:
+            while line := await reader.readline():
+                op = decode_op(line)
+                if isinstance(op, Shutdown):
+                    self._stop("the gateway asked for it", op.drain_s)
+                else:
+                    self._inbox.put(op)
+        except (ProtocolError, ValueError, OSError) as error:
+            cause = f"the link broke: {error}"
+        # Nobody is left to read an answer: there is nothing to drain for.
+        self._stop(cause, drain_s=0.0)
+
+    def _stop(self, cause: str, drain_s: float | None = None) -> None:
+        log_event("shutdown_asked", cause=cause)
+        self._inbox.put(Shutdown(drain_s))
+        if not self._stopping:
+            self._stopping = True
+            limit_s = (self._config.mlx.drain_s if drain_s is None else drain_s) + _STAGES_S
+            asyncio.get_running_loop().call_later(limit_s, self._give_up)
+
+    async def _stay_alive(self, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(encode(self._status.alive()))
+            await asyncio.sleep(ALIVE_INTERVAL_S)
+
+    def _give_up(self) -> None:
+        """A stop must end: an MLX thread that hangs is not waited for for ever."""
+        log_event("shutdown_hung", cause="the MLX thread did not end after its drain")
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        os._exit(mlx_thread.EXIT_BROKEN)

@@ -1,0 +1,90 @@
+"""Loads a model bit by bit, so that the MLX thread can serve others between the bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
+
+from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
+from mlx_server.engine.errors import LoadError
+from mlx_server.model_store import ModelEntry
+
+_SLICE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that generates, and its tokenizer (mlx-lm's wrapper)."""
+
+    model: Any
+    tokenizer: Any
+    context_tokens: int
+    end_tokens: frozenset[int]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens included: markers of tools and thought are among them."""
+        return str(
+            self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
+
+Weights = LanguageModel | Encoder
+Loader = Generator[float, None, Weights]
+
+
+def load(entry: ModelEntry) -> Loader:
+    """Yields the fraction done, returns the model. Raises LoadError, whatever the library raised."""
+    try:
+        if entry.kind == "embed":
+            yield 0.1
+            return load_encoder(entry.path, entry.context_tokens)
+        return (yield from _load_language_model(entry))
+    except Exception as error:  # a broken folder makes mlx-lm raise nearly anything
+        reason = str(error).strip().splitlines() or [""]
+        raise LoadError(entry.name, f"{reason[0][:300]} ({type(error).__name__})") from error
+
+
+def _load_language_model(entry: ModelEntry) -> Loader:
+    yield 0.0
+    model, config = load_model(entry.path, lazy=True)
+    if not mx.metal.is_available():
+        # The CPU build is ten times slower with bfloat16 and a hundred times with quantised weights.
+        if config.get("quantization"):
+            model = dequantize_model(model)
+        model.set_dtype(mx.float32)
+    yield 0.1
+    tokenizer = load_tokenizer(entry.path, eos_token_ids=config.get("eos_token_id"))
+    yield 0.2
+    arrays = [array for _, array in tree_flatten(model.parameters())]
+    for done in _evaluate(arrays):
+        yield 0.2 + 0.8 * done
+    ends = frozenset(tokenizer.eos_token_ids)
+    return LanguageModel(model, tokenizer, entry.context_tokens, ends)
+
+
+def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:
+    """Read the weights in slices; the fraction done after each."""
+    total = sum(array.nbytes for array in arrays) or 1
+    done = 0
+    batch: list[mx.array] = []
+    for array in arrays:
+        batch.append(array)
+        if sum(a.nbytes for a in batch) >= _SLICE_BYTES:
+            mx.eval(batch)
+            done += sum(a.nbytes for a in batch)
+            batch = []
+            yield done / total
+    mx.eval(batch)
+
+
+def weights_bytes(weights: Weights) -> int:
+    """Memory the weights take."""
+    return sum(array.nbytes for _, array in tree_flatten(weights.model.parameters()))
+
+
+Load = Callable[[ModelEntry], Loader]

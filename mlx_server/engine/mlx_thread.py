@@ -1,0 +1,45 @@
+"""The body of the MLX thread: imports MLX, serves, and ends in the six stages."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import sys
+import traceback
+from collections.abc import Callable
+
+from host_agent.config import Config
+from mlx_server.engine.log import log_event
+from mlx_server.engine.status import Status
+from mlx_server.protocol import Event, Op
+
+Emit = Callable[[list[Event]], None]
+
+EXIT_BROKEN = 70
+"""The engine met an error it cannot vouch for itself after; its parent starts another."""
+
+
+def body(config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status) -> None:
+    """Run to the end. Never returns after an unexpected error: the process ends with EXIT_BROKEN."""
+    try:
+        _serve(config, inbox, emit, status)
+    except BaseException as error:
+        log_event("engine_broken", cause=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        os._exit(EXIT_BROKEN)
+
+
+def _serve(config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status) -> None:
+    import mlx.core as mx
+
+    from mlx_server.engine import shutdown
+    from mlx_server.engine.scheduler import Scheduler
+    from mlx_server.engine.settings import EngineSettings
+    from mlx_server.model_store import catalog
+
+    scheduler = Scheduler(EngineSettings.from_config(config), lambda: catalog(config), inbox, emit, status)
+    drain_s = scheduler.run()
+    shutdown.run(shutdown.stages(scheduler, drain_s))
+    # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).
+    mx.clear_streams()

@@ -1,0 +1,116 @@
+"""The models in memory, and the one that is coming. Lives in the MLX thread."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+from mlx_server.engine import residency
+from mlx_server.engine.embeddings.encoder import Encoder
+from mlx_server.engine.loading import Weights, weights_bytes
+from mlx_server.engine.residency import Resident
+from mlx_server.engine.runner import BatchLimits, EmbedRunner, GenerateRunner, Runner
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import LoadedModel
+
+
+@dataclass
+class Held:
+    """A loaded model: its weights, the runner with its requests, and how long it stays."""
+
+    entry: ModelEntry
+    weights: Weights
+    runner: Runner
+    bytes: int
+    last_used_s: float
+    expires_s: float
+    keep_alive_s: float | None = None  # the last request's wish
+    unload_ids: list[str] = field(default_factory=list)
+
+    def resident(self) -> Resident:
+        """What the residency policy needs to know."""
+        return Resident(self.entry.name, len(self.runner) > 0, self.last_used_s, self.expires_s)
+
+
+class Models:
+    """`default_keep_alive_s` tells, by name, how long an unused model stays; negative: for ever."""
+
+    def __init__(
+        self, limit: int, batch_limits: BatchLimits, default_keep_alive_s: Callable[[str], float]
+    ) -> None:
+        self._limit = limit
+        self._batch_limits = batch_limits
+        self._default_keep_alive_s = default_keep_alive_s
+        self._held: dict[str, Held] = {}
+
+    def get(self, name: str) -> Held | None:
+        return self._held.get(name)
+
+    def all(self) -> Sequence[Held]:
+        return list(self._held.values())
+
+    def admit(self, entry: ModelEntry, weights: Weights, now: float) -> Held:
+        """Take a freshly loaded model in."""
+        runner: Runner
+        if isinstance(weights, Encoder):
+            runner = EmbedRunner(weights)
+        else:
+            runner = GenerateRunner(weights, self._batch_limits)
+        held = Held(entry, weights, runner, weights_bytes(weights), now, now)
+        self._held[entry.name] = held
+        self.touch(held, None, now)
+        return held
+
+    def touch(self, held: Held, keep_alive_s: float | None, now: float) -> None:
+        """Note a use, and start its keep-alive anew. It runs from the end of the last request: see `rest`."""
+        held.keep_alive_s = keep_alive_s
+        self.rest(held, now)
+
+    def rest(self, held: Held, now: float) -> None:
+        """Its requests are done: from now on it is unused."""
+        held.last_used_s = now
+        default = self._default_keep_alive_s(held.entry.name)
+        held.expires_s = residency.deadline(now, held.keep_alive_s, default)
+
+    def expired(self, now: float) -> list[Held]:
+        """Idle models whose time is up, or that were told to go."""
+        names = set(residency.expired(self._residents(), now))
+        return [h for n, h in self._held.items() if n in names or (h.unload_ids and not len(h.runner))]
+
+    def next_expiry_s(self) -> float:
+        return residency.next_expiry_s(self._residents())
+
+    def room_for_one(self) -> list[Held] | None:
+        """The models to drop so that one more fits; None where it must wait."""
+        names = residency.victims(self._residents(), self._limit)
+        return None if names is None else [self._held[name] for name in names]
+
+    def drop(self, held: Held) -> None:
+        """Free a model's memory."""
+        held.runner.close()
+        del self._held[held.entry.name]
+
+    def loaded(self, now: float) -> tuple[LoadedModel, ...]:
+        """For `alive`."""
+        return tuple(
+            LoadedModel(
+                model=held.entry.name,
+                kind=held.entry.kind,
+                bytes=held.bytes,
+                context_tokens=held.entry.context_tokens,
+                expires_in_s=None if held.expires_s == float("inf") else max(held.expires_s - now, 0.0),
+            )
+            for held in self._held.values()
+        )
+
+    def _residents(self) -> list[Resident]:
+        return [held.resident() for held in self._held.values()]
+
+
+def release_memory() -> None:
+    """Give back what dropped models held, to the system."""
+    gc.collect()
+    mx.clear_cache()

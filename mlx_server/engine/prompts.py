@@ -1,0 +1,69 @@
+"""From a `Generate` to the prompt's token ids, through the model's own template."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.protocol import Generate
+
+
+def prompt_tokens(op: Generate, tokenizer: Any) -> list[int]:
+    """The ids, without what was emitted. Raises RequestError."""
+    tokens = _chat(op, tokenizer) if op.kind == "chat" else _text(op, tokenizer)
+    if not tokens:
+        raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
+    return tokens
+
+
+def _text(op: Generate, tokenizer: Any) -> list[int]:
+    prompt = op.prompt or ""
+    bos = tokenizer.bos_token
+    special = bos is None or not prompt.startswith(bos)
+    return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
+
+
+def _chat(op: Generate, tokenizer: Any) -> list[int]:
+    if not op.messages:
+        raise RequestError("empty_prompt", "There are no messages: send at least one.")
+    if not tokenizer.has_chat_template:
+        raise RequestError("not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt.")
+    messages = [normalised(message) for message in op.messages]
+    # An answer begun by the client is continued, not answered.
+    begun = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+    try:
+        ids = tokenizer.apply_chat_template(
+            messages,
+            tools=list(op.tools) if op.tools else None,
+            add_generation_prompt=not begun,
+            continue_final_message=begun,
+            **(op.template or {}),
+        )
+    except Exception as error:  # a template is the model's own program: it raises what it likes
+        raise RequestError(
+            "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
+        ) from error
+    return list(ids)
+
+
+def normalised(message: dict[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it: content a string, tool-call arguments an object."""
+    out = dict(message)
+    out["content"] = message.get("content") or ""
+    if calls := message.get("tool_calls"):
+        out["tool_calls"] = [_call(call) for call in calls]
+    return out
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = dict(call.get("function") or {})
+    if isinstance(function.get("arguments"), str):
+        try:
+            function["arguments"] = json.loads(function["arguments"])
+        except ValueError as error:
+            raise RequestError(
+                "invalid_request",
+                f"The arguments of tool call {function.get('name')!r} are not JSON: {error}",
+            ) from error
+    return {**call, "function": function}

@@ -1,0 +1,152 @@
+"""One loaded model at work: its requests, started, stepped, cancelled. Lives in the MLX thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mlx_server.engine.batching import Batch, Prefilled
+from mlx_server.engine.embedding_job import EmbeddingJob
+from mlx_server.engine.embeddings.encoder import Encoder
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation import Generation
+from mlx_server.engine.loading import LanguageModel
+from mlx_server.engine.prompts import prompt_tokens
+from mlx_server.engine.sampling import make_processors, make_sampler
+from mlx_server.engine.text_stream import TextStream
+from mlx_server.protocol import Done, Embed, Event, Generate, Prefill, Usage
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """How many requests run together, and how much prompt is processed in one step (it delays the others)."""
+
+    max_running: int
+    prefill_step_tokens: int
+
+
+class GenerateRunner:
+    """The requests of one language model, in one batch."""
+
+    def __init__(self, language_model: LanguageModel, limits: BatchLimits) -> None:
+        self._lm = language_model
+        self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
+        self._running: dict[int, Generation] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
+        """Take up a request; the events it causes at once. Raises RequestError."""
+        if isinstance(op, Embed):
+            raise RequestError("not_an_embedding_model", f"Model {op.model} generates text; it cannot embed.")
+        prompt = prompt_tokens(op, self._lm.tokenizer)
+        limit = answer_limit(op, len(prompt), self._lm.context_tokens)
+        context = prompt if op.kind == "text" else ()
+        text = TextStream(self._lm.decode, op.stop, context)
+        generation = Generation(op.id, prompt, limit, self._lm.end_tokens, text, now, load_s)
+        if done := generation.replay(op.emitted, now):
+            return [done]
+        uid = self._batch.add(
+            [*prompt, *op.emitted],
+            make_sampler(op.sampling, len(op.emitted)),
+            make_processors(op.sampling),
+        )
+        self._running[uid] = generation
+        return []
+
+    def step(self, clock: Clock) -> Iterator[Event]:
+        """One step of the batch."""
+        outcomes = list(self._batch.step())
+        now = clock()
+        for outcome in outcomes:
+            generation = self._running[outcome.uid]
+            if isinstance(outcome, Prefilled):
+                yield Prefill(generation.id, outcome.done, outcome.total)
+                continue
+            yield from generation.accept(outcome.token, now)
+            if generation.done:
+                self._drop(outcome.uid)
+
+    def cancel(self, request: str, now: float) -> Done | None:
+        """End a request; its place and KV are free at once. None where it is not ours."""
+        for uid, generation in self._running.items():
+            if generation.id == request:
+                self._drop(uid)
+                return generation.cancel(now)
+        return None
+
+    def requests(self) -> list[str]:
+        """Ids of what is in flight."""
+        return [generation.id for generation in self._running.values()]
+
+    def close(self) -> None:
+        """Drop everything in flight."""
+        self._running.clear()
+        self._batch.close()
+
+    def _drop(self, uid: int) -> None:
+        del self._running[uid]
+        self._batch.remove(uid)
+
+
+class EmbedRunner:
+    """The requests of one embedding model, one batch of one of them a step."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._jobs: deque[EmbeddingJob] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
+        """Take up a request. Raises RequestError."""
+        if isinstance(op, Generate):
+            raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
+        self._jobs.append(EmbeddingJob(op, self._encoder, now, load_s))
+        return []
+
+    def step(self, clock: Clock) -> Iterator[Event]:
+        """One batch of the first job, which then goes to the back: a big one does not hold up small ones."""
+        job = self._jobs.popleft()
+        if job.step():
+            yield job.answer(clock())
+        else:
+            self._jobs.append(job)
+
+    def cancel(self, request: str, now: float) -> Done | None:
+        """Drop a job. None where it is not ours."""
+        for job in self._jobs:
+            if job.id == request:
+                self._jobs.remove(job)
+                return Done(request, "cancelled", Usage(0, 0))
+        return None
+
+    def requests(self) -> list[str]:
+        """Ids of what is in flight."""
+        return [job.id for job in self._jobs]
+
+    def close(self) -> None:
+        """Drop everything in flight."""
+        self._jobs.clear()
+
+
+Runner = GenerateRunner | EmbedRunner
+
+
+def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:
+    """How many tokens the answer may have: as asked for, within the context. Raises RequestError."""
+    context = min(op.context_tokens or model_context_tokens, model_context_tokens)
+    if prompt_tokens >= context:
+        raise RequestError(
+            "context_exceeded",
+            f"The prompt has {prompt_tokens} tokens, and the context of {op.model} is {context}: shorten it.",
+            prompt_tokens=prompt_tokens,
+            context_tokens=context,
+        )
+    room = context - prompt_tokens
+    return room if op.max_tokens is None or op.max_tokens < 0 else min(op.max_tokens, room)

@@ -1,0 +1,97 @@
+"""Draws tokens: counter-based, so that a request's text depends on nothing but itself.
+
+The random key of the token at position i comes from (seed, i), and the noise belongs to token ids, not to
+ranks: alone, in a batch of eight, or resumed after a crash, the same seed draws the same token wherever the
+logits agree.
+The order of the filters is Ollama's: top_k, temperature, top_p, min_p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlx_server.protocol import Sampling
+
+Sampler = Callable[[mx.array], mx.array]
+Processor = Callable[[mx.array, mx.array], mx.array]
+
+_GREEDY_BELOW = 1e-5
+_MASK64 = (1 << 64) - 1
+
+
+def greedy(logprobs: mx.array) -> mx.array:
+    """The likeliest token. One function for all: BatchGenerator calls a sampler that all share once."""
+    return mx.argmax(logprobs, axis=-1)
+
+
+def make_sampler(sampling: Sampling, position: int) -> Sampler:
+    """A sampler whose first call draws the token at `position` of the answer."""
+    return greedy if sampling.temperature < _GREEDY_BELOW else CounterSampler(sampling, position)
+
+
+def counter_key(seed: int, position: int) -> int:
+    """64 bits from (seed, position), by SplitMix64's finaliser: near seeds give unrelated keys."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + 1) & _MASK64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK64
+    return mixed ^ (mixed >> 31)
+
+
+class CounterSampler:
+    """Takes log-probabilities of shape (1, vocabulary), gives token ids of shape (1,)."""
+
+    def __init__(self, sampling: Sampling, position: int) -> None:
+        self._sampling = sampling
+        self._position = position
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        key = mx.random.key(counter_key(self._sampling.seed, self._position))
+        self._position += 1
+        logits = logprobs.astype(mx.float32) * (1.0 / self._sampling.temperature)
+        return mx.random.categorical(_filter(logits, self._sampling), axis=-1, key=key)
+
+
+def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
+    vocabulary = logits.shape[-1]
+    top_k = sampling.top_k if 0 < sampling.top_k < vocabulary else vocabulary
+    narrow = 0.0 < sampling.top_p < 1.0 or 0.0 < sampling.min_p <= 1.0
+    if top_k == vocabulary and not narrow:
+        return logits
+    best = mx.topk(logits, top_k, axis=-1) if top_k < vocabulary else logits
+    best = mx.sort(best, axis=-1)[..., ::-1]
+    probabilities = mx.softmax(best, axis=-1)
+    kept = mx.ones_like(best, dtype=mx.bool_)
+    if 0.0 < sampling.top_p < 1.0:
+        kept &= mx.cumsum(probabilities, axis=-1, inclusive=False) < sampling.top_p
+    if 0.0 < sampling.min_p <= 1.0:
+        kept &= probabilities >= sampling.min_p * probabilities[..., :1]
+    count = mx.maximum(kept.sum(axis=-1, keepdims=True), 1)
+    threshold = mx.take_along_axis(best, count - 1, axis=-1)
+    return mx.where(logits < threshold, -mx.inf, logits)
+
+
+def make_processors(sampling: Sampling) -> list[Processor]:
+    """The penalties that are in force; an empty list lets BatchGenerator skip the work."""
+    neutral = sampling.repeat_penalty in (0.0, 1.0) and not (
+        sampling.presence_penalty or sampling.frequency_penalty
+    )
+    return [] if neutral or sampling.repeat_last_tokens == 0 else [Penalties(sampling)]
+
+
+class Penalties:
+    """llama.cpp's penalties over the last `repeat_last_tokens` of prompt and answer (negative: over all)."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        s = self._sampling
+        window = tokens[-s.repeat_last_tokens :] if s.repeat_last_tokens > 0 else tokens
+        counts = mx.zeros((logits.shape[-1],), dtype=mx.float32).at[window].add(1.0)
+        seen = counts > 0
+        if s.repeat_penalty not in (0.0, 1.0):
+            weakened = mx.where(logits > 0, logits / s.repeat_penalty, logits * s.repeat_penalty)
+            logits = mx.where(seen, weakened, logits)
+        return logits - counts * s.frequency_penalty - seen * s.presence_penalty

@@ -1,0 +1,298 @@
+"""The MLX thread: owns every model, batch and cache, and does one bit of everything in turn.
+
+MLX's streams belong to a thread, so nothing of MLX is touched elsewhere. Operations come in through a queue,
+events leave through `emit`, a burst a turn. A turn: take what has come, load one slice of a model,
+one step of each model's requests, unload what has expired. An exception from a step is not survived: after a
+Metal error nothing in the process can be trusted; the gateway replaces the engine and resumes the requests.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import mlx.core as mx
+
+from host_agent.config import canonical
+from mlx_server.engine.errors import EngineError
+from mlx_server.engine.loads import LoadInProgress, failure, must_find
+from mlx_server.engine.log import log_event
+from mlx_server.engine.models import Held, Models, release_memory
+from mlx_server.engine.probe import probe
+from mlx_server.engine.settings import EngineSettings
+from mlx_server.engine.status import Status
+from mlx_server.engine.waiting import Waiting, WaitingRoom
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import (
+    Cancel,
+    Done,
+    Embed,
+    Event,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    Loading,
+    Op,
+    Probe,
+    Probed,
+    Ready,
+    Shutdown,
+    Unload,
+    Unloaded,
+    Usage,
+)
+
+Emit = Callable[[list[Event]], None]
+Catalog = Callable[[], list[ModelEntry]]
+
+PRELOAD = "preload/"
+"""Ids of the loads that the engine asks of itself start with this."""
+
+
+class Scheduler:
+    """`run` is the MLX thread's work until a shutdown is asked for; `drain` and the rest are its stages."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        catalog: Catalog,
+        inbox: queue.SimpleQueue[Op],
+        emit: Emit,
+        status: Status,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._catalog, self._inbox, self._status = settings, catalog, inbox, status
+        self._send, self._clock = emit, clock
+        self._models = Models(settings.max_loaded_models, settings.batch, settings.keep_alive_of)
+        self._waiting = WaitingRoom()
+        self._loading: LoadInProgress | None = None
+        self._out: list[Event] = []
+        self._awaited: set[str] = set()  # preloads that `ready` waits for
+        self._started_s = clock()
+        self._ready = self._freed = False
+        self._draining_until: float | None = None
+
+    # --- the loop ---
+
+    def run(self) -> float:
+        """Serve until told to stop; the seconds that the drain may take."""
+        for name in self._settings.preload:
+            self._awaited.add(PRELOAD + name)
+            self._take(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
+        while self._draining_until is None:
+            self._turn()
+        return max(self._draining_until - self._clock(), 0.0)
+
+    def _turn(self) -> None:
+        self._say_ready()
+        self._take_all()
+        self._load()
+        self._step()
+        self._expire()
+        if self._freed:  # not before the last frame that knew the dropped model has ended
+            self._freed = False
+            release_memory()
+        self._publish()
+
+    def _take_all(self) -> None:
+        """All that has come; with nothing else to do, wait for the next."""
+        try:
+            if not self._working() and not self._out:
+                self._take(self._inbox.get(timeout=self._idle_s()))
+            while self._draining_until is None or not self._inbox.empty():
+                self._take(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _idle_s(self) -> float | None:
+        wait_s = self._models.next_expiry_s() - self._clock()
+        return None if wait_s == float("inf") else max(wait_s, 0.0)
+
+    def _working(self) -> bool:
+        return bool(self._waiting or self._loading or any(len(held.runner) for held in self._models.all()))
+
+    def _step(self) -> None:
+        for held in self._models.all():
+            if not len(held.runner):
+                continue
+            self._out.extend(held.runner.step(self._clock))
+            if not len(held.runner):
+                self._models.rest(held, self._clock())
+            self._publish()
+
+    def _publish(self) -> None:
+        status, now = self._status, self._clock()
+        status.advanced()
+        status.working = self._working()
+        status.active_bytes = mx.get_active_memory()
+        status.loaded = self._models.loaded(now)
+        status.loading = self._loading.entry.name if self._loading else None
+        if self._out:
+            events, self._out = self._out, []
+            self._send(events)
+
+    # --- operations ---
+
+    def _take(self, op: Op) -> None:
+        if isinstance(op, (Generate, Embed, Load, Unload)):
+            op = replace(op, model=canonical(op.model))
+        match op:
+            case Generate() | Embed() | Load() if self._draining_until is not None:
+                message = "The engine is shutting down; the request can be sent again."
+                self._out.append(Failed(op.id, "engine_unavailable", message, retryable=True))
+            case Generate() | Embed() | Load():
+                self._request(op)
+            case Cancel():
+                self._cancel(op)
+            case Unload():
+                self._unload(op)
+            case Probe():
+                ok, detail = probe([held.weights for held in self._models.all()])
+                self._out.append(Probed(op.id, ok, detail))
+            case Shutdown():
+                # Asked twice, it stops waiting for what is in flight.
+                seconds = self._settings.drain_s if op.drain_s is None else op.drain_s
+                again = self._draining_until is not None
+                self._draining_until = self._clock() + (0.0 if again else seconds)
+
+    def _request(self, op: Waiting) -> None:
+        held = self._models.get(op.model)
+        if held is None:
+            self._waiting.add(op, self._clock())
+        else:
+            self._start(held, op, load_s=0.0)
+
+    def _start(self, held: Held, op: Waiting, load_s: float) -> None:
+        now = self._clock()
+        self._models.touch(held, op.keep_alive_s, now)
+        if isinstance(op, Load):
+            self._awaited.discard(op.id)
+            self._out.append(Loaded(held.entry.name, held.bytes, load_s, op.id))
+            return
+        try:
+            self._out.extend(held.runner.start(op, now, load_s))
+        except EngineError as error:
+            self._out.append(error.failed(op.id))
+
+    def _cancel(self, op: Cancel) -> None:
+        now = self._clock()
+        if self._waiting.remove(op.id):
+            self._out.append(Done(op.id, "cancelled", Usage(0, 0)))
+            return
+        for held in self._models.all():
+            if done := held.runner.cancel(op.id, now):
+                self._out.append(done)
+                if not len(held.runner):
+                    self._models.rest(held, now)
+                return
+
+    def _unload(self, op: Unload) -> None:
+        held = self._models.get(op.model)
+        if held is None:
+            self._out.append(Unloaded(op.model, op.id))
+        else:
+            held.unload_ids.append(op.id)
+
+    # --- loading and unloading ---
+
+    def _load(self) -> None:
+        if self._loading is None and not self._begin_load():
+            return
+        assert self._loading is not None
+        entry = self._loading.entry
+        try:
+            weights = self._loading.step()
+        except EngineError as error:
+            self._loading = None
+            self._load_failed(entry.name, error)
+            return
+        if weights is None:
+            self._out.append(Loading(entry.name, round(self._loading.fraction, 3)))
+            return
+        load_s, self._loading = self._loading.load_s, None
+        held = self._models.admit(entry, weights, self._clock())
+        log_event("model_loaded", model=entry.name, bytes=held.bytes, load_s=round(load_s, 3))
+        waiting = self._waiting.take(entry.name)
+        if not any(isinstance(op, Load) for op, _ in waiting):
+            self._out.append(Loaded(entry.name, held.bytes, load_s))
+        for op, _ in waiting:
+            self._start(held, op, load_s)
+
+    def _begin_load(self) -> bool:
+        """Start on the first model waited for that can be loaded now."""
+        for name in self._waiting.models():
+            try:
+                entry = must_find(self._catalog, name)
+            except Exception as error:  # listing models reads the user's files
+                self._load_failed(name, failure(error, name))
+                continue
+            leaving = self._models.room_for_one()
+            if leaving is not None:
+                for held in leaving:
+                    self._drop(held, "evicted")
+                self._loading = LoadInProgress(entry)
+                return True
+        return False
+
+    def _load_failed(self, model: str, error: EngineError) -> None:
+        log_event("model_load_failed", cause=str(error), model=model, code=error.code)
+        for op, _ in self._waiting.take(model):
+            self._awaited.discard(op.id)
+            self._out.append(error.failed(op.id))
+
+    def _expire(self) -> None:
+        for held in self._models.expired(self._clock()):
+            self._drop(held, "unloaded" if held.unload_ids else "expired")
+
+    def _drop(self, held: Held, cause: str) -> None:
+        name = held.entry.name
+        ids: list[str | None] = [*held.unload_ids] or [None]
+        self._models.drop(held)
+        self._freed = True
+        log_event("model_unloaded", cause=cause, model=name)
+        self._out.extend(Unloaded(name, id) for id in ids)
+
+    def _say_ready(self) -> None:
+        if self._ready or self._awaited:
+            return
+        self._ready = True
+        loaded = tuple(held.entry.name for held in self._models.all())
+        start_s = self._clock() - self._started_s
+        log_event("engine_ready", loaded=loaded, start_s=round(start_s, 3))
+        self._out.append(Ready(loaded, start_s))
+
+    # --- the stages of a shutdown ---
+
+    def refuse_new(self) -> None:
+        """From here on new requests are refused; what waits for a model to be loaded is refused too."""
+        self._loading = None
+        for op in self._waiting.clear():
+            self._take(op)
+        self._publish()
+
+    def drain(self, seconds: float) -> int:
+        """Go on with what is in flight for so long; how many are left."""
+        self._draining_until = self._clock() + seconds
+        while self._working() and self._clock() < self._draining_until:
+            self._take_all()
+            self._step()
+        self._publish()
+        return sum(len(held.runner) for held in self._models.all())
+
+    def close_batches(self) -> None:
+        """End what is left, telling the gateway that it may send it again elsewhere."""
+        message = "The engine stopped before the request was done; the request can be sent again."
+        for held in self._models.all():
+            for request in held.runner.requests():
+                self._out.append(Failed(request, "engine_unavailable", message, retryable=True))
+            held.runner.close()
+        self._publish()
+
+    def unload_all(self) -> None:
+        """Drop every model."""
+        for held in self._models.all():
+            self._models.drop(held)
+        release_memory()

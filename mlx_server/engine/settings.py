@@ -1,0 +1,36 @@
+"""The part of the configuration that the engine goes by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from host_agent.config import Config, canonical
+from mlx_server.engine.runner import BatchLimits
+
+_PREFILL_STEP_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Model names are canonical; a negative keep-alive means for ever."""
+
+    preload: tuple[str, ...]
+    max_loaded_models: int
+    keep_alive_s: float
+    drain_s: float
+    batch: BatchLimits
+
+    @classmethod
+    def from_config(cls, config: Config) -> EngineSettings:
+        keep_alive_s = config.mlx.keep_alive_s
+        return cls(
+            preload=tuple(dict.fromkeys(canonical(name) for name in config.mlx.preload)),
+            max_loaded_models=config.mlx.max_loaded_models,
+            keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
+            drain_s=config.mlx.drain_s,
+            batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
+        )
+
+    def keep_alive_of(self, model: str) -> float:
+        """Preloaded models stay, others leave after the configured time without use."""
+        return -1.0 if model in self.preload else self.keep_alive_s

@@ -1,0 +1,24 @@
+"""What the MLX thread lets the link's thread see: plain attributes, written by one, read by the other."""
+
+from __future__ import annotations
+
+from mlx_server.protocol import Alive, LoadedModel
+
+
+class Status:
+    """A snapshot for `alive`, kept current by the MLX thread. Each attribute is replaced whole."""
+
+    def __init__(self) -> None:
+        self.progress = 0
+        self.working = False
+        self.active_bytes = 0
+        self.loaded: tuple[LoadedModel, ...] = ()
+        self.loading: str | None = None
+
+    def advanced(self) -> None:
+        """One more step of any kind: the proof that the MLX thread is not wedged."""
+        self.progress += 1
+
+    def alive(self) -> Alive:
+        """The event for now."""
+        return Alive(self.progress, self.working, self.active_bytes, self.loaded, self.loading)
