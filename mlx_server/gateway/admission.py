@@ -20,7 +20,7 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """Places and queue of one kind of request. Ids are unique; a client is any string that tells them apart."""
+    """Places and queue of one kind of request. Ids are unique; clients are told apart by any string."""
 
     def __init__(self, max_running: int, max_queued: int) -> None:
         self._max_running = max_running

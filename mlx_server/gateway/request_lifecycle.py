@@ -92,6 +92,12 @@ class RequestLife:
         self.phase = Phase.FAILED if self.strikes > ALONE_AFTER_STRIKES else Phase.PARKED
         return self.phase
 
+    def hand_back(self, now: float) -> None:
+        """The engine ends on purpose and will not finish it: it waits for the next."""
+        self._need(Phase.RUNNING)
+        self.waiting_since = now
+        self.phase = Phase.PARKED
+
     def finish(self) -> None:
         """The engine has said that it is done."""
         self._need(Phase.RUNNING)

@@ -96,13 +96,22 @@ class RequestTable:
 
     def engine_left(self, now: float, blame: bool = True) -> list[Action]:
         """All that ran is parked, or refused at its third strike; `blame` as in `RequestLife.engine_lost`."""
-        self._engine_here, self._away_since = False, now
+        self._engine_goes(now)
         refused: list[Action] = []
         for life, _ in list(self._lives.values()):
             if life.phase is Phase.RUNNING and life.engine_lost(now, blame) is Phase.FAILED:
                 self._forget(life.id)
                 refused.append(Refuse(life.id, "engine_crashed", CRASHED))
         return refused
+
+    def handed_back(self, request_id: str, now: float) -> bool:
+        """An engine that ends will not finish this one, and gets nothing more. False for what is unknown."""
+        life = self.life(request_id)
+        if life is None or life.phase is not Phase.RUNNING:
+            return False
+        life.hand_back(now)
+        self._engine_goes(now)
+        return True
 
     def token(self, request_id: str, index: int, token: int) -> tuple[bool, list[Action]]:
         """Whether the client is to get this token, and what follows. Raises TokenGap."""
@@ -149,6 +158,10 @@ class RequestTable:
         return self._refuse([life.id for life, _ in self._lives.values() if life.phase in WAITING], message)
 
     # --- inside ---
+
+    def _engine_goes(self, now: float) -> None:
+        if self._engine_here:
+            self._engine_here, self._away_since = False, now
 
     def _fill(self) -> list[Action]:
         """Starts what may start: what was parked first, then the queue; a suspect only by itself."""

@@ -8,7 +8,7 @@ from mlx_server.gateway.admission import Admission, QueueFull
 
 
 def _taken(admission: Admission) -> list[str]:
-    return [request_id for request_id in iter(admission.take, None)]
+    return list(iter(admission.take, None))
 
 
 def test_take_when_more_wait_than_places_stops_at_the_limit():

@@ -1,0 +1,175 @@
+"""The engine as the gateway's child: started, watched, replaced; its link joined to the dispatcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from host_agent.config import Config
+from mlx_server import protocol
+from mlx_server.engine_environment import engine_environment
+from mlx_server.gateway.dispatcher import Dispatcher
+from mlx_server.gateway.engine_link import EngineLauncher, EngineLink
+from mlx_server.gateway.engine_pulse import EnginePulse
+from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.telemetry import Telemetry
+from supervision import (
+    Backoff,
+    BreakerPolicy,
+    ChildSpec,
+    ChildStatus,
+    Clock,
+    Event,
+    Intensity,
+    ProbePolicy,
+    ProbeResult,
+    RestartPolicy,
+    Supervisor,
+)
+
+NAME = "mlx_engine"
+STABLE_AFTER_S = 2.0
+"""Killing the engine is a normal remedy: a short good run earns a restart at once."""
+
+
+class Engine:
+    """Owner of the engine's supervisor and of the link to the engine that runs now."""
+
+    def __init__(
+        self,
+        config: Config,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        clock: Clock,
+        command: tuple[str, ...],
+    ) -> None:
+        self.last_crash: dict[str, Any] | None = None
+        self.hello: protocol.Hello | None = None
+        self._config = config
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._clock = clock
+        self._link: EngineLink | None = None
+        self._pulse = self._new_pulse()
+        self._on_purpose = True  # an end that is no crash; an engine left over from before is ended first
+        self._supervisor = Supervisor(
+            [self._spec(command)], clock=clock, on_event=self._on_event, name="mlx_server"
+        )
+
+    async def start(self) -> None:
+        """Ends what an earlier gateway left behind, then starts an engine; returns before it is ready."""
+        await self._supervisor.start()
+
+    async def stop(self) -> None:
+        """SIGTERM, the engine's six stages, and SIGKILL only for one that does not end."""
+        self._on_purpose = True
+        await self._supervisor.stop()
+
+    async def restart(self, cause: str) -> None:
+        """Replaces the engine; requests in flight go on in the next one."""
+        self._on_purpose = True
+        await self._supervisor.restart_child(NAME, cause)
+
+    def status(self) -> ChildStatus:
+        return self._supervisor.status()[NAME]
+
+    @property
+    def loading(self) -> str | None:
+        """The model that is being loaded."""
+        return self._pulse.loading
+
+    @property
+    def active_bytes(self) -> int:
+        return self._pulse.active_bytes
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are being served now."""
+        return self._link is not None and self._pulse.ready
+
+    # --- the child ---
+
+    def _spec(self, command: tuple[str, ...]) -> ChildSpec:
+        home = self._config.home
+        return ChildSpec(
+            name=NAME,
+            command=command,
+            env=engine_environment(home.cache) | {"VESTAL_HOME": str(home.root)},
+            log_path=home.logs / "engine.log",
+            pid_file=home.run / f"{NAME}.json",
+            ready=self._probe,
+            health=self._probe,
+            policy=_policy(self._config),
+            adopt=False,  # its link died with the gateway that had made it
+            launcher=EngineLauncher(self._new_link),
+        )
+
+    def _new_pulse(self) -> EnginePulse:
+        return EnginePulse(self._config.mlx.progress_timeout_s, self._clock.now())
+
+    def _new_link(self) -> EngineLink:
+        self._link = EngineLink(self._on_link_event, self._on_link_lost)
+        self._pulse = self._new_pulse()
+        self._on_purpose = False
+        return self._link
+
+    async def _probe(self, _pid: int) -> ProbeResult:
+        return self._pulse.judge(self._dispatcher.count(Phase.RUNNING), self._clock.now())
+
+    # --- the link ---
+
+    def _on_link_event(self, link: EngineLink, event: protocol.Event) -> None:
+        if link is not self._link:
+            return
+        self._pulse.on_event(event, self._clock.now())
+        match event:
+            case protocol.Hello():
+                self.hello = event
+                self._telemetry.tell("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
+            case protocol.Ready():
+                self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
+                self._dispatcher.engine_came(self._sender(link), event.loaded)
+            case _:
+                self._dispatcher.on_event(event)
+
+    def _sender(self, link: EngineLink) -> Callable[[protocol.Op], None]:
+        def send(operation: protocol.Op) -> None:
+            self._pulse.work_sent(self._dispatcher.count(Phase.RUNNING) <= 1, self._clock.now())
+            link.send(operation)
+
+        return send
+
+    def _on_link_lost(self, link: EngineLink, cause: str) -> None:
+        if link is not self._link:
+            return
+        self._link = None
+        self._telemetry.tell("engine_link_closed", cause, pid=link.pid)
+        self._dispatcher.engine_left(blame=not self._on_purpose)
+
+    # --- what the supervisor reports ---
+
+    def _on_event(self, event: Event) -> None:
+        self._telemetry.relay(event)
+        if event.component != NAME:
+            return
+        if event.event == "child_exited" and not self._on_purpose:
+            self.last_crash = {"ts": event.ts, "cause": event.cause}
+            self._telemetry.engine_crashes += 1
+        elif event.event == "child_gave_up":
+            log = self._config.home.logs / "engine.log"
+            self._dispatcher.give_up(f"the engine cannot start: {event.cause} (see {log})")
+
+
+def _policy(config: Config) -> RestartPolicy:
+    s = config.supervision
+    return RestartPolicy(
+        backoff=Backoff(s.backoff_base_s, s.backoff_max_s),
+        intensity=Intensity(s.max_restarts, s.window_s),
+        breaker=BreakerPolicy(s.breaker_failures, s.breaker_open_s),
+        start_timeout_s=60.0,
+        stop_timeout_s=s.stop_s,
+        stable_after_s=STABLE_AFTER_S,
+        settle_after_kill_s=s.settle_after_kill_s,
+        # One failed judgement is enough: its patience is inside it.
+        probe=ProbePolicy(interval_s=1.0, timeout_s=5.0, failures=1),
+    )

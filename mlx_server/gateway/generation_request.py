@@ -1,0 +1,93 @@
+"""What every dialect is translated to: one kind of object for each thing the engine can be asked for.
+
+A request is what the client wants, free of any dialect. With an id and the tokens the client already has, it
+makes the operation for an engine, as often as engines are lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlx_server import protocol
+from mlx_server.gateway.request_table import Lane
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A chat (`messages`) or plain text (`prompt`) to go on with. See `protocol.Generate` for the fields."""
+
+    model: str
+    kind: Literal["chat", "text"]
+    messages: tuple[dict[str, Any], ...] | None = None
+    prompt: str | None = None
+    tools: tuple[dict[str, Any], ...] | None = None
+    sampling: protocol.Sampling = field(default_factory=protocol.Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    keep_alive_s: float | None = None
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.GENERATE
+
+    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
+        return protocol.Generate(
+            id=request_id,
+            model=self.model,
+            kind=self.kind,
+            messages=self.messages,
+            prompt=self.prompt,
+            tools=self.tools,
+            emitted=tuple(emitted),
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            stop=self.stop,
+            context_tokens=self.context_tokens,
+            keep_alive_s=self.keep_alive_s,
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    model: str
+    texts: tuple[str, ...]
+    truncate: bool = True
+    keep_alive_s: float | None = None
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.EMBED
+
+    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
+        return protocol.Embed(request_id, self.model, self.texts, self.truncate, self.keep_alive_s)
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    model: str
+    keep_alive_s: float | None = None
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.CONTROL
+
+    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
+        return protocol.Load(request_id, self.model, self.keep_alive_s)
+
+
+@dataclass(frozen=True)
+class UnloadRequest:
+    model: str
+
+    @property
+    def lane(self) -> Lane:
+        return Lane.CONTROL
+
+    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
+        return protocol.Unload(request_id, self.model)
+
+
+Request = GenerationRequest | EmbeddingRequest | LoadRequest | UnloadRequest

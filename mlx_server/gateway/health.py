@@ -1,0 +1,110 @@
+"""/health and /metrics: the truth about the engine and the requests, at once in every state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from mlx_server.gateway.dispatcher import Dispatcher
+from mlx_server.gateway.engine_supervision import Engine
+from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.telemetry import Telemetry
+from supervision import UP, State
+
+SERVED = frozenset({"ok", "starting", "recovering"})
+"""States in which a request sent now would be served in the end."""
+
+
+def router(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.api_route("/health", methods=["GET", "HEAD"])
+    async def health(http: Request) -> Response:
+        body = report(engine, dispatcher, telemetry)
+        return JSONResponse(body, status_code=200 if body["status"] in SERVED else 503)
+
+    @routes.get("/metrics")
+    async def metrics(http: Request) -> Response:
+        lines = _metrics(engine, dispatcher, telemetry)
+        return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+    return routes
+
+
+def health_status(engine: Engine, dispatcher: Dispatcher) -> str:
+    """ok, starting, recovering, draining or failed (design §3)."""
+    if dispatcher.draining:
+        return "draining"
+    if engine.ready:
+        return "ok"
+    status = engine.status()
+    given_up = status.state in (State.FAILED, State.OPEN)
+    if given_up or (status.circuit_breaker_state != "closed" and status.state not in UP):
+        return "failed"
+    return "starting" if engine.last_crash is None and not status.restart_count else "recovering"
+
+
+def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
+    """The body of /health. `engine` holds the five names of R3.7 too, for the agent's table."""
+    child = engine.status()
+    about = child.as_json() | {
+        "pid": child.process_pid,
+        "restarts": child.restart_count,
+        "last_crash": engine.last_crash,
+        "loading": engine.loading,
+    }
+    if engine.hello is not None:
+        about |= {"mlx_version": engine.hello.mlx_version, "blas": engine.hello.blas}
+    return {
+        "status": health_status(engine, dispatcher),
+        "engine": about,
+        "models": {"loaded": dispatcher.models.names},
+        "requests": {
+            "running": dispatcher.count(Phase.RUNNING),
+            "queued": dispatcher.count(Phase.QUEUED),
+            "parked": dispatcher.count(Phase.PARKED),
+            "survived_crashes": telemetry.survived_crashes,
+        },
+    }
+
+
+def _metrics(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[str]:
+    child = engine.status()
+    yield from _metric("engine_up", "gauge", "Whether an engine serves requests", int(engine.ready))
+    yield from _metric("engine_restarts_total", "counter", "Restarts of the engine", child.restart_count)
+    yield from _metric("engine_crashes_total", "counter", "Unasked ends", telemetry.engine_crashes)
+    yield from _metric("engine_active_bytes", "gauge", "MLX's active memory", engine.active_bytes)
+    for phase in (Phase.RUNNING, Phase.QUEUED, Phase.PARKED):
+        yield from _metric(f"requests_{phase}", "gauge", f"Requests {phase}", dispatcher.count(phase))
+    survived = telemetry.survived_crashes
+    yield from _metric("requests_survived_crashes_total", "counter", "Finished across crashes", survived)
+    yield from _metric("tokens_total", "counter", "Tokens given to clients", telemetry.tokens)
+    yield "# HELP vestal_requests_total Finished requests"
+    yield "# TYPE vestal_requests_total counter"
+    for (dialect, outcome), count in sorted(telemetry.requests.items()):
+        yield f'vestal_requests_total{{dialect="{dialect}",outcome="{outcome}"}} {count}'
+    yield from _summary(
+        "request_seconds", "Duration of requests", telemetry.request_s, telemetry.requests.total()
+    )
+    yield from _summary(
+        "first_token_seconds", "Time to first token", telemetry.first_token_s, telemetry.first_tokens
+    )
+    yield from _summary(
+        "pause_seconds", "Pause of a stream across a crash", telemetry.pause_s, telemetry.pauses
+    )
+
+
+def _metric(name: str, kind: str, about: str, value: float) -> Iterator[str]:
+    yield f"# HELP vestal_{name} {about}"
+    yield f"# TYPE vestal_{name} {kind}"
+    yield f"vestal_{name} {value}"
+
+
+def _summary(name: str, about: str, total: float, count: int) -> Iterator[str]:
+    yield f"# HELP vestal_{name} {about}"
+    yield f"# TYPE vestal_{name} summary"
+    yield f"vestal_{name}_sum {total:.6f}"
+    yield f"vestal_{name}_count {count}"

@@ -1,0 +1,67 @@
+"""Which models there are, by name, for the dialects; a clear refusal for one that there is not (R2.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from host_agent.config import Config, canonical
+from mlx_server.gateway.errors import BadRequest, NotFound
+from mlx_server.model_store import ModelEntry, catalog, remove
+from supervision import Clock
+
+FRESH_S = 1.0
+"""The folders are read at most so often: a burst of requests reads them once."""
+
+
+class InstalledModels:
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._entries: list[ModelEntry] = []
+        self._read_at: float | None = None
+        self._reading = asyncio.Lock()
+
+    async def all(self) -> list[ModelEntry]:
+        """Every installed model, by name."""
+        async with self._reading:
+            now = self._clock.now()
+            if self._read_at is None or now - self._read_at > FRESH_S:
+                self._entries = await asyncio.to_thread(catalog, self._config)
+                self._read_at = now
+            return self._entries
+
+    async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
+        """The model of that name, however it is written. Raises NotFound; BadRequest for a wrong kind."""
+        entries = await self.all()
+        wanted = canonical(name)
+        entry = next((entry for entry in entries if entry.name == wanted), None)
+        if entry is None:
+            raise self._not_found(name, [entry.name for entry in entries])
+        if kind == "embed" and entry.kind != "embed":
+            raise BadRequest("not_an_embedding_model", f"model {name!r} makes text, not embeddings")
+        if kind == "generate" and entry.kind != "generate":
+            raise BadRequest("not_a_chat_model", f"model {name!r} makes embeddings, not text")
+        return entry
+
+    async def remove(self, name: str) -> None:
+        """Deletes an installed model from the store. Raises NotFound, or BadRequest for a folder not ours."""
+        entry = await self.get(name)
+        if not await asyncio.to_thread(remove, self._config, entry.name):
+            raise BadRequest(
+                "invalid_request",
+                f"model {name!r} was not fetched by Vestal; delete {entry.path} yourself",
+            )
+        self.changed()
+
+    def changed(self) -> None:
+        """Something was fetched or removed: look again."""
+        self._read_at = None
+
+    def _not_found(self, name: str, available: list[str]) -> NotFound:
+        listed = ", ".join(available) or "none"
+        how = ""
+        if self._config.model_source(name) is not None:
+            how = f"; it is configured but not fetched: `vestal models pull {name}`"
+        message = f"model {name!r} not found{how}; there are: {listed}"
+        return NotFound("model_not_found", message, model=name, available=available)

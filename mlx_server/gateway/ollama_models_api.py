@@ -1,0 +1,123 @@
+"""Ollama's API for models: /api/tags, /api/show, /api/ps, /api/version, /api/pull, /api/delete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from mlx_server import protocol
+from mlx_server.gateway import pulling
+from mlx_server.gateway.answering import unless_left
+from mlx_server.gateway.bodies import read
+from mlx_server.gateway.generation_request import UnloadRequest
+from mlx_server.gateway.ollama_api import DIALECT
+from mlx_server.gateway.ollama_schema import ModelBody
+from mlx_server.gateway.pieces import Pieces
+from mlx_server.model_store import ModelEntry
+
+OLLAMA_API = "0.12.6"
+"""The release of Ollama whose API this follows: clients compare it with the one they need."""
+FOR_EVER = timedelta(days=365 * 100)
+
+
+def router(pieces: Pieces) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.api_route("/", methods=["GET", "HEAD"])
+    async def greet(http: Request) -> Response:
+        return PlainTextResponse("Vestal is running; it speaks Ollama's API and OpenAI's")
+
+    @routes.api_route("/api/version", methods=["GET", "HEAD"])
+    async def version(http: Request) -> Response:
+        return JSONResponse({"version": OLLAMA_API, "server": "vestal"})
+
+    @routes.api_route("/api/tags", methods=["GET", "HEAD"])
+    async def tags(http: Request) -> Response:
+        return JSONResponse({"models": [_tag(entry) for entry in await pieces.models.all()]})
+
+    @routes.get("/api/ps")
+    async def ps(http: Request) -> Response:
+        entries = {entry.name: entry for entry in await pieces.models.all()}
+        held = pieces.dispatcher.models.held
+        now = datetime.now(UTC)
+        return JSONResponse({"models": [_running(model, entries.get(model.model), now) for model in held]})
+
+    @routes.post("/api/show")
+    async def show(http: Request) -> Response:
+        body = await read(http, ModelBody, pieces.max_body_bytes)
+        return JSONResponse(_shown(await pieces.models.get(body.model)))
+
+    @routes.post("/api/pull")
+    async def pull(http: Request) -> Response:
+        body = await read(http, ModelBody, pieces.max_body_bytes)
+        return await pulling.answer(pieces, body)
+
+    @routes.delete("/api/delete")
+    async def delete(http: Request) -> Response:
+        body = await read(http, ModelBody, pieces.max_body_bytes)
+        entry = await pieces.models.get(body.model)
+        if entry.name in pieces.dispatcher.models.names:
+            ticket = pieces.submit(UnloadRequest(entry.name), http, DIALECT)
+            await unless_left(http, ticket, ticket.last())
+        await pieces.models.remove(entry.name)
+        return Response(status_code=200)
+
+    return routes
+
+
+def _tag(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "model": entry.name,
+        "modified_at": _time(entry.modified),
+        "size": entry.bytes,
+        "digest": entry.digest,
+        "details": _details(entry),
+    }
+
+
+def _details(entry: ModelEntry) -> dict[str, Any]:
+    return {
+        "parent_model": "",
+        "format": entry.format,
+        "family": entry.family,
+        "families": [entry.family],
+        "parameter_size": entry.parameter_size,
+        "quantization_level": entry.quantization,
+    }
+
+
+def _running(model: protocol.LoadedModel, entry: ModelEntry | None, now: datetime) -> dict[str, Any]:
+    left = FOR_EVER if model.expires_in_s is None else timedelta(seconds=model.expires_in_s)
+    return {
+        "name": model.model,
+        "model": model.model,
+        "size": model.bytes,
+        "size_vram": model.bytes,
+        "digest": entry.digest if entry else "",
+        "details": _details(entry) if entry else {},
+        "expires_at": (now + left).isoformat().replace("+00:00", "Z"),
+        "context_length": model.context_tokens,
+    }
+
+
+def _shown(entry: ModelEntry) -> dict[str, Any]:
+    family = entry.family
+    sizes = {f"{family}.context_length": entry.context_tokens, "general.architecture": family}
+    return {
+        "modelfile": f"# made by Vestal\nFROM {entry.path}\n",
+        "parameters": "",
+        "template": "",
+        "license": "",
+        "details": _details(entry),
+        "model_info": {**sizes, "general.file_bytes": entry.bytes},
+        "capabilities": ["embedding"] if entry.kind == "embed" else ["completion"],
+        "modified_at": _time(entry.modified),
+    }
+
+
+def _time(since_epoch: float) -> str:
+    return datetime.fromtimestamp(since_epoch, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,208 @@
+"""OpenAI's request bodies, and what they mean as requests of ours. Pure. Defaults are OpenAI's own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.generation_request import EmbeddingRequest, GenerationRequest
+from mlx_server.protocol import Sampling
+
+SEED_MASK = 2**63 - 1
+LIMIT = 2**31
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+
+
+class TextBody(Body):
+    """What chat and completions have in common."""
+
+    model: str = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
+    stop: str | list[str] | None = None
+    seed: Whole | None = None
+    n: Whole | None = Field(default=None, ge=1, le=128)
+    presence_penalty: float | None = Field(default=None, ge=-100, le=100)
+    frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
+    user: str | None = None
+    # beyond OpenAI's own, as other local servers take them
+    top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self, drawn_seed: int) -> Sampling:
+        return Sampling(
+            seed=drawn_seed if self.seed is None else self.seed & SEED_MASK,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=self.top_k or 0,
+            min_p=self.min_p or 0.0,
+            repeat_penalty=self.repetition_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+        )
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in given if text)
+
+    def refuse_many(self) -> None:
+        if self.n is not None and self.n > 1:
+            refuse("n", "one answer at a time; send the request again for another")
+
+
+class Part(Body):
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Body):
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(Body):
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCall
+
+    def as_dict(self) -> dict[str, Any]:
+        """Chat templates take the arguments as an object, not as the string that OpenAI makes of it."""
+        arguments: Any = self.function.arguments or {}
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError as error:
+                message = f"tool_calls.function.arguments: not JSON ({error})"
+                raise BadRequest("invalid_request", message) from error
+        call = {"type": "function", "function": {"name": self.function.name, "arguments": arguments}}
+        return call | ({"id": self.id} if self.id else {})
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+    def as_dict(self, model: str) -> dict[str, Any]:
+        role = "system" if self.role == "developer" else self.role
+        message: dict[str, Any] = {"role": role, "content": self._text(model)}
+        if self.name:
+            message["name"] = self.name
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        if self.tool_call_id:
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+    def _text(self, model: str) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        other = next((part.type for part in self.content if part.type not in ("text", "input_text")), None)
+        if other:
+            refuse(
+                "messages.content", f"model {model!r} reads text only; leave out the part of type {other!r}"
+            )
+        return "".join(part.text or "" for part in self.content)
+
+
+class ResponseFormat(Body):
+    type: str
+
+
+class ChatBody(TextBody):
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+
+    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
+        self.refuse_many()
+        if self.response_format and self.response_format.type != "text":
+            refuse("response_format", "structured output is not supported yet; ask for JSON in the prompt")
+        if self.logprobs:
+            refuse("logprobs", "log probabilities are not supported")
+        if self.tool_choice not in (None, "auto", "none"):
+            refuse("tool_choice", "a forced tool is not supported yet; use `auto` or `none`")
+        tools = None if self.tool_choice == "none" or not self.tools else tuple(self.tools)
+        limits = (self.max_completion_tokens, self.max_tokens)
+        return GenerationRequest(
+            model=model,
+            kind="chat",
+            messages=tuple(message.as_dict(self.model) for message in self.messages),
+            tools=tools,
+            sampling=self.sampling(drawn_seed),
+            max_tokens=next((limit for limit in limits if limit is not None), None),
+            stop=self.stops,
+        )
+
+
+class CompletionBody(TextBody):
+    prompt: str | list[str] | list[int] | list[list[int]]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Whole | None = None
+    logprobs: Whole | None = None
+
+    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        """As `ChatBody.to_request`, without a template. 16 tokens by default, as OpenAI has it."""
+        self.refuse_many()
+        for name in ("suffix", "echo", "logprobs"):
+            if getattr(self, name):
+                refuse(name, f"`{name}` is not supported; leave it out")
+        if self.best_of is not None and self.best_of > 1:
+            refuse("best_of", "one answer at a time")
+        return GenerationRequest(
+            model=model,
+            kind="text",
+            prompt=self._prompt(),
+            sampling=self.sampling(drawn_seed),
+            max_tokens=self.max_tokens or 16,
+            stop=self.stops,
+        )
+
+    def _prompt(self) -> str:
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if len(self.prompt) == 1 and isinstance(self.prompt[0], str):
+            return self.prompt[0]
+        refuse("prompt", "give one text; lists of texts and of token ids are not supported")
+
+
+class EmbeddingsBody(Body):
+    model: str = Field(min_length=1)
+    input: str | list[str] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Whole | None = None
+    user: str | None = None
+
+    def to_request(self, model: str) -> EmbeddingRequest:
+        if self.dimensions is not None:
+            refuse("dimensions", "vectors cannot be shortened; leave it out")
+        if not self.input:
+            raise BadRequest("invalid_request", "input: give at least one text")
+        texts = [self.input] if isinstance(self.input, str) else self.input
+        strings = tuple(text for text in texts if isinstance(text, str))
+        if len(strings) != len(texts):
+            refuse("input", "token ids are not supported, their meaning depends on the model; send text")
+        return EmbeddingRequest(model, strings)
