@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import os
-import signal
 import time
 
+from host_agent import ending
 from host_agent.config import Config
-from host_agent.errors import NotPossible
 from host_agent.host import memory, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
@@ -24,14 +22,12 @@ from host_agent.recovery.facts import (
 )
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.containers import Containers
-from host_agent.services.row import Row
+from host_agent.services.row import Row, of_child
 from host_agent.table import Table
-from supervision import DOWN, ChildSpec, Identity, Intensity, ProbeResult, State, StateStore, Supervisor
-from supervision.identity import identify
+from supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
 ASK_TIMEOUT_S = 3.0
-LOOK_AGAIN_S = 0.05
 BY_PASS = "a recovery pass"
 
 
@@ -71,12 +67,12 @@ class HostHands:
     async def apply(self, remedy: Remedy) -> None:
         match remedy:
             case EndProcess(_, pid):
-                await self._end(pid)
+                await ending.end(pid, self._config.supervision.stop_s)
             case StartChild(service):
                 await self._supervisor.start_child(service, f"started by {BY_PASS}")
             case ReplaceHung(service, pid):
                 self._replaced = self._replaced.add(time.monotonic())
-                await self._end(pid)
+                await ending.end(pid, self._config.supervision.stop_s)
                 await self._supervisor.wait_for(service, set(State) - {State.STOPPING, State.STOPPED}, 30.0)
             case BringUp(service):
                 await self._containers.bring_up(service)
@@ -90,6 +86,10 @@ class HostHands:
         if name in self._specs:
             return bool((self._store.load(name) or {}).get("stopped_by_hand"))
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
+
+    async def is_hung(self, name: str) -> bool:
+        """Whether a child that should answer does not."""
+        return await self._answers(name, of_child(self._supervisor.status()[name])) is False
 
     async def _service(self, name: str, row: Row) -> ServiceFacts:
         is_child = name in self._specs
@@ -140,26 +140,3 @@ class HostHands:
             held.pid, self._config.home.root, self._config.home.default_root
         )
         return PortFacts(name, port, held.pid, ports.sentence(held, setting), bool(module))
-
-    async def _end(self, pid: int) -> None:
-        """SIGTERM, then SIGKILL after the configured time, to this very process."""
-        identity = identify(pid)
-        if identity is None:
-            return
-        os.kill(pid, signal.SIGTERM)
-        if processes.is_suspended(pid):
-            os.kill(pid, signal.SIGCONT)  # or it could never act on the SIGTERM
-        if await self._gone(identity, self._config.supervision.stop_s):
-            return
-        if identity.alive():
-            os.kill(pid, signal.SIGKILL)
-        if not await self._gone(identity, self._config.supervision.stop_s):
-            raise NotPossible(f"PID {pid} does not end, not even on SIGKILL.")
-
-    async def _gone(self, identity: Identity, timeout_s: float) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while identity.alive():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(LOOK_AGAIN_S)
-        return True

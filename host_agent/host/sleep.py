@@ -1,4 +1,4 @@
-"""Whether the machine slept: the monotonic clock stands still in sleep, the boot clock goes on (field notes)."""
+"""Whether the machine slept: the monotonic clock stands still then, the boot clock goes on (field notes)."""
 
 import sys
 import time

@@ -75,7 +75,7 @@ class StartChild:
 
 @dataclass(frozen=True)
 class ReplaceHung:
-    """It runs and does not answer: SIGTERM, SIGKILL where that is not heard; its supervisor starts another."""
+    """It runs and does not answer: SIGTERM, then SIGKILL; its supervisor starts another."""
 
     service: str
     pid: int

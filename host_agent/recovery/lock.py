@@ -11,6 +11,10 @@ from pathlib import Path
 LOOK_AGAIN_S = 0.1
 
 
+class LockHeld(Exception):
+    """Another process is healing, and does not come to an end."""
+
+
 def try_lock(path: Path) -> int | None:
     """The locked file's descriptor (close it to unlock), or None where another process holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -24,10 +28,12 @@ def try_lock(path: Path) -> int | None:
 
 @contextlib.asynccontextmanager
 async def recovery_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
-    """Hold the lock; TimeoutError where another process keeps it longer."""
-    async with asyncio.timeout(timeout_s):
-        while (descriptor := try_lock(path)) is None:
-            await asyncio.sleep(LOOK_AGAIN_S)
+    """Hold the lock; LockHeld where another process keeps it longer."""
+    deadline = time.monotonic() + timeout_s
+    while (descriptor := try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise LockHeld(f"another process has been healing for {timeout_s:.0f} s")
+        await asyncio.sleep(LOOK_AGAIN_S)
     try:
         yield
     finally:
@@ -40,7 +46,7 @@ def blocking_lock(path: Path, timeout_s: float) -> Iterator[None]:
     deadline = time.monotonic() + timeout_s
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{path} is held by another process")
+            raise LockHeld(f"another process has been healing for {timeout_s:.0f} s")
         time.sleep(LOOK_AGAIN_S)
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from host_agent.journal import Journal
 from host_agent.recovery.facts import Facts, Issue, Remedy
-from host_agent.recovery.lock import recovery_lock
+from host_agent.recovery.lock import LockHeld, recovery_lock
 from host_agent.recovery.plan import plan
 from host_agent.recovery.report import Report
 
@@ -96,8 +96,8 @@ class Passes:
         try:
             async with recovery_lock(self._lock_file, LOCK_TIMEOUT_S):
                 await self._heal(report)
-        except TimeoutError:
-            report.left.append("agent: another process has been healing for ten minutes; this pass gave way")
+        except LockHeld as error:
+            report.left.append(f"agent: {error}; this pass gave way")
         except Exception as error:  # the pass is a loop root: whatever failed is told, and the next one comes
             log.exception("recovery pass %s failed", report.run_id)
             report.left.append(f"agent: the pass itself failed ({error!r})")

@@ -52,8 +52,12 @@ class Containers:
         container = await self._id(service)
         await self._act(lambda: self._api.act(container, "unpause"))
 
-    async def start_by_hand(self, service: str) -> None:
+    def allow(self, service: str) -> None:
+        """A stop by hand is over."""
         self._store.save(_key(service), {"stopped_by_hand": False})
+
+    async def start_by_hand(self, service: str) -> None:
+        self.allow(service)
         await self.bring_up(service)
 
     async def stop_by_hand(self, service: str, by: str) -> None:

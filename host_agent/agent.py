@@ -1,0 +1,119 @@
+"""The host agent: puts its parts together, runs them, and stops them in order."""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import aiohttp
+
+from host_agent import log_rotation
+from host_agent.actions import Actions
+from host_agent.config import Config
+from host_agent.hands import HostHands
+from host_agent.journal import Journal
+from host_agent.listener.api import Parts
+from host_agent.listener.server import Listener
+from host_agent.listener.sessions import Sessions
+from host_agent.recovery.passes import Passes
+from host_agent.services import MLX_SERVER, mode, native
+from host_agent.services.compose import Compose
+from host_agent.services.containers import Containers
+from host_agent.services.docker_api import DockerApi
+from host_agent.services.docker_engine import DockerEngine
+from host_agent.services.mlx import MlxService
+from host_agent.services.mode import Decision, Mode
+from host_agent.services.ollama import OllamaService
+from host_agent.table import Table
+from supervision import JsonStateStore, Supervisor
+
+log = logging.getLogger("vestal")
+
+FIRST_PASS_AFTER_S = 15.0
+HOUSEKEEPING_EACH_S = 600.0
+
+
+class Agent:
+    """Everything on this host that Vestal looks after, for one home."""
+
+    def __init__(self, config: Config, token: str) -> None:
+        self._config, self._token = config, token
+        self.journal = Journal(config.home.journal_db)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then every child is ended in order."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.journal.close)
+            session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
+            api = DockerApi()
+            stack.push_async_callback(api.close)
+            compose = Compose(self._config)
+            decision = await mode.decide(self._config, api, compose)
+            self._build(session, api, compose, decision)
+            await self._listener.start()
+            stack.push_async_callback(self._listener.stop)
+            told = {"mode": str(decision.mode), "port": self._config.agent.port}
+            self.journal.record("agent", "agent_started", decision.why, **told)
+            await self._supervisor.start()
+            self._begin(decision)
+            await stop.wait()
+            await self._stop()
+
+    def _build(
+        self, session: aiohttp.ClientSession, api: DockerApi, compose: Compose, decision: Decision
+    ) -> None:
+        config, journal = self._config, self.journal
+        store = JsonStateStore(config.home.root / "supervision.json")
+        mlx = MlxService(config, session)
+        specs = (mlx.spec(), *(native.specs(config, session) if decision.mode is Mode.NATIVE else ()))
+        self._supervisor = Supervisor(specs, on_event=journal.append, store=store, name="agent")
+        self._containers = Containers(api, compose, journal, store)
+        engine = DockerEngine(api, compose.project, decision)
+        ollama = OllamaService(config.ollama, session)
+        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision)
+        self._hands = HostHands(config, self._supervisor, specs, self._containers, table, store)
+        self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
+        actions = Actions(self._supervisor, self._containers, mlx, decision, journal)
+        self._parts = Parts(table, self.passes, journal, actions, Sessions())
+        self._listener = Listener(config, self._token, self._parts, journal)
+
+    def _begin(self, decision: Decision) -> None:
+        self._tasks = [
+            asyncio.create_task(self._scheduled_passes(), name="scheduled passes"),
+            asyncio.create_task(self._monitor(), name="monitor"),
+            asyncio.create_task(self._housekeeping(), name="housekeeping"),
+        ]
+        if decision.mode is Mode.DOCKER:
+            self._tasks.append(asyncio.create_task(self._containers.deaths.run(), name="container events"))
+
+    async def _stop(self) -> None:
+        self.journal.record("agent", "agent_stopping")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.passes.cancel()
+        await self._supervisor.stop()
+        self.journal.record("agent", "agent_stopped")
+
+    async def _scheduled_passes(self) -> None:
+        """R4.3, while the agent lives. A pass under way is joined, never doubled."""
+        wait_s = FIRST_PASS_AFTER_S
+        while True:
+            self._parts.next_pass_at = time.monotonic() + wait_s
+            await asyncio.sleep(wait_s)
+            self.passes.request("scheduled")
+            await self.passes.wait()
+            wait_s = self._config.agent.recovery_interval_s
+
+    async def _monitor(self) -> None:
+        """R4.4: asks the MLX server each 30 s. A pass replaces a hung one, at most 5 times an hour."""
+        while True:
+            await asyncio.sleep(self._config.agent.monitor_interval_s)
+            if await self._hands.is_hung(MLX_SERVER):
+                self.passes.request("the monitor had no answer from the MLX server")
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.to_thread(log_rotation.rotate, self._config.home.logs)
+            await asyncio.sleep(HOUSEKEEPING_EACH_S)

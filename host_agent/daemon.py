@@ -1,0 +1,39 @@
+"""`vestal agent`: one agent in the foreground, until SIGTERM or SIGINT."""
+
+import asyncio
+import logging
+import os
+import signal
+
+from host_agent.agent import Agent
+from host_agent.config import Config, ensure_token
+from host_agent.single_instance import SingleInstance
+
+
+def serve(config: Config) -> int:
+    """Run to the end. AlreadyRunning and PortBusy before anything is started."""
+    _log_to_stderr()
+    config.home.prepare()
+    token = ensure_token(config.home)
+    instance = SingleInstance(config.home)
+    instance.acquire()
+    try:
+        asyncio.run(_run(config, token))
+    finally:
+        instance.release()
+    return 0
+
+
+async def _run(config: Config, token: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Agent(config, token).run(stop)
+
+
+def _log_to_stderr() -> None:
+    """To the terminal in the foreground; started in the background, stderr is logs/agent.log."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=form)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

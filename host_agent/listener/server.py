@@ -1,0 +1,104 @@
+"""Binds the listener: loopback at once, the Docker bridge's own address as soon as it exists."""
+
+import asyncio
+import errno
+import logging
+import time
+import weakref
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from host_agent.config import Config
+from host_agent.errors import PortBusy
+from host_agent.host import network, ports
+from host_agent.journal import Journal
+from host_agent.listener.api import Api, Parts
+from host_agent.listener.guard import MAX_BODY_BYTES, Guard, Handler
+
+log = logging.getLogger("vestal")
+
+BRIDGE_EACH_S = 5.0
+IDLE_FOR_S = 20.0  # a connection may be that long without a whole request
+SWEEP_EACH_S = 5.0
+BACKLOG = 2048
+LOOPBACK = "127.0.0.1"
+
+
+class Listener:
+    """The server and its two housekeepers: one for the bridge's address, one for slow clients."""
+
+    def __init__(self, config: Config, token: str, parts: Parts, journal: Journal) -> None:
+        self._config, self._journal = config, journal
+        self._guard = Guard(config.home, token, config.agent.port, parts.sessions, journal)
+        api = Api(parts, config.agent.port, self._guard.cookie)
+        app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(api.routes())
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._busy: weakref.WeakSet[object] = weakref.WeakSet()
+        self._active: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+        self._bound: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """PortBusy names who holds the port."""
+        await self._runner.setup()
+        for address in (LOOPBACK, *self._config.agent.bind):
+            await self._bind(address)
+        self._tasks = [asyncio.create_task(self._follow_bridge()), asyncio.create_task(self._sweep())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runner.cleanup()
+
+    async def _bind(self, address: str) -> None:
+        port = self._config.agent.port
+        try:
+            await web.TCPSite(self._runner, address, port, backlog=BACKLOG).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            holder = ports.holder(port, address) or ports.PortHolder(port, None)
+            sentence = ports.sentence(holder, "VESTAL_AGENT_PORT")
+            raise PortBusy(f"The agent cannot listen: {sentence}.") from None
+        self._bound.add(address)
+        self._guard.allow_name(address)
+
+    async def _follow_bridge(self) -> None:
+        """The bridge appears with the first start of a Docker engine, which may be long after ours."""
+        refused = ""
+        while True:
+            address = network.bridge_address()
+            if address and address not in self._bound and address != refused:
+                try:
+                    await self._bind(address)
+                    self._journal.record("listener", "address_bound", "the Docker bridge", address=address)
+                except (OSError, PortBusy) as error:
+                    refused = address
+                    self._journal.record("listener", "address_not_bound", str(error), address=address)
+            await asyncio.sleep(BRIDGE_EACH_S)
+
+    async def _sweep(self) -> None:
+        """Close connections that hold no whole request for too long (slow headers, idle keep-alive)."""
+        while True:
+            await asyncio.sleep(SWEEP_EACH_S)
+            now = time.monotonic()
+            for connection in list(self._runner.server.connections if self._runner.server else ()):
+                since = self._active.setdefault(connection, now)
+                if connection not in self._busy and now - since > IDLE_FOR_S:
+                    connection.force_close()
+
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = request.protocol
+            self._busy.add(connection)
+            try:
+                return await self._guard(request, handler)
+            finally:
+                self._busy.discard(connection)
+                self._active[connection] = time.monotonic()
+
+        return guarded
