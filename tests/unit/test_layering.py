@@ -33,6 +33,7 @@ ALLOWED = {
     ),
     "mlx_server.engine": (
         "mlx_server.protocol",
+        "mlx_server.engine_environment",
         "mlx_server.model_store",
         "host_agent.config",
         "host_agent.host",
