@@ -1,0 +1,59 @@
+"""Starts the agent in the background, and waits until it listens."""
+
+import os
+import subprocess
+import sys
+import time
+
+from host_agent import single_instance
+from host_agent.cli.client import AgentClient
+from host_agent.config import Config, ensure_token
+from host_agent.errors import AgentUnreachable
+from host_agent.services import child_environment
+
+LISTENS_WITHIN_S = 30.0
+LOOK_AGAIN_S = 0.05
+LAST_LINES = 5
+
+
+def ensure_running(config: Config) -> bool:
+    """True where one was started now, False where it ran already. AgentUnreachable says why it does not."""
+    config.home.prepare()
+    ensure_token(config.home)
+    client = AgentClient(config)
+    if single_instance.running(config.home):
+        if not client.wait_until(client.answers, LISTENS_WITHIN_S):
+            raise AgentUnreachable(
+                f"An agent runs but does not answer; {config.home.logs / 'agent.log'} says more."
+            )
+        return False
+    process = _start(config)
+    deadline = time.monotonic() + LISTENS_WITHIN_S
+    while not (single_instance.running(config.home) and client.answers()):
+        if process.poll() is not None:
+            raise AgentUnreachable(f"The agent did not start: {_last_words(config)}")
+        if time.monotonic() > deadline:
+            raise AgentUnreachable(f"The agent does not answer: {_last_words(config)}")
+        time.sleep(LOOK_AGAIN_S)
+    process.returncode = 0  # it is left running on purpose
+    return True
+
+
+def _start(config: Config) -> subprocess.Popen[bytes]:
+    log = config.home.logs / "agent.log"
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "host_agent.cli.main", "agent"],
+            env={**os.environ, **child_environment.common(config)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _last_words(config: Config) -> str:
+    path = config.home.logs / "agent.log"
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line.removeprefix("vestal: ") for line in lines[-LAST_LINES:] if line.startswith("vestal: ")]
+    return told[-1] if told else f"its last line is: {lines[-1] if lines else 'none'} ({path})"

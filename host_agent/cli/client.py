@@ -1,0 +1,68 @@
+"""Talks to the agent of this home, on loopback, with the token."""
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from host_agent.config import Config, read_token
+from host_agent.errors import AgentUnreachable, RequestRefused
+
+TIMEOUT_S = 15.0
+
+
+class AgentClient:
+    """One call is one connection; the agent is on this machine."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._port = config.agent.port
+
+    def answers(self) -> bool:
+        """Whether an agent listens and answers."""
+        try:
+            return self._exchange("GET", "/health", None, 2.0)[0] == http.client.OK
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self._call("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._call("POST", path, body or {})
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float, each_s: float = 0.1) -> bool:
+        """Whether the condition came true in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(each_s)
+        return True
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            status, answer = self._exchange(method, path, body, TIMEOUT_S)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = f"No agent answers on port {self._port} ({error or type(error).__name__})"
+            raise AgentUnreachable(f"{reason}: `vestal up` starts it.") from error
+        if status >= http.client.BAD_REQUEST:
+            message = (answer.get("error") or {}).get("message") or f"it answered {status}"
+            raise RequestRefused(f"The agent refused: {message}")
+        return answer
+
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
+    ) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
+        headers = {"Content-Type": "application/json"}
+        if path != "/health":
+            headers["Authorization"] = f"Bearer {read_token(self._config.home)}"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            reply = connection.getresponse()
+            answer = json.loads(reply.read() or b"{}")
+            return reply.status, answer if isinstance(answer, dict) else {}
+        finally:
+            connection.close()

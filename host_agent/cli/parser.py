@@ -1,0 +1,54 @@
+"""What `vestal` understands. Imports nothing of ours, so that `--help` is quick."""
+
+import argparse
+
+COMMANDS = {
+    "up": "start everything, and wait until it is healthy",
+    "down": "stop everything; no process, container or port of ours stays",
+    "status": "what lives, what does not, and why (exit code 0 healthy, 1 degraded, 2 down)",
+    "doctor": "what is wrong with this machine, and the remedy",
+    "recover": "one recovery pass, now",
+    "logs": "show the logs",
+    "agent": "the host agent in the foreground",
+    "server": "the MLX server in the foreground, without an agent",
+    "models": "list, pull or ensure models",
+    "cache": "the size of the cache; `cache clear` empties it",
+    "install": "start at login, and recover every 300 s (launchd or systemd)",
+    "uninstall": "undo install",
+    "token": "print the token",
+    "version": "print the version",
+}
+
+
+def build() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vestal", description="Keeps local LLMs alight.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    added = {
+        name: subparsers.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()
+    }
+    _options(added)
+    return parser
+
+
+def _options(added: dict[str, argparse.ArgumentParser]) -> None:
+    up = added["up"]
+    up.add_argument("--timeout", type=float, default=300.0, metavar="S", help="how long to wait (300)")
+    status = added["status"].add_mutually_exclusive_group()
+    status.add_argument("--json", action="store_true", help="as the listener gives it")
+    status.add_argument("--open", action="store_true", help="open the page in a browser")
+    added["doctor"].add_argument("--json", action="store_true")
+    recover = added["recover"].add_mutually_exclusive_group()
+    recover.add_argument("--once", action="store_true", help="one pass (as without an option)")
+    recover.add_argument("--dry-run", action="store_true", help="say what a pass would do")
+    recover.add_argument("--reset", action="store_true", help="also try what was given up or stopped by hand")
+    added["recover"].add_argument("--json", action="store_true", help="the report as JSON")
+    logs = added["logs"]
+    logs.add_argument("-f", "--follow", action="store_true")
+    logs.add_argument("-n", "--lines", type=int, default=20, metavar="N")
+    logs.add_argument("service", nargs="?", help="agent, mlx_server, mlx_engine, orchestrator or nightly")
+    models = added["models"]
+    models.add_argument("what", nargs="?", choices=("list", "pull", "ensure", "remove"), default="list")
+    models.add_argument("names", nargs="*", metavar="NAME")
+    added["cache"].add_argument("what", nargs="?", choices=("show", "clear"), default="show")
+    for name in ("install", "uninstall"):
+        added[name].add_argument("--dry-run", action="store_true", help="say what it would do")

@@ -1,0 +1,15 @@
+"""`vestal server`: the gateway (and its engine) in the foreground, where the MLX server runs alone."""
+
+import argparse
+import os
+import sys
+
+from host_agent.config import Config
+from host_agent.services import child_environment
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    config.home.prepare()
+    environment = {**os.environ, **child_environment.common(config)}
+    command = [sys.executable, "-m", "mlx_server.gateway"]
+    os.execve(sys.executable, command, environment)

@@ -1,0 +1,10 @@
+"""`vestal token`."""
+
+import argparse
+
+from host_agent.config import Config, ensure_token
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    print(ensure_token(config.home))
+    return 0

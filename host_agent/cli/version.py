@@ -1,0 +1,11 @@
+"""`vestal version`."""
+
+import argparse
+
+from host_agent import VERSION
+from host_agent.config import Config
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    print(f"vestal {VERSION}")
+    return 0
