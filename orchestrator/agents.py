@@ -9,18 +9,24 @@ from typing import Any
 from .errors import ConfigError
 
 LEAD = "lead"
+EVERY_FOLDER = "*"
 FIELDS = {"role", "prompt", "model", "knowledge"}
 
 
 @dataclass(frozen=True)
 class Agent:
-    """`knowledge` names the folders it may search; by default the one of its own name."""
+    """`knowledge` names the folders it may search: by default the lead all, others that of their name."""
 
     name: str
     role: str
     prompt: str
     model: str
     knowledge: tuple[str, ...]
+
+    @property
+    def folders(self) -> tuple[str, ...] | None:
+        """The folders to search; None means every one."""
+        return None if EVERY_FOLDER in self.knowledge else self.knowledge
 
 
 def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
@@ -48,7 +54,7 @@ def _lead(chat_model: str) -> Agent:
         role="the lead",
         prompt="Answer the goal in a few clear sentences. Use the notes where they help.",
         model=chat_model,
-        knowledge=(LEAD,),
+        knowledge=(EVERY_FOLDER,),
     )
 
 

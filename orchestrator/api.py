@@ -78,9 +78,9 @@ class Routes:
         hits = await self._parts.search.search(query, agents, k)
         return web.json_response({"results": [hit.as_json() for hit in hits]})
 
-    def _folders_of(self, agent: str) -> tuple[str, ...]:
+    def _folders_of(self, agent: str) -> tuple[str, ...] | None:
         if agent in self._parts.agents:
-            return self._parts.agents[agent].knowledge
+            return self._parts.agents[agent].folders
         if agent in self._parts.folders():
             return (agent,)
         known = ", ".join(sorted({*self._parts.agents, *self._parts.folders()}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -73,14 +74,17 @@ class HealthBoard:
             Backend(name, used=bool(url), healthy=False, detail="not checked yet")
             for name, url in self.urls.items()
         )
+        self.checks = 0
         self._checked_at = float("-inf")
         self._changed = asyncio.Event()
         self._asking = asyncio.Lock()
+        self.on_change: Callable[[Backend, Backend], None] = lambda before, after: None
 
     async def check_llm_services_health(self) -> tuple[Backend, ...]:
         """Ask all backends now, at once; never raises, and takes no longer than one time-out."""
         checks = (check_backend(self._session, name, url) for name, url in self.urls.items())
         self._set(tuple(await asyncio.gather(*checks)))
+        self.checks += 1
         self._checked_at = time.monotonic()
         return self.backends
 
@@ -113,10 +117,11 @@ class HealthBoard:
             return
 
     def _set(self, backends: tuple[Backend, ...]) -> None:
-        differs = [(b.name, b.healthy, b.models) for b in backends] != [
-            (b.name, b.healthy, b.models) for b in self.backends
-        ]
+        pairs = zip(self.backends, backends, strict=True)
+        changes = [(a, b) for a, b in pairs if (a.healthy, a.models) != (b.healthy, b.models)]
         self.backends = backends
-        if differs:
+        if changes:
             self._changed.set()
             self._changed = asyncio.Event()
+        for before, after in changes:
+            self.on_change(before, after)

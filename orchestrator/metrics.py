@@ -17,6 +17,7 @@ async def render(parts: Parts, runner: Runner, uptime_s: float) -> str:
     lines = [
         *_metric("uptime_seconds", "gauge", {"": uptime_s}),
         *_metric("cycles_total", "counter", {"": runner.cycles}),
+        *_metric("health_checks_total", "counter", {"": parts.board.checks}),
         *_metric("recovery_posts_total", "counter", {"": parts.webhook.posted}),
         *_metric(
             "backend_healthy",

@@ -11,6 +11,7 @@ from .cycle import Backend, Facts, Outcome, Phase, Planned, down, plan
 from .events import emit
 from .parts import Parts
 
+WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other
 UNHEALTHY_CHECK_S = 15.0  # while something is down, its return is looked for at least this often
 
 
@@ -24,33 +25,31 @@ class Runner:
         self.cycles = 0
         self.last: dict[str, Any] | None = None
         self.webhook_sentence = ""
+        parts.board.on_change = self._note_change
 
     async def run_cycles(self) -> None:
         """Cycle until cancelled. One that fails is told, and the next comes all the same."""
         while True:
-            self._wake.clear()
-            trigger, self._trigger = self._trigger, "interval"
             try:
-                await self.cycle(trigger)
+                await self.cycle(self._trigger)
             except Exception as error:
-                emit("cycle_failed", repr(error), trigger=trigger)
+                emit("cycle_failed", repr(error))
+            gap_s = min(WOKEN_GAP_S, self._parts.config.cycle_interval_s)
+            await asyncio.sleep(gap_s)
             try:
-                await asyncio.wait_for(self._wake.wait(), self._parts.config.cycle_interval_s)
+                await asyncio.wait_for(self._wake.wait(), self._parts.config.cycle_interval_s - gap_s)
             except TimeoutError:
-                continue
+                self._trigger = "interval"
 
     async def run_monitor(self) -> None:
-        """Between cycles: check the backends, post the webhook, wake the cycle when one has come back."""
+        """Check the backends on its interval, and at once when work found one dead; post the webhook."""
         while True:
-            await asyncio.sleep(self._monitor_pause_s())
-            before = self._parts.board.backends
+            await self._parts.board.wait_for_change(self._monitor_pause_s())
             try:
                 backends = await self._parts.board.check_llm_services_health()
                 self.webhook_sentence = await self._parts.webhook.tell(backends)
             except Exception as error:
                 emit("monitor_failed", repr(error))
-                continue
-            self._note_changes(before, backends)
 
     def _monitor_pause_s(self) -> float:
         interval_s = self._parts.config.monitor_interval_s
@@ -58,20 +57,20 @@ class Runner:
             return interval_s
         return min(interval_s, UNHEALTHY_CHECK_S)
 
-    def _note_changes(self, before: tuple[Backend, ...], after: tuple[Backend, ...]) -> None:
-        for old, new in zip(before, after, strict=True):
-            if old.healthy != new.healthy:
-                emit("backend_returned" if new.healthy else "backend_lost", new.detail, backend=new.name)
-            if new.used and new.healthy and (not old.healthy or old.models != new.models):
-                self._trigger = (
-                    f"{new.name} is healthy again" if not old.healthy else f"{new.name} has other models"
-                )
-                self._wake.set()
+    def _note_change(self, before: Backend, after: Backend) -> None:
+        """A backend that has come back, or has other models, is worth a cycle out of turn."""
+        if before.healthy != after.healthy:
+            emit("backend_healthy" if after.healthy else "backend_lost", after.detail, backend=after.name)
+        if after.healthy:
+            self._trigger = f"{after.name} has other models" if before.healthy else f"{after.name} is healthy"
+            self._wake.set()
 
     async def cycle(self, trigger: str) -> dict[str, Any]:
         """One cycle: health, then what the plan says, then the record of it."""
         started, parts = time.time(), self._parts
         backends = await parts.board.check_llm_services_health()
+        self._wake.clear()  # what this check saw, this cycle works on
+        self._trigger = "interval"
         self.webhook_sentence = await parts.webhook.tell(backends)
         facts = await self._facts(backends)
         outcomes = [await self._do(planned, facts) for planned in plan(facts)]

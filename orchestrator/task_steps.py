@@ -49,7 +49,7 @@ class Steps:
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
         """{"sources": […], "note": ""}: the chunks nearest to the goal among those the agent may read."""
         agent = self._agent(name)
-        if not await self._search.anything(agent.knowledge):
+        if not await self._search.anything(agent.folders):
             return {"sources": [], "note": ""}
 
         async def find() -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Steps:
                     "sources": [],
                     "note": f"no backend serves {self._embed_model}: answered without knowledge",
                 }
-            hits = await self._search.search(goal[:MOST_GOAL_CHARS], agent.knowledge, TOP_K)
+            hits = await self._search.search(goal[:MOST_GOAL_CHARS], agent.folders, TOP_K)
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 
         return await self._patiently(find, say)

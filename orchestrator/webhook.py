@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ class RecoveryWebhook:
         self._token = token
         self._interval_s = interval_s
         self._pace = Pace()
+        self._telling = asyncio.Lock()
         self.posted = 0
 
     @property
@@ -31,6 +33,10 @@ class RecoveryWebhook:
 
     async def tell(self, backends: tuple[Backend, ...]) -> str:
         """Post if something is down and it is time; returns in words what was done."""
+        async with self._telling:  # the cycle and the monitor may both have seen the same outage
+            return await self._tell(backends)
+
+    async def _tell(self, backends: tuple[Backend, ...]) -> str:
         down = tuple(b.name for b in backends if b.used and not b.healthy)
         self._pace = self._pace.seen(down)
         if not down:
@@ -39,7 +45,8 @@ class RecoveryWebhook:
             return f"{', '.join(down)} down, and no RECOVERY_WEBHOOK_URL is set"
         if not self._pace.may_post(time.monotonic(), down):
             return f"{', '.join(down)} down; posted already, next in {self.next_post_in_s:.0f} s"
-        answer = await self._post({b.name: b.healthy for b in backends if b.used})
+        # A backend that is not used has nothing to be healed: to the listener that is "healthy".
+        answer = await self._post({b.name: b.healthy or not b.used for b in backends})
         self.posted += 1
         self._pace = self._pace.after(answer, time.monotonic(), down, self._interval_s)
         emit(

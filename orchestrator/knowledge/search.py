@@ -51,9 +51,10 @@ class KnowledgeSearch:
         self._index: _Index | None = None
         self._building = threading.Lock()
 
-    async def anything(self, agents: Collection[str]) -> bool:
-        """Whether any of these agents has embedded knowledge; asks no backend."""
-        return not (await asyncio.to_thread(self._store.agents)).isdisjoint(agents)
+    async def anything(self, agents: Collection[str] | None) -> bool:
+        """Whether any of these folders (None: of all) has embedded knowledge; asks no backend."""
+        known = await asyncio.to_thread(self._store.agents)
+        return bool(known) if agents is None else not known.isdisjoint(agents)
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
         """The k chunks nearest to the query; `agents` None means everybody's. Raises BackendError."""

@@ -131,15 +131,16 @@ class KnowledgeStore:
             ).fetchone()
         return dict(row) if row else None
 
-    def unsound_files(self, model: str) -> list[tuple[str, str]]:
-        """(agent, path) of files with a chunk that has no vector of this model."""
+    def unsound_files(self, agent: str, model: str) -> list[str]:
+        """The agent's files with a chunk that has no vector of this model."""
         with self._database.connect() as db:
             rows = db.execute(
-                "SELECT DISTINCT agent, path FROM files JOIN chunks ON files.id = file_id LEFT JOIN vectors"
-                " ON vectors.text_sha = chunks.text_sha AND vectors.model = ? WHERE vectors.text_sha IS NULL",
-                (model,),
+                "SELECT DISTINCT path FROM files JOIN chunks ON files.id = file_id LEFT JOIN vectors"
+                " ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
+                " WHERE agent = ? AND vectors.text_sha IS NULL",
+                (model, agent),
             )
-            return [(row[0], row[1]) for row in rows]
+            return [row[0] for row in rows]
 
     def drop_unused_vectors(self, older_than_s: float) -> int:
         """Forget vectors that no chunk uses and that were made longer ago than that; returns how many."""

@@ -83,6 +83,9 @@ class KnowledgeUpdater:
 
     async def _update_agent(self, agent: str, folder: Path, full: bool, report: Report) -> None:
         known = await asyncio.to_thread(self._store.known, agent)
+        if full:  # a file that lacks a vector is as good as new
+            for path in await asyncio.to_thread(self._store.unsound_files, agent, self._model):
+                known[path] = replace(known[path], sha256="")
         listed = await asyncio.to_thread(lambda: list(files.walk(folder)))
         for entry in listed:
             if isinstance(entry, files.Skipped):

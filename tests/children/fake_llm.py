@@ -1,6 +1,6 @@
 """A stand-in LLM server in Ollama's dialect, for tests: deterministic, countable, and as ill as asked.
 
-`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control {"mode", "models", "delay_s"} changes it:
+`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control {"mode", "models", "delay_s"} sets it:
 modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it). GET /calls
 gives what it was asked. Embeddings are hashed bags of words, so texts that share words are near each other.
 """

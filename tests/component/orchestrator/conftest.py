@@ -1,0 +1,203 @@
+"""A real orchestrator process between a stand-in LLM server and a stand-in host agent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOKEN = "a-token-for-tests"
+DEADLINE_S = 20.0
+
+
+def wait_until(what: str, look: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
+    """The first truthy thing that `look` returns before the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
+        time.sleep(0.02)
+
+
+def call(
+    url: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None
+) -> tuple[int, Any]:
+    """Status and JSON (or text) of one request."""
+    raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=raw, method=method or ("GET" if raw is None else "POST"))
+    for name, value in (headers or {}).items():
+        request.add_header(name, value)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            status, text = reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            status, text = error.code, error.read().decode()
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, text
+
+
+class Child:
+    """A program that says `ready` (or answers) and is ended with the test."""
+
+    def __init__(self, command: list[str], env: dict[str, str], cwd: Path, log: Path) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, env=env, cwd=cwd, stdout=out, stderr=out)
+
+    def end(self, number: int = signal.SIGKILL) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=10)
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+class StandIn(Child):
+    """One of tests/children, on a port of its own."""
+
+    def __init__(self, repo: Path, name: str, port: int, tmp: Path, *more: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, str(repo / "tests" / "children" / name), "--port", str(port), *more]
+        super().__init__(command, dict(os.environ), repo, tmp / f"{name}.{port}.log")
+        wait_until(f"{name} is ready", lambda: "ready" in self.said())
+
+    def control(self, **settings: Any) -> None:
+        assert call(f"{self.url}/control", settings)[0] == 200
+
+    def calls(self, path: str) -> list[dict]:
+        return [c["body"] for c in call(f"{self.url}/calls")[1]["calls"] if c["path"] == path]
+
+    def posts(self) -> list[dict]:
+        return call(f"{self.url}/posts")[1]["posts"]
+
+
+class Orchestrator:
+    """The process, its home and its API; it can be killed and started again on the same home."""
+
+    def __init__(self, repo: Path, tmp: Path, port: int, **env: str) -> None:
+        self.repo, self.tmp, self.port = repo, tmp, port
+        self.home = tmp / "home"
+        self.url = f"http://127.0.0.1:{port}"
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")},
+            "VESTAL_TOKEN": TOKEN,
+            "VESTAL_HOME": str(self.home),
+            "VESTAL_ORCHESTRATOR_PORT": str(port),
+            "VESTAL_KNOWLEDGE_DIR": str(tmp / "knowledge"),
+            "OLLAMA_BASE_URL": "",
+            "RECOVERY_WEBHOOK_URL": "",
+            "ORCHESTRATOR_CYCLE_INTERVAL": "300",
+            "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "300",
+            **env,
+        }
+        self.child: Child | None = None
+
+    def start(self, command: str = "run") -> Orchestrator:
+        self.child = Child(
+            [sys.executable, "-m", "orchestrator", command],
+            self.env,
+            self.repo,
+            self.tmp / "orchestrator.log",
+        )
+        if command == "run":
+            wait_until("the API answers", self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.child and self.child.process.poll() is None, self.said()
+        try:
+            return call(f"{self.url}/health")[0] == 200
+        except OSError:
+            return False
+
+    def said(self) -> str:
+        return self.child.said() if self.child else ""
+
+    def events(self, name: str) -> list[dict]:
+        lines = (json.loads(line) for line in self.said().splitlines() if line.startswith("{"))
+        return [event for event in lines if event["event"] == name]
+
+    def ask(self, path: str, body: Any = None, method: str = "") -> tuple[int, Any]:
+        return call(self.url + path, body, method, {"Authorization": f"Bearer {TOKEN}"})
+
+    def submit(self, goal: str, **more: Any) -> str:
+        status, answer = self.ask("/tasks", {"goal": goal, **more})
+        assert status == 201, answer
+        return answer["id"]
+
+    def task(self, task_id: str) -> dict:
+        status, task = self.ask(f"/tasks/{task_id}")
+        assert status == 200, task
+        return task
+
+    def finished(self, task_id: str, state: str = "done") -> dict:
+        return wait_until(
+            f"task {state}", lambda: (t := self.task(task_id))["state"] == state and t, DEADLINE_S
+        )
+
+    def cycle(self, *having: str) -> dict:
+        """The newest cycle whose record contains all the given words."""
+
+        def look() -> dict | None:
+            for cycle in self.ask("/cycles")[1]["cycles"]:
+                if all(word in json.dumps(cycle) for word in having):
+                    return cycle
+            return None
+
+        return wait_until(f"a cycle with {having}", look)
+
+
+def phase(cycle: dict, name: str) -> dict:
+    return next(p for p in cycle["phases"] if p["phase"] == name)
+
+
+@pytest.fixture
+def children(repo: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., StandIn]]:
+    """A function that starts a stand-in by its file name."""
+    started: list[StandIn] = []
+
+    def start(name: str, *more: str, port: int = 0) -> StandIn:
+        started.append(StandIn(repo, name, port or free_port(), tmp_path, *more))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.end()
+
+
+@pytest.fixture
+def llm(children: Callable[..., StandIn]) -> StandIn:
+    return children("fake_llm.py")
+
+
+@pytest.fixture
+def orchestrator(
+    repo: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> Iterator[Callable[..., Orchestrator]]:
+    """A function that makes an orchestrator (not yet started) with the given environment."""
+    made: list[Orchestrator] = []
+
+    def make(**env: str) -> Orchestrator:
+        made.append(Orchestrator(repo, tmp_path, free_port(), **env))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.child:
+            one.child.end()

@@ -1,0 +1,156 @@
+"""Tasks in a real process: answered with sources, once each, through kills and a backend that is away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import TOKEN, Orchestrator, StandIn, wait_until
+
+Make = Callable[..., Orchestrator]
+
+
+def asked(llm: StandIn, goal: str) -> int:
+    """How many chat calls were about this goal."""
+    return sum(goal in call["messages"][-1]["content"] for call in llm.calls("/api/chat"))
+
+
+def test_task_with_knowledge_is_answered_with_its_sources(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    notes = tmp_path / "knowledge" / "docs"
+    notes.mkdir(parents=True)
+    (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
+    (notes / "stones.md").write_text("# Stones\n\nGranite is hard.\n")
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    one.cycle("2 changed")
+
+    task = one.finished(one.submit("what does the heron eat?"))
+
+    assert [step["name"] for step in task["steps"]] == ["retrieve:lead", "answer:lead"]
+    assert all(step["state"] == "done" for step in task["steps"])
+    assert task["answer"].startswith("The answer to:")
+    assert task["sources"][0]["file"] == "birds.md"
+    assert task["sources"][0]["heading"] == "Birds"
+    assert "heron eats fish" in llm.calls("/api/chat")[0]["messages"][-1]["content"]
+
+
+def test_task_same_idempotency_key_gives_the_same_task(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    first = one.submit("only once please", idempotency_key="k-1")
+    one.finished(first)
+    assert one.submit("only once please", idempotency_key="k-1") == first
+    assert one.submit("only once please", idempotency_key="k-2") != first
+    assert len(one.ask("/tasks")[1]["tasks"]) == 2
+
+
+def chats(llm: StandIn, role: str) -> int:
+    """How many chat calls this agent has made about the task that is to survive."""
+    found = (call["messages"] for call in llm.calls("/api/chat"))
+    return sum(m[0]["content"].startswith(f"You are {role}") and "survive" in m[-1]["content"] for m in found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_task_killed_in_the_middle_finishes_and_repeats_no_finished_step(
+    orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
+):
+    agents = tmp_path / "agents.yaml"
+    agents.write_text("agents:\n  first: {prompt: Be first.}\n  second: {prompt: Be second.}\n")
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents)).start()
+    llm.control(delay_s=1)
+    task_id = one.submit("survive this", agents=["first", "second"])
+    queued = one.submit("and this waits its turn")
+    wait_until("the second step is at work", lambda: chats(llm, "second") == 1)
+    assert chats(llm, "first") == 1
+    assert one.child
+    one.child.end(number)
+    llm.control(delay_s=0)
+
+    one.start()
+    task = one.finished(task_id)
+
+    assert [s["name"] for s in task["steps"]] == [
+        "retrieve:first",
+        "answer:first",
+        "retrieve:second",
+        "answer:second",
+        "join",
+    ]
+    assert chats(llm, "first") == 1, "a finished step was run again"
+    assert chats(llm, "second") == 2, "the step in flight at the kill is run once more"
+    assert chats(llm, "the lead") == 1
+    one.finished(queued)
+
+
+def test_task_without_a_backend_waits_and_finishes_when_one_comes(
+    orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
+):
+    port = free_port()
+    one = orchestrator(
+        MLX_API_URL=f"http://127.0.0.1:{port}", ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="0.5"
+    ).start()
+    task_id = one.submit("patience")
+    waiting = wait_until(
+        "it says what it waits for",
+        lambda: (
+            (s := one.task(task_id)["steps"]) and "no LLM backend is healthy" in s[-1].get("detail", "") and s
+        ),
+    )
+    assert waiting[-1]["state"] == "running"
+    children("fake_llm.py", port=port)
+    assert one.finished(task_id)["answer"]
+
+
+@pytest.mark.parametrize("mode", ["empty", "error"])
+def test_task_when_a_backend_answers_badly_is_tried_again(orchestrator: Make, llm: StandIn, mode: str):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    one.cycle()
+    llm.control(mode=mode)
+    task_id = one.submit("try again")
+    wait_until("it was tried", lambda: asked(llm, "try again") >= 2)
+    assert one.task(task_id)["state"] == "running"
+    llm.control(mode="ok")
+    assert one.finished(task_id)["answer"]
+
+
+def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    one.cycle()
+    llm.control(delay_s=30)
+    stuck, waits = one.submit("stuck"), one.submit("next in line")
+    wait_until("it is asked", lambda: asked(llm, "stuck"))
+    llm.control(delay_s=0)
+    assert one.ask(f"/tasks/{stuck}", method="DELETE") == (200, {"id": stuck, "state": "cancelled"})
+    assert one.finished(waits)["answer"]
+    assert one.task(stuck)["state"] == "cancelled"
+    assert one.ask(f"/tasks/{waits}", method="DELETE")[0] == 409
+
+
+def test_task_events_follow_it_to_the_end(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    task_id = one.submit("tell me all the while")
+    request = urllib.request.Request(
+        f"{one.url}/tasks/{task_id}/events", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        lines = stream.read().decode().splitlines()
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert told[-1]["state"] == "done"
+    assert told[-1]["answer"]
+    assert {"queued", "running", "done"} >= {t["state"] for t in told}
+
+
+def test_task_database_corrupt_is_moved_aside_and_said_so(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url)
+    one.home.mkdir()
+    for name in ("orchestrator.db", "orchestrator-tasks.db"):
+        (one.home / name).write_bytes(b"this is no database, " * 400)
+    one.start()
+    cycle = one.cycle("orchestrator.db was corrupt", "orchestrator-tasks.db was corrupt")
+    assert len(cycle["notices"]) == 2
+    assert len(list(one.home.glob("*.corrupt-*"))) == 2
+    assert one.finished(one.submit("it works all the same"))["answer"]
