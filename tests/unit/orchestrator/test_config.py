@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import agents
+from orchestrator.config import load
+from orchestrator.errors import ConfigError
+
+BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
+
+
+def test_load_defaults():
+    config = load(BASE)
+    assert config.database == Path("/data/orchestrator.db")
+    assert config.port == 8088
+    assert config.mlx_url == "http://127.0.0.1:11435"
+    assert config.webhook_url == "http://host.docker.internal:9099/recover"
+    assert config.cycle_interval_s == config.monitor_interval_s == 300
+
+
+def test_load_url_is_trimmed_and_an_empty_one_means_not_used():
+    config = load({**BASE, "MLX_API_URL": "localhost:11435/v1/", "OLLAMA_BASE_URL": ""})
+    assert config.mlx_url == "http://localhost:11435"
+    assert config.ollama_url == ""
+
+
+def test_load_mac_llm_url_stands_in_for_mlx_api_url():
+    assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_url == "http://h:1"
+
+
+def test_load_loopback_in_a_container_means_the_host():
+    config = load(
+        {
+            **BASE,
+            "VESTAL_HOST_GATEWAY": "host.docker.internal",
+            "OLLAMA_BASE_URL": "http://localhost:11434",
+            "MLX_API_URL": "http://10.0.0.7:5",
+            "RECOVERY_WEBHOOK_URL": "http://127.0.0.1:9099/recover",
+        }
+    )
+    assert config.ollama_url == "http://host.docker.internal:11434"
+    assert config.mlx_url == "http://10.0.0.7:5"
+    assert config.webhook_url == "http://host.docker.internal:9099/recover"
+
+
+def test_load_token_file(tmp_path: Path):
+    path = tmp_path / "token"
+    path.write_text("from-file\n")
+    assert load({"VESTAL_TOKEN_FILE": str(path)}).token == "from-file"
+
+
+def test_load_knowledge_folders():
+    config = load({**BASE, "VESTAL_KNOWLEDGE": "docs=/a/b, more=/c"})
+    assert config.knowledge_folders == {"docs": Path("/a/b"), "more": Path("/c")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("VESTAL_ORCHESTRATOR_PORT", "80880"),
+        ("ORCHESTRATOR_HEALTH_MONITOR_INTERVAL", "often"),
+        ("ORCHESTRATOR_CYCLE_INTERVAL", "nan"),
+        ("SMART_WORKER_MAX_CONCURRENT", "0"),
+        ("NIGHTLY_HOUR", "24"),
+        ("OLLAMA_BASE_URL", "ftp://x"),
+        ("MLX_API_URL", "http://x:99999"),
+        ("VESTAL_KNOWLEDGE", "docs"),
+        ("VESTAL_TOKEN", ""),
+        ("VESTAL_AGENTS_FILE", "/none"),
+        ("VESTAL_DATABASE_URL", "postgresql://x"),
+    ],
+)
+def test_load_bad_value_is_named_in_one_sentence(name: str, value: str):
+    with pytest.raises(ConfigError, match=name) as caught:
+        load({**BASE, name: value})
+    assert "\n" not in caught.value.message
+
+
+def test_agents_lead_exists_without_a_file_and_reads_every_folder():
+    lead = agents.load(None, "m")["lead"]
+    assert (lead.model, lead.folders) == ("m", None)
+
+
+def test_agents_from_yaml(tmp_path: Path):
+    path = tmp_path / "agents.yaml"
+    path.write_text("agents:\n  reader: {role: a reader, prompt: Read., model: big}\n  other: {prompt: O.}\n")
+    crew = agents.load(path, "small")
+    assert set(crew) == {"lead", "reader", "other"}
+    assert (crew["reader"].model, crew["reader"].folders) == ("big", ("reader",))
+    assert crew["other"].model == "small"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "agents: [1]", "agents: {a: {}}", "agents: {a: {prompt: x, tool: y}}", "a: : b", "agents: {a: 1}"],
+)
+def test_agents_bad_file_is_a_config_error(tmp_path: Path, text: str):
+    path = tmp_path / "agents.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="agents"):
+        agents.load(path, "m")
+
+
+def test_agents_file_in_deploy_is_sound(repo: Path):
+    assert "lead" in agents.load(repo / "deploy" / "agents.yaml", "m")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.cycle import Backend, Facts, Phase, canonical, down, plan
+
+MODELS = frozenset({"smollm2:135m", "all-minilm:latest"})
+GOOD = Backend("mlx", used=True, healthy=True, models=MODELS)
+DEAD = Backend("ollama", used=True, healthy=False, detail="no connection")
+UNUSED = Backend("ollama", used=False, healthy=False)
+
+
+def facts(*backends: Backend, **more: object) -> Facts:
+    values: dict = {"tasks_waiting": 1, "knowledge_folders": 1, **more}
+    return Facts(backends, "smollm2:135m", "all-minilm", **values)
+
+
+def planned(given: Facts, phase: Phase):
+    return next(p for p in plan(given) if p.phase is phase)
+
+
+def test_plan_names_all_phases_in_their_order():
+    phases = [p.phase for p in plan(facts(GOOD))]
+    assert phases == [Phase.HEALTH, Phase.TASKS, Phase.KNOWLEDGE, Phase.REPORT]
+
+
+@pytest.mark.parametrize("backends", [(GOOD,), (DEAD, GOOD), (GOOD, UNUSED)])
+def test_plan_one_healthy_backend_is_enough(backends: tuple[Backend, ...]):
+    assert all(p.run for p in plan(facts(*backends)))
+
+
+def test_plan_all_down_skips_and_says_whose_fault_it_is():
+    for phase, work in ((Phase.KNOWLEDGE, "embeddings"), (Phase.TASKS, "chat")):
+        skipped = planned(facts(DEAD, UNUSED), phase)
+        assert not skipped.run
+        assert f"no healthy backend serves {work}" in skipped.why
+        assert "no connection" in skipped.why
+
+
+def test_plan_healthy_backend_without_the_embedding_model_skips_knowledge_alone():
+    chat_only = Backend("mlx", used=True, healthy=True, models=frozenset({"smollm2:135m"}))
+    assert planned(facts(chat_only), Phase.TASKS).run
+    skipped = planned(facts(chat_only), Phase.KNOWLEDGE)
+    assert not skipped.run
+    assert "without all-minilm" in skipped.why
+
+
+def test_plan_memory_near_the_limit_skips_knowledge():
+    assert planned(facts(GOOD, memory_fraction=0.89), Phase.KNOWLEDGE).run
+    skipped = planned(facts(GOOD, memory_fraction=0.93), Phase.KNOWLEDGE)
+    assert not skipped.run
+    assert "93%" in skipped.why
+
+
+def test_plan_nothing_to_do_skips_with_its_reason():
+    idle = facts(GOOD, tasks_waiting=0, knowledge_folders=0)
+    assert planned(idle, Phase.TASKS).why == "no task waits"
+    assert not planned(idle, Phase.KNOWLEDGE).run
+
+
+def test_down_names_used_backends_only():
+    assert down(facts(GOOD, DEAD)) == ("ollama",)
+    assert down(facts(GOOD, UNUSED)) == ()
+
+
+def test_canonical_adds_latest_where_there_is_no_tag():
+    assert canonical("all-minilm") == "all-minilm:latest"
+    assert canonical("smollm2:135m") == "smollm2:135m"

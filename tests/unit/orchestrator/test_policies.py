@@ -1,0 +1,147 @@
+"""The webhook's pace, a step's patience, nightly's hour, the memory guard: all pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import memory_guard, schedule
+from orchestrator.errors import BackendFailed, BackendUnavailable, EmptyAnswer, ModelMissing
+from orchestrator.memory_guard import Reading, batch_size
+from orchestrator.patience import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
+from orchestrator.webhook_policy import Answer, Pace
+
+DOWN = ("mlx",)
+
+
+def test_pace_first_outage_is_posted_at_once():
+    assert Pace().may_post(0.0, DOWN)
+    assert not Pace().may_post(0.0, ())
+
+
+def test_pace_while_it_lasts_doubles_up_to_the_interval():
+    pace, now, gaps = Pace(), 0.0, []
+    for _ in range(8):
+        pace = pace.after(Answer(202), now, DOWN, interval_s=100)
+        gaps.append(pace.due_at - now)
+        now = pace.due_at
+    assert gaps == [5, 10, 20, 40, 80, 100, 100, 100]
+
+
+def test_pace_another_backend_down_is_news_and_posted_at_once():
+    pace = Pace().after(Answer(202, retry_after_s=60), 0.0, DOWN, 300)
+    assert not pace.may_post(1.0, DOWN)
+    assert pace.may_post(1.0, ("mlx", "ollama"))
+
+
+def test_pace_listener_that_asks_to_wait_is_obeyed_even_for_news():
+    pace = Pace().after(Answer(429, retry_after_s=60), 0.0, DOWN, 5)
+    assert not pace.may_post(59.0, ("mlx", "ollama"))
+    assert not pace.seen(()).may_post(59.0, DOWN)
+    assert pace.may_post(60.0, DOWN)
+
+
+def test_pace_backend_that_came_back_and_went_again_is_news():
+    pace = Pace().after(Answer(202), 0.0, ("mlx", "ollama"), 300)
+    assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
+
+
+def test_pace_wrong_token_is_not_tried_again_before_the_interval():
+    assert Pace().after(Answer(401), 0.0, DOWN, 300).due_at == 300
+
+
+@given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
+def test_pace_never_posts_more_often_than_it_promised(steps: list[float], interval_s: float):
+    pace, now, posts = Pace(), 0.0, []
+    for step in steps:
+        now += step
+        pace = pace.seen(DOWN)
+        if pace.may_post(now, DOWN):
+            posts.append(now)
+            pace = pace.after(Answer(0), now, DOWN, interval_s)
+    assert all(b - a >= min(5.0, interval_s) - 1e-6 for a, b in zip(posts, posts[1:], strict=False))
+
+
+def test_patience_backend_away_is_waited_for_a_day():
+    away, patience = BackendUnavailable("down"), Patience()
+    for now in range(0, 3600, 30):
+        patience = patience.after(away, float(now))
+        assert not patience.exhausted(away, float(now))
+    assert patience.exhausted(away, DOWN_FOR_S + 1)
+    assert patience.delay_s == MOST_DELAY_S
+
+
+@pytest.mark.parametrize("error", [EmptyAnswer("empty"), BackendFailed("500")])
+def test_patience_bad_answers_are_counted(error: EmptyAnswer | BackendFailed):
+    patience = Patience()
+    for n in range(BAD_ANSWERS):
+        assert not patience.exhausted(error, 0.0), n
+        patience = patience.after(error, 0.0)
+    assert patience.exhausted(error, 0.0)
+
+
+def test_patience_missing_model_is_given_half_an_hour():
+    missing = ModelMissing("no such model")
+    patience = Patience().after(missing, 0.0)
+    assert not patience.exhausted(missing, 1700.0)
+    assert patience.exhausted(missing, 1801.0)
+
+
+def test_schedule_is_due_once_a_night_and_after_a_missed_one():
+    noon = datetime(2026, 5, 4, 12)
+    assert not schedule.due(datetime(2026, 5, 4, 3, 1), noon, hour=3)
+    assert schedule.due(datetime(2026, 5, 4, 2, 59), noon, hour=3)
+    assert schedule.due(noon - timedelta(days=9), noon, hour=3)
+    assert schedule.next_slot(noon, 3) == datetime(2026, 5, 5, 3)
+    assert schedule.last_slot(datetime(2026, 5, 4, 2), 3) == datetime(2026, 5, 3, 3)
+
+
+def test_batch_size_shrinks_from_80_percent_and_pauses_at_90():
+    assert [batch_size(32, f) for f in (0.0, 0.79, 0.80, 0.85, 0.899, 0.90, 1.2)] == [32, 32, 16, 8, 1, 0, 0]
+
+
+@given(st.integers(1, 512), st.floats(0, 2))
+def test_batch_size_stays_between_nothing_and_what_was_wanted(wanted: int, fraction: float):
+    size = batch_size(wanted, fraction)
+    assert 0 <= size <= wanted
+    assert (size == 0) == (fraction >= memory_guard.PAUSE_AT)
+
+
+def write(root: Path, **files: str) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / name.replace("__", ".")).write_text(text)
+
+
+def test_memory_read_cgroup_2(tmp_path: Path):
+    write(
+        tmp_path, memory__current="1000\n", memory__max="2000\n", memory__stat="anon 5\ninactive_file 200\n"
+    )
+    assert memory_guard.read(tmp_path) == Reading(800, 2000)
+    assert Reading(800, 2000).fraction == 0.4
+
+
+def test_memory_read_cgroup_1(tmp_path: Path):
+    write(
+        tmp_path / "memory",
+        memory__usage_in_bytes="1000\n",
+        memory__limit_in_bytes="2000\n",
+        memory__stat="inactive_file 1\ntotal_inactive_file 300\n",
+    )
+    assert memory_guard.read(tmp_path) == Reading(700, 2000)
+
+
+@pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n"])
+def test_memory_read_without_a_limit_never_slows_down(tmp_path: Path, limit: str):
+    write(tmp_path, memory__current="1000\n", memory__max=limit, memory__stat="")
+    reading = memory_guard.read(tmp_path)
+    assert reading == Reading(1000, None)
+    assert reading.fraction == 0.0
+
+
+def test_memory_read_where_there_is_no_cgroup(tmp_path: Path):
+    assert memory_guard.read(tmp_path) is None

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator.errors import TaskFailed
+from orchestrator.task_view import detail, summary
+
+
+def status(state: str, **more: Any) -> SimpleNamespace:
+    values = {
+        "workflow_id": "id-1",
+        "status": state,
+        "input": {"args": [{"goal": "g", "agents": ["lead"]}], "kwargs": {}},
+        "output": None,
+        "error": None,
+        "created_at": 1000,
+        "dequeued_at": None,
+        "completed_at": None,
+        **more,
+    }
+    return SimpleNamespace(**values)
+
+
+@pytest.mark.parametrize(
+    ("dbos", "ours"),
+    [
+        ("ENQUEUED", "queued"),
+        ("PENDING", "running"),
+        ("SUCCESS", "done"),
+        ("ERROR", "failed"),
+        ("CANCELLED", "cancelled"),
+        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", "failed"),
+    ],
+)
+def test_summary_states(dbos: str, ours: str):
+    view = summary(status(dbos))
+    assert (view["state"], view["goal"], view["agents"], view["created_at"]) == (ours, "g", ["lead"], 1.0)
+
+
+def test_detail_running_shows_the_step_at_work_and_what_it_waits_for():
+    step = {
+        "function_name": "retrieve:lead",
+        "started_at_epoch_ms": 1,
+        "completed_at_epoch_ms": 2,
+        "error": None,
+    }
+    view = detail(status("PENDING"), [step], {"name": "answer:lead", "detail": "waiting: down"})
+    assert [(s["name"], s["state"]) for s in view["steps"]] == [
+        ("retrieve:lead", "done"),
+        ("answer:lead", "running"),
+    ]
+    assert view["answer"] is None
+
+
+def test_detail_done_and_failed():
+    done = detail(status("SUCCESS", output={"answer": "a", "sources": [1], "notes": []}), [], None)
+    assert (done["answer"], done["sources"], done["error"]) == ("a", [1], None)
+    failed = detail(status("ERROR", error=TaskFailed("no model")), [], None)
+    assert failed["error"] == "no model"
+    assert "died too often" in detail(status("MAX_RECOVERY_ATTEMPTS_EXCEEDED"), [], None)["error"]
