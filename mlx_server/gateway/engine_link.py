@@ -92,6 +92,8 @@ class LinkedProcess:
         return status
 
     def terminate(self) -> None:
+        """What is in flight is not waited for: it goes on in the next engine, or was drained before."""
+        self._link.send(protocol.Shutdown(drain_s=0))
         self._process.terminate()
 
     def kill(self) -> None:

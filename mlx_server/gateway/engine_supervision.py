@@ -28,7 +28,7 @@ from supervision import (
 )
 
 NAME = "mlx_engine"
-STABLE_AFTER_S = 2.0
+STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy: a short good run earns a restart at once."""
 
 
@@ -129,8 +129,17 @@ class Engine:
             case protocol.Ready():
                 self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
                 self._dispatcher.engine_came(self._sender(link), event.loaded)
+            case protocol.Failed(code="engine_unavailable"):
+                self._hurry(link)
+                self._dispatcher.on_event(event)
             case _:
                 self._dispatcher.on_event(event)
+
+    def _hurry(self, link: EngineLink) -> None:
+        """Somebody has told the engine to end, and it drains. The next one serves all the sooner."""
+        if not self._on_purpose:
+            self._on_purpose = True
+            link.send(protocol.Shutdown(drain_s=0))
 
     def _sender(self, link: EngineLink) -> Callable[[protocol.Op], None]:
         def send(operation: protocol.Op) -> None:

@@ -1,0 +1,169 @@
+"""An engine without MLX: speaks the gateway's protocol, answers by rule, dies and hangs when told to.
+
+The token at position i of a prompt is a function of the prompt and i, so any engine goes on where another
+stopped. A prompt may hold directives, and so may the file `fake_engine.json` in VESTAL_HOME (read at start):
+
+    tokens=N     the answer's length (20)          step_ms=N    time a token takes (2)
+    die_at=N     SIGKILL itself before token N     once=1       only the first engine of this home does it
+    hang_at=N    stop itself with SIGSTOP there    stall_at=N   go on saying alive, but make no progress
+    fail=CODE    refuse with this code
+    in the file: {"exit_code": N} end at once, {"slow_start_s": S}, {"ignore_term": true}
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from mlx_server import protocol
+
+HOME = Path(os.environ.get("VESTAL_HOME", "."))
+DIM = 3
+
+
+def token_at(prompt: str, index: int) -> tuple[int, str]:
+    """The token and its text: what every engine gives at this place of this prompt."""
+    token = zlib.crc32(f"{prompt}/{index}".encode()) % 50_000
+    return token, f"t{token}-{index} "
+
+
+def text_of(prompt: str, tokens: int) -> str:
+    """The whole answer."""
+    return "".join(token_at(prompt, index)[1] for index in range(tokens))
+
+
+def directives(prompt: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w+)=(\w+)", prompt))
+
+
+class FakeEngine:
+    def __init__(self, sock: socket.socket, settings: dict[str, Any]) -> None:
+        self.sock = sock
+        self.settings = settings
+        self.work: dict[str, asyncio.Task[None]] = {}
+        self.steps = 0
+        self.loaded: dict[str, float | None] = {}
+        self.ended = asyncio.Event()
+        self.stalled = False
+
+    async def run(self) -> None:
+        reader, self.writer = await asyncio.open_connection(sock=self.sock, limit=protocol.MAX_LINE_BYTES)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if not self.settings.get("ignore_term"):
+                asyncio.get_running_loop().add_signal_handler(number, self.ended.set)
+        self.say(protocol.Hello(os.getpid(), "fake", "0", "none"))
+        await asyncio.sleep(self.settings.get("slow_start_s", 0))
+        self.loaded["chat:latest"] = None
+        self.say(protocol.Ready(("chat:latest",), 0.0))
+        jobs = {asyncio.ensure_future(job) for job in (self.read(reader), self.live(), self.ended.wait())}
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        os._exit(0)
+
+    def say(self, event: protocol.Event) -> None:
+        self.writer.write(protocol.encode(event))
+
+    async def live(self) -> None:
+        while True:
+            held = tuple(
+                protocol.LoadedModel(name, "generate", 1000, 512, left) for name, left in self.loaded.items()
+            )
+            working = bool(self.work) or self.stalled
+            self.say(protocol.Alive(self.steps, working, 1000, held))
+            await asyncio.sleep(0.1)
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            self.take(protocol.decode_op(line))
+
+    def take(self, op: protocol.Op) -> None:
+        match op:
+            case protocol.Generate():
+                self.work[op.id] = asyncio.ensure_future(self.generate(op))
+            case protocol.Embed():
+                self.say(
+                    protocol.Embedding(op.id, protocol.pack_vectors([vector(t) for t in op.texts]), DIM, 4)
+                )
+            case protocol.Load():
+                self.loaded[op.model] = op.keep_alive_s
+                self.say(protocol.Loaded(op.model, 1000, 0.1, op.id))
+            case protocol.Unload():
+                self.loaded.pop(op.model, None)
+                self.say(protocol.Unloaded(op.model, op.id))
+            case protocol.Cancel():
+                if task := self.work.pop(op.id, None):
+                    task.cancel()
+                    self.say(protocol.Done(op.id, "cancelled", protocol.Usage(1, 0)))
+                with (HOME / "cancelled").open("a") as file:
+                    file.write(f"{op.id}\n")
+            case protocol.Shutdown():
+                self.ended.set()
+            case _:
+                raise AssertionError(op)
+
+    async def generate(self, op: protocol.Generate) -> None:
+        prompt = op.prompt if op.prompt is not None else (op.messages or ({},))[-1].get("content", "")
+        told = directives(prompt)
+        length = min(int(told.get("tokens", 20)), op.max_tokens or 1_000_000)
+        for index, token in enumerate(op.emitted):
+            assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
+        if code := told.get("fail"):
+            self.work.pop(op.id)
+            self.say(protocol.Failed(op.id, code, f"told to fail: {code}"))  # type: ignore[arg-type]
+            return
+        self.say(protocol.Prefill(op.id, 1, 1))
+        for index in range(len(op.emitted), length):
+            await self.misbehave(told, index)
+            await asyncio.sleep(int(told.get("step_ms", 2)) / 1000)
+            token, text = token_at(prompt, index)
+            self.steps += 1
+            self.say(protocol.Token(op.id, token, text, index))
+        self.work.pop(op.id)
+        reason = "length" if op.max_tokens == length else "stop"
+        self.say(protocol.Done(op.id, reason, protocol.Usage(7, length, 0.0, 0.001, 0.002)))
+
+    async def misbehave(self, told: dict[str, str], index: int) -> None:
+        deed = next((d for d in ("die_at", "hang_at", "stall_at") if told.get(d) == str(index)), None)
+        if deed is None or (told.get("once") and not first(f"{deed}{index}")):
+            return
+        await self.writer.drain()
+        if deed == "stall_at":
+            self.stalled = True
+            await asyncio.Event().wait()
+        os.kill(os.getpid(), signal.SIGKILL if deed == "die_at" else signal.SIGSTOP)
+
+
+def vector(text: str) -> list[float]:
+    return [float(len(text)), 1.0, 0.5]
+
+
+def first(deed: str) -> bool:
+    try:
+        (HOME / deed).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--fd", type=int, required=True)
+    fd = parser.parse_args().fd
+    file = HOME / "fake_engine.json"
+    settings = json.loads(file.read_text()) if file.exists() else {}
+    if "exit_code" in settings:
+        print("the fake engine was told to end", file=sys.stderr)
+        sys.exit(settings["exit_code"])
+    asyncio.run(FakeEngine(socket.socket(fileno=fd), settings).run())
+
+
+if __name__ == "__main__":
+    main()

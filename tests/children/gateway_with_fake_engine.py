@@ -1,0 +1,11 @@
+"""The real gateway, with the fake engine for a child."""
+
+import sys
+from pathlib import Path
+
+from mlx_server.gateway.main import main
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+
+if __name__ == "__main__":
+    sys.exit(main((sys.executable, str(FAKE))))

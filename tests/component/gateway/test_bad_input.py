@@ -1,0 +1,148 @@
+"""Whatever is sent, the answer is JSON in the dialect's envelope with a fitting status."""
+
+from __future__ import annotations
+
+import pytest
+
+HELLO = [{"role": "user", "content": "hello"}]
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+
+CASES = [
+    ("/api/chat", b"{", 400, "invalid_json", "JSON"),
+    ("/api/chat", b"", 400, "invalid_json", "empty"),
+    ("/api/chat", b"[1]", 400, "invalid_json", "a list"),
+    ("/api/chat", b"\xff\xfe", 400, "invalid_json", "UTF-8"),
+    ("/api/chat", b'{"model": "chat", "options": {"temperature": NaN}}', 400, "invalid_json", "NaN"),
+    ("/api/chat", b"[" * 100_000, 400, "invalid_json", "deep"),
+    ("/api/chat", b'{"model": "\\ud800"}', 400, "invalid_json", "UTF-8"),
+    ("/api/chat", {}, 400, "invalid_request", "model"),
+    ("/api/chat", {"model": 3}, 400, "invalid_request", "model"),
+    ("/api/chat", {"model": "chat", "messages": "hello"}, 400, "invalid_request", "messages"),
+    ("/api/chat", {"model": "chat", "messages": [{"role": "king"}]}, 400, "invalid_request", "role"),
+    ("/api/chat", {"model": "chat", "stream": "yes"}, 400, "invalid_request", "stream"),
+    (
+        "/api/chat",
+        {"model": "chat", "options": {"temperature": "hot"}},
+        400,
+        "invalid_request",
+        "temperature",
+    ),
+    ("/api/chat", {"model": "chat", "options": {"top_k": 1e300}}, 400, "invalid_request", "top_k"),
+    ("/api/chat", {"model": "chat", "keep_alive": "soon"}, 400, "invalid_request", "keep_alive"),
+    ("/api/chat", {"model": "nix", "messages": HELLO}, 404, "model_not_found", "chat:latest"),
+    ("/api/chat", {"model": "smollm2:135m", "messages": HELLO}, 404, "model_not_found", "pull"),
+    ("/api/chat", {"model": "vectors", "messages": HELLO}, 400, "not_a_chat_model", "embeddings"),
+    ("/api/chat", {"model": "chat", "messages": HELLO, "format": "json"}, 400, "not_supported", "format"),
+    ("/api/chat", {"model": "chat", "messages": HELLO, "think": True}, 400, "not_supported", "think"),
+    (
+        "/api/chat",
+        {"model": "chat", "messages": [HELLO[0] | {"images": ["aa"]}]},
+        400,
+        "not_supported",
+        "images",
+    ),
+    ("/api/generate", {"model": "chat", "prompt": "a", "suffix": "b"}, 400, "not_supported", "suffix"),
+    ("/api/generate", {"model": "chat", "prompt": "a", "images": ["aa"]}, 400, "not_supported", "images"),
+    ("/api/generate", {"model": "chat", "prompt": ["a"]}, 400, "invalid_request", "prompt"),
+    ("/api/embed", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
+    ("/api/embed", {"model": "vectors", "input": [1]}, 400, "invalid_request", "input"),
+    ("/api/show", {"model": "nix"}, 404, "model_not_found", "nix"),
+    ("/v1/chat/completions", {"model": "chat"}, 400, "invalid_request", "messages"),
+    ("/v1/chat/completions", {"model": "nix", "messages": HELLO}, 404, "model_not_found", "nix"),
+    ("/v1/chat/completions", {"model": "chat", "messages": []}, 400, "invalid_request", "messages"),
+    ("/v1/chat/completions", {"model": "chat", "messages": IMAGE}, 400, "not_supported", "image_url"),
+    ("/v1/chat/completions", {"model": "chat", "messages": HELLO, "n": 2}, 400, "not_supported", "n"),
+    (
+        "/v1/chat/completions",
+        {"model": "chat", "messages": HELLO, "max_tokens": 0},
+        400,
+        "invalid_request",
+        "max",
+    ),
+    ("/v1/completions", {"model": "chat", "prompt": [1, 2]}, 400, "not_supported", "prompt"),
+    ("/v1/embeddings", {"model": "vectors", "input": [[1]]}, 400, "not_supported", "token"),
+    ("/v1/embeddings", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
+]
+
+
+def _error(path: str, body: dict) -> tuple[str, str]:
+    error = body["error"] if path.startswith("/v1") else {"message": body["error"], "code": body["code"]}
+    return error["code"], error["message"]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "code", "word"), CASES)
+def test_bad_body_is_answered_with_one_clear_sentence(gateway, path, body, status, code, word):
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    answer = gateway.http.post(path, **sent)
+    found, message = _error(path, answer.json())
+    assert (answer.status_code, found) == (status, code), message
+    assert word.lower() in message.lower()
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("context_exceeded", 400),
+        ("empty_prompt", 400),
+        ("model_load_failed", 500),
+        ("overloaded", 503),
+        ("model_not_found", 404),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_refusal_by_the_engine_has_its_status_also_when_streaming(gateway, path, code, status, stream):
+    answer = gateway.http.post(path, json=gateway.chat(f"fail={code}", stream=stream))
+    assert answer.status_code == status
+    assert _error(path, answer.json())[0] == code
+    assert ("retry-after" in answer.headers) is (status == 503)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/api/nope", 404, "unknown_route"),
+        ("GET", "/v1/nope", 404, "unknown_route"),
+        ("GET", "/api/chat", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/models/nix", 404, "model_not_found"),
+    ],
+)
+def test_unknown_route_is_answered_in_json(gateway, method, path, status, code):
+    answer = gateway.http.request(method, path)
+    assert answer.status_code == status
+    assert _error(path, answer.json())[0] == code
+
+
+def test_body_over_the_limit_is_refused_and_the_server_goes_on(make_gateway):
+    gateway = make_gateway(VESTAL_MLX__MAX_BODY_BYTES="1000").start().until_ok()
+    answer = gateway.http.post("/api/chat", json=gateway.chat("x" * 2000))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    huge = gateway.http.post("/v1/chat/completions", json=gateway.chat("x" * 3500))
+    assert (huge.status_code, huge.json()["error"]["code"]) == (413, "body_too_large")
+    assert gateway.http.post("/api/chat", json=gateway.chat("tokens=1", stream=False)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Origin": "https://evil.example"}, "foreign_origin"),
+        ({"Origin": "null"}, "foreign_origin"),
+        ({"Host": "evil.example"}, "foreign_host"),
+        ({"Host": "127.0.0.1.evil.example"}, "foreign_host"),
+    ],
+)
+def test_browser_page_of_elsewhere_is_refused(gateway, headers, code):
+    answer = gateway.http.post("/api/chat", json=gateway.chat("hello"), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, code)
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"])
+def test_page_of_this_machine_is_served_with_cors(gateway, origin):
+    answer = gateway.http.get("/api/tags", headers={"Origin": origin})
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert gateway.http.options("/api/chat", headers={"Origin": origin}).status_code == 204
+
+
+def test_nothing_of_all_this_has_ended_the_engine(gateway):
+    assert gateway.health()["engine"]["restarts"] == 0

@@ -1,0 +1,154 @@
+"""R6.1: a request survives its engine; one that kills engines is isolated and refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+
+def _stream(gateway, content: str, on_piece=lambda number: None) -> str:
+    text, number = "", 0
+    with gateway.http.stream("POST", "/api/chat", json=gateway.chat(content)) as answer:
+        for line in answer.iter_lines():
+            piece = json.loads(line)
+            assert "error" not in piece, piece
+            text += piece["message"]["content"]
+            number += 1
+            on_piece(number)
+    assert piece["done"] is True
+    assert piece["eval_count"] == text.count(" ")
+    return text
+
+
+def _ask(gateway, content: str):
+    return gateway.http.post("/api/chat", json=gateway.chat(content, stream=False))
+
+
+def test_stream_when_engine_is_killed_in_mid_sentence_goes_on_whole(gateway, text_of):
+    content = "kill me tokens=120 step_ms=5"
+    kills = {10, 60, 100}
+    survived = gateway.health()["requests"]["survived_crashes"]
+
+    def kill(number: int) -> None:
+        if number in kills:
+            gateway.kill_engine()
+
+    assert _stream(gateway, content, kill) == text_of(content, 120)
+    health = gateway.health()
+    assert health["requests"]["survived_crashes"] == survived + 1
+    assert health["engine"]["restarts"] >= 3
+    assert health["engine"]["last_crash"]["cause"] == "killed by SIGKILL"
+
+
+def test_openai_stream_when_engine_is_killed_keeps_its_id_and_counts(gateway, text_of):
+    content = "tokens=30 die_at=12 once=1"
+    body = gateway.chat(content, stream=True, stream_options={"include_usage": True})
+    with gateway.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        data = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert data[-1] == "[DONE]"
+    chunks = [json.loads(line) for line in data[:-1]]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert "".join(c["choices"][0]["delta"].get("content", "") for c in chunks[:-1]) == text_of(content, 30)
+    assert chunks[-1]["usage"]["completion_tokens"] == 30
+
+
+def test_whole_answers_when_engine_is_killed_under_many_are_all_whole(gateway, text_of):
+    contents = [f"number {n} tokens=40 step_ms=5" for n in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(_ask, gateway, content) for content in contents]
+        for _ in range(3):
+            gateway.until(lambda: gateway.health()["requests"]["running"] > 2, "some run")
+            gateway.kill_engine()
+            gateway.until(lambda: gateway.health()["engine"]["state"] != "ready", "it is gone")
+        texts = [answer.result().json()["message"]["content"] for answer in answers]
+    assert texts == [text_of(content, 40) for content in contents]
+
+
+def test_request_that_kills_every_engine_is_refused_and_the_rest_go_on(gateway, text_of):
+    beside = "beside tokens=400 step_ms=2"
+    with ThreadPoolExecutor(2) as pool:
+        bystander = pool.submit(_ask, gateway, beside)
+        gateway.until(lambda: gateway.health()["requests"]["running"], "the bystander runs")
+        refused = pool.submit(_ask, gateway, "poison die_at=0").result()
+        answer = bystander.result()
+    assert refused.status_code == 500
+    assert refused.json()["code"] == "engine_crashed"
+    assert answer.json()["message"]["content"] == text_of(beside, 400)
+
+
+@pytest.mark.parametrize("how", ["hang_at", "stall_at"])
+def test_stream_when_engine_is_wedged_is_taken_to_a_new_engine(gateway, how, text_of):
+    pid = gateway.engine_pid()
+    content = f"{how}=5 once=1 tokens=10"
+    assert _stream(gateway, content) == text_of(content, 10)
+    assert gateway.engine_pid() != pid
+    assert "wedged" in gateway.events("health_failed")[-1]["cause"]
+
+
+def test_model_loaded_before_a_crash_is_loaded_after_it(gateway):
+    loaded = gateway.http.post("/api/embed", json={"model": "vectors", "input": "", "keep_alive": -1})
+    assert loaded.status_code == 200
+    assert gateway.http.post("/api/generate", json={"model": "chat", "keep_alive": "1h"}).status_code == 200
+    gateway.until(lambda: gateway.health()["models"]["loaded"] == ["chat:latest"], "it is loaded")
+    gateway.kill_engine()
+    gateway.until(lambda: gateway.health()["engine"]["state"] != "ready", "it is gone")
+    gateway.until(lambda: gateway.health()["models"]["loaded"] == ["chat:latest"], "it is loaded again")
+
+
+def test_requests_when_engine_is_told_to_end_are_served_by_the_next(gateway, text_of):
+    content = "tokens=60 step_ms=5"
+
+    def end(number: int) -> None:
+        if number == 10:
+            gateway.kill_engine(signal.SIGTERM)
+
+    assert _stream(gateway, content, end) == text_of(content, 60)
+
+
+def test_request_when_no_engine_is_there_yet_waits_for_it(make_gateway, text_of):
+    gateway = make_gateway({"slow_start_s": 0.5}).start()
+    gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
+    assert _ask(gateway, "early tokens=3").json()["message"]["content"] == text_of("early tokens=3", 3)
+
+
+def test_engine_that_never_starts_leaves_a_clear_503_and_a_health_that_answers(make_gateway):
+    gateway = make_gateway({"exit_code": 1}, VESTAL_MLX__MAX_WAIT_S="0.5").start()
+    gateway.until(gateway.health, "it listens")
+    answer = _ask(gateway, "hello")
+    assert (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
+    assert int(answer.headers["retry-after"]) > 0
+    gateway.until(lambda: gateway.health()["status"] == "failed", "the breaker opens")
+    assert gateway.http.get("/health").status_code == 503
+
+
+def test_engine_with_a_wrong_configuration_is_not_waited_for(make_gateway):
+    gateway = make_gateway({"exit_code": 78}, VESTAL_MLX__MAX_WAIT_S="60").start()
+    gateway.until(lambda: gateway.health()["status"] == "failed", "it has failed")
+    answer = gateway.http.post("/v1/chat/completions", json=gateway.chat("hello"))
+    assert answer.status_code == 503
+    error = answer.json()["error"]
+    assert error["code"] == "engine_unavailable"
+    assert "told to end" in error["message"]
+
+
+def test_client_that_leaves_frees_its_place_within_a_step(gateway):
+    stop = threading.Event()
+
+    def leave() -> None:
+        with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=10000 step_ms=5")) as answer:
+            lines = answer.iter_lines()  # held: letting go of it hangs up
+            next(lines)
+            stop.wait(5)
+
+    reader = threading.Thread(target=leave)
+    reader.start()
+    gateway.until(lambda: gateway.health()["requests"]["running"] == 1, "it runs")
+    stop.set()
+    reader.join()
+    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "its place is free", 1)
+    assert gateway.events("request_finished")[-1]["outcome"] == "cancelled"
+    gateway.until((gateway.home / "cancelled").exists, "the engine was told")

@@ -1,0 +1,68 @@
+"""R2.3: a limit on what runs, a bounded queue, 503 with Retry-After past it, and fairness."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+LONG = "tokens=100000 step_ms=5"
+
+
+@pytest.fixture(scope="module")
+def small(make_gateway):
+    return make_gateway(VESTAL_MLX__MAX_RUNNING="1", VESTAL_MLX__MAX_QUEUED="4").start().until_ok()
+
+
+def _ask(gateway, content: str, key: str = ""):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return gateway.http.post("/api/chat", json=gateway.chat(content, stream=False), headers=headers)
+
+
+def _counts(gateway) -> tuple[int, int]:
+    requests = gateway.health()["requests"]
+    return requests["running"], requests["queued"]
+
+
+def test_request_past_the_queue_is_refused_with_retry_after_and_the_rest_are_served(small):
+    with ThreadPoolExecutor(6) as pool:
+        with small.http.stream("POST", "/api/chat", json=small.chat(LONG)) as running:
+            lines = running.iter_lines()  # held: letting go of it hangs up
+            next(lines)
+            waiting = [pool.submit(_ask, small, f"{n} tokens=2") for n in range(4)]
+            small.until(lambda: _counts(small) == (1, 4), "the queue is full")
+            for path, envelope in (("/api/chat", dict), ("/v1/chat/completions", lambda b: b["error"])):
+                refused = small.http.post(path, json=small.chat("one more"))
+                assert refused.status_code == 503
+                assert envelope(refused.json())["code"] == "overloaded"
+                assert int(refused.headers["retry-after"]) > 0
+            vectors = small.http.post("/api/embed", json={"model": "vectors", "input": "in its own lane"})
+            assert vectors.status_code == 200
+        assert {answer.result().status_code for answer in waiting} == {200}
+
+
+def test_client_with_one_request_does_not_wait_for_all_of_anothers(small):
+    order: list[str] = []
+
+    def ask(name: str, key: str) -> None:
+        assert _ask(small, f"{name} tokens=2", key).status_code == 200
+        order.append(name)
+
+    body = small.chat(LONG)
+    with ThreadPoolExecutor(5) as pool, small.http.stream("POST", "/api/chat", json=body) as running:
+        lines = running.iter_lines()
+        next(lines)
+        for number in range(3):
+            pool.submit(ask, f"greedy{number}", "greedy")
+            small.until(lambda n=number: _counts(small) == (1, n + 1), "it waits")
+        pool.submit(ask, "modest", "modest")
+        small.until(lambda: _counts(small) == (1, 4), "all wait")
+    assert order.index("modest") <= 1, order
+
+
+def test_burst_within_the_limits_is_served_whole(gateway):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda n: _ask(gateway, f"burst {n} tokens=5"), range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert {json.loads(answer.text)["eval_count"] for answer in answers} == {5}
