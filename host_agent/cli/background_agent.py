@@ -9,6 +9,7 @@ from host_agent import single_instance
 from host_agent.cli.client import AgentClient
 from host_agent.config import Config, ensure_token
 from host_agent.errors import AgentUnreachable
+from host_agent.host import service_manager
 from host_agent.services import child_environment
 
 LISTENS_WITHIN_S = 30.0
@@ -27,6 +28,10 @@ def ensure_running(config: Config) -> bool:
                 f"An agent runs but does not answer; {config.home.logs / 'agent.log'} says more."
             )
         return False
+    if service_manager.is_installed(config.home):
+        service_manager.start(config.home)  # its agent is the one that is kept alive
+        if client.wait_until(client.answers, LISTENS_WITHIN_S):
+            return True
     process = _start(config)
     deadline = time.monotonic() + LISTENS_WITHIN_S
     while not (single_instance.running(config.home) and client.answers()):

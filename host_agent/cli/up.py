@@ -1,0 +1,90 @@
+"""`vestal up`: everything, in order, with progress; safe to run again."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+from host_agent.cli import background_agent, fetch_models
+from host_agent.cli.client import AgentClient
+from host_agent.cli.waiting import Progress, wait_until_healthy
+from host_agent.config import Config, ensure_token
+from host_agent.errors import ComposeFailed, HostAgentError
+from host_agent.port_check import check_ports
+from host_agent.recovery.lock import LockHeld, blocking_lock
+from host_agent.services import mode
+from host_agent.services.compose import Compose
+
+LOCK_WITHIN_S = 120.0
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    progress = Progress()
+    config.home.prepare()
+    ensure_token(config.home)
+    client = AgentClient(config)
+    if not client.answers():
+        check_ports(config)
+    fetch_models.ensure(config, progress)
+    try:
+        # No recovery pass may begin to build or start what is being built and started here.
+        with blocking_lock(config.home.run / "recovery.lock", LOCK_WITHIN_S):
+            _bring_up(config, client, progress)
+    except LockHeld as error:
+        raise HostAgentError(f"Not started: {error}; `vestal status` shows it.") from None
+    wait_until_healthy(client, progress, options.timeout, config.home.logs)
+    _say_what_to_try(config, client)
+    return 0
+
+
+def _bring_up(config: Config, client: AgentClient, progress: Progress) -> None:
+    started = background_agent.ensure_running(config)
+    progress.say("agent", "started" if started else "runs already")
+    where = client.get("/status")["services"]["docker"]
+    client.post("/recover/reset")  # what was stopped by hand is wanted again
+    if where["orchestrator_mode"] == "docker":
+        _containers(config, progress)
+    elif where["orchestrator_mode"] == "native":
+        progress.say("orchestrator", f"runs natively under the agent ({where['why']})")
+
+
+def _containers(config: Config, progress: Progress) -> None:
+    compose = Compose(config)
+    progress.say("containers", "building the image (the first time takes a minute or two)")
+    _foreground(compose, "build", *([] if sys.stdout.isatty() else ["--quiet"]))
+    mode.remember_containers(config)
+    progress.say("containers", f"starting them (compose project {compose.project})")
+    _foreground(compose, "up", "--detach", "--remove-orphans")
+
+
+def _foreground(compose: Compose, *arguments: str) -> None:
+    done = subprocess.run(
+        compose.command(*arguments), env=dict(compose.environment()), stdin=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        remedy = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without Docker"
+        raise ComposeFailed(f"`docker compose {arguments[0]}` failed (its lines are above); {remedy}.")
+
+
+def _say_what_to_try(config: Config, client: AgentClient) -> None:
+    mlx = f"http://127.0.0.1:{config.mlx.port}"
+    rows = client.get("/status")["services"]
+    lines = [
+        "",
+        f"MLX server    {mlx}  (Ollama's API and OpenAI's, under /v1)",
+        f"Agent         http://127.0.0.1:{config.agent.port}  (`vestal status --open` opens the page)",
+    ]
+    if rows["orchestrator"]["state"] != "absent":
+        lines.append(
+            f"Orchestrator  http://127.0.0.1:{config.orchestrator.port}  ({rows['orchestrator']['runs']})"
+        )
+    question = {"model": config.orchestrator.chat_model, "messages": [{"role": "user", "content": "Hello!"}]}
+    lines += [
+        "",
+        "Try:",
+        f"  curl {mlx}/api/chat -d '{json.dumps(question)}'",
+        f"  curl {mlx}/v1/models",
+        f"  kill -9 {rows['mlx_engine']['process_pid']}    # the engine; then ask again",
+        "  vestal status",
+    ]
+    print("\n".join(lines), flush=True)

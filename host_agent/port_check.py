@@ -1,0 +1,29 @@
+"""Before anything is started: are our ports free, or held by processes of ours?"""
+
+from host_agent.config import Config
+from host_agent.errors import PortBusy
+from host_agent.host import ports, processes
+from host_agent.services import mode
+
+
+def check_ports(config: Config) -> None:
+    """PortBusy names the first port of ours that somebody else holds."""
+    wanted = {
+        "VESTAL_AGENT_PORT": config.agent.port,
+        "VESTAL_MLX_PORT": config.mlx.port,
+        "VESTAL_ORCHESTRATOR_PORT": config.orchestrator.port,
+    }
+    if config.orchestrator.mode == "off":
+        del wanted["VESTAL_ORCHESTRATOR_PORT"]
+    for setting, port in wanted.items():
+        held = ports.holder(port)
+        if held and not _is_ours(config, held):
+            raise PortBusy(f"Nothing was started: {ports.sentence(held, setting)}.")
+
+
+def _is_ours(config: Config, held: ports.PortHolder) -> bool:
+    """A process of this home, or the proxy of a container that this home has published."""
+    if held.pid and processes.our_module(held.pid, config.home.root, config.home.default_root):
+        return True
+    is_proxy = held.pid is None or "docker" in held.name
+    return held.port == config.orchestrator.port and is_proxy and mode.has_containers(config)
