@@ -68,11 +68,13 @@ def _charge(m: Model, now: float) -> tuple[Model, float]:
     delay_s = m.policy.backoff.delay(m.attempt)
     attempt = m.attempt + 1
     breaker = m.breaker
+    exceeded = m.intensity.exceeded(now)
     if m.ready_at is None:
         breaker = breaker.failed(now)
     elif now - m.ready_at >= m.policy.stable_after_s:
-        breaker, delay_s, attempt = breaker.settled(), 0.0, 0
-    if breaker.state is not BreakerState.OPEN and m.intensity.exceeded(now):
+        delay_s, attempt = 0.0, 0
+        breaker = breaker if exceeded else breaker.settled()
+    if exceeded and breaker.state is not BreakerState.OPEN:
         window = f"{m.policy.intensity.max_restarts} restarts within {m.policy.intensity.window_s:g} s"
         m = replace(m, cause=f"{window}; last: {m.cause}")
         breaker = breaker.trip(now)

@@ -76,11 +76,14 @@ class LifeOfAChild(RuleBasedStateMachine):
         self.ignores_term = False
         self.terminated = False
         self.restarted_at: list[float] = []
+        self.by_hand = False
         self.crashed = False  # the next launch is a restart that nobody asked for
 
     @initialize(restart=st.sampled_from(Restart), ready=st.booleans(), coupled=st.booleans())
     def is_made(self, restart: Restart, ready: bool, coupled: bool) -> None:
+        """And started."""
         self.m = model_of(POLICY, restart=restart, ready_probed=ready, coupled=coupled)
+        self.tell(Start())
 
     # --- the world ---------------------------------------------------------------------------------------
 
@@ -113,7 +116,7 @@ class LifeOfAChild(RuleBasedStateMachine):
         assert self.launching is None, "two launches at once"
         assert self.living is None, "launched beside a living process"
         assert run == before.run + 1
-        assert not self.m.by_hand, "a stop by hand is sticky"
+        assert not self.by_hand, "a stop by hand is sticky"
         assert not self.m.held, "it is not its turn"
         assert self.now >= self.m.not_before, "memory has not settled"
         if before.breaker.state is BreakerState.OPEN and not reset:
@@ -175,23 +178,48 @@ class LifeOfAChild(RuleBasedStateMachine):
     def the_process_obeys(self) -> None:
         self.ends(ExitStatus(signal=15))
 
-    @rule(result=RESULTS, late=st.integers(0, 1))
-    def ready_answers(self, result: ProbeResult, late: int) -> None:
-        self.tell(ReadyAnswered(self.m.run - late, result))
+    @rule(result=RESULTS)
+    def ready_answers(self, result: ProbeResult) -> None:
+        self.tell(ReadyAnswered(self.m.run, result))
 
-    @rule(result=RESULTS, late=st.integers(0, 1))
-    def health_answers(self, result: ProbeResult, late: int) -> None:
-        self.tell(HealthAnswered(self.m.run - late, result))
+    @rule(result=RESULTS)
+    def health_answers(self, result: ProbeResult) -> None:
+        self.tell(HealthAnswered(self.m.run, result))
+
+    @rule(lives=st.lists(st.tuples(STATUSES, st.booleans(), st.sampled_from([0.0, 1.0, 10.0])), max_size=8))
+    def it_lives_and_dies_over_and_over(self, lives: list[tuple[ExitStatus, bool, float]]) -> None:
+        """Crash loops are what all this is about."""
+        for status, ready, lives_s in lives:
+            if self.m.held:
+                self.tell(Release())
+            if self.m.wake_at is not None and not self.m.alive:
+                self.time_passes(max(0.0, self.m.wake_at - self.now))
+            if self.launching is not None:
+                self.the_launch_succeeds(False)
+            if self.living is not None and ready:
+                self.tell(ReadyAnswered(self.m.run, ProbeResult(True)))
+            self.time_passes(lives_s)
+            if self.living is not None:
+                self.ends(status)
+
+    @precondition(lambda self: self.m.run > 1)
+    @rule(status=STATUSES)
+    def news_of_an_earlier_process_comes_late(self, status: ExitStatus) -> None:
+        before = self.m
+        self.tell(Exited(self.m.run - 1, status))
+        self.tell(ReadyAnswered(self.m.run - 1, ProbeResult(True)))
+        self.tell(HealthAnswered(self.m.run - 1, ProbeResult(False)))
+        assert self.m == before
 
     @rule(reset=st.booleans())
     def start(self, reset: bool) -> None:
+        self.by_hand = False
         self.tell(Start(reset=reset))
-        assert not self.m.by_hand
 
     @rule(by_hand=st.booleans())
     def stop(self, by_hand: bool) -> None:
+        self.by_hand = self.by_hand or by_hand
         self.tell(Stop(by_hand=by_hand))
-        assert self.m.by_hand or not by_hand
 
     @rule(reset=st.booleans())
     def renew(self, reset: bool) -> None:
@@ -209,6 +237,7 @@ class LifeOfAChild(RuleBasedStateMachine):
     @rule(keep=st.booleans())
     def a_process_is_found(self, keep: bool) -> None:
         self.living, self.ignores_term, self.terminated = self.m.run + 1, False, False
+        self.crashed = False  # the found one is the next
         self.tell(Adopted(77, 5.0, keep))
 
     # --- what must hold ----------------------------------------------------------------------------------
