@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -50,6 +51,8 @@ def health_status(engine: Engine, dispatcher: Dispatcher) -> str:
 def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
     """The body of /health. `engine` holds the five names of R3.7 too, for the agent's table."""
     child = engine.status()
+    if engine.ready and child.state is State.STARTING:  # the supervisor asks now and then, we were told
+        child = replace(child, state=State.READY)
     about = child.as_json() | {
         "pid": child.process_pid,
         "restarts": child.restart_count,

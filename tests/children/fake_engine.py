@@ -127,8 +127,8 @@ class FakeEngine:
             self.steps += 1
             self.say(protocol.Token(op.id, token, text, index))
         self.work.pop(op.id)
-        reason = "length" if op.max_tokens == length else "stop"
-        self.say(protocol.Done(op.id, reason, protocol.Usage(7, length, 0.0, 0.001, 0.002)))
+        usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
+        self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
 
     async def misbehave(self, told: dict[str, str], index: int) -> None:
         deed = next((d for d in ("die_at", "hang_at", "stall_at") if told.get(d) == str(index)), None)

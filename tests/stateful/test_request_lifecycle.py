@@ -44,6 +44,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
                     assert self.up, "nothing is sent to an engine that is not there"
                     assert name in self.wanted and name not in self.on_engine
                     life = self.table.life(name)
+                    assert life is not None
                     assert life.emitted == self.given[name]
                     self.on_engine[name] = len(life.emitted)
                 case Withdraw(name):

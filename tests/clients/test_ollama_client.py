@@ -1,0 +1,92 @@
+"""Ollama's own client package against the real server and the real models."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import ollama
+import pytest
+
+pytestmark = pytest.mark.model
+
+MODEL = "smollm2:135m"
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+GREEDY = {"temperature": 0, "num_predict": 24}
+DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+
+
+@pytest.fixture
+def client(server) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=server.url)
+    yield client
+    client._client.close()
+
+
+def test_chat_whole_and_streamed_give_the_same_text_and_all_counts(client):
+    whole = client.chat(MODEL, QUESTION, options=GREEDY)
+    assert "Paris" in whole.message.content
+    assert all(whole[name] > 0 for name in (*DURATIONS, "prompt_eval_count", "eval_count"))
+    *pieces, last = client.chat(MODEL, QUESTION, options=GREEDY, stream=True)
+    assert "".join(piece.message.content for piece in pieces) == whole.message.content
+    assert (last.done, last.done_reason, last.eval_count) == (True, "stop", whole.eval_count)
+
+
+def test_generate_with_a_seed_gives_the_same_text_again(client):
+    options = {"seed": 7, "temperature": 1.0, "num_predict": 16}
+    first, second = (client.generate(MODEL, "Once upon a time", options=options) for _ in range(2))
+    assert first.response
+    assert first.response == second.response
+    assert first.done_reason == "length"
+
+
+def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, server):
+    story = [{"role": "user", "content": "Tell me a story about a lighthouse."}]
+    options = {"temperature": 0, "num_predict": 32}
+    whole = client.chat(MODEL, story, options=options).message.content
+    text = ""
+    for number, piece in enumerate(client.chat(MODEL, story, options=options, stream=True)):
+        text += piece.message.content
+        if number == 8:
+            os.kill(server.engine_pid, signal.SIGKILL)
+    assert text == whole
+
+
+def test_embed_gives_unit_vectors_near_for_what_is_alike(client):
+    texts = ["a cat sits on the mat", "a kitten lies on the rug", "the price of copper fell"]
+    cat, kitten, copper = client.embed("all-minilm", texts).embeddings
+    assert len(cat) == 384
+    assert math.isclose(math.hypot(*cat), 1.0, abs_tol=1e-3)
+    assert _cosine(cat, kitten) > _cosine(cat, copper) + 0.2
+    assert client.embeddings("all-minilm", texts[0]).embedding == pytest.approx(cat, abs=1e-4)
+
+
+def _cosine(one, other) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_models_are_listed_shown_and_running(client):
+    assert {model.model for model in client.list().models} >= {MODEL, "all-minilm:latest"}
+    assert client.show(MODEL).modelinfo
+    assert {model.model for model in client.ps().models} >= {MODEL}
+
+
+def test_unknown_model_is_an_error_that_lists_what_there_is(client):
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat("nix", QUESTION)
+    assert caught.value.status_code == 404
+    assert MODEL in caught.value.error
+
+
+def test_pull_of_a_model_that_is_there_ends_in_success(client):
+    *_, last = client.pull(MODEL, stream=True)
+    assert last.status == "success"
+
+
+async def test_async_client_streams(server):
+    client = ollama.AsyncClient(host=server.url)
+    async with client._client:
+        parts = [part async for part in await client.chat(MODEL, QUESTION, options=GREEDY, stream=True)]
+    assert "Paris" in "".join(part.message.content or "" for part in parts)

@@ -1,0 +1,78 @@
+"""OpenAI's own client package against the real server and the real models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+
+pytestmark = pytest.mark.model
+
+MODEL = "smollm2:135m"
+QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture
+def client(server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def _ask(client: openai.OpenAI, **more):
+    return client.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=24, **more
+    )
+
+
+def test_chat_answers_with_usage(client):
+    answer = _ask(client)
+    assert "Paris" in answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_chat_streamed_has_one_id_and_ends_with_usage(client):
+    chunks = list(_ask(client, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "Paris" in text
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage.completion_tokens > 0
+    assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == [
+        "stop"
+    ]
+
+
+def test_chats_at_once_all_answer(client):
+    with ThreadPoolExecutor(6) as pool:
+        texts = [a.choices[0].message.content for a in pool.map(lambda _: _ask(client), range(6))]
+    assert all("Paris" in text for text in texts)
+    assert len(set(texts)) == 1
+
+
+def test_completions_continue_a_text(client):
+    answer = client.completions.create(model=MODEL, prompt="One, two, three,", max_tokens=6, temperature=0)
+    assert "four" in answer.choices[0].text
+
+
+@pytest.mark.parametrize("encoding", [openai.omit, "float"])
+def test_embeddings_come_in_the_clients_own_encodings(client, encoding):
+    answer = client.embeddings.create(model="all-minilm", input=["a", "b"], encoding_format=encoding)
+    assert [len(row.embedding) for row in answer.data] == [384, 384]
+    assert answer.usage.prompt_tokens > 0
+
+
+def test_models_are_listed_and_retrieved(client):
+    assert MODEL in {model.id for model in client.models.list()}
+    assert client.models.retrieve(MODEL).owned_by == "vestal"
+
+
+def test_errors_are_the_clients_own(client):
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="nix", messages=QUESTION)
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        client.chat.completions.create(model="all-minilm", messages=QUESTION)
+    assert wrong.value.code == "not_a_chat_model"
