@@ -31,7 +31,7 @@ class LlmClient:
             "model": model,
             "messages": messages,
             "stream": False,
-            "options": {"temperature": 0, "num_predict": max_tokens},
+            "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens},
         }
         backend, reply = await self._post(model, "/api/chat", body, CHAT_TIMEOUT)
         message = reply.get("message")
