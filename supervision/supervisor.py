@@ -53,7 +53,7 @@ class Supervisor:
         self._waiters: list[tuple[str, Collection[State], asyncio.Future[None]]] = []
         self._running = False
         self._gave_up: dict[str, str] = {}
-        self._ordering = False
+        self._order_due = False
         specs = tuple(specs)
         self._coupling = Coupling(strategy, tuple(spec.name for spec in specs))
         if len(set(self._coupling.names)) != len(specs):
@@ -199,7 +199,7 @@ class Supervisor:
             if name == child.name and state in states and not arrived.done():
                 arrived.set_result(None)
         self._escalate(child)
-        self._order()
+        self._order_soon()
 
     def _escalate(self, child: Child) -> None:
         """Says so when it gives a child up: who runs this supervisor has to act."""
@@ -215,22 +215,22 @@ class Supervisor:
     def _fell(self, child: Child) -> None:
         self._coupling = self._coupling.fallen(child.name)
 
+    def _order_soon(self) -> None:
+        """Not at once: the child that reports is still at it, and an order to it would wait for itself."""
+        if self._coupling.coupled and not self._order_due:
+            self._order_due = True
+            asyncio.get_running_loop().call_soon(self._order)
+
     def _order(self) -> None:
-        """Carries out the strategy's orders until it has no more (orders change children: no recursion)."""
-        if self._ordering or not self._running:
-            return
-        self._ordering = True
-        try:
-            while True:
-                models = {name: child.model for name, child in self._children.items()}
-                phase = self._coupling.phase
-                self._coupling, orders = self._coupling.decide(models)
-                for name, order in orders:
-                    self._children[name].send(order)
-                if not orders and self._coupling.phase is phase:
-                    return
-        finally:
-            self._ordering = False
+        """Carries out what the strategy orders now; what that changes brings the next orders."""
+        self._order_due = False
+        phase = None
+        while self._running and phase is not self._coupling.phase:
+            phase = self._coupling.phase
+            models = {name: child.model for name, child in self._children.items()}
+            self._coupling, orders = self._coupling.decide(models)
+            for name, order in orders:
+                self._children[name].send(order)
 
     def _tell(self, event: Event) -> None:
         try:

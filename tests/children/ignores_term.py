@@ -1,0 +1,10 @@
+"""Ignores SIGTERM. Touches FILE once it does: ignores_term.py FILE"""
+
+import pathlib
+import signal
+import sys
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1]).touch()
+while True:
+    signal.pause()

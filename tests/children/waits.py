@@ -1,0 +1,11 @@
+"""Runs until it is told not to. Exits 0 on SIGTERM: waits.py [FILE to touch once it runs]"""
+
+import pathlib
+import signal
+import sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+if len(sys.argv) > 1:
+    pathlib.Path(sys.argv[1]).touch()
+while True:
+    signal.pause()
