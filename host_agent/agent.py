@@ -71,7 +71,7 @@ class Agent:
         self._containers = Containers(api, compose, journal, store)
         engine = DockerEngine(api, compose.project, decision)
         ollama = OllamaService(config.ollama, session)
-        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision)
+        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision, store)
         self._hands = HostHands(config, self._supervisor, specs, self._containers, table, store)
         self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
         actions = Actions(self._supervisor, self._containers, mlx, decision, journal)

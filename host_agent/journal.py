@@ -40,7 +40,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Take over an event of a supervisor; it gets the journal's own number."""
-        self._append(event.ts, event.component, event.event, event.cause, dict(event.fields))
+        self._append(event.ts, event.component, event.event, readable(event.cause), dict(event.fields))
 
     def since(self, seq: int, limit: int = 500) -> list[dict[str, Any]]:
         """Events after number `seq`, oldest first."""
@@ -117,6 +117,18 @@ class Journal:
     def _cut_off(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         self._readers.discard(queue)
         queue.put_nowait(None)
+
+
+def readable(cause: str) -> str:
+    """A cause that ends with a child's last log line, which may be JSON, told in words."""
+    head, _, line = cause.partition(": {")
+    try:
+        last = json.loads("{" + line)
+        words = f"{last['component']} {last['event']}".replace("_", " ")
+    except (ValueError, KeyError, TypeError):
+        return cause
+    told = str(last.get("cause") or "")
+    return f"{head}; its last log line: {words}" + (f" ({told})" if told else "")
 
 
 def _open(path: Path) -> sqlite3.Connection:

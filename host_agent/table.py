@@ -3,11 +3,13 @@
 import asyncio
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import psutil
 
 from host_agent.host import memory, sleep
+from host_agent.journal import readable
 from host_agent.services import (
     AGENT,
     DOCKER,
@@ -23,7 +25,7 @@ from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.row import Row, of_child
-from supervision import DOWN, State, Supervisor
+from supervision import DOWN, State, StateStore, Supervisor
 
 
 class Table:
@@ -37,9 +39,11 @@ class Table:
         engine: DockerEngine,
         containers: Containers,
         decision: Decision,
+        store: StateStore,
     ) -> None:
         self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
         self._engine, self._containers, self._decision = engine, containers, decision
+        self._store = store
         self._started_at = time.monotonic()
         self._sleep = sleep.SleepWatch()
 
@@ -50,7 +54,7 @@ class Table:
         )
         found = {
             AGENT: self._agent(),
-            MLX_SERVER: of_child(self._supervisor.status()[MLX_SERVER], port=self._mlx.port),
+            MLX_SERVER: self._child(MLX_SERVER, port=self._mlx.port),
             MLX_ENGINE: engine,
             OLLAMA: ollama,
             DOCKER: docker,
@@ -72,6 +76,13 @@ class Table:
         rss = psutil.Process().memory_info().rss
         return Row(State.READY, process_pid=os.getpid(), uptime_s=uptime_s, extra={"rss_bytes": rss})
 
+    def _child(self, name: str, **extra: Any) -> Row:
+        row = of_child(self._supervisor.status()[name], **extra)
+        by_hand = (self._store.load(name) or {}).get("stopped_by_hand")
+        if row.state is State.STOPPED and by_hand:
+            return replace(row, detail="stopped by hand")
+        return replace(row, detail=readable(row.detail))
+
     async def _mlx_engine(self) -> Row:
         server = self._supervisor.status()[MLX_SERVER]
         if server.state in DOWN:
@@ -83,7 +94,6 @@ class Table:
             off = Row(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
             return dict.fromkeys(IN_CONTAINERS, off)
         if self._decision.mode is Mode.NATIVE:
-            status = self._supervisor.status()
-            return {name: of_child(status[name], runs="natively") for name in IN_CONTAINERS}
+            return {name: self._child(name, runs="natively") for name in IN_CONTAINERS}
         rows = await self._containers.rows()
         return {name: row.with_extra(runs="in a container") for name, row in rows.items()}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from host_agent import single_instance
 from host_agent.cli.client import AgentClient
@@ -32,20 +33,21 @@ def ensure_running(config: Config) -> bool:
         service_manager.start(config.home)  # its agent is the one that is kept alive
         if client.wait_until(client.answers, LISTENS_WITHIN_S):
             return True
-    process = _start(config)
+    log = config.home.logs / "agent.log"
+    begin = log.stat().st_size if log.exists() else 0
+    process = _start(config, log)
     deadline = time.monotonic() + LISTENS_WITHIN_S
     while not (single_instance.running(config.home) and client.answers()):
         if process.poll() is not None:
-            raise AgentUnreachable(f"The agent did not start: {_last_words(config)}")
+            raise AgentUnreachable(f"The agent did not start: {_last_words(log, begin)}")
         if time.monotonic() > deadline:
-            raise AgentUnreachable(f"The agent does not answer: {_last_words(config)}")
+            raise AgentUnreachable(f"The agent does not answer: {_last_words(log, begin)}")
         time.sleep(LOOK_AGAIN_S)
     process.returncode = 0  # it is left running on purpose
     return True
 
 
-def _start(config: Config) -> subprocess.Popen[bytes]:
-    log = config.home.logs / "agent.log"
+def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "host_agent.cli.main", "agent"],
@@ -57,8 +59,10 @@ def _start(config: Config) -> subprocess.Popen[bytes]:
         )
 
 
-def _last_words(config: Config) -> str:
-    path = config.home.logs / "agent.log"
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _last_words(log: Path, begin: int) -> str:
+    """The sentence that this start ended with, or its last line."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     told = [line.removeprefix("vestal: ") for line in lines[-LAST_LINES:] if line.startswith("vestal: ")]
-    return told[-1] if told else f"its last line is: {lines[-1] if lines else 'none'} ({path})"
+    return told[-1] if told else f"its last line is: {lines[-1] if lines else 'none'} ({log})"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import psutil
 
-OUR_MODULES = ("mlx_server.gateway", "mlx_server.engine", "orchestrator", "host_agent")
+SERVERS = ("mlx_server.gateway", "mlx_server.engine", "orchestrator")
+AGENT = ("host_agent.cli.main", "agent")
 
 
 def start_time(pid: int) -> float | None:
@@ -35,7 +36,7 @@ def command_line(pid: int) -> str:
 
 
 def our_module(pid: int, home: Path, default_home: Path) -> str | None:
-    """Which module of ours the process runs for this home; None for any other process."""
+    """Which server of ours the process is, for this home; None for any other process."""
     try:
         process = psutil.Process(pid)
         arguments, environment = process.cmdline(), process.environ()
@@ -43,8 +44,10 @@ def our_module(pid: int, home: Path, default_home: Path) -> str | None:
         return None
     if Path(environment.get("VESTAL_HOME") or default_home) != home or "-m" not in arguments[:-1]:
         return None
-    module = arguments[arguments.index("-m") + 1]
-    return next((name for name in OUR_MODULES if module == name or module.startswith(name + ".")), None)
+    module, *rest = arguments[arguments.index("-m") + 1 :]
+    if (module, *rest[:1]) == AGENT:  # other commands of ours are no servers
+        return "agent"
+    return next((name for name in SERVERS if module == name or module.startswith(name + ".")), None)
 
 
 def of_ours(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:

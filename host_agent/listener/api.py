@@ -118,9 +118,12 @@ class Api:
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
+        """`?since=` a number, oldest first; or `?newest=` so many."""
+        if newest := request.query.get("newest"):
+            count = min(whole_number(newest, "newest"), JOURNAL_LIMIT)
+            return web.json_response({"events": self._parts.journal.newest(count)})
         since = whole_number(request.query.get("since", "0"), "since")
-        events = self._parts.journal.since(since, JOURNAL_LIMIT)
-        return web.json_response({"events": events})
+        return web.json_response({"events": self._parts.journal.since(since, JOURNAL_LIMIT)})
 
     async def metrics(self, request: web.Request) -> web.Response:
         text = metrics.text(await self.status_json())

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import logging
 import time
-import weakref
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -15,12 +14,11 @@ from host_agent.host import network, ports
 from host_agent.journal import Journal
 from host_agent.listener.api import Api, Parts
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard, Handler
+from host_agent.listener.slow_clients import Connection, SlowClients
 
 log = logging.getLogger("vestal")
 
 BRIDGE_EACH_S = 5.0
-IDLE_FOR_S = 20.0  # a connection may be that long without a whole request
-SWEEP_EACH_S = 5.0
 BACKLOG = 2048
 LOOPBACK = "127.0.0.1"
 
@@ -35,8 +33,7 @@ class Listener:
         app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        self._busy: weakref.WeakSet[object] = weakref.WeakSet()
-        self._active: weakref.WeakKeyDictionary[object, float] = weakref.WeakKeyDictionary()
+        self._slow = SlowClients()
         self._bound: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -45,7 +42,10 @@ class Listener:
         await self._runner.setup()
         for address in (LOOPBACK, *self._config.agent.bind):
             await self._bind(address)
-        self._tasks = [asyncio.create_task(self._follow_bridge()), asyncio.create_task(self._sweep())]
+        self._tasks = [
+            asyncio.create_task(self._follow_bridge()),
+            asyncio.create_task(self._slow.sweep(self._connections)),
+        ]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -80,25 +80,18 @@ class Listener:
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
             await asyncio.sleep(BRIDGE_EACH_S)
 
-    async def _sweep(self) -> None:
-        """Close connections that hold no whole request for too long (slow headers, idle keep-alive)."""
-        while True:
-            await asyncio.sleep(SWEEP_EACH_S)
-            now = time.monotonic()
-            for connection in list(self._runner.server.connections if self._runner.server else ()):
-                since = self._active.setdefault(connection, now)
-                if connection not in self._busy and now - since > IDLE_FOR_S:
-                    connection.force_close()
+    def _connections(self) -> list[Connection]:
+        server = self._runner.server
+        return list(server.connections) if server else []
 
     def _middleware(self) -> Middleware:
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = request.protocol
-            self._busy.add(connection)
+            self._slow.begin(connection)
             try:
                 return await self._guard(request, handler)
             finally:
-                self._busy.discard(connection)
-                self._active[connection] = time.monotonic()
+                self._slow.end(connection, time.monotonic())
 
         return guarded

@@ -60,7 +60,7 @@ class Streams:
 
 def _frame(entry: dict[str, Any]) -> bytes:
     data = json.dumps(entry, default=str)
-    return f"id: {entry['seq']}\nevent: {entry['event']}\ndata: {data}\n\n".encode()
+    return f"id: {entry['seq']}\nevent: journal\ndata: {data}\n\n".encode()
 
 
 def _since(request: web.Request) -> int | None:

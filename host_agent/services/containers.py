@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from host_agent.errors import DockerUnavailable
@@ -73,7 +74,10 @@ class Containers:
     def _row(self, service: str, inspect: dict[str, Any] | None) -> Row:
         if inspect is None:
             return Row(State.STOPPED, detail="it has no container")
-        return container_row.row(inspect, time.time(), self.deaths.told(service))
+        row = container_row.row(inspect, time.time(), self.deaths.told(service))
+        if row.state is State.STOPPED and self.stopped_by_hand(service):
+            return replace(row, detail="stopped by hand")
+        return row
 
     async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
         try:
