@@ -21,14 +21,16 @@ class ProtocolError(ValueError):
 
 
 def encode(message: Any, tag: str) -> bytes:
-    """`message`, a dataclass instance with a class variable `KIND`, as one NDJSON line under `tag`."""
+    """`message`, a dataclass instance with a class variable `KIND`, as one NDJSON line under `tag`.
+
+    Raises ProtocolError for what JSON has no word for, such as an infinite number.
+    """
     body = {tag: type(message).KIND, **_plain(message)}
-    return (
-        json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-            "utf-8", "surrogatepass"
-        )
-        + b"\n"
-    )
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"{type(message).KIND}: cannot be written as JSON ({error})") from error
+    return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _plain(value: Any) -> Any:
@@ -50,7 +52,7 @@ class Decoder:
     def decode(self, line: bytes) -> Any:
         """The message in `line`. Raises ProtocolError."""
         try:
-            body = json.loads(line.decode("utf-8", "surrogatepass"))
+            body = json.loads(line.decode("utf-8", "surrogatepass"), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ProtocolError(f"not a line of JSON: {line[:80]!r} ({error})") from error
         if not isinstance(body, dict):
@@ -72,6 +74,10 @@ def _build(cls: type, body: Mapping[str, Any], where: str) -> Any:
         return cls(**values)
     except TypeError as error:
         raise ProtocolError(f"{where}: {error}") from error
+
+
+def _no_number(literal: str) -> Any:
+    raise ValueError(f"{literal} is no number")
 
 
 _hint_cache: dict[type, dict[str, Any]] = {}

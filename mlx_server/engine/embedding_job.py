@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlx_server.engine.embeddings.encoder import Encoder, batches
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.prompts import unreadable
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 
@@ -15,10 +16,16 @@ class EmbeddingJob:
             raise RequestError("empty_prompt", "There is nothing to embed: send at least one text.")
         self.id = op.id
         self._encoder = encoder
-        self._rows = [self._fit(op, ids) for ids in encoder.tokenise(op.texts)]
+        self._rows = [self._fit(op, ids) for ids in self._tokenise(op)]
         self._todo = list(batches([len(row) for row in self._rows]))
         self._vectors: list[list[float]] = [[] for _ in self._rows]
         self._started_s, self._load_s = now, load_s
+
+    def _tokenise(self, op: Embed) -> list[list[int]]:
+        try:
+            return self._encoder.tokenise(op.texts)
+        except Exception as error:  # the tokenizer's library raises bare exceptions
+            raise unreadable(error) from error
 
     def _fit(self, op: Embed, ids: list[int]) -> list[int]:
         limit = self._encoder.context_tokens

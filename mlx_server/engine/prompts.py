@@ -21,7 +21,10 @@ def _text(op: Generate, tokenizer: Any) -> list[int]:
     prompt = op.prompt or ""
     bos = tokenizer.bos_token
     special = bos is None or not prompt.startswith(bos)
-    return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
+    try:
+        return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
+    except Exception as error:  # e.g. half a surrogate pair, which JSON can carry and UTF-8 cannot
+        raise unreadable(error) from error
 
 
 def _chat(op: Generate, tokenizer: Any) -> list[int]:
@@ -45,6 +48,11 @@ def _chat(op: Generate, tokenizer: Any) -> list[int]:
             "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
         ) from error
     return list(ids)
+
+
+def unreadable(error: Exception) -> RequestError:
+    """The error for text that the tokenizer cannot take."""
+    return RequestError("invalid_request", f"The text cannot be split into tokens: {error}")
 
 
 def normalised(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """`python -m mlx_server.model_store ensure|list|remove [NAME ...]`, used by `vestal up` and `vestal models`.
 
-`ensure` without names takes `mlx.preload`. Progress goes to stdout, a line each; with `--json` an object each:
-{"model", "fraction", "sentence"}, or for a failure {"model", "error": {"code", "message", "remedy"}}; a list is
-{"models": [...]}.
+`ensure` without names takes `mlx.preload`. Progress goes to stdout, a line each; with `--json` an object
+each, {"model", "fraction", "sentence"}; a failure is {"model", "error": {...}}, a list {"models": [...]}.
 Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong.
 """
 

@@ -1,70 +1,91 @@
 """A real engine process over a socketpair, as the gateway starts it, with the real small models."""
 
+from __future__ import annotations
+
 import json
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlx_server.engine_environment import engine_environment
-from mlx_server.protocol import Event, Failed, Hello, Op, Ready, decode_event, encode
+from mlx_server.protocol import (
+    Done,
+    Event,
+    Failed,
+    Generate,
+    Op,
+    Ready,
+    Sampling,
+    Token,
+    decode_event,
+    encode,
+)
 
-REPOSITORY = Path(__file__).parents[3]
-MODELS = REPOSITORY / ".cache" / "test-models"
 CHAT, EMBED = "smollm2:135m", "all-minilm:latest"
 
 
 class Engine:
     """The gateway's end. Every wait has a deadline; all that was received is kept in `events`."""
 
-    def __init__(self, home: Path, **env: str) -> None:
+    def __init__(self, home: Path, env: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        self.log = home / "engine.log"
-        self.socket = ours
-        self._buffer = b""
-        self.events: list[Event] = []
-        whole = os.environ | engine_environment(MODELS.parent) | {"VESTAL_HOME": str(home)} | env
+        self.log, self.socket, self._buffer = home / "engine.log", ours, b""
+        self.events: list[Any] = []
+        self._seen = 0
+        whole = os.environ | engine_environment(home) | {"VESTAL_HOME": str(home)} | env
+        command = [sys.executable, "-m", "mlx_server.engine", "--fd", str(theirs.fileno())]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlx_server.engine", "--fd", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], env=whole, stdout=log, stderr=log, cwd=home, start_new_session=True,
+                command, pass_fds=[theirs.fileno()], env=whole, stdout=log, stderr=log, cwd=home,
+                start_new_session=True,
             )  # fmt: skip
         theirs.close()
 
     def send(self, *ops: Op) -> None:
         self.socket.sendall(b"".join(map(encode, ops)))
 
-    def wait(self, wanted: Callable[[Event], object], timeout_s: float = 30.0) -> Event:
-        """The next event that is `wanted`; the ones before it are in `events` too."""
+    def wait(self, wanted: Callable[[Any], object], timeout_s: float = 40.0) -> Any:
+        """The first event received so far, or to come, that is `wanted`."""
         deadline = time.monotonic() + timeout_s
+        at = 0
         while True:
-            while b"\n" in self._buffer:
-                line, _, self._buffer = self._buffer.partition(b"\n")
-                event = decode_event(line)
-                self.events.append(event)
+            for event in self.events[at:]:
                 if wanted(event):
                     return event
-            left = deadline - time.monotonic()
-            assert left > 0, f"no such event within {timeout_s} s; log:\n{self.log.read_text()}"
-            if select.select([self.socket], [], [], left)[0]:
-                data = self.socket.recv(1 << 20)
-                assert data, f"the engine is gone; log:\n{self.log.read_text()}"
-                self._buffer += data
+            at = len(self.events)
+            self._receive(deadline)
 
-    def wait_kind(self, *kinds: type, id: str | None = None, timeout_s: float = 30.0) -> Event:
-        return self.wait(
-            lambda e: isinstance(e, kinds) and (id is None or getattr(e, "id", None) == id), timeout_s
-        )
+    def _receive(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        assert left > 0, f"no such event in time; log:\n{self.log.read_text()}"
+        if select.select([self.socket], [], [], left)[0]:
+            data = self.socket.recv(1 << 20)
+            assert data, f"the engine is gone; log:\n{self.log.read_text()}"
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            self.events += [decode_event(line) for line in lines]
 
-    def of(self, id: str) -> list[Event]:
-        return [event for event in self.events if getattr(event, "id", None) == id]
+    def answer(self, id: str, *kinds: type[Event]) -> Any:
+        """The event that ends request `id`: one of `kinds`, or `Failed`."""
+        return self.wait(lambda e: isinstance(e, (*kinds, Failed)) and getattr(e, "id", None) == id)
+
+    def tokens(self, id: str) -> list[Token]:
+        return [event for event in self.events if isinstance(event, Token) and event.id == id]
+
+    def text(self, id: str) -> str:
+        """The whole answer to `Generate` `id`."""
+        done = self.answer(id, Done)
+        assert isinstance(done, Done), done
+        return "".join(token.text for token in self.tokens(id)) + done.text
 
     def logged(self) -> list[dict]:
         lines = self.log.read_text().splitlines()
@@ -79,26 +100,23 @@ class Engine:
             self.process.wait()
 
 
-@pytest.fixture(scope="session")
-def models() -> Path:
-    """The folder with the built-in models, fetched through the model store the first time."""
-    env = os.environ | {"VESTAL_HOME": str(MODELS.parent / "test-home"), "VESTAL_MLX__STORE": str(MODELS)}
-    command = [sys.executable, "-m", "mlx_server.model_store", "ensure", CHAT, EMBED]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110, cwd=MODELS.parent)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return MODELS
+def chat(id: str, content: str, max_tokens: int | None = 16, **more: Any) -> Generate:
+    """A greedy chat request, unless `sampling` says otherwise."""
+    more = {"sampling": Sampling(temperature=0.0), **more}
+    return Generate(
+        id, CHAT, "chat", messages=({"role": "user", "content": content},), max_tokens=max_tokens, **more
+    )
 
 
 @pytest.fixture(scope="session")
-def start(models: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
-    """Starts engines; those that still run at the end are ended."""
+def start(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
+    """Starts engines with further environment; those that still run at the end are ended."""
     engines: list[Engine] = []
 
     def start_engine(**env: str) -> Engine:
         home = tmp_path_factory.mktemp("home")
-        engine = Engine(home, **{"VESTAL_MLX__STORE": str(models), **env})
-        engines.append(engine)
-        return engine
+        engines.append(Engine(home, {"VESTAL_MODELS_DIR": str(models_dir), **env}))
+        return engines[-1]
 
     yield start_engine
     for engine in engines:
@@ -106,10 +124,19 @@ def start(models: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
 
 
 @pytest.fixture(scope="session")
-def engine(start) -> Engine:
+def engine(start, tmp_path_factory) -> Engine:
     """One engine, ready, shared by the tests that leave it as they found it."""
-    shared: Engine = start()
-    shared.wait_kind(Hello)
-    shared.wait_kind(Ready)
-    assert not [event for event in shared.events if isinstance(event, Failed)]
+    folder = tmp_path_factory.mktemp("models")
+    write_broken_model(folder / "broken")
+    shared: Engine = start(VESTAL_MLX__MODELS_FOLDER=str(folder), VESTAL_MLX__MAX_RUNNING="8")
+    ready = shared.wait(lambda e: isinstance(e, Ready))
+    assert set(ready.loaded) == {CHAT, EMBED}
     return shared
+
+
+def write_broken_model(folder: Path) -> None:
+    """A folder that looks like a model, of a kind that nobody can load."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "no-such-architecture"}))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))

@@ -1,0 +1,37 @@
+"""The room where requests wait for their model."""
+
+from mlx_server.engine.waiting import WaitingRoom
+from mlx_server.protocol import Embed, Load
+
+
+def room():
+    waiting = WaitingRoom()
+    waiting.add(Load("1", "a"), 0.0)
+    waiting.add(Embed("2", "b", ("text",)), 1.0)
+    waiting.add(Embed("3", "a", ("text",)), 2.0)
+    return waiting
+
+
+def test_models_are_listed_by_their_first_request():
+    assert room().models() == ["a", "b"]
+
+
+def test_take_gives_all_of_a_model_in_order():
+    waiting = room()
+    assert [(op.id, at) for op, at in waiting.take("a")] == [("1", 0.0), ("3", 2.0)]
+    assert waiting.models() == ["b"]
+
+
+def test_remove_gives_the_request_or_none():
+    waiting = room()
+    removed = waiting.remove("3")
+    assert removed is not None
+    assert removed.id == "3"
+    assert waiting.remove("3") is None
+    assert len(waiting) == 2
+
+
+def test_clear_empties_the_room():
+    waiting = room()
+    assert [op.id for op in waiting.clear()] == ["1", "2", "3"]
+    assert len(waiting) == 0
