@@ -34,9 +34,9 @@ async def test_child_that_loads_for_longer_than_the_limit_comes_up(house, spec):
     async def ready(pid: int) -> ProbeResult:
         nonlocal asked
         asked += 1
-        if asked > 12:
+        if asked > 8:
             return ProbeResult(True)
-        return ProbeResult(False, f"loading, {asked} of 12", State.STARTING, progress=asked)
+        return ProbeResult(False, f"loading, {asked} of 8", State.STARTING, progress=asked)
 
     supervisor = house.supervisor(spec("waits.py", ready=ready, policy={"start_timeout_s": 0.6}))
     await supervisor.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervision import BreakerPolicy, Intensity, JsonStateStore, Restart, State
+from supervision import Backoff, BreakerPolicy, FakeClock, Intensity, JsonStateStore, Restart, State
 
 
 async def test_death_to_new_process_takes_at_most_100_ms(house, spec):
@@ -59,6 +59,20 @@ async def test_starts_that_fail_wait_longer_and_then_open_the_breaker(house, spe
     assert len(house.told("breaker_half_opened")) == 1
     assert supervisor.gave_up
     assert house.told("supervisor_gave_up")
+
+
+async def test_delays_pass_by_the_clock_that_was_given(house, spec):
+    clock = FakeClock()
+    policy = {"backoff": Backoff(2, 60), "stable_after_s": 10}
+    supervisor = await house.up(spec("waits.py", policy=policy), clock=clock)
+    for n, delay_s in enumerate((2, 4, 8)):
+        os.kill(supervisor.status()["child"].process_pid, signal.SIGKILL)
+        await supervisor.wait_for("child", {State.BACKOFF}, 5)
+        await clock.run_for(delay_s - 0.01)
+        assert supervisor.status()["child"].state is State.BACKOFF
+        await clock.run_for(0.02)
+        await house.until("child_ready", n + 2)
+    assert [event.fields["delay_s"] for event in house.told("child_restarting")] == [2, 4, 8]
 
 
 async def test_exit_78_is_failed_and_not_restarted(house, spec, tmp_path: Path):
