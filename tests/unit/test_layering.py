@@ -61,6 +61,10 @@ PURE = (
     "mlx_server/gateway/request_lifecycle.py",
     "mlx_server/engine/text_stream.py",
     "orchestrator/cycle.py",
+    "orchestrator/schedule.py",
+    "orchestrator/patience.py",
+    "orchestrator/webhook_policy.py",
+    "orchestrator/knowledge/chunks.py",
 )
 IMPURE = {
     *("asyncio", "time", "random", "os", "subprocess", "socket", "threading", "secrets", "sqlite3"),
