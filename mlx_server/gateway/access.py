@@ -64,17 +64,18 @@ class AccessControl:
 
     def _check(self, scope: Scope, headers: Headers, origin: str | None) -> None:
         host = headers.get("host", "")
-        if _name(host) not in LOCAL_NAMES | self._more_names():
+        ours = _our_address(scope)
+        # An address is no name that could have been rebound.
+        if _name(host) not in LOCAL_NAMES | self._more_names() | {ours}:
             raise errors.Forbidden("foreign_host", f"this server is not called {host!r}; ask localhost")
         if origin is not None and _origin_name(origin) not in LOCAL_NAMES:
             raise errors.Forbidden("foreign_origin", f"pages of {origin} may not use this server")
-        if self._needs_key(scope) and not self._has_key(headers):
+        if scope["path"] not in OPEN_PATHS and self._needs_key(ours) and not self._has_key(headers):
             message = "this address needs `Authorization: Bearer` with the key set as mlx.api_key"
             raise errors.Unauthorized("missing_api_key", message)
 
-    def _needs_key(self, scope: Scope) -> bool:
-        ours = (scope.get("server") or ("127.0.0.1", 0))[0]
-        if scope["path"] in OPEN_PATHS or ours in self._keyless():
+    def _needs_key(self, ours: str) -> bool:
+        if ours in self._keyless():
             return False
         try:
             return not ipaddress.ip_address(ours).is_loopback
@@ -85,6 +86,11 @@ class AccessControl:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given, wanted = key.strip().encode(), (self._api_key or "").encode()
         return scheme.lower() == "bearer" and bool(wanted) and secrets.compare_digest(given, wanted)
+
+
+def _our_address(scope: Scope) -> str:
+    """The address of ours that the connection came to."""
+    return str((scope.get("server") or ("127.0.0.1", 0))[0])
 
 
 def _name(host: str) -> str:

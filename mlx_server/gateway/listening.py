@@ -20,6 +20,7 @@ from host_agent.host import network, ports
 from mlx_server.gateway.telemetry import Telemetry
 
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
 BRIDGE_INTERVAL_S = 5.0
 BACKLOG = 2048
 CONNECTIONS_END_S = 3
@@ -66,6 +67,12 @@ def _cannot(error: OSError, address: str, port: int) -> CannotListen:
     return CannotListen(message, EXIT_CONFIG)
 
 
+def _addresses(configured: list[str]) -> list[str]:
+    """Loopback and what is configured; a wildcard takes the place of all others of its family."""
+    wanted = dict.fromkeys([LOOPBACK, *("127.0.0.1" if a == "localhost" else a for a in configured)])
+    return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
+
+
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -78,7 +85,7 @@ class Listeners:
 
     def __init__(self, config: Config, telemetry: Telemetry) -> None:
         self._port = config.mlx.port
-        self._addresses = [LOOPBACK, *(a for a in config.mlx.bind if a not in (LOOPBACK, "localhost"))]
+        self._addresses = _addresses(config.mlx.bind)
         self._sockets: list[socket.socket] = []
         self._telemetry = telemetry
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
@@ -113,7 +120,9 @@ class Listeners:
         complaint = ""
         while True:
             address = await asyncio.to_thread(network.bridge_address)
-            if address and address != self.bridge and address not in self._addresses:
+            if self._is_covered(address):
+                self.bridge = address
+            elif address and address != self.bridge:
                 try:
                     self._serve(app, [bind(address, self._port)])
                     self.bridge, complaint = address, ""
@@ -131,6 +140,10 @@ class Listeners:
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
+
+    def _is_covered(self, address: str | None) -> bool:
+        """Whether it is listened on anyway."""
+        return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
         config = uvicorn.Config(

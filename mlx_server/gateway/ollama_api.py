@@ -58,6 +58,8 @@ def router(pieces: Pieces) -> APIRouter:
         started_at = pieces.clock.now()
         body = await read(http, ollama_schema.EmbedBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
+        if not work.texts:  # as with an empty prompt
+            await _load_or_unload(pieces, http, body, work.model)
         vectors = await embed(pieces, work, http, DIALECT)
         answer: dict[str, Any] = {"model": body.model, "embeddings": vectors.rows()}
         answer |= {
@@ -80,11 +82,15 @@ async def _load(
     pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str, wording: Wording
 ) -> Response:
     """An empty prompt loads the model; with `keep_alive` 0 it unloads it."""
+    await _load_or_unload(pieces, http, body, model)
+    reason = "unload" if body.unloads else "load"
+    return JSONResponse(_head(body.model) | wording("") | {"done": True, "done_reason": reason})
+
+
+async def _load_or_unload(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str) -> None:
     work = UnloadRequest(model) if body.unloads else LoadRequest(model, body.keep_alive_s)
     ticket = pieces.submit(work, http, DIALECT)
     await unless_left(http, ticket, ticket.last())
-    reason = "unload" if body.unloads else "load"
-    return JSONResponse(_head(body.model) | wording("") | {"done": True, "done_reason": reason})
 
 
 async def _answer(

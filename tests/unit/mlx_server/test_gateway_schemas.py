@@ -1,0 +1,111 @@
+"""Bodies of any shape become a request or a BadRequest, never anything else; and what the fields mean."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_server import protocol
+from mlx_server.gateway import ollama_schema, openai_schema
+from mlx_server.gateway.bodies import parse, validate
+from mlx_server.gateway.errors import BadRequest
+
+HELLO = [{"role": "user", "content": "hello"}]
+FIELDS = [
+    *("model", "name", "messages", "prompt", "input", "options", "stream", "keep_alive", "format", "think"),
+    *("tools", "stop", "seed", "n", "temperature", "max_tokens", "max_completion_tokens", "stream_options"),
+    *("response_format", "tool_choice", "images", "raw", "system", "num_predict", "top_k", "role", "content"),
+    *("tool_calls", "function", "arguments", "encoding_format", "dimensions"),
+]
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+VALUES = st.recursive(
+    SCALARS | st.sampled_from(["user", "json", "5m", HELLO]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=8,
+)
+BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6).map(lambda body: {"model": "m", **body})
+ALL = [
+    ollama_schema.ChatBody,
+    ollama_schema.GenerateBody,
+    ollama_schema.EmbedBody,
+    ollama_schema.EmbeddingsBody,
+    openai_schema.ChatBody,
+    openai_schema.CompletionBody,
+    openai_schema.EmbeddingsBody,
+]
+
+
+def _request(schema, body):
+    made = validate(body, schema)
+    vectors = "Embed" in schema.__name__
+    return made.to_request("m:latest") if vectors else made.to_request("m:latest", 1)
+
+
+@pytest.mark.parametrize("schema", ALL)
+@settings(max_examples=60, deadline=None)
+@given(body=BODIES)
+def test_any_body_is_a_request_for_the_engine_or_a_clear_refusal(schema, body):
+    try:
+        request = _request(schema, body)
+    except BadRequest:
+        return
+    sent = protocol.encode(request.operation("r1", ()))
+    assert isinstance(protocol.decode_op(sent.strip()), protocol.Generate | protocol.Embed)
+
+
+@settings(max_examples=100, deadline=None)
+@given(raw=st.binary(max_size=60) | st.text(alphabet='{}[]",:0\\ueE+-. ', max_size=20).map(str.encode))
+def test_any_bytes_are_an_object_or_a_clear_refusal(raw):
+    with contextlib.suppress(BadRequest):
+        assert isinstance(parse(raw), dict)
+
+
+def test_ollama_defaults_are_ollamas_and_a_drawn_seed():
+    sampling = _request(ollama_schema.ChatBody, {"model": "m", "messages": HELLO}).sampling
+    assert (sampling.seed, sampling.temperature, sampling.top_k, sampling.top_p) == (1, 0.8, 40, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("given_s", "kept_s"),
+    [("5m", 300.0), (0, 0.0), ("0", 0.0), (-1, -1.0), ("-1m", -1.0), (2.5, 2.5), (None, None)],
+)
+def test_keep_alive_is_read_as_ollama_writes_it(given_s, kept_s):
+    assert validate({"model": "m", "keep_alive": given_s}, ollama_schema.ChatBody).keep_alive_s == kept_s
+
+
+@pytest.mark.parametrize(("num_predict", "limit"), [(5, 5), (5.0, 5), (-1, None), (-2, None), (0, None)])
+def test_num_predict_without_a_positive_number_is_no_limit(num_predict, limit):
+    body = {"model": "m", "prompt": "a", "options": {"num_predict": num_predict}}
+    assert _request(ollama_schema.GenerateBody, body).max_tokens == limit
+
+
+def test_stop_of_one_text_is_a_list_of_one():
+    body: dict[str, Any] = {"model": "m", "messages": HELLO, "stop": "END"}
+    assert _request(openai_schema.ChatBody, body).stop == ("END",)
+    body = {"model": "m", "messages": HELLO, "options": {"stop": ["a", ""]}}
+    assert _request(ollama_schema.ChatBody, body).stop == ("a",)
+
+
+def test_openai_tool_calls_reach_the_template_with_arguments_as_an_object():
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    request = _request(openai_schema.ChatBody, {"model": "m", "messages": messages})
+    assert request.messages[1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
+    assert request.messages[1]["content"] == ""
+
+
+def test_openai_developer_is_the_templates_system():
+    request = _request(openai_schema.ChatBody, {"model": "m", "messages": [HELLO[0] | {"role": "developer"}]})
+    assert request.messages[0]["role"] == "system"
+
+
+def test_tools_that_may_not_be_used_are_left_out():
+    body = {"model": "m", "messages": HELLO, "tools": [{"type": "function"}]}
+    assert _request(openai_schema.ChatBody, body).tools == ({"type": "function"},)
+    assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
+    with pytest.raises(BadRequest):
+        _request(openai_schema.ChatBody, body | {"tool_choice": "required"})
