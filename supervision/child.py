@@ -44,6 +44,7 @@ from supervision.store import StateStore
 from supervision.watching import watch_health, watch_ready
 
 _log = logging.getLogger(__name__)
+_LAUNCH_ENDS_S = 5.0
 
 
 class Child:
@@ -114,7 +115,9 @@ class Child:
 
     async def detach(self) -> None:
         """Stops looking after it, and leaves its process running."""
-        await self.launched()
+        with contextlib.suppress(TimeoutError):  # a launch half done would leave a process nobody knows
+            async with asyncio.timeout(_LAUNCH_ENDS_S):
+                await self.launched()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
