@@ -107,6 +107,10 @@ def _stage(name: str, source: str, tree: Path, staging: Path, step: Step) -> Pat
         conversion.run(name, found, staged, step)
     else:
         shutil.move(found, staged)
+    try:
+        model_folder.read(staged)
+    except model_folder.UnreadableModel as error:
+        raise not_a_model(name, source) from error
     return staged
 
 

