@@ -128,6 +128,7 @@ class Engine:
                 self._telemetry.tell("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
             case protocol.Ready():
                 self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
+                self._dispatcher.models.on_event(event)
                 self._dispatcher.engine_came(self._sender(link), event.loaded)
             case protocol.Failed(code="engine_unavailable"):
                 self._hurry(link)

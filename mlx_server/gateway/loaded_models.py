@@ -14,6 +14,7 @@ class LoadedModels:
 
     def __init__(self) -> None:
         self._held: dict[str, protocol.LoadedModel] = {}
+        self._present: set[str] = set()  # known at once; the figures come with the next report
         self._wanted: dict[str, float | None] = {}  # name → keep_alive_s for the next engine
 
     @property
@@ -23,27 +24,31 @@ class LoadedModels:
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._held)
+        return sorted(self._present)
 
     def on_event(self, event: protocol.Event) -> None:
         match event:
             case protocol.Alive(loaded=loaded):
                 self._held = {model.model: model for model in loaded}
+                self._present = set(self._held)
                 for model in loaded:
                     self._wanted[model.model] = _keep_alive_s(model)
             case protocol.Loaded(model=name):
+                self._present.add(name)
                 self._wanted.setdefault(name, None)
             case protocol.Unloaded(model=name):
                 self._held.pop(name, None)
+                self._present.discard(name)
                 self._wanted.pop(name, None)
             case protocol.Ready(loaded=names):
+                self._present.update(names)
                 for name in names:
                     self._wanted.setdefault(name, None)
             case _:
                 pass
 
     def engine_lost(self) -> None:
-        self._held = {}
+        self._held, self._present = {}, set()
 
     def forget(self, name: str) -> None:
         """It could not be loaded again."""
