@@ -62,13 +62,38 @@ make_venv() {
     fi
 }
 
+# pip is silent or very loud. Its words go to a file, and a person sees how far it is.
+pip_install() {
+    log="$venv/install.log"
+    total="$(grep -c '^[a-z0-9].*==' "$lock")"
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off \
+        --require-hashes -r "$lock" >"$log" 2>&1 &
+    pip=$!
+    trap 'kill "$pip" 2>/dev/null; exit 130' INT TERM
+    shown=""
+    while kill -0 "$pip" 2>/dev/null; do
+        if grep -q '^Installing collected' "$log"; then
+            now="unpacking"
+        else
+            now="fetched $(grep -c '^Collecting' "$log") of at most $total packages"
+        fi
+        [ "$now" != "$shown" ] && say "  $now" && shown="$now"
+        sleep 2
+    done
+    trap - INT TERM
+    wait "$pip" && return 0
+    grep -i 'error' "$log" | tail -n 5 >&2
+    say "all that pip said is in $log"
+    return 1
+}
+
 install_lock() {
     say "installing from requirements/$wanted.lock (some 250 MB the first time)"
     if command -v uv >/dev/null 2>&1; then
         uv pip install --python "$venv/bin/python" --require-hashes -r "$lock"
     else
-        "$venv/bin/python" -m pip install --disable-pip-version-check --require-hashes -r "$lock"
-    fi || fail "the packages could not be installed. The lines above say which; most often there is no network to a package index. Nothing was started; run the same command again once there is."
+        pip_install
+    fi || fail "the packages could not be installed; the lines above say why. Most often there is no network to a package index. Nothing was started; run the same command again once there is."
     # The project itself by a path file: no build, so nothing beyond the lock is fetched.
     site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n' "$root" > "$site/vestal.pth"
