@@ -19,6 +19,7 @@ import sys
 import threading
 
 from host_agent.config import Config
+from mlx_server import VERSION
 from mlx_server.engine import mlx_thread
 from mlx_server.engine.log import log_event
 from mlx_server.engine.status import Status
@@ -57,8 +58,8 @@ class Link:
         reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
-        version, mlx = (importlib.metadata.version(name) for name in ("vestal", "mlx"))
-        writer.write(encode(Hello(os.getpid(), version, mlx, self._blas)))
+        mlx = importlib.metadata.version("mlx")
+        writer.write(encode(Hello(os.getpid(), VERSION, mlx, self._blas)))
         ended = asyncio.Event()
         self._start_thread(loop, writer, ended)
         tasks = [

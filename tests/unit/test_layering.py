@@ -32,13 +32,14 @@ ALLOWED = {
         "host_agent.host",
     ),
     "mlx_server.engine": (
+        "mlx_server.VERSION",
         "mlx_server.protocol",
         "mlx_server.engine_environment",
         "mlx_server.model_store",
         "host_agent.config",
         "host_agent.host",
     ),
-    "mlx_server": ("host_agent.config",),
+    "mlx_server": (),
     "orchestrator": (),
 }
 FOREIGN_TO = {
