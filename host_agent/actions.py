@@ -20,7 +20,7 @@ from host_agent.services import (
 from host_agent.services.containers import Containers
 from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
-from supervision import Supervisor
+from supervision import DOWN, Supervisor
 
 log = logging.getLogger("vestal")
 
@@ -65,7 +65,8 @@ class Actions:
     async def start_all(self) -> None:
         """What was stopped by hand or given up runs again: `vestal up` and `vestal recover --reset`."""
         children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
-        for name in children:
+        status = self._supervisor.status()
+        for name in (name for name in children if status[name].state in DOWN):
             await self._supervisor.start_child(name, "asked for by hand", reset=True)
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:

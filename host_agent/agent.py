@@ -21,7 +21,7 @@ from host_agent.services.compose import Compose
 from host_agent.services.containers import Containers
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.docker_engine import DockerEngine
-from host_agent.services.mlx import MlxService
+from host_agent.services.mlx import GATEWAY, MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.table import Table
@@ -36,8 +36,8 @@ HOUSEKEEPING_EACH_S = 600.0
 class Agent:
     """Everything on this host that Vestal looks after, for one home."""
 
-    def __init__(self, config: Config, token: str) -> None:
-        self._config, self._token = config, token
+    def __init__(self, config: Config, token: str, gateway: tuple[str, ...] = GATEWAY) -> None:
+        self._config, self._token, self._gateway = config, token, gateway
         self.journal = Journal(config.home.journal_db)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -65,7 +65,7 @@ class Agent:
     ) -> None:
         config, journal = self._config, self.journal
         store = JsonStateStore(config.home.root / "supervision.json")
-        mlx = MlxService(config, session)
+        mlx = MlxService(config, session, self._gateway)
         specs = (mlx.spec(), *(native.specs(config, session) if decision.mode is Mode.NATIVE else ()))
         self._supervisor = Supervisor(specs, on_event=journal.append, store=store, name="agent")
         self._containers = Containers(api, compose, journal, store)

@@ -7,10 +7,11 @@ import signal
 
 from host_agent.agent import Agent
 from host_agent.config import Config, ensure_token
+from host_agent.services.mlx import GATEWAY
 from host_agent.single_instance import SingleInstance
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
     """Run to the end. AlreadyRunning and PortBusy before anything is started."""
     _log_to_stderr()
     config.home.prepare()
@@ -18,18 +19,18 @@ def serve(config: Config) -> int:
     instance = SingleInstance(config.home)
     instance.acquire()
     try:
-        asyncio.run(_run(config, token))
+        asyncio.run(_run(config, token, gateway))
     finally:
         instance.release()
     return 0
 
 
-async def _run(config: Config, token: str) -> None:
+async def _run(config: Config, token: str, gateway: tuple[str, ...]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Agent(config, token).run(stop)
+    await Agent(config, token, gateway).run(stop)
 
 
 def _log_to_stderr() -> None:

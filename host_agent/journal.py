@@ -124,8 +124,8 @@ def readable(cause: str) -> str:
     head, _, line = cause.partition(": {")
     try:
         last = json.loads("{" + line)
-        words = f"{last['component']} {last['event']}".replace("_", " ")
-    except (ValueError, KeyError, TypeError):
+        words = f"{last['component']} {last['event'].replace('_', ' ')}"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return cause
     told = str(last.get("cause") or "")
     return f"{head}; its last log line: {words}" + (f" ({told})" if told else "")

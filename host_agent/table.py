@@ -87,7 +87,10 @@ class Table:
         server = self._supervisor.status()[MLX_SERVER]
         if server.state in DOWN:
             return Row(State.STOPPED, detail=f"its gateway is {server.state}")
-        return await self._mlx.engine()
+        row = await self._mlx.engine()
+        if server.state is State.STARTING and row.state is State.STOPPED:
+            return replace(row, state=State.STARTING, detail="its gateway is starting")
+        return row
 
     async def _orchestrators(self) -> dict[str, Row]:
         if self._decision.mode is Mode.OFF:

@@ -4,15 +4,23 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from host_agent.config import units
 from host_agent.config.names import canonical
 from host_agent.config.paths import Home
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+
+def _no_bool(value: object) -> object:
+    if isinstance(value, bool):  # YAML's true would pass for 1
+        raise ValueError("give a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Count = Annotated[Whole, Field(ge=0)]
+AtLeastOne = Annotated[Whole, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Address = Annotated[str, Field(min_length=1)]
 

@@ -32,7 +32,9 @@ class Listener:
         api = Api(parts, config.agent.port, self._guard.cookie)
         app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=2.0, lingering_time=2.0
+        )
         self._slow = SlowClients()
         self._bound: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []

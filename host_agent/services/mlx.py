@@ -12,6 +12,7 @@ from host_agent.services.policy import restart_policy
 from host_agent.services.row import Row
 from supervision import ChildSpec, ProbeResult, State
 
+GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
 SIX_STAGES_S = 15.0  # what the shutdown takes beside the drain
 FRESH_S = 0.3  # several readers at once share one look at the engine
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
@@ -20,8 +21,10 @@ STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUS
 class MlxService:
     """Knows how to start the gateway, how to ask it, and how to read its answers."""
 
-    def __init__(self, config: Config, session: aiohttp.ClientSession) -> None:
-        self._config, self._session = config, session
+    def __init__(
+        self, config: Config, session: aiohttp.ClientSession, command: tuple[str, ...] = GATEWAY
+    ) -> None:
+        self._config, self._session, self._command = config, session, command
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
         self._engine = (0.0, Row(State.STOPPED, detail="the gateway has not been asked yet"))
@@ -31,7 +34,7 @@ class MlxService:
         planned_stop_s = self._config.mlx.drain_s + SIX_STAGES_S
         return ChildSpec(
             name=MLX_SERVER,
-            command=(sys.executable, "-m", "mlx_server.gateway"),
+            command=self._command,
             env=child_environment.common(self._config),
             log_path=home.logs / "mlx_server.log",
             pid_file=home.run / "mlx_server.json",
@@ -53,15 +56,12 @@ class MlxService:
         """The row of the engine, as its gateway tells it."""
         asked, row = self._engine
         if time.monotonic() - asked > FRESH_S:
-            row = await self._ask_engine()
+            try:
+                row = engine_row(await http_probe.get(self._session, self._url, timeout_s=1.0))
+            except NoAnswer:
+                return Row(State.STOPPED, detail="its gateway does not answer")
             self._engine = (time.monotonic(), row)
         return row
-
-    async def _ask_engine(self) -> Row:
-        try:
-            return engine_row(await http_probe.get(self._session, self._url, timeout_s=1.0))
-        except NoAnswer:
-            return Row(State.STOPPED, detail="its gateway does not answer")
 
 
 def judge(reply: Reply) -> ProbeResult:

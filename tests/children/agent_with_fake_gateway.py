@@ -1,0 +1,19 @@
+"""The real agent, with `fake_gateway.py` where the gateway would be."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from host_agent import daemon
+from host_agent.config import load
+from host_agent.errors import HostAgentError
+
+GATEWAY = (sys.executable, str(Path(__file__).with_name("fake_gateway.py")))
+
+if __name__ == "__main__":
+    try:
+        sys.exit(daemon.serve(load(), GATEWAY))
+    except HostAgentError as error:
+        print(f"vestal: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,301 @@
+"""The listener over real sockets: what is refused, what is shared, and what a browser may do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from host_agent.actions import Actions
+from host_agent.config import ensure_token, load
+from host_agent.journal import Journal
+from host_agent.listener.api import Parts
+from host_agent.listener.server import Listener
+from host_agent.listener.sessions import Sessions
+from host_agent.recovery.facts import Facts, Remedy
+from host_agent.recovery.passes import Passes
+from host_agent.services import NAMES
+from host_agent.services.mode import Decision, Mode
+from host_agent.services.row import Row
+from host_agent.table import Table
+from supervision import State, Supervisor
+
+
+class SlowHands:
+    """Passes that end when told to."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.passes = 0
+
+    async def gather(self) -> Facts:
+        self.passes += 1
+        await self.may_end.wait()
+        return Facts(services=())
+
+    async def apply(self, remedy: Remedy) -> None:
+        raise AssertionError("nothing is broken")
+
+
+class FixedTable:
+    async def rows(self) -> dict[str, Row]:
+        return {name: Row(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
+
+    def host(self) -> dict[str, Any]:
+        memory = {"total_bytes": 2, "available_bytes": 1}
+        return {"memory": memory, "wired_fraction": None, "sleep": {"slept_s": 0}}
+
+
+@pytest.fixture
+async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[SimpleNamespace]:
+    """A listener on a free port, and a client with the token."""
+    port = free_port()
+    config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}, home)
+    config.home.prepare()
+    token = ensure_token(config.home)
+    journal, hands = Journal(config.home.journal_db), SlowHands()
+    passes = Passes(hands, journal, config.home.run / "recovery.lock")
+    nothing = cast(Any, None)
+    actions = Actions(Supervisor([]), nothing, nothing, Decision(Mode.OFF, ""), journal)
+    parts = Parts(cast(Table, FixedTable()), passes, journal, actions, Sessions())
+    listener = Listener(config, token, parts, journal)
+    await listener.start()
+    base = f"http://127.0.0.1:{port}"
+    headers = {"Authorization": f"Bearer {token}"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(base, headers=headers, connector=connector) as client:
+        yield SimpleNamespace(
+            client=client,
+            token=token,
+            journal=journal,
+            hands=hands,
+            passes=passes,
+            port=port,
+            base=base,
+            home=home,
+        )
+    hands.may_end.set()
+    await passes.wait()
+    journal.close()
+    await listener.stop()
+
+
+async def refused(reply: aiohttp.ClientResponse, status: int) -> dict[str, Any]:
+    assert reply.status == status, await reply.text()
+    error = json.loads(await reply.text())["error"]
+    assert error["code"]
+    assert error["message"].endswith((".", "`"))
+    return error
+
+
+async def test_health_and_page_are_open_and_the_rest_is_not(served):
+    async with aiohttp.ClientSession(served.base) as stranger:
+        assert (await stranger.get("/health")).status == 200
+        page = await stranger.get("/")
+        assert page.status == 200
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        for path in ("/status", "/journal", "/events", "/metrics", "/recover/x", "/nowhere"):
+            error = await refused(await stranger.get(path), 401)
+            assert str(served.home / "token") in error["message"]
+        await refused(await stranger.post("/recover", json={}), 401)
+        await refused(await stranger.post("/services/mlx_server/stop", json={}), 401)
+    assert served.hands.passes == 0
+
+
+@pytest.mark.parametrize("value", ["Bearer wrong", "Bearer ", "Basic eDp5", "Bearer \u00e4"])
+async def test_wrong_token_is_refused(served, value: str):
+    reply = await served.client.get("/status", headers={"Authorization": value})
+    await refused(reply, 401)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example:9099"}, 403),
+        ({"Host": "host.docker.internal:9099"}, 202),
+        ({"Host": "LOCALHOST"}, 202),
+    ],
+)
+async def test_foreign_origin_and_host_are_refused(served, headers: dict[str, str], status: int):
+    reply = await served.client.post("/recover", json={}, headers=headers)
+    assert reply.status == status
+    if status == 403:
+        await refused(reply, 403)
+
+
+async def test_own_origin_is_welcome(served):
+    reply = await served.client.post("/recover", json={}, headers={"Origin": served.base})
+    assert reply.status == 202
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"", "application/json", 400),
+        (b"[]", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b'{"ts": NaN}', "application/json", 400),
+        (b"[" * 20_000, "application/json", 400),
+        (b'{"mlx": 1}', "application/json", 400),
+        (b'{"ollama": "yes"}', "application/json", 400),
+        (b'{"ts": []}', "application/json", 400),
+        (b'{"ts": true}', "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b"{}", "application/x-www-form-urlencoded", 415),
+        (b'{"a": "' + b"x" * 70_000 + b'"}', "application/json", 413),
+        (b'{"mlx": false, "ollama": true, "ts": 1.5, "more": {}}', "application/json", 202),
+        (b'{"ts": "2026-01-01"}', "application/json; charset=utf-8", 202),
+        (b'{"mlx": null}', "application/json", 202),
+    ],
+)
+async def test_body_is_checked(served, body: bytes, kind: str, status: int):
+    reply = await served.client.post("/recover", data=body, headers={"Content-Type": kind})
+    if status != 202:
+        await refused(reply, status)
+        assert served.hands.passes == 0
+    else:
+        assert reply.status == 202
+
+
+async def test_body_over_64_kib_in_chunks_is_refused_too(served):
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(70):
+            yield b"x" * 1024
+
+    reply = await served.client.post("/recover", data=chunks(), headers={"Content-Type": "application/json"})
+    await refused(reply, 413)
+
+
+async def test_unknown_address_and_method_are_json(served):
+    await refused(await served.client.get("/nowhere"), 404)
+    reply = await served.client.get("/recover")
+    await refused(reply, 405)
+    assert "POST" in reply.headers["Allow"]
+    await refused(await served.client.get("/recover/unknown"), 404)
+    await refused(await served.client.get("/journal?since=x"), 400)
+
+
+async def test_unknown_service_lists_the_names_and_watched_ones_say_whose_they_are(served):
+    error = await refused(await served.client.post("/services/foo/stop"), 404)
+    for name in NAMES:
+        assert name in error["message"]
+    error = await refused(await served.client.post("/services/ollama/restart"), 409)
+    assert "ollama serve" in error["message"]
+    await refused(await served.client.post("/services/mlx_engine/stop"), 409)
+
+
+async def test_two_hundred_callers_at_once_share_one_pass(served):
+    async def call() -> tuple[int, dict[str, Any]]:
+        async with served.client.post("/recover", json={"mlx": False}) as reply:
+            return reply.status, await reply.json()
+
+    answers = await asyncio.gather(*(call() for _ in range(200)))
+    assert {status for status, _ in answers} == {202}
+    assert len({body["run_id"] for _, body in answers}) == 1
+    assert sorted(body["state"] for _, body in answers) == ["joined"] * 199 + ["started"]
+    assert all(body["retry_after_s"] > 0 for _, body in answers)
+    served.hands.may_end.set()
+    await served.passes.wait()
+    assert served.passes.count == 1
+    requests = [e for e in served.journal.since(0) if e["event"] == "recovery_requested"]
+    assert len(requests) == 1
+    assert requests[0]["fields"]["remote"] == "127.0.0.1"
+    report = await (await served.client.get(f"/recover/{answers[0][1]['run_id']}")).json()
+    assert report["state"] == "done"
+    assert {"found", "done", "left", "healthy"} <= set(report)
+
+
+async def test_passes_are_limited_in_rate_and_a_joined_one_is_never_refused(served):
+    served.hands.may_end.set()
+    reply = None
+    for _ in range(40):
+        reply = await served.client.post("/recover", json={})
+        if reply.status == 429:
+            break
+        await served.passes.wait()
+    assert reply is not None
+    await refused(reply, 429)
+    assert int(reply.headers["Retry-After"]) >= 1
+    served.hands.may_end.clear()
+    served.passes.request("by the schedule")
+    assert (await served.client.post("/recover", json={})).status == 202
+
+
+async def test_one_time_link_opens_the_page_once(served):
+    made = await served.client.post("/login-links", json={})
+    assert made.status == 201
+    url = (await made.json())["url"]
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(served.base, cookie_jar=jar) as browser:
+        await refused(await browser.get("/status"), 401)
+        landed = await browser.get(url, allow_redirects=False)
+        assert (landed.status, landed.headers["Location"]) == (303, "/")
+        cookie = landed.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert (await browser.get("/status")).status == 200
+        assert (await browser.post("/recover", json={})).status == 202
+        # What a form of another page could send, cookie and all, is refused.
+        await refused(await browser.post("/services/mlx_server/stop", data="x=1"), 415)
+    async with aiohttp.ClientSession(served.base, cookie_jar=aiohttp.CookieJar(unsafe=True)) as thief:
+        await thief.get(url)
+        await refused(await thief.get("/status"), 401)
+
+
+async def test_events_come_live_after_those_that_were_missed(served):
+    first = served.journal.record("test", "first_happened", "cause", number=1)
+    async with served.client.get(f"/events?since={first['seq'] - 1}") as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        assert (await _next_event(stream))["event"] == "first_happened"
+        served.journal.record("test", "second_happened")
+        told = await _next_event(stream)
+    assert (told["event"], told["component"]) == ("second_happened", "test")
+
+
+async def _next_event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
+    async with asyncio.timeout(5):
+        async for line in stream.content:
+            if line.startswith(b"data: "):
+                told = json.loads(line.removeprefix(b"data: "))
+                if told["component"] == "test":
+                    return told
+    raise AssertionError("the stream ended")
+
+
+async def test_denials_are_in_the_journal_and_a_flood_is_one_line(served):
+    for _ in range(30):
+        await served.client.get("/status", headers={"Authorization": "Bearer wrong"})
+    denied = [e for e in served.journal.since(0) if e["event"] == "request_denied"]
+    assert len(denied) == 1
+
+
+async def test_metrics_and_status_agree(served):
+    status = await (await served.client.get("/status")).json()
+    assert status["healthy"] is True
+    text = await (await served.client.get("/metrics")).text()
+    assert "vestal_healthy 1" in text
+
+
+async def test_request_whose_body_never_ends_is_let_go(served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("host_agent.listener.bodies.READ_WITHIN_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    head = (
+        f"POST /recover HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {served.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(5):
+        assert b"408" in await reader.readline()
+        await reader.read()  # and the connection is closed
+    writer.close()

@@ -1,0 +1,53 @@
+"""What children and containers are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from host_agent.config import load
+from host_agent.services import child_environment
+from host_agent.services.compose import Compose, last_lines
+
+
+def config(tmp_path: Path, **env: str):
+    return load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "v"), **env}, tmp_path)
+
+
+def test_container_reaches_this_host_by_its_name_and_native_by_loopback(tmp_path: Path):
+    settings = config(tmp_path, VESTAL_MLX_PORT="1234", VESTAL_AGENT_PORT="4321")
+    inside = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
+    assert inside["MLX_API_URL"] == inside["MAC_LLM_URL"] == "http://host.docker.internal:1234"
+    assert inside["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:4321/recover"
+    assert inside["OLLAMA_BASE_URL"] == "http://host.docker.internal:11434"
+    native = child_environment.native_orchestrator(settings)
+    assert native["MLX_API_URL"] == "http://127.0.0.1:1234"
+    assert native["OLLAMA_BASE_URL"] == "http://127.0.0.1:11434"
+    assert native["VESTAL_TOKEN_FILE"] == str(tmp_path / "v" / "token")
+
+
+def test_addresses_that_are_given_are_passed_on(tmp_path: Path):
+    settings = config(
+        tmp_path, MLX_API_URL="http://10.1.1.1:8000", RECOVERY_WEBHOOK_URL="http://localhost:1/recover"
+    )
+    told = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
+    assert told["MLX_API_URL"] == "http://10.1.1.1:8000"
+    assert told["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:1/recover"
+
+
+def test_ollama_that_is_switched_off_has_no_address(tmp_path: Path):
+    settings = config(tmp_path, VESTAL_OLLAMA__MANAGE="off")
+    assert child_environment.orchestrator(settings, "127.0.0.1")["OLLAMA_BASE_URL"] == ""
+
+
+def test_compose_gets_the_homes_project_and_limit(tmp_path: Path):
+    settings = config(tmp_path, VESTAL_ORCHESTRATOR__MEM_LIMIT="512m")
+    compose = Compose(settings)
+    assert compose.project == settings.home.label
+    environment = compose.environment()
+    assert environment["VESTAL_ORCHESTRATOR_MEM_LIMIT"] == "512m"
+    assert environment["VESTAL_HOME"] == str(settings.home.root)
+
+
+def test_last_lines_of_a_failure_are_one_line():
+    assert last_lines(b"one\n\ntwo\nthree\nfour\n") == "two; three; four"
+    assert last_lines(b"") == "it said nothing"

@@ -1,0 +1,77 @@
+"""The listener's deciding parts: names, rate, sessions, slow clients."""
+
+from __future__ import annotations
+
+import pytest
+
+from host_agent.listener.guard import _host_name
+from host_agent.listener.rate import TokenBucket
+from host_agent.listener.sessions import LINK_FOR_S, MOST, SESSION_FOR_S, Sessions
+from host_agent.listener.slow_clients import SlowClients
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("127.0.0.1:9099", "127.0.0.1"),
+        ("LOCALHOST", "localhost"),
+        ("[::1]:9099", "::1"),
+        ("localhost.", "localhost"),
+        ("", ""),
+        ("a@127.0.0.1", ""),
+        ("127.0.0.1/x", ""),
+        ("127.0.0.1:port", ""),
+        ("[::1", ""),
+    ],
+)
+def test_host_header_is_reduced_to_its_name(header: str, name: str):
+    assert _host_name(header) == name
+
+
+def test_bucket_gives_its_capacity_and_then_one_each_interval():
+    bucket = TokenBucket(capacity=2, refill_s=5.0)
+    assert [bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0]
+    assert bucket.take(1.0) == pytest.approx(4.0)
+    assert bucket.take(5.0) == 0.0
+    assert bucket.take(5.0) > 0
+    assert [bucket.take(1000.0) for _ in range(3)][:2] == [0.0, 0.0]
+
+
+def test_link_opens_one_session_and_then_no_more():
+    sessions = Sessions()
+    key = sessions.make_link(0.0)
+    session = sessions.redeem(key, 1.0)
+    assert session is not None
+    assert sessions.holds(session, 2.0)
+    assert sessions.redeem(key, 2.0) is None
+    assert not sessions.holds("other", 2.0)
+
+
+def test_links_and_sessions_end():
+    sessions = Sessions()
+    assert sessions.redeem(sessions.make_link(0.0), LINK_FOR_S + 1) is None
+    session = sessions.redeem(sessions.make_link(0.0), 0.0)
+    assert session is not None
+    assert not sessions.holds(session, SESSION_FOR_S + 1)
+
+
+def test_links_are_bounded():
+    sessions = Sessions()
+    first = sessions.make_link(0.0)
+    for _ in range(MOST):
+        sessions.make_link(0.0)
+    assert sessions.redeem(first, 0.0) is None
+
+
+class Connection:
+    def force_close(self) -> None: ...
+
+
+def test_connection_without_a_whole_request_is_overdue_and_a_busy_one_is_not():
+    slow, idle, busy = SlowClients(idle_for_s=20.0), Connection(), Connection()
+    slow.begin(busy)
+    assert slow.overdue([idle, busy], 0.0) == []
+    assert slow.overdue([idle, busy], 21.0) == [idle]
+    slow.end(busy, 21.0)
+    assert slow.overdue([busy], 30.0) == []
+    assert slow.overdue([busy], 42.0) == [busy]

@@ -1,0 +1,56 @@
+"""Sentences for people: ports, journal causes, metrics."""
+
+from __future__ import annotations
+
+import time
+
+from host_agent.host.ports import PortHolder, parse_lsof, sentence
+from host_agent.journal import readable
+from host_agent.listener import metrics
+
+
+def test_holder_of_a_port_is_named_with_the_remedy():
+    now = time.time()
+    text = sentence(PortHolder(11435, 123, "python3", "python3 -m x", "", now), "VESTAL_MLX_PORT")
+    at = time.strftime("%H:%M", time.localtime(now))
+    assert text == (
+        f"port 11435 is held by python3 (PID 123, since {at}); "
+        "stop it with `kill 123`, or set VESTAL_MLX_PORT to another port"
+    )
+
+
+def test_holder_that_may_not_be_seen_is_said_to_be_another_users():
+    assert "another user" in sentence(PortHolder(11435, None), "VESTAL_MLX_PORT")
+
+
+def test_lsof_of_a_mac_gives_the_first_process():
+    # Recorded form of `lsof -nP -iTCP:11434 -sTCP:LISTEN -FpcL`.
+    found = parse_lsof(11434, "p501\ncollama\nLada\nf3\np777\ncother\nLroot\n")
+    assert found == PortHolder(11434, 501, "ollama", "", "ada")
+    assert parse_lsof(11434, "") is None
+
+
+def test_last_log_line_in_json_is_told_in_words():
+    line = '{"ts": 1, "component": "mlx_engine", "event": "engine_ready", "cause": "", "pid": 3}'
+    assert (
+        readable(f"killed by SIGKILL: {line}")
+        == "killed by SIGKILL; its last log line: mlx_engine engine ready"
+    )
+    assert readable("exit code 78: a sentence") == "exit code 78: a sentence"
+    assert readable("odd: {not json") == "odd: {not json"
+
+
+def test_metrics_are_prometheus_text():
+    row = {"state": "ready", "restart_count": 2, "rss_bytes": 5}
+    status = {
+        "services": {"agent": row, "ollama": row | {"state": "absent"}},
+        "host": {"memory": {"total_bytes": 10, "available_bytes": 4}, "wired_fraction": None},
+        "recovery": {"passes": 3},
+        "healthy": True,
+    }
+    lines = metrics.text(status).splitlines()
+    assert 'vestal_service_up{service="agent"} 1' in lines
+    assert 'vestal_service_up{service="ollama"} 0' in lines
+    assert 'vestal_service_state{service="agent",state="ready"} 1' in lines
+    assert "vestal_recovery_passes_total 3" in lines
+    assert all(line.startswith("# TYPE ") or line.rsplit(" ", 1)[1].isdigit() for line in lines if line)
