@@ -1,48 +1,125 @@
-"""The load in progress: one model at a time, a slice a step. Lives in the MLX thread."""
+"""Models on their way into memory, and the requests that wait for them. Lives in the MLX thread.
+
+One model is loaded at a time, a slice a step, so that loading does not hold up those that are loaded.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.loading import Loader, Weights, load
+from mlx_server.engine.models import Held, Models
+from mlx_server.engine.waiting import Waiting, WaitingRoom
 from mlx_server.model_store import ModelEntry
 
+Catalog = Callable[[], list[ModelEntry]]
 
-class LoadInProgress:
-    """`entry` on its way into memory."""
 
-    def __init__(self, entry: ModelEntry, start: Callable[[ModelEntry], Loader] = load) -> None:
-        self.entry = entry
-        self.fraction = 0.0
-        self.load_s = 0.0
-        self._loader = start(entry)
-        self._started_s = time.monotonic()
+@dataclass(frozen=True)
+class Advanced:
+    """A slice of `model` was read; `fraction` in 0..1."""
 
-    def step(self) -> Weights | None:
-        """One slice further; the model when it is complete. Raises LoadError."""
+    model: str
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Evicted:
+    """`held` must make way for the next."""
+
+    held: Held
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A model is in memory, and those that waited for it can start."""
+
+    entry: ModelEntry
+    weights: Weights
+    load_s: float
+    waiting: list[Waiting]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A model cannot be had; those that waited for it are to be told."""
+
+    model: str
+    error: EngineError
+    waiting: list[Waiting]
+
+
+Outcome = Advanced | Evicted | Arrived | Refused
+
+
+class Loads:
+    """Decides what is loaded next, first come first; the scheduler carries out what `step` yields."""
+
+    def __init__(
+        self, catalog: Catalog, models: Models, start: Callable[[ModelEntry], Loader] = load
+    ) -> None:
+        self.waiting = WaitingRoom()
+        self._catalog, self._models, self._start = catalog, models, start
+        self._entry: ModelEntry | None = None
+        self._loader: Loader | None = None
+        self._started_s = 0.0
+
+    @property
+    def loading(self) -> str | None:
+        """The model that is being loaded."""
+        return self._entry.name if self._entry else None
+
+    def __len__(self) -> int:
+        return len(self.waiting) + (self._entry is not None)
+
+    def abandon(self) -> list[Waiting]:
+        """Stop loading; those that waited."""
+        self._entry = self._loader = None
+        return self.waiting.clear()
+
+    def step(self) -> Iterator[Outcome]:
+        """One slice of the load in progress, or the begin of the next."""
+        if self._entry is None or self._loader is None:
+            yield from self._begin()
+            return
+        entry = self._entry
         try:
-            self.fraction = next(self._loader)
+            yield Advanced(entry.name, next(self._loader))
         except StopIteration as end:
-            self.load_s = time.monotonic() - self._started_s
-            weights: Weights = end.value
-            return weights
-        return None
+            self._entry = self._loader = None
+            load_s = time.monotonic() - self._started_s
+            yield Arrived(entry, end.value, load_s, self.waiting.take(entry.name))
+        except EngineError as error:
+            self._entry = self._loader = None
+            yield Refused(entry.name, error, self.waiting.take(entry.name))
+
+    def _begin(self) -> Iterator[Outcome]:
+        """Start on the first model waited for that can be loaded now."""
+        for name in self.waiting.models():
+            try:
+                entry = must_find(self._catalog, name)
+            except EngineError as error:
+                yield Refused(name, error, self.waiting.take(name))
+                continue
+            leaving = self._models.room_for_one()
+            if leaving is not None:
+                yield from map(Evicted, leaving)
+                self._entry, self._loader = entry, self._start(entry)
+                self._started_s = time.monotonic()
+                return
 
 
-def must_find(catalog: Callable[[], list[ModelEntry]], model: str) -> ModelEntry:
+def must_find(catalog: Catalog, model: str) -> ModelEntry:
     """The entry of `model`. Raises RequestError (`model_not_found`) that lists what there is."""
-    entries = catalog()
+    try:
+        entries = catalog()
+    except Exception as error:  # listing reads folders that are the user's, in whatever state
+        raise EngineError("model_load_failed", f"The models cannot be listed: {error}") from error
     found = next((entry for entry in entries if entry.name == model), None)
     if found is None:
         there = ", ".join(entry.name for entry in entries) or "none"
         raise RequestError("model_not_found", f"Model {model} is not there; installed models: {there}.")
     return found
-
-
-def failure(error: Exception, model: str) -> EngineError:
-    """What to tell those who wait for `model`."""
-    if isinstance(error, EngineError):
-        return error
-    return EngineError("model_load_failed", f"Model {model} could not be loaded: {error}")

@@ -17,14 +17,13 @@ import mlx.core as mx
 
 from host_agent.config import canonical
 from mlx_server.engine.errors import EngineError
-from mlx_server.engine.loads import LoadInProgress, failure, must_find
+from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models import Held, Models, release_memory
 from mlx_server.engine.probe import probe
 from mlx_server.engine.settings import EngineSettings
 from mlx_server.engine.status import Status
-from mlx_server.engine.waiting import Waiting, WaitingRoom
-from mlx_server.model_store import ModelEntry
+from mlx_server.engine.waiting import Waiting
 from mlx_server.protocol import (
     Cancel,
     Done,
@@ -46,7 +45,6 @@ from mlx_server.protocol import (
 )
 
 Emit = Callable[[list[Event]], None]
-Catalog = Callable[[], list[ModelEntry]]
 
 PRELOAD = "preload/"
 """Ids of the loads that the engine asks of itself start with this."""
@@ -64,11 +62,10 @@ class Scheduler:
         status: Status,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._catalog, self._inbox, self._status = settings, catalog, inbox, status
+        self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
         self._models = Models(settings.max_loaded_models, settings.batch, settings.keep_alive_of)
-        self._waiting = WaitingRoom()
-        self._loading: LoadInProgress | None = None
+        self._loads = Loads(catalog, self._models)
         self._out: list[Event] = []
         self._awaited: set[str] = set()  # preloads that `ready` waits for
         self._started_s = clock()
@@ -112,7 +109,7 @@ class Scheduler:
         return None if wait_s == float("inf") else max(wait_s, 0.0)
 
     def _working(self) -> bool:
-        return bool(self._waiting or self._loading or any(len(held.runner) for held in self._models.all()))
+        return bool(self._loads) or any(len(held.runner) for held in self._models.all())
 
     def _step(self) -> None:
         for held in self._models.all():
@@ -129,7 +126,7 @@ class Scheduler:
         status.working = self._working()
         status.active_bytes = mx.get_active_memory()
         status.loaded = self._models.loaded(now)
-        status.loading = self._loading.entry.name if self._loading else None
+        status.loading = self._loads.loading
         if self._out:
             events, self._out = self._out, []
             self._send(events)
@@ -153,15 +150,15 @@ class Scheduler:
                 ok, detail = probe([held.weights for held in self._models.all()])
                 self._out.append(Probed(op.id, ok, detail))
             case Shutdown():
-                # Asked twice, it stops waiting for what is in flight.
+                # Asked again, it may drain for less than first told, never for longer.
                 seconds = self._settings.drain_s if op.drain_s is None else op.drain_s
-                again = self._draining_until is not None
-                self._draining_until = self._clock() + (0.0 if again else seconds)
+                until = self._clock() + seconds
+                self._draining_until = min(until, self._draining_until or until)
 
     def _request(self, op: Waiting) -> None:
         held = self._models.get(op.model)
         if held is None:
-            self._waiting.add(op, self._clock())
+            self._loads.waiting.add(op)
         else:
             self._start(held, op, load_s=0.0)
 
@@ -179,7 +176,7 @@ class Scheduler:
 
     def _cancel(self, op: Cancel) -> None:
         now = self._clock()
-        if self._waiting.remove(op.id):
+        if self._loads.waiting.remove(op.id):
             self._out.append(Done(op.id, "cancelled", Usage(0, 0)))
             return
         for held in self._models.all():
@@ -199,49 +196,27 @@ class Scheduler:
     # --- loading and unloading ---
 
     def _load(self) -> None:
-        if self._loading is None and not self._begin_load():
-            return
-        assert self._loading is not None
-        entry = self._loading.entry
-        try:
-            weights = self._loading.step()
-        except EngineError as error:
-            self._loading = None
-            self._load_failed(entry.name, error)
-            return
-        if weights is None:
-            self._out.append(Loading(entry.name, round(self._loading.fraction, 3)))
-            return
-        load_s, self._loading = self._loading.load_s, None
-        held = self._models.admit(entry, weights, self._clock())
-        log_event("model_loaded", model=entry.name, bytes=held.bytes, load_s=round(load_s, 3))
-        waiting = self._waiting.take(entry.name)
-        if not any(isinstance(op, Load) for op, _ in waiting):
-            self._out.append(Loaded(entry.name, held.bytes, load_s))
-        for op, _ in waiting:
-            self._start(held, op, load_s)
-
-    def _begin_load(self) -> bool:
-        """Start on the first model waited for that can be loaded now."""
-        for name in self._waiting.models():
-            try:
-                entry = must_find(self._catalog, name)
-            except Exception as error:  # listing models reads the user's files
-                self._load_failed(name, failure(error, name))
-                continue
-            leaving = self._models.room_for_one()
-            if leaving is not None:
-                for held in leaving:
+        for outcome in self._loads.step():
+            match outcome:
+                case Advanced(model, fraction):
+                    self._out.append(Loading(model, round(fraction, 3)))
+                case Evicted(held):
                     self._drop(held, "evicted")
-                self._loading = LoadInProgress(entry)
-                return True
-        return False
+                case Arrived():
+                    self._arrived(outcome)
+                case Refused(model, error, waiting):
+                    log_event("model_load_failed", cause=str(error), model=model, code=error.code)
+                    self._awaited -= {op.id for op in waiting}
+                    self._out.extend(error.failed(op.id) for op in waiting)
 
-    def _load_failed(self, model: str, error: EngineError) -> None:
-        log_event("model_load_failed", cause=str(error), model=model, code=error.code)
-        for op, _ in self._waiting.take(model):
-            self._awaited.discard(op.id)
-            self._out.append(error.failed(op.id))
+    def _arrived(self, arrived: Arrived) -> None:
+        name, load_s = arrived.entry.name, arrived.load_s
+        held = self._models.admit(arrived.entry, arrived.weights, self._clock())
+        log_event("model_loaded", model=name, bytes=held.bytes, load_s=round(load_s, 3))
+        if not any(isinstance(op, Load) for op in arrived.waiting):
+            self._out.append(Loaded(name, held.bytes, load_s))
+        for op in arrived.waiting:
+            self._start(held, op, load_s)
 
     def _expire(self) -> None:
         for held in self._models.expired(self._clock()):
@@ -268,8 +243,7 @@ class Scheduler:
 
     def refuse_new(self) -> None:
         """From here on new requests are refused; what waits for a model to be loaded is refused too."""
-        self._loading = None
-        for op in self._waiting.clear():
+        for op in self._loads.abandon():
             self._take(op)
         self._publish()
 

