@@ -82,6 +82,8 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
     name, told = service.name, f": {service.detail}" if service.detail else ""
     if service.answers is False and service.pid is not None:
         return _hung(service, facts)
+    if service.well:
+        return None
     if service.state in COMING:
         return Issue(name, COMING[service.state] + told, comes_back=True)
     if service.state is State.OPEN:
@@ -94,7 +96,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
                 name, "is stopped", left="not started: only a reboot frees the machine's wired memory"
             )
         return Issue(name, f"is stopped{told}", StartChild(name))
-    return None if service.well else _watched(service)
+    return _watched(service)
 
 
 def _hung(service: ServiceFacts, facts: Facts) -> Issue:
