@@ -58,11 +58,13 @@ def convert(source: Path, target: Path, dense: bool) -> None:
             continue
         heads = _heads(name, config)
         weights[target_name(name)] = _unpermute(tensor, heads) if heads else tensor
-    bits = _bits(weights, config)
+    bits = _bits(weights)
     if dense or bits is None:
         weights = {name: w.astype(mx.float32 if dense else mx.float16) for name, w in _dense(weights)}
     else:
         config["quantization"] = {"group_size": 32, "bits": bits}
+        # One float32 norm would make all that follows it float32.
+        weights = {n: w if w.dtype == mx.uint32 else w.astype(mx.float16) for n, w in weights.items()}
     _require_room(sum(weight.nbytes for weight in weights.values()), target.parent)
     target.mkdir(parents=True)
     for name, content in _files(config, metadata).items():
@@ -100,14 +102,15 @@ def _unpermute(tensor: Any, heads: int) -> Any:
     return tensor.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _bits(weights: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
-    """Bits of the quantised weights; None where there are none, or of several sizes."""
-    found = set()
+def _bits(weights: Mapping[str, Any]) -> int | None:
+    """Bits of most quantised weights; None where there are none. mlx-lm tells the others by their shapes."""
+    counts: dict[int, int] = {}
     for name in weights:
         if name.endswith(".scales"):
             packed = weights[name.removesuffix("scales") + "weight"]
-            found.add(packed.shape[-1] // weights[name].shape[-1])  # words of 32 bits in a group of 32
-    return found.pop() if len(found) == 1 else None
+            bits = packed.shape[-1] // weights[name].shape[-1]  # words of 32 bits for a group of 32
+            counts[bits] = counts.get(bits, 0) + 1
+    return max(counts, key=lambda bits: counts[bits], default=None)
 
 
 def _dense(weights: Mapping[str, Any]) -> Any:

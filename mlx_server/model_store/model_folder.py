@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,13 +72,13 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
     if (tokenizer := folder / "tokenizer.json").is_file():
         digest.update(tokenizer.read_bytes())
     embeds = config.get("model_type") in _EMBEDDING_TYPES
-    bits = _bits(config)
+    bits, group_size = _quantisation(config)
     return ModelFacts(
         kind="embed" if embeds else "generate",
         family=str(config.get("model_type", "unknown")),
         bytes=sum(size for _, _, size in stamp),
         weights_bytes=sum(_end(entry) for entry in headers.values()),
-        parameters=sum(_count(name, entry, headers, bits) for name, entry in headers.items()),
+        parameters=sum(_count(name, entry, headers, group_size) for name, entry in headers.items()),
         quantization=f"Q{bits}" if bits else _dtype(headers),
         context_tokens=_context_tokens(folder, config, embeds),
         digest=digest.hexdigest(),
@@ -123,21 +124,21 @@ def _end(entry: dict[str, Any]) -> int:
     return int(end - start)
 
 
-def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], bits: int | None) -> int:
+def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
+    """The weights that a tensor stands for: a packed one has as many as its scales have groups."""
     stem, _, last = name.rpartition(".")
-    if f"{stem}.scales" in headers and last in ("scales", "biases"):
-        return 0  # of the quantised weight beside it
-    count = 1
-    for length in entry["shape"]:
-        count *= length
-    packed = bits and entry["dtype"] == "U32" and f"{stem}.scales" in headers
-    return count * 32 // bits if packed and bits else count
+    scales = headers.get(f"{stem}.scales")
+    if scales is None:
+        return math.prod(entry["shape"])
+    return math.prod(scales["shape"]) * group_size if last == "weight" else 0
 
 
-def _bits(config: dict[str, Any]) -> int | None:
+def _quantisation(config: dict[str, Any]) -> tuple[int | None, int]:
+    """Bits (None: not quantised) and group size."""
     quantization = config.get("quantization")
-    bits = quantization.get("bits") if isinstance(quantization, dict) else None
-    return bits if isinstance(bits, int) and bits > 0 else None
+    found = quantization if isinstance(quantization, dict) else {}
+    bits, group_size = found.get("bits"), found.get("group_size", 64)
+    return (bits if isinstance(bits, int) and bits > 0 else None), int(group_size)
 
 
 def _dtype(headers: dict[str, Any]) -> str:

@@ -100,5 +100,5 @@ def test_unpermute_undoes_the_permutation_of_llama_cpp():
 def test_bits_are_told_from_shapes(bits):
     packed, scales, biases = mx.quantize(mx.random.normal((8, 64)), group_size=32, bits=bits)
     weights = {"w.weight": packed, "w.scales": scales, "w.biases": biases, "norm.weight": mx.ones(8)}
-    assert _bits(weights, {}) == bits
-    assert _bits({"norm.weight": mx.ones(8)}, {}) is None
+    assert _bits(weights) == bits
+    assert _bits({"norm.weight": mx.ones(8)}) is None
