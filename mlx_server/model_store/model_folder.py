@@ -53,9 +53,9 @@ def read(folder: Path) -> ModelFacts:
     """The facts of the model in `folder`. Raises UnreadableModel."""
     try:
         stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _files(folder))
-    except OSError as error:
-        raise UnreadableModel(f"{folder}: {error}") from error
-    return _read(folder, stamp)
+        return _read(folder, stamp)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # the files are anybody's
+        raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -66,13 +66,15 @@ def test_model_kept_by_the_hub_is_found_through_the_manifest(config_of, tmp_path
     assert entry.path == snapshot
 
 
-@pytest.mark.parametrize("damage", ["config", "header", "cut"])
+@pytest.mark.parametrize("damage", ["config", "header", "cut", "odd values"])
 def test_broken_model_is_left_out_and_logged(config_of, tmp_path, caplog, damage):
     config = config_of()
     write_model(tmp_path / "own" / "fine")
     broken = write_model(tmp_path / "own" / "broken")
     if damage == "config":
         (broken / "config.json").write_text("{")
+    elif damage == "odd values":
+        (broken / "config.json").write_text('{"quantization": {"bits": 4, "group_size": []}}')
     else:
         weights = broken / "model.safetensors"
         weights.write_bytes(b"\xff" * 20 if damage == "header" else weights.read_bytes()[:-1])
