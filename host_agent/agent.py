@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
@@ -25,12 +26,13 @@ from host_agent.services.mlx import GATEWAY, MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.table import Table
-from supervision import JsonStateStore, Supervisor
+from supervision import JsonStateStore, SupervisionError, Supervisor
 
 log = logging.getLogger("vestal")
 
 FIRST_PASS_AFTER_S = 15.0
 HOUSEKEEPING_EACH_S = 600.0
+LOOP_AGAIN_S = 5.0
 
 
 class Agent:
@@ -79,13 +81,24 @@ class Agent:
         self._listener = Listener(config, self._token, self._parts, journal)
 
     def _begin(self, decision: Decision) -> None:
-        self._tasks = [
-            asyncio.create_task(self._scheduled_passes(), name="scheduled passes"),
-            asyncio.create_task(self._monitor(), name="monitor"),
-            asyncio.create_task(self._housekeeping(), name="housekeeping"),
-        ]
+        loops = {
+            "scheduled passes": self._scheduled_passes,
+            "monitor": self._monitor,
+            "housekeeping": self._housekeeping,
+        }
         if decision.mode is Mode.DOCKER:
-            self._tasks.append(asyncio.create_task(self._containers.deaths.run(), name="container events"))
+            loops["container events"] = self._containers.deaths.run
+        self._tasks = [asyncio.create_task(self._keep(name, loop)) for name, loop in loops.items()]
+
+    async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """A loop that fails is told of and begun again."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:
+                log.exception("%s failed", name)
+                self.journal.record("agent", "loop_failed", f"{name}: {error!r}")
+            await asyncio.sleep(LOOP_AGAIN_S)
 
     async def _stop(self) -> None:
         self.journal.record("agent", "agent_stopping")
@@ -93,7 +106,11 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.passes.cancel()
-        await self._supervisor.stop()
+        self.journal.dismiss()
+        try:
+            await self._supervisor.stop()
+        except SupervisionError as error:
+            self.journal.record("agent", "stop_incomplete", str(error))
         self.journal.record("agent", "agent_stopped")
 
     async def _scheduled_passes(self) -> None:

@@ -76,9 +76,13 @@ class Journal:
         finally:
             self._readers.discard(queue)
 
-    def close(self) -> None:
+    def dismiss(self) -> None:
+        """End every `follow`."""
         for queue in list(self._readers):
             self._cut_off(queue)
+
+    def close(self) -> None:
+        self.dismiss()
         self._database.close()
 
     def _append(

@@ -26,7 +26,8 @@ def ensure_running(config: Config) -> bool:
     if single_instance.running(config.home):
         if not client.wait_until(client.answers, LISTENS_WITHIN_S):
             raise AgentUnreachable(
-                f"An agent runs but does not answer; {config.home.logs / 'agent.log'} says more."
+                f"An agent runs, but not on port {config.agent.port}: where the configuration has changed, "
+                f"`vestal down` first; {config.home.logs / 'agent.log'} says more."
             )
         return False
     if service_manager.is_installed(config.home):

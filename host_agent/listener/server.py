@@ -21,6 +21,7 @@ log = logging.getLogger("vestal")
 BRIDGE_EACH_S = 5.0
 BACKLOG = 2048
 LOOPBACK = "127.0.0.1"
+WILDCARD = "0.0.0.0"
 
 
 class Listener:
@@ -42,7 +43,8 @@ class Listener:
     async def start(self) -> None:
         """PortBusy names who holds the port."""
         await self._runner.setup()
-        for address in (LOOPBACK, *self._config.agent.bind):
+        given = [address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")]
+        for address in given if WILDCARD in given else [LOOPBACK, *given]:
             await self._bind(address)
         self._tasks = [
             asyncio.create_task(self._follow_bridge()),
@@ -71,7 +73,7 @@ class Listener:
     async def _follow_bridge(self) -> None:
         """The bridge appears with the first start of a Docker engine, which may be long after ours."""
         refused = ""
-        while True:
+        while WILDCARD not in self._bound:
             address = network.bridge_address()
             if address and address not in self._bound and address != refused:
                 try:

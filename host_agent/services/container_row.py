@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from host_agent.services.exit_cause import Evidence
+from host_agent.services.exit_cause import Evidence, explain
 from host_agent.services.row import Row
 from supervision import State
 
@@ -52,6 +52,12 @@ def evidence(inspect: Mapping[str, Any], **more: Any) -> Evidence:
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
     return Evidence(**{**known, "limit_bytes": limit(inspect), **more})
+
+
+def last_words(inspect: Mapping[str, Any]) -> str:
+    """Why a container that does not run has ended, from its record alone (its end was not watched)."""
+    status = str((inspect.get("State") or {}).get("Status", ""))
+    return explain(evidence(inspect)).sentence if status in ("exited", "dead", "restarting") else ""
 
 
 def limit(inspect: Mapping[str, Any]) -> int:

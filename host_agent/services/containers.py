@@ -74,7 +74,8 @@ class Containers:
     def _row(self, service: str, inspect: dict[str, Any] | None) -> Row:
         if inspect is None:
             return Row(State.STOPPED, detail="it has no container")
-        row = container_row.row(inspect, time.time(), self.deaths.told(service))
+        told = self.deaths.told(service) or container_row.last_words(inspect)
+        row = container_row.row(inspect, time.time(), told)
         if row.state is State.STOPPED and self.stopped_by_hand(service):
             return replace(row, detail="stopped by hand")
         return row

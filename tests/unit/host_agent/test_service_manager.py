@@ -9,7 +9,7 @@ import pytest
 
 from host_agent.cli import install
 from host_agent.config import load
-from host_agent.host import service_manager
+from host_agent.host import launchd, systemd
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def config(tmp_path: Path):
 
 
 def test_launch_agents_keep_the_agent_alive_and_recover_each_300_s(config, tmp_path: Path):
-    files = service_manager.units(config.home, {"PATH": "/usr/bin"}, tmp_path, mac=True)
+    files = launchd.units(config.home, {"PATH": "/usr/bin"}, tmp_path)
     agent, recover = (plistlib.loads(unit.text.encode()) for unit in files)
     assert agent["KeepAlive"] == {"SuccessfulExit": False}
     assert agent["RunAtLoad"] and recover["RunAtLoad"]
@@ -31,7 +31,7 @@ def test_launch_agents_keep_the_agent_alive_and_recover_each_300_s(config, tmp_p
 
 
 def test_systemd_units_mean_the_same(config, tmp_path: Path):
-    agent, recover, timer = service_manager.units(config.home, {"A": 'b"%'}, tmp_path, mac=False)
+    agent, recover, timer = systemd.units(config.home, {"A": 'b"%'}, tmp_path)
     assert "Restart=on-failure" in agent.text
     assert 'Environment="A=b\\"%%"' in agent.text
     assert "KillMode=process" in agent.text
