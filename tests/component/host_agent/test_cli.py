@@ -1,0 +1,135 @@
+"""The command: exit codes that mean something, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `vestal` in a home and on ports of its own, with nothing running."""
+    names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
+    foreign = ("VESTAL_", "MLX_", "OLLAMA_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    own = {name: str(free_port()) for name in names} | {
+        "VESTAL_HOME": str(home),
+        "VESTAL_OLLAMA__MANAGE": "off",
+    }
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
+        return subprocess.run(
+            command, env=clean | own | env, cwd=REPO, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line on stderr."""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("vestal: ")
+    return lines[0]
+
+
+def test_status_with_nothing_running_is_down(vestal):
+    done = vestal("status")
+    assert done.returncode == 2
+    assert "vestal up" in done.stdout
+    assert json.loads(vestal("status", "--json").stdout)["healthy"] is False
+
+
+def test_wrong_configuration_is_one_line_and_exit_code_78(vestal, home: Path):
+    (home / "bad.yaml").write_text("mlx:\n  prot: 1\n")
+    done = vestal("up", VESTAL_CONFIG=str(home / "bad.yaml"))
+    assert done.returncode == 78
+    assert "bad.yaml:2: unknown key mlx.prot; did you mean port?" in sentence(done)
+    assert not (home / "run").exists(), "nothing is half done"
+
+
+def test_up_on_a_busy_port_names_the_holder_and_starts_nothing(vestal, home: Path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        done = vestal("up", VESTAL_MLX_PORT=str(port))
+        found = json.loads(vestal("doctor", "--json", VESTAL_MLX_PORT=str(port)).stdout)
+    assert done.returncode == 75
+    assert f"port {port} is held by" in sentence(done)
+    assert f"(PID {os.getpid()}" in sentence(done)
+    assert "VESTAL_MLX_PORT" in sentence(done)
+    assert list((home / "run").glob("*.json")) == []
+    faults = [finding for finding in found["findings"] if finding["level"] == "fault"]
+    assert [fault["name"] for fault in faults] == ["port_in_use"]
+    assert "kill" in faults[0]["remedy"]
+
+
+def test_up_with_an_unknown_model_says_so_and_starts_nothing(vestal, home: Path):
+    done = vestal("up", MLX_PRELOAD_MODELS="no-such-model")
+    assert done.returncode == 1
+    assert "no-such-model" in sentence(done)
+    assert "Nothing was started" in sentence(done)
+    assert list((home / "run").glob("*.json")) == []
+
+
+def test_down_with_nothing_running_is_fine(vestal):
+    done = vestal("down")
+    assert (done.returncode, done.stdout.strip()) == (0, "nothing was running")
+
+
+def test_home_that_may_not_be_written_is_one_sentence(vestal, home: Path):
+    (home / "file").write_text("")
+    done = vestal("up", VESTAL_HOME=str(home / "file" / "below"))
+    assert done.returncode == 74
+    assert str(home / "file") in sentence(done)
+
+
+def test_token_is_made_and_printed(vestal, home: Path):
+    assert vestal("token").stdout == (home / "token").read_text()
+
+
+def test_logs_of_an_unknown_service_list_the_names(vestal):
+    done = vestal("logs", "foo")
+    assert done.returncode == 64
+    assert "mlx_engine" in sentence(done)
+
+
+def test_logs_show_the_last_lines_with_their_service(vestal, home: Path):
+    (home / "logs").mkdir()
+    (home / "logs" / "engine.log").write_text("one\ntwo\nthree\n")
+    done = vestal("logs", "-n", "2", "mlx_engine")
+    assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["two", "three"]
+
+
+def test_recover_dry_run_without_an_agent_says_what_it_would_do(vestal, home: Path):
+    done = vestal("recover", "--dry-run")
+    assert done.returncode == 1
+    assert "would start it" in done.stdout
+    assert not (home / "run").exists()
+
+
+def test_cache_is_cleared_but_for_the_links_the_engine_needs(vestal, home: Path):
+    for folder in ("blas", "kv"):
+        (home / "cache" / folder).mkdir(parents=True)
+        (home / "cache" / folder / "file").write_bytes(b"x" * 1024)
+    done = vestal("cache", "clear")
+    assert done.returncode == 0
+    assert [path.name for path in (home / "cache").iterdir()] == ["blas"]
+
+
+def test_install_dry_run_writes_nothing(vestal, home: Path):
+    done = vestal("install", "--dry-run", XDG_CONFIG_HOME=str(home / "config"))
+    assert done.returncode == 0, done.stderr
+    assert "would write" in done.stdout
+    assert not (home / "config").exists()
