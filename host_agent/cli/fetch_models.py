@@ -35,7 +35,7 @@ def ensure(config: Config, progress: Progress) -> None:
             elif "model" in told:
                 _show(progress, told, shown)
     if problems:
-        raise ModelsMissing(f"Nothing was started: {'; '.join(problems)}")
+        raise ModelsMissing(f"Nothing was started. {' '.join(problems)}")
     if process.returncode:
         raise ModelsMissing("Nothing was started: the models could not be fetched (see the lines above).")
 
@@ -58,4 +58,4 @@ def _parsed(line: str) -> dict[str, Any]:
 
 def _sentence(told: dict[str, Any]) -> str:
     error = told["error"]
-    return ": ".join(part for part in (told.get("model"), error.get("message"), error.get("remedy")) if part)
+    return " ".join(part for part in (error.get("message"), error.get("remedy")) if part)

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import subprocess
-import sys
 
 from host_agent.cli import background_agent, fetch_models
+from host_agent.cli.build_image import NATIVELY, build_image, in_foreground
 from host_agent.cli.client import AgentClient
 from host_agent.cli.waiting import Progress, wait_until_healthy
 from host_agent.config import Config, ensure_token
@@ -29,6 +28,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     try:
         # No recovery pass may begin to build or start what is being built and started here.
         with blocking_lock(config.home.run / "recovery.lock", LOCK_WITHIN_S):
+            build_image(config, progress)
             _bring_up(config, client, progress)
     except LockHeld as error:
         raise HostAgentError(f"Not started: {error}; `vestal status` shows it.") from None
@@ -50,20 +50,10 @@ def _bring_up(config: Config, client: AgentClient, progress: Progress) -> None:
 
 def _containers(config: Config, progress: Progress) -> None:
     compose = Compose(config)
-    progress.say("containers", "building the image (the first time takes a minute or two)")
-    _foreground(compose, "build", *([] if sys.stdout.isatty() else ["--quiet"]))
     mode.remember_containers(config)
     progress.say("containers", f"starting them (compose project {compose.project})")
-    _foreground(compose, "up", "--detach", "--remove-orphans")
-
-
-def _foreground(compose: Compose, *arguments: str) -> None:
-    done = subprocess.run(
-        compose.command(*arguments), env=dict(compose.environment()), stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode:
-        remedy = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without Docker"
-        raise ComposeFailed(f"`docker compose {arguments[0]}` failed (its lines are above); {remedy}.")
+    if not in_foreground(compose, "up", "--detach", "--remove-orphans"):
+        raise ComposeFailed(f"`docker compose up` failed (its lines are above); {NATIVELY}.")
 
 
 def _say_what_to_try(config: Config, client: AgentClient) -> None:
@@ -85,6 +75,6 @@ def _say_what_to_try(config: Config, client: AgentClient) -> None:
         f"  curl {mlx}/api/chat -d '{json.dumps(question)}'",
         f"  curl {mlx}/v1/models",
         f"  kill -9 {rows['mlx_engine']['process_pid']}    # the engine; then ask again",
-        "  vestal status",
+        "  make status",
     ]
     print("\n".join(lines), flush=True)

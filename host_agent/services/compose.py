@@ -35,6 +35,7 @@ class Compose:
         config = self._config
         own = {
             "COMPOSE_PROJECT_NAME": self.project,
+            "VESTAL_ORCHESTRATOR_IMAGE": self.image,
             "VESTAL_HOME": str(config.home.root),
             "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
             "VESTAL_MLX_PORT": str(config.mlx.port),
@@ -50,8 +51,8 @@ class Compose:
 
     @property
     def image(self) -> str:
-        """The one image of both services."""
-        return os.environ.get("VESTAL_ORCHESTRATOR_IMAGE") or "vestal-orchestrator:local"
+        """The one image of both services; the project's own: two checkouts must not take turns with it."""
+        return os.environ.get("VESTAL_ORCHESTRATOR_IMAGE") or f"{self.project}-orchestrator:local"
 
     def has_plugin(self) -> bool:
         """Whether `docker compose` exists on this machine."""

@@ -24,21 +24,33 @@ class Decision:
 
 
 async def decide(config: Config, api: DockerApi, compose: Compose) -> Decision:
-    """As configured; with `auto`, containers where an engine and `docker compose` answer.
+    """As configured; with `auto`, containers where engine and `docker compose` answer and the image is built.
 
     Once containers were made for this home it stays with them: their volume holds the tasks.
     """
+    possible = await possible_mode(config, api, compose)
+    if possible.mode is not Mode.DOCKER or config.orchestrator.mode != "auto" or has_containers(config):
+        return possible
+    try:
+        built = await api.has_image(compose.image)
+    except DockerUnavailable as error:
+        return Decision(Mode.NATIVE, str(error).rstrip("."))
+    return possible if built else Decision(Mode.NATIVE, "its image is not built; `vestal up` builds it")
+
+
+async def possible_mode(config: Config, api: DockerApi, compose: Compose) -> Decision:
+    """The same without a look at the image: what is worth building it for."""
     wanted = config.orchestrator.mode
     if wanted != "auto":
         return Decision(Mode(wanted), f"orchestrator.mode is {wanted}")
-    if _marker(config).exists():
+    if has_containers(config):
         return Decision(Mode.DOCKER, "it has containers already")
     try:
         version = await api.version()
     except DockerUnavailable as error:
-        return Decision(Mode.NATIVE, f"{str(error).rstrip('.')}, so the orchestrator runs natively")
+        return Decision(Mode.NATIVE, str(error).rstrip("."))
     if not await asyncio.to_thread(compose.has_plugin):
-        return Decision(Mode.NATIVE, "`docker compose` is missing, so the orchestrator runs natively")
+        return Decision(Mode.NATIVE, "`docker compose` is missing")
     return Decision(Mode.DOCKER, f"Docker engine {version} answers")
 
 

@@ -37,6 +37,7 @@ class Stack:
     agent_port: int
     orchestrator_port: int
     up_output: str = field(default="", init=False)
+    project: str = field(default="", init=False)
 
     def vestal(self, *arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -146,6 +147,12 @@ def _environment(
     return clean | own | {"VESTAL_OLLAMA__MANAGE": "off"} | ports | extra
 
 
+def _remove_from_docker(project: str) -> None:
+    """`down` keeps the volume, a user's tasks; a test's go, and its image."""
+    for command in (["volume", "rm", f"{project}_data"], ["image", "rm", f"{project}-orchestrator:local"]):
+        subprocess.run(["docker", *command], capture_output=True, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def make_stack(
     tmp_path_factory: pytest.TempPathFactory, repo: Path, models_dir: Path, free_port: Callable[[], int]
@@ -168,6 +175,8 @@ def make_stack(
     yield make
     for stack in made:
         stack.vestal("down")
+        if stack.project:
+            _remove_from_docker(stack.project)
         for process in stack.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()

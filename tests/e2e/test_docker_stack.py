@@ -52,6 +52,7 @@ def stack(make_stack: Callable, docker_engine: None):
     )
     up = stack.vestal("up", timeout_s=500)
     assert up.returncode == 0, up.stdout + up.stderr + stack.tails()
+    stack.project = stack.service("docker")["project"]
     return stack
 
 
@@ -62,8 +63,7 @@ def _container(stack, service: str) -> dict[str, Any]:
 
 
 def _container_id(stack, service: str) -> str:
-    project = stack.service("docker")["project"]
-    labels = (f"com.docker.compose.project={project}", f"com.docker.compose.service={service}")
+    labels = (f"com.docker.compose.project={stack.project}", f"com.docker.compose.service={service}")
     filters = [part for label in labels for part in ("--filter", f"label={label}")]
     return _docker("ps", "-aq", *filters)
 
@@ -177,10 +177,9 @@ def _finished(stack, run_id: str):
 
 
 def test_down_leaves_no_container_network_or_process(stack):
-    project = stack.service("docker")["project"]
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
-    label = f"label=com.docker.compose.project={project}"
+    label = f"label=com.docker.compose.project={stack.project}"
     assert _docker("ps", "-aq", "--filter", label) == ""
     assert _docker("network", "ls", "-q", "--filter", label) == ""
     assert stack.listening() == []
