@@ -4,11 +4,25 @@ import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from host_agent.config import Config
 from host_agent.errors import DockerUnavailable
-from host_agent.services.compose import Compose
-from host_agent.services.docker_api import DockerApi
+
+
+class Engine(Protocol):
+    """What is asked of a Docker engine (DockerApi): raises DockerUnavailable where none answers."""
+
+    async def version(self) -> str: ...
+    async def has_image(self, name: str) -> bool: ...
+
+
+class ComposeCommand(Protocol):
+    """What is asked of `docker compose` (Compose)."""
+
+    @property
+    def image(self) -> str: ...
+    def has_plugin(self) -> bool: ...
 
 
 class Mode(StrEnum):
@@ -23,7 +37,7 @@ class Decision:
     why: str
 
 
-async def decide(config: Config, api: DockerApi, compose: Compose) -> Decision:
+async def decide(config: Config, api: Engine, compose: ComposeCommand) -> Decision:
     """As configured; with `auto`, containers where engine and `docker compose` answer and the image is built.
 
     Once containers were made for this home it stays with them: their volume holds the tasks.
@@ -38,7 +52,7 @@ async def decide(config: Config, api: DockerApi, compose: Compose) -> Decision:
     return possible if built else Decision(Mode.NATIVE, "its image is not built; `vestal up` builds it")
 
 
-async def possible_mode(config: Config, api: DockerApi, compose: Compose) -> Decision:
+async def possible_mode(config: Config, api: Engine, compose: ComposeCommand) -> Decision:
     """The same without a look at the image: what is worth building it for."""
     wanted = config.orchestrator.mode
     if wanted != "auto":
