@@ -22,6 +22,7 @@ from host_agent.services.compose import Compose
 from host_agent.services.containers import Containers
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.docker_engine import DockerEngine
+from host_agent.services.engine_events import EngineEvents
 from host_agent.services.mlx import GATEWAY, MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
@@ -68,6 +69,7 @@ class Agent:
         config, journal = self._config, self.journal
         store = JsonStateStore(config.home.root / "supervision.json")
         mlx = MlxService(config, session, self._gateway)
+        self._engine_events = EngineEvents(session, config.mlx.port, journal)
         specs = (mlx.spec(), *(native.specs(config, session) if decision.mode is Mode.NATIVE else ()))
         self._supervisor = Supervisor(specs, on_event=journal.append, store=store, name="agent")
         self._containers = Containers(api, compose, journal, store)
@@ -85,6 +87,7 @@ class Agent:
             "scheduled passes": self._scheduled_passes,
             "monitor": self._monitor,
             "housekeeping": self._housekeeping,
+            "engine events": self._engine_events.follow,
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run

@@ -158,6 +158,8 @@ def _exited(m: Model, news: Exited, now: float) -> Step:
 def _last_words(m: Model, news: Exited) -> str:
     """Why it ended, for people: its own fault where we ended it, else how it went; and its last log line."""
     why = m.cause if m.state is State.STOPPING else news.status.describe()
+    if news.status.signal == SIGKILL:  # it had no time for words: the last line is of its work
+        return why
     return f"{why}: {news.detail}" if news.detail else why
 
 

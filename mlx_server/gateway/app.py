@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from mlx_server.gateway import errors, health, ollama_api, ollama_models_api, openai_api
+from mlx_server.gateway import engine_events, errors, health, ollama_api, ollama_models_api, openai_api
 from mlx_server.gateway.access import AccessControl
 from mlx_server.gateway.engine_supervision import Engine
 from mlx_server.gateway.pieces import Pieces
@@ -29,6 +29,7 @@ def create_app(
     """`more_names` and `keyless` as in `AccessControl`."""
     app = FastAPI(title="Vestal MLX server", docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, pieces.dispatcher, telemetry))
+    app.include_router(engine_events.router(telemetry.engine_events))
     app.include_router(ollama_api.router(pieces))
     app.include_router(ollama_models_api.router(pieces))
     app.include_router(openai_api.router(pieces))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from mlx_server.gateway.engine_events import EngineEvents
 from mlx_server.gateway.ticket import Ticket
 from supervision.events import Event, EventStream
 
@@ -21,6 +22,7 @@ class Telemetry:
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._events = EventStream(wall, self.write)
+        self.engine_events = EngineEvents()
         self.requests: Counter[tuple[str, str]] = Counter()  # (dialect, outcome)
         self.tokens = 0
         self.request_s = 0.0
@@ -41,6 +43,7 @@ class Telemetry:
 
     def write(self, event: Event) -> None:
         print(json.dumps(event.as_json(), ensure_ascii=True, default=str), file=self._stream, flush=True)
+        self.engine_events.take(event)
 
     def request_ended(self, ticket: Ticket, now: float) -> None:
         """One line a request."""

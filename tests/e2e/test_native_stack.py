@@ -55,6 +55,11 @@ def test_engine_killed_in_mid_sentence_is_back_and_the_sentence_whole(stack):
     os.kill(first, signal.SIGKILL)
     assert stack.mlx("/api/chat", ASK).body["message"]["content"] == whole
     assert stack.mlx("/health").body["engine"]["pid"] != first
+    died = stack.until(
+        lambda: [e for e in stack.journal("child_exited") if e["fields"]["pid"] == first], "told"
+    )
+    assert died[0]["component"] == "mlx_engine"
+    assert died[0]["cause"] == "killed by SIGKILL"
 
 
 def test_gateway_killed_is_restarted_and_leaves_one_engine(stack):

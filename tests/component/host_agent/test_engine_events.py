@@ -1,0 +1,84 @@
+"""The agent follows its gateway's events into the journal: each once, also across gateways and agents."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from host_agent.journal import Journal
+from host_agent.services.engine_events import EngineEvents
+
+
+class Gateway:
+    """Stands for the gateway: `events` are told to who has not seen them, `instance` is its life."""
+
+    def __init__(self) -> None:
+        self.instance = "first"
+        self.events: list[dict[str, Any]] = []
+
+    def tell(self, event: str, ts: float) -> None:
+        head = {"ts": ts, "seq": len(self.events) + 1, "component": "mlx_engine", "event": event}
+        self.events.append(head | {"cause": "", "fields": {}})
+
+    async def answer(self, request: web.Request) -> web.Response:
+        same = request.query["instance"] == self.instance
+        since = int(request.query["since"]) if same else 0
+        for _ in range(100):
+            found = self.events[since:]
+            if found or not same:
+                break
+            await asyncio.sleep(0.01)
+        return web.json_response({"instance": self.instance, "events": found})
+
+
+@pytest.fixture
+async def gateway(free_port: Callable[[], int]) -> AsyncIterator[tuple[Gateway, int]]:
+    stands, port = Gateway(), free_port()
+    app = web.Application()
+    app.router.add_get("/events", stands.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    yield stands, port
+    await runner.cleanup()
+
+
+async def _until(journal: Journal, expected: list[str]) -> None:
+    async with asyncio.timeout(10):
+        while [entry["event"] for entry in journal.since(0)] != expected:  # noqa: ASYNC110 - a table is read
+            await asyncio.sleep(0.01)
+
+
+async def test_events_of_a_gateway_and_of_the_next_one_are_each_noted_once(gateway, home):
+    stands, port = gateway
+    journal = Journal(home / "journal.db")
+    async with aiohttp.ClientSession() as session:
+        following = asyncio.create_task(EngineEvents(session, port, journal).follow())
+        stands.tell("child_started", 1.0)
+        stands.tell("child_exited", 2.0)
+        await _until(journal, ["child_started", "child_exited"])
+        stands.instance, stands.events = "second", []
+        stands.tell("child_started", 3.0)
+        await _until(journal, ["child_started", "child_exited", "child_started"])
+        stands.tell("child_ready", 4.0)
+        await _until(journal, ["child_started", "child_exited", "child_started", "child_ready"])
+        following.cancel()
+    journal.close()
+
+
+async def test_agent_that_adopts_a_gateway_notes_only_what_is_new(gateway, home):
+    stands, port = gateway
+    journal = Journal(home / "journal.db", wall=lambda: 10.0)
+    journal.record("agent", "agent_started")
+    stands.tell("child_started", 5.0)
+    stands.tell("child_exited", 11.0)
+    async with aiohttp.ClientSession() as session:
+        following = asyncio.create_task(EngineEvents(session, port, journal).follow())
+        await _until(journal, ["agent_started", "child_exited"])
+        following.cancel()
+    journal.close()
