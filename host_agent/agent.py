@@ -10,7 +10,7 @@ import aiohttp
 
 from host_agent import log_rotation
 from host_agent.actions import Actions
-from host_agent.config import Config
+from host_agent.config import Config, keep_token
 from host_agent.hands import HostHands
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
@@ -33,6 +33,7 @@ log = logging.getLogger("vestal")
 
 FIRST_PASS_AFTER_S = 15.0
 HOUSEKEEPING_EACH_S = 600.0
+TOKEN_EACH_S = 1.0
 LOOP_AGAIN_S = 5.0
 
 
@@ -88,6 +89,7 @@ class Agent:
             "monitor": self._monitor,
             "housekeeping": self._housekeeping,
             "engine events": self._engine_events.follow,
+            "token": self._keep_token,
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run
@@ -132,6 +134,14 @@ class Agent:
             await asyncio.sleep(self._config.agent.monitor_interval_s)
             if await self._hands.is_hung(MLX_SERVER):
                 self.passes.request("the monitor had no answer from the MLX server")
+
+    async def _keep_token(self) -> None:
+        while True:
+            if keep_token(self._config.home, self._token):
+                self.journal.record(
+                    "agent", "token_restored", f"{self._config.home.token} was gone or changed"
+                )
+            await asyncio.sleep(TOKEN_EACH_S)
 
     async def _housekeeping(self) -> None:
         while True:

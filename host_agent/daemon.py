@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 
+from host_agent import running_settings
 from host_agent.agent import Agent
 from host_agent.config import Config, ensure_token
 from host_agent.services.mlx import GATEWAY
@@ -18,6 +19,7 @@ def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
     token = ensure_token(config.home)
     instance = SingleInstance(config.home)
     instance.acquire()
+    running_settings.write(config)
     try:
         asyncio.run(_run(config, token, gateway))
     finally:

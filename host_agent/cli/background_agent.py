@@ -1,35 +1,35 @@
 """Starts the agent in the background, and waits until it listens."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from host_agent import single_instance
+from host_agent import running_settings, single_instance
 from host_agent.cli.client import AgentClient
 from host_agent.config import Config, ensure_token
 from host_agent.errors import AgentUnreachable
 from host_agent.host import service_manager
 from host_agent.services import child_environment
+from supervision import Identity
 
 LISTENS_WITHIN_S = 30.0
+HUNG_AFTER_S = 15.0
 LOOK_AGAIN_S = 0.05
 LAST_LINES = 5
 
 
-def ensure_running(config: Config) -> bool:
+def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
     """True where one was started now, False where it ran already. AgentUnreachable says why it does not."""
     config.home.prepare()
-    ensure_token(config.home)
     client = AgentClient(config)
-    if single_instance.running(config.home):
-        if not client.wait_until(client.answers, LISTENS_WITHIN_S):
-            raise AgentUnreachable(
-                f"An agent runs, but not on port {config.agent.port}: where the configuration has changed, "
-                f"`vestal down` first; {config.home.logs / 'agent.log'} says more."
-            )
-        return False
+    if identity := single_instance.running(config.home):
+        if client.wait_until(lambda: client.answers() and config.home.token.exists(), hung_after_s):
+            return False
+        _replace_hung(config, identity)
+    ensure_token(config.home)
     if service_manager.is_installed(config.home):
         service_manager.start(config.home)  # its agent is the one that is kept alive
         if client.wait_until(client.answers, LISTENS_WITHIN_S):
@@ -46,6 +46,25 @@ def ensure_running(config: Config) -> bool:
         time.sleep(LOOK_AGAIN_S)
     process.returncode = 0  # it is left running on purpose
     return True
+
+
+def _replace_hung(config: Config, identity: Identity) -> None:
+    """Ends an agent that holds its place and does not answer; the next one adopts what it looked after.
+
+    With SIGKILL, since a SIGTERM that it still heeds would make it stop every service in order.
+    """
+    began_with = running_settings.read(config.home)
+    if began_with is not None and began_with.port != config.agent.port:
+        raise AgentUnreachable(
+            f"The agent listens on port {began_with.port}, and the configuration says {config.agent.port}: "
+            "`vestal up` restarts it with the new settings."
+        )
+    print(f"agent: PID {identity.pid} runs and does not answer; replacing it", flush=True)
+    if identity.alive():
+        os.kill(identity.pid, signal.SIGKILL)
+    deadline = time.monotonic() + LISTENS_WITHIN_S
+    while identity.alive() and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN_S)
 
 
 def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:

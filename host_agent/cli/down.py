@@ -19,7 +19,7 @@ COMPOSE_WITHIN_S = 120.0
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    stopped = [line for line in (_manager(config), _agent(config)) if line]
+    stopped = [line for line in (_manager(config), stop_agent(config)) if line]
     stopped += _left_overs(config)
     problem, containers = _containers(config)
     stopped += containers
@@ -39,7 +39,8 @@ def _manager(config: Config) -> str:
     return "service manager: told to stop the agent until the next login (`vestal uninstall` is for good)"
 
 
-def _agent(config: Config) -> str:
+def stop_agent(config: Config) -> str:
+    """Ends the agent and, through it, its children in order; a sentence of what was stopped."""
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
@@ -107,5 +108,5 @@ def _listed(compose: Compose) -> bool:
 
 
 def _tidy(config: Config) -> None:
-    for path in (*config.home.run.glob("*.json"), *config.home.run.glob("*.lock")):
+    for path in config.home.run.glob("*.*"):
         path.unlink(missing_ok=True)

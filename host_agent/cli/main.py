@@ -11,19 +11,28 @@ from host_agent.cli import parser
 CONFIG_EXIT_CODE = 78
 INTERRUPTED = 130
 SOFTWARE_EXIT_CODE = 70
+WITHOUT_SETTINGS = ("down", "doctor", "logs")  # a mistake in the file must not keep a stack running
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = parser.build().parse_args(arguments)
-    from host_agent.config import ConfigError, load
+    from host_agent.config import ConfigError, at_home, load
     from host_agent.errors import HostAgentError
 
-    config = None
+    config, exit_code = None, 0
     try:
-        config = load()
+        try:
+            config = load()
+        except ConfigError as error:
+            if options.command not in WITHOUT_SETTINGS:
+                raise
+            for problem in error.problems:
+                complain(f"{problem} (going on with the defaults)")
+            config = at_home()
+            exit_code = CONFIG_EXIT_CODE if options.command == "doctor" else 0
         module = importlib.import_module(f"host_agent.cli.{options.command}")
-        return int(module.run(options, config))
+        return int(module.run(options, config)) or exit_code
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)
@@ -32,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
+        if options.command == "up":
+            complain("Interrupted. What was started goes on: `make up` completes it, `make down` stops it.")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; there is nobody to tell

@@ -3,11 +3,13 @@
 import argparse
 import json
 
+from host_agent import running_settings, single_instance
 from host_agent.cli import background_agent, fetch_models
 from host_agent.cli.build_image import NATIVELY, build_image, in_foreground
 from host_agent.cli.client import AgentClient
+from host_agent.cli.down import stop_agent
 from host_agent.cli.waiting import Progress, wait_until_healthy
-from host_agent.config import Config, ensure_token
+from host_agent.config import Config
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.port_check import check_ports
 from host_agent.recovery.lock import LockHeld, blocking_lock
@@ -20,8 +22,8 @@ LOCK_WITHIN_S = 120.0
 def run(options: argparse.Namespace, config: Config) -> int:
     progress = Progress()
     config.home.prepare()
-    ensure_token(config.home)
     client = AgentClient(config)
+    _apply_changed_settings(config, progress)
     if not client.answers():
         check_ports(config)
     fetch_models.ensure(config, progress)
@@ -35,6 +37,14 @@ def run(options: argparse.Namespace, config: Config) -> int:
     wait_until_healthy(client, progress, options.timeout, config.home.logs)
     _say_what_to_try(config, client)
     return 0
+
+
+def _apply_changed_settings(config: Config, progress: Progress) -> None:
+    """An agent that was started with other settings is ended in order, and all it looks after with it."""
+    began_with = running_settings.read(config.home)
+    if single_instance.running(config.home) and began_with not in (None, running_settings.of(config)):
+        progress.say("agent", "its settings have changed; stopping it and what it looks after")
+        stop_agent(config)
 
 
 def _bring_up(config: Config, client: AgentClient, progress: Progress) -> None:

@@ -34,6 +34,13 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     return _finish(settings, home, path, env, cwd)
 
 
+def at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
+    """The defaults, in the right home: for what must work also where the settings are wrong."""
+    env = os.environ if env is None else env
+    cwd = cwd or Path.cwd()
+    return _finish(Settings(), Home.find(env, cwd), None, env, cwd)
+
+
 def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
     if env.get("VESTAL_CONFIG"):
         path = expand(env["VESTAL_CONFIG"], env, cwd)

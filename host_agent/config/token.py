@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+from pathlib import Path
 
 from host_agent.config.errors import ConfigError
 from host_agent.config.paths import Home
@@ -15,6 +16,20 @@ def ensure_token(home: Home) -> str:
         _create(home)
     home.token.chmod(0o600)
     return read_token(home)
+
+
+def keep_token(home: Home, token: str) -> bool:
+    """Puts `token` back where the file is gone or holds another one; whether it had to.
+
+    The containers have the token of the agent's start: a file that says otherwise only locks its owner out.
+    A new one is made by `vestal down`, removing the file, and `vestal up`.
+    """
+    with contextlib.suppress(ConfigError):
+        if read_token(home) == token:
+            return False
+    temporary = _write_aside(home, token)
+    temporary.replace(home.token)
+    return True
 
 
 def read_token(home: Home) -> str:
@@ -32,13 +47,20 @@ def read_token(home: Home) -> str:
 
 def _create(home: Home) -> None:
     """Write beside and link: the file appears whole, and never over one that another process made."""
-    temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = _write_aside(home, secrets.token_urlsafe(32))
     try:
-        os.write(descriptor, (secrets.token_urlsafe(32) + "\n").encode())
-        os.fsync(descriptor)
         with contextlib.suppress(FileExistsError):
             os.link(temporary, home.token)
     finally:
-        os.close(descriptor)
         temporary.unlink()
+
+
+def _write_aside(home: Home, token: str) -> Path:
+    temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, f"{token}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return temporary

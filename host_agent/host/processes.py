@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-SERVERS = ("mlx_server.gateway", "mlx_server.engine", "orchestrator")
+SERVERS = ("mlx_server.gateway", "mlx_server.engine", "mlx_server.model_store", "orchestrator")
 AGENT = ("host_agent.cli.main", "agent")
 
 

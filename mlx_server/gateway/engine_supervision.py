@@ -162,7 +162,7 @@ class Engine:
         self._telemetry.relay(event)
         if event.component != NAME:
             return
-        if event.event == "child_exited" and not self._on_purpose:
+        if event.event == "child_exited" and event.fields.get("code") != 0 and not self._on_purpose:
             self.last_crash = {"ts": event.ts, "cause": event.cause}
             self._telemetry.engine_crashes += 1
         elif event.event == "child_gave_up":

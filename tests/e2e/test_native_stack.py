@@ -41,6 +41,16 @@ def test_up_when_run_again_doubles_nothing(stack):
     assert {process.pid for process in stack.processes()} == before
 
 
+def test_up_with_a_changed_setting_applies_it(stack):
+    agent = stack.pid("agent")
+    stack.env["VESTAL_MLX__MAX_RUNNING"] = "4"
+    changed = stack.vestal("up")
+    assert changed.returncode == 0, changed.stdout + changed.stderr
+    assert "settings have changed" in changed.stdout
+    assert stack.pid("agent") != agent
+    stack.until_healthy()
+
+
 def test_chat_answers_with_the_real_model(stack):
     answer = stack.mlx("/api/chat", ASK)
     assert answer.status == 200
