@@ -65,6 +65,8 @@ def _of_system(error: OSError) -> str:
         return f"There is no space left for {where}: free some and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where} may not be written or read ({error.strerror}): change its owner, or set VESTAL_HOME."
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{where} is not a folder: move it away, or set VESTAL_HOME to another place."
     return f"{where}: {error.strerror or error}."
 
 

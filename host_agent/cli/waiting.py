@@ -30,7 +30,7 @@ class Progress:
         """`steps`: more will be said of the same, in its place."""
         if self.redraws and self._open is not None:
             sys.stdout.write("\r\x1b[K" if self._open == name else "\n")
-        print(f"{name:16}{what}", end="" if steps and self.redraws else "\n", flush=True)
+        print(f"{name:<20}{what}", end="" if steps and self.redraws else "\n", flush=True)
         self._open = name if steps and self.redraws else None
 
 

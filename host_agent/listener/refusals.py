@@ -87,9 +87,12 @@ def answer(refusal: Refusal) -> web.Response:
     return response
 
 
+CODES = {TooLarge.status: TooLarge.code}  # one code, whether the length was announced or not
+
+
 def of_http(error: web.HTTPException) -> web.Response:
     """What aiohttp itself refuses (404, 405, 413), in our envelope."""
-    code = HTTPStatus(error.status).name.lower()
+    code = CODES.get(error.status) or HTTPStatus(error.status).name.lower()
     kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     message = {
         404: "There is nothing at this address; `GET /status` shows what there is.",

@@ -44,6 +44,13 @@ def test_stream_when_engine_is_killed_in_mid_sentence_goes_on_whole(gateway, tex
     assert health["engine"]["last_crash"]["cause"] == "killed by SIGKILL"
 
 
+def test_engine_that_ends_as_asked_is_no_crash(gateway):
+    before, engine = gateway.health()["engine"], gateway.engine_pid()
+    gateway.kill_engine(signal.SIGTERM)
+    gateway.until(lambda: gateway.engine_pid() not in (None, engine), "another engine runs")
+    assert gateway.health()["engine"]["last_crash"] == before["last_crash"]
+
+
 def test_openai_stream_when_engine_is_killed_keeps_its_id_and_counts(gateway, text_of):
     content = "tokens=30 die_at=12 once=1"
     body = gateway.chat(content, stream=True, stream_options={"include_usage": True})
