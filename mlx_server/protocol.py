@@ -100,6 +100,7 @@ class Generate:
     prompt: str | None = None
     tools: tuple[dict, ...] | None = None
     template: dict | None = None  # further variables for the chat template, such as enable_thinking
+    json_schema: dict | None = None  # the answer (after its thoughts) is JSON of this schema
     emitted: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None

@@ -12,6 +12,7 @@ from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
+from mlx_server.engine.grammars import Grammars
 from mlx_server.model_store import ModelEntry
 
 _SLICE_BYTES = 64 * 1024 * 1024
@@ -25,6 +26,7 @@ class LanguageModel:
     tokenizer: Any
     context_tokens: int
     end_tokens: frozenset[int]
+    grammars: Grammars
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens included: markers of tools and thought are among them."""
@@ -64,7 +66,8 @@ def _load_language_model(entry: ModelEntry) -> Loader:
     for done in _evaluate(arrays):
         yield 0.2 + 0.8 * done
     ends = frozenset(tokenizer.eos_token_ids)
-    return LanguageModel(model, tokenizer, entry.context_tokens, ends)
+    grammars = Grammars(tokenizer._tokenizer, ends)
+    return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars)
 
 
 def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:

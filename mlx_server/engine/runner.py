@@ -13,7 +13,7 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
 from mlx_server.engine.prompts import prompt_tokens
-from mlx_server.engine.sampling import make_processors, make_sampler
+from mlx_server.engine.sampling import Processor, make_processors, make_sampler
 from mlx_server.engine.text_stream import TextStream
 from mlx_server.protocol import Done, Embed, Event, Generate, Prefill, Usage
 
@@ -50,13 +50,16 @@ class GenerateRunner:
         generation = Generation(op.id, prompt, limit, self._lm.end_tokens, text, now, load_s)
         if done := generation.replay(op.emitted, now):
             return [done]
-        uid = self._batch.add(
-            [*prompt, *op.emitted],
-            make_sampler(op.sampling, len(op.emitted)),
-            make_processors(op.sampling),
-        )
+        sampler = make_sampler(op.sampling, len(op.emitted))
+        uid = self._batch.add([*prompt, *op.emitted], sampler, self._processors(op))
         self._running[uid] = generation
         return []
+
+    def _processors(self, op: Generate) -> list[Processor]:
+        processors = make_processors(op.sampling)
+        if op.json_schema is not None:
+            processors.append(self._lm.grammars.processor(op.json_schema, op.emitted))
+        return processors
 
     def step(self, clock: Clock) -> Iterator[Event]:
         """One step of the batch."""

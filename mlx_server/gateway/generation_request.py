@@ -6,12 +6,15 @@ makes the operation for an engine, as often as engines are lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
 from mlx_server.gateway.request_table import Lane
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+"""The schema of an answer that is JSON, whatever is in it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class GenerationRequest:
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    json_schema: dict[str, Any] | None = None
     sampling: protocol.Sampling = field(default_factory=protocol.Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -41,6 +45,7 @@ class GenerationRequest:
             messages=self.messages,
             prompt=self.prompt,
             tools=self.tools,
+            json_schema=self.json_schema,
             emitted=tuple(emitted),
             sampling=self.sampling,
             max_tokens=self.max_tokens,

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, field_validator
 from host_agent.config.units import seconds
 from mlx_server.gateway.bodies import Body, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.protocol import Sampling
 
 FOR_EVER_S = -1.0
@@ -99,12 +99,21 @@ class TextBody(ModelBody):
     logprobs: bool | None = None
 
     def refuse_unsupported(self) -> None:
-        if self.format:
-            refuse("format", "structured output is not supported yet; ask for JSON in the prompt")
         if self.think:
             refuse("think", f"{self.model!r} does not support thinking")
         if self.logprobs:
             refuse("logprobs", "log probabilities are not supported")
+
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """Raises BadRequest."""
+        if not self.format:
+            return None
+        if isinstance(self.format, dict):
+            return self.format
+        if self.format != "json":
+            raise BadRequest("invalid_request", 'format: give "json" or a JSON schema', field="format")
+        return dict(ANY_OBJECT)
 
 
 class Message(Body):
@@ -192,6 +201,7 @@ def _generation(body: TextBody, model: str, drawn_seed: int, **what: Any) -> Gen
     settings = body.settings
     return GenerationRequest(
         model=model,
+        json_schema=body.json_schema,
         sampling=settings.sampling(drawn_seed),
         max_tokens=settings.max_tokens,
         stop=settings.stops,

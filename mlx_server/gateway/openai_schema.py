@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mlx_server.gateway.bodies import Body, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.protocol import Sampling
 
 SEED_MASK = 2**63 - 1
@@ -123,8 +123,23 @@ class Message(Body):
         return "".join(part.text or "" for part in self.content)
 
 
+class NamedSchema(Body):
+    name: str | None = None
+    json_schema: dict[str, Any] = Field(default_factory=lambda: dict(ANY_OBJECT), alias="schema")
+
+
 class ResponseFormat(Body):
-    type: str
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @property
+    def as_schema(self) -> dict[str, Any] | None:
+        """Raises BadRequest."""
+        if self.type != "json_schema":
+            return None if self.type == "text" else dict(ANY_OBJECT)
+        if self.json_schema is None:
+            raise BadRequest("invalid_request", "response_format.json_schema: is missing")
+        return self.json_schema.json_schema
 
 
 class ChatBody(TextBody):
@@ -138,8 +153,6 @@ class ChatBody(TextBody):
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
         self.refuse_many()
-        if self.response_format and self.response_format.type != "text":
-            refuse("response_format", "structured output is not supported yet; ask for JSON in the prompt")
         if self.logprobs:
             refuse("logprobs", "log probabilities are not supported")
         if self.tool_choice not in (None, "auto", "none"):
@@ -151,6 +164,7 @@ class ChatBody(TextBody):
             kind="chat",
             messages=tuple(message.as_dict(self.model) for message in self.messages),
             tools=tools,
+            json_schema=self.response_format.as_schema if self.response_format else None,
             sampling=self.sampling(drawn_seed),
             max_tokens=next((limit for limit in limits if limit is not None), None),
             stop=self.stops,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -50,6 +51,29 @@ def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, serv
     for number, piece in enumerate(client.chat(MODEL, story, options=options, stream=True)):
         text += piece.message.content
         if number == 8:
+            os.kill(server.engine_pid, signal.SIGKILL)
+    assert text == whole
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string", "maxLength": 30},
+        "words": {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 3, "maxItems": 5},
+    },
+    "required": ["title", "words"],
+}
+
+
+def test_format_across_a_killed_engine_gives_the_uninterrupted_json(client, server):
+    story = [{"role": "user", "content": "Outline a story about a lighthouse."}]
+    options = {"temperature": 0.9, "seed": 5, "num_predict": 120}
+    whole = client.chat(MODEL, story, format=SCHEMA, options=options).message.content
+    assert len(json.loads(whole)["words"]) >= 3
+    text = ""
+    for number, piece in enumerate(client.chat(MODEL, story, format=SCHEMA, options=options, stream=True)):
+        text += piece.message.content
+        if number == 6:
             os.kill(server.engine_pid, signal.SIGKILL)
     assert text == whole
 

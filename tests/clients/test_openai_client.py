@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,6 +51,43 @@ def test_chats_at_once_all_answer(client):
         texts = [a.choices[0].message.content for a in pool.map(lambda _: _ask(client), range(6))]
     assert all("Paris" in text for text in texts)
     assert len(set(texts)) == 1
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "sure": {"type": "boolean"}},
+    "required": ["city", "sure"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_response_format_holds_the_answer_to_its_schema(client, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    ask = {
+        "model": MODEL,
+        "messages": QUESTION,
+        "temperature": 0,
+        "response_format": form,
+        "stream": stream,
+        "max_tokens": 60,
+    }
+    answer = client.chat.completions.create(**ask)
+    parts = [chunk.choices[0].delta.content or "" for chunk in answer] if stream else []
+    found = json.loads("".join(parts) if stream else answer.choices[0].message.content)
+    assert isinstance(found["city"], str)
+    assert isinstance(found["sure"], bool)
+
+
+def test_response_format_json_object_gives_an_object(client):
+    answer = _ask(client, response_format={"type": "json_object"}, seed=3)
+    assert answer.choices[0].message.content.lstrip().startswith("{")
+
+
+def test_response_format_that_is_no_schema_is_a_bad_request(client):
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+    with pytest.raises(openai.BadRequestError, match="JSON schema"):
+        _ask(client, response_format=form)
 
 
 def test_completions_continue_a_text(client):

@@ -67,6 +67,8 @@ PURE = (
     "supervision/states.py",
     "mlx_server/gateway/admission.py",
     "mlx_server/gateway/request_lifecycle.py",
+    "mlx_server/engine/constraint.py",
+    "mlx_server/engine/json_schema.py",
     "mlx_server/engine/text_stream.py",
     "orchestrator/cycle.py",
     "orchestrator/schedule.py",

@@ -32,7 +32,7 @@ CASES = [
     ("/api/chat", {"model": "nix", "messages": HELLO}, 404, "model_not_found", "chat:latest"),
     ("/api/chat", {"model": "smollm2:135m", "messages": HELLO}, 404, "model_not_found", "pull"),
     ("/api/chat", {"model": "vectors", "messages": HELLO}, 400, "not_a_chat_model", "embeddings"),
-    ("/api/chat", {"model": "chat", "messages": HELLO, "format": "json"}, 400, "not_supported", "format"),
+    ("/api/chat", {"model": "chat", "messages": HELLO, "format": "xml"}, 400, "invalid_request", "format"),
     ("/api/chat", {"model": "chat", "messages": HELLO, "think": True}, 400, "not_supported", "think"),
     (
         "/api/chat",

@@ -1,0 +1,69 @@
+"""Answers held to a JSON schema by the real small model, alone, in a batch, and taken up again."""
+
+import json
+
+import pytest
+
+from mlx_server.protocol import Done, Failed, Sampling
+from tests.component.engine.conftest import chat
+
+pytestmark = pytest.mark.model
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "role": {"enum": ["cook", "smith", "sailor"]},
+    },
+    "required": ["name", "age", "role"],
+    "additionalProperties": False,
+}
+ASK = "Invent a person and describe them."
+SEEDED = Sampling(seed=11, temperature=1.0, top_k=40, top_p=0.9, repeat_penalty=1.1)
+GREEDY = Sampling(temperature=0.0)
+
+
+def fits(text: str) -> None:
+    person = json.loads(text)
+    assert set(person) == {"name", "age", "role"}
+    assert person["role"] in ("cook", "smith", "sailor")
+    assert 0 <= person["age"] <= 120
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
+def test_answer_fits_its_schema_and_resumed_at_any_cut_is_the_same(engine, sampling):
+    name = f"person{sampling.seed}"
+    engine.send(chat(name, ASK, max_tokens=80, sampling=sampling, json_schema=PERSON))
+    whole = engine.text(name)
+    fits(whole)
+    assert engine.answer(name, Done).reason == "stop"
+    tokens = engine.tokens(name)
+    for cut in (1, len(tokens) // 2, len(tokens)):
+        emitted = tuple(token.token for token in tokens[:cut])
+        resumed = chat(
+            f"{name}/{cut}", ASK, max_tokens=80, sampling=sampling, json_schema=PERSON, emitted=emitted
+        )
+        engine.send(resumed)
+        assert "".join(token.text for token in tokens[:cut]) + engine.text(resumed.id) == whole
+
+
+def test_constrained_and_free_answers_share_a_batch(engine):
+    engine.send(chat("free alone", ASK), chat("held alone", ASK, max_tokens=80, json_schema=PERSON))
+    free, held = engine.text("free alone"), engine.text("held alone")
+    more = [
+        chat(f"held{i}", ASK, max_tokens=80, json_schema=PERSON, sampling=Sampling(seed=i)) for i in range(3)
+    ]
+    engine.send(chat("free", ASK), chat("held", ASK, max_tokens=80, json_schema=PERSON), *more)
+    assert (engine.text("free"), engine.text("held")) == (free, held)
+    for i in range(3):
+        fits(engine.text(f"held{i}"))
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}])
+def test_schema_that_is_none_is_refused_by_name(engine, schema):
+    engine.send(chat(f"bad {schema}", ASK, json_schema=schema))
+    failed = engine.answer(f"bad {schema}", Done)
+    assert isinstance(failed, Failed)
+    assert failed.code == "invalid_request"
+    assert "JSON schema" in failed.message
