@@ -48,6 +48,10 @@ class Grammars:
             constraint.advance(token)
         return GrammarProcessor(constraint, self._end_tokens)
 
+    def token_bytes(self, token: int) -> bytes:
+        """The text of one token, which may be a part of a character only."""
+        return bytes(self._vocabulary.decode_bytes([token]))
+
     @cached_property
     def _vocabulary(self) -> Any:
         """Made when it is first needed: half a second for 49,000 tokens."""

@@ -26,7 +26,11 @@ class GenerationRequest:
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    tool_choice: Literal["auto", "required"] | None = None
+    think: bool | None = None
+    template: dict[str, Any] | None = None
     json_schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
     sampling: protocol.Sampling = field(default_factory=protocol.Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -37,6 +41,13 @@ class GenerationRequest:
     def lane(self) -> Lane:
         return Lane.GENERATE
 
+    @property
+    def _calls(self) -> Literal["text", "auto", "only"]:
+        if self.tool_choice == "required":
+            return "only"
+        # JSON that was asked for is no call, whatever it looks like.
+        return "auto" if self.tools and self.json_schema is None else "text"
+
     def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
         return protocol.Generate(
             id=request_id,
@@ -45,7 +56,11 @@ class GenerationRequest:
             messages=self.messages,
             prompt=self.prompt,
             tools=self.tools,
+            calls=self._calls,
+            think=self.think,
+            template=self.template,
             json_schema=self.json_schema,
+            top_logprobs=self.top_logprobs,
             emitted=tuple(emitted),
             sampling=self.sampling,
             max_tokens=self.max_tokens,

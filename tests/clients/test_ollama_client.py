@@ -78,6 +78,41 @@ def test_format_across_a_killed_engine_gives_the_uninterrupted_json(client, serv
     assert text == whole
 
 
+def test_think_of_a_model_that_does_not_is_a_bad_request(client):
+    with pytest.raises(ollama.ResponseError, match="does not support thinking") as caught:
+        client.chat(MODEL, QUESTION, think=True)
+    assert caught.value.status_code == 400
+    assert "Paris" in client.chat(MODEL, QUESTION, think=False, options=GREEDY).message.content
+
+
+def get_weather(city: str) -> str:
+    """Tells the weather in a city.
+
+    Args:
+        city: the city's name
+    """
+    return f"rain in {city}"
+
+
+def test_tools_that_a_model_calls_have_arguments_as_objects(client):
+    content = (
+        "Repeat this and nothing else: "
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    )
+    turns = [{"role": "user", "content": content}]
+    answer = client.chat(MODEL, turns, tools=[get_weather], options=GREEDY | {"num_predict": 60})
+    if calls := answer.message.tool_calls:  # what a model of this size does with tools is its own affair
+        assert isinstance(calls[0].function.arguments, dict)
+    else:
+        assert answer.message.content
+
+
+def test_logprobs_come_with_every_piece(client):
+    whole = client.chat(MODEL, QUESTION, options=GREEDY, logprobs=True, top_logprobs=2)
+    assert "".join(row.token for row in whole.logprobs) == whole.message.content
+    assert all(len(row.top_logprobs) == 2 for row in whole.logprobs)
+
+
 def test_embed_gives_unit_vectors_near_for_what_is_alike(client):
     texts = ["a cat sits on the mat", "a kitten lies on the rug", "the price of copper fell"]
     cat, kitten, copper = client.embed("all-minilm", texts).embeddings

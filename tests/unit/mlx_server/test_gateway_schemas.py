@@ -42,6 +42,8 @@ ALL = [
 def _request(schema, body):
     made = validate(body, schema)
     vectors = "Embed" in schema.__name__
+    if hasattr(made, "to_requests"):
+        return made.to_requests("m:latest", 1)[0]
     return made.to_request("m:latest") if vectors else made.to_request("m:latest", 1)
 
 
@@ -103,9 +105,52 @@ def test_openai_developer_is_the_templates_system():
     assert request.messages[0]["role"] == "system"
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/city"}},
+            "$defs": {"city": {"type": "string"}},
+        },
+    },
+}
+
+
+def test_forced_tool_becomes_the_schema_of_a_call_to_it():
+    choice = {"type": "function", "function": {"name": "weather"}}
+    body = {"model": "m", "messages": HELLO, "tools": [TOOL], "tool_choice": choice}
+    request = _request(openai_schema.ChatBody, body)
+    schema = request.json_schema
+    assert schema["properties"]["name"] == {"const": "weather"}
+    moved = schema["$defs"]["arguments0"]
+    assert moved["properties"]["city"] == {"$ref": "#/$defs/arguments0/$defs/city"}
+    assert request.operation("r", ()).calls == "only"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": "sometimes"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "nix"}}},
+        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": "x", "parameters": "y"}}]},
+    ],
+)
+def test_tools_that_make_no_sense_are_refused_by_name(wrong):
+    with pytest.raises(BadRequest, match="tool"):
+        _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO} | wrong)
+
+
+def test_several_answers_are_requests_with_seeds_of_their_own():
+    body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 7}
+    works = openai_schema.CompletionBody.model_validate(body).to_requests("m", 1)
+    assert [(work.prompt, work.sampling.seed) for work in works] == [("a", 7), ("a", 8), ("b", 9), ("b", 10)]
+
+
 def test_tools_that_may_not_be_used_are_left_out():
-    body = {"model": "m", "messages": HELLO, "tools": [{"type": "function"}]}
-    assert _request(openai_schema.ChatBody, body).tools == ({"type": "function"},)
+    body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
+    assert _request(openai_schema.ChatBody, body).tools == (TOOL,)
     assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
-    with pytest.raises(BadRequest):
-        _request(openai_schema.ChatBody, body | {"tool_choice": "required"})
