@@ -282,6 +282,7 @@ class Done:
     text: str = ""
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
+    stopped_by: str | None = None  # the stop string that ended it
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class Generation:
         if self.text.stopped or reason == "stop":
             ended = "tool_calls" if self.reader.called else "stop"
         usage = self._usage(now)
-        self.done = Done(self.id, ended, usage, piece.text, piece.thinking or None, piece.tool_calls or None)
+        thinking, calls = piece.thinking or None, piece.tool_calls or None
+        self.done = Done(self.id, ended, usage, piece.text, thinking, calls, self.text.stopped_by)
         return self.done
 
     def _take(self, token: int) -> Piece:

@@ -90,7 +90,7 @@ def router(pieces: Pieces) -> APIRouter:
         if not work.texts:  # as with an empty prompt
             await _load_or_unload(pieces, http, body, work.model)
         vectors = await embed(pieces, work, http, DIALECT)
-        answer: dict[str, Any] = {"model": body.model, "embeddings": vectors.rows()}
+        answer: dict[str, Any] = {"model": body.model, "embeddings": vectors.rows(body.dimensions or None)}
         answer |= {
             "total_duration": _ns(pieces.clock.now() - started_at),
             "load_duration": _ns(vectors.load_s),

@@ -176,11 +176,9 @@ class GenerateBody(TextBody):
 class EmbedBody(ModelBody):
     input: str | list[str] | None = None
     truncate: bool | None = None
-    dimensions: Whole | None = None
+    dimensions: Whole | None = Field(default=None, ge=0, lt=2**31)
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        if self.dimensions:
-            refuse("dimensions", "vectors cannot be shortened; leave it out")
         texts = [self.input] if isinstance(self.input, str) else self.input or []
         if isinstance(self.input, str) and not self.input:
             texts = []  # Ollama's meaning: load the model

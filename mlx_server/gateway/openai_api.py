@@ -53,7 +53,10 @@ def router(pieces: Pieces) -> APIRouter:
         body = await read(http, openai_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
         vectors = await embed(pieces, work, http, DIALECT)
-        rows = _base64_rows(vectors) if body.encoding_format == "base64" else vectors.rows()
+        short = body.dimensions
+        rows: list[Any] = vectors.rows(short) if short or body.encoding_format != "base64" else []
+        if body.encoding_format == "base64":
+            rows = [protocol.pack_vectors([row]) for row in rows] if short else _base64_rows(vectors)
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": vectors.prompt_tokens, "total_tokens": vectors.prompt_tokens}
         return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})

@@ -251,12 +251,10 @@ class EmbeddingsBody(Body):
     model: str = Field(min_length=1)
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Whole | None = None
+    dimensions: Whole | None = Field(default=None, ge=1, lt=LIMIT)
     user: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        if self.dimensions is not None:
-            refuse("dimensions", "vectors cannot be shortened; leave it out")
         if not self.input:
             raise BadRequest("invalid_request", "input: give at least one text")
         texts = [self.input] if isinstance(self.input, str) else self.input

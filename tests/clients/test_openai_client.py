@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import os
 import signal
 import time
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -202,6 +205,21 @@ def test_embeddings_come_in_the_clients_own_encodings(client, encoding):
     answer = client.embeddings.create(model="all-minilm", input=["a", "b"], encoding_format=encoding)
     assert [len(row.embedding) for row in answer.data] == [384, 384]
     assert answer.usage.prompt_tokens > 0
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+def test_embeddings_may_be_shortened_to_unit_vectors(client, encoding):
+    whole = client.embeddings.create(model="all-minilm", input="a").data[0].embedding
+    short = client.embeddings.create(
+        model="all-minilm", input="a", dimensions=64, encoding_format=encoding
+    ).data[0]
+    values = short.embedding
+    if encoding == "base64":
+        values = list(array("f", base64.b64decode(values)))
+    assert math.isclose(math.hypot(*values), 1.0, abs_tol=1e-5)
+    assert values[0] / whole[0] == pytest.approx(values[63] / whole[63], rel=1e-3)
+    with pytest.raises(openai.BadRequestError, match="384"):
+        client.embeddings.create(model="all-minilm", input="a", dimensions=1000)
 
 
 def test_models_are_listed_and_retrieved(client):

@@ -66,6 +66,7 @@ PURE = (
     "supervision/record.py",
     "supervision/states.py",
     "mlx_server/gateway/admission.py",
+    "mlx_server/gateway/anthropic_schema.py",
     "mlx_server/gateway/openai_wording.py",
     "mlx_server/gateway/tools.py",
     "mlx_server/gateway/request_lifecycle.py",

@@ -49,15 +49,15 @@ def test_answer_fits_its_schema_and_resumed_at_any_cut_is_the_same(engine, sampl
 
 
 def test_constrained_and_free_answers_share_a_batch(engine):
-    engine.send(chat("free alone", ASK), chat("held alone", ASK, max_tokens=80, json_schema=PERSON))
-    free, held = engine.text("free alone"), engine.text("held alone")
+    engine.send(chat("loose alone", ASK), chat("bound alone", ASK, max_tokens=80, json_schema=PERSON))
+    free, held = engine.text("loose alone"), engine.text("bound alone")
     more = [
-        chat(f"held{i}", ASK, max_tokens=80, json_schema=PERSON, sampling=Sampling(seed=i)) for i in range(3)
+        chat(f"bound{i}", ASK, max_tokens=80, json_schema=PERSON, sampling=Sampling(seed=i)) for i in range(3)
     ]
-    engine.send(chat("free", ASK), chat("held", ASK, max_tokens=80, json_schema=PERSON), *more)
-    assert (engine.text("free"), engine.text("held")) == (free, held)
+    engine.send(chat("loose", ASK), chat("bound", ASK, max_tokens=80, json_schema=PERSON), *more)
+    assert (engine.text("loose"), engine.text("bound")) == (free, held)
     for i in range(3):
-        fits(engine.text(f"held{i}"))
+        fits(engine.text(f"bound{i}"))
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}])

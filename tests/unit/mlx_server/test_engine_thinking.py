@@ -77,7 +77,7 @@ def test_tools_are_told_where_a_template_knows_none():
 
 def test_calls_and_results_are_told_where_they_stood():
     call = {"id": "c", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "rain", "tool_call_id": "c"},

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_server import protocol
-from mlx_server.gateway import ollama_schema, openai_schema
+from mlx_server.gateway import anthropic_schema, ollama_schema, openai_schema
 from mlx_server.gateway.bodies import parse, validate
 from mlx_server.gateway.errors import BadRequest
 
@@ -19,6 +19,17 @@ FIELDS = [
     *("model", "name", "messages", "prompt", "input", "options", "stream", "keep_alive", "format", "think"),
     *("tools", "stop", "seed", "n", "temperature", "max_tokens", "max_completion_tokens", "stream_options"),
     *("response_format", "tool_choice", "images", "raw", "system", "num_predict", "top_k", "role", "content"),
+    *(
+        "thinking",
+        "tool_choice",
+        "type",
+        "name",
+        "input_schema",
+        "json_schema",
+        "schema",
+        "logprobs",
+        "parameters",
+    ),
     *("tool_calls", "function", "arguments", "encoding_format", "dimensions"),
 ]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -36,6 +47,7 @@ ALL = [
     openai_schema.ChatBody,
     openai_schema.CompletionBody,
     openai_schema.EmbeddingsBody,
+    anthropic_schema.MessagesBody,
 ]
 
 
