@@ -32,9 +32,12 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
             "invalid_request", f"tool_choice: {name or 'a tool'!r} is not offered; there are: {there}"
         )
     # The parameters' own references start at their root, which is not the root any more.
-    definitions = {
-        f"arguments{i}": _moved(f["parameters"], i) for i, f in enumerate(chosen) if f.get("parameters")
-    }
+    try:
+        definitions = {
+            f"arguments{i}": _moved(f["parameters"], i) for i, f in enumerate(chosen) if f.get("parameters")
+        }
+    except RecursionError as error:
+        raise BadRequest("invalid_request", "tools: parameters are nested too deeply") from error
     calls = [_call(function, i) for i, function in enumerate(chosen)]
     return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else calls[0] | {"$defs": definitions}
 

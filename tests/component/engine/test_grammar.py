@@ -19,6 +19,7 @@ PERSON = {
     "required": ["name", "age", "role"],
     "additionalProperties": False,
 }
+HUGE = {"enum": [f"value {number}" for number in range(10_000)]}
 ASK = "Invent a person and describe them."
 SEEDED = Sampling(seed=11, temperature=1.0, top_k=40, top_p=0.9, repeat_penalty=1.1)
 GREEDY = Sampling(temperature=0.0)
@@ -60,10 +61,11 @@ def test_constrained_and_free_answers_share_a_batch(engine):
         fits(engine.text(f"bound{i}"))
 
 
-@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}])
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}, HUGE])
 def test_schema_that_is_none_is_refused_by_name(engine, schema):
-    engine.send(chat(f"bad {schema}", ASK, json_schema=schema))
-    failed = engine.answer(f"bad {schema}", Done)
+    name = f"bad {len(str(schema))}"
+    engine.send(chat(name, ASK, json_schema=schema))
+    failed = engine.answer(name, Done)
     assert isinstance(failed, Failed)
     assert failed.code == "invalid_request"
     assert "JSON schema" in failed.message

@@ -13,6 +13,7 @@ from mlx_server import protocol
 from mlx_server.gateway import anthropic_schema, ollama_schema, openai_schema
 from mlx_server.gateway.bodies import parse, validate
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.tools import call_schema
 
 HELLO = [{"role": "user", "content": "hello"}]
 FIELDS = [
@@ -154,6 +155,15 @@ def test_forced_tool_becomes_the_schema_of_a_call_to_it():
 def test_tools_that_make_no_sense_are_refused_by_name(wrong):
     with pytest.raises(BadRequest, match="tool"):
         _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO} | wrong)
+
+
+def test_tools_nested_without_end_are_refused():
+    deep: dict[str, Any] = {}
+    for _ in range(900):
+        deep = {"properties": {"a": deep}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": deep}}]
+    with pytest.raises(BadRequest, match="deep"):
+        call_schema(tools)
 
 
 def test_several_answers_are_requests_with_seeds_of_their_own():
