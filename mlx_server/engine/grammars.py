@@ -24,7 +24,7 @@ _WHITESPACE = r"[ \n\t]{0,20}"
 _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True}
 
 SCHEMA_CHARS = 64 * 1024
-"""Compiling holds up every stream: 5,000 properties (180,000 characters) took 5.4 s, 1,000 take 0.3 s."""
+"""Compiling holds up all streams: 5,000 properties (144,000) took 5.4 s, 1,800 (51,000) took 1.3 s."""
 
 
 class Grammars:
