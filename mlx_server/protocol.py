@@ -59,6 +59,31 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A function that the model wants called."""
+
+    name: str
+    arguments: dict
+
+
+@dataclass(frozen=True)
+class Chance:
+    """A token that might be drawn; `bytes` are its text's, which may be a part of a character only."""
+
+    text: str
+    bytes: tuple[int, ...]
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Chances:
+    """The drawn token's chance, and the likeliest ones'."""
+
+    drawn: Chance
+    top: tuple[Chance, ...] = ()
+
+
+@dataclass(frozen=True)
 class Usage:
     """Counts and durations of a finished generation, for this engine's share of it (durations) and for the
     whole request (counts)."""
@@ -100,6 +125,10 @@ class Generate:
     prompt: str | None = None
     tools: tuple[dict, ...] | None = None
     template: dict | None = None  # further variables for the chat template, such as enable_thinking
+    think: bool | None = None  # True: the model must be one that thinks; None: as its template has it
+    json_schema: dict | None = None  # the answer (after its thoughts) is JSON of this schema
+    calls: Literal["text", "auto", "only"] = "text"  # calls in it: not looked for, looked for, nothing else
+    top_logprobs: int | None = None  # 0: the drawn token's alone
     emitted: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
@@ -227,13 +256,19 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Token:
-    """Token `index` (0 is the answer's first) of request `id`, and the text it released, perhaps none."""
+    """Token `index` (0 is the answer's first) of request `id`, and what it released, perhaps nothing.
+
+    `text` is what is said to the client; thoughts and tool calls come apart from it.
+    """
 
     KIND: ClassVar = "token"
     id: str
     token: int
     text: str
     index: int
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    chances: Chances | None = None
 
 
 @dataclass(frozen=True)
@@ -242,9 +277,12 @@ class Done:
 
     KIND: ClassVar = "done"
     id: str
-    reason: Literal["stop", "length", "cancelled"]
+    reason: Literal["stop", "length", "cancelled", "tool_calls"]
     usage: Usage
     text: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    stopped_by: str | None = None  # the stop string that ended it
 
 
 @dataclass(frozen=True)

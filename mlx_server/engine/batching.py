@@ -44,6 +44,7 @@ class Sampled:
 
     uid: int
     token: int
+    logprobs: Any  # (vocabulary,), an array of MLX's
 
 
 class Batch:
@@ -83,7 +84,7 @@ class Batch:
                 yield Prefilled(prompt.uid, *prompt.progress)
         for answer in tokens:
             if answer.uid in self._uids:  # a step sampled ahead for one that was removed since
-                yield Sampled(answer.uid, answer.token)
+                yield Sampled(answer.uid, answer.token, answer.logprobs)
 
     def close(self) -> None:
         """Drop all requests and their KV."""

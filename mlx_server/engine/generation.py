@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+from mlx_server.engine.answer_reader import AnswerReader, Marks, Piece
 from mlx_server.engine.text_stream import TextStream
-from mlx_server.protocol import Done, Event, Token, Usage
+from mlx_server.protocol import Chances, Done, Event, Token, Usage
 
 
 @dataclass
@@ -23,6 +25,8 @@ class Generation:
     text: TextStream
     started_s: float
     load_s: float = 0.0
+    reader: AnswerReader = field(default_factory=lambda: AnswerReader(Marks()))
+    top_logprobs: int | None = None
     count: int = 0
     first_token_s: float | None = None
     done: Done | None = field(default=None, init=False)
@@ -35,14 +39,18 @@ class Generation:
                 return self.finish("stop", now)
         return self.finish("length", now) if self.count >= self.limit_tokens else None
 
-    def accept(self, token: int, now: float) -> list[Event]:
+    def accept(self, token: int, now: float, chances: Chances | None = None) -> list[Event]:
         """The events that the sampled `token` causes; the last is `Done` where it ends the answer."""
         if self.first_token_s is None:
             self.first_token_s = now
         if token in self.end_tokens:
             return [self.finish("stop", now)]
         index = self.count
-        events: list[Event] = [Token(self.id, token, self._take(token), index)]
+        piece = self._take(token)
+        released = Token(
+            self.id, token, piece.text, index, piece.thinking or None, piece.tool_calls or None, chances
+        )
+        events: list[Event] = [released]
         if self.text.stopped:
             events.append(self.finish("stop", now))
         elif self.count >= self.limit_tokens:
@@ -56,14 +64,18 @@ class Generation:
 
     def finish(self, reason: str, now: float) -> Done:
         """End it, releasing held text. A stop string that only the held text completes counts."""
-        text = self.text.flush()
-        ended = "stop" if self.text.stopped or reason == "stop" else "length"
-        self.done = Done(self.id, "stop" if ended == "stop" else "length", self._usage(now), text)
+        piece = self.reader.push(self.text.flush()) + self.reader.flush()
+        ended: Literal["stop", "length", "tool_calls"] = "length"
+        if self.text.stopped or reason == "stop":
+            ended = "tool_calls" if self.reader.called else "stop"
+        usage = self._usage(now)
+        thinking, calls = piece.thinking or None, piece.tool_calls or None
+        self.done = Done(self.id, ended, usage, piece.text, thinking, calls, self.text.stopped_by)
         return self.done
 
-    def _take(self, token: int) -> str:
+    def _take(self, token: int) -> Piece:
         self.count += 1
-        return self.text.push(token)
+        return self.reader.push(self.text.push(token))
 
     def _usage(self, now: float) -> Usage:
         first = now if self.first_token_s is None else self.first_token_s

@@ -10,8 +10,10 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
+from mlx_server.engine.answer_reader import Marks
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
+from mlx_server.engine.grammars import Grammars
 from mlx_server.model_store import ModelEntry
 
 _SLICE_BYTES = 64 * 1024 * 1024
@@ -25,6 +27,8 @@ class LanguageModel:
     tokenizer: Any
     context_tokens: int
     end_tokens: frozenset[int]
+    grammars: Grammars
+    marks: Marks
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens included: markers of tools and thought are among them."""
@@ -64,7 +68,19 @@ def _load_language_model(entry: ModelEntry) -> Loader:
     for done in _evaluate(arrays):
         yield 0.2 + 0.8 * done
     ends = frozenset(tokenizer.eos_token_ids)
-    return LanguageModel(model, tokenizer, entry.context_tokens, ends)
+    grammars = Grammars(tokenizer._tokenizer, ends)
+    return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars, marks_of(tokenizer))
+
+
+def marks_of(tokenizer: Any) -> Marks:
+    """What the model puts around thoughts and calls, as far as its tokenizer and template tell."""
+    template = str(getattr(tokenizer, "chat_template", "") or "")
+    think = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
+    if think is None and "<think>" in template and "</think>" in template:
+        think = ("<think>", "</think>")
+    if not tokenizer.has_tool_calling:
+        return Marks(think)
+    return Marks(think, (tokenizer.tool_call_start, tokenizer.tool_call_end), tokenizer.tool_parser)
 
 
 def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:

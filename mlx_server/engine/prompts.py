@@ -6,7 +6,15 @@ import json
 from typing import Any
 
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.tool_prompt import told
 from mlx_server.protocol import Generate
+
+RESERVED = frozenset(
+    {"tokenize", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "conversation"}
+    | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
+    | {"return_assistant_tokens_mask", "messages", "template_kwargs"}
+)
+"""Arguments of `apply_chat_template` that are no variables of templates."""
 
 
 def prompt_tokens(op: Generate, tokenizer: Any) -> list[int]:
@@ -35,12 +43,18 @@ def _chat(op: Generate, tokenizer: Any) -> list[int]:
     messages = [normalised(message) for message in op.messages]
     # An answer begun by the client is continued, not answered.
     begun = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+    if taken := RESERVED & (op.template or {}).keys():
+        raise RequestError("invalid_request", f"{min(taken)!r} is no variable of a template.")
+    tools = list(op.tools or ())
+    if tools and not _knows_tools(tokenizer):
+        messages, tools = told(messages, tools), []
     try:
         ids = tokenizer.apply_chat_template(
             messages,
-            tools=list(op.tools) if op.tools else None,
+            tools=tools or None,
             add_generation_prompt=not begun,
             continue_final_message=begun,
+            **({} if op.think is None else {"enable_thinking": op.think}),
             **(op.template or {}),
         )
     except Exception as error:  # a template is the model's own program: it raises what it likes
@@ -48,6 +62,11 @@ def _chat(op: Generate, tokenizer: Any) -> list[int]:
             "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
         ) from error
     return list(ids)
+
+
+def _knows_tools(tokenizer: Any) -> bool:
+    """Whether the model's template has a place for tools."""
+    return bool(tokenizer.has_tool_calling) or "tools" in str(getattr(tokenizer, "chat_template", ""))
 
 
 def unreadable(error: Exception) -> RequestError:

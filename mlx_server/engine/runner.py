@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mlx_server.engine.batching import Batch, Prefilled
+from mlx_server.engine.answer_reader import AnswerReader, Marks
+from mlx_server.engine.batching import Batch, Prefilled, Sampled
+from mlx_server.engine.chances import chances
 from mlx_server.engine.embedding_job import EmbeddingJob
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
 from mlx_server.engine.prompts import prompt_tokens
-from mlx_server.engine.sampling import make_processors, make_sampler
+from mlx_server.engine.sampling import Processor, make_processors, make_sampler
 from mlx_server.engine.text_stream import TextStream
-from mlx_server.protocol import Done, Embed, Event, Generate, Prefill, Usage
+from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, Usage
 
 Clock = Callable[[], float]
+PROMPT_END_TOKENS = 16
+"""Where a thought begun by the template must stand."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,36 @@ class GenerateRunner:
         limit = answer_limit(op, len(prompt), self._lm.context_tokens)
         context = prompt if op.kind == "text" else ()
         text = TextStream(self._lm.decode, op.stop, context)
-        generation = Generation(op.id, prompt, limit, self._lm.end_tokens, text, now, load_s)
+        reader, wake_after = self._reader(op, prompt)
+        generation = Generation(
+            op.id, prompt, limit, self._lm.end_tokens, text, now, load_s, reader, op.top_logprobs
+        )
         if done := generation.replay(op.emitted, now):
             return [done]
-        uid = self._batch.add(
-            [*prompt, *op.emitted],
-            make_sampler(op.sampling, len(op.emitted)),
-            make_processors(op.sampling),
-        )
+        sampler = make_sampler(op.sampling, len(op.emitted))
+        uid = self._batch.add([*prompt, *op.emitted], sampler, self._processors(op, wake_after))
         self._running[uid] = generation
         return []
+
+    def _reader(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerReader, tuple[int, ...]]:
+        """Takes the answer apart; and the tokens that a thought begun in the prompt ends with."""
+        marks = self._lm.marks
+        if op.kind == "text":
+            return AnswerReader(Marks()), ()
+        if op.think and not marks.think:
+            raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
+        end_of_prompt = self._lm.decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
+        thinking = marks.think is not None and end_of_prompt.endswith(marks.think[0])
+        reader = AnswerReader(marks, op.calls, op.tools or (), thinking)
+        if not thinking or marks.think is None:
+            return reader, ()
+        return reader, tuple(self._lm.tokenizer.encode(marks.think[1], add_special_tokens=False))
+
+    def _processors(self, op: Generate, wake_after: tuple[int, ...]) -> list[Processor]:
+        processors = make_processors(op.sampling)
+        if op.json_schema is not None:
+            processors.append(self._lm.grammars.processor(op.json_schema, op.emitted, wake_after))
+        return processors
 
     def step(self, clock: Clock) -> Iterator[Event]:
         """One step of the batch."""
@@ -67,9 +91,15 @@ class GenerateRunner:
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
                 continue
-            yield from generation.accept(outcome.token, now)
+            yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
+
+    def _chances(self, generation: Generation, drawn: Sampled) -> Chances | None:
+        if generation.top_logprobs is None:
+            return None
+        token_bytes = self._lm.grammars.token_bytes
+        return chances(drawn.token, drawn.logprobs, generation.top_logprobs, token_bytes)
 
     def cancel(self, request: str, now: float) -> Done | None:
         """End a request; its place and KV are free at once. None where it is not ours."""

@@ -28,6 +28,7 @@ class TextStream:
         self._done_chars = len(decode(self._window)) if self._window else 0
         self._held = ""
         self.stopped = False
+        self.stopped_by: str | None = None
 
     def push(self, token: int) -> str:
         """The text that `token` releases, perhaps none. Sets `stopped` where a stop string is complete."""
@@ -54,10 +55,11 @@ class TextStream:
 
     def _match(self, new: str) -> str:
         pending = self._held + new
-        starts = [at for stop in self._stop if (at := pending.find(stop)) >= 0]
+        starts = [(at, stop) for stop in self._stop if (at := pending.find(stop)) >= 0]
         if starts:
+            first, self.stopped_by = min(starts)
             self.stopped, self._held = True, ""
-            return pending[: min(starts)]
+            return pending[:first]
         keep = max((_overlap(pending, stop) for stop in self._stop), default=0)
         cut = len(pending) - keep
         self._held = pending[cut:]

@@ -84,8 +84,10 @@ class AccessControl:
 
     def _has_key(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            key = headers.get("x-api-key", "")  # as Anthropic's clients send it
         given, wanted = key.strip().encode(), (self._api_key or "").encode()
-        return scheme.lower() == "bearer" and bool(wanted) and secrets.compare_digest(given, wanted)
+        return bool(wanted) and secrets.compare_digest(given, wanted)
 
 
 def _our_address(scope: Scope) -> str:

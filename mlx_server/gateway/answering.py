@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlx_server.gateway.ticket import ClientLeft, Ticket
+from mlx_server.gateway.ticket import ClientLeft
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
@@ -27,7 +27,15 @@ def client_of(request: Request, user: str | None = None) -> str:
     return f"{address}|{mark}|{user or ''}"
 
 
-async def unless_left(request: Request, ticket: Ticket, answer: Awaitable[T]) -> T:
+class Leaving(Protocol):
+    """What is given up when its client leaves: a ticket, or several."""
+
+    @property
+    def id(self) -> str: ...
+    def cancel(self) -> None: ...
+
+
+async def unless_left(request: Request, ticket: Leaving, answer: Awaitable[T]) -> T:
     """`answer`, while the client is there; when it hangs up, the ticket is cancelled: ClientLeft."""
     watch = asyncio.ensure_future(_cancel_when_gone(request.receive, ticket))
     try:
@@ -42,7 +50,7 @@ async def unless_left(request: Request, ticket: Ticket, answer: Awaitable[T]) ->
 class StreamedAnswer(Response):
     """A body made piece by piece from a ticket's events; a client that hangs up cancels the ticket."""
 
-    def __init__(self, ticket: Ticket, pieces: AsyncIterator[str], media_type: str) -> None:
+    def __init__(self, ticket: Leaving, pieces: AsyncIterator[str], media_type: str) -> None:
         self.status_code = 200
         self.media_type = media_type
         self.background = None
@@ -65,7 +73,7 @@ class StreamedAnswer(Response):
             await _end(watch)
 
 
-async def _cancel_when_gone(receive: Callable[[], Awaitable[object]], ticket: Ticket) -> None:
+async def _cancel_when_gone(receive: Callable[[], Awaitable[object]], ticket: Leaving) -> None:
     while (await receive()) != {"type": "http.disconnect"}:
         pass
     ticket.cancel()

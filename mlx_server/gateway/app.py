@@ -8,7 +8,15 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from mlx_server.gateway import engine_events, errors, health, ollama_api, ollama_models_api, openai_api
+from mlx_server.gateway import (
+    anthropic_api,
+    engine_events,
+    errors,
+    health,
+    ollama_api,
+    ollama_models_api,
+    openai_api,
+)
 from mlx_server.gateway.access import AccessControl
 from mlx_server.gateway.engine_supervision import Engine
 from mlx_server.gateway.pieces import Pieces
@@ -33,6 +41,7 @@ def create_app(
     app.include_router(ollama_api.router(pieces))
     app.include_router(ollama_models_api.router(pieces))
     app.include_router(openai_api.router(pieces))
+    app.include_router(anthropic_api.router(pieces))
     app.add_middleware(
         AccessControl, api_key=pieces.config.mlx.api_key, more_names=more_names, keyless=keyless
     )

@@ -112,6 +112,16 @@ def from_engine(failed: protocol.Failed) -> GatewayError:
 
 # --- wording ---
 
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+
 
 def is_openai(path: str) -> bool:
     """Which dialect's envelope an error on this path is put in."""
@@ -128,8 +138,16 @@ def openai_body(error: GatewayError) -> dict[str, Any]:
     return {"error": {**error.fields, **detail}}
 
 
+def anthropic_body(error: GatewayError) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    detail = {"type": kind, "message": error.message, "code": error.code}
+    return {"type": "error", "error": {**error.fields, **detail}}
+
+
 def body(error: GatewayError, path: str) -> dict[str, Any]:
     """The envelope that the path's dialect has for errors."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return anthropic_body(error)
     return openai_body(error) if is_openai(path) else ollama_body(error)
 
 

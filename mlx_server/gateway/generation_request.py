@@ -6,12 +6,15 @@ makes the operation for an engine, as often as engines are lost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
 from mlx_server.gateway.request_table import Lane
+
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+"""The schema of an answer that is JSON, whatever is in it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class GenerationRequest:
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    tool_choice: Literal["auto", "required"] | None = None
+    think: bool | None = None
+    template: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | None = None
+    top_logprobs: int | None = None
     sampling: protocol.Sampling = field(default_factory=protocol.Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -33,6 +41,13 @@ class GenerationRequest:
     def lane(self) -> Lane:
         return Lane.GENERATE
 
+    @property
+    def _calls(self) -> Literal["text", "auto", "only"]:
+        if self.tool_choice == "required":
+            return "only"
+        # JSON that was asked for is no call, whatever it looks like.
+        return "auto" if self.tools and self.json_schema is None else "text"
+
     def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
         return protocol.Generate(
             id=request_id,
@@ -41,6 +56,11 @@ class GenerationRequest:
             messages=self.messages,
             prompt=self.prompt,
             tools=self.tools,
+            calls=self._calls,
+            think=self.think,
+            template=self.template,
+            json_schema=self.json_schema,
+            top_logprobs=self.top_logprobs,
             emitted=tuple(emitted),
             sampling=self.sampling,
             max_tokens=self.max_tokens,

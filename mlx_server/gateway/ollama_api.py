@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import errors, ollama_schema
+from mlx_server.gateway.answer_parts import Call, Part, Tickets, whole
 from mlx_server.gateway.answering import NDJSON, StreamedAnswer, unless_left
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import GenerationRequest, LoadRequest, UnloadRequest
@@ -19,16 +20,44 @@ from mlx_server.gateway.pieces import Pieces, embed
 from mlx_server.gateway.ticket import Ticket
 
 DIALECT = "ollama"
-Wording = Callable[[str], dict[str, Any]]
-"""Puts a piece of text where the route's answers have it."""
+Wording = Callable[[Part], dict[str, Any]]
+"""Puts a part of an answer where the route's answers have it."""
 
 
-def _as_response(text: str) -> dict[str, Any]:
-    return {"response": text}
+def _as_response(part: Part) -> dict[str, Any]:
+    return {"response": part.text} | _thinking(part) | _logprobs(part)
 
 
-def _as_message(text: str) -> dict[str, Any]:
-    return {"message": {"role": "assistant", "content": text}}
+def _as_message(part: Part) -> dict[str, Any]:
+    message = {"role": "assistant", "content": part.text} | _thinking(part)
+    if part.calls:
+        message["tool_calls"] = [_call(call) for call in part.calls]
+    return {"message": message} | _logprobs(part)
+
+
+def _thinking(part: Part) -> dict[str, Any]:
+    return {"thinking": part.thinking} if part.thinking else {}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    """Ollama gives a call's arguments as an object."""
+    function = {"index": call.index, "name": call.call.name, "arguments": call.call.arguments}
+    return {"id": call.id, "function": function}
+
+
+def _logprobs(part: Part) -> dict[str, Any]:
+    if not part.chances:
+        return {}
+    return {
+        "logprobs": [
+            _chance(chances.drawn) | {"top_logprobs": [_chance(chance) for chance in chances.top]}
+            for chances in part.chances
+        ]
+    }
+
+
+def _chance(chance: protocol.Chance) -> dict[str, Any]:
+    return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.bytes)}
 
 
 def router(pieces: Pieces) -> APIRouter:
@@ -61,7 +90,7 @@ def router(pieces: Pieces) -> APIRouter:
         if not work.texts:  # as with an empty prompt
             await _load_or_unload(pieces, http, body, work.model)
         vectors = await embed(pieces, work, http, DIALECT)
-        answer: dict[str, Any] = {"model": body.model, "embeddings": vectors.rows()}
+        answer: dict[str, Any] = {"model": body.model, "embeddings": vectors.rows(body.dimensions or None)}
         answer |= {
             "total_duration": _ns(pieces.clock.now() - started_at),
             "load_duration": _ns(vectors.load_s),
@@ -84,7 +113,7 @@ async def _load(
     """An empty prompt loads the model; with `keep_alive` 0 it unloads it."""
     await _load_or_unload(pieces, http, body, model)
     reason = "unload" if body.unloads else "load"
-    return JSONResponse(_head(body.model) | wording("") | {"done": True, "done_reason": reason})
+    return JSONResponse(_head(body.model) | wording(Part()) | {"done": True, "done_reason": reason})
 
 
 async def _load_or_unload(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str) -> None:
@@ -108,12 +137,9 @@ async def _answer(
 
 
 async def _whole(pieces: Pieces, ticket: Ticket, model: str, wording: Wording) -> Response:
-    parts: list[str] = []
-    async for event in ticket.events():
-        assert isinstance(event, protocol.Token | protocol.Done)
-        parts.append(event.text)
-        if isinstance(event, protocol.Done):
-            last = _head(model) | wording("".join(parts)) | _end(pieces, ticket, event)
+    part = await whole(ticket)
+    assert part.done
+    last = _head(model) | wording(part) | _end(pieces, ticket, part.done)
     return JSONResponse(last, headers={"x-request-id": ticket.id})
 
 
@@ -121,12 +147,11 @@ async def _lines(
     pieces: Pieces, ticket: Ticket, first: Any, model: str, wording: Wording
 ) -> AsyncIterator[str]:
     try:
-        async for event in ticket.events(first):
-            assert isinstance(event, protocol.Token | protocol.Done)
-            if event.text:
-                yield _line(_head(model) | wording(event.text) | {"done": False})
-            if isinstance(event, protocol.Done):
-                yield _line(_head(model) | wording("") | _end(pieces, ticket, event))
+        async for _, part in Tickets([ticket]).parts(first):
+            if part:
+                yield _line(_head(model) | wording(part) | {"done": False})
+            if part.done:
+                yield _line(_head(model) | wording(Part()) | _end(pieces, ticket, part.done))
     except errors.GatewayError as error:  # too late for a status
         yield errors.line(error)
 
@@ -144,7 +169,7 @@ def _end(pieces: Pieces, ticket: Ticket, done: protocol.Done) -> dict[str, Any]:
         decode_s = now - ticket.first_token_at
     return {
         "done": True,
-        "done_reason": done.reason,
+        "done_reason": "stop" if done.reason == "tool_calls" else done.reason,
         "total_duration": _ns(now - ticket.submitted_at),
         "load_duration": _ns(usage.load_s),
         "prompt_eval_count": max(1, usage.prompt_tokens),

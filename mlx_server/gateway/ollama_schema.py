@@ -12,7 +12,8 @@ from pydantic import AliasChoices, Field, field_validator
 from host_agent.config.units import seconds
 from mlx_server.gateway.bodies import Body, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.tools import checked
 from mlx_server.protocol import Sampling
 
 FOR_EVER_S = -1.0
@@ -97,14 +98,18 @@ class TextBody(ModelBody):
     format: str | dict[str, Any] | None = None
     think: bool | str | None = None
     logprobs: bool | None = None
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
-    def refuse_unsupported(self) -> None:
-        if self.format:
-            refuse("format", "structured output is not supported yet; ask for JSON in the prompt")
-        if self.think:
-            refuse("think", f"{self.model!r} does not support thinking")
-        if self.logprobs:
-            refuse("logprobs", "log probabilities are not supported")
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """Raises BadRequest."""
+        if not self.format:
+            return None
+        if isinstance(self.format, dict):
+            return self.format
+        if self.format != "json":
+            raise BadRequest("invalid_request", 'format: give "json" or a JSON schema', field="format")
+        return dict(ANY_OBJECT)
 
 
 class Message(Body):
@@ -114,13 +119,17 @@ class Message(Body):
     images: list[Any] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_name: str | None = None
+    tool_call_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"role": self.role, "content": self.content or ""} | {
-            key: value
-            for key, value in (("tool_calls", self.tool_calls), ("name", self.tool_name))
-            if value is not None
+        more = {
+            "tool_calls": self.tool_calls,
+            "name": self.tool_name,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": self.thinking,
         }
+        told = {key: value for key, value in more.items() if value is not None}
+        return {"role": self.role, "content": self.content or "", **told}
 
 
 class ChatBody(TextBody):
@@ -129,7 +138,6 @@ class ChatBody(TextBody):
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
-        self.refuse_unsupported()
         if any(message.images for message in self.messages or ()):
             raise _no_images(self.model)
         return _generation(
@@ -138,7 +146,7 @@ class ChatBody(TextBody):
             drawn_seed,
             kind="chat",
             messages=tuple(message.as_dict() for message in self.messages or ()),
-            tools=tuple(self.tools) if self.tools else None,
+            tools=checked(self.tools),
         )
 
 
@@ -153,7 +161,6 @@ class GenerateBody(TextBody):
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As `ChatBody.to_request`: one user's message, unless `raw`."""
-        self.refuse_unsupported()
         for name in ("suffix", "template", "context"):
             if getattr(self, name):
                 refuse(name, f"`{name}` is not supported; use /api/chat, or `raw` with the whole prompt")
@@ -169,11 +176,9 @@ class GenerateBody(TextBody):
 class EmbedBody(ModelBody):
     input: str | list[str] | None = None
     truncate: bool | None = None
-    dimensions: Whole | None = None
+    dimensions: Whole | None = Field(default=None, ge=0, lt=2**31)
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        if self.dimensions:
-            refuse("dimensions", "vectors cannot be shortened; leave it out")
         texts = [self.input] if isinstance(self.input, str) else self.input or []
         if isinstance(self.input, str) and not self.input:
             texts = []  # Ollama's meaning: load the model
@@ -192,6 +197,10 @@ def _generation(body: TextBody, model: str, drawn_seed: int, **what: Any) -> Gen
     settings = body.settings
     return GenerationRequest(
         model=model,
+        json_schema=body.json_schema,
+        think=None if body.think is None else bool(body.think),
+        template={"reasoning_effort": body.think} if isinstance(body.think, str) else None,
+        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         sampling=settings.sampling(drawn_seed),
         max_tokens=settings.max_tokens,
         stop=settings.stops,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,48 +11,17 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import errors, openai_schema
+from mlx_server.gateway.answer_parts import Part, Tickets
 from mlx_server.gateway.answering import SSE, StreamedAnswer, unless_left
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import GenerationRequest
+from mlx_server.gateway.openai_wording import CHAT, COMPLETION, Wording, choice, data, usage
 from mlx_server.gateway.pieces import Pieces, Vectors, embed
-from mlx_server.gateway.ticket import Ticket
+from mlx_server.gateway.ticket import Item, Ticket
 from mlx_server.model_store import ModelEntry
 
 DIALECT = "openai"
 FLOAT32_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a route words its answers: the object's names and where the text goes."""
-
-    prefix: str
-    whole: str
-    chunk: str
-    choice: Callable[[str], dict[str, Any]]
-    first: dict[str, Any] | None
-    delta: Callable[[str], dict[str, Any]]
-    last: dict[str, Any]
-
-
-CHAT = Wording(
-    prefix="chatcmpl-",
-    whole="chat.completion",
-    chunk="chat.completion.chunk",
-    choice=lambda text: {"message": {"role": "assistant", "content": text, "refusal": None}},
-    first={"delta": {"role": "assistant", "content": ""}},
-    delta=lambda text: {"delta": {"content": text}},
-    last={"delta": {}},
-)
-COMPLETION = Wording(
-    prefix="cmpl-",
-    whole="text_completion",
-    chunk="text_completion",
-    choice=lambda text: {"text": text},
-    first=None,
-    delta=lambda text: {"text": text},
-    last={"text": ""},
-)
 
 
 def router(pieces: Pieces) -> APIRouter:
@@ -73,20 +40,23 @@ def router(pieces: Pieces) -> APIRouter:
     async def chat(http: Request) -> Response:
         body = await read(http, openai_schema.ChatBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
-        return await _answer(pieces, http, body, body.to_request(name, pieces.draw_seed()), CHAT)
+        return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), CHAT)
 
     @routes.post("/completions")
     async def completions(http: Request) -> Response:
         body = await read(http, openai_schema.CompletionBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
-        return await _answer(pieces, http, body, body.to_request(name, pieces.draw_seed()), COMPLETION)
+        return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), COMPLETION)
 
     @routes.post("/embeddings")
     async def embeddings(http: Request) -> Response:
         body = await read(http, openai_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
         vectors = await embed(pieces, work, http, DIALECT)
-        rows = _base64_rows(vectors) if body.encoding_format == "base64" else vectors.rows()
+        short = body.dimensions
+        rows: list[Any] = vectors.rows(short) if short or body.encoding_format != "base64" else []
+        if body.encoding_format == "base64":
+            rows = [protocol.pack_vectors([row]) for row in rows] if short else _base64_rows(vectors)
         data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
         usage = {"prompt_tokens": vectors.prompt_tokens, "total_tokens": vectors.prompt_tokens}
         return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
@@ -98,60 +68,76 @@ async def _answer(
     pieces: Pieces,
     http: Request,
     body: openai_schema.TextBody,
-    work: GenerationRequest,
+    works: Sequence[GenerationRequest],
     wording: Wording,
 ) -> Response:
-    ticket = pieces.submit(work, http, DIALECT, body.user)
+    tickets = _submit(pieces, http, body, works)
     created = int(pieces.clock.wall())
-    head = {"id": f"{wording.prefix}{ticket.id}", "created": created, "model": body.model}
+    head = {"id": f"{wording.prefix}{tickets.id}", "created": created, "model": body.model}
     if not body.stream:
-        return await unless_left(http, ticket, _whole(ticket, head, wording))
-    first = await unless_left(http, ticket, ticket.next())
-    lines = _lines(ticket, first, head | {"object": wording.chunk}, wording, body.include_usage)
-    return StreamedAnswer(ticket, lines, SSE)
+        return await unless_left(http, tickets, _whole(tickets, head, wording, body))
+    first = await unless_left(http, tickets, tickets.each[0].next())
+    return StreamedAnswer(
+        tickets, _lines(tickets, first, head | {"object": wording.chunk}, wording, body), SSE
+    )
 
 
-async def _whole(ticket: Ticket, head: dict[str, Any], wording: Wording) -> Response:
-    parts: list[str] = []
-    answer: dict[str, Any] = {}
-    async for event in ticket.events():
-        assert isinstance(event, protocol.Token | protocol.Done)
-        parts.append(event.text)
-        if isinstance(event, protocol.Done):
-            choice = _choice(wording.choice("".join(parts)), event.reason)
-            usage = _usage(event.usage)
-            answer = head | {"object": wording.whole, "choices": [choice], "usage": usage}
-    return JSONResponse(answer, headers={"x-request-id": ticket.id})
+def _submit(
+    pieces: Pieces, http: Request, body: openai_schema.TextBody, works: Sequence[GenerationRequest]
+) -> Tickets:
+    """All of them or none: a queue that takes only some refuses the whole."""
+    tickets: list[Ticket] = []
+    try:
+        for work in works:
+            tickets.append(pieces.submit(work, http, DIALECT, body.user))
+    except errors.GatewayError:
+        for ticket in tickets:
+            ticket.cancel()
+        raise
+    return Tickets(tickets)
+
+
+async def _whole(
+    tickets: Tickets, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
+) -> Response:
+    wholes = await tickets.wholes()
+    dones = [part.done for part in wholes if part.done]
+    choices = [
+        choice(at, wording.choice(part), done.reason, _logprobs(part, wording))
+        for at, (part, done) in enumerate(zip(wholes, dones, strict=True))
+    ]
+    answer = head | {"object": wording.whole, "choices": choices, "usage": usage(dones, body.n or 1)}
+    return JSONResponse(answer, headers={"x-request-id": tickets.id})
 
 
 async def _lines(
-    ticket: Ticket, first: Any, head: dict[str, Any], wording: Wording, include_usage: bool
+    tickets: Tickets, first: Item, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
 ) -> AsyncIterator[str]:
-    no_usage = {"usage": None} if include_usage else {}
+    no_usage = {"usage": None} if body.include_usage else {}
+    dones: dict[int, protocol.Done] = {}
+
+    def chunk(at: int, content: dict[str, Any], reason: str | None, logprobs: Any = None) -> str:
+        return data(head | {"choices": [choice(at, content, reason, logprobs)]} | no_usage)
+
     try:
-        if wording.first is not None:
-            yield _data(head | {"choices": [_choice(wording.first, None)]} | no_usage)
-        async for event in ticket.events(first):
-            assert isinstance(event, protocol.Token | protocol.Done)
-            if event.text:
-                yield _data(head | {"choices": [_choice(wording.delta(event.text), None)]} | no_usage)
-            if isinstance(event, protocol.Done):
-                yield _data(head | {"choices": [_choice(wording.last, event.reason)]} | no_usage)
-                if include_usage:
-                    yield _data(head | {"choices": [], "usage": _usage(event.usage)})
+        for at in range(len(tickets.each)) if wording.first is not None else ():
+            yield chunk(at, wording.first or {}, None)
+        async for at, part in tickets.parts(first):
+            if part:
+                yield chunk(at, wording.delta(part), None, _logprobs(part, wording))
+            if part.done:
+                dones[at] = part.done
+                yield chunk(at, wording.last, part.done.reason)
+        if body.include_usage:
+            counts = usage([dones[at] for at in sorted(dones)], body.n or 1)
+            yield data(head | {"choices": [], "usage": counts})
     except errors.GatewayError as error:  # too late for a status
-        yield _data(errors.openai_body(error))
+        yield data(errors.openai_body(error))
     yield "data: [DONE]\n\n"
 
 
-def _choice(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
-    return {"index": 0, **content, "logprobs": None, "finish_reason": reason}
-
-
-def _usage(usage: protocol.Usage) -> dict[str, Any]:
-    total = usage.prompt_tokens + usage.completion_tokens
-    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-    return counts | {"total_tokens": total}
+def _logprobs(part: Part, wording: Wording) -> dict[str, Any] | None:
+    return wording.logprobs(part.chances) if part.chances else None
 
 
 def _model(entry: ModelEntry) -> dict[str, Any]:
@@ -163,7 +149,3 @@ def _base64_rows(vectors: Vectors) -> list[str]:
     raw = [base64.b64decode(block) for block in vectors.blocks]
     rows = [block[start : start + size] for block in raw for start in range(0, len(block), size)]
     return [base64.b64encode(row).decode("ascii") for row in rows]
-
-
-def _data(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
 from mlx_server.gateway.bodies import Body, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.tools import call_schema, checked
 from mlx_server.protocol import Sampling
 
 SEED_MASK = 2**63 - 1
@@ -61,9 +64,13 @@ class TextBody(Body):
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
-    def refuse_many(self) -> None:
-        if self.n is not None and self.n > 1:
-            refuse("n", "one answer at a time; send the request again for another")
+    def several(self, prompts: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """`n` answers to each of `prompts`, prompt by prompt; each has a seed of its own."""
+        answers = [work for work in prompts for _ in range(self.n or 1)]
+        return [
+            replace(work, sampling=replace(work.sampling, seed=(work.sampling.seed + at) & SEED_MASK))
+            for at, work in enumerate(answers)
+        ]
 
 
 class Part(Body):
@@ -100,12 +107,15 @@ class Message(Body):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
     def as_dict(self, model: str) -> dict[str, Any]:
         role = "system" if self.role == "developer" else self.role
         message: dict[str, Any] = {"role": role, "content": self._text(model)}
         if self.name:
             message["name"] = self.name
+        if self.reasoning_content:
+            message["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
             message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
         if self.tool_call_id:
@@ -123,8 +133,23 @@ class Message(Body):
         return "".join(part.text or "" for part in self.content)
 
 
+class NamedSchema(Body):
+    name: str | None = None
+    json_schema: dict[str, Any] = Field(default_factory=lambda: dict(ANY_OBJECT), alias="schema")
+
+
 class ResponseFormat(Body):
-    type: str
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @property
+    def as_schema(self) -> dict[str, Any] | None:
+        """Raises BadRequest."""
+        if self.type != "json_schema":
+            return None if self.type == "text" else dict(ANY_OBJECT)
+        if self.json_schema is None:
+            raise BadRequest("invalid_request", "response_format.json_schema: is missing")
+        return self.json_schema.json_schema
 
 
 class ChatBody(TextBody):
@@ -134,27 +159,54 @@ class ChatBody(TextBody):
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None  # as other local servers take them
+
+    def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
+        """As requests for the canonical `model`, one an answer. Raises BadRequest."""
+        return self.several([self.to_request(model, drawn_seed)])
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
-        self.refuse_many()
-        if self.response_format and self.response_format.type != "text":
-            refuse("response_format", "structured output is not supported yet; ask for JSON in the prompt")
-        if self.logprobs:
-            refuse("logprobs", "log probabilities are not supported")
-        if self.tool_choice not in (None, "auto", "none"):
-            refuse("tool_choice", "a forced tool is not supported yet; use `auto` or `none`")
-        tools = None if self.tool_choice == "none" or not self.tools else tuple(self.tools)
+        tools = None if self.tool_choice == "none" else checked(self.tools)
+        json_schema = self.response_format.as_schema if self.response_format else None
+        forced = self._forced_tool()
+        if forced is not None:
+            json_schema = call_schema(tools or (), forced or None)
         limits = (self.max_completion_tokens, self.max_tokens)
         return GenerationRequest(
             model=model,
             kind="chat",
             messages=tuple(message.as_dict(self.model) for message in self.messages),
             tools=tools,
+            tool_choice="auto" if forced is None else "required",
+            think=False if self.reasoning_effort == "none" else None,
+            template=self._template(),
+            json_schema=json_schema,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             sampling=self.sampling(drawn_seed),
             max_tokens=next((limit for limit in limits if limit is not None), None),
             stop=self.stops,
         )
+
+    def _forced_tool(self) -> str | None:
+        """None where no tool is forced, "" where any may be called, else its name. Raises BadRequest."""
+        match self.tool_choice:
+            case None | "auto" | "none":
+                return None
+            case "required":
+                return ""
+            case {"type": "function", "function": {"name": str(name)}} if name:
+                return name
+        message = "tool_choice: give `auto`, `none`, `required`, or a function's name as OpenAI has it"
+        raise BadRequest("invalid_request", message)
+
+    def _template(self) -> dict[str, Any] | None:
+        effort = (
+            {} if self.reasoning_effort in (None, "none") else {"reasoning_effort": self.reasoning_effort}
+        )
+        return effort | (self.chat_template_kwargs or {}) or None
 
 
 class CompletionBody(TextBody):
@@ -162,43 +214,47 @@ class CompletionBody(TextBody):
     suffix: str | None = None
     echo: bool | None = None
     best_of: Whole | None = None
-    logprobs: Whole | None = None
+    logprobs: Whole | None = Field(default=None, ge=0, le=20)
 
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """As `ChatBody.to_request`, without a template. 16 tokens by default, as OpenAI has it."""
-        self.refuse_many()
-        for name in ("suffix", "echo", "logprobs"):
+    def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
+        """As `ChatBody.to_requests`, without a template. 16 tokens by default, as OpenAI has it."""
+        for name in ("suffix", "echo"):
             if getattr(self, name):
                 refuse(name, f"`{name}` is not supported; leave it out")
         if self.best_of is not None and self.best_of > 1:
             refuse("best_of", "one answer at a time")
+        return self.several([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
+
+    def _to_request(self, model: str, prompt: str, drawn_seed: int) -> GenerationRequest:
         return GenerationRequest(
             model=model,
             kind="text",
-            prompt=self._prompt(),
+            prompt=prompt,
             sampling=self.sampling(drawn_seed),
             max_tokens=self.max_tokens or 16,
             stop=self.stops,
+            top_logprobs=self.logprobs,
         )
 
-    def _prompt(self) -> str:
+    def _prompts(self) -> list[str]:
         if isinstance(self.prompt, str):
-            return self.prompt
-        if len(self.prompt) == 1 and isinstance(self.prompt[0], str):
-            return self.prompt[0]
-        refuse("prompt", "give one text; lists of texts and of token ids are not supported")
+            return [self.prompt]
+        texts = [text for text in self.prompt if isinstance(text, str)]
+        if len(texts) != len(self.prompt):
+            refuse("prompt", "token ids are not supported, their meaning depends on the model; send text")
+        if not texts:
+            raise BadRequest("empty_prompt", "prompt: give at least one text")
+        return texts
 
 
 class EmbeddingsBody(Body):
     model: str = Field(min_length=1)
     input: str | list[str] | list[int] | list[list[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Whole | None = None
+    dimensions: Whole | None = Field(default=None, ge=1, lt=LIMIT)
     user: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
-        if self.dimensions is not None:
-            refuse("dimensions", "vectors cannot be shortened; leave it out")
         if not self.input:
             raise BadRequest("invalid_request", "input: give at least one text")
         texts = [self.input] if isinstance(self.input, str) else self.input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from host_agent.config import Config
 from mlx_server import protocol
 from mlx_server.gateway.answering import client_of, unless_left
 from mlx_server.gateway.dispatcher import Dispatcher
+from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import EmbeddingRequest
 from mlx_server.gateway.generation_request import Request as WorkRequest
 from mlx_server.gateway.installed_models import InstalledModels
@@ -49,8 +51,20 @@ class Vectors:
     prompt_tokens: int
     load_s: float
 
-    def rows(self) -> list[list[float]]:
-        return [row for block in self.blocks for row in protocol.unpack_vectors(block, self.dim)]
+    def rows(self, dimensions: int | None = None) -> list[list[float]]:
+        """The vectors, or the first `dimensions` of each, of length one again. Raises BadRequest."""
+        rows = [row for block in self.blocks for row in protocol.unpack_vectors(block, self.dim)]
+        if dimensions is None or dimensions == self.dim:
+            return rows
+        if dimensions > self.dim:
+            message = f"dimensions: this model's vectors have {self.dim}, not {dimensions}"
+            raise BadRequest("invalid_request", message, dimensions=self.dim)
+        return [_unit(row[:dimensions]) for row in rows]
+
+
+def _unit(row: list[float]) -> list[float]:
+    length = math.hypot(*row)
+    return [value / length for value in row] if length else row
 
 
 async def embed(pieces: Pieces, work: EmbeddingRequest, http: Request, dialect: str) -> Vectors:

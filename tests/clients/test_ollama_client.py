@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -52,6 +53,64 @@ def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, serv
         if number == 8:
             os.kill(server.engine_pid, signal.SIGKILL)
     assert text == whole
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string", "maxLength": 30},
+        "words": {"type": "array", "items": {"type": "string", "maxLength": 8}, "minItems": 3, "maxItems": 5},
+    },
+    "required": ["title", "words"],
+}
+
+
+def test_format_across_a_killed_engine_gives_the_uninterrupted_json(client, server):
+    story = [{"role": "user", "content": "Outline a story about a lighthouse."}]
+    options = {"temperature": 0.9, "seed": 5, "num_predict": 120}
+    whole = client.chat(MODEL, story, format=SCHEMA, options=options).message.content
+    assert len(json.loads(whole)["words"]) >= 3
+    text = ""
+    for number, piece in enumerate(client.chat(MODEL, story, format=SCHEMA, options=options, stream=True)):
+        text += piece.message.content
+        if number == 6:
+            os.kill(server.engine_pid, signal.SIGKILL)
+    assert text == whole
+
+
+def test_think_of_a_model_that_does_not_is_a_bad_request(client):
+    with pytest.raises(ollama.ResponseError, match="does not support thinking") as caught:
+        client.chat(MODEL, QUESTION, think=True)
+    assert caught.value.status_code == 400
+    assert "Paris" in client.chat(MODEL, QUESTION, think=False, options=GREEDY).message.content
+
+
+def get_weather(city: str) -> str:
+    """Tells the weather in a city.
+
+    Args:
+        city: the city's name
+    """
+    return f"rain in {city}"
+
+
+def test_tools_that_a_model_calls_have_arguments_as_objects(client):
+    content = (
+        "Repeat this and nothing else: "
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    )
+    turns = [{"role": "user", "content": content}]
+    answer = client.chat(MODEL, turns, tools=[get_weather], options=GREEDY | {"num_predict": 60})
+    if calls := answer.message.tool_calls:  # what a model of this size does with tools is its own affair
+        assert isinstance(calls[0].function.arguments, dict)
+    else:
+        assert answer.message.content
+
+
+def test_logprobs_come_with_every_piece(client):
+    whole = client.chat(MODEL, QUESTION, options=GREEDY, logprobs=True, top_logprobs=2)
+    assert "".join(row.token for row in whole.logprobs) == whole.message.content
+    assert all(len(row.top_logprobs) == 2 for row in whole.logprobs)
 
 
 def test_embed_gives_unit_vectors_near_for_what_is_alike(client):

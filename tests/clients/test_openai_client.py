@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import math
+import os
+import signal
+import time
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,6 +59,142 @@ def test_chats_at_once_all_answer(client):
     assert len(set(texts)) == 1
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}, "sure": {"type": "boolean"}},
+    "required": ["city", "sure"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_response_format_holds_the_answer_to_its_schema(client, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    ask = {
+        "model": MODEL,
+        "messages": QUESTION,
+        "temperature": 0,
+        "response_format": form,
+        "stream": stream,
+        "max_tokens": 60,
+    }
+    answer = client.chat.completions.create(**ask)
+    parts = [chunk.choices[0].delta.content or "" for chunk in answer] if stream else []
+    found = json.loads("".join(parts) if stream else answer.choices[0].message.content)
+    assert isinstance(found["city"], str)
+    assert isinstance(found["sure"], bool)
+
+
+def test_response_format_json_object_gives_an_object(client):
+    answer = _ask(client, response_format={"type": "json_object"}, seed=3)
+    assert answer.choices[0].message.content.lstrip().startswith("{")
+
+
+def test_response_format_that_is_no_schema_is_a_bad_request(client):
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
+    with pytest.raises(openai.BadRequestError, match="JSON schema"):
+        _ask(client, response_format=form)
+
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Tells the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 12}, "unit": {"enum": ["C", "F"]}},
+            "required": ["city", "unit"],
+        },
+    },
+}
+NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_forced_tool_is_called_whole_and_streamed_alike(client, choice):
+    forced = {"tools": [WEATHER], "tool_choice": choice}
+    (whole,) = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, **forced
+    ).choices
+    assert whole.finish_reason == "tool_calls"
+    assert whole.message.content is None
+    (call,) = whole.message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert (call.function.name, set(arguments)) == ("get_weather", {"city", "unit"})
+    with client.chat.completions.stream(
+        model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, **forced
+    ) as stream:
+        (streamed,) = stream.get_final_completion().choices
+    assert streamed.finish_reason == "tool_calls"
+    assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
+
+
+def test_forced_tool_cut_off_comes_as_text(client):
+    (cut,) = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, max_tokens=4, tools=[WEATHER], tool_choice="required"
+    ).choices
+    assert cut.finish_reason == "length"
+    assert cut.message.content.startswith("{")
+    assert not cut.message.tool_calls
+
+
+def test_forced_tool_across_a_killed_engine_is_the_uninterrupted_call(client, server):
+    ask: Any = {"model": MODEL, "messages": QUESTION, "seed": 3, "tools": [WEATHER], "max_tokens": 60}
+    ask |= {"tool_choice": "required"}
+    alone = client.chat.completions.create(**ask).choices[0].message.tool_calls[0].function
+    with ThreadPoolExecutor(1) as pool:
+        again = pool.submit(client.chat.completions.create, **ask)
+        time.sleep(0.15)  # somewhere in its middle; wherever it is, nothing may change
+        os.kill(server.engine_pid, signal.SIGKILL)
+        call = again.result().choices[0].message.tool_calls[0].function
+    assert (call.name, call.arguments) == (alone.name, alone.arguments)
+
+
+def test_results_of_tools_are_answered(client):
+    call = {"name": "get_weather", "arguments": '{"city": "Oslo", "unit": "C"}'}
+    turns: Any = [
+        {"role": "user", "content": "What is the weather in Oslo?"},
+        {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": call}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "12 degrees and rain"},
+    ]
+    (answer,) = client.chat.completions.create(
+        model=MODEL, messages=turns, tools=[WEATHER], temperature=0, max_tokens=24
+    ).choices
+    assert answer.message.content or answer.message.tool_calls
+
+
+def test_several_answers_differ_by_their_seeds_and_are_counted_once_each(client):
+    ask = {"model": MODEL, "messages": QUESTION, "n": 3, "temperature": 1.2, "seed": 1, "max_tokens": 8}
+    whole = client.chat.completions.create(**ask)
+    texts = [choice.message.content for choice in whole.choices]
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert len(set(texts)) > 1
+    assert whole.usage.completion_tokens > whole.usage.prompt_tokens // 3
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == texts
+
+
+def test_logprobs_of_chat_are_of_the_drawn_and_the_likeliest(client):
+    answer = _ask(client, logprobs=True, top_logprobs=3)
+    rows = answer.choices[0].logprobs.content
+    assert "".join(row.token for row in rows) == answer.choices[0].message.content
+    for row in rows:
+        assert row.top_logprobs[0].token == row.token  # greedy
+        assert row.logprob == row.top_logprobs[0].logprob <= 0
+        assert len(row.top_logprobs) == 3
+        assert bytes(row.bytes).decode() == row.token
+
+
+def test_completions_of_several_prompts_with_logprobs(client):
+    prompts = ["One, two, three,", "The capital of France is"]
+    answer = client.completions.create(model=MODEL, prompt=prompts, max_tokens=6, temperature=0, logprobs=2)
+    assert ["four" in answer.choices[0].text, "Paris" in answer.choices[1].text] == [True, True]
+    assert len(answer.choices[1].logprobs.tokens) == len(answer.choices[1].logprobs.top_logprobs) > 0
+
+
 def test_completions_continue_a_text(client):
     answer = client.completions.create(model=MODEL, prompt="One, two, three,", max_tokens=6, temperature=0)
     assert "four" in answer.choices[0].text
@@ -62,6 +205,21 @@ def test_embeddings_come_in_the_clients_own_encodings(client, encoding):
     answer = client.embeddings.create(model="all-minilm", input=["a", "b"], encoding_format=encoding)
     assert [len(row.embedding) for row in answer.data] == [384, 384]
     assert answer.usage.prompt_tokens > 0
+
+
+@pytest.mark.parametrize("encoding", ["base64", "float"])
+def test_embeddings_may_be_shortened_to_unit_vectors(client, encoding):
+    whole = client.embeddings.create(model="all-minilm", input="a").data[0].embedding
+    short = client.embeddings.create(
+        model="all-minilm", input="a", dimensions=64, encoding_format=encoding
+    ).data[0]
+    values = short.embedding
+    if encoding == "base64":
+        values = list(array("f", base64.b64decode(values)))
+    assert math.isclose(math.hypot(*values), 1.0, abs_tol=1e-5)
+    assert values[0] / whole[0] == pytest.approx(values[63] / whole[63], rel=1e-3)
+    with pytest.raises(openai.BadRequestError, match="384"):
+        client.embeddings.create(model="all-minilm", input="a", dimensions=1000)
 
 
 def test_models_are_listed_and_retrieved(client):

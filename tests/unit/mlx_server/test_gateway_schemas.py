@@ -10,15 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_server import protocol
-from mlx_server.gateway import ollama_schema, openai_schema
+from mlx_server.gateway import anthropic_schema, ollama_schema, openai_schema
 from mlx_server.gateway.bodies import parse, validate
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.tools import call_schema
 
 HELLO = [{"role": "user", "content": "hello"}]
 FIELDS = [
     *("model", "name", "messages", "prompt", "input", "options", "stream", "keep_alive", "format", "think"),
     *("tools", "stop", "seed", "n", "temperature", "max_tokens", "max_completion_tokens", "stream_options"),
     *("response_format", "tool_choice", "images", "raw", "system", "num_predict", "top_k", "role", "content"),
+    *(
+        "thinking",
+        "tool_choice",
+        "type",
+        "name",
+        "input_schema",
+        "json_schema",
+        "schema",
+        "logprobs",
+        "parameters",
+    ),
     *("tool_calls", "function", "arguments", "encoding_format", "dimensions"),
 ]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
@@ -36,12 +48,15 @@ ALL = [
     openai_schema.ChatBody,
     openai_schema.CompletionBody,
     openai_schema.EmbeddingsBody,
+    anthropic_schema.MessagesBody,
 ]
 
 
 def _request(schema, body):
     made = validate(body, schema)
     vectors = "Embed" in schema.__name__
+    if hasattr(made, "to_requests"):
+        return made.to_requests("m:latest", 1)[0]
     return made.to_request("m:latest") if vectors else made.to_request("m:latest", 1)
 
 
@@ -103,9 +118,61 @@ def test_openai_developer_is_the_templates_system():
     assert request.messages[0]["role"] == "system"
 
 
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/city"}},
+            "$defs": {"city": {"type": "string"}},
+        },
+    },
+}
+
+
+def test_forced_tool_becomes_the_schema_of_a_call_to_it():
+    choice = {"type": "function", "function": {"name": "weather"}}
+    body = {"model": "m", "messages": HELLO, "tools": [TOOL], "tool_choice": choice}
+    request = _request(openai_schema.ChatBody, body)
+    schema = request.json_schema
+    assert schema["properties"]["name"] == {"const": "weather"}
+    moved = schema["$defs"]["arguments0"]
+    assert moved["properties"]["city"] == {"$ref": "#/$defs/arguments0/$defs/city"}
+    assert request.operation("r", ()).calls == "only"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tool_choice": "required"},
+        {"tools": [TOOL], "tool_choice": "sometimes"},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "nix"}}},
+        {"tools": [{"type": "function"}]},
+        {"tools": [{"type": "function", "function": {"name": "x", "parameters": "y"}}]},
+    ],
+)
+def test_tools_that_make_no_sense_are_refused_by_name(wrong):
+    with pytest.raises(BadRequest, match="tool"):
+        _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO} | wrong)
+
+
+def test_tools_nested_without_end_are_refused():
+    deep: dict[str, Any] = {}
+    for _ in range(900):
+        deep = {"properties": {"a": deep}}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": deep}}]
+    with pytest.raises(BadRequest, match="deep"):
+        call_schema(tools)
+
+
+def test_several_answers_are_requests_with_seeds_of_their_own():
+    body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 7}
+    works = openai_schema.CompletionBody.model_validate(body).to_requests("m", 1)
+    assert [(work.prompt, work.sampling.seed) for work in works] == [("a", 7), ("a", 8), ("b", 9), ("b", 10)]
+
+
 def test_tools_that_may_not_be_used_are_left_out():
-    body = {"model": "m", "messages": HELLO, "tools": [{"type": "function"}]}
-    assert _request(openai_schema.ChatBody, body).tools == ({"type": "function"},)
+    body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
+    assert _request(openai_schema.ChatBody, body).tools == (TOOL,)
     assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
-    with pytest.raises(BadRequest):
-        _request(openai_schema.ChatBody, body | {"tool_choice": "required"})

@@ -1,0 +1,103 @@
+"""Anthropic's own client package against the real server and the real model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+pytestmark = pytest.mark.model
+
+MODEL = "smollm2:135m"
+QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+WEATHER: Any = {
+    "name": "get_weather",
+    "description": "Tells the weather in a city.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+    },
+}
+FORCED: Any = {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "get_weather"}}
+
+
+@pytest.fixture
+def client(server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def _ask(client: anthropic.Anthropic, **more: Any) -> Any:
+    asked: Any = {
+        "model": MODEL,
+        "messages": QUESTION,
+        "max_tokens": 24,
+        "extra_body": {"temperature": 0},
+    } | more
+    return client.messages.create(**asked)
+
+
+def test_message_answers_with_usage_and_a_reason(client):
+    answer = _ask(client, system="You are a helpful AI assistant.")
+    assert "Paris" in answer.content[0].text
+    assert (answer.role, answer.stop_reason) == ("assistant", "end_turn")
+    assert answer.usage.input_tokens > 0 and answer.usage.output_tokens > 0
+    assert _ask(client, max_tokens=2).stop_reason == "max_tokens"
+
+
+def test_stop_sequence_is_named(client):
+    answer = _ask(client, stop_sequences=["Paris"])
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")
+    assert "Paris" not in "".join(block.text for block in answer.content)
+
+
+def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, server):
+    story: Any = [{"role": "user", "content": [{"type": "text", "text": "Tell me of a lighthouse."}]}]
+    whole = _ask(client, messages=story, max_tokens=32)
+    asked: Any = {"model": MODEL, "messages": story, "max_tokens": 32, "extra_body": {"temperature": 0}}
+    with client.messages.stream(**asked) as stream:
+        for number, _ in enumerate(stream.text_stream):
+            if number == 8:
+                os.kill(server.engine_pid, signal.SIGKILL)
+        final = stream.get_final_message()
+    assert final.content[0].text == whole.content[0].text
+    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert final.usage.input_tokens == whole.usage.input_tokens
+
+
+def test_forced_tool_is_used_whole_and_streamed_alike_and_its_result_is_answered(client):
+    whole = _ask(client, max_tokens=60, **FORCED)
+    (use,) = whole.content
+    assert (whole.stop_reason, use.type, use.name, set(use.input)) == (
+        "tool_use",
+        "tool_use",
+        "get_weather",
+        {"city"},
+    )
+    asked: Any = {"model": MODEL, "messages": QUESTION, "max_tokens": 60, "extra_body": {"temperature": 0}}
+    with client.messages.stream(**asked, **FORCED) as stream:
+        (streamed,) = stream.get_final_message().content
+    assert streamed.input == use.input
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "rain"}]}
+    turns = [
+        *QUESTION,
+        {"role": "assistant", "content": [use.model_dump()]},
+        {"role": "user", "content": [result]},
+    ]
+    assert _ask(client, messages=turns, tools=[WEATHER]).content
+
+
+def test_errors_are_the_clients_own(client):
+    with pytest.raises(anthropic.NotFoundError, match="smollm2") as missing:
+        _ask(client, model="nix")
+    assert "not_found_error" in str(missing.value.body)
+    picture: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aa"}}
+    with pytest.raises(anthropic.BadRequestError, match="text only"):
+        _ask(client, messages=[{"role": "user", "content": [picture]}])
+    with pytest.raises(anthropic.BadRequestError, match="not offered"):
+        _ask(client, tools=[WEATHER], tool_choice={"type": "tool", "name": "nix"})
