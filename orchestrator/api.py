@@ -1,36 +1,35 @@
 """The API on :8088: health, cycles, knowledge and metrics here, tasks in api_tasks.
 
-All but GET /health wants `Authorization: Bearer <token>`. A refusal is {"error": {"code", "message"}}, and
-nothing has been done.
+All but GET /health wants `Authorization: Bearer <token>`; `guard` has the rest of who may come in. A refusal
+is {"error": {"code", "message"}}, and nothing has been done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
 from . import VERSION, metrics
 from .api_tasks import TaskRoutes
-from .errors import BackendError, OrchestratorError, RequestRefused
+from .errors import BackendError, IdempotencyConflict, OrchestratorError, RequestRefused
 from .events import emit
+from .guard import Handler, guard
 from .parts import Parts
 from .requests import body_of, field, limit_of
 from .runner import Runner
+from .text import sound
 
 MOST_BODY_BYTES = 64 * 1024
-OPEN = {"/health"}
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(parts: Parts, runner: Runner) -> web.Application:
-    app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[_errors, _guard(parts.config.token)])
+    app = web.Application(
+        client_max_size=MOST_BODY_BYTES, middlewares=[_errors, guard(parts.config.token, parts.config.bind)]
+    )
     routes = Routes(parts, runner)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/cycles", routes.cycles)
@@ -49,13 +48,15 @@ class Routes:
     async def health(self, request: web.Request) -> web.Response:
         """200 while the process does its work, be the LLMs up or down: restarting it would not help them."""
         last = self._runner.last
+        used = [b for b in self._parts.board.backends if b.used]
         body = {
-            "status": "ok" if all(b.healthy for b in self._parts.board.backends if b.used) else "degraded",
+            "status": "degraded" if any(b.down for b in used) else "ok",
             "version": VERSION,
             "uptime_s": round(time.monotonic() - self._since, 1),
             "cycles": self._runner.cycles,
             "last_cycle": {key: last[key] for key in ("id", "finished_at", "duration_s")} if last else None,
-            "backends": {b.name: b.healthy for b in self._parts.board.backends if b.used},
+            "backends": {b.name: b.healthy for b in used},
+            "absent": [b.name for b in used if b.absent],
         }
         return web.json_response(body)
 
@@ -87,23 +88,6 @@ class Routes:
         raise RequestRefused(404, "unknown_agent", f"there is no agent {agent[:80]!r}; there are: {known}.")
 
 
-def _guard(token: str) -> Any:
-    expected = f"Bearer {token}".encode()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").encode(errors="replace")
-        if request.path not in OPEN and not hmac.compare_digest(given, expected):
-            raise RequestRefused(
-                401,
-                "unauthorized",
-                "this needs the header `Authorization: Bearer <token>`; `vestal token` prints it.",
-            )
-        return await handler(request)
-
-    return guard
-
-
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The one place where an error becomes an answer."""
@@ -111,6 +95,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except RequestRefused as error:
         return refusal(error.status, error.code, error.message)
+    except IdempotencyConflict as error:
+        return refusal(409, error.code, error.message)
     except BackendError as error:
         return refusal(503, error.code, error.message, {"Retry-After": "15"})
     except OrchestratorError as error:
@@ -129,7 +115,7 @@ def refusal(status: int, code: str, message: str, headers: dict[str, str] | None
     body = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
     extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return web.Response(
-        status=status, text=body, content_type="application/json", headers={**extra, **(headers or {})}
+        status=status, text=sound(body), content_type="application/json", headers={**extra, **(headers or {})}
     )
 
 

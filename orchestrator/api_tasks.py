@@ -13,6 +13,7 @@ from .errors import RequestRefused
 from .parts import Parts
 from .requests import body_of, field, limit_of
 from .task_view import FINISHED
+from .text import sound
 
 MOST_GOAL_CHARS = 16_000
 MOST_AGENTS = 8
@@ -84,7 +85,7 @@ class TaskRoutes:
         await reply.prepare(request)
         sent, rounds = "", 0
         while True:
-            text = json.dumps(task, ensure_ascii=False)
+            text = sound(json.dumps(task, ensure_ascii=False))
             if text != sent:
                 await reply.write(f"event: task\ndata: {text}\n\n".encode())
                 sent, rounds = text, 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 MEMORY_PAUSE_FRACTION = 0.90
+ABSENT = "absent (never seen)"
 
 
 class Phase(StrEnum):
@@ -20,13 +21,23 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Backend:
-    """One LLM backend as last seen. `used` is false where no address is configured for it."""
+    """One LLM backend as last seen. `used` is false where no address is configured for it.
+
+    `unreachable`: nothing listens there, or its name is unknown. `absent`: not installed, as far as can be
+    told from here (webhook_policy.Presence says so); that is no fault.
+    """
 
     name: str
     used: bool
     healthy: bool
     models: frozenset[str] = frozenset()
     detail: str = ""
+    unreachable: bool = False
+    absent: bool = False
+
+    @property
+    def down(self) -> bool:
+        return self.used and not self.healthy and not self.absent
 
     def serves(self, model: str) -> bool:
         return self.used and self.healthy and canonical(model) in self.models
@@ -82,8 +93,15 @@ def plan(facts: Facts) -> tuple[Planned, ...]:
 
 
 def down(facts: Facts) -> tuple[str, ...]:
-    """The names of the backends that are used and not healthy: the recovery webhook is for them."""
-    return tuple(b.name for b in facts.backends if b.used and not b.healthy)
+    """The names of the backends that ought to be healthy and are not: the recovery webhook is for them."""
+    return tuple(b.name for b in facts.backends if b.down)
+
+
+def health_sentence(facts: Facts) -> str:
+    """What the health check found."""
+    lost = down(facts)
+    absent = [f"{b.name}: {ABSENT}" for b in facts.backends if b.absent]
+    return "; ".join([f"{', '.join(lost)} down" if lost else "all healthy", *absent])
 
 
 def _tasks(facts: Facts) -> Planned:
@@ -118,6 +136,8 @@ def _nobody_serves(facts: Facts, work: str, model: str) -> str:
 def _state(backend: Backend, model: str) -> str:
     if not backend.used:
         return "not used"
+    if backend.absent:
+        return ABSENT
     if not backend.healthy:
         return f"down, {backend.detail}" if backend.detail else "down"
     return f"healthy, without {model}"

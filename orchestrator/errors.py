@@ -3,6 +3,7 @@
 OrchestratorError
 ├── ConfigError            a setting is wrong or missing; the start stops, exit code 78
 ├── RequestRefused         an API request that cannot be served; carries its HTTP status
+├── IdempotencyConflict    the key of a task that was accepted already, with another goal or other agents
 ├── BackendError           an LLM backend did not do what was asked
 │   ├── BackendUnavailable   down, hanging or refusing: another time, or another backend
 │   ├── BackendFailed        it answered, with an error of its own (5xx, or 404 for a model it lists)
@@ -35,6 +36,10 @@ class RequestRefused(OrchestratorError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class IdempotencyConflict(OrchestratorError):
+    code = "idempotency_conflict"
 
 
 class BackendError(OrchestratorError):

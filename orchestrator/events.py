@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any
 
+from .text import sound
+
 _seq = itertools.count(1)
 _lock = threading.Lock()
 _component = "orchestrator"
@@ -25,7 +27,7 @@ def emit(event: str, cause: str = "", **fields: Any) -> None:
     """Write one event: past tense, with its cause in words where there is one."""
     record: dict[str, Any] = {"ts": round(time.time(), 3), "seq": next(_seq), "component": _component}
     record |= {"event": event, **({"cause": cause} if cause else {}), **fields}
-    line = json.dumps(record, ensure_ascii=False, default=str)
+    line = sound(json.dumps(record, ensure_ascii=False, default=str))
     with _lock:
         print(line, file=sys.stdout, flush=True)
 

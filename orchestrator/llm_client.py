@@ -11,6 +11,7 @@ import aiohttp
 from .cycle import Backend, canonical
 from .errors import BackendFailed, BackendUnavailable, EmptyAnswer, ModelMissing, RequestRejected
 from .llm_health import HealthBoard
+from .text import sound
 
 # A generation on a busy machine is slow, and the gateway holds a request while its engine restarts.
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=900, connect=2, sock_read=300)
@@ -36,6 +37,7 @@ class LlmClient:
         backend, reply = await self._post(model, "/api/chat", body, CHAT_TIMEOUT)
         message = reply.get("message")
         text = str(message.get("content") or "").strip() if isinstance(message, dict) else ""
+        text = sound(text)
         if not text:
             raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
         return text

@@ -7,14 +7,16 @@ nobody waits for the same time-out twice.
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 import aiohttp
 
 from .cycle import Backend, canonical
+from .webhook_policy import Presence
 
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 FRESH_S = 15.0  # an answer older than this is asked for again before work picks a backend
@@ -33,7 +35,7 @@ async def check_backend(session: aiohttp.ClientSession, name: str, url: str) -> 
     except TimeoutError:
         return Backend(name, used=True, healthy=False, detail=f"no answer within {CHECK_TIMEOUT.total:.0f} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Backend(name, used=True, healthy=False, detail=_why(error))
+        return Backend(name, used=True, healthy=False, detail=_why(error), unreachable=is_unreachable(error))
     return _judge(name, health, tags)
 
 
@@ -58,6 +60,17 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
             return reply.status, None
 
 
+def is_unreachable(error: Exception) -> bool:
+    """Nothing listens there, or the name is unknown; not: it hangs, breaks off or answers nonsense."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return True
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    # A name with several addresses gives one OSError about all of them, without an errno where they differ.
+    refused = error.os_error.errno == errno.ECONNREFUSED
+    return refused or f"[Errno {errno.ECONNREFUSED}]" in str(error.os_error)
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"no connection ({error.os_error.strerror or error.os_error})"
@@ -74,6 +87,7 @@ class HealthBoard:
             Backend(name, used=bool(url), healthy=False, detail="not checked yet")
             for name, url in self.urls.items()
         )
+        self._presence = Presence()
         self.checks = 0
         self._checked_at = float("-inf")
         self._changed = asyncio.Event()
@@ -109,6 +123,12 @@ class HealthBoard:
             tuple(replace(b, healthy=False, detail=detail) if b.name == name else b for b in self.backends)
         )
 
+    def note_told(self, names: Iterable[str]) -> tuple[Backend, ...]:
+        """The host agent has heard that these are down; returns the backends as they count from now on."""
+        self._presence = self._presence.after_post(names)
+        self.backends = self._presence.judged(self.backends)
+        return self.backends
+
     async def wait_for_change(self, timeout_s: float) -> None:
         """Return when some backend's health has changed, or after `timeout_s`."""
         try:
@@ -117,6 +137,8 @@ class HealthBoard:
             return
 
     def _set(self, backends: tuple[Backend, ...]) -> None:
+        self._presence = self._presence.after_check(backends)
+        backends = self._presence.judged(backends)
         pairs = zip(self.backends, backends, strict=True)
         changes = [(a, b) for a, b in pairs if (a.healthy, a.models) != (b.healthy, b.models)]
         self.backends = backends

@@ -24,6 +24,11 @@ async def render(parts: Parts, runner: Runner, uptime_s: float) -> str:
             "gauge",
             {f'{{backend="{b.name}"}}': int(b.healthy) for b in parts.board.backends if b.used},
         ),
+        *_metric(
+            "backend_absent",
+            "gauge",
+            {f'{{backend="{b.name}"}}': int(b.absent) for b in parts.board.backends if b.used},
+        ),
         *_metric("tasks_unfinished", "gauge", {"": await parts.tasks.waiting()}),
         *_metric("knowledge_files", "gauge", {"": counts["files"]}),
         *_metric("knowledge_chunks", "gauge", {"": counts["chunks"]}),

@@ -82,7 +82,7 @@ async def _nights(parts: Parts) -> None:
 async def run_once(parts: Parts) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
     backends = await parts.board.check_llm_services_health()
-    webhook = await parts.webhook.tell(backends)
+    backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
     facts = Facts(backends, parts.config.chat_model, parts.config.embed_model, knowledge_folders=len(folders))
     knowledge = next(planned for planned in plan(facts) if planned.phase is Phase.KNOWLEDGE)

@@ -12,6 +12,7 @@ import aiohttp
 from . import agents, memory_guard
 from .agents import Agent
 from .config import Config
+from .cycle import Backend
 from .cycle_store import CycleStore
 from .database import Database
 from .errors import ConfigError
@@ -42,6 +43,11 @@ class Parts:
     def folders(self) -> dict[str, Path]:
         """The knowledge folders there are now, by agent."""
         return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
+
+    async def tell_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
+        """Post what is down, if it is time; returns the backends as they count after that, and the words."""
+        sentence = await self.webhook.tell(backends)
+        return self.board.note_told(self.webhook.told), sentence
 
     def take_notices(self) -> list[str]:
         """What had to be said since it was last asked: a database moved aside, for one."""

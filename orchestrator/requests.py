@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from .errors import RequestRefused
+from .text import is_sound, sound
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:
@@ -19,7 +20,26 @@ async def body_of(request: web.Request) -> dict[str, Any]:
         raise RequestRefused(400, "bad_json", "the body is not JSON.") from None
     if not isinstance(body, dict):
         raise RequestRefused(400, "bad_json", "the body must be a JSON object.")
+    _refuse_unsound_text(body)
     return body
+
+
+def _refuse_unsound_text(body: dict[str, Any]) -> None:
+    """Every string, at any depth: one that UTF-8 or a C string cannot hold would poison all who read it."""
+    left: list[tuple[str, Any]] = [(name, (name, value)) for name, value in body.items()]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += [(name, pair) for pair in value.items()]
+        elif isinstance(value, list | tuple):
+            left += [(name, part) for part in value]
+        elif isinstance(value, str) and not is_sound(value):
+            raise RequestRefused(
+                400,
+                "bad_text",
+                f"`{sound(name)[:80]}` holds a NUL or half of a surrogate pair, which is no text;"
+                " leave it out.",
+            )
 
 
 def field(body: dict[str, Any], name: str, kind: type, required: bool = False) -> Any:

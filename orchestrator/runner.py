@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from . import memory_guard
-from .cycle import Backend, Facts, Outcome, Phase, Planned, down, plan
+from .cycle import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
 from .events import emit
 from .parts import Parts
 
@@ -47,7 +47,7 @@ class Runner:
             await self._parts.board.wait_for_change(self._monitor_pause_s())
             try:
                 backends = await self._parts.board.check_llm_services_health()
-                self.webhook_sentence = await self._parts.webhook.tell(backends)
+                _, self.webhook_sentence = await self._parts.tell_host(backends)
             except Exception as error:
                 emit("monitor_failed", repr(error))
 
@@ -71,7 +71,7 @@ class Runner:
         backends = await parts.board.check_llm_services_health()
         self._wake.clear()  # what this check saw, this cycle works on
         self._trigger = "interval"
-        self.webhook_sentence = await parts.webhook.tell(backends)
+        backends, self.webhook_sentence = await parts.tell_host(backends)
         facts = await self._facts(backends)
         outcomes = [await self._do(planned, facts) for planned in plan(facts)]
         record = {
@@ -120,11 +120,8 @@ class Runner:
 
     async def _act(self, planned: Planned, facts: Facts) -> Outcome:
         if planned.phase is Phase.HEALTH:
-            lost = down(facts)
             figures: dict[str, object] = {"webhook": self.webhook_sentence}
-            return Outcome(
-                planned.phase, "done", f"{', '.join(lost)} down" if lost else "all healthy", figures
-            )
+            return Outcome(planned.phase, "done", health_sentence(facts), figures)
         if planned.phase is Phase.KNOWLEDGE:
             report = await self._parts.updater.update_all_agents_knowledge(self._parts.folders())
             return Outcome(planned.phase, "done", report.sentence(), report.as_json())
@@ -135,6 +132,7 @@ def _backend_json(backend: Backend) -> dict[str, object]:
     return {
         "used": backend.used,
         "healthy": backend.healthy,
+        "absent": backend.absent,
         "models": sorted(backend.models),
         "detail": backend.detail,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .text import sound
+
 STATES = {
     "ENQUEUED": "queued",
     "DELAYED": "queued",
@@ -23,7 +25,7 @@ def summary(status: Any) -> dict[str, Any]:
     task = _task_of(status)
     return {
         "id": status.workflow_id,
-        "goal": task.get("goal", ""),
+        "goal": sound(task.get("goal", "")),
         "agents": task.get("agents", []),
         "state": STATES.get(status.status, "running"),
         "created_at": _seconds(status.created_at),
@@ -39,11 +41,17 @@ def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str]
     view["steps"] = [step_view(step) for step in steps]
     if doing and view["state"] == "running":
         view["steps"].append({"name": doing["name"], "state": "running", "detail": doing["detail"]})
-    view["answer"] = output.get("answer")
+    answer = output.get("answer")
+    view["answer"] = sound(answer) if isinstance(answer, str) else answer
     view["sources"] = output.get("sources", [])
     view["notes"] = output.get("notes", [])
     view["error"] = _why(status) if view["state"] == "failed" else None
     return view
+
+
+def is_same(status: Any, task: Mapping[str, Any]) -> bool:
+    """Whether the stored task is this one."""
+    return _task_of(status) == task
 
 
 def step_view(step: Mapping[str, Any]) -> dict[str, Any]:

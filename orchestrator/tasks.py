@@ -17,7 +17,7 @@ from typing import Any
 
 from . import task_view
 from .database import move_aside_if_corrupt
-from .errors import TaskFailed
+from .errors import IdempotencyConflict, TaskFailed
 from .events import adopt_logger, emit
 from .task_steps import Steps
 
@@ -67,13 +67,23 @@ class TaskEngine:
         emit("tasks_engine_started", path=str(self._path))
 
     async def submit(self, goal: str, agents: list[str], key: str | None) -> str:
-        """Accept a task and return its id; the same key gives the task that was accepted first."""
+        """Accept a task and return its id; the same key gives the task that was accepted first.
+
+        IdempotencyConflict where that one is another task. It is compared with what is stored after the
+        enqueueing, which keeps what was there: so of two that come at once, one is refused as well.
+        """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
+        task = {"goal": goal, "agents": agents}
         with self._dbos.SetWorkflowID(task_id):
-            await self._dbos.DBOS.enqueue_workflow_async(
-                QUEUE, self._workflow, {"goal": goal, "agents": agents}
-            )
+            await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
+        if key:
+            found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
+            if not found or not task_view.is_same(found[0], task):
+                raise IdempotencyConflict(
+                    f"this `idempotency_key` is that of task {task_id}, which has another goal or other"
+                    " agents; use a new key for a new task."
+                )
         emit("task_accepted", task=task_id)
         return task_id
 

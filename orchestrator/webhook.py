@@ -26,10 +26,16 @@ class RecoveryWebhook:
         self._pace = Pace()
         self._telling = asyncio.Lock()
         self.posted = 0
+        self.told: frozenset[str] = frozenset()  # whose outage the host agent has accepted to look at
 
     @property
     def next_post_in_s(self) -> float:
         return max(0.0, max(self._pace.due_at, self._pace.asked_until) - time.monotonic())
+
+    @property
+    def next_mention_in_s(self) -> float:
+        """When what is absent may be mentioned again."""
+        return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
     async def tell(self, backends: tuple[Backend, ...]) -> str:
         """Post if something is down and it is time; returns in words what was done."""
@@ -37,26 +43,32 @@ class RecoveryWebhook:
             return await self._tell(backends)
 
     async def _tell(self, backends: tuple[Backend, ...]) -> str:
-        down = tuple(b.name for b in backends if b.used and not b.healthy)
+        down = tuple(b.name for b in backends if b.down)
+        absent = tuple(b.name for b in backends if b.absent)
         self._pace = self._pace.seen(down)
-        if not down:
+        if not down and not absent:
             return "all healthy, nothing to post"
         if not self._url:
-            return f"{', '.join(down)} down, and no RECOVERY_WEBHOOK_URL is set"
-        if not self._pace.may_post(time.monotonic(), down):
-            return f"{', '.join(down)} down; posted already, next in {self.next_post_in_s:.0f} s"
+            self.told |= set(down)  # there is nobody who could know more
+            return f"{_names(down, absent)}, and no RECOVERY_WEBHOOK_URL is set"
+        if not self._pace.may_post(time.monotonic(), down, absent):
+            next_in_s = self.next_post_in_s if down else self.next_mention_in_s
+            return f"{_names(down, absent)}; posted already, next in {next_in_s:.0f} s"
         # A backend that is not used has nothing to be healed: to the listener that is "healthy".
         answer = await self._post({b.name: b.healthy or not b.used for b in backends})
         self.posted += 1
+        if answer.status == 202:
+            self.told |= set(down)
         self._pace = self._pace.after(answer, time.monotonic(), down, self._interval_s)
         emit(
             "recovery_requested" if answer.status == 202 else "recovery_request_failed",
             answer.detail,
             down=down,
+            absent=absent,
             status=answer.status,
             next_post_in_s=round(self.next_post_in_s, 1),
         )
-        return f"{', '.join(down)} down; {answer.detail}"
+        return f"{_names(down, absent)}; {answer.detail}"
 
     async def _post(self, facts: dict[str, bool]) -> Answer:
         headers = {"Authorization": f"Bearer {self._token}"}
@@ -73,6 +85,11 @@ class RecoveryWebhook:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             return Answer(0, detail=f"the host agent at {self._url} does not answer ({reason})")
+
+
+def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
+    parts = [f"{', '.join(names)} {state}" for names, state in ((down, "down"), (absent, "absent")) if names]
+    return "; ".join(parts)
 
 
 def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answer:

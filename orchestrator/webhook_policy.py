@@ -1,15 +1,21 @@
-"""When the recovery webhook may be posted again. Pure: time is an argument.
+"""When the recovery webhook may be posted again, and what is absent, not down. Pure: time is an argument.
 
 The listener shares one pass between all who call, yet an outage of hours must not mean a post each second:
-the pause doubles while the same outage lasts, and never undercuts what the listener asked for.
+the pause doubles while the same outage lasts, and never undercuts what the listener asked for. What is not
+installed is no outage: it is mentioned once an hour.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+
+from .cycle import Backend
 
 FIRST_PAUSE_S = 5.0
 MOST_PAUSE_S = 300.0
+ABSENT_PAUSE_S = 3600.0
+NEVER_ABSENT = frozenset({"mlx"})  # Vestal brings it along
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,20 @@ class Pace:
     due_at: float = float("-inf")  # our own pause ends
     asked_until: float = float("-inf")  # the listener wants nothing before this
     reported: frozenset[str] = frozenset()
+    absent_due_at: float = float("-inf")  # what is absent is not mentioned before this
 
     def seen(self, down: tuple[str, ...]) -> Pace:
         """The pace once a check is in: what has come back will be news when it goes again."""
         if not down:
-            return replace(Pace(), asked_until=self.asked_until)
+            return Pace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
         return replace(self, reported=self.reported & set(down))
 
-    def may_post(self, now: float, down: tuple[str, ...]) -> bool:
+    def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
         """Now, if our pause is over or something is newly down, and the listener has not asked to wait."""
-        if not down or now < self.asked_until:
+        if now < self.asked_until:
             return False
+        if not down:
+            return bool(absent) and now >= self.absent_due_at
         return now >= self.due_at or not set(down) <= self.reported
 
     def after(self, answer: Answer, now: float, down: tuple[str, ...], interval_s: float) -> Pace:
@@ -55,4 +64,33 @@ class Pace:
             due_at=now + max(own, answer.retry_after_s),
             asked_until=now + answer.retry_after_s if refused else self.asked_until,
             reported=frozenset(down),
+            absent_due_at=now + ABSENT_PAUSE_S,  # every post says what is absent too
         )
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whom this process ever saw healthy, and whose outage the host agent has heard of.
+
+    A backend that nothing was ever seen of, that the host agent could not bring either, and without which the
+    other one serves, is not installed: counted as down, it would be a fault for ever.
+    """
+
+    seen: frozenset[str] = frozenset()
+    told: frozenset[str] = frozenset()
+
+    def after_check(self, backends: Iterable[Backend]) -> Presence:
+        return replace(self, seen=self.seen | {b.name for b in backends if b.healthy})
+
+    def after_post(self, told: Iterable[str]) -> Presence:
+        return replace(self, told=self.told | set(told))
+
+    def judged(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        """The backends, each marked as absent or not."""
+        others_serve = any(b.used and b.healthy for b in backends)
+        return tuple(replace(b, absent=others_serve and self._missing(b)) for b in backends)
+
+    def _missing(self, backend: Backend) -> bool:
+        if backend.healthy or not backend.used or not backend.unreachable:
+            return False
+        return backend.name in self.told - self.seen - NEVER_ABSENT

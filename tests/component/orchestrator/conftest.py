@@ -37,7 +37,7 @@ def call(
     """Status and JSON (or text) of one request."""
     raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=raw, method=method or ("GET" if raw is None else "POST"))
-    for name, value in (headers or {}).items():
+    for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         request.add_header(name, value)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
@@ -133,8 +133,10 @@ class Orchestrator:
         lines = (json.loads(line) for line in self.said().splitlines() if line.startswith("{"))
         return [event for event in lines if event["event"] == name]
 
-    def ask(self, path: str, body: Any = None, method: str = "") -> tuple[int, Any]:
-        return call(self.url + path, body, method, {"Authorization": f"Bearer {TOKEN}"})
+    def ask(
+        self, path: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        return call(self.url + path, body, method, {"Authorization": f"Bearer {TOKEN}", **(headers or {})})
 
     def submit(self, goal: str, **more: Any) -> str:
         status, answer = self.ask("/tasks", {"goal": goal, **more})

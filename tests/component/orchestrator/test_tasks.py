@@ -47,6 +47,44 @@ def test_task_same_idempotency_key_gives_the_same_task(orchestrator: Make, llm: 
     assert len(one.ask("/tasks")[1]["tasks"]) == 2
 
 
+def test_task_same_key_for_another_task_is_a_conflict(orchestrator: Make, llm: StandIn):
+    """The second goal was answered with the first one's id, and never worked on."""
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    first = one.submit("the first goal", idempotency_key="k")
+    assert one.submit(" the first goal ", idempotency_key="k", agents=["lead"]) == first
+    status, answer = one.ask("/tasks", {"goal": "another goal", "idempotency_key": "k"})
+    assert (status, answer["error"]["code"]) == (409, "idempotency_conflict")
+    assert first in answer["error"]["message"]
+    one.finished(first)
+    assert one.submit("the first goal", idempotency_key="k") == first
+    assert one.ask("/tasks", {"goal": "another goal", "idempotency_key": "k"})[0] == 409
+    assert [t["goal"] for t in one.ask("/tasks")[1]["tasks"]] == ["the first goal"]
+
+
+@pytest.mark.parametrize("bad", ["\ud800", "a\udfffb", "\x00", "x\x00y"])
+def test_task_with_text_that_is_none_is_refused_and_poisons_nothing(
+    orchestrator: Make, llm: StandIn, bad: str
+):
+    """GET /tasks and the events of such a task could not be read by anybody."""
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    refused = {
+        "goal": one.ask("/tasks", {"goal": f"x{bad}"}),
+        "idempotency_key": one.ask("/tasks", {"goal": "x", "idempotency_key": bad}),
+        "agents": one.ask("/tasks", {"goal": "x", "agents": ["lead", bad]}),
+        "query": one.ask("/knowledge/search", {"query": bad}),
+        "agent": one.ask("/knowledge/search", {"query": "x", "agent": bad}),
+        "more": one.ask("/tasks", {"goal": "x", "more": [{bad: 1}]}),
+    }
+    raw = one.ask("/tasks", b'{"goal": "\xed\xa0\x80"}')  # the surrogate as bytes, not as an escape
+    assert (raw[0], raw[1]["error"]["code"]) == (400, "bad_text")
+    for name, (status, answer) in refused.items():
+        assert (status, answer["error"]["code"]) == (400, "bad_text"), name
+        assert f"`{name}`" in answer["error"]["message"]
+    assert one.ask("/tasks") == (200, {"tasks": []})
+    good = one.submit("emoji \U0001f426 are text")
+    assert "\U0001f426" in one.finished(good)["goal"]
+
+
 def chats(llm: StandIn, role: str) -> int:
     """How many chat calls this agent has made about the task that is to survive."""
     found = (call["messages"] for call in llm.calls("/api/chat"))

@@ -1,0 +1,108 @@
+"""What is absent, not down: pure, and how a refused connection is told from other failures."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+
+from orchestrator.cycle import Backend, Facts, down, health_sentence
+from orchestrator.llm_health import is_unreachable
+from orchestrator.webhook_policy import ABSENT_PAUSE_S, Answer, Pace, Presence
+
+MLX = Backend("mlx", used=True, healthy=True)
+OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)
+TOLD = Presence().after_post(("mlx", "ollama"))
+
+
+def absent(presence: Presence, *backends: Backend) -> list[str]:
+    return [b.name for b in presence.judged(backends) if b.absent]
+
+
+def test_presence_is_absent_once_it_was_told_in_vain():
+    assert absent(Presence(), MLX, OLLAMA) == []
+    assert absent(TOLD, MLX, OLLAMA) == ["ollama"]
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [
+        (replace(MLX, healthy=False), OLLAMA),  # nobody serves: all hands are wanted
+        (MLX, replace(OLLAMA, unreachable=False)),  # something is there, and ill
+        (MLX, replace(OLLAMA, used=False)),
+        (MLX, replace(OLLAMA, healthy=True, unreachable=False)),
+        (replace(MLX, healthy=False, unreachable=True), replace(OLLAMA, healthy=True, unreachable=False)),
+    ],
+)
+def test_presence_is_not_absent_otherwise(backends: tuple[Backend, ...]):
+    assert absent(TOLD, *backends) == []
+
+
+def test_presence_seen_once_counts_as_usual_for_ever():
+    seen = TOLD.after_check((MLX, replace(OLLAMA, healthy=True)))
+    assert absent(seen.after_check((MLX, OLLAMA)), MLX, OLLAMA) == []
+
+
+def test_presence_judged_again_takes_the_mark_away():
+    marked = TOLD.judged((MLX, OLLAMA))
+    assert absent(TOLD, replace(MLX, healthy=False), marked[1]) == []
+
+
+def test_absent_is_not_down_and_the_sentence_says_which():
+    facts = Facts(TOLD.judged((MLX, OLLAMA)), "chat", "embed")
+    assert down(facts) == ()
+    assert health_sentence(facts) == "all healthy; ollama: absent (never seen)"
+    assert health_sentence(Facts((MLX, OLLAMA), "chat", "embed")) == "ollama down"
+
+
+def test_pace_absent_is_mentioned_once_an_hour():
+    pace, posts = Pace().after(Answer(202), 0.0, ("ollama",), 300), []
+    for now in range(0, 4 * 3600, 15):
+        pace = pace.seen(())
+        if pace.may_post(float(now), (), ("ollama",)):
+            posts.append(now)
+            pace = pace.after(Answer(202), float(now), (), 300)
+    assert posts == [3600, 7200, 10800]
+
+
+def test_pace_with_something_absent_posts_an_outage_at_once():
+    pace = Pace().after(Answer(202), 0.0, ("ollama",), 300).seen(())
+    assert not pace.may_post(1.0, (), ("ollama",))
+    assert pace.may_post(1.0, ("mlx",), ("ollama",))
+    assert pace.after(Answer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
+
+
+def test_pace_absent_is_not_mentioned_while_the_listener_wants_quiet():
+    pace = Pace().after(Answer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
+    assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
+
+
+def connector(error: OSError, kind: Any = aiohttp.ClientConnectorError) -> Exception:
+    key: Any = SimpleNamespace(host="h", port=1, ssl=True, is_ssl=False)
+    return kind(key, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "unreachable"),
+    [
+        (connector(ConnectionRefusedError(errno.ECONNREFUSED, "refused")), True),
+        (
+            connector(
+                OSError(f"Multiple exceptions: [Errno 0] no net, [Errno {errno.ECONNREFUSED}] refused")
+            ),
+            True,
+        ),
+        (connector(socket.gaierror(-2, "unknown"), aiohttp.ClientConnectorDNSError), True),
+        (connector(OSError(errno.EHOSTUNREACH, "no route")), False),
+        (aiohttp.ServerDisconnectedError(), False),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), False),
+        (TimeoutError(), False),
+    ],
+)
+def test_unreachable_is_refused_or_unknown_and_nothing_else(error: Exception, unreachable: bool):
+    assert is_unreachable(error) is unreachable

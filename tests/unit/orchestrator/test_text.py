@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator import task_view
+from orchestrator.guard import host_name
+from orchestrator.text import is_sound, sound
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udc00", "\x00", "x\udfff\x00"])
+def test_text_that_utf8_or_c_cannot_hold_is_none(text: str):
+    assert not is_sound(text)
+    assert is_sound(sound(text))
+    assert len(sound(text)) == len(text)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "tab\tline\n", "\U0001f426", "\ufffd\ue000"])
+def test_text_that_is_sound_stays_as_it_is(text: str):
+    assert is_sound(text)
+    assert sound(text) == text
+
+
+def test_view_of_a_task_stored_with_a_lone_surrogate_can_be_read():
+    """Such tasks were accepted once, and are in somebody's database."""
+    status = SimpleNamespace(
+        workflow_id="t",
+        input={"args": [{"goal": "a\ud800", "agents": ["lead"]}]},
+        status="SUCCESS",
+        output={"answer": "b\ud800"},
+        created_at=1,
+        dequeued_at=2,
+        completed_at=3,
+    )
+    view = task_view.detail(status, [], None)
+    assert (view["goal"], view["answer"]) == ("a\ufffd", "b\ufffd")
+
+
+def test_host_name_is_read_without_port_and_odd_ones_are_none():
+    names = {
+        "[::1]:8088": "::1",
+        "LOCALHOST:1": "localhost",
+        "a": "a",
+        "": "",
+        "a:b": "",
+        "a/b": "",
+        "u@a": "",
+    }
+    assert {given: host_name(given) for given in names} == names
