@@ -26,6 +26,7 @@ from host_agent.services.engine_events import EngineEvents
 from host_agent.services.mlx import GATEWAY, MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
+from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
 from supervision import JsonStateStore, SupervisionError, Supervisor
 
@@ -77,7 +78,10 @@ class Agent:
         engine = DockerEngine(api, compose.project, decision)
         ollama = OllamaService(config.ollama, session)
         table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision, store)
-        self._hands = HostHands(config, self._supervisor, specs, self._containers, table, store)
+        probe = OrchestratorProbe(session, config.orchestrator.port)
+        self._hands = HostHands(
+            config, self._supervisor, specs, self._containers, table, store, probe.answers
+        )
         self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
         actions = Actions(self._supervisor, self._containers, mlx, decision, journal)
         self._parts = Parts(table, self.passes, journal, actions, Sessions())
@@ -93,6 +97,7 @@ class Agent:
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run
+            loops["unhealthy containers"] = self._unhealthy_containers
         self._tasks = [asyncio.create_task(self._keep(name, loop)) for name, loop in loops.items()]
 
     async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -142,6 +147,13 @@ class Agent:
                     "agent", "token_restored", f"{self._config.home.token} was gone or changed"
                 )
             await asyncio.sleep(TOKEN_EACH_S)
+
+    async def _unhealthy_containers(self) -> None:
+        """Docker restarts what ends, never what is unhealthy. A pass under way looked before this news."""
+        while True:
+            service = await self._containers.deaths.unhealthy.get()
+            await self.passes.wait()
+            self.passes.request(f"Docker calls {service} unhealthy")
 
     async def _housekeeping(self) -> None:
         while True:

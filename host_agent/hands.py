@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 from host_agent import ending
 from host_agent.config import Config
@@ -21,13 +22,15 @@ from host_agent.recovery.facts import (
     Unpause,
 )
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, ORCHESTRATOR
-from host_agent.services.containers import Containers
+from host_agent.services.containers import STOP_S, Containers
 from host_agent.services.row import Row, of_child
 from host_agent.table import Table
 from supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
 ASK_TIMEOUT_S = 3.0
+CONTAINER_GRACE_S = 30.0  # a younger one may still be coming up; Docker's own check sees to it
+HUNG_STOP_S = 3
 BY_PASS = "a recovery pass"
 
 
@@ -42,26 +45,26 @@ class HostHands:
         containers: Containers,
         table: Table,
         store: StateStore,
+        orchestrator_answers: Callable[[], Awaitable[bool]],
     ) -> None:
         self._config, self._supervisor, self._containers = config, supervisor, containers
         self._table, self._store = table, store
         self._specs = {spec.name: spec for spec in specs}
-        self._replaced = RESTARTS_PER_HOUR
+        self._orchestrator_answers = orchestrator_answers
+        self._replaced: dict[str, Intensity] = {}
 
     async def gather(self) -> Facts:
-        """Look at everything, and ask each child that should answer."""
-        rows = await self._table.rows()
+        """Look at everything, now, and ask each service that should answer."""
+        rows = await self._table.rows(fresh=True)
         names = list(rows)
         services = await asyncio.gather(*(self._service(name, rows[name]) for name in names))
         now = memory.read()
-        used = len(self._replaced.recent(time.monotonic()))
         return Facts(
             services=tuple(services),
             ports=tuple(await asyncio.to_thread(self._ports, rows)),
             wired_fraction=now.wired_fraction,
             available_fraction=now.available_fraction,
             engine_answers=rows[DOCKER].state is State.READY,
-            restarts_left=self._replaced.max_restarts - used,
         )
 
     async def apply(self, remedy: Remedy) -> None:
@@ -71,13 +74,14 @@ class HostHands:
             case StartChild(service):
                 await self._supervisor.start_child(service, f"started by {BY_PASS}")
             case ReplaceHung(service, pid):
-                self._replaced = self._replaced.add(time.monotonic())
+                self._count(service)
                 await ending.end(pid, self._config.supervision.stop_s)
                 await self._supervisor.wait_for(service, set(State) - {State.STOPPING, State.STOPPED}, 30.0)
             case BringUp(service):
                 await self._containers.bring_up(service)
-            case RestartContainer(service):
-                await self._containers.restart(service, BY_PASS)
+            case RestartContainer(service, hung):
+                self._count(service)
+                await self._containers.restart(service, BY_PASS, HUNG_STOP_S if hung else STOP_S)
             case Unpause(service):
                 await self._containers.unpause(service)
 
@@ -95,7 +99,11 @@ class HostHands:
         is_child = name in self._specs
         in_container = name in IN_CONTAINERS and not is_child and row.expected
         kind = Kind.CHILD if is_child else Kind.CONTAINER if in_container else Kind.WATCHED
-        answers = await self._answers(name, row) if is_child else None
+        answers = None
+        if is_child:
+            answers = await self._answers(name, row)
+        elif in_container and name == ORCHESTRATOR:
+            answers = await self._container_answers(name, row)
         return ServiceFacts(
             name=name,
             kind=kind,
@@ -106,7 +114,28 @@ class HostHands:
             stopped_by_hand=self.stopped_by_hand(name),
             pid=row.process_pid,
             paused=row.extra.get("status") == "paused",
+            restarts_left=self._restarts_left(name),
         )
+
+    def _count(self, name: str) -> None:
+        self._replaced[name] = self._replaced.get(name, RESTARTS_PER_HOUR).add(time.monotonic())
+
+    def _restarts_left(self, name: str) -> int:
+        counted = self._replaced.get(name, RESTARTS_PER_HOUR)
+        return counted.max_restarts - len(counted.recent(time.monotonic()))
+
+    async def _container_answers(self, name: str, row: Row) -> bool | None:
+        """Docker's own check takes four failures, some 30 s and more, to call a wedged program unhealthy."""
+        if row.state not in (State.READY, State.DEGRADED) or row.extra.get("status") != "running":
+            return None
+        if row.uptime_s < CONTAINER_GRACE_S:
+            return None
+        for _ in range(2):
+            if await self._orchestrator_answers():
+                return True
+        again = (await self._containers.rows(fresh=True))[name]
+        same = again.process_pid == row.process_pid and again.extra.get("status") == "running"
+        return False if same else None  # it ended, or was paused, while it was asked
 
     async def _answers(self, name: str, row: Row) -> bool | None:
         """Two questions in a row without an answer are a no; what is starting or down is not asked."""

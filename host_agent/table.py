@@ -47,10 +47,10 @@ class Table:
         self._started_at = time.monotonic()
         self._sleep = sleep.SleepWatch()
 
-    async def rows(self) -> dict[str, Row]:
-        """Name → row, in the order of NAMES."""
+    async def rows(self, fresh: bool = False) -> dict[str, Row]:
+        """Name → row, in the order of NAMES. `fresh`: nothing from a cache; one who acts on it needs that."""
         engine, ollama, docker, orchestrators = await asyncio.gather(
-            self._mlx_engine(), self._ollama.row(), self._engine.row(), self._orchestrators()
+            self._mlx_engine(fresh), self._ollama.row(), self._engine.row(), self._orchestrators(fresh)
         )
         found = {
             AGENT: self._agent(),
@@ -83,20 +83,20 @@ class Table:
             return replace(row, detail="stopped by hand")
         return replace(row, detail=readable(row.detail))
 
-    async def _mlx_engine(self) -> Row:
+    async def _mlx_engine(self, fresh: bool) -> Row:
         server = self._supervisor.status()[MLX_SERVER]
         if server.state in DOWN:
             return Row(State.STOPPED, detail=f"its gateway is {server.state}")
-        row = await self._mlx.engine()
+        row = await self._mlx.engine(fresh)
         if server.state is State.STARTING and row.state is State.STOPPED:
             return replace(row, state=State.STARTING, detail="its gateway is starting")
         return row
 
-    async def _orchestrators(self) -> dict[str, Row]:
+    async def _orchestrators(self, fresh: bool) -> dict[str, Row]:
         if self._decision.mode is Mode.OFF:
             off = Row(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
             return dict.fromkeys(IN_CONTAINERS, off)
         if self._decision.mode is Mode.NATIVE:
             return {name: self._child(name, runs="natively") for name in IN_CONTAINERS}
-        rows = await self._containers.rows()
+        rows = await self._containers.rows(fresh)
         return {name: row.with_extra(runs="in a container") for name, row in rows.items()}

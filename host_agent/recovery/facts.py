@@ -14,7 +14,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """One service. `answers` is this pass's own question to it: None where it was not asked."""
+    """One service. `answers` is this pass's own question to it: None where it was not asked. `restarts_left`
+    counts restarts of what runs and is not well, within the hour."""
 
     name: str
     kind: Kind
@@ -25,6 +26,7 @@ class ServiceFacts:
     stopped_by_hand: bool = False
     pid: int | None = None
     paused: bool = False
+    restarts_left: int = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ class Facts:
     wired_fraction: float | None = None
     available_fraction: float = 1.0
     engine_answers: bool = True
-    restarts_left: int = 5
 
     @property
     def healthy(self) -> bool:
@@ -94,7 +95,10 @@ class BringUp:
 
 @dataclass(frozen=True)
 class RestartContainer:
+    """`hung`: it will not hear SIGTERM, so SIGKILL follows soon."""
+
     service: str
+    hung: bool = False
 
     def __str__(self) -> str:
         return "restart its container"

@@ -107,20 +107,23 @@ class Passes:
             self._tell(report)
 
     async def _heal(self, report: Report) -> None:
+        began_at = time.monotonic()
         facts = await self._hands.gather()
         issues = plan(facts)
         report.found = [_line(issue, issue.found) for issue in issues]
-        applied = [issue for issue in issues if issue.remedy and await self._apply(issue, report)]
+        failed: list[tuple[Issue, str]] = []
+        applied = [issue for issue in issues if issue.remedy and await self._apply(issue, failed)]
         if issues:
             facts = await self._settle(applied)
         remaining = plan(facts)
         for issue in applied:
             if issue.service not in {other.service for other in remaining}:
                 report.done.append(_line(issue, f"{issue.found}; did: {issue.remedy}; it is well now"))
-        report.left += [_line(issue, self._why_left(issue)) for issue in remaining]
+        took_s = time.monotonic() - began_at
+        report.left += _once_each(failed, applied, remaining, took_s)
         report.healthy = facts.healthy
 
-    async def _apply(self, issue: Issue, report: Report) -> bool:
+    async def _apply(self, issue: Issue, failed: list[tuple[Issue, str]]) -> bool:
         """One rung. Its failure is told and does not keep the rungs below from their turn."""
         assert issue.remedy
         self._journal.record(issue.service, "remedy_applied", issue.found, remedy=str(issue.remedy))
@@ -128,7 +131,7 @@ class Passes:
             await self._hands.apply(issue.remedy)
         except Exception as error:
             log.warning("remedy for %s failed", issue.service, exc_info=True)
-            report.left.append(_line(issue, f"tried to {issue.remedy}, but: {str(error) or repr(error)}"))
+            failed.append((issue, f"tried to {issue.remedy}, but: {str(error) or repr(error)}"))
             return False
         return True
 
@@ -142,11 +145,6 @@ class Passes:
                     await asyncio.sleep(LOOK_AGAIN_S)
                     facts = await self._hands.gather()
         return facts
-
-    def _why_left(self, issue: Issue) -> str:
-        if issue.left:
-            return issue.left
-        return f"{issue.found}; not well after {self._settle_s:.0f} s"
 
     def _tell(self, report: Report) -> None:
         self._journal.record(
@@ -162,3 +160,23 @@ class Passes:
 
 def _line(issue: Issue, text: str) -> str:
     return f"{issue.service}: {text}"
+
+
+def _once_each(
+    failed: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
+) -> list[str]:
+    """What is left, one line a service. A remedy that failed is told also where all is well in the end."""
+    reasons: dict[str, list[str]] = {}
+    for issue, why in failed:
+        reasons.setdefault(issue.service, []).append(why)
+    told, waited_for = set(reasons), {issue.service for issue in applied}
+    for issue in remaining:
+        if issue.left:
+            reasons.setdefault(issue.service, []).append(issue.left)
+        elif issue.service not in told:
+            waited = issue.comes_back or issue.service in waited_for
+            why = (
+                f"not well after {took_s:.0f} s" if waited else "seen as the pass ended; the next sees to it"
+            )
+            reasons.setdefault(issue.service, []).append(f"{issue.found}; {why}")
+    return [f"{service}: {'; '.join(dict.fromkeys(whys))}" for service, whys in reasons.items()]

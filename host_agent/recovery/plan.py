@@ -105,7 +105,7 @@ def _hung(service: ServiceFacts, facts: Facts) -> Issue:
         return Issue(
             service.name, found, left="not restarted: only a reboot frees the machine's wired memory"
         )
-    if facts.restarts_left <= 0:
+    if service.restarts_left <= 0:
         return Issue(service.name, found, left=f"restarted too often within the hour already; {RESET}")
     assert service.pid is not None
     return Issue(service.name, found, ReplaceHung(service.name, service.pid))
@@ -119,8 +119,14 @@ def _container(service: ServiceFacts, facts: Facts) -> Issue:
         return Issue(name, f"{COMING[service.state]}: {service.detail}", comes_back=True)
     if service.paused:
         return Issue(name, "is paused", Unpause(name))
-    if service.state is State.DEGRADED:
-        return Issue(name, service.detail, RestartContainer(name))
+    hung = service.answers is False
+    if hung or service.state is State.DEGRADED:
+        found = "its container runs and does not answer" if hung else service.detail
+        if service.restarts_left <= 0:
+            by_hand = f"see `vestal logs {name}`; `POST /services/{name}/restart` tries again"
+            left = f"{found}; restarted too often within the hour already; {by_hand}"
+            return Issue(name, found, left=left)
+        return Issue(name, found, RestartContainer(name, hung))
     return Issue(name, service.detail or "is stopped", BringUp(name))
 
 

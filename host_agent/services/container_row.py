@@ -24,8 +24,9 @@ def service_of(inspect: Mapping[str, Any]) -> str:
     return str((inspect.get("Config", {}).get("Labels") or {}).get("com.docker.compose.service", ""))
 
 
-def row(inspect: Mapping[str, Any], now: float, told: str = "") -> Row:
-    """The row of a container. `told` is why it last died, where that is known."""
+def row(inspect: Mapping[str, Any], now: float, told: str = "", lasting: bool = False) -> Row:
+    """The row of a container. `told` is why it last died, where that is known; a row that is ready again
+    says it only where it is `lasting`."""
     state = inspect.get("State") or {}
     health = state.get("Health") or {}
     status, running = str(state.get("Status", "")), bool(state.get("Running"))
@@ -37,7 +38,7 @@ def row(inspect: Mapping[str, Any], now: float, told: str = "") -> Row:
         restart_count=int(inspect.get("RestartCount") or 0),
         health_check_failures=int(health.get("FailingStreak") or 0),
         uptime_s=max(0.0, now - timestamp(state.get("StartedAt"))) if up else 0.0,
-        detail=_detail(found, status, health, told),
+        detail=_detail(found, status, health, told, lasting),
         extra={
             "container": str(inspect.get("Id", ""))[:12],
             "status": status,
@@ -78,10 +79,10 @@ def _state(status: str, health: str) -> State:
     return STATES.get(status, State.STOPPED)
 
 
-def _detail(state: State, status: str, health: Mapping[str, Any], told: str) -> str:
+def _detail(state: State, status: str, health: Mapping[str, Any], told: str, lasting: bool) -> str:
     if state is State.READY:
-        return told
+        return told if lasting else ""
     if state is State.DEGRADED and status == "running":
         log = health.get("Log") or [{}]
         return f"unhealthy: {str(log[-1].get('Output', '')).strip()[:200]}"
-    return f"{status}; {told}" if told else status
+    return f"{status}; {told}" if told and status != "paused" else status

@@ -10,6 +10,7 @@ from host_agent.journal import Journal
 from host_agent.services import IN_CONTAINERS, container_row
 from host_agent.services.compose import Compose
 from host_agent.services.death_watch import DeathWatch
+from host_agent.services.deaths import Told
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.row import Row
 from supervision import State, StateStore
@@ -26,10 +27,14 @@ class Containers:
         self.deaths = DeathWatch(api, compose.project, journal, on_change=self._forget)
         self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
 
-    async def rows(self) -> dict[str, Row]:
-        """A row for each service; all `stopped` where the engine does not answer."""
+    async def rows(self, fresh: bool = False) -> dict[str, Row]:
+        """A row for each service; all `stopped` where the engine does not answer. `fresh`: looked at now, and
+        with the late evidence on what has just died."""
         try:
-            found = await self._inspected()
+            found = await self._inspected(fresh)
+            if fresh and any(self.deaths.is_coming(inspect) for inspect in found.values()):
+                await self.deaths.settled(list(found.values()))
+                found = await self._inspected(fresh)
         except DockerUnavailable as error:
             return {name: Row(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
         return {name: self._row(name, found.get(name)) for name in IN_CONTAINERS}
@@ -44,10 +49,10 @@ class Containers:
             await self._compose.run("build")  # compose would look for it in a registry
         await self._act(lambda: self._compose.run("up", "--detach", "--no-deps", service))
 
-    async def restart(self, service: str, by: str) -> None:
+    async def restart(self, service: str, by: str, stop_s: int = STOP_S) -> None:
         self.deaths.expect_stop(service, by)
         container = await self._id(service)
-        await self._act(lambda: self._api.act(container, "restart", t=str(STOP_S)))
+        await self._act(lambda: self._api.act(container, "restart", t=str(stop_s)))
 
     async def unpause(self, service: str) -> None:
         container = await self._id(service)
@@ -74,11 +79,19 @@ class Containers:
     def _row(self, service: str, inspect: dict[str, Any] | None) -> Row:
         if inspect is None:
             return Row(State.STOPPED, detail="it has no container")
-        told = self.deaths.told(service) or container_row.last_words(inspect)
-        row = container_row.row(inspect, time.time(), told)
+        told = self.deaths.told(inspect)
+        row = container_row.row(
+            inspect, time.time(), self._told(inspect, told), lasting=bool(told and told.lasting)
+        )
         if row.state is State.STOPPED and self.stopped_by_hand(service):
             return replace(row, detail="stopped by hand")
         return row
+
+    def _told(self, inspect: dict[str, Any], told: Told | None) -> str:
+        if told:
+            at = time.strftime("%H:%M", time.localtime(told.death.at))
+            return f"{at}: {told.sentence}"
+        return "" if self.deaths.is_coming(inspect) else container_row.last_words(inspect)
 
     async def _act(self, action: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -92,12 +105,13 @@ class Containers:
             raise DockerUnavailable(f"{service} has no container: `vestal recover --once` makes one.")
         return str(found["Id"])
 
-    async def _inspected(self) -> dict[str, dict[str, Any]]:
+    async def _inspected(self, fresh: bool = False) -> dict[str, dict[str, Any]]:
         asked, found = self._cache
-        if time.monotonic() - asked > FRESH_S:
+        now = time.monotonic()
+        if fresh or now - asked > FRESH_S:
             listed = await self._api.containers(self._compose.project)
             found = {container_row.service_of(entry): entry for entry in listed}
-            self._cache = (time.monotonic(), found)
+            self._cache = (now, found)  # as old as the question, not as the answer
         return found
 
     def _forget(self) -> None:

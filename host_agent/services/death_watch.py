@@ -2,104 +2,132 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
-from host_agent.services import container_row
+from host_agent.services import container_row, deaths
+from host_agent.services.deaths import STOP_WITHIN_S, Death, Told, Trail
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.exit_cause import Explanation, explain
 
 RETRY_S = 5.0
-LATE_EVIDENCE_S = 1.0  # the `oom` event and the inspect record may come after the `die` event
+LATE_EVIDENCE_S = 1.0  # the `oom` and `kill` events and the inspect record may come after the `die` event
+STILL_COMING_S = 3.0  # an end older than this, of which nothing was told, was not watched
+LOOK_EACH_S = 0.05
 TELL_FOR_S = 3600.0
-SIGKILL = "9"
+KEEP_DEATHS = 20
+UNHEALTHY = "health_status: unhealthy"
 
 
 class DeathWatch:
-    """Live evidence: `oom`, `kill` and `die`. One task follows, readers ask `told`."""
+    """Live evidence: `oom`, `kill`, `start` and `die`. One task follows, readers ask `told`."""
 
     def __init__(
-        self, api: DockerApi, project: str, journal: Journal, *, on_change: Callable[[], None]
+        self,
+        api: DockerApi,
+        project: str,
+        journal: Journal,
+        *,
+        on_change: Callable[[], None],
     ) -> None:
         self._api, self._project, self._journal, self._on_change = api, project, journal, on_change
-        self._seen: dict[tuple[str, str], float] = {}
+        self.unhealthy: asyncio.Queue[str] = asyncio.Queue()  # services that Docker's own check calls so
+        self._trail = Trail()
         self._stopped_by: dict[str, tuple[str, float]] = {}
-        self._told: dict[str, tuple[str, float]] = {}
+        self._told: deque[Told] = deque(maxlen=KEEP_DEATHS)
         self._explaining: set[asyncio.Task[None]] = set()
+        self._following = False
 
     def expect_stop(self, service: str, by: str, within_s: float = 60.0) -> None:
         """We are about to stop this container ourselves."""
-        self._stopped_by[service] = (by, time.time() + within_s)
+        self._stopped_by[service] = (by, time.monotonic() + within_s)
 
-    def told(self, service: str) -> str:
-        """Why it last died, for as long as that is news."""
-        sentence, at = self._told.get(service, ("", 0.0))
-        if not sentence or time.time() - at > TELL_FOR_S:
-            return ""
-        return f"{time.strftime('%H:%M', time.localtime(at))}: {sentence}"
+    def told(self, inspect: Mapping[str, Any]) -> Told | None:
+        """What is known of the last end of this very container, for as long as that is news."""
+        found = next((told for told in reversed(self._told) if deaths.is_of(told.death, inspect)), None)
+        return found if found and time.time() - found.death.at <= TELL_FOR_S else None
+
+    def is_coming(self, inspect: Mapping[str, Any]) -> bool:
+        """Whether it ended so lately that its explanation is still to be awaited."""
+        lately = abs(time.time() - deaths.finished_at(inspect)) <= STILL_COMING_S
+        return self._following and lately and deaths.has_ended(inspect) and self.told(inspect) is None
+
+    async def settled(self, inspects: Sequence[Mapping[str, Any]]) -> None:
+        """Until the late evidence on whatever has just ended is in. Bounded."""
+        while any(self.is_coming(inspect) for inspect in inspects):  # noqa: ASYNC110 - it ends by the clock too
+            await asyncio.sleep(LOOK_EACH_S)
 
     async def run(self) -> None:
         """Follow for ever; an engine that is away is asked again."""
         while True:
             try:
+                self._following = True
                 async for event in self._api.events(self._project):
                     self._take(event)
             except DockerUnavailable:
                 pass
+            finally:
+                self._following = False
             await asyncio.sleep(RETRY_S)
 
     def _take(self, event: dict[str, Any]) -> None:
-        action = str(event.get("Action", ""))
-        actor = event.get("Actor") or {}
-        attributes = actor.get("Attributes") or {}
-        container, at = str(actor.get("ID", "")), float(event.get("time") or time.time())
+        action, container = str(event.get("Action", "")), deaths.container_of(event)
+        attributes = deaths.attributes(event)
         service = str(attributes.get("com.docker.compose.service", ""))
-        if action == "oom" or (action == "kill" and str(attributes.get("signal")) == SIGKILL):
-            self._seen[container, action] = at
+        self._trail.take(event)
+        self._on_change()
         if action == "oom":
             self._journal.record(
                 service, "container_out_of_memory", "the kernel killed in it", container=container[:12]
             )
         if action == "die" and service:
-            task = asyncio.create_task(
-                self._explain(service, container, int(attributes.get("exitCode") or 0), at)
-            )
-            self._explaining.add(task)
-            task.add_done_callback(self._explaining.discard)
-        self._on_change()
+            code = int(attributes.get("exitCode") or 0)
+            began_at, at = self._trail.began_at(container), deaths.time_of(event) or time.time()
+            self._died(Death(service, container, at, code, began_at))
+        if action == UNHEALTHY and service:
+            self._journal.record(service, "container_unhealthy", container=container[:12])
+            self.unhealthy.put_nowait(service)
 
-    async def _explain(self, service: str, container: str, code: int, at: float) -> None:
+    def _died(self, death: Death) -> None:
+        by, until = self._stopped_by.pop(death.service, ("", 0.0))  # it speaks of one end only
+        if time.monotonic() <= until:
+            death = replace(death, stopped_by=by)
+        task = asyncio.create_task(self._explain(death))
+        self._explaining.add(task)
+        task.add_done_callback(self._explaining.discard)
+
+    async def _explain(self, death: Death) -> None:
         await asyncio.sleep(LATE_EVIDENCE_S)
-        inspect = await self._inspect(container)
-        found = self._explanation(service, container, code, at, inspect)
-        self._told[service] = (found.sentence, at)
+        inspect = await self._inspect(death.container)
+        found = self._explanation(death, inspect)
+        self._told.append(Told(death, found.cause, found.sentence))
         self._journal.record(
-            service,
+            death.service,
             "container_died",
             found.sentence,
-            exit_code=code,
+            exit_code=death.exit_code,
             reason=str(found.cause),
-            container=container[:12],
+            container=death.container[:12],
             limit_bytes=container_row.limit(inspect),
         )
         self._on_change()
 
-    def _explanation(
-        self, service: str, container: str, code: int, at: float, inspect: dict[str, Any]
-    ) -> Explanation:
-        by, until = self._stopped_by.get(service, ("", 0.0))
+    def _explanation(self, death: Death, inspect: dict[str, Any]) -> Explanation:
         state = inspect.get("State") or {}
         # The record may already be that of the next run, whose flag says nothing of this end.
         flag = bool(state.get("OOMKilled")) and not state.get("Running")
         evidence = container_row.evidence(
             inspect,
-            exit_code=code,
+            exit_code=death.exit_code,
             oom_flag=flag,
-            oom_event_age_s=self._age(container, "oom", at),
-            kill_request_age_s=self._age(container, "kill", at),
-            stopped_by=by if at <= until else "",
+            oom_event_age_s=self._trail.age(death, "oom"),
+            kill_request_age_s=self._trail.age(death, "kill"),
+            stop_request_age_s=self._trail.age(death, "stop", STOP_WITHIN_S),
+            stopped_by=death.stopped_by,
         )
         return explain(evidence)
 
@@ -109,7 +137,3 @@ class DeathWatch:
         except DockerUnavailable:
             return {}
         return next((entry for entry in found if entry.get("Id") == container), {})
-
-    def _age(self, container: str, action: str, at: float) -> float | None:
-        seen = self._seen.get((container, action))
-        return None if seen is None else at - seen

@@ -31,6 +31,7 @@ class Evidence:
     oom_flag: bool = False
     oom_event_age_s: float | None = None
     kill_request_age_s: float | None = None
+    stop_request_age_s: float | None = None
     stopped_by: str = ""
     limit_bytes: int = 0
 
@@ -52,6 +53,11 @@ def explain(evidence: Evidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_L
         )
     if evidence.stopped_by:
         return Explanation(Cause.STOPPED, f"stopped by {evidence.stopped_by} (exit code {code})")
+    if evidence.stop_request_age_s is not None:
+        late = "; it did not end in time and was killed" if code == KILLED else ""
+        return Explanation(
+            Cause.STOPPED, f"stopped by a request to the Docker engine{late} (exit code {code})"
+        )
     if code == KILLED and _recent(evidence.kill_request_age_s):
         return Explanation(
             Cause.KILLED_BY_REQUEST, "killed by a request to the Docker engine (exit code 137)"

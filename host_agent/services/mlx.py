@@ -52,10 +52,10 @@ class MlxService:
         except NoAnswer as error:
             return ProbeResult(False, f"{self._url}: {error}")
 
-    async def engine(self) -> Row:
+    async def engine(self, fresh: bool = False) -> Row:
         """The row of the engine, as its gateway tells it."""
         asked, row = self._engine
-        if time.monotonic() - asked > FRESH_S:
+        if fresh or time.monotonic() - asked > FRESH_S:
             try:
                 row = engine_row(await http_probe.get(self._session, self._url, timeout_s=1.0))
             except NoAnswer:

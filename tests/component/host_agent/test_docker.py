@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +17,18 @@ from aiohttp import web
 from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
 from host_agent.services import docker_endpoint
+from host_agent.services.containers import Containers
 from host_agent.services.death_watch import DeathWatch
+from host_agent.services.deaths import Death
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.docker_endpoint import Endpoint
+from supervision import JsonStateStore
 
 ID = "891758fb95b7c0ffee"
+
+
+def ended(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
 
 
 def event(action: str, ts: float, **attributes: str) -> dict[str, Any]:
@@ -121,6 +131,17 @@ async def test_engine_that_is_away_is_a_sentence(api: DockerApi, home: Path, mon
         ([event("die", 100, exitCode="137")], "SIGKILL, cause unknown", 137),
         ([event("kill", 100, signal="9"), event("die", 100, exitCode="137")], "request to the Docker", 137),
         ([event("die", 100, exitCode="1")], "ended with an error", 1),
+        # `docker stop`: the engine tells of the signal, at times only after the end
+        ([event("kill", 100, signal="15"), event("die", 101, exitCode="0")], "stopped by a request", 0),
+        ([event("die", 100, exitCode="0"), event("kill", 100, signal="15")], "stopped by a request", 0),
+        ([event("die", 100, exitCode="137"), event("kill", 101, signal="9")], "killed by a request", 137),
+        # That signal was of the run before.
+        (
+            [event("kill", 99, signal="15"), event("start", 100), event("die", 105, exitCode="0")],
+            "ended by itself",
+            0,
+        ),
+        ([event("kill", 99, signal="1"), event("die", 100, exitCode="0")], "ended by itself", 0),
     ],
 )
 async def test_death_is_explained_from_the_events_around_it(
@@ -147,10 +168,104 @@ async def test_death_is_explained_from_the_events_around_it(
 async def test_our_own_stop_is_said_to_be_ours(engine: FakeEngine, api: DockerApi, home: Path):
     journal = Journal(home / "journal.db")
     watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
-    watch.expect_stop("orchestrator", "a person")
-    found = watch._explanation("orchestrator", ID, 137, 0.0, engine.inspect)
+    found = watch._explanation(Death("orchestrator", ID, 0.0, 137, stopped_by="a person"), engine.inspect)
     assert "stopped by a person" in found.sentence
     journal.close()
+
+
+@pytest.fixture
+async def containers(
+    engine: FakeEngine, api: DockerApi, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Containers]:
+    monkeypatch.setattr("host_agent.services.death_watch.LATE_EVIDENCE_S", 0.2)
+    monkeypatch.setenv("VESTAL_HOME", str(home))
+    journal = Journal(home / "journal.db")
+    compose = SimpleNamespace(project="vestal", image="none")
+    made = Containers(api, compose, journal, JsonStateStore(home / "state.json"))  # type: ignore[arg-type]
+    following = asyncio.create_task(made.deaths.run())
+    yield made
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    journal.close()
+
+
+def _end(engine: FakeEngine, code: int, at: float) -> None:
+    engine.inspect["State"] = {
+        "Status": "exited",
+        "Running": False,
+        "ExitCode": code,
+        "FinishedAt": ended(at),
+        "OOMKilled": False,
+    }
+
+
+def _run_again(engine: FakeEngine) -> None:
+    state: Any = engine.inspect["State"]
+    state |= {"Status": "running", "Running": True, "ExitCode": 0}  # FinishedAt stays
+
+
+async def _until_heard(containers: Containers, engine: FakeEngine, *events: dict[str, Any]) -> None:
+    for happened in events:
+        engine.events.put_nowait(happened)
+    async with asyncio.timeout(5):
+        while containers.deaths.told(engine.inspect) is None:  # noqa: ASYNC110 - a table is read
+            await asyncio.sleep(0.01)
+
+
+async def test_fresh_look_at_what_was_just_killed_waits_for_the_evidence(
+    containers: Containers, engine: FakeEngine
+):
+    """`docker kill` and at once POST /recover said "SIGKILL, cause unknown": the evidence came 1 s later."""
+    await containers.rows()
+    now = time.time()
+    _end(engine, 137, now)
+    looking = asyncio.create_task(containers.rows(fresh=True))
+    engine.events.put_nowait(event("die", now, exitCode="137"))
+    engine.events.put_nowait(event("kill", now, signal="9"))
+    assert "killed by a request" in (await looking)["orchestrator"].detail
+
+
+async def test_row_tells_the_cause_of_the_last_end_and_not_of_the_one_before(
+    containers: Containers, engine: FakeEngine
+):
+    """`docker kill`, heal, `docker stop`, POST /recover gave the cause of the kill."""
+    first = time.time() - 20
+    _end(engine, 137, first)
+    await _until_heard(
+        containers, engine, event("kill", first, signal="9"), event("die", first, exitCode="137")
+    )
+    assert "killed by a request" in (await containers.rows(fresh=True))["orchestrator"].detail
+    _run_again(engine)
+    assert (await containers.rows(fresh=True))["orchestrator"].detail == "", "it is ready: old news"
+    second = time.time()
+    _end(engine, 0, second)
+    assert containers.deaths.told(engine.inspect) is None
+    await _until_heard(
+        containers,
+        engine,
+        event("start", first + 5),
+        event("kill", second, signal="15"),
+        event("die", second, exitCode="0"),
+    )
+    assert "stopped by a request" in (await containers.rows(fresh=True))["orchestrator"].detail
+    engine.inspect["Id"] = "another container"
+    assert containers.deaths.told(engine.inspect) is None, "made anew: that end was not its own"
+
+
+async def test_fresh_look_sees_a_pause_that_the_cache_does_not(containers: Containers, engine: FakeEngine):
+    """`vestal status; docker pause; POST /recover` said healthy."""
+    assert (await containers.rows())["orchestrator"].well
+    state: Any = engine.inspect["State"]
+    state |= {"Status": "paused"}
+    row = (await containers.rows(fresh=True))["orchestrator"]
+    assert row.extra["status"] == "paused"
+    assert not row.well
+
+
+async def test_unhealthy_event_is_passed_on_by_itself(containers: Containers, engine: FakeEngine):
+    engine.events.put_nowait(event("health_status: unhealthy", 100))
+    async with asyncio.timeout(5):
+        assert await containers.deaths.unhealthy.get() == "orchestrator"
 
 
 def test_context_in_use_names_the_socket(tmp_path: Path):

@@ -55,6 +55,11 @@ RUNNING = {
         (Evidence(137, stopped_by="a person"), Cause.STOPPED),
         (Evidence(137, oom_flag=True, stopped_by="a person"), Cause.OUT_OF_MEMORY),
         (Evidence(137, kill_request_age_s=0.1), Cause.KILLED_BY_REQUEST),
+        # `docker stop`, or compose that makes the container anew
+        (Evidence(0, stop_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(143, stop_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(137, oom_event_age_s=0.1, stop_request_age_s=5), Cause.OUT_OF_MEMORY),
         (Evidence(143), Cause.SIGNAL),
         (Evidence(139), Cause.SIGNAL),
         (Evidence(0), Cause.FINISHED),
@@ -94,6 +99,11 @@ def test_row_of_a_running_container_is_ready_with_its_age():
     assert (row.state, row.process_pid, row.restart_count) == (State.READY, 23751, 2)
     assert row.uptime_s == pytest.approx(60)
     assert row.well
+
+
+def test_ready_row_tells_an_old_death_only_where_it_lasts():
+    assert container_row.row(RUNNING, now=0.0, told="03:58: stopped by a person").detail == ""
+    assert container_row.row(RUNNING, now=0.0, told="03:58: its limit", lasting=True).detail
 
 
 @pytest.mark.parametrize(

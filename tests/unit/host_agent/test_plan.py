@@ -72,7 +72,7 @@ def test_child_that_runs_and_does_not_answer_is_replaced():
 
 
 def test_hung_child_replaced_too_often_is_left():
-    issue = only(replace(MLX, well=False, answers=False), restarts_left=0)
+    issue = only(replace(MLX, well=False, answers=False, restarts_left=0))
     assert issue.remedy is None
     assert "too often" in issue.left
 
@@ -92,6 +92,10 @@ def test_wired_memory_beyond_use_stops_restarts_and_says_reboot(service: Service
         (down(ORCHESTRATOR, State.FAILED), BringUp("orchestrator")),
         (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy"), RestartContainer("orchestrator")),
         (down(ORCHESTRATOR, State.DEGRADED, paused=True), Unpause("orchestrator")),
+        # Its program was SIGSTOPped: Docker calls it healthy for another 30 s (a tester's finding).
+        (replace(ORCHESTRATOR, well=False, answers=False), RestartContainer("orchestrator", hung=True)),
+        (replace(ORCHESTRATOR, well=False, answers=False, restarts_left=0), None),
+        (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy", restarts_left=0), None),
         (down(ORCHESTRATOR, State.BACKOFF), None),
         (down(ORCHESTRATOR, State.STOPPED, stopped_by_hand=True), None),
     ],
@@ -142,7 +146,8 @@ SERVICES = st.builds(
 
 @given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([None, 0.5, 0.9]))
 def test_no_plan_touches_what_is_well_or_given_up_or_stopped_by_hand(service, engine, restarts, wired):
-    facts = Facts((service,), wired_fraction=wired, engine_answers=engine, restarts_left=restarts)
+    service = replace(service, restarts_left=restarts)
+    facts = Facts((service,), wired_fraction=wired, engine_answers=engine)
     for issue in plan(facts):
         assert issue.remedy or issue.left or issue.comes_back, "an issue says what becomes of it"
         if issue.remedy is None:
