@@ -26,9 +26,14 @@ class Answer:
     pieces_at: list[float] = field(default_factory=list)
 
 
-async def send(session: aiohttp.ClientSession, url: str, ask: Ask, timeout_s: float) -> Answer:
-    """Never raises for what the server or the network does: that is the answer's `fault`."""
-    answer = Answer()
+async def send(
+    session: aiohttp.ClientSession, url: str, ask: Ask, timeout_s: float, answer: Answer | None = None
+) -> Answer:
+    """Never raises for what the server or the network does: that is the answer's `fault`.
+
+    An `answer` that is given can be watched as it grows.
+    """
+    answer = answer or Answer()
     try:
         async with asyncio.timeout(timeout_s), session.post(url + ask.path, json=ask.body) as response:
             if response.status != 200:
