@@ -52,7 +52,7 @@ async def send(
 
 def _read_line(ask: Ask, answer: Answer, line: bytes) -> None:
     data = line.strip().removeprefix(b"data: ")
-    if data and data != b"[DONE]":
+    if data.startswith(b"{"):  # neither a comment that keeps the line open, nor [DONE]
         _read(ask, answer, json.loads(data))
 
 
