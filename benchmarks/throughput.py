@@ -1,4 +1,4 @@
-"""Tokens a second at 1, 4, 8 streams beside mlx_lm.server; the gateway's share of latency; memory (design §5).
+"""Tokens a second at 1, 4, 8 streams beside mlx_lm.server; the gateway's share of latency; memory.
 
     python -m benchmarks.throughput [ROUNDS]
 

@@ -41,13 +41,20 @@ def _serve(
 ) -> None:
     import mlx.core as mx
 
-    from mlx_server.engine import shutdown
+    from mlx_server.engine import shutdown, tokenizers
     from mlx_server.engine.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings
     from mlx_server.model_store import catalog
 
+    settings = EngineSettings.from_config(config)
+    if not begin.is_set():  # a spare has the time
+        tokenizers.read_ahead(
+            entry.path
+            for entry in catalog(config)
+            if entry.kind == "generate" and entry.name in settings.preload
+        )
     begin.wait()
-    scheduler = Scheduler(EngineSettings.from_config(config), lambda: catalog(config), inbox, emit, status)
+    scheduler = Scheduler(settings, lambda: catalog(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s))
     # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).
