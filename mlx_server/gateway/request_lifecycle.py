@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 ALONE_AFTER_STRIKES = 2
-FORGIVEN_AFTER_TOKENS = 16
+FORGIVEN_AFTER_TOKENS = 4
+"""Enough to be past the place of a crash. With 16, where 16 tokens took 6 s, two bystanders of ten random
+kills in 100 requests were taken for the cause; fewer spare some, not those still in prefill."""
 
 
 class Phase(StrEnum):
