@@ -16,6 +16,7 @@ help:
 	@echo "make test         the tests (with a Docker engine, the container tests too)"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measure, beside the peers"
+	@echo "make chaos        kill the engine under load, and count what is lost (CHAOS='--requests 100 --kills 10')"
 	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall"
 	@echo "make clean-cache  drop the prompt cache"
 
@@ -65,7 +66,10 @@ format: dev
 	@.venv/bin/ruff format .
 
 bench: host
-	@$(PYTHON) -m benchmarks
+	@$(PYTHON) -m benchmarks $(BENCH)
+
+chaos: host
+	@$(PYTHON) -m benchmarks.chaos $(CHAOS)
 
 # Needs uv. One resolution for macOS and Linux; hashes of every file, no index address.
 lock:

@@ -192,6 +192,13 @@ class Shutdown:
     drain_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Begin:
+    """First operation to an engine that was started as a spare: from now on it is the engine."""
+
+    KIND: ClassVar = "begin"
+
+
 # --- events: engine → gateway ---
 
 
@@ -350,11 +357,11 @@ class Alive:
     loading: str | None = None
 
 
-Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown
+Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown | Begin
 Event = (
     Hello | Ready | Loading | Loaded | Unloaded | Prefill | Token | Done | Embedding | Probed | Failed | Alive
 )
-_OPS = (Generate, Cancel, Embed, Load, Unload, Probe, Shutdown)
+_OPS = (Generate, Cancel, Embed, Load, Unload, Probe, Shutdown, Begin)
 _EVENTS = (
     Hello, Ready, Loading, Loaded, Unloaded, Prefill, Token, Done, Embedding, Probed, Failed, Alive,
 )  # fmt: skip

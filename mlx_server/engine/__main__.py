@@ -27,6 +27,7 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     parser = argparse.ArgumentParser(prog="python -m mlx_server.engine", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="the engine's end of the socketpair")
+    parser.add_argument("--spare", action="store_true", help="import, then wait for the word to begin")
     options = parser.parse_args()
     try:
         config = load()
@@ -39,8 +40,9 @@ def main() -> int:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    log_event("engine_started", pid=os.getpid(), blas=(library := blas.preload()))
-    return asyncio.run(Link(options.fd, config, library).run())
+    library = blas.preload()
+    log_event("spare_started" if options.spare else "engine_started", pid=os.getpid(), blas=library)
+    return asyncio.run(Link(options.fd, config, library, spare=options.spare).run())
 
 
 if __name__ == "__main__":

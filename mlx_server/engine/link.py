@@ -25,6 +25,7 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.status import Status
 from mlx_server.protocol import (
     MAX_LINE_BYTES,
+    Begin,
     Event,
     Hello,
     Op,
@@ -43,7 +44,7 @@ _STAGES_S = 30.0
 class Link:
     """Runs the engine over the socket `fd`; `run` ends with the process's exit code."""
 
-    def __init__(self, fd: int, config: Config, blas: str) -> None:
+    def __init__(self, fd: int, config: Config, blas: str, *, spare: bool = False) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
         os.set_inheritable(fd, False)  # MLX runs a compiler on Linux: it must not hold our end open
@@ -51,6 +52,11 @@ class Link:
         self._inbox: queue.SimpleQueue[Op] = queue.SimpleQueue()
         self._status = Status()
         self._stopping = False
+        self._begin = threading.Event()  # a spare has its imports done, and waits for this
+        self._greeted = asyncio.Event()
+        if not spare:
+            self._begin.set()
+            self._greeted.set()
 
     async def run(self) -> int:
         """Serve until a shutdown is asked for, by an operation, a signal or the gateway's end."""
@@ -58,8 +64,6 @@ class Link:
         reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
-        mlx = importlib.metadata.version("mlx")
-        writer.write(encode(Hello(os.getpid(), VERSION, mlx, self._blas)))
         ended = asyncio.Event()
         self._start_thread(loop, writer, ended)
         tasks = [
@@ -83,7 +87,7 @@ class Link:
             loop.call_soon_threadsafe(writer.write, b"".join(map(encode, events)))
 
         def body() -> None:
-            mlx_thread.body(self._config, self._inbox, emit, self._status)
+            mlx_thread.body(self._config, self._inbox, emit, self._status, self._begin)
             loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=body, name="mlx", daemon=True).start()
@@ -96,6 +100,9 @@ class Link:
                 op = decode_op(line)
                 if isinstance(op, Shutdown):
                     self._stop("the gateway asked for it", op.drain_s)
+                elif isinstance(op, Begin):
+                    self._begin.set()
+                    self._greeted.set()
                 else:
                     self._inbox.put(op)
         except (ProtocolError, ValueError, OSError) as error:
@@ -106,12 +113,17 @@ class Link:
     def _stop(self, cause: str, drain_s: float | None = None) -> None:
         log_event("shutdown_asked", cause=cause)
         self._inbox.put(Shutdown(drain_s))
+        self._begin.set()
         if not self._stopping:
             self._stopping = True
             limit_s = (self._config.mlx.drain_s if drain_s is None else drain_s) + _STAGES_S
             asyncio.get_running_loop().call_later(limit_s, self._give_up)
 
     async def _stay_alive(self, writer: asyncio.StreamWriter) -> None:
+        """Says hello, and alive each second. Nothing is heard of a spare."""
+        await self._greeted.wait()
+        mlx = importlib.metadata.version("mlx")
+        writer.write(encode(Hello(os.getpid(), VERSION, mlx, self._blas)))
         while True:
             writer.write(encode(self._status.alive()))
             await asyncio.sleep(ALIVE_INTERVAL_S)

@@ -8,12 +8,13 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, load_model
 
 from mlx_server.engine.answer_reader import Marks
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
 from mlx_server.engine.grammars import Grammars
+from mlx_server.engine.tokenizers import tokenizer_of
 from mlx_server.model_store import ModelEntry
 
 _SLICE_BYTES = 64 * 1024 * 1024
@@ -62,7 +63,7 @@ def _load_language_model(entry: ModelEntry) -> Loader:
             model = dequantize_model(model)
         model.set_dtype(mx.float32)
     yield 0.1
-    tokenizer = load_tokenizer(entry.path, eos_token_ids=config.get("eos_token_id"))
+    tokenizer = tokenizer_of(entry.path, config)
     yield 0.2
     arrays = [array for _, array in tree_flatten(model.parameters())]
     for done in _evaluate(arrays):

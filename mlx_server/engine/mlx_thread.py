@@ -6,6 +6,7 @@ import faulthandler
 import os
 import queue
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -20,25 +21,40 @@ EXIT_BROKEN = 70
 """The engine met an error it cannot vouch for itself after; its parent starts another."""
 
 
-def body(config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status) -> None:
-    """Run to the end. Never returns after an unexpected error: the process ends with EXIT_BROKEN."""
+def body(
+    config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status, begin: threading.Event
+) -> None:
+    """Import, and from `begin` on run to the end.
+
+    Never returns after an unexpected error: the process ends with EXIT_BROKEN.
+    """
     try:
-        _serve(config, inbox, emit, status)
+        _serve(config, inbox, emit, status, begin)
     except BaseException as error:
         log_event("engine_broken", cause=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         os._exit(EXIT_BROKEN)
 
 
-def _serve(config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status) -> None:
+def _serve(
+    config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status, begin: threading.Event
+) -> None:
     import mlx.core as mx
 
-    from mlx_server.engine import shutdown
+    from mlx_server.engine import shutdown, tokenizers
     from mlx_server.engine.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings
     from mlx_server.model_store import catalog
 
-    scheduler = Scheduler(EngineSettings.from_config(config), lambda: catalog(config), inbox, emit, status)
+    settings = EngineSettings.from_config(config)
+    if not begin.is_set():  # a spare has the time
+        tokenizers.read_ahead(
+            entry.path
+            for entry in catalog(config)
+            if entry.kind == "generate" and entry.name in settings.preload
+        )
+    begin.wait()
+    scheduler = Scheduler(settings, lambda: catalog(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s))
     # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlx_server import protocol
+from mlx_server.gateway.spare import Spare
 from supervision import ChildSpec, ExitStatus, ProcessHandle, spawn
+from supervision.process import GroupProcess
 
 LAST_WORDS_S = 1.0
 """How long what a dead engine has sent may take to be read; it lies in the socket, so it takes no time."""
@@ -104,22 +106,47 @@ class LinkedProcess:
 
 
 class EngineLauncher:
-    """Starts an engine with one end of a new socketpair, given to its command as `--fd N`."""
+    """Gives the supervisor an engine at one end of a socketpair: the spare that stands by, or a new one.
+
+    A spare is a process with its imports done that has loaded nothing and touched no GPU.
+    """
 
     def __init__(self, new_link: Callable[[], EngineLink]) -> None:
         self._new_link = new_link
+        self._spare: Spare | None = None
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = (*spec.command, "--fd", str(theirs.fileno()))
-            try:
-                process = await spawn(replace(spec, command=command), pass_fds=(theirs.fileno(),))
-            except BaseException:
-                ours.close()
-                raise
+        spare, self._spare = self._spare, None
+        began = spare is not None and spare.take()
+        process, ours = (spare.process, spare.ours) if spare and began else await _start(spec)
         link = self._new_link()
         link.pid = process.pid
-        ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        if began:
+            link.send(protocol.Begin())
         return LinkedProcess(process, link)
+
+    async def prepare(self, spec: ChildSpec) -> None:
+        """Has a spare stand by. Raises LaunchError."""
+        if self._spare is None or not self._spare.alive:
+            self._spare = Spare(*await _start(spec, "--spare"))
+
+    async def discard(self) -> None:
+        """Ends the spare."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            await spare.end()
+
+
+async def _start(spec: ChildSpec, *more: str) -> tuple[GroupProcess, socket.socket]:
+    """Runs the command with `--fd N`; the process and our end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = (*spec.command, "--fd", str(theirs.fileno()), *more)
+        try:
+            process = await spawn(replace(spec, command=command), pass_fds=(theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+    ours.setblocking(False)
+    return process, ours

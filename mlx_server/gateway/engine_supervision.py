@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,13 @@ from supervision import (
     ProbePolicy,
     ProbeResult,
     RestartPolicy,
+    SupervisionError,
     Supervisor,
 )
 
 NAME = "mlx_engine"
+SPARE_AFTER_S = 2.0
+"""A spare's imports take a core for a second, which those who have waited for the engine need more."""
 STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy: a short good run earns a restart at once."""
 
@@ -52,8 +56,11 @@ class Engine:
         self._link: EngineLink | None = None
         self._pulse = self._new_pulse()
         self._on_purpose = True  # an end that is no crash; an engine left over from before is ended first
+        self._launcher = EngineLauncher(self._new_link)
+        self._preparing: asyncio.Task[None] | None = None
+        self._engine_spec = self._spec(command)
         self._supervisor = Supervisor(
-            [self._spec(command)], clock=clock, on_event=self._on_event, name="mlx_server"
+            [self._engine_spec], clock=clock, on_event=self._on_event, name="mlx_server"
         )
 
     async def start(self) -> None:
@@ -63,7 +70,11 @@ class Engine:
     async def stop(self) -> None:
         """SIGTERM, the engine's six stages, and SIGKILL only for one that does not end."""
         self._on_purpose = True
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
         await self._supervisor.stop()
+        await self._launcher.discard()
 
     async def restart(self, cause: str) -> None:
         """Replaces the engine; requests in flight go on in the next one."""
@@ -101,7 +112,7 @@ class Engine:
             health=self._probe,
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
-            launcher=EngineLauncher(self._new_link),
+            launcher=self._launcher,
         )
 
     def _new_pulse(self) -> EnginePulse:
@@ -130,11 +141,24 @@ class Engine:
                 self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
                 self._dispatcher.models.on_event(event)
                 self._dispatcher.engine_came(self._sender(link), event.loaded)
+                if self._config.mlx.warm_spare:
+                    self._prepare_spare()
             case protocol.Failed(code="engine_unavailable"):
                 self._hurry(link)
                 self._dispatcher.on_event(event)
             case _:
                 self._dispatcher.on_event(event)
+
+    def _prepare_spare(self) -> None:
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.ensure_future(self._have_spare())
+
+    async def _have_spare(self) -> None:
+        await self._clock.sleep(SPARE_AFTER_S)
+        try:
+            await self._launcher.prepare(self._engine_spec)
+        except (SupervisionError, OSError) as error:  # the next start takes a second longer, no more
+            self._telemetry.tell("spare_not_started", str(error))
 
     def _hurry(self, link: EngineLink) -> None:
         """Somebody has told the engine to end, and it drains. The next one serves all the sooner."""

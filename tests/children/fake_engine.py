@@ -46,7 +46,8 @@ def directives(prompt: str) -> dict[str, str]:
 
 
 class FakeEngine:
-    def __init__(self, sock: socket.socket, settings: dict[str, Any]) -> None:
+    def __init__(self, sock: socket.socket, settings: dict[str, Any], spare: bool) -> None:
+        self.spare = spare
         self.sock = sock
         self.settings = settings
         self.work: dict[str, asyncio.Task[None]] = {}
@@ -60,6 +61,11 @@ class FakeEngine:
         for number in (signal.SIGTERM, signal.SIGINT):
             if not self.settings.get("ignore_term"):
                 asyncio.get_running_loop().add_signal_handler(number, self.ended.set)
+        if self.spare:
+            line = await reader.readline()
+            if not line:
+                os._exit(0)
+            assert protocol.decode_op(line) == protocol.Begin()
         self.say(protocol.Hello(os.getpid(), "fake", "0", "none"))
         await asyncio.sleep(self.settings.get("slow_start_s", 0))
         self.loaded["chat:latest"] = None
@@ -156,13 +162,15 @@ def first(deed: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
-    fd = parser.parse_args().fd
+    parser.add_argument("--spare", action="store_true")
+    options = parser.parse_args()
+    fd = options.fd
     file = HOME / "fake_engine.json"
     settings = json.loads(file.read_text()) if file.exists() else {}
     if "exit_code" in settings:
         print("the fake engine was told to end", file=sys.stderr)
         sys.exit(settings["exit_code"])
-    asyncio.run(FakeEngine(socket.socket(fileno=fd), settings).run())
+    asyncio.run(FakeEngine(socket.socket(fileno=fd), settings, options.spare).run())
 
 
 if __name__ == "__main__":

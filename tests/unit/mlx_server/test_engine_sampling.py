@@ -41,6 +41,14 @@ def test_same_seed_and_position_draw_the_same_token_whatever_came_before():
     assert in_order != draw(Sampling(seed=4, temperature=1.0), 50)
 
 
+def test_another_rounding_of_the_logits_draws_the_same_tokens():
+    logprobs = 3 * mx.random.normal((1, 50_000), key=mx.random.key(1))
+    rounded = logprobs + 3e-5 * mx.random.normal(logprobs.shape, key=mx.random.key(2))
+    samplers = [make_sampler(Sampling(seed=5, temperature=1.0), 0) for _ in range(2)]
+    pairs = [(drawn_by(samplers[0], logprobs), drawn_by(samplers[1], rounded)) for _ in range(300)]
+    assert sum(one != other for one, other in pairs) <= 1  # 5, where the running sum was searched
+
+
 def test_frequencies_follow_the_probabilities():
     drawn = draw(Sampling(seed=1, temperature=1.0), 2000)
     assert drawn.count(0) / 2000 == pytest.approx(0.5, abs=0.05)

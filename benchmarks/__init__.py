@@ -1,0 +1,1 @@
+"""Measurements, beside the peers where there are any: `make bench`, `make chaos`."""

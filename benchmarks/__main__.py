@@ -1,0 +1,31 @@
+"""`python -m benchmarks [NAME …]`: the measurements named, or all; `--list` tells what there is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = {
+    "supervision_restart": "death of a child to its new process",
+    "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
+    "stream_pause": "pause of a stream across kill -9 of its engine",
+}
+CHAOS = "chaos (make chaos): requests in flight while their engine is killed"
+
+
+def main(names: list[str]) -> int:
+    """The worst exit code."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print("\n".join(f"{name:<22} {about}" for name, about in BENCHMARKS.items()))
+        print(CHAOS)
+        return 0 if unknown == ["--list"] else 2
+    worst = 0
+    for name in names or BENCHMARKS:
+        print(f"\n{name}: {BENCHMARKS[name]}", flush=True)
+        worst = max(worst, subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,41 @@
+"""The load at work: so many clients at once, each with its next request as soon as the last is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+import aiohttp
+
+from benchmarks.chaos.answers import Answer, send
+from benchmarks.chaos.asks import Ask
+
+
+async def run(
+    url: str,
+    asks: Sequence[Ask],
+    clients: int,
+    timeout_s: float,
+    go_on: Callable[[], bool] = lambda: False,
+) -> list[tuple[Ask, Answer]]:
+    """Every request once, and from the first again while `go_on`; in the order of their ends."""
+    answers: list[tuple[Ask, Answer]] = []
+    line = _line(asks, go_on)
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        for ask in line:
+            answers.append((ask, await send(session, url, ask, timeout_s)))
+
+    no_limit = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=no_limit, connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+    return answers
+
+
+def _line(asks: Sequence[Ask], go_on: Callable[[], bool]) -> Iterator[Ask]:
+    yield from asks
+    while go_on():
+        for ask in asks:
+            if not go_on():
+                return
+            yield ask

@@ -1,0 +1,47 @@
+"""What became of a request whose engine was killed, judged by the answer it gets when left in peace. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+SURE_CHARS = 8
+"""So many characters must match before a difference is called a gap or a repetition."""
+
+
+class Verdict(StrEnum):
+    EQUAL = "equal"
+    LOST = "lost"  # no end, or a piece of the text is missing
+    DOUBLED = "doubled"  # a piece of the text came twice
+    DIFFERENT = "different"  # whole, but another text: another arithmetic
+
+
+def judge(got: str, finished: bool, wanted: str) -> Verdict:
+    """The verdict over the text `got` where `wanted` was due."""
+    if not finished:
+        return Verdict.LOST
+    if got == wanted:
+        return Verdict.EQUAL
+    at = _first_difference(got, wanted)
+    rest_got, rest_wanted = got[at:], wanted[at:]
+    if not rest_got or _goes_on_later(rest_got, rest_wanted):
+        return Verdict.LOST
+    if not rest_wanted or _goes_on_earlier(rest_got, wanted, at):
+        return Verdict.DOUBLED
+    return Verdict.DIFFERENT
+
+
+def _first_difference(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _goes_on_later(rest_got: str, rest_wanted: str) -> bool:
+    """Whether the text goes on as it should after a gap."""
+    return len(rest_got) >= SURE_CHARS and rest_got[: 2 * SURE_CHARS] in rest_wanted
+
+
+def _goes_on_earlier(rest_got: str, wanted: str, at: int) -> bool:
+    """Whether the text goes on where it had been already."""
+    head = rest_got[: 2 * SURE_CHARS]
+    found = wanted.rfind(head, 0, at + len(head) - 1) if len(head) >= SURE_CHARS else -1
+    return found >= 0

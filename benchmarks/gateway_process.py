@@ -1,0 +1,116 @@
+"""A gateway with its real engine, in a home and on a port of its own, with the models that are installed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from host_agent.config import load
+
+FOREIGN = ("VESTAL_", "MLX_")
+STOP_S = 45.0
+LOOK_S = 0.05
+
+
+class GatewayProcess:
+    """Owner of the process and of its home, which goes with it. `env` holds further settings."""
+
+    def __init__(self, **env: str) -> None:
+        models = load().models_dir  # the user's own: a benchmark fetches nothing
+        self.home = Path(tempfile.mkdtemp(prefix="vestal-bench-"))
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        own = {"VESTAL_HOME": str(self.home), "VESTAL_MLX_PORT": str(self.port)}
+        self._env = clean | own | {"VESTAL_MODELS_DIR": str(models)} | env
+        self._log = self.home / "gateway.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> GatewayProcess:
+        with self._log.open("wb") as log:
+            command = [sys.executable, "-m", "mlx_server.gateway"]
+            self._process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._stop()
+        finally:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+            return dict(json.load(answer))
+
+    def until_ok(self, timeout_s: float = 60.0) -> None:
+        """Waits until an engine serves. Raises TimeoutError with the log's end."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, ValueError):
+                if self.health()["status"] == "ok":
+                    return
+            if self._process is None or self._process.poll() is not None:
+                break
+            time.sleep(LOOK_S)
+        raise TimeoutError(f"the gateway is not well; its log ends:\n{self.log()[-2000:]}")
+
+    def engine_pid(self) -> int | None:
+        """The engine that runs now; None between two."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return int(json.loads((self.home / "run" / "mlx_engine.json").read_text())["pid"])
+        return None
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def events(self, *names: str) -> Iterator[dict[str, Any]]:
+        """What the gateway has told, of these names."""
+        for line in self.log().splitlines():
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    if event["event"] in names:
+                        yield event
+
+    def _stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        engine = self.engine_pid()
+        if engine is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(engine, signal.SIGCONT)  # a stopped one could not end
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

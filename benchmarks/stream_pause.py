@@ -1,0 +1,73 @@
+"""The pause of a stream across `kill -9` of its engine (design §5), with a warm spare and without, in turn.
+
+    python -m benchmarks.stream_pause [KILLS]
+
+One stream at a time of the small model; from the kill to the next piece of text, as its client sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import sys
+import time
+
+import aiohttp
+
+from benchmarks.chaos.answers import Answer, send
+from benchmarks.chaos.asks import MODEL, Ask
+from benchmarks.chaos.killer import Death
+from benchmarks.chaos.report import pauses
+from benchmarks.gateway_process import GatewayProcess
+
+SETTINGS = {"VESTAL_SUPERVISION__MAX_RESTARTS": "10000"}
+PIECES_BEFORE = 12
+SETTLED_S = 5.0
+"""Long enough for the next spare to stand by."""
+ROW = "{:<14} {:>8} {:>8} {:>8} {:>6}"
+
+
+async def pause_s(gateway: GatewayProcess, session: aiohttp.ClientSession) -> float:
+    """One stream, one kill."""
+    messages = [{"role": "user", "content": "Write a long story about a lighthouse keeper."}]
+    options = {"temperature": 0, "num_predict": 48}
+    ask = Ask(0, "", "/api/chat", {"model": MODEL, "stream": True, "messages": messages, "options": options})
+    answer = Answer()
+    sending = asyncio.ensure_future(send(session, gateway.url, ask, 60, answer))
+    while len(answer.pieces_at) < PIECES_BEFORE and not sending.done():  # noqa: ASYNC110 - another's list
+        await asyncio.sleep(0.005)
+    pid = gateway.engine_pid()
+    assert pid is not None, answer.fault
+    at = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    await sending
+    return max(pauses(answer.pieces_at, Death("KILL", pid, at, 0.0)))
+
+
+async def measure(kills: int) -> dict[str, list[float]]:
+    """The two take turns, so that the machine's moods fall on both."""
+    took: dict[str, list[float]] = {"without spare": [], "warm spare": []}
+    without = GatewayProcess(**SETTINGS, VESTAL_MLX__WARM_SPARE="false")
+    with without, GatewayProcess(**SETTINGS, VESTAL_MLX__WARM_SPARE="true") as spare:
+        without.until_ok()
+        spare.until_ok()
+        async with aiohttp.ClientSession() as session:
+            for _ in range(kills):
+                for name, gateway in zip(took, (without, spare), strict=True):
+                    await asyncio.sleep(SETTLED_S)
+                    took[name].append(await pause_s(gateway, session))
+    return took
+
+
+def main() -> None:
+    took = asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 8))
+    print(ROW.format("", "p50 s", "min s", "max s", "kills"))
+    for name, seconds in took.items():
+        figures = (f"{statistics.median(seconds):.2f}", f"{min(seconds):.2f}", f"{max(seconds):.2f}")
+        print(ROW.format(name, *figures, len(seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How chaos judges an answer, and what it counts."""
+
+from __future__ import annotations
+
+from math import isclose
+
+import pytest
+
+from benchmarks.chaos.answers import Answer
+from benchmarks.chaos.asks import make_asks
+from benchmarks.chaos.killer import Death
+from benchmarks.chaos.report import pauses, report, table
+from benchmarks.chaos.verdict import Verdict, judge
+
+WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book beside the door."
+
+
+@pytest.mark.parametrize(
+    ("got", "verdict"),
+    [
+        (WANTED, Verdict.EQUAL),
+        (WANTED[:30], Verdict.LOST),
+        (WANTED[:20] + WANTED[32:], Verdict.LOST),
+        (WANTED[:40] + WANTED[25:], Verdict.DOUBLED),
+        (WANTED + WANTED[-12:], Verdict.DOUBLED),
+        (WANTED[:20] + "something quite different follows here", Verdict.DIFFERENT),
+    ],
+)
+def test_judge_of_text_that_was_cut_repeated_or_changed_says_which(got, verdict):
+    assert judge(got, True, WANTED) is verdict
+
+
+def test_judge_of_answer_without_end_is_lost():
+    assert judge(WANTED, False, WANTED) is Verdict.LOST
+
+
+def test_asks_of_one_seed_are_the_same_and_cover_every_route():
+    asks = make_asks(40, seed=7)
+    assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
+    assert len({ask.path for ask in asks}) == 4
+    assert {ask.streams for ask in asks} == {True, False}
+
+
+def test_pause_is_the_longest_silence_until_the_next_engine_serves():
+    death = Death("TERM", 1, at=10.0, wall=0.0, replaced_at=13.0)
+    assert [round(p, 3) for p in pauses([9.0, 10.1, 13.5, 20.0], death)] == [3.4]
+    assert list(pauses([11.0, 12.0], death)) == []  # it had not begun
+    assert list(pauses([8.0, 9.0], death)) == []  # it was at its end
+
+
+def test_report_with_a_lost_request_fails_and_counts_it():
+    asks = make_asks(2, seed=1)
+    whole = Answer(text=WANTED, finished=True, pieces_at=[1.0, 4.0])
+    wanted = {ask.number: whole for ask in asks}
+    got = [(asks[0], whole), (asks[1], Answer(text="The", fault="503"))]
+    told = report(wanted, got, [Death("KILL", 1, 2.0, 0.0, 3.5)], unreplaced=0)
+    assert (told.sent, told.finished, told.verdicts[Verdict.LOST]) == (2, 1, 1)
+    assert told.fails(least_equal=0.0) == ["1 lost"]
+    assert isclose(told.pauses_s["KILL"][0], 3.0)
+    assert "1 of 1" in table(told)
