@@ -35,6 +35,7 @@ log = logging.getLogger("vestal")
 FIRST_PASS_AFTER_S = 15.0
 HOUSEKEEPING_EACH_S = 600.0
 TOKEN_EACH_S = 1.0
+RECREATED_WITHIN_S = 3.0
 LOOP_AGAIN_S = 5.0
 
 
@@ -97,7 +98,7 @@ class Agent:
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run
-            loops["unhealthy containers"] = self._unhealthy_containers
+            loops["what Docker leaves"] = self._what_docker_leaves
         self._tasks = [asyncio.create_task(self._keep(name, loop)) for name, loop in loops.items()]
 
     async def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -148,12 +149,16 @@ class Agent:
                 )
             await asyncio.sleep(TOKEN_EACH_S)
 
-    async def _unhealthy_containers(self) -> None:
-        """Docker restarts what ends, never what is unhealthy. A pass under way looked before this news."""
+    async def _what_docker_leaves(self) -> None:
+        """Docker restarts neither what is unhealthy nor what was killed by hand.
+
+        A pass under way looked before this news; and whoever recreates a container gets the time for it.
+        """
         while True:
-            service = await self._containers.deaths.unhealthy.get()
+            reason = await self._containers.deaths.calls_for_a_pass.get()
+            await asyncio.sleep(RECREATED_WITHIN_S)
             await self.passes.wait()
-            self.passes.request(f"Docker calls {service} unhealthy")
+            self.passes.request(reason)
 
     async def _housekeeping(self) -> None:
         while True:

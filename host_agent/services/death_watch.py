@@ -35,7 +35,9 @@ class DeathWatch:
         on_change: Callable[[], None],
     ) -> None:
         self._api, self._project, self._journal, self._on_change = api, project, journal, on_change
-        self.unhealthy: asyncio.Queue[str] = asyncio.Queue()  # services that Docker's own check calls so
+        self.calls_for_a_pass: asyncio.Queue[str] = (
+            asyncio.Queue()
+        )  # sentences: what Docker itself will not heal
         self._trail = Trail()
         self._stopped_by: dict[str, tuple[str, float]] = {}
         self._told: deque[Told] = deque(maxlen=KEEP_DEATHS)
@@ -90,7 +92,7 @@ class DeathWatch:
             self._died(Death(service, container, at, code, began_at))
         if action == UNHEALTHY and service:
             self._journal.record(service, "container_unhealthy", container=container[:12])
-            self.unhealthy.put_nowait(service)
+            self.calls_for_a_pass.put_nowait(f"Docker calls {service} unhealthy")
 
     def _died(self, death: Death) -> None:
         by, until = self._stopped_by.pop(death.service, ("", 0.0))  # it speaks of one end only
@@ -115,6 +117,9 @@ class DeathWatch:
             limit_bytes=container_row.limit(inspect),
         )
         self._on_change()
+        # Docker's restart policy has had its second; to it, `docker kill` and `stop` are a person's wish.
+        if not death.stopped_by and (not inspect or deaths.stays_ended(inspect)):
+            self.calls_for_a_pass.put_nowait(f"{death.service} ended and Docker leaves it so")
 
     def _explanation(self, death: Death, inspect: dict[str, Any]) -> Explanation:
         state = inspect.get("State") or {}

@@ -100,5 +100,10 @@ def finished_at(inspect: Mapping[str, Any]) -> float:
     return timestamp((inspect.get("State") or {}).get("FinishedAt"))
 
 
+def stays_ended(inspect: Mapping[str, Any]) -> bool:
+    """Whether it has ended and Docker is not about to restart it."""
+    return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead")
+
+
 def has_ended(inspect: Mapping[str, Any]) -> bool:
     return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead", "restarting")

@@ -163,17 +163,25 @@ def _overrun(container: str) -> None:
     subprocess.run(command, input=OVERRUN, text=True, capture_output=True, timeout=120)
 
 
-def test_container_stopped_by_hand_outside_is_brought_up_by_a_pass(stack):
-    _docker("rm", "-f", _container_id(stack, "nightly"))
-    run = stack.agent("/recover", {"mlx": True, "ollama": True})
-    report = stack.until(lambda: _finished(stack, run.body["run_id"]), "the pass ends", 120)
-    assert any("nightly" in str(line) for line in report["done"]), report
+def test_container_killed_by_hand_comes_back_although_docker_leaves_it(stack):
+    """For Docker's restart policy `docker kill` is a person's wish."""
+    container = _container_id(stack, "nightly")
+    _docker("kill", container)
+    stack.until(lambda: _container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
+    died = stack.until(
+        lambda: [e for e in stack.journal("container_died") if e["component"] == "nightly"], "told"
+    )
+    assert "request to the Docker engine" in died[-1]["cause"]
     stack.until_healthy()
 
 
-def _finished(stack, run_id: str):
-    report = stack.agent(f"/recover/{run_id}").body
-    return report if report["state"] == "done" else None
+def test_container_that_is_missing_is_brought_up(stack):
+    missing = _container_id(stack, "nightly")
+    _docker("rm", "-f", missing)
+    assert stack.agent("/recover", {"mlx": True, "ollama": True}).status == 202
+    stack.until(lambda: _container_id(stack, "nightly") not in ("", missing), "there is another one", 90)
+    stack.until_healthy()
+    assert any(entry["component"] == "nightly" for entry in stack.journal("remedy_applied"))
 
 
 def test_down_leaves_no_container_network_or_process(stack):

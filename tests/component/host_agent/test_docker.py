@@ -265,7 +265,7 @@ async def test_fresh_look_sees_a_pause_that_the_cache_does_not(containers: Conta
 async def test_unhealthy_event_is_passed_on_by_itself(containers: Containers, engine: FakeEngine):
     engine.events.put_nowait(event("health_status: unhealthy", 100))
     async with asyncio.timeout(5):
-        assert await containers.deaths.unhealthy.get() == "orchestrator"
+        assert await containers.deaths.calls_for_a_pass.get() == "Docker calls orchestrator unhealthy"
 
 
 def test_context_in_use_names_the_socket(tmp_path: Path):
