@@ -52,6 +52,7 @@ class GroupProcess:
 
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # a suspended one could not act on it (systemd: SendSIGCONT=)
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)

@@ -52,7 +52,8 @@ class Dispatcher:
         )
         self._tickets[ticket.id] = ticket
         try:
-            actions = self._table.submit(ticket.id, client, request.lane, ticket.submitted_at)
+            now = ticket.submitted_at
+            actions = self._table.submit(ticket.id, client, request.lane, now, request.model)
         except QueueFull as full:
             error = errors.Unavailable(
                 "overloaded", f"{full}: the server is full; try again later", retry_after_s=5
@@ -92,6 +93,11 @@ class Dispatcher:
                 self._fail(ticket, errors.Unavailable("draining", message))
 
     # --- the engine ---
+
+    def model_came(self, send: Send, model: str) -> None:
+        """An engine on its way to being ready has loaded `model`: what was parked with it goes on."""
+        self._send = send
+        self._do(self._table.model_came(model))
 
     def engine_came(self, send: Send, loaded: Iterable[str]) -> None:
         """An engine is ready: what was parked goes on, then what was loaded is loaded again."""
@@ -135,6 +141,12 @@ class Dispatcher:
         match event:
             case protocol.Token():
                 self._on_token(event)
+            case protocol.Prefill(id=request_id, done=done):
+                self._table.worked(request_id, 1.0 + done)
+            case protocol.Loading(model=model, fraction=fraction):
+                for ticket in self._tickets.values():
+                    if ticket.request.model == model:
+                        self._table.worked(ticket.id, fraction)
             case protocol.Done(reason="cancelled") | protocol.Failed(code="engine_unavailable"):
                 self._on_handed_back(event.id)
             case protocol.Failed():

@@ -143,6 +143,9 @@ class Engine:
                 self._dispatcher.engine_came(self._sender(link), event.loaded)
                 if self._config.mlx.warm_spare:
                     self._prepare_spare()
+            case protocol.Loaded(model=model) if not self._pulse.ready:
+                self._dispatcher.on_event(event)
+                self._dispatcher.model_came(self._sender(link), model)
             case protocol.Failed(code="engine_unavailable"):
                 self._hurry(link)
                 self._dispatcher.on_event(event)

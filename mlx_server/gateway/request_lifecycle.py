@@ -6,9 +6,10 @@
                PARKED ──► FAILED (it killed the engine too often, or waited too long)
 
 The token ids that the client has been given are kept, so that a new engine can go on with the next one. A
-request in flight when an engine dies gets a strike. With two strikes it runs alone; if it ends an engine
-again it fails. Strikes are forgiven once it got well past the place of the last crash: what kills engines
-does so at one place, and a bystander of many crashes must not be taken for it.
+request in flight when an engine dies gets a strike. With two strikes it runs alone; if the engine dies again,
+and the request has got no further than the last time, it fails. What kills engines does so at one place; a
+bystander of many crashes gets on between them, by a token, a piece of its prompt, or a slice of its model,
+and must not be taken for it. Strikes are forgiven well past the place.
 """
 
 from __future__ import annotations
@@ -41,17 +42,23 @@ class TokenGap(Exception):
     """The engine left out a token; the text cannot be made whole."""
 
 
+Place = tuple[int, float]
+"""How far a request has got: tokens emitted, and the work towards the next one. Places compare."""
+
+
 @dataclass
 class RequestLife:
     """One request. `waiting_since` is monotonic time; `emitted` are the ids given to the client, in order."""
 
     id: str
     waiting_since: float
+    model: str = ""
     phase: Phase = Phase.QUEUED
     emitted: list[int] = field(default_factory=list)
     strikes: int = 0
     crashes: int = 0
-    _emitted_at_crash: int = 0
+    _work: float = 0.0
+    _crash_place: Place = (0, -1.0)
 
     @property
     def alone(self) -> bool:
@@ -66,6 +73,11 @@ class RequestLife:
         """It goes to an engine, for the first time or again."""
         self._need(*WAITING)
         self.phase = Phase.RUNNING
+        self._work = 0.0
+
+    def worked(self, work: float) -> None:
+        """Its engine gets on towards the next token; `work` rises as its model loads and its prompt runs."""
+        self._work = max(self._work, work)
 
     def token(self, index: int, token: int) -> bool:
         """Takes one token; False where the client has it already. Raises TokenGap."""
@@ -75,22 +87,30 @@ class RequestLife:
         if index > len(self.emitted):
             raise TokenGap(f"token {index} came where {len(self.emitted)} was due")
         self.emitted.append(token)
-        if self.strikes and len(self.emitted) - self._emitted_at_crash >= FORGIVEN_AFTER_TOKENS:
+        self._work = 0.0
+        if self.strikes and len(self.emitted) - self._crash_place[0] >= FORGIVEN_AFTER_TOKENS:
             self.strikes = 0
         return True
 
     def engine_lost(self, now: float, blame: bool = True) -> Phase:
-        """The engine it ran on is gone: PARKED, or FAILED at the third strike.
+        """The engine it ran on is gone: PARKED, or FAILED at the third strike where it got no further.
 
         Without `blame` (the engine was stopped on purpose) there is no strike.
         """
         self._need(Phase.RUNNING)
-        self.strikes += 1 if blame else 0
         self.crashes += 1
-        self._emitted_at_crash = len(self.emitted)
         self.waiting_since = now
-        self.phase = Phase.FAILED if self.strikes > ALONE_AFTER_STRIKES else Phase.PARKED
+        self.phase = Phase.FAILED if blame and self._struck() else Phase.PARKED
         return self.phase
+
+    def _struck(self) -> bool:
+        """One strike more; whether it was one too many."""
+        place = (len(self.emitted), self._work)
+        got_on = place > self._crash_place
+        given_up = self.alone and not got_on
+        self.strikes = min(self.strikes + 1, ALONE_AFTER_STRIKES)
+        self._crash_place = max(place, self._crash_place)
+        return given_up
 
     def hand_back(self, now: float) -> None:
         """The engine ends on purpose and will not finish it: it waits for the next."""

@@ -54,7 +54,10 @@ class Refuse:
 
 Action = Start | Withdraw | Refuse
 
-CRASHED = "this request was in flight in three engine crashes in a row, the last time alone; it is given up"
+CRASHED = (
+    "this request was in flight in three engine crashes or more, at last alone and without getting any "
+    "further; it is given up"
+)
 
 
 class RequestTable:
@@ -65,6 +68,7 @@ class RequestTable:
         self._lanes = {lane: Admission(limits.max_running, limits.max_queued) for lane in Lane}
         self._lives: dict[str, tuple[RequestLife, Lane]] = {}
         self._engine_here = False
+        self._models_here: set[str] = set()  # of an engine that is not ready yet
         self._away_since = 0.0
 
     # --- what is asked of it ---
@@ -84,18 +88,24 @@ class RequestTable:
 
     # --- what happens ---
 
-    def submit(self, request_id: str, client: str, lane: Lane, now: float) -> list[Action]:
+    def submit(self, request_id: str, client: str, lane: Lane, now: float, model: str = "") -> list[Action]:
         """A new request. Raises QueueFull, and then knows nothing of it."""
         self._lanes[lane].enqueue(request_id, client)
-        self._lives[request_id] = (RequestLife(request_id, now), lane)
+        self._lives[request_id] = (RequestLife(request_id, now, model), lane)
+        return self._fill()
+
+    def model_came(self, model: str) -> list[Action]:
+        """An engine that is not ready yet has loaded this one: what was parked with it need not wait."""
+        self._models_here.add(model)
         return self._fill()
 
     def engine_came(self) -> list[Action]:
+        """An engine is ready, for whatever model."""
         self._engine_here = True
         return self._fill()
 
     def engine_left(self, now: float, blame: bool = True) -> list[Action]:
-        """All that ran is parked, or refused at its third strike; `blame` as in `RequestLife.engine_lost`."""
+        """All that ran is parked, or refused at its last strike; `blame` as in `RequestLife.engine_lost`."""
         self._engine_goes(now)
         refused: list[Action] = []
         for life, _ in list(self._lives.values()):
@@ -121,6 +131,11 @@ class RequestTable:
         was_alone = life.alone
         fresh = life.token(index, token)
         return fresh, self._fill() if was_alone and not life.alone else []
+
+    def worked(self, request_id: str, work: float) -> None:
+        """As `RequestLife.worked`; nothing for what does not run."""
+        if self.is_running(request_id):
+            self._lives[request_id][0].worked(work)
 
     def finished(self, request_id: str) -> list[Action]:
         """The engine is done with it, well or badly: its place is free."""
@@ -148,7 +163,8 @@ class RequestTable:
         late = [
             life.id
             for life, _ in self._lives.values()
-            if now - max(life.waiting_since, self._away_since) >= self._limits.max_wait_s
+            if life.phase in WAITING
+            and now - max(life.waiting_since, self._away_since) >= self._limits.max_wait_s
         ]
         wait_s = self._limits.max_wait_s
         return self._refuse(late, f"the engine has not come back within {wait_s:g} s")
@@ -160,14 +176,15 @@ class RequestTable:
     # --- inside ---
 
     def _engine_goes(self, now: float) -> None:
+        self._models_here.clear()
         if self._engine_here:
             self._engine_here, self._away_since = False, now
 
     def _fill(self) -> list[Action]:
         """Starts what may start: what was parked first, then the queue; a suspect only by itself."""
-        if not self._engine_here:
-            return []
         lives = [life for life, _ in self._lives.values()]
+        if not self._engine_here:
+            return [self._start(life) for life in lives if self._may_go_ahead(life)]
         running = [life for life in lives if life.phase is Phase.RUNNING]
         if any(life.alone for life in running):
             return []
@@ -177,6 +194,10 @@ class RequestTable:
         if suspects:  # the queue stands until they have had their turn
             return started if started or running else [self._start(suspects[0])]
         return [*started, *self._take_from_queues()]
+
+    def _may_go_ahead(self, life: RequestLife) -> bool:
+        """Whether it goes on before the engine is ready. A suspect does not: it would spoil the start."""
+        return life.phase is Phase.PARKED and not life.alone and life.model in self._models_here
 
     def _take_from_queues(self) -> list[Action]:
         started: list[Action] = []

@@ -7,7 +7,8 @@ stopped. A prompt may hold directives, and so may the file `fake_engine.json` in
     die_at=N     SIGKILL itself before token N     once=1       only the first engine of this home does it
     hang_at=N    stop itself with SIGSTOP there    stall_at=N   go on saying alive, but make no progress
     fail=CODE    refuse with this code
-    in the file: {"exit_code": N} end at once, {"slow_start_s": S}, {"ignore_term": true}
+    in the file: {"exit_code": N} end at once, {"slow_start_s": S}, {"ignore_term": true},
+                 {"slow_ready_s": S} so long from its first model to being ready
 """
 
 from __future__ import annotations
@@ -69,8 +70,10 @@ class FakeEngine:
         self.say(protocol.Hello(os.getpid(), "fake", "0", "none"))
         await asyncio.sleep(self.settings.get("slow_start_s", 0))
         self.loaded["chat:latest"] = None
-        self.say(protocol.Ready(("chat:latest",), 0.0))
+        self.say(protocol.Loaded("chat:latest", 1000, 0.0, "preload/chat:latest"))
         jobs = {asyncio.ensure_future(job) for job in (self.read(reader), self.live(), self.ended.wait())}
+        await asyncio.sleep(self.settings.get("slow_ready_s", 0))
+        self.say(protocol.Ready(("chat:latest",), 0.0))
         await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         os._exit(0)
 

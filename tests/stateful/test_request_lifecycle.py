@@ -16,6 +16,7 @@ from mlx_server.gateway.request_lifecycle import ALONE_AFTER_STRIKES, Phase
 from mlx_server.gateway.request_table import Lane, Limits, QueueFull, Refuse, RequestTable, Start, Withdraw
 
 MAX_WAIT_S = 120.0
+MODEL = "m"
 
 
 def _token(name: str, index: int) -> int:
@@ -34,6 +35,8 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.on_engine: dict[str, int] = {}  # name -> index it will send next
         self.wire: deque[tuple[str, int, int] | tuple[str, str]] = deque()
         self.up = False
+        self.early: set[str] = set()  # models of an engine that is not ready yet
+        self.got_on: set[str] = set()  # since the engine before the present one died
         self.away_since = 0.0
         self.since: dict[str, float] = {}
 
@@ -41,7 +44,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
         for action in actions:
             match action:
                 case Start(name):
-                    assert self.up, "nothing is sent to an engine that is not there"
+                    assert self.up or MODEL in self.early, "nothing is sent to an engine that is not there"
                     assert name in self.wanted and name not in self.on_engine
                     life = self.table.life(name)
                     assert life is not None
@@ -51,6 +54,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
                     self.on_engine.pop(name, None)
                 case Refuse(name, code, _):
                     assert code in ("engine_crashed", "engine_unavailable")
+                    assert code != "engine_crashed" or name not in self.got_on, "a bystander is given up"
                     self.end(name)
 
     def end(self, name: str) -> None:
@@ -63,7 +67,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.number += 1
         self.wanted[name], self.given[name], self.since[name] = max_tokens, [], self.now
         try:
-            self.do(self.table.submit(name, client, Lane.GENERATE, self.now))
+            self.do(self.table.submit(name, client, Lane.GENERATE, self.now, MODEL))
         except QueueFull:
             assert len(self.wanted) - 1 >= self.limits.max_running + self.limits.max_queued
             del self.wanted[name]
@@ -74,7 +78,13 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.up = True
         self.do(self.table.engine_came())
 
-    @precondition(lambda self: self.up)
+    @precondition(lambda self: not self.up)
+    @rule()
+    def model_comes(self) -> None:
+        self.early.add(MODEL)
+        self.do(self.table.model_came(MODEL))
+
+    @precondition(lambda self: self.up or self.early)
     @rule(lost=st.integers(0, 10), blame=st.booleans())
     def engine_dies(self, lost: int, blame: bool) -> None:
         """The last `lost` messages never left it; the gateway reads the rest before it sees the end."""
@@ -82,11 +92,14 @@ class RequestsAndEngines(RuleBasedStateMachine):
             self.wire.pop()
         while self.wire:
             self.read_one()
-        self.up, self.away_since = False, self.now
+        self.away_since = self.now if self.up else self.away_since
+        self.up = False
+        self.early.clear()
         self.on_engine.clear()
         for name in self.wanted:
             self.since[name] = self.now if self.table.is_running(name) else self.since[name]
         self.do(self.table.engine_left(self.now, blame))
+        self.got_on.clear()
 
     @precondition(lambda self: self.on_engine)
     @rule(data=st.data(), steps=st.integers(1, 20))
@@ -121,6 +134,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
         fresh, actions = self.table.token(name, index, token)
         if fresh:
             self.given[name].append(token)
+            self.got_on.add(name)
         self.do(actions)
 
     @precondition(lambda self: self.wanted)
@@ -137,6 +151,8 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.do(self.table.tick(self.now))
         if not self.up:
             for name in self.wanted:
+                if self.table.is_running(name):  # its model came before the engine was ready
+                    continue
                 waited = self.now - max(self.since[name], self.away_since)
                 assert waited < MAX_WAIT_S, "the wait is bounded"
 

@@ -90,6 +90,86 @@ def test_strikes_when_it_got_well_past_the_crash_are_forgiven(table):
     assert table.engine_left(3.0) == []
 
 
+def _crash_alone(table: RequestTable, now: float = 0.0) -> None:
+    """Two crashes at the very begin: the one request there is has two strikes."""
+    table.engine_came()
+    _submit(table, "a")
+    for at in (now, now + 1):
+        assert table.engine_left(at) == []
+        table.engine_came()
+    assert (life := table.life("a")) is not None and life.alone
+
+
+@pytest.mark.parametrize("progress", ["token", "prompt", "load"])
+def test_request_that_gets_on_between_crashes_is_never_refused_however_many(table, progress):
+    _crash_alone(table)
+    for number in range(1, 10):
+        if progress == "token":
+            table.token("a", number - 1, 7)
+        else:  # a piece of the prompt more, or a slice of the model
+            table.worked("a", number if progress == "prompt" else number / 10)
+        assert table.engine_left(10.0 + number) == []
+        table.engine_came()
+    assert table.is_running("a")
+
+
+def test_request_that_gets_as_far_as_before_and_no_further_is_refused(table):
+    _crash_alone(table)
+    table.worked("a", 257.0)
+    assert table.engine_left(10.0) == []
+    table.engine_came()
+    table.worked("a", 257.0)
+    assert [(action.id, action.code) for action in table.engine_left(11.0)] == [("a", "engine_crashed")]
+
+
+def test_work_towards_a_token_counts_for_nothing_once_another_engine_must_do_it_again(table):
+    _crash_alone(table)
+    table.worked("a", 513.0)
+    assert table.engine_left(10.0) == []
+    table.engine_came()
+    assert [action.id for action in table.engine_left(11.0)] == ["a"], "it had not begun"
+
+
+def test_model_came_before_the_engine_is_ready_takes_up_what_was_parked_with_it(table):
+    table.engine_came()
+    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
+    table.submit("b", "client", Lane.GENERATE, 0.0, "big")
+    table.submit("queued", "client", Lane.GENERATE, 0.0, "small")
+    table.engine_left(1.0)
+    assert table.model_came("small") == [Start("a")]
+    assert table.engine_came() == [Start("b")], "the queue waits for a place"
+
+
+def test_tick_before_the_engine_is_ready_spares_what_has_gone_ahead(table):
+    table.engine_came()
+    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
+    table.submit("b", "client", Lane.GENERATE, 0.0, "big")
+    table.engine_left(1.0)
+    table.model_came("small")
+    assert [action.id for action in table.tick(125.0)] == ["b"]
+    assert table.is_running("a")
+
+
+def test_model_came_does_not_let_a_suspect_go_ahead(table):
+    table.engine_came()
+    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
+    for now in (1.0, 2.0):
+        table.engine_left(now)
+        actions = table.model_came("small")
+    assert actions == []
+    assert table.engine_came() == [Start("a")]
+
+
+def test_model_that_came_is_gone_with_its_engine(table):
+    table.engine_came()
+    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
+    table.engine_left(1.0)
+    table.model_came("small")
+    table.engine_left(2.0, blame=False)
+    assert table.model_came("other") == []
+    assert table.count(Phase.PARKED) == 1
+
+
 def test_engine_stopped_on_purpose_leaves_no_strike(table):
     table.engine_came()
     _submit(table, "a")
