@@ -32,6 +32,15 @@ async def test_child_that_obeys_ends_with_its_own_code(house, spec, touched, tmp
     assert not house.told("child_killed")
 
 
+async def test_child_that_is_suspended_still_ends_with_its_own_code(house, spec, touched, tmp_path: Path):
+    supervisor = await house.up(spec("waits.py", tmp_path / "up", ready=touched(tmp_path / "up")))
+    pid = supervisor.status()["child"].process_pid
+    os.kill(pid, signal.SIGSTOP)
+    await supervisor.stop()
+    assert house.told("child_exited")[0].fields["code"] == 0
+    assert not house.told("child_killed")
+
+
 async def test_grandchildren_are_ended_with_their_group(house, spec, touched, runs, eventually, tmp_path):
     told = tmp_path / "grandchild"
     supervisor = await house.up(spec("leaves_grandchild.py", told, ready=touched(told)))
