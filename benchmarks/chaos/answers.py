@@ -5,25 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
 from benchmarks.chaos.asks import Ask
+from benchmarks.chaos.reading import Answer, read
 
-
-@dataclass
-class Answer:
-    """`finished`: the server itself said so. `pieces_at`: monotonic times of the text's pieces."""
-
-    text: str = ""
-    finished: bool = False
-    reason: str = ""
-    tokens: int = 0
-    fault: str = ""
-    ids: set[str] = field(default_factory=set)
-    pieces_at: list[float] = field(default_factory=list)
+__all__ = ["Answer", "send"]
 
 
 async def send(
@@ -42,7 +30,7 @@ async def send(
                 async for line in response.content:
                     _read_line(ask, answer, line)
             else:
-                _read(ask, answer, json.loads(await response.read()))
+                read(ask.path, answer, json.loads(await response.read()), time.monotonic())
     except TimeoutError:
         answer.fault = f"no end within {timeout_s:g} s"
     except (aiohttp.ClientError, ValueError, KeyError, OSError) as error:
@@ -52,37 +40,5 @@ async def send(
 
 def _read_line(ask: Ask, answer: Answer, line: bytes) -> None:
     data = line.strip().removeprefix(b"data: ")
-    if data.startswith(b"{"):  # neither a comment that keeps the line open, nor [DONE]
-        _read(ask, answer, json.loads(data))
-
-
-def _read(ask: Ask, answer: Answer, said: dict[str, Any]) -> None:
-    if "error" in said:
-        answer.fault = json.dumps(said["error"])[:200]
-    elif ask.path.startswith("/api/"):
-        _read_ollama(answer, said)
-    else:
-        _read_openai(answer, said)
-
-
-def _read_ollama(answer: Answer, said: dict[str, Any]) -> None:
-    _add(answer, said["message"]["content"] if "message" in said else said["response"])
-    if said["done"]:
-        answer.finished, answer.reason, answer.tokens = True, said["done_reason"], said["eval_count"]
-
-
-def _read_openai(answer: Answer, said: dict[str, Any]) -> None:
-    answer.ids.add(said["id"])
-    for choice in said["choices"]:
-        part = choice.get("delta") or choice.get("message") or choice
-        _add(answer, part.get("content") or part.get("text") or "")
-        if choice["finish_reason"]:
-            answer.finished, answer.reason = True, choice["finish_reason"]
-    if said.get("usage"):
-        answer.tokens = said["usage"]["completion_tokens"]
-
-
-def _add(answer: Answer, text: str) -> None:
-    if text:
-        answer.text += text
-        answer.pieces_at.append(time.monotonic())
+    if data.startswith(b"{"):  # no comment that keeps the line open, no name of an event, no [DONE]
+        read(ask.path, answer, json.loads(data), time.monotonic())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 MODEL = "smollm2:135m"
+EMBEDDING_MODEL = "all-minilm"
 
 SUBJECTS = (
     "the sea at night",
@@ -22,6 +24,27 @@ SUBJECTS = (
 )
 PIECES = ("🙂🙃", "你好，世界。", "Ελληνικά", "日本語のテキスト", "naïve — “quoted”")
 FILLER = "Item {n}: the keeper of lamp {n} notes the wind, the tide and the hour, and signs with {n}."
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "words": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 4},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "required": ["name", "words", "age"],
+}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a place.",
+        "parameters": {
+            "type": "object",
+            "properties": {"place": {"type": "string", "maxLength": 40}, "days": {"type": "integer"}},
+            "required": ["place", "days"],
+        },
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -35,37 +58,51 @@ class Ask:
 
     @property
     def streams(self) -> bool:
-        return bool(self.body["stream"])
+        return bool(self.body.get("stream"))
 
 
 def make_asks(count: int, seed: int) -> list[Ask]:
     """`count` requests: all routes, streaming and not, greedy and seeded, short prompts and long ones."""
     draw = random.Random(seed)
-    return [_ask(number, draw) for number in range(count)]
+    return [_ASKS[number % len(_ASKS)](number, draw) for number in range(count)]
 
 
-def _ask(number: int, draw: random.Random) -> Ask:
-    route = ("/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions")[number % 4]
-    greedy = draw.random() < 0.5
-    stream = draw.random() < 0.7
-    text, shape = _prompt(draw)
-    tokens = draw.randint(24, 96)
-    stop = draw.choice(([], [], [], ["zq"], ["\n\n"]))
+# --- text ---
+
+
+def _text(path: str) -> Callable[[int, random.Random], Ask]:
+    def ask(number: int, draw: random.Random) -> Ask:
+        text, shape = _prompt(draw)
+        body, kind = _body(path, draw, draw.randint(24, 96))
+        stop = draw.choice(([], [], [], ["zq"], ["\n\n"]))
+        if path.startswith("/api/"):
+            body["options"]["stop"] = stop
+        elif stop:
+            body["stop_sequences" if path == "/v1/messages" else "stop"] = stop
+        if path.endswith(("/chat", "/chat/completions", "/messages")):
+            body["messages"] = [{"role": "user", "content": text}]
+        else:
+            body["prompt"] = text
+        return Ask(number, f"{path} {shape} {kind}", path, body)
+
+    return ask
+
+
+def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
+    """Model, sampling and length in the route's own words, and what to call it."""
+    greedy, stream = draw.random() < 0.5, draw.random() < 0.7
+    if path == "/v1/messages":  # it knows no seed: the server would draw another each time
+        greedy = True
     body: dict[str, Any] = {"model": MODEL, "stream": stream}
-    if route.startswith("/api/"):
-        sampling = {"temperature": 0} if greedy else {"temperature": 0.8, "seed": draw.randrange(10**6)}
-        body["options"] = {**sampling, "num_predict": tokens, "stop": stop}
+    temperature = 0.0 if greedy else 0.8
+    sampling = {"temperature": temperature} | ({} if greedy else {"seed": draw.randrange(10**6)})
+    if path.startswith("/api/"):
+        body["options"] = {**sampling, "num_predict": tokens}
     else:
-        sampling = {"temperature": 0} if greedy else {"temperature": 1.0, "seed": draw.randrange(10**6)}
-        body |= {**sampling, "max_tokens": tokens} | ({"stop": stop} if stop else {})
-        if stream:
+        body |= {**sampling, "max_tokens": tokens}
+        if stream and path != "/v1/messages":
             body["stream_options"] = {"include_usage": True}
-    if route.endswith(("/chat", "/chat/completions")):
-        body["messages"] = [{"role": "user", "content": text}]
-    else:
-        body["prompt"] = text
-    kind = f"{route} {shape} {'stream' if stream else 'whole'} {'greedy' if greedy else 'seeded'}"
-    return Ask(number, kind, route, body)
+    return body, f"{'stream' if stream else 'whole'} {'greedy' if greedy else 'seeded'}"
 
 
 def _prompt(draw: random.Random) -> tuple[str, str]:
@@ -76,3 +113,48 @@ def _prompt(draw: random.Random) -> tuple[str, str]:
     if chance < 0.3:
         return f"Repeat ten times: {draw.choice(PIECES)} {draw.choice(PIECES)}", "multibyte"
     return f"Write a few sentences about {subject}.", "short"
+
+
+# --- held to a grammar ---
+
+
+def _json(path: str) -> Callable[[int, random.Random], Ask]:
+    def ask(number: int, draw: random.Random) -> Ask:
+        body, kind = _body(path, draw, 96)
+        body["messages"] = [{"role": "user", "content": f"Describe {draw.choice(SUBJECTS)} as JSON."}]
+        if path.startswith("/api/"):
+            body["format"] = SCHEMA
+        else:
+            schema = {"name": "description", "schema": SCHEMA}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return Ask(number, f"{path} JSON {kind}", path, body)
+
+    return ask
+
+
+def _tool(number: int, draw: random.Random) -> Ask:
+    path = "/v1/chat/completions"
+    body, kind = _body(path, draw, 96)
+    body |= {"tools": [TOOL], "tool_choice": "required"}
+    body["messages"] = [{"role": "user", "content": f"How is the weather for {draw.choice(SUBJECTS)}?"}]
+    return Ask(number, f"{path} tool {kind}", path, body)
+
+
+# --- vectors ---
+
+
+def _vectors(path: str) -> Callable[[int, random.Random], Ask]:
+    def ask(number: int, draw: random.Random) -> Ask:
+        texts = [f"{number}.{n} {draw.choice(SUBJECTS)}" for n in range(draw.choice((1, 8, 64)))]
+        return Ask(number, f"{path} {len(texts)} texts", path, {"model": EMBEDDING_MODEL, "input": texts})
+
+    return ask
+
+
+_CHAT, _GENERATE = _text("/api/chat"), _text("/api/generate")
+_COMPLETIONS, _COMPLETION = _text("/v1/chat/completions"), _text("/v1/completions")
+_ASKS: tuple[Callable[[int, random.Random], Ask], ...] = (
+    _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/api/chat"), _vectors("/api/embed"),
+    _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _tool, _text("/v1/messages"),
+    _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/v1/chat/completions"), _vectors("/v1/embeddings"),
+)  # fmt: skip

@@ -9,9 +9,11 @@ import pytest
 from benchmarks.chaos.answers import Answer
 from benchmarks.chaos.asks import make_asks
 from benchmarks.chaos.killer import Death
+from benchmarks.chaos.reading import read
 from benchmarks.chaos.report import pauses, report, table
 from benchmarks.chaos.verdict import Verdict, judge
 
+CALL = {"function": {"name": "weather", "arguments": {"days": 1}}}
 WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book beside the door."
 
 
@@ -34,10 +36,46 @@ def test_judge_of_answer_without_end_is_lost():
     assert judge(WANTED, False, WANTED) is Verdict.LOST
 
 
+@pytest.mark.parametrize(
+    ("path", "messages", "text"),
+    [
+        (
+            "/api/chat",
+            [{"message": {"content": "a", "tool_calls": [CALL]}, "done": False}],
+            'aweather({"days": 1})',
+        ),
+        ("/api/generate", [{"response": "b", "done": True, "done_reason": "stop", "eval_count": 1}], "b"),
+        ("/api/embed", [{"embeddings": [[1.0, 2.0]]}], "[[1.0, 2.0]]"),
+        ("/v1/embeddings", [{"data": [{"embedding": [1.0, 2.0]}]}], "[[1.0, 2.0]]"),
+        ("/v1/completions", [{"id": "x", "choices": [{"text": "c", "finish_reason": "stop"}]}], "c"),
+        (
+            "/v1/messages",
+            [
+                {"type": "message_start", "message": {"id": "x"}},
+                {"type": "content_block_delta", "delta": {"text": "d"}},
+                {
+                    "type": "message_delta",
+                    "delta": {"stop_reason": "end_turn"},
+                    "usage": {"output_tokens": 1},
+                },
+            ],
+            "d",
+        ),
+    ],
+)
+def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text):
+    answer = Answer()
+    for said in messages:
+        read(path, answer, said, 1.0)
+    assert answer.text == text and not answer.fault
+    read(path, answer, {"error": "gone"}, 2.0)
+    assert "gone" in answer.fault
+
+
 def test_asks_of_one_seed_are_the_same_and_cover_every_route():
     asks = make_asks(40, seed=7)
     assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
-    assert len({ask.path for ask in asks}) == 4
+    assert len({ask.path for ask in asks}) == 7
     assert {ask.streams for ask in asks} == {True, False}
 
 

@@ -1,0 +1,98 @@
+"""What one message of the server adds to an answer, in each dialect. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """`finished`: the server itself said so. `pieces_at`: monotonic times of the text's pieces.
+
+    Tool calls and vectors are written into `text` as they come: what matters is that they are the same.
+    """
+
+    text: str = ""
+    finished: bool = False
+    reason: str = ""
+    tokens: int = 0
+    fault: str = ""
+    ids: set[str] = field(default_factory=set)
+    pieces_at: list[float] = field(default_factory=list)
+
+    def add(self, text: str, at: float) -> None:
+        if text:
+            self.text += text
+            self.pieces_at.append(at)
+
+    def end(self, reason: str, tokens: int | None = None) -> None:
+        self.finished, self.reason = True, reason
+        self.tokens = self.tokens if tokens is None else tokens
+
+
+Said = dict[str, Any]
+
+
+def read(path: str, answer: Answer, said: Said, at: float) -> None:
+    """Adds `said`, a message of the route `path` that came `at`. Raises KeyError where a part is missing."""
+    if said.get("error"):
+        answer.fault = json.dumps(said["error"])[:200]
+    else:
+        _READERS[path](answer, said, at)
+
+
+def _ollama(answer: Answer, said: Said, at: float) -> None:
+    part = said.get("message") or {"content": said.get("response", "")}
+    answer.add(part["content"], at)
+    for call in part.get("tool_calls") or ():
+        answer.add(f"{call['function']['name']}({json.dumps(call['function']['arguments'])})", at)
+    if said["done"]:
+        answer.end(said["done_reason"], said["eval_count"])
+
+
+def _openai(answer: Answer, said: Said, at: float) -> None:
+    answer.ids.add(said["id"])
+    for choice in said["choices"]:
+        part = choice.get("delta") or choice.get("message") or choice
+        answer.add(part.get("content") or part.get("text") or "", at)
+        for call in part.get("tool_calls") or ():
+            function = call["function"]
+            answer.add((function.get("name") or "") + (function.get("arguments") or ""), at)
+        if choice["finish_reason"]:
+            answer.end(choice["finish_reason"])
+    if said.get("usage"):
+        answer.tokens = said["usage"]["completion_tokens"]
+
+
+def _anthropic(answer: Answer, said: Said, at: float) -> None:
+    match said["type"]:
+        case "message":
+            answer.ids.add(said["id"])
+            answer.add("".join(block["text"] for block in said["content"]), at)
+            answer.end(said["stop_reason"], said["usage"]["output_tokens"])
+        case "message_start":
+            answer.ids.add(said["message"]["id"])
+        case "content_block_delta":
+            answer.add(said["delta"]["text"], at)
+        case "message_delta":
+            answer.end(said["delta"]["stop_reason"], said["usage"]["output_tokens"])
+
+
+def _vectors(answer: Answer, said: Said, at: float) -> None:
+    vectors = said["embeddings"] if "embeddings" in said else [row["embedding"] for row in said["data"]]
+    answer.add(json.dumps(vectors), at)
+    answer.end("stop")
+
+
+_READERS: dict[str, Callable[[Answer, Said, float], None]] = {
+    "/api/chat": _ollama,
+    "/api/generate": _ollama,
+    "/api/embed": _vectors,
+    "/v1/chat/completions": _openai,
+    "/v1/completions": _openai,
+    "/v1/embeddings": _vectors,
+    "/v1/messages": _anthropic,
+}
