@@ -66,7 +66,7 @@ class MlxSection(Section):
     keep_alive: str = "5m"
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     progress_timeout_s: Seconds = 30.0
-    warm_spare: bool = False
+    warm_spare: bool = True
     max_body_bytes: AtLeastOne = 32 * 1024 * 1024
 
     @field_validator("keep_alive")

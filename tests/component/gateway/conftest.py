@@ -27,6 +27,7 @@ FAST = {
     "VESTAL_SUPERVISION__STOP_S": "2",
     "VESTAL_MLX__PROGRESS_TIMEOUT_S": "1",
     "VESTAL_MLX__DRAIN_S": "10",
+    "VESTAL_MLX__WARM_SPARE": "false",  # the tests of the spare have one
 }
 
 

@@ -1,0 +1,34 @@
+"""A short `make chaos`: the engine is killed under load; nothing is lost, nothing comes twice (R6.1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+REQUESTS = 18  # each kind of request once
+KILLS = 3
+
+
+@pytest.mark.model
+@pytest.mark.timeout(300)
+def test_chaos_when_engine_is_killed_under_load_loses_and_doubles_nothing(repo, models_dir):
+    command = [sys.executable, "-m", "benchmarks.chaos", "--requests", str(REQUESTS), "--kills", str(KILLS)]
+    done = subprocess.run(
+        [*command, "--least-equal", "0.9", "--time-limit", "280", "--json"],
+        cwd=repo,
+        env=os.environ | {"VESTAL_MODELS_DIR": str(models_dir)},
+        capture_output=True,
+        text=True,
+    )
+    told = done.stdout + done.stderr
+    lines = [line for line in told.splitlines() if line.startswith("{")]
+    figures: dict[str, Any] = json.loads(lines[0]) if lines else {}
+    assert figures.get("sent", 0) >= REQUESTS, told
+    assert figures["finished"] == figures["sent"], told
+    assert sum(figures["kills"].values()) == KILLS, told
+    assert done.returncode == 0, told
