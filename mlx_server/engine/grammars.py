@@ -7,8 +7,9 @@ under the same constraint.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from copy import copy
 from typing import Any, cast
 
 import mlx.core as mx
@@ -24,51 +25,90 @@ _WHITESPACE = r"[ \n\t]{0,20}"
 _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True}
 
 SCHEMA_CHARS = 64 * 1024
-"""Compiling holds up all streams: 5,000 properties (144,000) took 5.4 s, 1,800 (51,000) took 1.3 s."""
+"""1,800 properties (52,000) took 0.2 s and 24 MB. Other streams go on meanwhile, other grammars wait."""
+
+CACHED, CACHED_CHARS = 16, 2 * SCHEMA_CHARS
+"""A model's compiled grammars that are kept: so many, of schemas of so many characters together."""
 
 
 class Grammars:
-    """Compiles schemas for the vocabulary of `tokenizer` (transformers' own, fast)."""
+    """Compiles schemas for the vocabulary of `tokenizer` (transformers' own, fast).
+
+    All but `ready` and `token_bytes` is for the compiler's thread alone; those two are for the MLX thread.
+    """
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
         self._tokenizer, self._end_tokens = tokenizer, end_tokens
+        self._vocabulary: Any = None
+        self._compiled: OrderedDict[str, Any] = OrderedDict()  # by schema; the last used is last
 
-    def processor(
-        self, schema: dict[str, Any], emitted: Sequence[int], wake_after: Sequence[int] = ()
-    ) -> GrammarProcessor:
-        """For an answer that has `emitted` already. Raises RequestError for a schema that cannot be used."""
-        from llguidance import LLMatcher
-
-        try:
-            text = json.dumps(closed(schema))
-            if len(text) > SCHEMA_CHARS:
-                raise _unusable(f"it has {len(text)} characters, and the limit is {SCHEMA_CHARS}")
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
-            fault = LLMatcher.validate_grammar(grammar, self._vocabulary)
-        except (ValueError, RecursionError) as error:
-            fault = str(error)
-        if fault:
-            raise _unusable(fault)
-        constraint = Constraint(LLMatcher(self._vocabulary, grammar), self._end_tokens, wake_after)
-        for token in emitted:
-            constraint.advance(token)
-        return GrammarProcessor(constraint, self._end_tokens)
+    @property
+    def ready(self) -> bool:
+        """Whether `token_bytes` can answer."""
+        return self._vocabulary is not None
 
     def token_bytes(self, token: int) -> bytes:
         """The text of one token, which may be a part of a character only."""
         return bytes(self._vocabulary.decode_bytes([token]))
 
-    @cached_property
-    def _vocabulary(self) -> Any:
-        """Made when it is first needed: half a second for 49,000 tokens."""
-        from llguidance.hf import from_tokenizer
+    def prepare(self) -> None:
+        """Read the vocabulary: once, some 0.4 s and 25 MB for 49,000 tokens. Raises RequestError."""
+        if self._vocabulary is None:
+            try:
+                self._vocabulary = _vocabulary(self._tokenizer, sorted(self._end_tokens))
+            except Exception as error:  # a tokenizer that llguidance cannot read raises what it likes
+                raise RequestError(
+                    "invalid_request", f"This model's tokenizer cannot be held to a grammar: {error}"
+                ) from error
 
+    def processor(
+        self, schema: dict[str, Any], emitted: Sequence[int], wake_after: Sequence[int] = ()
+    ) -> GrammarProcessor:
+        """For an answer that has `emitted` already. Raises RequestError for a schema that cannot be used."""
+        self.prepare()
+        constraint = Constraint(self._matcher(schema), self._end_tokens, wake_after)
+        for token in emitted:
+            constraint.advance(token)
+        return GrammarProcessor(constraint, self._end_tokens)
+
+    def _matcher(self, schema: dict[str, Any]) -> Any:
+        """A matcher at the start of its grammar: a copy of the one that is kept."""
         try:
-            return from_tokenizer(self._tokenizer, eos_token=sorted(self._end_tokens))
-        except Exception as error:  # a tokenizer that llguidance cannot read raises what it likes
-            raise RequestError(
-                "invalid_request", f"This model's tokenizer cannot be held to a grammar: {error}"
-            ) from error
+            text = json.dumps(closed(schema))
+        except (ValueError, RecursionError) as error:
+            raise _unusable(str(error)) from error
+        matcher = self._compiled.pop(text, None) or self._compile(text)
+        self._compiled[text] = matcher
+        while len(self._compiled) > CACHED or sum(map(len, self._compiled)) > CACHED_CHARS:
+            self._compiled.popitem(last=False)
+        return matcher.deep_copy()
+
+    def _compile(self, text: str) -> Any:
+        from llguidance import LLMatcher
+
+        if len(text) > SCHEMA_CHARS:
+            raise _unusable(f"it has {len(text)} characters, and the limit is {SCHEMA_CHARS}")
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
+        except (ValueError, RecursionError) as error:
+            raise _unusable(str(error)) from error
+        matcher = LLMatcher(self._vocabulary, grammar)
+        if fault := matcher.get_error():
+            raise _unusable(fault)
+        return matcher
+
+
+def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
+    """As `llguidance.hf.from_tokenizer` makes it, but in pieces: each holds all threads up while it lasts."""
+    from llguidance import LLTokenizer
+
+    backend = tokenizer.backend_tokenizer
+    if backend.padding or backend.truncation:
+        backend = copy(backend)  # takes as long as all the rest
+        backend.no_padding()
+        backend.no_truncation()
+    bare = LLTokenizer(backend.to_str(), eos_token=end_tokens, slices=[])
+    return bare.with_slices(LLTokenizer.general_slices())
 
 
 class GrammarProcessor:

@@ -49,7 +49,7 @@ class Link:
         self._socket.setblocking(False)
         os.set_inheritable(fd, False)  # MLX runs a compiler on Linux: it must not hold our end open
         self._config, self._blas = config, blas
-        self._inbox: queue.SimpleQueue[Op] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         self._status = Status()
         self._stopping = False
         self._begin = threading.Event()  # a spare has its imports done, and waits for this

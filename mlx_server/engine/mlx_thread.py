@@ -22,7 +22,7 @@ EXIT_BROKEN = 70
 
 
 def body(
-    config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status, begin: threading.Event
+    config: Config, inbox: queue.SimpleQueue[Op | None], emit: Emit, status: Status, begin: threading.Event
 ) -> None:
     """Import, and from `begin` on run to the end.
 
@@ -37,7 +37,7 @@ def body(
 
 
 def _serve(
-    config: Config, inbox: queue.SimpleQueue[Op], emit: Emit, status: Status, begin: threading.Event
+    config: Config, inbox: queue.SimpleQueue[Op | None], emit: Emit, status: Status, begin: threading.Event
 ) -> None:
     import mlx.core as mx
 

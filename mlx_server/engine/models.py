@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from mlx_server.engine import residency
+from mlx_server.engine.compiling import Compiler
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.loading import Weights, weights_bytes
 from mlx_server.engine.residency import Resident
@@ -39,8 +40,13 @@ class Models:
     """`default_keep_alive_s` tells, by name, how long an unused model stays; negative: for ever."""
 
     def __init__(
-        self, limit: int, batch_limits: BatchLimits, default_keep_alive_s: Callable[[str], float]
+        self,
+        limit: int,
+        batch_limits: BatchLimits,
+        default_keep_alive_s: Callable[[str], float],
+        compiler: Compiler,
     ) -> None:
+        self._compiler = compiler
         self._limit = limit
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
@@ -58,7 +64,7 @@ class Models:
         if isinstance(weights, Encoder):
             runner = EmbedRunner(weights)
         else:
-            runner = GenerateRunner(weights, self._batch_limits)
+            runner = GenerateRunner(weights, self._batch_limits, self._compiler)
         held = Held(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)

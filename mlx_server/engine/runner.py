@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from mlx_server.engine.answer_reader import AnswerReader, Marks
 from mlx_server.engine.batching import Batch, Prefilled, Sampled
 from mlx_server.engine.chances import chances
+from mlx_server.engine.compiling import Compiler
 from mlx_server.engine.embedding_job import EmbeddingJob
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
+from mlx_server.engine.preparing import Prepared, Preparing
 from mlx_server.engine.prompts import prompt_tokens
 from mlx_server.engine.sampling import Processor, make_processors, make_sampler
 from mlx_server.engine.text_stream import TextStream
@@ -35,13 +37,26 @@ class BatchLimits:
 class GenerateRunner:
     """The requests of one language model, in one batch."""
 
-    def __init__(self, language_model: LanguageModel, limits: BatchLimits) -> None:
-        self._lm = language_model
+    def __init__(self, language_model: LanguageModel, limits: BatchLimits, compiler: Compiler) -> None:
+        self._lm, self._compiler = language_model, compiler
+        self._preparing = Preparing()
+        self._ahead = False
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
         self._running: dict[int, Generation] = {}
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._preparing)
+
+    @property
+    def can_step(self) -> bool:
+        """Whether there is anything to do but to wait for the compiler."""
+        return bool(self._running) or self._preparing.any_done
+
+    def look_ahead(self) -> None:
+        """The engine is idle: what the first grammar would wait for is made now."""
+        if not self._lm.grammars.ready and not self._ahead:
+            self._ahead = True
+            self._compiler.submit(self._lm.grammars.prepare)
 
     def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
         """Take up a request; the events it causes at once. Raises RequestError."""
@@ -57,10 +72,24 @@ class GenerateRunner:
         )
         if done := generation.replay(op.emitted, now):
             return [done]
-        sampler = make_sampler(op.sampling, len(op.emitted))
-        uid = self._batch.add([*prompt, *op.emitted], sampler, self._processors(op, wake_after))
-        self._running[uid] = generation
+        if job := self._job(op, wake_after):
+            self._preparing.add(Prepared(op, generation, self._compiler.submit(job)))
+        else:
+            self._admit(op, generation)
         return []
+
+    def _job(self, op: Generate, wake_after: tuple[int, ...]) -> Callable[[], Processor | None] | None:
+        """What the compiler has to do before `op` can run."""
+        grammars, schema = self._lm.grammars, op.json_schema
+        if schema is not None:
+            return lambda: grammars.processor(schema, op.emitted, wake_after)
+        return grammars.prepare if op.top_logprobs is not None and not grammars.ready else None
+
+    def _admit(self, op: Generate, generation: Generation, grammar: Processor | None = None) -> None:
+        processors = make_processors(op.sampling) + ([grammar] if grammar else [])
+        sampler = make_sampler(op.sampling, len(op.emitted))
+        uid = self._batch.add([*generation.prompt, *op.emitted], sampler, processors)
+        self._running[uid] = generation
 
     def _reader(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerReader, tuple[int, ...]]:
         """Takes the answer apart; and the tokens that a thought begun in the prompt ends with."""
@@ -76,14 +105,15 @@ class GenerateRunner:
             return reader, ()
         return reader, tuple(self._lm.tokenizer.encode(marks.think[1], add_special_tokens=False))
 
-    def _processors(self, op: Generate, wake_after: tuple[int, ...]) -> list[Processor]:
-        processors = make_processors(op.sampling)
-        if op.json_schema is not None:
-            processors.append(self._lm.grammars.processor(op.json_schema, op.emitted, wake_after))
-        return processors
-
     def step(self, clock: Clock) -> Iterator[Event]:
-        """One step of the batch."""
+        """Take up what the compiler has done, and make one step of the batch."""
+        for request in self._preparing.take_done():
+            try:
+                self._admit(request.op, request.generation, request.processor.result())
+            except RequestError as error:
+                yield error.failed(request.op.id)
+        if not self._running:
+            return
         outcomes = list(self._batch.step())
         now = clock()
         for outcome in outcomes:
@@ -103,6 +133,8 @@ class GenerateRunner:
 
     def cancel(self, request: str, now: float) -> Done | None:
         """End a request; its place and KV are free at once. None where it is not ours."""
+        if waiting := self._preparing.remove(request):
+            return waiting.generation.cancel(now)
         for uid, generation in self._running.items():
             if generation.id == request:
                 self._drop(uid)
@@ -111,10 +143,11 @@ class GenerateRunner:
 
     def requests(self) -> list[str]:
         """Ids of what is in flight."""
-        return [generation.id for generation in self._running.values()]
+        return [generation.id for generation in self._running.values()] + self._preparing.ids()
 
     def close(self) -> None:
         """Drop everything in flight."""
+        self._preparing.clear()
         self._running.clear()
         self._batch.close()
 
@@ -132,6 +165,13 @@ class EmbedRunner:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def can_step(self) -> bool:
+        return bool(self._jobs)
+
+    def look_ahead(self) -> None:
+        """Nothing can be made before it is needed."""
 
     def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
         """Take up a request. Raises RequestError."""

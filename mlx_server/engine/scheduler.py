@@ -16,6 +16,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from host_agent.config import canonical
+from mlx_server.engine.compiling import Compiler
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.log import log_event
@@ -45,9 +46,14 @@ from mlx_server.protocol import (
 )
 
 Emit = Callable[[list[Event]], None]
+Inbox = queue.SimpleQueue[Op | None]
+"""Operations; None only wakes: the compiler has something ready."""
 
 PRELOAD = "preload/"
 """Ids of the loads that the engine asks of itself start with this."""
+
+IDLE_S = 1.0
+"""With nothing to do for so long, the engine makes ready what may be wanted later."""
 
 
 class Scheduler:
@@ -57,14 +63,15 @@ class Scheduler:
         self,
         settings: EngineSettings,
         catalog: Catalog,
-        inbox: queue.SimpleQueue[Op],
+        inbox: Inbox,
         emit: Emit,
         status: Status,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
-        self._models = Models(settings.max_loaded_models, settings.batch, settings.keep_alive_of)
+        compiler = Compiler(lambda: inbox.put(None))
+        self._models = Models(settings.max_loaded_models, settings.batch, settings.keep_alive_of, compiler)
         self._loads = Loads(catalog, self._models)
         self._out: list[Event] = []
         self._awaited: set[str] = set()  # preloads that `ready` waits for
@@ -97,23 +104,42 @@ class Scheduler:
     def _take_all(self) -> None:
         """All that has come; with nothing else to do, wait for the next."""
         try:
-            if not self._working() and not self._out:
-                self._take(self._inbox.get(timeout=self._idle_s()))
+            if not self._can_go_on() and not self._out:
+                self._take(self._wait())
             while self._draining_until is None or not self._inbox.empty():
                 self._take(self._inbox.get_nowait())
         except queue.Empty:
             pass
 
-    def _idle_s(self) -> float | None:
-        wait_s = self._models.next_expiry_s() - self._clock()
-        return None if wait_s == float("inf") else max(wait_s, 0.0)
+    def _wait(self) -> Op | None:
+        """The next operation. Raises queue.Empty where something is to be done without one."""
+        wait_s = self._idle_s()
+        if not self._working() and wait_s > IDLE_S:
+            try:
+                return self._inbox.get(timeout=IDLE_S)
+            except queue.Empty:
+                for held in self._models.all():
+                    held.runner.look_ahead()
+            wait_s = self._idle_s()
+        return self._inbox.get(timeout=None if wait_s == float("inf") else wait_s)
+
+    def _idle_s(self) -> float:
+        """Until a model expires, or the drain does."""
+        until = self._models.next_expiry_s()
+        if self._draining_until is not None:
+            until = min(until, self._draining_until)
+        return max(until - self._clock(), 0.0)
+
+    def _can_go_on(self) -> bool:
+        """Whether there is work that waits for nothing."""
+        return bool(self._loads) or any(held.runner.can_step for held in self._models.all())
 
     def _working(self) -> bool:
         return bool(self._loads) or any(len(held.runner) for held in self._models.all())
 
     def _step(self) -> None:
         for held in self._models.all():
-            if not len(held.runner):
+            if not held.runner.can_step:
                 continue
             self._out.extend(held.runner.step(self._clock))
             if not len(held.runner):
@@ -133,7 +159,7 @@ class Scheduler:
 
     # --- operations ---
 
-    def _take(self, op: Op) -> None:
+    def _take(self, op: Op | None) -> None:
         if isinstance(op, (Generate, Embed, Load, Unload)):
             op = replace(op, model=canonical(op.model))
         match op:

@@ -1,0 +1,58 @@
+"""Requests that wait for the compiler: for their grammar, or for the vocabulary. Lives in the MLX thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from mlx_server.engine.generation import Generation
+from mlx_server.engine.sampling import Processor
+from mlx_server.protocol import Generate
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that has all it needs but `processor`, which is to come (None: it needs none)."""
+
+    op: Generate
+    generation: Generation
+    processor: Future[Processor | None]
+
+
+class Preparing:
+    """In order of arrival. A job that fails raises in its future: whoever takes it out learns of it."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, Prepared] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def add(self, request: Prepared) -> None:
+        self._requests[request.op.id] = request
+
+    @property
+    def any_done(self) -> bool:
+        return any(request.processor.done() for request in self._requests.values())
+
+    def take_done(self) -> Iterator[Prepared]:
+        """Those whose job has ended; they leave."""
+        for request in list(self._requests.values()):
+            if request.processor.done():
+                yield self._requests.pop(request.op.id)
+
+    def remove(self, request: str) -> Prepared | None:
+        """A client has left; None where it is not here. A job that has begun ends for nobody."""
+        found = self._requests.pop(request, None)
+        if found is not None:
+            found.processor.cancel()
+        return found
+
+    def ids(self) -> list[str]:
+        return list(self._requests)
+
+    def clear(self) -> None:
+        """Drop all."""
+        for request in self.ids():
+            self.remove(request)
