@@ -93,6 +93,7 @@ class Usage:
     load_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    cached_tokens: int = 0  # of the prompt: found in the cache
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class MlxSection(Section):
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     progress_timeout_s: Seconds = 30.0
     warm_spare: bool = True
+    prompt_cache_ram: str = "2g"
+    prompt_cache_disk: str = "10g"
     max_body_bytes: AtLeastOne = 32 * 1024 * 1024
 
     @field_validator("keep_alive")
@@ -74,6 +76,20 @@ class MlxSection(Section):
     def _duration(cls, value: str) -> str:
         units.seconds(value)
         return value
+
+    @field_validator("prompt_cache_ram", "prompt_cache_disk")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        units.size_bytes(value)
+        return value
+
+    @property
+    def prompt_cache_ram_bytes(self) -> int:
+        return units.size_bytes(self.prompt_cache_ram)
+
+    @property
+    def prompt_cache_disk_bytes(self) -> int:
+        return units.size_bytes(self.prompt_cache_disk)
 
     @property
     def keep_alive_s(self) -> float:

@@ -47,6 +47,15 @@ class Sampled:
     logprobs: Any  # (vocabulary,), an array of MLX's
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What is in KV for one request: `tokens`, at `row` of the batched `caches`."""
+
+    tokens: Sequence[int]
+    caches: Sequence[Any]
+    row: int
+
+
 class Batch:
     """Requests that run through one model together. Used from the MLX thread only."""
 
@@ -58,36 +67,56 @@ class Batch:
             prefill_batch_size=min(8, max_running),
             prefill_step_size=prefill_step_tokens,
         )
-        self._uids: set[int] = set()
+        self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV
 
     def __len__(self) -> int:
-        return len(self._uids)
+        return len(self._cached)
 
-    def add(self, tokens: Sequence[int], sampler: Sampler, processors: Sequence[Processor]) -> int:
-        """Queue a prompt of at least one token; its uid."""
+    def add(
+        self,
+        tokens: Sequence[int],
+        sampler: Sampler,
+        processors: Sequence[Processor],
+        caches: Sequence[Any] = (),
+        cached: int = 0,
+    ) -> int:
+        """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid."""
         (uid,) = self._generator.insert(
-            [list(tokens)], samplers=[sampler], logits_processors=[list(processors)]
+            [list(tokens[cached:])],
+            caches=[list(caches)] if cached else None,
+            all_tokens=[list(tokens[:cached])],
+            samplers=[sampler],
+            logits_processors=[list(processors)],
         )
-        self._uids.add(uid)
+        self._cached[uid] = cached
         return uid
+
+    def computed(self, uid: int) -> Computed | None:
+        """What is in KV for the request; None before its first step."""
+        for batch in (self._generator._generation_batch, self._generator._prompt_batch):
+            if uid in batch.uids:
+                row = batch.uids.index(uid)
+                return Computed(batch.tokens[row], batch.prompt_cache, row)
+        return None
 
     def remove(self, uid: int) -> None:
         """Give up a request's place and its KV."""
-        self._uids.discard(uid)
+        self._cached.pop(uid, None)
         self._generator.remove([uid])
 
     def step(self) -> Iterator[Prefilled | Sampled]:
         """One token for each that generates, and one chunk of prompt for those that do not yet."""
         prompts, tokens = self._generator.next()
         for prompt in prompts:
-            if prompt.uid in self._uids:
-                yield Prefilled(prompt.uid, *prompt.progress)
+            if (cached := self._cached.get(prompt.uid)) is not None:
+                done, total = prompt.progress
+                yield Prefilled(prompt.uid, cached + done, cached + total)
         for answer in tokens:
-            if answer.uid in self._uids:  # a step sampled ahead for one that was removed since
+            if answer.uid in self._cached:  # a step sampled ahead for one that was removed since
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
 
     def close(self) -> None:
         """Drop all requests and their KV."""
-        self._generator.remove(list(self._uids))
-        self._uids.clear()
+        self._generator.remove(list(self._cached))
+        self._cached.clear()
         self._generator.close()

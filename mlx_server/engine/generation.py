@@ -28,6 +28,7 @@ class Generation:
     reader: AnswerReader = field(default_factory=lambda: AnswerReader(Marks()))
     top_logprobs: int | None = None
     count: int = 0
+    cached: int = 0  # tokens that did not have to be computed
     first_token_s: float | None = None
     done: Done | None = field(default=None, init=False)
 
@@ -85,4 +86,5 @@ class Generation:
             load_s=self.load_s,
             prefill_s=max(first - self.started_s, 0.0),
             decode_s=max(now - first, 0.0),
+            cached_tokens=min(self.cached, len(self.prompt)),
         )

@@ -16,6 +16,7 @@ from mlx_server.engine.errors import LoadError
 from mlx_server.engine.grammars import Grammars
 from mlx_server.engine.tokenizers import tokenizer_of
 from mlx_server.model_store import ModelEntry
+from mlx_server.model_store.fingerprint import fingerprint
 
 _SLICE_BYTES = 64 * 1024 * 1024
 
@@ -30,6 +31,8 @@ class LanguageModel:
     end_tokens: frozenset[int]
     grammars: Grammars
     marks: Marks
+    identity: str
+    """All that makes its keys and values what they are."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens included: markers of tools and thought are among them."""
@@ -70,7 +73,14 @@ def _load_language_model(entry: ModelEntry) -> Loader:
         yield 0.2 + 0.8 * done
     ends = frozenset(tokenizer.eos_token_ids)
     grammars = Grammars(tokenizer._tokenizer, ends)
-    return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars, marks_of(tokenizer))
+    marks, identity = marks_of(tokenizer), _identity(entry, arrays)
+    return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars, marks, identity)
+
+
+def _identity(entry: ModelEntry, arrays: Sequence[mx.array]) -> str:
+    """The files, and what they were turned into: on a CPU the weights are widened."""
+    kinds = sorted({str(array.dtype) for array in arrays})
+    return f"{fingerprint(entry.path)} {' '.join(kinds)}"
 
 
 def marks_of(tokenizer: Any) -> Marks:

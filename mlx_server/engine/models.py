@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 
 from mlx_server.engine import residency
-from mlx_server.engine.compiling import Compiler
+from mlx_server.engine.beside import Helpers
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.loading import Weights, weights_bytes
+from mlx_server.engine.prompt_cache.model_cache import ModelCache
+from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.residency import Resident
 from mlx_server.engine.runner import BatchLimits, EmbedRunner, GenerateRunner, Runner
 from mlx_server.model_store import ModelEntry
@@ -44,9 +46,10 @@ class Models:
         limit: int,
         batch_limits: BatchLimits,
         default_keep_alive_s: Callable[[str], float],
-        compiler: Compiler,
+        helpers: Helpers,
+        store: Store,
     ) -> None:
-        self._compiler = compiler
+        self._helpers, self._store = helpers, store
         self._limit = limit
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
@@ -64,7 +67,9 @@ class Models:
         if isinstance(weights, Encoder):
             runner = EmbedRunner(weights)
         else:
-            runner = GenerateRunner(weights, self._batch_limits, self._compiler)
+            tags = {"model": entry.name, "quantization": entry.quantization}
+            cache = ModelCache(self._store, weights.identity, tags)
+            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache)
         held = Held(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_server.engine.answer_reader import AnswerReader, Marks
 from mlx_server.engine.batching import Batch, Prefilled, Sampled
+from mlx_server.engine.beside import Helpers
 from mlx_server.engine.chances import chances
-from mlx_server.engine.compiling import Compiler
 from mlx_server.engine.embedding_job import EmbeddingJob
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
 from mlx_server.engine.preparing import Prepared, Preparing
+from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
 from mlx_server.engine.prompts import prompt_tokens
 from mlx_server.engine.sampling import Processor, make_processors, make_sampler
 from mlx_server.engine.text_stream import TextStream
@@ -24,6 +26,9 @@ from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, 
 Clock = Callable[[], float]
 PROMPT_END_TOKENS = 16
 """Where a thought begun by the template must stand."""
+
+KEEP_EVERY_TOKENS = 64
+"""An answer goes to the cache so often; an engine that dies loses no more than that of it."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +42,29 @@ class BatchLimits:
 class GenerateRunner:
     """The requests of one language model, in one batch."""
 
-    def __init__(self, language_model: LanguageModel, limits: BatchLimits, compiler: Compiler) -> None:
-        self._lm, self._compiler = language_model, compiler
+    def __init__(
+        self, language_model: LanguageModel, limits: BatchLimits, helpers: Helpers, cache: ModelCache
+    ) -> None:
+        self._lm, self._helpers, self._cache = language_model, helpers, cache
         self._preparing = Preparing()
         self._ahead = False
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
         self._running: dict[int, Generation] = {}
+        self._kept: dict[int, Kept] = {}
 
     def __len__(self) -> int:
         return len(self._running) + len(self._preparing)
 
     @property
     def can_step(self) -> bool:
-        """Whether there is anything to do but to wait for the compiler."""
+        """Whether there is anything to do but to wait for other threads."""
         return bool(self._running) or self._preparing.any_done
 
     def look_ahead(self) -> None:
         """The engine is idle: what the first grammar would wait for is made now."""
         if not self._lm.grammars.ready and not self._ahead:
             self._ahead = True
-            self._compiler.submit(self._lm.grammars.prepare)
+            self._helpers.compiler.submit(self._lm.grammars.prepare)
 
     def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
         """Take up a request; the events it causes at once. Raises RequestError."""
@@ -72,10 +80,19 @@ class GenerateRunner:
         )
         if done := generation.replay(op.emitted, now):
             return [done]
-        if job := self._job(op, wake_after):
-            self._preparing.add(Prepared(op, generation, self._compiler.submit(job)))
+        job = self._job(op, wake_after)
+        find = self._cache.find([*prompt, *op.emitted])
+        prepared = Prepared(
+            op,
+            generation,
+            self._helpers.compiler.submit(job) if job else None,
+            self._helpers.reader.submit(self._cache.gathering(find)) if find else None,
+            find,
+        )
+        if prepared.jobs:
+            self._preparing.add(prepared)
         else:
-            self._admit(op, generation)
+            self._admit(prepared)
         return []
 
     def _job(self, op: Generate, wake_after: tuple[int, ...]) -> Callable[[], Processor | None] | None:
@@ -85,11 +102,19 @@ class GenerateRunner:
             return lambda: grammars.processor(schema, op.emitted, wake_after)
         return grammars.prepare if op.top_logprobs is not None and not grammars.ready else None
 
-    def _admit(self, op: Generate, generation: Generation, grammar: Processor | None = None) -> None:
+    def _admit(self, prepared: Prepared) -> None:
+        """All that it waited for is there. Raises RequestError where its grammar cannot be had."""
+        op, generation = prepared.op, prepared.generation
+        grammar = prepared.processor.result() if prepared.processor else None
+        caches: list[Any] = []
+        if prepared.find and prepared.prefix:
+            caches, generation.cached = self._cache.take(prepared.find, prepared.prefix.result())
         processors = make_processors(op.sampling) + ([grammar] if grammar else [])
         sampler = make_sampler(op.sampling, len(op.emitted))
-        uid = self._batch.add([*generation.prompt, *op.emitted], sampler, processors)
+        tokens = [*generation.prompt, *op.emitted]
+        uid = self._batch.add(tokens, sampler, processors, caches, generation.cached)
         self._running[uid] = generation
+        self._kept[uid] = Kept()
 
     def _reader(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerReader, tuple[int, ...]]:
         """Takes the answer apart; and the tokens that a thought begun in the prompt ends with."""
@@ -106,10 +131,10 @@ class GenerateRunner:
         return reader, tuple(self._lm.tokenizer.encode(marks.think[1], add_special_tokens=False))
 
     def step(self, clock: Clock) -> Iterator[Event]:
-        """Take up what the compiler has done, and make one step of the batch."""
+        """Take up what the other threads have done, and make one step of the batch."""
         for request in self._preparing.take_done():
             try:
-                self._admit(request.op, request.generation, request.processor.result())
+                self._admit(request)
             except RequestError as error:
                 yield error.failed(request.op.id)
         if not self._running:
@@ -120,10 +145,18 @@ class GenerateRunner:
             generation = self._running[outcome.uid]
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
+                self._keep(outcome.uid)
                 continue
             yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
+            elif generation.count % KEEP_EVERY_TOKENS == 0:
+                self._keep(outcome.uid)
+
+    def _keep(self, uid: int) -> None:
+        """What was computed for the request goes to the cache."""
+        if computed := self._batch.computed(uid):
+            self._cache.keep(self._kept[uid], computed.tokens, computed.caches, computed.row)
 
     def _chances(self, generation: Generation, drawn: Sampled) -> Chances | None:
         if generation.top_logprobs is None:
@@ -145,14 +178,21 @@ class GenerateRunner:
         """Ids of what is in flight."""
         return [generation.id for generation in self._running.values()] + self._preparing.ids()
 
+    def keep_all(self) -> None:
+        """What was computed for those in flight goes to the cache."""
+        for uid in self._running:
+            self._keep(uid)
+
     def close(self) -> None:
         """Drop everything in flight."""
         self._preparing.clear()
         self._running.clear()
+        self._kept.clear()
         self._batch.close()
 
     def _drop(self, uid: int) -> None:
-        del self._running[uid]
+        self._keep(uid)
+        del self._running[uid], self._kept[uid]
         self._batch.remove(uid)
 
 
@@ -172,6 +212,9 @@ class EmbedRunner:
 
     def look_ahead(self) -> None:
         """Nothing can be made before it is needed."""
+
+    def keep_all(self) -> None:
+        """Vectors are not kept."""
 
     def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
         """Take up a request. Raises RequestError."""

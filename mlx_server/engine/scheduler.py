@@ -16,7 +16,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from host_agent.config import canonical
-from mlx_server.engine.compiling import Compiler
+from mlx_server.engine.beside import Helpers
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.log import log_event
@@ -52,6 +52,9 @@ Inbox = queue.SimpleQueue[Op | None]
 PRELOAD = "preload/"
 """Ids of the loads that the engine asks of itself start with this."""
 
+PERSIST_S = 10.0
+"""What a shutdown gives to the disk; what is not written then is computed again one day."""
+
 IDLE_S = 1.0
 """With nothing to do for so long, the engine makes ready what may be wanted later."""
 
@@ -70,8 +73,11 @@ class Scheduler:
     ) -> None:
         self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
-        compiler = Compiler(lambda: inbox.put(None))
-        self._models = Models(settings.max_loaded_models, settings.batch, settings.keep_alive_of, compiler)
+        self._store = settings.cache.open()
+        helpers = Helpers(lambda: inbox.put(None))
+        self._models = Models(
+            settings.max_loaded_models, settings.batch, settings.keep_alive_of, helpers, self._store
+        )
         self._loads = Loads(catalog, self._models)
         self._out: list[Event] = []
         self._awaited: set[str] = set()  # preloads that `ready` waits for
@@ -281,6 +287,14 @@ class Scheduler:
             self._step()
         self._publish()
         return sum(len(held.runner) for held in self._models.all())
+
+    def persist_caches(self) -> int:
+        """What was computed for those in flight goes to the cache, and that to the disk; blocks written."""
+        before = self._store.counts.written
+        for held in self._models.all():
+            held.runner.keep_all()
+        self._store.flush(PERSIST_S)
+        return self._store.counts.written - before
 
     def close_batches(self) -> None:
         """End what is left, telling the gateway that it may send it again elsewhere."""

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from host_agent.config import Config, canonical
+from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.runner import BatchLimits
 
 _PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
 """Half a second of a small model on a CPU; twice as much per step was no faster."""
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """The prompt cache: its folder, and what it may take in RAM and on disk; 0 is none."""
+
+    folder: Path
+    ram_bytes: int
+    disk_bytes: int
+
+    def open(self) -> Store:
+        return Store(Folder(self.folder), self.ram_bytes, self.disk_bytes)
 
 
 @dataclass(frozen=True)
@@ -21,6 +36,7 @@ class EngineSettings:
     keep_alive_s: float
     drain_s: float
     batch: BatchLimits
+    cache: CacheSettings
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -31,6 +47,11 @@ class EngineSettings:
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,
             batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
+            cache=CacheSettings(
+                config.home.cache / "prompts",
+                config.mlx.prompt_cache_ram_bytes,
+                config.mlx.prompt_cache_disk_bytes,
+            ),
         )
 
     def keep_alive_of(self, model: str) -> float:

@@ -19,16 +19,11 @@ def stages(scheduler: Scheduler, drain_s: float) -> list[Stage]:
     return [
         ("stop_scheduler", scheduler.refuse_new),
         ("drain", lambda: scheduler.drain(drain_s)),
-        ("persist_caches", persist_caches),
+        ("persist_caches", scheduler.persist_caches),
         ("shut_engine_down", scheduler.close_batches),
         ("unload_models", scheduler.unload_all),
         ("release_gpu_buffers", mx.clear_cache),
     ]
-
-
-def persist_caches() -> int:
-    """Write dirty caches; how many. There is no cache yet that could be dirty."""
-    return 0
 
 
 def run(to_do: Sequence[Stage]) -> None:

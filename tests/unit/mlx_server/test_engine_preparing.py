@@ -39,7 +39,8 @@ def test_failed_job_raises_where_it_is_taken():
     preparing = Preparing()
     request("a", preparing).set_exception(ValueError("no"))
     (failed,) = preparing.take_done()
-    assert isinstance(failed.processor.exception(), ValueError)
+    (job,) = failed.jobs
+    assert isinstance(job.exception(), ValueError)
 
 
 def test_cleared_room_has_cancelled_all():

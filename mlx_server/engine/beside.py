@@ -1,4 +1,4 @@
-"""What is made beside the MLX thread: a model's vocabulary for grammars, and the grammars. Touches no MLX.
+"""Threads beside MLX's, for work that touches no MLX: grammars are compiled, blocks of the cache are read.
 
 llguidance lets other threads run while it compiles a schema, but not while it reads a vocabulary. That takes
 0.3 s for 49,000 tokens, in two pieces, once a model: `Grammars.prepare` does it before it is needed.
@@ -13,15 +13,23 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Compiler:
-    """One thread for all models, first come first served. `wake` is called in it after each job."""
+class Beside:
+    """One thread, first come first served. `wake` is called in it after each job."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, name: str, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """The result of `job`, to come. What it raises is raised where the result is asked for."""
         future = self._thread.submit(job)
         future.add_done_callback(lambda _: self._wake())
         return future
+
+
+class Helpers:
+    """The threads there are: a schema that takes a second to compile does not hold up the cache."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.compiler = Beside("compiler", wake)
+        self.reader = Beside("cache-reader", wake)

@@ -1,0 +1,91 @@
+"""A block as bytes: safetensors, with a checksum over all of it in the metadata. Pure.
+
+    8 bytes    the header's length N, little-endian
+    N bytes    the header: JSON, name → dtype, shape, data_offsets; and __metadata__, strings only
+    the rest   the tensors' data
+
+safetensors itself loads a flipped bit in silence (and so does mlx-lm's loader), hence the checksum: CRC-32,
+which is as fast as the copying, and finds every fault of a few bits.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CHECKSUM = "checksum"
+_MAX_HEADER_BYTES = 1 << 20
+
+
+class Corrupt(Exception):
+    """These bytes are no whole block; the message says how."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """`dtype` in safetensors' terms (F32, BF16, U8, …); `data` in C order, little-endian."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The file's parts, in order."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, tensor in tensors.items():
+        end = at + len(tensor.data)
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        at = end
+    parts = [tensor.data for tensor in tensors.values()]
+    header["__metadata__"] = {**facts, CHECKSUM: _checksum(header, facts, parts)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants its data aligned
+    return [len(text).to_bytes(8, "little"), text, *parts]
+
+
+def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Facts and tensors, which refer to `blob`. Raises Corrupt."""
+    header, data = _split(blob)
+    try:
+        facts = dict(header.pop("__metadata__"))
+        told = facts.pop(CHECKSUM)
+        spans = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        tensors = {
+            name: Tensor(
+                spec["dtype"], tuple(spec["shape"]), data[spec["data_offsets"][0] : spec["data_offsets"][1]]
+            )
+            for name, spec in spans
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise Corrupt(f"its header is not that of a block: {error!r}") from error
+    if told != _checksum(header, facts, [data]):
+        raise Corrupt("its checksum does not fit")
+    return facts, tensors
+
+
+def _split(blob: bytes) -> tuple[dict[str, Any], memoryview]:
+    size = int.from_bytes(blob[:8], "little")
+    if len(blob) < 8 or size > min(len(blob) - 8, _MAX_HEADER_BYTES):
+        raise Corrupt("it is cut off, or no safetensors file")
+    try:
+        header = json.loads(blob[8 : 8 + size])
+    except ValueError as error:
+        raise Corrupt(f"its header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise Corrupt("its header is no object")
+    return header, memoryview(blob)[8 + size :]
+
+
+def _checksum(
+    header: Mapping[str, Any], facts: Mapping[str, str], parts: Sequence[bytes | memoryview]
+) -> str:
+    table = {name: spec for name, spec in header.items() if name != "__metadata__"}
+    checksum = zlib.crc32(json.dumps([table, dict(facts)], sort_keys=True).encode())
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return f"{checksum:08x}"

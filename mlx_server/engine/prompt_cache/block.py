@@ -1,0 +1,116 @@
+"""Keys and values of some tokens in a row, of all layers, as raw numbers in numpy's hands. No MLX.
+
+Arrays of one shape and type (usually all) lie in one group, so that a block is few arrays and copying is
+fast. Numbers are unsigned integers of the right width: numpy knows no bfloat16, and nothing is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_server.engine.prompt_cache.blob import Corrupt, Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+RAW = {"F32": "<u4", "F16": "<u2", "BF16": "<u2", "U8": "u1", "U32": "<u4", "I32": "<u4"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """`groups`: (arrays, heads, tokens, width) each; `order`: the group of each array, layer by layer.
+
+    `ids` are the tokens themselves.
+    """
+
+    ids: tuple[int, ...]
+    groups: tuple[Array, ...]
+    dtypes: tuple[str, ...]
+    order: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(group.nbytes for group in self.groups)
+
+    def fits(self, other: Block) -> bool:
+        """Whether the two can be parts of one sequence."""
+        return (self.dtypes, self.order, self._widths()) == (other.dtypes, other.order, other._widths())
+
+    def _widths(self) -> list[tuple[int, ...]]:
+        return [group.shape[:2] + group.shape[3:] for group in self.groups]
+
+    def split(self, tokens: int) -> list[Block]:
+        """Blocks of so many tokens each, in memory of their own."""
+        return [self._part(at, at + tokens) for at in range(0, self.tokens, tokens)]
+
+    def head(self, tokens: int) -> Block:
+        """The first so many."""
+        return self._part(0, tokens)
+
+    def _part(self, start: int, end: int) -> Block:
+        groups = tuple(group[:, :, start:end].copy() for group in self.groups)
+        return Block(self.ids[start:end], groups, self.dtypes, self.order)
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """One block of all their tokens."""
+    first, total = blocks[0], sum(block.tokens for block in blocks)
+    groups = tuple(
+        np.empty((*group.shape[:2], total, group.shape[3]), dtype=group.dtype) for group in first.groups
+    )
+    at = 0
+    for block in blocks:
+        for whole, part in zip(groups, block.groups, strict=True):
+            whole[:, :, at : at + block.tokens] = part
+        at += block.tokens
+    ids = tuple(token for block in blocks for token in block.ids)
+    return Block(ids, groups, first.dtypes, first.order)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens the two begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file of it holds: its tensors, and the facts needed to read them."""
+    parts = zip(block.groups, block.dtypes, strict=True)
+    tensors = {
+        f"group.{number}": Tensor(dtype, group.shape, group.reshape(-1).view(np.uint8).data)
+        for number, (group, dtype) in enumerate(parts)
+    }
+    return tensors, {"order": _text(block.order), "tokens": _text(block.ids)}
+
+
+def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Block:
+    """The block. Raises Corrupt."""
+    try:
+        order, ids = _numbers(facts["order"]), _numbers(facts["tokens"])
+        parts = [tensors[f"group.{number}"] for number in range(len(tensors))]
+        groups = tuple(_array(part) for part in parts)
+    except (KeyError, ValueError) as error:
+        raise Corrupt(f"its tensors are not those of a block: {error!r}") from error
+    if not groups or max(order) >= len(groups) or any(group.shape[2] != len(ids) for group in groups):
+        raise Corrupt("its tensors are not those of its tokens")
+    return Block(ids, groups, tuple(part.dtype for part in parts), order)
+
+
+def _text(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _array(tensor: Tensor) -> Array:
+    if len(tensor.shape) != 4:
+        raise ValueError(f"a shape of {tensor.shape}")
+    return np.frombuffer(tensor.data, dtype=RAW[tensor.dtype]).reshape(tensor.shape)

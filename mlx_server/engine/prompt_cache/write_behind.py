@@ -1,0 +1,49 @@
+"""A thread that does the disk's slow work: writes in the order they came, and what must follow them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+Job = Callable[[], None]
+
+
+class WriteBehind:
+    """Owner of the thread. Jobs that are waiting hold at most `limit_bytes`; past that they are refused."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._waiting_bytes = 0
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[tuple[Job, int] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="prompt-cache-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job, size: int = 0) -> bool:
+        """Has it done some time; False where too much waits already. The job must not raise."""
+        with self._lock:
+            if size and self._waiting_bytes + size > self._limit_bytes:
+                return False
+            self._waiting_bytes += size
+        self._jobs.put((job, size))
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until all that was put is done; False where it took too long."""
+        done = threading.Event()
+        self._jobs.put((done.set, 0))
+        return done.wait(timeout_s)
+
+    def close(self) -> None:
+        """What was put is still done; the thread then ends."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (entry := self._jobs.get()) is not None:
+            job, size = entry
+            try:
+                job()
+            finally:
+                with self._lock:
+                    self._waiting_bytes -= size
