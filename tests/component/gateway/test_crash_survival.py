@@ -46,13 +46,13 @@ def test_stream_when_engine_is_killed_in_mid_sentence_goes_on_whole(gateway, tex
 
 def test_stream_whose_model_is_loaded_does_not_wait_for_the_engines_other_models(make_gateway, text_of):
     gateway = make_gateway({"slow_ready_s": 1}).start().until_ok()
-    content = "ahead tokens=20 step_ms=2"
+    content = "ahead tokens=60 step_ms=10"
 
     def kill(number: int) -> None:
         if number == 10:
             gateway.kill_engine()
 
-    assert _stream(gateway, content, kill) == text_of(content, 20)
+    assert _stream(gateway, content, kill) == text_of(content, 60)
     (resumed,) = gateway.events("request_resumed")
     ready = gateway.until(lambda: gateway.events("engine_ready")[1:], "the second engine is ready")
     assert resumed["seq"] < ready[0]["seq"]
