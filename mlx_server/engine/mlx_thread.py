@@ -41,6 +41,10 @@ def _serve(
 ) -> None:
     import mlx.core as mx
 
+    from mlx_server.engine.quick_import import import_transformers
+
+    import_transformers()
+
     from mlx_server.engine import shutdown, tokenizers
     from mlx_server.engine.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings

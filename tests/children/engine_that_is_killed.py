@@ -1,0 +1,73 @@
+"""The real engine, behind a relay that kills it at a place that a test has named.
+
+`kill.json` in VESTAL_HOME tells which:
+
+    {"tokens": N}   once N tokens (of all requests) have gone to the gateway
+    {"held": N}     once N tokens in a row have released nothing: in a character, a stop string, a tool call
+
+The gateway has then seen exactly those. The file is taken away first: the next engine lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from mlx_server import protocol
+
+ORDERS = Path(os.environ["VESTAL_HOME"]) / "kill.json"
+
+
+class Relay:
+    def __init__(self, gateway: socket.socket) -> None:
+        self.gateway = gateway
+        self.tokens = self.held = 0
+
+    async def run(self) -> int:
+        limit = protocol.MAX_LINE_BYTES
+        ours, theirs = socket.socketpair()
+        arguments = ["-m", "mlx_server.engine", "--fd", str(theirs.fileno())]
+        self.engine = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.engine.terminate)
+        from_gateway, to_gateway = await asyncio.open_connection(sock=self.gateway, limit=limit)
+        from_engine, to_engine = await asyncio.open_connection(sock=ours, limit=limit)
+        down = asyncio.ensure_future(self.down(from_gateway, to_engine))
+        while line := await from_engine.readline():
+            to_gateway.write(line)
+            if self.is_the_place(line):
+                await self.kill(to_gateway)
+        down.cancel()
+        return await self.engine.wait()
+
+    async def down(self, gateway: asyncio.StreamReader, engine: asyncio.StreamWriter) -> None:
+        while line := await gateway.readline():
+            engine.write(line)
+        engine.close()
+
+    def is_the_place(self, line: bytes) -> bool:
+        event = protocol.decode_event(line)
+        if not isinstance(event, protocol.Token) or not ORDERS.exists():
+            return False
+        orders = json.loads(ORDERS.read_text())
+        self.tokens += 1
+        self.held = 0 if event.text or event.thinking or event.tool_calls else self.held + 1
+        return self.tokens == orders.get("tokens") or self.held == orders.get("held")
+
+    async def kill(self, to_gateway: asyncio.StreamWriter) -> None:
+        ORDERS.unlink()
+        self.engine.kill()
+        await to_gateway.drain()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    fd = int(sys.argv[sys.argv.index("--fd") + 1])
+    sys.exit(asyncio.run(Relay(socket.socket(fileno=fd)).run()))

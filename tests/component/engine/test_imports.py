@@ -1,0 +1,44 @@
+"""What an engine's start imports: each second of it is a second that streams stand still after a crash."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+NOT_AT_START = ("torch", "pandas", "scipy", "datasets", "llguidance", "mlx_lm.server", "fastapi", "uvicorn")
+
+PROGRAM = f"""
+import json, sys
+from mlx_server.engine.quick_import import import_transformers
+import_transformers()
+import mlx_server.engine.scheduler
+import transformers.models
+from pathlib import Path
+from transformers.utils import import_utils
+loaded = [name for name in {NOT_AT_START} if name in sys.modules]
+file = str(Path(transformers.__file__).parent / "models" / "__init__.py")
+ours = import_utils.define_import_structure(file)
+look, = (c.cell_contents for c in import_utils.create_import_structure_from_path.__closure__
+         if hasattr(c.cell_contents, "cache_info"))
+misses = look.cache_info().misses
+import_utils.create_import_structure_from_path = look
+import_utils.define_import_structure.cache_clear()
+theirs = import_utils.define_import_structure(file)
+print(json.dumps([loaded, ours == theirs, look.cache_info().misses > misses]))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> list:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_start_imports_nothing_it_does_not_need(found):
+    assert found[0] == []
+
+
+def test_folder_of_models_is_looked_through_once_and_found_as_before(found):
+    assert found[1:] == [True, True]
