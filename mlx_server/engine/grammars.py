@@ -19,13 +19,18 @@ from mlx_server.engine.constraint import Constraint
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.json_schema import closed
 
-_WHITESPACE = r"[ \n\t]{0,20}"
-"""Between two tokens of JSON. Without a bound, small models write blank lines to the end of the context."""
+_WHITESPACE = r"( ?|\n[ \t]{0,20})"
+"""Between two tokens of JSON: a space, or a new line and its indentation. Where more is allowed, small models
+write blank lines until their tokens are spent."""
 
 _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True}
 
 SCHEMA_CHARS = 64 * 1024
 """1,800 properties (52,000) took 0.2 s and 24 MB. Other streams go on meanwhile, other grammars wait."""
+
+_ROW_ITEMS, _STEP_ITEMS = 20_000, 500_000
+"""llguidance's own limits end the answer at an object of more than 500 optional properties; these hold for all
+that SCHEMA_CHARS lets through, at 20 ms a token for 1,500 of them."""
 
 CACHED, CACHED_CHARS = 16, 2 * SCHEMA_CHARS
 """A model's compiled grammars that are kept: so many, of schemas of so many characters together."""
@@ -84,7 +89,7 @@ class Grammars:
         return matcher.deep_copy()
 
     def _compile(self, text: str) -> Any:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
         if len(text) > SCHEMA_CHARS:
             raise _unusable(f"it has {len(text)} characters, and the limit is {SCHEMA_CHARS}")
@@ -92,7 +97,8 @@ class Grammars:
             grammar = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
         except (ValueError, RecursionError) as error:
             raise _unusable(str(error)) from error
-        matcher = LLMatcher(self._vocabulary, grammar)
+        limits = LLParserLimits(max_items_in_row=_ROW_ITEMS, step_max_items=_STEP_ITEMS)
+        matcher = LLMatcher(self._vocabulary, grammar, limits=limits)
         if fault := matcher.get_error():
             raise _unusable(fault)
         return matcher

@@ -69,3 +69,13 @@ def test_schema_that_is_none_is_refused_by_name(engine, schema):
     assert isinstance(failed, Failed)
     assert failed.code == "invalid_request"
     assert "JSON schema" in failed.message
+
+
+def test_object_of_many_optional_properties_does_not_end_the_answer_early(engine):
+    """llguidance gives up at 2,000 items a row, some 500 such properties; the answer ended there, no JSON."""
+    many = {f"property_{number}": {"type": "boolean"} for number in range(700)}
+    schema = {"type": "object", "properties": {"first": {"type": "string", "maxLength": 8}, **many}}
+    schema["required"] = ["first", "property_0", "property_699"]
+    engine.send(chat("many", ASK, max_tokens=40, sampling=GREEDY, json_schema=schema))
+    assert engine.text("many").count('"property_') >= 2
+    assert engine.answer("many", Done).reason == "length", "it goes on as long as it may"
