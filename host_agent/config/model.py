@@ -66,6 +66,7 @@ class MlxSection(Section):
     keep_alive: str = "5m"
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     progress_timeout_s: Seconds = 30.0
+    probe_interval_s: Seconds = 30.0
     warm_spare: bool = True
     prompt_cache_ram: str = "2g"
     prompt_cache_disk: str = "10g"

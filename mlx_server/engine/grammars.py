@@ -29,8 +29,8 @@ SCHEMA_CHARS = 64 * 1024
 """1,800 properties (52,000) took 0.2 s and 24 MB. Other streams go on meanwhile, other grammars wait."""
 
 _ROW_ITEMS, _STEP_ITEMS = 20_000, 500_000
-"""llguidance's own limits end the answer at an object of more than 500 optional properties; these hold for all
-that SCHEMA_CHARS lets through, at 20 ms a token for 1,500 of them."""
+"""llguidance's own limits end the answer at an object of more than 500 optional properties; these hold for
+all that SCHEMA_CHARS lets through, at 20 ms a token for 1,500 of them."""
 
 CACHED, CACHED_CHARS = 16, 2 * SCHEMA_CHARS
 """A model's compiled grammars that are kept: so many, of schemas of so many characters together."""

@@ -1,4 +1,8 @@
-"""Liveness is progress (R6.4): loading, busy, wedged and idle told apart. Pure; times are monotonic."""
+"""Liveness is progress (R6.4): loading, busy, wedged and idle told apart. Pure; times are monotonic.
+
+An idle engine makes no progress to go by, and a GPU may be gone after a sleep while its process says that all
+is well. So it is asked for a token and a vector from time to time: 200 and nothing sensible is a failure.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,12 @@ LOADING_PATIENCE = 4.0
 class EnginePulse:
     """One engine's signs of life. An answer of any kind is progress, and so is a step more in `alive`."""
 
-    def __init__(self, progress_timeout_s: float, now: float) -> None:
+    def __init__(self, progress_timeout_s: float, now: float, probe_interval_s: float = 30.0) -> None:
         self._timeout_s = progress_timeout_s
+        self._probe_interval_s = probe_interval_s
+        self._probed_at = now
+        self._asked_at: float | None = None
+        self._senseless = ""
         self._heard_at = now
         self._progress_at = now
         self._steps = -1
@@ -45,6 +53,8 @@ class EnginePulse:
                 self._loading = None
             case protocol.Ready():
                 self.ready = True
+            case protocol.Probed(ok=ok, detail=detail):
+                self._asked_at, self._senseless = None, "" if ok else detail
             case _:
                 pass
 
@@ -53,11 +63,26 @@ class EnginePulse:
         if was_idle:
             self._progress_at = now
 
+    def probe_due(self, running: int, now: float) -> bool:
+        """Whether an engine that has nothing to do is to be asked for a token; it then counts as asked."""
+        idle = self.ready and not (running or self._working or self._loading)
+        due = idle and self._asked_at is None
+        if not due or now - max(self._probed_at, self._progress_at) < self._probe_interval_s:
+            return False
+        self._probed_at = self._asked_at = now
+        return True
+
     def judge(self, running: int, now: float) -> ProbeResult:
         """The health of an engine that has `running` requests of ours."""
         silent_s, still_s = now - self._heard_at, now - self._progress_at
         if silent_s > self._timeout_s:
             return ProbeResult(False, f"wedged: no sign of life for {silent_s:.0f} s")
+        if self._senseless:
+            return ProbeResult(False, f"gives no sense: {self._senseless}")
+        if self._asked_at is not None and now - self._asked_at > self._timeout_s and not running:
+            return ProbeResult(
+                False, f"wedged: idle, and no answer to a probe for {now - self._asked_at:.0f} s"
+            )
         patience_s = self._timeout_s * (LOADING_PATIENCE if self._loading else 1.0)
         if (running or self._working) and still_s > patience_s:
             doing = f"loading {self._loading}" if self._loading else f"working on {running} requests"

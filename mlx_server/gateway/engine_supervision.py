@@ -116,7 +116,8 @@ class Engine:
         )
 
     def _new_pulse(self) -> EnginePulse:
-        return EnginePulse(self._config.mlx.progress_timeout_s, self._clock.now())
+        mlx = self._config.mlx
+        return EnginePulse(mlx.progress_timeout_s, self._clock.now(), mlx.probe_interval_s)
 
     def _new_link(self) -> EngineLink:
         self._link = EngineLink(self._on_link_event, self._on_link_lost)
@@ -125,7 +126,10 @@ class Engine:
         return self._link
 
     async def _probe(self, _pid: int) -> ProbeResult:
-        return self._pulse.judge(self._dispatcher.count(Phase.RUNNING), self._clock.now())
+        running, now = self._dispatcher.count(Phase.RUNNING), self._clock.now()
+        if self._link is not None and self._pulse.probe_due(running, now):
+            self._link.send(protocol.Probe("probe"))
+        return self._pulse.judge(running, now)
 
     # --- the link ---
 

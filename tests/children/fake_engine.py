@@ -8,6 +8,7 @@ stopped. A prompt may hold directives, and so may the file `fake_engine.json` in
     hang_at=N    stop itself with SIGSTOP there    stall_at=N   go on saying alive, but make no progress
     fail=CODE    refuse with this code
     in the file: {"exit_code": N} end at once, {"slow_start_s": S}, {"ignore_term": true},
+                 {"senseless": true} the first answer to a probe, {"mute_when_probed": true} none,
                  {"slow_ready_s": S} so long from its first model to being ready
 """
 
@@ -113,6 +114,12 @@ class FakeEngine:
                     self.say(protocol.Done(op.id, "cancelled", protocol.Usage(1, 0)))
                 with (HOME / "cancelled").open("a") as file:
                     file.write(f"{op.id}\n")
+            case protocol.Probe():
+                if not self.stalled and not self.settings.get("mute_when_probed"):
+                    senseless = self.settings.get("senseless") and first("senseless")
+                    self.say(
+                        protocol.Probed(op.id, not senseless, "a vector has norm nan" if senseless else "")
+                    )
             case protocol.Shutdown():
                 self.ended.set()
             case _:

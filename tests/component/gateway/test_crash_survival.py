@@ -185,3 +185,15 @@ def test_client_that_leaves_frees_its_place_within_a_step(gateway):
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "its place is free", 1)
     assert gateway.events("request_finished")[-1]["outcome"] == "cancelled"
     gateway.until((gateway.home / "cancelled").exists, "the engine was told")
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [("senseless", "gives no sense: a vector"), ("mute_when_probed", "no answer to a probe")],
+)
+def test_idle_engine_that_no_longer_computes_is_replaced_before_anybody_asks(make_gateway, how, cause):
+    """R6.4; after a GPU's reset a server gave empty answers for six hours, each with 200 (ollama 18213)."""
+    gateway = make_gateway({how: True}, VESTAL_MLX__PROBE_INTERVAL_S="0.5").start().until_ok()
+    pid = gateway.engine_pid()
+    gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, pid), "another engine is there")
+    assert cause in gateway.events("health_failed")[0]["cause"]

@@ -104,3 +104,48 @@ def test_model_that_was_unloaded_is_not_wanted():
     models.on_event(protocol.Unloaded("a"))
     models.forget("b")
     assert models.to_reload(()) == []
+
+
+def _ready(interval_s: float = 30.0) -> EnginePulse:
+    pulse = EnginePulse(30.0, 0.0, interval_s)
+    pulse.on_event(protocol.Ready(()), 0.0)
+    return pulse
+
+
+def _says_alive(pulse: EnginePulse, now: float, working: bool = False) -> None:
+    pulse.on_event(protocol.Alive(1, working, 0), now)
+
+
+def test_probe_due_when_idle_for_the_interval_and_only_once_at_a_time():
+    pulse = _ready()
+    _says_alive(pulse, 1.0)
+    assert not pulse.probe_due(0, 20.0)
+    assert pulse.probe_due(0, 31.0)
+    assert not pulse.probe_due(0, 100.0), "it has been asked"
+    pulse.on_event(protocol.Probed("probe", True), 101.0)
+    assert not pulse.probe_due(0, 110.0)
+    assert pulse.probe_due(0, 131.5)
+
+
+def test_probe_is_not_due_while_the_engine_has_work():
+    pulse = _ready()
+    _says_alive(pulse, 40.0, working=True)
+    assert not pulse.probe_due(0, 100.0)
+    assert not pulse.probe_due(1, 100.0)
+
+
+def test_judge_when_a_probe_is_not_answered_is_wedged_though_it_says_alive():
+    pulse = _ready()
+    assert pulse.probe_due(0, 30.0)
+    for second in range(30, 75):
+        _says_alive(pulse, float(second))
+    assert pulse.judge(0, 59.0).alive
+    assert not pulse.judge(0, 61.0).alive
+
+
+def test_judge_when_a_probe_gives_no_sense_is_down():
+    pulse = _ready()
+    assert pulse.probe_due(0, 30.0)
+    pulse.on_event(protocol.Probed("probe", False, "a token's logits spread over nan"), 30.1)
+    result = pulse.judge(0, 30.2)
+    assert not result.alive and "logits spread over nan" in result.detail
