@@ -14,6 +14,7 @@ from mlx_server.gateway import errors
 from mlx_server.gateway.answer_parts import Call, Part, Tickets, whole
 from mlx_server.gateway.answering import SSE, StreamedAnswer, unless_left
 from mlx_server.gateway.anthropic_schema import MessagesBody
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.gateway.ticket import Item, Ticket
@@ -26,7 +27,7 @@ STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_
 def router(pieces: Pieces) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/messages")
+    @routes.post("/messages", **takes(MessagesBody, stream=SSE))
     async def messages(http: Request) -> Response:
         body = await read(http, MessagesBody, pieces.max_body_bytes)
         work = body.to_request((await pieces.models.get(body.model, "generate")).name, pieces.draw_seed())

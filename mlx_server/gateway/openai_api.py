@@ -13,6 +13,7 @@ from mlx_server import protocol
 from mlx_server.gateway import errors, openai_schema
 from mlx_server.gateway.answer_parts import Part, Tickets
 from mlx_server.gateway.answering import SSE, StreamedAnswer, unless_left
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import GenerationRequest
 from mlx_server.gateway.openai_wording import CHAT, COMPLETION, Wording, choice, data, usage
@@ -32,23 +33,23 @@ def router(pieces: Pieces) -> APIRouter:
     async def models(http: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_model(e) for e in await pieces.models.all()]})
 
-    @routes.get("/models/{name:path}")
+    @routes.get("/models/{name:path}", responses={404: {}})
     async def model(http: Request, name: str) -> Response:
         return JSONResponse(_model(await pieces.models.get(name)))
 
-    @routes.post("/chat/completions")
+    @routes.post("/chat/completions", **takes(openai_schema.ChatBody, stream=SSE))
     async def chat(http: Request) -> Response:
         body = await read(http, openai_schema.ChatBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
         return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), CHAT)
 
-    @routes.post("/completions")
+    @routes.post("/completions", **takes(openai_schema.CompletionBody, stream=SSE))
     async def completions(http: Request) -> Response:
         body = await read(http, openai_schema.CompletionBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
         return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), COMPLETION)
 
-    @routes.post("/embeddings")
+    @routes.post("/embeddings", **takes(openai_schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read(http, openai_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
