@@ -68,7 +68,7 @@ def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": reference}}}
     out: dict[str, Any] = {"openapi_extra": {"requestBody": body}}
     if stream:
-        out["responses"] = {200: {"content": {stream: {"schema": {"type": "string"}}}}}
+        out["responses"] = {200: {"content": {stream: {"schema": {}}}}}
     return out
 
 

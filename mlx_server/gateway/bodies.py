@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mlx_server.gateway.errors import BadRequest, TooLarge
 from mlx_server.gateway.ticket import ClientLeft
+from mlx_server.gateway.wrong_fields import sentence
 
 DISCARDED_BODIES = 4
 """So many times the limit is read and thrown away, so that the client reads our answer and not a reset."""
@@ -88,16 +89,6 @@ def validate(data: dict[str, Any], model: type[B]) -> B:
         raise BadRequest("invalid_request", sentence(error)) from error
 
 
-def sentence(error: ValidationError) -> str:
-    """The first mistake: `messages.0.content: should be a string, not a number`."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    steps = [str(step) for step in first["loc"] if isinstance(step, int) or str(step).isidentifier()]
-    # A union names the alternatives tried; `function-…` and `list[…]` among them are no field names.
-    what = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    given = "" if first["type"] == "missing" else f" (given: {_short(first['input'])})"
-    return f"{'.'.join(steps) or 'body'}: {what[:1].lower()}{what[1:]}{given}"
-
-
 def refuse(field: str, what: str) -> NoReturn:
     """Something that the API has and this server has not."""
     raise BadRequest("not_supported", f"{field}: {what}", field=field)
@@ -105,11 +96,6 @@ def refuse(field: str, what: str) -> NoReturn:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _kind(value: Any) -> str:

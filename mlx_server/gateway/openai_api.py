@@ -86,7 +86,11 @@ async def _answer(
 def _submit(
     pieces: Pieces, http: Request, body: openai_schema.TextBody, works: Sequence[GenerationRequest]
 ) -> Tickets:
-    """All of them or none: a queue that takes only some refuses the whole."""
+    """All of them or none: a queue that takes only some refuses the whole. Raises GatewayError."""
+    most = pieces.config.mlx.max_running + pieces.config.mlx.max_queued
+    if len(works) > most:  # no later time would do, so it is no 503
+        message = f"{len(works)} answers are asked for at once, and this server takes {most}: ask for fewer"
+        raise errors.BadRequest("invalid_request", message, answers=len(works), most=most)
     tickets: list[Ticket] = []
     try:
         for work in works:

@@ -59,6 +59,7 @@ CASES = [
         "max",
     ),
     ("/v1/completions", {"model": "chat", "prompt": [1, 2]}, 400, "not_supported", "prompt"),
+    ("/v1/completions", {"model": "chat", "prompt": ["a"] * 999}, 400, "invalid_request", "999 answers"),
     ("/v1/embeddings", {"model": "vectors", "input": [[1]]}, 400, "not_supported", "token"),
     ("/v1/embeddings", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
 ]
