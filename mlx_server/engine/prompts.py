@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_server.engine.errors import RequestError
@@ -26,6 +27,8 @@ def prompt_tokens(op: Generate, tokenizer: Any) -> list[int]:
 
 
 def _text(op: Generate, tokenizer: Any) -> list[int]:
+    if op.prompt_ids is not None:
+        return _known(op.prompt_ids, len(tokenizer))
     prompt = op.prompt or ""
     bos = tokenizer.bos_token
     special = bos is None or not prompt.startswith(bos)
@@ -33,6 +36,17 @@ def _text(op: Generate, tokenizer: Any) -> list[int]:
         return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
     except Exception as error:  # e.g. half a surrogate pair, which JSON can carry and UTF-8 cannot
         raise unreadable(error) from error
+
+
+def _known(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
+    """Raises RequestError: an id that is none would read beyond the model's weights."""
+    wrong = next((token for token in ids if not 0 <= token < vocabulary_tokens), None)
+    if wrong is not None:
+        raise RequestError(
+            "invalid_request",
+            f"{wrong} is no token of this model; its ids go from 0 to {vocabulary_tokens - 1}.",
+        )
+    return list(ids)
 
 
 def _chat(op: Generate, tokenizer: Any) -> list[int]:

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from mlx_server.gateway import errors
 from mlx_server.gateway.bodies import Body
 
-ANY_REQUEST = ("401", "403", "500")
-WITH_BODY = ("400", "404", "413", "503")
+ANY_REQUEST = frozenset({"401", "403", "500"})
+WITH_BODY = frozenset({"400", "404", "413", "503"})
 REASONS = {
     "400": "The body is not JSON, a field is wrong or not supported, or the prompt does not fit the context",
     "401": "This address needs the API key",
@@ -91,11 +91,11 @@ def completed(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            statuses = ANY_REQUEST
+            statuses = {*ANY_REQUEST, *operation["responses"]}
             if body := operation.get("requestBody"):
                 schemas |= _renamed(body["content"]["application/json"]["schema"].pop("$defs", {}))
-                statuses += WITH_BODY
-            for status in sorted({*statuses, *operation["responses"]} & REASONS.keys()):
+                statuses |= WITH_BODY
+            for status in sorted(statuses & REASONS.keys()):
                 told = operation["responses"].get(status, {})
                 if "content" not in told:
                     operation["responses"][status] = told | _error(status, path)

@@ -68,18 +68,18 @@ def router(pieces: Pieces) -> APIRouter:
     @routes.post("/generate", **takes(ollama_schema.GenerateBody, stream=NDJSON))
     async def generate(http: Request) -> Response:
         body = await read(http, ollama_schema.GenerateBody, limit)
+        if not body.asks:
+            return await _load(pieces, http, body, _as_response)
         model = (await pieces.models.get(body.model, "generate")).name
-        if not body.prompt:
-            return await _load(pieces, http, body, model, _as_response)
         work = body.to_request(model, pieces.draw_seed())
         return await _answer(pieces, http, body, work, _as_response)
 
     @routes.post("/chat", **takes(ollama_schema.ChatBody, stream=NDJSON))
     async def chat(http: Request) -> Response:
         body = await read(http, ollama_schema.ChatBody, limit)
-        model = (await pieces.models.get(body.model, "generate")).name
         if not body.messages:
-            return await _load(pieces, http, body, model, _as_message)
+            return await _load(pieces, http, body, _as_message)
+        model = (await pieces.models.get(body.model, "generate")).name
         work = body.to_request(model, pieces.draw_seed())
         return await _answer(pieces, http, body, work, _as_message)
 
@@ -102,17 +102,17 @@ def router(pieces: Pieces) -> APIRouter:
     async def embeddings(http: Request) -> Response:
         body = await read(http, ollama_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
+        if not work.texts:
+            await _load_or_unload(pieces, http, body, work.model)
         rows = (await embed(pieces, work, http, DIALECT)).rows()
         return JSONResponse({"embedding": rows[0] if rows else []})
 
     return routes
 
 
-async def _load(
-    pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str, wording: Wording
-) -> Response:
-    """An empty prompt loads the model; with `keep_alive` 0 it unloads it."""
-    await _load_or_unload(pieces, http, body, model)
+async def _load(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, wording: Wording) -> Response:
+    """An empty prompt loads a model of any kind; with `keep_alive` 0, as `ollama stop` has it, unloads it."""
+    await _load_or_unload(pieces, http, body, (await pieces.models.get(body.model)).name)
     reason = "unload" if body.unloads else "load"
     return JSONResponse(_head(body.model) | wording(Part()) | {"done": True, "done_reason": reason})
 

@@ -159,13 +159,20 @@ class GenerateBody(TextBody):
     raw: bool | None = None
     images: list[Any] | None = None
 
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """As `ChatBody.to_request`: one user's message, unless `raw`."""
-        for name in ("suffix", "template", "context"):
-            if getattr(self, name):
-                refuse(name, f"`{name}` is not supported; use /api/chat, or `raw` with the whole prompt")
+    @property
+    def asks(self) -> bool:
+        """Whether there is something to answer; else the model is only loaded or unloaded."""
         if self.images:
             raise _no_images(self.model)
+        return bool(self.prompt or self.suffix)
+
+    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        """As `ChatBody.to_request`: one user's message, unless `raw`."""
+        if self.suffix:
+            refuse("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
+        for name in ("template", "context"):
+            if getattr(self, name):
+                refuse(name, f"`{name}` is not supported; use /api/chat, or `raw` with the whole prompt")
         if self.raw:
             return _generation(self, model, drawn_seed, kind="text", prompt=self.prompt)
         system = [{"role": "system", "content": self.system}] if self.system else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -72,6 +73,8 @@ async def _answer(
     works: Sequence[GenerationRequest],
     wording: Wording,
 ) -> Response:
+    for work in works:
+        body.echoed(work)  # what cannot be echoed is refused before anything is begun
     tickets = _submit(pieces, http, body, works)
     created = int(pieces.clock.wall())
     head = {"id": f"{wording.prefix}{tickets.id}", "created": created, "model": body.model}
@@ -105,7 +108,10 @@ def _submit(
 async def _whole(
     tickets: Tickets, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
 ) -> Response:
-    wholes = await tickets.wholes()
+    wholes = [
+        replace(part, text=body.echoed(ticket.request) + part.text)
+        for ticket, part in zip(tickets.each, await tickets.wholes(), strict=True)
+    ]
     dones = [part.done for part in wholes if part.done]
     choices = [
         choice(at, wording.choice(part), done.reason, _logprobs(part, wording))
@@ -127,6 +133,9 @@ async def _lines(
     try:
         for at in range(len(tickets.each)) if wording.first is not None else ():
             yield chunk(at, wording.first or {}, None)
+        for at, ticket in enumerate(tickets.each):
+            if prompt := body.echoed(ticket.request):
+                yield chunk(at, wording.delta(Part(prompt)), None)
         async for at, part in tickets.parts(first):
             if part:
                 yield chunk(at, wording.delta(part), None, _logprobs(part, wording))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
 from mlx_server.gateway.bodies import Body, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest, Request
 from mlx_server.gateway.tools import call_schema, checked
 from mlx_server.protocol import Sampling
 
@@ -63,6 +63,10 @@ class TextBody(Body):
     def stops(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
+
+    def echoed(self, work: Request) -> str:
+        """What of its prompt an answer begins with."""
+        return ""
 
     def several(self, prompts: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """`n` answers to each of `prompts`, prompt by prompt; each has a seed of its own."""
@@ -218,33 +222,43 @@ class CompletionBody(TextBody):
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
         """As `ChatBody.to_requests`, without a template. 16 tokens by default, as OpenAI has it."""
-        for name in ("suffix", "echo"):
-            if getattr(self, name):
-                refuse(name, f"`{name}` is not supported; leave it out")
+        if self.suffix:
+            refuse("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
+        if self.echo and self.logprobs is not None:
+            refuse("echo", "the prompt's own logprobs are not computed; leave out `echo` or `logprobs`")
         if self.best_of is not None and self.best_of > 1:
             refuse("best_of", "one answer at a time")
         return self.several([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
 
-    def _to_request(self, model: str, prompt: str, drawn_seed: int) -> GenerationRequest:
+    def echoed(self, work: Request) -> str:
+        if not self.echo or not isinstance(work, GenerationRequest):
+            return ""
+        if work.prompt is None:
+            refuse("echo", "only a prompt given as text is echoed; leave it out, or send text")
+        return work.prompt
+
+    def _to_request(self, model: str, prompt: str | list[int], drawn_seed: int) -> GenerationRequest:
         return GenerationRequest(
             model=model,
             kind="text",
-            prompt=prompt,
+            prompt=prompt if isinstance(prompt, str) else None,
+            prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
             sampling=self.sampling(drawn_seed),
             max_tokens=self.max_tokens or 16,
             stop=self.stops,
             top_logprobs=self.logprobs,
         )
 
-    def _prompts(self) -> list[str]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        texts = [text for text in self.prompt if isinstance(text, str)]
-        if len(texts) != len(self.prompt):
-            refuse("prompt", "token ids are not supported, their meaning depends on the model; send text")
-        if not texts:
-            raise BadRequest("empty_prompt", "prompt: give at least one text")
-        return texts
+    def _prompts(self) -> list[str | list[int]]:
+        """One or many texts, or the token ids of one or many."""
+        match self.prompt:
+            case str(text):
+                return [text]
+            case []:
+                raise BadRequest("empty_prompt", "prompt: give at least one text")
+            case [int(), *_]:
+                return [cast(list[int], self.prompt)]
+        return list(cast(list[str | list[int]], self.prompt))
 
 
 class EmbeddingsBody(Body):
@@ -260,5 +274,9 @@ class EmbeddingsBody(Body):
         texts = [self.input] if isinstance(self.input, str) else self.input
         strings = tuple(text for text in texts if isinstance(text, str))
         if len(strings) != len(texts):
-            refuse("input", "token ids are not supported, their meaning depends on the model; send text")
+            refuse(
+                "input",
+                "token ids are not supported: they are another tokenizer's than this model's; send text "
+                "(langchain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
+            )
         return EmbeddingRequest(model, strings)

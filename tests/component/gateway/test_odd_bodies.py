@@ -1,4 +1,4 @@
-"""Bodies that no schema describes: broken JSON, odd text, huge numbers and lists, deep nesting, doubled keys."""
+"""Bodies that no schema describes: broken JSON, odd text, huge numbers and lists, deep nesting."""
 
 from __future__ import annotations
 
