@@ -81,7 +81,8 @@ class FakeEngine:
     async def live(self) -> None:
         while True:
             held = tuple(
-                protocol.LoadedModel(name, "generate", 1000, 512, left) for name, left in self.loaded.items()
+                protocol.LoadedModel(name, "generate", 1000, 512, left if left and left > 0 else None)
+                for name, left in self.loaded.items()
             )
             working = bool(self.work) or self.stalled
             self.say(protocol.Alive(self.steps, working, 1000, held))
