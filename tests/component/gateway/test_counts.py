@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 DURATIONS = ("load_duration", "prompt_eval_duration", "eval_duration")
-TEXT = {"model": "smollm2:135m", "options": {"temperature": 0, "num_predict": 8}}
+TEXT: dict[str, Any] = {"model": "smollm2:135m", "options": {"temperature": 0, "num_predict": 8}}
 ASKED = {
     "/api/generate": TEXT | {"prompt": "Once upon a time"},
     "/api/chat": TEXT | {"messages": [{"role": "user", "content": "Tell me a story."}]},
@@ -57,7 +57,7 @@ def test_embed_tells_counts_and_durations(real_gateway):
 @pytest.mark.model
 @pytest.mark.parametrize("stop", [None, [" the", " and"], "a"])
 def test_logprobs_are_those_of_the_text_whole_and_streamed(real_gateway, stop):
-    body = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "Tell me a story."}]}
+    body: dict[str, Any] = {"model": "smollm2:135m", "messages": ASKED["/api/chat"]["messages"]}
     body |= {"temperature": 0, "max_tokens": 24, "logprobs": True, "top_logprobs": 1, "stop": stop}
     whole = real_gateway.http.post("/v1/chat/completions", json=body).json()["choices"][0]
     streamed = events(real_gateway.http.post("/v1/chat/completions", json=body | {"stream": True}))
