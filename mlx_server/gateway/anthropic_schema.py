@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import GenerationRequest
 from mlx_server.gateway.tools import ANY_ARGUMENTS, call_schema
@@ -26,12 +26,12 @@ class Block(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | Many[Block] | None = None
 
 
 class Message(Body):
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: str | Many[Block]
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """As messages for a template: results of tools are messages of their own, before what is said."""
@@ -85,9 +85,9 @@ class CountBody(Body):
     """What goes into a prompt; /v1/messages/count_tokens takes no more."""
 
     model: str = Field(min_length=1)
-    messages: list[Message] = Field(min_length=1)
-    system: str | list[Block] | None = None
-    tools: list[Tool] | None = None
+    messages: Many[Message] = Field(min_length=1)
+    system: str | Many[Block] | None = None
+    tools: Many[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
 
@@ -119,7 +119,7 @@ class CountBody(Body):
 class MessagesBody(CountBody):
     max_tokens: Whole = Field(ge=1, lt=LIMIT)
     stream: bool | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: Many[str] | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest, Request
 from mlx_server.gateway.tools import call_schema, checked
@@ -17,6 +17,7 @@ from mlx_server.protocol import Sampling
 
 SEED_MASK = 2**63 - 1
 LIMIT = 2**31
+MOST_IDS = 2**20
 
 
 class StreamOptions(Body):
@@ -32,7 +33,7 @@ class TextBody(Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     seed: Whole | None = None
     n: Whole | None = Field(default=None, ge=1, le=128)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
@@ -107,9 +108,9 @@ class ToolCall(Body):
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -157,9 +158,9 @@ class ResponseFormat(Body):
 
 
 class ChatBody(TextBody):
-    messages: list[Message] = Field(min_length=1)
+    messages: Many[Message] = Field(min_length=1)
     max_completion_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    tools: list[dict[str, Any]] | None = None
+    tools: Many[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
@@ -214,7 +215,7 @@ class ChatBody(TextBody):
 
 
 class CompletionBody(TextBody):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Many[str] | Many[int] | Many[Many[int]]
     suffix: str | None = None
     echo: bool | None = None
     best_of: Whole | None = None
@@ -251,19 +252,21 @@ class CompletionBody(TextBody):
 
     def _prompts(self) -> list[str | list[int]]:
         """One or many texts, or the token ids of one or many."""
-        match self.prompt:
-            case str(text):
-                return [text]
-            case []:
-                raise BadRequest("empty_prompt", "prompt: give at least one text")
-            case [int(), *_]:
-                return [cast(list[int], self.prompt)]
-        return list(cast(list[str | list[int]], self.prompt))
+        if not self.prompt:
+            if isinstance(self.prompt, str):
+                return [""]
+            raise BadRequest("empty_prompt", "prompt: give at least one text")
+        alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        prompts = cast(list[str | list[int]], [self.prompt] if alone else self.prompt)
+        # No context is so long, and the engine would read them all to say so.
+        if any(isinstance(prompt, list) and len(prompt) > MOST_IDS for prompt in prompts):
+            raise BadRequest("invalid_request", f"prompt: give at most {MOST_IDS} token ids")
+        return prompts
 
 
 class EmbeddingsBody(Body):
     model: str = Field(min_length=1)
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Many[str] | Many[int] | Many[Many[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = Field(default=None, ge=1, lt=LIMIT)
     user: str | None = None

@@ -47,7 +47,8 @@ def _of_the_first_field(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 def _what(wrong: Sequence[ErrorDetails]) -> str:
     first = wrong[0]
-    kinds = list(dict.fromkeys(_KINDS[each["type"]] for each in wrong if each["type"] in _KINDS))
+    types = {each["type"] for each in wrong}
+    kinds = list(dict.fromkeys(kind for name, kind in _KINDS.items() if name in types))
     if first["type"] in _KINDS:
         if "a number" in kinds:
             kinds = [kind for kind in kinds if kind != "a whole number"]

@@ -75,6 +75,7 @@ PURE = (
     "mlx_server/engine/answer_reader.py",
     "mlx_server/engine/constraint.py",
     "mlx_server/engine/json_schema.py",
+    "mlx_server/engine/long_text.py",
     "mlx_server/engine/text_stream.py",
     "mlx_server/engine/tool_calls.py",
     "mlx_server/engine/tool_prompt.py",

@@ -134,3 +134,29 @@ def test_any_variable_of_a_template_is_taken_or_refused(real_gateway):
         ask(real_gateway, "/v1/chat/completions", body)
 
     each()
+
+
+LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one word": "a" * 30_000_000}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize(
+    "path", ["/api/generate", "/api/chat", "/v1/completions", "/v1/messages/count_tokens", "/api/embed"]
+)
+def test_prompt_of_thirty_megabytes_is_refused_or_cut_at_once(real_gateway, path, kind):
+    pid, began = real_gateway.engine_pid(), time.monotonic()
+    turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
+    asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
+    asked["/api/embed"] = {"input": LONG[kind], "model": "all-minilm"}
+    body = {"model": "smollm2:135m", **asked.get(path, {"prompt": LONG[kind]})}
+    answer = real_gateway.http.post(path, json=body, timeout=60)
+    assert answer.status_code == (200 if path == "/api/embed" else 400)
+    assert answer.status_code == 200 or "context_exceeded" in answer.text
+    assert time.monotonic() - began < 15
+    assert real_gateway.engine_pid() == pid
+
+
+def test_token_ids_by_the_million_are_refused_at_once(real_gateway):
+    body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
+    answer = real_gateway.http.post("/v1/completions", json=body)
+    assert (answer.status_code, "1048576" in answer.text) == (400, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -227,3 +228,24 @@ def test_no_sentence_names_the_validators_own_classes(schema, body):
         assert not any(
             word in words for word in ("Body", "[str]", ".str", ".dict", "instance", "function-", "Input")
         )
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        (ollama_schema.EmbedBody, {"input": [1] * 300_000}),
+        (openai_schema.CompletionBody, {"prompt": [1.5] * 300_000}),
+        (ollama_schema.ChatBody, {"messages": [1] * 300_000}),
+        (openai_schema.ChatBody, {"messages": HELLO, "tools": [1] * 300_000}),
+        (ollama_schema.ChatBody, {"options": {"stop": [1] * 300_000}}),
+    ],
+)
+def test_list_of_many_wrong_items_is_refused_for_its_first(schema, body):
+    """A complaint about each took ten seconds and gigabytes, and held up every other client."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="should be"):
+            validate({"model": "m", **body}, schema)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
