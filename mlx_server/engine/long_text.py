@@ -1,7 +1,7 @@
 """Texts far beyond a context, found out early. Pure.
 
 A tokenizer takes 1 to 5 s for a megabyte and tells no progress meanwhile. The 32 megabytes that a body may
-hold kept the MLX thread from its streams until the gateway took it for wedged.
+hold took it more than a minute: no stream went on, and an engine so silent is taken for wedged.
 """
 
 from __future__ import annotations
