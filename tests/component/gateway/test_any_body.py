@@ -91,7 +91,7 @@ def test_any_body_is_answered_as_the_document_says_and_the_engine_lives(gateway)
     document = aimed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
     for operation in operations(document, ()):
         for mode in MODES if operation.method in ("post", "delete") else MODES[:1]:
-            ask(gateway, operation, mode, 4 if operation.path in READING else 25, limit_s=10)
+            ask(gateway, operation, mode, 4 if operation.path in READING else 15, limit_s=10)
     unharmed(gateway, pid)
 
 
@@ -103,5 +103,5 @@ def test_any_body_leaves_the_real_engine_alive(real_gateway: Any, request: pytes
     # What reads nothing of a body needs no engine; a pull or a delete would touch the tests' own models.
     for operation in operations(document, (*READING, "/api/pull", "/api/delete", "/v1/models/{name}")):
         for mode in MODES:
-            ask(real_gateway, operation, mode, 6, limit_s=30)
+            ask(real_gateway, operation, mode, 4, limit_s=30)
     unharmed(real_gateway, pid)

@@ -114,7 +114,7 @@ def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, pat
     model = "vectors" if "embed" in path else "chat"
 
     @settings(
-        max_examples=60,
+        max_examples=30,
         deadline=None,
         database=None,
         derandomize=True,
@@ -142,7 +142,7 @@ def test_mutated_body_leaves_the_real_engine_alive(real_gateway, path):
     model = "all-minilm" if "embed" in path else "smollm2:135m"
 
     @settings(
-        max_examples=15,
+        max_examples=8,
         deadline=None,
         database=None,
         derandomize=True,

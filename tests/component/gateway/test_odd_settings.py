@@ -68,7 +68,7 @@ SCHEMAS = st.recursive(
     max_leaves=4,
 )
 BOUNDED = settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     database=None,
     derandomize=True,
