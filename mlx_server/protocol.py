@@ -124,6 +124,8 @@ class Generate:
     kind: Literal["chat", "text"]
     messages: tuple[dict, ...] | None = None
     prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None  # in place of `prompt`
+    count_only: bool = False  # answered by `Done` with the prompt's tokens, however many they are
     tools: tuple[dict, ...] | None = None
     template: dict | None = None  # further variables for the chat template, such as enable_thinking
     think: bool | None = None  # True: the model must be one that thinks; None: as its template has it
@@ -266,7 +268,8 @@ class Prefill:
 class Token:
     """Token `index` (0 is the answer's first) of request `id`, and what it released, perhaps nothing.
 
-    `text` is what is said to the client; thoughts and tool calls come apart from it.
+    `text` is what is said to the client; thoughts and tool calls come apart from it. `prompt_tokens` comes
+    with the answer's first token: some clients are to be told before anything is said.
     """
 
     KIND: ClassVar = "token"
@@ -277,6 +280,7 @@ class Token:
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
     chances: Chances | None = None
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NO_DURATION = 'not a duration such as "5m", "90s" or -1 (for ever)'
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -15,6 +16,8 @@ def seconds(value: str | float) -> float:
         number = float(text)
     except ValueError:
         number = _seconds_in_words(text)
+    if number != number:  # `nan` is a number to Python, and no duration
+        raise ValueError(_NO_DURATION)
     return float("inf") if number < 0 else number
 
 
@@ -22,7 +25,7 @@ def _seconds_in_words(text: str) -> float:
     sign, body = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
     parts = _DURATION.findall(body)
     if not parts or "".join(amount + unit for amount, unit in parts) != body:
-        raise ValueError('not a duration such as "5m", "90s" or -1 (for ever)')
+        raise ValueError(_NO_DURATION)
     return sign * sum(float(amount) * _SECONDS[unit] for amount, unit in parts)
 
 

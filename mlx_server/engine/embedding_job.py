@@ -7,6 +7,9 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.engine.prompts import unreadable
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
+READ_CHARS = 256 * 1024
+"""More of a text is not read: it fills any context, and a tokenizer takes seconds for a megabyte."""
+
 
 class EmbeddingJob:
     """Raises RequestError (`context_exceeded`, `empty_prompt`) when it is made."""
@@ -23,7 +26,7 @@ class EmbeddingJob:
 
     def _tokenise(self, op: Embed) -> list[list[int]]:
         try:
-            return self._encoder.tokenise(op.texts)
+            return self._encoder.tokenise([text[:READ_CHARS] for text in op.texts])
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise unreadable(error) from error
 

@@ -48,9 +48,9 @@ class Generation:
             return [self.finish("stop", now)]
         index = self.count
         piece = self._take(token)
-        released = Token(
-            self.id, token, piece.text, index, piece.thinking or None, piece.tool_calls or None, chances
-        )
+        thinking, calls = piece.thinking or None, piece.tool_calls or None
+        prompt_tokens = len(self.prompt) if index == 0 else None
+        released = Token(self.id, token, piece.text, index, thinking, calls, chances, prompt_tokens)
         events: list[Event] = [released]
         if self.text.stopped:
             events.append(self.finish("stop", now))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.long_text import tokens_at_least
 from mlx_server.engine.tool_prompt import told
 from mlx_server.protocol import Generate
 
@@ -17,15 +19,43 @@ RESERVED = frozenset(
 """Arguments of `apply_chat_template` that are no variables of templates."""
 
 
-def prompt_tokens(op: Generate, tokenizer: Any) -> list[int]:
-    """The ids, without what was emitted. Raises RequestError."""
+COUNTED_TOKENS = 500_000
+"""What is counted for its own sake may be longer than the context, within reason."""
+
+
+def prompt_tokens(op: Generate, tokenizer: Any, context_tokens: int) -> list[int]:
+    """The ids, without what was emitted; they may be more than the context. Raises RequestError."""
+    _refuse_endless(op, tokenizer, context_tokens)
     tokens = _chat(op, tokenizer) if op.kind == "chat" else _text(op, tokenizer)
     if not tokens:
         raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
     return tokens
 
 
+def _refuse_endless(op: Generate, tokenizer: Any, context_tokens: int) -> None:
+    most = max(context_tokens, COUNTED_TOKENS) if op.count_only else context_tokens
+
+    def count(text: str) -> int:
+        try:
+            return len(tokenizer.encode(text, add_special_tokens=False))
+        except Exception as error:  # as in `_text`
+            raise unreadable(error) from error
+
+    texts = [str(message.get("content") or "") for message in op.messages or ()]
+    tools = [json.dumps(tool) for tool in op.tools or ()]
+    if (least := tokens_at_least([op.prompt or "", *texts, *tools], count, most)) > most:
+        raise RequestError(
+            "context_exceeded",
+            f"The prompt has {least} tokens or more, and the context of {op.model} is {context_tokens}: "
+            "shorten it.",
+            prompt_tokens=least,
+            context_tokens=context_tokens,
+        )
+
+
 def _text(op: Generate, tokenizer: Any) -> list[int]:
+    if op.prompt_ids is not None:
+        return _known(op.prompt_ids, len(tokenizer))
     prompt = op.prompt or ""
     bos = tokenizer.bos_token
     special = bos is None or not prompt.startswith(bos)
@@ -33,6 +63,17 @@ def _text(op: Generate, tokenizer: Any) -> list[int]:
         return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
     except Exception as error:  # e.g. half a surrogate pair, which JSON can carry and UTF-8 cannot
         raise unreadable(error) from error
+
+
+def _known(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
+    """Raises RequestError: an id that is none would read beyond the model's weights."""
+    wrong = next((token for token in ids if not 0 <= token < vocabulary_tokens), None)
+    if wrong is not None:
+        raise RequestError(
+            "invalid_request",
+            f"{wrong} is no token of this model; its ids go from 0 to {vocabulary_tokens - 1}.",
+        )
+    return list(ids)
 
 
 def _chat(op: Generate, tokenizer: Any) -> list[int]:

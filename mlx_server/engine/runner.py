@@ -70,7 +70,9 @@ class GenerateRunner:
         """Take up a request; the events it causes at once. Raises RequestError."""
         if isinstance(op, Embed):
             raise RequestError("not_an_embedding_model", f"Model {op.model} generates text; it cannot embed.")
-        prompt = prompt_tokens(op, self._lm.tokenizer)
+        prompt = prompt_tokens(op, self._lm.tokenizer, self._lm.context_tokens)
+        if op.count_only:
+            return [Done(op.id, "stop", Usage(len(prompt), 0))]
         limit = answer_limit(op, len(prompt), self._lm.context_tokens)
         context = prompt if op.kind == "text" else ()
         text = TextStream(self._lm.decode, op.stop, context)

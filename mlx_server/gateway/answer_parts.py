@@ -67,7 +67,8 @@ async def whole(ticket: Ticket) -> Part:
         "".join(part.text for part in found),
         "".join(part.thinking for part in found),
         tuple(call for part in found for call in part.calls),
-        tuple(chances for part in found for chances in part.chances),
+        # Tokens that a stop string took back are not in the text, and their chances are not told.
+        tuple(chances for part in found if part for chances in part.chances),
         found[-1].done,
     )
 

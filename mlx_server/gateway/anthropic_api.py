@@ -1,4 +1,4 @@
-"""Anthropic's API: /v1/messages, whole and streamed."""
+"""Anthropic's API: /v1/messages, whole and streamed, and the count of a prompt's tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from mlx_server import protocol
 from mlx_server.gateway import errors
 from mlx_server.gateway.answer_parts import Call, Part, Tickets, whole
 from mlx_server.gateway.answering import SSE, StreamedAnswer, unless_left
-from mlx_server.gateway.anthropic_schema import MessagesBody
+from mlx_server.gateway.anthropic_schema import CountBody, MessagesBody
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.gateway.ticket import Item, Ticket
@@ -26,7 +27,7 @@ STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_
 def router(pieces: Pieces) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/messages")
+    @routes.post("/messages", **takes(MessagesBody, stream=SSE))
     async def messages(http: Request) -> Response:
         body = await read(http, MessagesBody, pieces.max_body_bytes)
         work = body.to_request((await pieces.models.get(body.model, "generate")).name, pieces.draw_seed())
@@ -35,6 +36,15 @@ def router(pieces: Pieces) -> APIRouter:
             return await unless_left(http, ticket, _whole(ticket, body.model))
         first = await unless_left(http, ticket, ticket.next())
         return StreamedAnswer(ticket, _lines(ticket, first, body.model), SSE)
+
+    @routes.post("/messages/count_tokens", **takes(CountBody))
+    async def count_tokens(http: Request) -> Response:
+        body = await read(http, CountBody, pieces.max_body_bytes)
+        work = body.to_count((await pieces.models.get(body.model, "generate")).name)
+        ticket = pieces.submit(work, http, DIALECT)
+        done = await unless_left(http, ticket, ticket.last())
+        assert isinstance(done, protocol.Done)
+        return JSONResponse({"input_tokens": done.usage.prompt_tokens})
 
     return routes
 
@@ -47,8 +57,8 @@ async def _whole(ticket: Ticket, model: str) -> Response:
 
 
 async def _lines(ticket: Ticket, first: Item, model: str) -> AsyncIterator[str]:
-    start = _message(ticket, model) | {"usage": {"input_tokens": 0, "output_tokens": 0}}
-    yield _event("message_start", message=start)  # the prompt's tokens are counted in the last delta
+    start = _message(ticket, model) | {"usage": {"input_tokens": _prompt_tokens(first), "output_tokens": 0}}
+    yield _event("message_start", message=start)
     blocks = BlockStream()
     try:
         async for _, part in Tickets([ticket]).parts(first):
@@ -132,6 +142,12 @@ def _stop(done: protocol.Done) -> dict[str, Any]:
     if done.stopped_by is not None and done.reason == "stop":
         return {"stop_reason": "stop_sequence", "stop_sequence": done.stopped_by}
     return {"stop_reason": STOP_REASONS.get(done.reason, "end_turn"), "stop_sequence": None}
+
+
+def _prompt_tokens(first: Item) -> int:
+    if isinstance(first, protocol.Done):
+        return first.usage.prompt_tokens
+    return (first.prompt_tokens or 0) if isinstance(first, protocol.Token) else 0
 
 
 def _usage(done: protocol.Done) -> dict[str, int]:

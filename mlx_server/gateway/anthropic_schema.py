@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import GenerationRequest
 from mlx_server.gateway.tools import ANY_ARGUMENTS, call_schema
@@ -25,12 +26,12 @@ class Block(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | Many[Block] | None = None
 
 
 class Message(Body):
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: str | Many[Block]
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """As messages for a template: results of tools are messages of their own, before what is said."""
@@ -80,27 +81,18 @@ class Metadata(Body):
     user_id: str | None = None
 
 
-class MessagesBody(Body):
+class CountBody(Body):
+    """What goes into a prompt; /v1/messages/count_tokens takes no more."""
+
     model: str = Field(min_length=1)
-    messages: list[Message] = Field(min_length=1)
-    max_tokens: Whole = Field(ge=1, lt=LIMIT)
-    system: str | list[Block] | None = None
-    stream: bool | None = None
-    stop_sequences: list[str] | None = None
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)
-    tools: list[Tool] | None = None
+    messages: Many[Message] = Field(min_length=1)
+    system: str | Many[Block] | None = None
+    tools: Many[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
-    metadata: Metadata | None = None
 
-    @property
-    def user(self) -> str | None:
-        return self.metadata.user_id if self.metadata else None
-
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
+    def to_count(self, model: str) -> GenerationRequest:
+        """As a request for the canonical `model` that counts the prompt. Raises BadRequest."""
         system = _text(self.system)
         choice = self.tool_choice or ToolChoice(type="auto")
         tools = None if choice.type == "none" else tuple(tool.as_dict() for tool in self.tools or ()) or None
@@ -111,6 +103,7 @@ class MessagesBody(Body):
         return GenerationRequest(
             model=model,
             kind="chat",
+            count_only=True,
             messages=(
                 *([{"role": "system", "content": system}] if system else []),
                 *(each for message in self.messages for each in message.as_dicts()),
@@ -120,6 +113,27 @@ class MessagesBody(Body):
             json_schema=call_schema(tools or (), name) if forced else None,
             # Clients ask for thoughts of whatever model they are given; one that has none just answers.
             think=False if self.thinking and self.thinking.type == "disabled" else None,
+        )
+
+
+class MessagesBody(CountBody):
+    max_tokens: Whole = Field(ge=1, lt=LIMIT)
+    stream: bool | None = None
+    stop_sequences: Many[str] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)
+    metadata: Metadata | None = None
+
+    @property
+    def user(self) -> str | None:
+        return self.metadata.user_id if self.metadata else None
+
+    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
+        return replace(
+            self.to_count(model),
+            count_only=False,
             sampling=Sampling(
                 seed=drawn_seed,
                 temperature=1.0 if self.temperature is None else self.temperature,

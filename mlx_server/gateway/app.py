@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from mlx_server import VERSION
 from mlx_server.gateway import (
     anthropic_api,
     engine_events,
@@ -18,6 +19,7 @@ from mlx_server.gateway import (
     openai_api,
 )
 from mlx_server.gateway.access import AccessControl
+from mlx_server.gateway.api_document import DocumentedApp
 from mlx_server.gateway.engine_supervision import Engine
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.gateway.telemetry import Telemetry
@@ -35,7 +37,7 @@ def create_app(
     keyless: Callable[[], frozenset[str]] = frozenset,
 ) -> FastAPI:
     """`more_names` and `keyless` as in `AccessControl`."""
-    app = FastAPI(title="Vestal MLX server", docs_url=None, redoc_url=None)
+    app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, pieces.dispatcher, telemetry))
     app.include_router(engine_events.router(telemetry.engine_events))
     app.include_router(ollama_api.router(pieces))

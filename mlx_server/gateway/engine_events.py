@@ -63,7 +63,7 @@ class EngineEvents:
 def router(events: EngineEvents) -> APIRouter:
     routes = APIRouter()
 
-    @routes.get("/events")
+    @routes.get("/events", responses={400: {}})
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
         """`since` counts only with the `instance` it came from: another gateway's numbers begin anew."""
         seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), LONGEST_WAIT_S)

@@ -128,6 +128,10 @@ def is_openai(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
 
+def is_anthropic(path: str) -> bool:
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
 def ollama_body(error: GatewayError) -> dict[str, Any]:
     """Ollama's clients read `error` as a string; the rest is for programs."""
     return {**error.fields, "error": error.message, "code": error.code}
@@ -146,7 +150,7 @@ def anthropic_body(error: GatewayError) -> dict[str, Any]:
 
 def body(error: GatewayError, path: str) -> dict[str, Any]:
     """The envelope that the path's dialect has for errors."""
-    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+    if is_anthropic(path):
         return anthropic_body(error)
     return openai_body(error) if is_openai(path) else ollama_body(error)
 

@@ -25,6 +25,8 @@ class GenerationRequest:
     kind: Literal["chat", "text"]
     messages: tuple[dict[str, Any], ...] | None = None
     prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    count_only: bool = False
     tools: tuple[dict[str, Any], ...] | None = None
     tool_choice: Literal["auto", "required"] | None = None
     think: bool | None = None
@@ -39,7 +41,7 @@ class GenerationRequest:
 
     @property
     def lane(self) -> Lane:
-        return Lane.GENERATE
+        return Lane.CONTROL if self.count_only else Lane.GENERATE
 
     @property
     def _calls(self) -> Literal["text", "auto", "only"]:
@@ -55,6 +57,8 @@ class GenerationRequest:
             kind=self.kind,
             messages=self.messages,
             prompt=self.prompt,
+            prompt_ids=self.prompt_ids,
+            count_only=self.count_only,
             tools=self.tools,
             calls=self._calls,
             think=self.think,

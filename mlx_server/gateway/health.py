@@ -17,17 +17,19 @@ from supervision import UP, State
 
 SERVED = frozenset({"ok", "starting", "recovering"})
 """States in which a request sent now would be served in the end."""
+JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
 
 
 def router(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> APIRouter:
     routes = APIRouter()
 
-    @routes.api_route("/health", methods=["GET", "HEAD"])
+    @routes.head("/health", include_in_schema=False)
+    @routes.get("/health", responses={503: {"content": JSON, "description": "Nothing would be served now"}})
     async def health(http: Request) -> Response:
         body = report(engine, dispatcher, telemetry)
         return JSONResponse(body, status_code=200 if body["status"] in SERVED else 503)
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics(http: Request) -> Response:
         lines = _metrics(engine, dispatcher, telemetry)
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")

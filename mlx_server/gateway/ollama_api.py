@@ -14,6 +14,7 @@ from mlx_server import protocol
 from mlx_server.gateway import errors, ollama_schema
 from mlx_server.gateway.answer_parts import Call, Part, Tickets, whole
 from mlx_server.gateway.answering import NDJSON, StreamedAnswer, unless_left
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import GenerationRequest, LoadRequest, UnloadRequest
 from mlx_server.gateway.pieces import Pieces, embed
@@ -64,25 +65,25 @@ def router(pieces: Pieces) -> APIRouter:
     routes = APIRouter(prefix="/api")
     limit = pieces.max_body_bytes
 
-    @routes.post("/generate")
+    @routes.post("/generate", **takes(ollama_schema.GenerateBody, stream=NDJSON))
     async def generate(http: Request) -> Response:
         body = await read(http, ollama_schema.GenerateBody, limit)
+        if not body.asks:
+            return await _load(pieces, http, body, _as_response)
         model = (await pieces.models.get(body.model, "generate")).name
-        if not body.prompt:
-            return await _load(pieces, http, body, model, _as_response)
         work = body.to_request(model, pieces.draw_seed())
         return await _answer(pieces, http, body, work, _as_response)
 
-    @routes.post("/chat")
+    @routes.post("/chat", **takes(ollama_schema.ChatBody, stream=NDJSON))
     async def chat(http: Request) -> Response:
         body = await read(http, ollama_schema.ChatBody, limit)
-        model = (await pieces.models.get(body.model, "generate")).name
         if not body.messages:
-            return await _load(pieces, http, body, model, _as_message)
+            return await _load(pieces, http, body, _as_message)
+        model = (await pieces.models.get(body.model, "generate")).name
         work = body.to_request(model, pieces.draw_seed())
         return await _answer(pieces, http, body, work, _as_message)
 
-    @routes.post("/embed")
+    @routes.post("/embed", **takes(ollama_schema.EmbedBody))
     async def embed_(http: Request) -> Response:
         started_at = pieces.clock.now()
         body = await read(http, ollama_schema.EmbedBody, limit)
@@ -97,21 +98,21 @@ def router(pieces: Pieces) -> APIRouter:
         }
         return JSONResponse(answer | {"prompt_eval_count": vectors.prompt_tokens})
 
-    @routes.post("/embeddings")
+    @routes.post("/embeddings", **takes(ollama_schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read(http, ollama_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
+        if not work.texts:
+            await _load_or_unload(pieces, http, body, work.model)
         rows = (await embed(pieces, work, http, DIALECT)).rows()
         return JSONResponse({"embedding": rows[0] if rows else []})
 
     return routes
 
 
-async def _load(
-    pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str, wording: Wording
-) -> Response:
-    """An empty prompt loads the model; with `keep_alive` 0 it unloads it."""
-    await _load_or_unload(pieces, http, body, model)
+async def _load(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, wording: Wording) -> Response:
+    """An empty prompt loads a model of any kind; with `keep_alive` 0, as `ollama stop` has it, unloads it."""
+    await _load_or_unload(pieces, http, body, (await pieces.models.get(body.model)).name)
     reason = "unload" if body.unloads else "load"
     return JSONResponse(_head(body.model) | wording(Part()) | {"done": True, "done_reason": reason})
 

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import pulling
-from mlx_server.gateway.answering import unless_left
+from mlx_server.gateway.answering import NDJSON, unless_left
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import UnloadRequest
 from mlx_server.gateway.ollama_api import DIALECT
@@ -26,15 +27,18 @@ FOR_EVER = timedelta(days=365 * 100)
 def router(pieces: Pieces) -> APIRouter:
     routes = APIRouter()
 
-    @routes.api_route("/", methods=["GET", "HEAD"])
+    @routes.head("/", include_in_schema=False)
+    @routes.get("/", response_class=PlainTextResponse)
     async def greet(http: Request) -> Response:
         return PlainTextResponse("Vestal is running; it speaks Ollama's API and OpenAI's")
 
-    @routes.api_route("/api/version", methods=["GET", "HEAD"])
+    @routes.head("/api/version", include_in_schema=False)
+    @routes.get("/api/version")
     async def version(http: Request) -> Response:
         return JSONResponse({"version": OLLAMA_API, "server": "vestal"})
 
-    @routes.api_route("/api/tags", methods=["GET", "HEAD"])
+    @routes.head("/api/tags", include_in_schema=False)
+    @routes.get("/api/tags")
     async def tags(http: Request) -> Response:
         return JSONResponse({"models": [_tag(entry) for entry in await pieces.models.all()]})
 
@@ -45,17 +49,17 @@ def router(pieces: Pieces) -> APIRouter:
         now = datetime.now(UTC)
         return JSONResponse({"models": [_running(model, entries.get(model.model), now) for model in held]})
 
-    @routes.post("/api/show")
+    @routes.post("/api/show", **takes(ModelBody))
     async def show(http: Request) -> Response:
         body = await read(http, ModelBody, pieces.max_body_bytes)
         return JSONResponse(_shown(await pieces.models.get(body.model)))
 
-    @routes.post("/api/pull")
+    @routes.post("/api/pull", **takes(ModelBody, stream=NDJSON))
     async def pull(http: Request) -> Response:
         body = await read(http, ModelBody, pieces.max_body_bytes)
         return await pulling.answer(pieces, body)
 
-    @routes.delete("/api/delete")
+    @routes.delete("/api/delete", response_class=Response, **takes(ModelBody))
     async def delete(http: Request) -> Response:
         body = await read(http, ModelBody, pieces.max_body_bytes)
         entry = await pieces.models.get(body.model)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from host_agent.config.units import seconds
-from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.gateway.tools import checked
@@ -32,7 +32,7 @@ class Options(Body):
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     num_predict: Whole | None = Field(default=None, lt=2**31)
     num_ctx: Whole | None = Field(default=None, ge=1, lt=2**31)
-    stop: list[str] | str | None = None
+    stop: Many[str] | str | None = None
 
     def sampling(self, drawn_seed: int) -> Sampling:
         """With Ollama's defaults; a seed of -1, as in Ollama, is none."""
@@ -116,8 +116,8 @@ class Message(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    images: list[Any] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    images: Many[Any] | None = None
+    tool_calls: Many[dict[str, Any]] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -133,8 +133,8 @@ class Message(Body):
 
 
 class ChatBody(TextBody):
-    messages: list[Message] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: Many[Message] | None = None
+    tools: Many[dict[str, Any]] | None = None
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
@@ -155,17 +155,24 @@ class GenerateBody(TextBody):
     suffix: str | None = None
     system: str | None = None
     template: str | None = None
-    context: list[Whole] | None = None
+    context: Many[Whole] | None = None
     raw: bool | None = None
-    images: list[Any] | None = None
+    images: Many[Any] | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is something to answer; else the model is only loaded or unloaded."""
+        if self.images:
+            raise _no_images(self.model)
+        return bool(self.prompt or self.suffix)
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """As `ChatBody.to_request`: one user's message, unless `raw`."""
-        for name in ("suffix", "template", "context"):
+        if self.suffix:
+            refuse("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
+        for name in ("template", "context"):
             if getattr(self, name):
                 refuse(name, f"`{name}` is not supported; use /api/chat, or `raw` with the whole prompt")
-        if self.images:
-            raise _no_images(self.model)
         if self.raw:
             return _generation(self, model, drawn_seed, kind="text", prompt=self.prompt)
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -174,7 +181,7 @@ class GenerateBody(TextBody):
 
 
 class EmbedBody(ModelBody):
-    input: str | list[str] | None = None
+    input: str | Many[str] | None = None
     truncate: bool | None = None
     dimensions: Whole | None = Field(default=None, ge=0, lt=2**31)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from mlx_server import protocol
 from mlx_server.gateway import errors, openai_schema
 from mlx_server.gateway.answer_parts import Part, Tickets
 from mlx_server.gateway.answering import SSE, StreamedAnswer, unless_left
+from mlx_server.gateway.api_document import takes
 from mlx_server.gateway.bodies import read
 from mlx_server.gateway.generation_request import GenerationRequest
 from mlx_server.gateway.openai_wording import CHAT, COMPLETION, Wording, choice, data, usage
@@ -32,23 +34,23 @@ def router(pieces: Pieces) -> APIRouter:
     async def models(http: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_model(e) for e in await pieces.models.all()]})
 
-    @routes.get("/models/{name:path}")
+    @routes.get("/models/{name:path}", responses={404: {}})
     async def model(http: Request, name: str) -> Response:
         return JSONResponse(_model(await pieces.models.get(name)))
 
-    @routes.post("/chat/completions")
+    @routes.post("/chat/completions", **takes(openai_schema.ChatBody, stream=SSE))
     async def chat(http: Request) -> Response:
         body = await read(http, openai_schema.ChatBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
         return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), CHAT)
 
-    @routes.post("/completions")
+    @routes.post("/completions", **takes(openai_schema.CompletionBody, stream=SSE))
     async def completions(http: Request) -> Response:
         body = await read(http, openai_schema.CompletionBody, limit)
         name = (await pieces.models.get(body.model, "generate")).name
         return await _answer(pieces, http, body, body.to_requests(name, pieces.draw_seed()), COMPLETION)
 
-    @routes.post("/embeddings")
+    @routes.post("/embeddings", **takes(openai_schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read(http, openai_schema.EmbeddingsBody, limit)
         work = body.to_request((await pieces.models.get(body.model, "embed")).name)
@@ -71,6 +73,8 @@ async def _answer(
     works: Sequence[GenerationRequest],
     wording: Wording,
 ) -> Response:
+    for work in works:
+        body.echoed(work)  # what cannot be echoed is refused before anything is begun
     tickets = _submit(pieces, http, body, works)
     created = int(pieces.clock.wall())
     head = {"id": f"{wording.prefix}{tickets.id}", "created": created, "model": body.model}
@@ -85,7 +89,11 @@ async def _answer(
 def _submit(
     pieces: Pieces, http: Request, body: openai_schema.TextBody, works: Sequence[GenerationRequest]
 ) -> Tickets:
-    """All of them or none: a queue that takes only some refuses the whole."""
+    """All of them or none: a queue that takes only some refuses the whole. Raises GatewayError."""
+    most = pieces.config.mlx.max_running + pieces.config.mlx.max_queued
+    if len(works) > most:  # no later time would do, so it is no 503
+        message = f"{len(works)} answers are asked for at once, and this server takes {most}: ask for fewer"
+        raise errors.BadRequest("invalid_request", message, answers=len(works), most=most)
     tickets: list[Ticket] = []
     try:
         for work in works:
@@ -100,7 +108,10 @@ def _submit(
 async def _whole(
     tickets: Tickets, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
 ) -> Response:
-    wholes = await tickets.wholes()
+    wholes = [
+        replace(part, text=body.echoed(ticket.request) + part.text)
+        for ticket, part in zip(tickets.each, await tickets.wholes(), strict=True)
+    ]
     dones = [part.done for part in wholes if part.done]
     choices = [
         choice(at, wording.choice(part), done.reason, _logprobs(part, wording))
@@ -122,6 +133,9 @@ async def _lines(
     try:
         for at in range(len(tickets.each)) if wording.first is not None else ():
             yield chunk(at, wording.first or {}, None)
+        for at, ticket in enumerate(tickets.each):
+            if prompt := body.echoed(ticket.request):
+                yield chunk(at, wording.delta(Part(prompt)), None)
         async for at, part in tickets.parts(first):
             if part:
                 yield chunk(at, wording.delta(part), None, _logprobs(part, wording))

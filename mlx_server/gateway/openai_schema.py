@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from mlx_server.gateway.bodies import Body, Whole, refuse
+from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest, Request
 from mlx_server.gateway.tools import call_schema, checked
 from mlx_server.protocol import Sampling
 
 SEED_MASK = 2**63 - 1
 LIMIT = 2**31
+MOST_IDS = 2**20
 
 
 class StreamOptions(Body):
@@ -32,7 +33,7 @@ class TextBody(Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     seed: Whole | None = None
     n: Whole | None = Field(default=None, ge=1, le=128)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
@@ -63,6 +64,10 @@ class TextBody(Body):
     def stops(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
+
+    def echoed(self, work: Request) -> str:
+        """What of its prompt an answer begins with."""
+        return ""
 
     def several(self, prompts: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """`n` answers to each of `prompts`, prompt by prompt; each has a seed of its own."""
@@ -103,9 +108,9 @@ class ToolCall(Body):
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -153,9 +158,9 @@ class ResponseFormat(Body):
 
 
 class ChatBody(TextBody):
-    messages: list[Message] = Field(min_length=1)
+    messages: Many[Message] = Field(min_length=1)
     max_completion_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    tools: list[dict[str, Any]] | None = None
+    tools: Many[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
@@ -210,7 +215,7 @@ class ChatBody(TextBody):
 
 
 class CompletionBody(TextBody):
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | Many[str] | Many[int] | Many[Many[int]]
     suffix: str | None = None
     echo: bool | None = None
     best_of: Whole | None = None
@@ -218,38 +223,50 @@ class CompletionBody(TextBody):
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
         """As `ChatBody.to_requests`, without a template. 16 tokens by default, as OpenAI has it."""
-        for name in ("suffix", "echo"):
-            if getattr(self, name):
-                refuse(name, f"`{name}` is not supported; leave it out")
+        if self.suffix:
+            refuse("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
+        if self.echo and self.logprobs is not None:
+            refuse("echo", "the prompt's own logprobs are not computed; leave out `echo` or `logprobs`")
         if self.best_of is not None and self.best_of > 1:
             refuse("best_of", "one answer at a time")
         return self.several([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
 
-    def _to_request(self, model: str, prompt: str, drawn_seed: int) -> GenerationRequest:
+    def echoed(self, work: Request) -> str:
+        if not self.echo or not isinstance(work, GenerationRequest):
+            return ""
+        if work.prompt is None:
+            refuse("echo", "only a prompt given as text is echoed; leave it out, or send text")
+        return work.prompt
+
+    def _to_request(self, model: str, prompt: str | list[int], drawn_seed: int) -> GenerationRequest:
         return GenerationRequest(
             model=model,
             kind="text",
-            prompt=prompt,
+            prompt=prompt if isinstance(prompt, str) else None,
+            prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
             sampling=self.sampling(drawn_seed),
             max_tokens=self.max_tokens or 16,
             stop=self.stops,
             top_logprobs=self.logprobs,
         )
 
-    def _prompts(self) -> list[str]:
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        texts = [text for text in self.prompt if isinstance(text, str)]
-        if len(texts) != len(self.prompt):
-            refuse("prompt", "token ids are not supported, their meaning depends on the model; send text")
-        if not texts:
+    def _prompts(self) -> list[str | list[int]]:
+        """One or many texts, or the token ids of one or many."""
+        if not self.prompt:
+            if isinstance(self.prompt, str):
+                return [""]
             raise BadRequest("empty_prompt", "prompt: give at least one text")
-        return texts
+        alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        prompts = cast(list[str | list[int]], [self.prompt] if alone else self.prompt)
+        # No context is so long, and the engine would read them all to say so.
+        if any(isinstance(prompt, list) and len(prompt) > MOST_IDS for prompt in prompts):
+            raise BadRequest("invalid_request", f"prompt: give at most {MOST_IDS} token ids")
+        return prompts
 
 
 class EmbeddingsBody(Body):
     model: str = Field(min_length=1)
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Many[str] | Many[int] | Many[Many[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Whole | None = Field(default=None, ge=1, lt=LIMIT)
     user: str | None = None
@@ -260,5 +277,9 @@ class EmbeddingsBody(Body):
         texts = [self.input] if isinstance(self.input, str) else self.input
         strings = tuple(text for text in texts if isinstance(text, str))
         if len(strings) != len(texts):
-            refuse("input", "token ids are not supported, their meaning depends on the model; send text")
+            refuse(
+                "input",
+                "token ids are not supported: they are another tokenizer's than this model's; send text "
+                "(langchain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",
+            )
         return EmbeddingRequest(model, strings)

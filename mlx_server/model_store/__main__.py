@@ -1,8 +1,10 @@
 """`python -m mlx_server.model_store ensure|list|remove [NAME ...]`, used by `vestal up` and `vestal models`.
 
 `ensure` without names takes `mlx.preload`. Progress goes to stdout, a line each; with `--json` an object
-each, {"model", "fraction", "sentence"}; a failure is {"model", "error": {...}}, a list {"models": [...]}.
-Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong.
+each, {"model", "fraction", "sentence", "bytes"}, the last the download's size or 0 until it is known; a
+failure is {"model", "error": {...}}, a list {"models": [...]}. TERM ends a fetch, its tools and its staging
+folder with it.
+Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 from typing import Any
 
@@ -23,12 +26,18 @@ EXIT_CONFIG = 78
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         config = load()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     return int(options.run(config, options))
+
+
+def _stop(number: int, _frame: Any) -> None:
+    """Unwinds, so that what was begun is ended: a host tool killed, a staging folder removed."""
+    sys.exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,11 +57,12 @@ def _ensure(config: Config, options: argparse.Namespace) -> int:
     failed = 0
     last: dict[str, str] = {}
 
-    def on_progress(name: str, fraction: float, sentence: str) -> None:
+    def on_progress(name: str, fraction: float, sentence: str, total_bytes: int) -> None:
         line = f"{name}: {fraction:4.0%}  {sentence}"
         if last.get(name) != line:
             last[name] = line
-            _say(options, line, {"model": name, "fraction": round(fraction, 4), "sentence": sentence})
+            body = {"model": name, "fraction": round(fraction, 4), "sentence": sentence, "bytes": total_bytes}
+            _say(options, line, body)
 
     for name in options.names or config.mlx.preload:
         try:

@@ -17,7 +17,6 @@ PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.
 def fetch(name: str, source: HubSource, step: Step) -> Path:
     """Download what is missing; the snapshot's folder. Raises ModelStoreError."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by the library at its import
-    import httpx
     import huggingface_hub
     from huggingface_hub import constants, errors
 
@@ -29,22 +28,34 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
         with watching(
             cache / ("models--" + source.repo.replace("/", "--")),
             lambda: total,
-            lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.size(total)}."),
+            lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.size(total)}.", total),
         ):
             path = huggingface_hub.snapshot_download(
                 source.repo, revision=source.revision, allow_patterns=PATTERNS
             )
+    except ModelStoreError:
+        raise
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise _absent(name, source) from error
-    except (httpx.TransportError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _unreachable(name, source, _host(constants.ENDPOINT)) from error
     except (errors.HfHubHTTPError, ValueError) as error:
-        raise _failed(name, source, error) from error
+        raise _failed(name, source, str(error)) from error
     except OSError as error:
         if disk.is_full(error):
             raise disk.full(name, total, disk.free_bytes(cache), cache) from error
-        raise _failed(name, source, error) from error
+        raise _failed(name, source, str(error)) from error
+    except Exception as error:  # the library lets its HTTP client's errors out, and trusts what it reads
+        if _of_transport(error):
+            raise _unreachable(name, source, _host(constants.ENDPOINT)) from error
+        said = f"{_host(constants.ENDPOINT)} does not answer as a hub does ({type(error).__name__})"
+        raise _failed(name, source, said) from error
     return Path(path)
+
+
+def _of_transport(error: Exception) -> bool:
+    """By name: which HTTP client the library uses (httpx, httpx2, requests) changes between its releases."""
+    return any(kind.__name__ in ("TransportError", "ConnectionError") for kind in type(error).__mro__)
 
 
 def _size(source: HubSource) -> int:
@@ -81,13 +92,13 @@ def _absent(name: str, source: HubSource) -> ModelStoreError:
 def _unreachable(name: str, source: HubSource, host: str) -> ModelStoreError:
     return ModelStoreError(
         "network_unavailable",
-        f"The hub ({host}) cannot be reached for {source.repo}, the source of model {name}.",
+        f"The hub ({host}) cannot be reached, or breaks off, for {source.repo}, the source of model {name}.",
         "Check the network, or HF_ENDPOINT and HF_HUB_OFFLINE; what was fetched so far is kept.",
     )
 
 
-def _failed(name: str, source: HubSource, error: Exception) -> ModelStoreError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _failed(name: str, source: HubSource, why: str) -> ModelStoreError:
+    first = why.strip().partition("\n")[0] or "it does not say why"
     return ModelStoreError(
         "fetch_failed",
         f"The hub's library could not fetch {source.repo}, the source of model {name}: {first[:300]}",

@@ -41,9 +41,13 @@ def remove(config: Config, name: str) -> bool:
 
 def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntry:
     full_name = canonical(name)
+    known_bytes, done = 0, 0.0
 
-    def step(fraction: float, sentence: str) -> None:
-        on_progress(full_name, fraction, sentence)
+    def step(fraction: float, sentence: str, total_bytes: int = 0) -> None:
+        nonlocal known_bytes, done
+        done = max(done, fraction)  # tools begin anew, and move files away
+        known_bytes = total_bytes or known_bytes  # what comes after the download does not know it
+        on_progress(full_name, done, sentence, known_bytes)
 
     settings = config.model_source(name)
     if settings is None:

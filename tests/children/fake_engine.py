@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class FakeEngine:
     async def live(self) -> None:
         while True:
             held = tuple(
-                protocol.LoadedModel(name, "generate", 1000, 512, left) for name, left in self.loaded.items()
+                protocol.LoadedModel(name, "generate", 1000, 512, left if left and left > 0 else None)
+                for name, left in self.loaded.items()
             )
             working = bool(self.work) or self.stalled
             self.say(protocol.Alive(self.steps, working, 1000, held))
@@ -126,6 +128,12 @@ class FakeEngine:
                 raise AssertionError(op)
 
     async def generate(self, op: protocol.Generate) -> None:
+        if op.count_only:
+            self.work.pop(op.id)
+            self.say(protocol.Done(op.id, "stop", protocol.Usage(7, 0)))
+            return
+        if op.prompt_ids is not None:
+            op = replace(op, prompt=" ".join(map(str, op.prompt_ids)))
         prompt = op.prompt if op.prompt is not None else (op.messages or ({},))[-1].get("content", "")
         told = directives(prompt)
         length = min(int(told.get("tokens", 20)), op.max_tokens or 1_000_000)
@@ -141,7 +149,7 @@ class FakeEngine:
             await asyncio.sleep(int(told.get("step_ms", 2)) / 1000)
             token, text = token_at(prompt, index)
             self.steps += 1
-            self.say(protocol.Token(op.id, token, text, index))
+            self.say(protocol.Token(op.id, token, text, index, prompt_tokens=None if index else 7))
         self.work.pop(op.id)
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))

@@ -50,6 +50,21 @@ def test_message_answers_with_usage_and_a_reason(client):
     assert _ask(client, max_tokens=2).stop_reason == "max_tokens"
 
 
+def test_tokens_are_counted_before_they_are_paid_for(client):
+    counted = client.messages.count_tokens(
+        model=MODEL, messages=QUESTION, system="Be brief.", tools=[WEATHER]
+    )
+    answer = _ask(client, system="Be brief.", tools=[WEATHER], max_tokens=2)
+    assert counted.input_tokens == answer.usage.input_tokens
+    with client.messages.stream(
+        model=MODEL, messages=QUESTION, system="Be brief.", tools=[WEATHER], max_tokens=2
+    ) as stream:
+        start = next(event for event in stream if event.type == "message_start")
+        assert start.message.usage.input_tokens == counted.input_tokens
+    long: Any = [{"role": "user", "content": "word " * 20_000}]  # more than the context holds is counted too
+    assert client.messages.count_tokens(model=MODEL, messages=long).input_tokens > 20_000
+
+
 def test_stop_sequence_is_named(client):
     answer = _ask(client, stop_sequences=["Paris"])
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")

@@ -219,3 +219,28 @@ def test_errors_are_the_clients_own(client):
     with pytest.raises(openai.BadRequestError) as wrong:
         client.chat.completions.create(model="all-minilm", messages=QUESTION)
     assert wrong.value.code == "not_a_chat_model"
+
+
+def test_completion_of_token_ids_is_that_of_their_text(client, repo):
+    from tokenizers import Tokenizer
+
+    (file,) = (repo / ".cache" / "test-models").glob("smollm2*/tokenizer.json")
+    prompt = "The capital of France is"
+    ids = Tokenizer.from_file(str(file)).encode(prompt).ids
+    asked: Any = {"model": MODEL, "temperature": 0, "max_tokens": 4, "seed": 1}
+    of_text = client.completions.create(prompt=prompt, echo=True, **asked)
+    of_ids = client.completions.create(prompt=ids, **asked)
+    assert of_text.choices[0].text == prompt + of_ids.choices[0].text
+    assert of_ids.usage.prompt_tokens == len(ids)
+    several = client.completions.create(prompt=[ids, ids[:2]], stream=True, **asked)
+    texts = ["", ""]
+    for chunk in several:
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts[0] == of_ids.choices[0].text
+
+
+@pytest.mark.parametrize("wrong", [-1, 10**6, 2**70])
+def test_token_id_that_is_none_is_a_bad_request(client, wrong):
+    with pytest.raises(openai.BadRequestError):
+        client.completions.create(model=MODEL, prompt=[1, wrong], max_tokens=1)
+    assert "Paris" in _ask(client).choices[0].message.content

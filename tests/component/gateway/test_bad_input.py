@@ -6,6 +6,7 @@ import pytest
 
 HELLO = [{"role": "user", "content": "hello"}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+SEEN = [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": ""}}]}]
 
 CASES = [
     ("/api/chat", b"{", 400, "invalid_json", "JSON"),
@@ -40,7 +41,7 @@ CASES = [
         "not_supported",
         "images",
     ),
-    ("/api/generate", {"model": "chat", "prompt": "a", "suffix": "b"}, 400, "not_supported", "suffix"),
+    ("/api/generate", {"model": "chat", "prompt": "a", "suffix": "b"}, 400, "not_supported", "infilling"),
     ("/api/generate", {"model": "chat", "prompt": "a", "images": ["aa"]}, 400, "not_supported", "images"),
     ("/api/generate", {"model": "chat", "prompt": ["a"]}, 400, "invalid_request", "prompt"),
     ("/api/embed", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
@@ -58,7 +59,20 @@ CASES = [
         "invalid_request",
         "max",
     ),
-    ("/v1/completions", {"model": "chat", "prompt": [1, 2]}, 400, "not_supported", "prompt"),
+    ("/v1/completions", {"model": "chat", "prompt": "a", "suffix": "b"}, 400, "not_supported", "infilling"),
+    ("/v1/completions", {"model": "chat", "prompt": [1], "echo": True}, 400, "not_supported", "echo"),
+    (
+        "/v1/completions",
+        {"model": "chat", "prompt": "a", "echo": True, "logprobs": 1},
+        400,
+        "not_supported",
+        "echo",
+    ),
+    ("/v1/completions", {"model": "chat", "prompt": []}, 400, "empty_prompt", "prompt"),
+    ("/v1/messages", {"model": "chat", "max_tokens": 1, "messages": SEEN}, 400, "not_supported", "image"),
+    ("/v1/messages/count_tokens", {"model": "chat", "messages": SEEN}, 400, "not_supported", "image"),
+    ("/api/generate", {"model": "chat", "prompt": "", "images": ["aa"]}, 400, "not_supported", "images"),
+    ("/v1/completions", {"model": "chat", "prompt": ["a"] * 999}, 400, "invalid_request", "999 answers"),
     ("/v1/embeddings", {"model": "vectors", "input": [[1]]}, 400, "not_supported", "token"),
     ("/v1/embeddings", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
 ]

@@ -45,6 +45,32 @@ def test_empty_prompt_loads_or_unloads(gateway, path, body, reason):
     assert (answer["done"], answer["done_reason"]) == (True, reason)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/api/generate", {"keep_alive": 0}, "unload"),  # what `ollama stop` sends
+        ("/api/generate", {"prompt": "", "keep_alive": "5m"}, "load"),
+        ("/api/chat", {"keep_alive": 0}, "unload"),
+    ],
+)
+def test_embedding_model_too_is_loaded_and_unloaded_by_an_empty_prompt(gateway, path, body, reason):
+    held = lambda: "vectors:latest" in gateway.health()["models"]["loaded"]  # noqa: E731
+    gateway.http.post("/api/embed", json={"model": "vectors"})
+    gateway.until(held, "it is loaded")
+    answer = gateway.http.post(path, json={"model": "vectors", **body})
+    assert (answer.status_code, answer.json()["done"], answer.json()["done_reason"]) == (200, True, reason)
+    gateway.until(lambda: held() is (reason == "load"), "it has left, or not")
+
+
+def test_embed_of_nothing_loads_or_unloads(gateway):
+    for keep_alive in ("5m", 0):
+        for path, vectors in (("/api/embed", "embeddings"), ("/api/embeddings", "embedding")):
+            answer = gateway.http.post(path, json={"model": "vectors", "keep_alive": keep_alive})
+            assert answer.json()[vectors] == []
+        loaded = lambda: "vectors:latest" in gateway.health()["models"]["loaded"]  # noqa: E731
+        gateway.until(lambda: loaded() is (keep_alive != 0), f"as {keep_alive} says")  # noqa: B023
+
+
 def test_json_is_read_whatever_the_content_type(gateway):
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     body = json.dumps(gateway.chat("tokens=1", stream=False))
@@ -83,6 +109,38 @@ def test_openai_chat_takes_parts_of_text_and_a_limit(gateway, text_of):
 def test_openai_completions_answer_plain_text(gateway, text_of):
     answer = gateway.http.post("/v1/completions", json={"model": "chat", "prompt": ["go"], "max_tokens": 2})
     assert answer.json()["choices"][0]["text"] == text_of("go", 2)
+
+
+def test_openai_prompts_may_be_token_ids(gateway, text_of):
+    one = {"model": "chat", "prompt": [5, 6], "max_tokens": 2}
+    (choice,) = gateway.http.post("/v1/completions", json=one).json()["choices"]
+    assert choice["text"] == text_of("5 6", 2)
+    choices = gateway.http.post("/v1/completions", json=one | {"prompt": [[5, 6], [7]]}).json()["choices"]
+    assert [choice["text"] for choice in choices] == [text_of("5 6", 2), text_of("7", 2)]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_openai_echo_begins_each_answer_with_its_prompt(gateway, text_of, n):
+    body = {"model": "chat", "prompt": ["go", "stay"], "max_tokens": 2, "echo": True, "n": n}
+    wanted = [prompt + text_of(prompt, 2) for prompt in ("go", "stay") for _ in range(n)]
+    whole = gateway.http.post("/v1/completions", json=body).json()
+    assert [choice["text"] for choice in whole["choices"]] == wanted
+    events = gateway.http.post("/v1/completions", json=body | {"stream": True}).text.split("\n\n")
+    texts = [""] * len(wanted)
+    for event in events:
+        if event.startswith("data: {"):
+            (choice,) = json.loads(event[6:])["choices"]
+            texts[choice["index"]] += choice["text"]
+    assert texts == wanted
+
+
+def test_anthropic_counts_tokens_and_says_so_before_the_text(gateway):
+    body = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2"}]}
+    counted = gateway.http.post("/v1/messages/count_tokens", json=body).json()
+    assert counted == {"input_tokens": 7}
+    events = gateway.http.post("/v1/messages", json=body | {"max_tokens": 9, "stream": True}).text
+    start = json.loads(events.split("\n")[1].removeprefix("data: "))
+    assert start["message"]["usage"] == {"input_tokens": 7, "output_tokens": 0}
 
 
 def test_models_are_listed_alike_in_both_dialects(gateway):

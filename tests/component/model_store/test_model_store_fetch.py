@@ -119,6 +119,18 @@ def test_unreachable_index_is_one_sentence_with_the_tool_and_the_remedy(store):
     assert store.left() == [".lock"]
 
 
+def test_unreachable_hub_is_one_sentence_with_the_host_and_the_remedy(store):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        hub = f"127.0.0.1:{closed.getsockname()[1]}"
+        store.configure("hf:org/tiny")
+        code, lines = store.run("ensure", HF_ENDPOINT=f"http://{hub}", HF_HOME=str(store.home / "hf"))
+    assert code == 1
+    error = lines[-1]["error"]
+    assert (error["code"], hub in error["message"]) == ("network_unavailable", True)
+    assert store.left() == [".lock"]
+
+
 def test_gguf_that_is_none_is_refused_by_the_converter(store):
     (store.home / "odd.gguf").write_bytes(b"GGUF and then nothing of the kind")
     store.configure(f"path:{store.home / 'odd.gguf'}")

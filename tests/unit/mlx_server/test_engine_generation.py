@@ -32,7 +32,7 @@ def text_of(events):
 
 def test_end_token_is_not_sent_and_not_counted():
     events = feed(generation(), [1, 2, END, 3])
-    assert events[:2] == [Token("r", 1, "a", 0), Token("r", 2, "b", 1)]
+    assert events[:2] == [Token("r", 1, "a", 0, prompt_tokens=3), Token("r", 2, "b", 1)]
     assert isinstance(events[2], Done)
     assert (events[2].reason, events[2].usage.completion_tokens) == ("stop", 2)
 

@@ -48,7 +48,7 @@ def rendered(op: Generate, **more: Any) -> dict[str, Any]:
         seen.update(variables, messages=messages)
         return [1]
 
-    prompt_tokens(op, tokenizer(apply_chat_template=apply_chat_template, **more))
+    prompt_tokens(op, tokenizer(apply_chat_template=apply_chat_template, **more), 512)
     return seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -33,7 +34,14 @@ FIELDS = [
     ),
     *("tool_calls", "function", "arguments", "encoding_format", "dimensions"),
 ]
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+SCALARS = (
+    st.sampled_from(["nan", "inf", "-1e999"])
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+)
 VALUES = st.recursive(
     SCALARS | st.sampled_from(["user", "json", "5m", HELLO]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
@@ -176,3 +184,68 @@ def test_tools_that_may_not_be_used_are_left_out():
     body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
     assert _request(openai_schema.ChatBody, body).tools == (TOOL,)
     assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "sentence"),
+    [
+        (ollama_schema.EmbedBody, {"input": [1, 2]}, "input.0: should be a string (given: 1)"),
+        (ollama_schema.EmbedBody, {"input": {}}, "input: should be a string or a list (given: {})"),
+        (
+            ollama_schema.ChatBody,
+            {"keep_alive": True},
+            "keep_alive: should be a string or a number (given: true)",
+        ),
+        (openai_schema.ChatBody, {"messages": [3]}, "messages.0: should be an object (given: 3)"),
+        (openai_schema.ChatBody, {}, "messages: is missing"),
+        (openai_schema.ChatBody, {"messages": []}, "messages: should have at least 1 item (given: [])"),
+        (
+            openai_schema.ChatBody,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 3}]}]},
+            "messages.0.content.0.text: should be a string (given: 3)",
+        ),
+        (
+            openai_schema.TextBody,
+            {"stream_options": "usage"},
+            'stream_options: should be an object (given: "usage")',
+        ),
+    ],
+)
+def test_wrong_field_is_named_in_jsons_words(schema, body, sentence):
+    with pytest.raises(BadRequest) as caught:
+        validate({"model": "m", **body}, schema)
+    assert caught.value.message == sentence
+
+
+@pytest.mark.parametrize("schema", ALL)
+@settings(max_examples=40, deadline=None)
+@given(body=BODIES)
+def test_no_sentence_names_the_validators_own_classes(schema, body):
+    try:
+        _request(schema, body)
+    except BadRequest as refused:
+        words = refused.message.partition(" (given:")[0]
+        assert not any(
+            word in words for word in ("Body", "[str]", ".str", ".dict", "instance", "function-", "Input")
+        )
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        (ollama_schema.EmbedBody, {"input": [1] * 300_000}),
+        (openai_schema.CompletionBody, {"prompt": [1.5] * 300_000}),
+        (ollama_schema.ChatBody, {"messages": [1] * 300_000}),
+        (openai_schema.ChatBody, {"messages": HELLO, "tools": [1] * 300_000}),
+        (ollama_schema.ChatBody, {"options": {"stop": [1] * 300_000}}),
+    ],
+)
+def test_list_of_many_wrong_items_is_refused_for_its_first(schema, body):
+    """A complaint about each took ten seconds and gigabytes, and held up every other client."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadRequest, match="should be"):
+            validate({"model": "m", **body}, schema)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,107 @@
+"""No body ends the engine, hangs, or is answered with a 500: bodies made from the gateway's own OpenAPI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
+READING = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+
+def aimed(document: dict[str, Any], chat: str, embed: str) -> dict[str, Any]:
+    """The document with values that get past the first checks, and no field that nobody reads."""
+    values = {"n": [None, 1, 2], "keep_alive": [None, "5m", -1, 0], "format": [None, "json", {}]}
+    values |= {name: [None] for name in ("images", "suffix", "template", "context", "best_of")}
+    for name, schema in document["components"]["schemas"].items():
+        fields = schema.get("properties", {})
+        schema["additionalProperties"] = "error" in fields
+        found = values | {"model": [embed if "Embed" in name else chat]}
+        fields |= {field: {"enum": found[field]} for field in found.keys() & fields.keys()}
+    return document
+
+
+def operations(document: dict[str, Any], passed_over: tuple[str, ...]) -> Iterator[Any]:
+    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation: Any = found.ok()  # type: ignore[union-attr]
+        if operation.path not in passed_over:
+            yield operation
+
+
+def ask(gateway: Any, operation: Any, mode: GenerationMode, examples: int, limit_s: float) -> None:
+    """Sends so many bodies; each has its answer in time, and one that the document foresees."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def each(case: Any) -> None:
+        began = time.monotonic()
+        answer = case.call(base_url=gateway.url, timeout=limit_s)
+        assert time.monotonic() - began < limit_s
+        if answer.status_code == 503 and operation.path != "/health":
+            assert int(answer.headers["retry-after"][0]) > 0
+        else:
+            assert answer.status_code < 500, f"{case.body!r}: {answer.text}"
+        case.validate_response(answer, checks=CHECKS)
+
+    each()
+
+
+def unharmed(gateway: Any, pid: int) -> None:
+    health = gateway.until(
+        lambda: (found := gateway.health())["requests"]["running"] == 0 and found, "nothing is left running"
+    )
+    assert (health["status"], health["engine"]["pid"], health["engine"]["restarts"]) == ("ok", pid, 0)
+
+
+def test_document_describes_every_body_and_its_errors(gateway):
+    document = gateway.http.get("/openapi.json").json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert ("requestBody" in operation) is (method in ("post", "delete")), path
+            assert {"401", "403", "500"} <= operation["responses"].keys()
+    chat = document["components"]["schemas"]["OllamaChatBody"]
+    assert chat["required"] == ["model"]
+    options = document["components"]["schemas"]["OllamaOptions"]["properties"]
+    assert {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31} in options["top_k"]["anyOf"]
+    refused = document["paths"]["/v1/messages"]["post"]["responses"]["400"]["content"]["application/json"]
+    assert refused["schema"] == {"$ref": "#/components/schemas/AnthropicError"}
+
+
+def test_any_body_is_answered_as_the_document_says_and_the_engine_lives(gateway):
+    pid = gateway.engine_pid()
+    document = aimed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
+    for operation in operations(document, ()):
+        for mode in MODES if operation.method in ("post", "delete") else MODES[:1]:
+            ask(gateway, operation, mode, 4 if operation.path in READING else 15, limit_s=10)
+    unharmed(gateway, pid)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(180)
+def test_any_body_leaves_the_real_engine_alive(real_gateway: Any, request: pytest.FixtureRequest) -> None:
+    pid = real_gateway.engine_pid()
+    document = aimed(real_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
+    # What reads nothing of a body needs no engine; a pull or a delete would touch the tests' own models.
+    for operation in operations(document, (*READING, "/api/pull", "/api/delete", "/v1/models/{name}")):
+        for mode in MODES:
+            ask(real_gateway, operation, mode, 4, limit_s=30)
+    unharmed(real_gateway, pid)

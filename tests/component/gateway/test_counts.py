@@ -1,0 +1,123 @@
+"""Counts, durations, times and choices as clients compute with them, whole and streamed alike."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+DURATIONS = ("load_duration", "prompt_eval_duration", "eval_duration")
+TEXT: dict[str, Any] = {"model": "smollm2:135m", "options": {"temperature": 0, "num_predict": 8}}
+ASKED = {
+    "/api/generate": TEXT | {"prompt": "Once upon a time"},
+    "/api/chat": TEXT | {"messages": [{"role": "user", "content": "Tell me a story."}]},
+}
+
+
+def lines(answer: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def events(answer: Any) -> list[dict[str, Any]]:
+    found = [event.removeprefix("data: ") for event in answer.text.split("\n\n") if event]
+    assert found[-1] == "[DONE]"
+    return [json.loads(event) for event in found[:-1]]
+
+
+def is_now(created_at: str) -> bool:
+    created = datetime.fromisoformat(created_at)
+    assert created.tzinfo is not None and "T" in created_at
+    return abs(datetime.now().astimezone() - created) < timedelta(minutes=1)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", ASKED)
+def test_counts_and_durations_add_up(real_gateway, path, stream):
+    answer = real_gateway.http.post(path, json=ASKED[path] | {"stream": stream})
+    *pieces, last = lines(answer)
+    assert all(is_now(line["created_at"]) and line["model"] == TEXT["model"] for line in (*pieces, last))
+    assert all(not piece["done"] and "eval_count" not in piece for piece in pieces)
+    assert (last["done"], last["done_reason"], last["eval_count"]) == (True, "length", 8)
+    assert 1 < last["prompt_eval_count"] < 80
+    assert all(isinstance(last[name], int) and last[name] > 0 for name in (*DURATIONS, "total_duration"))
+    assert sum(last[name] for name in DURATIONS) <= last["total_duration"] < 30e9
+
+
+@pytest.mark.model
+def test_embed_tells_counts_and_durations(real_gateway):
+    body = {"model": "all-minilm", "input": ["a cat", "a kitten"]}
+    answer = real_gateway.http.post("/api/embed", json=body).json()
+    assert 4 < answer["prompt_eval_count"] < 20
+    assert 0 < answer["load_duration"] <= answer["total_duration"] < 30e9
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("stop", [None, [" the", " and"], "a"])
+def test_logprobs_are_those_of_the_text_whole_and_streamed(real_gateway, stop):
+    body: dict[str, Any] = {"model": "smollm2:135m", "messages": ASKED["/api/chat"]["messages"]}
+    body |= {"temperature": 0, "max_tokens": 24, "logprobs": True, "top_logprobs": 1, "stop": stop}
+    whole = real_gateway.http.post("/v1/chat/completions", json=body).json()["choices"][0]
+    streamed = events(real_gateway.http.post("/v1/chat/completions", json=body | {"stream": True}))
+    choices = [event["choices"][0] for event in streamed]
+    text = "".join(choice["delta"].get("content", "") for choice in choices)
+    rows = [row for choice in choices if choice["logprobs"] for row in choice["logprobs"]["content"]]
+    assert text == whole["message"]["content"]
+    assert choices[-1]["finish_reason"] == whole["finish_reason"] == ("stop" if stop else "length")
+    assert rows == (whole["logprobs"] or {"content": []})["content"]
+    assert "".join(row["token"] for row in rows).startswith(text)
+    assert not any(text.count(each) for each in ([stop] if isinstance(stop, str) else stop or []))
+
+
+@pytest.mark.parametrize(
+    "keep_alive", [0, 0.0, -1, -1.5, "0", "-1", "0s", "5m", "1h30m", "1.5h", "-1m", "300ms", 30, 1.5, None]
+)
+def test_keep_alive_in_each_of_its_forms_is_taken(gateway, keep_alive):
+    body = {"model": "chat", "prompt": "tokens=1", "stream": False, "keep_alive": keep_alive}
+    assert gateway.http.post("/api/generate", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("keep_alive", ["", "soon", "5 m", "5x", "m", "nan", "1m-1s", True, [], {}, ["5m"]])
+def test_keep_alive_that_is_no_duration_is_a_bad_request(gateway, keep_alive):
+    for path in ("/api/generate", "/api/chat", "/api/embed", "/api/show"):
+        answer = gateway.http.post(path, json={"model": "chat", "keep_alive": keep_alive})
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("keep_alive: ")
+
+
+@pytest.mark.parametrize(("keep_alive", "left"), [("1h30m", timedelta(hours=1.5)), (-1, None)])
+def test_keep_alive_is_what_ps_tells(gateway, keep_alive, left):
+    def expiry() -> timedelta:
+        models = gateway.http.get("/api/ps").json()["models"]
+        (found,) = [model for model in models if model["name"] == "chat:latest"]
+        return datetime.fromisoformat(found["expires_at"]) - datetime.now().astimezone()
+
+    gateway.http.post("/api/generate", json={"model": "chat", "keep_alive": keep_alive})
+    least = timedelta(days=365) if left is None else left - timedelta(minutes=1)
+    gateway.until(lambda: expiry() > least, "it is told")
+    assert left is None or expiry() <= left
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_several_answers_streamed_each_begin_and_end_and_are_counted_once(gateway, path):
+    asked = (
+        {"messages": [{"role": "user", "content": "tokens=3"}]} if "chat" in path else {"prompt": "tokens=3"}
+    )
+    body = {"model": "chat", "n": 3, "stream": True, "stream_options": {"include_usage": True}, **asked}
+    *chunks, last = events(gateway.http.post(path, json=body))
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}
+    assert len({chunk["id"] for chunk in (*chunks, last)}) == 1
+    assert all(chunk["usage"] is None and len(chunk["choices"]) == 1 for chunk in chunks)
+    ends = [c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]]
+    assert sorted(ends) == [0, 1, 2]
+    if "chat" in path:
+        starts = [c["choices"][0]["index"] for c in chunks if "role" in c["choices"][0]["delta"]]
+        assert starts == [0, 1, 2]
+
+
+def test_stream_without_include_usage_names_no_usage(gateway):
+    chunks = events(gateway.http.post("/v1/chat/completions", json=gateway.chat("tokens=2", stream=True)))
+    assert chunks and not any("usage" in chunk for chunk in chunks)

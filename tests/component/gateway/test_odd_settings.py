@@ -1,0 +1,162 @@
+"""Settings and schemas that are valid and extreme, on the real engine: an answer or a refusal each."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.model
+
+LIMIT = 2**31 - 1
+WORDS = st.text(max_size=6) | st.sampled_from(["<|im_end|>", "</s>", "\x00", "\n\n", "\U0001f9ca", "{", '"'])
+SETTINGS = st.fixed_dictionaries(
+    {"num_predict": st.sampled_from([1, 2, 5, 8])},
+    optional={
+        "temperature": st.sampled_from([0, 1e-30, 1e-5, 0.5, 2, 100]),
+        "top_p": st.sampled_from([0, 1e-12, 0.5, 1]),
+        "top_k": st.sampled_from([0, 1, 49151, 49152, 49153, LIMIT]),
+        "min_p": st.sampled_from([0, 1e-12, 0.5, 1]),
+        "repeat_penalty": st.sampled_from([1e-9, 0.5, 1, 100]),
+        "repeat_last_n": st.sampled_from([-1, 0, 1, LIMIT]),
+        "presence_penalty": st.sampled_from([-100, 0, 100]),
+        "frequency_penalty": st.sampled_from([-100, 0, 100]),
+        "seed": st.sampled_from([-1, 0, 2**31, 2**63, 2**64, -(2**70), 10**30]),
+        "num_ctx": st.sampled_from([1, 2, 64, LIMIT]),
+        "stop": st.lists(WORDS, max_size=4) | WORDS,
+    },
+)
+NUMBERS = st.sampled_from([-1, 0, 1, 2, 10**9, -0.5, 1e300])
+KEYWORDS = {
+    "type": st.sampled_from(["object", "array", "string", "number", "integer", "boolean", "null", "odd", 3]),
+    "enum": st.lists(st.sampled_from([1, "a", None, {}, [1], True, 1.5]), max_size=3),
+    "const": st.sampled_from([1, "a", None, {}, [], "\u0000"]),
+    "required": st.lists(st.sampled_from(["a", "b", ""]), max_size=2),
+    "pattern": st.sampled_from(["a+", "^[a-z]{3}$", "(", "(?=x)", "\\p{L}", ".*" * 20, "(a*)*b", 3]),
+    "format": st.sampled_from(["date-time", "email", "uuid", "odd"]),
+    "minLength": NUMBERS,
+    "maxLength": NUMBERS,
+    "minimum": NUMBERS,
+    "maximum": NUMBERS,
+    "multipleOf": NUMBERS,
+    "minItems": NUMBERS,
+    "maxItems": NUMBERS,
+    "uniqueItems": st.booleans(),
+    "$ref": st.sampled_from(["#", "#/$defs/a", "#/properties/a", "http://127.0.0.1:1/x", "nowhere"]),
+}
+SCHEMAS = st.recursive(
+    st.fixed_dictionaries({}, optional=KEYWORDS),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional=KEYWORDS
+        | {
+            "properties": st.dictionaries(st.sampled_from(["a", "b", "", "\u0000"]), inner, max_size=2),
+            "items": inner | st.booleans(),
+            "prefixItems": st.lists(inner, max_size=2),
+            "additionalProperties": inner | st.booleans(),
+            "anyOf": st.lists(inner, max_size=2),
+            "oneOf": st.lists(inner, max_size=2),
+            "allOf": st.lists(inner, max_size=2),
+            "not": inner,
+            "$defs": st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2),
+        },
+    ),
+    max_leaves=4,
+)
+BOUNDED = settings(
+    max_examples=10,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
+
+
+def ask(gateway: Any, path: str, body: dict[str, Any]) -> None:
+    pid = gateway.engine_pid()
+    began = time.monotonic()
+    answer = gateway.http.post(path, content=json.dumps({"model": "smollm2:135m", "stream": False} | body))
+    assert answer.status_code in (200, 400), f"{body}: {answer.text}"
+    assert time.monotonic() - began < 20, body
+    assert gateway.engine_pid() == pid, body
+
+
+def test_extreme_options_are_served(real_gateway):
+    @BOUNDED
+    @given(options=SETTINGS, prompt=WORDS.filter(bool), raw=st.booleans())
+    def each(options: dict[str, Any], prompt: str, raw: bool) -> None:
+        ask(real_gateway, "/api/generate", {"prompt": prompt, "raw": raw, "options": options})
+
+    each()
+
+
+def test_any_schema_is_held_to_or_refused(real_gateway):
+    @BOUNDED
+    @given(schema=SCHEMAS)
+    def each(schema: dict[str, Any]) -> None:
+        turns = [{"role": "user", "content": "Answer."}]
+        ask(real_gateway, "/api/chat", {"messages": turns, "format": schema, "options": {"num_predict": 6}})
+
+    each()
+
+
+def test_any_tool_is_offered_forced_or_refused(real_gateway):
+    @BOUNDED
+    @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
+    def each(name: str, parameters: dict[str, Any], forced: bool) -> None:
+        tool = {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
+        body = {"messages": [{"role": "user", "content": "Call."}], "tools": [tool], "max_tokens": 6}
+        ask(real_gateway, "/v1/chat/completions", body | ({"tool_choice": "required"} if forced else {}))
+
+    each()
+
+
+def test_any_variable_of_a_template_is_taken_or_refused(real_gateway):
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | WORDS,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
+        max_leaves=4,
+    )
+    names = st.sampled_from(
+        ["messages", "tools", "bos_token", "enable_thinking", "add_generation_prompt", "x y"]
+    )
+
+    @BOUNDED
+    @given(variables=st.dictionaries(names | WORDS, values, max_size=3))
+    def each(variables: dict[str, Any]) -> None:
+        turns = [{"role": "user", "content": "Hello."}]
+        body = {"messages": turns, "max_tokens": 2, "chat_template_kwargs": variables}
+        ask(real_gateway, "/v1/chat/completions", body)
+
+    each()
+
+
+LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one word": "a" * 30_000_000}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize(
+    "path", ["/api/generate", "/api/chat", "/v1/completions", "/v1/messages/count_tokens", "/api/embed"]
+)
+def test_prompt_of_thirty_megabytes_is_refused_or_cut_at_once(real_gateway, path, kind):
+    pid, began = real_gateway.engine_pid(), time.monotonic()
+    turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
+    asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
+    asked["/api/embed"] = {"input": LONG[kind], "model": "all-minilm"}
+    body = {"model": "smollm2:135m", **asked.get(path, {"prompt": LONG[kind]})}
+    answer = real_gateway.http.post(path, json=body, timeout=60)
+    assert answer.status_code == (200 if path == "/api/embed" else 400)
+    assert answer.status_code == 200 or "context_exceeded" in answer.text
+    assert time.monotonic() - began < 15
+    assert real_gateway.engine_pid() == pid
+
+
+def test_token_ids_by_the_million_are_refused_at_once(real_gateway):
+    body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
+    answer = real_gateway.http.post("/v1/completions", json=body)
+    assert (answer.status_code, "1048576" in answer.text) == (400, True)

