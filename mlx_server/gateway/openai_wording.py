@@ -35,7 +35,13 @@ def usage(dones: Sequence[protocol.Done], answers_a_prompt: int) -> dict[str, An
     """Counts over all answers; a prompt that several answer is counted once."""
     prompt = sum(done.usage.prompt_tokens for done in dones[::answers_a_prompt])
     completion = sum(done.usage.completion_tokens for done in dones)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    cached = sum(done.usage.cached_tokens for done in dones[::answers_a_prompt])
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def _message(part: Part) -> dict[str, Any]:

@@ -108,7 +108,12 @@ def test_several_answers_streamed_each_begin_and_end_and_are_counted_once(gatewa
     body = {"model": "chat", "n": 3, "stream": True, "stream_options": {"include_usage": True}, **asked}
     *chunks, last = events(gateway.http.post(path, json=body))
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}
+    assert last["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 9,
+        "total_tokens": 16,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert len({chunk["id"] for chunk in (*chunks, last)}) == 1
     assert all(chunk["usage"] is None and len(chunk["choices"]) == 1 for chunk in chunks)
     ends = [c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]]

@@ -102,7 +102,12 @@ def test_openai_chat_takes_parts_of_text_and_a_limit(gateway, text_of):
     answer = gateway.http.post("/v1/chat/completions", json=body).json()
     choice = answer["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == (text_of("parts", 2), "length")
-    assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
+    assert answer["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "total_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert answer["object"] == "chat.completion"
 
 
