@@ -51,6 +51,7 @@ class GenerateRunner:
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
         self._running: dict[int, Generation] = {}
         self._kept: dict[int, Kept] = {}
+        self._to_keep: list[int] = []
 
     def __len__(self) -> int:
         return len(self._running) + len(self._preparing)
@@ -147,13 +148,25 @@ class GenerateRunner:
             generation = self._running[outcome.uid]
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
-                self._keep(outcome.uid)
+                self._to_keep.append(outcome.uid)
                 continue
             yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
             elif generation.count % KEEP_EVERY_TOKENS == 0:
-                self._keep(outcome.uid)
+                self._to_keep.append(outcome.uid)
+
+    def tidy(self) -> None:
+        """What need not be done before the events have left: what was computed goes to the cache.
+
+        That waits for the step that MLX is at already, which nobody's answer should.
+        """
+        to_keep, self._to_keep = self._to_keep, []
+        for uid in dict.fromkeys(to_keep):
+            self._keep(uid)
+            if uid not in self._running:
+                del self._kept[uid]
+                self._batch.remove(uid)
 
     def _keep(self, uid: int) -> None:
         """What was computed for the request goes to the cache."""
@@ -182,6 +195,7 @@ class GenerateRunner:
 
     def keep_all(self) -> None:
         """What was computed for those in flight goes to the cache."""
+        self.tidy()
         for uid in self._running:
             self._keep(uid)
 
@@ -190,12 +204,12 @@ class GenerateRunner:
         self._preparing.clear()
         self._running.clear()
         self._kept.clear()
+        self._to_keep.clear()
         self._batch.close()
 
     def _drop(self, uid: int) -> None:
-        self._keep(uid)
-        del self._running[uid], self._kept[uid]
-        self._batch.remove(uid)
+        del self._running[uid]
+        self._to_keep.append(uid)
 
 
 class EmbedRunner:
@@ -214,6 +228,9 @@ class EmbedRunner:
 
     def look_ahead(self) -> None:
         """Nothing can be made before it is needed."""
+
+    def tidy(self) -> None:
+        """Nothing is put off."""
 
     def keep_all(self) -> None:
         """Vectors are not kept."""

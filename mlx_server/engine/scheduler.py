@@ -151,6 +151,7 @@ class Scheduler:
             if not len(held.runner):
                 self._models.rest(held, self._clock())
             self._publish()
+            held.runner.tidy()
 
     def _publish(self) -> None:
         status, now = self._status, self._clock()
@@ -214,6 +215,7 @@ class Scheduler:
         for held in self._models.all():
             if done := held.runner.cancel(op.id, now):
                 self._out.append(done)
+                held.runner.tidy()
                 if not len(held.runner):
                     self._models.rest(held, now)
                 return
