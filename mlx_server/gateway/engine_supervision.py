@@ -30,8 +30,9 @@ from supervision import (
 )
 
 NAME = "mlx_engine"
-SPARE_AFTER_S = 2.0
-"""A spare's imports take a core for a second, which those who have waited for the engine need more."""
+SPARE_AFTER_S, SPARE_AT_LAST_S = 2.0, 20.0
+"""A spare's imports take a core for a second, which those who are served need more: it is made when nobody is,
+from the first on, or at the second whatever happens."""
 STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy: a short good run earns a restart at once."""
 
@@ -161,7 +162,10 @@ class Engine:
             self._preparing = asyncio.ensure_future(self._have_spare())
 
     async def _have_spare(self) -> None:
+        at_last = self._clock.now() + SPARE_AT_LAST_S
         await self._clock.sleep(SPARE_AFTER_S)
+        while self._dispatcher.count(Phase.RUNNING) and self._clock.now() < at_last:
+            await self._clock.sleep(0.5)
         try:
             await self._launcher.prepare(self._engine_spec)
         except (SupervisionError, OSError) as error:  # the next start takes a second longer, no more

@@ -26,8 +26,8 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int) -> B
     end = start + len(tokens)
     kinds: dict[tuple[Any, ...], list[mx.array]] = {}
     order: list[int] = []
+    left = caches[0].left_padding.tolist()[row]  # the same in all layers
     for cache in caches:
-        left = cache.left_padding.tolist()[row]
         for whole in (cache.keys, cache.values):
             part = whole[row, :, left + start : left + end]
             kind = (part.shape[0], part.shape[2], part.dtype)
