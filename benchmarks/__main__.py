@@ -9,6 +9,7 @@ BENCHMARKS = {
     "supervision_restart": "death of a child to its new process",
     "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
     "warm_restart": "first token of a long prompt, cold and after a kill, beside mlx_lm.server",
+    "steady_memory": "what engine and gateway hold after thousands of short requests",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while their engine is killed"

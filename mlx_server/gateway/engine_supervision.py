@@ -31,8 +31,8 @@ from supervision import (
 
 NAME = "mlx_engine"
 SPARE_AFTER_S, SPARE_AT_LAST_S = 2.0, 20.0
-"""A spare's imports take a core for a second, which those who are served need more: it is made when nobody is,
-from the first on, or at the second whatever happens."""
+"""A spare's imports take a core for a second, which those who are served need more: it is made when nobody
+is, from the first on, or at the second whatever happens."""
 STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy: a short good run earns a restart at once."""
 
