@@ -326,6 +326,7 @@ ErrorCode = Literal[
     "engine_unavailable",
     "overloaded",
     "invalid_request",
+    "insufficient_memory",
 ]
 
 

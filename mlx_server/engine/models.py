@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx_server.engine import residency
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.loading import Weights, weights_bytes
+from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.residency import Resident
 from mlx_server.engine.runner import BatchLimits, EmbedRunner, GenerateRunner, Runner
 from mlx_server.model_store import ModelEntry
@@ -39,8 +40,13 @@ class Models:
     """`default_keep_alive_s` tells, by name, how long an unused model stays; negative: for ever."""
 
     def __init__(
-        self, limit: int, batch_limits: BatchLimits, default_keep_alive_s: Callable[[str], float]
+        self,
+        limit: int,
+        batch_limits: BatchLimits,
+        default_keep_alive_s: Callable[[str], float],
+        guard: MemoryGuard,
     ) -> None:
+        self._guard = guard
         self._limit = limit
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
@@ -58,7 +64,7 @@ class Models:
         if isinstance(weights, Encoder):
             runner = EmbedRunner(weights)
         else:
-            runner = GenerateRunner(weights, self._batch_limits)
+            runner = GenerateRunner(weights, self._batch_limits, self._guard.admit)
         held = Held(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)
@@ -87,6 +93,13 @@ class Models:
         """The models to drop so that one more fits; None where it must wait."""
         names = residency.victims(self._residents(), self._limit)
         return None if names is None else [self._held[name] for name in names]
+
+    def tenants(self, awaited: str | None) -> list[Tenant]:
+        """For the memory ledger; `awaited` is about to be used."""
+        return [
+            Tenant(held.entry, held.bytes, held.runner.requests(), held.last_used_s, name == awaited)
+            for name, held in self._held.items()
+        ]
 
     def drop(self, held: Held) -> None:
         """Free a model's memory."""

@@ -20,6 +20,9 @@ from mlx_server.engine.text_stream import TextStream
 from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, Usage
 
 Clock = Callable[[], float]
+Admit = Callable[[Generate, int, int], None]
+"""Promises memory to a request of so many prompt tokens and so many of answer, or raises."""
+
 PROMPT_END_TOKENS = 16
 """Where a thought begun by the template must stand."""
 
@@ -35,7 +38,8 @@ class BatchLimits:
 class GenerateRunner:
     """The requests of one language model, in one batch."""
 
-    def __init__(self, language_model: LanguageModel, limits: BatchLimits) -> None:
+    def __init__(self, language_model: LanguageModel, limits: BatchLimits, admit: Admit) -> None:
+        self._admit = admit
         self._lm = language_model
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
         self._running: dict[int, Generation] = {}
@@ -57,6 +61,7 @@ class GenerateRunner:
         )
         if done := generation.replay(op.emitted, now):
             return [done]
+        self._admit(op, len(prompt), limit)
         sampler = make_sampler(op.sampling, len(op.emitted))
         uid = self._batch.add([*prompt, *op.emitted], sampler, self._processors(op, wake_after))
         self._running[uid] = generation

@@ -14,13 +14,18 @@ _PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Model names are canonical; a negative keep-alive means for ever."""
+    """Model names are canonical; a negative keep-alive means for ever.
+
+    `memory_limit_bytes` None means a share of the machine's. `max_wait_s` bounds a wait for memory.
+    """
 
     preload: tuple[str, ...]
     max_loaded_models: int
     keep_alive_s: float
     drain_s: float
     batch: BatchLimits
+    memory_limit_bytes: int | None = None
+    max_wait_s: float = 120.0
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -31,6 +36,8 @@ class EngineSettings:
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,
             batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
+            memory_limit_bytes=config.mlx.memory_limit_bytes,
+            max_wait_s=config.mlx.max_wait_s,
         )
 
     def keep_alive_of(self, model: str) -> float:
