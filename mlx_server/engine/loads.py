@@ -76,7 +76,7 @@ class Loads:
         self._retry_at_s = float("-inf")
         self._entry: ModelEntry | None = None
         self._loader: Loader | None = None
-        self._started_s = 0.0
+        self._started_s = self._fraction = 0.0
 
     @property
     def loading(self) -> str | None:
@@ -108,7 +108,10 @@ class Loads:
             return
         entry = self._entry
         try:
-            yield Advanced(entry.name, next(self._loader))
+            fraction = next(self._loader)
+            if fraction != self._fraction:
+                self._fraction = fraction
+                yield Advanced(entry.name, fraction)
         except StopIteration as end:
             self._end()
             load_s = time.monotonic() - self._started_s
@@ -135,7 +138,7 @@ class Loads:
                 yield from self._make_room(leaving, fits)
                 self._patience.forget(name)
                 self._entry, self._loader = entry, self._start(entry)
-                self._started_s = time.monotonic()
+                self._started_s, self._fraction = time.monotonic(), -1.0
                 return
         if len(self.waiting):
             self._retry_at_s = time.monotonic() + RETRY_S

@@ -156,4 +156,5 @@ def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
     """With nothing else to run, what the process has not given back must not keep it from ever running."""
     leaving = sum(h.bytes for h in ledger.holdings if h.name in evict)
     kept = kept_free_bytes(ledger.reading.total_bytes)
-    return ledger.reading.available_bytes + ledger.idle_caches_bytes + leaving - kept >= need.bytes
+    available = ledger.reading.available_bytes + ledger.idle_caches_bytes + leaving - kept
+    return need.bytes <= min(available, ledger.limit_bytes - ledger.promised_bytes + leaving)
