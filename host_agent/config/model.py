@@ -64,6 +64,7 @@ class MlxSection(Section):
     max_wait_s: Seconds = 120.0
     max_loaded_models: AtLeastOne = 3
     memory_limit: str | None = None
+    wired_limit: str | None = None
     keep_alive: str = "5m"
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     progress_timeout_s: Seconds = 30.0
@@ -76,7 +77,7 @@ class MlxSection(Section):
         units.seconds(value)
         return value
 
-    @field_validator("memory_limit")
+    @field_validator("memory_limit", "wired_limit")
     @classmethod
     def _memory(cls, value: str | None) -> str | None:
         if value is not None and units.size_bytes(value) <= 0:
@@ -87,6 +88,11 @@ class MlxSection(Section):
     def memory_limit_bytes(self) -> int | None:
         """What the engine may take in all; None leaves it to the machine's memory."""
         return None if self.memory_limit is None else units.size_bytes(self.memory_limit)
+
+    @property
+    def wired_limit_bytes(self) -> int | None:
+        """What Metal may wire down; None leaves it as the system has it."""
+        return None if self.wired_limit is None else units.size_bytes(self.wired_limit)
 
     @property
     def keep_alive_s(self) -> float:

@@ -42,6 +42,7 @@ def _serve(
     import mlx.core as mx
 
     from mlx_server.engine import shutdown, tokenizers
+    from mlx_server.engine.memory import host
     from mlx_server.engine.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings
     from mlx_server.model_store import catalog, survey
@@ -54,6 +55,7 @@ def _serve(
             if entry.kind == "generate" and entry.name in settings.preload
         )
     begin.wait()
+    host.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s))

@@ -25,6 +25,7 @@ class EngineSettings:
     drain_s: float
     batch: BatchLimits
     memory_limit_bytes: int | None = None
+    wired_limit_bytes: int | None = None
     max_wait_s: float = 120.0
 
     @classmethod
@@ -37,6 +38,7 @@ class EngineSettings:
             drain_s=config.mlx.drain_s,
             batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
             memory_limit_bytes=config.mlx.memory_limit_bytes,
+            wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
         )
 

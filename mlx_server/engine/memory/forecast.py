@@ -71,7 +71,8 @@ class Forecast:
     def _activations(self, rows: int, step: int, tokens: int) -> int:
         """The peak of a prefill step: one layer's activations, its scores, its KV as it is copied."""
         widths, number = self.widths, self.weights.number_bytes
-        per_token = 6 * widths.hidden + 3 * widths.inner
+        # The encoders' GELU keeps one more of the inner width than a gated feed-forward does.
+        per_token = 6 * widths.hidden + (4 if self.kv is None else 3) * widths.inner
         floats = rows * step * per_token
         if not (self.fused_attention and widths.head_dim in _FUSED_HEAD_DIMS):
             floats += rows * widths.heads * step * tokens

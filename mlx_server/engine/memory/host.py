@@ -54,6 +54,12 @@ def memory_guard(configured_limit_bytes: int | None, step_tokens: int) -> Memory
     return MemoryGuard(limit_bytes(configured_limit_bytes), arithmetic(), step_tokens, read, files_of)
 
 
+def set_wired_limit(configured_bytes: int | None) -> None:
+    """Tell Metal what it may wire down, where that is configured, and only there: see engine/batching.py."""
+    if configured_bytes is not None and mx.metal.is_available():
+        mx.set_wired_limit(configured_bytes)
+
+
 def files_of(entry: ModelEntry) -> Files:
     """The configuration and headers of a model's folder. Raises UnreadableModel."""
     tokenizer = entry.path / "tokenizer.json"
