@@ -22,6 +22,10 @@ Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
 """What can be loaded, and what is broken."""
 
 
+TURN_S = 0.05
+"""How long a load may hold up the others' next step, in seconds, beyond the slice it is at."""
+
+
 @dataclass(frozen=True)
 class Advanced:
     """A slice of `model` was read; `fraction` in 0..1."""
@@ -101,17 +105,15 @@ class Loads:
         self._guard.load_ended()
 
     def step(self) -> Iterator[Outcome]:
-        """One slice of the load in progress, or the begin of the next."""
+        """A turn of the load in progress, or the begin of the next."""
         if self._entry is None or self._loader is None:
             if not self.blocked:
                 yield from self._begin()
             return
         entry = self._entry
         try:
-            fraction = next(self._loader)
-            if fraction != self._fraction:
-                self._fraction = fraction
-                yield Advanced(entry.name, fraction)
+            if self._advance(self._loader):
+                yield Advanced(entry.name, self._fraction)
         except StopIteration as end:
             self._end()
             load_s = time.monotonic() - self._started_s
@@ -119,6 +121,18 @@ class Loads:
         except EngineError as error:
             self._end()
             yield Refused(entry.name, error, self.waiting.take(entry.name))
+
+    def _advance(self, loader: Loader) -> bool:
+        """Slices for about as long as a step of the others takes; False where the loader itself waits.
+
+        One slice a turn made a large model's load several times longer beside a busy stream.
+        """
+        before, until_s = self._fraction, time.monotonic() + TURN_S
+        while (fraction := next(loader)) != self._fraction:
+            self._fraction = fraction
+            if time.monotonic() >= until_s:
+                break
+        return self._fraction != before
 
     def _begin(self) -> Iterator[Outcome]:
         """Start on the first model waited for that can be loaded now."""
@@ -138,7 +152,8 @@ class Loads:
                 yield from self._make_room(leaving, fits)
                 self._patience.forget(name)
                 self._entry, self._loader = entry, self._start(entry)
-                self._started_s, self._fraction = time.monotonic(), -1.0
+                self._started_s, self._fraction = time.monotonic(), 0.0
+                yield Advanced(name, 0.0)
                 return
         if len(self.waiting):
             self._retry_at_s = time.monotonic() + RETRY_S

@@ -15,7 +15,19 @@ import pytest
 
 from mlx_server.engine.memory.forecast import ENGINE_BYTES
 from mlx_server.engine_environment import engine_environment
-from mlx_server.protocol import Alive, Cancel, Done, Embed, Embedding, Load, Loaded, Ready, Token, Unloaded
+from mlx_server.protocol import (
+    Alive,
+    Cancel,
+    Done,
+    Embed,
+    Embedding,
+    Generate,
+    Load,
+    Loaded,
+    Ready,
+    Token,
+    Unloaded,
+)
 from tests.component.engine.conftest import CHAT, EMBED, chat
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
@@ -109,12 +121,22 @@ def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start):
     assert "max_tokens" in huge.message
 
 
+def test_load_without_room_waits_for_the_busy_model_to_be_idle(start):
+    engine = start(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=CHAT)
+    engine.wait(lambda e: isinstance(e, Ready))
+    engine.send(chat("running", "Tell me a very long story.", max_tokens=60))
+    engine.wait(lambda e: isinstance(e, Token))
+    engine.send(Embed("waiting", EMBED, ("text",)))
+    assert isinstance(engine.answer("waiting", Embedding), Embedding)
+    assert len(engine.tokens("running")) == 60  # all of them came first
+
+
 @pytest.fixture(scope="module")
 def odd_models(start, tmp_path_factory):
     """An engine without a model, and a folder of models for it that cannot be had."""
     folder = tmp_path_factory.mktemp("odd")
-    write_huge_model(folder / "giant")
-    for name in ("cut", "missing", "garbage", "config", "unknown", "fine"):
+    write_model(folder / "giant", CONFIGS["Llama-3.1-70B"], shards=30)
+    for name in ("cut", "missing", "garbage", "config"):
         write_model(folder / name)
     shard = folder / "cut" / "model-00002-of-00002.safetensors"
     os.truncate(shard, shard.stat().st_size - 100)
@@ -147,13 +169,9 @@ def write_model(folder: Path, config: dict[str, Any] | None = None, shards: int 
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
-def write_huge_model(folder: Path) -> None:
-    write_model(folder, CONFIGS["Llama-3.1-70B"], shards=30)
-
-
 def test_70b_model_is_refused_at_once_with_figures_before_anything_is_loaded(odd_models):
     began = time.monotonic()
-    odd_models.send(chat("giant", "Hello?").__class__("giant", "giant", "text", prompt="Hello?"))
+    odd_models.send(Generate("giant", "giant", "text", prompt="Hello?"))
     failed = odd_models.answer("giant", Done)
     assert time.monotonic() - began < 1.0
     assert (failed.code, failed.retryable) == ("insufficient_memory", False)
