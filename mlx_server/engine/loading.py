@@ -18,7 +18,7 @@ from mlx_server.engine.errors import LoadError
 from mlx_server.engine.grammars import Grammars
 from mlx_server.engine.memory.weights import SLICE_BYTES
 from mlx_server.engine.tokenizers import tokenizer_of
-from mlx_server.model_store import ModelEntry, weight_files
+from mlx_server.model_store import ModelEntry, integrity, weight_files
 
 T = TypeVar("T")
 _ASIDE_WAIT_S = 0.002
@@ -50,6 +50,8 @@ def load(entry: ModelEntry) -> Loader:
     """Yields the fraction done, returns the model. Raises LoadError, whatever the library raised."""
     try:
         weight_files.verify(entry.path)
+        for _ in integrity.check(entry.path):
+            yield 0.0
         if entry.kind == "embed":
             return (yield from _load_encoder(entry))
         return (yield from _load_language_model(entry))

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from mlx_server.engine.errors import EngineError, LoadError, RequestError
 from mlx_server.engine.loading import Loader, Weights, load
-from mlx_server.engine.memory.guard import MemoryGuard, MustWait
+from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.ledger import Fits
 from mlx_server.engine.memory.patience import RETRY_S, Patience
+from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.models import Held, Models
 from mlx_server.engine.waiting import Waiting, WaitingRoom
 from mlx_server.model_store import BrokenModel, ModelEntry

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.log import log_event
-from mlx_server.engine.memory.guard import MemoryGuard, MustWait
+from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.patience import Backlog, Queued
+from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.models import Models
 from mlx_server.protocol import Event, Generate
 
@@ -45,6 +46,6 @@ class Starts:
         if held is None:
             self._reload(op)
             return []
-        if queued.wait and self._guard.still_waits(op.model, queued.wait.tokens):
-            raise queued.wait  # not read and tokenised again for nothing
+        if queued.wait:  # not tokenised again for nothing
+            self._guard.check(op.model, *queued.wait.tokens)
         return held.runner.start(op, now, queued.load_s)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from pathlib import Path
 
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.integrity import sha256
 from mlx_server.model_store.progress import Step, watching
 from mlx_server.model_store.sources import HubSource
+from mlx_server.model_store.weight_files import weight_files
 
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja", "*.jsonl"]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(name: str, source: HubSource, step: Step) -> Path:
@@ -44,7 +48,24 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
         if disk.is_full(error):
             raise disk.full(name, total, disk.free_bytes(cache), cache) from error
         raise _failed(name, source, error) from error
+    _verify(name, source, Path(path), step)
     return Path(path)
+
+
+def _verify(name: str, source: HubSource, folder: Path, step: Step) -> None:
+    """Large files are kept under their sha256, which the hub gave; its library compares sizes only."""
+    for path in weight_files(folder):
+        blob = path.resolve()
+        if not _SHA256.fullmatch(blob.name):
+            continue
+        step(0.99, f"Checking {path.name}.")
+        if sha256(blob) != blob.name:
+            blob.unlink()
+            raise ModelStoreError(
+                "checksum_mismatch",
+                f"{path.name} of {source.repo}, the source of model {name}, was damaged on its way.",
+                f"It has been removed; run `vestal models pull {name}` again.",
+            )
 
 
 def _size(source: HubSource) -> int:

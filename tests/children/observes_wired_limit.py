@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from mlx_server.engine import blas
 
@@ -27,8 +28,9 @@ from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling  # noqa: E402
 
 calls: list[int] = []
-mx.set_wired_limit = lambda limit: calls.append(limit) or 0  # type: ignore[assignment, func-returns-value]
-mx.device_info = lambda: {"max_recommended_working_set_size": 1 << 30}  # type: ignore[assignment]
+library: Any = mx
+library.set_wired_limit = calls.append
+library.device_info = lambda: {"max_recommended_working_set_size": 1 << 30}
 
 
 def generate(models_dir: str) -> int:

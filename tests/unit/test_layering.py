@@ -79,7 +79,7 @@ PURE = (
     "mlx_server/engine/memory/ledger.py",
     "mlx_server/engine/memory/patience.py",
     "mlx_server/engine/memory/weights.py",
-    "mlx_server/engine/memory/wording.py",
+    "mlx_server/engine/memory/refusals.py",
     "mlx_server/engine/text_stream.py",
     "mlx_server/engine/tool_calls.py",
     "mlx_server/engine/tool_prompt.py",

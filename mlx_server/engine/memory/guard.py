@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.errors import InsufficientMemory, LoadError
-from mlx_server.engine.memory import wording
+from mlx_server.engine.errors import LoadError
 from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, weights_alone
 from mlx_server.engine.memory.ledger import (
-    Decision,
     Fits,
     Holding,
     Ledger,
     Need,
     Never,
     Reading,
-    Wait,
     decide,
 )
+from mlx_server.engine.memory.refusals import Ask, MustWait, refusal, size
 from mlx_server.engine.memory.weights import Arithmetic, Headers
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.weight_files import UnreadableModel
@@ -60,14 +58,6 @@ class Tenant:
     awaited: bool = False
 
 
-class MustWait(Exception):
-    """It does not fit just now. `refusal` is what to say where the wait is in vain."""
-
-    def __init__(self, refusal: InsufficientMemory, tokens: int, behind_ours: bool) -> None:
-        super().__init__(str(refusal))
-        self.refusal, self.tokens, self.behind_ours = refusal, tokens, behind_ours
-
-
 class MemoryGuard:
     """Decides; those who ask act on it. `relieve` is called where room must be made for a request first."""
 
@@ -93,11 +83,12 @@ class MemoryGuard:
         """The word on loading `entry` where `leaving` go anyhow. Raises InsufficientMemory, MustWait."""
         expected = self.forecast(entry)
         need = Need(expected.load_bytes, expected.load_bytes)
-        ledger = self._ledger(set(leaving))
-        parts = {"weights": expected.weights.bytes}
-        what = f"Model {entry.name} ({wording.size(expected.weights.bytes)} of weights)"
-        remedy = "take a smaller or more strongly quantised model, or raise mlx.memory_limit"
-        fits = self._or_raise(decide(ledger, need), ledger, need, what, remedy, parts, 0)
+        ask = Ask(
+            f"Model {entry.name} ({size(expected.weights.bytes)} of weights)",
+            "take a smaller or more strongly quantised model, or raise mlx.memory_limit",
+            {"weights_bytes": expected.weights.bytes},
+        )
+        fits = self._decide(self._ledger(set(leaving)), need, ask)
         self._loading = Holding(entry.name, expected.resident_bytes, 0, busy=True, last_used_s=float("inf"))
         return fits
 
@@ -134,26 +125,25 @@ class MemoryGuard:
 
     def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
         """Promise a request the KV of its prompt and its answer. Raises InsufficientMemory, MustWait."""
-        model, answer = op.model, answer_room(op, limit_tokens)
-        tokens = prompt_tokens + answer
-        ledger = self._ledger()
-        entry = self._entry(model)
-        if entry is None:
-            return
-        need = self._request_need(entry, tokens)
-        what = f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer} of answer"
-        remedy = "shorten the prompt, ask for fewer tokens (max_tokens), send fewer requests at once"
-        parts = {"prompt_tokens": prompt_tokens, "answer_tokens": answer}
-        fits = self._or_raise(decide(ledger, need), ledger, need, what, remedy, parts, tokens)
+        answer_tokens = answer_room(op, limit_tokens)
+        fits = self.check(op.model, prompt_tokens, answer_tokens)
         if fits != Fits():
             self.relieve(fits)
-        self._promised.setdefault(model, {})[op.id] = tokens
+        self._promised.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
 
-    def still_waits(self, model: str, tokens: int) -> bool:
-        """Whether trying a request of `tokens` again would be in vain."""
+    def check(self, model: str, prompt_tokens: int, answer_tokens: int) -> Fits:
+        """The word on a request, nothing promised. Raises InsufficientMemory, MustWait."""
         ledger = self._ledger()
-        entry = self._entry(model)
-        return entry is not None and isinstance(decide(ledger, self._request_need(entry, tokens)), Wait)
+        entry = next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
+        if entry is None:
+            return Fits()
+        ask = Ask(
+            f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer",
+            "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once",
+            {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},
+        )
+        need = self._request_need(entry, prompt_tokens + answer_tokens)
+        return self._decide(ledger, need, ask, (prompt_tokens, answer_tokens))
 
     def _request_need(self, entry: ModelEntry, tokens: int) -> Need:
         expected = self.forecast(entry)
@@ -161,9 +151,6 @@ class MemoryGuard:
         before = expected.requests_bytes(len(ours), max(ours, default=0))
         after = expected.requests_bytes(len(ours) + 1, max([tokens, *ours]))
         return Need(after - before, expected.requests_bytes(1, tokens), staying=entry.name)
-
-    def _entry(self, model: str) -> ModelEntry | None:
-        return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
 
     # --- the ledger ---
 
@@ -185,32 +172,11 @@ class MemoryGuard:
         bytes_ = tenant.bytes + expected.tokenizer_bytes
         return Holding(name, bytes_, reserved, bool(tenant.requests), tenant.last_used_s, tenant.awaited)
 
-    def _or_raise(
-        self,
-        decision: Decision,
-        ledger: Ledger,
-        need: Need,
-        what: str,
-        remedy: str,
-        parts: dict[str, int],
-        tokens: int,
-    ) -> Fits:
+    def _decide(self, ledger: Ledger, need: Need, ask: Ask, tokens: tuple[int, int] = (0, 0)) -> Fits:
+        decision = decide(ledger, need)
         if isinstance(decision, Fits):
             return decision
-        total = ledger.reading.total_bytes
-        never = isinstance(decision, Never)
-        needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes
-        fields = parts | {
-            "needs_bytes": needs,
-            "free_bytes": max(decision.free_bytes, 0),
-            "limit_bytes": ledger.limit_bytes,
-            "total_bytes": total,
-        }
-        figures = wording.needs(what, needs, decision.free_bytes, ledger.limit_bytes, total)
+        error = refusal(decision, ledger, need, ask)
         if isinstance(decision, Never):
-            raise InsufficientMemory(f"{figures}; {remedy}.", retryable=False, **fields)
-        held = f"{', '.join(decision.busy)} hold it" if decision.busy else "other programs hold it"
-        refusal = InsufficientMemory(
-            f"{figures}: {held}; try again later, or {remedy}.", retryable=not never, **fields
-        )
-        raise MustWait(refusal, tokens, behind_ours=bool(decision.busy))
+            raise error
+        raise MustWait(error, behind_ours=bool(decision.busy), tokens=tokens)

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mlx_server.engine.errors import InsufficientMemory
-from mlx_server.engine.memory.guard import MustWait
+from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.protocol import Generate
 
 OTHERS_S = 10.0

@@ -13,12 +13,12 @@ from mlx_server.engine.memory.guard import (
     UNLIMITED_ANSWER_TOKENS,
     Files,
     MemoryGuard,
-    MustWait,
     Tenant,
     answer_room,
 )
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, Reading
 from mlx_server.engine.memory.patience import OTHERS_S, RETRY_S, Backlog
+from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Generate
@@ -116,10 +116,12 @@ def test_requests_are_promised_their_kv_until_they_end():
     with pytest.raises(MustWait) as waiting:
         machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
     assert waiting.value.behind_ours
-    assert "Llama-3.1-8B hold" in str(waiting.value.refusal)
-    assert machine.guard.still_waits("Llama-3.1-8B", waiting.value.tokens)
+    assert "requests to Llama-3.1-8B hold" in str(waiting.value.refusal)
+    assert waiting.value.tokens == (100, 16_000)
+    with pytest.raises(MustWait):
+        machine.guard.check("Llama-3.1-8B", 100, 16_000)
     machine.tenants = [replace(machine.tenants[0], requests=())]
-    assert not machine.guard.still_waits("Llama-3.1-8B", waiting.value.tokens)
+    assert machine.guard.check("Llama-3.1-8B", 100, 16_000) == Fits()
     machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
 
 
@@ -163,7 +165,7 @@ def test_model_whose_configuration_says_nothing_is_judged_by_its_weights():
 
 
 def wait(behind_ours: bool = True) -> MustWait:
-    return MustWait(InsufficientMemory("no room", retryable=True), 10, behind_ours)
+    return MustWait(InsufficientMemory("no room", retryable=True), behind_ours=behind_ours)
 
 
 def test_backlog_is_first_come_first_served():

@@ -1,0 +1,61 @@
+"""Weights that were changed since they were installed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mlx_server.model_store import integrity, layout
+from mlx_server.model_store.weight_files import UnreadableModel
+
+NAME = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An installed model, as far as its note goes."""
+    (tmp_path / NAME).write_bytes(b"weights" * 1000)
+    note(tmp_path, integrity.notes(tmp_path))
+    return tmp_path
+
+
+def note(folder: Path, notes: object) -> None:
+    (folder / layout.MANIFEST).write_text(json.dumps({"name": "m", integrity.KEY: notes}))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+
+
+def test_file_with_the_size_and_time_of_its_note_is_not_read(folder: Path):
+    assert list(integrity.check(folder)) == []
+
+
+def test_flipped_bit_is_found_and_named(folder: Path):
+    flip_a_bit(folder / NAME)
+    with pytest.raises(UnreadableModel, match=f"{NAME}: it has changed since it was installed"):
+        list(integrity.check(folder))
+
+
+def test_file_that_was_only_touched_is_read_once(folder: Path):
+    os.utime(folder / NAME, ns=(2, 2))
+    assert len(list(integrity.check(folder))) == 1
+    assert list(integrity.check(folder)) == []
+
+
+def test_hash_without_a_stamp_is_compared_as_well(folder: Path):
+    note(folder, {NAME: {"sha256": "0" * 64}})
+    with pytest.raises(UnreadableModel, match="noted 000000000000"):
+        list(integrity.check(folder))
+
+
+@pytest.mark.parametrize("notes", [None, {}, [], {NAME: 3}, {NAME: {"sha256": 3}}, {"other": {}}])
+def test_model_without_a_note_passes(folder: Path, notes):
+    note(folder, notes)
+    assert list(integrity.check(folder)) == []
