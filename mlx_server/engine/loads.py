@@ -142,7 +142,7 @@ class Loads:
                 entry = must_find(self._catalog, name)
                 leaving = self._models.room_for_one()
                 if leaving is None:
-                    continue
+                    raise MustWait(self._all_busy(name), behind_ours=True)
                 fits = self._guard.before_load(entry, [held.entry.name for held in leaving])
             except MustWait as wait:
                 if self._patience.is_over(name, wait.behind_ours, time.monotonic()):
@@ -163,7 +163,15 @@ class Loads:
         evicted = (held for name in fits.evict if (held := self._models.get(name)))
         yield from map(Evicted, [*leaving, *evicted])
         if fits.drop_caches:
-            self._guard.relieve(Fits(drop_caches=True))
+            self._guard.relieve(Fits(drop_caches=True, lacking_bytes=fits.lacking_bytes))
+
+    def _all_busy(self, name: str) -> EngineError:
+        held = self._models.all()
+        message = (
+            f"Model {name} has waited for one of the {len(held)} loaded models to be idle; try again later, "
+            "or raise mlx.max_loaded_models."
+        )
+        return EngineError("overloaded", message, loaded_models=len(held))
 
     def _refuse(self, name: str, error: EngineError) -> Refused:
         self._patience.forget(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +19,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _process = psutil.Process(os.getpid())
 
 
-def read() -> Reading:
+def read(prompt_cache_bytes: int = 0) -> Reading:
     """How things stand now, in bytes. In a container, its limit is the machine."""
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available
@@ -31,6 +32,7 @@ def read() -> Reading:
         footprint_bytes=_process.memory_info().rss,
         active_bytes=mx.get_active_memory(),
         cached_bytes=mx.get_cache_memory(),
+        prompt_cache_bytes=prompt_cache_bytes,
         wired_bytes=int(getattr(virtual, "wired", 0)) if sys.platform == "darwin" else None,
     )
 
@@ -49,9 +51,17 @@ def arithmetic() -> Arithmetic:
     return Arithmetic(dense_float32=not metal, fused_attention=metal)
 
 
-def memory_guard(configured_limit_bytes: int | None, step_tokens: int) -> MemoryGuard:
-    """The guard over this machine's memory; `step_tokens` of a prompt are processed at once."""
-    return MemoryGuard(limit_bytes(configured_limit_bytes), arithmetic(), step_tokens, read, files_of)
+def memory_guard(
+    configured_limit_bytes: int | None,
+    step_tokens: int,
+    prompt_cache_bytes: Callable[[], int] = lambda: 0,
+) -> MemoryGuard:
+    """The guard over this machine's memory; `step_tokens` of a prompt are processed at once.
+
+    `prompt_cache_bytes` tells what caches of requests long gone hold: it is given up first.
+    """
+    limit = limit_bytes(configured_limit_bytes)
+    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:

@@ -10,7 +10,7 @@ Order of relief: idle caches, idle models (least recently used first), wait for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GIB = 1024**3
 MIB = 1024**2
@@ -60,10 +60,14 @@ class Need:
 
 @dataclass(frozen=True)
 class Fits:
-    """Go ahead, having dropped idle caches if told to, and unloaded the models of `evict`."""
+    """Go ahead, having dropped idle caches if told to, and unloaded the models of `evict`.
+
+    `lacking_bytes` is what must come of it: a cache that can be dropped in part need not go whole.
+    """
 
     drop_caches: bool = False
     evict: tuple[str, ...] = ()
+    lacking_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def decide(ledger: Ledger, need: Need) -> Decision:
             missing -= holding.bytes
     busy = tuple(h.name for h in ledger.holdings if h.busy)
     if missing <= 0 or (not busy and _machine_has_room(ledger, need, evict)):
-        return Fits(drop_caches=True, evict=tuple(evict))
+        return Fits(True, tuple(evict), need.bytes - ledger.free_bytes)
     return Wait(ledger.free_bytes, busy)
 
 

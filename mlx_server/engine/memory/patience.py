@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.errors import EngineError
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.protocol import Generate
 
@@ -79,7 +79,7 @@ class Backlog:
         self._next_try_s = float("-inf")
         return first
 
-    def postpone(self, wait: MustWait, now: float) -> InsufficientMemory | None:
+    def postpone(self, wait: MustWait, now: float) -> EngineError | None:
         """The first does not fit now; what to tell its client, where it has waited long enough."""
         first = self._queue[0]
         first.wait, self._next_try_s = wait, now + RETRY_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.errors import EngineError, InsufficientMemory
 from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
 
 
@@ -21,9 +21,7 @@ class MustWait(Exception):
     """It does not fit just now. `refusal` is what to say where the wait is in vain; `tokens` are those of a
     request, prompt and answer; `behind_ours`: it is requests of our own that hold what is lacking."""
 
-    def __init__(
-        self, refusal: InsufficientMemory, *, behind_ours: bool, tokens: tuple[int, int] = (0, 0)
-    ) -> None:
+    def __init__(self, refusal: EngineError, *, behind_ours: bool, tokens: tuple[int, int] = (0, 0)) -> None:
         super().__init__(str(refusal))
         self.refusal, self.tokens, self.behind_ours = refusal, tokens, behind_ours
 
