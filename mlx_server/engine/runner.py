@@ -114,6 +114,9 @@ class GenerateRunner:
                 return generation.cancel(now)
         return None
 
+    def generations(self) -> list[Generation]:
+        return list(self._running.values())
+
     def requests(self) -> list[str]:
         """Ids of what is in flight."""
         return [generation.id for generation in self._running.values()]

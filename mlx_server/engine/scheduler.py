@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from host_agent.config import canonical
 from mlx_server.engine.errors import EngineError
+from mlx_server.engine.growth import keep_up
 from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import host
@@ -136,6 +137,7 @@ class Scheduler:
         for held in self._models.all():
             if not len(held.runner):
                 continue
+            keep_up(held, self._guard)
             self._out.extend(held.runner.step(self._clock))
             if not len(held.runner):
                 self._models.rest(held, self._clock())

@@ -48,12 +48,15 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
         if disk.is_full(error):
             raise disk.full(name, total, disk.free_bytes(cache), cache) from error
         raise _failed(name, source, error) from error
-    _verify(name, source, Path(path), step)
+    verify(name, source, Path(path), step)
     return Path(path)
 
 
-def _verify(name: str, source: HubSource, folder: Path, step: Step) -> None:
-    """Large files are kept under their sha256, which the hub gave; its library compares sizes only."""
+def verify(name: str, source: HubSource, folder: Path, step: Step) -> None:
+    """Large files are kept under their sha256, which the hub gave; its library compares sizes only.
+
+    Raises ModelStoreError (`checksum_mismatch`), the damaged file removed.
+    """
     for path in weight_files(folder):
         blob = path.resolve()
         if not _SHA256.fullmatch(blob.name):

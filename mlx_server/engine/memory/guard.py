@@ -38,6 +38,10 @@ def answer_room(op: Generate, limit_tokens: int) -> int:
     return min(limit_tokens, max(UNLIMITED_ANSWER_TOKENS, len(op.emitted) + UNLIMITED_ANSWER_TOKENS // 4))
 
 
+EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
+"""An unlimited answer so near the end of its promise asks for more, once in so many tokens."""
+
+
 @dataclass(frozen=True)
 class Files:
     """What a model's folder says of itself, nothing of it loaded."""
@@ -134,7 +138,7 @@ class MemoryGuard:
     def check(self, model: str, prompt_tokens: int, answer_tokens: int) -> Fits:
         """The word on a request, nothing promised. Raises InsufficientMemory, MustWait."""
         ledger = self._ledger()
-        entry = next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
+        entry = self._entry(model)
         if entry is None:
             return Fits()
         ask = Ask(
@@ -145,11 +149,34 @@ class MemoryGuard:
         need = self._request_need(entry, prompt_tokens + answer_tokens)
         return self._decide(ledger, need, ask, (prompt_tokens, answer_tokens))
 
-    def _request_need(self, entry: ModelEntry, tokens: int) -> Need:
+    def keep_up(self, model: str, request: str, tokens: int, most_tokens: int) -> bool:
+        """Whether a request grown to `tokens`, of `most_tokens` that it may have, can go on.
+
+        Its promise is extended in good time, and asked for again and again until it is used up.
+        """
+        promised = self._promised.get(model, {}).get(request, most_tokens)
+        if promised >= most_tokens or tokens < promised - EXTEND_BEFORE_TOKENS:
+            return True
+        if tokens % EXTEND_EVERY_TOKENS == 0 and (entry := self._entry(model)) is not None:
+            ledger = self._ledger()
+            more = min(promised + UNLIMITED_ANSWER_TOKENS // 2, most_tokens)
+            fits = decide(ledger, self._request_need(entry, more, request))
+            if isinstance(fits, Fits):
+                if fits != Fits():
+                    self.relieve(fits)
+                self._promised[model][request] = more
+                return True
+        return tokens < promised
+
+    def _entry(self, model: str) -> ModelEntry | None:
+        return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
+
+    def _request_need(self, entry: ModelEntry, tokens: int, request: str | None = None) -> Need:
+        """What one more request of `tokens` takes, or what `request` takes in growing to them."""
         expected = self.forecast(entry)
-        ours = self._promised.get(entry.name, {}).values()
-        before = expected.requests_bytes(len(ours), max(ours, default=0))
-        after = expected.requests_bytes(len(ours) + 1, max([tokens, *ours]))
+        ours = self._promised.get(entry.name, {})
+        before = expected.requests_bytes(len(ours), max(ours.values(), default=0))
+        after = expected.requests_bytes(len(ours) + (request not in ours), max([tokens, *ours.values()]))
         return Need(after - before, expected.requests_bytes(1, tokens), staying=entry.name)
 
     # --- the ledger ---

@@ -158,6 +158,23 @@ def test_unlimited_answer_is_given_bounded_room():
     assert 5000 < answer_room(resumed, 100_000) < 6000
 
 
+def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
+    machine = Machine(limit_gib=6)
+    machine.load("Llama-3.1-8B")
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
+    grown = next(n for n in range(100, 100_000) if not machine.guard.keep_up("Llama-3.1-8B", "a", n, 100_000))
+    assert 8_000 < grown < 12_000  # 1.6 GiB of 128 KiB a token, less the peaks
+    assert machine.guard.keep_up("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
+
+
+def test_answer_with_a_limit_has_been_promised_all_of_it():
+    machine = Machine(limit_gib=6)
+    machine.load("Llama-3.1-8B")
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
+    machine.available = 0
+    assert all(machine.guard.keep_up("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
+
+
 def test_model_whose_configuration_says_nothing_is_judged_by_its_weights():
     machine = Machine()
     assert machine.guard.before_load(entry("odd")) == Fits()

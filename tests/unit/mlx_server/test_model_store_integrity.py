@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from mlx_server.model_store import integrity, layout
+from mlx_server.model_store import ModelStoreError, hub, integrity, layout
+from mlx_server.model_store.sources import HubSource
 from mlx_server.model_store.weight_files import UnreadableModel
 
 NAME = "model.safetensors"
@@ -59,3 +61,32 @@ def test_hash_without_a_stamp_is_compared_as_well(folder: Path):
 def test_model_without_a_note_passes(folder: Path, notes):
     note(folder, notes)
     assert list(integrity.check(folder)) == []
+
+
+def snapshot(cache: Path, content: bytes, blob_name: str) -> Path:
+    """A repository in the hub's cache, whose weights lie in `blob_name`."""
+    blobs, folder = cache / "blobs", cache / "snapshots" / "main"
+    blobs.mkdir()
+    folder.mkdir(parents=True)
+    (blobs / blob_name).write_bytes(content)
+    (folder / NAME).symlink_to(blobs / blob_name)
+    return folder
+
+
+def test_download_from_the_hub_is_compared_with_the_name_of_its_blob(tmp_path: Path):
+    folder = snapshot(tmp_path, b"whole", hashlib.sha256(b"whole").hexdigest())
+    hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence: None)
+    assert (folder / NAME).read_bytes() == b"whole"
+
+
+def test_damaged_download_is_removed_and_told_with_its_remedy(tmp_path: Path):
+    folder = snapshot(tmp_path, b"damaged", hashlib.sha256(b"whole").hexdigest())
+    with pytest.raises(ModelStoreError, match="vestal models pull m") as fault:
+        hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence: None)
+    assert fault.value.code == "checksum_mismatch"
+    assert not (folder / NAME).exists()
+
+
+def test_small_file_whose_blob_has_another_kind_of_name_passes(tmp_path: Path):
+    folder = snapshot(tmp_path, b"small", "a" * 40)
+    hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence: None)
