@@ -46,7 +46,7 @@ def test_stream_when_engine_is_killed_in_mid_sentence_goes_on_whole(gateway, tex
 
 def test_stream_whose_model_is_loaded_does_not_wait_for_the_engines_other_models(make_gateway, text_of):
     gateway = make_gateway({"slow_ready_s": 1}).start().until_ok()
-    content = "ahead tokens=20 step_ms=2"
+    content = "ahead tokens=20 step_ms=20"
 
     def kill(number: int) -> None:
         if number == 10:
