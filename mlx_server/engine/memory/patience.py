@@ -27,9 +27,9 @@ class Patience:
         self._max_wait_s = max_wait_s
         self._since: dict[str, float] = {}
 
-    def is_over(self, name: str, behind_ours: bool, now: float) -> bool:
+    def is_over(self, name: str, patient: bool, now: float) -> bool:
         """Whether `name` has waited long enough; its wait begins with the first call."""
-        limit_s = self._max_wait_s if behind_ours else min(OTHERS_S, self._max_wait_s)
+        limit_s = self._max_wait_s if patient else min(OTHERS_S, self._max_wait_s)
         return now - self._since.setdefault(name, now) >= limit_s
 
     def forget(self, name: str) -> None:
@@ -83,7 +83,9 @@ class Backlog:
         """The first does not fit now; what to tell its client, where it has waited long enough."""
         first = self._queue[0]
         first.wait, self._next_try_s = wait, now + RETRY_S
-        if not self._patience.is_over(first.op.id, wait.behind_ours, now):
+        # What an engine's crash cut off goes on, though Metal takes its time to give the dead one's back.
+        patient = wait.behind_ours or bool(first.op.emitted)
+        if not self._patience.is_over(first.op.id, patient, now):
             return None
         self.take()
         return wait.refusal

@@ -215,6 +215,14 @@ def test_wait_for_memory_is_bounded_and_leaves_no_trace(behind_ours, limit_s):
     assert backlog.postpone(wait(behind_ours), 6.0 + limit_s) is None  # and with all its patience
 
 
+def test_answer_that_a_crash_cut_off_is_more_patient():
+    backlog = Backlog(max_wait_s=120)
+    backlog.put(generate("a", "m", emitted=(1, 2)), 0.0)
+    assert backlog.postpone(wait(behind_ours=False), 0.0) is None
+    assert backlog.postpone(wait(behind_ours=False), OTHERS_S + 1) is None
+    assert backlog.postpone(wait(behind_ours=False), 120.0) is not None
+
+
 def test_cancelled_request_gives_its_turn_to_the_next():
     backlog = Backlog(max_wait_s=120)
     backlog.put(generate("a", "m"), 0.0)
