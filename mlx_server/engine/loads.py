@@ -145,9 +145,8 @@ class Loads:
                     raise MustWait(self._all_busy(name), behind_ours=True)
                 fits = self._guard.before_load(entry, [held.entry.name for held in leaving])
             except MustWait as wait:
-                if self._patience.is_over(
-                    name, wait.behind_ours or self.waiting.resumes(name), time.monotonic()
-                ):
+                patient = wait.behind_ours or self.waiting.resumes(name)
+                if self._patience.is_over(name, patient, time.monotonic()):
                     yield self._refuse(name, wait.refusal)
             except EngineError as error:
                 yield self._refuse(name, error)
