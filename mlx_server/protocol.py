@@ -331,6 +331,7 @@ ErrorCode = Literal[
     "engine_unavailable",
     "overloaded",
     "invalid_request",
+    "insufficient_memory",
 ]
 
 

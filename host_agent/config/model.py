@@ -63,6 +63,8 @@ class MlxSection(Section):
     max_queued: Count = 64
     max_wait_s: Seconds = 120.0
     max_loaded_models: AtLeastOne = 3
+    memory_limit: str | None = None
+    wired_limit: str | None = None
     keep_alive: str = "5m"
     drain_s: Annotated[float, Field(ge=0)] = 30.0
     progress_timeout_s: Seconds = 30.0
@@ -91,6 +93,23 @@ class MlxSection(Section):
     @property
     def prompt_cache_disk_bytes(self) -> int:
         return units.size_bytes(self.prompt_cache_disk)
+
+    @field_validator("memory_limit", "wired_limit")
+    @classmethod
+    def _memory(cls, value: str | None) -> str | None:
+        if value is not None and units.size_bytes(value) <= 0:
+            raise ValueError("give more than nothing, such as 20g")
+        return value
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """What the engine may take in all; None leaves it to the machine's memory."""
+        return None if self.memory_limit is None else units.size_bytes(self.memory_limit)
+
+    @property
+    def wired_limit_bytes(self) -> int | None:
+        """What Metal may wire down; None leaves it as the system has it."""
+        return None if self.wired_limit is None else units.size_bytes(self.wired_limit)
 
     @property
     def keep_alive_s(self) -> float:

@@ -6,11 +6,11 @@ Here a request runs until it is removed.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mlx_lm.generate
 from mlx_lm.generate import BatchGenerator
 
 from mlx_server.engine.sampling import Processor, Sampler
@@ -26,7 +26,9 @@ def _leave_wired_limit_alone() -> None:
     """
 
 
-mlx_lm.generate.maybe_set_recommended_wired_limit = _leave_wired_limit_alone
+# The module, by its name: `mlx_lm.generate`, the attribute, is the function that the package imports from it.
+_generate: Any = importlib.import_module("mlx_lm.generate")
+_generate.maybe_set_recommended_wired_limit = _leave_wired_limit_alone
 
 
 @dataclass(frozen=True)

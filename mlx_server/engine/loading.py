@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -14,11 +16,13 @@ from mlx_server.engine.answer_reader import Marks
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
 from mlx_server.engine.grammars import Grammars
+from mlx_server.engine.memory.weights import SLICE_BYTES
 from mlx_server.engine.tokenizers import tokenizer_of
-from mlx_server.model_store import ModelEntry
+from mlx_server.model_store import ModelEntry, integrity, weight_files
 from mlx_server.model_store.fingerprint import fingerprint
 
-_SLICE_BYTES = 64 * 1024 * 1024
+T = TypeVar("T")
+_ASIDE_WAIT_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,25 @@ Loader = Generator[float, None, Weights]
 def load(entry: ModelEntry) -> Loader:
     """Yields the fraction done, returns the model. Raises LoadError, whatever the library raised."""
     try:
+        weight_files.verify(entry.path)
+        for _ in integrity.check(entry.path):
+            yield 0.0
         if entry.kind == "embed":
-            yield 0.1
-            return load_encoder(entry.path, entry.context_tokens)
+            return (yield from _load_encoder(entry))
         return (yield from _load_language_model(entry))
+    except weight_files.UnreadableModel as error:
+        raise LoadError(entry.name, str(error)) from error
     except Exception as error:  # a broken folder makes mlx-lm raise nearly anything
         reason = str(error).strip().splitlines() or [""]
         raise LoadError(entry.name, f"{reason[0][:300]} ({type(error).__name__})") from error
+
+
+def _load_encoder(entry: ModelEntry) -> Generator[float, None, Encoder]:
+    yield 0.1
+    encoder = load_encoder(entry.path, entry.context_tokens)
+    for done in _evaluate(_arrays(encoder.model)):
+        yield 0.2 + 0.8 * done
+    return encoder
 
 
 def _load_language_model(entry: ModelEntry) -> Loader:
@@ -66,14 +82,10 @@ def _load_language_model(entry: ModelEntry) -> Loader:
             model = dequantize_model(model)
         model.set_dtype(mx.float32)
     yield 0.1
-    tokenizer = tokenizer_of(entry.path, config)
-    yield 0.2
-    arrays = [array for _, array in tree_flatten(model.parameters())]
-    for done in _evaluate(arrays):
+    tokenizer, ends, grammars = yield from _aside(0.1, lambda: _read_tokenizer(entry.path, config))
+    for done in _evaluate(_arrays(model)):
         yield 0.2 + 0.8 * done
-    ends = frozenset(tokenizer.eos_token_ids)
-    grammars = Grammars(tokenizer._tokenizer, ends)
-    marks, identity = marks_of(tokenizer), _identity(entry, arrays)
+    marks, identity = marks_of(tokenizer), _identity(entry, _arrays(model))
     return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars, marks, identity)
 
 
@@ -81,6 +93,22 @@ def _identity(entry: ModelEntry, arrays: Sequence[mx.array]) -> str:
     """The files, and what they were turned into: on a CPU the weights are widened."""
     kinds = sorted({str(array.dtype) for array in arrays})
     return f"{fingerprint(entry.path)} {' '.join(kinds)}"
+
+
+def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozenset[int], Grammars]:
+    tokenizer = tokenizer_of(folder, config)
+    ends = frozenset(tokenizer.eos_token_ids)
+    return tokenizer, ends, Grammars(tokenizer._tokenizer, ends)
+
+
+def _aside(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
+    """Do `work`, which touches nothing of MLX's, in a thread: it takes longer than a step of the others."""
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
+        result = pool.submit(work)
+        while not result.done():
+            wait([result], timeout=_ASIDE_WAIT_S)
+            yield fraction
+        return result.result()
 
 
 def marks_of(tokenizer: Any) -> Marks:
@@ -101,7 +129,7 @@ def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:
     batch: list[mx.array] = []
     for array in arrays:
         batch.append(array)
-        if sum(a.nbytes for a in batch) >= _SLICE_BYTES:
+        if sum(a.nbytes for a in batch) >= SLICE_BYTES:
             mx.eval(batch)
             done += sum(a.nbytes for a in batch)
             batch = []
@@ -109,9 +137,13 @@ def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:
     mx.eval(batch)
 
 
+def _arrays(model: Any) -> list[mx.array]:
+    return [array for _, array in tree_flatten(model.parameters())]
+
+
 def weights_bytes(weights: Weights) -> int:
     """Memory the weights take."""
-    return sum(array.nbytes for _, array in tree_flatten(weights.model.parameters()))
+    return sum(array.nbytes for array in _arrays(weights.model))
 
 
 Load = Callable[[ModelEntry], Loader]

@@ -46,9 +46,10 @@ def _serve(
     import_transformers()
 
     from mlx_server.engine import shutdown, tokenizers
+    from mlx_server.engine.memory import host
     from mlx_server.engine.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings
-    from mlx_server.model_store import catalog
+    from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config)
     if not begin.is_set():  # a spare has the time
@@ -58,7 +59,8 @@ def _serve(
             if entry.kind == "generate" and entry.name in settings.preload
         )
     begin.wait()
-    scheduler = Scheduler(settings, lambda: catalog(config), inbox, emit, status)
+    host.set_wired_limit(settings.wired_limit_bytes)
+    scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s))
     # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).

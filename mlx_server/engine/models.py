@@ -12,6 +12,7 @@ from mlx_server.engine import residency
 from mlx_server.engine.beside import Helpers
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.loading import Weights, weights_bytes
+from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.residency import Resident
@@ -48,8 +49,9 @@ class Models:
         default_keep_alive_s: Callable[[str], float],
         helpers: Helpers,
         store: Store,
+        guard: MemoryGuard,
     ) -> None:
-        self._helpers, self._store = helpers, store
+        self._helpers, self._store, self._guard = helpers, store, guard
         self._limit = limit
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
@@ -69,7 +71,7 @@ class Models:
         else:
             tags = {"model": entry.name, "quantization": entry.quantization}
             cache = ModelCache(self._store, weights.identity, tags)
-            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache)
+            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache, self._guard.admit)
         held = Held(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)
@@ -98,6 +100,13 @@ class Models:
         """The models to drop so that one more fits; None where it must wait."""
         names = residency.victims(self._residents(), self._limit)
         return None if names is None else [self._held[name] for name in names]
+
+    def tenants(self, awaited: str | None) -> list[Tenant]:
+        """For the memory ledger; `awaited` is about to be used."""
+        return [
+            Tenant(held.entry, held.bytes, held.runner.requests(), held.last_used_s, name == awaited)
+            for name, held in self._held.items()
+        ]
 
     def drop(self, held: Held) -> None:
         """Free a model's memory."""

@@ -24,6 +24,9 @@ from mlx_server.engine.text_stream import TextStream
 from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, Usage
 
 Clock = Callable[[], float]
+Admit = Callable[[Generate, int, int], None]
+"""Promises memory to a request of so many prompt tokens and so many of answer, or raises."""
+
 PROMPT_END_TOKENS = 16
 """Where a thought begun by the template must stand."""
 
@@ -43,9 +46,14 @@ class GenerateRunner:
     """The requests of one language model, in one batch."""
 
     def __init__(
-        self, language_model: LanguageModel, limits: BatchLimits, helpers: Helpers, cache: ModelCache
+        self,
+        language_model: LanguageModel,
+        limits: BatchLimits,
+        helpers: Helpers,
+        cache: ModelCache,
+        admit: Admit,
     ) -> None:
-        self._lm, self._helpers, self._cache = language_model, helpers, cache
+        self._lm, self._helpers, self._cache, self._admit = language_model, helpers, cache, admit
         self._preparing = Preparing()
         self._ahead = False
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
@@ -83,6 +91,7 @@ class GenerateRunner:
         )
         if done := generation.replay(op.emitted, now):
             return [done]
+        self._admit(op, len(prompt), limit)
         job = self._job(op, wake_after)
         find = self._cache.find([*prompt, *op.emitted])
         prepared = Prepared(
@@ -95,7 +104,7 @@ class GenerateRunner:
         if prepared.jobs:
             self._preparing.add(prepared)
         else:
-            self._admit(prepared)
+            self._take_up(prepared)
         return []
 
     def _job(self, op: Generate, wake_after: tuple[int, ...]) -> Callable[[], Processor | None] | None:
@@ -105,7 +114,7 @@ class GenerateRunner:
             return lambda: grammars.processor(schema, op.emitted, wake_after)
         return grammars.prepare if op.top_logprobs is not None and not grammars.ready else None
 
-    def _admit(self, prepared: Prepared) -> None:
+    def _take_up(self, prepared: Prepared) -> None:
         """All that it waited for is there. Raises RequestError where its grammar cannot be had."""
         op, generation = prepared.op, prepared.generation
         grammar = prepared.processor.result() if prepared.processor else None
@@ -137,7 +146,7 @@ class GenerateRunner:
         """Take up what the other threads have done, and make one step of the batch."""
         for request in self._preparing.take_done():
             try:
-                self._admit(request)
+                self._take_up(request)
             except RequestError as error:
                 yield error.failed(request.op.id)
         if not self._running:
@@ -188,6 +197,10 @@ class GenerateRunner:
                 self._drop(uid)
                 return generation.cancel(now)
         return None
+
+    def generations(self) -> list[Generation]:
+        """Those in the batch."""
+        return list(self._running.values())
 
     def requests(self) -> list[str]:
         """Ids of what is in flight."""

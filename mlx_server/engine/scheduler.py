@@ -18,11 +18,16 @@ import mlx.core as mx
 from host_agent.config import canonical
 from mlx_server.engine.beside import Helpers
 from mlx_server.engine.errors import EngineError
+from mlx_server.engine.growth import keep_up
 from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.log import log_event
+from mlx_server.engine.memory import host
+from mlx_server.engine.memory.ledger import Fits
+from mlx_server.engine.memory.patience import RETRY_S, Patience
 from mlx_server.engine.models import Held, Models, release_memory
 from mlx_server.engine.probe import probe
 from mlx_server.engine.settings import EngineSettings
+from mlx_server.engine.starting import Starts
 from mlx_server.engine.status import Status
 from mlx_server.engine.waiting import Waiting
 from mlx_server.protocol import (
@@ -74,11 +79,23 @@ class Scheduler:
         self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
         self._store = settings.cache.open()
+        self._guard = host.memory_guard(
+            settings.memory_limit_bytes, settings.batch.prefill_step_tokens, lambda: self._store.ram_bytes
+        )
         helpers = Helpers(lambda: inbox.put(None))
         self._models = Models(
-            settings.max_loaded_models, settings.batch, settings.keep_alive_of, helpers, self._store
+            settings.max_loaded_models,
+            settings.batch,
+            settings.keep_alive_of,
+            helpers,
+            self._store,
+            self._guard,
         )
-        self._loads = Loads(catalog, self._models)
+        self._loads = Loads(catalog, self._models, self._guard, Patience(settings.max_wait_s))
+        reload = self._loads.waiting.add
+        self._starts = Starts(self._models, self._guard, settings.max_wait_s, reload)
+        self._guard.tenants = lambda: self._models.tenants(self._starts.backlog.awaits)
+        self._guard.relieve = self._relieve
         self._out: list[Event] = []
         self._awaited: set[str] = set()  # preloads that `ready` waits for
         self._started_s = clock()
@@ -100,6 +117,7 @@ class Scheduler:
         self._say_ready()
         self._take_all()
         self._load()
+        self._out.extend(self._starts.step(self._clock()))
         self._step()
         self._expire()
         if self._freed:  # not before the last frame that knew the dropped model has ended
@@ -110,7 +128,7 @@ class Scheduler:
     def _take_all(self) -> None:
         """All that has come; with nothing else to do, wait for the next."""
         try:
-            if not self._can_go_on() and not self._out:
+            if not self._has_steps() and not self._out:
                 self._take(self._wait())
             while self._draining_until is None or not self._inbox.empty():
                 self._take(self._inbox.get_nowait())
@@ -130,23 +148,30 @@ class Scheduler:
         return self._inbox.get(timeout=None if wait_s == float("inf") else wait_s)
 
     def _idle_s(self) -> float:
-        """Until a model expires, or the drain does."""
-        until = self._models.next_expiry_s()
+        """Until a model expires, the drain does, or memory is looked at again for those that wait for it."""
+        until, now = self._models.next_expiry_s(), self._clock()
         if self._draining_until is not None:
             until = min(until, self._draining_until)
-        return max(until - self._clock(), 0.0)
-
-    def _can_go_on(self) -> bool:
-        """Whether there is work that waits for nothing."""
-        return bool(self._loads) or any(held.runner.can_step for held in self._models.all())
+        if self._loads or self._starts.backlog:
+            until = min(until, now + RETRY_S)
+        return max(until - now, 0.0)
 
     def _working(self) -> bool:
-        return bool(self._loads) or any(len(held.runner) for held in self._models.all())
+        return bool(self._loads) or bool(self._starts.backlog) or self._running()
+
+    def _running(self) -> bool:
+        return any(len(held.runner) for held in self._models.all())
+
+    def _has_steps(self) -> bool:
+        """Is there anything to do at once?"""
+        can_step = any(held.runner.can_step for held in self._models.all())
+        return not self._loads.blocked or can_step or self._starts.backlog.due(self._clock()) is not None
 
     def _step(self) -> None:
         for held in self._models.all():
             if not held.runner.can_step:
                 continue
+            keep_up(held, self._guard)
             self._out.extend(held.runner.step(self._clock))
             if not len(held.runner):
                 self._models.rest(held, self._clock())
@@ -202,14 +227,26 @@ class Scheduler:
             self._awaited.discard(op.id)
             self._out.append(Loaded(held.entry.name, held.bytes, load_s, op.id))
             return
+        if isinstance(op, Generate):
+            self._starts.backlog.put(op, load_s)
+            self._out.extend(self._starts.step(now))
+            return
         try:
             self._out.extend(held.runner.start(op, now, load_s))
         except EngineError as error:
             self._out.append(error.failed(op.id))
 
+    def _relieve(self, fits: Fits) -> None:
+        """Make room, in the ledger's order: idle caches, then idle models."""
+        for held in [held for name in fits.evict if (held := self._models.get(name))]:
+            self._drop(held, "evicted")
+        if fits.drop_caches:
+            self._store.give_back(fits.lacking_bytes)
+        release_memory()
+
     def _cancel(self, op: Cancel) -> None:
         now = self._clock()
-        if self._loads.waiting.remove(op.id):
+        if self._loads.waiting.remove(op.id) or self._starts.backlog.remove(op.id):
             self._out.append(Done(op.id, "cancelled", Usage(0, 0)))
             return
         for held in self._models.all():
@@ -254,6 +291,8 @@ class Scheduler:
 
     def _expire(self) -> None:
         for held in self._models.expired(self._clock()):
+            if held.entry.name == self._starts.backlog.awaits:
+                continue
             self._drop(held, "unloaded" if held.unload_ids else "expired")
 
     def _drop(self, held: Held, cause: str) -> None:
@@ -276,8 +315,8 @@ class Scheduler:
     # --- the stages of a shutdown ---
 
     def refuse_new(self) -> None:
-        """From here on new requests are refused; what waits for a model to be loaded is refused too."""
-        for op in self._loads.abandon():
+        """From here on new requests are refused; what waits for a model or for memory is refused too."""
+        for op in [*self._loads.abandon(), *self._starts.backlog.clear()]:
             self._take(op)
         self._publish()
 

@@ -29,7 +29,10 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Model names are canonical; a negative keep-alive means for ever."""
+    """Model names are canonical; a negative keep-alive means for ever.
+
+    `memory_limit_bytes` None means a share of the machine's. `max_wait_s` bounds a wait for memory.
+    """
 
     preload: tuple[str, ...]
     max_loaded_models: int
@@ -37,6 +40,9 @@ class EngineSettings:
     drain_s: float
     batch: BatchLimits
     cache: CacheSettings
+    memory_limit_bytes: int | None = None
+    wired_limit_bytes: int | None = None
+    max_wait_s: float = 120.0
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -52,6 +58,9 @@ class EngineSettings:
                 config.mlx.prompt_cache_ram_bytes,
                 config.mlx.prompt_cache_disk_bytes,
             ),
+            memory_limit_bytes=config.mlx.memory_limit_bytes,
+            wired_limit_bytes=config.mlx.wired_limit_bytes,
+            max_wait_s=config.mlx.max_wait_s,
         )
 
     def keep_alive_of(self, model: str) -> float:

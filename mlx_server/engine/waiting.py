@@ -23,6 +23,10 @@ class WaitingRoom:
         """What is waited for, first come first."""
         return list(dict.fromkeys(op.model for op in self._ops))
 
+    def resumes(self, model: str) -> bool:
+        """Whether one that waits for `model` has been cut off in the middle, by an engine's end."""
+        return any(op.model == model and isinstance(op, Generate) and op.emitted for op in self._ops)
+
     def take(self, model: str) -> list[Waiting]:
         """Those that wait for `model`; they leave the room."""
         taken = [op for op in self._ops if op.model == model]

@@ -9,7 +9,9 @@
     ├── MethodNotAllowed         405   method_not_allowed
     ├── TooLarge                 413   body_too_large
     ├── ServerFault              500   engine_crashed, model_load_failed, internal_error
-    └── Unavailable              503   overloaded, engine_unavailable, draining   (with Retry-After)
+    ├── Unavailable              503   overloaded, engine_unavailable, draining, insufficient_memory where
+    │                                  it may fit later   (with Retry-After)
+    └── InsufficientStorage      507   insufficient_memory: it can never fit here
 
 `code` is stable, `message` one sentence that names the culprit and, where there is one, the remedy. `fields`
 are the message's figures for programs.
@@ -83,6 +85,12 @@ class Unavailable(GatewayError):
         super().__init__(code, message, retry_after_s=retry_after_s, **fields)
 
 
+class InsufficientStorage(GatewayError):
+    """Sending it again is in vain, and clients that repeat any 5xx are told so."""
+
+    status = 507
+
+
 _BY_CODE: dict[str, type[GatewayError]] = {
     "model_not_found": NotFound,
     "model_load_failed": ServerFault,
@@ -94,6 +102,7 @@ _BY_CODE: dict[str, type[GatewayError]] = {
     "engine_crashed": ServerFault,
     "engine_unavailable": Unavailable,
     "overloaded": Unavailable,
+    "insufficient_memory": InsufficientStorage,
 }
 
 
@@ -105,9 +114,10 @@ def from_code(code: str, message: str, **fields: Any) -> GatewayError:
 def from_engine(failed: protocol.Failed) -> GatewayError:
     """The engine's refusal, for the client."""
     taken = {"code", "message", "retry_after_s"}
-    return from_code(
-        failed.code, failed.message, **{k: v for k, v in failed.fields.items() if k not in taken}
-    )
+    fields = {k: v for k, v in failed.fields.items() if k not in taken}
+    if failed.code == "insufficient_memory" and failed.retryable:
+        return Unavailable(failed.code, failed.message, **fields)
+    return from_code(failed.code, failed.message, **fields)
 
 
 # --- wording ---
@@ -158,6 +168,8 @@ def body(error: GatewayError, path: str) -> dict[str, Any]:
 def response(error: GatewayError, path: str) -> Response:
     """The whole answer, `Retry-After` included."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
+    if error.status == InsufficientStorage.status:
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body(error, path), status_code=error.status, headers=headers)

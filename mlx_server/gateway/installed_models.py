@@ -6,8 +6,8 @@ import asyncio
 from typing import Literal
 
 from host_agent.config import Config, canonical
-from mlx_server.gateway.errors import BadRequest, NotFound
-from mlx_server.model_store import ModelEntry, catalog, remove
+from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
+from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
 from supervision import Clock
 
 FRESH_S = 1.0
@@ -19,6 +19,7 @@ class InstalledModels:
         self._config = config
         self._clock = clock
         self._entries: list[ModelEntry] = []
+        self._broken: list[BrokenModel] = []
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
 
@@ -27,16 +28,23 @@ class InstalledModels:
         async with self._reading:
             now = self._clock.now()
             if self._read_at is None or now - self._read_at > FRESH_S:
-                self._entries = await asyncio.to_thread(catalog, self._config)
+                self._entries, self._broken = await asyncio.to_thread(survey, self._config)
                 self._read_at = now
             return self._entries
 
     async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
-        """The model of that name, however it is written. Raises NotFound; BadRequest for a wrong kind."""
+        """The model of that name, however it is written.
+
+        Raises NotFound; BadRequest for a wrong kind; ServerFault where its folder is broken.
+        """
         entries = await self.all()
         wanted = canonical(name)
         entry = next((entry for entry in entries if entry.name == wanted), None)
         if entry is None:
+            for broken in self._broken:
+                if broken.name == wanted:
+                    message = f"model {name!r} cannot be loaded: {broken.reason}"
+                    raise ServerFault("model_load_failed", message, model=name)
             raise self._not_found(name, [entry.name for entry in entries])
         if kind == "embed" and entry.kind != "embed":
             raise BadRequest("not_an_embedding_model", f"model {name!r} makes text, not embeddings")

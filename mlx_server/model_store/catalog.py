@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,13 +38,41 @@ class ModelEntry:
     digest: str
 
 
+@dataclass(frozen=True)
+class BrokenModel:
+    """A folder that looks like a model and cannot be one; `reason` names the file and the fault."""
+
+    name: str
+    reason: str
+
+
 def catalog(config: Config) -> list[ModelEntry]:
     """All models that can be loaded, by name. A broken one is logged and left out."""
+    return survey(config)[0]
+
+
+def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
+    """What can be loaded, and what only looks as if it could; each by name."""
     entries: dict[str, ModelEntry] = {}
+    broken: dict[str, BrokenModel] = {}
     for name, folder, context_tokens in _folders(config):
-        if name not in entries and (entry := _entry(name, folder, context_tokens)):
-            entries[name] = entry
-    return sorted(entries.values(), key=lambda entry: entry.name)
+        if name in entries or not model_folder.looks_like_model(folder):
+            continue
+        try:
+            entries[name] = _entry(name, folder, context_tokens)
+        except model_folder.UnreadableModel as error:
+            _log_once(name, str(error))
+            broken.setdefault(name, BrokenModel(name, str(error)))
+    return (
+        sorted(entries.values(), key=lambda entry: entry.name),
+        sorted((b for n, b in broken.items() if n not in entries), key=lambda b: b.name),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _log_once(name: str, reason: str) -> None:
+    """The folders are read for every burst of requests."""
+    log.warning("model %s is left out: %s", name, reason)
 
 
 def find(config: Config, name: str) -> ModelEntry | None:
@@ -89,14 +118,8 @@ def _folders(config: Config) -> Iterator[tuple[str, Path, int | None]]:
             yield canonical(layout.model_name(folder.name)), folder, None
 
 
-def _entry(name: str, folder: Path, context_tokens: int | None) -> ModelEntry | None:
-    if not model_folder.looks_like_model(folder):
-        return None
-    try:
-        facts = model_folder.read(folder)
-    except model_folder.UnreadableModel as error:
-        log.warning("model %s is left out: %s", name, error)
-        return None
+def _entry(name: str, folder: Path, context_tokens: int | None) -> ModelEntry:
+    facts = model_folder.read(folder)
     return ModelEntry(
         name=name,
         path=folder,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from pathlib import Path
 
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.integrity import sha256
 from mlx_server.model_store.progress import Step, watching
 from mlx_server.model_store.sources import HubSource
+from mlx_server.model_store.weight_files import weight_files
 
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja", "*.jsonl"]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(name: str, source: HubSource, step: Step) -> Path:
@@ -50,12 +54,32 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
             raise _unreachable(name, source, _host(constants.ENDPOINT)) from error
         said = f"{_host(constants.ENDPOINT)} does not answer as a hub does ({type(error).__name__})"
         raise _failed(name, source, said) from error
+    verify(name, source, Path(path), step)
     return Path(path)
 
 
 def _of_transport(error: Exception) -> bool:
     """By name: which HTTP client the library uses (httpx, httpx2, requests) changes between its releases."""
     return any(kind.__name__ in ("TransportError", "ConnectionError") for kind in type(error).__mro__)
+
+
+def verify(name: str, source: HubSource, folder: Path, step: Step) -> None:
+    """Large files are kept under their sha256, which the hub gave; its library compares sizes only.
+
+    Raises ModelStoreError (`checksum_mismatch`), the damaged file removed.
+    """
+    for path in weight_files(folder):
+        blob = path.resolve()
+        if not _SHA256.fullmatch(blob.name):
+            continue
+        step(0.99, f"Checking {path.name}.")
+        if sha256(blob) != blob.name:
+            blob.unlink()
+            raise ModelStoreError(
+                "checksum_mismatch",
+                f"{path.name} of {source.repo}, the source of model {name}, was damaged on its way.",
+                f"It has been removed; run `vestal models pull {name}` again.",
+            )
 
 
 def _size(source: HubSource) -> int:

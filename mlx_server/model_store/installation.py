@@ -6,10 +6,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from host_agent.config import Config, canonical
 from host_agent.config.model import ModelSource
-from mlx_server.model_store import conversion, disk, hub, layout, model_folder, pypi, sources
+from mlx_server.model_store import conversion, disk, hub, integrity, layout, model_folder, pypi, sources
 from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.progress import OnProgress, Step, ignore, part
@@ -83,12 +84,12 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
                 staged = _stage(name, settings.source, tree, staging, part(step, 0.8, 1.0))
             case sources.HubSource():
                 staged = _refer(hub.fetch(name, source, step), name, settings.source, staging)
-                _install(staged, config, name, settings, path=(staged / "path").read_text("utf-8"))
+                _install(staged, config, name, settings, {"path": (staged / "path").read_text("utf-8")})
                 return
             case sources.PathSource():
                 path = _user_path(config, name, source)
                 staged = _stage(name, settings.source, path, staging, step)
-        _install(staged, config, name, settings)
+        _install(staged, config, name, settings, {integrity.KEY: integrity.notes(staged)})
     except OSError as error:
         if disk.is_full(error):
             free = disk.free_bytes(config.models_dir)
@@ -96,7 +97,7 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
         raise
 
 
-def _install(staged: Path, config: Config, name: str, settings: ModelSource, **more: str) -> None:
+def _install(staged: Path, config: Config, name: str, settings: ModelSource, more: dict[str, Any]) -> None:
     manifest = {"source": settings.source, "installed_at": time.time(), **more}
     layout.install(staged, config.models_dir, name, manifest)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import struct
 from collections.abc import Iterator
@@ -12,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-_MAX_HEADER_BYTES = 100_000_000
+from mlx_server.model_store import weight_files
+from mlx_server.model_store.weight_files import UnreadableModel
+
 _EMBEDDING_TYPES = frozenset({"bert"})
 _DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 
 
-class UnreadableModel(Exception):
-    """The folder is no model that can be loaded; the text says why."""
+__all__ = ["ModelFacts", "UnreadableModel", "find_model", "looks_like_model", "read"]
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,17 @@ def read(folder: Path) -> ModelFacts:
 
 @functools.lru_cache(maxsize=64)
 def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    config = _json(folder / "config.json")
+    config = weight_files.config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        raw, header = _header(path)
+    by_file: dict[str, dict[str, Any]] = {}
+    for path in weight_files.weight_files(folder):
+        raw, by_file[path.name] = weight_files.header(path)
         digest.update(path.name.encode() + struct.pack("<Q", path.stat().st_size) + raw)
-        headers.update(header)
+        headers.update(by_file[path.name])
     if not headers:
-        raise UnreadableModel(f"{folder}: no model*.safetensors")
+        raise UnreadableModel(f"{folder}: no weights in model*.safetensors")
+    weight_files.check_index(folder, by_file)
     if (tokenizer := folder / "tokenizer.json").is_file():
         digest.update(tokenizer.read_bytes())
     embeds = config.get("model_type") in _EMBEDDING_TYPES
@@ -89,34 +91,6 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file())
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnreadableModel(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UnreadableModel(f"{path}: not a JSON object")
-    return content
-
-
-def _header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """A safetensors file's header, and a check that the file is as long as it says."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {length} bytes")
-            raw = file.read(length)
-            header = json.loads(raw)
-        header.pop("__metadata__", None)
-        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if path.stat().st_size < expected:
-            raise ValueError(f"cut off: {path.stat().st_size} of {expected} bytes")
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableModel(f"{path}: {error}") from error
-    return raw, header
 
 
 def _end(entry: dict[str, Any]) -> int:
@@ -156,5 +130,5 @@ def _context_tokens(folder: Path, config: dict[str, Any], embeds: bool) -> int:
     )
     own = folder / "sentence_bert_config.json"
     if embeds and own.is_file():
-        limit = _json(own).get("max_seq_length") or limit
+        limit = weight_files.json_object(own).get("max_seq_length") or limit
     return limit if isinstance(limit, int) and limit > 0 else 4096

@@ -63,7 +63,10 @@ def batches(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iter
 
 
 def load_encoder(folder: Path, context_tokens: int) -> Encoder:
-    """Load the model in `folder`. Raises OSError, ValueError, KeyError."""
+    """The model in `folder`; its weights are read when they are evaluated.
+
+    Raises OSError, ValueError, KeyError.
+    """
     shape = BertShape.from_config(_json(folder / "config.json"))
     model = Bert(shape)
     weights: dict[str, mx.array] = {}
@@ -72,7 +75,6 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
     model.load_weights(rename(weights))
     model.set_dtype(mx.float32)
     model.eval()
-    mx.eval(model.parameters())
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()  # the file of all-minilm cuts at 128

@@ -176,10 +176,12 @@ class Store:
     def ram_bytes(self) -> int:
         return self._ram.total_bytes
 
-    def shrink_ram(self, limit_bytes: int) -> None:
-        """Gives memory back; what goes is on disk, or lost to the next prompt only."""
-        for gone in self._ram.resize(limit_bytes):
+    def give_back(self, size: int) -> None:
+        """Gives so much memory back; what goes is on disk, or lost to the next prompt only."""
+        limit_bytes = self._ram.limit_bytes
+        for gone in self._ram.resize(max(self._ram.total_bytes - max(size, 0), 0)):
             self._blocks.pop(gone, None)
+        self._ram.resize(limit_bytes)
 
     # --- inside ---
 

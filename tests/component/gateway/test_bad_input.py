@@ -100,6 +100,7 @@ def test_bad_body_is_answered_with_one_clear_sentence(gateway, path, body, statu
         ("empty_prompt", 400),
         ("model_load_failed", 500),
         ("overloaded", 503),
+        ("insufficient_memory", 507),
         ("model_not_found", 404),
     ],
 )

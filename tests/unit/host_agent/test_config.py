@@ -31,6 +31,8 @@ def complaint(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("mlx:\n  port: 70000\n", 2, ["mlx.port", "65535"]),
         ("mlx:\n  port: true\n", 2, ["mlx.port", "whole number"]),
         ("mlx:\n  keep_alive: 5x\n", 2, ["mlx.keep_alive", "not a duration"]),
+        ("mlx:\n  memory_limit: half\n", 2, ["mlx.memory_limit", "not a size"]),
+        ("mlx:\n  memory_limit: 0\n", 2, ["mlx.memory_limit", "such as 20g"]),
         ("mlx: [1]\n", 1, ["mlx is a list"]),
         ("mlx:\n  a: [\n", 3, ["not YAML"]),
         ("- 1\n", 1, ["sections"]),

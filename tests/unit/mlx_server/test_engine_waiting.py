@@ -1,7 +1,7 @@
 """The room where requests wait for their model."""
 
 from mlx_server.engine.waiting import WaitingRoom
-from mlx_server.protocol import Embed, Load
+from mlx_server.protocol import Embed, Generate, Load
 
 
 def room():
@@ -14,6 +14,13 @@ def room():
 
 def test_models_are_listed_by_their_first_request():
     assert room().models() == ["a", "b"]
+
+
+def test_room_knows_which_models_cut_off_answers_wait_for():
+    waiting = room()
+    waiting.add(Generate("4", "a", "text", prompt="p"))
+    waiting.add(Generate("5", "b", "text", prompt="p", emitted=(1,)))
+    assert (waiting.resumes("a"), waiting.resumes("b")) == (False, True)
 
 
 def test_take_gives_all_of_a_model_in_order():

@@ -1,0 +1,150 @@
+"""What the KV cache of a model takes, from its config.json. Pure.
+
+mlx-lm's batch caches grow by 256 tokens, and every row of a batch is as long as the longest (left-padded), so
+the cost of rows is that of the longest times their number. Where the layout of a layer is not known here,
+it counts as full attention: too much rather than too little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GROWTH_TOKENS = 256
+
+# Families whose mlx-lm model keeps rotating caches for sliding-window layers; gemma2's and qwen2's do not.
+_ROTATES_BY_LAYER_TYPES = frozenset(
+    {
+        *("afmoe", "exaone4", "exaone_moe", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gpt_oss"),
+        *("llama", "ministral3", "mistral", "mistral3", "olmo3"),
+    }
+)
+_ROTATES_BY_PATTERN = frozenset({"cohere2", "gemma3", "gemma3_text"})
+_PATTERN_DEFAULTS = {"gemma3": 6, "gemma3_text": 6, "cohere2": 4}
+_LATENT = frozenset(
+    {
+        *("deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "joyai_llm_flash"),
+        *("kimi_k2", "kimi_linear", "longcat_flash"),
+    }
+)
+"""Families whose mlx-lm model caches the latent of multi-head latent attention, not the heads."""
+
+_PROJECTION = re.compile(r"layers\.(\d+)\.[\w.]*?([kv])_proj\.weight$")
+
+
+@dataclass(frozen=True)
+class KvShape:
+    """Layers by what they keep. `layer_floats` is a token's keys and values in one layer, in numbers;
+    `state_floats` what the layers without KV (linear attention, convolutions) keep for each request."""
+
+    full_layers: int
+    sliding_layers: int
+    window_tokens: int
+    layer_floats: float
+    state_floats: int
+    number_bytes: int
+
+    @property
+    def token_bytes(self) -> int:
+        """What one more token takes while every window has room."""
+        return int((self.full_layers + self.sliding_layers) * self.layer_floats * self.number_bytes)
+
+    def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
+        """`rows` in one batch, the longest of `tokens`. A window's cache holds a prefill step more."""
+        if rows <= 0:
+            return 0
+        grown = -(-max(tokens, 1) // GROWTH_TOKENS) * GROWTH_TOKENS
+        windowed = min(grown, self.window_tokens + step_tokens)
+        layers = self.full_layers * grown + self.sliding_layers * windowed
+        return int(rows * self.number_bytes * (layers * self.layer_floats + self.state_floats))
+
+
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language model's part of a configuration, where others stand beside it."""
+    nested = config.get("text_config")
+    return {**config, **nested} if isinstance(nested, dict) else dict(config)
+
+
+def kv_shape(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], number_bytes: int) -> KvShape:
+    """`shapes` are the weights', by name: where they hold the projections of keys and values, they decide.
+
+    Raises KeyError, TypeError or ValueError where the configuration says too little.
+    """
+    own = text_config(config)
+    layers = int(own.get("num_hidden_layers") or own.get("n_layers") or own["n_layer"])
+    sliding, stateful = _sliding_layers(own, layers), _stateful_layers(own, layers)
+    return KvShape(
+        full_layers=max(layers - sliding - stateful, 0),
+        sliding_layers=sliding,
+        window_tokens=int(own.get("sliding_window") or 0),
+        layer_floats=_latent_floats(own) or _projected_floats(shapes) or _head_floats(own),
+        state_floats=stateful * _state_floats(own),
+        number_bytes=number_bytes,
+    )
+
+
+def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:
+    family, window = own.get("model_type"), own.get("sliding_window")
+    if not isinstance(window, int) or window <= 0:
+        return 0
+    types = own.get("layer_types")
+    if family in _ROTATES_BY_LAYER_TYPES and isinstance(types, list):
+        return types.count("sliding_attention")
+    if family in _ROTATES_BY_PATTERN:
+        pattern = own.get("sliding_window_pattern") or _PATTERN_DEFAULTS.get(str(family), 1)
+        return layers - layers // int(pattern)
+    return 0
+
+
+def _stateful_layers(own: Mapping[str, Any], layers: int) -> int:
+    types = own.get("layer_types")
+    if isinstance(types, list):
+        return sum(kind in ("linear_attention", "conv", "mamba", "recurrent") for kind in types)
+    if every := own.get("full_attention_interval"):
+        return layers - layers // int(every)
+    return 0 if own.get("num_attention_heads") or own.get("n_head") else layers
+
+
+def _state_floats(own: Mapping[str, Any]) -> int:
+    """One layer's state for one request; float32 states count double beside 16-bit numbers."""
+    heads = int(own.get("linear_num_value_heads") or 0)
+    if heads:
+        keys = int(own.get("linear_num_key_heads") or heads) * int(own["linear_key_head_dim"])
+        values = heads * int(own["linear_value_head_dim"])
+        conv = int(own.get("linear_conv_kernel_dim") or 4) * (2 * keys + values)
+        return 2 * values * int(own["linear_key_head_dim"]) + conv
+    inner = int(own.get("intermediate_size") or 2 * own["hidden_size"])
+    return 2 * inner * int(own.get("state_size") or own.get("conv_L_cache") or 16)
+
+
+def _latent_floats(own: Mapping[str, Any]) -> int:
+    """Multi-head latent attention: the latent, or the heads where the library keeps those; 0 for others."""
+    rank = own.get("kv_lora_rank")
+    if not isinstance(rank, int):
+        return 0
+    rope = int(own.get("qk_rope_head_dim") or 64)
+    if own.get("model_type") in _LATENT:
+        return rank + rope
+    heads = int(own["num_attention_heads"])
+    key = int(own.get("qk_nope_head_dim") or 128) + rope
+    return heads * (key + int(own.get("v_head_dim") or key))
+
+
+def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """Rows of the projections of keys and values, in the mean over their layers; 0 where they are fused."""
+    rows = {"k": 0, "v": 0}
+    layers: set[str] = set()
+    for name, shape in shapes.items():
+        if (match := _PROJECTION.search(name)) and len(shape) == 2:
+            rows[match[2]] += shape[0]
+            layers.add(match[1])
+    return sum(rows.values()) / len(layers) if rows["k"] and rows["v"] else 0
+
+
+def _head_floats(own: Mapping[str, Any]) -> int:
+    heads = int(own.get("num_attention_heads") or own.get("n_head") or 1)
+    hidden = int(own.get("hidden_size") or own.get("n_embd") or own["d_model"])
+    kv_heads = int(own.get("num_key_value_heads") or heads)
+    return 2 * kv_heads * int(own.get("head_dim") or hidden // heads)

@@ -1,0 +1,46 @@
+"""What is said to those for whom there is no room, with the figures and a remedy. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlx_server.engine.errors import EngineError, InsufficientMemory
+from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Who asks, in words, what would help, and its own figures for programs."""
+
+    what: str
+    remedy: str
+    figures: dict[str, int] = field(default_factory=dict)
+
+
+class MustWait(Exception):
+    """It does not fit just now. `refusal` is what to say where the wait is in vain; `tokens` are those of a
+    request, prompt and answer; `behind_ours`: it is requests of our own that hold what is lacking."""
+
+    def __init__(self, refusal: EngineError, *, behind_ours: bool, tokens: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(str(refusal))
+        self.refusal, self.tokens, self.behind_ours = refusal, tokens, behind_ours
+
+
+def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: Ask) -> InsufficientMemory:
+    """`needs 41.2 GiB of memory, 18.0 GiB free of 24.0 GiB; …`."""
+    total, limit = ledger.reading.total_bytes, ledger.limit_bytes
+    needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes
+    free = max(min(decision.free_bytes, limit), 0)
+    bound = "" if limit >= total else f", of which the models may have {size(limit)}"
+    figures = f"{ask.what} needs {size(needs)} of memory, {size(free)} free of {size(total)}{bound}"
+    fields = {"needs_bytes": needs, "free_bytes": free, "limit_bytes": limit, "total_bytes": total}
+    if isinstance(decision, Never):
+        return InsufficientMemory(f"{figures}; {ask.remedy}.", retryable=False, **ask.figures, **fields)
+    holder = f"requests to {', '.join(decision.busy)} hold" if decision.busy else "other programs hold"
+    message = f"{figures}; {holder} the rest: try again later, or {ask.remedy}."
+    return InsufficientMemory(message, retryable=True, **ask.figures, **fields)
+
+
+def size(count: int) -> str:
+    """`41.2 GiB`, `640 MiB`: powers of 1024, as the system tells memory."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

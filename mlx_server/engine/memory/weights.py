@@ -1,0 +1,112 @@
+"""What a model's weights take once they are loaded, from the headers of its files. Pure.
+
+On Metal they are kept as they lie on disk. MLX's CPU build gets them dense, in float32: there a 4-bit model
+takes eight times its file. mlx-lm loads the language model only; what sees or hears stays on disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Headers = Mapping[str, Mapping[str, Any]]
+"""Tensor name → its entry in a safetensors header: dtype, shape, data_offsets."""
+
+SLICE_BYTES = 16 * 1024 * 1024
+"""How much of the weights is read at once."""
+
+_NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_EIGHT_BIT_FLOATS = frozenset({"F8_E4M3", "F8_E5M2"})
+_PACKED = frozenset({"U8", "U32", "I32"})
+_NOT_LOADED = ("vision_tower.", "vision_model.", "visual.", "audio_tower.", "multi_modal_projector.", "mtp.")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How this machine's MLX computes. `dense_float32`: weights are made so as they are loaded (CPU).
+    `fused_attention`: scores are never written out (Metal)."""
+
+    dense_float32: bool
+    fused_attention: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`loading_bytes` is what stands beside the weights while they are read; `number_bytes` the width of
+    what is computed with, and so of the KV cache."""
+
+    bytes: int
+    loading_bytes: int
+    number_bytes: int
+
+
+def forecast_weights(headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic) -> Weights:
+    """Raises KeyError, TypeError or ValueError for headers that are none."""
+    kept = {name: entry for name, entry in headers.items() if not _left_out(name)}
+    sizes = {name: _loaded_bytes(name, entry, kept, config, arithmetic) for name, entry in kept.items()}
+    largest = max(sizes.values(), default=0)
+    number = 4 if arithmetic.dense_float32 else _number_bytes(kept)
+    # What is converted stands in memory twice until its slice is done.
+    converted = arithmetic.dense_float32 and any(entry["dtype"] != "F32" for entry in kept.values())
+    return Weights(sum(sizes.values()), max(largest, SLICE_BYTES) if converted else SLICE_BYTES, number)
+
+
+def _left_out(name: str) -> bool:
+    bare = name.removeprefix("model.")
+    return bare.startswith(_NOT_LOADED)
+
+
+def stored_bytes(entry: Mapping[str, Any]) -> int:
+    """A tensor's bytes on disk."""
+    start, end = entry["data_offsets"]
+    return int(end) - int(start)
+
+
+def _loaded_bytes(
+    name: str, entry: Mapping[str, Any], headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic
+) -> int:
+    dtype, stored = str(entry["dtype"]), stored_bytes(entry)
+    if not arithmetic.dense_float32:
+        # What mlx-lm cannot keep in eight bits it makes bfloat16.
+        return stored * 2 if dtype in _EIGHT_BIT_FLOATS and not _packed_floats(config) else stored
+    stem, _, last = name.rpartition(".")
+    if dtype in _PACKED and (bits := _bits(stem, last, headers, config)):
+        return stored * 8 * 4 // bits
+    if last in ("scales", "biases", "qzeros") and _is_quantised(stem, headers):
+        return 0
+    if dtype in _NUMBER_BYTES or dtype in _EIGHT_BIT_FLOATS:
+        return math.prod(entry["shape"]) * 4
+    return stored
+
+
+def _is_quantised(stem: str, headers: Headers) -> bool:
+    packed = (headers.get(f"{stem}.{last}") for last in ("weight", "qweight"))
+    return any(entry is not None and entry["dtype"] in _PACKED for entry in packed)
+
+
+def _bits(stem: str, last: str, headers: Headers, config: Mapping[str, Any]) -> int:
+    """Bits of a packed weight; 0 for integers that are none."""
+    if last not in ("weight", "qweight") or not any(f"{stem}.{s}" in headers for s in ("scales", "qzeros")):
+        return 0
+    for key in ("quantization", "quantization_config"):
+        whole = config.get(key)
+        if isinstance(whole, dict):
+            own = whole.get(stem)
+            bits = (own if isinstance(own, dict) else whole).get("bits") or whole.get("bits")
+            if isinstance(bits, int) and bits > 0:
+                return bits
+    return 4
+
+
+def _packed_floats(config: Mapping[str, Any]) -> bool:
+    quantization = config.get("quantization_config")
+    return isinstance(quantization, dict) and quantization.get("scale_fmt") == "ue8m0"
+
+
+def _number_bytes(headers: Headers) -> int:
+    """One float32 norm makes all that follows it float32."""
+    floats = {name: str(e["dtype"]) for name, e in headers.items() if e["dtype"] in _NUMBER_BYTES}
+    norms = [dtype for name, dtype in floats.items() if "norm" in name]
+    return max((_NUMBER_BYTES[dtype] for dtype in norms or floats.values()), default=2)

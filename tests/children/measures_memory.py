@@ -1,0 +1,74 @@
+"""Prints what a model and its prompts really take in this process, as JSON, in bytes.
+
+Usage: measures_memory.py MODELS_DIR MODEL ROWS PROMPT_TOKENS STEP_TOKENS
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from mlx_server.engine import blas
+
+blas.preload()
+
+import mlx.core as mx  # noqa: E402
+import psutil  # noqa: E402
+
+from host_agent.config import load as load_config  # noqa: E402
+from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
+from mlx_server.engine.loading import LanguageModel, Weights, load  # noqa: E402
+from mlx_server.engine.memory import host  # noqa: E402
+from mlx_server.model_store import ModelEntry, find  # noqa: E402
+
+ANSWER_TOKENS = 8
+
+
+def loaded(entry: ModelEntry) -> Weights:
+    loader = load(entry)
+    while True:
+        try:
+            next(loader)
+        except StopIteration as end:
+            return end.value
+
+
+def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int) -> None:
+    """One batch of prompts, each with a short answer, or one batch of texts."""
+    if not isinstance(model, LanguageModel):
+        model.encode([list(range(1000, 1000 + prompt_tokens))] * rows)
+        return
+    batch = Batch(model.model, rows, step_tokens)
+    for row in range(rows):
+        batch.add([100 + row + n for n in range(prompt_tokens)], lambda x: mx.argmax(x, axis=-1), [])
+    made = 0
+    while made < rows * ANSWER_TOKENS:
+        made += sum(isinstance(event, Sampled) for event in batch.step())
+    batch.close()
+
+
+def main(models_dir: str, name: str, rows: int, prompt_tokens: int, step_tokens: int) -> None:
+    config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
+    entry = find(config, name)
+    assert entry is not None
+    guard = host.memory_guard(None, step_tokens)
+    expected = guard.forecast(entry)
+    model = loaded(entry)
+    active = mx.get_active_memory()
+    mx.reset_peak_memory()
+    run(model, rows, prompt_tokens, step_tokens)
+    found = {
+        "weights": [expected.weights.bytes, active],
+        "requests": [
+            expected.requests_bytes(rows, prompt_tokens + ANSWER_TOKENS),
+            mx.get_peak_memory() - active,
+        ],
+        "footprint": psutil.Process().memory_info().rss,
+        "forecast": dataclasses.asdict(expected),
+    }
+    print(json.dumps(found), flush=True)
+
+
+main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))

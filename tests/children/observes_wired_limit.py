@@ -1,0 +1,72 @@
+"""Loads a model, generates, closes, and prints how often anybody set Metal's wired limit, as JSON.
+
+The device pretends to be one that recommends a limit: without that, mlx-lm leaves the limit alone anyway.
+Usage: observes_wired_limit.py MODELS_DIR
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mlx_server.engine import blas
+from mlx_server.engine.beside import Helpers  # noqa: E402
+
+blas.preload()
+
+import mlx.core as mx  # noqa: E402
+import mlx_lm.utils  # noqa: E402
+
+from host_agent.config import load as load_config  # noqa: E402
+from mlx_server.engine.loading import LanguageModel, load  # noqa: E402
+from mlx_server.engine.memory import host  # noqa: E402
+from mlx_server.engine.models import release_memory  # noqa: E402
+from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
+from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
+from mlx_server.engine.runner import BatchLimits, GenerateRunner  # noqa: E402
+from mlx_server.model_store import find  # noqa: E402
+from mlx_server.protocol import Generate, Sampling  # noqa: E402
+
+calls: list[int] = []
+library: Any = mx
+library.set_wired_limit = calls.append
+library.device_info = lambda: {"max_recommended_working_set_size": 1 << 30}
+
+
+def generate(models_dir: str) -> int:
+    """Tokens made by two requests in one batch."""
+    config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
+    host.set_wired_limit(config.mlx.wired_limit_bytes)
+    entry = find(config, "smollm2:135m")
+    assert entry is not None
+    loader = load(entry)
+    while True:
+        try:
+            next(loader)
+        except StopIteration as end:
+            model = end.value
+            break
+    assert isinstance(model, LanguageModel)
+    cache = ModelCache(Store(None, 0, 0), model.identity, {})
+    helpers = Helpers(lambda: None)
+    runner = GenerateRunner(model, BatchLimits(2, 128), helpers, cache, lambda op, prompt, limit: None)
+    made = 0
+    for id in ("a", "b"):
+        op = Generate(id, entry.name, "text", prompt="Once upon", sampling=Sampling(), max_tokens=4)
+        runner.start(op, 0.0, 0.0)
+    while len(runner):
+        made += sum(event.KIND == "token" for event in runner.step(time.monotonic))
+        runner.tidy()
+    runner.close()
+    del runner
+    release_memory()
+    return made
+
+
+made = generate(sys.argv[1])
+by_us = len(calls)
+mlx_lm.utils.maybe_set_recommended_wired_limit()  # the original: shows that it would have been seen
+print(json.dumps({"tokens": made, "set": by_us, "set_by_the_original": len(calls) - by_us}), flush=True)

@@ -1,0 +1,140 @@
+"""Models and requests come and go, other programs take and give memory: what the guard promises holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.memory.forecast import ENGINE_BYTES
+from mlx_server.engine.memory.guard import Files, MemoryGuard, Tenant
+from mlx_server.engine.memory.ledger import GIB, Fits, Reading, kept_free_bytes
+from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.weights import Arithmetic
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import Generate
+from tests.unit.mlx_server.published_models import CONFIGS, headers
+
+TOTAL, LIMIT = 24 * GIB, 20 * GIB
+MODELS = ("Llama-3.2-1B", "Qwen3-4B", "Llama-3.1-8B", "phi-4", "Llama-3.1-70B")
+FILES = {
+    name: Files(
+        CONFIGS[name] | {"quantization": {"bits": 4, "group_size": 64}}, headers(CONFIGS[name], bits=4)
+    )
+    for name in MODELS
+}
+
+
+def entry(name: str) -> ModelEntry:
+    return ModelEntry(name, Path(name), "generate", 1, 1, 0.0, "mlx", "llama", "", "", 131072, digest=name)
+
+
+class GuardMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: dict[str, dict[str, int]] = {}  # model → request → tokens
+        self.used_s: dict[str, float] = {}
+        self.others_bytes = 4 * GIB
+        self.now_s = 0.0
+        self.number = 0
+        arithmetic = Arithmetic(dense_float32=False, fused_attention=True)
+        self.guard = MemoryGuard(LIMIT, arithmetic, 512, self.read, lambda of: FILES[of.name])
+        self.guard.tenants = lambda: [
+            Tenant(entry(name), self.weights(name), tuple(requests), self.used_s[name])
+            for name, requests in self.loaded.items()
+        ]
+        self.guard.relieve = self.evict
+
+    def weights(self, name: str) -> int:
+        return self.guard.forecast(entry(name)).resident_bytes
+
+    def taken(self) -> int:
+        """At the worst: all that was promised is in use."""
+        requests = sum(
+            self.guard.forecast(entry(name)).requests_bytes(len(r), max(r.values(), default=0))
+            for name, r in self.loaded.items()
+        )
+        return ENGINE_BYTES + sum(map(self.weights, self.loaded)) + requests
+
+    def read(self) -> Reading:
+        own = self.taken()
+        return Reading(TOTAL, max(TOTAL - self.others_bytes - own, 0), own, own, 0)
+
+    def evict(self, fits: Fits) -> None:
+        for name in fits.evict:
+            assert not self.loaded[name], "a busy model was evicted"
+            del self.loaded[name]
+
+    @rule(name=st.sampled_from(MODELS))
+    def load(self, name: str) -> None:
+        if name in self.loaded:
+            return
+        try:
+            self.evict(self.guard.before_load(entry(name)))
+        except (MustWait, InsufficientMemory):
+            return
+        self.guard.load_ended()
+        self.now_s += 1
+        self.loaded[name], self.used_s[name] = {}, self.now_s
+
+    @precondition(lambda self: self.loaded)
+    @rule(data=st.data(), prompt=st.integers(1, 30_000), answer=st.integers(1, 30_000))
+    def start(self, data: st.DataObject, prompt: int, answer: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.loaded)))
+        self.number += 1
+        op = Generate(str(self.number), name, "text", prompt="p", max_tokens=answer)
+        try:
+            self.guard.admit(op, prompt, answer)
+        except (MustWait, InsufficientMemory):
+            return
+        self.loaded[name][op.id] = prompt + answer
+
+    @precondition(lambda self: any(self.loaded.values()))
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(n for n, r in self.loaded.items() if r)))
+        del self.loaded[name][data.draw(st.sampled_from(sorted(self.loaded[name])))]
+
+    @rule(gib=st.integers(1, 22))
+    def others_take(self, gib: int) -> None:
+        self.others_bytes = gib * GIB
+
+    @rule(name=st.sampled_from(MODELS))
+    def all_is_quiet_and_whatever_can_ever_fit_is_let_in(self, name: str) -> None:
+        for requests in self.loaded.values():
+            requests.clear()
+        self.others_bytes = GIB
+        if name in self.loaded:
+            return
+        needs = ENGINE_BYTES + self.guard.forecast(entry(name)).load_bytes
+        try:
+            self.evict(self.guard.before_load(entry(name)))
+        except InsufficientMemory:
+            assert needs > LIMIT
+        else:
+            assert needs <= LIMIT
+            self.guard.load_ended()
+
+    @invariant()
+    def what_was_promised_stays_under_the_limit(self) -> None:
+        assert self.taken() <= LIMIT
+
+    @rule(name=st.sampled_from(MODELS))
+    def nothing_is_begun_that_the_machine_has_no_room_for(self, name: str) -> None:
+        if name in self.loaded:
+            return
+        try:
+            fits = self.guard.before_load(entry(name))
+        except (MustWait, InsufficientMemory):
+            return
+        self.guard.load_ended()
+        leaving = sum(map(self.weights, fits.evict))
+        needs = self.guard.forecast(entry(name)).load_bytes
+        assert needs <= self.read().available_bytes + leaving - kept_free_bytes(TOTAL)
+
+
+TestMemoryGuard = GuardMachine.TestCase
+TestMemoryGuard.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,0 +1,23 @@
+"""The engine's refusals, as clients are told of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.gateway import errors
+from mlx_server.protocol import Failed
+
+
+@pytest.mark.parametrize(("retryable", "status"), [(True, 503), (False, 507)])
+def test_lack_of_memory_is_told_with_its_figures_and_whether_to_come_again(retryable, status):
+    figures = {"needs_bytes": 41, "free_bytes": 18}
+    error = errors.from_engine(Failed("r", "insufficient_memory", "no room", retryable, figures))
+    answer = errors.response(error, "/api/chat")
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) is retryable
+    assert answer.headers.get("x-should-retry") == (None if retryable else "false")
+    for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
+        body = errors.body(error, path)
+        detail = body["error"] if path.startswith("/v1") else body
+        assert detail["code"] == "insufficient_memory"
+        assert detail["needs_bytes"] == 41
