@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_server.engine import blas
-from mlx_server.engine.beside import Helpers  # noqa: E402
+from mlx_server.engine.beside import Helpers
 
 blas.preload()
 
