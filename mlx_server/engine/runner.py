@@ -145,18 +145,20 @@ class GenerateRunner:
             generation = self._running[outcome.uid]
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
-                self._keep(outcome.uid)
+                # All but the last token: a state that the same prompt, sent again, can go on from.
+                self._keep(outcome.uid, whole=outcome.done == outcome.total - 1)
                 continue
             yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
             elif generation.count % KEEP_EVERY_TOKENS == 0:
-                self._keep(outcome.uid)
+                self._keep(outcome.uid, whole=False)
 
-    def _keep(self, uid: int) -> None:
-        """What was computed for the request goes to the cache."""
+    def _keep(self, uid: int, *, whole: bool) -> None:
+        """What was computed for the request goes to the cache; `whole`: even what cannot be cut."""
         if computed := self._batch.computed(uid):
-            self._cache.keep(self._kept[uid], computed.tokens, computed.caches, computed.row)
+            tokens, caches = computed.tokens, computed.caches
+            self._cache.keep(self._kept[uid], tokens, caches, computed.row, whole=whole)
 
     def _chances(self, generation: Generation, drawn: Sampled) -> Chances | None:
         if generation.top_logprobs is None:
@@ -181,7 +183,7 @@ class GenerateRunner:
     def keep_all(self) -> None:
         """What was computed for those in flight goes to the cache."""
         for uid in self._running:
-            self._keep(uid)
+            self._keep(uid, whole=True)
 
     def close(self) -> None:
         """Drop everything in flight."""
@@ -191,7 +193,7 @@ class GenerateRunner:
         self._batch.close()
 
     def _drop(self, uid: int) -> None:
-        self._keep(uid)
+        self._keep(uid, whole=True)
         del self._running[uid], self._kept[uid]
         self._batch.remove(uid)
 
