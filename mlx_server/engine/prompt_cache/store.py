@@ -210,6 +210,7 @@ class Store:
 
     def write_back(self) -> None:
         """There is time: what could not be written when it came is."""
+        self._forget_cleared()
         waiting = {key: entry for key, entry in self._entries.items() if key not in self._disk}
         if waiting:
             self._disk.put(waiting, ())
@@ -250,14 +251,20 @@ class Store:
         """Takes up what happened beside: a folder that was cleared, blocks that were read."""
         with self._lock:
             read, self._read_ahead = self._read_ahead, {}
-        if self._disk.was_cleared():
-            log_event("cache_cleared", cause="its folder was removed")
-            self._entries.clear()
-            self._ram.clear()
+        if self._forget_cleared():
             return
         for key, (value, identity) in reversed(read.items()):
             if key in self._disk and identity == tags["identity"]:
                 self._hold({key: Entry(value, tags)})
+
+    def _forget_cleared(self) -> bool:
+        """Whether `vestal cache clear` was run: it means RAM too."""
+        if not self._disk.was_cleared():
+            return False
+        log_event("cache_cleared", cause="its folder was removed")
+        self._entries.clear()
+        self._ram.clear()
+        return True
 
     def _hold(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
         self._entries.update(entries)
