@@ -16,4 +16,6 @@ def log_event(event: str, cause: str = "", **fields: Any) -> None:
     body = {"ts": round(time.time(), 3), "seq": next(_numbers), "component": "mlx_engine", "event": event}
     if cause:
         body["cause"] = cause
-    print(json.dumps(body | fields, ensure_ascii=False, default=str), file=sys.stderr, flush=True)
+    line = json.dumps(body | fields, ensure_ascii=False, default=str)
+    sys.stderr.write(line + "\n")  # at once: other threads write too
+    sys.stderr.flush()

@@ -59,7 +59,7 @@ class GenerateRunner:
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
         self._running: dict[int, Generation] = {}
         self._kept: dict[int, Kept] = {}
-        self._to_keep: list[int] = []
+        self._to_keep: dict[int, bool] = {}  # uid → whether whole
 
     def __len__(self) -> int:
         return len(self._running) + len(self._preparing)
@@ -157,30 +157,35 @@ class GenerateRunner:
             generation = self._running[outcome.uid]
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
-                self._to_keep.append(outcome.uid)
+                # All but the last token: a state that the same prompt, sent again, can go on from.
+                self._keep_soon(outcome.uid, whole=outcome.done == outcome.total - 1)
                 continue
             yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
             elif generation.count % KEEP_EVERY_TOKENS == 0:
-                self._to_keep.append(outcome.uid)
+                self._keep_soon(outcome.uid, whole=False)
 
     def tidy(self) -> None:
         """What need not be done before the events have left: what was computed goes to the cache.
 
         That waits for the step that MLX is at already, which nobody's answer should.
         """
-        to_keep, self._to_keep = self._to_keep, []
-        for uid in dict.fromkeys(to_keep):
-            self._keep(uid)
+        to_keep, self._to_keep = self._to_keep, {}
+        for uid, whole in to_keep.items():
+            self._keep(uid, whole=whole)
             if uid not in self._running:
                 del self._kept[uid]
                 self._batch.remove(uid)
 
-    def _keep(self, uid: int) -> None:
-        """What was computed for the request goes to the cache."""
+    def _keep_soon(self, uid: int, *, whole: bool) -> None:
+        self._to_keep[uid] = whole or self._to_keep.get(uid, False)
+
+    def _keep(self, uid: int, *, whole: bool) -> None:
+        """What was computed for the request goes to the cache; `whole`: even what cannot be cut."""
         if computed := self._batch.computed(uid):
-            self._cache.keep(self._kept[uid], computed.tokens, computed.caches, computed.row)
+            tokens, caches = computed.tokens, computed.caches
+            self._cache.keep(self._kept[uid], tokens, caches, computed.row, whole=whole)
 
     def _chances(self, generation: Generation, drawn: Sampled) -> Chances | None:
         if generation.top_logprobs is None:
@@ -210,7 +215,7 @@ class GenerateRunner:
         """What was computed for those in flight goes to the cache."""
         self.tidy()
         for uid in self._running:
-            self._keep(uid)
+            self._keep(uid, whole=True)
 
     def close(self) -> None:
         """Drop everything in flight."""
@@ -222,7 +227,7 @@ class GenerateRunner:
 
     def _drop(self, uid: int) -> None:
         del self._running[uid]
-        self._to_keep.append(uid)
+        self._keep_soon(uid, whole=True)
 
 
 class EmbedRunner:

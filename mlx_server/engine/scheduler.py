@@ -144,6 +144,7 @@ class Scheduler:
             except queue.Empty:
                 for held in self._models.all():
                     held.runner.look_ahead()
+                self._store.write_back()
             wait_s = self._idle_s()
         return self._inbox.get(timeout=None if wait_s == float("inf") else wait_s)
 
@@ -331,11 +332,9 @@ class Scheduler:
 
     def persist_caches(self) -> int:
         """What was computed for those in flight goes to the cache, and that to the disk; blocks written."""
-        before = self._store.counts.written
         for held in self._models.all():
             held.runner.keep_all()
-        self._store.flush(PERSIST_S)
-        return self._store.counts.written - before
+        return self._store.persist(PERSIST_S)
 
     def close_batches(self) -> None:
         """End what is left, telling the gateway that it may send it again elsewhere."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CHECKSUM = "checksum"
-_MAX_HEADER_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 16 << 20
 
 
 class Corrupt(Exception):
@@ -39,13 +39,28 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[byte
     at = 0
     for name, tensor in tensors.items():
         end = at + len(tensor.data)
-        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, end]}
+        header[name] = _spec(tensor, at, end)
         at = end
     parts = [tensor.data for tensor in tensors.values()]
-    header["__metadata__"] = {**facts, CHECKSUM: _checksum(header, facts, parts)}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format wants its data aligned
+    text = _header(header, facts, _checksum(header, facts, parts))
     return [len(text).to_bytes(8, "little"), text, *parts]
+
+
+def file_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
+    """How long the file of them will be at most, without a look at the data."""
+    data = sum(len(tensor.data) for tensor in tensors.values())
+    widest = {name: _spec(tensor, data, data) for name, tensor in tensors.items()}
+    return 8 + len(_header(widest, facts, "0" * 8)) + data
+
+
+def _spec(tensor: Tensor, begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+
+
+def _header(table: Mapping[str, Any], facts: Mapping[str, str], checksum: str) -> bytes:
+    whole = {**table, "__metadata__": {**facts, CHECKSUM: checksum}}
+    text = json.dumps(whole, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)  # the format wants its data aligned
 
 
 def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -74,7 +89,7 @@ def _split(blob: bytes) -> tuple[dict[str, Any], memoryview]:
         raise Corrupt("it is cut off, or no safetensors file")
     try:
         header = json.loads(blob[8 : 8 + size])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
         raise Corrupt("its header is no object")

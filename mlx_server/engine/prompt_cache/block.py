@@ -15,7 +15,11 @@ import numpy as np
 from mlx_server.engine.prompt_cache.blob import Corrupt, Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
-RAW = {"F32": "<u4", "F16": "<u2", "BF16": "<u2", "U8": "u1", "U32": "<u4", "I32": "<u4"}
+RAW = {
+    **{"F32": "<u4", "U32": "<u4", "I32": "<u4", "F16": "<u2", "BF16": "<u2", "U16": "<u2", "I16": "<u2"},
+    **{"U8": "u1", "I8": "u1", "BOOL": "u1", "I64": "<u8", "U64": "<u8"},
+}
+"""safetensors' types, and the unsigned integers that hold them."""
 
 
 @dataclass(frozen=True)
@@ -86,31 +90,32 @@ def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
         f"group.{number}": Tensor(dtype, group.shape, group.reshape(-1).view(np.uint8).data)
         for number, (group, dtype) in enumerate(parts)
     }
-    return tensors, {"order": _text(block.order), "tokens": _text(block.ids)}
+    return tensors, {"order": text_of(block.order), "tokens": text_of(block.ids)}
 
 
 def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Block:
     """The block. Raises Corrupt."""
     try:
-        order, ids = _numbers(facts["order"]), _numbers(facts["tokens"])
+        order, ids = numbers_of(facts["order"]), numbers_of(facts["tokens"])
         parts = [tensors[f"group.{number}"] for number in range(len(tensors))]
-        groups = tuple(_array(part) for part in parts)
-    except (KeyError, ValueError) as error:
+        groups = tuple(array_of(part) for part in parts)
+    except (KeyError, ValueError, TypeError) as error:
         raise Corrupt(f"its tensors are not those of a block: {error!r}") from error
-    if not groups or max(order) >= len(groups) or any(group.shape[2] != len(ids) for group in groups):
+    # Each group has so many arrays as the layers take from it.
+    shapes = [(order.count(number), 4, len(ids)) for number in range(len(groups))]
+    if not groups or shapes != [(len(group), group.ndim, *group.shape[2:3]) for group in groups]:
         raise Corrupt("its tensors are not those of its tokens")
     return Block(ids, groups, tuple(part.dtype for part in parts), order)
 
 
-def _text(numbers: Sequence[int]) -> str:
+def text_of(numbers: Sequence[int]) -> str:
     return ",".join(map(str, numbers))
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
-def _array(tensor: Tensor) -> Array:
-    if len(tensor.shape) != 4:
-        raise ValueError(f"a shape of {tensor.shape}")
+def array_of(tensor: Tensor) -> Array:
+    """Its raw numbers, still in the file's memory. Raises KeyError, ValueError or TypeError."""
     return np.frombuffer(tensor.data, dtype=RAW[tensor.dtype]).reshape(tensor.shape)

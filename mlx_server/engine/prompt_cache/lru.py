@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Lru:
@@ -26,25 +26,33 @@ class Lru:
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[str]:
+        """The longest unused first."""
         return iter(list(self._sizes))
 
-    def add(self, key: str, size: int) -> list[str]:
-        """Takes `key` in as the newest; those that must go for it, itself where it is too big."""
-        self.discard(key)
-        if size > self.limit_bytes:
-            return [key]
-        self._sizes[key] = size
-        self._groups.setdefault(self._group_of(key), {})[key] = None
-        self.total_bytes += size
-        return self._shrink()
+    def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
+        """Takes `sizes`' keys in, as the ends of `chain`, all of which counts as used now.
+
+        Returns those that must go for it: others first, then the chain's own end. What is greater than the
+        limit alone is not taken in.
+        """
+        known = list(chain)
+        refused = [key for key, size in sizes.items() if size > self.limit_bytes]
+        for key, size in sizes.items():
+            self.discard(key)
+            if size <= self.limit_bytes:
+                self._sizes[key] = size
+                self._groups.setdefault(self._group_of(key), {})[key] = None
+                self.total_bytes += size
+        self.use(dict.fromkeys([*known, *sizes]))
+        return refused + self._shrink()
 
     def group(self, name: str) -> list[str]:
         """The keys of a group, the newest first."""
         return list(reversed(self._groups.get(name, {})))
 
-    def use(self, keys: Iterable[str]) -> None:
+    def use(self, chain: Iterable[str]) -> None:
         """A chain was used. Its end is the first to go: a block is of no use without those before it."""
-        for key in reversed(list(keys)):
+        for key in reversed(list(chain)):
             if key in self._sizes:
                 self._sizes.move_to_end(key)
 
@@ -52,6 +60,12 @@ class Lru:
         """It is gone; nothing where it was not there."""
         if key in self._sizes:
             self._forget(key)
+
+    def clear(self) -> None:
+        """All are gone."""
+        self._sizes.clear()
+        self._groups.clear()
+        self.total_bytes = 0
 
     def resize(self, limit_bytes: int) -> list[str]:
         """A new limit; those that must go."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import kv
+from mlx_server.engine.prompt_cache.entry import FORMAT
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.store import Find, Gathered, Store
+
+KV_SETTINGS = {"kv_bits": "none", "kv_group_size": "none"}
+"""Keys and values are kept as they were computed."""
 
 
 @dataclass
@@ -23,28 +29,49 @@ class ModelCache:
 
     def __init__(self, store: Store, identity: str, tags: Mapping[str, str]) -> None:
         self._store = store
-        self._keys = PrefixKeys(identity)
-        self._tags = {**tags, "identity": identity}
+        # The same weights may compute something else in another release of mlx-lm: it mends its models.
+        made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
+        settings = " ".join(f"{name}={value}" for name, value in KV_SETTINGS.items())
+        whole = f"{identity} {settings} {made_by} format {FORMAT}"
+        self._keys = PrefixKeys(whole)
+        self._tags = {**tags, **KV_SETTINGS, "made_by": made_by, "identity": whole}
 
     def find(self, tokens: Sequence[int]) -> Find | None:
         """What begins `tokens` and leaves at least one: a model that is fed nothing answers nothing."""
         return self._store.find(self._keys, tokens[:-1], self._tags)
 
     def gathering(self, find: Find) -> Callable[[], Gathered]:
-        """The reading, for another thread."""
-        return lambda: self._store.gather(find)
+        """The reading, for another thread. It never raises: whatever goes wrong is a miss."""
+
+        def gather() -> Gathered:
+            try:
+                return self._store.gather(find)
+            except Exception as error:
+                log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+                return Gathered()
+
+        return gather
 
     def take(self, find: Find, gathered: Gathered) -> tuple[list[Any], int]:
         """Caches for the model's layers, and how many tokens they hold: none where nothing could be had."""
-        self._store.learn(find, gathered)
-        if gathered.block is None:
+        self._store.learn(find, gathered, self._tags)
+        if gathered.value is None:
             return [], 0
-        return list(kv.caches_of(gathered.block)), gathered.block.tokens
+        return kv.caches_of(gathered.value), gathered.value.tokens
 
-    def keep(self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:
-        """Takes in what `caches` hold of `tokens` in their `row` and was not kept yet, in whole blocks."""
-        if not kv.can_be_cut(caches):
-            return
+    def keep(
+        self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool
+    ) -> None:
+        """Takes in what `caches` hold of `tokens` in their `row`: whole blocks that were not kept yet.
+
+        Where they cannot be cut, a snapshot, and only if this is the moment for a `whole` one.
+        """
+        if kv.can_be_cut(caches):
+            self._keep_blocks(kept, tokens, caches, row)
+        elif whole:
+            self._keep_snapshot(tokens, caches, row)
+
+    def _keep_blocks(self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:
         before = len(kept.keys)
         kept.keys = self._keys.of_blocks(tokens, kept.keys)
         first = before + self._store.kept(kept.keys[before:])
@@ -52,4 +79,10 @@ class ModelCache:
             return
         size = self._keys.block_tokens
         block = kv.cut(caches, row, tokens[first * size : len(kept.keys) * size], first * size)
-        self._store.keep(dict(zip(kept.keys[first:], block.split(size), strict=True)), self._tags)
+        new = dict(zip(kept.keys[first:], block.split(size), strict=True))
+        self._store.keep(new, self._tags, kept.keys)
+
+    def _keep_snapshot(self, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:
+        (key,) = self._keys.of_snapshots(tokens, [len(tokens)])
+        if len(tokens) and not self._store.kept([key]) and (taken := kv.snapshot(caches, row, tokens)):
+            self._store.keep({key: taken}, self._tags)

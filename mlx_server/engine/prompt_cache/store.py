@@ -1,242 +1,285 @@
 """Both levels: finds the longest run of blocks that begins a prompt, and keeps what was computed.
 
-One thread (MLX's) calls all methods but `gather`, which does the reading and may run in any. Files are
-written by the write-behind thread. A file that cannot be read, or is not what its name says, is dropped and
-missed.
+One thread (MLX's) calls all methods but `gather`, which does the reading and may run in any. A file that
+cannot be read, or is not what its name says, is dropped and missed.
 """
 
 from __future__ import annotations
 
-import contextlib
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlx_server.engine.log import log_event
-from mlx_server.engine.prompt_cache import blob
-from mlx_server.engine.prompt_cache.block import Block, common, from_tensors, join, to_tensors
+from mlx_server.engine.prompt_cache.blob import Corrupt
+from mlx_server.engine.prompt_cache.block import Block, common, join
+from mlx_server.engine.prompt_cache.disk import Disk
+from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
 from mlx_server.engine.prompt_cache.folder import Folder
-from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, parent_of
+from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
-from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
-FORMAT = "1"
-_WAITING_BYTES = 512 << 20
 _NEXT_TRIED = 4
 """So many of the blocks that may go on from the last whole one are looked at."""
+
+Tags = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Find:
-    """Blocks in a row, from a prompt's first: those `held` in RAM, the others on disk.
+    """Blocks in a row, from the first of `tokens`: those `held` in memory, the others on disk.
 
-    After them, of `next_tokens`, a part may be had from one of `next_keys`: blocks that follow the last.
+    After them a part may be had from one of `next_keys`: blocks that follow the last. Or else it is one of
+    `snapshots`, the longest first, each of which begins `tokens`.
     """
 
+    tokens: tuple[int, ...]
+    block_tokens: int
     keys: tuple[str, ...]
     next_keys: tuple[str, ...]
-    next_tokens: tuple[int, ...]
-    held: Mapping[str, Block]
-    tags: Mapping[str, str]
+    snapshots: tuple[str, ...]
+    held: Mapping[str, Value]
+    identity: str
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What `gather` made of a find: `block` None for nothing; `broken` are keys that must be forgotten."""
+    """What `gather` made of a find: `value` None for nothing. `missing` and `broken` must be forgotten."""
 
-    block: Block | None
-    read: Mapping[str, Block] = field(default_factory=dict)
+    value: Value | None = None
+    used: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
 
 
 @dataclass
 class Counts:
-    """Since the engine's start; in blocks, but for the bytes."""
+    """Since the engine's start, in blocks."""
 
     hits_ram: int = 0
     hits_disk: int = 0
-    written: int = 0
-    written_bytes: int = 0
+    missing: int = 0
     broken: int = 0
-    refused: int = 0
+
+
+@dataclass
+class _Reading:
+    """One `gather` at work."""
+
+    find: Find
+    used: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def done(self, value: Value | None) -> Gathered:
+        return Gathered(value, tuple(self.used), tuple(self.missing), tuple(self.broken))
 
 
 class Store:
     """`folder` None: RAM only. A limit of 0 switches its level off."""
 
-    def __init__(self, folder: Folder | None, ram_bytes: int, disk_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Folder | None,
+        ram_bytes: int,
+        disk_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.counts = Counts()
-        self._folder = folder if disk_bytes else None
-        self._ram, self._blocks = Lru(ram_bytes, parent_of), dict[str, Block]()
-        self._disk = Lru(disk_bytes, parent_of)
-        self._writer = WriteBehind(_WAITING_BYTES)
-        self._told = False
-        if self._folder:
-            for key, size in self._folder.scan():
-                self._remove(self._disk.add(key, size))
+        self._disk = Disk(folder, disk_bytes, clock)
+        self._ram, self._entries = Lru(ram_bytes, parent_of), dict[str, Entry]()
+        self._lock = threading.Lock()
+        self._read_ahead: dict[str, tuple[Value, str]] = {}  # by `gather`; RAM's at the next call
 
     # --- finding ---
 
-    def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Mapping[str, str]) -> Find | None:
+    def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> Find | None:
         """What there is of `tokens`; None for nothing."""
+        self._refresh(tags)
         keys = prefixes.of_blocks(tokens)
         found = tuple(keys[: self.kept(keys)])
-        last = as_parent(found[-1] if found else prefixes.root)
-        after = dict.fromkeys([*self._ram.group(last), *self._disk.group(last)])
-        next_keys = tuple(after)[:_NEXT_TRIED]
-        if not found and not next_keys:
+        next_keys = tuple(self._group(as_parent(found[-1] if found else prefixes.root))[:_NEXT_TRIED])
+        lengths = {length_of(key) for key in self._group(prefixes.snapshots)} - {0}
+        snapshots = tuple(key for key in prefixes.of_snapshots(tokens, lengths) if self.kept([key]))
+        if not found and not next_keys and not snapshots:
             return None
-        self._ram.use(found)
-        self._disk.use(found)
-        rest = tuple(tokens[len(found) * prefixes.block_tokens :])
-        held = {key: self._blocks[key] for key in (*found, *next_keys) if key in self._blocks}
-        return Find(found, next_keys, rest, held, tags)
+        held = {key: value for key in (*found, *next_keys, *snapshots) if (value := self._value(key))}
+        whole, size = tuple(tokens), prefixes.block_tokens
+        return Find(whole, size, found, next_keys, snapshots, held, tags["identity"])
 
     def gather(self, find: Find) -> Gathered:
         """Reads what is on disk and joins it all, up to the first block that cannot be had."""
-        read: dict[str, Block] = {}
-        blocks: list[Block] = []
-        for key in find.keys:
-            block = self._have(key, find, read)
-            if block is None or (blocks and not block.fits(blocks[0])):
-                return Gathered(join(blocks) if blocks else None, read, (key,))
+        reading = _Reading(find)
+        for key in find.snapshots:
+            length = length_of(key)
+            value = self._have(key, reading, find.tokens[:length])
+            if value is not None and not isinstance(value, Block):
+                return reading.done(value)
+        return reading.done(self._run(reading))
+
+    def _run(self, reading: _Reading) -> Block | None:
+        find, blocks = reading.find, list[Block]()
+        size = find.block_tokens
+        for at, key in enumerate(find.keys):
+            block = self._have(key, reading, find.tokens[at * size : (at + 1) * size])
+            if not isinstance(block, Block) or (blocks and not block.fits(blocks[0])):
+                return join(blocks) if blocks else None
             blocks.append(block)
-        if part := self._part(find, read):
+        part = self._part(reading)
+        if part and (not blocks or part.fits(blocks[0])):
             blocks.append(part)
-        return Gathered(join(blocks) if blocks else None, read)
+        return join(blocks) if blocks else None
 
-    def _have(self, key: str, find: Find, read: dict[str, Block]) -> Block | None:
-        block = find.held.get(key)
-        if block is None and (block := self._read(key, find.tags)) is not None:
-            read[key] = block
-        return block
-
-    def _part(self, find: Find, read: dict[str, Block]) -> Block | None:
+    def _part(self, reading: _Reading) -> Block | None:
         """The begin of a block that follows the last and goes on as the prompt does, for a while."""
+        find = reading.find
+        rest = find.tokens[len(find.keys) * find.block_tokens :]
         best: Block | None = None
         length = 0
         for key in find.next_keys:
-            block = self._have(key, find, read)
-            same = common(block.ids, find.next_tokens) if block else 0
-            if block and same > length:
+            block = self._have(key, reading)
+            same = common(block.ids, rest) if isinstance(block, Block) else 0
+            if isinstance(block, Block) and same > length:
                 best, length = block, same
         return best.head(length) if best else None
 
-    def learn(self, find: Find, gathered: Gathered) -> None:
-        """What `gather` has found out: blocks that are in RAM from now on, and others that are of no use."""
-        self.counts.hits_ram += len(find.held.keys() & set(find.keys))
-        self.counts.hits_disk += len(gathered.read)
-        for key, block in gathered.read.items():
-            self._hold(key, block)
-        for key in gathered.broken:
-            self.counts.broken += 1
-            self._blocks.pop(key, None)
-            self._ram.discard(key)
-            self._disk.discard(key)
-            self._remove([key])
-        self._mark(find.keys)
+    def _have(self, key: str, reading: _Reading, ids: Sequence[int] | None = None) -> Value | None:
+        """From memory or disk; None where it cannot be had, or does not hold `ids`."""
+        find = reading.find
+        value = find.held.get(key)
+        if value is None:
+            with self._lock:  # read a moment ago, for another request
+                value, _ = self._read_ahead.get(key, (None, ""))
+        if value is None:
+            value = self._read(key, reading)
+        if value is not None and ids is not None and value.ids != tuple(ids):
+            log_event("cache_block_dropped", cause="it is of other tokens", key=key)
+            reading.broken.append(key)
+            return None
+        if value is not None:
+            reading.used.append(key)
+        return value
 
-    def _read(self, key: str, tags: Mapping[str, str]) -> Block | None:
-        assert self._folder is not None
+    def _read(self, key: str, reading: _Reading) -> Value | None:
+        identity = reading.find.identity
         try:
-            facts, tensors = blob.decode(self._folder.read(key))
-            told = {name: facts.get(name) for name in ("key", "format", "identity")}
-            if told != {"key": key, "format": FORMAT, "identity": tags["identity"]}:
-                raise blob.Corrupt("it is of another model or setting")
-            return from_tensors(tensors, facts)
+            value = unpack(key, self._disk.read(key), identity)
         except FileNotFoundError:  # another engine's limit, or `vestal cache clear`
-            return None
-        except (OSError, blob.Corrupt) as error:
+            reading.missing.append(key)
+        except (OSError, Corrupt) as error:
             log_event("cache_block_dropped", cause=str(error), key=key)
-            return None
+            reading.broken.append(key)
+        else:
+            with self._lock:
+                self._read_ahead[key] = value, identity
+            return value
+        return None
+
+    def learn(self, find: Find, gathered: Gathered, tags: Tags) -> None:
+        """What `gather` has found out: what was of use, and what cannot be had."""
+        self._refresh(tags)
+        in_ram = sum(key in find.held for key in gathered.used)
+        self.counts.hits_ram += in_ram
+        self.counts.hits_disk += len(gathered.used) - in_ram
+        self.counts.missing += len(gathered.missing)
+        self.counts.broken += len(gathered.broken)
+        for key in (*gathered.missing, *gathered.broken):
+            self._entries.pop(key, None)
+            self._ram.discard(key)
+        self._disk.forget(gathered.missing, remove=False)
+        self._disk.forget(gathered.broken, remove=True)
+        self._ram.use(gathered.used)
+        self._disk.use(gathered.used)
 
     # --- keeping ---
 
     def kept(self, keys: Sequence[str]) -> int:
         """How many of `keys` are kept already, from the first on."""
         kept = 0
-        while kept < len(keys) and (keys[kept] in self._blocks or keys[kept] in self._disk):
+        while kept < len(keys) and (keys[kept] in self._entries or keys[kept] in self._disk):
             kept += 1
         return kept
 
-    def keep(self, blocks: Mapping[str, Block], tags: Mapping[str, str]) -> None:
-        """Takes blocks in, in both levels."""
-        for key, block in blocks.items():
-            self._hold(key, block)
-            if key not in self._disk:
-                self._write(key, block, tags)
+    def keep(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
+        """Takes values in, in both levels: the ends of `chain`."""
+        self._refresh(tags)
+        entries = {key: Entry(value, tags) for key, value in values.items()}
+        self._hold(entries, chain)
+        self._disk.put(entries, chain)
 
-    def flush(self, timeout_s: float) -> bool:
-        """Waits until all is on disk."""
-        return self._writer.flush(timeout_s)
+    def write_back(self) -> None:
+        """There is time: what could not be written when it came is."""
+        self._forget_cleared()
+        waiting = {key: entry for key, entry in self._entries.items() if key not in self._disk}
+        if waiting:
+            self._disk.put(waiting, ())
+
+    def persist(self, timeout_s: float) -> int:
+        """Waits until all is on disk, or the time is up; blocks written meanwhile."""
+        before, until = self._disk.written.blocks, time.monotonic() + timeout_s
+        while True:
+            at = self._disk.written.blocks
+            self.write_back()
+            done = self._disk.flush(max(until - time.monotonic(), 0.0))
+            if not done or self._disk.written.blocks == at:
+                return self._disk.written.blocks - before
 
     def close(self) -> None:
-        self._writer.close()
+        self._disk.close()
 
     @property
     def ram_bytes(self) -> int:
         return self._ram.total_bytes
 
+    @property
+    def disk_bytes(self) -> int:
+        return self._disk.total_bytes
+
+    @property
+    def written_bytes(self) -> int:
+        return self._disk.written.bytes
+
     def give_back(self, size: int) -> None:
-        """Gives so much memory back; what goes is on disk, or lost to the next prompt only."""
+        """Gives so much memory back, once; what goes is on disk, or lost to the next prompt only."""
         limit_bytes = self._ram.limit_bytes
-        for gone in self._ram.resize(max(self._ram.total_bytes - max(size, 0), 0)):
-            self._blocks.pop(gone, None)
-        self._ram.resize(limit_bytes)
+        self.shrink_ram(max(self._ram.total_bytes - max(size, 0), 0))
+        self.shrink_ram(limit_bytes)
+
+    def shrink_ram(self, limit_bytes: int) -> None:
+        """A new limit for RAM; what goes is on disk, or lost to the next prompt only."""
+        for gone in self._ram.resize(limit_bytes):
+            self._entries.pop(gone, None)
 
     # --- inside ---
 
-    def _hold(self, key: str, block: Block) -> None:
-        self._blocks[key] = block
-        for gone in self._ram.add(key, block.nbytes):
-            self._blocks.pop(gone, None)
-
-    def _write(self, key: str, block: Block, tags: Mapping[str, str]) -> None:
-        folder = self._folder
-        if folder is None:
+    def _refresh(self, tags: Tags) -> None:
+        """Takes up what happened beside: a folder that was cleared, blocks that were read."""
+        with self._lock:
+            read, self._read_ahead = self._read_ahead, {}
+        if self._forget_cleared():
             return
+        for key, (value, identity) in reversed(read.items()):
+            if key in self._disk and identity == tags["identity"]:
+                self._hold({key: Entry(value, tags)})
 
-        def job() -> None:
-            tensors, facts = to_tensors(block)
-            try:
-                folder.write(key, blob.encode(tensors, {**facts, **tags, "key": key, "format": FORMAT}))
-            except OSError as error:
-                self._cannot_write(error)
+    def _forget_cleared(self) -> bool:
+        """Whether `vestal cache clear` was run: it means RAM too."""
+        if not self._disk.was_cleared():
+            return False
+        log_event("cache_cleared", cause="its folder was removed")
+        self._entries.clear()
+        self._ram.clear()
+        return True
 
-        if not self._writer.put(job, block.nbytes):
-            self.counts.refused += 1
-            return
-        self.counts.written += 1
-        self.counts.written_bytes += block.nbytes
-        self._remove(self._disk.add(key, block.nbytes))
+    def _hold(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
+        self._entries.update(entries)
+        for gone in self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain):
+            self._entries.pop(gone, None)
 
-    def _cannot_write(self, error: OSError) -> None:
-        """A full or unwritable disk costs warmth, no more. Said once, not for every block."""
-        if not self._told:
-            self._told = True
-            log_event("cache_not_written", cause=f"{error}; prompts are cached in memory only")
+    def _value(self, key: str) -> Value | None:
+        entry = self._entries.get(key) or self._disk.pending(key)
+        return entry.value if entry else None
 
-    def _mark(self, keys: Sequence[str]) -> None:
-        def mark(folder: Folder) -> None:
-            for key in reversed(keys):  # as in `Lru.use`: the end of a chain is the first to go
-                folder.used(key)
-
-        self._in_background(mark)
-
-    def _remove(self, keys: Sequence[str]) -> None:
-        def remove(folder: Folder) -> None:
-            for key in keys:
-                folder.remove(key)
-
-        if keys:
-            self._in_background(remove)
-
-    def _in_background(self, deed: Callable[[Folder], None]) -> None:
-        folder = self._folder
-        if folder is None:
-            return
-
-        def job() -> None:
-            with contextlib.suppress(OSError):  # gone already, or nothing can be done here
-                deed(folder)
-
-        self._writer.put(job)
+    def _group(self, name: str) -> list[str]:
+        return list(dict.fromkeys([*self._ram.group(name), *self._disk.group(name)]))

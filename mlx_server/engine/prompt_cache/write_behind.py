@@ -6,6 +6,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from mlx_server.engine.log import log_event
+
 Job = Callable[[], None]
 
 
@@ -21,7 +23,7 @@ class WriteBehind:
         self._thread.start()
 
     def put(self, job: Job, size: int = 0) -> bool:
-        """Has it done some time; False where too much waits already. The job must not raise."""
+        """Has it done some time; False where too much waits already. What it raises is logged."""
         with self._lock:
             if size and self._waiting_bytes + size > self._limit_bytes:
                 return False
@@ -44,6 +46,8 @@ class WriteBehind:
             job, size = entry
             try:
                 job()
+            except Exception as error:  # the next block may fare better
+                log_event("cache_write_failed", cause=f"{type(error).__name__}: {error}")
             finally:
                 with self._lock:
                     self._waiting_bytes -= size

@@ -1,0 +1,71 @@
+"""For tests of the prompt cache: values that are a function of the prefix, so that a wrong one shows."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlx_server.engine.prompt_cache.block import Block
+from mlx_server.engine.prompt_cache.keys import PrefixKeys
+from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.engine.prompt_cache.store import Store, Value
+
+SIZE = 4
+BLOCK_BYTES = SIZE * 2 * 4 * 2
+TAGS = {"identity": "model", "model": "m:1"}
+
+
+def values_of(tokens: Sequence[int], salt: str = "model") -> Block:
+    """What the pretended model computes: each token's values are a hash of all up to it."""
+    rows = [zlib.crc32(f"{salt} {list(tokens[: at + 1])}".encode()) for at in range(len(tokens))]
+    column = np.array(rows, dtype=np.uint32)[None, None, :, None]
+    return Block(tuple(tokens), (np.broadcast_to(column, (2, 1, len(rows), 2)).copy(),), ("F32",), (0, 0))
+
+
+def snapshot_of(tokens: Sequence[int]) -> Snapshot:
+    return Snapshot(tuple(tokens), values_of(tokens).groups, ("F32",), '{"array": 0}')
+
+
+def is_right(value: Value, tokens: Sequence[int], salt: str = "model") -> bool:
+    """Whether it is what a cold run would have computed for the first of `tokens`."""
+    begun = tuple(tokens[: value.tokens])
+    arrays = value.groups if isinstance(value, Block) else value.arrays
+    return value.ids == begun and np.array_equal(arrays[0], values_of(begun, salt).groups[0])
+
+
+class Model:
+    """A model's use of a store, as `ModelCache` has it."""
+
+    def __init__(self, store: Store, identity: str = "model") -> None:
+        self.store, self.salt = store, identity
+        self.keys = PrefixKeys(identity, SIZE)
+        self.tags = {**TAGS, "identity": identity}
+
+    def keep(self, tokens: Sequence[int]) -> int:
+        """How many blocks were new."""
+        keys = self.keys.of_blocks(tokens)
+        first = self.store.kept(keys)
+        blocks = values_of(tokens[: len(keys) * SIZE], self.salt).split(SIZE)
+        new = dict(zip(keys[first:], blocks[first:], strict=True))
+        if new:
+            self.store.keep(new, self.tags, keys)
+        return len(new)
+
+    def keep_snapshot(self, tokens: Sequence[int]) -> str:
+        (key,) = self.keys.of_snapshots(tokens, [len(tokens)])
+        self.store.keep({key: snapshot_of(tokens)}, self.tags)
+        return key
+
+    def get(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` it got; every one of them right."""
+        find = self.store.find(self.keys, tokens, self.tags)
+        if find is None:
+            return 0
+        gathered = self.store.gather(find)
+        self.store.learn(find, gathered, self.tags)
+        if gathered.value is None:
+            return 0
+        assert is_right(gathered.value, tokens, self.salt)
+        return gathered.value.tokens

@@ -1,0 +1,140 @@
+"""The prompt cache under any order of use, restarts and faults: never a wrong value, never too many bytes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.keys import length_of
+from mlx_server.engine.prompt_cache.store import Store
+from tests.prompt_cache_model import BLOCK_BYTES, SIZE, Model
+
+RAM_BYTES = 6 * BLOCK_BYTES
+DISK_BYTES = 12 * 600
+TOKENS = st.lists(st.integers(0, 1), max_size=24)
+ENGINE = st.integers(0, 1)
+MODEL = st.sampled_from(["model", "other"])
+
+
+class AnyUse(RuleBasedStateMachine):
+    """Two engines on one folder, two models of one shape. `faulty`: someone has touched the files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp())
+        self.path = self.home / "prompts"
+        self.stores = [self.opened(), self.opened()]
+        self.known: dict[str, set[tuple[int, ...]]] = {"model": set(), "other": set()}
+
+    def opened(self) -> Store:
+        return Store(Folder(self.path), RAM_BYTES, DISK_BYTES)
+
+    def files(self) -> list[Path]:
+        return sorted(self.path.glob("*.safetensors"))
+
+    def model(self, engine: int, name: str) -> Model:
+        return Model(self.stores[engine], name)
+
+    @rule(engine=ENGINE, name=MODEL, tokens=TOKENS)
+    def a_prompt_is_kept(self, engine: int, name: str, tokens: list[int]) -> None:
+        new = self.model(engine, name).keep(tokens)
+        assert new <= len(tokens) // SIZE
+        self.known[name] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
+
+    @rule(engine=ENGINE, tokens=TOKENS.filter(bool))
+    def a_snapshot_is_kept(self, engine: int, tokens: list[int]) -> None:
+        self.model(engine, "model").keep_snapshot(tokens)
+        self.known["model"].add(tuple(tokens))
+
+    @rule(engine=ENGINE, name=MODEL, tokens=TOKENS)
+    def a_prompt_is_asked_for(self, engine: int, name: str, tokens: list[int]) -> None:
+        got = self.model(engine, name).get(tokens)  # which looks at every value
+        assert got == 0 or tuple(tokens[:got]) in self.known[name]
+
+    @rule(engine=ENGINE, name=MODEL, tokens=TOKENS)
+    def what_was_kept_is_found_at_once(self, engine: int, name: str, tokens: list[int]) -> None:
+        model = self.model(engine, name)
+        model.keep(tokens)
+        self.known[name] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
+        longest_in_ram = RAM_BYTES // BLOCK_BYTES * SIZE
+        if not any(map(length_of, model.store._group(model.keys.snapshots))):
+            assert model.get(tokens) >= min(len(tokens) // SIZE * SIZE, longest_in_ram)
+
+    @rule(engine=ENGINE)
+    def an_engine_is_killed_and_started(self, engine: int) -> None:
+        self.stores[engine].close()
+        self.stores[engine] = self.opened()
+
+    @rule(tokens=TOKENS)
+    def an_engine_persists_and_the_next_is_warm(self, tokens: list[int]) -> None:
+        for store in self.stores:
+            store.persist(10.0)
+        model = self.model(0, "other")
+        model.keep(tokens)
+        self.known["other"] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
+        model.store.persist(10.0)
+        self.an_engine_is_killed_and_started(0)
+        whole = len(tokens) // SIZE * SIZE
+        assert self.model(0, "other").get(tokens) >= min(whole, DISK_BYTES // 1000 * SIZE)
+
+    @precondition(lambda self: self.files())
+    @rule(data=st.data(), fault=st.sampled_from(["flip", "cut", "remove", "swap"]))
+    def a_file_is_harmed(self, data: st.DataObject, fault: str) -> None:
+        for store in self.stores:
+            store.persist(10.0)
+        if not (files := self.files()):
+            return
+        path = data.draw(st.sampled_from(files))
+        content = bytearray(path.read_bytes())
+        match fault:
+            case "flip":
+                at = data.draw(st.integers(0, len(content) * 8 - 1))
+                content[at // 8] ^= 1 << at % 8
+                path.write_bytes(content)
+            case "cut":
+                path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+            case "remove":
+                path.unlink()
+            case "swap":
+                path.write_bytes(data.draw(st.sampled_from(files)).read_bytes())
+
+    @precondition(lambda self: self.path.is_dir())
+    @rule()
+    def the_folder_is_cleared(self) -> None:
+        for store in self.stores:
+            store.persist(10.0)
+        self.path.rename(self.home / "old")
+        shutil.rmtree(self.home / "old")
+
+    @rule(engine=ENGINE, limit=st.integers(0, RAM_BYTES))
+    def memory_is_asked_back(self, engine: int, limit: int) -> None:
+        self.stores[engine].shrink_ram(limit)
+        assert self.stores[engine].ram_bytes <= limit
+        self.stores[engine].shrink_ram(RAM_BYTES)
+
+    @invariant()
+    def bytes_are_within_the_limits(self) -> None:
+        for store in self.stores:
+            assert store.ram_bytes <= RAM_BYTES
+            assert store.disk_bytes <= DISK_BYTES
+
+    @invariant()
+    def all_that_is_in_ram_is_counted(self) -> None:
+        for store in self.stores:
+            assert sum(entry.nbytes for entry in store._entries.values()) == store.ram_bytes
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.persist(10.0)
+            store.close()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+TestAnyUse = AnyUse.TestCase
+TestAnyUse.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

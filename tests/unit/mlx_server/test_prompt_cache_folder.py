@@ -1,0 +1,116 @@
+"""Files: whole or not there; left-overs of dead writers go, others' stay."""
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from mlx_server.engine.prompt_cache import folder as module
+from mlx_server.engine.prompt_cache.folder import Folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = Folder(tmp_path / "a" / "prompts")
+    made.open()
+    return made
+
+
+def names(folder) -> set[str]:
+    return set(os.listdir(folder.path))
+
+
+def aside(folder, writer: str, age_s: float = 0.0):
+    path = folder.path / f"key.{writer}.tmp"
+    path.write_bytes(b"half")
+    written = path.stat().st_mtime - age_s
+    os.utime(path, (written, written))
+
+
+@pytest.fixture(scope="module")
+def dead_pid():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_written_is_read_and_found_by_the_next(folder):
+    folder.write("k", [b"ab", memoryview(b"cd")])
+    assert folder.read("k") == b"abcd"
+    assert Folder(folder.path).open().files == (("k", 4),)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    folder.remove("k")
+    folder.remove("k")
+    with pytest.raises(FileNotFoundError):
+        folder.read("k")
+
+
+def test_opened_gives_the_longest_unused_first(folder):
+    for at, key in enumerate("abc"):
+        folder.write(key, [b"x"])
+        os.utime(folder.path / f"{key}.safetensors", (at, at))
+    folder.used("a")
+    assert [key for key, _ in folder.open().files] == ["b", "c", "a"]
+
+
+def test_left_overs_of_the_dead_are_swept_by_the_thousand(folder, dead_pid):
+    for number in range(1000):
+        aside(folder, f"{dead_pid}-abc-{number}")
+    assert folder.open().swept == 1000
+    assert names(folder) == set()
+
+
+def test_left_over_of_the_living_stays_until_it_is_too_old(folder):
+    aside(folder, f"{os.getppid()}-abc-1")
+    aside(folder, f"{os.getpid()}-{module._LIFE}-2")
+    aside(folder, "stranger")
+    assert folder.open().swept == 0
+    aside(folder, f"{os.getppid()}-abc-3", age_s=7200)
+    aside(folder, "old stranger", age_s=7200)
+    assert folder.open().swept == 2
+
+
+def test_left_over_of_an_earlier_process_of_our_pid_is_swept(folder):
+    aside(folder, f"{os.getpid()}-earlier-1")
+    aside(folder, f"{10**30}-x-1")
+    assert folder.open().swept == 2
+
+
+def test_foreign_files_are_neither_found_nor_touched(folder):
+    (folder.path / "notes.txt").write_text("mine")
+    (folder.path / "d.safetensors").mkdir()
+    (folder.path / "l.safetensors").symlink_to("nowhere")
+    assert folder.open().files == ()
+    assert names(folder) == {"notes.txt", "d.safetensors", "l.safetensors"}
+
+
+def test_failed_write_leaves_nothing(folder):
+    class Full:
+        def __len__(self):
+            return 1
+
+    folder.write("k", [b"old"])
+    with pytest.raises(TypeError):
+        folder.write("k", [b"new", Full()])
+    assert folder.read("k") == b"old"
+    assert names(folder) == {"k.safetensors"}
+
+
+def test_file_in_its_place_is_an_os_error(tmp_path):
+    (tmp_path / "f").write_text("")
+    blocked = Folder(tmp_path / "f")
+    with pytest.raises(OSError):
+        blocked.open()
+    with pytest.raises(OSError) as error:
+        blocked.write("k", [b""])
+    assert error.value.errno == errno.ENOTDIR
+    assert Folder(tmp_path / "f" / "g").mark() is None
+
+
+def test_folder_made_anew_has_another_mark(folder):
+    before = folder.mark()
+    folder.path.rename(folder.path.with_name("old"))
+    assert folder.mark() is None
+    folder.open()
+    assert folder.mark() not in (None, before)

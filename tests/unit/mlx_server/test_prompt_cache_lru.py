@@ -1,0 +1,57 @@
+"""Least recently used first, in bytes; a chain goes from its end."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.prompt_cache.lru import Lru
+
+
+def test_longest_unused_goes_first():
+    lru = Lru(30)
+    for key in "abc":
+        assert lru.add({key: 10}) == []
+    lru.use("a")
+    assert lru.add({"d": 10}) == ["b"]
+    assert list(lru) == ["c", "a", "d"]
+
+
+def test_chain_loses_its_end_first_and_others_before_it():
+    lru = Lru(50)
+    lru.add({"x": 10})
+    lru.add({"1": 10, "2": 10})
+    assert lru.add({"3": 10, "4": 10, "5": 10}, chain="12345") == ["x"]
+    assert lru.add({"6": 10}, chain="123456") == ["6"]
+    assert lru.add({"y": 20}) == ["5", "4"]
+
+
+def test_too_big_a_one_is_not_taken_and_costs_the_others_nothing():
+    lru = Lru(10)
+    lru.add({"a": 5})
+    assert lru.add({"b": 11}) == ["b"]
+    assert list(lru) == ["a"]
+    assert Lru(0).add({"a": 1}) == ["a"]
+
+
+def test_group_gives_the_newest_first_and_forgets_who_left():
+    lru = Lru(40, group_of=lambda key: key[0])
+    for key in ("a1", "a2", "b1"):
+        lru.add({key: 10})
+    assert lru.group("a") == ["a2", "a1"]
+    lru.discard("a2")
+    lru.discard("not there")
+    assert (lru.group("a"), lru.group("c")) == (["a1"], [])
+    lru.clear()
+    assert (len(lru), lru.total_bytes, lru.group("a")) == (0, 0, [])
+
+
+@given(st.integers(0, 50), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20))))
+def test_bytes_are_those_of_the_keys_and_within_the_limit(limit, adds):
+    lru, sizes = Lru(limit), dict[str, int]()
+    for key, size in adds:
+        sizes[key] = size
+        gone = lru.add({key: size})
+        assert all(key not in lru for key in gone)
+        assert lru.total_bytes == sum(sizes[key] for key in lru) <= limit
+    gone = lru.resize(limit // 2)
+    assert lru.total_bytes == sum(sizes[key] for key in lru) <= limit // 2
+    assert not set(gone) & set(lru)

@@ -1,0 +1,288 @@
+"""Both levels: what was kept is found, within the limits; whatever happens to the files is a miss."""
+
+import errno
+import shutil
+
+import pytest
+
+from mlx_server.engine.prompt_cache import disk
+from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.store import Store
+from tests.prompt_cache_model import BLOCK_BYTES, SIZE, TAGS, Model
+
+PROMPT = list(range(22))
+WHOLE = 20
+MANY = 1 << 20
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FullFolder(Folder):
+    """Fails as a full disk does, while `full`."""
+
+    full = True
+
+    def write(self, key, parts):
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(key, parts)
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    stores = []
+
+    def opened(ram=MANY, on_disk=MANY, folder=None, clock=Clock()):  # noqa: B008
+        stores.append(Store(folder or Folder(tmp_path / "prompts"), ram, on_disk, clock))
+        return stores[-1]
+
+    yield opened
+    for store in stores:
+        store.close()
+
+
+def files(tmp_path):
+    return sorted((tmp_path / "prompts").glob("*.safetensors"))
+
+
+def test_kept_is_found_as_far_as_a_prompt_begins_alike(open_store):
+    model = Model(open_store())
+    assert model.get(PROMPT) == 0
+    model.keep(PROMPT)
+    assert model.get(PROMPT) == WHOLE
+    assert model.get(PROMPT[:9]) == 9  # the third block's first token can be had
+    assert model.get([*PROMPT[:10], 99, 98, 97]) == 10
+    assert model.get([99, *PROMPT]) == 0
+    assert Model(model.store, "other").get(PROMPT) == 0
+
+
+def test_restart_finds_what_was_persisted(open_store, tmp_path):
+    first = Model(open_store())
+    first.keep(PROMPT)
+    assert first.store.persist(5.0) in range(6)  # some may have been written before
+    assert len(files(tmp_path)) == 5
+    second = Model(open_store())
+    assert second.get(PROMPT) == WHOLE
+    assert (second.store.counts.hits_ram, second.store.counts.hits_disk) == (0, 5)
+    assert second.get(PROMPT) == WHOLE
+    assert second.store.counts.hits_ram == 5
+
+
+def test_shared_begin_is_stored_once(open_store, tmp_path):
+    model = Model(open_store())
+    assert model.keep([*range(16), *range(50, 58)]) == 6
+    assert model.keep([*range(16), *range(80, 88)]) == 2
+    model.store.persist(5.0)
+    assert len(files(tmp_path)) == 8
+
+
+def test_ten_turns_write_little_more_than_their_own_tokens(open_store, tmp_path):
+    store = open_store()
+    model, tokens = Model(store), list[int]()
+    header = 0
+    for turn in range(10):
+        tokens += [turn] * 40
+        model.keep(tokens)
+    store.persist(5.0)
+    data = sum(path.stat().st_size for path in files(tmp_path))
+    header = data - len(files(tmp_path)) * BLOCK_BYTES
+    assert (data - header) / (len(tokens) // SIZE * BLOCK_BYTES) <= 1.2
+    assert store.written_bytes == data
+
+
+def test_without_room_in_ram_what_waits_to_be_written_is_found(open_store):
+    model = Model(open_store(ram=0))
+    model.keep(PROMPT)
+    assert model.get(PROMPT) == WHOLE
+    model.store.persist(5.0)
+    assert model.get(PROMPT) == WHOLE
+    assert model.store.ram_bytes == 0
+
+
+def test_without_disk_it_is_found_in_ram_only(open_store, tmp_path):
+    model = Model(open_store(on_disk=0))
+    model.keep(PROMPT)
+    assert (model.get(PROMPT), model.store.persist(1.0)) == (WHOLE, 0)
+    assert not (tmp_path / "prompts").exists()
+
+
+def test_end_of_a_chain_goes_first_on_both_levels(open_store, tmp_path):
+    model = Model(open_store(ram=3 * BLOCK_BYTES, on_disk=0))
+    model.keep(PROMPT)
+    assert model.get(PROMPT) == 12
+    on_disk = Model(open_store(ram=0, on_disk=1500))
+    on_disk.keep(PROMPT)
+    on_disk.store.persist(5.0)
+    assert 0 < on_disk.get(PROMPT) < WHOLE
+    assert sum(path.stat().st_size for path in files(tmp_path)) <= on_disk.store.disk_bytes <= 1500
+
+
+def test_order_of_use_outlives_a_restart(open_store, tmp_path):
+    model = Model(open_store(ram=0))
+    model.keep([1] * 8)
+    model.keep([2] * 8)
+    model.store.persist(5.0)
+    assert model.get([1] * 8) == 8
+    model.store.persist(5.0)
+    size = sum(path.stat().st_size for path in files(tmp_path))
+    again = Model(open_store(ram=0, on_disk=size * 3 // 4))
+    assert again.get([1] * 8) == 8
+    assert again.get([2] * 8) < 8
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "emptied", "removed", "swapped", "a folder"])
+def test_file_that_is_not_what_it_was_is_a_miss_and_is_mended(open_store, tmp_path, fault, capfd):
+    first = Model(open_store())
+    first.keep(PROMPT)
+    first.store.persist(5.0)
+    third = tmp_path / "prompts" / (first.keys.of_blocks(PROMPT)[2] + ".safetensors")
+    other = tmp_path / "prompts" / (first.keys.of_blocks(PROMPT)[3] + ".safetensors")
+    data = bytearray(third.read_bytes())
+    second = Model(open_store())
+    match fault:
+        case "truncated":
+            third.write_bytes(data[:-5])
+        case "flipped":
+            data[-3] ^= 16
+            third.write_bytes(data)
+        case "emptied":
+            third.write_bytes(b"")
+        case "removed":
+            third.unlink()
+        case "swapped":
+            third.write_bytes(other.read_bytes())
+        case "a folder":
+            third.unlink()
+            third.mkdir()
+    assert second.get(PROMPT) == 8
+    assert ("cache_block_dropped" in capfd.readouterr().err) == (fault != "removed")
+    assert second.keep(PROMPT) == 3
+    assert second.get(PROMPT) == WHOLE
+    second.store.persist(5.0)
+    if fault != "a folder":
+        assert Model(open_store()).get(PROMPT) == WHOLE
+
+
+def test_file_of_another_model_under_our_name_is_a_miss(open_store, tmp_path):
+    other, ours = Model(open_store(), "other"), Model(open_store(), "model")
+    other.keep(PROMPT)
+    other.store.persist(5.0)
+    for theirs, name in zip(other.keys.of_blocks(PROMPT), ours.keys.of_blocks(PROMPT), strict=True):
+        (tmp_path / "prompts" / f"{theirs}.safetensors").rename(tmp_path / "prompts" / f"{name}.safetensors")
+    assert Model(open_store(), "model").get(PROMPT) == 0
+
+
+def test_full_disk_costs_warmth_and_one_line_until_there_is_room(open_store, tmp_path, capfd):
+    clock, full = Clock(), FullFolder(tmp_path / "prompts")
+    model = Model(open_store(folder=full, clock=clock))
+    model.keep(PROMPT)
+    assert model.store.persist(5.0) == 0
+    model.keep([*PROMPT[:WHOLE], *PROMPT])
+    model.store.persist(5.0)
+    assert capfd.readouterr().err.count("cache_not_written") == 1
+    assert model.get(PROMPT[:WHOLE]) == WHOLE  # from RAM
+    assert model.store.disk_bytes == 0
+    full.full = False
+    assert model.store.persist(5.0) == 0  # it rests
+    clock.now += disk.REST_S
+    assert model.store.persist(5.0) == 10
+    assert "cache_written_again" in capfd.readouterr().err
+    assert Model(open_store()).get(PROMPT[:WHOLE]) == WHOLE
+
+
+def test_file_in_the_folders_place_is_one_line(open_store, tmp_path, capfd):
+    (tmp_path / "prompts").write_text("")
+    clock = Clock()
+    model = Model(open_store(clock=clock))
+    model.keep(PROMPT)
+    assert (model.get(PROMPT), model.store.persist(5.0)) == (WHOLE, 0)
+    assert capfd.readouterr().err.count("cache_not_written") == 1
+    (tmp_path / "prompts").unlink()
+    clock.now += disk.REST_S
+    assert model.store.persist(5.0) == 5
+
+
+def test_folder_removed_while_running_is_forgotten_and_made_again(open_store, tmp_path, capfd):
+    model = Model(open_store())
+    model.keep(PROMPT)
+    model.store.persist(5.0)
+    (tmp_path / "prompts").rename(tmp_path / "old")
+    shutil.rmtree(tmp_path / "old")
+    assert model.get(PROMPT) == 0
+    assert (model.store.ram_bytes, model.store.disk_bytes) == (0, 0)
+    assert "cache_cleared" in capfd.readouterr().err
+    assert model.keep(PROMPT) == 5
+    assert model.store.persist(5.0) <= 5
+    assert len(files(tmp_path)) == 5
+
+
+def test_two_stores_on_one_folder_take_nothing_from_each_other(open_store, tmp_path):
+    one, two = Model(open_store()), Model(open_store())
+    one.keep(PROMPT)
+    two.keep(PROMPT)
+    one.store.persist(5.0)
+    two.store.persist(5.0)
+    for path in files(tmp_path):  # as the limit of one would have it
+        path.unlink()
+    two.store.shrink_ram(0)
+    assert two.get(PROMPT) == 0
+    assert two.store.counts.missing == 1
+    assert one.get(PROMPT) == WHOLE
+
+
+def test_find_whose_blocks_have_left_is_gathered_from_what_it_holds(open_store):
+    model = Model(open_store(on_disk=0))
+    model.keep(PROMPT)
+    find = model.store.find(model.keys, PROMPT, TAGS)
+    assert find
+    model.store.shrink_ram(0)
+    gathered = model.store.gather(find)
+    assert gathered.value and gathered.value.tokens == WHOLE
+    model.store.learn(find, gathered, TAGS)
+    assert model.get(PROMPT) == 0
+
+
+def test_block_is_read_once_for_two_requests(open_store):
+    first = Model(open_store())
+    first.keep(PROMPT)
+    first.store.persist(5.0)
+    store = open_store()
+    model = Model(store)
+    finds = [store.find(model.keys, PROMPT, TAGS) for _ in range(2)]
+    reads: list[str] = []
+    read = store._disk.read
+    store._disk.read = lambda key: reads.append(key) or read(key)  # type: ignore[func-returns-value]
+    for find in finds:
+        gathered = store.gather(find)
+        assert gathered.value and gathered.value.tokens == WHOLE
+    assert len(reads) == len(set(reads))
+
+
+def test_longest_snapshot_that_begins_the_prompt_is_found(open_store):
+    model = Model(open_store())
+    for length in (5, 9, 14):
+        model.keep_snapshot(PROMPT[:length])
+    model.keep_snapshot([7, 7, 7])
+    assert model.get(PROMPT) == 14
+    assert model.get(PROMPT[:13]) == 9
+    assert model.get([*PROMPT[:8], 99]) == 5
+    assert model.get(PROMPT[:4]) == 0
+    model.store.persist(5.0)
+    assert Model(open_store()).get(PROMPT) == 14
+
+
+def test_broken_snapshot_gives_way_to_a_shorter_one(open_store, tmp_path):
+    model = Model(open_store())
+    model.keep_snapshot(PROMPT[:5])
+    path = tmp_path / "prompts" / (model.keep_snapshot(PROMPT[:9]) + ".safetensors")
+    model.store.persist(5.0)
+    path.write_bytes(path.read_bytes()[:-1])
+    again = Model(open_store())
+    assert again.get(PROMPT) == 5
+    again.store.persist(5.0)
+    assert not path.exists()

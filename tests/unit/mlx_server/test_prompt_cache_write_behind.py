@@ -1,0 +1,41 @@
+"""The writing thread: in order, bounded, and not to be stopped by a job that fails."""
+
+import threading
+
+from mlx_server.engine.prompt_cache.write_behind import WriteBehind
+
+
+def test_jobs_are_done_in_order_and_flush_waits_for_them():
+    writer, done = WriteBehind(10), list[int]()
+    for number in range(50):
+        assert writer.put(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert writer.flush(5.0)
+    assert done == list(range(50))
+    writer.close()
+
+
+def test_too_much_waiting_is_refused_until_it_is_done():
+    writer, gate = WriteBehind(10), threading.Event()
+    assert writer.put(lambda: gate.wait(5.0) and None, 6)
+    assert not writer.put(lambda: None, 5)
+    assert writer.put(lambda: None, 4)
+    assert not writer.flush(0.01)
+    gate.set()
+    assert writer.flush(5.0)
+    assert writer.put(lambda: None, 10)
+    writer.close()
+
+
+def test_failing_job_is_logged_and_the_next_is_done(capfd):
+    writer, done = WriteBehind(10), list[int]()
+
+    def fails() -> None:
+        raise MemoryError("no room")
+
+    writer.put(fails, 10)
+    assert writer.flush(5.0)
+    assert writer.put(lambda: done.append(1), 10)
+    assert writer.flush(5.0)
+    assert done == [1]
+    assert "no room" in capfd.readouterr().err
+    writer.close()
