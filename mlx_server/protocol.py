@@ -352,7 +352,8 @@ class Alive:
     """Sent each second by the link's thread, so it comes also while the MLX thread works or hangs.
 
     `progress` counts the MLX thread's steps; with `working` true and `progress` unchanged for long, the
-    engine is wedged. `loading` names the model being loaded, where one is.
+    engine is wedged. `loading` names the model being loaded, where one is. `footprint_bytes` is what the
+    process holds in all, `limit_bytes` what its memory ledger lets it hold.
     """
 
     KIND: ClassVar = "alive"
@@ -361,6 +362,8 @@ class Alive:
     active_bytes: int
     loaded: tuple[LoadedModel, ...] = ()
     loading: str | None = None
+    footprint_bytes: int = 0
+    limit_bytes: int = 0
 
 
 Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown | Begin

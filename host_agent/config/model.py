@@ -70,6 +70,8 @@ class MlxSection(Section):
     progress_timeout_s: Seconds = 30.0
     probe_interval_s: Seconds = 30.0
     warm_spare: bool = True
+    recycle_above: str | None = None
+    recycle_after_s: Annotated[float, Field(ge=0)] = 0.0
     prompt_cache_ram: str = "2g"
     prompt_cache_disk: str = "10g"
     max_body_bytes: AtLeastOne = 32 * 1024 * 1024
@@ -94,7 +96,7 @@ class MlxSection(Section):
     def prompt_cache_disk_bytes(self) -> int:
         return units.size_bytes(self.prompt_cache_disk)
 
-    @field_validator("memory_limit", "wired_limit")
+    @field_validator("memory_limit", "wired_limit", "recycle_above")
     @classmethod
     def _memory(cls, value: str | None) -> str | None:
         if value is not None and units.size_bytes(value) <= 0:
@@ -105,6 +107,11 @@ class MlxSection(Section):
     def memory_limit_bytes(self) -> int | None:
         """What the engine may take in all; None leaves it to the machine's memory."""
         return None if self.memory_limit is None else units.size_bytes(self.memory_limit)
+
+    @property
+    def recycle_above_bytes(self) -> int | None:
+        """An engine that holds more is replaced; None: 15 % more than it may hold."""
+        return None if self.recycle_above is None else units.size_bytes(self.recycle_above)
 
     @property
     def wired_limit_bytes(self) -> int | None:

@@ -79,6 +79,7 @@ class Scheduler:
         self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
         self._store = settings.cache.open()
+        status.limit_bytes = host.limit_bytes(settings.memory_limit_bytes)
         self._guard = host.memory_guard(
             settings.memory_limit_bytes, settings.batch.prefill_step_tokens, lambda: self._store.ram_bytes
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psutil
+
 from mlx_server.protocol import Alive, LoadedModel
 
 
@@ -14,11 +16,21 @@ class Status:
         self.active_bytes = 0
         self.loaded: tuple[LoadedModel, ...] = ()
         self.loading: str | None = None
+        self.limit_bytes = 0
+        self._process = psutil.Process()
 
     def advanced(self) -> None:
         """One more step of any kind: the proof that the MLX thread is not wedged."""
         self.progress += 1
 
     def alive(self) -> Alive:
-        """The event for now."""
-        return Alive(self.progress, self.working, self.active_bytes, self.loaded, self.loading)
+        """The event for now. MLX's counters miss some of what Metal holds, and the other way round."""
+        return Alive(
+            self.progress,
+            self.working,
+            self.active_bytes,
+            self.loaded,
+            self.loading,
+            footprint_bytes=max(self._process.memory_info().rss, self.active_bytes),
+            limit_bytes=self.limit_bytes,
+        )

@@ -29,7 +29,7 @@ class EnginePulse:
         self._loading: str | None = None
         self._signs = 0
         self.ready = False
-        self.active_bytes = 0
+        self.active_bytes = self.footprint_bytes = self.limit_bytes = 0
 
     @property
     def loading(self) -> str | None:
@@ -47,6 +47,7 @@ class EnginePulse:
                     self._progress_at = now
                 self._steps, self._working, self._loading = steps, working, loading
                 self.active_bytes = event.active_bytes
+                self.footprint_bytes, self.limit_bytes = event.footprint_bytes, event.limit_bytes
             case protocol.Loading(model=model, fraction=fraction):
                 self._loading = model if fraction < 1 else None
             case protocol.Loaded():

@@ -12,6 +12,7 @@ from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.dispatcher import Dispatcher
 from mlx_server.gateway.engine_link import EngineLauncher, EngineLink
 from mlx_server.gateway.engine_pulse import EnginePulse
+from mlx_server.gateway.recycling import Recycling
 from mlx_server.gateway.request_lifecycle import Phase
 from mlx_server.gateway.telemetry import Telemetry
 from supervision import (
@@ -56,6 +57,8 @@ class Engine:
         self._clock = clock
         self._link: EngineLink | None = None
         self._pulse = self._new_pulse()
+        self._recycling = self._new_recycling()
+        self._replacing: asyncio.Task[None] | None = None
         self._on_purpose = True  # an end that is no crash; an engine left over from before is ended first
         self._launcher = EngineLauncher(self._new_link)
         self._preparing: asyncio.Task[None] | None = None
@@ -71,9 +74,9 @@ class Engine:
     async def stop(self) -> None:
         """SIGTERM, the engine's six stages, and SIGKILL only for one that does not end."""
         self._on_purpose = True
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.gather(self._preparing, return_exceptions=True)
+        for task in filter(None, (self._preparing, self._replacing)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._supervisor.stop()
         await self._launcher.discard()
 
@@ -120,9 +123,14 @@ class Engine:
         mlx = self._config.mlx
         return EnginePulse(mlx.progress_timeout_s, self._clock.now(), mlx.probe_interval_s)
 
+    def _new_recycling(self) -> Recycling:
+        mlx = self._config.mlx
+        return Recycling(mlx.recycle_above_bytes, mlx.recycle_after_s, self._clock.now())
+
     def _new_link(self) -> EngineLink:
         self._link = EngineLink(self._on_link_event, self._on_link_lost)
         self._pulse = self._new_pulse()
+        self._recycling = self._new_recycling()
         self._on_purpose = False
         return self._link
 
@@ -130,7 +138,16 @@ class Engine:
         running, now = self._dispatcher.count(Phase.RUNNING), self._clock.now()
         if self._link is not None and self._pulse.probe_due(running, now):
             self._link.send(protocol.Probe("probe"))
+        self._recycle(bool(running), now)
         return self._pulse.judge(running, now)
+
+    def _recycle(self, busy: bool, now: float) -> None:
+        """A planned end: what runs is handed back, and goes on in the next engine."""
+        pulse = self._pulse
+        cause = self._recycling.due(pulse.footprint_bytes, pulse.limit_bytes, busy, now)
+        if cause and pulse.ready and (self._replacing is None or self._replacing.done()):
+            self._telemetry.tell("engine_recycled", cause, pid=self._link.pid if self._link else 0)
+            self._replacing = asyncio.ensure_future(self.restart(cause))
 
     # --- the link ---
 

@@ -71,6 +71,7 @@ PURE = (
     "mlx_server/gateway/openai_wording.py",
     "mlx_server/gateway/tools.py",
     "mlx_server/gateway/wrong_fields.py",
+    "mlx_server/gateway/recycling.py",
     "mlx_server/gateway/request_lifecycle.py",
     "mlx_server/engine/answer_reader.py",
     "mlx_server/engine/constraint.py",

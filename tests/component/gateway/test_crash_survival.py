@@ -197,3 +197,13 @@ def test_idle_engine_that_no_longer_computes_is_replaced_before_anybody_asks(mak
     pid = gateway.engine_pid()
     gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, pid), "another engine is there")
     assert cause in gateway.events("health_failed")[0]["cause"]
+
+
+def test_engine_that_is_old_is_replaced_once_it_is_idle_and_that_is_no_crash(make_gateway, text_of):
+    gateway = make_gateway(VESTAL_MLX__RECYCLE_AFTER_S="2").start().until_ok()
+    pid = gateway.engine_pid()
+    content = "recycled tokens=400 step_ms=5"
+    assert _stream(gateway, content) == text_of(content, 400)
+    gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, pid), "another engine is there")
+    assert "hours old" in gateway.events("engine_recycled")[0]["cause"]
+    assert gateway.health()["engine"]["last_crash"] is None
