@@ -12,7 +12,7 @@ COMMANDS = {
     "agent": "the host agent in the foreground",
     "server": "the MLX server in the foreground, without an agent",
     "models": "list, pull or ensure models",
-    "cache": "the size of the cache; `cache clear` empties it",
+    "cache": "what the prompt cache keeps on disk; `cache clear` empties it, `cache verify` checks it",
     "install": "start at login, and recover every 300 s (launchd or systemd)",
     "uninstall": "undo install",
     "token": "print the token",
@@ -49,6 +49,7 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
     models = added["models"]
     models.add_argument("what", nargs="?", choices=("list", "pull", "ensure", "remove"), default="list")
     models.add_argument("names", nargs="*", metavar="NAME")
-    added["cache"].add_argument("what", nargs="?", choices=("show", "clear"), default="show")
+    added["cache"].add_argument("what", nargs="?", choices=("ls", "clear", "verify"), default="ls")
+    added["cache"].add_argument("--json", action="store_true")
     for name in ("install", "uninstall"):
         added[name].add_argument("--dry-run", action="store_true", help="say what it would do")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.sampling import Processor, Sampler
 
@@ -58,6 +59,15 @@ class Computed:
     row: int
 
 
+def _can_be_padded(model: Any) -> bool:
+    """Whether prompts of different lengths can be processed together.
+
+    Models with a running state must leave out the padding. mlx-lm 0.32.2's mamba and jamba do not: a short
+    prompt beside a long one gets another answer, and the cache would keep the wrong state.
+    """
+    return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
+
+
 class Batch:
     """Requests that run through one model together. Used from the MLX thread only."""
 
@@ -66,7 +76,7 @@ class Batch:
             model,
             max_tokens=_NEVER,
             completion_batch_size=max_running,
-            prefill_batch_size=min(8, max_running),
+            prefill_batch_size=min(8, max_running) if _can_be_padded(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
         self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV

@@ -14,7 +14,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 CHECKSUM = "checksum"
 _MAX_HEADER_BYTES = 16 << 20
@@ -81,6 +81,18 @@ def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
     if told != _checksum(header, facts, [data]):
         raise Corrupt("its checksum does not fit")
     return facts, tensors
+
+
+def read_facts(file: BinaryIO) -> dict[str, str]:
+    """Only the facts, of a file that is not read to its end: nothing is checked. Raises Corrupt, OSError."""
+    length = file.read(8)
+    size = int.from_bytes(length, "little")
+    if size > _MAX_HEADER_BYTES:
+        raise Corrupt("it is cut off, or no safetensors file")
+    facts = _split(length + file.read(size))[0].get("__metadata__")
+    if not isinstance(facts, dict):
+        raise Corrupt("its header is not that of a block")
+    return facts
 
 
 def _split(blob: bytes) -> tuple[dict[str, Any], memoryview]:

@@ -50,7 +50,7 @@ class Disk:
         self._clock = clock
         self._rests_until_s = float("-inf")
         self._failing = False
-        self._mark: tuple[int, int] | None = None
+        self._mark: tuple[int, ...] | None = None
         self._open()
 
     def __contains__(self, key: str) -> bool:
@@ -103,11 +103,12 @@ class Disk:
             taken[key] = size
             self._pending[key] = entry
         self._remove(self._index.add(taken, chain))
+        self.use(chain)  # as written, its begin would be the first to go in the next engine
 
     def use(self, chain: Sequence[str]) -> None:
         """A chain was used; the next engine shall know it too."""
         self._index.use(chain)
-        there = [key for key in reversed(chain) if key in self._index and key not in self._pending]
+        there = [key for key in reversed(chain) if key in self._index]
 
         def mark(folder: Folder) -> None:
             for key in there:  # the end of a chain is the first to go

@@ -17,6 +17,9 @@ from pathlib import Path
 
 SUFFIX = ".safetensors"
 ASIDE = ".tmp"
+_BIRTH = ".folder"
+"""An empty file that is as old as the folder. The folder's own number is given again to the next one."""
+
 _STRANGERS_S = 3600.0
 """A file aside is swept when it is so old, whoever wrote it: PIDs come again."""
 
@@ -44,6 +47,7 @@ class Folder:
         found: list[tuple[int, str, int]] = []
         swept = 0
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(self.path / _BIRTH, os.O_CREAT | os.O_RDONLY, 0o600))
         with os.scandir(self.path) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):  # gone while we look, or none of ours
@@ -55,13 +59,13 @@ class Folder:
                         found.append((status.st_mtime_ns, key, status.st_size))
         return Contents(tuple((key, size) for _, key, size in sorted(found)), swept)
 
-    def mark(self) -> tuple[int, int] | None:
+    def mark(self) -> tuple[int, ...] | None:
         """Tells this folder from one that was made anew in its place; None where there is none."""
         try:
-            status = self.path.stat()
+            status = (self.path / _BIRTH).stat()
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, status.st_ctime_ns
 
     def read(self, key: str) -> bytes:
         return self._file(key).read_bytes()
@@ -82,8 +86,9 @@ class Folder:
             raise
 
     def used(self, key: str) -> None:
-        """Its time is what the next engine goes by."""
-        os.utime(self._file(key))
+        """Its time is what the next engine goes by; to the nanosecond, the kernel's own clock is coarse."""
+        now = time.time_ns()
+        os.utime(self._file(key), ns=(now, now))
 
     def remove(self, key: str) -> None:
         self._file(key).unlink(missing_ok=True)

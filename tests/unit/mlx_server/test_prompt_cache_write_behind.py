@@ -16,7 +16,7 @@ def test_jobs_are_done_in_order_and_flush_waits_for_them():
 
 def test_too_much_waiting_is_refused_until_it_is_done():
     writer, gate = WriteBehind(10), threading.Event()
-    assert writer.put(lambda: gate.wait(5.0) and None, 6)
+    assert writer.put(lambda: _wait(gate), 6)
     assert not writer.put(lambda: None, 5)
     assert writer.put(lambda: None, 4)
     assert not writer.flush(0.01)
@@ -39,3 +39,7 @@ def test_failing_job_is_logged_and_the_next_is_done(capfd):
     assert done == [1]
     assert "no room" in capfd.readouterr().err
     writer.close()
+
+
+def _wait(gate: threading.Event) -> None:
+    gate.wait(5.0)
