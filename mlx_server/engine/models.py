@@ -10,15 +10,18 @@ import mlx.core as mx
 
 from mlx_server.engine import residency
 from mlx_server.engine.beside import Helpers
+from mlx_server.engine.embed_runner import EmbedRunner
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.loading import Weights, weights_bytes
 from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.residency import Resident
-from mlx_server.engine.runner import BatchLimits, EmbedRunner, GenerateRunner, Runner
+from mlx_server.engine.runner import BatchLimits, GenerateRunner
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import LoadedModel
+
+Runner = GenerateRunner | EmbedRunner
 
 
 @dataclass

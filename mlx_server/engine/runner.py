@@ -1,8 +1,7 @@
-"""One loaded model at work: its requests, started, stepped, cancelled. Lives in the MLX thread."""
+"""A language model at work: its requests, started, stepped, cancelled. Lives in the MLX thread."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,6 @@ from mlx_server.engine.answer_reader import AnswerReader, Marks
 from mlx_server.engine.batching import Batch, Prefilled, Sampled
 from mlx_server.engine.beside import Helpers
 from mlx_server.engine.chances import chances
-from mlx_server.engine.embedding_job import EmbeddingJob
-from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
@@ -228,64 +225,6 @@ class GenerateRunner:
     def _drop(self, uid: int) -> None:
         del self._running[uid]
         self._keep_soon(uid, whole=True)
-
-
-class EmbedRunner:
-    """The requests of one embedding model, one batch of one of them a step."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._jobs: deque[EmbeddingJob] = deque()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    @property
-    def can_step(self) -> bool:
-        return bool(self._jobs)
-
-    def look_ahead(self) -> None:
-        """Nothing can be made before it is needed."""
-
-    def tidy(self) -> None:
-        """Nothing is put off."""
-
-    def keep_all(self) -> None:
-        """Vectors are not kept."""
-
-    def start(self, op: Generate | Embed, now: float, load_s: float) -> list[Event]:
-        """Take up a request. Raises RequestError."""
-        if isinstance(op, Generate):
-            raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
-        self._jobs.append(EmbeddingJob(op, self._encoder, now, load_s))
-        return []
-
-    def step(self, clock: Clock) -> Iterator[Event]:
-        """One batch of the first job, which then goes to the back: a big one does not hold up small ones."""
-        job = self._jobs.popleft()
-        if job.step():
-            yield job.answer(clock())
-        else:
-            self._jobs.append(job)
-
-    def cancel(self, request: str, now: float) -> Done | None:
-        """Drop a job. None where it is not ours."""
-        for job in self._jobs:
-            if job.id == request:
-                self._jobs.remove(job)
-                return Done(request, "cancelled", Usage(0, 0))
-        return None
-
-    def requests(self) -> list[str]:
-        """Ids of what is in flight."""
-        return [job.id for job in self._jobs]
-
-    def close(self) -> None:
-        """Drop everything in flight."""
-        self._jobs.clear()
-
-
-Runner = GenerateRunner | EmbedRunner
 
 
 def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:

@@ -53,12 +53,16 @@ class InstalledModels:
         return entry
 
     async def remove(self, name: str) -> None:
-        """Deletes an installed model from the store. Raises NotFound, or BadRequest for a folder not ours."""
-        entry = await self.get(name)
-        if not await asyncio.to_thread(remove, self._config, entry.name):
+        """Deletes a model, also a broken one. Raises NotFound, or BadRequest for a folder not ours."""
+        await self.all()
+        wanted = canonical(name)
+        there = [entry.name for entry in self._entries]
+        if wanted not in [*there, *(broken.name for broken in self._broken)]:
+            raise self._not_found(name, there)
+        if not await asyncio.to_thread(remove, self._config, wanted):
+            path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")
             raise BadRequest(
-                "invalid_request",
-                f"model {name!r} was not fetched by Vestal; delete {entry.path} yourself",
+                "invalid_request", f"model {name!r} was not fetched by Vestal; delete {path} yourself"
             )
         self.changed()
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from host_agent.config import canonical
 from mlx_server import protocol
 from mlx_server.gateway import pulling
 from mlx_server.gateway.answering import NDJSON, unless_left
@@ -18,6 +19,7 @@ from mlx_server.gateway.ollama_api import DIALECT
 from mlx_server.gateway.ollama_schema import ModelBody
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.model_store import ModelEntry
+from mlx_server.model_store.chat_template import chat_template
 
 OLLAMA_API = "0.12.6"
 """The release of Ollama whose API this follows: clients compare it with the one they need."""
@@ -62,11 +64,11 @@ def router(pieces: Pieces) -> APIRouter:
     @routes.delete("/api/delete", response_class=Response, **takes(ModelBody))
     async def delete(http: Request) -> Response:
         body = await read(http, ModelBody, pieces.max_body_bytes)
-        entry = await pieces.models.get(body.model)
-        if entry.name in pieces.dispatcher.models.names:
-            ticket = pieces.submit(UnloadRequest(entry.name), http, DIALECT)
+        name = canonical(body.model)
+        if name in pieces.dispatcher.models.names:
+            ticket = pieces.submit(UnloadRequest(name), http, DIALECT)
             await unless_left(http, ticket, ticket.last())
-        await pieces.models.remove(entry.name)
+        await pieces.models.remove(body.model)
         return Response(status_code=200)
 
     return routes
@@ -111,16 +113,25 @@ def _running(model: protocol.LoadedModel, entry: ModelEntry | None, now: datetim
 def _shown(entry: ModelEntry) -> dict[str, Any]:
     family = entry.family
     sizes = {f"{family}.context_length": entry.context_tokens, "general.architecture": family}
+    template = chat_template(entry.path) if entry.kind == "generate" else ""
     return {
         "modelfile": f"# made by Vestal\nFROM {entry.path}\n",
         "parameters": "",
-        "template": "",
+        "template": template,
         "license": "",
         "details": _details(entry),
         "model_info": {**sizes, "general.file_bytes": entry.bytes},
-        "capabilities": ["embedding"] if entry.kind == "embed" else ["completion"],
+        "capabilities": _capabilities(entry, template),
         "modified_at": _time(entry.modified),
     }
+
+
+def _capabilities(entry: ModelEntry, template: str) -> list[str]:
+    """What clients look at before they offer tools or ask for thoughts."""
+    if entry.kind == "embed":
+        return ["embedding"]
+    thinks = "<think>" in template and "</think>" in template
+    return ["completion", *(["tools"] if template else []), *(["thinking"] if thinks else [])]
 
 
 def _time(since_epoch: float) -> str:

@@ -128,7 +128,10 @@ def _cosine(one, other) -> float:
 
 def test_models_are_listed_shown_and_running(client):
     assert {model.model for model in client.list().models} >= {MODEL, "all-minilm:latest"}
-    assert client.show(MODEL).modelinfo
+    shown = client.show(MODEL)
+    assert shown.modelinfo
+    assert "messages" in shown.template
+    assert shown.capabilities == ["completion", "tools"]
     assert {model.model for model in client.ps().models} >= {MODEL}
 
 

@@ -44,6 +44,12 @@ def test_broken_model_is_a_500_that_names_the_fault(broken, path, body, model, s
     assert says in answer.text and model in answer.text
 
 
+def test_broken_model_in_the_users_own_folder_is_not_deleted_and_named(broken):
+    answer = broken.http.request("DELETE", "/api/delete", json={"model": "cut"})
+    assert answer.status_code == 400
+    assert "not fetched by Vestal" in answer.json()["error"]
+
+
 def test_server_lists_and_serves_the_others(broken):
     names = [model["name"] for model in broken.http.get("/api/tags").json()["models"]]
     assert names == ["chat:latest", "vectors:latest"]
