@@ -34,7 +34,6 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int) -> B
     begin, end = left + start, left + start + len(tokens)
     kinds: dict[tuple[Any, ...], list[mx.array]] = {}
     order: list[int] = []
-    left = caches[0].left_padding.tolist()[row]  # the same in all layers
     for cache in caches:
         for whole in (cache.keys, cache.values):
             part = whole[row, :, begin:end]
@@ -47,6 +46,18 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int) -> B
     return Block(tuple(tokens), tuple(np.array(stack) for stack in stacks), names, tuple(order))
 
 
+class _Restored(KVCache):
+    """A cache that becomes a batch of one as it is. mlx-lm's own way copies it into zeros first."""
+
+    @classmethod
+    def merge(cls, caches: Sequence[KVCache]) -> BatchKVCache:
+        if len(caches) > 1:
+            return BatchKVCache.merge(caches)
+        batch, tokens = BatchKVCache([0]), caches[0].size()
+        batch.state = caches[0].keys, caches[0].values, batch.offset + tokens, batch.left_padding, tokens
+        return batch
+
+
 def caches_of(value: Block | Snapshot) -> list[Any]:
     """A cache for each layer that holds the value's tokens."""
     return _from_block(value) if isinstance(value, Block) else _from_snapshot(value)
@@ -57,7 +68,7 @@ def _from_block(block: Block) -> list[Any]:
     arrays = [_array(next(parts[n]), block.dtypes[n])[None] for n in block.order]
     caches = []
     for keys, values in zip(arrays[::2], arrays[1::2], strict=True):
-        cache = KVCache()
+        cache = _Restored()
         cache.state = keys, values, block.tokens
         caches.append(cache)
     return caches
