@@ -37,7 +37,7 @@ def test_stream_goes_on_while_schemas_are_compiled(engine):
     engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=400))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "stream" and e.index == 5)
     engine.send(chat("compiled", ASK, max_tokens=4, json_schema=big("a")))
-    assert while_it_waits(engine, "compiled", "stream") >= 3
+    assert while_it_waits(engine, "compiled", "stream") >= 2
     engine.answer("compiled", Done)
     engine.send(chat("compiled before", ASK, max_tokens=4, json_schema=big("a")))
     assert while_it_waits(engine, "compiled before", "stream") <= 3
