@@ -14,6 +14,7 @@ from typing import Any
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_server.engine.kv_cache import empty_caches
 from mlx_server.engine.sampling import Processor, Sampler
 
 _NEVER = 1 << 62
@@ -72,6 +73,7 @@ class Batch:
     """Requests that run through one model together. Used from the MLX thread only."""
 
     def __init__(self, model: Any, max_running: int, prefill_step_tokens: int) -> None:
+        self._model = model
         self._generator = BatchGenerator(
             model,
             max_tokens=_NEVER,
@@ -95,7 +97,7 @@ class Batch:
         """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid."""
         (uid,) = self._generator.insert(
             [list(tokens[cached:])],
-            caches=[list(caches)] if cached else None,
+            caches=[list(caches) if cached else empty_caches(self._model)],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],
             logits_processors=[list(processors)],
