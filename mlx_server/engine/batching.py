@@ -82,6 +82,7 @@ class Batch:
             prefill_step_size=prefill_step_tokens,
         )
         self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV
+        self._begun: set[int] = set()  # their first token was given ahead
 
     def __len__(self) -> int:
         return len(self._cached)
@@ -116,6 +117,7 @@ class Batch:
     def remove(self, uid: int) -> None:
         """Give up a request's place and its KV."""
         self._cached.pop(uid, None)
+        self._begun.discard(uid)
         self._generator.remove([uid])
 
     def step(self) -> Iterator[Prefilled | Sampled]:
@@ -126,11 +128,28 @@ class Batch:
                 done, total = prompt.progress
                 yield Prefilled(prompt.uid, cached + done, cached + total)
         for answer in tokens:
-            if answer.uid in self._cached:  # a step sampled ahead for one that was removed since
+            if answer.uid in self._begun:
+                self._begun.discard(answer.uid)
+            elif answer.uid in self._cached:  # a step sampled ahead for one that was removed since
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
+        yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
+
+    def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
+        """Of those whose prompt has just ended. mlx-lm would give it with the next step: twice the time to the
+        first token of a prompt that was cached."""
+        batch = self._generator._generation_batch
+        if not uids:
+            return
+        for uid, token, logprobs in zip(
+            batch.uids, batch._next_tokens.tolist(), batch._next_logprobs, strict=True
+        ):
+            if uid in uids and uid in self._cached:
+                self._begun.add(uid)
+                yield Sampled(uid, token, logprobs)
 
     def close(self) -> None:
         """Drop all requests and their KV."""
         self._generator.remove(list(self._cached))
         self._cached.clear()
+        self._begun.clear()
         self._generator.close()
