@@ -44,6 +44,7 @@ from supervision.messages import (
     Stop,
     Terminate,
     Tick,
+    Woke,
 )
 from supervision.model import Model, Then, model_of
 
@@ -226,6 +227,11 @@ class LifeOfAChild(RuleBasedStateMachine):
     @rule(reset=st.booleans())
     def renew(self, reset: bool) -> None:
         self.tell(Renew(reset=reset))
+
+    @rule(slept_s=st.sampled_from([3.0, 60.0, 30000.0]))
+    def the_machine_sleeps(self, slept_s: float) -> None:
+        self.restarted_at.clear()  # from before a sleep nothing counts
+        self.tell(Woke(slept_s))
 
     @rule()
     def hold(self) -> None:
