@@ -1,0 +1,19 @@
+"""The machine's processes, as `ps` tells them now."""
+
+import pwd
+
+from host_agent.host import ps, tool
+from host_agent.host.ps import Process
+
+
+def read() -> dict[int, Process]:
+    """By PID; empty where `ps` tells nothing."""
+    return ps.parse(tool.output(*ps.COMMAND) or "")
+
+
+def user(uid: int) -> str:
+    """The name of a user, or the number of one without."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
