@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -38,15 +38,16 @@ SIGNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
     ),
 )
 SAME_FAILURE_S = 5.0
+WORDS_BEFORE, WORDS_AFTER = 60, 120  # characters
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One line that means something. `at` in seconds since 1970."""
+    """One line that means something. `at` in seconds since 1970; `words` are those around what says it."""
 
     cause: Cause
     at: float
-    line: str
+    words: str
 
 
 def recognise(lines: Iterable[str], *, written_at: float, since: float) -> list[Seen]:
@@ -56,17 +57,20 @@ def recognise(lines: Iterable[str], *, written_at: float, since: float) -> list[
     """
     found: list[Seen] = []
     for line, at in timed(lines, written_at):
-        cause = cause_of(line)
-        if cause is None or at < since:
+        if at < since or (sign := _sign(line, at)) is None:
             continue
-        if cause is Cause.OUT_OF_MEMORY and _is_sequel(found, at):
-            cause = Cause.LIBRARY
-        found.append(Seen(cause, at, line.strip()))
+        if sign.cause is Cause.OUT_OF_MEMORY and _is_sequel(found, at):
+            sign = replace(sign, cause=Cause.LIBRARY)
+        found.append(sign)
     return found
 
 
-def cause_of(line: str) -> Cause | None:
-    return next((cause for cause, pattern in SIGNS if pattern.search(line)), None)
+def _sign(line: str, at: float) -> Seen | None:
+    for cause, pattern in SIGNS:
+        if match := pattern.search(line):
+            begin = max(0, match.start() - WORDS_BEFORE)
+            return Seen(cause, at, line[begin : match.end() + WORDS_AFTER].strip())
+    return None
 
 
 def timed(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, float]]:

@@ -38,5 +38,5 @@ def findings(name: str, causes: Sequence[Cause], log: str, seen: Sequence[Seen])
         last = of_it[-1]
         often = f"{len(of_it)} lines" if len(of_it) > 1 else "one line"
         at = datetime.fromtimestamp(last.at).strftime("%H:%M")
-        evidence = f"{often} of the last hour in {log}, the last at {at}: {last.line[:200]}"
+        evidence = f"{often} of the last hour in {log}, the last at {at}: {last.words}"
         yield Finding(name, "fault", sentence, remedy, evidence)

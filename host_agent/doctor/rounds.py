@@ -51,7 +51,7 @@ class _Visit:
 def go(
     diagnoses: Sequence[Diagnosis], config: Config, on_wait: Waiting = lambda names: None
 ) -> Iterator[list[Finding]]:
-    """The findings of each, in their order, as soon as they are there. `on_wait` gets the names still at work."""
+    """The findings of each, in order, once they are there. `on_wait` gets the names still at work."""
     visits = [_Visit(diagnosis, config) for diagnosis in diagnoses]
     for visit in visits:
         while not visit.over:
