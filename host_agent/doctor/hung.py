@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from host_agent.config import Config
-from host_agent.doctor import silent
+from host_agent.doctor import asking, silent
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.silent import Silent, by_sleep, remedy
 from host_agent.host import wake
@@ -11,10 +11,10 @@ from host_agent.host import wake
 NAME = "hung"
 
 
-def look(config: Config) -> Iterator[Finding]:
+def look(config: Config, within_s: float = asking.WITHIN_S) -> Iterator[Finding]:
     """Ollama, the MLX server, the agent and the orchestrator."""
     woke_at = wake.last()
-    found = [each for each in silent.find(config) if not by_sleep(each, woke_at)]
+    found = [each for each in silent.find(config, within_s) if not by_sleep(each, woke_at)]
     for each in found:
         yield judge(each)
     if not found:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from host_agent.config import Config, canonical
 from host_agent.doctor.finding import Finding
-from mlx_server.model_store import BrokenModel, ModelStoreError, catalog, sources, survey
+from mlx_server.model_store import BrokenModel, ModelStoreError, sources, survey
+from mlx_server.model_store.catalog import source_path
 
 NAME = "missing_model"
 
@@ -55,7 +56,7 @@ def judge(config: Config, each: Wanted, there: Set[str]) -> Finding:
     except ModelStoreError as error:
         return Finding(NAME, "fault", error.message, error.remedy, f"asked for by {each.by}")
     if isinstance(source, sources.PathSource):
-        path = catalog.source_path(config, source)
+        path = source_path(config, source)
         sentence = f"{each.name} should be at {path}, and no model is there"
         return Finding(
             NAME, "fault", sentence, "correct its source, or put it there", f"asked for by {each.by}"

@@ -29,13 +29,13 @@ class Silent:
         return f"{self.service} (PID {self.pid})" if self.pid else self.service
 
 
-def find(config: Config) -> Iterator[Silent]:
+def find(config: Config, within_s: float = asking.WITHIN_S) -> Iterator[Silent]:
     """Each that is there. Where nobody listens, or a stranger does, another diagnosis tells of it."""
     held_by_strangers = {held.port for _, held in strangers(config)}
     for service, url in _urls(config):
         if service != "ollama" and urlsplit(url).port in held_by_strangers:
             continue
-        answer = asking.get(url)
+        answer = asking.get(url, within_s)
         if answer.refused or 0 < answer.status < SERVER_FAULT or answer.status == UNAVAILABLE:
             continue
         yield _described(service, url, answer.why or f"it answered {answer.status}")
