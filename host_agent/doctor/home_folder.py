@@ -65,8 +65,7 @@ def _token(path: Path) -> Iterator[Finding]:
 
 
 def _journal(config: Config) -> Iterator[Finding]:
-    try:
-        journal_tail.events(config.home, ("agent_started",), 0.0)
-    except journal_tail.Damaged as error:
+    if damage := journal_tail.damage(config.home):
         remedy = "`vestal down` and `vestal up`: the agent puts it aside and begins a new one"
-        yield Finding(NAME, "fault", "the agent's journal cannot be read", remedy, str(error))
+        evidence = f"{config.home.journal_db}: {damage}"
+        yield Finding(NAME, "fault", "the agent's journal is damaged", remedy, evidence)

@@ -1,6 +1,6 @@
 """A server listens and does not answer, and no sleep explains it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from host_agent.config import Config
 from host_agent.doctor import asking, silent
@@ -11,9 +11,11 @@ from host_agent.host import wake
 NAME = "hung"
 
 
-def look(config: Config, within_s: float = asking.WITHIN_S) -> Iterator[Finding]:
+def look(
+    config: Config, last_wake: Callable[[], float | None] = wake.last, within_s: float = asking.WITHIN_S
+) -> Iterator[Finding]:
     """Ollama, the MLX server, the agent and the orchestrator."""
-    woke_at = wake.last()
+    woke_at = last_wake()
     found = [each for each in silent.find(config, within_s) if not by_sleep(each, woke_at)]
     for each in found:
         yield judge(each)

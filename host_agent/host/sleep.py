@@ -16,6 +16,11 @@ def _awake_s() -> float:
     return time.clock_gettime(getattr(time, name))
 
 
+def since_boot_s() -> float:
+    """How long the machine has slept since it was booted, in seconds."""
+    return round(max(0.0, _awake_and_asleep_s() - _awake_s()), 1)
+
+
 class SleepWatch:
     """How long the machine has slept since this was made."""
 

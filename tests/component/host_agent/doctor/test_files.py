@@ -164,7 +164,7 @@ def test_token_that_others_may_read_is_a_fault(config: Config):
 def test_journal_that_is_damaged_is_named(config: Config):
     config.home.journal_db.write_bytes(b"no database" * 100)
     (found,) = faults(home_folder.look(config))
-    assert "journal cannot be read" in found.sentence
+    assert "journal is damaged" in found.sentence
     assert config.home.journal_db.read_bytes().startswith(b"no database"), "it is only looked at"
 
 

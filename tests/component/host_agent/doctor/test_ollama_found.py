@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from host_agent.config import Config
-from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running
+from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, slept
 from host_agent.services import ollama
 
 from .conftest import faults, until
@@ -61,6 +62,26 @@ def test_ollama_that_hangs_is_named_with_its_pid(at, run, free_port, tmp_path: P
     assert f"ollama (PID {process.pid}) hangs" == found[0].sentence
     assert "no answer within 0.5 s" in found[0].evidence
     assert f"`kill {process.pid}`, then `ollama serve`" in found[0].remedy
+
+
+def test_ollama_that_hangs_since_the_wake_is_laid_to_the_sleep(at, run, free_port, tmp_path: Path):
+    port, flag = free_port(), tmp_path / "hang"
+    flag.touch()
+    config = at(port)
+    process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port), str(flag))
+    until(lambda: faults(hung.look(config, lambda: None, 0.3)), "it listens")
+    woke_at = time.time()  # after it was started
+    (found,) = faults(slept.look(config, lambda: woke_at, 0.3))
+    assert f"ollama (PID {process.pid}) has hung since the machine slept" == found.sentence
+    assert "the machine woke at" in found.evidence
+    assert f"`kill {process.pid}`" in found.remedy
+    assert faults(hung.look(config, lambda: woke_at, 0.3)) == [], "it is told once"
+
+
+def test_ollama_that_was_started_after_the_wake_hangs_for_another_reason(at, serve):
+    config = at(serve({"/api/tags": (500, {"error": "reentrancy"})}))
+    assert faults(slept.look(config, lambda: 1000.0)) == []
+    assert len(faults(hung.look(config, lambda: 1000.0))) == 1
 
 
 def test_ollama_that_answers_500_is_named(at, serve):
