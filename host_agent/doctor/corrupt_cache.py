@@ -25,6 +25,8 @@ def look(config: Config) -> Iterator[Finding]:
 
 def examine(folder: Path, clock: Callable[[], float], for_s: float = FOR_S) -> Finding:
     """`clock` gives seconds; after `for_s` of them the rest is left for `vestal cache verify`."""
+    if not cache_check.files(folder):
+        return Finding(NAME, "ok", "the prompt cache has no files")
     paths = sorted(cache_check.files(folder), key=_written_at, reverse=True)
     until, checked, corrupt = clock() + for_s, 0, dict[str, str]()
     for path in paths:

@@ -113,4 +113,6 @@ def _runner(process: Process) -> Finding:
 
 def _age(process: Process) -> str:
     hours, minutes = process.age_s // 3600, process.age_s // 60 % 60
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{process.age_s} s"
