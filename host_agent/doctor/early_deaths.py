@@ -4,10 +4,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-EVENTS = ("child_started", "child_ready", "child_adopted", "child_exited", "child_gave_up", "child_stopped")
+EVENTS = (
+    "child_started",
+    "child_launch_failed",
+    "child_ready",
+    "child_adopted",
+    "child_exited",
+    "child_gave_up",
+    "child_stopped",
+)
 EARLY_S = 15.0
 # An end that was asked for carries the asker's words; these are what a process says by itself.
-BY_ITSELF = ("exit code ", "killed by ", "ended, ")
+NOT_STARTED = "it cannot be run: "
+BY_ITSELF = ("exit code ", "killed by ", "ended, ", NOT_STARTED)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
             found[service] = EarlyDeath(
                 service, str(event["cause"]) or last.cause, last.run_s, last.times, True
             )
+        elif name == "child_launch_failed":
+            _note(found, service, f"{NOT_STARTED}{event['cause']}", 0.0)
         elif name == "child_exited" and (service, pid) in started:
             run_s = float(event["ts"]) - started.pop((service, pid))
             _note(found, service, str(event["cause"]), run_s)

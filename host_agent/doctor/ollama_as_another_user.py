@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from host_agent.config import Config
@@ -15,6 +16,8 @@ from host_agent.services.docker_endpoint import find_command
 
 NAME = "ollama_as_another_user"
 OK = 200
+NAMED = 3
+REGISTRY = "registry.ollama.ai"
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,27 @@ def look(config: Config) -> Iterator[Finding]:
     answer = asking.get(url.rstrip("/") + "/api/tags")
     if answer.status != OK or not isinstance(models := answer.fields.get("models"), list):
         return  # another diagnosis tells of that
-    owned = manifests(models_folder())
-    if models or not owned:
-        yield Finding(NAME, "ok", f"Ollama shows {len(models)} models; this user has {len(owned)}")
+    shown = {str(model.get("name")) for model in models if isinstance(model, dict)}
+    unseen = owned(models_folder()) - shown
+    if not unseen:
+        yield Finding(NAME, "ok", f"Ollama shows {len(shown)} models, and all that this user has")
         return
-    yield judge(len(owned), models_folder(), _server(urlsplit(url).port or 11434))
+    yield judge(shown, unseen, models_folder(), _server(urlsplit(url).port or 11434))
 
 
-def judge(owned: int, folder: Path, server: Server) -> Finding:
-    """It shows none, and this user has some."""
+def judge(shown: Set[str], unseen: Set[str], folder: Path, server: Server) -> Finding:
+    """It does not show models that this user has. Where it shows others, those may be meant."""
+    level: Literal["note", "fault"] = "note" if shown else "fault"
     who = f"PID {server.pid}, user {server.user or 'unknown'}" if server.pid else "a process of another user"
-    evidence = f"/api/tags has no models, {folder} has {owned}; the server is {who}"
+    named = ", ".join(sorted(unseen)[:NAMED]) + (", ..." if len(unseen) > NAMED else "")
+    evidence = f"/api/tags has {len(shown)} models, {folder} has also {named}; the server is {who}"
     if server.user == server.me:
-        sentence = "Ollama shows no models, though this user has some: it reads another folder"
+        sentence = f"Ollama does not show {len(unseen)} models of this user: it reads another folder"
         remedy = f"stop it, unset OLLAMA_MODELS or set it to {folder}, and run `ollama serve`"
-        return Finding(NAME, "fault", sentence, remedy, evidence)
+        return Finding(NAME, level, sentence, remedy, evidence)
     sentence = f"Ollama runs as {server.user or 'another user'} and does not see the models of {server.me}"
     return Finding(
-        NAME, "fault", sentence, f"{_stop(server)}; then run `ollama serve` as {server.me}", evidence
+        NAME, level, sentence, f"{_stop(server)}; then run `ollama serve` as {server.me}", evidence
     )
 
 
@@ -62,9 +68,16 @@ def models_folder() -> Path:
     return Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
 
 
-def manifests(folder: Path) -> list[Path]:
-    """One file for each model and tag: registry/namespace/model/tag."""
-    return [path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file()]
+def owned(folder: Path) -> set[str]:
+    """Names as `/api/tags` has them: one file for each, REGISTRY/NAMESPACE/MODEL/TAG."""
+    files = (path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
+    return {_name(*path.parts[-4:]) for path in files}
+
+
+def _name(registry: str, namespace: str, model: str, tag: str) -> str:
+    if registry != REGISTRY:
+        return f"{registry}/{namespace}/{model}:{tag}"
+    return f"{model}:{tag}" if namespace == "library" else f"{namespace}/{model}:{tag}"
 
 
 def _stop(server: Server) -> str:

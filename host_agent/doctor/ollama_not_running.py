@@ -15,7 +15,7 @@ START = "run `ollama serve` as the user who owns the models"
 
 def look(config: Config) -> Iterator[Finding]:
     """What listens where `ollama.base_url` points."""
-    url = config.ollama.base_url
+    url = _url(config)
     if config.ollama.manage == "off":
         yield Finding(NAME, "note", "Ollama is switched off in the configuration (ollama.manage)")
     elif not asking.is_local(url):
@@ -24,8 +24,12 @@ def look(config: Config) -> Iterator[Finding]:
         yield _here(config, urlsplit(url).port or 11434)
 
 
+def _url(config: Config) -> str:
+    return config.ollama.base_url.rstrip("/")
+
+
 def _elsewhere(url: str) -> Finding:
-    answer = asking.get(url.rstrip("/") + "/api/version")
+    answer = asking.get(f"{url}/api/version")
     if answer.status:
         return Finding(NAME, "ok", f"Ollama answers at {url}")
     remedy = "start it on that machine, or correct ollama.base_url"
@@ -44,6 +48,9 @@ def _here(config: Config, port: int) -> Finding:
             "",
             held.command,
         )
+    if held and not held.name and "version" not in asking.get(f"{_url(config)}/api/version").fields:
+        sentence = f"port {port} is held by another user's process, which does not answer as Ollama does"
+        return Finding(NAME, "note", sentence, f"`sudo lsof -nP -iTCP:{port} -sTCP:LISTEN` names it")
     if held:
         return Finding(NAME, "ok", f"Ollama listens on port {port}", "", held.command)
     if not ollama.installed():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from host_agent.host.ps import Process
 
 NAME = "orphans"
 INIT = 1
+A_MOMENT_S = 0.5
 NEVER_ALONE = ("mlx_server.engine", "mlx_server.model_store")
 REAPERS = ("launchd", "systemd", "init")
 
@@ -31,13 +33,13 @@ class Ours:
 
 def look(config: Config) -> Iterator[Finding]:
     """The remedy is `kill`, which ends gracefully: `kill -9` strands wired memory on a Mac."""
-    table = process_table.read()
     home = config.home
+    table = process_table.read()
     agent_lives = single_instance.running(home) is not None
     ours = Ours(dict(processes.of_ours(home.root, home.default_root)), _recorded(home.run), agent_lives)
     found = [
         *(_orphan(process, ours) for process in orphans(table, ours)),
-        *(_zombie(process, table, ours) for process in zombies(table, ours)),
+        *(_zombie(process, ours) for process in _lasting(zombies(table, ours))),
         *(_runner(process) for process in ollama_processes.orphan_runners(table)),
     ]
     yield from found or [Finding(NAME, "ok", "no process of ours has lost its parent")]
@@ -96,10 +98,19 @@ def _orphan(process: Process, ours: Ours) -> Finding:
     return Finding(NAME, "fault", sentence, remedy, evidence)
 
 
-def _zombie(process: Process, table: Mapping[int, Process], ours: Ours) -> Finding:
+def _lasting(found: list[Process]) -> list[Process]:
+    """Those that are zombies still: for a moment, every child that ends is one."""
+    if not found:
+        return []
+    time.sleep(A_MOMENT_S)
+    now = process_table.read()
+    return [process for process in found if process.pid in now and now[process.pid].is_zombie]
+
+
+def _zombie(process: Process, ours: Ours) -> Finding:
     parent = ours.modules[process.parent]
     sentence = f"PID {process.pid} is a zombie: {parent} (PID {process.parent}) has not noted its end"
-    # It holds no memory and no port; a moment's one is normal.
+    # It holds no memory and no port.
     return Finding(NAME, "note", sentence, "if it stays, `vestal recover --once`", process.command)
 
 

@@ -6,7 +6,9 @@ psutil may not read the command line of another user's process on a Mac; `ps` ma
 import re
 from dataclasses import dataclass
 
-COMMAND = ("ps", "-axww", "-o", "pid=,ppid=,uid=,stat=,etime=,command=")
+# Each with an `-o` of its own: to BSD's ps all that follows an equals sign is the column's title.
+COLUMNS = ("pid=", "ppid=", "uid=", "stat=", "etime=", "command=")
+COMMAND = ("ps", "-axww", *(word for column in COLUMNS for word in ("-o", column)))
 _LINE = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)\s+(.*)$")
 
 

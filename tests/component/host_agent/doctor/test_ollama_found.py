@@ -47,8 +47,8 @@ def at(configure: Callable[..., Config]) -> Callable[[int], Config]:
 @pytest.fixture
 def with_models(user: Path) -> Path:
     """The user has pulled two models."""
-    for name in ("llama3.2/3b", "nomic-embed-text/latest"):
-        path = user / ".ollama/models/manifests/registry.ollama.ai/library" / name
+    for name in ("registry.ollama.ai/library/llama3.2/3b", "hf.co/org/model/Q4_K_M"):
+        path = user / ".ollama/models/manifests" / name
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     return user
@@ -96,7 +96,8 @@ def test_ollama_that_answers_does_not_hang(at, serve):
 def test_ollama_without_models_that_the_user_has_reads_another_folder(at, serve, with_models):
     (found,) = ollama_as_another_user.look(at(serve(EMPTY)))
     assert found.level == "fault"
-    assert "has 2" in found.evidence and f"PID {os.getpid()}" in found.evidence
+    assert "hf.co/org/model:Q4_K_M, llama3.2:3b" in found.evidence
+    assert f"PID {os.getpid()}" in found.evidence
     assert "OLLAMA_MODELS" in found.remedy
 
 
@@ -112,7 +113,13 @@ def test_ollama_of_another_user_is_named_with_that_user(at, run, free_port, with
 
 
 @pytest.mark.parametrize("models", [[], [{"name": "a"}]])
-def test_ollama_whose_user_has_no_models_or_sees_them_is_well(at, serve, user: Path, models: list[object]):
+def test_ollama_whose_user_has_no_models_is_well(at, serve, user: Path, models: list[object]):
+    found = list(ollama_as_another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
+    assert [each.level for each in found] == ["ok"]
+
+
+def test_ollama_that_shows_its_users_models_is_well(at, serve, with_models):
+    models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
     found = list(ollama_as_another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 

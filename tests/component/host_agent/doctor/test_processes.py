@@ -117,7 +117,7 @@ def test_gateway_of_another_home_is_no_business_of_ours(configure, abandoned: in
 
 def test_zombie_below_a_process_of_ours_is_noted(configure, run: Run):
     config = configure()
-    program = "import subprocess, sys, signal; subprocess.Popen(['true']); signal.pause()"
+    program = "import subprocess, signal; child = subprocess.Popen(['true']); signal.pause()"
     parent = run(
         *(sys.executable, "-c", program, "-m", "mlx_server.gateway"),
         env={**os.environ, "VESTAL_HOME": str(config.home.root)},

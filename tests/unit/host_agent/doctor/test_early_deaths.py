@@ -54,6 +54,11 @@ def test_find_of_what_came_up_or_was_stopped_tells_nothing(later: list[dict[str,
     assert find([event(0, "child_started", 1), event(1, "child_exited", 1, "exit code 1"), *later]) == []
 
 
+def test_find_of_a_program_that_cannot_be_run_names_it():
+    (found,) = find([event(0, "child_launch_failed", 0, "No such file or directory: 'x'")])
+    assert found.cause == "it cannot be run: No such file or directory: 'x'"
+
+
 def test_find_of_an_end_without_its_start_tells_nothing():
     assert find([event(1, "child_exited", 1, "exit code 1")]) == []
 

@@ -76,15 +76,23 @@ def test_available_memory_is_judged_where_nothing_is_wired(available: float, lev
     ],
 )
 def test_ollama_of_another_user_is_stopped_by_its_keeper_and_started_by_its_owner(server: Server, words: str):
-    found = ollama_as_another_user.judge(3, Path("/Users/ada/.ollama/models"), server)
+    folder = Path("/Users/ada/.ollama/models")
+    found = ollama_as_another_user.judge(set(), {"llama3.2:3b"}, folder, server)
     assert found.level == "fault"
     assert words in found.remedy
     assert found.remedy.endswith("run `ollama serve` as ada")
 
 
 def test_ollama_of_the_same_user_reads_another_folder():
-    found = ollama_as_another_user.judge(3, Path("/m"), Server(502, "ada", "ada"))
+    found = ollama_as_another_user.judge(set(), {"a:1"}, Path("/m"), Server(502, "ada", "ada"))
+    assert found.level == "fault"
     assert "OLLAMA_MODELS" in found.remedy
+
+
+def test_ollama_that_shows_other_models_than_the_users_is_only_noted():
+    found = ollama_as_another_user.judge({"b:1"}, {"a:1"}, Path("/m"), Server(502, "ollama", "ada"))
+    assert found.level == "note"
+    assert "a:1" in found.evidence
 
 
 def test_processes_of_ollama_are_told_from_what_only_has_its_name():
