@@ -27,18 +27,22 @@ class Log:
 
 
 def ends(config: Config) -> Iterator[Log]:
-    """Every log that is there; one that may not be read is passed over."""
-    paths = [*sorted(config.home.logs.glob("*.log*")), Path.home() / ".ollama" / "logs" / "server.log"]
-    paths += [Path(folder) / "ollama.log" for folder in brew.LOGS]
-    for path in paths:
+    """Every log that is there, Ollama's only where it is looked after; one that may not be read is left out."""
+    with_ollama = config.ollama.manage != "off"
+    for path in [*sorted(config.home.logs.glob("*.log*")), *(_of_ollama() if with_ollama else ())]:
         try:
             yield Log(str(path), tail(path), path.stat().st_mtime)
         except OSError:
             continue
-    if sys.platform == "linux" and shutil.which("ollama"):
+    if with_ollama and sys.platform == "linux" and shutil.which("ollama"):
         text = tool.output(*OLLAMA_UNIT, "--since", "-1h")
         if text:
             yield Log("`journalctl -u ollama`", text.splitlines(), time.time())
+
+
+def _of_ollama() -> Iterator[Path]:
+    yield Path.home() / ".ollama" / "logs" / "server.log"
+    yield from (Path(folder) / "ollama.log" for folder in brew.LOGS)
 
 
 def recent_signs(config: Config, now: float) -> Iterator[tuple[Log, list[Seen]]]:

@@ -37,10 +37,11 @@ def look(config: Config) -> Iterator[Finding]:
     table = process_table.read()
     agent_lives = single_instance.running(home) is not None
     ours = Ours(dict(processes.of_ours(home.root, home.default_root)), _recorded(home.run), agent_lives)
+    runners = ollama_processes.orphan_runners(table) if config.ollama.manage != "off" else []
     found = [
         *(_orphan(process, ours) for process in orphans(table, ours)),
         *(_zombie(process, ours) for process in _lasting(zombies(table, ours))),
-        *(_runner(process) for process in ollama_processes.orphan_runners(table)),
+        *(_runner(process) for process in runners),
     ]
     yield from found or [Finding(NAME, "ok", "no process of ours has lost its parent")]
 

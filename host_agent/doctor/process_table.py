@@ -7,8 +7,11 @@ from host_agent.host.ps import Process
 
 
 def read() -> dict[int, Process]:
-    """By PID; empty where `ps` tells nothing."""
-    return ps.parse(tool.output(*ps.COMMAND) or "")
+    """By PID. Raises OSError where `ps` tells nothing: then nobody may say that no process is there."""
+    found = ps.parse(tool.output(*ps.COMMAND) or "")
+    if not found:
+        raise OSError(f"`{' '.join(ps.COMMAND)}` told nothing")
+    return found
 
 
 def user(uid: int) -> str:

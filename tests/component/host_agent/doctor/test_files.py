@@ -211,7 +211,8 @@ def test_log_of_the_last_hour_that_tells_of_metal_is_a_fault(config: Config):
     assert str(config.home.logs / "engine.log") in found.evidence
 
 
-def test_log_of_ollama_is_read_too_and_old_lines_are_not(config: Config, user: Path):
+def test_log_of_ollama_is_read_too_and_old_lines_are_not(configure, user: Path):
+    config = configure(VESTAL_OLLAMA__MANAGE="watch")
     log = user / ".ollama" / "logs" / "server.log"
     log.parent.mkdir(parents=True)
     text = (RECORDED / "ollama_metal_memory.log").read_text()

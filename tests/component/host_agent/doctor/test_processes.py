@@ -14,7 +14,7 @@ import pytest
 
 from host_agent import single_instance
 from host_agent.config import Config
-from host_agent.doctor import hung, orphans, port_in_use, process_table
+from host_agent.doctor import Diagnosis, hung, orphans, port_in_use, process_table, rounds
 from supervision import write_pid_file
 from supervision.identity import identify
 
@@ -134,10 +134,11 @@ def test_zombie_below_a_process_of_ours_is_noted(configure, run: Run):
 def test_runner_of_ollama_without_its_server_is_an_orphan(configure, run: Run, tmp_path: Path):
     # A Python under another name, which runs the file `runner`: its command line is `/…/ollama runner`.
     (tmp_path / "runner").write_text("import signal; signal.pause()")
+    config = configure(VESTAL_OLLAMA__MANAGE="auto")
     command = [str(tmp_path / "ollama"), "runner"]
     process = run(*command, executable=sys.executable, cwd=tmp_path, env={**os.environ, "PYTHONHOME": ""})
     until(lambda: process_table.read()[process.pid].command.startswith(command[0]), "it runs")
-    found = [finding for finding in faults(orphans.look(configure())) if str(process.pid) in finding.sentence]
+    found = [finding for finding in faults(orphans.look(config)) if str(process.pid) in finding.sentence]
     assert len(found) == 1
     assert found[0].remedy == f"`kill {process.pid}`"
 
@@ -158,3 +159,10 @@ def test_server_that_is_suspended_is_told_from_one_that_hangs(configure, run: Ru
     (found,) = faults(hung.look(config, within_s=0.3))
     assert f"ollama (PID {process.pid}) is suspended" in found.sentence
     assert found.remedy == f"`kill -CONT {process.pid}`"
+
+
+def test_process_table_without_ps_is_not_taken_for_an_empty_machine(configure, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (findings,) = rounds.go((Diagnosis(orphans.NAME, orphans.look),), configure())
+    assert [found.level for found in findings] == ["fault"]
+    assert "could not be looked at" in findings[0].sentence and "ps -axww" in findings[0].sentence
