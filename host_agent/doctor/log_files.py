@@ -27,7 +27,7 @@ class Log:
 
 
 def ends(config: Config) -> Iterator[Log]:
-    """Every log that is there, Ollama's only where it is looked after; one that may not be read is left out."""
+    """Every log that is there and may be read; of Ollama only where it is not switched off."""
     with_ollama = config.ollama.manage != "off"
     for path in [*sorted(config.home.logs.glob("*.log*")), *(_of_ollama() if with_ollama else ())]:
         try:

@@ -21,7 +21,7 @@ _TIME = re.compile(r"^(\d+\.\d+) .*PM: suspend exit", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Kill:
-    """One process that the kernel killed. `at` in seconds since 1970; `by_group` is a cgroup's own limit."""
+    """One process that the kernel killed. `at` in seconds since 1970; `by_group`: over its cgroup's limit."""
 
     at: float
     pid: int

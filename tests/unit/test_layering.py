@@ -78,6 +78,7 @@ PURE = (
     "host_agent/doctor/ollama_processes.py",
     "host_agent/doctor/oom_advice.py",
     "host_agent/host/brew.py",
+    "host_agent/host/jetsam.py",
     "host_agent/host/kernel_log.py",
     "host_agent/host/memory_pressure.py",
     "host_agent/host/ps.py",

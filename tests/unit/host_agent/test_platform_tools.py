@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from host_agent.host import brew, kernel_log, memory_pressure, ps, sysctl, unit_state, vm_stat
+from host_agent.host import brew, jetsam, kernel_log, memory_pressure, ps, sysctl, unit_state, vm_stat
 from host_agent.host.brew import BrewService
 from host_agent.host.kernel_log import Kill
 from host_agent.host.ports import PortHolder, parse_lsof
@@ -100,6 +101,19 @@ def test_kernel_log_tells_whom_it_killed_and_why():
         Kill(1778886570.050606, 15784, "python3", 4288 * 1024, by_group=False),
         Kill(1778886577.2811, 18177, "python3", 2563572 * 1024, by_group=True),
     ]
+
+
+def test_jetsam_report_tells_only_whom_it_killed():
+    at = datetime.fromisoformat("2026-04-10T05:05:26-05:00").timestamp()
+    found = jetsam.kills(recorded("macos/jetsam.ips"))
+    assert found == [Kill(at, 4211, "Python", 3_276_800 * 16_384, by_group=False)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"timestamp": "today"}\n{}', '{"timestamp": "2026-04-10 05:05:26.00 -0500"}\n[]']
+)
+def test_jetsam_report_in_another_form_tells_nothing(text: str):
+    assert jetsam.kills(text) == []
 
 
 def test_kernel_log_tells_the_last_wake():

@@ -24,6 +24,7 @@ from ..conftest import AgentUnderTest
 from .conftest import faults, until
 
 GIB = 1024**3
+RECORDED = Path(__file__).resolve().parents[3] / "recorded"
 
 
 def of_agent(agent: AgentUnderTest) -> Config:
@@ -170,6 +171,19 @@ async def test_old_deaths_are_no_news(configure):
     journal.record("nightly", "container_died", "over its limit", reason="out_of_memory", limit_bytes=GIB)
     journal.close()
     assert [found.level for found in await looked(config)] == ["ok"]
+
+
+def test_reports_of_a_mac_are_read_where_they_are_new_and_may_be_read(tmp_path: Path):
+    text = (RECORDED / "macos" / "jetsam.ips").read_text()
+    for name, age_s in (
+        ("JetsamEvent-2026-04-10-050526.ips", 0),
+        ("JetsamEvent-2026-01-01-000000.ips", 9999),
+    ):
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    (tmp_path / "JetsamEvent-unreadable.ips").mkdir()
+    assert [kill.pid for kill in oom_killed.reported(tmp_path, time.time() - 60)] == [4211]
+    assert oom_killed.reported(tmp_path / "none", 0.0) == []
 
 
 LABEL = "com.docker.compose"
