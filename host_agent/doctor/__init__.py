@@ -23,6 +23,7 @@ from host_agent.doctor import (
     port_in_use,
     python_build,
     rounds,
+    services,
     slept,
     wired_memory,
 )
@@ -36,6 +37,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     Diagnosis(wired_memory.NAME, wired_memory.look),
     Diagnosis(port_in_use.NAME, port_in_use.look),
     Diagnosis(orphans.NAME, orphans.look),
+    Diagnosis(services.NAME, services.look, 30.0),
     Diagnosis(dies_at_start.NAME, dies_at_start.look),
     Diagnosis(slept.NAME, slept.look, 40.0),  # asks each server in turn
     Diagnosis(hung.NAME, hung.look, 40.0),

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from host_agent.cli import client
 from host_agent.config import Config, load
-from host_agent.doctor import dies_at_start, missing_dependency, oom_killed, orphans
+from host_agent.doctor import dies_at_start, missing_dependency, oom_killed, orphans, services
 from host_agent.journal import Journal
 
 from ..conftest import AgentUnderTest
@@ -40,11 +41,46 @@ def test_gateway_that_ends_at_once_is_told_with_its_last_words(agent: AgentUnder
     assert "mlx_server ended" in found.sentence and "it was given up" in found.sentence
     assert "no such model" in found.evidence
     assert "configuration" in found.remedy
+    (given_up,) = faults(services.look(of_agent(agent)))
+    assert given_up.sentence == "mlx_server was given up (failed)"
+    assert "no such model" in given_up.evidence
+    assert "recover --reset" in given_up.remedy
 
 
 def test_gateway_that_came_up_is_no_fault(agent: AgentUnderTest):
     agent.start()
-    assert faults(dies_at_start.look(of_agent(agent))) == []
+    config = of_agent(agent)
+    assert faults(dies_at_start.look(config)) == []
+    assert [found.level for found in services.look(config)] == ["ok"]
+
+
+def test_gateway_that_was_stopped_by_hand_is_only_noted(agent: AgentUnderTest):
+    agent.start()
+    agent.ask("/services/mlx_server/stop", {})
+    found = agent.until(
+        lambda: [f for f in services.look(of_agent(agent)) if f.level == "note"], "it was stopped"
+    )
+    assert "mlx_server was stopped by hand" in found[0].sentence
+
+
+def test_home_without_an_agent_is_no_fault(configure):
+    assert [found.level for found in services.look(configure())] == ["note"]
+
+
+def test_agent_that_is_suspended_does_not_tell_its_state(agent: AgentUnderTest, monkeypatch):
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
+    agent.start()
+    assert agent.process
+    agent.process.send_signal(signal.SIGSTOP)
+    config = of_agent(agent)
+    (found,) = services.look(config)
+    (agent.home / "token").unlink()
+    (refused,) = services.look(config)
+    agent.process.send_signal(signal.SIGCONT)
+    assert found.level == "note", "that is a matter of `hung`"
+    assert "does not tell its state" in found.sentence
+    assert refused.level == "fault"
+    assert "There is no token" in refused.evidence
 
 
 def test_journal_is_read_beside_a_dead_agent_too(agent: AgentUnderTest):
