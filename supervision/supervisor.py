@@ -109,7 +109,7 @@ class Supervisor:
             raise StopTimeout("; ".join(stuck))
 
     def woke(self, slept_s: float) -> None:
-        """The machine has slept so long: failures from before do not count, and all that runs is asked now."""
+        """The machine has slept so long: failures from before do not count, and all is asked now."""
         self._events.emit(self.name, "machine_woke", slept_s=round(slept_s, 1))
         for child in self._children.values():
             child.woke(slept_s)

@@ -3,19 +3,20 @@
 from collections.abc import Callable, Iterator
 
 from host_agent.config import Config
-from host_agent.doctor import asking, silent
+from host_agent.doctor import asking, silent, waking
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.silent import Silent, by_sleep, remedy
-from host_agent.host import wake
 
 NAME = "hung"
 
 
 def look(
-    config: Config, last_wake: Callable[[], float | None] = wake.last, within_s: float = asking.WITHIN_S
+    config: Config,
+    last_wake: Callable[[Config], float | None] = waking.last,
+    within_s: float = asking.WITHIN_S,
 ) -> Iterator[Finding]:
     """Ollama, the MLX server, the agent and the orchestrator."""
-    woke_at = last_wake()
+    woke_at = last_wake(config)
     found = [each for each in silent.find(config, within_s) if not by_sleep(each, woke_at)]
     for each in found:
         yield judge(each)

@@ -4,22 +4,23 @@ import time
 from collections.abc import Callable, Iterator
 
 from host_agent.config import Config
-from host_agent.doctor import asking, silent
+from host_agent.doctor import asking, silent, waking
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.silent import Silent, by_sleep, remedy
-from host_agent.host import sleep, wake
 
 NAME = "slept"
 CLOCKS_DRIFT_S = 5.0
 
 
 def look(
-    config: Config, last_wake: Callable[[], float | None] = wake.last, within_s: float = asking.WITHIN_S
+    config: Config,
+    last_wake: Callable[[Config], float | None] = waking.last,
+    within_s: float = asking.WITHIN_S,
 ) -> Iterator[Finding]:
-    """Only where the system tells of a wake: `last_wake` gives it in seconds since 1970."""
-    woke_at = last_wake()
+    """Only where somebody tells of a wake: `last_wake` gives it in seconds since 1970."""
+    woke_at = last_wake(config)
     if woke_at is None:
-        yield _unknown(sleep.since_boot_s())
+        yield _unknown(waking.slept_s())
         return
     found = [each for each in silent.find(config, within_s) if by_sleep(each, woke_at)]
     for each in found:

@@ -14,6 +14,7 @@ import pytest
 
 from host_agent.config import Config
 from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, slept
+from host_agent.journal import Journal
 from host_agent.services import ollama
 
 from .conftest import faults, until
@@ -69,19 +70,29 @@ def test_ollama_that_hangs_since_the_wake_is_laid_to_the_sleep(at, run, free_por
     flag.touch()
     config = at(port)
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port), str(flag))
-    until(lambda: faults(hung.look(config, lambda: None, 0.3)), "it listens")
+    until(lambda: faults(hung.look(config, lambda config: None, 0.3)), "it listens")
     woke_at = time.time()  # after it was started
-    (found,) = faults(slept.look(config, lambda: woke_at, 0.3))
+    (found,) = faults(slept.look(config, lambda config: woke_at, 0.3))
     assert f"ollama (PID {process.pid}) has hung since the machine slept" == found.sentence
     assert "the machine woke at" in found.evidence
     assert f"`kill {process.pid}`" in found.remedy
-    assert faults(hung.look(config, lambda: woke_at, 0.3)) == [], "it is told once"
+    assert faults(hung.look(config, lambda config: woke_at, 0.3)) == [], "it is told once"
+
+
+def test_wake_that_only_the_agent_has_noted_counts(at, serve):
+    config = at(serve({"/api/tags": (500, {"error": "reentrancy"})}))
+    config.home.prepare()
+    journal = Journal(config.home.journal_db, wall=lambda: time.time() + 60)  # this process ran before
+    journal.record("agent", "machine_woke", slept_s=3600.0)
+    journal.close()
+    (found,) = faults(slept.look(config))
+    assert "has hung since the machine slept" in found.sentence
 
 
 def test_ollama_that_was_started_after_the_wake_hangs_for_another_reason(at, serve):
     config = at(serve({"/api/tags": (500, {"error": "reentrancy"})}))
-    assert faults(slept.look(config, lambda: 1000.0)) == []
-    assert len(faults(hung.look(config, lambda: 1000.0))) == 1
+    assert faults(slept.look(config, lambda config: 1000.0)) == []
+    assert len(faults(hung.look(config, lambda config: 1000.0))) == 1
 
 
 def test_ollama_that_answers_500_is_named(at, serve):
