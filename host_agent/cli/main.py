@@ -28,10 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.command not in WITHOUT_SETTINGS:
                 raise
             options.problems = error.problems
-            for problem in (
-                error.problems if options.command != "doctor" else ()
-            ):  # it has its own words for them
-                complain(f"{problem} (going on with the defaults)")
+            if options.command != "doctor":  # it has its own words for them
+                for problem in error.problems:
+                    complain(f"{problem} (going on with the defaults)")
             config = at_home()
         module = importlib.import_module(f"host_agent.cli.{options.command}")
         return int(module.run(options, config))

@@ -1,12 +1,13 @@
 """Ollama is installed, and its server is not running. A process named `ollama-mcp` is not it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from host_agent.config import Config
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
 from host_agent.host import ports
+from host_agent.host.ps import Process
 from host_agent.services import ollama
 
 NAME = "ollama_not_running"
@@ -56,12 +57,11 @@ def _here(config: Config, port: int) -> Finding:
     if not ollama.installed():
         return Finding(NAME, "note", "Ollama is not installed; Vestal does without it")
     sentence = f"Ollama is installed and nothing listens on port {port}"
-    return Finding(NAME, "fault", sentence, START, _instead())
+    return Finding(NAME, "fault", sentence, START, instead(process_table.read()))
 
 
-def _instead() -> str:
+def instead(table: Mapping[int, Process]) -> str:
     """What runs in the server's stead."""
-    table = process_table.read()
     if running := ollama_processes.servers(table):
         return f"`ollama serve` runs (PID {running[0].pid}) and listens elsewhere: see OLLAMA_HOST"
     named = ollama_processes.lookalikes(table)

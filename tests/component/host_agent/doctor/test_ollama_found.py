@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from host_agent.config import Config
-from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, slept
+from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, process_table, slept
 from host_agent.journal import Journal
 from host_agent.services import ollama
 
@@ -142,18 +141,13 @@ def test_ollama_that_is_installed_and_silent_is_a_fault(at, free_port, monkeypat
     assert "`ollama serve`" in found.remedy
 
 
-def test_ollama_mcp_is_not_the_server(at, run, free_port, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(ollama, "installed", lambda: True)
+def test_ollama_mcp_is_not_the_server(run, tmp_path: Path):
     (tmp_path / "serve").write_text("import signal; signal.pause()")
     name = str(tmp_path / "ollama-mcp")
-    process = run(name, "serve", executable=sys.executable, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    until(
-        lambda: (
-            f"ollama-mcp (PID {process.pid}) runs and is not it"
-            in next(ollama_not_running.look(at(free_port()))).evidence
-        ),
-        "it is seen",
-    )
+    process = run(name, "serve", executable=sys.executable, cwd=tmp_path)
+    until(lambda: process_table.read()[process.pid].command == f"{name} serve", "it runs")
+    told = ollama_not_running.instead({process.pid: process_table.read()[process.pid]})
+    assert told == f"no `ollama serve` runs; {name} (PID {process.pid}) runs and is not it"
 
 
 def test_ollama_that_is_not_installed_is_no_fault(at, free_port, monkeypatch):
