@@ -1,0 +1,101 @@
+"""Looks for who runs Ollama here: gathers the evidence that `ownership` judges, and the runners."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from host_agent.config import Config
+from host_agent.host import jobs, ports, process_table
+from host_agent.host.jobs import Job
+from host_agent.host.process_seen import ProcessSeen
+from host_agent.services.ollama import kinds
+from host_agent.services.ollama.installation import Address
+from host_agent.services.ollama.ownership import (
+    BREW_LABELS,
+    BREW_UNIT,
+    Evidence,
+    Owner,
+    about_ollama,
+    owner_of,
+)
+
+FRESH_S = 30.0
+UNIT = "ollama.service"
+
+
+class Survey:
+    """Remembers its last finding for as long as the same process listens, and half a minute at most."""
+
+    def __init__(self, config: Config, where: Address) -> None:
+        self._home, self._where = str(config.home.root), where
+        self._me = process_table.me()
+        self._last: tuple[float, tuple[int, float] | None, Owner] = (float("-inf"), None, Owner())
+
+    async def owner(self, ours: int | None, fresh: bool = False) -> Owner:
+        """Who looks after what listens; `ours` is the PID of our own child."""
+        if not self._where.local:
+            return owner_of(Evidence(address=self._where.url))
+        if ours is not None:
+            return owner_of(Evidence(ours=ours, holder=ProcessSeen(ours, name="ollama")))
+        held = await asyncio.to_thread(ports.holder, self._where.port, self._where.host)
+        holder = process_table.seen(held.pid) if held and held.pid else None
+        key = (holder.pid, holder.started_at) if holder else None
+        at, last_key, owner = self._last
+        if not fresh and key == last_key and time.monotonic() - at < FRESH_S:
+            return owner
+        owner = owner_of(await self._evidence(holder, unseen=held is not None and holder is None))
+        self._last = (time.monotonic(), key, owner)
+        return owner
+
+    async def menu_bar_app(self) -> ProcessSeen | None:
+        """The app, where it runs."""
+        found = await asyncio.to_thread(process_table.named, "Ollama.app/Contents/MacOS/")
+        return next((process for process in found if kinds.is_menu_bar_app(process)), None)
+
+    async def orphans(self) -> tuple[ProcessSeen, ...]:
+        """Runners whose server is gone."""
+        return await asyncio.to_thread(_orphans)
+
+    def runners(self, server: int | None) -> tuple[int, ...]:
+        """The PIDs of the runners of one server, or of all where it is not known."""
+        found = process_table.named("ollama", "llama-server")
+        return tuple(p.pid for p in found if kinds.is_runner(p) and server in (None, p.ppid))
+
+    def is_mine(self, process: ProcessSeen) -> bool:
+        """Whether it may be ended without root."""
+        return process.user == self._me
+
+    async def _evidence(self, holder: ProcessSeen | None, unseen: bool) -> Evidence:
+        pid = holder.pid if holder else None
+        return Evidence(
+            me=self._me,
+            home=self._home,
+            holder=holder,
+            held_unseen=unseen,
+            above=process_table.ancestors(holder) if holder else (),
+            jobs=about_ollama(await self._jobs(holder), pid),
+            app=None if holder else await self.menu_bar_app(),
+        )
+
+    async def _jobs(self, holder: ProcessSeen | None) -> tuple[Job, ...]:
+        found = list(await jobs.launchd_jobs())
+        asked = [jobs.systemd_unit(unit, system=False) for unit in (UNIT, BREW_UNIT)]
+        asked.append(jobs.systemd_unit(UNIT, system=True))
+        asked += [jobs.launchd_system_job(label) for label in BREW_LABELS]
+        inside = jobs.unit_of(holder.pid) if holder else None
+        if inside is not None and inside.name not in (UNIT, BREW_UNIT):
+            asked.append(jobs.systemd_unit(inside.name, inside.system))
+        return tuple(found + [job for job in await asyncio.gather(*asked) if job])
+
+
+def _orphans() -> tuple[ProcessSeen, ...]:
+    found = {process.pid: process for process in process_table.named("ollama", "llama-server")}
+    parents = (
+        process_table.seen(p.ppid) for p in tuple(found.values()) if p.ppid > 1 and p.ppid not in found
+    )
+    return kinds.orphans((*found.values(), *(parent for parent in parents if parent)))
+
+
+def agents_folder() -> str:
+    """Where this user's launchd jobs are written."""
+    return str(Path.home() / "Library" / "LaunchAgents")
