@@ -89,11 +89,15 @@ async def launchd_system_job(label: str) -> Job | None:
 
 async def systemd_unit(unit: str, system: bool) -> Job | None:
     """A unit of this user's systemd, or of the system's; None where there is neither."""
-    if sys.platform != "linux" or not os.path.isdir("/run/systemd/system"):
+    if not _has_systemd():
         return None
     scope = ("--system",) if system else ("--user",)
     asked = ("show", unit, "--property=LoadState,UnitFileState,MainPID")
     return parse_systemctl_show(unit, await output("systemctl", *scope, *asked), system)
+
+
+def _has_systemd() -> bool:
+    return sys.platform == "linux" and Path("/run/systemd/system").is_dir()
 
 
 async def output(*command: str) -> str:

@@ -36,8 +36,8 @@ def install(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "ollama"
     program.write_text(
-        f"#!{sys.executable}\nimport runpy\nrunpy.run_path({str(Path(__file__).resolve())!r}, "
-        "run_name='__main__')\n"
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).resolve().parent)!r})\n"
+        "import stand_in_ollama\nstand_in_ollama.main()\n"
     )
     program.chmod(0o755)
     return program
@@ -73,7 +73,10 @@ class Runners:
             command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", "0"]
             log(f'level=INFO source=server.go msg="starting runner" cmd="ollama {" ".join(command[2:])}"')
             apart = bool(told().get("leave_runner"))
-            self.loaded[model] = (subprocess.Popen(command, start_new_session=apart), expires, context)
+            runner = subprocess.Popen(command, start_new_session=apart, stdout=subprocess.PIPE)
+            assert runner.stdout
+            runner.stdout.readline()  # it is ready
+            self.loaded[model] = (runner, expires, context)
 
     def unload(self) -> None:
         for runner, _, _ in self.loaded.values():
@@ -207,6 +210,7 @@ def runner() -> None:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
+    print("ready", flush=True)
     while True:
         until = time.monotonic() + 0.05
         while told().get("busy") and time.monotonic() < until:
@@ -232,7 +236,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-if __name__ == "__main__":
+def main() -> None:
     match sys.argv[1:2]:
         case ["serve" | "start"]:
             serve()
@@ -240,3 +244,7 @@ if __name__ == "__main__":
             runner()
         case _:
             print(f"ollama version is {VERSION}")
+
+
+if __name__ == "__main__":
+    main()

@@ -33,9 +33,8 @@ def address(base_url: str) -> Address:
     parts = urlsplit(base_url)
     host = parts.hostname or "127.0.0.1"
     local = host in LOOPBACK
-    return Address(
-        base_url.rstrip("/"), "127.0.0.1" if host == "localhost" else host, parts.port or PORT, local
-    )
+    host = "127.0.0.1" if host == "localhost" else host
+    return Address(base_url.rstrip("/"), host, parts.port or PORT, local)
 
 
 def program() -> str | None:

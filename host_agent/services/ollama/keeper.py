@@ -45,7 +45,7 @@ class Keeper:
         self._begun = False
         self.owner = Owner()
 
-    # --- how things stand ------------------------------------------------------------------------------------
+    # --- how things stand ---------------------------------------------------------------------------------
 
     def status(self) -> ChildStatus:
         return self._supervisor.status()[OLLAMA]
@@ -73,7 +73,7 @@ class Keeper:
         tools = Tools(os.getuid(), jobs.brew(), agents_folder(), self.acts)
         return way(owner, action, tools)
 
-    # --- begin and end ---------------------------------------------------------------------------------------
+    # --- begin and end ------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """At the agent's start."""
@@ -100,7 +100,7 @@ class Keeper:
         self._begun = False
         return True
 
-    # --- what is asked for -----------------------------------------------------------------------------------
+    # --- what is asked for --------------------------------------------------------------------------------
 
     def refusal(self, action: str) -> str:
         """Why this is not for us to do, as far as is known now; nothing where it may be tried."""
@@ -142,7 +142,7 @@ class Keeper:
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):
             await self._go(owner, action, cause)
 
-    # --- doing -----------------------------------------------------------------------------------------------
+    # --- doing --------------------------------------------------------------------------------------------
 
     async def _go(self, owner: Owner, action: str, cause: str, *, reset: bool = False) -> None:
         found = self.way(owner, action)

@@ -46,18 +46,19 @@ class OllamaService:
         )
         self._scene = Scene(installed=True, where=self._where.url)
         self._looked_at = float("-inf")
+        self._looked_at_child: tuple[int | None, State] = (None, State.STOPPED)
         self._checking: asyncio.Task[Scene] | None = None
 
     # --- what it is like ---------------------------------------------------------------------------------
 
     async def row(self, fresh: bool = False) -> Row:
-        """`absent` is not a fault: nothing is installed, or Ollama is switched off in the configuration. `fresh`:
-        judged now, for one who acts on it."""
+        """`absent` is not a fault: nothing is installed, or Ollama is switched off in the configuration.
+        `fresh`: judged now, for one who acts on it."""
         if absent := self._absent():
             return absent
         if fresh:
             scene = await self.judged()
-        elif time.monotonic() - self._looked_at > FRESH_S and self._checking is None:
+        elif self._checking is None and self._is_old():
             scene = await self._glance()
         else:
             scene = self._scene
@@ -107,7 +108,7 @@ class OllamaService:
             return ()
         return tuple((one, self._survey.is_mine(one)) for one in await self._survey.orphans())
 
-    # --- life ----------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """At the agent's start: what an earlier agent left is adopted, and what nobody runs is started."""
@@ -151,7 +152,13 @@ class OllamaService:
         if (scene.down or gone) and scene.failures % FAILURES == 0:
             self._calls_for_a_pass("Ollama is gone" if gone else f"Ollama is down: {scene.verdict.detail}")
 
-    # --- looking -------------------------------------------------------------------------------------------
+    def _is_old(self) -> bool:
+        """Whether what was seen may be otherwise by now."""
+        child = self.keeper.status()
+        changed = (child.process_pid, child.state) != self._looked_at_child
+        return changed or time.monotonic() - self._looked_at > FRESH_S
+
+    # --- looking ------------------------------------------------------------------------------------------
 
     def _absent(self) -> Row | None:
         if self.off:
@@ -170,7 +177,7 @@ class OllamaService:
             self._checking = None
 
     async def _glance(self) -> Scene:
-        """The free questions only: for people who look, and look again. What a check has found stays found."""
+        """The free questions only: for people who look again and again. What a check found stays found."""
         before = self._scene
         try:
             light = await self._probe.light()
@@ -182,7 +189,8 @@ class OllamaService:
         return await self._seen(check, before.failures, fresh=False)
 
     async def _seen(self, check: Check, failures: int, fresh: bool) -> Scene:
-        owner = await self._survey.owner(self.keeper.pid, fresh)
+        child = self.keeper.status()
+        owner = await self._survey.owner(child.process_pid, fresh)
         is_installed = await asyncio.to_thread(installation.installed)
         nothing = check.light is not None and not check.light.models and not check.light.wrong
         self._scene = Scene(
@@ -197,14 +205,14 @@ class OllamaService:
             where=self._where.url,
         )
         self.keeper.owner = owner
-        self._looked_at = time.monotonic()
+        self._looked_at, self._looked_at_child = time.monotonic(), (child.process_pid, child.state)
         return self._scene
 
     def _runners(self) -> tuple[int, ...]:
         owner: Owner = self._scene.owner
         return self._survey.runners(owner.pid)
 
-    # --- probes of our own child -----------------------------------------------------------------------------
+    # --- probes of our own child --------------------------------------------------------------------------
 
     async def _ready(self, pid: int) -> ProbeResult:
         light = await asyncio.wait_for(self._probe.light(), FREE_WITHIN_S + 1)

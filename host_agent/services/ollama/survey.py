@@ -90,9 +90,8 @@ class Survey:
 
 def _orphans() -> tuple[ProcessSeen, ...]:
     found = {process.pid: process for process in process_table.named("ollama", "llama-server")}
-    parents = (
-        process_table.seen(p.ppid) for p in tuple(found.values()) if p.ppid > 1 and p.ppid not in found
-    )
+    unknown = {process.ppid for process in found.values() if process.ppid > 1} - set(found)
+    parents = map(process_table.seen, unknown)
     return kinds.orphans((*found.values(), *(parent for parent in parents if parent)))
 
 
