@@ -103,9 +103,10 @@ class Api(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
         if self._stuck("all"):
             return
-        model = str(body.get("model", ""))
+        given = str(body.get("model", ""))
+        model = given if ":" in given else f"{given}:latest"
         if model not in _models():
-            self._send(404, {"error": f"model '{model}' not found"})
+            self._send(404, {"error": f"model '{given}' not found"})
         elif self.path in ("/api/generate", "/api/chat") and model.startswith("all-minilm"):
             self._send(400, {"error": f'"{model}" does not support {self.path.removeprefix("/api/")}'})
         elif self.path in ("/api/generate", "/api/chat", "/api/embed", "/api/embeddings"):
@@ -212,10 +213,11 @@ def runner() -> None:
     signal.signal(signal.SIGTERM, stop)
     print("ready", flush=True)
     while True:
-        until = time.monotonic() + 0.05
-        while told().get("busy") and time.monotonic() < until:
+        until, busy = time.monotonic() + 0.1, told().get("busy")
+        while busy and time.monotonic() < until:
             pass
-        time.sleep(0.02)
+        if not busy:
+            time.sleep(0.2)  # seldom: what idles must not look busy
 
 
 def _models() -> list[str]:

@@ -67,6 +67,8 @@ class Keeper:
     def how(self, owner: Owner) -> str:
         """How it is started, or restarted where it runs, for people."""
         found = self.way(owner, "restart" if owner.runs else "start")
+        if found.ours and not owner.runs:
+            return "the next recovery pass starts it"
         return str(found) if found.refusal else f"to have it back: {found}"
 
     def way(self, owner: Owner, action: str) -> Way:
@@ -86,8 +88,10 @@ class Keeper:
                 await self._bring_up("the agent started")
 
     async def end(self) -> None:
-        """With the agent: ours is stopped, anybody else's is left alone."""
-        await self._supervisor.stop()
+        """With the agent: ours is stopped, anybody else's is left alone. A supervisor that never began has
+        not recalled what was stopped by hand, and must not write over it."""
+        if self._begun:
+            await self._supervisor.stop()
 
     async def gives_way(self) -> bool:
         """Somebody else serves now, and ours does not run: it is not fought over. True where it was so."""
@@ -148,7 +152,7 @@ class Keeper:
         found = self.way(owner, action)
         if found.refusal:
             raise NotPossible(found.refusal)
-        runners = () if owner.pid is None else self._survey.runners(owner.pid)
+        runners = await asyncio.to_thread(self._survey.runners, owner.pid) if owner.pid else ()
         for command in found.commands:
             code, told = await jobs.run(*command, within_s=COMMAND_WITHIN_S)
             if code != 0:
@@ -156,7 +160,8 @@ class Keeper:
         if found.end is not None:
             await ending.end(found.end, self._config.supervision.stop_s)
         if action != "start":
-            await child.end_runners(runners)
+            left = set(runners) & set(await asyncio.to_thread(self._survey.runners, None))
+            await child.end_runners(tuple(left))
         if found.ours:
             await self._bring_up(cause, reset=reset)
 

@@ -269,6 +269,10 @@ def test_stop_by_hand_is_sticky_and_start_brings_it_back(agent, ollama):
     agent.kill()
     agent.process = agent.launch()
     agent.until(stopped, "it is still stopped")
+    agent.process.send_signal(signal.SIGTERM)
+    agent.process.communicate(timeout=15)
+    agent.process = agent.launch()
+    agent.until(stopped, "a stop in order has not made it forgotten")
     assert agent.ask("/services/ollama/start", {})[0] == 202
     second = ready(agent)
     assert agent.ask("/services/ollama/restart", {})[0] == 202
