@@ -30,7 +30,7 @@ def seen(pid: int) -> ProcessSeen | None:
         exe=_quietly(process.exe, ""),
         user=_quietly(process.username, ""),
         started_at=started_at,
-        home=_quietly(process.environ, {}).get("VESTAL_HOME", ""),
+        home=_quietly(lambda: process.environ().get("VESTAL_HOME", ""), ""),
     )
 
 

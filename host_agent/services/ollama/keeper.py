@@ -80,9 +80,11 @@ class Keeper:
     async def begin(self) -> None:
         """At the agent's start."""
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
+        if not self.acts:
+            return
         if identity is not None and identity.alive():
             await self._bring_up("the agent started")
-        elif self.acts and not self.stopped_by_hand and installation.installed():
+        elif not self.stopped_by_hand and installation.installed():
             self.owner = await self._survey.owner(None, fresh=True)
             if self.owner.kind is OwnerKind.NOBODY:
                 await self._bring_up("the agent started")

@@ -170,7 +170,8 @@ class OllamaService:
         try:
             check = await self._probe.check()
             failures = 0 if check.verdict.ok else self._scene.failures + 1
-            return await self._seen(check, failures, fresh=not check.verdict.ok)
+            # Who it is matters for a remedy; what has been down for long is not looked up each time.
+            return await self._seen(check, failures, fresh=not check.verdict.ok and failures <= FAILURES)
         finally:
             self._checking = None
 

@@ -8,7 +8,7 @@ from host_agent.config import Config
 from host_agent.host import jobs, ports, process_table
 from host_agent.host.jobs import Job
 from host_agent.host.process_seen import ProcessSeen
-from host_agent.services.ollama import kinds
+from host_agent.services.ollama import installation, kinds
 from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import (
     BREW_LABELS,
@@ -29,7 +29,7 @@ class Survey:
     def __init__(self, config: Config, where: Address) -> None:
         self._home, self._where = str(config.home.root), where
         self._me = process_table.me()
-        self._last: tuple[float, tuple[int, float] | None, Owner] = (float("-inf"), None, Owner())
+        self._last: tuple[float, ProcessSeen | None, Owner] = (float("-inf"), None, Owner())
 
     async def owner(self, ours: int | None, fresh: bool = False) -> Owner:
         """Who looks after what listens; `ours` is the PID of our own child."""
@@ -37,15 +37,23 @@ class Survey:
             return owner_of(Evidence(address=self._where.url))
         if ours is not None:
             return owner_of(Evidence(ours=ours, holder=ProcessSeen(ours, name="ollama")))
+        if not fresh and self._still_holds():
+            return self._last[2]
         held = await asyncio.to_thread(ports.holder, self._where.port, self._where.host)
+        if held is None and not installation.installed():
+            return Owner()
         holder = process_table.seen(held.pid) if held and held.pid else None
-        key = (holder.pid, holder.started_at) if holder else None
-        at, last_key, owner = self._last
-        if not fresh and key == last_key and time.monotonic() - at < FRESH_S:
-            return owner
         owner = owner_of(await self._evidence(holder, unseen=held is not None and holder is None))
-        self._last = (time.monotonic(), key, owner)
+        self._last = (time.monotonic(), holder, owner)
         return owner
+
+    def _still_holds(self) -> bool:
+        """Whether the last finding may stand: to look for who holds a port costs much more."""
+        at, holder, _ = self._last
+        if holder is None or time.monotonic() - at > FRESH_S:
+            return False
+        now = process_table.seen(holder.pid)
+        return now is not None and now.started_at == holder.started_at
 
     async def menu_bar_app(self) -> ProcessSeen | None:
         """The app, where it runs."""

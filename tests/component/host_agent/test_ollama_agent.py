@@ -295,8 +295,9 @@ def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_por
     other = AgentUnderTest(tmp_path_factory.mktemp("other"), free_port(), free_port())
     kept = ("VESTAL_HOME", "VESTAL_AGENT_PORT", "VESTAL_MLX_PORT")
     other.env = agent.env | {name: other.env[name] for name in kept}
+    process = other.start().process
+    assert process
     try:
-        other.start()
         assert ready(other) == first
         assert "another Vestal" in row(other)["owner"]
         code, answer = other.ask("/services/ollama/restart", {})
@@ -308,8 +309,8 @@ def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_por
         assert psutil.pid_exists(first)
         ollama.tell()
     finally:
-        other.process.send_signal(signal.SIGTERM)
-        other.process.communicate(timeout=15)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
     assert psutil.pid_exists(first)
 
 
