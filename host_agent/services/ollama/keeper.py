@@ -196,8 +196,8 @@ class Keeper:
 
     async def _why_not(self) -> str:
         """Asked before each launch."""
-        owner = await self._survey.owner(None, fresh=True)
-        if owner.runs:
+        owner = await self._survey.taken_by()
+        if owner is not None:
             return f"port {self._where.port} is taken: it belongs to {owner}"
         if await self._survey.menu_bar_app() is not None:
             return APP_RUNS

@@ -92,6 +92,8 @@ class Probe:
         """The answer; or what it means that there is none yet."""
         waited_s = self._patience.waited_s(time.monotonic())
         done, _ = await asyncio.wait({question}, timeout=max(SAMPLE_S, self._token_within_s - waited_s))
+        if question.cancelled():  # forgotten meanwhile: another server runs by now
+            return Verdict(True, busy=True)
         if done:
             verdict = question.result()
         else:

@@ -79,8 +79,8 @@ class OllamaService:
 
     async def probe_now(self, cause: str) -> bool:
         """After a wake or a GPU reset: old answers are dropped, everything is asked at once, and what is down
-        is left to a recovery pass that begins now. True where it is well, or not there."""
-        if self._absent():
+        is left to a recovery pass that begins now. True where it is well, or need not be there."""
+        if self._absent() or self.keeper.stopped_by_hand:
             return True
         self.start_afresh()
         scene = await self.judged()
@@ -92,7 +92,7 @@ class OllamaService:
     def start_afresh(self) -> None:
         """Earlier failures are forgotten: another server runs, or the machine has slept."""
         self._probe.forget()
-        self._scene = replace(self._scene, failures=0)
+        self._scene = replace(self._scene, failures=0, verdict=Verdict(True))
         self._looked_at = float("-inf")
 
     @property
@@ -181,11 +181,12 @@ class OllamaService:
         try:
             light = await self._probe.light()
         except NoAnswer as error:
-            check = Check(None, Verdict(False, str(error)))
-        else:
-            kept = before.verdict if before.light is not None else Verdict(True)
-            check = Check(light, Verdict(False, light.wrong) if light.wrong else kept)
-        return await self._seen(check, before.failures, fresh=False)
+            return await self._seen(Check(None, Verdict(False, str(error))), before.failures, fresh=False)
+        owner = await self._survey.owner(self.keeper.pid)
+        is_the_same = before.light is not None and owner.pid == before.owner.pid
+        kept = before.verdict if is_the_same else Verdict(True)
+        check = Check(light, Verdict(False, light.wrong) if light.wrong else kept)
+        return await self._seen(check, before.failures if is_the_same else 0, fresh=False)
 
     async def _seen(self, check: Check, failures: int, fresh: bool) -> Scene:
         child = self.keeper.status()

@@ -1,6 +1,7 @@
 """Looks for who runs Ollama here: gathers the evidence that `ownership` judges, and the runners."""
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class Survey:
         self._last = (time.monotonic(), holder, owner)
         return owner
 
+    async def taken_by(self) -> Owner | None:
+        """Who holds the port just now; None where it is free. Quick where it is: a restart waits for it."""
+        held = await asyncio.to_thread(ports.holder, self._where.port, self._where.host)
+        return None if held is None else await self.owner(None, fresh=True)
+
     def _still_holds(self) -> bool:
         """Whether the last finding may stand: to look for who holds a port costs much more."""
         at, holder, _ = self._last
@@ -56,7 +62,9 @@ class Survey:
         return now is not None and now.started_at == holder.started_at
 
     async def menu_bar_app(self) -> ProcessSeen | None:
-        """The app, where it runs."""
+        """The app, where it runs (macOS)."""
+        if sys.platform != "darwin":
+            return None
         found = await asyncio.to_thread(process_table.named, "Ollama.app/Contents/MacOS/")
         return next((process for process in found if kinds.is_menu_bar_app(process)), None)
 

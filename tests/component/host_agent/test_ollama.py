@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -238,3 +239,31 @@ async def test_three_bad_answers_in_a_row_mean_down_and_a_probe_after_a_wake_cal
     assert "the machine woke" in called[0]
     server.tell()
     assert not (await under_test.check()).down
+
+
+async def test_check_whose_question_is_forgotten_meanwhile_ends_without_a_verdict(session, free_port):
+    """A restart by hand forgets it; whoever waits for the check must not be cancelled with it."""
+    asked, port = asyncio.Event(), free_port()
+
+    async def listed(request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.5", "models": [{"name": "smollm2:135m", "size": 1}]})
+
+    async def never(request: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.add_routes([web.get(f"/api/{name}", listed) for name in ("version", "tags", "ps")])
+    app.add_routes([web.post("/api/generate", never)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    under_test = Probe(
+        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, lambda: (), token_within_s=30
+    )
+    checking = asyncio.create_task(under_test.check())
+    await asyncio.wait_for(asked.wait(), 10)
+    under_test.forget()
+    assert (await asyncio.wait_for(checking, 10)).verdict.ok
+    await runner.cleanup()

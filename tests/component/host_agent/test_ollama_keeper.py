@@ -28,6 +28,9 @@ class FixedSurvey:
     async def owner(self, ours: int | None, fresh: bool = False) -> Owner:
         return Owner(OwnerKind.OURS, pid=ours) if ours is not None else self.said
 
+    async def taken_by(self) -> Owner | None:
+        return self.said if self.said.runs else None
+
     async def menu_bar_app(self) -> None:
         return None
 
