@@ -82,6 +82,9 @@ class Keeper:
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
         if not self.acts:
             return
+        if identity is not None and not identity.alive():
+            # Both died: what is left of that group would be killed as the next one starts.
+            await child.end_runners(await asyncio.to_thread(child.runners_of_group, identity.pid))
         if identity is not None and identity.alive():
             await self._bring_up("the agent started")
         elif not self.stopped_by_hand and installation.installed():

@@ -289,6 +289,19 @@ def test_agent_killed_and_started_again_adopts_the_ollama_it_had_started(agent, 
     assert row(agent)["managed"] is True
 
 
+def test_agent_and_ollama_killed_leave_a_runner_that_the_next_agent_ends_gracefully(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    ollama.generate()
+    (runner,) = ollama.runners()
+    agent.kill()
+    os.kill(first, signal.SIGKILL)
+    agent.start()
+    assert ready(agent, but=first)
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
+
+
 def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_port, tmp_path_factory):
     agent.start()
     first = ready(agent)
