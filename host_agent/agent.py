@@ -29,7 +29,7 @@ from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
-from supervision import JsonStateStore, SupervisionError, Supervisor
+from supervision import JsonStateStore, SleepWatch, SupervisionError, Supervisor, SystemClock, watch_sleep
 
 log = logging.getLogger("vestal")
 
@@ -47,6 +47,7 @@ class Agent:
         self._config, self._token, self._gateway = config, token, gateway
         self.journal = Journal(config.home.journal_db)
         self._tasks: list[asyncio.Task[None]] = []
+        self._sleep = SleepWatch()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then every child is ended in order."""
@@ -80,7 +81,9 @@ class Agent:
         self._containers = Containers(api, compose, journal, store)
         engine = DockerEngine(api, compose.project, decision)
         self.ollama = OllamaService(config, session, store, journal.append, self._request_pass)
-        table = Table(self._supervisor, mlx, self.ollama, engine, self._containers, decision, store)
+        table = Table(
+            self._supervisor, mlx, self.ollama, engine, self._containers, decision, store, self._sleep
+        )
         probe = OrchestratorProbe(session, config.orchestrator.port)
         healer = OllamaHands(self.ollama, config.supervision.stop_s)
         self._hands = HostHands(
@@ -99,6 +102,7 @@ class Agent:
             "engine events": self._engine_events.follow,
             "token": self._keep_token,
             "Ollama": self.ollama.watch,
+            "sleep": self._watch_sleep,
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run
@@ -156,6 +160,16 @@ class Agent:
             await asyncio.sleep(self._config.agent.monitor_interval_s)
             if await self._hands.is_hung(MLX_SERVER):
                 self.passes.request("the monitor had no answer from the MLX server")
+
+    async def _watch_sleep(self) -> None:
+        await watch_sleep(self._sleep, SystemClock(), self._woke)
+
+    def _woke(self, slept_s: float) -> None:
+        """Metal's context may be gone, and Ollama hang: everything is asked at once, and a pass made."""
+        self._supervisor.woke(slept_s)
+        self.ollama.woke(slept_s)
+        self._hands.forget_replacements()
+        self.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_token(self) -> None:
         while True:

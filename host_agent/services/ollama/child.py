@@ -19,7 +19,6 @@ from supervision import (
     ExitStatus,
     GroupProcess,
     Intensity,
-    LaunchError,
     Probe,
     RestartPolicy,
     spawn,
@@ -30,8 +29,8 @@ RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0
 CHECK_WITHIN_S = 20.0  # the free questions, and a token
 RUNNER_GRACE_S = 5.0
-Guard = Callable[[], Awaitable[str]]
-"""Says why Ollama may not be started just now; nothing where it may."""
+Guard = Callable[[], Awaitable[None]]
+"""Raises LaunchError where Ollama may not be started just now."""
 
 
 def spec(config: Config, where: Address, ready: Probe, health: Probe, guard: Guard) -> ChildSpec:
@@ -46,7 +45,8 @@ def spec(config: Config, where: Address, ready: Probe, health: Probe, guard: Gua
         ready=ready,
         health=health,
         policy=_policy(config),
-        launcher=OllamaLauncher(guard),
+        launcher=OllamaLauncher(),
+        before_launch=guard,
     )
 
 
@@ -62,14 +62,9 @@ def _policy(config: Config) -> RestartPolicy:
 
 
 class OllamaLauncher:
-    """Starts it where nobody else does."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    """Starts the program where it is now."""
 
     async def launch(self, spec: ChildSpec) -> "OllamaProcess":
-        if why := await self._guard():
-            raise LaunchError(why, child=spec.name)
         found = installation.program()
         command = (found, *spec.command[1:]) if found else spec.command
         return OllamaProcess(await spawn(replace(spec, command=command)))

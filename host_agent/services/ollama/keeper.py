@@ -15,7 +15,7 @@ from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.survey import Survey, agents_folder
 from host_agent.services.ollama.ways import Tools, Way, way
-from supervision import ChildStatus, Event, Probe, State, StateStore, Supervisor, read_pid_file
+from supervision import ChildStatus, Event, LaunchError, Probe, State, StateStore, Supervisor, read_pid_file
 
 RECORD = "ollama.owner"
 COMMAND_WITHIN_S = 90.0
@@ -39,7 +39,7 @@ class Keeper:
     ) -> None:
         self._config, self._where, self._survey, self._store = config, where, survey, store
         self.acts = config.ollama.manage in ("auto", "always") and where.local
-        self._spec = child.spec(config, where, ready, health, self._why_not)
+        self._spec = child.spec(config, where, ready, health, self._guard)
         # Apart from the agent's other children: only this one may be there without being ours to start.
         self._supervisor = Supervisor((self._spec,), on_event=on_event, store=store, name=OLLAMA)
         self._begun = False
@@ -97,6 +97,11 @@ class Keeper:
         not recalled what was stopped by hand, and must not write over it."""
         if self._begun:
             await self._supervisor.stop()
+
+    def woke(self, slept_s: float) -> None:
+        """The machine slept. As at the end: a supervisor that never began has nothing to say."""
+        if self._begun:
+            self._supervisor.woke(slept_s)
 
     async def gives_way(self) -> bool:
         """Somebody else serves now, and ours does not run: it is not fought over. True where it was so."""
@@ -197,8 +202,12 @@ class Keeper:
         with contextlib.suppress(OSError):
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
+    async def _guard(self) -> None:
+        """Before each launch: LaunchError where somebody else serves, or will."""
+        if why := await self._why_not():
+            raise LaunchError(why, child=OLLAMA)
+
     async def _why_not(self) -> str:
-        """Asked before each launch."""
         owner = await self._survey.taken_by()
         if owner is not None:
             return f"port {self._where.port} is taken: it belongs to {owner}"

@@ -78,7 +78,7 @@ class OllamaService:
         return scene
 
     async def probe_now(self, cause: str) -> bool:
-        """After a wake or a GPU reset: old answers are dropped, everything is asked at once, and what is down
+        """After a GPU reset, say: old answers are dropped, everything is asked at once, and what is down
         is left to a recovery pass that begins now. True where it is well, or need not be there."""
         if self._absent() or self.keeper.stopped_by_hand:
             return True
@@ -88,6 +88,11 @@ class OllamaService:
             self._calls_for_a_pass(f"Ollama does not answer as it should ({cause})")
             return False
         return True
+
+    def woke(self, slept_s: float) -> None:
+        """The machine slept: failures from before do not count, and our own child is asked at once."""
+        self.start_afresh()
+        self.keeper.woke(slept_s)
 
     def start_afresh(self) -> None:
         """Earlier failures are forgotten: another server runs, or the machine has slept."""

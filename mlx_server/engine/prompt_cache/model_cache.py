@@ -78,8 +78,9 @@ class ModelCache:
         if first == len(kept.keys):
             return
         size = self._keys.block_tokens
-        block = kv.cut(caches, row, tokens[first * size : len(kept.keys) * size], first * size)
-        new = dict(zip(kept.keys[first:], block.split(size), strict=True))
+        new_tokens = tokens[first * size : len(kept.keys) * size]
+        blocks = kv.cut(caches, row, new_tokens, first * size, size)
+        new = dict(zip(kept.keys[first:], blocks, strict=True))
         self._store.keep(new, self._tags, kept.keys)
 
     def _keep_snapshot(self, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:
