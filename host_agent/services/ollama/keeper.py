@@ -15,7 +15,18 @@ from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.survey import Survey, agents_folder
 from host_agent.services.ollama.ways import Tools, Way, way
-from supervision import ChildStatus, Event, LaunchError, Probe, State, StateStore, Supervisor, read_pid_file
+from supervision import (
+    ChildStatus,
+    Event,
+    LaunchError,
+    Probe,
+    State,
+    StateStore,
+    Supervisor,
+    read_pid_file,
+    start_time,
+)
+from supervision.identity import boot_id
 
 RECORD = "ollama.owner"
 COMMAND_WITHIN_S = 90.0
@@ -79,10 +90,10 @@ class Keeper:
 
     async def begin(self) -> None:
         """At the agent's start."""
-        identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
         if not self.acts:
             return
-        if identity is not None and not identity.alive():
+        identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
+        if identity is not None and start_time(identity.pid) is None and identity.boot in ("", boot_id()):
             # Both died: what is left of that group would be killed as the next one starts.
             await child.end_runners(await asyncio.to_thread(child.runners_of_group, identity.pid))
         if identity is not None and identity.alive():

@@ -219,9 +219,7 @@ async def test_probe_tells_busy_from_hung_by_whether_a_runner_works(server, sess
     assert (await under_test.check()).verdict.ok
 
 
-async def test_three_bad_answers_in_a_row_mean_down_and_a_probe_after_a_wake_calls_for_a_pass(
-    server, session, home
-):
+async def test_three_bad_answers_in_a_row_mean_down_and_a_probe_now_calls_for_a_pass(server, session, home):
     called: list[str] = []
     environment = {
         "VESTAL_HOME": str(home),
@@ -230,13 +228,15 @@ async def test_three_bad_answers_in_a_row_mean_down_and_a_probe_after_a_wake_cal
     }
     config = load(environment, cwd=home)
     under_test = OllamaService(config, session, MemoryStateStore(), lambda event: None, called.append)
-    assert await under_test.probe_now("the machine woke")
+    assert await under_test.probe_now("the GPU was reset")
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.tell(empty=True)
     scenes = [await under_test.check() for _ in range(3)]
     assert [(scene.failures, scene.down) for scene in scenes] == [(1, False), (2, False), (3, True)]
-    assert not await under_test.probe_now("the machine woke")
-    assert "the machine woke" in called[0]
+    assert not await under_test.probe_now("the GPU was reset")
+    assert "the GPU was reset" in called[0]
+    under_test.woke(60.0)
+    assert (await under_test.check()).failures == 1, "what failed before the sleep does not count"
     server.tell()
     assert not (await under_test.check()).down
 
