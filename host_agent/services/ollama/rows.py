@@ -50,19 +50,24 @@ def _of_ours(scene: Scene, child: ChildStatus, extra: dict[str, Any]) -> Row:
     told = replace(of_child(child), extra={**extra, "owner": "Vestal", "managed": True})
     if child.state is State.DEGRADED or child.state not in (State.READY, State.BUSY):
         return told
-    return replace(told, detail=child.detail or _well(scene, "started by Vestal"))
+    trouble = "" if scene.verdict.ok else f"{_trouble(scene)}; started by Vestal"
+    return replace(told, detail=child.detail or trouble or _well(scene, "started by Vestal"))
 
 
 def _of_others(scene: Scene, extra: dict[str, Any]) -> Row:
     row = Row(State.READY, process_pid=scene.owner.pid, extra=extra, health_check_failures=scene.failures)
     by = f"looked after by {scene.owner}"
     if not scene.verdict.ok:
-        answer = "does not answer" if scene.light is None else "answers, and is no use"
-        return replace(row, state=State.DEGRADED, detail=f"{answer} ({scene.verdict.detail}); {by}")
+        return replace(row, state=State.DEGRADED, detail=f"{_trouble(scene)}; {by}")
     if scene.lists_none:
         return replace(row, state=State.DEGRADED, detail=f"{lists_none(scene)}; {by}")
     state = State.BUSY if scene.verdict.busy else State.READY
     return replace(row, state=state, detail=scene.verdict.detail or _well(scene, by))
+
+
+def _trouble(scene: Scene) -> str:
+    answer = "does not answer" if scene.light is None else "answers, and is no use"
+    return f"{answer} ({scene.verdict.detail})"
 
 
 def _stopped(scene: Scene, extra: dict[str, Any]) -> Row:
