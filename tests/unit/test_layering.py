@@ -76,6 +76,8 @@ PURE = (
     "host_agent/services/ollama/patience.py",
     "host_agent/services/ollama/rows.py",
     "host_agent/services/ollama/ways.py",
+    "host_agent/host/headroom.py",
+    "host_agent/notifications/notices.py",
     "mlx_server/gateway/admission.py",
     "mlx_server/gateway/anthropic_schema.py",
     "mlx_server/gateway/openai_wording.py",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from host_agent import ending
 from host_agent.config import Config
 from host_agent.errors import NotPossible
-from host_agent.host import jobs
+from host_agent.host import jobs, model_servers
 from host_agent.services import OLLAMA
 from host_agent.services.ollama import child, installation
 from host_agent.services.ollama.installation import Address
@@ -214,7 +214,7 @@ class Keeper:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard(self) -> None:
-        """Before each launch: LaunchError where somebody else serves, or will."""
+        """Before each launch: LaunchError where somebody else serves, or will, or memory does not allow it."""
         if why := await self._why_not():
             raise LaunchError(why, child=OLLAMA)
 
@@ -224,4 +224,7 @@ class Keeper:
             return f"port {self._where.port} is taken: it belongs to {owner}"
         if await self._survey.menu_bar_app() is not None:
             return APP_RUNS
+        room = await asyncio.to_thread(model_servers.look)
+        if room.lacking:  # R6.3: more restarts would only strand more
+            return room.sentence
         return "" if await asyncio.to_thread(installation.installed) else "Ollama is not installed any more"
