@@ -9,6 +9,7 @@ from host_agent import ending
 from host_agent.config import Config
 from host_agent.errors import NotPossible
 from host_agent.host import jobs, model_servers
+from host_agent.host.headroom import Headroom
 from host_agent.services import OLLAMA
 from host_agent.services.ollama import child, installation
 from host_agent.services.ollama.installation import Address
@@ -47,8 +48,10 @@ class Keeper:
         *,
         ready: Probe,
         health: Probe,
+        look: Callable[[], Headroom] = model_servers.look,
     ) -> None:
         self._config, self._where, self._survey, self._store = config, where, survey, store
+        self._look = look
         self.acts = config.ollama.manage in ("auto", "always") and where.local
         self._spec = child.spec(config, where, ready, health, self._guard)
         # Apart from the agent's other children: only this one may be there without being ours to start.
@@ -214,7 +217,7 @@ class Keeper:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard(self) -> None:
-        """Before each launch: LaunchError where somebody else serves, or will, or memory does not allow it."""
+        """Before each launch: LaunchError where somebody else serves, or will, or memory is short."""
         if why := await self._why_not():
             raise LaunchError(why, child=OLLAMA)
 
@@ -224,7 +227,7 @@ class Keeper:
             return f"port {self._where.port} is taken: it belongs to {owner}"
         if await self._survey.menu_bar_app() is not None:
             return APP_RUNS
-        room = await asyncio.to_thread(model_servers.look)
+        room = await asyncio.to_thread(self._look)
         if room.lacking:  # R6.3: more restarts would only strand more
             return room.sentence
         return "" if await asyncio.to_thread(installation.installed) else "Ollama is not installed any more"

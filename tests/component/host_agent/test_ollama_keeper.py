@@ -10,6 +10,7 @@ import pytest
 
 from host_agent.config import load
 from host_agent.errors import NotPossible
+from host_agent.host.headroom import Headroom
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.keeper import Keeper
 from host_agent.services.ollama.ownership import Owner, OwnerKind
@@ -48,10 +49,10 @@ class Kept:
         self.config = load({**environment, "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.01"}, cwd=home)
         self.keeper = self.another()
 
-    def another(self) -> Keeper:
+    def another(self, room: Headroom = Headroom()) -> Keeper:  # noqa: B008 - frozen
         where, survey = installation.address(self.config.ollama.base_url), self.survey
         given: Any = (self.config, where, survey, self.store, self.events.append)
-        return Keeper(*given, ready=_ready, health=_ready)
+        return Keeper(*given, ready=_ready, health=_ready, look=lambda: room)
 
     def brew(self, exit_code: int = 0) -> Path:
         noted, script = self.folder / "asked", self.folder / "brew"
@@ -125,3 +126,12 @@ async def test_server_of_ours_gives_way_to_one_that_took_its_port(kept: Kept):
     assert not kept.keeper.has_one
     assert not any(event.event == "child_started" for event in kept.events)
     assert not await kept.keeper.gives_way()
+
+
+async def test_server_is_not_started_where_only_a_reboot_frees_memory(kept: Kept):
+    kept.survey.said = Owner()
+    keeper = kept.another(Headroom("80% is wired down", only_a_reboot=True))
+    await keeper.start("a recovery pass")
+    assert "restart the machine" in keeper.status().detail
+    assert not any(event.event == "child_started" for event in kept.events)
+    await keeper.end()
