@@ -18,12 +18,14 @@ from supervision import (
     ChildSpec,
     ExitStatus,
     GroupProcess,
+    Identity,
     Intensity,
     Probe,
     RestartPolicy,
     spawn,
 )
 from supervision.exit_watch import ended
+from supervision.process import adopt
 
 RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0
@@ -68,6 +70,9 @@ class OllamaLauncher:
         found = installation.program()
         command = (found, *spec.command[1:]) if found else spec.command
         return OllamaProcess(await spawn(replace(spec, command=command)))
+
+    def adopt(self, identity: Identity) -> "OllamaProcess":
+        return OllamaProcess(adopt(identity))
 
 
 class OllamaProcess:

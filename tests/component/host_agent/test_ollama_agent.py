@@ -336,3 +336,18 @@ def test_ollama_that_is_only_watched_is_not_touched(agent, ollama):
     code, answer = agent.ask("/services/ollama/start", {})
     assert code == 409
     assert "ollama.manage is watch" in answer["error"]["message"]
+
+
+def test_adopted_ollama_that_dies_has_its_runners_ended_gracefully_too(agent, ollama):
+    """Its handle is not of the launch: the runners got SIGKILL at once, which strands wired memory."""
+    agent.start()
+    first = ready(agent)
+    agent.kill()
+    agent.start()
+    assert ready(agent) == first
+    ollama.generate()
+    (runner,) = ollama.runners()
+    os.kill(first, signal.SIGKILL)
+    assert ready(agent, but=first)
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
