@@ -208,6 +208,12 @@ class GenerateRunner:
         """Ids of what is in flight."""
         return [generation.id for generation in self._running.values()] + self._preparing.ids()
 
+    def kv_bytes(self) -> int:
+        """What the batch holds in keys and values, with all that it has room for already."""
+        computed = (self._batch.computed(uid) for uid in self._running)
+        caches = {id(cache): cache for one in computed if one for cache in one.caches}
+        return sum(int(cache.nbytes) for cache in caches.values())
+
     def keep_all(self) -> None:
         """What was computed for those in flight goes to the cache."""
         self.tidy()

@@ -60,6 +60,10 @@ class Disk:
     def total_bytes(self) -> int:
         return self._index.total_bytes
 
+    @property
+    def limit_bytes(self) -> int:
+        return self._index.limit_bytes
+
     def group(self, name: str) -> list[str]:
         """The keys of a group, the newest first."""
         return self._index.group(name)

@@ -19,6 +19,7 @@ from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
+from mlx_server.protocol import PromptCacheUse
 
 _NEXT_TRIED = 4
 """So many of the blocks that may go on from the last whole one are looked at."""
@@ -59,7 +60,8 @@ class Counts:
 
     hits_ram: int = 0
     hits_disk: int = 0
-    missing: int = 0
+    misses: int = 0  # of the prompts' whole blocks, those that had to be computed
+    missing: int = 0  # files gone, to another engine's limit or by hand
     broken: int = 0
 
 
@@ -103,6 +105,7 @@ class Store:
         lengths = {length_of(key) for key in self._group(prefixes.snapshots)} - {0}
         snapshots = tuple(key for key in prefixes.of_snapshots(tokens, lengths) if self.kept([key]))
         if not found and not next_keys and not snapshots:
+            self.counts.misses += len(keys)
             return None
         held = {key: value for key in (*found, *next_keys, *snapshots) if (value := self._value(key))}
         whole, size = tuple(tokens), prefixes.block_tokens
@@ -182,6 +185,8 @@ class Store:
         in_ram = sum(key in find.held for key in gathered.used)
         self.counts.hits_ram += in_ram
         self.counts.hits_disk += len(gathered.used) - in_ram
+        had = gathered.value.tokens if gathered.value is not None else 0
+        self.counts.misses += (len(find.tokens) - had) // find.block_tokens
         self.counts.missing += len(gathered.missing)
         self.counts.broken += len(gathered.broken)
         for key in (*gathered.missing, *gathered.broken):
@@ -239,6 +244,24 @@ class Store:
     @property
     def written_bytes(self) -> int:
         return self._disk.written.bytes
+
+    def use(self) -> PromptCacheUse:
+        """What is kept, and what it was good for."""
+        disk, counts = self._disk, self.counts
+        return PromptCacheUse(
+            ram_bytes=self._ram.total_bytes,
+            ram_limit_bytes=self._ram.limit_bytes,
+            disk_bytes=disk.total_bytes,
+            disk_limit_bytes=disk.limit_bytes,
+            hits_ram=counts.hits_ram,
+            hits_disk=counts.hits_disk,
+            misses=counts.misses,
+            gone=counts.missing,
+            broken=counts.broken,
+            written=disk.written.blocks,
+            written_bytes=disk.written.bytes,
+            not_written=disk.written.failed,
+        )
 
     def give_back(self, size: int) -> None:
         """Gives so much memory back, once; what goes is on disk, or lost to the next prompt only."""
