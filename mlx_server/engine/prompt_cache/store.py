@@ -139,12 +139,14 @@ class Store:
         find = reading.find
         rest = find.tokens[len(find.keys) * find.block_tokens :]
         best: Block | None = None
-        length = 0
+        length, used = 0, list(reading.used)
         for key in find.next_keys:
             block = self._have(key, reading)
             same = common(block.ids, rest) if isinstance(block, Block) else 0
             if isinstance(block, Block) and same > length:
-                best, length = block, same
+                best, length, reading.used = block, same, [*used, key]
+        if best is None:
+            reading.used = used  # looked at only
         return best.head(length) if best else None
 
     def _have(self, key: str, reading: _Reading, ids: Sequence[int] | None = None) -> Value | None:
@@ -216,8 +218,9 @@ class Store:
     def write_back(self) -> None:
         """There is time: what could not be written when it came is."""
         self._forget_cleared()
-        waiting = {key: entry for key, entry in self._entries.items() if key not in self._disk}
-        if waiting:
+        left_out = self._disk.left_out()
+        self._disk.leave([key for key in left_out if key not in self._entries])
+        if waiting := {key: entry for key in left_out if (entry := self._entries.get(key))}:
             self._disk.put(waiting, ())
 
     def persist(self, timeout_s: float) -> int:
@@ -271,8 +274,7 @@ class Store:
 
     def shrink_ram(self, limit_bytes: int) -> None:
         """A new limit for RAM; what goes is on disk, or lost to the next prompt only."""
-        for gone in self._ram.resize(limit_bytes):
-            self._entries.pop(gone, None)
+        self._let_go(self._ram.resize(limit_bytes))
 
     # --- inside ---
 
@@ -297,8 +299,12 @@ class Store:
 
     def _hold(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
         self._entries.update(entries)
-        for gone in self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain):
-            self._entries.pop(gone, None)
+        self._let_go(self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain))
+
+    def _let_go(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._entries.pop(key, None)
+        self._disk.leave(keys)
 
     def _value(self, key: str) -> Value | None:
         entry = self._entries.get(key) or self._disk.pending(key)
