@@ -48,7 +48,9 @@ def test_conversation_of_ten_turns_writes_little_more_than_its_own_values(start)
     use = written(engine, blocks)
     assert use.written_bytes == on_disk(engine.log.parent)
     assert 0.9 < use.written_bytes / (tokens * TOKEN_BYTES) <= 1.2
-    assert use.written_bytes <= use.disk_bytes <= 1.001 * use.written_bytes  # it is counted before it is written
+    assert (
+        use.written_bytes <= use.disk_bytes <= 1.001 * use.written_bytes
+    )  # it is counted before it is written
     assert blocks * BLOCK_TOKENS * TOKEN_BYTES <= use.ram_bytes <= 1.2 * tokens * TOKEN_BYTES
     assert use.hits_ram > sum(range(TURNS))
     assert (use.hits_disk, use.broken, use.gone, use.not_written) == (0, 0, 0, 0)

@@ -114,7 +114,9 @@ def test_gateway_that_does_not_read_keeps_nobody_from_ending(start):
 
 
 def test_slow_disk_is_given_a_part_of_the_time_and_no_more(start, tmp_path):
-    engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path)))
+    engine = start(
+        MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))
+    )
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("kept", LONG[:2000], max_tokens=4))
     engine.answer("kept", Done)

@@ -13,8 +13,11 @@ MODEL = "smollm2:135m"
 
 
 def held(gateway: Any) -> dict[str, Any]:
-    models = gateway.http.get("/api/ps").json()["models"]
-    return next(model for model in models if model["name"] == MODEL)
+    """What /api/ps tells of the model; it is told with the engine's next report."""
+    told: list[dict[str, Any]] = gateway.until(
+        lambda: [m for m in gateway.http.get("/api/ps").json()["models"] if m["name"] == MODEL], "it is there"
+    )
+    return told[0]
 
 
 def ask(gateway: Any, tokens: int) -> None:
