@@ -1,4 +1,4 @@
-"""The six stages (R2.8) whenever the word comes, and with a disk that is slow: always to the end, exit code 0."""
+"""The six stages (R2.8) whenever the word comes, and with a slow disk: always to the end, exit code 0."""
 
 from __future__ import annotations
 

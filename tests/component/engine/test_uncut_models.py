@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("mlx.core")
 
-from mlx_server.protocol import Alive, Done, Generate, Ready, Sampling  # noqa: E402
-from tests.component.engine import tiny_models  # noqa: E402
-from tests.component.engine.conftest import Engine  # noqa: E402
+from mlx_server.protocol import Alive, Done, Generate, Ready, Sampling
+from tests.component.engine import tiny_models
+from tests.component.engine.conftest import Engine
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
