@@ -18,7 +18,11 @@ ALLOWED = {
     "host_agent.config": (),
     "host_agent.host": ("host_agent.config",),
     "host_agent": ("host_agent", "supervision", "mlx_server.model_store"),
-    "host_agent.cli.cache": ("host_agent.config", "mlx_server.engine.prompt_cache.blob"),
+    "host_agent.cli.cache": (
+        "host_agent.config",
+        "host_agent.cli.cache_use",
+        "mlx_server.engine.prompt_cache.blob",
+    ),
     "mlx_server.protocol": ("mlx_server.protocol_codec",),
     "mlx_server.protocol_codec": (),
     "mlx_server.engine_environment": (),
