@@ -14,6 +14,7 @@ from typing import Any
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_server.engine.kv_cache import empty_caches
 from mlx_server.engine.sampling import Processor, Sampler
 
 _NEVER = 1 << 62
@@ -72,6 +73,7 @@ class Batch:
     """Requests that run through one model together. Used from the MLX thread only."""
 
     def __init__(self, model: Any, max_running: int, prefill_step_tokens: int) -> None:
+        self._model = model
         self._generator = BatchGenerator(
             model,
             max_tokens=_NEVER,
@@ -80,6 +82,7 @@ class Batch:
             prefill_step_size=prefill_step_tokens,
         )
         self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV
+        self._begun: set[int] = set()  # their first token was given ahead
 
     def __len__(self) -> int:
         return len(self._cached)
@@ -95,7 +98,7 @@ class Batch:
         """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid."""
         (uid,) = self._generator.insert(
             [list(tokens[cached:])],
-            caches=[list(caches)] if cached else None,
+            caches=[list(caches) if cached else empty_caches(self._model)],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],
             logits_processors=[list(processors)],
@@ -114,6 +117,7 @@ class Batch:
     def remove(self, uid: int) -> None:
         """Give up a request's place and its KV."""
         self._cached.pop(uid, None)
+        self._begun.discard(uid)
         self._generator.remove([uid])
 
     def step(self) -> Iterator[Prefilled | Sampled]:
@@ -124,11 +128,28 @@ class Batch:
                 done, total = prompt.progress
                 yield Prefilled(prompt.uid, cached + done, cached + total)
         for answer in tokens:
-            if answer.uid in self._cached:  # a step sampled ahead for one that was removed since
+            if answer.uid in self._begun:
+                self._begun.discard(answer.uid)
+            elif answer.uid in self._cached:  # a step sampled ahead for one that was removed since
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
+        yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
+
+    def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
+        """Of those whose prompt has just ended. mlx-lm would give it with the next step: twice the time to the
+        first token of a prompt that was cached."""
+        batch = self._generator._generation_batch
+        if not uids:
+            return
+        for uid, token, logprobs in zip(
+            batch.uids, batch._next_tokens.tolist(), batch._next_logprobs, strict=True
+        ):
+            if uid in uids and uid in self._cached:
+                self._begun.add(uid)
+                yield Sampled(uid, token, logprobs)
 
     def close(self) -> None:
         """Drop all requests and their KV."""
         self._generator.remove(list(self._cached))
         self._cached.clear()
+        self._begun.clear()
         self._generator.close()

@@ -10,8 +10,9 @@ from typing import Any
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import kv
 from mlx_server.engine.prompt_cache.entry import FORMAT
+from mlx_server.engine.prompt_cache.find import Find, Gathered
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
-from mlx_server.engine.prompt_cache.store import Find, Gathered, Store
+from mlx_server.engine.prompt_cache.store import Store
 
 KV_SETTINGS = {"kv_bits": "none", "kv_group_size": "none"}
 """Keys and values are kept as they were computed."""
@@ -78,8 +79,9 @@ class ModelCache:
         if first == len(kept.keys):
             return
         size = self._keys.block_tokens
-        block = kv.cut(caches, row, tokens[first * size : len(kept.keys) * size], first * size)
-        new = dict(zip(kept.keys[first:], block.split(size), strict=True))
+        new_tokens = tokens[first * size : len(kept.keys) * size]
+        blocks = kv.cut(caches, row, new_tokens, first * size, size)
+        new = dict(zip(kept.keys[first:], blocks, strict=True))
         self._store.keep(new, self._tags, kept.keys)
 
     def _keep_snapshot(self, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:

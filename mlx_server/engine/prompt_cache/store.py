@@ -9,73 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
-from mlx_server.engine.prompt_cache.block import Block, common, join
+from mlx_server.engine.prompt_cache.block import Block, Run, common
 from mlx_server.engine.prompt_cache.disk import Disk
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
+from mlx_server.engine.prompt_cache.find import Counts, Find, Gathered, Reading, Tags
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
+from mlx_server.engine.prompt_cache.snapshot import Snapshot
 from mlx_server.protocol import PromptCacheUse
 
 _NEXT_TRIED = 4
 """So many of the blocks that may go on from the last whole one are looked at."""
-
-Tags = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Find:
-    """Blocks in a row, from the first of `tokens`: those `held` in memory, the others on disk.
-
-    After them a part may be had from one of `next_keys`: blocks that follow the last. Or else it is one of
-    `snapshots`, the longest first, each of which begins `tokens`.
-    """
-
-    tokens: tuple[int, ...]
-    block_tokens: int
-    keys: tuple[str, ...]
-    next_keys: tuple[str, ...]
-    snapshots: tuple[str, ...]
-    held: Mapping[str, Value]
-    identity: str
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What `gather` made of a find: `value` None for nothing. `missing` and `broken` must be forgotten."""
-
-    value: Value | None = None
-    used: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
-
-
-@dataclass
-class Counts:
-    """Since the engine's start, in blocks."""
-
-    hits_ram: int = 0
-    hits_disk: int = 0
-    misses: int = 0  # of the prompts' whole blocks, those that had to be computed
-    missing: int = 0  # files gone, to another engine's limit or by hand
-    broken: int = 0
-
-
-@dataclass
-class _Reading:
-    """One `gather` at work."""
-
-    find: Find
-    used: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def done(self, value: Value | None) -> Gathered:
-        return Gathered(value, tuple(self.used), tuple(self.missing), tuple(self.broken))
 
 
 class Store:
@@ -112,29 +60,30 @@ class Store:
         return Find(whole, size, found, next_keys, snapshots, held, tags["identity"])
 
     def gather(self, find: Find) -> Gathered:
-        """Reads what is on disk and joins it all, up to the first block that cannot be had."""
-        reading = _Reading(find)
+        """Reads what is on disk, up to the first block that cannot be had."""
+        reading = Reading(find)
         for key in find.snapshots:
             length = length_of(key)
             value = self._have(key, reading, find.tokens[:length])
-            if value is not None and not isinstance(value, Block):
+            if isinstance(value, Snapshot):
                 return reading.done(value)
-        return reading.done(self._run(reading))
+        blocks = self._run(reading)
+        return reading.done(Run(tuple(blocks)) if blocks else None)
 
-    def _run(self, reading: _Reading) -> Block | None:
+    def _run(self, reading: Reading) -> list[Block]:
         find, blocks = reading.find, list[Block]()
         size = find.block_tokens
         for at, key in enumerate(find.keys):
             block = self._have(key, reading, find.tokens[at * size : (at + 1) * size])
             if not isinstance(block, Block) or (blocks and not block.fits(blocks[0])):
-                return join(blocks) if blocks else None
+                return blocks
             blocks.append(block)
         part = self._part(reading)
         if part and (not blocks or part.fits(blocks[0])):
             blocks.append(part)
-        return join(blocks) if blocks else None
+        return blocks
 
-    def _part(self, reading: _Reading) -> Block | None:
+    def _part(self, reading: Reading) -> Block | None:
         """The begin of a block that follows the last and goes on as the prompt does, for a while."""
         find = reading.find
         rest = find.tokens[len(find.keys) * find.block_tokens :]
@@ -149,7 +98,7 @@ class Store:
             reading.used = used  # looked at only
         return best.head(length) if best else None
 
-    def _have(self, key: str, reading: _Reading, ids: Sequence[int] | None = None) -> Value | None:
+    def _have(self, key: str, reading: Reading, ids: Sequence[int] | None = None) -> Value | None:
         """From memory or disk; None where it cannot be had, or does not hold `ids`."""
         find = reading.find
         value = find.held.get(key)
@@ -166,7 +115,7 @@ class Store:
             reading.used.append(key)
         return value
 
-    def _read(self, key: str, reading: _Reading) -> Value | None:
+    def _read(self, key: str, reading: Reading) -> Value | None:
         identity = reading.find.identity
         try:
             value = unpack(key, self._disk.read(key), identity)
