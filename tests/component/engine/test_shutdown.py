@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from mlx_server.protocol import Done, Failed, Hello, Loading, Prefill, Ready, Sampling, Token
 from tests.component.engine.conftest import CHAT, Engine, chat
+from tests.slow_disk import slow_disk
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 STAGES = [
@@ -23,10 +21,6 @@ STAGES = [
     "release_gpu_buffers",
 ]
 LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gulls." for day in range(100))
-SLOW_SYNC = """
-#include <unistd.h>
-extern "C" int fsync(int) { sleep(1); return 0; }
-"""
 
 
 def stages_of(engine: Engine, timeout_s: float = 30.0) -> dict[str, dict]:
@@ -125,14 +119,3 @@ def test_slow_disk_is_given_a_part_of_the_time_and_no_more(start, tmp_path):
     persisting = stages_of(engine)["persist_caches"]
     assert 2.0 < persisting["seconds"] < 4.0
     assert time.monotonic() - asked < 15.0
-
-
-def slow_disk(folder: Path) -> Path:
-    """A library in whose world every sync takes a second."""
-    compiler = shutil.which("g++") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("a slow disk is made with a C++ compiler")
-    source, library = folder / "slow.cpp", folder / "slow.so"
-    source.write_text(SLOW_SYNC)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    return library

@@ -17,6 +17,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.slow_disk import slow_disk
+
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 MODEL = "smollm2:135m"
 LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gulls." for day in range(60))
@@ -99,11 +101,12 @@ def test_sigterm_with_more_than_the_drain_can_do_refuses_the_rest_cleanly(make):
     assert time.monotonic() - asked < 2 + 15
 
 
-def test_client_that_does_not_read_does_not_hold_up_the_stop(make):
+def test_clients_that_do_not_read_or_never_finish_asking_do_not_hold_up_the_stop(make):
     gateway = ready(make(VESTAL_MLX__DRAIN_S="3"))
     asked = json.dumps(body("Go on and on.", 3000, logprobs=True, top_logprobs=20)).encode()
     head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
-    with socket.socket() as client:
+    with socket.socket() as client, socket.create_connection(("127.0.0.1", gateway.port)) as half:
+        half.sendall(head + asked[:-9])
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", gateway.port))
         client.sendall(head + asked)
@@ -130,6 +133,15 @@ def test_engine_told_to_end_twice_in_a_prefill_and_beside_streams_loses_no_text(
     assert gateway.health()["engine"]["last_crash"] is None
     gateway.process.send_signal(signal.SIGTERM)
     ends_in_order(gateway, 25)
+
+
+def test_slow_disk_does_not_get_the_engine_killed(make, tmp_path):
+    gateway = ready(make(VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))))
+    assert ask(gateway, LONG[:1500], 4).status_code == 200
+    gateway.process.send_signal(signal.SIGTERM)
+    ends_in_order(gateway, 15)
+    stages = {line["stage"]: line for line in engine_log(gateway) if line["event"] == "shutdown_stage_done"}
+    assert stages["persist_caches"]["seconds"] > 2.0
 
 
 def test_stop_leaves_no_process_with_a_spare_and_a_wedged_engine(make):
