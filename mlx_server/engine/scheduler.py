@@ -30,7 +30,7 @@ Inbox = queue.SimpleQueue[Op | None]
 """Operations; None only wakes: the compiler has something ready."""
 
 FIGURES_S = 0.5
-"""How often the figures of memory are added up while there is work; it takes 0.2 ms."""
+"""How often the figures are added up while there is work."""
 
 IDLE_S = 5.0
 """With nothing to do for so long, the engine makes ready what may be wanted later. That holds all threads up
