@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from host_agent import cache_check
+from host_agent.cli import cache_use
 from host_agent.config import Config
 from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
 
@@ -38,17 +39,19 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return _verify(folder, as_json=options.json)
     if options.what == "clear":
         return _clear(folder, as_json=options.json)
-    return _list(folder, as_json=options.json)
+    return _list(folder, cache_use.ask(config.mlx.port), as_json=options.json)
 
 
 # --- ls ---
 
 
-def _list(folder: Path, *, as_json: bool) -> int:
+def _list(folder: Path, use: dict[str, int] | None, *, as_json: bool) -> int:
+    """`use` as the engine that runs tells it."""
     shares, unreadable = _shares(folder)
     if as_json:
         models = [asdict(share) for share in shares]
-        print(json.dumps({"folder": str(folder), "models": models, "unreadable": unreadable}))
+        told = {"folder": str(folder), "models": models, "unreadable": unreadable, "engine": use}
+        print(json.dumps(told))
         return 0
     for share in shares:
         used = datetime.fromtimestamp(share.used_s).isoformat(" ", "minutes")
@@ -58,6 +61,8 @@ def _list(folder: Path, *, as_json: bool) -> int:
         )
     if unreadable:
         print(f"{unreadable} files cannot be read; `vestal cache verify` drops them")
+    if use is not None:
+        print(cache_use.sentence(use))
     total = sum(_size(entry) for entry in _entries(folder))
     print(f"{_mib(total)} in {folder}; `vestal cache clear` empties it")
     return 0

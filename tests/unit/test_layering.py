@@ -22,6 +22,7 @@ ALLOWED = {
     "host_agent.cli.cache": (
         "host_agent.config",
         "host_agent.cache_check",
+        "host_agent.cli.cache_use",
         "mlx_server.engine.prompt_cache.blob",
     ),
     "mlx_server.protocol": ("mlx_server.protocol_codec",),
@@ -117,6 +118,7 @@ PURE = (
     "mlx_server/engine/prompt_cache/blob.py",
     "mlx_server/engine/prompt_cache/block.py",
     "mlx_server/engine/prompt_cache/entry.py",
+    "mlx_server/engine/prompt_cache/find.py",
     "mlx_server/engine/prompt_cache/keys.py",
     "mlx_server/engine/prompt_cache/lru.py",
     "mlx_server/engine/prompt_cache/snapshot.py",
