@@ -82,7 +82,10 @@ class Scheduler:
         self._store = settings.cache.open()
         status.limit_bytes = host.limit_bytes(settings.memory_limit_bytes)
         self._guard = host.memory_guard(
-            settings.memory_limit_bytes, settings.batch.prefill_step_tokens, lambda: self._store.ram_bytes
+            settings.memory_limit_bytes,
+            settings.batch.prefill_step_tokens,
+            lambda: self._store.ram_bytes,
+            settings.kv_of,
         )
         helpers = Helpers(lambda: inbox.put(None))
         self._models = Models(
@@ -92,6 +95,7 @@ class Scheduler:
             helpers,
             self._store,
             self._guard,
+            settings.kv_of,
         )
         self._loads = Loads(catalog, self._models, self._guard, Patience(settings.max_wait_s))
         reload = self._loads.waiting.add
