@@ -15,7 +15,7 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.kv_quantisation import KvQuantisation
-from mlx_server.engine.quantised_kv import new_caches
+from mlx_server.engine.quantising import new_caches
 from mlx_server.engine.sampling import Processor, Sampler
 
 _NEVER = 1 << 62

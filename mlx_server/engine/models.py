@@ -18,7 +18,7 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import Store
-from mlx_server.engine.quantised_kv import obstacle
+from mlx_server.engine.quantising import obstacle
 from mlx_server.engine.residency import Resident
 from mlx_server.engine.runner import BatchLimits, GenerateRunner
 from mlx_server.model_store import ModelEntry

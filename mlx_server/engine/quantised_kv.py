@@ -3,7 +3,12 @@ request at a time where kv_bits is set.
 
 An array of `keys` or `values` is a triple here: packed numbers (uint32), scales and biases, each
 (rows, heads, tokens, width). A token's numbers are quantised by themselves, so how a prompt is cut into steps
-and who else is in the batch changes nothing. mlx-lm's attention takes triples where a cache has `bits`.
+and who else is in the batch changes nothing.
+
+mlx-lm's attention takes triples where the cache has `bits`, and then writes out all scores. For one token at
+a time that is right: only the packed numbers are read. For a step of a prompt it took two to three times as
+long on a CPU as making one layer's numbers again does, and needs room for scores where Metal's kernel needs
+none. So a prompt's step gets plain arrays, and `bits` are there only while triples are handed out.
 """
 
 from __future__ import annotations
@@ -13,9 +18,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map, tree_reduce
-from mlx_lm.models.cache import BatchKVCache, KVCache, QuantizedKVCache, dynamic_roll, make_prompt_cache
-
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_lm.models.cache import BatchKVCache, QuantizedKVCache, dynamic_roll
 
 Triple = tuple[mx.array, mx.array, mx.array]
 
@@ -41,9 +44,17 @@ class BatchQuantizedKVCache(BatchKVCache):
 
     def __init__(self, left_padding: Sequence[int], group_size: int = 64, bits: int = 8) -> None:
         super().__init__(list(left_padding))
-        self.group_size, self.bits = group_size, bits
+        self.group_size, self._bits = group_size, bits
+        self._one_token = True
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Triple, Triple]:
+    @property
+    def bits(self) -> int:
+        """Raises AttributeError while keys and values are handed out as plain arrays."""
+        if not self._one_token:
+            raise AttributeError("bits")
+        return self._bits
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
         """Takes in keys and values of the next tokens, (rows, heads, tokens, width) as computed."""
         begin, end = self._idx, self._idx + keys.shape[2]
         news = self._quantised(keys), self._quantised(values)
@@ -52,11 +63,13 @@ class BatchQuantizedKVCache(BatchKVCache):
         for held, new in zip((*self.keys, *self.values), (*news[0], *news[1]), strict=True):
             held[..., begin:end, :] = new
         self.offset = self.offset + (end - begin)
-        self._idx = end
+        self._idx, self._one_token = end, end - begin == 1
         return self.keys_and_values()
 
-    def keys_and_values(self) -> tuple[Triple, Triple]:
-        return tree_map(lambda x: x[..., : self._idx, :], (self.keys, self.values))
+    def keys_and_values(self) -> tuple[Any, Any]:
+        """Triples, or plain arrays after a step of several tokens."""
+        keys, values = tree_map(lambda x: x[..., : self._idx, :], (self.keys, self.values))
+        return (keys, values) if self._one_token else (self._plain(keys), self._plain(values))
 
     def finalize(self) -> None:
         """Padding that stood on the right of this prompt goes to the left."""
@@ -81,7 +94,7 @@ class BatchQuantizedKVCache(BatchKVCache):
 
     def extract(self, idx: int) -> QuantizedRow:
         """One row, without its padding, in memory of its own."""
-        row = QuantizedRow(self.group_size, self.bits)
+        row = QuantizedRow(self.group_size, self._bits)
         if self.keys is not None:
             begin = self.left_padding.tolist()[idx]
             row.keys, row.values = tree_map(
@@ -117,8 +130,11 @@ class BatchQuantizedKVCache(BatchKVCache):
         return 0 if self.keys is None else int(self.keys[0].shape[2])
 
     def _quantised(self, numbers: mx.array) -> Triple:
-        packed, scales, biases = mx.quantize(numbers, group_size=self.group_size, bits=self.bits)
+        packed, scales, biases = mx.quantize(numbers, group_size=self.group_size, bits=self._bits)
         return packed, scales, biases
+
+    def _plain(self, triple: Triple) -> mx.array:
+        return mx.dequantize(*triple, group_size=self.group_size, bits=self._bits)
 
     def _grow(self, like: tuple[Triple, Triple], used: int, more: int) -> None:
         zeros = tree_map(lambda x: mx.zeros((*x.shape[:2], more, x.shape[3]), x.dtype), like)
@@ -154,35 +170,3 @@ class BatchQuantizedKVCache(BatchKVCache):
 
 def _add_bytes(total: int, array: mx.array) -> int:
     return total + array.nbytes
-
-
-def new_caches(model: Any, quantisation: KvQuantisation) -> list[Any]:
-    """For one request: as mlx-lm makes them, but that plain keys and values are quantised.
-
-    Sliding windows and running states stay as they are: they take little, and mlx-lm cannot.
-    """
-    group_size, bits = quantisation.group_size, quantisation.bits
-    return [
-        QuantizedRow(group_size, bits) if type(cache) is KVCache else cache
-        for cache in make_prompt_cache(model)
-    ]
-
-
-def obstacle(model: Any, quantisation: KvQuantisation) -> str | None:
-    """Why the model cannot work with quantised keys and values; None where it can.
-
-    A prompt and a token are put through it without being computed: MLX is lazy, and checks shapes and types
-    as it goes. So no list of families is kept here of those that share keys between layers, cache latents or
-    have attention sinks, or heads that the group size does not divide.
-    """
-    caches = new_caches(model, quantisation)
-    if not any(isinstance(cache, QuantizedRow) for cache in caches):
-        return "no layer keeps plain keys and values"
-    try:
-        pairs = zip(caches, new_caches(model, quantisation), strict=True)
-        batch = [one.merge([one, other]) for one, other in pairs]
-        for tokens in ([[0, 0], [0, 0]], [[0], [0]]):
-            model(mx.array(tokens), cache=batch)
-    except Exception as error:  # a model may raise anything where it meets what it does not know
-        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    return None
