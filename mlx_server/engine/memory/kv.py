@@ -98,7 +98,7 @@ def kv_shape(
         layer_floats=_latent_floats(own) or _projected_floats(shapes) or _head_floats(own),
         state_floats=stateful * _state_floats(own),
         number_bytes=number_bytes,
-        quantised=quantisation if quantisation and _can_be_quantised(own, quantisation) else None,
+        quantised=quantisation if quantisation and _is_quantised(own, quantisation, sliding) else None,
     )
 
 
@@ -109,10 +109,15 @@ def head_dim(own: Mapping[str, Any]) -> int:
     return int(own.get("head_dim") or hidden // heads)
 
 
-def _can_be_quantised(own: Mapping[str, Any], quantisation: KvQuantisation) -> bool:
-    """As far as a configuration tells: what else stands in the way shows when the model is there."""
+def _is_quantised(own: Mapping[str, Any], quantisation: KvQuantisation, sliding_layers: int) -> bool:
+    """As far as a configuration tells: what else stands in the way shows when the model is there.
+
+    Layers that may slide without our knowing it count as computed: too much rather than too little.
+    """
+    types = own.get("layer_types")
+    may_slide = isinstance(types, list) and "sliding_attention" in types and not sliding_layers
     latent = isinstance(own.get("kv_lora_rank"), int)
-    return not latent and quantisation.divides(head_dim(own))
+    return not latent and not may_slide and quantisation.divides(head_dim(own))
 
 
 def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:

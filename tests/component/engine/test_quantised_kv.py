@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.base import scaled_dot_product_attention
 from mlx_lm.models.cache import QuantizedKVCache
 
-from mlx_server.engine.quantised_kv import BatchQuantizedKVCache, QuantizedRow
+from mlx_server.engine.quantised_kv import QuantizedRow
 
 HEADS, WIDTH, VALUE_WIDTH, GROUP_SIZE = 2, 64, 32, 32
 
