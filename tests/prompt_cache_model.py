@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_server.engine.prompt_cache.block import Block
+from mlx_server.engine.prompt_cache.block import Block, Run
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
-from mlx_server.engine.prompt_cache.store import Store, Value
+from mlx_server.engine.prompt_cache.store import Store
 
 SIZE = 4
 BLOCK_BYTES = SIZE * 2 * 4 * 2
@@ -24,15 +24,25 @@ def values_of(tokens: Sequence[int], salt: str = "model") -> Block:
     return Block(tuple(tokens), (np.broadcast_to(column, (2, 1, len(rows), 2)).copy(),), ("F32",), (0, 0))
 
 
+def blocks_of(tokens: Sequence[int], salt: str = "model") -> list[Block]:
+    """The same, in blocks: the last may be shorter."""
+    whole = values_of(tokens, salt)
+    return [
+        Block(whole.ids[at : at + SIZE], (whole.groups[0][:, :, at : at + SIZE].copy(),), ("F32",), (0, 0))
+        for at in range(0, len(tokens), SIZE)
+    ]
+
+
 def snapshot_of(tokens: Sequence[int]) -> Snapshot:
     return Snapshot(tuple(tokens), values_of(tokens).groups, ("F32",), '{"array": 0}')
 
 
-def is_right(value: Value, tokens: Sequence[int], salt: str = "model") -> bool:
+def is_right(value: Run | Snapshot, tokens: Sequence[int], salt: str = "model") -> bool:
     """Whether it is what a cold run would have computed for the first of `tokens`."""
     begun = tuple(tokens[: value.tokens])
-    arrays = value.groups if isinstance(value, Block) else value.arrays
-    return value.ids == begun and np.array_equal(arrays[0], values_of(begun, salt).groups[0])
+    arrays = [block.groups[0] for block in value.blocks] if isinstance(value, Run) else [value.arrays[0]]
+    whole = np.concatenate(arrays, axis=2)
+    return value.ids == begun and np.array_equal(whole, values_of(begun, salt).groups[0])
 
 
 class Model:
@@ -47,7 +57,7 @@ class Model:
         """How many blocks were new."""
         keys = self.keys.of_blocks(tokens)
         first = self.store.kept(keys)
-        blocks = values_of(tokens[: len(keys) * SIZE], self.salt).split(SIZE)
+        blocks = blocks_of(tokens[: len(keys) * SIZE], self.salt)
         new = dict(zip(keys[first:], blocks[first:], strict=True))
         if new:
             self.store.keep(new, self.tags, keys)

@@ -14,8 +14,9 @@ from typing import Any
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_server.engine.kv_cache import empty_caches
 from mlx_server.engine.kv_quantisation import KvQuantisation
-from mlx_server.engine.quantising import new_caches
+from mlx_server.engine.quantising import quantised_caches
 from mlx_server.engine.sampling import Processor, Sampler
 
 _NEVER = 1 << 62
@@ -88,6 +89,7 @@ class Batch:
             prefill_step_size=prefill_step_tokens,
         )
         self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV
+        self._begun: set[int] = set()  # their first token was given ahead
 
     def __len__(self) -> int:
         return len(self._cached)
@@ -112,7 +114,7 @@ class Batch:
         return uid
 
     def _empty(self) -> list[Any]:
-        return make_prompt_cache(self._model) if self._kv is None else new_caches(self._model, self._kv)
+        return empty_caches(self._model) if self._kv is None else quantised_caches(self._model, self._kv)
 
     def computed(self, uid: int) -> Computed | None:
         """What is in KV for the request; None before its first step."""
@@ -125,6 +127,7 @@ class Batch:
     def remove(self, uid: int) -> None:
         """Give up a request's place and its KV."""
         self._cached.pop(uid, None)
+        self._begun.discard(uid)
         self._generator.remove([uid])
 
     def step(self) -> Iterator[Prefilled | Sampled]:
@@ -135,11 +138,28 @@ class Batch:
                 done, total = prompt.progress
                 yield Prefilled(prompt.uid, cached + done, cached + total)
         for answer in tokens:
-            if answer.uid in self._cached:  # a step sampled ahead for one that was removed since
+            if answer.uid in self._begun:
+                self._begun.discard(answer.uid)
+            elif answer.uid in self._cached:  # a step sampled ahead for one that was removed since
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
+        yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
+
+    def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
+        """Of those whose prompt has just ended. mlx-lm would give it with the next step: twice the time to the
+        first token of a prompt that was cached."""
+        batch = self._generator._generation_batch
+        if not uids:
+            return
+        for uid, token, logprobs in zip(
+            batch.uids, batch._next_tokens.tolist(), batch._next_logprobs, strict=True
+        ):
+            if uid in uids and uid in self._cached:
+                self._begun.add(uid)
+                yield Sampled(uid, token, logprobs)
 
     def close(self) -> None:
         """Drop all requests and their KV."""
         self._generator.remove(list(self._cached))
         self._cached.clear()
+        self._begun.clear()
         self._generator.close()

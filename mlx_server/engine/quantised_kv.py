@@ -18,13 +18,15 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map, tree_reduce
-from mlx_lm.models.cache import BatchKVCache, QuantizedKVCache, dynamic_roll
+from mlx_lm.models.cache import QuantizedKVCache, dynamic_roll
+
+from mlx_server.engine.kv_cache import BatchKV
 
 Triple = tuple[mx.array, mx.array, mx.array]
 
 
-class QuantizedRow(QuantizedKVCache):
-    """The cache of one request, which can join a batch."""
+class QuantisedRequestKV(QuantizedKVCache):
+    """Keys and values of one request on its way into a batch."""
 
     def size(self) -> int:
         return int(self.offset)
@@ -34,13 +36,13 @@ class QuantizedRow(QuantizedKVCache):
         return 0 if self.keys is None else int(super().nbytes)
 
     @classmethod
-    def merge(cls, caches: Sequence[QuantizedRow]) -> BatchQuantizedKVCache:
+    def merge(cls, caches: Sequence[QuantisedRequestKV]) -> QuantisedBatchKV:
         """A batch of them, left-padded to the longest."""
-        return BatchQuantizedKVCache.merge(caches)
+        return QuantisedBatchKV.merge(caches)
 
 
-class BatchQuantizedKVCache(BatchKVCache):
-    """mlx-lm's BatchKVCache, its arrays triples."""
+class QuantisedBatchKV(BatchKV):
+    """Keys and values of several requests, each array a triple."""
 
     def __init__(self, left_padding: Sequence[int], group_size: int = 64, bits: int = 8) -> None:
         super().__init__(list(left_padding))
@@ -80,7 +82,9 @@ class BatchQuantizedKVCache(BatchKVCache):
             self._right_padding = None
 
     def filter(self, batch_indices: Sequence[int]) -> None:
-        """Keeps these rows only, and no more padding than they need."""
+        """Keeps these rows only, and no more padding than they need; to keep all as they are is no work."""
+        if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
+            return
         self.offset = self.offset[batch_indices]
         self.left_padding = self.left_padding[batch_indices]
         spare = max(min(self.left_padding.tolist()), 0)
@@ -88,13 +92,13 @@ class BatchQuantizedKVCache(BatchKVCache):
         self._idx -= spare
         self.left_padding -= spare
 
-    def extend(self, other: BatchQuantizedKVCache) -> None:
+    def extend(self, other: QuantisedBatchKV) -> None:
         """Takes in the rows of another batch."""
         self._take([self, other])
 
-    def extract(self, idx: int) -> QuantizedRow:
+    def extract(self, idx: int) -> QuantisedRequestKV:
         """One row, without its padding, in memory of its own."""
-        row = QuantizedRow(self.group_size, self._bits)
+        row = QuantisedRequestKV(self.group_size, self._bits)
         if self.keys is not None:
             begin = self.left_padding.tolist()[idx]
             row.keys, row.values = tree_map(
@@ -104,7 +108,7 @@ class BatchQuantizedKVCache(BatchKVCache):
         return row
 
     @classmethod
-    def merge(cls, caches: Sequence[QuantizedRow]) -> BatchQuantizedKVCache:
+    def merge(cls, caches: Sequence[QuantisedRequestKV]) -> QuantisedBatchKV:
         """A batch of the rows. Of one alone nothing is copied."""
         batches = [cls._of(row) for row in caches]
         if len(batches) > 1:
@@ -116,10 +120,10 @@ class BatchQuantizedKVCache(BatchKVCache):
         return 0 if self.keys is None else int(tree_reduce(_add_bytes, (self.keys, self.values), 0))
 
     @classmethod
-    def _of(cls, row: QuantizedRow) -> BatchQuantizedKVCache:
+    def _of(cls, row: QuantisedRequestKV) -> QuantisedBatchKV:
         batch = cls([0], row.group_size, row.bits)
         if row.keys is not None:
-            batch.keys, batch.values = tree_map(lambda x: x[:], (row.keys, row.values))
+            batch.keys, batch.values = tuple(row.keys), tuple(row.values)
             batch.offset = batch.offset + row.offset
             batch._idx = row.offset
         return batch
@@ -148,7 +152,7 @@ class BatchQuantizedKVCache(BatchKVCache):
         if self.keys is not None:
             self.keys, self.values = tree_map(change, (self.keys, self.values))
 
-    def _take(self, batches: Sequence[BatchQuantizedKVCache]) -> None:
+    def _take(self, batches: Sequence[QuantisedBatchKV]) -> None:
         """Becomes all of `batches`, one under the other, so that their last tokens stand side by side."""
         end, room = max(b._idx for b in batches), max(b._room for b in batches)
         offset = mx.concatenate([b.offset for b in batches])

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from mlx_server.engine.kv_cache import RequestKV, empty_caches
 from mlx_server.engine.kv_quantisation import KvQuantisation
-from mlx_server.engine.quantised_kv import QuantizedRow
+from mlx_server.engine.quantised_kv import QuantisedRequestKV
 
 
-def new_caches(model: Any, quantisation: KvQuantisation) -> list[Any]:
-    """For one request: as mlx-lm makes them, but that plain keys and values are quantised.
+def quantised_caches(model: Any, quantisation: KvQuantisation) -> list[Any]:
+    """A cache for each layer of a request that begins: plain keys and values are quantised.
 
     Sliding windows and running states stay as they are: they take little, and mlx-lm cannot.
     """
     group_size, bits = quantisation.group_size, quantisation.bits
     return [
-        QuantizedRow(group_size, bits) if type(cache) is KVCache else cache
-        for cache in make_prompt_cache(model)
+        QuantisedRequestKV(group_size, bits) if type(cache) is RequestKV else cache
+        for cache in empty_caches(model)
     ]
 
 
@@ -30,11 +30,11 @@ def obstacle(model: Any, quantisation: KvQuantisation) -> str | None:
     as it goes. So no list of families is kept here of those that share keys between layers, cache latents or
     have attention sinks, or heads that the group size does not divide.
     """
-    caches = new_caches(model, quantisation)
-    if not any(isinstance(cache, QuantizedRow) for cache in caches):
+    caches = quantised_caches(model, quantisation)
+    if not any(isinstance(cache, QuantisedRequestKV) for cache in caches):
         return "no layer keeps plain keys and values"
     try:
-        pairs = zip(caches, new_caches(model, quantisation), strict=True)
+        pairs = zip(caches, quantised_caches(model, quantisation), strict=True)
         batch = [one.merge([one, other]) for one, other in pairs]
         for tokens in ([[0, 0], [0, 0]], [[0], [0]]):
             model(mx.array(tokens), cache=batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,7 @@ NAME = "mlx_engine"
 SPARE_AFTER_S, SPARE_AT_LAST_S = 2.0, 20.0
 """A spare's imports take a core for a second, which those who are served need more: it is made when nobody
 is, from the first on, or at the second whatever happens."""
+READY_WAIT_S = 0.5
 STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy: a short good run earns a restart at once."""
 
@@ -57,6 +59,7 @@ class Engine:
         self._clock = clock
         self._link: EngineLink | None = None
         self._pulse = self._new_pulse()
+        self._came = asyncio.Event()
         self._recycling = self._new_recycling()
         self._replacing: asyncio.Task[None] | None = None
         self._on_purpose = True  # an end that is no crash; an engine left over from before is ended first
@@ -112,7 +115,7 @@ class Engine:
             env=engine_environment(home.cache) | {"VESTAL_HOME": str(home.root)},
             log_path=home.logs / "engine.log",
             pid_file=home.run / f"{NAME}.json",
-            ready=self._probe,
+            ready=self._probe_at_start,
             health=self._probe,
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
@@ -129,10 +132,18 @@ class Engine:
 
     def _new_link(self) -> EngineLink:
         self._link = EngineLink(self._on_link_event, self._on_link_lost)
-        self._pulse = self._new_pulse()
+        self._pulse, self._came = self._new_pulse(), asyncio.Event()
         self._recycling = self._new_recycling()
         self._on_purpose = False
         return self._link
+
+    async def _probe_at_start(self, pid: int) -> ProbeResult:
+        """Answers as soon as the engine says that it is ready: one that serves and then dies, before anybody
+        has asked, would count as a failed start."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_WAIT_S):
+                await self._came.wait()
+        return await self._probe(pid)
 
     async def _probe(self, _pid: int) -> ProbeResult:
         running, now = self._dispatcher.count(Phase.RUNNING), self._clock.now()
@@ -160,6 +171,7 @@ class Engine:
                 self.hello = event
                 self._telemetry.tell("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
             case protocol.Ready():
+                self._came.set()
                 self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
                 self._dispatcher.models.on_event(event)
                 self._dispatcher.engine_came(self._sender(link), event.loaded)

@@ -49,32 +49,42 @@ class Block:
     def _widths(self) -> list[tuple[int, ...]]:
         return [group.shape[:2] + group.shape[3:] for group in self.groups]
 
-    def split(self, tokens: int) -> list[Block]:
-        """Blocks of so many tokens each, in memory of their own."""
-        return [self._part(at, at + tokens) for at in range(0, self.tokens, tokens)]
+    def parts(self) -> list[Array]:
+        """Each layer's keys and values, (heads, tokens, width), still in the groups' memory."""
+        parts = [iter(group) for group in self.groups]
+        return [next(parts[number]) for number in self.order]
 
     def head(self, tokens: int) -> Block:
-        """The first so many."""
-        return self._part(0, tokens)
-
-    def _part(self, start: int, end: int) -> Block:
-        groups = tuple(group[:, :, start:end].copy() for group in self.groups)
-        return Block(self.ids[start:end], groups, self.dtypes, self.order)
+        """The first so many, in memory of their own."""
+        groups = tuple(group[:, :, :tokens].copy() for group in self.groups)
+        return Block(self.ids[:tokens], groups, self.dtypes, self.order)
 
 
-def join(blocks: Sequence[Block]) -> Block:
-    """One block of all their tokens."""
-    first, total = blocks[0], sum(block.tokens for block in blocks)
-    groups = tuple(
-        np.empty((*group.shape[:2], total, group.shape[3]), dtype=group.dtype) for group in first.groups
-    )
-    at = 0
-    for block in blocks:
-        for whole, part in zip(groups, block.groups, strict=True):
-            whole[:, :, at : at + block.tokens] = part
-        at += block.tokens
-    ids = tuple(token for block in blocks for token in block.ids)
-    return Block(ids, groups, first.dtypes, first.order)
+@dataclass(frozen=True)
+class Run:
+    """Blocks in a row that fit each other: what begins a prompt."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(token for block in self.blocks for token in block.ids)
+
+    @property
+    def tokens(self) -> int:
+        return sum(block.tokens for block in self.blocks)
+
+
+def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) -> Block:
+    """Copies each layer's keys and values, (heads, tokens, width), into one block."""
+    groups: dict[tuple[int, int, str], list[Array]] = {}
+    order: list[int] = []
+    for part, dtype in zip(parts, dtypes, strict=True):
+        kind = (part.shape[0], part.shape[2], dtype)
+        groups.setdefault(kind, []).append(part)
+        order.append(list(groups).index(kind))
+    names = tuple(dtype for _, _, dtype in groups)
+    return Block(tuple(ids), tuple(np.stack(group) for group in groups.values()), names, tuple(order))
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

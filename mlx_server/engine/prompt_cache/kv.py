@@ -8,10 +8,14 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, RotatingKVCache
 
-from mlx_server.engine.prompt_cache.block import Array, Block
+from mlx_server.engine.kv_cache import RequestKV
+from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.prompt_cache.block import Array, Block, Run, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.engine.quantised_kv import QuantisedRequestKV
 
 _NAMES = {
     **{mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.bool_: "BOOL"},
@@ -20,58 +24,64 @@ _NAMES = {
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _RAW = {8: mx.uint64, 4: mx.uint32, 2: mx.uint16, 1: mx.uint8}
-_CLASSES = {kind.__name__: kind for kind in (KVCache, RotatingKVCache, ArraysCache, CacheList)}
+_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantisedRequestKV)
+_CLASSES = {kind.__name__: kind for kind in _KINDS}
+
+ROOM_TOKENS = 256
+"""What is restored has room for so many more: the first token would have all of it copied otherwise."""
 
 
 def can_be_cut(caches: Sequence[Any]) -> bool:
     """Whether what was computed for some tokens can be told apart; in rotating and array caches it cannot."""
-    return all(type(cache) is BatchKVCache and cache.keys is not None for cache in caches)
+    return all(isinstance(cache, BatchKVCache) and cache.keys is not None for cache in caches)
 
 
-def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int) -> Block:
-    """`tokens`, which stand from `start` on in one request of a batch, in memory of its own."""
-    left = caches[0].left_padding.tolist()[row]  # the same in all layers
-    begin, end = left + start, left + start + len(tokens)
-    kinds: dict[tuple[Any, ...], list[mx.array]] = {}
-    order: list[int] = []
-    for cache in caches:
-        for whole in (cache.keys, cache.values):
-            part = whole[row, :, begin:end]
-            kind = (part.shape[0], part.shape[2], part.dtype)
-            kinds.setdefault(kind, []).append(part)
-            order.append(list(kinds).index(kind))
-    stacks = [_raw(mx.stack(parts)) for parts in kinds.values()]
-    mx.eval(stacks)
-    names = tuple(_NAMES[dtype] for _, _, dtype in kinds)
-    return Block(tuple(tokens), tuple(np.array(stack) for stack in stacks), names, tuple(order))
+def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
+    """`tokens`, which stand from `start` on in one request of a batch, in blocks of `size`.
+
+    One copy, from MLX's memory to the blocks'.
+    """
+    begin = caches[0].left_padding.tolist()[row] + start  # the same in all layers
+    arrays = [array for cache in caches for array in _arrays(cache)]
+    parts = [whole[row, :, begin : begin + len(tokens)] for whole in _seen(arrays)]
+    dtypes = [_NAMES[array.dtype] for array in arrays]
+    return [
+        block_of(tokens[at : at + size], [part[:, at : at + size] for part in parts], dtypes)
+        for at in range(0, len(tokens), size)
+    ]
 
 
-class _Restored(KVCache):
-    """A cache that becomes a batch of one as it is. mlx-lm's own way copies it into zeros first."""
-
-    @classmethod
-    def merge(cls, caches: Sequence[KVCache]) -> BatchKVCache:
-        if len(caches) > 1:
-            return BatchKVCache.merge(caches)
-        batch, tokens = BatchKVCache([0]), caches[0].size()
-        batch.state = caches[0].keys, caches[0].values, batch.offset + tokens, batch.left_padding, tokens
-        return batch
+def _arrays(cache: Any) -> list[mx.array]:
+    """A layer's keys and values; where they are quantised, three arrays stand for each."""
+    return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
-def caches_of(value: Block | Snapshot) -> list[Any]:
-    """A cache for each layer that holds the value's tokens."""
-    return _from_block(value) if isinstance(value, Block) else _from_snapshot(value)
+def caches_of(value: Run | Snapshot, kv: KvQuantisation | None) -> list[Any]:
+    """A cache for each layer that holds the value's tokens, which were kept under this setting."""
+    return _from_run(value, kv) if isinstance(value, Run) else _from_snapshot(value)
 
 
-def _from_block(block: Block) -> list[Any]:
-    parts = [iter(group) for group in block.groups]
-    arrays = [_array(next(parts[n]), block.dtypes[n])[None] for n in block.order]
-    caches = []
-    for keys, values in zip(arrays[::2], arrays[1::2], strict=True):
-        cache = _Restored()
-        cache.state = keys, values, block.tokens
-        caches.append(cache)
-    return caches
+def _from_run(run: Run, kv: KvQuantisation | None) -> list[Any]:
+    first, total = run.blocks[0], run.tokens
+    dtypes = [first.dtypes[number] for number in first.order]
+    shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
+    raw = [mx.zeros((1, *shape), _RAW[_TYPES[name].size]) for shape, name in zip(shapes, dtypes, strict=True)]
+    _fill([view[0] for view in _seen(raw)], run.blocks)
+    arrays = [array.view(_TYPES[name]) for array, name in zip(raw, dtypes, strict=True)]
+    if kv is None:
+        return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
+    triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
+    pairs = zip(triples[::2], triples[1::2], strict=True)
+    return [QuantisedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
+
+
+def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:
+    """Writes straight into MLX's memory: every copy less is felt in the time to the first token."""
+    at = 0
+    for block in blocks:
+        for view, part in zip(views, block.parts(), strict=True):
+            view[:, at : at + block.tokens] = part
+        at += block.tokens
 
 
 def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:
@@ -124,6 +134,14 @@ def _state(plain: Any, array: Callable[[int], mx.array]) -> Any:
     if isinstance(plain, dict):
         return array(plain["array"])
     return [_state(part, array) for part in plain] if isinstance(plain, list) else plain
+
+
+def _seen(arrays: Sequence[mx.array]) -> list[Array]:
+    """Their raw numbers as numpy sees them, in MLX's memory. To be let go of before the next step: an array
+    that is seen cannot be written in place."""
+    raw = [_raw(array) for array in arrays]
+    mx.eval(raw)
+    return [np.asarray(one) for one in raw]
 
 
 def _raw(array: mx.array) -> mx.array:

@@ -62,7 +62,7 @@ class ModelCache:
         self._store.learn(find, gathered, self._tags)
         if gathered.value is None:
             return [], 0
-        return kv.caches_of(gathered.value), gathered.value.tokens
+        return kv.caches_of(gathered.value, self._kv), gathered.value.tokens
 
     def keep(
         self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool
@@ -83,8 +83,9 @@ class ModelCache:
         if first == len(kept.keys):
             return
         size = self._keys.block_tokens
-        block = kv.cut(caches, row, tokens[first * size : len(kept.keys) * size], first * size)
-        new = dict(zip(kept.keys[first:], block.split(size), strict=True))
+        new_tokens = tokens[first * size : len(kept.keys) * size]
+        blocks = kv.cut(caches, row, new_tokens, first * size, size)
+        new = dict(zip(kept.keys[first:], blocks, strict=True))
         self._store.keep(new, self._tags, kept.keys)
 
     def _keep_snapshot(self, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
-from mlx_server.engine.prompt_cache.block import Block, common, join
+from mlx_server.engine.prompt_cache.block import Block, Run, common
 from mlx_server.engine.prompt_cache.disk import Disk
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
+from mlx_server.engine.prompt_cache.snapshot import Snapshot
 
 _NEXT_TRIED = 4
 """So many of the blocks that may go on from the last whole one are looked at."""
@@ -47,7 +48,7 @@ class Find:
 class Gathered:
     """What `gather` made of a find: `value` None for nothing. `missing` and `broken` must be forgotten."""
 
-    value: Value | None = None
+    value: Run | Snapshot | None = None
     used: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
@@ -72,7 +73,7 @@ class _Reading:
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
-    def done(self, value: Value | None) -> Gathered:
+    def done(self, value: Run | Snapshot | None) -> Gathered:
         return Gathered(value, tuple(self.used), tuple(self.missing), tuple(self.broken))
 
 
@@ -109,27 +110,28 @@ class Store:
         return Find(whole, size, found, next_keys, snapshots, held, tags["identity"])
 
     def gather(self, find: Find) -> Gathered:
-        """Reads what is on disk and joins it all, up to the first block that cannot be had."""
+        """Reads what is on disk, up to the first block that cannot be had."""
         reading = _Reading(find)
         for key in find.snapshots:
             length = length_of(key)
             value = self._have(key, reading, find.tokens[:length])
-            if value is not None and not isinstance(value, Block):
+            if isinstance(value, Snapshot):
                 return reading.done(value)
-        return reading.done(self._run(reading))
+        blocks = self._run(reading)
+        return reading.done(Run(tuple(blocks)) if blocks else None)
 
-    def _run(self, reading: _Reading) -> Block | None:
+    def _run(self, reading: _Reading) -> list[Block]:
         find, blocks = reading.find, list[Block]()
         size = find.block_tokens
         for at, key in enumerate(find.keys):
             block = self._have(key, reading, find.tokens[at * size : (at + 1) * size])
             if not isinstance(block, Block) or (blocks and not block.fits(blocks[0])):
-                return join(blocks) if blocks else None
+                return blocks
             blocks.append(block)
         part = self._part(reading)
         if part and (not blocks or part.fits(blocks[0])):
             blocks.append(part)
-        return join(blocks) if blocks else None
+        return blocks
 
     def _part(self, reading: _Reading) -> Block | None:
         """The begin of a block that follows the last and goes on as the prompt does, for a while."""

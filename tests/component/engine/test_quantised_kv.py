@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.base import scaled_dot_product_attention
 from mlx_lm.models.cache import QuantizedKVCache
 
-from mlx_server.engine.quantised_kv import QuantizedRow
+from mlx_server.engine.quantised_kv import QuantisedRequestKV
 
 HEADS, WIDTH, VALUE_WIDTH, GROUP_SIZE = 2, 64, 32, 32
 
@@ -33,7 +33,7 @@ class Requests:
         self.value_width = value_width
         self.alone, rows = [], []
         for at, length in enumerate(lengths):
-            own, row = QuantizedKVCache(GROUP_SIZE, bits), QuantizedRow(GROUP_SIZE, bits)
+            own, row = QuantizedKVCache(GROUP_SIZE, bits), QuantisedRequestKV(GROUP_SIZE, bits)
             if length:
                 keys, values = self.tokens(seed + at, 1, length)
                 own.update_and_fetch(keys, values)
@@ -139,7 +139,7 @@ def test_attention_of_each_row_is_that_of_its_numbers_alone(bits, query_heads):
 
 
 def test_bytes_are_those_of_the_arrays_and_an_empty_batch_has_none():
-    empty = QuantizedRow(GROUP_SIZE, 8)
+    empty = QuantisedRequestKV(GROUP_SIZE, 8)
     assert (empty.nbytes, empty.merge([empty, empty]).nbytes) == (0, 0)
     batch = Requests(4, [10, 256], seed=3).batch
     row_of_words = (WIDTH + VALUE_WIDTH) * 4 // 32 + 2 * (WIDTH + VALUE_WIDTH) // GROUP_SIZE

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_server.engine.prompt_cache.block import Block, common, join
+from mlx_server.engine.prompt_cache.block import Block, Run, block_of, common
 
 
 def block(tokens: int) -> Block:
@@ -11,18 +11,22 @@ def block(tokens: int) -> Block:
     return Block(tuple(range(tokens)), (group,), ("F32",), (0, 0))
 
 
-def test_split_blocks_joined_are_the_whole_again():
-    whole = block(12)
-    parts = whole.split(4)
-    assert [part.ids for part in parts] == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
-    again = join(parts)
-    assert again.ids == whole.ids
-    assert np.array_equal(again.groups[0], whole.groups[0])
-    assert sum(part.nbytes for part in parts) == whole.nbytes == again.nbytes
+def test_block_of_layers_parts_has_them_in_order():
+    keys, values = np.ones((3, 4, 5), np.uint32), np.zeros((3, 4, 8), np.uint16)
+    whole = block_of([1, 2, 3, 4], [keys, values, keys * 2, values], ["F32", "BF16", "F32", "BF16"])
+    assert (whole.ids, whole.dtypes, whole.order) == ((1, 2, 3, 4), ("F32", "BF16"), (0, 1, 0, 1))
+    for part, given in zip(whole.parts(), (keys, values, keys * 2, values), strict=True):
+        assert np.array_equal(part, given)
 
 
-def test_parts_do_not_hold_the_whole_in_memory():
-    for part in (*block(8).split(4), block(8).head(4)):
+def test_run_is_all_its_blocks_tokens():
+    run = Run((block(4), block(3)))
+    assert (run.tokens, run.ids) == (7, (0, 1, 2, 3, 0, 1, 2))
+
+
+def test_parts_of_a_whole_do_not_hold_it_in_memory():
+    view = np.arange(3 * 8 * 5, dtype=np.uint32).reshape(3, 8, 5)[:, 2:6]
+    for part in (block_of(range(4), [view, view], ["F32", "F32"]), block(8).head(4)):
         assert part.groups[0].base is None
 
 
