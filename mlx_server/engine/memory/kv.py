@@ -114,8 +114,8 @@ def _is_quantised(own: Mapping[str, Any], quantisation: KvQuantisation, sliding_
 
     Layers that may slide without our knowing it count as computed: too much rather than too little.
     """
-    types = own.get("layer_types")
-    may_slide = isinstance(types, list) and "sliding_attention" in types and not sliding_layers
+    hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
+    may_slide = hints and not sliding_layers
     latent = isinstance(own.get("kv_lora_rank"), int)
     return not latent and not may_slide and quantisation.divides(head_dim(own))
 

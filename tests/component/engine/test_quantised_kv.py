@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.base import scaled_dot_product_attention
-from mlx_lm.models.cache import QuantizedKVCache
 
-from mlx_server.engine.quantised_kv import QuantisedRequestKV
+mx = pytest.importorskip("mlx.core")
+
+from mlx.utils import tree_flatten, tree_map  # noqa: E402
+from mlx_lm.models.base import scaled_dot_product_attention  # noqa: E402
+from mlx_lm.models.cache import QuantizedKVCache  # noqa: E402
+
+from mlx_server.engine.quantised_kv import QuantisedRequestKV  # noqa: E402
 
 HEADS, WIDTH, VALUE_WIDTH, GROUP_SIZE = 2, 64, 32, 32
 
 
-def numbers(seed: int, rows: int, tokens: int, width: int = WIDTH) -> mx.array:
+def numbers(seed: int, rows: int, tokens: int, width: int = WIDTH) -> Any:
     return mx.random.normal((rows, HEADS, tokens, width), key=mx.random.key(seed))
 
 
@@ -42,7 +44,7 @@ class Requests:
             rows.append(row)
         self.batch = rows[0].merge(rows)
 
-    def tokens(self, seed: int, rows: int, tokens: int) -> tuple[mx.array, mx.array]:
+    def tokens(self, seed: int, rows: int, tokens: int) -> tuple[Any, Any]:
         return numbers(seed, rows, tokens), numbers(seed + 1000, rows, tokens, self.value_width)
 
     def update(self, seed: int, lengths: list[int]) -> None:

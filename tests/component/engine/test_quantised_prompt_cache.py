@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_server.engine.kv_quantisation import KvQuantisation
-from mlx_server.engine.prompt_cache import blob, block, kv, snapshot
-from mlx_server.engine.prompt_cache.block import Run
-from mlx_server.engine.prompt_cache.snapshot import Snapshot
-from mlx_server.engine.quantised_kv import QuantisedBatchKV, QuantisedRequestKV
-from mlx_server.protocol import Done
-from tests.component.engine.conftest import Engine
-from tests.component.engine.test_prompt_cache import PROSE, Lives, files, live, logged, terminate, text
+mx = pytest.importorskip("mlx.core")
+
+from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.prompt_cache import blob, block, kv, snapshot  # noqa: E402
+from mlx_server.engine.prompt_cache.block import Run  # noqa: E402
+from mlx_server.engine.prompt_cache.snapshot import Snapshot  # noqa: E402
+from mlx_server.engine.quantised_kv import QuantisedBatchKV, QuantisedRequestKV  # noqa: E402
+from mlx_server.protocol import Done  # noqa: E402
+from tests.component.engine.conftest import Engine  # noqa: E402
+from tests.component.engine.test_prompt_cache import (  # noqa: E402
+    PROSE,
+    Lives,
+    files,
+    live,
+    logged,
+    terminate,
+    text,
+)
 
 LAYERS, HEADS, WIDTH, GROUP_SIZE, LENGTHS = 2, 3, 64, 32, (40, 70)
 
 __all__ = ["live"]  # a fixture
 
 
-def batches(bits: int, dtype: mx.Dtype) -> list[QuantisedBatchKV]:
+def batches(bits: int, dtype: Any) -> list[QuantisedBatchKV]:
     """A batch of two requests for each layer."""
     caches = []
     for layer in range(LAYERS):
@@ -37,7 +47,7 @@ def batches(bits: int, dtype: mx.Dtype) -> list[QuantisedBatchKV]:
     return caches
 
 
-def raw(array: mx.array) -> np.ndarray:
+def raw(array: Any) -> np.ndarray:
     return np.array(array.view(mx.uint8))
 
 
