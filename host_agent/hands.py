@@ -117,6 +117,10 @@ class HostHands:
             restarts_left=self._restarts_left(name),
         )
 
+    def forget_replacements(self) -> None:
+        """The machine slept: what was replaced before does not count."""
+        self._replaced.clear()
+
     def _count(self, name: str) -> None:
         self._replaced[name] = self._replaced.get(name, RESTARTS_PER_HOUR).add(time.monotonic())
 
