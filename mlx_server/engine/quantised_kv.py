@@ -3,7 +3,7 @@ request at a time where kv_bits is set.
 
 An array of `keys` or `values` is a triple here: packed numbers (uint32), scales and biases, each
 (rows, heads, tokens, width). A token's numbers are quantised by themselves, so how a prompt is cut into steps
-and who else is in the batch changes nothing.
+and who else is in the batch changes nothing but the last bits of what is quantised.
 
 mlx-lm's attention takes triples where the cache has `bits`, and then writes out all scores. For one token at
 a time that is right: only the packed numbers are read. For a step of a prompt it took two to three times as
@@ -43,6 +43,13 @@ class QuantisedRequestKV(QuantizedKVCache):
 
 class QuantisedBatchKV(BatchKV):
     """Keys and values of several requests, each array a triple."""
+
+    keys: Any
+    values: Any
+    offset: Any
+    left_padding: Any
+    _idx: int
+    _right_padding: Any
 
     def __init__(self, left_padding: Sequence[int], group_size: int = 64, bits: int = 8) -> None:
         super().__init__(list(left_padding))
