@@ -16,6 +16,8 @@ from host_agent.journal import Journal
 from host_agent.listener.api import Parts
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
+from host_agent.notifications.channels import channels
+from host_agent.notifications.notifier import Notifier
 from host_agent.recovery.passes import Passes
 from host_agent.services import MLX_SERVER, mode, native
 from host_agent.services.compose import Compose
@@ -71,6 +73,7 @@ class Agent:
         self, session: aiohttp.ClientSession, api: DockerApi, compose: Compose, decision: Decision
     ) -> None:
         config, journal = self._config, self.journal
+        self._notifier = Notifier(journal, channels(config.notifications, session))
         store = JsonStateStore(config.home.root / "supervision.json")
         mlx = MlxService(config, session, self._gateway)
         self._engine_events = EngineEvents(session, config.mlx.port, journal)
@@ -97,6 +100,7 @@ class Agent:
             "engine events": self._engine_events.follow,
             "token": self._keep_token,
             "sleep": self._watch_sleep,
+            "notifications": self._notifier.run,
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from host_agent import ending
 from host_agent.config import Config
-from host_agent.host import memory, ports, processes
+from host_agent.host import model_servers, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
     EndProcess,
@@ -58,12 +58,10 @@ class HostHands:
         rows = await self._table.rows(fresh=True)
         names = list(rows)
         services = await asyncio.gather(*(self._service(name, rows[name]) for name in names))
-        now = memory.read()
         return Facts(
             services=tuple(services),
             ports=tuple(await asyncio.to_thread(self._ports, rows)),
-            wired_fraction=now.wired_fraction,
-            available_fraction=now.available_fraction,
+            headroom=await asyncio.to_thread(model_servers.look),
             engine_answers=rows[DOCKER].state is State.READY,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from host_agent.host import memory
+from host_agent.host import memory, model_servers
 from host_agent.journal import readable
 from host_agent.services import (
     AGENT,
@@ -68,6 +68,7 @@ class Table:
         return {
             "memory": now.as_json(),
             "wired_fraction": now.wired_fraction,
+            "warning": model_servers.look(now).sentence,
             "sleep": {"slept_s": round(self._sleep.slept_s, 1)},
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from host_agent.config import Config
+from host_agent.host import model_servers
 from mlx_server import protocol
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.dispatcher import Dispatcher
@@ -15,6 +16,7 @@ from mlx_server.gateway.engine_link import EngineLauncher, EngineLink
 from mlx_server.gateway.engine_pulse import EnginePulse
 from mlx_server.gateway.recycling import Recycling
 from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.room_to_start import RoomToStart
 from mlx_server.gateway.telemetry import Telemetry
 from supervision import (
     Backoff,
@@ -129,6 +131,7 @@ class Engine:
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
             launcher=self._launcher,
+            before_launch=RoomToStart(model_servers.look, self._clock),
         )
 
     def _new_pulse(self) -> EnginePulse:
