@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from host_agent import cache_check
 from host_agent.config import Config
-from mlx_server.engine.prompt_cache.blob import Corrupt, decode, read_facts
+from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
 
 KEPT = "blas"  # links that the engine's next start needs
-PROMPTS = "prompts"
 CORRUPT = 1
 """Exit code of `verify` where it found some."""
 
@@ -67,7 +67,7 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
     """By model, the last used first; and how many files tell nothing."""
     shares: dict[str, Share] = {}
     unreadable = 0
-    for path in _files(folder):
+    for path in cache_check.files(folder):
         try:
             with path.open("rb") as file:
                 facts = read_facts(file)
@@ -92,9 +92,9 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
 def _verify(folder: Path, *, as_json: bool) -> int:
     """Reads every file, and drops what is corrupt."""
     checked, corrupt = 0, dict[str, str]()
-    for path in _files(folder):
+    for path in cache_check.files(folder):
         try:
-            if fault := _fault(path):
+            if fault := cache_check.fault(path):
                 corrupt[path.name] = fault
                 path.unlink(missing_ok=True)
             checked += 1
@@ -110,15 +110,6 @@ def _verify(folder: Path, *, as_json: bool) -> int:
             print(f"dropped {name}: {fault}")
         print(f"{checked} files checked, {len(corrupt)} corrupt")
     return CORRUPT if corrupt else 0
-
-
-def _fault(path: Path) -> str:
-    """Empty for a file that is whole, and what its name says."""
-    try:
-        facts, _ = decode(path.read_bytes())
-    except Corrupt as error:
-        return str(error)
-    return "" if facts.get("key") == path.stem else "it is another block's"
 
 
 # --- clear ---
@@ -154,10 +145,6 @@ def _remove(entry: Path) -> bool:
 
 
 # --- files ---
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / PROMPTS).glob("*.safetensors"))
 
 
 def _entries(folder: Path) -> Iterator[Path]:
