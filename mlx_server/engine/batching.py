@@ -15,6 +15,8 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.kv_cache import empty_caches
+from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.quantising import quantised_caches
 from mlx_server.engine.sampling import Processor, Sampler
 
 _NEVER = 1 << 62
@@ -70,10 +72,15 @@ def _can_be_padded(model: Any) -> bool:
 
 
 class Batch:
-    """Requests that run through one model together. Used from the MLX thread only."""
+    """Requests that run through one model together. Used from the MLX thread only.
 
-    def __init__(self, model: Any, max_running: int, prefill_step_tokens: int) -> None:
-        self._model = model
+    With `kv`, their keys and values are quantised, from the first token on.
+    """
+
+    def __init__(
+        self, model: Any, max_running: int, prefill_step_tokens: int, kv: KvQuantisation | None = None
+    ) -> None:
+        self._model, self._kv = model, kv
         self._generator = BatchGenerator(
             model,
             max_tokens=_NEVER,
@@ -98,13 +105,16 @@ class Batch:
         """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid."""
         (uid,) = self._generator.insert(
             [list(tokens[cached:])],
-            caches=[list(caches) if cached else empty_caches(self._model)],
+            caches=[list(caches) if cached else self._empty()],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],
             logits_processors=[list(processors)],
         )
         self._cached[uid] = cached
         return uid
+
+    def _empty(self) -> list[Any]:
+        return empty_caches(self._model) if self._kv is None else quantised_caches(self._model, self._kv)
 
     def computed(self, uid: int) -> Computed | None:
         """What is in KV for the request; None before its first step."""

@@ -12,10 +12,13 @@ from mlx_server.engine import residency
 from mlx_server.engine.beside import Helpers
 from mlx_server.engine.embed_runner import EmbedRunner
 from mlx_server.engine.embeddings.encoder import Encoder
-from mlx_server.engine.loading import Weights, weights_bytes
+from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
+from mlx_server.engine.loading import LanguageModel, Weights, weights_bytes
+from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.quantising import obstacle
 from mlx_server.engine.residency import Resident
 from mlx_server.engine.runner import BatchLimits, GenerateRunner
 from mlx_server.model_store import ModelEntry
@@ -53,7 +56,9 @@ class Models:
         helpers: Helpers,
         store: Store,
         guard: MemoryGuard,
+        kv_of: KvOf = as_computed,
     ) -> None:
+        self._kv_of = kv_of
         self._helpers, self._store, self._guard = helpers, store, guard
         self._limit = limit
         self._batch_limits = batch_limits
@@ -74,12 +79,22 @@ class Models:
             runner = EmbedRunner(weights)
         else:
             tags = {"model": entry.name, "quantization": entry.quantization}
-            cache = ModelCache(self._store, weights.identity, tags)
-            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache, self._guard.admit)
+            kv = self._quantisation(entry, weights)
+            cache = ModelCache(self._store, weights.identity, tags, kv)
+            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache, self._guard.admit, kv)
         held = Held(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)
         return held
+
+    def _quantisation(self, entry: ModelEntry, loaded: LanguageModel) -> KvQuantisation | None:
+        """As configured, unless the model cannot work with it: it is then served in more memory."""
+        wanted = self._kv_of(entry.name)
+        if wanted is None or (reason := obstacle(loaded.model, wanted)) is None:
+            return wanted
+        log_event("kv_not_quantised", cause=reason, model=entry.name, bits=wanted.bits)
+        self._guard.keeps_kv_as_computed(entry)
+        return None
 
     def touch(self, held: Held, keep_alive_s: float | None, now: float) -> None:
         """Note a use, and start its keep-alive anew. It runs from the end of the last request: see `rest`."""

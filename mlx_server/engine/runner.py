@@ -14,6 +14,7 @@ from mlx_server.engine.beside import Helpers
 from mlx_server.engine.chances import chances
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation import Generation
+from mlx_server.engine.kv_quantisation import KvQuantisation
 from mlx_server.engine.loading import LanguageModel
 from mlx_server.engine.preparing import Prepared, Preparing
 from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
@@ -51,11 +52,12 @@ class GenerateRunner:
         helpers: Helpers,
         cache: ModelCache,
         admit: Admit,
+        kv: KvQuantisation | None = None,
     ) -> None:
         self._lm, self._helpers, self._cache, self._admit = language_model, helpers, cache, admit
         self._preparing = Preparing()
         self._ahead = False
-        self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
+        self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
         self._step_tokens = limits.prefill_step_tokens
         self._whole_only = any(
             type(cache) is not KVCache for cache in make_prompt_cache(language_model.model)

@@ -56,7 +56,7 @@ class Serving:
         self._settings, self._clock = settings, clock
         self.store = settings.cache.open()
         limit_bytes, step_tokens = settings.memory_limit_bytes, settings.batch.prefill_step_tokens
-        self.guard = host.memory_guard(limit_bytes, step_tokens, lambda: self.store.ram_bytes)
+        self.guard = host.memory_guard(limit_bytes, step_tokens, lambda: self.store.ram_bytes, settings.kv_of)
         self.models = Models(
             settings.max_loaded_models,
             settings.batch,
@@ -64,6 +64,7 @@ class Serving:
             helpers,
             self.store,
             self.guard,
+            settings.kv_of,
         )
         self.loads = Loads(catalog, self.models, self.guard, Patience(settings.max_wait_s))
         reload = self.loads.waiting.add

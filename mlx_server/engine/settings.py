@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent.config import Config, canonical
+from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.runner import BatchLimits
@@ -47,6 +48,7 @@ class EngineSettings:
     memory_limit_bytes: int | None = None
     wired_limit_bytes: int | None = None
     max_wait_s: float = 120.0
+    kv_of: KvOf = as_computed
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -66,6 +68,7 @@ class EngineSettings:
             memory_limit_bytes=config.mlx.memory_limit_bytes,
             wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
+            kv_of=lambda model: KvQuantisation(*kv) if (kv := config.kv_of(model)) else None,
         )
 
     def keep_alive_of(self, model: str) -> float:

@@ -1,6 +1,6 @@
 """Prints what a model and its prompts really take in this process, as JSON, in bytes.
 
-Usage: measures_memory.py MODELS_DIR MODEL ROWS PROMPT_TOKENS STEP_TOKENS
+Usage: measures_memory.py MODELS_DIR MODEL ROWS PROMPT_TOKENS STEP_TOKENS [KV_BITS]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import psutil  # noqa: E402
 
 from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
+from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.loading import LanguageModel, Weights, load  # noqa: E402
 from mlx_server.engine.memory import host  # noqa: E402
 from mlx_server.model_store import ModelEntry, find  # noqa: E402
@@ -35,40 +36,49 @@ def loaded(entry: ModelEntry) -> Weights:
             return end.value
 
 
-def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int) -> None:
-    """One batch of prompts, each with a short answer, or one batch of texts."""
+def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantisation | None) -> int:
+    """One batch of prompts, each with a short answer, or one batch of texts; bytes of the KV in the end."""
     if not isinstance(model, LanguageModel):
         model.encode([list(range(1000, 1000 + prompt_tokens))] * rows)
-        return
-    batch = Batch(model.model, rows, step_tokens)
+        return 0
+    batch = Batch(model.model, rows, step_tokens, kv)
     for row in range(rows):
-        batch.add([100 + row + n for n in range(prompt_tokens)], lambda x: mx.argmax(x, axis=-1), [])
+        uid = batch.add([100 + row + n for n in range(prompt_tokens)], lambda x: mx.argmax(x, axis=-1), [])
     made = 0
     while made < rows * ANSWER_TOKENS:
         made += sum(isinstance(event, Sampled) for event in batch.step())
+    computed = batch.computed(uid)
+    assert computed is not None
+    kv_bytes = sum(cache.nbytes for cache in computed.caches)
     batch.close()
+    return kv_bytes
 
 
-def main(models_dir: str, name: str, rows: int, prompt_tokens: int, step_tokens: int) -> None:
+def main(
+    models_dir: str, name: str, rows: int, prompt_tokens: int, step_tokens: int, kv_bits: int = 0
+) -> None:
+    kv = KvQuantisation(kv_bits, 64) if kv_bits else None
     config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
     entry = find(config, name)
     assert entry is not None
-    guard = host.memory_guard(None, step_tokens)
+    guard = host.memory_guard(None, step_tokens, kv_of=lambda name: kv)
     expected = guard.forecast(entry)
     model = loaded(entry)
     active = mx.get_active_memory()
     mx.reset_peak_memory()
-    run(model, rows, prompt_tokens, step_tokens)
+    kv_bytes = run(model, rows, prompt_tokens, step_tokens, kv)
+    tokens = prompt_tokens + ANSWER_TOKENS
     found = {
         "weights": [expected.weights.bytes, active],
         "requests": [
-            expected.requests_bytes(rows, prompt_tokens + ANSWER_TOKENS),
+            expected.requests_bytes(rows, tokens),
             mx.get_peak_memory() - active,
         ],
+        "kv": [expected.kv.bytes(rows, tokens) if expected.kv else 0, kv_bytes],
         "footprint": psutil.Process().memory_info().rss,
         "forecast": dataclasses.asdict(expected),
     }
     print(json.dumps(found), flush=True)
 
 
-main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))
+main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

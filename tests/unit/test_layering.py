@@ -107,6 +107,7 @@ PURE = (
     "mlx_server/engine/answer_reader.py",
     "mlx_server/engine/constraint.py",
     "mlx_server/engine/json_schema.py",
+    "mlx_server/engine/kv_quantisation.py",
     "mlx_server/engine/long_text.py",
     "mlx_server/engine/memory/forecast.py",
     "mlx_server/engine/memory/guard.py",

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.memory.kv import KvShape, kv_shape, text_config
+from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.memory.kv import KvShape, head_dim, kv_shape, text_config
 from mlx_server.engine.memory.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 
 MIB = 1024 * 1024
@@ -90,6 +91,7 @@ def forecast(
     context_tokens: int,
     embeds: bool = False,
     tokenizer_file_bytes: int = 0,
+    kv: KvQuantisation | None = None,
 ) -> Forecast:
     """Raises KeyError, TypeError or ValueError where the files say too little to tell."""
     weights = forecast_weights(headers, config, arithmetic)
@@ -97,7 +99,7 @@ def forecast(
     return Forecast(
         weights=weights,
         tokenizer_bytes=tokenizer_file_bytes * _TOKENIZER_FACTOR,
-        kv=None if embeds else kv_shape(config, shapes, weights.number_bytes),
+        kv=None if embeds else kv_shape(config, shapes, weights.number_bytes, kv),
         widths=_widths(text_config(config)),
         step_tokens=step_tokens,
         context_tokens=context_tokens,
@@ -117,5 +119,4 @@ def _widths(own: Mapping[str, Any]) -> Widths:
     inner = int(own.get("intermediate_size") or own.get("n_inner") or 4 * hidden)
     if experts := own.get("num_experts_per_tok"):
         inner = max(inner, int(experts) * int(own.get("moe_intermediate_size") or inner))
-    head_dim = int(own.get("head_dim") or hidden // heads)
-    return Widths(hidden, inner, heads, head_dim, int(own.get("vocab_size") or 0))
+    return Widths(hidden, inner, heads, head_dim(own), int(own.get("vocab_size") or 0))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.engine.errors import LoadError
+from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
 from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, weights_alone
 from mlx_server.engine.memory.ledger import (
     Fits,
@@ -72,12 +73,14 @@ class MemoryGuard:
         step_tokens: int,
         read: Callable[[], Reading],
         files_of: Callable[[ModelEntry], Files],
+        kv_of: KvOf = as_computed,
     ) -> None:
         self._limit_bytes, self._arithmetic, self._step_tokens = limit_bytes, arithmetic, step_tokens
-        self._read, self._files_of = read, files_of
+        self._read, self._files_of, self._kv_of = read, files_of, kv_of
+        self._kept_as_computed: set[str] = set()  # digests
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
-        self._forecasts: dict[str, Forecast] = {}
+        self._forecasts: dict[tuple[str, KvQuantisation | None], Forecast] = {}
         self._promised: dict[str, dict[str, int]] = {}  # model → request → tokens
         self._loading: Holding | None = None
 
@@ -102,12 +105,17 @@ class MemoryGuard:
 
     def forecast(self, entry: ModelEntry) -> Forecast:
         """What `entry` will take; kept by its identity. Where its files say too little, its weights alone."""
-        known = self._forecasts.get(entry.digest)
+        kv = None if entry.digest in self._kept_as_computed else self._kv_of(entry.name)
+        known = self._forecasts.get((entry.digest, kv))
         if known is None:
-            known = self._forecasts[entry.digest] = self._forecast(entry)
+            known = self._forecasts[entry.digest, kv] = self._forecast(entry, kv)
         return known
 
-    def _forecast(self, entry: ModelEntry) -> Forecast:
+    def keeps_kv_as_computed(self, entry: ModelEntry) -> None:
+        """It turned out that the model cannot work with quantised keys and values."""
+        self._kept_as_computed.add(entry.digest)
+
+    def _forecast(self, entry: ModelEntry, kv: KvQuantisation | None) -> Forecast:
         try:
             files = self._files_of(entry)
         except UnreadableModel as error:
@@ -121,6 +129,7 @@ class MemoryGuard:
                 context_tokens=entry.context_tokens,
                 embeds=entry.kind == "embed",
                 tokenizer_file_bytes=files.tokenizer_file_bytes,
+                kv=kv,
             )
         except (KeyError, TypeError, ValueError, ZeroDivisionError):  # an odd configuration may still load
             return weights_alone(entry.weights_bytes)

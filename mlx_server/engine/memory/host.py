@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 
+from mlx_server.engine.kv_quantisation import KvOf, as_computed
 from mlx_server.engine.memory.guard import Files, MemoryGuard
 from mlx_server.engine.memory.ledger import Reading, default_limit_bytes
 from mlx_server.engine.memory.weights import Arithmetic
@@ -55,13 +56,14 @@ def memory_guard(
     configured_limit_bytes: int | None,
     step_tokens: int,
     prompt_cache_bytes: Callable[[], int] = lambda: 0,
+    kv_of: KvOf = as_computed,
 ) -> MemoryGuard:
     """The guard over this machine's memory; `step_tokens` of a prompt are processed at once.
 
     `prompt_cache_bytes` tells what caches of requests long gone hold: it is given up first.
     """
     limit = limit_bytes(configured_limit_bytes)
-    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of)
+    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:

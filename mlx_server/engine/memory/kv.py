@@ -2,7 +2,7 @@
 
 mlx-lm's batch caches grow by 256 tokens, and every row of a batch is as long as the longest (left-padded), so
 the cost of rows is that of the longest times their number. Where the layout of a layer is not known here,
-it counts as full attention: too much rather than too little.
+it counts as full attention: too much rather than too little. Only full attention is ever quantised.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from mlx_server.engine.kv_quantisation import KvQuantisation
 
 GROWTH_TOKENS = 256
 
@@ -37,7 +39,8 @@ _PROJECTION = re.compile(r"layers\.(\d+)\.[\w.]*?([kv])_proj\.weight$")
 @dataclass(frozen=True)
 class KvShape:
     """Layers by what they keep. `layer_floats` is a token's keys and values in one layer, in numbers;
-    `state_floats` what the layers without KV (linear attention, convolutions) keep for each request."""
+    `state_floats` what the layers without KV (linear attention, convolutions) keep for each request.
+    `quantised` is how full layers keep theirs, where not as computed."""
 
     full_layers: int
     sliding_layers: int
@@ -45,11 +48,19 @@ class KvShape:
     layer_floats: float
     state_floats: int
     number_bytes: int
+    quantised: KvQuantisation | None = None
 
     @property
     def token_bytes(self) -> int:
         """What one more token takes while every window has room."""
-        return int((self.full_layers + self.sliding_layers) * self.layer_floats * self.number_bytes)
+        sliding = self.sliding_layers * self.layer_floats * self.number_bytes
+        return int(self.full_layers * self.full_layer_bytes + sliding)
+
+    @property
+    def full_layer_bytes(self) -> float:
+        """What a token takes in one layer of full attention."""
+        number = self.quantised.bytes_a_number(self.number_bytes) if self.quantised else self.number_bytes
+        return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
         """`rows` in one batch, the longest of `tokens`. A window's cache holds a prefill step more."""
@@ -57,8 +68,8 @@ class KvShape:
             return 0
         grown = -(-max(tokens, 1) // GROWTH_TOKENS) * GROWTH_TOKENS
         windowed = min(grown, self.window_tokens + step_tokens)
-        layers = self.full_layers * grown + self.sliding_layers * windowed
-        return int(rows * self.number_bytes * (layers * self.layer_floats + self.state_floats))
+        floats = self.sliding_layers * windowed * self.layer_floats + self.state_floats
+        return int(rows * (self.full_layers * grown * self.full_layer_bytes + floats * self.number_bytes))
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +78,12 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
 
-def kv_shape(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], number_bytes: int) -> KvShape:
+def kv_shape(
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    number_bytes: int,
+    quantisation: KvQuantisation | None = None,
+) -> KvShape:
     """`shapes` are the weights', by name: where they hold the projections of keys and values, they decide.
 
     Raises KeyError, TypeError or ValueError where the configuration says too little.
@@ -82,7 +98,26 @@ def kv_shape(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], n
         layer_floats=_latent_floats(own) or _projected_floats(shapes) or _head_floats(own),
         state_floats=stateful * _state_floats(own),
         number_bytes=number_bytes,
+        quantised=quantisation if quantisation and _is_quantised(own, quantisation, sliding) else None,
     )
+
+
+def head_dim(own: Mapping[str, Any]) -> int:
+    """Numbers in a row of one attention head."""
+    heads = int(own.get("num_attention_heads") or own.get("n_head") or 1)
+    hidden = int(own.get("hidden_size") or own.get("n_embd") or own["d_model"])
+    return int(own.get("head_dim") or hidden // heads)
+
+
+def _is_quantised(own: Mapping[str, Any], quantisation: KvQuantisation, sliding_layers: int) -> bool:
+    """As far as a configuration tells: what else stands in the way shows when the model is there.
+
+    Layers that may slide without our knowing it count as computed: too much rather than too little.
+    """
+    hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
+    may_slide = hints and not sliding_layers
+    latent = isinstance(own.get("kv_lora_rank"), int)
+    return not latent and not may_slide and quantisation.divides(head_dim(own))
 
 
 def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:
@@ -145,6 +180,4 @@ def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
 
 def _head_floats(own: Mapping[str, Any]) -> int:
     heads = int(own.get("num_attention_heads") or own.get("n_head") or 1)
-    hidden = int(own.get("hidden_size") or own.get("n_embd") or own["d_model"])
-    kv_heads = int(own.get("num_key_value_heads") or heads)
-    return 2 * kv_heads * int(own.get("head_dim") or hidden // heads)
+    return 2 * int(own.get("num_key_value_heads") or heads) * head_dim(own)

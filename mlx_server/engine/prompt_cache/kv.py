@@ -8,11 +8,14 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, RotatingKVCache
 
 from mlx_server.engine.kv_cache import RequestKV
+from mlx_server.engine.kv_quantisation import KvQuantisation
 from mlx_server.engine.prompt_cache.block import Array, Block, Run, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.engine.quantised_kv import QuantisedRequestKV
 
 _NAMES = {
     **{mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.bool_: "BOOL"},
@@ -21,8 +24,8 @@ _NAMES = {
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _RAW = {8: mx.uint64, 4: mx.uint32, 2: mx.uint16, 1: mx.uint8}
-_CLASSES = {kind.__name__: kind for kind in (KVCache, RotatingKVCache, ArraysCache, CacheList)}
-
+_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantisedRequestKV)
+_CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 ROOM_TOKENS = 256
 """What is restored has room for so many more: the first token would have all of it copied otherwise."""
@@ -39,7 +42,7 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size
     One copy, from MLX's memory to the blocks'.
     """
     begin = caches[0].left_padding.tolist()[row] + start  # the same in all layers
-    arrays = [array for cache in caches for array in (cache.keys, cache.values)]
+    arrays = [array for cache in caches for array in _arrays(cache)]
     parts = [whole[row, :, begin : begin + len(tokens)] for whole in _seen(arrays)]
     dtypes = [_NAMES[array.dtype] for array in arrays]
     return [
@@ -48,24 +51,28 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size
     ]
 
 
-def caches_of(value: Run | Snapshot) -> list[Any]:
-    """A cache for each layer that holds the value's tokens."""
-    return _from_run(value) if isinstance(value, Run) else _from_snapshot(value)
+def _arrays(cache: Any) -> list[mx.array]:
+    """A layer's keys and values; where they are quantised, three arrays stand for each."""
+    return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
-def _from_run(run: Run) -> list[Any]:
+def caches_of(value: Run | Snapshot, kv: KvQuantisation | None) -> list[Any]:
+    """A cache for each layer that holds the value's tokens, which were kept under this setting."""
+    return _from_run(value, kv) if isinstance(value, Run) else _from_snapshot(value)
+
+
+def _from_run(run: Run, kv: KvQuantisation | None) -> list[Any]:
     first, total = run.blocks[0], run.tokens
     dtypes = [first.dtypes[number] for number in first.order]
     shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
     raw = [mx.zeros((1, *shape), _RAW[_TYPES[name].size]) for shape, name in zip(shapes, dtypes, strict=True)]
     _fill([view[0] for view in _seen(raw)], run.blocks)
     arrays = [array.view(_TYPES[name]) for array, name in zip(raw, dtypes, strict=True)]
-    caches = []
-    for keys, values in zip(arrays[::2], arrays[1::2], strict=True):
-        cache = RequestKV()
-        cache.state = keys, values, total
-        caches.append(cache)
-    return caches
+    if kv is None:
+        return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
+    triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
+    pairs = zip(triples[::2], triples[1::2], strict=True)
+    return [QuantisedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
 
 
 def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlx_server.engine import kv_quantisation
+from mlx_server.engine.kv_quantisation import KvQuantisation
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import kv
 from mlx_server.engine.prompt_cache.entry import FORMAT
 from mlx_server.engine.prompt_cache.find import Find, Gathered
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.store import Store
-
-KV_SETTINGS = {"kv_bits": "none", "kv_group_size": "none"}
-"""Keys and values are kept as they were computed."""
 
 
 @dataclass
@@ -26,16 +25,22 @@ class Kept:
 
 
 class ModelCache:
-    """`identity` is all that makes the model's values what they are; `tags` are what a file says of them."""
+    """`identity` is all that makes the model's values what they are; `tags` are what a file says of them.
 
-    def __init__(self, store: Store, identity: str, tags: Mapping[str, str]) -> None:
-        self._store = store
+    With `kv` they are quantised: values of another setting are another model's.
+    """
+
+    def __init__(
+        self, store: Store, identity: str, tags: Mapping[str, str], kv: KvQuantisation | None = None
+    ) -> None:
+        self._store, self._kv = store, kv
+        kv_settings = kv_quantisation.tags(kv)
         # The same weights may compute something else in another release of mlx-lm: it mends its models.
         made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
-        settings = " ".join(f"{name}={value}" for name, value in KV_SETTINGS.items())
+        settings = " ".join(f"{name}={value}" for name, value in kv_settings.items())
         whole = f"{identity} {settings} {made_by} format {FORMAT}"
         self._keys = PrefixKeys(whole)
-        self._tags = {**tags, **KV_SETTINGS, "made_by": made_by, "identity": whole}
+        self._tags = {**tags, **kv_settings, "made_by": made_by, "identity": whole}
 
     def find(self, tokens: Sequence[int]) -> Find | None:
         """What begins `tokens` and leaves at least one: a model that is fed nothing answers nothing."""
@@ -58,7 +63,7 @@ class ModelCache:
         self._store.learn(find, gathered, self._tags)
         if gathered.value is None:
             return [], 0
-        return kv.caches_of(gathered.value), gathered.value.tokens
+        return kv.caches_of(gathered.value, self._kv), gathered.value.tokens
 
     def keep(
         self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool

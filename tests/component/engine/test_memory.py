@@ -56,6 +56,18 @@ def test_forecast_is_within_15_percent_of_what_is_measured(
         assert expected == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("rows", "prompt_tokens", "kv_bits"), [(1, 1000, 0), (1, 1000, 8), (4, 500, 8), (1, 1000, 4), (4, 500, 4)]
+)
+def test_forecast_of_quantised_keys_and_values_is_what_they_take(
+    home, models_dir, rows, prompt_tokens, kv_bits
+):
+    found = run_child("measures_memory.py", home, models_dir, CHAT, rows, prompt_tokens, 128, kv_bits)
+    expected, measured = found["kv"]
+    assert expected == measured > 0
+    assert found["requests"][0] == pytest.approx(found["requests"][1], rel=0.15)
+
+
 def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start, home, models_dir):
     engine = start()
     engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)

@@ -13,6 +13,7 @@ mx = pytest.importorskip("mlx.core")
 from mlx_lm.models import gemma3_text, jamba, llama, mamba  # noqa: E402
 
 from mlx_server.engine.batching import Batch, Prefilled, Sampled  # noqa: E402
+from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.prompt_cache.folder import Folder  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
@@ -78,14 +79,14 @@ def third_best(logprobs: Any) -> Any:
 class Runs:
     """What the runner does with a batch and a cache."""
 
-    def __init__(self, model: Any, folder: Path) -> None:
-        self.model = model
+    def __init__(self, model: Any, folder: Path, kv: KvQuantisation | None = None) -> None:
+        self.model, self.kv = model, kv
         self.store = Store(Folder(folder), 1 << 26, 1 << 26)
-        self.cache = ModelCache(self.store, "tiny", {})
+        self.cache = ModelCache(self.store, "tiny", {}, kv)
 
     def answers(self, *prompts: Sequence[int]) -> tuple[list[list[int]], list[int]]:
         """Of prompts that run together: the tokens of each answer, and how much of each prompt was kept."""
-        batch = Batch(self.model, 8, 32)
+        batch = Batch(self.model, 8, 32, self.kv)
         kept, answers, cached = dict[int, Kept](), dict[int, list[int]](), list[int]()
         for prompt in prompts:
             find = self.cache.find(prompt)

@@ -33,6 +33,8 @@ def complaint(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("mlx:\n  keep_alive: 5x\n", 2, ["mlx.keep_alive", "not a duration"]),
         ("mlx:\n  memory_limit: half\n", 2, ["mlx.memory_limit", "not a size"]),
         ("mlx:\n  memory_limit: 0\n", 2, ["mlx.memory_limit", "such as 20g"]),
+        ("mlx:\n  kv_bits: 6\n", 2, ["mlx.kv_bits", '"6"', "'none', 8 or 4"]),
+        ("mlx:\n  kv_group_size: 48\n", 2, ["mlx.kv_group_size", "32, 64 or 128"]),
         ("mlx: [1]\n", 1, ["mlx is a list"]),
         ("mlx:\n  a: [\n", 3, ["not YAML"]),
         ("- 1\n", 1, ["sections"]),
@@ -115,6 +117,19 @@ def test_models_given_are_added_to_the_built_in_ones_and_replace_them_by_any_spe
     assert source is not None
     assert source.source == "path:/m"
     assert config.model_source("unknown") is None
+
+
+def test_kv_quantisation_is_the_models_own_or_that_of_all(tmp_path: Path):
+    assert loaded(tmp_path, "").kv_of("anything") is None
+    text = (
+        "mlx:\n  kv_bits: 8\nmodels:\n  small: {source: 'path:/m', kv_bits: none}\n"
+        "  odd: {source: 'path:/m', kv_group_size: 32}\n  large: {source: 'path:/m', kv_bits: 4}\n"
+    )
+    config = loaded(tmp_path, text)
+    names = ("other", "small:latest", "odd", "large")
+    assert [config.kv_of(name) for name in names] == [(8, 64), None, (8, 32), (4, 64)]
+    given = {"VESTAL_MLX__KV_BITS": "4", "VESTAL_MLX__KV_GROUP_SIZE": "128"}
+    assert loaded(tmp_path, "", **given).kv_of("other") == (4, 128)
 
 
 def test_paths_follow_home_and_the_files_folder(tmp_path: Path):

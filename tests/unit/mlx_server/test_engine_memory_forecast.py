@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_server.engine.kv_quantisation import KvQuantisation
 from mlx_server.engine.memory.forecast import Forecast, forecast
 from mlx_server.engine.memory.kv import kv_shape
 from mlx_server.engine.memory.weights import Arithmetic, forecast_weights
@@ -71,6 +72,41 @@ def test_kv_of_a_token_is_what_its_heads_make(name, kib_a_token):
     kv = of(name).kv
     assert kv is not None
     assert kv.token_bytes == kib_a_token * KIB
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "group_size", "share"),  # of 16 bits: those of a number, and two 16-bit ones for a group
+    [
+        ("Llama-3.1-8B", 8, 64, 8.5 / 16),
+        ("Llama-3.1-8B", 4, 64, 4.5 / 16),
+        ("Llama-3.1-8B", 4, 32, 5 / 16),
+        ("Phi-3-mini-4k", 8, 32, 9 / 16),  # heads of 96
+        ("Phi-3-mini-4k", 8, 64, 1),  # which 64 does not divide
+    ],
+)
+def test_quantised_kv_of_a_token_is_its_share_of_what_is_computed(name, bits, group_size, share):
+    shapes = {tensor: tuple(entry["shape"]) for tensor, entry in headers(CONFIGS[name]).items()}
+    computed = kv_shape(CONFIGS[name], shapes, 2)
+    quantised = kv_shape(CONFIGS[name], shapes, 2, KvQuantisation(bits, group_size))
+    assert quantised.token_bytes == computed.token_bytes * share
+    assert quantised.bytes(3, 1000) == computed.bytes(3, 1000) * share
+
+
+def test_quantised_kv_leaves_sliding_windows_as_computed():
+    gemma = CONFIGS["gemma-3-4b"]
+    computed, quantised = kv_shape(gemma, {}, 2), kv_shape(gemma, {}, 2, KvQuantisation(4, 64))
+    saved = computed.full_layers * computed.layer_floats * 2 * (1 - 4.5 / 16)
+    assert 0 < saved == pytest.approx(computed.token_bytes - quantised.token_bytes)
+
+
+def test_quantised_kv_is_not_counted_on_where_layers_may_slide_unknown_to_us():
+    unknown = CONFIGS["Llama-3.1-8B"] | {"model_type": "unheard-of", "sliding_window": 1024}
+    assert kv_shape(unknown, {}, 2, KvQuantisation(4, 64)).quantised
+    for hint in (
+        {"layer_types": ["sliding_attention", "full_attention"] * 16},
+        {"sliding_window_pattern": 4},
+    ):
+        assert kv_shape(unknown | hint, {}, 2, KvQuantisation(4, 64)) == kv_shape(unknown | hint, {}, 2)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

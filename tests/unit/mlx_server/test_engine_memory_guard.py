@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.kv_quantisation import KvQuantisation
 from mlx_server.engine.memory.guard import (
     UNLIMITED_ANSWER_TOKENS,
     Files,
@@ -245,3 +246,15 @@ def test_use_tells_what_is_promised_as_long_as_it_is():
     assert use.promised_bytes >= machine.guard.forecast(entry("Llama-3.1-8B")).requests_bytes(1, 4100)
     machine.tenants = [replace(machine.tenants[0], requests=())]
     assert machine.guard.use(0, 0).promised_bytes == 0
+
+
+def test_forecast_follows_the_models_own_quantisation_until_it_turns_out_that_it_cannot():
+    machine = Machine()
+    settings = {"Llama-3.1-8B": KvQuantisation(8, 64)}
+    guard = MemoryGuard(20 * GIB, METAL, 512, machine.read, machine.files, settings.get)
+    computed = machine.guard.forecast(entry("Llama-3.1-8B"))
+    assert guard.forecast(entry("Qwen3-8B")) == machine.guard.forecast(entry("Qwen3-8B"))
+    quantised = guard.forecast(entry("Llama-3.1-8B"))
+    assert quantised.requests_bytes(4, 8000) < 0.7 * computed.requests_bytes(4, 8000)
+    guard.keeps_kv_as_computed(entry("Llama-3.1-8B"))
+    assert guard.forecast(entry("Llama-3.1-8B")) == computed
