@@ -3,7 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from host_agent.config import Config
-from host_agent.doctor import engine_blas, missing_dependency, ollama_not_running, port_in_use
+from host_agent.doctor import (
+    engine_blas,
+    installed_units,
+    missing_dependency,
+    ollama_not_running,
+    port_in_use,
+)
 from host_agent.doctor.finding import Finding
 
 DIAGNOSES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
@@ -11,6 +17,7 @@ DIAGNOSES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     port_in_use.look,
     ollama_not_running.look,
     engine_blas.look,
+    installed_units.look,
 )
 
 
