@@ -1,4 +1,4 @@
-"""`vestal agent`. Under a service manager, another agent that serves this home is no failure to be retried."""
+"""`vestal agent`. Under a service manager, an agent that runs already is no failure to be retried."""
 
 import argparse
 

@@ -2,34 +2,17 @@
 
 import argparse
 import os
-import pwd
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from host_agent import single_instance
-from host_agent.cli import install_environment, install_show, uninstall
+from host_agent.cli import install_daemon, install_notes, install_show, install_told, uninstall
 from host_agent.cli.background_agent import hand_over
 from host_agent.config import Config, ensure_token
-from host_agent.errors import HostAgentError
-from host_agent.host import launchd_by_root, service_manager
+from host_agent.errors import NotInstalled
+from host_agent.host import service_manager, unit_files
 from host_agent.host.commands import Commands, Shown
 from host_agent.host.service_manager import ServiceManager
-from host_agent.host.systemd import Systemd
-from host_agent.host.unit import AGENT, SERVER_ALONE, WITH_AGENT, Told, Unit
-from host_agent.services.child_environment import REPO, common
-from host_agent.services.docker_endpoint import EXTRA_FOLDERS
-from host_agent.services.mlx import SIX_STAGES_S
-
-STOP_AT_LEAST_S, SPARE_S = 120, 30
-NEEDS_ROOT_EXIT_CODE = 77
-# macOS lets no job of launchd's look into these before somebody has allowed it by hand.
-PRIVATE_FOLDERS = ("Desktop", "Documents", "Downloads")
-
-
-class NotInstalled(HostAgentError):
-    code = "not_installed"
-    exit_code = 69
+from host_agent.host.unit import AGENT, SERVER_ALONE, WITH_AGENT, Unit
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -38,29 +21,22 @@ def run(options: argparse.Namespace, config: Config) -> int:
     commands = Shown() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
     manager = _chosen(managers, options.daemon)
-    told, secrets = _told(config, options.daemon)
     names = SERVER_ALONE if options.server_only else WITH_AGENT
+    told, secrets = install_told.told(config, options.daemon)
     units = manager.units(names, told)
-    if secrets:
-        print(f"left out, since no secret belongs in a unit: {', '.join(secrets)} (vestal.yaml can have them)")
+    install_notes.left_out(secrets)
+    if manager.needs_root:
+        return install_daemon.run(options, config, managers[0], units)
     if options.dry_run:
         _show(units)
-    if manager.needs_root:
-        return 0 if options.dry_run else _for_root(units, config)
-    if not options.dry_run:
+    else:
         config.home.prepare()
         ensure_token(config.home)
     _remove_others(managers, manager, names, commands)
     _install(manager, names, units, config, commands)
     if not options.dry_run:
-        _say(manager, options, config)
+        install_notes.installed(manager, options.server_only, config)
     return 0
-
-
-def stop_within_s(config: Config) -> int:
-    """Longer than the ordered stop: drain, six stages, orchestrators."""
-    ordered_s = config.mlx.drain_s + SIX_STAGES_S + 4 * config.supervision.stop_s
-    return max(STOP_AT_LEAST_S, int(ordered_s) + SPARE_S)
 
 
 def _chosen(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
@@ -77,32 +53,15 @@ def _chosen(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
     return chosen
 
 
-def _told(config: Config, daemon: bool) -> tuple[Told, list[str]]:
-    """What the units are made from, and the names of the secrets that are left out."""
-    settings, secrets = install_environment.settings(os.environ)
-    environment = {"PATH": install_environment.search_path(os.environ, EXTRA_FOLDERS), **settings}
-    if daemon:  # the system's domain gives none
-        user = pwd.getpwuid(os.getuid())
-        environment |= {"HOME": os.environ.get("HOME") or user.pw_dir, "USER": user.pw_name}
-    told = Told(
-        {**environment, **common(config)},
-        REPO,
-        service_manager.python(),
-        stop_within_s(config),
-        int(config.agent.recovery_interval_s),
-    )
-    return told, secrets
-
-
 def _install(
     manager: ServiceManager, names: Sequence[str], units: Sequence[Unit], config: Config, commands: Commands
 ) -> None:
-    changed = {unit.name for unit in units if not _is_written(unit)}
+    changed = {unit.name for unit in units if not unit_files.is_written(unit)}
     if not commands.dry:
+        _take_over(manager, names, config)
         for unit in units:
             if unit.name in changed:
-                write(unit, manager.mode)
-        _take_over(manager, names, config)
+                unit_files.write(unit, manager.mode)
     problem = manager.reload() if changed else ""
     for name in names:
         problem = problem or manager.load(name, name in changed)
@@ -111,7 +70,7 @@ def _install(
 
 
 def _take_over(manager: ServiceManager, names: Sequence[str], config: Config) -> None:
-    """An agent that was started by hand makes room for the one that is kept alive, which adopts its services."""
+    """An agent that was started by hand makes room for the one that is kept alive, which adopts its work."""
     identity = single_instance.running(config.home)
     if identity is None or identity.pid == manager.state(AGENT).pid:
         return
@@ -130,69 +89,13 @@ def _remove_others(
             if manager is chosen and name in names:
                 continue
             if manager.needs_root:
-                paths = ", ".join(str(path) for path in manager.paths(name))
-                raise NotInstalled(f"{paths} is installed already: `vestal uninstall` removes it.")
+                path = manager.paths(name)[0]
+                raise NotInstalled(f"{path} is installed already: `vestal uninstall` tells how to remove it.")
             if problem := uninstall.remove(manager, name, commands):
-                raise NotInstalled(f"{problem}.")
-
-
-def _is_written(unit: Unit) -> bool:
-    try:
-        return unit.path.read_text() == unit.text
-    except OSError:
-        return False
-
-
-def write(unit: Unit, mode: int) -> None:
-    """The file appears whole, and never with looser rights."""
-    unit.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary: Path = unit.path.with_name(f".{unit.path.name}")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(unit.text)
-    temporary.replace(unit.path)
-    print(f"wrote {unit.path}")
-
-
-def _for_root(units: Sequence[Unit], config: Config) -> int:
-    """The lists are laid ready, and the commands shown that only root may run."""
-    config.home.prepare()
-    ensure_token(config.home)
-    staged = [Unit(unit.name, config.home.root / "launchd" / unit.path.name, unit.text) for unit in units]
-    for unit in staged:
-        write(unit, 0o600)
-    pairs = [(ready.path, unit.path) for ready, unit in zip(staged, units, strict=True)]
-    print("A LaunchDaemon is root's to install. Nothing runs yet; these commands install it:\n")
-    print("\n".join(f"  {line}" for line in launchd_by_root.install_commands(pairs)))
-    return NEEDS_ROOT_EXIT_CODE
+                raise NotInstalled(f"{problem[0].upper()}{problem[1:]}.")
 
 
 def _show(units: Sequence[Unit]) -> None:
     for unit in units:
-        print(f"would {'keep' if _is_written(unit) else 'write'} {unit.path}:\n{unit.text}")
-
-
-def _say(manager: ServiceManager, options: argparse.Namespace, config: Config) -> None:
-    what = "the MLX server" if options.server_only else "the agent"
-    each = "" if options.server_only else (
-        f"; a recovery pass runs at boot and every {config.agent.recovery_interval_s:.0f} s"
-    )
-    print(f"Installed: {manager.name} starts {what} and keeps it alive{each}.")
-    print("`vestal install --show` shows it, `vestal uninstall` removes it.")
-    if isinstance(manager, Systemd):
-        _linger(manager)
-    elif any(REPO.is_relative_to(Path.home() / folder) for folder in PRIVATE_FOLDERS):
-        print(
-            f"Note: macOS keeps launchd's jobs out of {shlex.quote(str(REPO))} until you allow it: "
-            "better move the checkout out of Desktop, Documents and Downloads, and install again."
-        )
-
-
-def _linger(manager: Systemd) -> None:
-    if manager.lingers():
-        return
-    if manager.linger() and manager.lingers():
-        print("Lingering is on now: your units start at boot and outlive your logout.")
-    else:
-        print("Note: your units end at your logout, until `sudo loginctl enable-linger $USER` is run.")
+        verb = "keep" if unit_files.is_written(unit) else "write"
+        print(f"would {verb} {unit.path}:\n{unit.text}")

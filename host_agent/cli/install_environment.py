@@ -1,4 +1,4 @@
-"""What the units tell the agent: this shell's settings, never a secret, and full paths to look for programs in."""
+"""What the units tell the agent: this shell's settings, never a secret, and where to look for programs."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`vestal install --show`: what is installed, and how it runs. Exit code 0 all well, 1 not (or not installed)."""
+"""`vestal install --show`: what is installed, and how it runs. Exit code 0 all well, 1 not, or nothing."""
 
 import argparse
 import json

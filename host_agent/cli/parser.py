@@ -59,7 +59,9 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
 
 def _install_options(added: dict[str, argparse.ArgumentParser]) -> None:
     what = added["install"].add_mutually_exclusive_group()
-    what.add_argument("--show", action="store_true", help="what is installed, and how it runs; exit code 1: not")
+    what.add_argument(
+        "--show", action="store_true", help="what is installed, and how it runs (exit code 0 well, 1 not)"
+    )
     what.add_argument("--server-only", action="store_true", help="the MLX server alone, without the agent")
     added["install"].add_argument(
         "--daemon",

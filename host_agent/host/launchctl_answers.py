@@ -1,4 +1,4 @@
-"""What launchctl's exit codes and words mean. It tells errors as `Bootstrap failed: 5: Input/output error`."""
+"""What launchctl's exit codes and words mean. An error reads `Bootstrap failed: 5: Input/output error`."""
 
 import re
 from enum import Enum

@@ -1,4 +1,4 @@
-"""launchd: property lists in ~/Library/LaunchAgents (a login session's) or /Library/LaunchDaemons (the machine's).
+"""launchd: lists in ~/Library/LaunchAgents (a login session's) or /Library/LaunchDaemons (the machine's).
 
 `bootstrap`, `bootout`, `kickstart` and `print`, as in launchctl(1); `load` and `unload` are its legacy.
 """
@@ -87,7 +87,7 @@ class Launchd:
         return launchctl_answers.parse(done.exit_code, done.text)
 
     def load(self, name: str, changed: bool) -> str:
-        """Loaded, and running where it is kept alive; what runs unchanged is left alone. The problem, if any."""
+        """Loaded and running where it is kept alive; what is unchanged is left alone. A problem, if any."""
         if self.state(name).loaded:
             if not changed:
                 return self._kickstart(name)
@@ -136,7 +136,11 @@ class Launchd:
         command = ("launchctl", "kickstart", self._target(name))
         done = self._commands.act(*command)
         answer = launchctl_answers.judge(done.exit_code, done.text)
-        return "" if answer in (Answer.DONE, Answer.ALREADY) else self._sentence(answer, command, done.text, name)
+        return (
+            ""
+            if answer in (Answer.DONE, Answer.ALREADY)
+            else self._sentence(answer, command, done.text, name)
+        )
 
     def _gone(self, name: str) -> bool:
         """bootout may come back before the job has ended."""

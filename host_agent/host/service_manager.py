@@ -1,6 +1,7 @@
-"""The service manager of this machine: launchd on macOS, systemd on Linux. Two jobs for each home: the agent,
-kept alive, and a recovery pass at boot and every 300 s, which also starts a dead agent (R4.3); or the MLX server
-alone.
+"""The service manager of this machine: launchd on macOS, systemd on Linux.
+
+Two jobs for each home: the agent, kept alive, and a recovery pass at boot and every 300 s, which also starts
+a dead agent (R4.3); or the MLX server alone.
 
 Secrets are in no unit: the token is in its own file.
 """

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from host_agent.host.job_state import JobState
 
 PROPERTIES = "LoadState,ActiveState,SubState,MainPID,NRestarts,ExecMainCode,ExecMainStatus"
-NO_MANAGER = ("failed to connect to bus", "not been booted with systemd", "failed to connect to user scope bus")
+NO_MANAGER = (
+    "failed to connect to bus",
+    "not been booted with systemd",
+    "failed to connect to user scope bus",
+)
 NOT_FOUND_EXIT_CODE = 127  # as a shell says it
 EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are deaths by signal
 
@@ -26,7 +30,7 @@ def no_manager(text: str) -> str:
 
 
 def parse(exit_code: int, text: str, last_exit: str = "") -> JobState:
-    """The state that `systemctl --user show` tells. A timer has no exit of its own: its service's is given."""
+    """The state that `systemctl --user show` tells. `last_exit` is for a timer, which has none of its own."""
     told = dict(line.partition("=")[::2] for line in text.splitlines())
     if exit_code != 0 or told.get("LoadState", "not-found") == "not-found":
         return JobState()

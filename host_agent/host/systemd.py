@@ -1,4 +1,4 @@
-"""systemd's user units, as in systemd.service(5) and systemd.timer(5), with the same meaning as launchd's jobs."""
+"""systemd's user units, as in systemd.service(5) and systemd.timer(5): the same meaning as launchd's jobs."""
 
 import os
 from pathlib import Path

@@ -53,6 +53,13 @@ FOREIGN_TO = {
 
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
+    "host_agent/host/job_state.py",
+    "host_agent/host/launchctl_answers.py",
+    "host_agent/host/launchd_by_root.py",
+    "host_agent/host/launchd_plist.py",
+    "host_agent/host/systemctl_answers.py",
+    "host_agent/host/systemd_unit.py",
+    "host_agent/host/unit.py",
     "supervision/backoff.py",
     "supervision/breaker.py",
     "supervision/intensity.py",
