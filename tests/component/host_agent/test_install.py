@@ -1,4 +1,4 @@
-"""`vestal install`, `--show`, `uninstall` as a person runs them, with stand-ins for launchctl and systemctl."""
+"""`vestal install`, `--show` and `uninstall` from outside, with stand-ins for launchctl and systemctl."""
 
 from __future__ import annotations
 
