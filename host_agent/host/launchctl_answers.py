@@ -88,7 +88,7 @@ def sentence(answer: Answer, command: str, text: str, domain: str, label: str) -
         "`vestal install --daemon`",
         Answer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable {domain}/{label}`, then "
         "`vestal install` again (System Settings, General, Login Items may have it switched off)",
-        Answer.NOT_PERMITTED: f"`{command}` is not permitted: {said}",
+        Answer.NOT_PERMITTED: f"`{command}` is not permitted ({said}): a job of root's needs sudo",
         Answer.STOPPING: f"{label} has not stopped yet: run the same command again in a minute",
         Answer.RETRY: f"`{command}` failed twice: {said}. `plutil -lint` checks the file, and "
         "`log show --last 2m --predicate 'process == \"launchd\"'` tells launchd's reason",

@@ -13,7 +13,7 @@ from host_agent.host import launchctl_answers, launchd_plist
 from host_agent.host.commands import Commands
 from host_agent.host.job_state import JobState
 from host_agent.host.launchctl_answers import Answer
-from host_agent.host.unit import AGENT, ALL, KEPT_ALIVE, Told, Unit, Written
+from host_agent.host.unit import ALL, KEPT_ALIVE, Told, Unit, Written
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "launchd"
 GONE_WITHIN_S = 180.0
@@ -106,7 +106,7 @@ class Launchd:
             return ""
         if answer in (Answer.DONE, Answer.STOPPING, Answer.RETRY) and self._gone(name):
             return ""
-        return self._sentence(Answer.STOPPING if answer is Answer.DONE else answer, command, done.text)
+        return self._sentence(Answer.STOPPING if answer is Answer.DONE else answer, command, done.text, name)
 
     def start(self) -> list[str]:
         """After a `stop`, or where launchd has let go of it."""
@@ -150,7 +150,7 @@ class Launchd:
             self._pause(LOOK_AGAIN_S)
         return False
 
-    def _sentence(self, answer: Answer, command: tuple[str, ...], text: str, name: str = AGENT) -> str:
+    def _sentence(self, answer: Answer, command: tuple[str, ...], text: str, name: str) -> str:
         return launchctl_answers.sentence(
             answer, " ".join(command), text, self.place.domain, self._label(name)
         )

@@ -21,13 +21,16 @@ class Told(Commands):
     """Answers each verb from a list, and its last answer again and again."""
 
     def __init__(self, **answers: list[Done]) -> None:
-        self.answers, self.verbs = answers, []
+        self.answers = answers
+        self.verbs: list[str] = []
+        self.targets: list[str] = []
 
     def ask(self, *command: str) -> Done:
         return self._next(command[1])
 
     def act(self, *command: str) -> Done:
         self.verbs.append(command[1])
+        self.targets.append(command[2])
         return self._next(command[1])
 
     def _next(self, verb: str) -> Done:
@@ -96,9 +99,9 @@ def test_stop_unloads_the_passes_first(tmp_path: Path, pauses):
     for name in ("agent", "recover"):
         jobs.path(name).parent.mkdir(parents=True, exist_ok=True)
         jobs.path(name).touch()
-    assert [name for name in jobs.present()[::-1]] == ["recover", "agent"]
     assert jobs.stop() == []
     assert told.verbs == ["bootout", "bootout"]
+    assert told.targets == ["gui/501/dev.vestal.recover", "gui/501/dev.vestal.agent"]
 
 
 def test_commands_that_are_not_there_are_told_and_not_raised():
