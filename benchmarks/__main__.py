@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 BENCHMARKS = {
-    "supervision_restart": "death of a child to its new process",
+    "supervision": "crashing children, beside supervisord and circus",
     "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
     "warm_restart": "first token of a long prompt, cold and after a kill, beside mlx_lm.server",
     "steady_memory": "what engine and gateway hold after thousands of short requests",

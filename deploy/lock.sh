@@ -14,3 +14,5 @@ python3 - <<'EOF' | compile - -c requirements/host.lock -o requirements/orchestr
 import tomllib
 print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["orchestrator"]))
 EOF
+# The supervisors that ours is measured beside (benchmarks/supervision).
+printf '%s\n' supervisor circus 'setuptools<81' | compile - -o requirements/peers.lock

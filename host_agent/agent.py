@@ -16,6 +16,8 @@ from host_agent.journal import Journal
 from host_agent.listener.api import Parts
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
+from host_agent.notifications.channels import channels
+from host_agent.notifications.notifier import Notifier
 from host_agent.recovery.passes import Passes
 from host_agent.services import MLX_SERVER, mode, native
 from host_agent.services.compose import Compose
@@ -28,7 +30,7 @@ from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
-from supervision import JsonStateStore, SupervisionError, Supervisor
+from supervision import JsonStateStore, SleepWatch, SupervisionError, Supervisor, SystemClock, watch_sleep
 
 log = logging.getLogger("vestal")
 
@@ -46,6 +48,7 @@ class Agent:
         self._config, self._token, self._gateway = config, token, gateway
         self.journal = Journal(config.home.journal_db)
         self._tasks: list[asyncio.Task[None]] = []
+        self._sleep = SleepWatch()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then every child is ended in order."""
@@ -70,6 +73,7 @@ class Agent:
         self, session: aiohttp.ClientSession, api: DockerApi, compose: Compose, decision: Decision
     ) -> None:
         config, journal = self._config, self.journal
+        self._notifier = Notifier(journal, channels(config.notifications, session))
         store = JsonStateStore(config.home.root / "supervision.json")
         mlx = MlxService(config, session, self._gateway)
         self._engine_events = EngineEvents(session, config.mlx.port, journal)
@@ -78,7 +82,7 @@ class Agent:
         self._containers = Containers(api, compose, journal, store)
         engine = DockerEngine(api, compose.project, decision)
         ollama = OllamaService(config.ollama, session)
-        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision, store)
+        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision, store, self._sleep)
         probe = OrchestratorProbe(session, config.orchestrator.port)
         self._hands = HostHands(
             config, self._supervisor, specs, self._containers, table, store, probe.answers
@@ -95,6 +99,8 @@ class Agent:
             "housekeeping": self._housekeeping,
             "engine events": self._engine_events.follow,
             "token": self._keep_token,
+            "sleep": self._watch_sleep,
+            "notifications": self._notifier.run,
         }
         if decision.mode is Mode.DOCKER:
             loops["container events"] = self._containers.deaths.run
@@ -140,6 +146,15 @@ class Agent:
             await asyncio.sleep(self._config.agent.monitor_interval_s)
             if await self._hands.is_hung(MLX_SERVER):
                 self.passes.request("the monitor had no answer from the MLX server")
+
+    async def _watch_sleep(self) -> None:
+        await watch_sleep(self._sleep, SystemClock(), self._woke)
+
+    def _woke(self, slept_s: float) -> None:
+        """Metal's context may be gone, and Ollama hang: everything is asked at once, and a pass made."""
+        self._supervisor.woke(slept_s)
+        self._hands.forget_replacements()
+        self.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _keep_token(self) -> None:
         while True:

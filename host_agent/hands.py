@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from host_agent import ending
 from host_agent.config import Config
-from host_agent.host import memory, ports, processes
+from host_agent.host import model_servers, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
     EndProcess,
@@ -58,12 +58,10 @@ class HostHands:
         rows = await self._table.rows(fresh=True)
         names = list(rows)
         services = await asyncio.gather(*(self._service(name, rows[name]) for name in names))
-        now = memory.read()
         return Facts(
             services=tuple(services),
             ports=tuple(await asyncio.to_thread(self._ports, rows)),
-            wired_fraction=now.wired_fraction,
-            available_fraction=now.available_fraction,
+            headroom=await asyncio.to_thread(model_servers.look),
             engine_answers=rows[DOCKER].state is State.READY,
         )
 
@@ -116,6 +114,10 @@ class HostHands:
             paused=row.extra.get("status") == "paused",
             restarts_left=self._restarts_left(name),
         )
+
+    def forget_replacements(self) -> None:
+        """The machine slept: what was replaced before does not count."""
+        self._replaced.clear()
 
     def _count(self, name: str) -> None:
         self._replaced[name] = self._replaced.get(name, RESTARTS_PER_HOUR).add(time.monotonic())

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from host_agent.host import memory, sleep
+from host_agent.host import memory, model_servers
 from host_agent.journal import readable
 from host_agent.services import (
     AGENT,
@@ -25,7 +25,7 @@ from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.row import Row, of_child
-from supervision import DOWN, State, StateStore, Supervisor
+from supervision import DOWN, SleepWatch, State, StateStore, Supervisor
 
 
 class Table:
@@ -40,12 +40,12 @@ class Table:
         containers: Containers,
         decision: Decision,
         store: StateStore,
+        sleep: SleepWatch,
     ) -> None:
         self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
         self._engine, self._containers, self._decision = engine, containers, decision
-        self._store = store
+        self._store, self._sleep = store, sleep
         self._started_at = time.monotonic()
-        self._sleep = sleep.SleepWatch()
 
     async def rows(self, fresh: bool = False) -> dict[str, Row]:
         """Name → row, in the order of NAMES. `fresh`: nothing from a cache; one who acts on it needs that."""
@@ -68,7 +68,8 @@ class Table:
         return {
             "memory": now.as_json(),
             "wired_fraction": now.wired_fraction,
-            "sleep": {"slept_s": self._sleep.slept_s()},
+            "warning": model_servers.look(now).sentence,
+            "sleep": {"slept_s": round(self._sleep.slept_s, 1)},
         }
 
     def _agent(self) -> Row:

@@ -25,6 +25,7 @@ from supervision.intensity import Intensity
 from supervision.policy import RestartPolicy
 from supervision.probe import ProbePolicy, ProbeResult
 from supervision.process import GroupProcess, spawn
+from supervision.sleep import SleepWatch, watch_sleep
 from supervision.spec import ChildSpec, Launcher, Probe, ProcessHandle
 from supervision.states import DOWN, UP, ChildStatus, ExitStatus, Restart, State, Strategy
 from supervision.store import JsonStateStore, MemoryStateStore, StateStore
@@ -57,6 +58,7 @@ __all__ = [
     "ProcessHandle",
     "Restart",
     "RestartPolicy",
+    "SleepWatch",
     "SpecError",
     "State",
     "StateStore",
@@ -71,5 +73,6 @@ __all__ = [
     "read_pid_file",
     "spawn",
     "start_time",
+    "watch_sleep",
     "write_pid_file",
 ]

@@ -72,6 +72,14 @@ class Breaker:
         """What came up ran on: the next opening is short again."""
         return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
 
+    def woke(self, now: float, slept_s: float, timeout_s: float) -> Breaker:
+        """The machine slept: failures from before do not count, open time went by, a trial begins anew."""
+        if self.state is BreakerState.CLOSED:
+            return replace(self, failures=0)
+        if self.state is BreakerState.HALF_OPEN:
+            return self.extend(now, timeout_s)
+        return replace(self, until=max(now, self.until - slept_s))
+
     def failed(self, now: float) -> Breaker:
         """A start failed. A failed trial opens it again, for twice as long."""
         failures = self.failures + 1

@@ -35,6 +35,7 @@ from supervision.messages import (
     Start,
     Terminate,
     Tick,
+    Woke,
 )  # fmt: skip
 from supervision.model import Watch, model_of
 from supervision.record import restored, to_record
@@ -108,6 +109,12 @@ class Child:
         self._run("exit", self._await_exit(self.model.run))
         return True
 
+    def woke(self, slept_s: float) -> None:
+        """The machine slept: whatever runs is asked at once."""
+        self.send(Woke(slept_s))
+        if self.model.watch is Watch.HEALTH:
+            self._watch(at_once=True)
+
     async def launched(self) -> None:
         """Returns once no launch is under way."""
         while (launching := self._tasks.get("launch")) is not None:
@@ -178,6 +185,8 @@ class Child:
     async def _launch(self, run: int) -> None:
         try:
             async with asyncio.timeout(self.spec.policy.start_timeout_s):
+                if self.spec.before_launch is not None:
+                    await self.spec.before_launch()
                 pid = await self._keeper.launch()
         except TimeoutError:
             self.send(LaunchFailed(run, "the launcher did not come to an end"))
@@ -217,15 +226,18 @@ class Child:
         if wanted == self._watching:
             return
         self._watching = wanted
+        self._watch()
+
+    def _watch(self, at_once: bool = False) -> None:
         self._cancel("watch")
-        run, watch = wanted
+        run, watch = self._watching
         pid = self.model.pid
         if pid is None:
             return
         if watch is Watch.READY and self.spec.ready is not None:
             self._run("watch", watch_ready(self.spec, self._clock, self.send, run, pid))
         elif watch is Watch.HEALTH and self.spec.health is not None:
-            self._run("watch", watch_health(self.spec, self._clock, self.send, run, pid))
+            self._run("watch", watch_health(self.spec, self._clock, self.send, run, pid, at_once))
 
     # --- tasks ---------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from supervision.messages import (
     Stop,
     Terminate,
     Tick,
+    Woke,
 )  # fmt: skip
 from supervision.model import Model, Then
 from supervision.probe import ProbeResult
@@ -187,6 +188,8 @@ def _more_time(m: Model, result: ProbeResult, now: float) -> Model:
 def _health_answered(m: Model, news: HealthAnswered, now: float) -> Step:
     if not m.up:
         return m, ()
+    if not news.result.alive and now < m.grace_until:
+        return replace(m, detail=news.result.detail), ()
     if news.result.alive:
         return replace(m, state=up_state(news.result), failures=0, detail=news.result.detail), ()
     m = replace(m, failures=m.failures + 1, detail=news.result.detail)
@@ -212,8 +215,23 @@ def _tick(m: Model, _: Tick, now: float) -> Step:
     return bring_up(m, now)
 
 
+def _woke(m: Model, news: Woke, now: float) -> Step:
+    """What failed before the sleep is forgotten, waiting counts the time asleep, and the rest gets some."""
+    timeout_s = m.policy.start_timeout_s
+    m = replace(
+        m, failures=0, attempt=0, intensity=replace(m.intensity, times=()),
+        breaker=m.breaker.woke(now, news.slept_s, timeout_s),
+        grace_until=now + m.policy.wake_grace_s, not_before=m.not_before - news.slept_s,
+    )  # fmt: skip
+    if m.wake_at is not None and m.state is State.STARTING:
+        m = replace(m, wake_at=max(m.wake_at, now + timeout_s))
+    elif m.wake_at is not None and m.state in (State.BACKOFF, State.OPEN):
+        m = replace(m, wake_at=max(now, m.wake_at - news.slept_s))
+    return m, (Persist(),)
+
+
 _HANDLERS: dict[type, Callable[..., Step]] = {
     Start: _start, Stop: _stop, Renew: _renew, Hold: _hold, Release: _release, Adopted: _adopted,
     Launched: _launched, LaunchFailed: _launch_failed, Exited: _exited,
-    ReadyAnswered: _ready_answered, HealthAnswered: _health_answered, Tick: _tick,
+    ReadyAnswered: _ready_answered, HealthAnswered: _health_answered, Tick: _tick, Woke: _woke,
 }  # fmt: skip

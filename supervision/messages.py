@@ -95,9 +95,16 @@ class Tick:
     """`wake_at` has come."""
 
 
+@dataclass(frozen=True)
+class Woke:
+    """The machine slept for `slept_s`, while monotonic time stood still."""
+
+    slept_s: float
+
+
 Input = (
     Start | Stop | Renew | Hold | Release | Adopted | Launched | LaunchFailed
-    | Exited | ReadyAnswered | HealthAnswered | Tick
+    | Exited | ReadyAnswered | HealthAnswered | Tick | Woke
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Model:
 
     `alive`: a process exists or is being made. `held`: it may not start until its siblings are where they
     should be. `wake_at`: when the shell owes a Tick. `not_before`: memory settles until then after a SIGKILL.
+    `grace_until`: until then a failed probe says nothing.
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -56,6 +57,7 @@ class Model:
     charged: bool = False
     restarts: int = 0
     failures: int = 0
+    grace_until: float = float("-inf")
     then: Then = Then.STOP
     cause: str = ""
     detail: str = ""

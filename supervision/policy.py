@@ -16,6 +16,7 @@ class RestartPolicy:
 
     `stop_timeout_s` is what SIGTERM gets before SIGKILL; a planned stop (by hand, by the supervisor, a
     restart that was asked for) gets `planned_stop_s` where it is set, to finish what is in flight.
+    Failed probes do not count for `wake_grace_s` after the machine's sleep.
     `settle_after_kill_s` delays the start that follows a SIGKILL (R3.6: Metal's memory comes back late).
     """
 
@@ -26,6 +27,7 @@ class RestartPolicy:
     stop_timeout_s: float = 10.0
     stable_after_s: float = 10.0
     settle_after_kill_s: float = 0.0
+    wake_grace_s: float = 5.0
     probe: ProbePolicy = field(default_factory=ProbePolicy)
     planned_stop_s: float | None = None
 

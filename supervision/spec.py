@@ -55,6 +55,8 @@ class ChildSpec:
     taken over, without it such a one is ended before the first start. `ready` judges a start (None: running
     is ready), `health` watches what is up (None: only its exit is watched). An exit code in
     `fatal_exit_codes` is a mistake that no restart mends (78: EX_CONFIG).
+    `before_launch` is awaited before each process is made; where it raises LaunchError, none is, which counts
+    as a failed start (the machine's memory is looked at so before each relaunch, R6.3).
     """
 
     name: str
@@ -70,6 +72,7 @@ class ChildSpec:
     adopt: bool = True
     fatal_exit_codes: frozenset[int] = frozenset({78})
     launcher: Launcher | None = None
+    before_launch: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         if not self.name:

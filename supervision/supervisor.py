@@ -108,6 +108,12 @@ class Supervisor:
         if stuck:
             raise StopTimeout("; ".join(stuck))
 
+    def woke(self, slept_s: float) -> None:
+        """The machine has slept so long: failures from before do not count, and all is asked now."""
+        self._events.emit(self.name, "machine_woke", slept_s=round(slept_s, 1))
+        for child in self._children.values():
+            child.woke(slept_s)
+
     async def detach(self) -> None:
         """Leaves the children running, for the next supervisor to adopt by their PID files."""
         self._running = False

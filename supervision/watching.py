@@ -22,11 +22,14 @@ async def watch_ready(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: 
         await clock.sleep(poll_delay(n))
 
 
-async def watch_health(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
+async def watch_health(
+    spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
+) -> None:
     """Asks `health` until cancelled."""
     assert spec.health is not None
     while True:
-        await clock.sleep(spec.policy.probe.interval_s)
+        await clock.sleep(0.0 if at_once else spec.policy.probe.interval_s)
+        at_once = False
         send(HealthAnswered(run, await ask(spec.health, pid, spec.policy.probe.timeout_s)))
 
 

@@ -46,7 +46,10 @@ def show(status: dict[str, Any]) -> None:
         table.add_row(name, state, pid, uptime(row["uptime_s"]), str(row["restart_count"]), row["detail"])
     # Piped, the whole text is wanted, whatever the width of a terminal that is not there.
     width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, width=width).print(table)
+    console = Console(highlight=False, width=width)
+    console.print(table)
+    if warning := status["host"].get("warning"):
+        console.print(Text(f"memory: {warning}", style="red"))
 
 
 def uptime(seconds: float) -> str:

@@ -182,6 +182,13 @@ class OrchestratorSection(Section):
         return units.size_bytes(self.mem_limit)
 
 
+class NotificationsSection(Section):
+    """What a person must hear of: on the desktop where there is one, and posted to a webhook as JSON."""
+
+    desktop: bool = True
+    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+", repr=False)
+
+
 class Settings(Section):
     """All that a configuration file may hold."""
 
@@ -191,6 +198,7 @@ class Settings(Section):
     supervision: SupervisionSection = SupervisionSection()
     ollama: OllamaSection = OllamaSection()
     orchestrator: OrchestratorSection = OrchestratorSection()
+    notifications: NotificationsSection = NotificationsSection()
 
     @field_validator("models")
     @classmethod

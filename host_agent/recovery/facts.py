@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from host_agent.host.headroom import Headroom
 from supervision import State
 
 
@@ -46,8 +47,7 @@ class Facts:
 
     services: tuple[ServiceFacts, ...]
     ports: tuple[PortFacts, ...] = ()
-    wired_fraction: float | None = None
-    available_fraction: float = 1.0
+    headroom: Headroom = Headroom()
     engine_answers: bool = True
 
     @property
@@ -118,10 +118,12 @@ Remedy = EndProcess | StartChild | ReplaceHung | BringUp | RestartContainer | Un
 @dataclass(frozen=True)
 class Issue:
     """Something that is not as it should be. With a remedy it is acted on; `comes_back` means wait and look
-    again; otherwise `left` says why nothing is done and what a person can do."""
+    again; otherwise `left` says why nothing is done and what a person can do. `event` is the
+    journal's name for what a person must hear of."""
 
     service: str
     found: str
     remedy: Remedy | None = None
     left: str = ""
     comes_back: bool = False
+    event: str = ""

@@ -111,6 +111,9 @@ class Passes:
         facts = await self._hands.gather()
         issues = plan(facts)
         report.found = [_line(issue, issue.found) for issue in issues]
+        for issue in issues:
+            if issue.event:
+                self._journal.record(issue.service, issue.event, f"{issue.found}; {issue.left}")
         failed: list[tuple[Issue, str]] = []
         applied = [issue for issue in issues if issue.remedy and await self._apply(issue, failed)]
         if issues:

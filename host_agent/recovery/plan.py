@@ -20,8 +20,7 @@ from host_agent.recovery.facts import (
 )
 from supervision import State
 
-WIRED_LIMIT = 0.70
-AVAILABLE_LIMIT = 0.03
+ONLY_A_REBOOT = "only_a_reboot_helps"
 COMING = {
     State.STARTING: "is starting",
     State.STOPPING: "is stopping",
@@ -35,18 +34,13 @@ def plan(facts: Facts) -> tuple[Issue, ...]:
     return tuple(_memory(facts)) + tuple(_ports(facts)) + tuple(_services(facts))
 
 
-def wired_too_high(facts: Facts) -> bool:
-    """More restarts would only strand more: a reboot is what frees wired memory."""
-    return facts.wired_fraction is not None and facts.wired_fraction > WIRED_LIMIT
-
-
 def _memory(facts: Facts) -> Iterator[Issue]:
-    if wired_too_high(facts):
-        found = f"{facts.wired_fraction:.0%} of the machine's memory is wired down"
-        yield Issue("memory", found, left="only a reboot frees wired memory; the MLX server is not restarted")
-    if facts.available_fraction < AVAILABLE_LIMIT:
-        found = f"only {facts.available_fraction:.0%} of the machine's memory is available"
-        yield Issue("memory", found, left="close programs, or load smaller or fewer models")
+    room = facts.headroom
+    if room.only_a_reboot:
+        left = f"{room.remedy}; the MLX server is not restarted"
+        yield Issue("memory", room.lacking, left=left, event=ONLY_A_REBOOT)
+    elif room.lacking:
+        yield Issue("memory", room.lacking, left=room.remedy)
 
 
 def _ports(facts: Facts) -> Iterator[Issue]:
@@ -91,7 +85,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
     if service.state is State.FAILED:
         return Issue(name, f"cannot start{told}", left=f"cannot start{told}; mend that, then {RESET}")
     if service.state in (State.STOPPED, State.ABSENT):
-        if wired_too_high(facts):
+        if facts.headroom.only_a_reboot:
             return Issue(
                 name, "is stopped", left="not started: only a reboot frees the machine's wired memory"
             )
@@ -101,7 +95,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
 
 def _hung(service: ServiceFacts, facts: Facts) -> Issue:
     found = f"runs (PID {service.pid}) and does not answer"
-    if wired_too_high(facts):
+    if facts.headroom.only_a_reboot:
         return Issue(
             service.name, found, left="not restarted: only a reboot frees the machine's wired memory"
         )

@@ -135,8 +135,10 @@ class Batch:
         yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
 
     def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
-        """Of those whose prompt has just ended. mlx-lm would give it with the next step: twice the time to the
-        first token of a prompt that was cached."""
+        """Of those whose prompt has just ended.
+
+        mlx-lm would give it with the next step: twice the time to the first token of a cached prompt.
+        """
         batch = self._generator._generation_batch
         if not uids:
             return

@@ -22,6 +22,7 @@ class EnginePulse:
         self._probed_at = now
         self._asked_at: float | None = None
         self._senseless = ""
+        self._at_once = False
         self._heard_at = now
         self._progress_at = now
         self._steps = -1
@@ -64,13 +65,20 @@ class EnginePulse:
         if was_idle:
             self._progress_at = now
 
+    def woke(self, now: float) -> None:
+        """The machine slept, and Metal's context may be gone: the engine is asked for a token at once."""
+        self._heard_at = self._progress_at = now
+        self._asked_at, self._at_once = None, True
+
     def probe_due(self, running: int, now: float) -> bool:
         """Whether an engine that has nothing to do is to be asked for a token; it then counts as asked."""
         idle = self.ready and not (running or self._working or self._loading)
         due = idle and self._asked_at is None
-        if not due or now - max(self._probed_at, self._progress_at) < self._probe_interval_s:
+        waited_s = now - max(self._probed_at, self._progress_at)
+        if not due or (waited_s < self._probe_interval_s and not self._at_once):
             return False
         self._probed_at = self._asked_at = now
+        self._at_once = False
         return True
 
     def judge(self, running: int, now: float) -> ProbeResult:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from host_agent.config import Config
+from host_agent.host import model_servers
 from mlx_server import protocol
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.dispatcher import Dispatcher
@@ -15,6 +16,7 @@ from mlx_server.gateway.engine_link import EngineLauncher, EngineLink
 from mlx_server.gateway.engine_pulse import EnginePulse
 from mlx_server.gateway.recycling import Recycling
 from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.room_to_start import RoomToStart
 from mlx_server.gateway.telemetry import Telemetry
 from supervision import (
     Backoff,
@@ -27,8 +29,10 @@ from supervision import (
     ProbePolicy,
     ProbeResult,
     RestartPolicy,
+    SleepWatch,
     SupervisionError,
     Supervisor,
+    watch_sleep,
 )
 
 NAME = "mlx_engine"
@@ -65,6 +69,7 @@ class Engine:
         self._on_purpose = True  # an end that is no crash; an engine left over from before is ended first
         self._launcher = EngineLauncher(self._new_link)
         self._preparing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._engine_spec = self._spec(command)
         self._supervisor = Supervisor(
             [self._engine_spec], clock=clock, on_event=self._on_event, name="mlx_server"
@@ -72,12 +77,13 @@ class Engine:
 
     async def start(self) -> None:
         """Ends what an earlier gateway left behind, then starts an engine; returns before it is ready."""
+        self._watching = asyncio.ensure_future(watch_sleep(SleepWatch(), self._clock, self.woke))
         await self._supervisor.start()
 
     async def stop(self) -> None:
         """SIGTERM, the engine's six stages, and SIGKILL only for one that does not end."""
         self._on_purpose = True
-        for task in filter(None, (self._preparing, self._replacing)):
+        for task in filter(None, (self._preparing, self._replacing, self._watching)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._supervisor.stop()
@@ -87,6 +93,11 @@ class Engine:
         """Replaces the engine; requests in flight go on in the next one."""
         self._on_purpose = True
         await self._supervisor.restart_child(NAME, cause)
+
+    def woke(self, slept_s: float) -> None:
+        """The machine has slept: the engine must show that it still makes tokens."""
+        self._supervisor.woke(slept_s)
+        self._pulse.woke(self._clock.now())
 
     def status(self) -> ChildStatus:
         return self._supervisor.status()[NAME]
@@ -120,6 +131,7 @@ class Engine:
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
             launcher=self._launcher,
+            before_launch=RoomToStart(model_servers.look, self._clock),
         )
 
     def _new_pulse(self) -> EnginePulse:

@@ -6,7 +6,9 @@ die and ignore SIGTERM as Hypothesis likes, and delivers ticks when they are due
 
 from __future__ import annotations
 
-from hypothesis import settings
+import random
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -42,6 +44,7 @@ from supervision.messages import (
     Stop,
     Terminate,
     Tick,
+    Woke,
 )
 from supervision.model import Model, Then, model_of
 
@@ -225,6 +228,11 @@ class LifeOfAChild(RuleBasedStateMachine):
     def renew(self, reset: bool) -> None:
         self.tell(Renew(reset=reset))
 
+    @rule(slept_s=st.sampled_from([3.0, 60.0, 30000.0]))
+    def the_machine_sleeps(self, slept_s: float) -> None:
+        self.restarted_at.clear()  # from before a sleep nothing counts
+        self.tell(Woke(slept_s))
+
     @rule()
     def hold(self) -> None:
         self.tell(Hold("a sibling died"))
@@ -290,3 +298,43 @@ class LifeOfAChild(RuleBasedStateMachine):
 
 LifeOfAChild.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLifeOfAChild = LifeOfAChild.TestCase
+
+CRASHES_A_LIFE = 2500
+INVARIANTS = (
+    LifeOfAChild.model_and_world_agree,
+    LifeOfAChild.restarts_stay_within_the_intensity,
+    LifeOfAChild.no_wait_is_longer_than_its_maximum,
+    LifeOfAChild.what_is_wanted_is_never_forgotten,
+    LifeOfAChild.breaker_open_means_nothing_starts,
+)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=4, deadline=None)
+def test_ten_thousand_crashes_in_four_lives_break_no_invariant(seed: int) -> None:
+    """A child that is never well for long: 2,500 crashes in a row, over some weeks of simulated time."""
+    chance = random.Random(seed)
+    life = LifeOfAChild()
+    life.is_made(Restart.PERMANENT, True, False)
+    crashes = 0
+    while crashes < CRASHES_A_LIFE:
+        if life.m.wake_at is not None and not life.m.alive:
+            life.time_passes(max(0.0, life.m.wake_at - life.now))
+        if life.launching is not None:
+            if chance.random() < 0.2:
+                crashes += 1
+                life.the_launch_fails()
+            else:
+                life.the_launch_succeeds(chance.random() < 0.3)
+        if life.living is not None and chance.random() < 0.7:
+            life.tell(ReadyAnswered(life.m.run, ProbeResult(True)))
+        life.time_passes(chance.choice((0.0, 0.5, 5.0, 12.0, 40.0)))
+        if life.living is not None:
+            crashes += 1
+            life.ends(ExitStatus(signal=9))
+        window_s = POLICY.intensity.window_s
+        life.restarted_at = [at for at in life.restarted_at if life.now - at < window_s]
+        for holds in INVARIANTS:
+            holds(life)
+        assert life.m.state is not State.STOPPED  # it is always wanted
+    life.teardown()

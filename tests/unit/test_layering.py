@@ -74,6 +74,8 @@ PURE = (
     "supervision/probe.py",
     "supervision/record.py",
     "supervision/states.py",
+    "host_agent/host/headroom.py",
+    "host_agent/notifications/notices.py",
     "mlx_server/gateway/admission.py",
     "mlx_server/gateway/anthropic_schema.py",
     "mlx_server/gateway/openai_wording.py",

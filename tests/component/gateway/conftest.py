@@ -63,7 +63,16 @@ class Gateway:
         return self.until(lambda: self.health()["engine"]["pid"], "there is an engine")
 
     def kill_engine(self, number: int = signal.SIGKILL) -> None:
-        os.kill(self.engine_pid(), number)
+        """The one that lives: just after a crash the gateway may still tell of the last."""
+
+        def killed() -> bool:
+            try:
+                os.kill(self.engine_pid(), number)
+            except ProcessLookupError:
+                return False
+            return True
+
+        self.until(killed, "there is an engine to kill")
 
     def chat(self, content: str, **more: Any) -> dict[str, Any]:
         return {"model": "chat", "messages": [{"role": "user", "content": content}], **more}

@@ -49,7 +49,7 @@ class FixedTable:
 
     def host(self) -> dict[str, Any]:
         memory = {"total_bytes": 2, "available_bytes": 1}
-        return {"memory": memory, "wired_fraction": None, "sleep": {"slept_s": 0}}
+        return {"memory": memory, "wired_fraction": None, "warning": "", "sleep": {"slept_s": 0}}
 
 
 @pytest.fixture

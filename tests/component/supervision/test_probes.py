@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from supervision import BreakerPolicy, ProbeResult, State
+from supervision import BreakerPolicy, ProbePolicy, ProbeResult, State
 
 
 async def test_ready_is_when_the_probe_says_so(house, spec, touched, tmp_path: Path):
@@ -77,3 +77,19 @@ async def test_probe_that_raises_is_a_failure_with_its_reason(house, spec):
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.OPEN}, 5)
     assert "nobody listens on 11435" in status.detail
+
+
+async def test_child_is_asked_at_once_when_the_machine_wakes(house, spec):
+    asked = asyncio.Event()
+
+    async def health(pid: int) -> ProbeResult:
+        asked.set()
+        return ProbeResult(True)
+
+    probe = ProbePolicy(interval_s=3600)
+    supervisor = await house.up(spec("waits.py", health=health, policy={"probe": probe}))
+    assert not asked.is_set()
+    supervisor.woke(8 * 3600)
+    async with asyncio.timeout(5):
+        await asked.wait()
+    assert house.told("machine_woke")[0].fields["slept_s"] == 8 * 3600

@@ -10,7 +10,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from supervision import BreakerPolicy, ChildSpec, Event, GroupProcess, Intensity, State, Supervisor, spawn
+from supervision import (
+    BreakerPolicy,
+    ChildSpec,
+    Event,
+    GroupProcess,
+    Intensity,
+    LaunchError,
+    State,
+    Supervisor,
+    spawn,
+)
 from supervision.exit_watch import _polled, ended
 
 ECHO = "import os, socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(s.recv(9)); s.recv(9)"
@@ -57,6 +67,24 @@ async def test_launcher_that_never_comes_to_an_end_is_a_failed_start(house, spec
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.OPEN}, 5)
     assert "launcher" in status.detail
+
+
+async def test_machine_without_room_has_no_process_made_until_there_is(house, spec):
+    room = False
+
+    async def before_launch() -> None:
+        if not room:
+            raise LaunchError("no memory is free")
+
+    policy = {"breaker": BreakerPolicy(failures=2, open_s=0.2)}
+    supervisor = house.supervisor(spec("waits.py", before_launch=before_launch, policy=policy))
+    await supervisor.start()
+    status = await supervisor.wait_for("child", {State.OPEN}, 5)
+    assert (status.detail, status.process_pid) == ("no memory is free", None)
+    assert not house.told("child_started")
+    room = True
+    await supervisor.wait_for("child", {State.READY}, 5)
+    assert house.told("breaker_closed")
 
 
 async def test_listener_that_raises_keeps_nobody_from_being_restarted(spec):

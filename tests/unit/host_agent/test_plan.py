@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from host_agent.host.headroom import Headroom
 from host_agent.recovery.facts import (
     BringUp,
     EndProcess,
@@ -23,6 +24,7 @@ from host_agent.recovery.facts import (
 from host_agent.recovery.plan import plan
 from supervision import State
 
+NO_ROOM = Headroom("80% is wired down", only_a_reboot=True)
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.READY, well=True, answers=True, pid=10)
 ORCHESTRATOR = ServiceFacts("orchestrator", Kind.CONTAINER, State.READY, well=True)
 OLLAMA = ServiceFacts("ollama", Kind.WATCHED, State.ABSENT, well=True)
@@ -79,7 +81,7 @@ def test_hung_child_replaced_too_often_is_left():
 
 @pytest.mark.parametrize("service", [down(MLX, State.STOPPED), replace(MLX, well=False, answers=False)])
 def test_wired_memory_beyond_use_stops_restarts_and_says_reboot(service: ServiceFacts):
-    issues = plan(Facts(services=(service,), wired_fraction=0.8))
+    issues = plan(Facts(services=(service,), headroom=NO_ROOM))
     assert [issue.service for issue in issues] == ["memory", "mlx_server"]
     assert not any(issue.remedy for issue in issues)
     assert all("reboot" in issue.left for issue in issues)
@@ -144,10 +146,10 @@ SERVICES = st.builds(
 )
 
 
-@given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([None, 0.5, 0.9]))
-def test_no_plan_touches_what_is_well_or_given_up_or_stopped_by_hand(service, engine, restarts, wired):
+@given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([Headroom(), NO_ROOM]))
+def test_no_plan_touches_what_is_well_or_given_up_or_stopped_by_hand(service, engine, restarts, room):
     service = replace(service, restarts_left=restarts)
-    facts = Facts((service,), wired_fraction=wired, engine_answers=engine)
+    facts = Facts((service,), headroom=room, engine_answers=engine)
     for issue in plan(facts):
         assert issue.remedy or issue.left or issue.comes_back, "an issue says what becomes of it"
         if issue.remedy is None:

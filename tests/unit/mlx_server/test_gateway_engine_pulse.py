@@ -149,3 +149,14 @@ def test_judge_when_a_probe_gives_no_sense_is_down():
     pulse.on_event(protocol.Probed("probe", False, "a token's logits spread over nan"), 30.1)
     result = pulse.judge(0, 30.2)
     assert not result.alive and "logits spread over nan" in result.detail
+
+
+def test_engine_is_asked_for_a_token_as_soon_as_the_machine_wakes():
+    pulse = EnginePulse(TIMEOUT_S, 0.0, probe_interval_s=30)
+    pulse.on_event(protocol.Ready(()), 0.0)
+    assert not pulse.probe_due(0, 1.0)
+    pulse.woke(1.0)
+    assert pulse.probe_due(0, 1.0)
+    assert not pulse.probe_due(0, 2.0)
+    pulse.on_event(protocol.Probed("probe", True), 2.0)
+    assert not pulse.probe_due(0, 3.0)

@@ -37,6 +37,7 @@ from supervision.messages import (
     Stop,
     Terminate,
     Tick,
+    Woke,
 )
 from supervision.model import Model, Watch, model_of
 
@@ -431,3 +432,47 @@ def test_held_child_is_ended_and_comes_back_on_release():
     life.dies(ExitStatus(signal=15))
     assert life.m.state is State.STOPPED
     assert life.tell(Release()).asked(Launch)
+
+
+def test_failures_from_before_a_sleep_do_not_count():
+    life = running()
+    for _ in range(2):
+        life.tell(HealthAnswered(life.m.run, ProbeResult(False)), 50)
+    life.tell(Woke(3600), 60)
+    life.tell(HealthAnswered(life.m.run, ProbeResult(False)), 70)
+    assert (life.m.up, life.m.failures) == (True, 1)
+
+
+def test_failed_probe_within_the_grace_after_a_sleep_says_nothing():
+    life = running().tell(Woke(3600), 60)
+    for at in (60, 62, 64):
+        life.tell(HealthAnswered(life.m.run, ProbeResult(False)), at)
+    assert (life.m.up, life.m.failures) == (True, 0)
+    for at in (66, 67, 68):
+        life.tell(HealthAnswered(life.m.run, ProbeResult(False)), at)
+    assert life.asked(Terminate)
+
+
+def test_time_asleep_is_open_time_that_went_by():
+    life = opened()
+    life.tell(Woke(20), life.m.breaker.until - 50)
+    assert life.m.state is State.OPEN
+    assert life.m.wake_at == life.m.breaker.until == life.now + 30
+    life.tell(Woke(3600))
+    assert life.m.wake_at == life.now
+    assert life.due().asked(Launch)
+    assert life.m.breaker.state is BreakerState.HALF_OPEN
+
+
+def test_restarts_from_before_a_sleep_leave_the_window():
+    life = running()
+    for at in (20, 40, 60, 80):
+        life.dies(at=at).up()
+    assert life.m.intensity.times
+    life.tell(Woke(3600), 90)
+    assert (life.m.intensity.times, life.m.attempt) == ((), 0)
+
+
+def test_start_that_a_sleep_interrupted_has_its_time_again():
+    life = Life().tell(Start()).launched().tell(Woke(600), 29)
+    assert life.m.wake_at == 29 + POLICY.start_timeout_s

@@ -1,0 +1,1 @@
+"""Ours beside supervisord and circus, with the same misbehaving children."""

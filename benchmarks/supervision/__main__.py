@@ -1,0 +1,41 @@
+"""Ours, supervisord and circus, side by side on the same children.
+
+    python -m benchmarks.supervision [KILLS]
+
+Death to the new process (design §5), a crash loop, a child that ignores SIGTERM, and grandchildren.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.supervision import peers, scenarios
+from benchmarks.supervision.peers import CONTESTANTS, Contestant
+
+LOOP_S = 20.0
+ROW = "{:<38} {:>10} {:>12} {:>10}"
+
+
+def measure(contestant: Contestant, kills: int) -> dict[str, str]:
+    return {
+        **scenarios.death_to_new_process(contestant, kills),
+        **scenarios.crash_loop(contestant, LOOP_S),
+        **scenarios.ignores_term(contestant),
+        **scenarios.grandchildren(contestant),
+    }
+
+
+def main() -> None:
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    peers.prepare()
+    results = []
+    for contestant in CONTESTANTS:
+        print(f"{contestant.name} …", flush=True)
+        results.append(measure(contestant, kills))
+    print(ROW.format("", *(contestant.name for contestant in CONTESTANTS)))
+    for name in results[0]:
+        print(ROW.format(name, *(result[name] for result in results)))
+
+
+if __name__ == "__main__":
+    main()
