@@ -20,6 +20,7 @@ from host_agent.services import (
 from host_agent.services.containers import Containers
 from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
+from host_agent.services.ollama import OllamaService
 from supervision import DOWN, Supervisor
 
 log = logging.getLogger("vestal")
@@ -28,7 +29,6 @@ BY_HAND = "a person"
 WHOSE = {
     AGENT: "The agent is started and stopped with `vestal up` and `vestal down`.",
     DOCKER: "Vestal only watches the Docker engine: start or stop it as you installed it.",
-    OLLAMA: "Vestal only watches Ollama: start it with `ollama serve`.",
 }
 
 
@@ -40,11 +40,12 @@ class Actions:
         supervisor: Supervisor,
         containers: Containers,
         mlx: MlxService,
+        ollama: OllamaService,
         decision: Decision,
         journal: Journal,
     ) -> None:
         self._supervisor, self._containers, self._mlx = supervisor, containers, mlx
-        self._decision, self._journal = decision, journal
+        self._ollama, self._decision, self._journal = ollama, decision, journal
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, service: str, action: str) -> None:
@@ -53,6 +54,8 @@ class Actions:
             raise UnknownService(f"There is no service {service!r}; there are: {', '.join(NAMES)}.")
         if service in WHOSE:
             raise NotPossible(WHOSE[service])
+        if service == OLLAMA and (why_not := self._ollama.refusal(action)):
+            raise NotPossible(why_not)
         if service == MLX_ENGINE and action != "restart":
             raise NotPossible(f"The engine lives and dies with its gateway: {action} {MLX_SERVER} instead.")
         if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
@@ -68,6 +71,7 @@ class Actions:
         status = self._supervisor.status()
         for name in (name for name in children if status[name].state in DOWN):
             await self._supervisor.start_child(name, "asked for by hand", reset=True)
+        await self._ollama.start_again()
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:
                 self._containers.allow(name)
@@ -76,6 +80,8 @@ class Actions:
         try:
             if service == MLX_ENGINE:
                 await self._restart_engine()
+            elif service == OLLAMA:
+                await self._ollama.by_hand(action)
             elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
                 await self._container(service, action)
             else:

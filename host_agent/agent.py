@@ -18,6 +18,7 @@ from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.notifications.channels import channels
 from host_agent.notifications.notifier import Notifier
+from host_agent.recovery.ollama import OllamaHands
 from host_agent.recovery.passes import Passes
 from host_agent.services import MLX_SERVER, mode, native
 from host_agent.services.compose import Compose
@@ -65,6 +66,7 @@ class Agent:
             told = {"mode": str(decision.mode), "port": self._config.agent.port}
             self.journal.record("agent", "agent_started", decision.why, **told)
             await self._supervisor.start()
+            await self._begin_ollama()
             self._begin(decision)
             await stop.wait()
             await self._stop()
@@ -81,14 +83,17 @@ class Agent:
         self._supervisor = Supervisor(specs, on_event=journal.append, store=store, name="agent")
         self._containers = Containers(api, compose, journal, store)
         engine = DockerEngine(api, compose.project, decision)
-        ollama = OllamaService(config.ollama, session)
-        table = Table(self._supervisor, mlx, ollama, engine, self._containers, decision, store, self._sleep)
+        self.ollama = OllamaService(config, session, store, journal.append, self._request_pass)
+        table = Table(
+            self._supervisor, mlx, self.ollama, engine, self._containers, decision, store, self._sleep
+        )
         probe = OrchestratorProbe(session, config.orchestrator.port)
+        healer = OllamaHands(self.ollama, config.supervision.stop_s)
         self._hands = HostHands(
-            config, self._supervisor, specs, self._containers, table, store, probe.answers
+            config, self._supervisor, specs, self._containers, table, store, probe.answers, healer
         )
         self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
-        actions = Actions(self._supervisor, self._containers, mlx, decision, journal)
+        actions = Actions(self._supervisor, self._containers, mlx, self.ollama, decision, journal)
         self._parts = Parts(table, self.passes, journal, actions, Sessions())
         self._listener = Listener(config, self._token, self._parts, journal)
 
@@ -99,6 +104,7 @@ class Agent:
             "housekeeping": self._housekeeping,
             "engine events": self._engine_events.follow,
             "token": self._keep_token,
+            "Ollama": self.ollama.watch,
             "sleep": self._watch_sleep,
             "notifications": self._notifier.run,
         }
@@ -124,11 +130,23 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.passes.cancel()
         self.journal.dismiss()
-        try:
-            await self._supervisor.stop()
-        except SupervisionError as error:
-            self.journal.record("agent", "stop_incomplete", str(error))
+        for stop in (self.ollama.keeper.end, self._supervisor.stop):
+            try:
+                await stop()
+            except SupervisionError as error:
+                self.journal.record("agent", "stop_incomplete", str(error))
         self.journal.record("agent", "agent_stopped")
+
+    def _request_pass(self, reason: str) -> None:
+        self.passes.request(reason)
+
+    async def _begin_ollama(self) -> None:
+        """What goes wrong with it must not keep the agent from the rest; the next pass tries again."""
+        try:
+            await self.ollama.begin()
+        except Exception as error:
+            log.exception("Ollama could not be begun with")
+            self.journal.record("ollama", "begin_failed", repr(error))
 
     async def _scheduled_passes(self) -> None:
         """R4.3, while the agent lives. A pass under way is joined, never doubled."""
@@ -153,6 +171,7 @@ class Agent:
     def _woke(self, slept_s: float) -> None:
         """Metal's context may be gone, and Ollama hang: everything is asked at once, and a pass made."""
         self._supervisor.woke(slept_s)
+        self.ollama.woke(slept_s)
         self._hands.forget_replacements()
         self.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 

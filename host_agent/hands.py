@@ -10,6 +10,7 @@ from host_agent.config import Config
 from host_agent.host import model_servers, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
+    EndOrphan,
     EndProcess,
     Facts,
     Kind,
@@ -19,9 +20,11 @@ from host_agent.recovery.facts import (
     RestartContainer,
     ServiceFacts,
     StartChild,
+    ThroughOwner,
     Unpause,
 )
-from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, ORCHESTRATOR
+from host_agent.recovery.ollama import OllamaHands
+from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR
 from host_agent.services.containers import STOP_S, Containers
 from host_agent.services.row import Row, of_child
 from host_agent.table import Table
@@ -46,11 +49,12 @@ class HostHands:
         table: Table,
         store: StateStore,
         orchestrator_answers: Callable[[], Awaitable[bool]],
+        ollama: OllamaHands,
     ) -> None:
         self._config, self._supervisor, self._containers = config, supervisor, containers
         self._table, self._store = table, store
         self._specs = {spec.name: spec for spec in specs}
-        self._orchestrator_answers = orchestrator_answers
+        self._orchestrator_answers, self._ollama = orchestrator_answers, ollama
         self._replaced: dict[str, Intensity] = {}
 
     async def gather(self) -> Facts:
@@ -63,12 +67,23 @@ class HostHands:
             ports=tuple(await asyncio.to_thread(self._ports, rows)),
             headroom=await asyncio.to_thread(model_servers.look),
             engine_answers=rows[DOCKER].state is State.READY,
+            orphans=await self._ollama.orphans(),
         )
 
     async def apply(self, remedy: Remedy) -> None:
         match remedy:
             case EndProcess(_, pid):
                 await ending.end(pid, self._config.supervision.stop_s)
+            case EndOrphan(_, pid):
+                await self._ollama.end_orphan(pid)
+            case ThroughOwner(service, action, _):
+                self._count(service)
+                await self._ollama.through_owner(action, f"{action} by {BY_PASS}")
+            case StartChild(service) if service == OLLAMA:
+                await self._ollama.start(f"started by {BY_PASS}")
+            case ReplaceHung(service, pid) if service == OLLAMA:
+                self._count(service)
+                await self._ollama.replace(pid)
             case StartChild(service):
                 await self._supervisor.start_child(service, f"started by {BY_PASS}")
             case ReplaceHung(service, pid):
@@ -87,6 +102,8 @@ class HostHands:
         """Whether a person stopped it, and nobody has started it since."""
         if name in self._specs:
             return bool((self._store.load(name) or {}).get("stopped_by_hand"))
+        if name == OLLAMA:
+            return self._ollama.stopped_by_hand
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
     async def is_hung(self, name: str) -> bool:
@@ -94,6 +111,8 @@ class HostHands:
         return await self._answers(name, of_child(self._supervisor.status()[name])) is False
 
     async def _service(self, name: str, row: Row) -> ServiceFacts:
+        if name == OLLAMA:
+            return self._ollama.facts(row, self._restarts_left(name))
         is_child = name in self._specs
         in_container = name in IN_CONTAINERS and not is_child and row.expected
         kind = Kind.CHILD if is_child else Kind.CONTAINER if in_container else Kind.WATCHED

@@ -48,14 +48,14 @@ class Journal:
             "SELECT seq, ts, component, event, cause, fields FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
             (seq, limit),
         )
-        return [_as_json(row) for row in rows]
+        return [as_json(row) for row in rows]
 
     def newest(self, limit: int = 200) -> list[dict[str, Any]]:
         """The last events, oldest first."""
         rows = self._database.execute(
             "SELECT seq, ts, component, event, cause, fields FROM events ORDER BY seq DESC LIMIT ?", (limit,)
         )
-        return [_as_json(row) for row in rows][::-1]
+        return [as_json(row) for row in rows][::-1]
 
     def last(self, component: str, event: str) -> dict[str, Any] | None:
         """The newest event of that kind."""
@@ -64,7 +64,7 @@ class Journal:
             " WHERE component = ? AND event = ? ORDER BY seq DESC LIMIT 1",
             (component, event),
         ).fetchone()
-        return _as_json(row) if row else None
+        return as_json(row) if row else None
 
     @contextlib.contextmanager
     def follow(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:
@@ -162,7 +162,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _as_json(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]:
+def as_json(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]:
     seq, ts, component, event, cause, fields = row
     head = {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause}
     return head | {"fields": json.loads(fields)}

@@ -1,5 +1,7 @@
 """Before anything is started: are our ports free, or held by processes of ours?"""
 
+from collections.abc import Iterator
+
 from host_agent.config import Config
 from host_agent.errors import PortBusy
 from host_agent.host import ports, processes
@@ -8,6 +10,12 @@ from host_agent.services import mode
 
 def check_ports(config: Config) -> None:
     """PortBusy names the first port of ours that somebody else holds."""
+    for setting, held in strangers(config):
+        raise PortBusy(f"Nothing was started: {ports.sentence(held, setting)}.")
+
+
+def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
+    """Each port of ours that somebody else holds: the setting that names another, and the holder."""
     wanted = {
         "VESTAL_AGENT_PORT": config.agent.port,
         "VESTAL_MLX_PORT": config.mlx.port,
@@ -18,7 +26,7 @@ def check_ports(config: Config) -> None:
     for setting, port in wanted.items():
         held = ports.holder(port)
         if held and not _is_ours(config, held):
-            raise PortBusy(f"Nothing was started: {ports.sentence(held, setting)}.")
+            yield setting, held
 
 
 def _is_ours(config: Config, held: ports.PortHolder) -> bool:

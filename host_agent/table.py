@@ -50,7 +50,7 @@ class Table:
     async def rows(self, fresh: bool = False) -> dict[str, Row]:
         """Name → row, in the order of NAMES. `fresh`: nothing from a cache; one who acts on it needs that."""
         engine, ollama, docker, orchestrators = await asyncio.gather(
-            self._mlx_engine(fresh), self._ollama.row(), self._engine.row(), self._orchestrators(fresh)
+            self._mlx_engine(fresh), self._ollama.row(fresh), self._engine.row(), self._orchestrators(fresh)
         )
         found = {
             AGENT: self._agent(),

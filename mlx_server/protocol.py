@@ -98,13 +98,50 @@ class Usage:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory. `expires_in_s` is None where it stays until it is told to go."""
+    """A model in memory. `expires_in_s` is None where it stays until it is told to go.
+
+    `bytes` are its weights', `kv_bytes` what its requests hold beside them; `on_gpu`: both are the GPU's.
+    """
 
     model: str
     kind: Literal["generate", "embed"]
     bytes: int
     context_tokens: int
     expires_in_s: float | None = None
+    kv_bytes: int = 0
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """What the engine's memory ledger has down: weights, keys and values of what runs, what is promised to
+    what runs (those keys and values are part of it), and the prompt cache's share of RAM."""
+
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    promised_bytes: int = 0
+    prompt_cache_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class PromptCacheUse:
+    """What the prompt cache holds, and since the engine's start what it has done, in blocks.
+
+    `misses` had to be computed: they were never kept, or are `gone` or `broken`.
+    """
+
+    ram_bytes: int = 0
+    ram_limit_bytes: int = 0
+    disk_bytes: int = 0
+    disk_limit_bytes: int = 0
+    hits_ram: int = 0
+    hits_disk: int = 0
+    misses: int = 0
+    gone: int = 0
+    broken: int = 0
+    written: int = 0
+    written_bytes: int = 0
+    not_written: int = 0
 
 
 # --- operations: gateway → engine ---
@@ -353,7 +390,8 @@ class Alive:
 
     `progress` counts the MLX thread's steps; with `working` true and `progress` unchanged for long, the
     engine is wedged. `loading` names the model being loaded, where one is. `footprint_bytes` is what the
-    process holds in all, `limit_bytes` what its memory ledger lets it hold.
+    process holds in all, `limit_bytes` what its memory ledger lets it hold. The figures of `memory` and
+    `prompt_cache` are half a second old at most while it works.
     """
 
     KIND: ClassVar = "alive"
@@ -364,6 +402,8 @@ class Alive:
     loading: str | None = None
     footprint_bytes: int = 0
     limit_bytes: int = 0
+    memory: MemoryUse = field(default_factory=MemoryUse)
+    prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
 
 
 Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown | Begin

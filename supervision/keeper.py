@@ -33,7 +33,8 @@ class Keeper:
         if path is None or identity is None:
             return None
         if identity.alive():
-            self._handle = adopt(identity)
+            take_over = getattr(self._launcher, "adopt", adopt)
+            self._handle = take_over(identity)
             self._log_from = 0
             return identity.pid, age_s(identity)
         if end_leftovers(identity):

@@ -40,7 +40,11 @@ class ProcessHandle(Protocol):
 
 
 class Launcher(Protocol):
-    """Makes processes. The default is `supervision.spawn`."""
+    """Makes processes. The default is `supervision.spawn`.
+
+    One whose handles are of its own kind also has `adopt(identity)`, for a process that an earlier supervisor
+    left running; without it such a one gets the default handle.
+    """
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
         """Raises LaunchError (or OSError) where no process came of it."""

@@ -110,6 +110,8 @@ class Supervisor:
 
     def woke(self, slept_s: float) -> None:
         """The machine has slept so long: failures from before do not count, and all is asked now."""
+        if not self._running:  # it has not recalled yet what an earlier one knew, and must not write over it
+            return
         self._events.emit(self.name, "machine_woke", slept_s=round(slept_s, 1))
         for child in self._children.values():
             child.woke(slept_s)

@@ -70,5 +70,5 @@ def prepare() -> None:
     print("installing supervisor and circus into .cache/peers", flush=True)
     subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
     lock = ROOT / "requirements" / "peers.lock"
-    pip = [PEERS / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+    pip = [str(PEERS / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from host_agent import cache_check
+from host_agent.cli import cache_use
 from host_agent.config import Config
-from mlx_server.engine.prompt_cache.blob import Corrupt, decode, read_facts
+from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
 
 KEPT = "blas"  # links that the engine's next start needs
-PROMPTS = "prompts"
 CORRUPT = 1
 """Exit code of `verify` where it found some."""
 
@@ -38,17 +39,19 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return _verify(folder, as_json=options.json)
     if options.what == "clear":
         return _clear(folder, as_json=options.json)
-    return _list(folder, as_json=options.json)
+    return _list(folder, cache_use.ask(config.mlx.port), as_json=options.json)
 
 
 # --- ls ---
 
 
-def _list(folder: Path, *, as_json: bool) -> int:
+def _list(folder: Path, use: dict[str, int] | None, *, as_json: bool) -> int:
+    """`use` as the engine that runs tells it."""
     shares, unreadable = _shares(folder)
     if as_json:
         models = [asdict(share) for share in shares]
-        print(json.dumps({"folder": str(folder), "models": models, "unreadable": unreadable}))
+        told = {"folder": str(folder), "models": models, "unreadable": unreadable, "engine": use}
+        print(json.dumps(told))
         return 0
     for share in shares:
         used = datetime.fromtimestamp(share.used_s).isoformat(" ", "minutes")
@@ -58,6 +61,8 @@ def _list(folder: Path, *, as_json: bool) -> int:
         )
     if unreadable:
         print(f"{unreadable} files cannot be read; `vestal cache verify` drops them")
+    if use is not None:
+        print(cache_use.sentence(use))
     total = sum(_size(entry) for entry in _entries(folder))
     print(f"{_mib(total)} in {folder}; `vestal cache clear` empties it")
     return 0
@@ -67,7 +72,7 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
     """By model, the last used first; and how many files tell nothing."""
     shares: dict[str, Share] = {}
     unreadable = 0
-    for path in _files(folder):
+    for path in cache_check.files(folder):
         try:
             with path.open("rb") as file:
                 facts = read_facts(file)
@@ -92,9 +97,9 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
 def _verify(folder: Path, *, as_json: bool) -> int:
     """Reads every file, and drops what is corrupt."""
     checked, corrupt = 0, dict[str, str]()
-    for path in _files(folder):
+    for path in cache_check.files(folder):
         try:
-            if fault := _fault(path):
+            if fault := cache_check.fault(path):
                 corrupt[path.name] = fault
                 path.unlink(missing_ok=True)
             checked += 1
@@ -110,15 +115,6 @@ def _verify(folder: Path, *, as_json: bool) -> int:
             print(f"dropped {name}: {fault}")
         print(f"{checked} files checked, {len(corrupt)} corrupt")
     return CORRUPT if corrupt else 0
-
-
-def _fault(path: Path) -> str:
-    """Empty for a file that is whole, and what its name says."""
-    try:
-        facts, _ = decode(path.read_bytes())
-    except Corrupt as error:
-        return str(error)
-    return "" if facts.get("key") == path.stem else "it is another block's"
 
 
 # --- clear ---
@@ -154,10 +150,6 @@ def _remove(entry: Path) -> bool:
 
 
 # --- files ---
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted((folder / PROMPTS).glob("*.safetensors"))
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ FILES = {
     "agent": "agent.log",
     "mlx_server": "mlx_server.log",
     "mlx_engine": "engine.log",
+    "ollama": "ollama.log",
     "orchestrator": "orchestrator.log",
     "nightly": "nightly.log",
 }

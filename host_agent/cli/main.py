@@ -20,19 +20,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from host_agent.config import ConfigError, at_home, load
     from host_agent.errors import HostAgentError
 
-    config, exit_code = None, 0
+    config, options.problems = None, ()
     try:
         try:
             config = load()
         except ConfigError as error:
             if options.command not in WITHOUT_SETTINGS:
                 raise
-            for problem in error.problems:
-                complain(f"{problem} (going on with the defaults)")
+            options.problems = error.problems
+            if options.command != "doctor":  # it has its own words for them
+                for problem in error.problems:
+                    complain(f"{problem} (going on with the defaults)")
             config = at_home()
-            exit_code = CONFIG_EXIT_CODE if options.command == "doctor" else 0
         module = importlib.import_module(f"host_agent.cli.{options.command}")
-        return int(module.run(options, config)) or exit_code
+        return int(module.run(options, config))
     except ConfigError as error:
         for problem in error.problems:
             complain(problem)

@@ -6,7 +6,7 @@ COMMANDS = {
     "up": "start everything, and wait until it is healthy",
     "down": "stop everything; no process, container or port of ours stays",
     "status": "what lives, what does not, and why (exit code 0 healthy, 1 degraded, 2 down)",
-    "doctor": "what is wrong with this machine, and the remedy",
+    "doctor": "what is wrong with this machine, and the remedy (exit code 0 nothing, 1 something)",
     "recover": "one recovery pass, now",
     "logs": "show the logs",
     "agent": "the host agent in the foreground",

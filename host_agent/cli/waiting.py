@@ -10,7 +10,7 @@ from host_agent.errors import HostAgentError
 
 LOOK_AGAIN_S = 0.25
 WELL = ("ready", "busy", "absent")
-NOT_OURS = ("ollama", "docker")  # told, not waited for: Vestal does not start them
+NOT_OURS = ("ollama", "docker")  # told, not waited for: they may be another's to start
 LOGS = {"mlx_engine": "engine.log"}
 
 

@@ -149,8 +149,14 @@ class SupervisionSection(Section):
 
 
 class OllamaSection(Section):
+    """Ollama. `auto`: started where it is installed and nobody else runs it; `always`: and missed where it is
+    not installed; `watch`: only told of; `off`: not looked at. `probe_model` unset: the smallest loaded one.
+    """
+
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"
-    manage: Literal["auto", "watch", "off"] = "auto"
+    manage: Literal["auto", "always", "watch", "off"] = "auto"
+    probe_model: str | None = None
+    probe_interval_s: Seconds = 30.0
 
 
 class OrchestratorSection(Section):

@@ -1,36 +1,66 @@
 """One file for each diagnosis of R4.6. Each looks for evidence on this host and names the remedy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from host_agent.config import Config
 from host_agent.doctor import (
+    configuration,
+    corrupt_cache,
+    dies_at_start,
+    disk_full,
     engine_blas,
-    installed_units,
+    home_folder,
+    hung,
+    installed_jobs,
+    metal_contention,
+    metal_out_of_memory,
     missing_dependency,
+    missing_model,
+    ollama_as_another_user,
     ollama_not_running,
+    oom_killed,
+    orphans,
     port_in_use,
+    python_build,
+    rounds,
+    services,
+    slept,
+    wired_memory,
 )
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
+from host_agent.doctor.rounds import Waiting
 
-DIAGNOSES: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-    missing_dependency.look,
-    port_in_use.look,
-    ollama_not_running.look,
-    engine_blas.look,
-    installed_units.look,
+DIAGNOSES: tuple[Diagnosis, ...] = (
+    Diagnosis(home_folder.NAME, home_folder.look),
+    Diagnosis(disk_full.NAME, disk_full.look),
+    Diagnosis(python_build.NAME, python_build.look),
+    Diagnosis(wired_memory.NAME, wired_memory.look),
+    Diagnosis(port_in_use.NAME, port_in_use.look),
+    Diagnosis(orphans.NAME, orphans.look),
+    Diagnosis(services.NAME, services.look, 30.0),
+    Diagnosis(dies_at_start.NAME, dies_at_start.look),
+    Diagnosis(slept.NAME, slept.look, 40.0),  # asks each server in turn
+    Diagnosis(installed_jobs.NAME, installed_jobs.look),
+    Diagnosis(hung.NAME, hung.look, 40.0),
+    Diagnosis(oom_killed.NAME, oom_killed.look),
+    Diagnosis(metal_contention.NAME, metal_contention.look),
+    Diagnosis(metal_out_of_memory.NAME, metal_out_of_memory.look),
+    Diagnosis(ollama_not_running.NAME, ollama_not_running.look),
+    Diagnosis(ollama_as_another_user.NAME, ollama_as_another_user.look, 40.0),  # brew is slow
+    Diagnosis(missing_model.NAME, missing_model.look),
+    Diagnosis(corrupt_cache.NAME, corrupt_cache.look, corrupt_cache.FOR_S + 20.0),
+    Diagnosis(engine_blas.NAME, engine_blas.look),
+    Diagnosis(missing_dependency.NAME, missing_dependency.look, missing_dependency.WITHIN_S + 10.0),
 )
 
 
-def diagnose(config: Config) -> list[Finding]:
-    """Every finding. One diagnosis that fails does not silence the others."""
-    findings: list[Finding] = []
-    for look in DIAGNOSES:
-        try:
-            findings += look(config)
-        except Exception as error:
-            name = look.__module__.rpartition(".")[2]
-            findings.append(Finding(name, "note", f"could not be looked at: {error!r}"))
-    return findings
+def diagnose(
+    config: Config, problems: Sequence[str] = (), on_wait: Waiting = lambda names: None
+) -> Iterator[list[Finding]]:
+    """The findings of each diagnosis as they come. `problems`: why the settings could not be read."""
+    first = Diagnosis(configuration.NAME, partial(configuration.look, problems=problems))
+    yield from rounds.go((first, *DIAGNOSES), config, on_wait)
 
 
-__all__ = ["DIAGNOSES", "Finding", "diagnose"]
+__all__ = ["DIAGNOSES", "Diagnosis", "Finding", "diagnose"]

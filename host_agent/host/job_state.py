@@ -13,6 +13,12 @@ class JobState:
     runs: int | None = None
     last_exit: str = ""
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of its last end; None where it never ended, or by a signal. launchd says `78: EX_CONFIG`."""
+        number = self.last_exit.partition(":")[0]
+        return int(number) if number.isdigit() else None
+
 
 def in_words(job: JobState) -> str:
     """`running, PID 42, started 3 times, last exit 78: EX_CONFIG`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 SERVERS = ("mlx_server.gateway", "mlx_server.engine", "mlx_server.model_store", "orchestrator")
+PROC = Path("/proc")
 AGENT = ("host_agent.cli.main", "agent")
 
 
@@ -42,12 +43,23 @@ def our_module(pid: int, home: Path, default_home: Path) -> str | None:
         arguments, environment = process.cmdline(), process.environ()
     except psutil.Error:
         return None
+    if _in_a_container(pid):
+        return None
     if Path(environment.get("VESTAL_HOME") or default_home) != home or "-m" not in arguments[:-1]:
         return None
     module, *rest = arguments[arguments.index("-m") + 1 :]
     if (module, *rest[:1]) == AGENT:  # other commands of ours are no servers
         return "agent"
     return next((name for name in SERVERS if module == name or module.startswith(name + ".")), None)
+
+
+def _in_a_container(pid: int) -> bool:
+    """Whether it has PIDs of its own: on Linux a container's processes are the host's too, and the
+    orchestrator's there knows no home."""
+    try:
+        return (PROC / str(pid) / "ns" / "pid").readlink() != (PROC / "self" / "ns" / "pid").readlink()
+    except OSError:  # no such thing here, or no longer there
+        return False
 
 
 def of_ours(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:

@@ -34,13 +34,14 @@ def parse(exit_code: int, text: str, last_exit: str = "") -> JobState:
     told = dict(line.partition("=")[::2] for line in text.splitlines())
     if exit_code != 0 or told.get("LoadState", "not-found") == "not-found":
         return JobState()
-    pid, restarts = int(told.get("MainPID") or 0), told.get("NRestarts", "")
+    pid, restarts = int(told.get("MainPID") or 0), int(told.get("NRestarts") or 0)
+    code = told.get("ExecMainCode", "0")
     return JobState(
         loaded=True,
         state=f"{told.get('ActiveState', 'unknown')} ({told.get('SubState', 'unknown')})",
         pid=pid or None,
-        runs=int(restarts) + 1 if restarts and pid else None,
-        last_exit=last_exit or _last_exit(told.get("ExecMainCode", "0"), told.get("ExecMainStatus", "0")),
+        runs=restarts + 1 if pid or restarts or code != "0" else None,
+        last_exit=last_exit or _last_exit(code, told.get("ExecMainStatus", "0")),
     )
 
 

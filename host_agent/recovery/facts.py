@@ -8,15 +8,19 @@ from supervision import State
 
 
 class Kind(StrEnum):
+    """`owned`: somebody else looks after it: it is started and restarted through its owner."""
+
     CHILD = "child"
     CONTAINER = "container"
+    OWNED = "owned"
     WATCHED = "watched"
 
 
 @dataclass(frozen=True)
 class ServiceFacts:
     """One service. `answers` is this pass's own question to it: None where it was not asked. `restarts_left`
-    counts restarts of what runs and is not well, within the hour."""
+    counts restarts of what runs and is not well, within the hour. `way`: how its owner starts or restarts it;
+    `refusal`: why that is not for us to do, and who can."""
 
     name: str
     kind: Kind
@@ -28,6 +32,18 @@ class ServiceFacts:
     pid: int | None = None
     paused: bool = False
     restarts_left: int = 5
+    way: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class OrphanFacts:
+    """A process that a dead server of `service` left behind. `mine`: it may be ended, without root."""
+
+    service: str
+    pid: int
+    rss_bytes: int = 0
+    mine: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Facts:
     ports: tuple[PortFacts, ...] = ()
     headroom: Headroom = Headroom()
     engine_answers: bool = True
+    orphans: tuple[OrphanFacts, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -86,6 +103,29 @@ class ReplaceHung:
 
 
 @dataclass(frozen=True)
+class ThroughOwner:
+    """`start` or `restart` what somebody else looks after, the owner's way."""
+
+    service: str
+    action: str
+    way: str
+
+    def __str__(self) -> str:
+        return f"{self.action} it through its owner: {self.way}"
+
+
+@dataclass(frozen=True)
+class EndOrphan:
+    """A runner whose server is gone: SIGTERM first."""
+
+    service: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"end the runner left behind (PID {self.pid})"
+
+
+@dataclass(frozen=True)
 class BringUp:
     service: str
 
@@ -112,7 +152,9 @@ class Unpause:
         return "unpause its container"
 
 
-Remedy = EndProcess | StartChild | ReplaceHung | BringUp | RestartContainer | Unpause
+Remedy = (
+    EndProcess | StartChild | ReplaceHung | ThroughOwner | EndOrphan | BringUp | RestartContainer | Unpause
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from host_agent.recovery.facts import (
     BringUp,
+    EndOrphan,
     EndProcess,
     Facts,
     Issue,
@@ -16,6 +17,7 @@ from host_agent.recovery.facts import (
     RestartContainer,
     ServiceFacts,
     StartChild,
+    ThroughOwner,
     Unpause,
 )
 from supervision import State
@@ -54,11 +56,24 @@ def _ports(facts: Facts) -> Iterator[Issue]:
 def _services(facts: Facts) -> Iterator[Issue]:
     blocked = {port.service for port in facts.ports if not port.is_old_of_ours}
     for service in facts.services:
+        yield from _orphans(service, facts)
         if service.name in blocked:
             continue
         issue = _issue(service, facts)
         if issue:
             yield issue
+
+
+def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
+    """What a dead server left behind holds memory that its successor needs: it goes first."""
+    for orphan in facts.orphans:
+        if orphan.service != service.name:
+            continue
+        found = f"a runner without its server holds {orphan.rss_bytes / 1024**3:.1f} GiB (PID {orphan.pid})"
+        if orphan.mine:
+            yield Issue(service.name, found, EndOrphan(service.name, orphan.pid))
+        else:
+            yield Issue(service.name, found, left=f"{found}; `sudo kill {orphan.pid}` ends it")
 
 
 def _issue(service: ServiceFacts, facts: Facts) -> Issue | None:
@@ -69,6 +84,8 @@ def _issue(service: ServiceFacts, facts: Facts) -> Issue | None:
         return _child(service, facts)
     if service.well:
         return None
+    if service.kind is Kind.OWNED:
+        return _owned(service, facts)
     return _container(service, facts) if service.kind is Kind.CONTAINER else _watched(service)
 
 
@@ -103,6 +120,21 @@ def _hung(service: ServiceFacts, facts: Facts) -> Issue:
         return Issue(service.name, found, left=f"restarted too often within the hour already; {RESET}")
     assert service.pid is not None
     return Issue(service.name, found, ReplaceHung(service.name, service.pid))
+
+
+def _owned(service: ServiceFacts, facts: Facts) -> Issue:
+    """Somebody else looks after it: through them, or not at all."""
+    name, found = service.name, service.detail or f"is {service.state}"
+    hung = service.answers is False
+    if service.state in COMING or not (hung or service.state is State.STOPPED):
+        return _watched(service)
+    if facts.headroom.only_a_reboot:
+        return Issue(name, found, left="not restarted: only a reboot frees the machine's wired memory")
+    if service.refusal:
+        return Issue(name, found, left=found if service.refusal in found else f"{found}; {service.refusal}")
+    if service.restarts_left <= 0:
+        return Issue(name, found, left=f"{found}; restarted too often within the hour already")
+    return Issue(name, found, ThroughOwner(name, "restart" if hung else "start", service.way))
 
 
 def _container(service: ServiceFacts, facts: Facts) -> Issue:

@@ -30,6 +30,10 @@ class DockerApi:
         """The engine's version: it answers."""
         return str((await self._call("GET", "/version")).get("Version", "?"))
 
+    async def memory_bytes(self) -> int:
+        """What the engine has for all its containers: the machine's, or that of Docker Desktop's own."""
+        return int((await self._call("GET", "/info")).get("MemTotal") or 0)
+
     async def containers(self, project: str) -> list[dict[str, Any]]:
         """`docker inspect` of every container of a compose project, running or not."""
         filters = json.dumps({"label": [f"com.docker.compose.project={project}"]})

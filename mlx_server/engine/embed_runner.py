@@ -32,6 +32,10 @@ class EmbedRunner:
     def tidy(self) -> None:
         """Nothing is put off."""
 
+    def kv_bytes(self) -> int:
+        """An encoder keeps none."""
+        return 0
+
     def keep_all(self) -> None:
         """Vectors are not kept."""
 

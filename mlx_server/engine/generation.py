@@ -29,6 +29,7 @@ class Generation:
     top_logprobs: int | None = None
     count: int = 0
     cached: int = 0  # tokens that did not have to be computed
+    shared: int = 0  # tokens of the prompt that others may begin with too, where that is worth knowing
     first_token_s: float | None = None
     done: Done | None = field(default=None, init=False)
 

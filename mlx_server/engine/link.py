@@ -63,7 +63,7 @@ class Link:
         loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+            loop.add_signal_handler(number, self._stop_by_signal, signal.Signals(number).name)
         ended = asyncio.Event()
         self._start_thread(loop, writer, ended)
         tasks = [
@@ -109,6 +109,10 @@ class Link:
             cause = f"the link broke: {error}"
         # Nobody is left to read an answer: there is nothing to drain for.
         self._stop(cause, drain_s=0.0)
+
+    def _stop_by_signal(self, name: str) -> None:
+        """Told twice, it waits for no answer: what is in flight goes on in the next engine."""
+        self._stop(name, drain_s=0.0 if self._stopping else None)
 
     def _stop(self, cause: str, drain_s: float | None = None) -> None:
         log_event("shutdown_asked", cause=cause)

@@ -62,6 +62,6 @@ def _serve(
     host.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     drain_s = scheduler.run()
-    shutdown.run(shutdown.stages(scheduler, drain_s))
+    shutdown.run(shutdown.stages(scheduler, drain_s, settings.persist_s))
     # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).
     mx.clear_streams()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -59,6 +59,7 @@ class Models:
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
         self._held: dict[str, Held] = {}
+        self._on_gpu = mx.metal.is_available()
 
     def get(self, name: str) -> Held | None:
         return self._held.get(name)
@@ -116,7 +117,11 @@ class Models:
         held.runner.close()
         del self._held[held.entry.name]
 
-    def loaded(self, now: float) -> tuple[LoadedModel, ...]:
+    def kv_bytes(self) -> dict[str, int]:
+        """What each model's requests hold in keys and values, as of now."""
+        return {name: held.runner.kv_bytes() for name, held in self._held.items()}
+
+    def loaded(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModel, ...]:
         """For `alive`."""
         return tuple(
             LoadedModel(
@@ -125,6 +130,8 @@ class Models:
                 bytes=held.bytes,
                 context_tokens=held.entry.context_tokens,
                 expires_in_s=None if held.expires_s == float("inf") else max(held.expires_s - now, 0.0),
+                kv_bytes=kv_bytes.get(held.entry.name, 0),
+                on_gpu=self._on_gpu,
             )
             for held in self._held.values()
         )

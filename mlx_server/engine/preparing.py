@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.engine.generation import Generation
-from mlx_server.engine.prompt_cache.store import Find, Gathered
+from mlx_server.engine.prompt_cache.find import Find, Gathered
 from mlx_server.engine.sampling import Processor
 from mlx_server.protocol import Generate
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.long_text import tokens_at_least
+from mlx_server.engine.prompt_cache.block import common
 from mlx_server.engine.tool_prompt import told
 from mlx_server.protocol import Generate
 
@@ -84,24 +85,47 @@ def _chat(op: Generate, tokenizer: Any) -> list[int]:
     messages = [normalised(message) for message in op.messages]
     # An answer begun by the client is continued, not answered.
     begun = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+    try:
+        return _rendered(
+            op, messages, tokenizer, add_generation_prompt=not begun, continue_final_message=begun
+        )
+    except RequestError:
+        raise
+    except Exception as error:  # a template is the model's own program: it raises what it likes
+        raise RequestError(
+            "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
+        ) from error
+
+
+def tokens_before_last_turn(op: Generate, tokenizer: Any, prompt: Sequence[int]) -> int:
+    """How much of a chat's `prompt` stands before its last message: other chats may begin with it too.
+
+    0 where that cannot be told: a template may refuse a conversation that nobody has begun.
+    """
+    messages = [normalised(message) for message in op.messages or ()][:-1]
+    if op.kind != "chat" or not messages:
+        return 0
+    try:
+        before = _rendered(op, messages, tokenizer, add_generation_prompt=False)
+    except Exception:  # as above; nothing is lost but warmth
+        return 0
+    return common(before, prompt)
+
+
+def _rendered(op: Generate, messages: list[dict[str, Any]], tokenizer: Any, **how: bool) -> list[int]:
+    """Through the template. Raises what that raises."""
     if taken := RESERVED & (op.template or {}).keys():
         raise RequestError("invalid_request", f"{min(taken)!r} is no variable of a template.")
     tools = list(op.tools or ())
     if tools and not _knows_tools(tokenizer):
         messages, tools = told(messages, tools), []
-    try:
-        ids = tokenizer.apply_chat_template(
-            messages,
-            tools=tools or None,
-            add_generation_prompt=not begun,
-            continue_final_message=begun,
-            **({} if op.think is None else {"enable_thinking": op.think}),
-            **(op.template or {}),
-        )
-    except Exception as error:  # a template is the model's own program: it raises what it likes
-        raise RequestError(
-            "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
-        ) from error
+    ids = tokenizer.apply_chat_template(
+        messages,
+        tools=tools or None,
+        **how,
+        **({} if op.think is None else {"enable_thinking": op.think}),
+        **(op.template or {}),
+    )
     return list(ids)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
 from mlx_server.engine.answer_reader import AnswerReader, Marks
 from mlx_server.engine.batching import Batch, Prefilled, Sampled
 from mlx_server.engine.beside import Helpers
@@ -15,7 +17,7 @@ from mlx_server.engine.generation import Generation
 from mlx_server.engine.loading import LanguageModel
 from mlx_server.engine.preparing import Prepared, Preparing
 from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
-from mlx_server.engine.prompts import prompt_tokens
+from mlx_server.engine.prompts import prompt_tokens, tokens_before_last_turn
 from mlx_server.engine.sampling import Processor, make_processors, make_sampler
 from mlx_server.engine.text_stream import TextStream
 from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, Usage
@@ -54,6 +56,10 @@ class GenerateRunner:
         self._preparing = Preparing()
         self._ahead = False
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens)
+        self._step_tokens = limits.prefill_step_tokens
+        self._whole_only = any(
+            type(cache) is not KVCache for cache in make_prompt_cache(language_model.model)
+        )
         self._running: dict[int, Generation] = {}
         self._kept: dict[int, Kept] = {}
         self._to_keep: dict[int, bool] = {}  # uid → whether whole
@@ -89,6 +95,8 @@ class GenerateRunner:
         if done := generation.replay(op.emitted, now):
             return [done]
         self._admit(op, len(prompt), limit)
+        if self._whole_only:
+            generation.shared = tokens_before_last_turn(op, self._lm.tokenizer, prompt)
         job = self._job(op, wake_after)
         find = self._cache.find([*prompt, *op.emitted])
         prepared = Prepared(
@@ -154,14 +162,18 @@ class GenerateRunner:
             generation = self._running[outcome.uid]
             if isinstance(outcome, Prefilled):
                 yield Prefill(generation.id, outcome.done, outcome.total)
-                # All but the last token: a state that the same prompt, sent again, can go on from.
-                self._keep_soon(outcome.uid, whole=outcome.done == outcome.total - 1)
+                self._keep_soon(outcome.uid, whole=self._is_worth_keeping(outcome, generation.shared))
                 continue
             yield from generation.accept(outcome.token, now, self._chances(generation, outcome))
             if generation.done:
                 self._drop(outcome.uid)
             elif generation.count % KEEP_EVERY_TOKENS == 0:
                 self._keep_soon(outcome.uid, whole=False)
+
+    def _is_worth_keeping(self, at: Prefilled, shared: int) -> bool:
+        """Whether others can go on from the state that a prompt has reached: one of the same prompt (all but
+        its last token), or one that begins as it does (the last step within what is shared)."""
+        return at.done == at.total - 1 or at.done <= shared < at.done + self._step_tokens
 
     def tidy(self) -> None:
         """What need not be done before the events have left: what was computed goes to the cache.
@@ -207,6 +219,12 @@ class GenerateRunner:
     def requests(self) -> list[str]:
         """Ids of what is in flight."""
         return [generation.id for generation in self._running.values()] + self._preparing.ids()
+
+    def kv_bytes(self) -> int:
+        """What the batch holds in keys and values, with all that it has room for already."""
+        computed = (self._batch.computed(uid) for uid in self._running)
+        caches = {id(cache): cache for one in computed if one for cache in one.caches}
+        return sum(int(cache.nbytes) for cache in caches.values())
 
     def keep_all(self) -> None:
         """What was computed for those in flight goes to the cache."""

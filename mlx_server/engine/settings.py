@@ -11,6 +11,9 @@ from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.runner import BatchLimits
 
+_PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
+"""Who stops the engine kills it after `supervision.stop_s`, drain aside: the other stages need some of it."""
+
 _PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
 """Half a second of a small model on a CPU; twice as much per step was no faster."""
 
@@ -38,6 +41,7 @@ class EngineSettings:
     max_loaded_models: int
     keep_alive_s: float
     drain_s: float
+    persist_s: float
     batch: BatchLimits
     cache: CacheSettings
     memory_limit_bytes: int | None = None
@@ -52,6 +56,7 @@ class EngineSettings:
             max_loaded_models=config.mlx.max_loaded_models,
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,
+            persist_s=min(_PERSIST_MOST_S, _PERSIST_SHARE * config.supervision.stop_s),
             batch=BatchLimits(config.mlx.max_running, _PREFILL_STEP_TOKENS),
             cache=CacheSettings(
                 config.home.cache / "prompts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from mlx_server.protocol import Alive, LoadedModel
+from mlx_server.protocol import Alive, LoadedModel, MemoryUse, PromptCacheUse
 
 
 class Status:
@@ -17,6 +17,8 @@ class Status:
         self.loaded: tuple[LoadedModel, ...] = ()
         self.loading: str | None = None
         self.limit_bytes = 0
+        self.memory = MemoryUse()
+        self.prompt_cache = PromptCacheUse()
         self._process = psutil.Process()
 
     def advanced(self) -> None:
@@ -33,4 +35,6 @@ class Status:
             self.loading,
             footprint_bytes=max(self._process.memory_info().rss, self.active_bytes),
             limit_bytes=self.limit_bytes,
+            memory=self.memory,
+            prompt_cache=self.prompt_cache,
         )

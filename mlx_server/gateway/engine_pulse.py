@@ -31,6 +31,7 @@ class EnginePulse:
         self._signs = 0
         self.ready = False
         self.active_bytes = self.footprint_bytes = self.limit_bytes = 0
+        self.memory, self.prompt_cache = protocol.MemoryUse(), protocol.PromptCacheUse()
 
     @property
     def loading(self) -> str | None:
@@ -49,6 +50,7 @@ class EnginePulse:
                 self._steps, self._working, self._loading = steps, working, loading
                 self.active_bytes = event.active_bytes
                 self.footprint_bytes, self.limit_bytes = event.footprint_bytes, event.limit_bytes
+                self.memory, self.prompt_cache = event.memory, event.prompt_cache
             case protocol.Loading(model=model, fraction=fraction):
                 self._loading = model if fraction < 1 else None
             case protocol.Loaded():

@@ -108,8 +108,9 @@ class Engine:
         return self._pulse.loading
 
     @property
-    def active_bytes(self) -> int:
-        return self._pulse.active_bytes
+    def pulse(self) -> EnginePulse:
+        """What the engine that runs now has told of itself last; zeros before its first word."""
+        return self._pulse
 
     @property
     def ready(self) -> bool:

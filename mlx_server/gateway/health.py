@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,6 +10,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mlx_server.gateway.dispatcher import Dispatcher
 from mlx_server.gateway.engine_supervision import Engine
+from mlx_server.gateway.metrics import metrics_of
 from mlx_server.gateway.request_lifecycle import Phase
 from mlx_server.gateway.telemetry import Telemetry
 from supervision import UP, State
@@ -31,7 +31,7 @@ def router(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> APIR
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics(http: Request) -> Response:
-        lines = _metrics(engine, dispatcher, telemetry)
+        lines = metrics_of(engine, dispatcher, telemetry)
         return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
     return routes
@@ -73,43 +73,12 @@ def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict
             "parked": dispatcher.count(Phase.PARKED),
             "survived_crashes": telemetry.survived_crashes,
         },
+        "memory": _memory(engine),
+        "prompt_cache": asdict(engine.pulse.prompt_cache),
     }
 
 
-def _metrics(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[str]:
-    child = engine.status()
-    yield from _metric("engine_up", "gauge", "Whether an engine serves requests", int(engine.ready))
-    yield from _metric("engine_restarts_total", "counter", "Restarts of the engine", child.restart_count)
-    yield from _metric("engine_crashes_total", "counter", "Unasked ends", telemetry.engine_crashes)
-    yield from _metric("engine_active_bytes", "gauge", "MLX's active memory", engine.active_bytes)
-    for phase in (Phase.RUNNING, Phase.QUEUED, Phase.PARKED):
-        yield from _metric(f"requests_{phase}", "gauge", f"Requests {phase}", dispatcher.count(phase))
-    survived = telemetry.survived_crashes
-    yield from _metric("requests_survived_crashes_total", "counter", "Finished across crashes", survived)
-    yield from _metric("tokens_total", "counter", "Tokens given to clients", telemetry.tokens)
-    yield "# HELP vestal_requests_total Finished requests"
-    yield "# TYPE vestal_requests_total counter"
-    for (dialect, outcome), count in sorted(telemetry.requests.items()):
-        yield f'vestal_requests_total{{dialect="{dialect}",outcome="{outcome}"}} {count}'
-    yield from _summary(
-        "request_seconds", "Duration of requests", telemetry.request_s, telemetry.requests.total()
-    )
-    yield from _summary(
-        "first_token_seconds", "Time to first token", telemetry.first_token_s, telemetry.first_tokens
-    )
-    yield from _summary(
-        "pause_seconds", "Pause of a stream across a crash", telemetry.pause_s, telemetry.pauses
-    )
-
-
-def _metric(name: str, kind: str, about: str, value: float) -> Iterator[str]:
-    yield f"# HELP vestal_{name} {about}"
-    yield f"# TYPE vestal_{name} {kind}"
-    yield f"vestal_{name} {value}"
-
-
-def _summary(name: str, about: str, total: float, count: int) -> Iterator[str]:
-    yield f"# HELP vestal_{name} {about}"
-    yield f"# TYPE vestal_{name} summary"
-    yield f"vestal_{name}_sum {total:.6f}"
-    yield f"vestal_{name}_count {count}"
+def _memory(engine: Engine) -> dict[str, int]:
+    """The engine's ledger: what it may hold, what it does, and for what."""
+    pulse = engine.pulse
+    return {"limit_bytes": pulse.limit_bytes, "in_use_bytes": pulse.footprint_bytes, **asdict(pulse.memory)}

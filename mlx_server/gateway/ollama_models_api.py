@@ -97,12 +97,13 @@ def _details(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _running(model: protocol.LoadedModel, entry: ModelEntry | None, now: datetime) -> dict[str, Any]:
+    held = model.bytes + model.kv_bytes
     left = FOR_EVER if model.expires_in_s is None else timedelta(seconds=model.expires_in_s)
     return {
         "name": model.model,
         "model": model.model,
-        "size": model.bytes,
-        "size_vram": model.bytes,
+        "size": held,
+        "size_vram": held if model.on_gpu else 0,  # clients take the share for "how much runs on the GPU"
         "digest": entry.digest if entry else "",
         "details": _details(entry) if entry else {},
         "expires_at": (now + left).isoformat().replace("+00:00", "Z"),

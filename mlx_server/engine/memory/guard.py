@@ -25,7 +25,7 @@ from mlx_server.engine.memory.refusals import Ask, MustWait, refusal, size
 from mlx_server.engine.memory.weights import Arithmetic, Headers
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.weight_files import UnreadableModel
-from mlx_server.protocol import Generate
+from mlx_server.protocol import Generate, MemoryUse
 
 UNLIMITED_ANSWER_TOKENS = 2048
 """What an answer without `max_tokens` is given room for; most end long before the context does."""
@@ -180,6 +180,12 @@ class MemoryGuard:
         return Need(after - before, expected.requests_bytes(1, tokens), staying=entry.name)
 
     # --- the ledger ---
+
+    def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
+        """What is down in it, for those who ask."""
+        held = [self._holding(tenant) for tenant in self.tenants()]
+        weights = sum(tenant.bytes for tenant in self.tenants())
+        return MemoryUse(weights, kv_bytes, sum(h.reserved_bytes for h in held), prompt_cache_bytes)
 
     def _ledger(self, leaving: set[str] | None = None) -> Ledger:
         holdings = [self._holding(t) for t in self.tenants() if t.entry.name not in (leaving or ())]

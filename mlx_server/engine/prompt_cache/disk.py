@@ -45,6 +45,7 @@ class Disk:
         self._folder = folder if limit_bytes else None
         self._index = Lru(limit_bytes, parent_of)
         self._pending: dict[str, Entry] = {}  # in the index, not yet in a file
+        self._left_out: dict[str, None] = {}  # in the order they came; neither written nor waiting to be
         self._done: queue.SimpleQueue[tuple[str, int, OSError | None]] = queue.SimpleQueue()
         self._writer = WriteBehind(WAITING_BYTES)
         self._clock = clock
@@ -59,6 +60,10 @@ class Disk:
     @property
     def total_bytes(self) -> int:
         return self._index.total_bytes
+
+    @property
+    def limit_bytes(self) -> int:
+        return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
         """The keys of a group, the newest first."""
@@ -81,13 +86,28 @@ class Disk:
             return False
         self._index.clear()
         self._pending.clear()
+        self._left_out.clear()
         self._open()
         return True
+
+    def left_out(self) -> list[str]:
+        """What was put and could not be taken, or written. What went for others is not meant to come back:
+        where RAM holds more than the disk may, all of it would be written again and again."""
+        self._settle()
+        return list(self._left_out)
+
+    def leave(self, keys: Sequence[str]) -> None:
+        """They cannot be put again: nobody has them any more."""
+        for key in keys:
+            self._left_out.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
         """Has the ends of a chain written, one day. What is not in the index afterwards was not taken."""
         self._settle()
-        if self._folder is None or self._clock() < self._rests_until_s:
+        if self._folder is None:
+            return
+        self._left_out |= dict.fromkeys(key for key in entries if key not in self._index)
+        if self._clock() < self._rests_until_s:
             return
         if self._mark is None:
             self._open()
@@ -97,11 +117,13 @@ class Disk:
         for key, entry in entries.items():
             size = file_bytes(key, entry)
             if key in self._index or size > self._index.limit_bytes:
+                self.leave([key])
                 continue
             if not self._writer.put(self._writing(self._folder, key, entry), entry.nbytes):
                 break  # nothing that follows is of use without it
             taken[key] = size
             self._pending[key] = entry
+            self.leave([key])
         self._remove(self._index.add(taken, chain))
         self.use(chain)  # as written, its begin would be the first to go in the next engine
 
@@ -173,6 +195,7 @@ class Disk:
             if error is not None:
                 self.written.failed += 1
                 self._index.discard(key)
+                self._left_out[key] = None
                 self._fails(error)
                 continue
             self.written.blocks += 1

@@ -10,8 +10,9 @@ from typing import Any
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import kv
 from mlx_server.engine.prompt_cache.entry import FORMAT
+from mlx_server.engine.prompt_cache.find import Find, Gathered
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
-from mlx_server.engine.prompt_cache.store import Find, Gathered, Store
+from mlx_server.engine.prompt_cache.store import Store
 
 KV_SETTINGS = {"kv_bits": "none", "kv_group_size": "none"}
 """Keys and values are kept as they were computed."""

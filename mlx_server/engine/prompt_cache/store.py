@@ -9,72 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
 from mlx_server.engine.prompt_cache.block import Block, Run, common
 from mlx_server.engine.prompt_cache.disk import Disk
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
+from mlx_server.engine.prompt_cache.find import Counts, Find, Gathered, Reading, Tags
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.protocol import PromptCacheUse
 
 _NEXT_TRIED = 4
 """So many of the blocks that may go on from the last whole one are looked at."""
-
-Tags = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Find:
-    """Blocks in a row, from the first of `tokens`: those `held` in memory, the others on disk.
-
-    After them a part may be had from one of `next_keys`: blocks that follow the last. Or else it is one of
-    `snapshots`, the longest first, each of which begins `tokens`.
-    """
-
-    tokens: tuple[int, ...]
-    block_tokens: int
-    keys: tuple[str, ...]
-    next_keys: tuple[str, ...]
-    snapshots: tuple[str, ...]
-    held: Mapping[str, Value]
-    identity: str
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What `gather` made of a find: `value` None for nothing. `missing` and `broken` must be forgotten."""
-
-    value: Run | Snapshot | None = None
-    used: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
-
-
-@dataclass
-class Counts:
-    """Since the engine's start, in blocks."""
-
-    hits_ram: int = 0
-    hits_disk: int = 0
-    missing: int = 0
-    broken: int = 0
-
-
-@dataclass
-class _Reading:
-    """One `gather` at work."""
-
-    find: Find
-    used: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def done(self, value: Run | Snapshot | None) -> Gathered:
-        return Gathered(value, tuple(self.used), tuple(self.missing), tuple(self.broken))
 
 
 class Store:
@@ -104,6 +53,7 @@ class Store:
         lengths = {length_of(key) for key in self._group(prefixes.snapshots)} - {0}
         snapshots = tuple(key for key in prefixes.of_snapshots(tokens, lengths) if self.kept([key]))
         if not found and not next_keys and not snapshots:
+            self.counts.misses += len(keys)
             return None
         held = {key: value for key in (*found, *next_keys, *snapshots) if (value := self._value(key))}
         whole, size = tuple(tokens), prefixes.block_tokens
@@ -111,7 +61,7 @@ class Store:
 
     def gather(self, find: Find) -> Gathered:
         """Reads what is on disk, up to the first block that cannot be had."""
-        reading = _Reading(find)
+        reading = Reading(find)
         for key in find.snapshots:
             length = length_of(key)
             value = self._have(key, reading, find.tokens[:length])
@@ -120,7 +70,7 @@ class Store:
         blocks = self._run(reading)
         return reading.done(Run(tuple(blocks)) if blocks else None)
 
-    def _run(self, reading: _Reading) -> list[Block]:
+    def _run(self, reading: Reading) -> list[Block]:
         find, blocks = reading.find, list[Block]()
         size = find.block_tokens
         for at, key in enumerate(find.keys):
@@ -133,20 +83,22 @@ class Store:
             blocks.append(part)
         return blocks
 
-    def _part(self, reading: _Reading) -> Block | None:
+    def _part(self, reading: Reading) -> Block | None:
         """The begin of a block that follows the last and goes on as the prompt does, for a while."""
         find = reading.find
         rest = find.tokens[len(find.keys) * find.block_tokens :]
         best: Block | None = None
-        length = 0
+        length, used = 0, list(reading.used)
         for key in find.next_keys:
             block = self._have(key, reading)
             same = common(block.ids, rest) if isinstance(block, Block) else 0
             if isinstance(block, Block) and same > length:
-                best, length = block, same
+                best, length, reading.used = block, same, [*used, key]
+        if best is None:
+            reading.used = used  # looked at only
         return best.head(length) if best else None
 
-    def _have(self, key: str, reading: _Reading, ids: Sequence[int] | None = None) -> Value | None:
+    def _have(self, key: str, reading: Reading, ids: Sequence[int] | None = None) -> Value | None:
         """From memory or disk; None where it cannot be had, or does not hold `ids`."""
         find = reading.find
         value = find.held.get(key)
@@ -163,7 +115,7 @@ class Store:
             reading.used.append(key)
         return value
 
-    def _read(self, key: str, reading: _Reading) -> Value | None:
+    def _read(self, key: str, reading: Reading) -> Value | None:
         identity = reading.find.identity
         try:
             value = unpack(key, self._disk.read(key), identity)
@@ -184,6 +136,8 @@ class Store:
         in_ram = sum(key in find.held for key in gathered.used)
         self.counts.hits_ram += in_ram
         self.counts.hits_disk += len(gathered.used) - in_ram
+        had = gathered.value.tokens if gathered.value is not None else 0
+        self.counts.misses += (len(find.tokens) - had) // find.block_tokens
         self.counts.missing += len(gathered.missing)
         self.counts.broken += len(gathered.broken)
         for key in (*gathered.missing, *gathered.broken):
@@ -213,8 +167,9 @@ class Store:
     def write_back(self) -> None:
         """There is time: what could not be written when it came is."""
         self._forget_cleared()
-        waiting = {key: entry for key, entry in self._entries.items() if key not in self._disk}
-        if waiting:
+        left_out = self._disk.left_out()
+        self._disk.leave([key for key in left_out if key not in self._entries])
+        if waiting := {key: entry for key in left_out if (entry := self._entries.get(key))}:
             self._disk.put(waiting, ())
 
     def persist(self, timeout_s: float) -> int:
@@ -242,6 +197,24 @@ class Store:
     def written_bytes(self) -> int:
         return self._disk.written.bytes
 
+    def use(self) -> PromptCacheUse:
+        """What is kept, and what it was good for."""
+        disk, counts = self._disk, self.counts
+        return PromptCacheUse(
+            ram_bytes=self._ram.total_bytes,
+            ram_limit_bytes=self._ram.limit_bytes,
+            disk_bytes=disk.total_bytes,
+            disk_limit_bytes=disk.limit_bytes,
+            hits_ram=counts.hits_ram,
+            hits_disk=counts.hits_disk,
+            misses=counts.misses,
+            gone=counts.missing,
+            broken=counts.broken,
+            written=disk.written.blocks,
+            written_bytes=disk.written.bytes,
+            not_written=disk.written.failed,
+        )
+
     def give_back(self, size: int) -> None:
         """Gives so much memory back, once; what goes is on disk, or lost to the next prompt only."""
         limit_bytes = self._ram.limit_bytes
@@ -250,8 +223,7 @@ class Store:
 
     def shrink_ram(self, limit_bytes: int) -> None:
         """A new limit for RAM; what goes is on disk, or lost to the next prompt only."""
-        for gone in self._ram.resize(limit_bytes):
-            self._entries.pop(gone, None)
+        self._let_go(self._ram.resize(limit_bytes))
 
     # --- inside ---
 
@@ -276,8 +248,12 @@ class Store:
 
     def _hold(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
         self._entries.update(entries)
-        for gone in self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain):
-            self._entries.pop(gone, None)
+        self._let_go(self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain))
+
+    def _let_go(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._entries.pop(key, None)
+        self._disk.leave(keys)
 
     def _value(self, key: str) -> Value | None:
         entry = self._entries.get(key) or self._disk.pending(key)

@@ -36,6 +36,9 @@ class World:
         self.fresh.append(fresh)
         return {MLX_SERVER: Row(State.READY, process_pid=1), DOCKER: Row(State.READY), ORCHESTRATOR: self.row}
 
+    async def orphans(self) -> tuple[()]:
+        return ()
+
     async def orchestrator_answers(self) -> bool:
         return self.answers
 
@@ -49,7 +52,7 @@ class World:
 def hands(world: World, home: Path) -> HostHands:
     config = load({"VESTAL_HOME": str(home)})
     store, nothing = JsonStateStore(home / "state.json"), SimpleNamespace()
-    parts: Any = (config, nothing, (), world, world, store, world.orchestrator_answers)
+    parts: Any = (config, nothing, (), world, world, store, world.orchestrator_answers, world)
     return HostHands(*parts)
 
 

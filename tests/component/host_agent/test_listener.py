@@ -62,7 +62,8 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     journal, hands = Journal(config.home.journal_db), SlowHands()
     passes = Passes(hands, journal, config.home.run / "recovery.lock")
     nothing = cast(Any, None)
-    actions = Actions(Supervisor([]), nothing, nothing, Decision(Mode.OFF, ""), journal)
+    refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
+    actions = Actions(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
     parts = Parts(cast(Table, FixedTable()), passes, journal, actions, Sessions())
     listener = Listener(config, token, parts, journal)
     await listener.start()
@@ -191,7 +192,7 @@ async def test_unknown_service_lists_the_names_and_watched_ones_say_whose_they_a
     for name in NAMES:
         assert name in error["message"]
     error = await refused(await served.client.post("/services/ollama/restart"), 409)
-    assert "ollama serve" in error["message"]
+    assert "brew services restart" in error["message"]
     await refused(await served.client.post("/services/mlx_engine/stop"), 409)
 
 

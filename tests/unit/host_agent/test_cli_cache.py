@@ -4,6 +4,9 @@ import argparse
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,10 @@ from host_agent.cli import cache, parser
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from tests.prompt_cache_model import Model
+
+NOBODY = 1
+"""A port that nobody listens on."""
+USE = {"hits_ram": 91, "hits_disk": 12, "misses": 30, "written_bytes": 5 << 20}
 
 
 @pytest.fixture
@@ -32,10 +39,34 @@ def folder(tmp_path) -> Path:
     return tmp_path / "cache"
 
 
-def vestal(folder: Path, *arguments: str) -> int:
+@pytest.fixture
+def gateway() -> Iterator[HTTPServer]:
+    """Answers any GET as /health does, as far as the cache goes."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"status": "ok", "prompt_cache": {**USE, "ram_bytes": 3 << 20}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Health)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def vestal(folder: Path, *arguments: str, port: int = NOBODY) -> int:
     options = parser.build().parse_args(["cache", *arguments])
     assert isinstance(options, argparse.Namespace)
-    config: Any = SimpleNamespace(home=SimpleNamespace(cache=folder))
+    config: Any = SimpleNamespace(home=SimpleNamespace(cache=folder), mlx=SimpleNamespace(port=port))
     return cache.run(options, config)
 
 
@@ -55,6 +86,16 @@ def test_ls_tells_what_each_model_has(folder, capsys):
     assert told["unreadable"] == 0
     assert vestal(folder) == 0
     assert "6 blocks" in capsys.readouterr().out
+
+
+def test_ls_tells_what_the_running_engine_makes_of_it(folder, gateway, capsys):
+    assert vestal(folder, "ls", port=gateway.server_port) == 0
+    told = capsys.readouterr().out
+    assert "3.0 MiB in memory; 91 blocks found in memory, 12 on disk, 30 computed; 5.0 MiB written" in told
+    assert vestal(folder, "ls", "--json", port=gateway.server_port) == 0
+    assert json.loads(capsys.readouterr().out)["engine"]["hits_ram"] == 91
+    assert vestal(folder, "ls", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["engine"] is None
 
 
 def test_ls_counts_what_it_cannot_read(folder, capsys):

@@ -34,6 +34,12 @@ def test_parse_of_a_failed_spawn_keeps_the_name_of_the_code():
     assert in_words(job) == "spawn scheduled, started 7 times, last exit 78: EX_CONFIG"
 
 
+def test_parse_of_a_job_that_keeps_dying_gives_its_exit_code():
+    job = parse(0, recorded("dying"))
+    assert (job.pid, job.runs, job.exit_code) == (None, 412, 78)
+    assert parse(0, recorded("running_after_a_kill")).exit_code is None, "a signal is no exit code"
+
+
 def test_parse_of_an_unknown_job_is_not_loaded():
     assert parse(113, recorded("not_found")) == JobState()
 

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 from host_agent.host.headroom import Headroom
 from host_agent.recovery.facts import (
     BringUp,
+    EndOrphan,
     EndProcess,
     Facts,
     Kind,
+    OrphanFacts,
     PortFacts,
     ReplaceHung,
     RestartContainer,
     ServiceFacts,
     StartChild,
+    ThroughOwner,
     Unpause,
 )
 from host_agent.recovery.plan import plan
@@ -129,6 +132,51 @@ def test_ollama_that_is_down_is_told_and_not_touched():
     issue = only(down(OLLAMA, State.STOPPED, detail="start it with `ollama serve`"))
     assert issue.remedy is None
     assert "ollama serve" in issue.left
+
+
+OWNED = ServiceFacts("ollama", Kind.OWNED, State.READY, well=True, answers=True, pid=20, way="`brew …`")
+
+
+@pytest.mark.parametrize(
+    ("service", "remedy"),
+    [
+        (down(OWNED, State.STOPPED), ThroughOwner("ollama", "start", "`brew …`")),
+        (
+            replace(OWNED, state=State.DEGRADED, well=False, answers=False),
+            ThroughOwner("ollama", "restart", "`brew …`"),
+        ),
+        # It lists no models: that is another user's, and no restart mends it.
+        (replace(OWNED, state=State.DEGRADED, well=False, answers=True, detail="lists no models"), None),
+        (replace(OWNED, state=State.DEGRADED, well=False, answers=False, restarts_left=0), None),
+        (down(OWNED, State.STOPPED, refusal="another user (eve) runs it"), None),
+        (down(OWNED, State.STOPPED, stopped_by_hand=True), None),
+        (down(OWNED, State.STARTING), None),
+    ],
+)
+def test_what_somebody_else_looks_after_is_healed_through_them_or_told(service: ServiceFacts, remedy: object):
+    issue = only(service)
+    assert issue.remedy == remedy
+    assert service.refusal in issue.left
+    assert issue.remedy or issue.left or issue.comes_back
+
+
+@pytest.mark.parametrize("service", [down(OWNED, State.STOPPED), replace(OWNED, well=False, answers=False)])
+def test_what_somebody_else_looks_after_is_left_where_only_a_reboot_frees_memory(service: ServiceFacts):
+    issues = plan(Facts(services=(replace(service, state=State.STOPPED),), headroom=NO_ROOM))
+    assert all(issue.remedy is None for issue in issues)
+
+
+def test_runner_left_behind_goes_before_its_service_is_started():
+    managed = ServiceFacts("ollama", Kind.CHILD, State.STOPPED)
+    issues = plan(Facts(services=(MLX, managed, ORCHESTRATOR), orphans=(OrphanFacts("ollama", 77, 2**30),)))
+    assert [issue.remedy for issue in issues] == [EndOrphan("ollama", 77), StartChild("ollama")]
+    assert "1.0 GiB" in issues[0].found
+
+
+def test_runner_of_another_user_is_told():
+    (issue,) = plan(Facts(services=(OLLAMA,), orphans=(OrphanFacts("ollama", 77, mine=False),)))
+    assert issue.remedy is None
+    assert "sudo kill 77" in issue.left
 
 
 STATES = st.sampled_from(list(State))

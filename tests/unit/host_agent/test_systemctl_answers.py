@@ -16,8 +16,10 @@ RECORDED = Path(__file__).resolve().parents[2] / "recorded" / "systemctl"
     ("name", "job"),
     [
         ("running", JobState(True, "active (running)", 4242, 3, "")),
-        ("waiting_to_restart", JobState(True, "activating (auto-restart)", None, None, "signal 9")),
-        ("finished_pass", JobState(True, "inactive (dead)", None, None, "1")),
+        ("waiting_to_restart", JobState(True, "activating (auto-restart)", None, 4, "signal 9")),
+        ("finished_pass", JobState(True, "inactive (dead)", None, 1, "1")),
+        ("never_started", JobState(True, "inactive (dead)", None, None, "")),
+        ("keeps_dying", JobState(True, "activating (auto-restart)", None, 8, "78")),
         ("timer", JobState(True, "active (waiting)", None, None, "")),
         ("not_found", JobState()),
     ],

@@ -233,3 +233,15 @@ def test_cancelled_request_gives_its_turn_to_the_next():
     first = backlog.due(0.0)
     assert first is not None and first.op.id == "b"
     assert [op.id for op in backlog.clear()] == ["b"]
+
+
+def test_use_tells_what_is_promised_as_long_as_it_is():
+    machine = Machine()
+    machine.load("Llama-3.1-8B")
+    weights = machine.tenants[0].bytes
+    machine.admit(generate("r1", "Llama-3.1-8B"), 4000)
+    use = machine.guard.use(kv_bytes=7, prompt_cache_bytes=9)
+    assert (use.weights_bytes, use.kv_bytes, use.prompt_cache_bytes) == (weights, 7, 9)
+    assert use.promised_bytes >= machine.guard.forecast(entry("Llama-3.1-8B")).requests_bytes(1, 4100)
+    machine.tenants = [replace(machine.tenants[0], requests=())]
+    assert machine.guard.use(0, 0).promised_bytes == 0

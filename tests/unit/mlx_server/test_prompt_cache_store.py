@@ -284,3 +284,35 @@ def test_broken_snapshot_gives_way_to_a_shorter_one(open_store, tmp_path):
     assert again.get(PROMPT) == 5
     again.store.persist(5.0)
     assert not path.exists()
+
+
+def test_ram_that_holds_more_than_the_disk_may_is_not_written_again_and_again(open_store):
+    store = open_store(on_disk=5 * (BLOCK_BYTES + 1000))
+    model = Model(store)
+    for first in range(8):
+        model.keep([first, *PROMPT])
+    store.persist(5.0)
+    written = store.use().written
+    for _ in range(3):
+        store.write_back()
+    assert store.persist(5.0) == 0
+    assert store.use().written == written
+
+
+def test_use_tells_what_was_found_where_and_what_was_not(open_store):
+    first = Model(open_store())
+    assert first.get(PROMPT) == 0
+    first.keep(PROMPT)
+    assert first.get(PROMPT) == WHOLE
+    use = first.store.use()
+    assert (use.hits_ram, use.hits_disk, use.misses) == (5, 0, 5)
+    assert use.ram_bytes == 5 * BLOCK_BYTES
+    assert first.store.persist(5.0) == 5
+    use = first.store.use()
+    assert (use.written, use.not_written) == (5, 0)
+    assert use.written_bytes == use.disk_bytes
+    second = Model(open_store())
+    assert second.get([*PROMPT[:12], *range(90, 100)]) == 12
+    use = second.store.use()
+    assert (use.hits_ram, use.hits_disk, use.misses) == (0, 3, 2)
+    assert use.disk_bytes == first.store.use().disk_bytes

@@ -1,0 +1,31 @@
+"""A server listens and does not answer, and no sleep explains it."""
+
+from collections.abc import Callable, Iterator
+
+from host_agent.config import Config
+from host_agent.doctor import asking, silent, waking
+from host_agent.doctor.finding import Finding
+from host_agent.doctor.silent import Silent, by_sleep, remedy
+
+NAME = "hung"
+
+
+def look(
+    config: Config,
+    last_wake: Callable[[Config], float | None] = waking.last,
+    within_s: float = asking.WITHIN_S,
+) -> Iterator[Finding]:
+    """Ollama, the MLX server, the agent and the orchestrator."""
+    woke_at = last_wake(config)
+    found = [each for each in silent.find(config, within_s) if not by_sleep(each, woke_at)]
+    for each in found:
+        yield judge(each)
+    if not found:
+        yield Finding(NAME, "ok", "whatever listens on a port of ours answers")
+
+
+def judge(each: Silent) -> Finding:
+    if each.suspended:
+        sentence = f"{each.who} is suspended (SIGSTOP) and answers nobody"
+        return Finding(NAME, "fault", sentence, f"`kill -CONT {each.pid}`", f"{each.url}: {each.why}")
+    return Finding(NAME, "fault", f"{each.who} hangs", remedy(each), f"{each.url}: {each.why}")

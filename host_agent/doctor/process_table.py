@@ -1,0 +1,22 @@
+"""The machine's processes, as `ps` tells them now."""
+
+import pwd
+
+from host_agent.host import ps, tool
+from host_agent.host.ps import Process
+
+
+def read() -> dict[int, Process]:
+    """By PID. Raises OSError where `ps` tells nothing: then nobody may say that no process is there."""
+    found = ps.parse(tool.output(*ps.COMMAND) or "")
+    if not found:
+        raise OSError(f"`{' '.join(ps.COMMAND)}` told nothing")
+    return found
+
+
+def user(uid: int) -> str:
+    """The name of a user, or the number of one without."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

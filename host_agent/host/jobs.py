@@ -1,0 +1,133 @@
+"""What the service managers know of a process or a unit: launchd's jobs, systemd's units. Only read.
+
+What they print is parsed by functions of its own, which need no such manager to be tried.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+WITHIN_S = 10.0
+BREW_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin")
+COLUMNS = 3  # PID, last exit status, label
+
+
+@dataclass(frozen=True)
+class Job:
+    """A launchd job or a systemd unit. `pid` is None where it is known and does not run. `system`: root's."""
+
+    name: str
+    pid: int | None = None
+    system: bool = False
+
+
+def parse_launchctl_list(output: str) -> tuple[Job, ...]:
+    """`launchctl list`: PID or `-`, last exit status, label; a tab between them."""
+    jobs = []
+    for line in output.splitlines():
+        fields = line.split("\t")
+        if len(fields) == COLUMNS and fields[2] != "Label":
+            jobs.append(Job(fields[2], int(fields[0]) if fields[0].isdigit() else None))
+    return tuple(jobs)
+
+
+def parse_launchctl_print(label: str, output: str) -> Job | None:
+    """`launchctl print system/LABEL`: only the job's own line, not those of what is nested in it."""
+    if "state = " not in output:
+        return None
+    pids = [line.split("= ")[1] for line in output.splitlines() if line.startswith("\tpid = ")]
+    return Job(label, int(pids[0]) if pids and pids[0].isdigit() else None, system=True)
+
+
+def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
+    """`systemctl show UNIT --property=LoadState,UnitFileState,MainPID`; None where there is no such unit."""
+    told = dict(line.partition("=")[::2] for line in output.splitlines())
+    if told.get("LoadState") != "loaded":
+        return None
+    pid = told.get("MainPID", "0")
+    running = int(pid) if pid.isdigit() and pid != "0" else None
+    if running is None and told.get("UnitFileState") not in ("enabled", "enabled-runtime"):
+        return None  # it is there, and nobody wants it to run
+    return Job(unit, running, system)
+
+
+def parse_cgroup(text: str) -> Job | None:
+    """The unit in /proc/PID/cgroup: `0::/system.slice/ollama.service`, or below `user@1000.service`."""
+    for line in text.splitlines():
+        parts = line.rpartition(":")[2].split("/")
+        units = [part for part in parts if part.endswith(".service")]
+        own = [unit for unit in units if not unit.startswith("user@")]
+        if own:
+            return Job(own[-1], system=len(own) == len(units))
+    return None
+
+
+def unit_of(pid: int) -> Job | None:
+    """The systemd unit that a process runs in (Linux)."""
+    with contextlib.suppress(OSError):
+        return parse_cgroup(Path(f"/proc/{pid}/cgroup").read_text())
+    return None
+
+
+async def launchd_jobs() -> tuple[Job, ...]:
+    """The jobs of this user's launchd; none on other systems."""
+    if sys.platform != "darwin":
+        return ()
+    return parse_launchctl_list(await output("launchctl", "list"))
+
+
+async def launchd_system_job(label: str) -> Job | None:
+    """A job of the system's launchd, which anybody may look at."""
+    if sys.platform != "darwin":
+        return None
+    return parse_launchctl_print(label, await output("launchctl", "print", f"system/{label}"))
+
+
+async def systemd_unit(unit: str, system: bool) -> Job | None:
+    """A unit of this user's systemd, or of the system's; None where there is neither."""
+    if not _has_systemd():
+        return None
+    scope = ("--system",) if system else ("--user",)
+    asked = ("show", unit, "--property=LoadState,UnitFileState,MainPID")
+    return parse_systemctl_show(unit, await output("systemctl", *scope, *asked), system)
+
+
+def _has_systemd() -> bool:
+    return sys.platform == "linux" and Path("/run/systemd/system").is_dir()
+
+
+async def output(*command: str) -> str:
+    """What a command prints; nothing where it is missing, fails, or takes too long."""
+    code, told = await run(*command)
+    return told if code == 0 else ""
+
+
+async def run(*command: str, within_s: float = WITHIN_S) -> tuple[int, str]:
+    """Exit code and output of a command; 127 where there is no such command, 124 past its time."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        return 127, str(error)
+    try:
+        told, _ = await asyncio.wait_for(process.communicate(), within_s)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return 124, f"`{' '.join(command)}` took over {within_s:.0f} s"
+    return process.returncode or 0, told.decode(errors="replace").strip()
+
+
+def brew() -> str:
+    """The full path of `brew`, also where PATH is bare; the bare name where it is in no usual place."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), *BREW_FOLDERS])
+    return shutil.which("brew", path=places) or "brew"

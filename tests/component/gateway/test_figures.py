@@ -1,0 +1,84 @@
+"""/api/ps, /health and /metrics tell the engine's own figures of memory and of the prompt cache."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+MODEL = "smollm2:135m"
+
+
+def held(gateway: Any) -> dict[str, Any]:
+    """What /api/ps tells of the model; it is told with the engine's next report."""
+    told: list[dict[str, Any]] = gateway.until(
+        lambda: [m for m in gateway.http.get("/api/ps").json()["models"] if m["name"] == MODEL], "it is there"
+    )
+    return told[0]
+
+
+def ask(gateway: Any, tokens: int) -> None:
+    options = {"temperature": 0, "num_predict": tokens, "seed": 1}
+    messages = [{"role": "user", "content": "Count the ships that came in: 1, 2, 3, 4, 5, 6, 7 and so on."}]
+    answer = gateway.http.post(
+        "/api/chat",
+        json={"model": MODEL, "messages": messages, "options": options, "stream": False},
+        timeout=60,
+    )
+    assert answer.status_code == 200
+
+
+def metrics(gateway: Any) -> dict[str, float]:
+    lines = gateway.http.get("/metrics").text.splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[:1] != "#"}
+
+
+def test_ps_size_is_weights_and_the_keys_and_values_in_use(real_gateway):
+    """As Ollama has it: `size` is all of a model's memory, `size_vram` the GPU's part of it."""
+    weights = held(real_gateway)["size"]
+    asking = threading.Thread(target=ask, args=(real_gateway, 60))
+    asking.start()
+    busy = real_gateway.until(
+        lambda: model if (model := held(real_gateway))["size"] > weights else None, "it tells more"
+    )
+    asking.join()
+    assert busy["size_vram"] == (busy["size"] if sys.platform == "darwin" else 0)
+    real_gateway.until(lambda: held(real_gateway)["size"] == weights, "what it held is free")
+
+
+def test_health_and_metrics_tell_memory_and_prompt_cache(real_gateway):
+    for _ in range(2):
+        ask(real_gateway, 4)
+    told = real_gateway.until(
+        lambda: health if (health := real_gateway.health())["prompt_cache"]["hits_ram"] else None, "a hit"
+    )
+    memory, cache = told["memory"], told["prompt_cache"]
+    assert memory["weights_bytes"] > 500_000_000
+    assert memory["weights_bytes"] < memory["in_use_bytes"] < memory["limit_bytes"]
+    assert (memory["kv_bytes"], memory["promised_bytes"]) == (0, 0)
+    assert memory["prompt_cache_bytes"] == cache["ram_bytes"] > 0
+    assert cache["misses"] > 0
+    real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["written_bytes"] > 0, "it is written")
+    cache, shown = real_gateway.health()["prompt_cache"], metrics(real_gateway)
+    assert shown['vestal_memory_bytes{part="weights"}'] == memory["weights_bytes"]
+    assert shown["vestal_memory_limit_bytes"] == memory["limit_bytes"]
+    assert shown['vestal_prompt_cache_bytes{level="ram"}'] == cache["ram_bytes"]
+    assert shown['vestal_prompt_cache_bytes{level="disk"}'] == cache["disk_bytes"]
+    assert shown['vestal_prompt_cache_hits_total{level="ram"}'] == cache["hits_ram"]
+    assert shown["vestal_prompt_cache_misses_total"] == cache["misses"]
+    assert shown["vestal_prompt_cache_written_bytes_total"] == cache["written_bytes"]
+
+
+def test_figures_begin_anew_with_each_engine(real_gateway):
+    pid = real_gateway.engine_pid()
+    real_gateway.kill_engine()
+    real_gateway.until(
+        lambda: real_gateway.health()["engine"]["pid"] not in (None, pid), "another engine runs", 60
+    )
+    real_gateway.until(lambda: real_gateway.health()["status"] == "ok", "it serves", 60)
+    assert real_gateway.health()["prompt_cache"]["hits_ram"] == 0
+    ask(real_gateway, 4)
+    real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["hits_disk"] > 0, "hits from disk")

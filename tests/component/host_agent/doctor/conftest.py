@@ -1,0 +1,104 @@
+"""A home, a user's folder and ports of their own; servers that answer by rule; processes that are ended."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from host_agent.config import Config, load
+from host_agent.doctor import Finding
+
+Answers = dict[str, tuple[int, Any]]
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a user, with nothing of Ollama's or Docker's in it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    return tmp_path
+
+
+@pytest.fixture
+def configure(home: Path, user: Path, free_port: Callable[[], int]) -> Callable[..., Config]:
+    """The settings of this home; each key as its variable has it."""
+    names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
+    ports = {name: str(free_port()) for name in names}
+    own = {"VESTAL_HOME": str(home), "HOME": str(user), "VESTAL_OLLAMA__MANAGE": "off"}
+
+    def make(**settings: object) -> Config:
+        return load(ports | own | {name: str(value) for name, value in settings.items()}, user)
+
+    return make
+
+
+@pytest.fixture
+def serve(free_port: Callable[[], int]) -> Iterator[Callable[[Answers], int]]:
+    """Starts a server that answers so; its port. A path that is not told is 404."""
+    servers: list[http.server.ThreadingHTTPServer] = []
+
+    def start(answers: Answers) -> int:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, body = answers.get(self.path, (404, {"error": "not found"}))
+                raw = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Quiet."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(server)
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a process; it is ended with all below it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: str, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.stdout:
+            process.stdout.close()
+        if psutil.pid_exists(process.pid):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+def faults(findings: Iterator[Finding] | list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level == "fault"]

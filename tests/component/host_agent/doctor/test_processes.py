@@ -1,0 +1,168 @@
+"""Strangers on our ports, orphans and zombies: real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from host_agent import single_instance
+from host_agent.config import Config
+from host_agent.doctor import Diagnosis, hung, orphans, port_in_use, process_table, rounds
+from supervision import write_pid_file
+from supervision.identity import identify
+
+from .conftest import faults, until
+
+CHILDREN = Path(__file__).resolve().parents[3] / "children"
+Run = Callable[..., subprocess.Popen[bytes]]
+# Its command line is that of a gateway; it waits. The first argument is touched once it runs.
+AS_GATEWAY = [sys.executable, str(CHILDREN / "waits.py"), "{touched}", "-m", "mlx_server.gateway"]
+# Starts another and ends at once, as an agent that is killed.
+ABANDONS = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True)"
+
+
+@pytest.fixture
+def abandoned(configure: Callable[..., Config], run: Run, tmp_path: Path):
+    """A process that looks like our gateway, whose parent has gone; its PID."""
+    home = configure().home
+    home.prepare()
+    touched = tmp_path / "touched"
+    command = [part.format(touched=touched) for part in AS_GATEWAY]
+    parent = run(
+        *(sys.executable, "-c", ABANDONS, *command),
+        env={**os.environ, "VESTAL_HOME": str(home.root)},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    parent.wait()
+    until(touched.exists, "it runs")
+    yield pid
+    psutil.Process(pid).kill()
+
+
+def record(home, pid: int, name: str = "mlx_server") -> None:
+    """As the agent's supervisor does."""
+    identity = identify(pid)
+    assert identity
+    write_pid_file(home.run / f"{name}.json", identity)
+
+
+def test_stranger_on_a_port_is_named_with_its_pid(configure, run: Run):
+    config = configure()
+    process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port))
+    until(lambda: faults(port_in_use.look(config)), "it listens")
+    (found,) = faults(port_in_use.look(config))
+    assert f"port {config.mlx.port} is held by" in found.sentence
+    assert f"PID {process.pid}" in found.sentence
+    assert "answers_http.py" in found.evidence
+    assert f"kill {process.pid}" in found.remedy and "VESTAL_MLX_PORT" in found.remedy
+
+
+def test_strangers_on_two_ports_are_both_named(configure, run: Run):
+    config = configure()
+    for port in (config.mlx.port, config.agent.port):
+        run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
+    until(lambda: len(faults(port_in_use.look(config))) == 2, "both are named")
+
+
+def test_stranger_that_is_silent_is_not_called_our_hung_server(configure, run: Run, tmp_path: Path):
+    config = configure()
+    flag = tmp_path / "hang"
+    flag.touch()
+    run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port), str(flag))
+    until(lambda: faults(port_in_use.look(config)), "it listens")
+    assert faults(hung.look(config)) == []
+
+
+def test_free_ports_are_well(configure):
+    (found,) = port_in_use.look(configure())
+    assert (found.level, found.name) == ("ok", "port_in_use")
+    assert "no agent answers" in found.sentence
+
+
+def test_gateway_whose_agent_was_killed_is_an_orphan(configure, abandoned: int):
+    config = configure()
+    record(config.home, abandoned)
+    (found,) = faults(orphans.look(config))
+    assert f"mlx_server.gateway (PID {abandoned}) runs on without the parent" in found.sentence
+    assert f"kill {abandoned}" in found.remedy
+
+
+def test_gateway_that_the_next_agent_adopted_is_well(configure, abandoned: int):
+    config = configure()
+    record(config.home, abandoned)
+    identity = identify(os.getpid())  # this test is the agent
+    assert identity
+    write_pid_file(single_instance.pid_file(config.home), identity)
+    assert [found.level for found in orphans.look(config)] == ["ok"]
+
+
+def test_gateway_that_was_started_alone_is_only_noted(configure, abandoned: int):
+    (found,) = orphans.look(configure())
+    assert found.level == "note"
+    assert "runs alone" in found.sentence
+
+
+def test_gateway_of_another_home_is_no_business_of_ours(configure, abandoned: int, tmp_path: Path):
+    assert [found.level for found in orphans.look(configure(VESTAL_HOME=tmp_path / "other"))] == ["ok"]
+
+
+def test_zombie_below_a_process_of_ours_is_noted(configure, run: Run):
+    config = configure()
+    program = "import subprocess, signal; child = subprocess.Popen(['true']); signal.pause()"
+    parent = run(
+        *(sys.executable, "-c", program, "-m", "mlx_server.gateway"),
+        env={**os.environ, "VESTAL_HOME": str(config.home.root)},
+    )
+    zombie = until(
+        lambda: [p for p in psutil.Process(parent.pid).children() if p.status() == psutil.STATUS_ZOMBIE],
+        "its child is a zombie",
+    )[0]
+    (found,) = orphans.look(config)
+    assert found.level == "note"
+    assert f"PID {zombie.pid} is a zombie: mlx_server.gateway (PID {parent.pid})" in found.sentence
+
+
+def test_runner_of_ollama_without_its_server_is_an_orphan(configure, run: Run, tmp_path: Path):
+    # A Python under another name, which runs the file `runner`: its command line is `/…/ollama runner`.
+    (tmp_path / "runner").write_text("import signal; signal.pause()")
+    config = configure(VESTAL_OLLAMA__MANAGE="auto")
+    command = [str(tmp_path / "ollama"), "runner"]
+    process = run(*command, executable=sys.executable, cwd=tmp_path, env={**os.environ, "PYTHONHOME": ""})
+    until(lambda: process_table.read()[process.pid].command.startswith(command[0]), "it runs")
+    found = [finding for finding in faults(orphans.look(config)) if str(process.pid) in finding.sentence]
+    assert len(found) == 1
+    assert found[0].remedy == f"`kill {process.pid}`"
+
+
+def test_process_table_of_this_machine_holds_this_process():
+    me = process_table.read()[os.getpid()]
+    assert (me.parent, me.uid) == (os.getppid(), os.getuid())
+    assert "pytest" in me.command
+    assert process_table.user(os.getuid()) == psutil.Process().username()
+
+
+def test_server_that_is_suspended_is_told_from_one_that_hangs(configure, run: Run, free_port):
+    port = free_port()
+    process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
+    config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
+    until(lambda: psutil.Process(process.pid).net_connections(), "it listens")
+    process.send_signal(signal.SIGSTOP)
+    (found,) = faults(hung.look(config, within_s=0.3))
+    assert f"ollama (PID {process.pid}) is suspended" in found.sentence
+    assert found.remedy == f"`kill -CONT {process.pid}`"
+
+
+def test_process_table_without_ps_is_not_taken_for_an_empty_machine(configure, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (findings,) = rounds.go((Diagnosis(orphans.NAME, orphans.look),), configure())
+    assert [found.level for found in findings] == ["fault"]
+    assert "could not be looked at" in findings[0].sentence and "ps -axww" in findings[0].sentence

@@ -1,0 +1,353 @@
+"""The agent and a program that behaves like Ollama: started, adopted, replaced, stopped, left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.children import stand_in_ollama
+from tests.component.host_agent.conftest import AgentUnderTest
+
+
+class StandIn:
+    """A program `ollama` on a PATH of its own, what it is told, and the servers started by hand."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.program = stand_in_ollama.install(folder / "bin")
+        self.control, self.port, self.home = folder / "control.json", port, folder / "user"
+        self.home.mkdir()
+        self.by_hand: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.program.parent}:{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "STAND_IN_OLLAMA": str(self.control),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
+        }
+
+    def tell(self, **how: Any) -> None:
+        fresh = self.control.with_suffix(".new")
+        fresh.write_text(json.dumps(how))
+        fresh.rename(self.control)
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        """Somebody starts it by hand, in a session that is gone."""
+        process = subprocess.Popen(
+            [str(self.program), "serve"],
+            env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | self.env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self.by_hand.append(process)
+        return process
+
+    def generate(self, model: str = "smollm2:135m", timeout_s: float = 5) -> dict[str, Any]:
+        body = json.dumps({"model": model, "prompt": "one", "stream": False}).encode()
+        url = f"http://127.0.0.1:{self.port}/api/generate"
+        with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=timeout_s) as reply:
+            return json.loads(reply.read())
+
+    def runners(self) -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if str(self.program) in line and "runner" in line and process.status() != "zombie":
+                    found.append(process.pid)
+        return found
+
+
+@pytest.fixture
+def ollama(tmp_path: Path, free_port: Callable[[], int], agent: AgentUnderTest) -> Iterator[StandIn]:
+    stand_in = StandIn(tmp_path, free_port())
+    own = {
+        "VESTAL_OLLAMA__MANAGE": "auto",
+        "OLLAMA_BASE_URL": f"http://127.0.0.1:{stand_in.port}",
+        "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.1",
+        "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.05",
+    }
+    agent.env |= stand_in.env | own
+    yield stand_in
+    stand_in.tell()
+    if agent.process and agent.process.poll() is None:
+        agent.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            agent.process.communicate(timeout=10)
+    for process in stand_in.by_hand:
+        process.kill()
+        process.wait()
+    for pid in stand_in.runners():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def row(agent: AgentUnderTest) -> dict[str, Any]:
+    return agent.status()["services"]["ollama"]
+
+
+def ready(agent: AgentUnderTest, but: int | None = None) -> int:
+    """The PID of a server that is ready, and is not `but`."""
+    found = lambda: (r := row(agent))["state"] == "ready" and r["process_pid"] != but and r["process_pid"]  # noqa: E731
+    return int(agent.until(found, "Ollama is ready"))
+
+
+def test_ollama_that_nobody_runs_is_started_and_ends_with_the_agent(agent, ollama):
+    agent.start()
+    pid = ready(agent)
+    told = row(agent)
+    assert (told["managed"], told["owner"], told["version"], told["models"]) == (True, "Vestal", "0.32.5", 2)
+    assert "started by Vestal" in told["detail"]
+    assert json.loads((agent.home / "run" / "ollama.json").read_text())["pid"] == pid
+    assert "Listening on" in (agent.home / "logs" / "ollama.log").read_text()
+    agent.process.send_signal(signal.SIGTERM)
+    agent.process.communicate(timeout=15)
+    assert not psutil.pid_exists(pid)
+    assert not (agent.home / "run" / "ollama.json").exists()
+
+
+def test_ollama_that_runs_is_adopted_and_outlives_the_agent(agent, ollama):
+    process = ollama.serve()
+    agent.start()
+    assert ready(agent) == process.pid
+    told = row(agent)
+    assert told["managed"] is False
+    report = agent.recover()
+    assert (report["found"], report["done"], report["healthy"]) == ([], [], True)
+    agent.process.send_signal(signal.SIGTERM)
+    agent.process.communicate(timeout=15)
+    assert process.poll() is None
+
+
+def test_managed_ollama_that_is_killed_comes_back_and_its_runners_are_ended_gracefully(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    ollama.generate()
+    (runner,) = ollama.runners()
+    os.kill(first, signal.SIGKILL)
+    assert ready(agent, but=first)
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
+
+
+def test_managed_ollama_that_hangs_is_replaced_by_a_pass(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    ollama.tell(hang="all", ignore_term=True)
+    code, run = agent.ask("/recover", {})
+    assert code == 202
+    agent.until(lambda: not psutil.pid_exists(first), "the hung one is ended", 30)
+    ollama.tell()
+    assert ready(agent, but=first)
+    done = lambda: (r := agent.ask(f"/recover/{run['run_id']}")[1])["state"] == "done" and r  # noqa: E731
+    report = agent.until(done, "the pass ends", 30)
+    assert any("end the hung process" in line and "it is well now" in line for line in report["done"]), report
+
+
+@pytest.mark.parametrize("fault", [{"empty": True}, {"status": 500}])
+def test_managed_ollama_whose_answers_are_none_is_replaced(agent, ollama, fault):
+    agent.start()
+    first = ready(agent)
+    ollama.generate()
+    ollama.tell(**fault)
+    code, run = agent.ask("/recover", {})
+    assert code == 202
+    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
+    ollama.tell()
+    assert ready(agent, but=first)
+    done = lambda: (r := agent.ask(f"/recover/{run['run_id']}")[1])["state"] == "done" and r  # noqa: E731
+    report = agent.until(done, "the pass ends", 30)
+    assert report["healthy"], report
+
+
+def test_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent, ollama):
+    agent.env["VESTAL_SUPERVISION__HEALTH_INTERVAL_S"] = "0.2"
+    agent.start()
+    first = ready(agent)
+    ollama.generate()
+    ollama.tell(empty=True)
+    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
+    ollama.tell()
+    assert ready(agent, but=first)
+    assert any(
+        e["event"] == "health_failed" and "empty text" in e["cause"] and e["component"] == "ollama"
+        for e in agent.journal()
+    )
+
+
+def test_adopted_ollama_without_an_owner_that_is_no_use_becomes_ours(agent, ollama):
+    """Its starter is gone: nobody else would ever start it again."""
+    shell = subprocess.run(
+        ["sh", "-c", f"{ollama.program} serve >/dev/null 2>&1 & echo $!"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | ollama.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first = int(shell.stdout)
+    agent.start()
+    assert ready(agent) == first
+    assert row(agent)["owner"] == "nobody (it was started by hand)"
+    ollama.generate()
+    ollama.tell(empty=True)
+    agent.ask("/recover", {})
+    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
+    ollama.tell()
+    assert ready(agent, but=first)
+    assert row(agent)["managed"] is True
+
+
+def test_ollama_of_another_user_lists_no_models_and_is_told(agent, ollama):
+    manifest = ollama.home / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library" / "a"
+    manifest.mkdir(parents=True)
+    (manifest / "latest").write_text("{}")
+    ollama.tell(models=[])
+    process = ollama.serve()
+    agent.start()
+    told = agent.until(lambda: (r := row(agent))["state"] == "degraded" and r, "it is told")
+    assert "lists no models" in told["detail"]
+    assert "brew services stop ollama" in told["detail"]
+    report = agent.recover()
+    assert not report["healthy"]
+    assert any("lists no models" in line for line in report["left"])
+    assert process.poll() is None
+
+
+def test_runner_left_behind_is_ended_by_a_pass(agent, ollama):
+    ollama.tell(leave_runner=True)
+    process = ollama.serve()
+    agent.start()
+    ready(agent)
+    ollama.generate()
+    (runner,) = ollama.runners()
+    process.kill()
+    process.wait()
+    ollama.tell()
+    assert psutil.pid_exists(runner)
+    report = agent.recover()
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
+    assert any("runner" in line for line in report["found"])
+    assert ready(agent, but=process.pid)
+
+
+def test_ollama_that_cannot_start_opens_its_breaker_and_a_pass_does_not_force_it(agent, ollama):
+    ollama.tell(exit_code=1)
+    agent.start()
+    told = agent.until(lambda: (r := row(agent))["state"] == "open" and r, "its breaker is open", 30)
+    assert told["circuit_breaker_state"] == "open"
+    assert "could not create the server" in told["detail"]
+    report = agent.recover()
+    assert any("vestal recover --reset" in line for line in report["left"])
+    assert row(agent)["state"] == "open"
+    ollama.tell()
+    assert agent.ask("/recover/reset", {})[0] == 202
+    assert ready(agent)
+
+
+def test_stop_by_hand_is_sticky_and_start_brings_it_back(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    assert agent.ask("/services/ollama/stop", {})[0] == 202
+    stopped = lambda: (r := row(agent))["state"] == "stopped" and r["detail"] == "stopped by hand"  # noqa: E731
+    agent.until(stopped, "it is stopped")
+    assert not psutil.pid_exists(first)
+    report = agent.recover()
+    assert any("stopped by hand" in line for line in report["left"])
+    agent.kill()
+    agent.process = agent.launch()
+    agent.until(stopped, "it is still stopped")
+    agent.process.send_signal(signal.SIGTERM)
+    agent.process.communicate(timeout=15)
+    agent.process = agent.launch()
+    agent.until(stopped, "a stop in order has not made it forgotten")
+    assert agent.ask("/services/ollama/start", {})[0] == 202
+    second = ready(agent)
+    assert agent.ask("/services/ollama/restart", {})[0] == 202
+    assert ready(agent, but=second)
+
+
+def test_agent_killed_and_started_again_adopts_the_ollama_it_had_started(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    agent.kill()
+    assert psutil.pid_exists(first)
+    agent.start()
+    assert ready(agent) == first
+    assert row(agent)["managed"] is True
+
+
+def test_agent_and_ollama_killed_leave_a_runner_that_the_next_agent_ends_gracefully(agent, ollama):
+    agent.start()
+    first = ready(agent)
+    ollama.generate()
+    (runner,) = ollama.runners()
+    agent.kill()
+    os.kill(first, signal.SIGKILL)
+    agent.start()
+    assert ready(agent, but=first)
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
+
+
+def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_port, tmp_path_factory):
+    agent.start()
+    first = ready(agent)
+    other = AgentUnderTest(tmp_path_factory.mktemp("other"), free_port(), free_port())
+    kept = ("VESTAL_HOME", "VESTAL_AGENT_PORT", "VESTAL_MLX_PORT")
+    other.env = agent.env | {name: other.env[name] for name in kept}
+    process = other.start().process
+    assert process
+    try:
+        assert ready(other) == first
+        assert "another Vestal" in row(other)["owner"]
+        code, answer = other.ask("/services/ollama/restart", {})
+        assert code == 409
+        assert "another Vestal" in answer["error"]["message"]
+        ollama.generate()
+        ollama.tell(empty=True)
+        assert not other.recover()["healthy"]
+        assert psutil.pid_exists(first)
+        ollama.tell()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+    assert psutil.pid_exists(first)
+
+
+def test_ollama_that_is_only_watched_is_not_touched(agent, ollama):
+    agent.env["VESTAL_OLLAMA__MANAGE"] = "watch"
+    agent.start()
+    assert row(agent)["state"] == "stopped"
+    report = agent.recover()
+    assert any("only watches" in line and "`ollama serve`" in line for line in report["left"])
+    code, answer = agent.ask("/services/ollama/start", {})
+    assert code == 409
+    assert "ollama.manage is watch" in answer["error"]["message"]
+
+
+def test_adopted_ollama_that_dies_has_its_runners_ended_gracefully_too(agent, ollama):
+    """Its handle is not of the launch: the runners got SIGKILL at once, which strands wired memory."""
+    agent.start()
+    first = ready(agent)
+    agent.kill()
+    agent.start()
+    assert ready(agent) == first
+    ollama.generate()
+    (runner,) = ollama.runners()
+    os.kill(first, signal.SIGKILL)
+    assert ready(agent, but=first)
+    assert runner not in ollama.runners()
+    assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
