@@ -119,6 +119,13 @@ def test_killed_agent_is_brought_back_and_uninstall_leaves_nothing(installed: In
     passed = installed.until(lambda: installed.shown()["recover"]["state"]["last_exit"], "a pass has run")
     assert passed in ("0", "1"), passed
 
+    down = installed.vestal("down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not installed.processes(), "what is kept alive stays down"
+    back = installed.vestal("install")
+    assert back.returncode == 0, back.stdout + back.stderr
+    installed.until(installed.is_healthy, "the MLX server answers again")
+
     gone = installed.vestal("uninstall")
     assert gone.returncode == 0, gone.stdout + gone.stderr
     installed.until(lambda: not installed.processes(), "no process of ours is left")
