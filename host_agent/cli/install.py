@@ -21,6 +21,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
     commands = Shown() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
     manager = _chosen(managers, options.daemon)
+    if refusal := manager.refusal():
+        if not options.dry_run:
+            raise NotInstalled(refusal)
+        print(f"would not be installed here: {refusal}")
     names = SERVER_ALONE if options.server_only else WITH_AGENT
     told, secrets = install_told.told(config, options.daemon)
     units = manager.units(names, told)
@@ -47,10 +51,7 @@ def _chosen(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
         )
     if daemon and len(managers) == 1:
         raise NotInstalled("--daemon is for macOS: with systemd, lingering starts your units at boot.")
-    chosen = managers[1] if daemon else managers[0]
-    if refusal := chosen.refusal():
-        raise NotInstalled(f"{refusal[0].upper()}{refusal[1:]}.")
-    return chosen
+    return managers[1] if daemon else managers[0]
 
 
 def _install(

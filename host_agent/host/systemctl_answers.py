@@ -23,9 +23,9 @@ def has_no_manager(exit_code: int, text: str) -> bool:
 def no_manager(text: str) -> str:
     said = " ".join(text.split())
     return (
-        f"no systemd of this user's answers ({said}), so nothing was installed. In a login session it does; "
+        f"No systemd of this user's answers ({said}), so nothing was installed. In a login session it does; "
         "after `su` or `sudo`, set XDG_RUNTIME_DIR=/run/user/$(id -u). In a container, or without systemd, "
-        "`vestal up` runs everything without it"
+        "`vestal up` runs everything without it."
     )
 
 

@@ -338,6 +338,9 @@ def test_machine_without_a_user_manager_gets_one_sentence_and_no_file(linux):
     (line,) = done.stderr.splitlines()
     assert "No systemd of this user's answers (Failed to connect to bus: No medium found)" in line
     assert names(linux.user) == set()
+    shown = linux.vestal("install", "--dry-run")
+    assert shown.returncode == 0 and "would not be installed here: No systemd" in shown.stdout
+    assert "would write" in shown.stdout and names(linux.user) == set()
 
 
 def test_uninstall_on_linux_disables_and_removes(linux):
