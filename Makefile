@@ -4,7 +4,7 @@ VESTAL = .venv/bin/vestal
 PYTHON = .venv/bin/python
 SERVICE =
 
-.PHONY: help up down status logs doctor recover test lint format bench chaos install uninstall clean-cache host dev lock
+.PHONY: help up down status logs doctor recover test test-install lint format bench chaos install uninstall clean-cache host dev lock
 
 help:
 	@echo "make up           set up whatever is missing, start everything, wait until it is healthy"
@@ -14,10 +14,11 @@ help:
 	@echo "make doctor       what is wrong with this machine, and the remedy"
 	@echo "make recover      one recovery pass, now"
 	@echo "make test         the tests (with a Docker engine, the container tests too)"
+	@echo "make test-install a real installation under this machine's launchd or systemd, and its removal"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measure, beside the peers"
 	@echo "make chaos        kill the engine under load, and count what is lost (CHAOS='--requests 100 --kills 10')"
-	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall"
+	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall undoes it"
 	@echo "make clean-cache  drop the prompt cache"
 
 host:
@@ -55,6 +56,9 @@ clean-cache: host
 
 test: dev
 	@$(PYTHON) -m pytest tests/unit tests/stateful tests/component tests/clients tests/e2e $(PYTEST)
+
+test-install: dev
+	@VESTAL_TEST_REAL_INSTALL=1 $(PYTHON) -m pytest tests/e2e/test_real_install.py $(PYTEST)
 
 lint: dev
 	@.venv/bin/ruff check .

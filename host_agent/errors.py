@@ -8,7 +8,8 @@ HostAgentError
 ├── UnknownService      no service has that name (the names are listed)
 ├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
 ├── DockerUnavailable   the engine does not answer
-└── ComposeFailed       `docker compose` ended with an error (its last lines are told)
+├── ComposeFailed       `docker compose` ended with an error (its last lines are told)
+└── NotInstalled        launchd or systemd does not take our jobs (why is told)
 
 Each has a `code`, a message of one sentence with the remedy, `retryable`, and the exit code of a command that
 ends with it (sysexits.h).
@@ -65,3 +66,8 @@ class DockerUnavailable(HostAgentError):
 class ComposeFailed(HostAgentError):
     code = "compose_failed"
     retryable = True
+
+
+class NotInstalled(HostAgentError):
+    code = "not_installed"
+    exit_code = 69

@@ -30,8 +30,9 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
             return False
         _replace_hung(config, identity)
     ensure_token(config.home)
-    if service_manager.is_installed(config.home):
-        service_manager.start(config.home)  # its agent is the one that is kept alive
+    if service_manager.keeps_agent(config.home):
+        for problem in service_manager.start(config.home):  # its agent is the one that is kept alive
+            print(f"vestal: {problem}", file=sys.stderr)
         if client.wait_until(client.answers, LISTENS_WITHIN_S):
             return True
     log = config.home.logs / "agent.log"
@@ -49,10 +50,7 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
 
 
 def _replace_hung(config: Config, identity: Identity) -> None:
-    """Ends an agent that holds its place and does not answer; the next one adopts what it looked after.
-
-    With SIGKILL, since a SIGTERM that it still heeds would make it stop every service in order.
-    """
+    """Ends an agent that holds its place and does not answer."""
     began_with = running_settings.read(config.home)
     if began_with is not None and began_with.port != config.agent.port:
         raise AgentUnreachable(
@@ -60,6 +58,14 @@ def _replace_hung(config: Config, identity: Identity) -> None:
             "`vestal up` restarts it with the new settings."
         )
     print(f"agent: PID {identity.pid} runs and does not answer; replacing it", flush=True)
+    hand_over(identity)
+
+
+def hand_over(identity: Identity) -> None:
+    """Ends an agent at once; what it looked after goes on, and the next agent adopts it.
+
+    With SIGKILL, since a SIGTERM that it still heeds would make it stop every service in order.
+    """
     if identity.alive():
         os.kill(identity.pid, signal.SIGKILL)
     deadline = time.monotonic() + LISTENS_WITHIN_S

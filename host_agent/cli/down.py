@@ -35,7 +35,8 @@ def _manager(config: Config) -> str:
     """Where launchd or systemd keeps the agent alive, it is told first: or it would bring it back."""
     if not service_manager.is_installed(config.home):
         return ""
-    service_manager.stop(config.home)
+    if problems := service_manager.stop(config.home):
+        return f"service manager: {'; '.join(problems)}"
     return "service manager: told to stop the agent until the next login (`vestal uninstall` is for good)"
 
 

@@ -13,8 +13,8 @@ COMMANDS = {
     "server": "the MLX server in the foreground, without an agent",
     "models": "list, pull or ensure models",
     "cache": "what the prompt cache keeps on disk; `cache clear` empties it, `cache verify` checks it",
-    "install": "start at login, and recover every 300 s (launchd or systemd)",
-    "uninstall": "undo install",
+    "install": "start at login, be kept alive, and recover every 300 s (launchd or systemd); --show shows it",
+    "uninstall": "stop what install started, and remove what it wrote",
     "token": "print the token",
     "version": "print the version",
 }
@@ -51,5 +51,23 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
     models.add_argument("names", nargs="*", metavar="NAME")
     added["cache"].add_argument("what", nargs="?", choices=("ls", "clear", "verify"), default="ls")
     added["cache"].add_argument("--json", action="store_true")
+    added["agent"].add_argument(
+        "--managed", action="store_true", help="as launchd and systemd start it: exit code 0 where one runs"
+    )
+    _install_options(added)
+
+
+def _install_options(added: dict[str, argparse.ArgumentParser]) -> None:
+    what = added["install"].add_mutually_exclusive_group()
+    what.add_argument(
+        "--show", action="store_true", help="what is installed, and how it runs (exit code 0 well, 1 not)"
+    )
+    what.add_argument("--server-only", action="store_true", help="the MLX server alone, without the agent")
+    added["install"].add_argument(
+        "--daemon",
+        action="store_true",
+        help="macOS: from boot on, without a login at the screen (prints the commands that need sudo)",
+    )
+    added["install"].add_argument("--json", action="store_true", help="with --show: for a program")
     for name in ("install", "uninstall"):
         added[name].add_argument("--dry-run", action="store_true", help="say what it would do")

@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 
+from host_agent import log_rotation
 from host_agent.config import Config
 from host_agent.services import child_environment
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     config.home.prepare()
+    log_rotation.rotate(config.home.logs)  # without an agent, nobody else does
     environment = {**os.environ, **child_environment.common(config)}
     command = [sys.executable, "-m", "mlx_server.gateway"]
     os.execve(sys.executable, command, environment)

@@ -12,6 +12,7 @@ from host_agent.doctor import (
     engine_blas,
     home_folder,
     hung,
+    installed_jobs,
     metal_contention,
     metal_out_of_memory,
     missing_dependency,
@@ -40,6 +41,7 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     Diagnosis(services.NAME, services.look, 30.0),
     Diagnosis(dies_at_start.NAME, dies_at_start.look),
     Diagnosis(slept.NAME, slept.look, 40.0),  # asks each server in turn
+    Diagnosis(installed_jobs.NAME, installed_jobs.look),
     Diagnosis(hung.NAME, hung.look, 40.0),
     Diagnosis(oom_killed.NAME, oom_killed.look),
     Diagnosis(metal_contention.NAME, metal_contention.look),

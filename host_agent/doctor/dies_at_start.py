@@ -1,8 +1,6 @@
 """A service ends within seconds of its start: its last log lines, and what they mean."""
 
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +10,9 @@ from host_agent.config import Config
 from host_agent.doctor import early_deaths, journal_tail, log_files
 from host_agent.doctor.early_deaths import EarlyDeath
 from host_agent.doctor.finding import Finding
-from host_agent.host import launchd, service_manager, systemd, tool, unit_state
-from host_agent.host.unit_state import UnitState
+from host_agent.host import service_manager
+from host_agent.host.job_state import JobState
+from host_agent.host.unit import AGENT
 from host_agent.journal import readable
 
 NAME = "dies_at_start"
@@ -58,12 +57,12 @@ def judge(death: EarlyDeath, log: Path, said: str) -> Finding:
     return Finding(NAME, "fault", sentence, remedy, f"last lines: {said}" if said else f"{log} is empty")
 
 
-def judge_unit(state: UnitState | None, said: str) -> Finding | None:
+def judge_job(state: JobState, said: str) -> Finding | None:
     """The agent under its service manager; None where it runs, or was never started."""
-    if state is None or state.running or not state.exit_code:
+    if state.pid or not state.exit_code:
         return None
     meaning = " (a mistake in the settings)" if state.exit_code == CONFIG_EXIT_CODE else ""
-    sentence = f"the agent does not stay up: exit code {state.exit_code}{meaning} after {state.starts} starts"
+    sentence = f"the agent does not stay up: exit code {state.exit_code}{meaning} after {state.runs} starts"
     default = "`vestal agent` in the foreground shows what is wrong"
     return Finding(NAME, "fault", sentence, hint(said) or default, f"last lines: {said}" if said else "")
 
@@ -75,13 +74,9 @@ def _of_child(config: Config, death: EarlyDeath) -> Finding:
 
 def _of_agent(config: Config) -> list[Finding]:
     home = config.home
-    if single_instance.running(home) or not service_manager.is_installed(home):
+    if single_instance.running(home):
         return []
-    if sys.platform == "darwin":
-        target = f"gui/{os.getuid()}/{launchd.path(home).stem}"
-        state = unit_state.parse_launchctl(tool.output(*unit_state.launchctl_command(target)) or "")
-    else:
-        text = tool.output(*unit_state.systemctl_command(systemd.path(home).name))
-        state = unit_state.parse_systemctl(text or "")
-    finding = judge_unit(state, log_files.last_words(home.logs / "agent.log"))
-    return [finding] if finding else []
+    managers = [manager for manager in service_manager.managers(home) if AGENT in manager.present()]
+    said = log_files.last_words(home.logs / "agent.log")
+    found = [judge_job(manager.state(AGENT), said) for manager in managers]
+    return [finding for finding in found if finding]

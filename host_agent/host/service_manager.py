@@ -1,52 +1,115 @@
-"""The user's service manager: launchd on macOS, systemd on Linux. Two units for each home:
-the agent, kept alive; and a recovery pass at boot and every 300 s, which also starts a dead agent (R4.3).
+"""The service manager of this machine: launchd on macOS, systemd on Linux.
+
+Two jobs for each home: the agent, kept alive, and a recovery pass at boot and every 300 s, which also starts
+a dead agent (R4.3); or the MLX server alone.
 
 Secrets are in no unit: the token is in its own file.
 """
 
-import subprocess
+import os
+import pwd
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from host_agent.config import Home
-from host_agent.host import launchd, systemd
-from host_agent.host.unit import Unit
+from host_agent.host import launchd
+from host_agent.host.commands import Commands
+from host_agent.host.job_state import JobState
+from host_agent.host.launchd import Launchd
+from host_agent.host.systemd import Systemd
+from host_agent.host.unit import AGENT, Told, Unit, Written
 
-COMMAND_WITHIN_S = 60
-
-platform = launchd if sys.platform == "darwin" else systemd
-
-
-def units(home: Home, environment: dict[str, str], cwd: Path) -> list[Unit]:
-    """What an installation writes. `environment` has what the agent must be told, PATH included."""
-    return platform.units(home, environment, cwd)
+OTHER_THAN_THE_PLATFORMS = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on the other platform
 
 
-def commands(home: Home, install: bool) -> list[list[str]]:
-    """What is run after the files are written, or before they are removed."""
-    return platform.install_commands(home) if install else platform.uninstall_commands(home)
+class ServiceManager(Protocol):
+    """What install, uninstall, up and down ask of it. A problem is a sentence; an empty one is none."""
+
+    @property
+    def name(self) -> str:
+        """launchd or systemd."""
+
+    @property
+    def mode(self) -> int:
+        """Of the files that it is to write."""
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether only root may write and load them, and this is not root."""
+
+    def units(self, names: tuple[str, ...], told: Told) -> list[Unit]:
+        """What an installation of these jobs writes."""
+
+    def paths(self, name: str) -> list[Path]:
+        """The files of a job."""
+
+    def present(self) -> list[str]:
+        """The jobs whose files exist."""
+
+    def written(self, name: str) -> Written:
+        """What an installed job starts. OSError, ValueError or KeyError where its file tells nothing."""
+
+    def refusal(self) -> str:
+        """Why nothing can be installed here."""
+
+    def reload(self) -> str:
+        """Files have changed."""
+
+    def state(self, name: str) -> JobState:
+        """What the manager says of a job."""
+
+    def load(self, name: str, changed: bool) -> str:
+        """A job is loaded and runs; it is stopped in order before, where its file has changed."""
+
+    def unload(self, name: str) -> str:
+        """A job is stopped in order and no longer started."""
+
+    def start(self) -> list[str]:
+        """What is installed runs again, after a `stop` or where the manager has let go of it."""
+
+    def stop(self) -> list[str]:
+        """What is installed is stopped until the next login; the files stay."""
+
+
+def managers(
+    home: Home, commands: Commands | None = None, env: Mapping[str, str] = os.environ
+) -> list[ServiceManager]:
+    """Every place where jobs of this home can be; the one that `vestal install` takes comes first."""
+    commands = commands or Commands()
+    user = pwd.getpwuid(os.getuid())
+    folder = Path(env.get("HOME") or user.pw_dir)
+    if (env.get(OTHER_THAN_THE_PLATFORMS) or _of_platform()) == Launchd.name:
+        places = (launchd.agents(folder, user.pw_uid), launchd.daemons(user.pw_name, user.pw_uid))
+        return [Launchd(home, commands, place) for place in places]
+    settings = Path(env.get("XDG_CONFIG_HOME") or folder / ".config")
+    return [Systemd(home, commands, settings / "systemd" / "user")]
+
+
+def python() -> str:
+    """The full path of the Python that runs this: what the units start."""
+    return sys.executable
+
+
+def keeps_agent(home: Home) -> bool:
+    """Whether an agent of this home is installed."""
+    return any(AGENT in manager.present() for manager in managers(home))
 
 
 def is_installed(home: Home) -> bool:
-    return platform.path(home).exists()
+    return any(manager.present() for manager in managers(home))
 
 
-def start(home: Home) -> None:
-    """After a `stop`, or where the manager has let go of it."""
-    for command in platform.start_commands(home):
-        run(command)
+def start(home: Home) -> list[str]:
+    """What is installed runs; the problems."""
+    return [problem for manager in managers(home) for problem in manager.start()]
 
 
-def stop(home: Home) -> None:
-    """Until the next login; the files stay."""
-    for command in platform.stop_commands(home):
-        run(command)
+def stop(home: Home) -> list[str]:
+    """What is installed is stopped until the next login; the problems."""
+    return [problem for manager in managers(home) for problem in manager.stop()]
 
 
-def run(command: list[str]) -> str:
-    """Run a command of the manager's; what went wrong, or nothing."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"`{' '.join(command)}`: {error}"
-    return "" if done.returncode == 0 else f"`{' '.join(command)}`: {done.stderr.strip() or done.returncode}"
+def _of_platform() -> str:
+    return Launchd.name if sys.platform == "darwin" else Systemd.name

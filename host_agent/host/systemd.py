@@ -1,81 +1,111 @@
-"""systemd's user units and commands, as in systemd.service(5) and systemd.timer(5)."""
+"""systemd's user units, as in systemd.service(5) and systemd.timer(5): the same meaning as launchd's jobs."""
 
 import os
 from pathlib import Path
 
 from host_agent.config import Home
-from host_agent.host.unit import AGENT, RECOVER, RECOVER_EACH_S, STOP_WITHIN_S, Unit, program
+from host_agent.host import systemctl_answers, systemd_unit
+from host_agent.host.commands import Commands
+from host_agent.host.job_state import JobState
+from host_agent.host.unit import ALL, RECOVER, Told, Unit, Written
 
+TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 SYSTEMCTL = ("systemctl", "--user")
 
 
-def units(home: Home, environment: dict[str, str], cwd: Path) -> list[Unit]:
-    agent, recover = _services(home, environment, cwd)
-    return [
-        Unit(path(home), agent),
-        Unit(_folder() / f"{home.label}-recover.service", recover),
-        Unit(_folder() / f"{home.label}-recover.timer", _timer(home)),
-    ]
+class Systemd:
+    """The jobs of one home."""
 
+    name = "systemd"
+    mode = 0o600
+    needs_root = False
 
-def install_commands(home: Home) -> list[list[str]]:
-    return [[*SYSTEMCTL, "daemon-reload"], [*SYSTEMCTL, "enable", "--now", *_wanted(home)]]
+    def __init__(self, home: Home, commands: Commands, folder: Path) -> None:
+        self._home, self._commands, self._folder = home, commands, folder
 
+    def units(self, names: tuple[str, ...], told: Told) -> list[Unit]:
+        return [Unit(name, path, self._text(name, path, told)) for name in names for path in self.paths(name)]
 
-def uninstall_commands(home: Home) -> list[list[str]]:
-    return [[*SYSTEMCTL, "disable", "--now", *_wanted(home)]]
+    def paths(self, name: str) -> list[Path]:
+        """The service's file, and its timer's where it has one."""
+        service = self._folder / f"{self._home.label}-{name}.service"
+        return [service, service.with_suffix(".timer")] if name == RECOVER else [service]
 
+    def present(self) -> list[str]:
+        return [name for name in ALL if self.paths(name)[0].exists()]
 
-def start_commands(home: Home) -> list[list[str]]:
-    return [[*SYSTEMCTL, "start", *_wanted(home)]]
+    def written(self, name: str) -> Written:
+        return systemd_unit.written(self.paths(name)[0].read_text())
 
+    def refusal(self) -> str:
+        """Why nothing can be installed, before anything is written."""
+        done = self._commands.ask(*SYSTEMCTL, "show", "--property=Version")
+        if systemctl_answers.has_no_manager(done.exit_code, done.text):
+            return systemctl_answers.no_manager(done.text)
+        return ""
 
-def stop_commands(home: Home) -> list[list[str]]:
-    return [[*SYSTEMCTL, "stop", *_wanted(home)[::-1]]]
+    def reload(self) -> str:
+        return self._act("daemon-reload")
 
+    def state(self, name: str) -> JobState:
+        """Of the service; a pass between two times is as its timer is."""
+        job = self._state(self.paths(name)[0].name)
+        return job if name != RECOVER or job.pid else self._state(self._switch(name), job.last_exit)
 
-def path(home: Home) -> Path:
-    return _folder() / f"{home.label}-agent.service"
+    def load(self, name: str, changed: bool) -> str:
+        """Enabled and running; what runs unchanged is left alone. The problem, if any."""
+        if problem := self._act("enable", self._switch(name)):
+            return problem
+        return self._act("restart" if changed and self.state(name).loaded else "start", self._switch(name))
 
+    def unload(self, name: str) -> str:
+        """Stopped in order, and not started again. Nothing is wrong where it was not loaded."""
+        if not self.state(name).loaded:
+            return ""
+        return self._act("disable", "--now", self._switch(name))
 
-def _wanted(home: Home) -> list[str]:
-    return [f"{home.label}-agent.service", f"{home.label}-recover.timer"]
+    def start(self) -> list[str]:
+        return self._each("start", self.present())
 
+    def stop(self) -> list[str]:
+        """Until the next login or boot; the passes first, or one would start the agent again."""
+        return self._each("stop", self.present()[::-1])
 
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    def lingers(self) -> bool:
+        """Whether this user's units run from boot on, without a login."""
+        done = self._commands.ask("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
+        return done.exit_code == 0 and done.text.strip() == "yes"
 
+    def linger(self) -> bool:
+        """Asks for it; polkit may refuse."""
+        return self._commands.act("loginctl", "enable-linger").exit_code == 0
 
-def _services(home: Home, environment: dict[str, str], cwd: Path) -> tuple[str, str]:
-    told = "".join(f'Environment="{name}={_escaped(value)}"\n' for name, value in environment.items())
-    where = f"WorkingDirectory={cwd}\n{told}"
-    agent = (
-        f"[Unit]\nDescription=Vestal's host agent ({home.root})\n\n"
-        f"[Service]\nExecStart={_words(AGENT)}\n{where}Restart=on-failure\nRestartSec=10\n"
-        # The children outlive an agent that was killed: the next one adopts them.
-        f"KillMode=process\nTimeoutStopSec={STOP_WITHIN_S}\nSuccessExitStatus=75\nUMask=0077\n"
-        f"StandardOutput=append:{home.logs / 'agent.log'}\nStandardError=inherit\n\n"
-        "[Install]\nWantedBy=default.target\n"
-    )
-    recover = (
-        f"[Unit]\nDescription=Vestal's recovery pass ({home.root})\n\n"
-        f"[Service]\nType=oneshot\nExecStart={_words(RECOVER)}\n{where}KillMode=process\nUMask=0077\n"
-        "SuccessExitStatus=1\n"
-    )
-    return agent, recover
+    def _each(self, verb: str, names: list[str]) -> list[str]:
+        return [problem for name in names if (problem := self._act(verb, self._switch(name)))]
 
+    def _act(self, *words: str) -> str:
+        command = (*SYSTEMCTL, *words)
+        done = self._commands.act(*command)
+        return "" if done.exit_code == 0 else systemctl_answers.failure(command, done.exit_code, done.text)
 
-def _timer(home: Home) -> str:
-    return (
-        f"[Unit]\nDescription=Vestal's recovery pass at boot and every {RECOVER_EACH_S} s\n\n"
-        f"[Timer]\nOnBootSec=30\nOnUnitActiveSec={RECOVER_EACH_S}\nUnit={home.label}-recover.service\n\n"
-        "[Install]\nWantedBy=timers.target\n"
-    )
+    def _state(self, unit: str, last_exit: str = "") -> JobState:
+        done = self._commands.ask(*SYSTEMCTL, "show", unit, f"--property={systemctl_answers.PROPERTIES}")
+        return systemctl_answers.parse(done.exit_code, done.text, last_exit)
 
+    def _switch(self, name: str) -> str:
+        """The unit that is enabled and started: a timer starts its service."""
+        return self.paths(name)[-1].name
 
-def _words(name: str) -> str:
-    return " ".join(f'"{_escaped(word)}"' for word in program(name))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    def _text(self, name: str, path: Path, told: Told) -> str:
+        template = (TEMPLATES / f"{name}{path.suffix}").read_text()
+        values = {
+            "HOME": systemd_unit.plain(str(self._home.root)),
+            "PROGRAM": systemd_unit.command(told.program(name)),
+            "ENVIRONMENT": systemd_unit.environment(told.environment),
+            "CHECKOUT": systemd_unit.plain(str(told.checkout)),
+            "LOG": systemd_unit.plain(str(self._home.logs / f"{name}.log")),
+            "STOP_WITHIN_S": str(told.stop_within_s),
+            "RECOVER_EACH_S": str(told.recover_each_s),
+            "SERVICE": self.paths(name)[0].name,
+        }
+        return systemd_unit.fill(template, values)

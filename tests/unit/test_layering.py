@@ -59,6 +59,13 @@ FOREIGN_TO = {
 
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
+    "host_agent/host/job_state.py",
+    "host_agent/host/launchctl_answers.py",
+    "host_agent/host/launchd_by_root.py",
+    "host_agent/host/launchd_plist.py",
+    "host_agent/host/systemctl_answers.py",
+    "host_agent/host/systemd_unit.py",
+    "host_agent/host/unit.py",
     "supervision/backoff.py",
     "supervision/breaker.py",
     "supervision/intensity.py",
@@ -95,7 +102,6 @@ PURE = (
     "host_agent/host/memory_pressure.py",
     "host_agent/host/ps.py",
     "host_agent/host/sysctl.py",
-    "host_agent/host/unit_state.py",
     "host_agent/host/vm_stat.py",
     "mlx_server/gateway/admission.py",
     "mlx_server/gateway/anthropic_schema.py",

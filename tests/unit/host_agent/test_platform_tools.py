@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host import brew, jetsam, kernel_log, memory_pressure, ps, sysctl, unit_state, vm_stat
+from host_agent.host import brew, jetsam, kernel_log, memory_pressure, ps, sysctl, vm_stat
 from host_agent.host.brew import BrewService
 from host_agent.host.kernel_log import Kill
 from host_agent.host.ports import PortHolder, parse_lsof
 from host_agent.host.ps import Process
-from host_agent.host.unit_state import UnitState
 
 RECORDED = Path(__file__).resolve().parents[2] / "recorded"
 
@@ -79,21 +78,6 @@ def test_ps_of_a_mac_is_read_with_every_form_of_age():
 def test_lsof_of_a_mac_gives_pid_and_user():
     found = parse_lsof(11434, recorded("macos/lsof.txt"))
     assert found == PortHolder(11434, 24901, "ollama", "", "ada")
-
-
-def test_launchctl_tells_a_service_that_runs_from_one_that_keeps_dying():
-    assert unit_state.parse_launchctl(recorded("macos/launchctl_print.txt")) == UnitState(True, 1, None)
-    assert unit_state.parse_launchctl(recorded("macos/launchctl_print_dying.txt")) == UnitState(
-        False, 412, 78
-    )
-    assert unit_state.parse_launchctl('Could not find service "dev.vestal.agent" in domain') is None
-
-
-def test_systemctl_tells_restarts_and_exit_code():
-    assert unit_state.parse_systemctl(recorded("linux/systemctl_show.txt")) == UnitState(False, 8, 78)
-    running = "NRestarts=0\nExecMainStatus=0\nMainPID=812\nActiveState=active\n"
-    assert unit_state.parse_systemctl(running) == UnitState(True, 1, None)
-    assert unit_state.parse_systemctl("") is None
 
 
 def test_kernel_log_tells_whom_it_killed_and_why():

@@ -9,7 +9,7 @@ import pytest
 
 from host_agent.doctor import dies_at_start
 from host_agent.doctor.early_deaths import EarlyDeath, find
-from host_agent.host.unit_state import UnitState
+from host_agent.host.job_state import JobState
 
 
 def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "mlx_server") -> dict[str, Any]:
@@ -84,13 +84,19 @@ def test_last_words_lead_to_the_remedy(said: str, words: str):
 
 
 def test_agent_that_its_service_manager_keeps_starting_is_told():
-    found = dies_at_start.judge_unit(UnitState(False, 412, 78), "")
+    found = dies_at_start.judge_job(JobState(True, "spawn scheduled", None, 412, "78: EX_CONFIG"), "")
     assert found
     assert "exit code 78 (a mistake in the settings) after 412 starts" in found.sentence
 
 
 @pytest.mark.parametrize(
-    "state", [None, UnitState(True, 412, 1), UnitState(False, 1, 0), UnitState(False, 1)]
+    "state",
+    [
+        JobState(),
+        JobState(True, "running", 7, 412, "1"),
+        JobState(True, "not running", None, 1, "0"),
+        JobState(True, "not running", None, 3, "Terminated: 15"),
+    ],
 )
-def test_agent_that_runs_or_was_stopped_is_no_fault(state: UnitState | None):
-    assert dies_at_start.judge_unit(state, "") is None
+def test_agent_that_runs_or_was_stopped_is_no_fault(state: JobState):
+    assert dies_at_start.judge_job(state, "") is None

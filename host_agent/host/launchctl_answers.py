@@ -1,0 +1,99 @@
+"""What launchctl's exit codes and words mean. An error reads `Bootstrap failed: 5: Input/output error`."""
+
+import re
+from enum import Enum
+
+from host_agent.host.job_state import JobState
+
+
+class Answer(Enum):
+    """What an adapter does next depends on this alone."""
+
+    DONE = "done"
+    NOT_LOADED = "not loaded"
+    ALREADY = "already so"
+    STOPPING = "still stopping"
+    RETRY = "try once more"
+    NO_SESSION = "nobody is logged in at the screen"
+    DISABLED = "disabled"
+    NOT_PERMITTED = "not permitted"
+    FAILED = "failed"
+
+
+NUMBER = re.compile(r"failed: (\d+):")
+# A job's own fields have one tab before them; those of its coalitions and endpoints have two.
+FIELD = re.compile(r"^\t([a-z ]+?) = (.*)$", re.MULTILINE)
+NEVER = "(never exited)"
+BY_NUMBER = {
+    0: Answer.DONE,
+    1: Answer.NOT_PERMITTED,
+    3: Answer.NOT_LOADED,
+    5: Answer.RETRY,  # EIO: also what a bootstrap right after a bootout gets
+    36: Answer.STOPPING,
+    37: Answer.ALREADY,
+    112: Answer.NO_SESSION,
+    113: Answer.NOT_LOADED,
+    119: Answer.DISABLED,
+    125: Answer.NO_SESSION,
+    150: Answer.NOT_PERMITTED,
+}
+BY_WORDS = {
+    "could not find service": Answer.NOT_LOADED,
+    "no such process": Answer.NOT_LOADED,
+    "could not find domain": Answer.NO_SESSION,
+    "domain does not support specified action": Answer.NO_SESSION,
+    "service is disabled": Answer.DISABLED,
+    "not privileged": Answer.NOT_PERMITTED,
+    "operation not permitted": Answer.NOT_PERMITTED,
+    "operation now in progress": Answer.STOPPING,
+    "operation already in progress": Answer.ALREADY,
+}
+
+
+def judge(exit_code: int, text: str) -> Answer:
+    """The words first: some releases exit with 1 and tell the number only in the text."""
+    if exit_code == 0:
+        return Answer.DONE
+    for words, answer in BY_WORDS.items():
+        if words in text.lower():
+            return answer
+    number = NUMBER.search(text)
+    return BY_NUMBER.get(int(number[1]) if number else exit_code, Answer.FAILED)
+
+
+def parse(exit_code: int, text: str) -> JobState:
+    """The state that `launchctl print DOMAIN/LABEL` tells."""
+    if exit_code != 0:
+        return JobState()
+    fields: dict[str, str] = {}
+    for name, value in FIELD.findall(text):
+        fields.setdefault(name, value.strip())
+    # After a death by signal there is no exit code, but a line of its own.
+    ended = fields.get("last terminating signal") or fields.get("last exit code", NEVER)
+    return JobState(
+        loaded=True,
+        state=fields.get("state", "unknown"),
+        pid=_number(fields.get("pid")),
+        runs=_number(fields.get("runs")),
+        last_exit="" if ended == NEVER else ended,
+    )
+
+
+def sentence(answer: Answer, command: str, text: str, domain: str, label: str) -> str:
+    """What went wrong, and the remedy."""
+    said = " ".join(text.split()) or answer.value
+    return {
+        Answer.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain {domain}, and "
+        "nothing was started. The units are written and start at the next login there; to run without one, "
+        "`vestal install --daemon`",
+        Answer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable {domain}/{label}`, then "
+        "`vestal install` again (System Settings, General, Login Items may have it switched off)",
+        Answer.NOT_PERMITTED: f"`{command}` is not permitted ({said}): a job of root's needs sudo",
+        Answer.STOPPING: f"{label} has not stopped yet: run the same command again in a minute",
+        Answer.RETRY: f"`{command}` failed twice: {said}. `plutil -lint` checks the file, and "
+        "`log show --last 2m --predicate 'process == \"launchd\"'` tells launchd's reason",
+    }.get(answer, f"`{command}`: {said}")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
