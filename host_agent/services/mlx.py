@@ -13,7 +13,7 @@ from host_agent.services.row import Row
 from supervision import ChildSpec, ProbeResult, State
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
-SIX_STAGES_S = 15.0  # what the shutdown takes beside the drain
+SIX_STAGES_S = 20.0  # beside the drain: the engine's six stages (10 s and its kill), the connections
 FRESH_S = 0.3  # several readers at once share one look at the engine
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 

@@ -101,10 +101,15 @@ class Batch:
         processors: Sequence[Processor],
         caches: Sequence[Any] = (),
         cached: int = 0,
+        pause_at: int = 0,
     ) -> int:
-        """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid."""
-        (uid,) = self._generator.insert(
-            [list(tokens[cached:])],
+        """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid.
+
+        A step ends at `pause_at` tokens, if that is within the rest: the state there can be kept.
+        """
+        rest, pause = list(tokens[cached:]), max(pause_at - cached, 0)
+        (uid,) = self._generator.insert_segments(
+            [[part for part in (rest[:pause], rest[pause:]) if part]],
             caches=[list(caches) if cached else self._empty()],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],

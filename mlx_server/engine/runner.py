@@ -58,7 +58,6 @@ class GenerateRunner:
         self._preparing = Preparing()
         self._ahead = False
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
-        self._step_tokens = limits.prefill_step_tokens
         self._whole_only = any(
             type(cache) is not KVCache for cache in make_prompt_cache(language_model.model)
         )
@@ -131,7 +130,7 @@ class GenerateRunner:
         processors = make_processors(op.sampling) + ([grammar] if grammar else [])
         sampler = make_sampler(op.sampling, len(op.emitted))
         tokens = [*generation.prompt, *op.emitted]
-        uid = self._batch.add(tokens, sampler, processors, caches, generation.cached)
+        uid = self._batch.add(tokens, sampler, processors, caches, generation.cached, generation.shared)
         self._running[uid] = generation
         self._kept[uid] = Kept()
 
@@ -174,8 +173,8 @@ class GenerateRunner:
 
     def _is_worth_keeping(self, at: Prefilled, shared: int) -> bool:
         """Whether others can go on from the state that a prompt has reached: one of the same prompt (all but
-        its last token), or one that begins as it does (the last step within what is shared)."""
-        return at.done == at.total - 1 or at.done <= shared < at.done + self._step_tokens
+        its last token), or one that begins as it does (all that is shared)."""
+        return at.done in (at.total - 1, shared)
 
     def tidy(self) -> None:
         """What need not be done before the events have left: what was computed goes to the cache.
