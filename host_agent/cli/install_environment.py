@@ -8,7 +8,7 @@ from host_agent.config.environment import SHORT_NAMES
 
 ALSO_KEPT = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "HF_HOME", "HF_ENDPOINT", "OLLAMA_MODELS")
 NOT_TOLD = ("VESTAL_HOME", "VESTAL_CONFIG")  # the configuration knows them, as absolute paths
-SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "DATABASE_URL")
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "DATABASE_URL", "NOTIFICATIONS__WEB")
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 
 
