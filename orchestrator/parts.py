@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from . import agents, memory_guard
+from . import agents, hosts, memory_guard
 from .agents import Agent
 from .config import Config
 from .cycle import Backend
@@ -69,11 +69,19 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
         ) from None
     async with aiohttp.ClientSession() as session:
-        board = HealthBoard(session, config.mlx_url, config.ollama_url)
+        board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls))
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
         search = KnowledgeSearch(store, client, config.embed_model)
-        steps = Steps(crew, client, board, search, config.embed_model, config.max_answer_tokens)
+        steps = Steps(
+            crew,
+            client,
+            board,
+            search,
+            config.embed_model,
+            config.max_answer_tokens,
+            config.context_tokens,
+        )
         yield Parts(
             config=config,
             agents=crew,
@@ -90,7 +98,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
                 _memory_fraction,
             ),
             search=search,
-            tasks=TaskEngine(config.tasks_database, steps),
+            tasks=TaskEngine(config.tasks_database, steps, config.max_concurrent),
             cycles=CycleStore(database),
         )
 

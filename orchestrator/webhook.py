@@ -38,9 +38,9 @@ class RecoveryWebhook:
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
     async def tell(self, backends: tuple[Backend, ...]) -> str:
-        """Post if something is down and it is time; returns in words what was done."""
+        """Post if something of this machine is down and it is time; returns in words what was done."""
         async with self._telling:  # the cycle and the monitor may both have seen the same outage
-            return await self._tell(backends)
+            return await self._tell(tuple(b for b in backends if b.of_this_machine))
 
     async def _tell(self, backends: tuple[Backend, ...]) -> str:
         down = tuple(b.name for b in backends if b.down)
