@@ -5,6 +5,8 @@ HostAgentError
 ├── PortBusy            a port of ours is held by somebody else (named)
 ├── AgentUnreachable    no agent answers, or it does not come up
 ├── RequestRefused      the agent answered with an error
+├── OrchestratorUnreachable   no orchestrator answers
+├── OrchestratorRefused       the orchestrator answered with an error, or would
 ├── UnknownService      no service has that name (the names are listed)
 ├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
 ├── DockerUnavailable   the engine does not answer
@@ -45,6 +47,17 @@ class AgentUnreachable(HostAgentError):
 
 class RequestRefused(HostAgentError):
     code = "request_refused"
+
+
+class OrchestratorUnreachable(HostAgentError):
+    code = "orchestrator_unreachable"
+    retryable = True
+    exit_code = 69
+
+
+class OrchestratorRefused(HostAgentError):
+    code = "orchestrator_refused"
+    exit_code = 64
 
 
 class UnknownService(HostAgentError):

@@ -23,6 +23,7 @@ class Config:
     port: int
     ollama_urls: tuple[str, ...]  # the first is this machine's; none: not used
     mlx_urls: tuple[str, ...]
+    llm_api_key: str  # for all LLM hosts but the first of each kind
     webhook_url: str
     chat_model: str
     embed_model: str
@@ -59,6 +60,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         port=values.number("VESTAL_ORCHESTRATOR_PORT", 8088, 1, 65535),
         ollama_urls=values.urls("OLLAMA_BASE_URL", "http://127.0.0.1:11434"),
         mlx_urls=values.urls("MLX_API_URL", values.raw("MAC_LLM_URL") or "http://127.0.0.1:11435"),
+        llm_api_key=values.raw("VESTAL_LLM_API_KEY"),
         webhook_url=values.url("RECOVERY_WEBHOOK_URL", "http://host.docker.internal:9099/recover"),
         chat_model=values.text("VESTAL_CHAT_MODEL", "smollm2:135m"),
         embed_model=values.text("VESTAL_EMBED_MODEL", "all-minilm"),

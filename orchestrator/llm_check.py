@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -13,14 +14,16 @@ from .cycle import Backend, canonical
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
-async def check_backend(session: aiohttp.ClientSession, name: str, url: str) -> Backend:
+async def check_backend(
+    session: aiohttp.ClientSession, name: str, url: str, headers: Mapping[str, str]
+) -> Backend:
     """One backend's health: `/health` (where it has one) is no refusal, and it lists its models."""
     if not url:
         return Backend(name, used=False, healthy=False, detail="no address is configured")
     try:
         async with asyncio.timeout(CHECK_TIMEOUT.total):
             health, tags = await asyncio.gather(
-                _get(session, f"{url}/health"), _get(session, f"{url}/api/tags")
+                _get(session, f"{url}/health", headers), _get(session, f"{url}/api/tags", headers)
             )
     except TimeoutError:
         return Backend(name, used=True, healthy=False, detail=f"no answer within {CHECK_TIMEOUT.total:.0f} s")
@@ -42,8 +45,8 @@ def _judge(name: str, health: tuple[int, Any], tags: tuple[int, Any]) -> Backend
     return Backend(name, used=True, healthy=True, models=frozenset(map(canonical, names)), detail=detail)
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
-    async with session.get(url, timeout=CHECK_TIMEOUT) as reply:
+async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> tuple[int, Any]:
+    async with session.get(url, timeout=CHECK_TIMEOUT, headers=headers) as reply:
         try:
             return reply.status, await reply.json(content_type=None)
         except ValueError:

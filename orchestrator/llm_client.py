@@ -67,16 +67,19 @@ class LlmClient:
             return None
         key = (backend.name, canonical(model))
         if key not in self._contexts:
-            found = await self._ask_context(self._board.urls[backend.name], model)
+            found = await self._ask_context(backend, model)
             if found is None:
                 return None
             self._contexts[key] = found
         return self._contexts[key]
 
-    async def _ask_context(self, url: str, model: str) -> int | None:
+    async def _ask_context(self, backend: Backend, model: str) -> int | None:
         try:
             async with self._session.post(
-                f"{url}/api/show", json={"model": model}, timeout=CHECK_TIMEOUT
+                f"{self._board.urls[backend.name]}/api/show",
+                json={"model": model},
+                timeout=CHECK_TIMEOUT,
+                headers=self._board.headers(backend),
             ) as reply:
                 return context_length(await reply.json(content_type=None)) if reply.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
@@ -90,7 +93,10 @@ class LlmClient:
             backend = await self._take(model)
             try:
                 async with self._session.post(
-                    self._board.urls[backend.name] + path, json=body, timeout=timeout
+                    self._board.urls[backend.name] + path,
+                    json=body,
+                    timeout=timeout,
+                    headers=self._board.headers(backend),
                 ) as reply:
                     answer = read(backend, await _checked(backend, reply))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:

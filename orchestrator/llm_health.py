@@ -28,8 +28,9 @@ RETRY_S = 1.0  # and one older than this where nobody served what was wanted
 class HealthBoard:
     """The last known state of every host; `urls` is name → address, in order of preference."""
 
-    def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str], api_key: str = "") -> None:
         self._session = session
+        self._key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.urls = dict(urls)
         self.backends: tuple[Backend, ...] = tuple(
             Backend(name, used=bool(url), healthy=False, detail="not checked yet")
@@ -58,7 +59,7 @@ class HealthBoard:
         name = last.name
         if not self.breakers[name].wants_check(time.monotonic()):
             return last
-        found = await check_backend(self._session, name, self.urls[name])
+        found = await check_backend(self._session, name, self.urls[name], self.headers(last))
         if found.healthy:
             self._judge(name, self.breakers[name].check_passed())
         elif found.used:
@@ -115,6 +116,10 @@ class HealthBoard:
                     replace(b, healthy=False, detail=detail) if b.name == name else b for b in self.backends
                 )
             )
+
+    def headers(self, backend: Backend) -> dict[str, str]:
+        """What a request to this host must carry: on this machine no key is wanted."""
+        return {} if backend.of_this_machine else self._key
 
     def resting(self) -> dict[str, float]:
         """Hosts that admit no call now → seconds until they may be tried."""

@@ -69,7 +69,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
         ) from None
     async with aiohttp.ClientSession() as session:
-        board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls))
+        board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
         search = KnowledgeSearch(store, client, config.embed_model)

@@ -35,7 +35,7 @@ def summary(status: Any) -> dict[str, Any]:
 
 
 def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None) -> dict[str, Any]:
-    """All of a task: steps, answers and sources, or why it failed. `doing`: step at work → what it waits for."""
+    """All of a task: steps, answers and sources, or why it failed; `doing`: step at work → its detail."""
     view = summary(status)
     output = status.output if isinstance(status.output, dict) else {}
     view["steps"] = [step_view(step) for step in steps]

@@ -12,6 +12,11 @@ from .cycle import Backend
 from .events import emit
 from .webhook_policy import Answer, Pace
 
+SAID = {
+    "recovering": "the host agent is at it already",
+    "open": "the host agent has given it up for now (`vestal recover --reset` tries again)",
+    "manual_stop": "it was stopped by hand on the host (`vestal recover --reset` starts it)",
+}
 TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
@@ -94,10 +99,11 @@ def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
 
 def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answer:
     wish = _seconds(retry_after) or _seconds(said.get("retry_after_s"))
+    state = str(said.get("state", ""))
+    if state in SAID:
+        return Answer(status, wish, SAID[state], state)
     if status == 202:
-        return Answer(
-            status, wish, f"recovery {said.get('state', 'accepted')}, run {said.get('run_id', '?')}"
-        )
+        return Answer(status, wish, f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}", state)
     if status == 401:
         return Answer(
             status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"

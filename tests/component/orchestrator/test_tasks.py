@@ -97,7 +97,9 @@ def test_task_killed_in_the_middle_finishes_and_repeats_no_finished_step(
 ):
     agents = tmp_path / "agents.yaml"
     agents.write_text("agents:\n  first: {prompt: Be first.}\n  second: {prompt: Be second.}\n")
-    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents)).start()
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents), SMART_WORKER_MAX_CONCURRENT="1"
+    ).start()
     llm.control(delay_s=1)
     task_id = one.submit("survive this", agents=["first", "second"])
     queued = one.submit("and this waits its turn")
