@@ -139,10 +139,13 @@ class _Values:
         return value
 
     def urls(self, name: str, default: str) -> tuple[str, ...]:
-        """Addresses separated by commas, each once; set but empty, that kind is not used."""
-        given = self._env.get(name, default)
-        found = (self._url(name, part.strip(), api=True) for part in given.split(",") if part.strip())
-        return tuple(dict.fromkeys(found))
+        """Addresses separated by commas, each once; set but empty, that kind is not used.
+
+        The first is this machine's. Where it alone is empty, only the others are used.
+        """
+        parts = [part.strip() for part in self._env.get(name, default).split(",")]
+        found = dict.fromkeys(self._url(name, part, api=True) for part in parts if part)
+        return ("", *found) if found and not parts[0] else tuple(found)
 
     def url(self, name: str, default: str) -> str:
         """One http address; set but empty, it is "not used"."""

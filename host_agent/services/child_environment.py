@@ -23,10 +23,10 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
     settings = config.orchestrator
     mlx = settings.mlx_api_url or f"http://{host}:{config.mlx.port}"
     webhook = settings.recovery_webhook_url or f"http://{host}:{config.agent.port}/recover"
-    ollama = [] if config.ollama.manage == "off" else [_from(host, config.ollama.base_url)]
+    ollama = "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url)
     return {
-        # The first is this machine's; set but empty, nobody's is used.
-        "OLLAMA_BASE_URL": ",".join([*ollama, *settings.more_ollama_urls]),
+        # The first is this machine's; empty, it is not used.
+        "OLLAMA_BASE_URL": ",".join([ollama, *settings.more_ollama_urls]),
         "MLX_API_URL": ",".join([_from(host, mlx), *settings.more_mlx_urls]),
         "VESTAL_LLM_API_KEY": settings.more_api_key or "",
         "VESTAL_MAX_ANSWER_TOKENS": str(settings.max_answer_tokens),

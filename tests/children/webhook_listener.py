@@ -1,7 +1,7 @@
 """A stand-in for the host agent's listener: keeps what is posted, answers as asked.
 
-`python webhook_listener.py --port N [--bind A] --token T`; POST /control {"status", "state", "retry_after_s"} sets
-the answer; GET /posts gives what came.
+`python webhook_listener.py --port N [--bind A] --token T`; POST /control sets `status`, `state`
+and `retry_after_s` of the answer; GET /posts gives what came.
 """
 
 from __future__ import annotations

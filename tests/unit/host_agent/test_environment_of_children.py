@@ -49,7 +49,7 @@ def test_more_hosts_follow_this_machines_own(tmp_path: Path):
     )
     told = child_environment.orchestrator(settings, "127.0.0.1")
     assert told["MLX_API_URL"] == "http://127.0.0.1:11435,http://studio:11435,http://mini:11435"
-    assert told["OLLAMA_BASE_URL"] == "http://mini:11434"
+    assert told["OLLAMA_BASE_URL"] == ",http://mini:11434"  # none of this machine's
     assert told["VESTAL_LLM_API_KEY"] == "k"
     assert "more_api_key" not in repr(settings.orchestrator)
 

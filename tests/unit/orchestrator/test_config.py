@@ -7,6 +7,7 @@ import pytest
 from orchestrator import agents
 from orchestrator.config import load
 from orchestrator.errors import ConfigError
+from orchestrator.hosts import named
 
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 
@@ -30,6 +31,9 @@ def test_load_urls_several_hosts_each_once():
     config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()
+    others = load({**BASE, "OLLAMA_BASE_URL": ",b:2"}).ollama_urls
+    assert others == ("", "http://b:2")  # not this machine's own
+    assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 
 def test_load_mac_llm_url_stands_in_for_mlx_api_url():
