@@ -24,6 +24,7 @@ from .text import sound
 
 # A generation on a busy machine is slow, and the gateway holds a request while its engine restarts.
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=900, connect=2, sock_read=300)
+OLLAMA_CONTEXT_TOKENS = 4096  # what it takes of a prompt where it is not told more; the rest it drops
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
 
 T = TypeVar("T")
@@ -39,13 +40,17 @@ class LlmClient:
         self._places = asyncio.Semaphore(max_concurrent)
         self._contexts: dict[tuple[str, str], int] = {}
 
-    async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
+    async def chat(
+        self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
+    ) -> str:
         """The model's answer to the messages; EmptyAnswer where there is none."""
+        # Ollama loads a model anew for another context: it is told only of one past its default.
+        context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
         body = {
             "model": model,
             "messages": messages,
             "stream": False,
-            "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens},
+            "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens, **context},
         }
         return await self._post(model, "/api/chat", body, CHAT_TIMEOUT, _text)
 

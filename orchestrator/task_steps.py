@@ -115,9 +115,10 @@ class Steps:
         """One call to the agent's model, its messages made for the room there is in the model's context."""
 
         async def call() -> str:
-            context = await self._client.context_tokens(agent.model) or self._context_tokens
-            room, most = budget.room(min(context, self._context_tokens), answer_tokens)
-            return await self._client.chat(agent.model, ask(room), most)
+            known = await self._client.context_tokens(agent.model) or self._context_tokens
+            context = min(known, self._context_tokens)
+            room, most = budget.room(context, answer_tokens)
+            return await self._client.chat(agent.model, ask(room), most, context)
 
         return await self._patiently(call, say)
 

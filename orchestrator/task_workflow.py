@@ -67,7 +67,14 @@ async def _answered(steps: Steps, goal: str, part: Part, retrieve: Run, answer: 
 
 def _told(part: Part, end: dict[str, Any] | BaseException) -> dict[str, Any]:
     """One agent's answer, or why it has none; what is no failure of a step (a cancellation) goes on up."""
-    told = {"agent": part.agent, "goal": part.goal, "answer": None, "error": None, "sources": [], "notes": []}
+    told: dict[str, Any] = {
+        "agent": part.agent,
+        "goal": part.goal,
+        "answer": None,
+        "error": None,
+        "sources": [],
+        "notes": [],
+    }
     if isinstance(end, TaskFailed):
         return {**told, "error": end.message, "notes": [f"{part.agent} could not answer: {end.message}"]}
     if isinstance(end, BaseException):

@@ -130,14 +130,8 @@ def test_task_killed_at_random_points_never_pays_twice(
     kills: list[float] = []
     kept: dict[str, float] = {}
     for _ in range(4):
-        begun = len(llm.calls("/api/chat"))
-        done = len([s for s in one.task(task_id)["steps"] if s["state"] == "done"])
-        if dice.random() < 0.5:
-            wait_until(
-                "one more is asked", lambda n=begun: len(llm.calls("/api/chat")) > n or finished(one, task_id)
-            )
-        else:
-            wait_until("one more is done", lambda n=done: steps_done(one, task_id) > n)
+        measure = asked_so_far if dice.random() < 0.5 else done_so_far
+        wait_for_more(measure, one, llm, task_id)
         kept |= {s["name"]: s["finished_at"] for s in one.task(task_id)["steps"] if s["state"] == "done"}
         assert one.child
         one.child.end(signal.SIGKILL)
@@ -162,14 +156,21 @@ def test_task_killed_at_random_points_never_pays_twice(
     assert Counter(names(task)).most_common(1)[0][1] == 1
 
 
-def finished(one: Orchestrator, task_id: str) -> bool:
-    return one.task(task_id)["state"] == "done"
+def asked_so_far(one: Orchestrator, llm: StandIn, task_id: str) -> int:
+    return len(llm.calls("/api/chat"))
 
 
-def steps_done(one: Orchestrator, task_id: str) -> int:
-    if finished(one, task_id):
-        return 99
+def done_so_far(one: Orchestrator, llm: StandIn, task_id: str) -> int:
     return len([s for s in one.task(task_id)["steps"] if s["state"] == "done"])
+
+
+def wait_for_more(measure: Callable[..., int], one: Orchestrator, llm: StandIn, task_id: str) -> None:
+    """Until there is more of it than now, or the task is done."""
+    begun = measure(one, llm, task_id)
+    wait_until(
+        f"more is {measure.__name__}",
+        lambda: measure(one, llm, task_id) > begun or one.task(task_id)["state"] == "done",
+    )
 
 
 def raw_calls(llm: StandIn) -> list[dict]:
