@@ -60,8 +60,9 @@ def plan(lead: Agent, goal: str, crew: Mapping[str, Agent], room_tokens: int) ->
     )
     system = budget.cut(rules, room_tokens * SYSTEM_SHARE)
     left = room_tokens - budget.tokens(system)
+    # Not "name: …", as in a plan: small models repeat what they are given, and that would read as one.
     agents = budget.shared(
-        [f"- {name}: {one.role}. {one.prompt}" for name, one in crew.items()], left * GOAL_SHARE
+        [f"- {name} — {one.role}. {one.prompt}" for name, one in crew.items()], left * GOAL_SHARE
     )
     listed = "Agents:\n" + "\n".join(agents)
     asked = budget.cut(f"Goal: {goal}", left - budget.tokens(listed) - 8)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import budget, prompts
+from orchestrator import budget, prompts, task_plan
 from orchestrator.agents import Agent
 
 READER = Agent("reader", "a reader", "Read well.", "m", ("docs",))
@@ -83,6 +83,7 @@ def test_plan_names_the_agents_and_fits():
     crew = {f"agent-{n}": READER for n in range(8)}
     messages = prompts.plan(READER, "goal " * 5000, crew, 1000)
     assert size(messages) <= 1000
+    assert task_plan.read(messages[1]["content"], crew) == ()  # a model that only repeats it has no plan
     assert all(name in messages[1]["content"] for name in crew)
 
 
