@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from . import budget, prompts, task_plan
 from .agents import LEAD, Agent
-from .errors import BackendError, BackendUnavailable, ModelMissing, TaskFailed
+from .errors import BackendError, BackendUnavailable, ModelMissing, RequestRejected, TaskFailed
 from .events import emit
 from .knowledge.search import KnowledgeSearch
 from .llm_client import LlmClient
@@ -23,7 +23,10 @@ from .prompts import Messages
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000
-PLAN_TOKENS = 256
+PLAN_TOKENS_EACH = 64  # a line for an agent; a small model that writes on and on is stopped soon
+# Of the room there is by estimate: less where the host says that the prompt is too long for the context.
+SHARES = (1.0, 0.6)
+LEAST_SHARE = 0.3
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -62,7 +65,7 @@ class Steps:
         def ask(room: int) -> Messages:
             return prompts.plan(lead, goal, crew, room)
 
-        said = await self._ask(lead, ask, PLAN_TOKENS, say)
+        said = await self._ask(lead, ask, PLAN_TOKENS_EACH * min(len(crew), task_plan.MOST_PARTS), say)
         parts, note = task_plan.read(said, [*crew, LEAD]), ""
         if not parts:
             parts, note = (
@@ -118,7 +121,13 @@ class Steps:
             known = await self._client.context_tokens(agent.model) or self._context_tokens
             context = min(known, self._context_tokens)
             room, most = budget.room(context, answer_tokens)
-            return await self._client.chat(agent.model, ask(room), most, context)
+            for share in SHARES:
+                try:
+                    return await self._client.chat(agent.model, ask(int(room * share)), most, context)
+                except RequestRejected as error:
+                    if "context" not in error.message:
+                        raise
+            return await self._client.chat(agent.model, ask(int(room * LEAST_SHARE)), most, context)
 
         return await self._patiently(call, say)
 

@@ -157,7 +157,7 @@ def test_task_when_a_backend_answers_badly_is_tried_again(orchestrator: Make, ll
 
 
 def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: StandIn):
-    one = orchestrator(MLX_API_URL=llm.url).start()
+    one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
     llm.control(delay_s=30)
     stuck, waits = one.submit("stuck"), one.submit("next in line")

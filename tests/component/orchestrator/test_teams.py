@@ -107,6 +107,21 @@ def test_task_with_an_agent_that_fails_is_joined_from_the_others(
     assert "this prompt is not taken" in alone["error"]
 
 
+def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
+    ).start()
+    one.cycle()
+    llm.control(delay_s=60)
+    stuck = one.submit("stuck", agents=["reader", "thinker", "critic"])
+    wait_until("two are asked", lambda: len(llm.calls("/api/chat")) == 2)
+    llm.control(delay_s=0)
+    assert one.ask(f"/tasks/{stuck}", method="DELETE")[0] == 200
+    assert one.finished(one.submit("next", agents=["lead"]))["answer"]
+    assert one.task(stuck)["state"] == "cancelled"
+    assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
+
+
 def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):
     llm.control(context_length=700)
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -118,7 +133,7 @@ def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_
         assert prompt + chat["options"]["num_predict"] <= 700
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_task_killed_at_random_points_never_pays_twice(
     orchestrator: Make, llm: StandIn, tmp_path: Path, seed: int
 ):
