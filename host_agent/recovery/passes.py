@@ -120,9 +120,10 @@ class Passes:
     async def _heal_for_all(self, report: Report) -> None:
         """Who joins gets a look that began after they asked; those who come just as it ends join too."""
         until = time.monotonic() + self._settle_s
-        for _ in range(LOOKS):
+        applied: list[Issue] = []
+        for number in range(LOOKS):
             self._joined.clear()
-            await self._heal(report)
+            await self._heal(report, applied, patient=number == LOOKS - 1)
             if time.monotonic() > until:  # it was long enough, with whatever remedies there are
                 return
             try:
@@ -132,7 +133,8 @@ class Passes:
                 return
             await asyncio.sleep(self._linger_s)
 
-    async def _heal(self, report: Report) -> None:
+    async def _heal(self, report: Report, applied: list[Issue], *, patient: bool) -> None:
+        """One look. `applied` are all remedies so far. Unless `patient`, it waits no longer once joined."""
         began_at = time.monotonic()
         facts = await self._hands.gather()
         issues = plan(facts)
@@ -142,15 +144,14 @@ class Passes:
             if issue.event:
                 self._journal.record(issue.service, issue.event, f"{issue.found}; {issue.left}")
         failed: list[tuple[Issue, str]] = []
-        applied = [issue for issue in issues if issue.remedy and await self._apply(issue, failed)]
+        applied += [issue for issue in issues if issue.remedy and await self._apply(issue, failed)]
         if issues:
-            facts = await self._settle(applied)
+            facts = await self._settle(applied, patient)
         remaining = plan(facts)
-        for issue in applied:
-            if issue.service not in {other.service for other in remaining}:
-                report.done.append(_line(issue, f"{issue.found}; did: {issue.remedy}; it is well now"))
-        took_s = time.monotonic() - began_at
-        report.left = _once_each(failed, applied, remaining, took_s)
+        unwell = {issue.service for issue in remaining}
+        done = [issue for issue in applied if issue.service not in unwell]
+        report.done = list(dict.fromkeys(map(_healed, done)))
+        report.left = _once_each(failed, applied, remaining, time.monotonic() - began_at)
         report.healthy = facts.healthy
 
     async def _apply(self, issue: Issue, failed: list[tuple[Issue, str]]) -> bool:
@@ -165,13 +166,15 @@ class Passes:
             return False
         return True
 
-    async def _settle(self, applied: list[Issue]) -> Facts:
+    async def _settle(self, applied: list[Issue], patient: bool) -> Facts:
         """Look again until all is well or nothing more will change by waiting."""
         facts = await self._hands.gather()
         waited_for = {issue.service for issue in applied}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settle_s):
                 while any(issue.comes_back or issue.service in waited_for for issue in plan(facts)):
+                    if self._joined.is_set() and not patient:
+                        break
                     await asyncio.sleep(LOOK_AGAIN_S)
                     facts = await self._hands.gather()
         return facts
@@ -190,6 +193,10 @@ class Passes:
 
 def _line(issue: Issue, text: str) -> str:
     return f"{issue.service}: {text}"
+
+
+def _healed(issue: Issue) -> str:
+    return _line(issue, f"{issue.found}; did: {issue.remedy}; it is well now")
 
 
 def _once_each(

@@ -160,3 +160,20 @@ async def test_pass_that_callers_join_again_and_again_comes_to_an_end(journal: J
                 passes.request("one more")
             await asyncio.sleep(0.005)
     assert report.found == ["mlx_server: is stopped"]
+
+
+async def test_caller_who_joins_while_a_remedy_is_waited_for_is_looked_at_soon(journal: Journal, home: Path):
+    """A container removed again just as it came up was waited for for 90 s, and then brought up."""
+    hands = world(NIGHTLY)
+    passes = Passes(hands, journal, home / "lock", settle_s=30, linger_s=0.05)
+    report, _ = passes.request("a test")
+    await asyncio.sleep(0.02)
+    assert hands.applied
+    hands.services["nightly"] = NIGHTLY  # gone again, before the pass has seen it up
+    await asyncio.sleep(0.05)
+    passes.request("somebody who saw it go")
+    async with asyncio.timeout(5):
+        await passes.wait()
+    assert hands.applied == [BringUp("nightly"), BringUp("nightly")]
+    assert report.done == ["nightly: it has no container; did: bring its container up; it is well now"]
+    assert (report.left, report.healthy) == ([], True)
