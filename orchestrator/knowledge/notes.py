@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from ..agents import Agent
 from ..database import Database
 from ..errors import BackendError
-from ..llm_client import LlmClient
 from .digest import digest
+from .models import Writer
 from .store import KnowledgeStore
 
 MOST_DIGEST_CHARS = 4000  # with the answer it fits a context of 2,048 tokens
@@ -66,14 +66,14 @@ class NoteStore:
 
 
 class Distiller:
-    def __init__(self, store: KnowledgeStore, notes: NoteStore, client: LlmClient, chat_model: str) -> None:
+    def __init__(self, store: KnowledgeStore, notes: NoteStore, client: Writer, chat_model: str) -> None:
         self._store = store
         self._notes = notes
         self._client = client
         self._chat_model = chat_model
 
     async def distil(self, folders: Collection[str], agents: Mapping[str, Agent]) -> NotesReport:
-        """Write the note of each folder whose knowledge changed; a backend that fails costs that one alone."""
+        """Write the note of each folder whose knowledge changed; a failing backend costs that one alone."""
         report = NotesReport()
         for name in folders:
             model = agents[name].model if name in agents else self._chat_model

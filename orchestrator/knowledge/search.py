@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from ..errors import BackendError
 from ..events import emit
-from ..llm_client import LlmClient
 from .fusion import fused
 from .index import CurrentIndex
 from .keywords import match_of
+from .models import Embedder
 from .scope import Scope
 from .store import KnowledgeStore
 from .vectors import VectorCache
@@ -58,7 +58,7 @@ class Findings:
 
 class KnowledgeSearch:
     def __init__(
-        self, store: KnowledgeStore, vectors: VectorCache, index: CurrentIndex, client: LlmClient, model: str
+        self, store: KnowledgeStore, vectors: VectorCache, index: CurrentIndex, client: Embedder, model: str
     ) -> None:
         self._store = store
         self._vectors = vectors

@@ -45,18 +45,11 @@ class KnowledgeStore:
             files = db.execute("SELECT count(*) FROM files").fetchone()[0]
             return {"files": files, "chunks": db.execute("SELECT count(*) FROM chunks").fetchone()[0]}
 
-    def replace_file(self, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
-        """Put the file's chunks in the place of its old ones, in one transaction."""
+    def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
+        """Put each file's chunks in the place of its old ones, all in one transaction."""
         with self._database.connect() as db:
-            db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
-            file_id = db.execute(
-                "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)",
-                (agent, path, known.sha256, known.size, known.mtime_ns, known.model),
-            ).lastrowid
-            db.executemany(
-                "INSERT INTO chunks (file_id, ordinal, heading, text, text_sha) VALUES (?, ?, ?, ?, ?)",
-                [(file_id, n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
-            )
+            for path, known, chunks in files:
+                _replace_file(db, agent, path, known, chunks)
             _bump(db)
 
     def touch_files(self, agent: str, touched: Mapping[str, Known]) -> None:
@@ -120,6 +113,18 @@ class KnowledgeStore:
                 f"SELECT path, heading, text FROM {CHUNKS} WHERE agent = ? ORDER BY path, ordinal", (agent,)
             )
             return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _replace_file(db: sqlite3.Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
+    db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
+    file_id = db.execute(
+        "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)",
+        (agent, path, known.sha256, known.size, known.mtime_ns, known.model),
+    ).lastrowid
+    db.executemany(
+        "INSERT INTO chunks (file_id, ordinal, heading, text, text_sha) VALUES (?, ?, ?, ?, ?)",
+        [(file_id, n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
+    )
 
 
 def _within(scope: Scope) -> tuple[str, list[str]]:

@@ -16,9 +16,9 @@ from .. import memory_guard
 from ..database import locked
 from ..errors import BackendError
 from ..events import emit
-from ..llm_client import LlmClient
 from . import files
 from .chunks import Chunk, chunks_of
+from .models import Embedder
 from .scan import scan
 from .store import KnowledgeStore, Known
 from .vectors import VectorCache
@@ -50,14 +50,8 @@ class Report:
         return f"{done}; stopped: {self.stopped}" if self.stopped else done
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """A file that is cut, and waits for its vectors."""
-
-    agent: str
-    path: str
-    known: Known
-    chunks: list[Chunk]
+# A file that is cut, and waits for its vectors: its path, what it was, its chunks.
+Pending = tuple[str, Known, list[Chunk]]
 
 
 class _Stop(Exception):
@@ -71,7 +65,7 @@ class KnowledgeUpdater:
         self,
         store: KnowledgeStore,
         vectors: VectorCache,
-        client: LlmClient,
+        client: Embedder,
         model: str,
         batch: int,
         lock_path: Path,
@@ -127,7 +121,7 @@ class KnowledgeUpdater:
 
     async def _update_files(self, agent: str, changed: list[files.Found], report: Report) -> None:
         """Small files share a batch: the texts of several are embedded together."""
-        pending: list[_Pending] = []
+        pending: list[Pending] = []
         texts = 0
         for found in changed:
             content = await asyncio.to_thread(files.read, found)
@@ -140,19 +134,19 @@ class KnowledgeUpdater:
                 report.notes.append(f"{agent}/{found.path}: not UTF-8 in {content.broken} place(s)")
             known = Known(content.sha256, found.size, found.mtime_ns, self._model)
             chunks = chunks_of(content.text, files.is_markdown(found.path))
-            pending.append(_Pending(agent, found.path, known, chunks))
+            pending.append((found.path, known, chunks))
             texts += len(chunks)
             if texts >= self._batch:
-                await self._keep(pending, report)
+                await self._keep(agent, pending, report)
                 pending, texts = [], 0
-        await self._keep(pending, report)
+        await self._keep(agent, pending, report)
 
-    async def _keep(self, pending: list[_Pending], report: Report) -> None:
-        texts = [chunk.embedded_text for file in pending for chunk in file.chunks]
+    async def _keep(self, agent: str, pending: list[Pending], report: Report) -> None:
+        texts = [chunk.embedded_text for _, _, chunks in pending for chunk in chunks]
         report.embedded += await self._embed(texts)
-        for file in pending:
-            await asyncio.to_thread(self._store.replace_file, file.agent, file.path, file.known, file.chunks)
-            report.changed += 1
+        if pending:
+            await asyncio.to_thread(self._store.replace_files, agent, pending)
+        report.changed += len(pending)
 
     async def _embed(self, texts: list[str]) -> int:
         missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)

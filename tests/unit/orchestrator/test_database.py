@@ -52,9 +52,9 @@ def prepared(tmp_path: Path) -> Database:
 
 def filled(database: Database, files: int) -> KnowledgeStore:
     store = KnowledgeStore(database)
-    for n in range(files):
-        chunks = [Chunk(f"Heading {n}", f"alpha {n} {k} " + "word " * 150) for k in range(4)]
-        store.replace_file("docs", f"{n}.md", Known("sha", 1, 1, "m"), chunks)
+    known = Known("sha", 1, 1, "m")
+    cut = [[Chunk(f"H {n}", f"alpha {n} {k} " + "word " * 150) for k in range(4)] for n in range(files)]
+    store.replace_files("docs", [(f"{n}.md", known, chunks) for n, chunks in enumerate(cut)])
     return store
 
 
@@ -69,9 +69,11 @@ def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path
     store = KnowledgeStore(prepared(tmp_path))
     assert store.by_words('"breakers"', EVERYTHING, 5) == [5]
     assert store.chunks([5])[5]["file"] == "a.md"
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
     assert store.by_words('"breakers"', EVERYTHING, 5) == []
-    assert store.by_words('"other"', EVERYTHING, 5) == [6]  # the id of a chunk that is gone is not given again
+    assert store.by_words('"other"', EVERYTHING, 5) == [
+        6
+    ]  # the id of a chunk that is gone is not given again
 
 
 def test_database_damaged_while_in_use_is_moved_aside_and_said_so(tmp_path: Path):

@@ -114,7 +114,7 @@ def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: K
     chunk = Chunk("H", "same words")
     vectors.keep("m", [chunk.embedded_text], [[0.6, 0.8]])
     for name in ("a.md", "b.md"):
-        store.replace_file("docs", name, Known("sha", 1, 1, "m"), [chunk])
+        store.replace_files("docs", [(name, Known("sha", 1, 1, "m"), [chunk])])
     assert vectors.without_vector([chunk.embedded_text, "new", "new"], "m") == ["new"]
     assert vectors.without_vector([chunk.embedded_text], "another") == [chunk.embedded_text]
     assert vectors.vector(chunk.embedded_text, "m") == pytest.approx([0.6, 0.8])
@@ -126,7 +126,7 @@ def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: K
 
 def test_vectors_that_nothing_uses_are_bounded_in_number(database: Database, store: KnowledgeStore):
     vectors = VectorCache(database)
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [Chunk("", "used")])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "used")])])
     vectors.keep("m", ["used"], [[1.0]])
     for n in range(10):
         vectors.keep("m", [f"question {n}"], [[1.0]])
@@ -146,11 +146,11 @@ def test_without_vector_of_more_texts_than_a_statement_takes_keeps_their_order(d
 
 def test_store_generation_grows_with_every_change(store: KnowledgeStore):
     before = store.generation()
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [])])
     assert store.generation() > before
 
 
 def test_store_finds_files_that_lack_a_vector(store: KnowledgeStore):
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])])
     assert store.unsound_files("docs", "m") == ["a.md"]
     assert store.unsound_files("other", "m") == []
