@@ -4,7 +4,8 @@ HostAgentError
 ├── AlreadyRunning      another agent serves this home
 ├── PortBusy            a port of ours is held by somebody else (named)
 ├── AgentUnreachable    no agent answers, or it does not come up
-├── RequestRefused      the agent answered with an error
+├── OrchestratorUnreachable  no orchestrator answers on its port
+├── RequestRefused      the agent, or the orchestrator, answered with an error
 ├── UnknownService      no service has that name (the names are listed)
 ├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
 ├── DockerUnavailable   the engine does not answer
@@ -39,6 +40,12 @@ class PortBusy(HostAgentError):
 
 class AgentUnreachable(HostAgentError):
     code = "agent_unreachable"
+    retryable = True
+    exit_code = 69
+
+
+class OrchestratorUnreachable(HostAgentError):
+    code = "orchestrator_unreachable"
     retryable = True
     exit_code = 69
 

@@ -13,7 +13,9 @@ from .conftest import Knowledge
 @pytest.fixture
 async def filled(knowledge: Knowledge) -> Knowledge:
     knowledge.write("pets", dogs="# Dogs\n\nA dog barks.", cats="# Cats\n\nCats purr; kv_bits is eight.")
-    knowledge.write("fleet", ships="# Ships\n\nAny ship that sails the sea has one dog aboard for every storm.")
+    knowledge.write(
+        "fleet", ships="# Ships\n\nAny ship that sails the sea has one dog aboard for every storm."
+    )
     report = await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
     assert report.sentence() == "3 files, 3 changed, 0 deleted, 3 chunks embedded"
     return knowledge
