@@ -7,6 +7,7 @@ import sys
 
 BENCHMARKS = {
     "supervision": "crashing children, beside supervisord and circus",
+    "recovery": "the agent at rest, a pass, a thousand callers at once",
     "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
     "warm_restart": "first token of a long prompt, cold and after a kill, beside mlx_lm.server",
     "steady_memory": "what engine and gateway hold after thousands of short requests",

@@ -1,12 +1,13 @@
 """Processes of this machine, and which of them are ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 SERVERS = ("mlx_server.gateway", "mlx_server.engine", "mlx_server.model_store", "orchestrator")
 PROC = Path("/proc")
+SCRIPT, COMMANDS = "vestal", {"agent": "agent", "server": "mlx_server.gateway"}
 AGENT = ("host_agent.cli.main", "agent")
 
 
@@ -45,7 +46,17 @@ def our_module(pid: int, home: Path, default_home: Path) -> str | None:
         return None
     if _in_a_container(pid):
         return None
-    if Path(environment.get("VESTAL_HOME") or default_home) != home or "-m" not in arguments[:-1]:
+    if Path(environment.get("VESTAL_HOME") or default_home) != home:
+        return None
+    return server_of(arguments)
+
+
+def server_of(arguments: Sequence[str]) -> str | None:
+    """The server of ours that a command line runs: as a module, or by hand with the `vestal` script."""
+    for at, word in enumerate(arguments[:2]):
+        if Path(word).name == SCRIPT:
+            return COMMANDS.get(next(iter(arguments[at + 1 :]), ""))
+    if "-m" not in arguments[:-1]:
         return None
     module, *rest = arguments[arguments.index("-m") + 1 :]
     if (module, *rest[:1]) == AGENT:  # other commands of ours are no servers

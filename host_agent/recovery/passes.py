@@ -20,6 +20,8 @@ log = logging.getLogger("vestal")
 KEEP_REPORTS = 50
 SETTLE_S = 90.0
 LOOK_AGAIN_S = 0.25
+LINGER_S = 0.5
+LOOKS = 5
 LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lock
 
 
@@ -37,9 +39,17 @@ class Passes:
     """Owns the running pass and the reports of those that ended."""
 
     def __init__(
-        self, hands: Hands, journal: Journal, lock_file: Path, *, settle_s: float = SETTLE_S
+        self,
+        hands: Hands,
+        journal: Journal,
+        lock_file: Path,
+        *,
+        settle_s: float = SETTLE_S,
+        linger_s: float = LINGER_S,
     ) -> None:
-        self._hands, self._journal, self._lock_file, self._settle_s = hands, journal, lock_file, settle_s
+        self._hands, self._journal, self._lock_file = hands, journal, lock_file
+        self._settle_s, self._linger_s = settle_s, linger_s
+        self._joined = asyncio.Event()
         self._reports: OrderedDict[str, Report] = OrderedDict()
         self._running: Report | None = None
         self._task: asyncio.Task[None] | None = None
@@ -60,6 +70,7 @@ class Passes:
     def request(self, reason: str) -> tuple[Report, bool]:
         """The pass that runs now, begun if none does; True where it was begun."""
         if self._running is not None:
+            self._joined.set()
             return self._running, False
         report = Report(uuid.uuid4().hex[:12], reason, time.time())
         self._running = self._reports[report.run_id] = report
@@ -95,7 +106,7 @@ class Passes:
         self.count += 1
         try:
             async with recovery_lock(self._lock_file, LOCK_TIMEOUT_S):
-                await self._heal(report)
+                await self._heal_for_all(report)
         except LockHeld as error:
             report.left.append(f"agent: {error}; this pass gave way")
         except Exception as error:  # the pass is a loop root: whatever failed is told, and the next one comes
@@ -106,11 +117,27 @@ class Passes:
         if report.found or report.left or report.reason != "scheduled":
             self._tell(report)
 
+    async def _heal_for_all(self, report: Report) -> None:
+        """Who joins gets a look that began after they asked; those who come just as it ends join too."""
+        until = time.monotonic() + self._settle_s
+        for _ in range(LOOKS):
+            self._joined.clear()
+            await self._heal(report)
+            if time.monotonic() > until:  # it was long enough, with whatever remedies there are
+                return
+            try:
+                async with asyncio.timeout(self._linger_s):
+                    await self._joined.wait()
+            except TimeoutError:
+                return
+            await asyncio.sleep(self._linger_s)
+
     async def _heal(self, report: Report) -> None:
         began_at = time.monotonic()
         facts = await self._hands.gather()
         issues = plan(facts)
-        report.found = [_line(issue, issue.found) for issue in issues]
+        found = [_line(issue, issue.found) for issue in issues]
+        report.found += [line for line in found if line not in report.found]
         for issue in issues:
             if issue.event:
                 self._journal.record(issue.service, issue.event, f"{issue.found}; {issue.left}")
@@ -123,7 +150,7 @@ class Passes:
             if issue.service not in {other.service for other in remaining}:
                 report.done.append(_line(issue, f"{issue.found}; did: {issue.remedy}; it is well now"))
         took_s = time.monotonic() - began_at
-        report.left += _once_each(failed, applied, remaining, took_s)
+        report.left = _once_each(failed, applied, remaining, took_s)
         report.healthy = facts.healthy
 
     async def _apply(self, issue: Issue, failed: list[tuple[Issue, str]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,3 +134,29 @@ async def test_scheduled_pass_over_a_healthy_stack_leaves_no_trace(journal: Jour
     passes.request("scheduled")
     await passes.wait()
     assert journal.since(0) == []
+
+
+async def test_caller_who_joins_as_a_pass_ends_gets_a_look_of_their_own(journal: Journal, home: Path):
+    """A thousand callers at once take longer to come in than a pass over a healthy stack takes."""
+    hands = world(replace(MLX, state=State.READY, well=True))
+    passes = Passes(hands, journal, home / "lock", linger_s=0.1)
+    first, _ = passes.request("a test")
+    await asyncio.sleep(0.03)  # it has looked, and lingers
+    hands.services["mlx_server"] = MLX
+    joined, begun = passes.request("somebody who saw it die")
+    assert (joined, begun) == (first, False)
+    await passes.wait()
+    assert first.done == ["mlx_server: is stopped; did: start it; it is well now"]
+    assert first.left == []
+    assert passes.count == 1
+
+
+async def test_pass_that_callers_join_again_and_again_comes_to_an_end(journal: Journal, home: Path):
+    passes = Passes(world(MLX), journal, home / "lock", linger_s=0.02)
+    report, _ = passes.request("a test")
+    async with asyncio.timeout(5):
+        while report.state != "done":
+            if passes.running:
+                passes.request("one more")
+            await asyncio.sleep(0.005)
+    assert report.found == ["mlx_server: is stopped"]

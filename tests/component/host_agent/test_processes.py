@@ -53,3 +53,21 @@ def test_process_in_a_container_is_not_ours(run, tmp_path: Path):
     inside = run(*APART)
     assert "orchestrator" in inside.cmdline()
     assert processes.our_module(inside.pid, tmp_path, Path("/nowhere")) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "server"),
+    [
+        ("python -m host_agent.cli.main agent", "agent"),
+        ("/x/.venv/bin/python /x/.venv/bin/vestal agent", "agent"),
+        ("/x/.venv/bin/vestal server", "mlx_server.gateway"),
+        ("/x/.venv/bin/python /x/.venv/bin/vestal doctor", None),
+        ("/x/.venv/bin/vestal", None),
+        ("python -m mlx_server.engine --fd 5", "mlx_server.engine"),
+        ("python -m host_agent.cli.main status", None),
+        ("vim vestal.yaml agent", None),
+        ("python -m", None),
+    ],
+)
+def test_servers_are_told_by_their_command_line(line: str, server: str | None):
+    assert processes.server_of(line.split()) == server
