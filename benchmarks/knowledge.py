@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from benchmarks.knowledge_home import KnowledgeHome
+from orchestrator.knowledge.keywords import EVERYDAY
 from orchestrator.knowledge.scope import EVERYTHING, Scope
 
 DIM = 384
@@ -40,12 +41,13 @@ class Stand:
 
 
 class Corpus:
-    """Words as frequent as in a language (Zipf), paragraphs as long as a chunk may be."""
+    """Words as frequent as in a language (Zipf, everyday ones first), in paragraphs of a chunk each."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
         letters = "abcdefghijklmnopqrstuvwxyz"
-        self._words = ["".join(self._draw.choices(letters, k=self._draw.randint(3, 9))) for _ in range(WORDS)]
+        rarer = ["".join(self._draw.choices(letters, k=self._draw.randint(3, 9))) for _ in range(WORDS)]
+        self._words = [*sorted(EVERYDAY), *rarer][:WORDS]
         self._weights = [1 / (rank + 10) for rank in range(WORDS)]
 
     def words(self, count: int) -> str:
@@ -53,7 +55,7 @@ class Corpus:
 
     def write(self, folder: Path, chunks: int) -> int:
         """Returns the number of files."""
-        folder.mkdir()
+        folder.mkdir(parents=True)
         files = chunks // CHUNKS_A_FILE
         for number in range(files):
             parts = [f"## {self.words(3)}\n\n{self.words(100)}" for _ in range(CHUNKS_A_FILE)]
@@ -69,7 +71,6 @@ async def measure(home: Path) -> bool:
 
 
 async def _speed(home: Path, corpus: Corpus) -> bool:
-    home.mkdir()
     files = corpus.write(home / "docs", 20_000)
     knowledge = KnowledgeHome(home, Stand())
     folders = {"docs": home / "docs"}
@@ -109,7 +110,6 @@ async def _search_ms(
 
 
 async def _size(home: Path, corpus: Corpus) -> bool:
-    home.mkdir()
     corpus.write(home / "docs", 50_000)
     knowledge = KnowledgeHome(home, Stand())
     began = time.perf_counter()

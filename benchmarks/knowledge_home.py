@@ -1,4 +1,4 @@
-"""The orchestrator's knowledge in a folder of its own, with any embedder: what both of its benchmarks measure."""
+"""The orchestrator's knowledge in a folder of its own, with any embedder, for its benchmarks."""
 
 from __future__ import annotations
 

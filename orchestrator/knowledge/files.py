@@ -22,7 +22,7 @@ class Found:
     """A file as the folder lists it; `path` is relative to the folder, with forward slashes."""
 
     path: str
-    full: Path
+    full: str
     size: int
     mtime_ns: int
 
@@ -105,22 +105,35 @@ def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
         return Skipped(path, f"unreadable ({error.strerror})", passing=True)
     if stat.st_size > MOST_BYTES:
         return Skipped(path, f"{stat.st_size} bytes, over the {MOST_BYTES} that are read")
-    return Found(path, Path(entry.path), stat.st_size, stat.st_mtime_ns)
+    return Found(path, entry.path, stat.st_size, stat.st_mtime_ns)
+
+
+def sha256(found: Found) -> str | Skipped:
+    """The file's SHA-256, without a look at what it says."""
+    raw = _bytes(found)
+    return raw if isinstance(raw, Skipped) else hashlib.sha256(raw).hexdigest()
 
 
 def read(found: Found) -> Content | Skipped:
     """The file's text; bytes that are no UTF-8 become replacement characters, and are counted."""
-    try:
-        raw = found.full.read_bytes()
-    except OSError as error:
-        return Skipped(found.path, f"unreadable ({error.strerror})", passing=True)
-    sha256 = hashlib.sha256(raw).hexdigest()
+    raw = _bytes(found)
+    if isinstance(raw, Skipped):
+        return raw
+    digest = hashlib.sha256(raw).hexdigest()
     if raw.startswith(UTF_16):
-        return Content(sha256, sound(raw.decode("utf-16", errors="replace")))
+        return Content(digest, sound(raw.decode("utf-16", errors="replace")))
     if b"\0" in raw:
         return Skipped(found.path, "binary")
     text = raw.decode("utf-8-sig", errors="replace")
-    return Content(sha256, text, text.count("\ufffd") - raw.count("\ufffd".encode()))
+    return Content(digest, text, text.count("\ufffd") - raw.count("\ufffd".encode()))
+
+
+def _bytes(found: Found) -> bytes | Skipped:
+    try:
+        with open(found.full, "rb", buffering=0) as file:
+            return file.read(MOST_BYTES)
+    except OSError as error:
+        return Skipped(found.path, f"unreadable ({error.strerror})", passing=True)
 
 
 def is_markdown(path: str) -> bool:

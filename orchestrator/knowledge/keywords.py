@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-MOST_WORDS = 24
+MOST_WORDS = 16  # each costs as many chunks as it stands in
 # They stand in every other chunk: BM25 gives them next to no weight, and they are all the cost.
 EVERYDAY = frozenset(
     re.findall(
@@ -26,3 +26,11 @@ def match_of(question: str) -> str:
     words = list(dict.fromkeys(re.findall(r"\w+", question.lower())))
     telling = [word for word in words if word not in EVERYDAY and word.strip("_")]
     return " OR ".join(f'"{word}"' for word in (telling or words)[:MOST_WORDS])
+
+
+def names_a_thing(question: str) -> bool:
+    """Whether it has a name from a program or a file (`kv_bits`, `mlx.bind`, `HALF_OPEN`, `--json`).
+
+    To a vector such a name is a few syllables; as a word it stands in the few chunks that are meant.
+    """
+    return re.search(r"\w_\w|\w\.\w|\w::\w|(^|\s)--\w|/\w+/", question) is not None

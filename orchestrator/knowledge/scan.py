@@ -46,12 +46,10 @@ def _compare(found: Found, before: Known | None, model: str, full: bool, result:
     now = replace(before, size=found.size, mtime_ns=found.mtime_ns)
     if now == before and not full:
         return
-    content = files.read(found)
-    if isinstance(content, Skipped):
-        result.skipped.append(content)
-        if not content.passing:
-            result.gone.append(found.path)
-    elif content.sha256 != before.sha256:
+    sha256 = files.sha256(found)
+    if isinstance(sha256, Skipped):
+        result.skipped.append(sha256)
+    elif sha256 != before.sha256:
         result.changed.append(found)
     elif now != before:
         result.touched[found.path] = now

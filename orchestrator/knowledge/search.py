@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from ..errors import BackendError
 from ..events import emit
-from .fusion import fused
+from .fusion import Ranking, fused
 from .index import CurrentIndex
-from .keywords import match_of
+from .keywords import match_of, names_a_thing
 from .models import Embedder
 from .scope import Scope
 from .store import KnowledgeStore
@@ -25,6 +25,8 @@ MOST_RESULTS = 50
 DEPTH = 4  # so many times what is asked for is ranked by each, so that a chunk both find may win
 LEAST_DEPTH = 40
 QUERY_WAIT_S = 10.0  # a person waits for the answer, and there are the words
+WORDS_WEIGHT = 0.6  # to the vectors' 1: a question is often put in other words
+NAMES_WEIGHT = 1.5  # but a name is not
 TRIM_EVERY = 1000  # new questions
 
 
@@ -75,8 +77,7 @@ class KnowledgeSearch:
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
         """The best k chunks by meaning and words; raises BackendError where the query cannot be embedded."""
         vector = await self._vector(query)
-        findings = await asyncio.to_thread(self._found, query, vector, Scope(agents), k)
-        return findings.hits
+        return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
         """As `search`, and by words alone, saying so, where the query cannot be embedded (in time)."""
@@ -88,7 +89,7 @@ class KnowledgeSearch:
             note = f"found by words alone: the query was not embedded within {QUERY_WAIT_S:.0f} s"
         except BackendError as error:
             note = f"found by words alone: {error.message}"
-        return await asyncio.to_thread(self._found, query, vector, scope, k, note)
+        return await self._found(query, vector, scope, k, note)
 
     async def _vector(self, query: str) -> list[float]:
         kept = await asyncio.to_thread(self._vectors.vector, query, self._model)
@@ -107,18 +108,25 @@ class KnowledgeSearch:
         except sqlite3.OperationalError as error:  # a full disk: the answer matters, the cache does not
             emit("query_vector_not_kept", str(error))
 
-    def _found(
+    async def _found(
         self, query: str, vector: list[float] | None, scope: Scope, k: int, note: str = ""
     ) -> Findings:
         most = min(k, MOST_RESULTS)
         depth = max(DEPTH * most, LEAST_DEPTH)
-        rankings: dict[str, list[int]] = {}
-        near = dict(self._index.get(len(vector)).nearest(vector, scope, depth)) if vector else {}
+        match = match_of(query)
+        near, words = await asyncio.gather(  # side by side: numpy and SQLite both let other threads run
+            asyncio.to_thread(self._near, vector, scope, depth),
+            asyncio.to_thread(self._store.by_words, match, scope, depth),
+        )
+        rankings: dict[str, Ranking] = {}
         if vector:
-            rankings["meaning"] = list(near)
-        if match := match_of(query):
-            rankings["words"] = self._store.by_words(match, scope, depth)
+            rankings["meaning"] = Ranking(list(near))
+        if match:
+            rankings["words"] = Ranking(words, NAMES_WEIGHT if names_a_thing(query) else WORDS_WEIGHT)
         best = fused(list(rankings.values()), depth)
-        rows = self._store.chunks(found for found, _ in best)
+        rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
         hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]
         return Findings(hits[:most], tuple(rankings), note)
+
+    def _near(self, vector: list[float] | None, scope: Scope, depth: int) -> dict[int, float]:
+        return dict(self._index.get(len(vector)).nearest(vector, scope, depth)) if vector else {}

@@ -83,7 +83,9 @@ class KnowledgeStore:
         return int(self._database.meta("knowledge_generation") or 0)
 
     def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
-        """The ids of the chunks that BM25 ranks first for an FTS5 expression."""
+        """The ids of the chunks that BM25 ranks first for an FTS5 expression; none for an empty one."""
+        if not match:
+            return []
         within, values = _within(scope)
         with self._database.connect() as db:
             rows = db.execute(

@@ -25,7 +25,7 @@ async def test_find_names_file_and_heading_and_what_found_it(filled: Knowledge):
     findings = await filled.search.find("dog barks", EVERYTHING, 2)
     best = findings.hits[0]
     assert (best.agent, best.file, best.heading, best.text) == ("pets", "dogs.md", "Dogs", "A dog barks.")
-    assert best.score == 1.0
+    assert best.score == pytest.approx(1.0)
     assert best.similarity and best.similarity > 0.5
     assert findings.by == ("meaning", "words")
     assert findings.note == ""

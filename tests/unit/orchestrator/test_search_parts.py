@@ -9,28 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.knowledge.digest import digest
-from orchestrator.knowledge.fusion import fused
-from orchestrator.knowledge.keywords import MOST_WORDS, match_of
+from orchestrator.knowledge.fusion import Ranking, fused
+from orchestrator.knowledge.keywords import MOST_WORDS, match_of, names_a_thing
 from orchestrator.knowledge.scope import Scope
 
 
 def test_fused_second_in_both_beats_first_in_one():
-    best = fused([[1, 2, 3], [4, 2, 5]], most=3)
+    best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], most=3)
     assert [found for found, _ in best] == [2, 1, 4]
 
 
+def test_fused_where_the_first_places_differ_takes_the_heavier_rankings():
+    best = fused([Ranking([1], 0.6), Ranking([2])], most=2)
+    assert [found for found, _ in best] == [2, 1]
+
+
 def test_fused_first_everywhere_scores_one():
-    assert fused([[7], [7, 8]], most=1) == [(7, 1.0)]
-    assert fused([[], []], most=5) == []
+    assert fused([Ranking([7]), Ranking([7, 8], 0.5)], most=1) == [(7, pytest.approx(1.0))]
+    assert fused([Ranking([]), Ranking([])], most=5) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=1, max_size=3), st.integers(1, 10))
 def test_fused_gives_each_once_best_first_none_over_one(rankings: list[list[int]], most: int):
-    best = fused(rankings, most)
+    best = fused([Ranking(ids) for ids in rankings], most)
     scores = [score for _, score in best]
     assert len({found for found, _ in best}) == len(best) <= most
     assert scores == sorted(scores, reverse=True)
-    assert all(0 < score <= 1 for score in scores)
+    assert all(0 < score <= 1.000001 for score in scores)
 
 
 def test_match_leaves_out_everyday_words_unless_there_are_no_others():
@@ -38,6 +43,22 @@ def test_match_leaves_out_everyday_words_unless_there_are_no_others():
     assert match_of("who are you") == '"who" OR "are" OR "you"'
     assert match_of("?! ...") == ""
     assert match_of(" ".join(f"w{n}" for n in range(100))).count('"') == 2 * MOST_WORDS
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("what is kv_bits for", True),
+        ("mlx.bind", True),
+        ("what does --json do", True),
+        ("/api/embed", True),
+        ("Does it open? No. It waits.", False),
+        ("and/or", False),
+        ("", False),
+    ],
+)
+def test_names_a_thing_where_a_word_is_no_plain_word(question: str, named: bool):
+    assert names_a_thing(question) is named
 
 
 @given(st.text(max_size=60))
