@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .conftest import TOKEN, Orchestrator, StandIn, phase, wait_until
@@ -84,7 +85,7 @@ def test_nightly_distils_a_note_per_agent_and_pays_for_none_twice(
     for _ in range(2):
         missed(one)
         night = orchestrator(MLX_API_URL=llm.url).start("nightly")
-        wait_until("the night's run", lambda night=night: night.events("nightly_run_finished"))
+        wait_until("the night's run", partial(night.events, "nightly_run_finished"))
         assert night.child
         night.child.end(signal.SIGTERM)
     notes = one.ask("/knowledge/notes")[1]["notes"]
