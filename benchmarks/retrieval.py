@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from benchmarks.gateway_process import GatewayProcess
 from benchmarks.knowledge_home import MODEL, KnowledgeHome
 from orchestrator.knowledge.keywords import match_of
 from orchestrator.knowledge.scope import EVERYTHING
-from orchestrator.llm_client import LlmClient
-from orchestrator.llm_health import HealthBoard
 
 DOCS = Path(__file__).parent.parent / "docs"
 QUESTIONS = Path(__file__).with_name("retrieval_questions.yaml")
@@ -33,11 +32,24 @@ Asked = Mapping[str, Any]
 Places = dict[str, list[int | None]]  # by way: for each question the place of the answer, from 1
 
 
+@dataclass(frozen=True)
+class Gateway:
+    """The embedder: all-minilm behind the gateway, whose vectors are of unit length."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
+        body = {"model": model, "input": texts}
+        async with self.session.post(f"{self.url}/api/embed", json=body, raise_for_status=True) as reply:
+            return list((await reply.json())["embeddings"])
+
+
 async def measure(url: str, home: Path) -> bool:
     """Prints what search by both missed, and the tables; whether both find no less than either alone."""
     good = True
     async with aiohttp.ClientSession() as session:
-        knowledge = KnowledgeHome(home, LlmClient(session, HealthBoard(session, url, ""), 2))
+        knowledge = KnowledgeHome(home, Gateway(session, url))
         report = await knowledge.updater.update_all_agents_knowledge({"docs": DOCS})
         if report.stopped:
             raise SystemExit(report.stopped)
