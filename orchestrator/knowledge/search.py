@@ -24,6 +24,7 @@ from .vectors import VectorCache
 MOST_RESULTS = 50
 DEPTH = 4  # so many times what is asked for is ranked by each, so that a chunk both find may win
 LEAST_DEPTH = 40
+SPARE = 20  # of an index of a moment ago, some may be gone
 QUERY_WAIT_S = 10.0  # a person waits for the answer, and there are the words
 WORDS_WEIGHT = 0.6  # to the vectors' 1: a question is often put in other words
 NAMES_WEIGHT = 1.5  # but a name is not
@@ -123,7 +124,7 @@ class KnowledgeSearch:
             rankings["meaning"] = Ranking(list(near))
         if match:
             rankings["words"] = Ranking(words, NAMES_WEIGHT if names_a_thing(query) else WORDS_WEIGHT)
-        best = fused(list(rankings.values()), depth)
+        best = fused(list(rankings.values()), most + SPARE)
         rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
         hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]
         return Findings(hits[:most], tuple(rankings), note)

@@ -66,8 +66,10 @@ def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path
         db.execute("PRAGMA user_version = 1")
         db.execute("INSERT INTO files VALUES (7, 'docs', 'a.md', 'sha', 1, 1, 'm')")
         db.execute("INSERT INTO chunks VALUES (5, 7, 0, 'Breaker', 'it opens', 'text-sha')")
+        db.execute("INSERT INTO vectors VALUES ('text-sha', 'm', 1, x'0000803f', 1.0)")
     store = KnowledgeStore(prepared(tmp_path))
     assert store.by_words('"breakers"', EVERYTHING, 5) == [5]
+    assert store.unsound_files("docs", "m") == []
     assert store.chunks([5])[5]["file"] == "a.md"
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
     assert store.by_words('"breakers"', EVERYTHING, 5) == []
