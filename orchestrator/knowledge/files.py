@@ -54,12 +54,15 @@ class Content:
 
 
 def folders(root: Path, named: dict[str, Path]) -> dict[str, Path]:
-    """The knowledge folder of each agent: root's own folders, then the named ones over them."""
+    """The knowledge folder of each agent: root's own folders, then the named ones over them.
+
+    A named one stays, be it there or not: it may be a disk that is not mounted just now.
+    """
     try:
         own = {entry.name: entry for entry in sorted(root.iterdir()) if _is_knowledge(entry)}
     except OSError:
         own = {}
-    return {**own, **{agent: folder for agent, folder in named.items() if folder.is_dir()}}
+    return {**own, **named}
 
 
 def _is_knowledge(entry: Path) -> bool:

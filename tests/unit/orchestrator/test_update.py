@@ -147,6 +147,15 @@ async def test_update_whose_writes_are_refused_stops_in_words_and_loses_nothing(
     assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
 
 
+async def test_update_of_a_named_folder_that_is_away_names_it_and_keeps_what_is_known(knowledge: Knowledge):
+    folder = knowledge.write("docs", a="alpha")
+    await update(knowledge)
+    folder.rename(folder.with_name("elsewhere"))
+    report = await knowledge.updater.update_all_agents_knowledge({"docs": folder})
+    assert report.skipped == ["docs/: unreadable folder (No such file or directory)"]
+    assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
+
+
 def test_scan_of_a_folder_that_cannot_be_read_forgets_nothing(knowledge: Knowledge, tmp_path: Path):
     folder = knowledge.write("docs", a="alpha")
     result = scan(tmp_path / "gone", {"a.md": KNOWN, "sub/b.md": KNOWN}, "m", full=False)
