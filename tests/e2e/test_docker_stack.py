@@ -90,7 +90,7 @@ def test_container_reaches_the_model_and_finishes_a_task(stack):
     done = stack.until(
         lambda: (t := stack.orchestrator(path).body)["state"] in ("done", "failed") and t,
         "the task ends",
-        120,
+        240,  # it computes beside the first indexing of all documents
     )
     assert done["state"] == "done" and done["answer"].strip(), done
 
