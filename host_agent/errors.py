@@ -4,8 +4,9 @@ HostAgentError
 ├── AlreadyRunning      another agent serves this home
 ├── PortBusy            a port of ours is held by somebody else (named)
 ├── AgentUnreachable    no agent answers, or it does not come up
-├── OrchestratorUnreachable  no orchestrator answers on its port
-├── RequestRefused      the agent, or the orchestrator, answered with an error
+├── RequestRefused      the agent answered with an error
+├── OrchestratorUnreachable   no orchestrator answers
+├── OrchestratorRefused       the orchestrator answered with an error, or would
 ├── UnknownService      no service has that name (the names are listed)
 ├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
 ├── DockerUnavailable   the engine does not answer
@@ -44,14 +45,19 @@ class AgentUnreachable(HostAgentError):
     exit_code = 69
 
 
+class RequestRefused(HostAgentError):
+    code = "request_refused"
+
+
 class OrchestratorUnreachable(HostAgentError):
     code = "orchestrator_unreachable"
     retryable = True
     exit_code = 69
 
 
-class RequestRefused(HostAgentError):
-    code = "request_refused"
+class OrchestratorRefused(HostAgentError):
+    code = "orchestrator_refused"
+    exit_code = 64
 
 
 class UnknownService(HostAgentError):

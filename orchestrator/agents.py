@@ -10,7 +10,9 @@ from .errors import ConfigError
 
 LEAD = "lead"
 EVERY_FOLDER = "*"
-FIELDS = {"role", "prompt", "model", "knowledge"}
+KNOWLEDGE = "knowledge"
+TOOLS = (KNOWLEDGE,)  # what there is for an agent to be allowed
+FIELDS = {"role", "prompt", "model", "knowledge", "tools"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Agent:
     prompt: str
     model: str
     knowledge: tuple[str, ...]
+    tools: tuple[str, ...] = TOOLS
+
+    @property
+    def searches(self) -> bool:
+        """Whether it may look into its knowledge folders."""
+        return KNOWLEDGE in self.tools
 
     @property
     def folders(self) -> tuple[str, ...] | None:
@@ -69,13 +77,22 @@ def _agent(path: Path, name: str, entry: Any, chat_model: str) -> Agent:
         )
     if not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
         raise ConfigError(f"{where}.prompt is missing; say in a sentence what the agent is to do.")
-    knowledge = entry.get("knowledge", [name])
-    if not isinstance(knowledge, list) or not all(isinstance(folder, str) for folder in knowledge):
-        raise ConfigError(f"{where}.knowledge must be a list of folder names.")
+    tools = _names(entry, "tools", list(TOOLS), where)
+    unknown = sorted(set(tools) - set(TOOLS))
+    if unknown:
+        raise ConfigError(f"{where}.tools has {unknown[0]!r}; there are: {', '.join(TOOLS)}.")
     return Agent(
         name=name,
         role=str(entry.get("role") or name),
         prompt=entry["prompt"].strip(),
         model=str(entry.get("model") or chat_model),
-        knowledge=tuple(knowledge),
+        knowledge=_names(entry, "knowledge", [name], where),
+        tools=tools,
     )
+
+
+def _names(entry: dict[str, Any], field: str, default: list[str], where: str) -> tuple[str, ...]:
+    found = entry.get(field, default)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"{where}.{field} must be a list of names.")
+    return tuple(found)

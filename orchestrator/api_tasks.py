@@ -50,9 +50,9 @@ class TaskRoutes:
 
     def _agents(self, body: dict[str, Any]) -> list[str]:
         given = field(body, "agents", list)
-        names = list(
-            dict.fromkeys(given or [LEAD]) if all(isinstance(n, str) for n in given or []) else [None]
-        )
+        if not given:  # the lead plans who is asked, where there is anybody to choose from
+            return [LEAD] if len(self._parts.agents) == 1 else []
+        names = list(dict.fromkeys(given) if all(isinstance(name, str) for name in given) else [None])
         unknown = [name for name in names if name not in self._parts.agents]
         if unknown:
             known = ", ".join(self._parts.agents)

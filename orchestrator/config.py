@@ -15,14 +15,15 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. URLs carry no trailing slash; an empty one means that backend is not used."""
+    """All settings. URLs carry no trailing slash."""
 
     home: Path
     token: str
     bind: str
     port: int
-    ollama_url: str
-    mlx_url: str
+    ollama_urls: tuple[str, ...]  # the first is this machine's; none: not used
+    mlx_urls: tuple[str, ...]
+    llm_api_key: str  # for all LLM hosts but the first of each kind
     webhook_url: str
     chat_model: str
     embed_model: str
@@ -35,6 +36,7 @@ class Config:
     database_url: str
     embed_batch: int
     max_answer_tokens: int
+    context_tokens: int  # at most so many of a model's context are used
     nightly_hour: int
 
     @property
@@ -56,9 +58,10 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         token=_token(values),
         bind=values.text("VESTAL_BIND", "127.0.0.1"),
         port=values.number("VESTAL_ORCHESTRATOR_PORT", 8088, 1, 65535),
-        ollama_url=values.url("OLLAMA_BASE_URL", "http://127.0.0.1:11434"),
-        mlx_url=values.url("MLX_API_URL", values.raw("MAC_LLM_URL") or "http://127.0.0.1:11435"),
-        webhook_url=values.url("RECOVERY_WEBHOOK_URL", "http://host.docker.internal:9099/recover", api=False),
+        ollama_urls=values.urls("OLLAMA_BASE_URL", "http://127.0.0.1:11434"),
+        mlx_urls=values.urls("MLX_API_URL", values.raw("MAC_LLM_URL") or "http://127.0.0.1:11435"),
+        llm_api_key=values.raw("VESTAL_LLM_API_KEY"),
+        webhook_url=values.url("RECOVERY_WEBHOOK_URL", "http://host.docker.internal:9099/recover"),
         chat_model=values.text("VESTAL_CHAT_MODEL", "smollm2:135m"),
         embed_model=values.text("VESTAL_EMBED_MODEL", "all-minilm"),
         cycle_interval_s=values.seconds("ORCHESTRATOR_CYCLE_INTERVAL", 300),
@@ -70,13 +73,14 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         database_url=values.raw("VESTAL_DATABASE_URL"),
         embed_batch=values.number("VESTAL_EMBED_BATCH", 32, 1, 512),
         max_answer_tokens=values.number("VESTAL_MAX_ANSWER_TOKENS", 256, 1, 32768),
+        context_tokens=values.number("VESTAL_CONTEXT_TOKENS", 4096, 512, 1_048_576),
         nightly_hour=values.number("NIGHTLY_HOUR", 3, 0, 23),
     )
     if config.database_url:
         raise ConfigError(
             "VESTAL_DATABASE_URL is set, but this version keeps its work in SQLite only; unset it to go on."
         )
-    if not config.mlx_url and not config.ollama_url:
+    if not config.mlx_urls and not config.ollama_urls:
         raise ConfigError("MLX_API_URL and OLLAMA_BASE_URL are both empty; set at least one of them.")
     return config
 
@@ -134,11 +138,22 @@ class _Values:
             )
         return value
 
-    def url(self, name: str, default: str, api: bool = True) -> str:
-        """An http address without a trailing slash, `/v1` or `/api`; set but empty, it is "not used"."""
+    def urls(self, name: str, default: str) -> tuple[str, ...]:
+        """Addresses separated by commas, each once; set but empty, that kind is not used.
+
+        The first is this machine's. Where it alone is empty, only the others are used.
+        """
+        parts = [part.strip() for part in self._env.get(name, default).split(",")]
+        found = dict.fromkeys(self._url(name, part, api=True) for part in parts if part)
+        return ("", *found) if found and not parts[0] else tuple(found)
+
+    def url(self, name: str, default: str) -> str:
+        """One http address; set but empty, it is "not used"."""
         given = self._env[name].strip() if name in self._env else default
-        if not given:
-            return ""
+        return self._url(name, given, api=False) if given else ""
+
+    def _url(self, name: str, given: str, api: bool) -> str:
+        """Without a trailing slash; of an API's address without `/v1` and `/api`."""
         parts = urlsplit(given if "://" in given else f"http://{given}")
         try:
             sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

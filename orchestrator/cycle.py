@@ -36,6 +36,16 @@ class Backend:
     absent: bool = False
 
     @property
+    def kind(self) -> str:
+        """`mlx` or `ollama`; a second host of a kind is named `mlx-2`."""
+        return self.name.partition("-")[0]
+
+    @property
+    def of_this_machine(self) -> bool:
+        """Whether it is the first address of its kind: the one that the host agent can heal."""
+        return self.name == self.kind
+
+    @property
     def down(self) -> bool:
         return self.used and not self.healthy and not self.absent
 
@@ -93,7 +103,7 @@ def plan(facts: Facts) -> tuple[Planned, ...]:
 
 
 def down(facts: Facts) -> tuple[str, ...]:
-    """The names of the backends that ought to be healthy and are not: the recovery webhook is for them."""
+    """The names of the backends that ought to be healthy and are not."""
     return tuple(b.name for b in facts.backends if b.down)
 
 

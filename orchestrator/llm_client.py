@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import aiohttp
 
 from .cycle import Backend, canonical
-from .errors import BackendFailed, BackendUnavailable, EmptyAnswer, ModelMissing, RequestRejected
+from .errors import (
+    BackendError,
+    BackendFailed,
+    BackendUnavailable,
+    EmptyAnswer,
+    ModelMissing,
+    RequestRejected,
+)
+from .llm_check import CHECK_TIMEOUT, is_unreachable
 from .llm_health import HealthBoard
 from .text import sound
 
 # A generation on a busy machine is slow, and the gateway holds a request while its engine restarts.
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=900, connect=2, sock_read=300)
+OLLAMA_CONTEXT_TOKENS = 4096  # what it takes of a prompt where it is not told more; the rest it drops
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
+
+T = TypeVar("T")
+Read = Callable[[Backend, dict[str, Any]], T]
 
 
 class LlmClient:
@@ -25,60 +38,127 @@ class LlmClient:
         self._session = session
         self._board = board
         self._places = asyncio.Semaphore(max_concurrent)
+        self._contexts: dict[tuple[str, str], int] = {}
 
-    async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
+    async def chat(
+        self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
+    ) -> str:
         """The model's answer to the messages; EmptyAnswer where there is none."""
+        # Ollama loads a model anew for another context: it is told only of one past its default.
+        context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
         body = {
             "model": model,
             "messages": messages,
             "stream": False,
-            "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens},
+            "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens, **context},
         }
-        backend, reply = await self._post(model, "/api/chat", body, CHAT_TIMEOUT)
-        message = reply.get("message")
-        text = str(message.get("content") or "").strip() if isinstance(message, dict) else ""
-        text = sound(text)
-        if not text:
-            raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
-        return text
+        return await self._post(model, "/api/chat", body, CHAT_TIMEOUT, _text)
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         """One unit-length vector a text, in order; a zero or non-finite one is a failure."""
         body = {"model": model, "input": texts, "truncate": True}
-        backend, reply = await self._post(model, "/api/embed", body, EMBED_TIMEOUT)
-        vectors = reply.get("embeddings")
-        if not isinstance(vectors, list) or len(vectors) != len(texts):
-            raise EmptyAnswer(
-                f"{backend.name} was given {len(texts)} texts and returned no vector for some of them."
-            )
-        return [_unit(backend, vector) for vector in vectors]
+        return await self._post(
+            model,
+            "/api/embed",
+            body,
+            EMBED_TIMEOUT,
+            lambda backend, reply: _vectors(backend, reply, len(texts)),
+        )
+
+    async def context_tokens(self, model: str) -> int | None:
+        """How many tokens the model's context holds, as its host tells (`/api/show`); None if it does not."""
+        backend = await self._board.serving(model)
+        if backend is None:
+            return None
+        key = (backend.name, canonical(model))
+        if key not in self._contexts:
+            found = await self._ask_context(backend, model)
+            if found is None:
+                return None
+            self._contexts[key] = found
+        return self._contexts[key]
+
+    async def _ask_context(self, backend: Backend, model: str) -> int | None:
+        try:
+            async with self._session.post(
+                f"{self._board.urls[backend.name]}/api/show",
+                json={"model": model},
+                timeout=CHECK_TIMEOUT,
+                headers=self._board.headers(backend),
+            ) as reply:
+                return context_length(await reply.json(content_type=None)) if reply.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
 
     async def _post(
-        self, model: str, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout
-    ) -> tuple[Backend, dict[str, Any]]:
+        self, model: str, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout, read: Read[T]
+    ) -> T:
+        """The answer, read by `read`; whatever it raises counts for or against the host that answered."""
         async with self._places:
-            backend = await self._choose(model)
+            backend = await self._take(model)
             try:
                 async with self._session.post(
-                    self._board.urls[backend.name] + path, json=body, timeout=timeout
+                    self._board.urls[backend.name] + path,
+                    json=body,
+                    timeout=timeout,
+                    headers=self._board.headers(backend),
                 ) as reply:
-                    return backend, await _checked(backend, reply)
+                    answer = read(backend, await _checked(backend, reply))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 detail = str(error) or type(error).__name__
-                self._board.report_failure(backend.name, f"{path}: {detail}")
+                self._board.failed(backend.name, f"{path}: {detail}", lost=True, gone=is_unreachable(error))
                 raise BackendUnavailable(f"{backend.name} did not answer {path}: {detail}.") from error
+            except RequestRejected:
+                self._board.succeeded(backend.name)  # it is the request that is wrong
+                raise
+            except BackendError as error:
+                self._board.failed(backend.name, error.message, lost=False)
+                raise
+            except BaseException:
+                self._board.abandoned(backend.name)
+                raise
+            self._board.succeeded(backend.name)
+            return answer
 
-    async def _choose(self, model: str) -> Backend:
-        serving = await self._board.serving(model)
-        if serving is not None:
-            return serving
+    async def _take(self, model: str) -> Backend:
+        taken = await self._board.take(model)
+        if taken is not None:
+            return taken
         backends = self._board.backends
         healthy = [b for b in backends if b.used and b.healthy]
         if not healthy:
             states = "; ".join(f"{b.name}: {b.detail or 'down'}" for b in backends if b.used)
             raise BackendUnavailable(f"no LLM backend is healthy ({states}).")
+        resting, able = self._board.resting(), [b.name for b in healthy if b.serves(model)]
+        if able:
+            waits = ", ".join(f"{name} in {max(0.0, resting.get(name, 0.0)):.0f} s" for name in able)
+            raise BackendUnavailable(f"after failures in a row it is left alone; tried again: {waits}.")
         have = ", ".join(sorted(set().union(*(b.models for b in healthy)))) or "none"
         raise ModelMissing(f"no healthy backend has {canonical(model)}; there are: {have}.")
+
+
+def context_length(shown: Any) -> int | None:
+    """The context's length out of `/api/show`'s answer: `model_info` has it as `<family>.context_length`."""
+    facts = shown.get("model_info") if isinstance(shown, dict) else None
+    for name, value in facts.items() if isinstance(facts, dict) else ():
+        if str(name).endswith(".context_length") and isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _text(backend: Backend, reply: dict[str, Any]) -> str:
+    message = reply.get("message")
+    text = sound(str(message.get("content") or "").strip()) if isinstance(message, dict) else ""
+    if not text:
+        raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
+    return text
+
+
+def _vectors(backend: Backend, reply: dict[str, Any], count: int) -> list[list[float]]:
+    vectors = reply.get("embeddings")
+    if not isinstance(vectors, list) or len(vectors) != count:
+        raise EmptyAnswer(f"{backend.name} was given {count} texts and returned no vector for some of them.")
+    return [_unit(backend, vector) for vector in vectors]
 
 
 async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str, Any]:

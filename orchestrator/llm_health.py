@@ -1,92 +1,43 @@
-"""Which LLM backends live, and what they serve: asked at the start of every cycle, both at once.
+"""Which LLM hosts live, what they serve, and who gets the next call.
 
-The board keeps the last answer, so that work which finds a backend dead tells everybody else at once and
-nobody waits for the same time-out twice.
+All are asked at the start of every cycle, at once. The board keeps the last answer, each host's breaker
+and its calls in flight: work that finds a host dead tells everybody else at once, and nobody waits for
+the same time-out twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import aiohttp
 
-from .cycle import Backend, canonical
+from .breaker import Breaker, State
+from .cycle import Backend
+from .events import emit
+from .hosts import pick
+from .llm_check import check_backend
 from .webhook_policy import Presence
 
-CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 FRESH_S = 15.0  # an answer older than this is asked for again before work picks a backend
 RETRY_S = 1.0  # and one older than this where nobody served what was wanted
 
 
-async def check_backend(session: aiohttp.ClientSession, name: str, url: str) -> Backend:
-    """One backend's health: `/health` (where it has one) is no refusal, and it lists its models."""
-    if not url:
-        return Backend(name, used=False, healthy=False, detail="no address is configured")
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT.total):
-            health, tags = await asyncio.gather(
-                _get(session, f"{url}/health"), _get(session, f"{url}/api/tags")
-            )
-    except TimeoutError:
-        return Backend(name, used=True, healthy=False, detail=f"no answer within {CHECK_TIMEOUT.total:.0f} s")
-    except (aiohttp.ClientError, OSError) as error:
-        return Backend(name, used=True, healthy=False, detail=_why(error), unreachable=is_unreachable(error))
-    return _judge(name, health, tags)
-
-
-def _judge(name: str, health: tuple[int, Any], tags: tuple[int, Any]) -> Backend:
-    # Ollama has no /health (404): its list of models must do.
-    if health[0] >= 500:
-        said = health[1].get("status") if isinstance(health[1], dict) else None
-        return Backend(name, used=True, healthy=False, detail=f"/health says {said or health[0]}")
-    listed = tags[1].get("models") if isinstance(tags[1], dict) else None
-    if tags[0] != 200 or not isinstance(listed, list):
-        return Backend(name, used=True, healthy=False, detail=f"/api/tags answers {tags[0]}")
-    names = {str(m.get("model") or m.get("name") or "") for m in listed if isinstance(m, dict)} - {""}
-    detail = "" if names else "it answers, but has no models"
-    return Backend(name, used=True, healthy=True, models=frozenset(map(canonical, names)), detail=detail)
-
-
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, Any]:
-    async with session.get(url, timeout=CHECK_TIMEOUT) as reply:
-        try:
-            return reply.status, await reply.json(content_type=None)
-        except ValueError:
-            return reply.status, None
-
-
-def is_unreachable(error: Exception) -> bool:
-    """Nothing listens there, or the name is unknown; not: it hangs, breaks off or answers nonsense."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return True
-    if not isinstance(error, aiohttp.ClientConnectorError):
-        return False
-    # A name with several addresses gives one OSError about all of them, without an errno where they differ.
-    refused = error.os_error.errno == errno.ECONNREFUSED
-    return refused or f"[Errno {errno.ECONNREFUSED}]" in str(error.os_error)
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection ({error.os_error.strerror or error.os_error})"
-    return str(error) or type(error).__name__
-
-
 class HealthBoard:
-    """The last known state of every backend, MLX first: it is the one that batches."""
+    """The last known state of every host; `urls` is name → address, in order of preference."""
 
-    def __init__(self, session: aiohttp.ClientSession, mlx_url: str, ollama_url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str], api_key: str = "") -> None:
         self._session = session
-        self.urls = {"mlx": mlx_url, "ollama": ollama_url}
+        self._key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.urls = dict(urls)
         self.backends: tuple[Backend, ...] = tuple(
             Backend(name, used=bool(url), healthy=False, detail="not checked yet")
             for name, url in self.urls.items()
         )
+        self.breakers = {name: Breaker() for name in self.urls}
+        self.in_flight = dict.fromkeys(self.urls, 0)
         self._presence = Presence()
         self.checks = 0
         self._checked_at = float("-inf")
@@ -95,12 +46,25 @@ class HealthBoard:
         self.on_change: Callable[[Backend, Backend], None] = lambda before, after: None
 
     async def check_llm_services_health(self) -> tuple[Backend, ...]:
-        """Ask all backends now, at once; never raises, and takes no longer than one time-out."""
-        checks = (check_backend(self._session, name, url) for name, url in self.urls.items())
-        self._set(tuple(await asyncio.gather(*checks)))
+        """Ask all hosts now, at once; never raises, and takes no longer than one time-out.
+
+        One whose breaker is open is not asked again before its time: its last answer stands.
+        """
+        self._set(tuple(await asyncio.gather(*(self._check(backend) for backend in self.backends))))
         self.checks += 1
         self._checked_at = time.monotonic()
         return self.backends
+
+    async def _check(self, last: Backend) -> Backend:
+        name = last.name
+        if not self.breakers[name].wants_check(time.monotonic()):
+            return last
+        found = await check_backend(self._session, name, self.urls[name], self.headers(last))
+        if found.healthy:
+            self._judge(name, self.breakers[name].check_passed())
+        elif found.used:
+            self._judge(name, self.breakers[name].check_failed(time.monotonic()), found.detail)
+        return found
 
     async def fresh(self, most_age_s: float = FRESH_S) -> tuple[Backend, ...]:
         """The last answer where it is recent, else a new one, shared by all who ask meanwhile."""
@@ -110,18 +74,57 @@ class HealthBoard:
             return self.backends
 
     async def serving(self, model: str) -> Backend | None:
-        """The first healthy backend that has the model; looks once more before it says there is none."""
+        """The host that a call for this model would go to; looks once more before it says there is none."""
         for most_age_s in (FRESH_S, RETRY_S):
-            for backend in await self.fresh(most_age_s):
-                if backend.serves(model):
-                    return backend
+            backends = await self.fresh(most_age_s)
+            found = pick(backends, model, self.urls, self.in_flight, self.breakers, time.monotonic())
+            if found is not None:
+                return found
         return None
 
-    def report_failure(self, name: str, detail: str) -> None:
-        """Whoever finds a backend dead says so; it counts as down until it is next checked."""
-        self._set(
-            tuple(replace(b, healthy=False, detail=detail) if b.name == name else b for b in self.backends)
-        )
+    async def take(self, model: str) -> Backend | None:
+        """As `serving`, and the call counts as begun: it must end in `succeeded`, `failed` or `abandoned`."""
+        found = await self.serving(model)
+        if found is None:
+            return None
+        self.in_flight[found.name] += 1
+        self._judge(found.name, self.breakers[found.name].admitted(time.monotonic()))
+        return found
+
+    def succeeded(self, name: str) -> None:
+        """A call that was taken has ended well."""
+        self.in_flight[name] -= 1
+        self._judge(name, self.breakers[name].call_succeeded())
+
+    def abandoned(self, name: str) -> None:
+        """A call that was taken was called off by us."""
+        self.in_flight[name] -= 1
+        self._judge(name, self.breakers[name].abandoned(time.monotonic()))
+
+    def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
+        """A call that was taken has failed.
+
+        `lost`: there was no answer, so the host counts as down until it is next checked. `gone`: nothing
+        listens there, so the next check that finds it is believed.
+        """
+        self.in_flight[name] -= 1
+        breaker, now = self.breakers[name], time.monotonic()
+        self._judge(name, breaker.check_failed(now) if gone else breaker.call_failed(now), detail)
+        if lost:
+            self._set(
+                tuple(
+                    replace(b, healthy=False, detail=detail) if b.name == name else b for b in self.backends
+                )
+            )
+
+    def headers(self, backend: Backend) -> dict[str, str]:
+        """What a request to this host must carry: on this machine no key is wanted."""
+        return {} if backend.of_this_machine else self._key
+
+    def resting(self) -> dict[str, float]:
+        """Hosts that admit no call now → seconds until they may be tried."""
+        now = time.monotonic()
+        return {name: b.until - now for name, b in self.breakers.items() if not b.admits(now)}
 
     def note_told(self, names: Iterable[str]) -> tuple[Backend, ...]:
         """The host agent has heard that these are down; returns the backends as they count from now on."""
@@ -135,6 +138,16 @@ class HealthBoard:
             await asyncio.wait_for(self._changed.wait(), timeout_s)
         except TimeoutError:
             return
+
+    def _judge(self, name: str, breaker: Breaker, cause: str = "") -> None:
+        before, self.breakers[name] = self.breakers[name], breaker
+        if before.by_call == breaker.by_call and before.opens == breaker.opens:
+            return
+        if breaker.state is State.OPEN and breaker.by_call:
+            rest_s = round(breaker.until - time.monotonic(), 1)
+            emit("breaker_opened", cause, backend=name, failures=breaker.failures, next_trial_in_s=rest_s)
+        elif breaker.state is State.CLOSED and before.by_call:
+            emit("breaker_closed", backend=name)
 
     def _set(self, backends: tuple[Backend, ...]) -> None:
         self._presence = self._presence.after_check(backends)

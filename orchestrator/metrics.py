@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from . import memory_guard
+from .breaker import State
 from .parts import Parts
 from .runner import Runner
 
@@ -28,6 +29,24 @@ async def render(parts: Parts, runner: Runner, uptime_s: float) -> str:
             "backend_absent",
             "gauge",
             {f'{{backend="{b.name}"}}': int(b.absent) for b in parts.board.backends if b.used},
+        ),
+        *_metric(
+            "backend_breaker_open",
+            "gauge",
+            {
+                f'{{backend="{b.name}"}}': int(parts.board.breakers[b.name].state is not State.CLOSED)
+                for b in parts.board.backends
+                if b.used
+            },
+        ),
+        *_metric(
+            "backend_calls_in_flight",
+            "gauge",
+            {
+                f'{{backend="{b.name}"}}': parts.board.in_flight[b.name]
+                for b in parts.board.backends
+                if b.used
+            },
         ),
         *_metric("tasks_unfinished", "gauge", {"": await parts.tasks.waiting()}),
         *_metric("knowledge_files", "gauge", {"": counts["files"]}),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from . import agents, memory_guard
+from . import agents, hosts, memory_guard
 from .agents import Agent
 from .config import Config
 from .cycle import Backend
@@ -75,14 +75,22 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
         ) from None
     async with aiohttp.ClientSession() as session:
-        board = HealthBoard(session, config.mlx_url, config.ollama_url)
+        board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
         vectors = VectorCache(database)
         notes = NoteStore(database)
         index = CurrentIndex(database, store, config.embed_model)
         search = KnowledgeSearch(store, vectors, index, client, config.embed_model)
-        steps = Steps(crew, client, board, search, config.embed_model, config.max_answer_tokens)
+        steps = Steps(
+            crew,
+            client,
+            board,
+            search,
+            config.embed_model,
+            config.max_answer_tokens,
+            config.context_tokens,
+        )
         yield Parts(
             config=config,
             agents=crew,
@@ -103,7 +111,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             search=search,
             notes=notes,
             distiller=Distiller(store, notes, client, config.chat_model),
-            tasks=TaskEngine(config.tasks_database, steps),
+            tasks=TaskEngine(config.tasks_database, steps, config.max_concurrent),
             cycles=CycleStore(database),
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 from . import memory_guard
 from .cycle import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
 from .events import emit
+from .llm_health import HealthBoard
 from .parts import Parts
 
 WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other
@@ -75,7 +76,7 @@ class Runner:
         facts = await self._facts(backends)
         outcomes = [await self._do(planned, facts) for planned in plan(facts)]
         record = {
-            "backends": {b.name: _backend_json(b) for b in facts.backends},
+            "backends": {b.name: _backend_json(b, parts.board) for b in facts.backends},
             "phases": [outcome.as_json() for outcome in outcomes],
             "notices": parts.take_notices(),
         }
@@ -128,8 +129,9 @@ class Runner:
         return Outcome(planned.phase, "done", planned.why)
 
 
-def _backend_json(backend: Backend) -> dict[str, object]:
+def _backend_json(backend: Backend, board: HealthBoard) -> dict[str, object]:
     return {
+        "breaker": str(board.breakers[backend.name].state),
         "used": backend.used,
         "healthy": backend.healthy,
         "absent": backend.absent,

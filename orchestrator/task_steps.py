@@ -1,4 +1,4 @@
-"""The steps of a task: find knowledge, answer, join. One step is at most one call to a model.
+"""The steps of a task: plan, find knowledge, answer, join. One step is at most one call to a model.
 
 They know nothing of DBOS, return plain JSON, and wait for a backend that is away instead of failing.
 Whatever a model says is text: it is shown and passed on, never acted upon.
@@ -11,17 +11,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from . import budget, prompts, task_plan
 from .agents import LEAD, Agent
-from .errors import BackendError, BackendUnavailable, ModelMissing, TaskFailed
+from .errors import BackendError, BackendUnavailable, ModelMissing, RequestRejected, TaskFailed
 from .events import emit
 from .knowledge.search import KnowledgeSearch
 from .llm_client import LlmClient
 from .llm_health import HealthBoard
 from .patience import Patience
+from .prompts import Messages
 
 TOP_K = 4
-MOST_NOTE_CHARS = 4000  # with the goal and the answer it fits a context of 2,048 tokens
-MOST_GOAL_CHARS = 6000
+MOST_QUERY_CHARS = 6000
+PLAN_TOKENS_EACH = 64  # a line for an agent; a small model that writes on and on is stopped soon
+# Of the room there is by estimate: less where the host says that the prompt is too long for the context.
+SHARES = (1.0, 0.6)
+LEAST_SHARE = 0.3
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -38,6 +43,7 @@ class Steps:
         search: KnowledgeSearch,
         embed_model: str,
         max_answer_tokens: int,
+        context_tokens: int,
     ) -> None:
         self._agents = agents
         self._client = client
@@ -45,11 +51,33 @@ class Steps:
         self._search = search
         self._embed_model = embed_model
         self._max_answer_tokens = max_answer_tokens
+        self._context_tokens = context_tokens
+
+    def crew(self) -> tuple[str, ...]:
+        """Whom the lead may ask: all others, or itself where it is alone."""
+        return tuple(name for name in self._agents if name != LEAD) or (LEAD,)
+
+    async def plan(self, goal: str, say: Say) -> dict[str, Any]:
+        """{"parts": [{"agent", "goal"}], "note": ""}: who does what; everybody if the lead has no plan."""
+        crew = {name: self._agents[name] for name in self.crew()}
+        lead = self._agent(LEAD)
+
+        def ask(room: int) -> Messages:
+            return prompts.plan(lead, goal, crew, room)
+
+        said = await self._ask(lead, ask, PLAN_TOKENS_EACH * min(len(crew), task_plan.MOST_PARTS), say)
+        parts, note = task_plan.read(said, [*crew, LEAD]), ""
+        if not parts:
+            parts, note = (
+                task_plan.everybody(crew),
+                "the lead named no agent: every one is asked",
+            )
+        return {"parts": [vars(part) for part in parts], "note": note}
 
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
         """{"sources": […], "note": ""}: the chunks nearest to the goal among those the agent may read."""
         agent = self._agent(name)
-        if not await self._search.anything(agent.folders):
+        if not agent.searches or not await self._search.anything(agent.folders):
             return {"sources": [], "note": ""}
 
         async def find() -> dict[str, Any]:
@@ -58,36 +86,50 @@ class Steps:
                     "sources": [],
                     "note": f"no backend serves {self._embed_model}: answered without knowledge",
                 }
-            hits = await self._search.search(goal[:MOST_GOAL_CHARS], agent.folders, TOP_K)
+            hits = await self._search.search(goal[:MOST_QUERY_CHARS], agent.folders, TOP_K)
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 
         return await self._patiently(find, say)
 
-    async def answer(self, name: str, goal: str, sources: list[dict[str, Any]], say: Say) -> str:
+    async def answer(
+        self, name: str, goal: str, part: str, sources: list[dict[str, Any]], say: Say
+    ) -> dict[str, Any]:
+        """{"text", "sources_used"}: the agent's answer, and how many of the sources it was shown."""
         agent = self._agent(name)
-        messages = [
-            {"role": "system", "content": f"You are {agent.role}. {agent.prompt}"},
-            {"role": "user", "content": _question(goal, sources)},
-        ]
-        return await self._patiently(
-            lambda: self._client.chat(agent.model, messages, self._max_answer_tokens), say
-        )
+        used = 0
+
+        def ask(room: int) -> Messages:
+            nonlocal used
+            question = prompts.answer(agent, goal, part, sources, room)
+            used = question.sources_used
+            return question.messages
+
+        text = await self._ask(agent, ask, self._max_answer_tokens, say)
+        return {"text": text, "sources_used": used}
 
     async def join(self, goal: str, answers: Mapping[str, str], say: Say) -> str:
         """The lead's one answer out of the agents' answers."""
         lead = self._agent(LEAD)
-        most = MOST_NOTE_CHARS // max(1, len(answers))
-        drafts = "\n\n".join(f"{name} wrote:\n{text[:most]}" for name, text in answers.items())
-        messages = [
-            {
-                "role": "system",
-                "content": f"You are {lead.role}. Join the drafts into one answer to the goal.",
-            },
-            {"role": "user", "content": f"{drafts}\n\nGoal: {goal[:MOST_GOAL_CHARS]}"},
-        ]
-        return await self._patiently(
-            lambda: self._client.chat(lead.model, messages, self._max_answer_tokens), say
+        return await self._ask(
+            lead, lambda room: prompts.join(lead, goal, answers, room), self._max_answer_tokens, say
         )
+
+    async def _ask(self, agent: Agent, ask: Callable[[int], Messages], answer_tokens: int, say: Say) -> str:
+        """One call to the agent's model, its messages made for the room there is in the model's context."""
+
+        async def call() -> str:
+            known = await self._client.context_tokens(agent.model) or self._context_tokens
+            context = min(known, self._context_tokens)
+            room, most = budget.room(context, answer_tokens)
+            for share in SHARES:
+                try:
+                    return await self._client.chat(agent.model, ask(int(room * share)), most, context)
+                except RequestRejected as error:
+                    if "context" not in error.message:
+                        raise
+            return await self._client.chat(agent.model, ask(int(room * LEAST_SHARE)), most, context)
+
+        return await self._patiently(call, say)
 
     def _agent(self, name: str) -> Agent:
         if name not in self._agents:
@@ -119,17 +161,3 @@ class Steps:
                     await self._board.wait_for_change(patience.delay_s)
                 else:
                     await asyncio.sleep(patience.delay_s)
-
-
-def _question(goal: str, sources: list[dict[str, Any]]) -> str:
-    goal = goal[:MOST_GOAL_CHARS]
-    if not sources:
-        return goal
-    notes, left = [], MOST_NOTE_CHARS
-    for number, source in enumerate(sources, 1):
-        note = f"[{number}] {source['file']} ({source['heading']})\n{source['text']}"[:left]
-        notes.append(note)
-        left -= len(note)
-        if left <= 0:
-            break
-    return "Notes:\n" + "\n\n".join(notes) + f"\n\nGoal: {goal}"

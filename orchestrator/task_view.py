@@ -35,14 +35,17 @@ def summary(status: Any) -> dict[str, Any]:
 
 
 def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None) -> dict[str, Any]:
-    """All of a task: steps, answer and sources, or why it failed. `doing` is the step at work."""
+    """All of a task: steps, answers and sources, or why it failed; `doing`: step at work → its detail."""
     view = summary(status)
     output = status.output if isinstance(status.output, dict) else {}
     view["steps"] = [step_view(step) for step in steps]
     if doing and view["state"] == "running":
-        view["steps"].append({"name": doing["name"], "state": "running", "detail": doing["detail"]})
+        recorded = {step["name"] for step in view["steps"]}
+        at_work = ((name, detail) for name, detail in doing.items() if name not in recorded)
+        view["steps"] += [{"name": name, "state": "running", "detail": detail} for name, detail in at_work]
     answer = output.get("answer")
     view["answer"] = sound(answer) if isinstance(answer, str) else answer
+    view["answers"] = output.get("answers", [])
     view["sources"] = output.get("sources", [])
     view["notes"] = output.get("notes", [])
     view["error"] = _why(status) if view["state"] == "failed" else None

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from . import task_view
+from . import task_view, task_workflow
 from .database import move_aside_if_corrupt
 from .errors import IdempotencyConflict, TaskFailed
 from .events import adopt_logger, emit
@@ -24,7 +24,6 @@ from .task_steps import Steps
 APPLICATION_VERSION = "tasks-1"
 EXECUTOR = "orchestrator"
 QUEUE = "tasks"
-TASKS_AT_ONCE = 1
 POLL_S = 0.25  # costs 1 % of a core
 KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 
@@ -32,13 +31,14 @@ KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 class TaskEngine:
     """DBOS and the one workflow. It starts, and dbos is imported, when there is a task to look at."""
 
-    def __init__(self, path: Path, steps: Steps) -> None:
+    def __init__(self, path: Path, steps: Steps, most_at_once: int) -> None:
         self._path = path
         self._steps = steps
         self._dbos: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
-        self._doing: dict[str, dict[str, str]] = {}
+        self._most_at_once = most_at_once
+        self._doing: dict[str, dict[str, str]] = {}  # task → step at work → what it waits for
         self.notices: list[str] = []
 
     @property
@@ -59,7 +59,7 @@ class TaskEngine:
             dbos.DBOS.launch()
             await dbos.DBOS.register_queue_async(
                 QUEUE,
-                worker_concurrency=TASKS_AT_ONCE,
+                worker_concurrency=self._most_at_once,  # one that waits for its model holds up nobody
                 polling_interval_sec=POLL_S,
                 on_conflict="always_update",
             )
@@ -121,46 +121,35 @@ class TaskEngine:
 
     def _make_workflow(self) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         async def work_task(task: dict[str, Any]) -> dict[str, Any]:  # a plain function: DBOS marks it
-            return await self._work_task(task)
+            try:
+                return await self._work_task(task)
+            finally:
+                self._doing.pop(self._dbos.DBOS.workflow_id, None)
 
         return work_task
 
     async def _work_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        """The workflow. The order of its steps is part of what is stored: see APPLICATION_VERSION."""
-        goal, agents = task["goal"], task["agents"]
-        answers: dict[str, str] = {}
-        sources: list[dict[str, Any]] = []
-        notes: list[str] = []
-        for name in agents:
-            found = await self._step(f"retrieve:{name}", self._steps.retrieve, name, goal)
-            answers[name] = await self._step(
-                f"answer:{name}", self._steps.answer, name, goal, found["sources"]
-            )
-            sources += [
-                {key: source[key] for key in ("agent", "file", "heading", "score")}
-                for source in found["sources"]
-            ]
-            notes += filter(None, [found["note"]])
-        one = next(iter(answers.values())) if len(answers) == 1 else None
-        answer = one or await self._step("join", self._steps.join, goal, answers)
+        result = await task_workflow.work(task, self._steps, self._reserve, self._most_at_once)
         emit("task_done", task=self._dbos.DBOS.workflow_id)
-        return {"answer": answer, "sources": sources, "notes": notes}
+        return result
 
-    async def _step(self, name: str, work: Any, *arguments: Any) -> Any:
-        task_id = self._dbos.DBOS.workflow_id
+    def _reserve(self, name: str) -> task_workflow.Run:
+        """The next place among the workflow's steps, for a step of this name."""
+        place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
+        doing = self._doing.setdefault(task_id, {})
 
-        def say(detail: str) -> None:
-            self._doing[task_id] = {"name": name, "detail": detail}
+        async def run(work: Any, *arguments: Any) -> Any:
+            async def at_work() -> Any:
+                doing[name] = ""
+                emit("step_started", task=task_id, step=name)
+                try:
+                    return await work(*arguments, lambda detail: doing.__setitem__(name, detail))
+                finally:
+                    doing.pop(name, None)
 
-        async def run() -> Any:
-            say("")
-            emit("step_started", task=task_id, step=name)
-            try:
-                return await work(*arguments, say)
-            finally:
-                self._doing.pop(task_id, None)
+            return await place.run_async({"name": name, "preemptible": True}, at_work)
 
-        return await self._dbos.DBOS.run_step_async({"name": name, "preemptible": True}, run)
+        return run
 
 
 def _import_dbos() -> Any:

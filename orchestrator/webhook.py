@@ -12,6 +12,11 @@ from .cycle import Backend
 from .events import emit
 from .webhook_policy import Answer, Pace
 
+SAID = {
+    "recovering": "the host agent is at it already",
+    "open": "the host agent has given it up for now (`vestal recover --reset` tries again)",
+    "manual_stop": "it was stopped by hand on the host (`vestal recover --reset` starts it)",
+}
 TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
@@ -38,9 +43,9 @@ class RecoveryWebhook:
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
     async def tell(self, backends: tuple[Backend, ...]) -> str:
-        """Post if something is down and it is time; returns in words what was done."""
+        """Post if something of this machine is down and it is time; returns in words what was done."""
         async with self._telling:  # the cycle and the monitor may both have seen the same outage
-            return await self._tell(backends)
+            return await self._tell(tuple(b for b in backends if b.of_this_machine))
 
     async def _tell(self, backends: tuple[Backend, ...]) -> str:
         down = tuple(b.name for b in backends if b.down)
@@ -94,10 +99,11 @@ def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
 
 def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answer:
     wish = _seconds(retry_after) or _seconds(said.get("retry_after_s"))
+    state = str(said.get("state", ""))
+    if state in SAID:
+        return Answer(status, wish, SAID[state], state)
     if status == 202:
-        return Answer(
-            status, wish, f"recovery {said.get('state', 'accepted')}, run {said.get('run_id', '?')}"
-        )
+        return Answer(status, wish, f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}", state)
     if status == 401:
         return Answer(
             status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"

@@ -15,16 +15,22 @@ from .cycle import Backend
 FIRST_PAUSE_S = 5.0
 MOST_PAUSE_S = 300.0
 ABSENT_PAUSE_S = 3600.0
+HOPELESS = frozenset({"open", "manual_stop"})
 NEVER_ABSENT = frozenset({"mlx"})  # Vestal brings it along
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the listener said: its status (0: no answer), the pause it asked for, and its words."""
+    """What the listener said: its status (0: no answer), the pause it asked for, its words, and its state.
+
+    `state`: `started` or `joined`; `recovering`: it is at it already; `open`: it has given up for now;
+    `manual_stop`: a person stopped it.
+    """
 
     status: int
     retry_after_s: float = 0.0
     detail: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ class Pace:
         posts = self.posts + 1 if set(down) <= self.reported else 1
         most = min(interval_s, MOST_PAUSE_S)
         own = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), most)
-        if answer.status == 401:  # the token will not become right by itself soon
+        if answer.status == 401 or answer.state in HOPELESS:  # the next post would change nothing soon
             own = most
-        refused = answer.status in (429, 503)
+        refused = answer.status in (429, 503) or answer.state == "recovering"
         return Pace(
             posts=posts,
             due_at=now + max(own, answer.retry_after_s),

@@ -8,6 +8,7 @@ COMMANDS = {
     "status": "what lives, what does not, and why (exit code 0 healthy, 1 degraded, 2 down)",
     "doctor": "what is wrong with this machine, and the remedy (exit code 0 nothing, 1 something)",
     "recover": "one recovery pass, now",
+    "task": "give the agents a goal and wait for their answer (exit code 0 done, 1 failed, 2 cancelled)",
     "logs": "show the logs",
     "agent": "the host agent in the foreground",
     "server": "the MLX server in the foreground, without an agent",
@@ -56,6 +57,7 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
     added["agent"].add_argument(
         "--managed", action="store_true", help="as launchd and systemd start it: exit code 0 where one runs"
     )
+    _task_options(added["task"])
     _install_options(added)
 
 
@@ -65,6 +67,20 @@ def _search_options(search: argparse.ArgumentParser) -> None:
     search.add_argument("--agent", metavar="NAME", help="in this agent's knowledge only")
     search.add_argument("--path", metavar="BEGINNING", help="in files whose path begins so (guide/)")
     search.add_argument("--json", action="store_true", help="as the orchestrator gives it")
+
+
+def _task_options(task: argparse.ArgumentParser) -> None:
+    what = task.add_mutually_exclusive_group(required=True)
+    what.add_argument("goal", nargs="?", metavar="GOAL", help="what is to be done; - reads it from stdin")
+    what.add_argument("--follow", metavar="ID", help="an earlier task, to its end")
+    what.add_argument("--cancel", metavar="ID", help="end a task")
+    what.add_argument("--list", action="store_true", help="the last tasks")
+    task.add_argument(
+        "--agent", action="append", metavar="NAME", help="ask this one (again for more); else the lead plans"
+    )
+    task.add_argument("--key", help="the same key is the same task, however often it is sent")
+    task.add_argument("--detach", action="store_true", help="print the id, and do not wait")
+    task.add_argument("--json", action="store_true", help="the task at its end, as JSON")
 
 
 def _install_options(added: dict[str, argparse.ArgumentParser]) -> None:

@@ -1,44 +1,26 @@
 """`vestal search`: the agents' knowledge, by meaning and by words. Exit code 0 something found, 1 nothing."""
 
 import argparse
-import http.client
 import json
 import textwrap
 from typing import Any
 
-from host_agent.config import Config, read_token
-from host_agent.errors import OrchestratorUnreachable, RequestRefused
+from host_agent.cli.orchestrator_client import OrchestratorClient
+from host_agent.config import Config
 
-TIMEOUT_S = 60.0  # the query's embedding has 10 s, a first search loads the vectors
 SHOWN_LINES = 6
 WIDTH = 100
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     asked = {"query": options.query, "k": options.count, "agent": options.agent, "path": options.path}
-    answer = _ask(config, {name: value for name, value in asked.items() if value is not None})
+    body = {name: value for name, value in asked.items() if value is not None}
+    answer = OrchestratorClient(config).post("/knowledge/search", body)
     if options.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         print("\n".join(_lines(answer)))
     return 0 if answer["results"] else 1
-
-
-def _ask(config: Config, body: dict[str, Any]) -> dict[str, Any]:
-    port = config.orchestrator.port
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {read_token(config.home)}"}
-    try:
-        connection.request("POST", "/knowledge/search", json.dumps(body), headers)
-        reply = connection.getresponse()
-        status, answer = reply.status, json.loads(reply.read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = f"No orchestrator answers on port {port} ({error or type(error).__name__})"
-        raise OrchestratorUnreachable(f"{reason}: `vestal up` starts it.") from error
-    if status != http.client.OK:
-        message = (answer.get("error") or {}).get("message") or f"it answered {status}"
-        raise RequestRefused(f"The orchestrator refused: {message}")
-    return dict(answer)
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ def _number(value: object) -> object:
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_number)]
 KvGroupSize = Annotated[Literal[32, 64, 128], BeforeValidator(_number)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 Address = Annotated[str, Field(min_length=1)]
 
 
@@ -175,7 +176,10 @@ class OllamaSection(Section):
 
 
 class OrchestratorSection(Section):
-    """The orchestrator and nightly. The URLs are worked out from the ports where they are not given."""
+    """The orchestrator and nightly. The URLs are worked out from the ports where they are not given.
+
+    `more_…_urls`: LLM hosts besides this machine; `more_api_key` is sent to them.
+    """
 
     port: Port = 8088
     mode: Literal["auto", "docker", "native", "off"] = "auto"
@@ -186,6 +190,12 @@ class OrchestratorSection(Section):
     knowledge: Path = Path("docs")
     embed_model: str = "all-minilm"
     chat_model: str = "smollm2:135m"
+    agents: Path = Path("deploy/agents.yaml")
+    max_answer_tokens: AtLeastOne = 256
+    context_tokens: Annotated[Whole, Field(ge=512)] = 4096
+    more_mlx_urls: list[HttpUrl] = []
+    more_ollama_urls: list[HttpUrl] = []
+    more_api_key: str | None = Field(default=None, repr=False)
     mlx_api_url: str | None = None
     mac_llm_url: str | None = None
     recovery_webhook_url: str | None = None

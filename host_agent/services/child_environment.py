@@ -23,9 +23,14 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
     settings = config.orchestrator
     mlx = settings.mlx_api_url or f"http://{host}:{config.mlx.port}"
     webhook = settings.recovery_webhook_url or f"http://{host}:{config.agent.port}/recover"
+    ollama = "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url)
     return {
-        "OLLAMA_BASE_URL": "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url),
-        "MLX_API_URL": _from(host, mlx),
+        # The first is this machine's; empty, it is not used.
+        "OLLAMA_BASE_URL": ",".join([ollama, *settings.more_ollama_urls]),
+        "MLX_API_URL": ",".join([_from(host, mlx), *settings.more_mlx_urls]),
+        "VESTAL_LLM_API_KEY": settings.more_api_key or "",
+        "VESTAL_MAX_ANSWER_TOKENS": str(settings.max_answer_tokens),
+        "VESTAL_CONTEXT_TOKENS": str(settings.context_tokens),
         "MAC_LLM_URL": _from(host, settings.mac_llm_url or mlx),
         "RECOVERY_WEBHOOK_URL": _from(host, webhook),
         "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": f"{settings.health_monitor_interval_s:g}",
@@ -42,7 +47,7 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
     own = {
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
-        "VESTAL_AGENTS_FILE": str(REPO / "deploy" / "agents.yaml"),
+        "VESTAL_AGENTS_FILE": str(agents_file(config)),
         "VESTAL_KNOWLEDGE": f"docs={knowledge_folder(config)}",
     }
     return common(config) | orchestrator(config, "127.0.0.1") | own
@@ -51,6 +56,11 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
 def knowledge_folder(config: Config) -> Path:
     """The folder whose Markdown the agents may search; relative to the checkout."""
     return REPO / config.orchestrator.knowledge.expanduser()
+
+
+def agents_file(config: Config) -> Path:
+    """Who works on tasks; relative to the checkout."""
+    return REPO / config.orchestrator.agents.expanduser()
 
 
 def _from(host: str, url: str) -> str:

@@ -42,6 +42,7 @@ class Compose:
             "VESTAL_AGENT_PORT": str(config.agent.port),
             "VESTAL_ORCHESTRATOR_MEM_LIMIT": config.orchestrator.mem_limit,
             "VESTAL_KNOWLEDGE_PATH": str(child_environment.knowledge_folder(config)),
+            "VESTAL_AGENTS_PATH": str(child_environment.agents_file(config)),
         }
         with contextlib.suppress(OSError):
             own["VESTAL_TOKEN"] = config.home.token.read_text().strip()

@@ -1,6 +1,6 @@
 """A stand-in LLM server in Ollama's dialect, for tests: deterministic, countable, and as ill as asked.
 
-`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control {"mode", "models", "delay_s"} sets it:
+`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control sets any of State's fields:
 modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it). GET /calls
 gives what it was asked. Embeddings are hashed bags of words, so texts that share words are near each other.
 """
@@ -24,6 +24,10 @@ class State:
         self.delay_s = 0.0
         self.models = models
         self.calls: list[dict] = []
+        self.context_length = 8192
+        self.say: dict[str, str] = {}  # words of the system message -> the answer
+        self.reject = ""  # words of the system message that are answered with 400
+        self.at_work = self.most_at_work = 0
         self.lock = threading.Lock()
 
 
@@ -45,7 +49,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/calls":
             with self.state.lock:
-                return self.reply(200, {"calls": list(self.state.calls)})
+                return self.reply(
+                    200, {"calls": list(self.state.calls), "most_at_work": self.state.most_at_work}
+                )
         if self.ill():
             return None
         if self.path == "/api/tags":
@@ -65,14 +71,25 @@ class Handler(BaseHTTPRequestHandler):
             self.state.calls.append({"path": self.path, "body": body, "at": time.time()})
         if self.ill():
             return None
+        if self.path == "/api/show":
+            return self.reply(200, {"model_info": {"fake.context_length": self.state.context_length}})
+        with self.state.lock:
+            self.state.at_work += 1
+            self.state.most_at_work = max(self.state.most_at_work, self.state.at_work)
         time.sleep(self.state.delay_s)
+        with self.state.lock:
+            self.state.at_work -= 1
         if self.path == "/api/embed":
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
             vectors = [] if self.state.mode == "empty" else [embedding(text) for text in texts]
             return self.reply(200, {"model": body["model"], "embeddings": vectors})
         if self.path == "/api/chat":
             asked = body["messages"][-1]["content"]
-            text = "" if self.state.mode == "empty" else f"The answer to: {asked[-200:]}"
+            told = body["messages"][0]["content"]
+            if self.state.reject and self.state.reject in told:
+                return self.reply(400, {"error": "this prompt is not taken"})
+            said = (answer for words, answer in self.state.say.items() if words in told)
+            text = "" if self.state.mode == "empty" else next(said, f"The answer to: {asked[-200:]}")
             message = {"role": "assistant", "content": text}
             return self.reply(200, {"model": body["model"], "message": message, "done": True})
         return self.reply(404, {"error": "not found"})

@@ -1,7 +1,7 @@
 """A stand-in for the host agent's listener: keeps what is posted, answers as asked.
 
-`python webhook_listener.py --port N [--bind A] --token T`; POST /control {"status", "retry_after_s"} sets
-the answer; GET /posts gives what came.
+`python webhook_listener.py --port N [--bind A] --token T`; POST /control sets `status`, `state`
+and `retry_after_s` of the answer; GET /posts gives what came.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class Handler(BaseHTTPRequestHandler):
     token = ""
     status = 202
     retry_after_s = 0
+    state = "started"
     posts: list[dict] = []
 
     def log_message(self, format: str, *args: object) -> None:
@@ -36,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         if not allowed:
             return self.reply(401, {"error": {"code": "unauthorized", "message": "no"}})
         return self.reply(
-            self.status, {"run_id": "r1", "state": "started", "retry_after_s": self.retry_after_s}
+            self.status, {"run_id": "r1", "state": self.state, "retry_after_s": self.retry_after_s}
         )
 
     def reply(self, status: int, body: dict) -> None:

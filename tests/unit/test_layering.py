@@ -59,6 +59,7 @@ FOREIGN_TO = {
 
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
+    "host_agent/cli/task_progress.py",
     "host_agent/host/job_state.py",
     "host_agent/host/launchctl_answers.py",
     "host_agent/host/launchd_by_root.py",
@@ -132,7 +133,13 @@ PURE = (
     "mlx_server/engine/text_stream.py",
     "mlx_server/engine/tool_calls.py",
     "mlx_server/engine/tool_prompt.py",
+    "orchestrator/breaker.py",
+    "orchestrator/budget.py",
     "orchestrator/cycle.py",
+    "orchestrator/hosts.py",
+    "orchestrator/prompts.py",
+    "orchestrator/task_plan.py",
+    "orchestrator/task_view.py",
     "orchestrator/schedule.py",
     "orchestrator/patience.py",
     "orchestrator/webhook_policy.py",

@@ -97,7 +97,9 @@ def test_task_killed_in_the_middle_finishes_and_repeats_no_finished_step(
 ):
     agents = tmp_path / "agents.yaml"
     agents.write_text("agents:\n  first: {prompt: Be first.}\n  second: {prompt: Be second.}\n")
-    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents)).start()
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents), SMART_WORKER_MAX_CONCURRENT="1"
+    ).start()
     llm.control(delay_s=1)
     task_id = one.submit("survive this", agents=["first", "second"])
     queued = one.submit("and this waits its turn")
@@ -155,7 +157,7 @@ def test_task_when_a_backend_answers_badly_is_tried_again(orchestrator: Make, ll
 
 
 def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: StandIn):
-    one = orchestrator(MLX_API_URL=llm.url).start()
+    one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
     llm.control(delay_s=30)
     stuck, waits = one.submit("stuck"), one.submit("next in line")

@@ -39,6 +39,21 @@ def test_ollama_that_is_switched_off_has_no_address(tmp_path: Path):
     assert child_environment.orchestrator(settings, "127.0.0.1")["OLLAMA_BASE_URL"] == ""
 
 
+def test_more_hosts_follow_this_machines_own(tmp_path: Path):
+    settings = config(
+        tmp_path,
+        VESTAL_OLLAMA__MANAGE="off",
+        VESTAL_ORCHESTRATOR__MORE_MLX_URLS="http://studio:11435, http://mini:11435",
+        VESTAL_ORCHESTRATOR__MORE_OLLAMA_URLS="http://mini:11434",
+        VESTAL_ORCHESTRATOR__MORE_API_KEY="k",
+    )
+    told = child_environment.orchestrator(settings, "127.0.0.1")
+    assert told["MLX_API_URL"] == "http://127.0.0.1:11435,http://studio:11435,http://mini:11435"
+    assert told["OLLAMA_BASE_URL"] == ",http://mini:11434"  # none of this machine's
+    assert told["VESTAL_LLM_API_KEY"] == "k"
+    assert "more_api_key" not in repr(settings.orchestrator)
+
+
 def test_compose_gets_the_homes_project_and_limit(tmp_path: Path):
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__MEM_LIMIT="512m")
     compose = Compose(settings)

@@ -7,6 +7,7 @@ import pytest
 from orchestrator import agents
 from orchestrator.config import load
 from orchestrator.errors import ConfigError
+from orchestrator.hosts import named
 
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 
@@ -15,19 +16,28 @@ def test_load_defaults():
     config = load(BASE)
     assert config.database == Path("/data/orchestrator.db")
     assert config.port == 8088
-    assert config.mlx_url == "http://127.0.0.1:11435"
+    assert config.mlx_urls == ("http://127.0.0.1:11435",)
     assert config.webhook_url == "http://host.docker.internal:9099/recover"
     assert config.cycle_interval_s == config.monitor_interval_s == 300
 
 
 def test_load_url_is_trimmed_and_an_empty_one_means_not_used():
     config = load({**BASE, "MLX_API_URL": "localhost:11435/v1/", "OLLAMA_BASE_URL": ""})
-    assert config.mlx_url == "http://localhost:11435"
-    assert config.ollama_url == ""
+    assert config.mlx_urls == ("http://localhost:11435",)
+    assert config.ollama_urls == ()
+
+
+def test_load_urls_several_hosts_each_once():
+    config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
+    assert config.mlx_urls == ("http://a:1", "http://b:2")
+    assert config.ollama_urls == ()
+    others = load({**BASE, "OLLAMA_BASE_URL": ",b:2"}).ollama_urls
+    assert others == ("", "http://b:2")  # not this machine's own
+    assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 
 def test_load_mac_llm_url_stands_in_for_mlx_api_url():
-    assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_url == "http://h:1"
+    assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_urls == ("http://h:1",)
 
 
 def test_load_loopback_in_a_container_means_the_host():
@@ -40,8 +50,8 @@ def test_load_loopback_in_a_container_means_the_host():
             "RECOVERY_WEBHOOK_URL": "http://127.0.0.1:9099/recover",
         }
     )
-    assert config.ollama_url == "http://host.docker.internal:11434"
-    assert config.mlx_url == "http://10.0.0.7:5"
+    assert config.ollama_urls == ("http://host.docker.internal:11434",)
+    assert config.mlx_urls == ("http://10.0.0.7:5",)
     assert config.webhook_url == "http://host.docker.internal:9099/recover"
 
 
@@ -66,6 +76,7 @@ def test_load_knowledge_folders():
         ("NIGHTLY_HOUR", "24"),
         ("OLLAMA_BASE_URL", "ftp://x"),
         ("MLX_API_URL", "http://x:99999"),
+        ("MLX_API_URL", "http://a:1,http://x:99999"),
         ("VESTAL_KNOWLEDGE", "docs"),
         ("VESTAL_TOKEN", ""),
         ("VESTAL_AGENTS_FILE", "/none"),
@@ -90,11 +101,27 @@ def test_agents_from_yaml(tmp_path: Path):
     assert set(crew) == {"lead", "reader", "other"}
     assert (crew["reader"].model, crew["reader"].folders) == ("big", ("reader",))
     assert crew["other"].model == "small"
+    assert crew["other"].searches
+
+
+def test_agents_tools_say_who_may_search(tmp_path: Path):
+    path = tmp_path / "agents.yaml"
+    path.write_text("agents: {thinker: {prompt: Think., tools: []}}")
+    assert not agents.load(path, "m")["thinker"].searches
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "agents: [1]", "agents: {a: {}}", "agents: {a: {prompt: x, tool: y}}", "a: : b", "agents: {a: 1}"],
+    [
+        "",
+        "agents: [1]",
+        "agents: {a: {}}",
+        "agents: {a: {prompt: x, tools: [shell]}}",
+        "agents: {a: {prompt: x, tools: knowledge}}",
+        "agents: {a: {prompt: x, tool: y}}",
+        "a: : b",
+        "agents: {a: 1}",
+    ],
 )
 def test_agents_bad_file_is_a_config_error(tmp_path: Path, text: str):
     path = tmp_path / "agents.yaml"

@@ -54,6 +54,20 @@ def test_pace_wrong_token_is_not_tried_again_before_the_interval():
     assert Pace().after(Answer(401), 0.0, DOWN, 300).due_at == 300
 
 
+@pytest.mark.parametrize("state", ["open", "manual_stop"])
+def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(state: str):
+    pace = Pace().after(Answer(202, state=state), 0.0, DOWN, 300)
+    assert not pace.may_post(299.0, DOWN)
+    assert pace.may_post(300.0, DOWN)
+    assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
+
+
+def test_pace_host_at_work_is_left_alone_for_as_long_as_it_asks():
+    pace = Pace().after(Answer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
+    assert not pace.may_post(29.0, ("mlx", "ollama"))
+    assert pace.may_post(30.0, DOWN)
+
+
 @given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
 def test_pace_never_posts_more_often_than_it_promised(steps: list[float], interval_s: float):
     pace, now, posts = Pace(), 0.0, []

@@ -47,7 +47,7 @@ def test_detail_running_shows_the_step_at_work_and_what_it_waits_for():
         "completed_at_epoch_ms": 2,
         "error": None,
     }
-    view = detail(status("PENDING"), [step], {"name": "answer:lead", "detail": "waiting: down"})
+    view = detail(status("PENDING"), [step], {"answer:lead": "waiting: down", "retrieve:lead": ""})
     assert [(s["name"], s["state"]) for s in view["steps"]] == [
         ("retrieve:lead", "done"),
         ("answer:lead", "running"),

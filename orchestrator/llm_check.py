@@ -1,0 +1,70 @@
+"""One question to one LLM host: does it live, and what does it serve."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+
+from .cycle import Backend, canonical
+
+CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
+
+
+async def check_backend(
+    session: aiohttp.ClientSession, name: str, url: str, headers: Mapping[str, str]
+) -> Backend:
+    """One backend's health: `/health` (where it has one) is no refusal, and it lists its models."""
+    if not url:
+        return Backend(name, used=False, healthy=False, detail="no address is configured")
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT.total):
+            health, tags = await asyncio.gather(
+                _get(session, f"{url}/health", headers), _get(session, f"{url}/api/tags", headers)
+            )
+    except TimeoutError:
+        return Backend(name, used=True, healthy=False, detail=f"no answer within {CHECK_TIMEOUT.total:.0f} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return Backend(name, used=True, healthy=False, detail=_why(error), unreachable=is_unreachable(error))
+    return _judge(name, health, tags)
+
+
+def _judge(name: str, health: tuple[int, Any], tags: tuple[int, Any]) -> Backend:
+    # Ollama has no /health (404): its list of models must do.
+    if health[0] >= 500:
+        said = health[1].get("status") if isinstance(health[1], dict) else None
+        return Backend(name, used=True, healthy=False, detail=f"/health says {said or health[0]}")
+    listed = tags[1].get("models") if isinstance(tags[1], dict) else None
+    if tags[0] != 200 or not isinstance(listed, list):
+        return Backend(name, used=True, healthy=False, detail=f"/api/tags answers {tags[0]}")
+    names = {str(m.get("model") or m.get("name") or "") for m in listed if isinstance(m, dict)} - {""}
+    detail = "" if names else "it answers, but has no models"
+    return Backend(name, used=True, healthy=True, models=frozenset(map(canonical, names)), detail=detail)
+
+
+async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> tuple[int, Any]:
+    async with session.get(url, timeout=CHECK_TIMEOUT, headers=headers) as reply:
+        try:
+            return reply.status, await reply.json(content_type=None)
+        except ValueError:
+            return reply.status, None
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Nothing listens there, or the name is unknown; not: it hangs, breaks off or answers nonsense."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return True
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    # A name with several addresses gives one OSError about all of them, without an errno where they differ.
+    refused = error.os_error.errno == errno.ECONNREFUSED
+    return refused or f"[Errno {errno.ECONNREFUSED}]" in str(error.os_error)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error.strerror or error.os_error})"
+    return str(error) or type(error).__name__

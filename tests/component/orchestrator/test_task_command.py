@@ -1,0 +1,98 @@
+"""`vestal task` against a real orchestrator."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import TOKEN, Child, Orchestrator, StandIn, wait_until
+
+Make = Callable[..., Orchestrator]
+
+
+def command(one: Orchestrator, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "host_agent.cli.main", "task", *arguments]
+
+
+def vestal(one: Orchestrator, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    one.home.mkdir(exist_ok=True)
+    (one.home / "token").write_text(TOKEN)
+    return subprocess.run(
+        command(one, *arguments),
+        env=one.env,
+        cwd=one.repo,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_task_command_shows_progress_and_the_answer(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    llm.control(say={"You are": "An answer \x1b[2J\x1b]0;with orders\x07 in it"})
+    done = vestal(one, "what is it?")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "An answer [2J]0;with orders in it\n"  # to a terminal they would be commands
+    assert "answer:lead: done (" in done.stderr
+    told = json.loads(vestal(one, "-", "--json", stdin="what is it now?").stdout)
+    assert (told["state"], told["goal"]) == ("done", "what is it now?")
+    assert "what is it now?" in vestal(one, "--list").stdout
+
+
+def test_task_command_bad_input_is_one_sentence_and_64(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    for arguments, stdin, words in (
+        (("x", "--agent", "nobody"), "", "there is no agent 'nobody'; there are: lead"),
+        ((" ",), "", "There is no goal"),
+        (("-",), "x" * 10_000_000, "over 16000 characters"),
+        (("--follow", "../cycles"), "", "is no task's id"),
+        (("--cancel", "5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55"), "", "there is no task"),
+    ):
+        done = vestal(one, *arguments, stdin=stdin)
+        assert done.returncode == 64, (arguments, done.stderr)
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+    one.child.end()  # type: ignore[union-attr]
+    gone = vestal(one, "x")
+    assert gone.returncode == 69
+    assert "vestal up" in gone.stderr
+
+
+def test_task_command_interrupted_leaves_the_task_running(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    llm.control(delay_s=30)
+    task_id = vestal(one, "take your time", "--detach").stdout.strip()
+    follower = Child(command(one, "--follow", task_id), one.env, one.repo, one.tmp / "follower.log")
+    wait_until("it follows", lambda: "answer:lead: at work" in follower.said())
+    assert follower.end(signal.SIGINT) == 130
+    assert f"vestal task --follow {task_id}" in follower.said()
+    assert one.task(task_id)["state"] == "running"
+    cancelled = vestal(one, "--cancel", task_id)
+    assert (cancelled.returncode, cancelled.stdout) == (0, f"task {task_id}: cancelled\n")
+    assert vestal(one, "--follow", task_id).returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL])
+def test_task_command_outlives_the_orchestrator(
+    orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
+):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    llm.control(delay_s=30)
+    (one.home / "token").write_text(TOKEN)
+    follower = Child(command(one, "survive with me"), one.env, one.repo, one.tmp / "follower.log")
+    wait_until("it is asked", lambda: llm.calls("/api/chat"))
+    assert one.child
+    one.child.end(number)
+    wait_until("it waits", lambda: "the orchestrator is away" in follower.said())
+    llm.control(delay_s=0)
+    one.start()
+    assert follower.process.wait(timeout=30) == 0
+    assert "The answer to: survive with me" in follower.said()

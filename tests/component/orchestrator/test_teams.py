@@ -1,0 +1,248 @@
+"""Several agents on one task: planned by the lead, side by side, joined, and never paid for twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from orchestrator import budget
+
+from .conftest import Orchestrator, StandIn, call, wait_until
+
+Make = Callable[..., Orchestrator]
+Start = Callable[..., StandIn]
+
+CREW = """
+agents:
+  reader: {role: the reader, prompt: Read.}
+  thinker: {role: the thinker, prompt: Think., tools: []}
+  critic: {role: the critic, prompt: Doubt., tools: []}
+"""
+PLANS = "Say which agents"
+
+
+def crew(tmp_path: Path) -> str:
+    path = tmp_path / "agents.yaml"
+    path.write_text(CREW)
+    return str(path)
+
+
+def names(task: dict) -> list[str]:
+    return [step["name"] for step in task["steps"]]
+
+
+def of(llm: StandIn, role: str) -> list[dict]:
+    """The chat calls of one agent."""
+    return [c for c in llm.calls("/api/chat") if c["messages"][0]["content"].startswith(f"You are {role}.")]
+
+
+def test_task_planned_by_the_lead_is_answered_by_those_it_names(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    folder = tmp_path / "knowledge" / "reader"
+    folder.mkdir(parents=True)
+    (folder / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
+    llm.control(say={PLANS: "Sure!\n1. **reader**: find what the heron eats\n2. critic: doubt it"})
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    one.cycle("1 changed")
+
+    task = one.finished(one.submit("all about the heron"))
+
+    assert names(task) == [
+        *("plan", "retrieve:reader", "answer:reader", "retrieve:critic", "answer:critic", "join")
+    ]
+    assert [(a["agent"], a["goal"]) for a in task["answers"]] == [
+        ("reader", "find what the heron eats"),
+        ("critic", "doubt it"),
+    ]
+    assert [[s["file"] for s in a["sources"]] for a in task["answers"]] == [["birds.md"], []]
+    assert [s["file"] for s in task["sources"]] == ["birds.md"]
+    asked = of(llm, "the reader")[0]["messages"][1]["content"]
+    assert "all about the heron" in asked and "Your part of it: find what the heron eats" in asked
+    joined = llm.calls("/api/chat")[-1]["messages"][1]["content"]
+    assert "reader wrote:" in joined and "critic wrote:" in joined
+
+
+def test_task_with_a_plan_that_is_none_asks_everybody_and_says_so(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    task = one.finished(one.submit("whatever"))
+    assert [a["agent"] for a in task["answers"]] == ["reader", "thinker", "critic"]
+    assert "named no agent" in task["notes"][0]
+
+
+def test_task_agents_work_side_by_side_up_to_the_limit(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
+    ).start()
+    llm.control(delay_s=0.7)
+    task_id = one.submit("side by side", agents=["reader", "thinker", "critic"])
+
+    def at_work() -> list[str]:
+        return [step["name"] for step in one.task(task_id)["steps"] if step["state"] == "running"]
+
+    wait_until("two are at work", lambda: at_work() == ["answer:reader", "answer:thinker"])
+    one.finished(task_id)
+    assert call(f"{llm.url}/calls")[1]["most_at_work"] == 2
+
+
+def test_task_with_an_agent_that_fails_is_joined_from_the_others(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    llm.control(reject="the thinker")
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    task = one.finished(one.submit("try", agents=["reader", "thinker", "critic"]))
+    assert [bool(a["error"]) for a in task["answers"]] == [False, True, False]
+    assert "thinker could not answer" in task["notes"][0]
+    assert "thinker wrote" not in llm.calls("/api/chat")[-1]["messages"][1]["content"]
+    alone = one.finished(one.submit("try again", agents=["thinker"]), "failed")
+    assert "this prompt is not taken" in alone["error"]
+
+
+def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
+    ).start()
+    one.cycle()
+    llm.control(delay_s=60)
+    stuck = one.submit("stuck", agents=["reader", "thinker", "critic"])
+    wait_until("two are asked", lambda: len(llm.calls("/api/chat")) == 2)
+    llm.control(delay_s=0)
+    assert one.ask(f"/tasks/{stuck}", method="DELETE")[0] == 200
+    assert one.finished(one.submit("next", agents=["lead"]))["answer"]
+    assert one.task(stuck)["state"] == "cancelled"
+    assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
+
+
+def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    llm.control(context_length=700)
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    one.finished(one.submit("a long goal, " * 1200))
+    chats = llm.calls("/api/chat")
+    assert len(chats) == 5
+    for chat in chats:
+        prompt = sum(budget.tokens(m["content"]) for m in chat["messages"])
+        assert prompt + chat["options"]["num_predict"] <= 700
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_task_killed_at_random_points_never_pays_twice(
+    orchestrator: Make, llm: StandIn, tmp_path: Path, seed: int
+):
+    """R5.8: no finished step is repeated; only what was in flight at a kill is asked once more."""
+    dice = random.Random(seed)
+    llm.control(delay_s=0.3, say={PLANS: "critic: a\nreader: b\nthinker: c"})
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    task_id = one.submit("survive all of it", idempotency_key="once")
+    kills: list[float] = []
+    kept: dict[str, float] = {}
+    for _ in range(4):
+        measure = asked_so_far if dice.random() < 0.5 else done_so_far
+        wait_for_more(measure, one, llm, task_id)
+        kept |= {s["name"]: s["finished_at"] for s in one.task(task_id)["steps"] if s["state"] == "done"}
+        assert one.child
+        one.child.end(signal.SIGKILL)
+        kills.append(max((c["at"] for c in raw_calls(llm)), default=0.0))
+        one.start()
+    llm.control(delay_s=0)
+    task = one.finished(task_id)
+
+    assert names(task)[0] == "plan" and names(task)[-1] == "join"
+    assert len(task["answers"]) == 3
+    assert one.submit("survive all of it", idempotency_key="once") == task_id
+    ends = {step["name"]: step["finished_at"] for step in task["steps"]}
+    assert kept.items() <= ends.items()
+    asked: dict[str, list[float]] = {}
+    for one_call in raw_calls(llm):
+        asked.setdefault(step_of(one_call["body"]), []).append(one_call["at"])
+    assert set(asked) == {"plan", "join", "answer:reader", "answer:thinker", "answer:critic"}
+    for step, times in asked.items():
+        assert times[-1] <= ends[step], f"{step} was asked after it had been finished"
+        for first, second in pairwise(times):
+            assert any(first <= kill < second for kill in kills), f"{step} was asked twice without a kill"
+    assert Counter(names(task)).most_common(1)[0][1] == 1
+
+
+def asked_so_far(one: Orchestrator, llm: StandIn, task_id: str) -> int:
+    return len(llm.calls("/api/chat"))
+
+
+def done_so_far(one: Orchestrator, llm: StandIn, task_id: str) -> int:
+    return len([s for s in one.task(task_id)["steps"] if s["state"] == "done"])
+
+
+def wait_for_more(measure: Callable[..., int], one: Orchestrator, llm: StandIn, task_id: str) -> None:
+    """Until there is more of it than now, or the task is done."""
+    begun = measure(one, llm, task_id)
+    wait_until(
+        f"more is {measure.__name__}",
+        lambda: measure(one, llm, task_id) > begun or one.task(task_id)["state"] == "done",
+    )
+
+
+def raw_calls(llm: StandIn) -> list[dict]:
+    return [c for c in call(f"{llm.url}/calls")[1]["calls"] if c["path"] == "/api/chat"]
+
+
+def step_of(body: dict) -> str:
+    told = body["messages"][0]["content"]
+    if PLANS in told:
+        return "plan"
+    return (
+        "join"
+        if "Join the drafts" in told
+        else f"answer:{told.removeprefix('You are the ').partition('.')[0]}"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
+def test_hosts_two_share_the_load_and_one_that_dies_is_done_without(
+    orchestrator: Make, children: Start, free_port: Callable[[], int], tmp_path: Path
+):
+    here, port = children("fake_llm.py"), free_port()
+    there = children("fake_llm.py", "--bind", "127.0.0.2", port=port)  # as if it were another machine
+    there.url = f"http://127.0.0.2:{port}"
+    one = orchestrator(
+        MLX_API_URL=f"{here.url},{there.url}", VESTAL_AGENTS_FILE=crew(tmp_path), VESTAL_LLM_API_KEY="k"
+    ).start()
+    one.cycle()
+    for llm in (here, there):
+        llm.control(delay_s=0.5)
+    one.finished(one.submit("shared", agents=["reader", "thinker", "critic"]))
+    assert len(here.calls("/api/chat")) >= 1 and len(there.calls("/api/chat")) >= 1
+    before = len(there.calls("/api/chat"))
+    here.end()
+    one.finished(one.submit("and now alone", agents=["reader", "thinker"]))
+    assert len(there.calls("/api/chat")) >= before + 3
+
+
+def test_host_that_answers_with_nothing_is_left_alone_after_three(
+    orchestrator: Make, children: Start, tmp_path: Path
+):
+    """A dead Metal context answers 200 with no text for hours, and every health check well."""
+    ill, well = children("fake_llm.py"), children("fake_llm.py")
+    ill.control(mode="empty")
+    one = orchestrator(MLX_API_URL=ill.url, OLLAMA_BASE_URL=well.url).start()
+    one.cycle()
+    assert one.finished(one.submit("who answers?"))["answer"]
+    assert len(ill.calls("/api/chat")) == 3
+    assert len(well.calls("/api/chat")) == 1
+    opened = one.events("breaker_opened")
+    assert opened[0]["backend"] == "mlx" and opened[0]["failures"] == 3
+    assert 'backend_breaker_open{backend="mlx"} 1' in one.ask("/metrics")[1]
+
+
+@pytest.mark.parametrize("size", [70_000, 10_000_000])
+def test_task_goal_of_megabytes_is_refused_in_a_sentence(orchestrator: Make, llm: StandIn, size: int):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    status, answer = one.ask("/tasks", {"goal": "x" * size})
+    assert (status, answer["error"]["code"]) == (413, "too_large")
+    assert one.ask("/tasks") == (200, {"tasks": []})

@@ -1,0 +1,94 @@
+"""Prompts fit the room there is: sources are cut first, and the goal survives."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import budget, prompts, task_plan
+from orchestrator.agents import Agent
+
+READER = Agent("reader", "a reader", "Read well.", "m", ("docs",))
+
+
+def size(messages: list[dict[str, str]]) -> float:
+    return sum(budget.tokens(m["content"]) for m in messages)
+
+
+def source(text: str) -> dict[str, str]:
+    return {"agent": "docs", "file": "a.md", "heading": "A", "text": text}
+
+
+@given(st.text(max_size=3000), st.integers(1, 600))
+def test_cut_never_exceeds_and_keeps_what_fits(text: str, most: int):
+    kept = budget.cut(text, most)
+    assert budget.tokens(kept) <= most
+    assert kept == text or budget.tokens(text) > most
+
+
+@given(st.lists(st.text(max_size=400), max_size=6), st.integers(1, 400))
+def test_shared_and_fitting_stay_within_the_room(texts: list[str], most: int):
+    assert sum(map(budget.tokens, budget.shared(texts, most))) <= most + 1e-6
+    assert sum(map(budget.tokens, budget.fitting(texts, most))) <= most + 1e-6
+
+
+def test_shared_short_texts_stay_whole_and_leave_their_rest_to_the_long():
+    kept = budget.shared(["short", "x" * 9000], 1000)
+    assert kept[0] == "short"
+    assert 980 < budget.tokens(kept[1]) <= 1000
+
+
+@given(
+    st.text(max_size=6000),
+    st.text(max_size=3000),
+    st.lists(st.text(max_size=3000), max_size=5),
+    st.integers(128, 4000),
+)
+def test_answer_fits_whatever_is_asked(goal: str, part: str, texts: list[str], room: int):
+    question = prompts.answer(READER, goal, part, [source(t) for t in texts], room)
+    assert size(question.messages) <= room
+    assert question.sources_used <= len(texts)
+
+
+def test_answer_small_room_drops_sources_before_the_goal():
+    goal = "what does the heron eat at dawn?"
+    many = [source(f"note {n} " * 60) for n in range(4)]
+    roomy, tight = (prompts.answer(READER, goal, "", many, room) for room in (4000, 300))
+    assert roomy.sources_used == 4
+    assert 0 < tight.sources_used < 4
+    for question in (roomy, tight):
+        assert goal in question.messages[1]["content"]
+
+
+def test_answer_without_sources_asks_the_goal_as_it_stands():
+    assert prompts.answer(READER, "why?", "", [], 500).messages[1]["content"] == "why?"
+    parted = prompts.answer(READER, "why?", "the first half", [], 500).messages[1]["content"]
+    assert "why?" in parted
+    assert "Your part of it: the first half" in parted
+
+
+@given(
+    st.text(max_size=5000), st.lists(st.text(max_size=5000), min_size=1, max_size=8), st.integers(256, 4000)
+)
+def test_join_fits_and_has_every_draft(goal: str, drafts: list[str], room: int):
+    named = {f"agent-{n}": text for n, text in enumerate(drafts)}
+    messages = prompts.join(READER, goal, named, room)
+    assert size(messages) <= room
+    if room > 2000:
+        assert all(f"{name} wrote" in messages[1]["content"] for name in named)
+
+
+def test_plan_names_the_agents_and_fits():
+    crew = {f"agent-{n}": READER for n in range(8)}
+    messages = prompts.plan(READER, "goal " * 5000, crew, 1000)
+    assert size(messages) <= 1000
+    assert task_plan.read(messages[1]["content"], crew) == ()  # a model that only repeats it has no plan
+    assert all(name in messages[1]["content"] for name in crew)
+
+
+@pytest.mark.parametrize(("context", "answer", "expected"), [(4096, 256, 256), (256, 256, 128), (1, 256, 1)])
+def test_room_answer_gets_half_of_a_small_context(context: int, answer: int, expected: int):
+    room, given_tokens = budget.room(context, answer)
+    assert given_tokens == expected
+    assert room >= 1

@@ -1,0 +1,68 @@
+"""The lead's plan, read leniently."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.task_plan import MOST_PARTS, Part, everybody, read
+
+CREW = ("lead", "reader", "Critic")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reader: find the facts\ncritic: doubt them",
+        "Here is the plan:\n\n1. **reader**: find the facts\n2. **Critic**: doubt them\nGood luck: all!",
+        "- `reader` : find the facts\n- CRITIC: doubt them",
+        "> Reader: find the facts\n> @Critic: doubt them",
+        '```json\n[{"agent": "reader", "task": "find the facts"},'
+        ' {"agent": "critic", "part": "doubt them"}]\n```',
+        '{"plan": [{"name": "reader", "goal": "find the facts"}, {"name": "Critic", "what": "doubt them"}]}',
+        '{"reader": "find the facts", "critic": "doubt them"}',
+    ],
+)
+def test_read_what_models_write_for_a_plan(text: str):
+    assert read(text, CREW) == (Part("reader", "find the facts"), Part("Critic", "doubt them"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "The answer to: Goal: what is it?",
+        "I think the reader should do it.",
+        "nobody: this\nanother: that",
+        '[{"agent": "nobody"}]',
+        "[" * 5000,
+        "{not json: at all}",
+        ":::::\n" * 500,
+        '{"agent": 7}',
+        "[1, null, [2]]",
+    ],
+)
+def test_read_nonsense_is_no_plan(text: str):
+    assert read(text, CREW) == ()
+
+
+def test_read_same_agent_twice_does_both():
+    assert read("reader: this.\nreader: that.", CREW) == (Part("reader", "this. that."),)
+
+
+def test_read_agent_without_a_part_gets_the_whole():
+    assert read('["reader"]', CREW) == (Part("reader", ""),)
+    assert read("reader:", CREW) == (Part("reader", ""),)
+
+
+def test_everybody_is_bounded():
+    assert everybody(("a", "b")) == (Part("a"), Part("b"))
+    assert len(everybody(f"a{n}" for n in range(99))) == MOST_PARTS
+
+
+@given(st.text() | st.lists(st.sampled_from(["reader", ":", "\n", "{", "}", "[", '"', "x"])).map("".join))
+def test_read_any_text_names_known_agents_once(text: str):
+    parts = read(text, CREW)
+    assert {part.agent for part in parts} <= set(CREW)
+    assert len({part.agent for part in parts}) == len(parts)

@@ -1,0 +1,95 @@
+"""What the steps ask of a model, and how they take what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator import budget
+from orchestrator.agents import LEAD, Agent
+from orchestrator.errors import RequestRejected, TaskFailed
+from orchestrator.task_steps import Steps
+
+CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
+
+
+class Client:
+    """A model that takes prompts of `most` estimated tokens and says `said`."""
+
+    def __init__(self, said: str = "yes", context: int | None = 2048, most: float = 1e9) -> None:
+        self._said, self._context, self._most = said, context, most
+        self.asked: list[tuple[list[dict[str, str]], int, int]] = []
+
+    async def context_tokens(self, model: str) -> int | None:
+        return self._context
+
+    async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int, context: int) -> str:
+        self.asked.append((messages, max_tokens, context))
+        if size(messages) > self._most:
+            raise RequestRejected("mlx answers 400: the prompt is longer than the context")
+        return self._said
+
+
+def size(messages: list[dict[str, str]]) -> float:
+    return sum(budget.tokens(m["content"]) for m in messages)
+
+
+def steps(client: Client, crew: dict[str, Agent] = CREW) -> Steps:
+    unused: Any = None
+    model: Any = client
+    return Steps(crew, model, unused, unused, "e", 256, 4096)
+
+
+def say(detail: str) -> None:
+    pass
+
+
+async def test_plan_reads_what_the_lead_says():
+    planned = await steps(Client("critic: doubt it\nlead: sum up")).plan("why?", say)
+    assert [part["agent"] for part in planned["parts"]] == ["critic", "lead"]
+    assert planned["note"] == ""
+
+
+async def test_plan_of_nonsense_asks_everybody_but_the_lead():
+    planned = await steps(Client("Hello! I am a helpful assistant.")).plan("why?", say)
+    assert [(part["agent"], part["goal"]) for part in planned["parts"]] == [("reader", ""), ("critic", "")]
+    assert "named no agent" in planned["note"]
+
+
+def test_crew_of_a_lead_alone_is_the_lead():
+    assert steps(Client(), {LEAD: CREW[LEAD]}).crew() == (LEAD,)
+
+
+@pytest.mark.parametrize(("known", "used"), [(None, 4096), (2048, 2048), (131072, 4096)])
+async def test_answer_uses_the_models_context_up_to_the_configured(known: int | None, used: int):
+    client = Client(context=known)
+    await steps(client).answer("reader", "goal " * 9000, "", [], say)
+    messages, answer_tokens, context = client.asked[0]
+    assert context == used
+    assert used * 0.8 < size(messages) + answer_tokens <= used
+
+
+async def test_answer_prompt_refused_as_too_long_is_cut_further():
+    client = Client(most=700)
+    told = await steps(client).answer("reader", "goal " * 9000, "", [], say)
+    assert told == {"text": "yes", "sources_used": 0}
+    sizes = [size(asked[0]) for asked in client.asked]
+    assert len(sizes) == 3
+    assert sizes == sorted(sizes, reverse=True)
+
+
+async def test_answer_prompt_refused_for_good_fails_the_step():
+    with pytest.raises(TaskFailed, match="longer than the context"):
+        await steps(Client(most=0)).answer("reader", "goal", "", [], say)
+
+
+async def test_answer_of_an_agent_that_is_gone_names_those_there_are():
+    with pytest.raises(TaskFailed, match="there are: lead, reader, critic"):
+        await steps(Client()).answer("nobody", "goal", "", [], say)
+
+
+async def test_retrieve_agent_without_the_tool_looks_nowhere():
+    thinker = Agent("thinker", "a thinker", "Think.", "m", ("docs",), tools=())
+    found = await steps(Client(), {**CREW, "thinker": thinker}).retrieve("thinker", "goal", say)
+    assert found == {"sources": [], "note": ""}

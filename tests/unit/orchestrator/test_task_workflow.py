@@ -1,0 +1,149 @@
+"""A task's steps in their order, with a record in the place of DBOS: what is on record is never run again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestrator import task_workflow
+from orchestrator.errors import TaskFailed
+
+SOURCE = {"agent": "docs", "file": "a.md", "heading": "A", "score": 0.5, "text": "long"}
+
+
+class Work:
+    """The steps; each call is counted. `plan_of` is the lead's plan, `failing` agents cannot answer."""
+
+    def __init__(self, *crew: str) -> None:
+        self._crew = crew
+        self.plan_of: list[dict[str, str]] = []
+        self.failing: set[str] = set()
+        self.calls: list[str] = []
+        self.at_work = self.most_at_work = 0
+
+    def crew(self) -> tuple[str, ...]:
+        return self._crew
+
+    async def plan(self, goal: str) -> dict[str, Any]:
+        self.calls.append("plan")
+        return {"parts": self.plan_of, "note": ""}
+
+    async def retrieve(self, name: str, goal: str) -> dict[str, Any]:
+        self.calls.append(f"retrieve:{name}:{goal}")
+        return {"sources": [SOURCE, {**SOURCE, "file": "b.md"}], "note": "slow"}
+
+    async def answer(self, name: str, goal: str, part: str, sources: list[Any]) -> dict[str, Any]:
+        self.calls.append(f"answer:{name}:{part}")
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        self.at_work -= 1
+        if name in self.failing:
+            raise TaskFailed(f"{name} cannot")
+        return {"text": f"{name} says", "sources_used": 1}
+
+    async def join(self, goal: str, answers: dict[str, str]) -> str:
+        self.calls.append(f"join:{','.join(answers)}")
+        return "all say"
+
+
+class Record:
+    """What a durable engine keeps: places in their order, and the result of each step that was finished."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self.results: dict[int, Any] = {}
+
+    def reserve(self, name: str) -> task_workflow.Run:
+        place = len(self.places)
+        self.places.append(name)
+
+        async def run(work: Any, *arguments: Any) -> Any:
+            if place not in self.results:
+                self.results[place] = await work(*arguments)
+            return self.results[place]
+
+        return run
+
+
+def work(task: dict[str, Any], steps: Work, record: Record, most: int = 9) -> dict[str, Any]:
+    return asyncio.run(task_workflow.work(task, steps, record.reserve, most))  # type: ignore[arg-type]
+
+
+def test_work_named_agents_have_no_plan_and_keep_the_order_of_older_records():
+    record = Record()
+    result = work({"goal": "g", "agents": ["a", "b"]}, Work("a", "b"), record)
+    assert record.places == ["retrieve:a", "answer:a", "retrieve:b", "answer:b", "join"]
+    assert result["answer"] == "all say"
+    assert result["notes"] == ["slow"]
+
+
+def test_work_answers_recorded_as_bare_text_are_taken():
+    record = Record()
+    record.results = {0: {"sources": [SOURCE], "note": ""}, 1: "old text"}
+    steps = Work("a")
+    result = work({"goal": "g", "agents": ["a"]}, steps, record)
+    assert (result["answer"], len(result["sources"]), steps.calls) == ("old text", 1, [])
+
+
+def test_work_planned_parts_go_to_those_named_with_the_sources_they_were_shown():
+    steps, record = Work("a", "b", "c"), Record()
+    steps.plan_of = [{"agent": "c", "goal": "half"}, {"agent": "a", "goal": ""}]
+    result = work({"goal": "whole", "agents": []}, steps, record)
+    assert record.places == ["plan", "retrieve:c", "answer:c", "retrieve:a", "answer:a", "join"]
+    assert {"retrieve:c:half", "retrieve:a:whole", "answer:c:half", "answer:a:"} <= set(steps.calls)
+    assert [(a["agent"], a["goal"], [s["file"] for s in a["sources"]]) for a in result["answers"]] == [
+        ("c", "half", ["a.md"]),
+        ("a", "", ["a.md"]),
+    ]
+    assert result["sources"] == [{key: SOURCE[key] for key in task_workflow.SOURCE_FIELDS}]  # once
+
+
+def test_work_run_again_on_its_record_runs_no_step_again():
+    task, record = {"goal": "g", "agents": []}, Record()
+    first = Work("a", "b")
+    first.plan_of = [{"agent": "a", "goal": ""}, {"agent": "b", "goal": ""}]
+    result = work(task, first, record)
+    again = Record()
+    again.results = record.results
+    second = Work("b")  # the crew has changed meanwhile
+    assert work(task, second, again) == result
+    assert (again.places, second.calls) == (record.places, [])
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_work_runs_so_many_agents_at_once(most: int):
+    steps = Work("a", "b", "c")
+    work({"goal": "g", "agents": ["a", "b", "c"]}, steps, Record(), most)
+    assert steps.most_at_work == most
+
+
+def test_work_agent_that_fails_is_left_out_and_named():
+    steps = Work("a", "b")
+    steps.failing = {"a"}
+    result = work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
+    assert result["answer"] == "b says"  # one answer is not joined
+    assert result["answers"][0]["error"] == "a cannot"
+    assert "a could not answer: a cannot" in result["notes"]
+
+
+def test_work_all_failing_fails_and_says_why_each():
+    steps = Work("a", "b")
+    steps.failing = {"a", "b"}
+    with pytest.raises(TaskFailed, match="a: a cannot; b: b cannot"):
+        work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
+
+
+def test_work_what_is_no_failure_of_a_step_goes_on_up():
+    class Cancelled(BaseException):
+        pass
+
+    class Broken(Work):
+        async def answer(self, name: str, goal: str, part: str, sources: list[Any]) -> dict[str, Any]:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        work({"goal": "g", "agents": ["a", "b"]}, Broken("a", "b"), Record())
