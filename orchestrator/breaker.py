@@ -40,11 +40,15 @@ class Policy:
 
 @dataclass(frozen=True)
 class Breaker:
-    """`until`: when OPEN ends, or the trial of HALF_OPEN is given up. `by_call`: what opened it."""
+    """`failures` of calls in a row, and `missed` checks in a row. `by_call`: what opened it.
+
+    `until`: when OPEN ends, or the trial of HALF_OPEN is given up.
+    """
 
     policy: Policy = field(default_factory=Policy)
     state: State = State.CLOSED
     failures: int = 0
+    missed: int = 0
     opens: int = 0
     by_call: bool = False
     until: float = 0.0
@@ -78,16 +82,17 @@ class Breaker:
 
     def check_passed(self) -> Breaker:
         """What only checks had found dead is back; what calls found ill is for a call to acquit."""
-        if self.state is State.CLOSED:
-            return self
-        return self if self.by_call else Breaker(self.policy)
+        if self.state is State.CLOSED or self.by_call:
+            return replace(self, missed=0)
+        return Breaker(self.policy)
 
     def check_failed(self, now: float) -> Breaker:
         return self._failed(now, by_call=False)
 
     def _failed(self, now: float, by_call: bool) -> Breaker:
-        counted = replace(self, failures=self.failures + 1)
-        if self.state is State.CLOSED and counted.failures < self.policy.failures:
+        failures, missed = self.failures + by_call, self.missed + (not by_call)
+        counted = replace(self, failures=failures, missed=missed)
+        if self.state is State.CLOSED and (failures if by_call else missed) < self.policy.failures:
             return counted
         if self.state is State.OPEN and now < self.until:
             return counted  # a call that began before it opened

@@ -8,7 +8,8 @@ from host_agent.config.environment import SHORT_NAMES
 
 ALSO_KEPT = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "HF_HOME", "HF_ENDPOINT", "OLLAMA_MODELS")
 NOT_TOLD = ("VESTAL_HOME", "VESTAL_CONFIG")  # the configuration knows them, as absolute paths
-SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "DATABASE_URL", "NOTIFICATIONS__WEB")
+SECRET = frozenset({"TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"})
+SECRET_PARTS = ("DATABASE_URL", "NOTIFICATIONS__WEBHOOK")
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 
 
@@ -21,7 +22,9 @@ def settings(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 
 def is_secret(name: str, value: str) -> bool:
     """By its name, or because its address has a password in it."""
-    return any(word in name.upper() for word in SECRET) or _has_password(value)
+    upper = name.upper()
+    by_name = SECRET & set(upper.split("_")) or any(part in upper for part in SECRET_PARTS)
+    return bool(by_name) or _has_password(value)
 
 
 def search_path(env: Mapping[str, str], extra: Sequence[str]) -> str:

@@ -83,13 +83,13 @@ def test_task_agents_work_side_by_side_up_to_the_limit(orchestrator: Make, llm: 
     one = orchestrator(
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
-    llm.control(delay_s=0.7)
+    llm.control(delay_s=1.5)
     task_id = one.submit("side by side", agents=["reader", "thinker", "critic"])
 
-    def at_work() -> list[str]:
-        return [step["name"] for step in one.task(task_id)["steps"] if step["state"] == "running"]
+    def at_work() -> set[str]:
+        return {step["name"] for step in one.task(task_id)["steps"] if step["state"] == "running"}
 
-    wait_until("two are at work", lambda: at_work() == ["answer:reader", "answer:thinker"])
+    wait_until("two are at work", lambda: at_work() == {"answer:reader", "answer:thinker"})
     one.finished(task_id)
     assert call(f"{llm.url}/calls")[1]["most_at_work"] == 2
 
@@ -120,6 +120,19 @@ def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: Stand
     assert one.finished(one.submit("next", agents=["lead"]))["answer"]
     assert one.task(stuck)["state"] == "cancelled"
     assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
+
+
+def test_task_that_waits_for_its_model_holds_up_no_other(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    path = tmp_path / "agents.yaml"
+    path.write_text("agents: {big: {prompt: Think., model: 'not-here:70b'}}")
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(path)).start()
+    waits = one.submit("think hard", agents=["big"])
+    wait_until(
+        "it says what it waits for",
+        lambda: "no healthy backend has not-here:70b" in str(one.task(waits)["steps"]),
+    )
+    assert one.finished(one.submit("quick", agents=["lead"]))["answer"]
+    assert one.task(waits)["state"] == "running"
 
 
 def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):
@@ -215,8 +228,8 @@ def test_hosts_two_share_the_load_and_one_that_dies_is_done_without(
     ).start()
     one.cycle()
     for llm in (here, there):
-        llm.control(delay_s=0.5)
-    one.finished(one.submit("shared", agents=["reader", "thinker", "critic"]))
+        llm.control(delay_s=1)
+    one.finished(one.submit("shared", agents=["critic", "thinker"]))
     assert len(here.calls("/api/chat")) >= 1 and len(there.calls("/api/chat")) >= 1
     before = len(there.calls("/api/chat"))
     here.end()

@@ -27,6 +27,7 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "secret-7",
     "OLLAMA_BASE_URL": "http://ada:secret-8@box:11434",
     "PASSWORD": "secret-9",
+    "VESTAL_NOTIFICATIONS__WEBHOOK_URL": "https://hooks.example/secret-10",
 }
 PLAIN = {
     "VESTAL_MLX_PORT": "1234",
@@ -35,6 +36,8 @@ PLAIN = {
     "ORCHESTRATOR_CYCLE_INTERVAL": "60",
     "DOCKER_CONTEXT": "colima",
     "MLX_PRELOAD_MODELS": "a,b",
+    "VESTAL_ORCHESTRATOR__CONTEXT_TOKENS": "4096",
+    "RECOVERY_WEBHOOK_URL": "http://127.0.0.1:9099/recover",
 }
 
 
@@ -45,6 +48,7 @@ def test_settings_of_every_name_are_told_and_secrets_are_named_but_not_told():
         "OLLAMA_BASE_URL",
         "VESTAL_DATABASE_URL",
         "VESTAL_MLX__API_KEY",
+        "VESTAL_NOTIFICATIONS__WEBHOOK_URL",
         "VESTAL_ORCHESTRATOR__DATABASE_URL",
         "VESTAL_TOKEN",
     ]

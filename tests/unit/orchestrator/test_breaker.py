@@ -61,6 +61,12 @@ def test_breaker_opened_by_calls_is_not_fooled_by_a_check():
     assert ill.check_passed() == ill
 
 
+def test_breaker_missed_checks_count_in_a_row_only():
+    breaker = failed(2, by_call=False).check_passed().check_failed(9.0)
+    assert (breaker.state, breaker.missed) == (State.CLOSED, 1)
+    assert failed(2).check_passed().call_failed(0.0).state is State.OPEN  # a check says nothing about calls
+
+
 def test_breaker_calls_that_began_before_it_opened_do_not_lengthen_it():
     assert failed(9).until == failed(3).until
 
