@@ -41,6 +41,19 @@ def test_search_without_a_backend_finds_by_words_and_says_so(
     assert one.ask("/knowledge/search", {"query": "failures", "path": "other"})[1]["results"] == []
 
 
+def test_task_where_nobody_embeds_is_answered_from_what_the_words_find(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")
+    one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="0.2").start()
+    one.cycle("2 changed")
+    llm.control(models=["smollm2:135m"])
+    one.cycle("has other models")
+    task = one.finished(one.submit("How many failures open it?"))
+    assert [source["file"] for source in task["sources"]] == ["breaker.md"]
+    assert "found by words alone" in json.dumps(task)
+
+
 def test_update_killed_in_the_middle_loses_one_batch_at_most(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
