@@ -11,6 +11,8 @@ BENCHMARKS = {
     "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
     "warm_restart": "first token of a long prompt, cold and after a kill, beside mlx_lm.server",
     "steady_memory": "what engine and gateway hold after thousands of short requests",
+    "retrieval": "recall@5 of the knowledge search on docs/, beside plain full-text search",
+    "knowledge": "speed and size of the knowledge search and its re-check",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while their engine is killed"

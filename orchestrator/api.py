@@ -17,6 +17,7 @@ from .api_tasks import TaskRoutes
 from .errors import BackendError, IdempotencyConflict, OrchestratorError, RequestRefused
 from .events import emit
 from .guard import Handler, guard
+from .knowledge.scope import Scope
 from .parts import Parts
 from .requests import body_of, field, limit_of
 from .runner import Runner
@@ -35,6 +36,7 @@ def make_app(parts: Parts, runner: Runner) -> web.Application:
     app.router.add_get("/cycles", routes.cycles)
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_post("/knowledge/search", routes.search)
+    app.router.add_get("/knowledge/notes", routes.notes)
     TaskRoutes(parts).add_to(app)
     return app
 
@@ -76,8 +78,13 @@ class Routes:
         if not query or not 1 <= k <= 50:
             raise RequestRefused(400, "bad_request", "`query` must not be empty, and `k` be from 1 to 50.")
         agents = None if agent is None else self._folders_of(agent)
-        hits = await self._parts.search.search(query, agents, k)
-        return web.json_response({"results": [hit.as_json() for hit in hits]})
+        scope = Scope(agents, field(body, "path", str) or "")
+        findings = await self._parts.search.find(query, scope, k)
+        return web.json_response(findings.as_json())
+
+    async def notes(self, request: web.Request) -> web.Response:
+        """What each agent knows, in a few sentences that nightly wrote."""
+        return web.json_response({"notes": await asyncio.to_thread(self._parts.notes.all)})
 
     def _folders_of(self, agent: str) -> tuple[str, ...] | None:
         if agent in self._parts.agents:

@@ -10,32 +10,18 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from . import schema
 from .events import emit
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
 QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # some 0.1 s; larger ones get the cheap check alone
+QUICK_CHECK_ANY_SIZE = float("inf")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS cycles (
-    id INTEGER PRIMARY KEY, started_at REAL NOT NULL, finished_at REAL NOT NULL,
-    trigger TEXT NOT NULL, record TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS files (
-    id INTEGER PRIMARY KEY, agent TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL,
-    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, model TEXT NOT NULL, UNIQUE (agent, path));
-CREATE TABLE IF NOT EXISTS chunks (
-    id INTEGER PRIMARY KEY, file_id INTEGER NOT NULL REFERENCES files (id) ON DELETE CASCADE,
-    ordinal INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, text_sha TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS chunks_by_file ON chunks (file_id);
-CREATE INDEX IF NOT EXISTS chunks_by_text ON chunks (text_sha);
-CREATE TABLE IF NOT EXISTS vectors (
-    text_sha TEXT NOT NULL, model TEXT NOT NULL, dim INTEGER NOT NULL, vector BLOB NOT NULL,
-    made_at REAL NOT NULL, PRIMARY KEY (text_sha, model)) WITHOUT ROWID;
-"""
+# SQLite's primary result codes for a damaged file
+CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Database:
@@ -56,21 +42,37 @@ class Database:
 
     @contextmanager
     def connect(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one operation, committed at the end or rolled back on an error."""
+        """A connection for one operation, committed at the end or rolled back on an error.
+
+        Where the file turns out to be corrupt it is moved aside, and the error goes on: what comes next finds
+        a new one.
+        """
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(
-                    f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
-                )
+            if _version(connection) < len(schema.VERSIONS):
+                _upgrade(connection)
             with connection:
                 yield connection
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if _is_corruption(error):
+                self._heal()
+            raise
         finally:
             connection.close()
+
+    def _heal(self) -> None:
+        notice = move_aside_if_corrupt(self.path, QUICK_CHECK_ANY_SIZE)
+        if notice:
+            self.notices.append(notice)
+            return
+        # The tables are sound: it is the full-text index, and that is made of them.
+        with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)) as db, db:
+            db.execute("INSERT INTO words (words) VALUES ('rebuild')")
+        self.notices.append(f"the full-text index of {self.path.name} was damaged; it was built anew")
 
     def meta(self, key: str) -> str | None:
         with self.connect() as db:
@@ -82,12 +84,30 @@ class Database:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
-def move_aside_if_corrupt(path: Path) -> str:
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")  # the other service may be about to do the same
+        for statements in schema.VERSIONS[_version(connection) :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(schema.VERSIONS)}")
+
+
+def _is_corruption(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT
+
+
+def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:
     """Rename a file that is no sound SQLite database; returns the sentence that says so, or ""."""
     if not path.exists():
         return ""
     with locked(path.with_name(path.name + ".lock")):
-        problem = _corruption(path)
+        problem = _corruption(path, check_up_to_bytes)
         if not problem:
             return ""
         kept = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -100,11 +120,11 @@ def move_aside_if_corrupt(path: Path) -> str:
     return notice
 
 
-def _corruption(path: Path) -> str:
+def _corruption(path: Path, check_up_to_bytes: float) -> str:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if path.stat().st_size <= QUICK_CHECK_UP_TO_BYTES:
+        if path.stat().st_size <= check_up_to_bytes:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             return "" if verdict == "ok" else str(verdict)
         return ""

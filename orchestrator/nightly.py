@@ -1,7 +1,7 @@
 """The second service: the long knowledge work, at the configured hour, and after a missed one.
 
-It reads every file anew (a file's time can lie), embeds what lacks a vector, forgets vectors that nothing
-uses, and compacts the database. By day it only touches its heartbeat.
+It reads every file anew (a file's time can lie), embeds what lacks a vector, writes a note on each agent's
+knowledge, forgets vectors that nothing uses, and compacts the database. By day it only touches its heartbeat.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import time
 from datetime import datetime
 
 from . import schedule
+from .compaction import compact
 from .config import Config
 from .cycle import Facts, Phase, plan
 from .events import adopt_logger, emit, set_component
 from .healthcheck import HEARTBEAT_NAME
-from .knowledge.update import Report
 from .parts import Parts, assembled
 
 HEARTBEAT_EVERY_S = 15.0
 RETRY_S = 600.0
-UNUSED_VECTORS_KEPT_S = 30 * 86400.0
 DONE_KEY = "nightly_done_at"
 
 
@@ -91,18 +90,7 @@ async def run_once(parts: Parts) -> bool:
         return False
     emit("nightly_run_started", folders=sorted(folders))
     report = await parts.updater.update_all_agents_knowledge(folders, full=True)
-    dropped = await asyncio.to_thread(_compact, parts)
-    emit("nightly_run_finished", report.sentence(), unused_vectors_dropped=dropped)
-    return _complete(report)
-
-
-def _compact(parts: Parts) -> int:
-    dropped = parts.knowledge.drop_unused_vectors(UNUSED_VECTORS_KEPT_S)
-    with parts.database.connect() as db:
-        db.execute("PRAGMA optimize")
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return dropped
-
-
-def _complete(report: Report) -> bool:
+    notes = await parts.distiller.distil(folders, parts.agents)
+    compacted = await asyncio.to_thread(compact, parts.database, parts.vectors)
+    emit("nightly_run_finished", report.sentence(), notes=vars(notes), **vars(compacted))
     return not report.stopped

@@ -17,9 +17,12 @@ from .cycle_store import CycleStore
 from .database import Database
 from .errors import ConfigError
 from .knowledge import files
+from .knowledge.index import CurrentIndex
+from .knowledge.notes import Distiller, NoteStore
 from .knowledge.search import KnowledgeSearch
 from .knowledge.store import KnowledgeStore
 from .knowledge.update import KnowledgeUpdater
+from .knowledge.vectors import VectorCache
 from .llm_client import LlmClient
 from .llm_health import HealthBoard
 from .task_steps import Steps
@@ -35,8 +38,11 @@ class Parts:
     board: HealthBoard
     webhook: RecoveryWebhook
     knowledge: KnowledgeStore
+    vectors: VectorCache
     updater: KnowledgeUpdater
     search: KnowledgeSearch
+    notes: NoteStore
+    distiller: Distiller
     tasks: TaskEngine
     cycles: CycleStore
 
@@ -72,7 +78,10 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
-        search = KnowledgeSearch(store, client, config.embed_model)
+        vectors = VectorCache(database)
+        notes = NoteStore(database)
+        index = CurrentIndex(database, store, config.embed_model)
+        search = KnowledgeSearch(store, vectors, index, client, config.embed_model)
         steps = Steps(
             crew,
             client,
@@ -89,8 +98,10 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             board=board,
             webhook=RecoveryWebhook(session, config.webhook_url, config.token, config.monitor_interval_s),
             knowledge=store,
+            vectors=vectors,
             updater=KnowledgeUpdater(
                 store,
+                vectors,
                 client,
                 config.embed_model,
                 config.embed_batch,
@@ -98,6 +109,8 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
                 _memory_fraction,
             ),
             search=search,
+            notes=notes,
+            distiller=Distiller(store, notes, client, config.chat_model),
             tasks=TaskEngine(config.tasks_database, steps, config.max_concurrent),
             cycles=CycleStore(database),
         )

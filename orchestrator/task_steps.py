@@ -15,6 +15,7 @@ from . import budget, prompts, task_plan
 from .agents import LEAD, Agent
 from .errors import BackendError, BackendUnavailable, ModelMissing, RequestRejected, TaskFailed
 from .events import emit
+from .knowledge.scope import Scope
 from .knowledge.search import KnowledgeSearch
 from .llm_client import LlmClient
 from .llm_health import HealthBoard
@@ -82,10 +83,8 @@ class Steps:
 
         async def find() -> dict[str, Any]:
             if await self._chat_only(agent.model):
-                return {
-                    "sources": [],
-                    "note": f"no backend serves {self._embed_model}: answered without knowledge",
-                }
+                findings = await self._search.find(goal[:MOST_QUERY_CHARS], Scope(agent.folders), TOP_K)
+                return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
             hits = await self._search.search(goal[:MOST_QUERY_CHARS], agent.folders, TOP_K)
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 

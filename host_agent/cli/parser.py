@@ -12,6 +12,7 @@ COMMANDS = {
     "logs": "show the logs",
     "agent": "the host agent in the foreground",
     "server": "the MLX server in the foreground, without an agent",
+    "search": "search the agents' knowledge (exit code 0 something found, 1 nothing)",
     "models": "list, pull or ensure models",
     "cache": "what the prompt cache keeps on disk; `cache clear` empties it, `cache verify` checks it",
     "install": "start at login, be kept alive, and recover every 300 s (launchd or systemd); --show shows it",
@@ -47,6 +48,7 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
     logs.add_argument("-f", "--follow", action="store_true")
     logs.add_argument("-n", "--lines", type=int, default=20, metavar="N")
     logs.add_argument("service", nargs="?", help="agent, mlx_server, mlx_engine, orchestrator or nightly")
+    _search_options(added["search"])
     models = added["models"]
     models.add_argument("what", nargs="?", choices=("list", "pull", "ensure", "remove"), default="list")
     models.add_argument("names", nargs="*", metavar="NAME")
@@ -57,6 +59,14 @@ def _options(added: dict[str, argparse.ArgumentParser]) -> None:
     )
     _task_options(added["task"])
     _install_options(added)
+
+
+def _search_options(search: argparse.ArgumentParser) -> None:
+    search.add_argument("query")
+    search.add_argument("-n", "--count", type=int, default=5, metavar="N", help="so many results (5)")
+    search.add_argument("--agent", metavar="NAME", help="in this agent's knowledge only")
+    search.add_argument("--path", metavar="BEGINNING", help="in files whose path begins so (guide/)")
+    search.add_argument("--json", action="store_true", help="as the orchestrator gives it")
 
 
 def _task_options(task: argparse.ArgumentParser) -> None:

@@ -1,55 +1,74 @@
-"""Search by meaning: the query's vector against every chunk's, in numpy.
+"""Hybrid search: by meaning (vectors) and by words (FTS5), fused by rank.
 
-The matrix is built when it is first asked for and again when the chunks have changed; 20,000 chunks of 384
-dimensions are 30 MB and take under 1 ms.
+Either does without the other: where no backend can embed the question the words alone answer, and a question
+without a word is answered by meaning alone. The answer says which it was.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..llm_client import LlmClient
+from ..errors import BackendError
+from ..events import emit
+from .fusion import Ranking, fused
+from .index import CurrentIndex
+from .keywords import match_of, names_a_thing
+from .models import Embedder
+from .scope import Scope
 from .store import KnowledgeStore
-
-if TYPE_CHECKING:
-    import numpy as np
+from .vectors import VectorCache
 
 MOST_RESULTS = 50
+DEPTH = 4  # so many times what is asked for is ranked by each, so that a chunk both find may win
+LEAST_DEPTH = 40
+SPARE = 20  # of an index of a moment ago, some may be gone
+QUERY_WAIT_S = 10.0  # a person waits for the answer, and there are the words
+WORDS_WEIGHT = 0.6  # to the vectors' 1: a question is often put in other words
+NAMES_WEIGHT = 1.5  # but a name is not
+TRIM_EVERY = 1000  # new questions
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk and its cosine similarity to the query."""
+    """A chunk; `score` is 1.0 where every ranking has it first, `similarity` its cosine, if it has one."""
 
     agent: str
     file: str
     heading: str
     text: str
     score: float
+    similarity: float | None = None
 
     def as_json(self) -> dict[str, object]:
-        return {**vars(self), "score": round(self.score, 4)}
+        similarity = None if self.similarity is None else round(self.similarity, 4)
+        return {**vars(self), "score": round(self.score, 4), "similarity": similarity}
 
 
 @dataclass(frozen=True)
-class _Index:
-    generation: int
-    ids: list[int]
-    agents: list[str]
-    matrix: np.ndarray
+class Findings:
+    """What was found, by what ("meaning", "words"), and, where one of them could not help, why."""
+
+    hits: list[Hit]
+    by: tuple[str, ...]
+    note: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return {"results": [hit.as_json() for hit in self.hits], "by": list(self.by), "note": self.note}
 
 
 class KnowledgeSearch:
-    def __init__(self, store: KnowledgeStore, client: LlmClient, model: str) -> None:
+    def __init__(
+        self, store: KnowledgeStore, vectors: VectorCache, index: CurrentIndex, client: Embedder, model: str
+    ) -> None:
         self._store = store
+        self._vectors = vectors
+        self._index = index
         self._client = client
         self._model = model
-        self._index: _Index | None = None
-        self._building = threading.Lock()
+        self._asked = 0
 
     async def anything(self, agents: Collection[str] | None) -> bool:
         """Whether any of these folders (None: of all) has embedded knowledge; asks no backend."""
@@ -57,46 +76,58 @@ class KnowledgeSearch:
         return bool(known) if agents is None else not known.isdisjoint(agents)
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
-        """The k chunks nearest to the query; `agents` None means everybody's. Raises BackendError."""
+        """The best k chunks by meaning and words; raises BackendError where the query cannot be embedded."""
         vector = await self._vector(query)
-        return await asyncio.to_thread(self._nearest, vector, agents, min(k, MOST_RESULTS))
+        return (await self._found(query, vector, Scope(agents), k)).hits
+
+    async def find(self, query: str, scope: Scope, k: int) -> Findings:
+        """As `search`, and by words alone, saying so, where the query cannot be embedded (in time)."""
+        vector, note = None, ""
+        try:
+            async with asyncio.timeout(QUERY_WAIT_S):
+                vector = await self._vector(query)
+        except TimeoutError:
+            note = f"found by words alone: the query was not embedded within {QUERY_WAIT_S:.0f} s"
+        except BackendError as error:
+            note = f"found by words alone: {error.message}"
+        return await self._found(query, vector, scope, k, note)
 
     async def _vector(self, query: str) -> list[float]:
-        kept = await asyncio.to_thread(self._store.vector, query, self._model)
+        kept = await asyncio.to_thread(self._vectors.vector, query, self._model)
         if kept is not None:
             return kept
         vectors = await self._client.embed(self._model, [query])
-        await asyncio.to_thread(self._store.keep_vectors, self._model, [query], vectors)
+        await asyncio.to_thread(self._keep, query, vectors)
         return vectors[0]
 
-    def _nearest(self, vector: list[float], agents: Collection[str] | None, k: int) -> list[Hit]:
-        import numpy as np
+    def _keep(self, query: str, vectors: list[list[float]]) -> None:
+        try:
+            self._vectors.keep(self._model, [query], vectors)
+            self._asked += 1
+            if self._asked % TRIM_EVERY == 0:
+                self._vectors.drop_unused(float("inf"))
+        except sqlite3.OperationalError as error:  # a full disk: the answer matters, the cache does not
+            emit("query_vector_not_kept", str(error))
 
-        index = self._fresh_index()
-        if not index.ids or index.matrix.shape[1] != len(vector):
-            return []
-        scores = index.matrix @ np.asarray(vector, dtype=np.float32)
-        if agents is not None:
-            scores = np.where(np.isin(index.agents, list(agents)), scores, -2.0)
-        hits = []
-        for place in np.argsort(scores)[::-1][:k]:
-            chunk = self._store.chunk(index.ids[place]) if scores[place] > -2.0 else None
-            if chunk is not None:
-                hits.append(Hit(score=float(scores[place]), **chunk))
-        return hits
+    async def _found(
+        self, query: str, vector: list[float] | None, scope: Scope, k: int, note: str = ""
+    ) -> Findings:
+        most = min(k, MOST_RESULTS)
+        depth = max(DEPTH * most, LEAST_DEPTH)
+        match = match_of(query)
+        near, words = await asyncio.gather(  # side by side: numpy and SQLite both let other threads run
+            asyncio.to_thread(self._near, vector, scope, depth),
+            asyncio.to_thread(self._store.by_words, match, scope, depth),
+        )
+        rankings: dict[str, Ranking] = {}
+        if vector:
+            rankings["meaning"] = Ranking(list(near))
+        if match:
+            rankings["words"] = Ranking(words, NAMES_WEIGHT if names_a_thing(query) else WORDS_WEIGHT)
+        best = fused(list(rankings.values()), most + SPARE)
+        rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
+        hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]
+        return Findings(hits[:most], tuple(rankings), note)
 
-    def _fresh_index(self) -> _Index:
-        with self._building:
-            generation = self._store.generation()
-            if self._index is None or self._index.generation != generation:
-                self._index = self._build(generation)
-            return self._index
-
-    def _build(self, generation: int) -> _Index:
-        import numpy as np
-
-        rows = self._store.searchable(self._model)
-        dim = len(rows[0][2]) // 4 if rows else 0
-        rows = [row for row in rows if len(row[2]) == dim * 4]
-        matrix = np.frombuffer(b"".join(row[2] for row in rows), dtype=np.float32).reshape(len(rows), dim)
-        return _Index(generation, [row[0] for row in rows], [row[1] for row in rows], matrix)
+    def _near(self, vector: list[float] | None, scope: Scope, depth: int) -> dict[int, float]:
+        return dict(self._index.get(len(vector)).nearest(vector, scope, depth)) if vector else {}

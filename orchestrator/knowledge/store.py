@@ -1,20 +1,18 @@
-"""Files, chunks and vectors in orchestrator.db.
-
-A vector belongs to a text and a model, not to a chunk: a paragraph that moves, or stands in two files, is
-embedded once. That makes the table the cache of embeddings as well.
-"""
+"""Files and their chunks in orchestrator.db, and the words in them."""
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
-import time
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..database import Database
 from .chunks import Chunk
+from .scope import Scope
+from .vectors import text_sha
+
+# Chunks with their file and agent: what every search reads.
+CHUNKS = "chunks JOIN files ON files.id = file_id"
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,6 @@ class Known:
     size: int
     mtime_ns: int
     model: str
-
-
-def text_sha(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class KnowledgeStore:
@@ -51,53 +45,19 @@ class KnowledgeStore:
             files = db.execute("SELECT count(*) FROM files").fetchone()[0]
             return {"files": files, "chunks": db.execute("SELECT count(*) FROM chunks").fetchone()[0]}
 
-    def without_vector(self, texts: Iterable[str], model: str) -> list[str]:
-        """Those of the texts that no vector of this model is kept for, each once."""
-        by_sha = {text_sha(text): text for text in texts}
+    def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
+        """Put each file's chunks in the place of its old ones, all in one transaction."""
         with self._database.connect() as db:
-            for sha in list(by_sha):
-                if db.execute(
-                    "SELECT 1 FROM vectors WHERE text_sha = ? AND model = ?", (sha, model)
-                ).fetchone():
-                    del by_sha[sha]
-        return list(by_sha.values())
-
-    def vector(self, text: str, model: str) -> list[float] | None:
-        with self._database.connect() as db:
-            row = db.execute(
-                "SELECT vector FROM vectors WHERE text_sha = ? AND model = ?", (text_sha(text), model)
-            ).fetchone()
-        return array("f", row["vector"]).tolist() if row else None
-
-    def keep_vectors(self, model: str, texts: list[str], vectors: list[list[float]]) -> None:
-        now = time.time()
-        rows = [
-            (text_sha(text), model, len(vector), array("f", vector).tobytes(), now)
-            for text, vector in zip(texts, vectors, strict=True)
-        ]
-        with self._database.connect() as db:
-            db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
-
-    def replace_file(self, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
-        """Put the file's chunks in the place of its old ones, in one transaction."""
-        with self._database.connect() as db:
-            db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
-            file_id = db.execute(
-                "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)",
-                (agent, path, known.sha256, known.size, known.mtime_ns, known.model),
-            ).lastrowid
-            db.executemany(
-                "INSERT INTO chunks (file_id, ordinal, heading, text, text_sha) VALUES (?, ?, ?, ?, ?)",
-                [(file_id, n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
-            )
+            for path, known, chunks in files:
+                _replace_file(db, agent, path, known, chunks)
             _bump(db)
 
-    def touch_file(self, agent: str, path: str, known: Known) -> None:
+    def touch_files(self, agent: str, touched: Mapping[str, Known]) -> None:
         """The content is the same, its time is not: remember that, so that it need not be read again."""
         with self._database.connect() as db:
-            db.execute(
+            db.executemany(
                 "UPDATE files SET size = ?, mtime_ns = ? WHERE agent = ? AND path = ?",
-                (known.size, known.mtime_ns, agent, path),
+                [(known.size, known.mtime_ns, agent, path) for path, known in touched.items()],
             )
 
     def forget_files(self, agent: str, paths: Iterable[str]) -> None:
@@ -107,48 +67,84 @@ class KnowledgeStore:
             )
             _bump(db)
 
-    def generation(self) -> int:
-        """Grows with every change of the chunks; a search index built at another one is stale."""
-        return int(self._database.meta("knowledge_generation") or 0)
-
-    def searchable(self, model: str) -> list[tuple[int, str, bytes]]:
-        """(chunk id, agent, vector) of every chunk that has a vector of this model."""
-        with self._database.connect() as db:
-            rows = db.execute(
-                "SELECT chunks.id, files.agent, vectors.vector FROM chunks JOIN files ON files.id = file_id"
-                " JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
-                " ORDER BY chunks.id",
-                (model,),
-            )
-            return [(row[0], row[1], row[2]) for row in rows]
-
-    def chunk(self, chunk_id: int) -> dict[str, str] | None:
-        with self._database.connect() as db:
-            row = db.execute(
-                "SELECT agent, path AS file, heading, text FROM chunks JOIN files ON files.id = file_id"
-                " WHERE chunks.id = ?",
-                (chunk_id,),
-            ).fetchone()
-        return dict(row) if row else None
-
     def unsound_files(self, agent: str, model: str) -> list[str]:
         """The agent's files with a chunk that has no vector of this model."""
         with self._database.connect() as db:
             rows = db.execute(
-                "SELECT DISTINCT path FROM files JOIN chunks ON files.id = file_id LEFT JOIN vectors"
-                " ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
+                f"SELECT DISTINCT path FROM {CHUNKS}"
+                " LEFT JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
                 " WHERE agent = ? AND vectors.text_sha IS NULL",
                 (model, agent),
             )
             return [row[0] for row in rows]
 
-    def drop_unused_vectors(self, older_than_s: float) -> int:
-        """Forget vectors that no chunk uses and that were made longer ago than that; returns how many."""
+    def generation(self) -> int:
+        """Grows with every change of the chunks; a search index built at another one is stale."""
+        return int(self._database.meta("knowledge_generation") or 0)
+
+    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
+        """The ids of the chunks that BM25 ranks first for an FTS5 expression; none for an empty one."""
+        if not match:
+            return []
+        within, values = _within(scope)
         with self._database.connect() as db:
-            return db.execute(
-                "DELETE FROM vectors WHERE made_at < ? AND text_sha NOT IN (SELECT text_sha FROM chunks)",
-                (time.time() - older_than_s,),
-            ).rowcount
+            rows = db.execute(
+                f"SELECT rowid FROM words WHERE words MATCH ?{within} ORDER BY rank LIMIT ?",
+                (match, *values, most),
+            )
+            return [row[0] for row in rows]
+
+    def chunks(self, ids: Iterable[int]) -> dict[int, dict[str, str]]:
+        """agent, file, heading and text by id; those that are gone are left out."""
+        wanted = list(ids)
+        marks = ", ".join("?" * len(wanted))
+        with self._database.connect() as db:
+            rows = db.execute(
+                "SELECT chunks.id AS id, agent, path AS file, heading, text"
+                f" FROM {CHUNKS} WHERE chunks.id IN ({marks})",
+                wanted,
+            )
+            return {
+                row["id"]: {name: row[name] for name in ("agent", "file", "heading", "text")} for row in rows
+            }
+
+    def outline(self, agent: str) -> list[tuple[str, str, str]]:
+        """(file, heading, text) of the agent's chunks, in the files' order."""
+        with self._database.connect() as db:
+            rows = db.execute(
+                f"SELECT path, heading, text FROM {CHUNKS} WHERE agent = ? ORDER BY path, ordinal", (agent,)
+            )
+            return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _replace_file(db: sqlite3.Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
+    db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
+    file_id = db.execute(
+        "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)",
+        (agent, path, known.sha256, known.size, known.mtime_ns, known.model),
+    ).lastrowid
+    db.executemany(
+        "INSERT INTO chunks (file_id, ordinal, heading, text, text_sha) VALUES (?, ?, ?, ?, ?)",
+        [(file_id, n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
+    )
+
+
+def _within(scope: Scope) -> tuple[str, list[str]]:
+    """The condition on `words` that keeps a search in its scope, and its values."""
+    conditions: list[str] = []
+    values: list[str] = []
+    if scope.agents is not None:
+        conditions.append(f"agent IN ({', '.join('?' * len(scope.agents))})")
+        values += scope.agents
+    if scope.path:
+        conditions.append("substr(path, 1, length(?)) = ?")  # LIKE would take % and _ for more
+        values += [scope.path, scope.path]
+    if not conditions:
+        return "", []
+    # CROSS JOIN: files first, by SQLite's rule; its planner would read every chunk. The plus keeps it from
+    # asking the full-text index once a chunk.
+    ids = "SELECT chunks.id FROM files CROSS JOIN chunks ON file_id = files.id"
+    return f" AND +rowid IN ({ids} WHERE {' AND '.join(conditions)})", values
 
 
 def _bump(db: sqlite3.Connection) -> None:

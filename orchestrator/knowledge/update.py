@@ -1,12 +1,13 @@
 """Brings what is kept into line with the folders: changed files only, by content hash; deleted ones leave.
 
 Every batch of vectors is kept as soon as it is made, so a run that is killed, or whose backend dies, loses
-one batch; the next run goes on from there.
+one batch; the next run goes on from there. A file that cannot be read is skipped by name, and the rest go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,30 +16,42 @@ from .. import memory_guard
 from ..database import locked
 from ..errors import BackendError
 from ..events import emit
-from ..llm_client import LlmClient
 from . import files
-from .chunks import chunks_of
+from .chunks import Chunk, chunks_of
+from .models import Embedder
+from .scan import scan
 from .store import KnowledgeStore, Known
+from .vectors import VectorCache
+
+MOST_NAMED = 20
 
 
 @dataclass
 class Report:
-    """What an update saw and did; `stopped` says why it ended early."""
+    """What an update saw and did; `stopped` says why it ended early, `notes` what was read with a loss."""
 
     files: int = 0
     changed: int = 0
     deleted: int = 0
     embedded: int = 0
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     stopped: str = ""
 
     def as_json(self) -> dict[str, object]:
-        return {**vars(self), "skipped": self.skipped[:20], "skipped_files": len(self.skipped)}
+        named = {"skipped": self.skipped[:MOST_NAMED], "notes": self.notes[:MOST_NAMED]}
+        return {**vars(self), **named, "skipped_files": len(self.skipped)}
 
     def sentence(self) -> str:
         done = f"{self.files} files, {self.changed} changed, {self.deleted} deleted"
         done += f", {self.embedded} chunks embedded"
+        if self.skipped:
+            done += f", {len(self.skipped)} skipped"
         return f"{done}; stopped: {self.stopped}" if self.stopped else done
+
+
+# A file that is cut, and waits for its vectors: its path, what it was, its chunks.
+Pending = tuple[str, Known, list[Chunk]]
 
 
 class _Stop(Exception):
@@ -51,18 +64,21 @@ class KnowledgeUpdater:
     def __init__(
         self,
         store: KnowledgeStore,
-        client: LlmClient,
+        vectors: VectorCache,
+        client: Embedder,
         model: str,
         batch: int,
         lock_path: Path,
         memory_fraction: Callable[[], float],
     ) -> None:
         self._store = store
+        self._vectors = vectors
         self._client = client
         self._model = model
         self._batch = batch
         self._lock_path = lock_path
         self._memory_fraction = memory_fraction
+        self._told: list[str] = []
 
     async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> Report:
         """Look at every folder and embed what changed; `full` reads every file."""
@@ -77,49 +93,63 @@ class KnowledgeUpdater:
                 await self._forget_gone_agents(folders, report)
             except (_Stop, BackendError) as error:
                 report.stopped = str(error)
-        for skipped in report.skipped[:20]:
-            emit("knowledge_file_skipped", skipped)
+            except sqlite3.Error as error:
+                report.stopped = f"orchestrator.db cannot be used ({error}); what was kept before stays"
+        self._tell(report)
         return report
+
+    def _tell(self, report: Report) -> None:
+        """The files that are skipped, once: not again in every cycle."""
+        named = [*report.skipped[:MOST_NAMED], *report.notes[:MOST_NAMED]]
+        for what in named:
+            if what not in self._told:
+                emit("knowledge_file_skipped" if what in report.skipped else "knowledge_file_noted", what)
+        self._told = named
 
     async def _update_agent(self, agent: str, folder: Path, full: bool, report: Report) -> None:
         known = await asyncio.to_thread(self._store.known, agent)
         if full:  # a file that lacks a vector is as good as new
             for path in await asyncio.to_thread(self._store.unsound_files, agent, self._model):
                 known[path] = replace(known[path], sha256="")
-        listed = await asyncio.to_thread(lambda: list(files.walk(folder)))
-        for entry in listed:
-            if isinstance(entry, files.Skipped):
-                report.skipped.append(f"{agent}/{entry.path}: {entry.why}")
-                continue
-            report.files += 1
-            before = known.get(entry.path)
-            if full or not _looks_same(before, entry, self._model):
-                await self._update_file(agent, entry, before, report)
-        gone = set(known) - {entry.path for entry in listed}
-        if gone:
-            await asyncio.to_thread(self._store.forget_files, agent, gone)
-            report.deleted += len(gone)
+        found = await asyncio.to_thread(scan, folder, known, self._model, full)
+        report.files += found.files
+        report.skipped += [f"{agent}/{skipped.path}: {skipped.why}" for skipped in found.skipped]
+        if found.touched:
+            await asyncio.to_thread(self._store.touch_files, agent, found.touched)
+        await self._forget(agent, found.gone, report)
+        await self._update_files(agent, found.changed, report)
 
-    async def _update_file(
-        self, agent: str, found: files.Found, before: Known | None, report: Report
-    ) -> None:
-        content = await asyncio.to_thread(files.read, found)
-        if isinstance(content, files.Skipped):
-            report.skipped.append(f"{agent}/{content.path}: {content.why}")
-            return
-        sha256, text = content
-        now = Known(sha256, found.size, found.mtime_ns, self._model)
-        if before is not None and replace(now, size=before.size, mtime_ns=before.mtime_ns) == before:
-            if now != before:
-                await asyncio.to_thread(self._store.touch_file, agent, found.path, now)
-            return
-        chunks = chunks_of(text, files.is_markdown(found.path))
-        report.embedded += await self._embed([chunk.embedded_text for chunk in chunks])
-        await asyncio.to_thread(self._store.replace_file, agent, found.path, now, chunks)
-        report.changed += 1
+    async def _update_files(self, agent: str, changed: list[files.Found], report: Report) -> None:
+        """Small files share a batch: the texts of several are embedded together."""
+        pending: list[Pending] = []
+        texts = 0
+        for found in changed:
+            content = await asyncio.to_thread(files.read, found)
+            if isinstance(content, files.Skipped):
+                report.skipped.append(f"{agent}/{content.path}: {content.why}")
+                if not content.passing:
+                    await self._forget(agent, [found.path], report)
+                continue
+            if content.broken:
+                report.notes.append(f"{agent}/{found.path}: not UTF-8 in {content.broken} place(s)")
+            known = Known(content.sha256, found.size, found.mtime_ns, self._model)
+            chunks = chunks_of(content.text, files.is_markdown(found.path))
+            pending.append((found.path, known, chunks))
+            texts += len(chunks)
+            if texts >= self._batch:
+                await self._keep(agent, pending, report)
+                pending, texts = [], 0
+        await self._keep(agent, pending, report)
+
+    async def _keep(self, agent: str, pending: list[Pending], report: Report) -> None:
+        texts = [chunk.embedded_text for _, _, chunks in pending for chunk in chunks]
+        report.embedded += await self._embed(texts)
+        if pending:
+            await asyncio.to_thread(self._store.replace_files, agent, pending)
+        report.changed += len(pending)
 
     async def _embed(self, texts: list[str]) -> int:
-        missing = await asyncio.to_thread(self._store.without_vector, texts, self._model)
+        missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
         done = 0
         while done < len(missing):
             fraction = self._memory_fraction()
@@ -128,18 +158,15 @@ class KnowledgeUpdater:
                 raise _Stop(f"memory is at {fraction:.0%} of the limit")
             batch = missing[done : done + size]
             vectors = await self._client.embed(self._model, batch)
-            await asyncio.to_thread(self._store.keep_vectors, self._model, batch, vectors)
+            await asyncio.to_thread(self._vectors.keep, self._model, batch, vectors)
             done += len(batch)
         return done
 
+    async def _forget(self, agent: str, paths: list[str], report: Report) -> None:
+        if paths:
+            await asyncio.to_thread(self._store.forget_files, agent, paths)
+            report.deleted += len(paths)
+
     async def _forget_gone_agents(self, folders: dict[str, Path], report: Report) -> None:
         for agent in await asyncio.to_thread(self._store.agents) - set(folders):
-            gone = await asyncio.to_thread(self._store.known, agent)
-            await asyncio.to_thread(self._store.forget_files, agent, gone)
-            report.deleted += len(gone)
-
-
-def _looks_same(before: Known | None, found: files.Found, model: str) -> bool:
-    if before is None or before.model != model:
-        return False
-    return (before.size, before.mtime_ns) == (found.size, found.mtime_ns)
+            await self._forget(agent, list(await asyncio.to_thread(self._store.known, agent)), report)

@@ -143,7 +143,12 @@ PURE = (
     "orchestrator/schedule.py",
     "orchestrator/patience.py",
     "orchestrator/webhook_policy.py",
+    "orchestrator/schema.py",
     "orchestrator/knowledge/chunks.py",
+    "orchestrator/knowledge/digest.py",
+    "orchestrator/knowledge/fusion.py",
+    "orchestrator/knowledge/keywords.py",
+    "orchestrator/knowledge/scope.py",
 )
 IMPURE = {
     *("asyncio", "time", "random", "os", "subprocess", "socket", "threading", "secrets", "sqlite3"),

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.database import Database, locked
+from orchestrator.database import Database
 from orchestrator.knowledge import files
 from orchestrator.knowledge.chunks import Chunk, chunks_of
 from orchestrator.knowledge.store import KnowledgeStore, Known
+from orchestrator.knowledge.vectors import VectorCache
 
 
 def test_chunks_carry_the_path_of_their_headings():
@@ -57,22 +58,32 @@ def test_walk_names_what_it_skips_and_follows_no_link(tmp_path: Path):
     os.symlink("/etc/hostname", tmp_path / "out.md")
     found = list(files.walk(tmp_path))
     assert [f.path for f in found if isinstance(f, files.Found)] == ["a.md", "sub/b.txt"]
-    assert [f.path for f in found if isinstance(f, files.Skipped)] == ["big.md"]
+    assert [f.path for f in found if isinstance(f, files.Skipped)] == ["big.md", "loop", "out.md"]
 
 
-@pytest.mark.parametrize(("raw", "text"), [(b"\xff ok", "\ufffd ok"), (b"\xef\xbb\xbfbom", "bom")])
-def test_read_broken_utf8_is_read_all_the_same(tmp_path: Path, raw: bytes, text: str):
+@pytest.mark.parametrize(
+    ("raw", "text", "broken"),
+    [
+        (b"\xff ok", "\ufffd ok", 1),
+        ("said \ufffd".encode(), "said \ufffd", 0),
+        (b"\xef\xbb\xbfbom", "bom", 0),
+        ("wide".encode("utf-16"), "wide", 0),
+    ],
+)
+def test_read_text_of_any_encoding_is_read_and_what_is_broken_counted(
+    tmp_path: Path, raw: bytes, text: str, broken: int
+):
     path = tmp_path / "a.md"
     path.write_bytes(raw)
     found = next(iter(files.walk(tmp_path)))
     assert isinstance(found, files.Found)
     content = files.read(found)
-    assert not isinstance(content, files.Skipped)
-    assert content[1] == text
+    assert isinstance(content, files.Content)
+    assert (content.text, content.broken) == (text, broken)
 
 
 def test_read_binary_is_skipped_by_name(tmp_path: Path):
-    (tmp_path / "a.txt").write_bytes(b"a\0b")
+    (tmp_path / "a.txt").write_bytes(b"a" * 10_000 + b"\0")
     found = next(iter(files.walk(tmp_path)))
     assert isinstance(found, files.Found)
     assert files.read(found) == files.Skipped("a.txt", "binary")
@@ -81,66 +92,65 @@ def test_read_binary_is_skipped_by_name(tmp_path: Path):
 def test_folders_are_the_roots_own_and_the_named_ones(tmp_path: Path):
     (tmp_path / "root" / "one").mkdir(parents=True)
     (tmp_path / "two").mkdir()
-    named = {"two": tmp_path / "two", "gone": tmp_path / "gone"}
-    assert set(files.folders(tmp_path / "root", named)) == {"one", "two"}
+    named = {"two": tmp_path / "two", "away": tmp_path / "away"}
+    assert set(files.folders(tmp_path / "root", named)) == {"one", "two", "away"}
     assert files.folders(tmp_path / "none", {}) == {}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KnowledgeStore:
+def database(tmp_path: Path) -> Database:
     database = Database(tmp_path / "home" / "orchestrator.db")
     database.prepare()
+    return database
+
+
+@pytest.fixture
+def store(database: Database) -> KnowledgeStore:
     return KnowledgeStore(database)
 
 
-def test_store_vector_belongs_to_the_text_not_to_the_file(store: KnowledgeStore):
+def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: KnowledgeStore):
+    vectors = VectorCache(database)
     chunk = Chunk("H", "same words")
-    store.keep_vectors("m", [chunk.embedded_text], [[0.6, 0.8]])
+    vectors.keep("m", [chunk.embedded_text], [[0.6, 0.8]])
     for name in ("a.md", "b.md"):
-        store.replace_file("docs", name, Known("sha", 1, 1, "m"), [chunk])
-    assert store.without_vector([chunk.embedded_text, "new", "new"], "m") == ["new"]
-    assert store.without_vector([chunk.embedded_text], "another") == [chunk.embedded_text]
-    assert len(store.searchable("m")) == 2
-    assert store.vector(chunk.embedded_text, "m") == pytest.approx([0.6, 0.8])
+        store.replace_files("docs", [(name, Known("sha", 1, 1, "m"), [chunk])])
+    assert vectors.without_vector([chunk.embedded_text, "new", "new"], "m") == ["new"]
+    assert vectors.without_vector([chunk.embedded_text], "another") == [chunk.embedded_text]
+    assert vectors.vector(chunk.embedded_text, "m") == pytest.approx([0.6, 0.8])
+    assert store.unsound_files("docs", "m") == []
     store.forget_files("docs", ["a.md", "b.md"])
     assert store.counts() == {"files": 0, "chunks": 0}
-    assert store.drop_unused_vectors(older_than_s=-1) == 1
+    assert vectors.drop_unused(older_than_s=-1) == 1
+
+
+def test_vectors_that_nothing_uses_are_bounded_in_number(database: Database, store: KnowledgeStore):
+    vectors = VectorCache(database)
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "used")])])
+    vectors.keep("m", ["used"], [[1.0]])
+    for n in range(10):
+        vectors.keep("m", [f"question {n}"], [[1.0]])
+    assert vectors.drop_unused(older_than_s=3600, most=4) == 6
+    assert vectors.vector("used", "m") is not None
+    assert vectors.vector("question 9", "m") is not None
+    assert vectors.vector("question 5", "m") is None
+    assert vectors.drop_unused(older_than_s=3600, most=4) == 0
+
+
+def test_without_vector_of_more_texts_than_a_statement_takes_keeps_their_order(database: Database):
+    texts = [f"text {n}" for n in range(1200)]
+    vectors = VectorCache(database)
+    vectors.keep("m", texts[700:900], [[1.0]] * 200)
+    assert vectors.without_vector(texts, "m") == texts[:700] + texts[900:]
 
 
 def test_store_generation_grows_with_every_change(store: KnowledgeStore):
     before = store.generation()
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [])])
     assert store.generation() > before
 
 
 def test_store_finds_files_that_lack_a_vector(store: KnowledgeStore):
-    store.replace_file("docs", "a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])])
     assert store.unsound_files("docs", "m") == ["a.md"]
     assert store.unsound_files("other", "m") == []
-
-
-def test_database_corrupt_is_moved_aside_and_said_so(tmp_path: Path):
-    path = tmp_path / "orchestrator.db"
-    path.write_bytes(b"no database" * 1000)
-    database = Database(path)
-    database.prepare()
-    assert "was corrupt" in database.notices[0]
-    assert database.meta("anything") is None
-    assert len(list(tmp_path.glob("orchestrator.db.corrupt-*"))) == 1
-
-
-def test_database_sound_is_left_alone(tmp_path: Path):
-    database = Database(tmp_path / "orchestrator.db")
-    database.prepare()
-    database.set_meta("k", "v")
-    again = Database(tmp_path / "orchestrator.db")
-    again.prepare()
-    assert again.meta("k") == "v"
-    assert again.notices == []
-
-
-def test_locked_refuses_a_second_holder(tmp_path: Path):
-    with locked(tmp_path / "l") as first, locked(tmp_path / "l", blocking=False) as second:
-        assert (first, second) == (True, False)
-    with locked(tmp_path / "l", blocking=False) as third:
-        assert third

@@ -1,0 +1,142 @@
+"""How fast and how large the orchestrator's knowledge is, without the embedding model.
+
+    python -m benchmarks.knowledge
+
+A corpus made by rule, with a stand-in for the embeddings: search over 20,000 chunks besides the query's
+embedding; an unchanged corpus checked again, by date and by content; 50,000 chunks indexed and searched in
+one process, and what memory it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.knowledge_home import KnowledgeHome
+from orchestrator.knowledge.keywords import EVERYDAY
+from orchestrator.knowledge.scope import EVERYTHING, Scope
+
+DIM = 384
+CHUNKS_A_FILE = 10
+WORDS = 20_000
+SEARCHES = 300
+SEARCH_P95_MS, FILES_A_S, MOST_MB = 20.0, 2000, 2048 * 0.8  # the last: where the memory guard begins
+ROW = "{:<58} {:>10} {:>10}"
+
+
+class Stand:
+    """Unit vectors by rule; the same text has the same vector."""
+
+    async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
+        import numpy as np
+
+        rows = [np.random.default_rng(hash(text) % 2**32).standard_normal(DIM) for text in texts]
+        return [(row / np.linalg.norm(row)).tolist() for row in rows]
+
+
+class Corpus:
+    """Words as frequent as in a language (Zipf, everyday ones first), in paragraphs of a chunk each."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed)
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        rarer = ["".join(self._draw.choices(letters, k=self._draw.randint(3, 9))) for _ in range(WORDS)]
+        self._words = [*sorted(EVERYDAY), *rarer][:WORDS]
+        self._weights = [1 / (rank + 10) for rank in range(WORDS)]
+
+    def words(self, count: int) -> str:
+        return " ".join(self._draw.choices(self._words, self._weights, k=count))
+
+    def write(self, folder: Path, chunks: int) -> int:
+        """Returns the number of files."""
+        folder.mkdir(parents=True)
+        files = chunks // CHUNKS_A_FILE
+        for number in range(files):
+            parts = [f"## {self.words(3)}\n\n{self.words(100)}" for _ in range(CHUNKS_A_FILE)]
+            (folder / f"{number:05}.md").write_text("\n\n".join(parts))
+        return files
+
+
+async def measure(home: Path) -> bool:
+    corpus = Corpus(1)
+    print(ROW.format("", "measured", "allowed"))
+    good = await _speed(home / "small", corpus)
+    return await _size(home / "large", corpus) and good
+
+
+async def _speed(home: Path, corpus: Corpus) -> bool:
+    files = corpus.write(home / "docs", 20_000)
+    knowledge = KnowledgeHome(home, Stand())
+    folders = {"docs": home / "docs"}
+    assert (await knowledge.updater.update_all_agents_knowledge(folders)).embedded == 20_000
+    good = True
+    for name, full in (("checked again by date, files/s", False), ("and by content, as each night", True)):
+        began = time.perf_counter()
+        report = await knowledge.updater.update_all_agents_knowledge(folders, full)
+        assert (report.files, report.changed) == (files, 0)
+        speed = files / (time.perf_counter() - began)
+        good &= _row(
+            f"unchanged corpus of {files} files: {name}", speed, f">= {FILES_A_S}", speed >= FILES_A_S
+        )
+    for name, scope in (("everything", EVERYTHING), ("in its scope", Scope(("docs",), "01"))):
+        for words in (3, 12):
+            p50, p95 = await _search_ms(knowledge, corpus, scope, words)
+            title = f"search in 20,000 chunks, {words} words, {name}: p50, p95 ms"
+            print(ROW.format(title, f"{p50:.1f}", ""))
+            good &= _row("", p95, f"<= {SEARCH_P95_MS:.0f}", p95 <= SEARCH_P95_MS)
+    return good
+
+
+async def _search_ms(
+    knowledge: KnowledgeHome, corpus: Corpus, scope: Scope, words: int
+) -> tuple[float, float]:
+    took = []
+    for _ in range(SEARCHES):
+        query = corpus.words(words)
+        vector = (await Stand().embed("", [query]))[0]
+        knowledge.vectors.keep("all-minilm", [query], [vector])  # its embedding is not what is measured
+        began = time.perf_counter()
+        found = await knowledge.search.find(query, scope, 5)
+        took.append((time.perf_counter() - began) * 1000)
+        assert len(found.hits) == 5
+    took = sorted(took[5:])  # the first load numpy and the vectors
+    return statistics.median(took), took[int(len(took) * 0.95)]
+
+
+async def _size(home: Path, corpus: Corpus) -> bool:
+    corpus.write(home / "docs", 50_000)
+    knowledge = KnowledgeHome(home, Stand())
+    began = time.perf_counter()
+    report = await knowledge.updater.update_all_agents_knowledge({"docs": home / "docs"})
+    assert report.embedded == 50_000
+    print(ROW.format("50,000 chunks indexed, s", f"{time.perf_counter() - began:.0f}", ""))
+    for _ in range(3):
+        assert (await knowledge.search.find(corpus.words(6), EVERYTHING, 5)).hits
+    disk_mb = knowledge.database.path.stat().st_size / 2**20
+    print(ROW.format("their database, MB", f"{disk_mb:.0f}", ""))
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
+    return _row(
+        "the process's peak, with all of it searched, MB", peak_mb, f"<= {MOST_MB:.0f}", peak_mb <= MOST_MB
+    )
+
+
+def _row(name: str, value: float, allowed: str, good: bool) -> bool:
+    print(ROW.format(name, f"{value:,.1f}" if value < 100 else f"{value:,.0f}", allowed), flush=True)
+    return good
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="vestal-bench-") as home:
+        sys.exit(not asyncio.run(measure(Path(home))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Recall@5 on this project's own docs: by meaning, by words, and by both.
+
+    python -m benchmarks.retrieval
+
+Each question of retrieval_questions.yaml has a passage that answers it; recall@5 is the share of questions
+whose passage is among the first five chunks. The embeddings are all-minilm's, by the real gateway and engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from benchmarks.gateway_process import GatewayProcess
+from benchmarks.knowledge_home import MODEL, KnowledgeHome
+from orchestrator.knowledge.keywords import match_of
+from orchestrator.knowledge.scope import EVERYTHING
+
+DOCS = Path(__file__).parent.parent / "docs"
+QUESTIONS = Path(__file__).with_name("retrieval_questions.yaml")
+K = 5
+ROW = "{:<10} {:>9} {:>15}"
+Asked = Mapping[str, Any]
+Places = dict[str, list[int | None]]  # by way: for each question the place of the answer, from 1
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The embedder: all-minilm behind the gateway, whose vectors are of unit length."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
+        body = {"model": model, "input": texts}
+        async with self.session.post(f"{self.url}/api/embed", json=body, raise_for_status=True) as reply:
+            return list((await reply.json())["embeddings"])
+
+
+async def measure(url: str, home: Path) -> bool:
+    """Prints what search by both missed, and the tables; whether both find no less than either alone."""
+    good = True
+    async with aiohttp.ClientSession() as session:
+        knowledge = KnowledgeHome(home, Gateway(session, url))
+        report = await knowledge.updater.update_all_agents_knowledge({"docs": DOCS})
+        if report.stopped:
+            raise SystemExit(report.stopped)
+        print(report.sentence())
+        for name, questions in _questions().items():
+            places: Places = {"meaning": [], "words": [], "both": []}
+            print(f"{name}, {len(questions)} questions")
+            for asked in questions:
+                await _ask(knowledge, asked, places)
+            print(ROW.format("", "recall@5", "first is right"))
+            recall = {way: _show(way, found) for way, found in places.items()}
+            good &= recall["both"] >= max(recall.values())
+    return good
+
+
+async def _ask(knowledge: KnowledgeHome, asked: Asked, places: Places) -> None:
+    findings = await knowledge.search.find(asked["question"], EVERYTHING, K)
+    assert findings.by == ("meaning", "words"), findings.note
+    vector = knowledge.vectors.vector(asked["question"], MODEL)
+    assert vector
+    near = [found for found, _ in knowledge.index.get(len(vector)).nearest(vector, EVERYTHING, K)]
+    words = knowledge.store.by_words(match_of(asked["question"]), EVERYTHING, K)
+    for way, ids in (("meaning", near), ("words", words)):
+        rows = knowledge.store.chunks(ids)
+        places[way].append(_place([(rows[n]["file"], rows[n]["text"]) for n in ids], asked))
+    places["both"].append(_place([(hit.file, hit.text) for hit in findings.hits], asked))
+    if places["both"][-1] is None:
+        alone = {way: places[way][-1] for way in ("meaning", "words")}
+        print(f"  missed: {asked['question']} ({asked['file']}; alone: {alone})")
+
+
+def _place(found: list[tuple[str, str]], asked: Asked) -> int | None:
+    for place, (file, text) in enumerate(found, 1):
+        if file == asked["file"] and asked["has"] in " ".join(text.split()):
+            return place
+    return None
+
+
+def _show(way: str, places: list[int | None]) -> float:
+    recall = sum(place is not None for place in places) / len(places)
+    first = sum(place == 1 for place in places) / len(places)
+    print(ROW.format(f"by {way}", f"{recall:.0%}", f"{first:.0%}"))
+    return recall
+
+
+def _questions() -> dict[str, list[Asked]]:
+    """The sets; SystemExit where an answer no longer stands in the docs: it would count as missed."""
+    sets: dict[str, list[Asked]] = yaml.safe_load(QUESTIONS.read_text(encoding="utf-8"))
+    for asked in (asked for questions in sets.values() for asked in questions):
+        text = " ".join((DOCS / asked["file"]).read_text(encoding="utf-8").split())
+        if asked["has"] not in text:
+            raise SystemExit(f"{QUESTIONS.name}: {asked['file']} no longer has {asked['has']!r}; correct it.")
+    return sets
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="vestal-bench-") as home, GatewayProcess() as gateway:
+        gateway.until_ok()
+        sys.exit(not asyncio.run(measure(gateway.url, Path(home))))
+
+
+if __name__ == "__main__":
+    main()

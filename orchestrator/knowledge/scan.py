@@ -1,0 +1,55 @@
+"""What has changed in a folder since it was last embedded. It looks, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import files
+from .files import Found, Skipped
+from .store import Known
+
+
+@dataclass
+class Scan:
+    """`touched`: another time, the same content. `gone`: no longer there, or no longer a text."""
+
+    files: int = 0
+    changed: list[Found] = field(default_factory=list)
+    touched: dict[str, Known] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Scan:
+    """Compare the folder with what is known of it; `full` reads every file, else those that look changed."""
+    result = Scan()
+    present = set()
+    for entry in files.walk(folder):
+        if isinstance(entry, Skipped):
+            result.skipped.append(entry)
+            continue
+        result.files += 1
+        present.add(entry.path)
+        _compare(entry, known.get(entry.path), model, full, result)
+    kept = [skipped for skipped in result.skipped if skipped.passing]
+    missing = set(known) - present
+    result.gone += sorted(path for path in missing if not any(skipped.covers(path) for skipped in kept))
+    return result
+
+
+def _compare(found: Found, before: Known | None, model: str, full: bool, result: Scan) -> None:
+    if before is None or before.model != model or not before.sha256:
+        result.changed.append(found)
+        return
+    now = replace(before, size=found.size, mtime_ns=found.mtime_ns)
+    if now == before and not full:
+        return
+    sha256 = files.sha256(found)
+    if isinstance(sha256, Skipped):
+        result.skipped.append(sha256)
+    elif sha256 != before.sha256:
+        result.changed.append(found)
+    elif now != before:
+        result.touched[found.path] = now

@@ -1,0 +1,86 @@
+"""A home for the knowledge, and models that answer at once, by rule."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from orchestrator.database import Database
+from orchestrator.errors import BackendUnavailable
+from orchestrator.knowledge.index import CurrentIndex
+from orchestrator.knowledge.notes import NoteStore
+from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.store import KnowledgeStore
+from orchestrator.knowledge.update import KnowledgeUpdater
+from orchestrator.knowledge.vectors import VectorCache
+
+DIM = 1024
+SAME = {"canine": "dog"}  # what the stand-in takes to mean the same
+
+
+@dataclass
+class Models:
+    """Each word is a direction of its own; `down` says why it does not, `asked` keeps what it was given."""
+
+    down: str = ""
+    after: int = 10**9  # batches until it goes down by itself
+    batches: list[list[str]] = field(default_factory=list)
+    chats: list[tuple[str, str]] = field(default_factory=list)
+    places: dict[str, int] = field(default_factory=dict)
+
+    async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
+        if self.down or len(self.batches) >= self.after:
+            raise BackendUnavailable(self.down or "gone")
+        self.batches.append(texts)
+        return [self._vector(text) for text in texts]
+
+    async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
+        if self.down:
+            raise BackendUnavailable(self.down)
+        self.chats.append((model, messages[-1]["content"]))
+        return f"note {len(self.chats)}"
+
+    def _vector(self, text: str) -> list[float]:
+        vector = [0.0] * DIM
+        for word in re.findall(r"\w+", text.lower()):
+            vector[self.places.setdefault(SAME.get(word, word), len(self.places))] += 1.0
+        length = sum(x * x for x in vector) ** 0.5 or 1.0
+        return [x / length for x in vector]
+
+
+class Knowledge:
+    """The parts of knowledge around one database and one stand-in for the models."""
+
+    def __init__(self, home: Path) -> None:
+        self.models = Models()
+        self.now = 0.0
+        self.memory = 0.0
+        self.root = home / "folders"
+        self.database = Database(home / "orchestrator.db")
+        self.database.prepare()
+        self.store = KnowledgeStore(self.database)
+        self.vectors = VectorCache(self.database)
+        self.notes = NoteStore(self.database)
+        index = CurrentIndex(self.database, self.store, "m", lambda: self.now)
+        self.search = KnowledgeSearch(self.store, self.vectors, index, self.models, "m")
+        self.updater = KnowledgeUpdater(
+            self.store, self.vectors, self.models, "m", 8, home / "lock", lambda: self.memory
+        )
+
+    def write(self, agent: str, **files: str) -> Path:
+        folder = self.root / agent
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / f"{name}.md").write_text(text)
+        return folder
+
+    def folders(self) -> dict[str, Path]:
+        return {folder.name: folder for folder in sorted(self.root.iterdir())}
+
+
+@pytest.fixture
+def knowledge(tmp_path: Path) -> Knowledge:
+    return Knowledge(tmp_path)

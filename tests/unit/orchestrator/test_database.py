@@ -1,0 +1,118 @@
+"""The SQLite file: its versions, what happens to a damaged one, and its compaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator import schema
+from orchestrator.compaction import compact
+from orchestrator.database import Database, locked
+from orchestrator.knowledge.chunks import Chunk
+from orchestrator.knowledge.scope import EVERYTHING
+from orchestrator.knowledge.store import KnowledgeStore, Known
+from orchestrator.knowledge.vectors import VectorCache
+
+
+def test_database_corrupt_is_moved_aside_and_said_so(tmp_path: Path):
+    path = tmp_path / "orchestrator.db"
+    path.write_bytes(b"no database" * 1000)
+    database = Database(path)
+    database.prepare()
+    assert "was corrupt" in database.notices[0]
+    assert database.meta("anything") is None
+    assert len(list(tmp_path.glob("orchestrator.db.corrupt-*"))) == 1
+
+
+def test_database_sound_is_left_alone(tmp_path: Path):
+    database = Database(tmp_path / "orchestrator.db")
+    database.prepare()
+    database.set_meta("k", "v")
+    again = Database(tmp_path / "orchestrator.db")
+    again.prepare()
+    assert again.meta("k") == "v"
+    assert again.notices == []
+
+
+def test_locked_refuses_a_second_holder(tmp_path: Path):
+    with locked(tmp_path / "l") as first, locked(tmp_path / "l", blocking=False) as second:
+        assert (first, second) == (True, False)
+    with locked(tmp_path / "l", blocking=False) as third:
+        assert third
+
+
+def prepared(tmp_path: Path) -> Database:
+    database = Database(tmp_path / "orchestrator.db")
+    database.prepare()
+    return database
+
+
+def filled(database: Database, files: int) -> KnowledgeStore:
+    store = KnowledgeStore(database)
+    known = Known("sha", 1, 1, "m")
+    cut = [[Chunk(f"H {n}", f"alpha {n} {k} " + "word " * 150) for k in range(4)] for n in range(files)]
+    store.replace_files("docs", [(f"{n}.md", known, chunks) for n, chunks in enumerate(cut)])
+    return store
+
+
+def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path: Path):
+    path = tmp_path / "orchestrator.db"
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement in schema.FIRST:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO files VALUES (7, 'docs', 'a.md', 'sha', 1, 1, 'm')")
+        db.execute("INSERT INTO chunks VALUES (5, 7, 0, 'Breaker', 'it opens', 'text-sha')")
+        db.execute("INSERT INTO vectors VALUES ('text-sha', 'm', 1, x'0000803f', 1.0)")
+    store = KnowledgeStore(prepared(tmp_path))
+    assert store.by_words('"breakers"', EVERYTHING, 5) == [5]
+    assert store.unsound_files("docs", "m") == []
+    assert store.chunks([5])[5]["file"] == "a.md"
+    store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
+    assert store.by_words('"breakers"', EVERYTHING, 5) == []
+    assert store.by_words('"other"', EVERYTHING, 5) == [
+        6
+    ]  # the id of a chunk that is gone is not given again
+
+
+def test_database_damaged_while_in_use_is_moved_aside_and_said_so(tmp_path: Path):
+    database = prepared(tmp_path)
+    store = filled(database, 200)
+    with database.connect() as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw = bytearray(database.path.read_bytes())
+    raw[8192 : len(raw) - 8192] = b"\xff" * (len(raw) - 16384)
+    database.path.write_bytes(raw)
+    with pytest.raises(sqlite3.DatabaseError):
+        store.outline("docs")
+    assert "was corrupt" in database.notices[0]
+    assert store.counts() == {"files": 0, "chunks": 0}
+    assert next(tmp_path.glob("orchestrator.db.corrupt-*")).stat().st_size == len(raw)
+
+
+def test_database_whose_full_text_index_alone_is_damaged_gets_a_new_one(tmp_path: Path):
+    database = prepared(tmp_path)
+    store = filled(database, 20)
+    with database.connect() as db:
+        db.execute("UPDATE words_data SET block = x'00' WHERE id > 10")
+    with pytest.raises(sqlite3.DatabaseError):
+        store.by_words('"alpha"', EVERYTHING, 5)
+    assert "full-text index" in database.notices[0]
+    assert len(store.by_words('"alpha"', EVERYTHING, 100)) == 80
+
+
+def test_compact_gives_back_what_deleted_files_held(tmp_path: Path):
+    database = prepared(tmp_path)
+    store = filled(database, 3000)
+    store.forget_files("docs", [f"{n}.md" for n in range(2900)])
+    with database.connect() as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = database.path.stat().st_size
+    freed = compact(database, VectorCache(database)).freed_bytes
+    assert freed > 0
+    assert database.path.stat().st_size <= before - freed
+    assert len(store.by_words('"alpha"', EVERYTHING, 1000)) == 400
+    assert compact(database, VectorCache(database)).freed_bytes == 0

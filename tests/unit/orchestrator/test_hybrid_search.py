@@ -1,0 +1,98 @@
+"""Search by meaning and by words, together and each alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.errors import BackendUnavailable
+from orchestrator.knowledge.scope import EVERYTHING, Scope
+
+from .conftest import Knowledge
+
+
+@pytest.fixture
+async def filled(knowledge: Knowledge) -> Knowledge:
+    knowledge.write("pets", dogs="# Dogs\n\nA dog barks.", cats="# Cats\n\nCats purr; kv_bits is eight.")
+    knowledge.write(
+        "fleet", ships="# Ships\n\nAny ship that sails the sea has one dog aboard for every storm."
+    )
+    report = await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
+    assert report.sentence() == "3 files, 3 changed, 0 deleted, 3 chunks embedded"
+    return knowledge
+
+
+async def test_find_names_file_and_heading_and_what_found_it(filled: Knowledge):
+    findings = await filled.search.find("dog barks", EVERYTHING, 2)
+    best = findings.hits[0]
+    assert (best.agent, best.file, best.heading, best.text) == ("pets", "dogs.md", "Dogs", "A dog barks.")
+    assert best.score == pytest.approx(1.0)
+    assert best.similarity and best.similarity > 0.5
+    assert findings.by == ("meaning", "words")
+    assert findings.note == ""
+
+
+async def test_find_by_meaning_what_no_word_names(filled: Knowledge):
+    findings = await filled.search.find("canine", EVERYTHING, 1)
+    assert findings.hits[0].file == "dogs.md"
+
+
+async def test_find_by_another_form_of_the_word(filled: Knowledge):
+    filled.models.down = "asleep"
+    findings = await filled.search.find("sailing", EVERYTHING, 5)
+    assert [hit.file for hit in findings.hits] == ["ships.md"]
+
+
+async def test_find_without_a_backend_answers_by_words_and_says_so(filled: Knowledge):
+    filled.models.down = "no LLM backend is healthy"
+    findings = await filled.search.find("dog", EVERYTHING, 5)
+    assert {hit.file for hit in findings.hits} == {"dogs.md", "ships.md"}
+    assert findings.by == ("words",)
+    assert findings.note == "found by words alone: no LLM backend is healthy"
+    assert all(hit.similarity is None for hit in findings.hits)
+    with pytest.raises(BackendUnavailable):
+        await filled.search.search("dog", None, 5)
+
+
+async def test_find_a_question_without_words_answers_by_meaning(filled: Knowledge):
+    findings = await filled.search.find("?!", EVERYTHING, 1)
+    assert findings.by == ("meaning",)
+    assert len(findings.hits) == 1
+
+
+@pytest.mark.parametrize("down", ["", "asleep"])
+@pytest.mark.parametrize(
+    ("scope", "files"),
+    [
+        (Scope(("fleet",)), {"ships.md"}),
+        (Scope(None, "dog"), {"dogs.md"}),
+        (Scope(("fleet",), "dog"), set()),
+        (Scope(()), set()),
+        (Scope(None, "d%"), set()),
+    ],
+)
+async def test_find_stays_in_its_scope(filled: Knowledge, scope: Scope, files: set[str], down: str):
+    filled.models.down = down
+    findings = await filled.search.find("dog", scope, 5)
+    assert {hit.file for hit in findings.hits} == files
+
+
+async def test_find_asks_for_a_questions_vector_once(filled: Knowledge):
+    for _ in range(3):
+        await filled.search.find("dog", EVERYTHING, 1)
+    assert filled.models.batches.count(["dog"]) == 1
+
+
+async def test_find_in_an_index_of_a_moment_ago_leaves_out_what_is_gone(filled: Knowledge):
+    async def sees(question: str) -> set[str]:
+        return {hit.file for hit in (await filled.search.find(question, EVERYTHING, 5)).hits}
+
+    filled.now = 1.0
+    assert await sees("canine") == {"dogs.md", "cats.md", "ships.md"}
+    filled.store.forget_files("pets", ["dogs.md"])
+    assert await sees("canine") == {"cats.md", "ships.md"}
+    filled.now = 2.0
+    assert await sees("canine") == {"cats.md", "ships.md"}
+
+
+async def test_find_nothing_in_nothing(knowledge: Knowledge):
+    assert (await knowledge.search.find("anything", EVERYTHING, 5)).hits == []

@@ -1,0 +1,169 @@
+"""The update: changed files only, in batches, past bad files, and on from where it was cut short."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from orchestrator.knowledge.files import Skipped
+from orchestrator.knowledge.scan import scan
+from orchestrator.knowledge.scope import EVERYTHING
+from orchestrator.knowledge.store import Known
+from orchestrator.knowledge.update import Report
+
+from .conftest import Knowledge
+
+KNOWN = Known("sha", 1, 1, "m")
+
+
+async def update(knowledge: Knowledge, full: bool = False) -> Report:
+    return await knowledge.updater.update_all_agents_knowledge(knowledge.folders(), full)
+
+
+async def test_update_embeds_the_changed_chunk_only(knowledge: Knowledge):
+    knowledge.write("docs", a="# A\n\nalpha\n\n# B\n\nbeta", b="# C\n\ngamma")
+    await update(knowledge)
+    knowledge.models.batches.clear()
+    knowledge.write("docs", a="# A\n\nalpha\n\n# B\n\nbeta, and more")
+    report = await update(knowledge)
+    assert (report.changed, report.embedded) == (1, 1)
+    assert knowledge.models.batches == [["B\nbeta, and more"]]
+
+
+async def test_update_lets_small_files_share_a_batch(knowledge: Knowledge):
+    knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
+    await update(knowledge)
+    assert [len(batch) for batch in knowledge.models.batches] == [8, 8, 4]
+
+
+async def test_update_of_two_agents_with_the_same_text_embeds_it_once(knowledge: Knowledge):
+    knowledge.write("one", a="shared words")
+    knowledge.write("two", b="shared words")
+    report = await update(knowledge)
+    assert (report.changed, report.embedded) == (2, 1)
+
+
+async def test_update_whose_backend_dies_goes_on_where_it_was(knowledge: Knowledge):
+    knowledge.write("docs", **{f"f{n:02}": f"text {n}" for n in range(20)})
+    knowledge.models.after = 2
+    report = await update(knowledge)
+    assert report.stopped == "gone"
+    assert report.changed == 16
+    knowledge.models.after = 10**9
+    report = await update(knowledge)
+    assert (report.changed, report.embedded, report.stopped) == (4, 4, "")
+
+
+async def test_update_pauses_where_memory_is_short(knowledge: Knowledge):
+    knowledge.write("docs", a="text")
+    knowledge.memory = 0.95
+    assert (await update(knowledge)).stopped == "memory is at 95% of the limit"
+
+
+async def test_update_skips_bad_files_by_name_and_takes_the_rest(knowledge: Knowledge):
+    folder = knowledge.write("docs", good="good words")
+    (folder / "binary.md").write_bytes(b"\x7fELF\0\0")
+    (folder / "latin.md").write_bytes("café".encode("latin-1"))
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "pipe.md")  # opening it would wait for ever
+    (folder / os.fsdecode(b"name\xff.md")).write_text("x")
+    report = await update(knowledge)
+    assert report.changed == 2
+    assert report.notes == ["docs/latin.md: not UTF-8 in 1 place(s)"]
+    assert {line.partition(": ")[0] for line in report.skipped} == {
+        "docs/binary.md",
+        "docs/loop",
+        "docs/pipe.md",
+        "docs/name\ufffd.md",
+    }
+    assert report.as_json()["skipped_files"] == 4
+
+
+async def test_update_tells_of_a_bad_file_once(knowledge: Knowledge, capsys: pytest.CaptureFixture[str]):
+    folder = knowledge.write("docs", good="good words")
+    (folder / "binary.md").write_bytes(b"\0")
+    for _ in range(3):
+        report = await update(knowledge)
+    assert report.skipped == ["docs/binary.md: binary"]
+    assert capsys.readouterr().out.count("knowledge_file_skipped") == 1
+
+
+async def test_update_a_text_that_became_binary_leaves(knowledge: Knowledge):
+    folder = knowledge.write("docs", a="once text")
+    await update(knowledge)
+    (folder / "a.md").write_bytes(b"\0\1\2")
+    report = await update(knowledge)
+    assert (report.deleted, report.changed) == (1, 0)
+    assert (await knowledge.search.find("text", EVERYTHING, 5)).hits == []
+
+
+async def test_update_deleted_files_and_folders_leave_and_come_back_unpaid(knowledge: Knowledge):
+    folder = knowledge.write("docs", a="alpha", b="beta")
+    other = knowledge.write("other", c="gamma")
+    await update(knowledge)
+    (folder / "a.md").unlink()
+    (other / "c.md").unlink()
+    other.rmdir()
+    assert (await update(knowledge)).deleted == 2
+    assert knowledge.store.counts() == {"files": 1, "chunks": 1}
+    knowledge.write("docs", a="alpha")
+    report = await update(knowledge)
+    assert (report.changed, report.embedded) == (1, 0)
+
+
+async def test_update_full_finds_what_a_files_time_hides(knowledge: Knowledge):
+    folder = knowledge.write("docs", a="old words")
+    await update(knowledge)
+    stat = (folder / "a.md").stat()
+    knowledge.write("docs", a="new words")
+    os.utime(folder / "a.md", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (await update(knowledge)).changed == 0
+    assert (await update(knowledge, full=True)).changed == 1
+
+
+async def test_update_full_embeds_a_chunk_that_lacks_its_vector(knowledge: Knowledge):
+    knowledge.write("docs", a="alpha", b="beta")
+    await update(knowledge)
+    with knowledge.database.connect() as db:
+        db.execute("DELETE FROM vectors WHERE text_sha = (SELECT min(text_sha) FROM vectors)")
+    report = await update(knowledge, full=True)
+    assert (report.changed, report.embedded) == (1, 1)
+
+
+async def test_update_whose_writes_are_refused_stops_in_words_and_loses_nothing(knowledge: Knowledge):
+    knowledge.write("docs", a="alpha")
+    await update(knowledge)
+    with sqlite3.connect(knowledge.database.path) as db:
+        db.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+    db.close()
+    knowledge.write("docs", b="beta")
+    report = await update(knowledge)
+    assert "disk is full" in report.stopped
+    assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
+
+
+async def test_update_of_a_named_folder_that_is_away_names_it_and_keeps_what_is_known(knowledge: Knowledge):
+    folder = knowledge.write("docs", a="alpha")
+    await update(knowledge)
+    folder.rename(folder.with_name("elsewhere"))
+    report = await knowledge.updater.update_all_agents_knowledge({"docs": folder})
+    assert report.skipped == ["docs/: unreadable folder (No such file or directory)"]
+    assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
+
+
+def test_scan_of_a_folder_that_cannot_be_read_forgets_nothing(knowledge: Knowledge, tmp_path: Path):
+    folder = knowledge.write("docs", a="alpha")
+    result = scan(tmp_path / "gone", {"a.md": KNOWN, "sub/b.md": KNOWN}, "m", full=False)
+    assert result.gone == []
+    assert result.skipped[0].why == "unreadable folder (No such file or directory)"
+    assert scan(folder, {}, "m", full=False).changed[0].path == "a.md"
+
+
+@pytest.mark.parametrize(("path", "covered"), [("sub/a.md", True), ("sub", True), ("subway/a.md", False)])
+def test_skipped_folder_covers_what_is_below_it(path: str, covered: bool):
+    assert Skipped("sub", "unreadable", passing=True, folder=True).covers(path) is covered
