@@ -97,7 +97,7 @@ def test_wired_memory_beyond_use_stops_restarts_and_says_reboot(service: Service
         (down(ORCHESTRATOR, State.FAILED), BringUp("orchestrator")),
         (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy"), RestartContainer("orchestrator")),
         (down(ORCHESTRATOR, State.DEGRADED, paused=True), Unpause("orchestrator")),
-        # Its program was SIGSTOPped: Docker calls it healthy for another 30 s (a tester's finding).
+        # Its program was SIGSTOPped: Docker calls it healthy for another 30 s.
         (replace(ORCHESTRATOR, well=False, answers=False), RestartContainer("orchestrator", hung=True)),
         (replace(ORCHESTRATOR, well=False, answers=False, restarts_left=0), None),
         (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy", restarts_left=0), None),
