@@ -51,20 +51,13 @@ def call(
         return status, text
 
 
-def _hears_sigint() -> None:
-    """As a terminal's program does: a shell has what it runs in the background ignore SIGINT, tests too."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Child:
     """A program that says `ready` (or answers) and is ended with the test."""
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: Path, log: Path) -> None:
         self.log = log
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                command, env=env, cwd=cwd, stdout=out, stderr=out, preexec_fn=_hears_sigint
-            )
+            self.process = subprocess.Popen(command, env=env, cwd=cwd, stdout=out, stderr=out)
 
     def end(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
