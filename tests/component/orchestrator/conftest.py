@@ -51,6 +51,10 @@ def call(
         return status, text
 
 
+# A shell has what it runs in the background ignore SIGINT, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Child:
     """A program that says `ready` (or answers) and is ended with the test."""
 
