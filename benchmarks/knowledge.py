@@ -118,7 +118,7 @@ async def _size(home: Path, corpus: Corpus) -> bool:
     print(ROW.format("50,000 chunks indexed, s", f"{time.perf_counter() - began:.0f}", ""))
     for _ in range(3):
         assert (await knowledge.search.find(corpus.words(6), EVERYTHING, 5)).hits
-    disk_mb = knowledge.database.path.stat().st_size / 2**20
+    disk_mb = (home / "orchestrator.db").stat().st_size / 2**20
     print(ROW.format("their database, MB", f"{disk_mb:.0f}", ""))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**20 if sys.platform == "darwin" else 2**10

@@ -7,14 +7,13 @@ one batch; the next run goes on from there. A file that cannot be read is skippe
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import memory_guard
-from ..database import locked
-from ..errors import BackendError
+from ..errors import BackendError, DatabaseFailed
 from ..events import emit
 from . import files
 from .chunks import Chunk, chunks_of
@@ -59,7 +58,7 @@ class _Stop(Exception):
 
 
 class KnowledgeUpdater:
-    """One update at a time, in all processes that share the lock file."""
+    """One update at a time, in all processes that share `lock`."""
 
     def __init__(
         self,
@@ -68,7 +67,7 @@ class KnowledgeUpdater:
         client: Embedder,
         model: str,
         batch: int,
-        lock_path: Path,
+        lock: Callable[[], AbstractContextManager[bool]],
         memory_fraction: Callable[[], float],
     ) -> None:
         self._store = store
@@ -76,14 +75,14 @@ class KnowledgeUpdater:
         self._client = client
         self._model = model
         self._batch = batch
-        self._lock_path = lock_path
+        self._lock = lock
         self._memory_fraction = memory_fraction
         self._told: list[str] = []
 
     async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> Report:
         """Look at every folder and embed what changed; `full` reads every file."""
         report = Report()
-        with locked(self._lock_path, blocking=False) as got:
+        with self._lock() as got:
             if not got:
                 report.stopped = "the other service is updating the knowledge just now"
                 return report
@@ -93,8 +92,8 @@ class KnowledgeUpdater:
                 await self._forget_gone_agents(folders, report)
             except (_Stop, BackendError) as error:
                 report.stopped = str(error)
-            except sqlite3.Error as error:
-                report.stopped = f"orchestrator.db cannot be used ({error}); what was kept before stays"
+            except DatabaseFailed as error:
+                report.stopped = f"{error.message} What was kept before stays"
         self._tell(report)
         return report
 
