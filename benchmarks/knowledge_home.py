@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from orchestrator.knowledge.models import Embedder
@@ -11,14 +12,15 @@ from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import Database
+from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.sqlite import SqliteDatabase
 
 MODEL = "all-minilm"
 
 
 class KnowledgeHome:
-    def __init__(self, home: Path, embedder: Embedder, database: Database | None = None) -> None:
-        self.database = database or SqliteDatabase(home / "orchestrator.db")
+    def __init__(self, home: Path, embedder: Embedder) -> None:
+        self.database = _database(home)
         self.database.prepare()
         self.store = KnowledgeStore(self.database)
         self.vectors = VectorCache(self.database)
@@ -33,3 +35,9 @@ class KnowledgeHome:
             lambda: self.database.lock("knowledge"),
             lambda: 0.0,
         )
+
+
+def _database(home: Path) -> Database:
+    """SQLite in the folder, or the Postgres that VESTAL_DATABASE_URL names: an empty one."""
+    url = os.environ.get("VESTAL_DATABASE_URL")
+    return PostgresDatabase(url) if url else SqliteDatabase(home / "orchestrator.db")
