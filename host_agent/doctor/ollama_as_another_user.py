@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from host_agent.config import Config
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
-from host_agent.host import brew, ports, tool
+from host_agent.host import brew, commands, ports
 from host_agent.services.docker_endpoint import find_command
 
 NAME = "ollama_as_another_user"
@@ -104,7 +104,7 @@ def _brew() -> brew.BrewService | None:
     path = find_command("brew", extra=brew.PLACES)
     if path is None:
         return None
-    return brew.parse(tool.output(path, *brew.ARGUMENTS, within_s=brew.WITHIN_S) or "").get("ollama")
+    return brew.parse(commands.output(path, *brew.ARGUMENTS, within_s=brew.WITHIN_S) or "").get("ollama")
 
 
 def _is_of_unit(pid: int) -> bool:

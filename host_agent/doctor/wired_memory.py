@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from host_agent.config import Config
 from host_agent.doctor.finding import Finding
-from host_agent.host import memory, memory_pressure, model_servers, tool, vm_stat
+from host_agent.host import commands, memory, memory_pressure, model_servers, vm_stat
 from host_agent.host.headroom import AVAILABLE_LIMIT, WIRED_LIMIT
 
 NAME = "wired_memory"
@@ -20,9 +20,9 @@ def look(config: Config) -> Iterator[Finding]:
     if sys.platform != "darwin":
         yield judge_available(now.available_fraction)
         return
-    stat = vm_stat.parse(tool.output(*vm_stat.COMMAND) or "")
+    stat = vm_stat.parse(commands.output(*vm_stat.COMMAND) or "")
     wired = stat.wired_bytes if stat else now.wired_bytes or 0
-    free = memory_pressure.parse(tool.output(*memory_pressure.COMMAND) or "")
+    free = memory_pressure.parse(commands.output(*memory_pressure.COMMAND) or "")
     yield judge(wired, now.total_bytes, free, model_servers.held_bytes())
 
 

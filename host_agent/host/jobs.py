@@ -3,7 +3,6 @@
 What they print is parsed by functions of its own, which need no such manager to be tried.
 """
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -11,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-WITHIN_S = 10.0
+from host_agent.host.commands import run_async
+
 BREW_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin")
 COLUMNS = 3  # PID, last exit status, label
 
@@ -77,14 +77,14 @@ async def launchd_jobs() -> tuple[Job, ...]:
     """The jobs of this user's launchd; none on other systems."""
     if sys.platform != "darwin":
         return ()
-    return parse_launchctl_list(await output("launchctl", "list"))
+    return parse_launchctl_list(await _told("launchctl", "list"))
 
 
 async def launchd_system_job(label: str) -> Job | None:
     """A job of the system's launchd, which anybody may look at."""
     if sys.platform != "darwin":
         return None
-    return parse_launchctl_print(label, await output("launchctl", "print", f"system/{label}"))
+    return parse_launchctl_print(label, await _told("launchctl", "print", f"system/{label}"))
 
 
 async def systemd_unit(unit: str, system: bool) -> Job | None:
@@ -93,38 +93,17 @@ async def systemd_unit(unit: str, system: bool) -> Job | None:
         return None
     scope = ("--system",) if system else ("--user",)
     asked = ("show", unit, "--property=LoadState,UnitFileState,MainPID")
-    return parse_systemctl_show(unit, await output("systemctl", *scope, *asked), system)
+    return parse_systemctl_show(unit, await _told("systemctl", *scope, *asked), system)
 
 
 def _has_systemd() -> bool:
     return sys.platform == "linux" and Path("/run/systemd/system").is_dir()
 
 
-async def output(*command: str) -> str:
-    """What a command prints; nothing where it is missing, fails, or takes too long."""
-    code, told = await run(*command)
-    return told if code == 0 else ""
-
-
-async def run(*command: str, within_s: float = WITHIN_S) -> tuple[int, str]:
-    """Exit code and output of a command; 127 where there is no such command, 124 past its time."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        return 127, str(error)
-    try:
-        told, _ = await asyncio.wait_for(process.communicate(), within_s)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        return 124, f"`{' '.join(command)}` took over {within_s:.0f} s"
-    return process.returncode or 0, told.decode(errors="replace").strip()
+async def _told(*command: str) -> str:
+    """Nothing where the command is missing, fails, or takes too long."""
+    done = await run_async(*command)
+    return done.text if done.exit_code == 0 else ""
 
 
 def brew() -> str:
