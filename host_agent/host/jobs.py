@@ -10,9 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_agent.host import launchctl_answers
+from host_agent.host.brew import PLACES
 from host_agent.host.commands import run_async
+from host_agent.host.done import Done
 
-BREW_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin")
 COLUMNS = 3  # PID, last exit status, label
 
 
@@ -35,12 +37,10 @@ def parse_launchctl_list(output: str) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def parse_launchctl_print(label: str, output: str) -> Job | None:
-    """`launchctl print system/LABEL`: only the job's own line, not those of what is nested in it."""
-    if "state = " not in output:
-        return None
-    pids = [line.split("= ")[1] for line in output.splitlines() if line.startswith("\tpid = ")]
-    return Job(label, int(pids[0]) if pids and pids[0].isdigit() else None, system=True)
+def parse_launchctl_print(label: str, done: Done) -> Job | None:
+    """`launchctl print system/LABEL`; None where there is no such job."""
+    told = launchctl_answers.parse(done.exit_code, done.text)
+    return Job(label, told.pid, system=True) if told.loaded else None
 
 
 def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
@@ -84,7 +84,7 @@ async def launchd_system_job(label: str) -> Job | None:
     """A job of the system's launchd, which anybody may look at."""
     if sys.platform != "darwin":
         return None
-    return parse_launchctl_print(label, await _told("launchctl", "print", f"system/{label}"))
+    return parse_launchctl_print(label, await run_async("launchctl", "print", f"system/{label}"))
 
 
 async def systemd_unit(unit: str, system: bool) -> Job | None:
@@ -108,5 +108,5 @@ async def _told(*command: str) -> str:
 
 def brew() -> str:
     """The full path of `brew`, also where PATH is bare; the bare name where it is in no usual place."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), *BREW_FOLDERS])
+    places = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
     return shutil.which("brew", path=places) or "brew"
