@@ -106,6 +106,29 @@ def test_processes_of_ollama_are_told_from_what_only_has_its_name():
     assert [process.pid for process in ollama_processes.lookalikes(table)] == [700]
 
 
+def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their_names():
+    runner = "/Users/a b/ollama/llama-server --model /Users/a b/.ollama/models/blobs/sha256-1 --port 1"
+    table = {
+        10: Process(10, 1, 0, "S", 9, "/Users/a b/ollama serve"),
+        11: Process(11, 1, 0, "S", 9, runner),
+        12: Process(12, 1, 0, "S", 9, "/Users/a b/llama-server --model mine.gguf"),
+        13: Process(13, 10, 0, "S", 9, runner),
+        14: Process(14, 1, 0, "S", 9, "ollama serving"),
+    }
+    assert [process.pid for process in ollama_processes.servers(table)] == [10]
+    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [11]
+
+
+def test_runner_that_systemd_of_the_user_has_taken_in_is_an_orphan():
+    table = {
+        50: Process(50, 1, 501, "S", 9, "/usr/lib/systemd/systemd --user"),
+        60: Process(60, 1, 501, "S", 9, "/bin/zsh -l"),
+        61: Process(61, 50, 501, "S", 9, "/usr/local/bin/ollama runner --port 1"),
+        62: Process(62, 60, 501, "S", 9, "/usr/local/bin/ollama runner --port 2"),
+    }
+    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [61]
+
+
 def test_runner_below_a_helper_of_the_server_is_no_orphan():
     table = {
         10: Process(10, 1, 0, "S", 9, "/usr/local/bin/ollama serve"),
