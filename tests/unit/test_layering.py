@@ -83,6 +83,7 @@ PURE = (
     "supervision/states.py",
     "host_agent/host/process_seen.py",
     "host_agent/recovery/facts.py",
+    "host_agent/recovery/outlook.py",
     "host_agent/recovery/plan.py",
     "host_agent/services/ollama/answers.py",
     "host_agent/services/ollama/kinds.py",

@@ -99,6 +99,26 @@ def test_cycle_after_a_backend_returns_embeds_what_was_skipped(
     assert cycle["trigger"] == "mlx is healthy"
 
 
+def test_webhook_answer_that_a_person_stopped_it_is_in_each_cycle_and_not_asked_again(
+    orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], llm: StandIn
+):
+    hook = children("webhook_listener.py", "--token", TOKEN)
+    hook.control(services={"ollama": "manual_stop", "mlx": "nonsense"})
+    one = orchestrator(
+        MLX_API_URL=llm.url,
+        OLLAMA_BASE_URL=f"http://127.0.0.1:{free_port()}",
+        RECOVERY_WEBHOOK_URL=f"{hook.url}/recover",
+        ORCHESTRATOR_CYCLE_INTERVAL="0.3",
+    ).start()
+    told = "ollama: it was stopped by hand on the host (`vestal recover --reset` starts it)"
+    assert told in phase(one.cycle("recovery started"), "health")["webhook"]
+    later = phase(one.cycle("posted already"), "health")
+    assert told in later["webhook"]
+    assert later["why"] == "ollama down"  # the host agent knows of it: it is not absent
+    wait_until("six cycles", lambda: metric(one, "cycles_total") > 6)
+    assert len(hook.posts()) == 1
+
+
 def test_webhook_refused_token_is_said_clearly(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
 ):

@@ -62,6 +62,16 @@ def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(s
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
 
 
+def test_pace_all_that_is_down_given_up_waits_for_the_interval_and_one_that_heals_does_not():
+    both = ("mlx", "ollama")
+    told = {"mlx": "manual_stop", "ollama": "open"}
+    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 300
+    told = {"mlx": "manual_stop"}
+    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 5
+    told = {"mlx": "recovering"}
+    assert Pace().after(Answer(202, 10, state="joined", backends=told), 0.0, DOWN, 300).due_at == 10
+
+
 def test_pace_host_at_work_is_left_alone_for_as_long_as_it_asks():
     pace = Pace().after(Answer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
