@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from orchestrator import budget
 from orchestrator.agents import LEAD, Agent
 from orchestrator.errors import RequestRejected, TaskFailed
-from orchestrator.task_steps import Steps
+from orchestrator.task_steps import Notes, Steps
 
 CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
 
@@ -35,10 +36,10 @@ def size(messages: list[dict[str, str]]) -> float:
     return sum(budget.tokens(m["content"]) for m in messages)
 
 
-def steps(client: Client, crew: dict[str, Agent] = CREW) -> Steps:
+def steps(client: Client, crew: dict[str, Agent] = CREW, notes: Notes = dict) -> Steps:
     unused: Any = None
     model: Any = client
-    return Steps(crew, model, unused, unused, "e", 256, 4096)
+    return Steps(crew, model, unused, unused, "e", 256, 4096, notes)
 
 
 def say(detail: str) -> None:
@@ -49,6 +50,32 @@ async def test_plan_reads_what_the_lead_says():
     planned = await steps(Client("critic: doubt it\nlead: sum up")).plan("why?", say)
     assert [part["agent"] for part in planned["parts"]] == ["critic", "lead"]
     assert planned["note"] == ""
+
+
+async def test_plan_and_answers_are_told_what_each_agents_own_files_are_about():
+    crew = CREW | {
+        LEAD: Agent(LEAD, "the lead", "Work.", "m", ("*",)),
+        "thinker": Agent("thinker", "the thinker", "Think.", "m", ("reader",), tools=()),
+    }
+    notes = {"reader": {"text": "herons"}, "docs": {"text": "boilers"}}
+    client = Client("reader: look")
+    work = steps(client, crew, lambda: notes)
+    await work.plan("why?", say)
+    for name in ("reader", "critic", "thinker", LEAD):
+        await work.answer(name, "why?", "", [], say)
+    planned, *answered = [messages[1]["content"] for messages, _, _ in client.asked]
+    assert planned.count("herons") == 1  # the reader's: the thinker may not search
+    assert [("herons" in said, "boilers" in said) for said in answered] == [
+        *((True, False), (False, False), (False, False), (True, True))
+    ]
+
+
+async def test_answer_when_the_notes_cannot_be_read_is_given_without():
+    def broken() -> dict[str, dict[str, object]]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    client = Client()
+    assert (await steps(client, notes=broken).answer("reader", "why?", "", [], say))["text"] == "yes"
 
 
 async def test_plan_of_nonsense_asks_everybody_but_the_lead():
