@@ -90,6 +90,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             config.embed_model,
             config.max_answer_tokens,
             config.context_tokens,
+            notes.all,
         )
         yield Parts(
             config=config,
