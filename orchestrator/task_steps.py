@@ -22,6 +22,7 @@ from .llm_client import LlmClient
 from .llm_health import HealthBoard
 from .patience import Patience
 from .prompts import Messages
+from .step_gate import StepGate
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000
@@ -48,6 +49,7 @@ class Steps:
         max_answer_tokens: int,
         context_tokens: int,
         notes: Notes = dict,
+        gate: StepGate | None = None,
     ) -> None:
         self._agents = agents
         self._client = client
@@ -57,6 +59,7 @@ class Steps:
         self._max_answer_tokens = max_answer_tokens
         self._context_tokens = context_tokens
         self._notes = notes
+        self._gate = gate or StepGate(1, lambda: 0.0)
 
     def crew(self) -> tuple[str, ...]:
         """Whom the lead may ask: all others, or itself where it is alone."""
@@ -164,7 +167,8 @@ class Steps:
         patience = Patience()
         while True:
             try:
-                return await call()
+                async with self._gate.turn(say):
+                    return await call()
             except BackendError as error:
                 now = time.monotonic()
                 patience = patience.after(error, now)

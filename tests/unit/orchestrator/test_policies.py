@@ -135,6 +135,21 @@ def test_batch_size_stays_between_nothing_and_what_was_wanted(wanted: int, fract
     assert (size == 0) == (fraction >= memory_guard.PAUSE_AT)
 
 
+def test_step_may_begin_fewer_side_by_side_from_80_percent_and_none_from_90():
+    def most_beside(fraction: float) -> int:
+        return next(n for n in range(99) if not memory_guard.step_may_begin(n, 8, fraction, 0.0))
+
+    assert memory_guard.step_may_begin(98, 8, 0.79, 0.0)
+    assert [most_beside(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
+
+
+def test_step_may_begin_alone_once_waiting_frees_nothing():
+    long = memory_guard.LONGEST_HOLD_S
+    assert not memory_guard.step_may_begin(0, 8, 0.95, long - 1)
+    assert memory_guard.step_may_begin(0, 8, 0.95, long)
+    assert not memory_guard.step_may_begin(1, 8, 0.95, 99 * long)
+
+
 def write(root: Path, **files: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from orchestrator import budget
 from orchestrator.agents import LEAD, Agent
 from orchestrator.errors import RequestRejected, TaskFailed
+from orchestrator.step_gate import StepGate
 from orchestrator.task_steps import Notes, Steps
 
 CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
@@ -114,6 +116,24 @@ async def test_answer_prompt_refused_for_good_fails_the_step():
 async def test_answer_of_an_agent_that_is_gone_names_those_there_are():
     with pytest.raises(TaskFailed, match="there are: lead, reader, critic"):
         await steps(Client()).answer("nobody", "goal", "", [], say)
+
+
+async def test_step_while_memory_is_short_says_so_and_asks_nothing():
+    memory, said, client = [0.95], list[str](), Client()
+    unused: Any = None
+    model: Any = client
+    gate = StepGate(2, lambda: memory[0], look_again_s=0.01)
+    work = Steps(CREW, model, unused, unused, "e", 256, 4096, dict, gate)
+    asking = asyncio.create_task(work.answer("reader", "goal", "", [], said.append))
+    for _ in range(100):
+        if said:
+            break
+        await asyncio.sleep(0.01)
+    assert said == ["waiting: memory is at 95% of the limit, 0 step(s) at work"]
+    assert not client.asked
+    memory[0] = 0.5
+    assert (await asyncio.wait_for(asking, 10))["text"] == "yes"
+    assert said[-1] == ""
 
 
 async def test_retrieve_agent_without_the_tool_looks_nowhere():
