@@ -18,7 +18,7 @@ LOOK_AGAIN_S = 1.0  # memory that comes free is told by nobody
 
 
 class StepGate:
-    """Fewer turns than `most` from 80 % of the memory limit on, none from 90 % on; first come first served."""
+    """Fewer turns than `most` from 80 % of the memory limit on, none from 90 %; first come first served."""
 
     def __init__(
         self,
