@@ -89,11 +89,19 @@ class Steps:
         if not agent.searches or not await self._search.anything(agent.folders):
             return {"sources": [], "note": ""}
 
+        query = goal[:MOST_QUERY_CHARS]
+
+        async def by_what_there_is() -> dict[str, Any]:
+            findings = await self._search.find(query, Scope(agent.folders), TOP_K)
+            return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
+
         async def find() -> dict[str, Any]:
             if await self._chat_only(agent.model):
-                findings = await self._search.find(goal[:MOST_QUERY_CHARS], Scope(agent.folders), TOP_K)
-                return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
-            hits = await self._search.search(goal[:MOST_QUERY_CHARS], agent.folders, TOP_K)
+                return await by_what_there_is()
+            try:
+                hits = await self._search.search(query, agent.folders, TOP_K)
+            except RequestRejected:  # it cannot be embedded, now or later: the words must do
+                return await by_what_there_is()
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 
         return await self._patiently(find, say)

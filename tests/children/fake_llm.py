@@ -28,7 +28,7 @@ class State:
         self.calls: list[dict] = []
         self.context_length = 8192
         self.say: dict[str, str] = {}  # words of the system message -> the answer
-        self.reject = ""  # words of the system message that are answered with 400
+        self.reject = ""  # words of the system message, or of a text to embed, that are answered with 400
         self.at_work = self.most_at_work = 0
         self.lock = threading.Lock()
 
@@ -83,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             self.state.at_work -= 1
         if self.path == "/api/embed":
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+            if self.state.reject and any(self.state.reject in text for text in texts):
+                return self.reply(400, {"error": "this text is not taken"})
             vectors = [] if self.state.mode == "empty" else [embedding(text) for text in texts]
             return self.reply(200, {"model": body["model"], "embeddings": vectors})
         if self.path == "/api/chat":

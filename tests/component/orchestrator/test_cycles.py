@@ -153,6 +153,21 @@ def test_knowledge_embeds_changed_files_only_and_forgets_deleted_ones(
     )
 
 
+def test_knowledge_around_a_text_that_the_host_refuses_goes_on_and_names_the_file(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    write_docs(tmp_path, a="# A\n\nalpha", b="# B\n\npoison", c="# C\n\ngamma")
+    llm.control(reject="poison")
+    one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="0.3").start()
+    first = phase(one.cycle("3 changed"), "knowledge")
+    told = "docs/b.md: 1 passage(s) found by their words only: mlx answers 400: this text is not taken"
+    assert (first["state"], first["stopped"], first["notes"]) == ("done", "", [told])
+    tried = len(llm.calls("/api/embed"))
+    later = phase(one.cycle("3 files, 0 changed"), "knowledge")
+    assert later["notes"] == [told]
+    assert len(llm.calls("/api/embed")) == tried
+
+
 def test_nightly_after_a_missed_hour_checks_all_and_shares_the_database(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,8 @@ from orchestrator.agents import LEAD, Agent
 from orchestrator.errors import RequestRejected, TaskFailed
 from orchestrator.step_gate import StepGate
 from orchestrator.task_steps import Notes, Steps
+
+from .conftest import Knowledge
 
 CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
 
@@ -134,6 +136,21 @@ async def test_step_while_memory_is_short_says_so_and_asks_nothing():
     memory[0] = 0.5
     assert (await asyncio.wait_for(asking, 10))["text"] == "yes"
     assert said[-1] == ""
+
+
+async def test_retrieve_goal_that_cannot_be_embedded_finds_by_its_words(knowledge: Knowledge):
+    class Board:
+        async def serving(self, model: str) -> str:
+            return "mlx"
+
+    knowledge.write("reader", birds="The heron eats fish at dawn.")
+    await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
+    knowledge.models.refuses = "heron"
+    model, board = cast(Any, Client()), cast(Any, Board())
+    work = Steps(CREW, model, board, knowledge.search, "e", 256, 4096)
+    found = await work.retrieve("reader", "what does the heron eat?", say)
+    assert [source["file"] for source in found["sources"]] == ["birds.md"]
+    assert "by words alone" in found["note"]
 
 
 async def test_retrieve_agent_without_the_tool_looks_nowhere():
