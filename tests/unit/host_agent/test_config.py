@@ -136,6 +136,13 @@ def test_kv_quantisation_is_the_models_own_or_that_of_all(tmp_path: Path):
     assert loaded(tmp_path, "", **given).kv_of("other") == (4, 128)
 
 
+def test_every_section_of_the_file_is_in_force(tmp_path: Path):
+    """`notifications` was read, checked, and left out."""
+    given = loaded(tmp_path, "notifications:\n  desktop: false\n  webhook_url: http://localhost/x\n")
+    assert not given.notifications.desktop
+    assert given.notifications.webhook_url == "http://localhost/x"
+
+
 def test_knowledge_is_one_folder_or_one_for_each_agent(tmp_path: Path):
     def folders(text: str, **env: str) -> dict[str, str]:
         return {
