@@ -39,7 +39,8 @@ def check(config: Config) -> None:
     for name, path in knowledge_folders(config).items():
         if not path.is_dir():
             raise HostAgentError(
-                f"orchestrator.knowledge: {path} (of {name}) is no folder: make it, mount its disk, or name another."
+                f"orchestrator.knowledge: {path} (of {name}) is no folder:"
+                " make it, mount its disk, or name another."
             )
 
 
