@@ -1,7 +1,6 @@
 """How MLX and Ollama stand, for those who ask for a recovery pass: one look for all who ask at once."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,32 +11,36 @@ log = logging.getLogger("vestal")
 
 FRESH_S = 0.3
 WITHIN_S = 0.5  # a caller waits 2 s in all, and the pass begins without this
+STALE_S = 60.0
 
-Look = Callable[[], Awaitable[Mapping[str, Outlook]]]
+Told = Mapping[str, Outlook]
 
 
 class Outlooks:
-    """Asks `look`; what it cannot tell in time is left unsaid."""
+    """Asks `look`. What it cannot tell in time is left unsaid, or told as it was within the last minute."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Callable[[], Awaitable[Told]]) -> None:
         self._look = look
-        self._task: asyncio.Task[Mapping[str, Outlook]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._last: Told = {}
         self._looked_at = float("-inf")
 
-    async def told(self) -> Mapping[str, Outlook]:
+    async def told(self) -> Told:
         """`mlx` and `ollama`, where one of them is down and a pass will not bring it up now."""
-        if self._task is None or (self._task.done() and time.monotonic() - self._looked_at > FRESH_S):
+        if self._age_s() <= FRESH_S:
+            return self._last
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._now(), name="outlooks")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WITHIN_S):
-                return await asyncio.shield(self._task)
-        return {}
+        await asyncio.wait({self._task}, timeout=WITHIN_S)
+        return self._last if self._age_s() <= STALE_S else {}
 
-    async def _now(self) -> Mapping[str, Outlook]:
+    def _age_s(self) -> float:
+        return time.monotonic() - self._looked_at
+
+    async def _now(self) -> None:
         try:
-            return await self._look()
+            self._last = await self._look()
         except Exception:  # nothing of this may keep a pass from beginning
             log.warning("the outlook could not be told", exc_info=True)
-            return {}
-        finally:
-            self._looked_at = time.monotonic()
+            self._last = {}
+        self._looked_at = time.monotonic()

@@ -249,12 +249,18 @@ async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same
     async def fails() -> dict[str, Outlook]:
         raise RuntimeError("no")
 
+    looks = 0
+
     async def hangs() -> dict[str, Outlook]:
+        nonlocal looks
+        looks += 1
         await asyncio.Event().wait()
         return {}
 
     assert await Outlooks(fails).told() == {}
-    assert await Outlooks(hangs).told() == {}
+    hanging = Outlooks(hangs)
+    assert await hanging.told() == await hanging.told() == {}
+    assert looks == 1, "one look at a time"
 
 
 async def test_passes_are_limited_in_rate_and_a_joined_one_is_never_refused(served):
