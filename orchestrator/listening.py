@@ -29,16 +29,18 @@ class Listening:
         task = asyncio.ensure_future(call)
         try:
             while not (await asyncio.wait({task}, timeout=self._limits.look_s))[0]:
-                await self._look()
+                why = await self._look()
+                if why and not task.done():
+                    raise TimeoutError(why)
             return task.result()
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # its connection is given back
 
-    async def _look(self) -> None:
+    async def _look(self) -> str:
+        """Why it is given up, if it is."""
         if self._silence.is_short(time.monotonic()):
-            return
+            return ""
         answers = await self._answers()
         self._silence = self._silence.looked(answers)
-        if why := self._silence.verdict(time.monotonic()):
-            raise TimeoutError(why)
+        return self._silence.verdict(time.monotonic())

@@ -16,7 +16,7 @@ from .models import Embedder
 from .vectors import VectorCache
 
 HARMLESS = "hello"
-MOST_REFUSALS = 500  # in one update: to find one text among 32 takes six
+MOST_REFUSALS = 500  # in one update (one text among 32 takes six); past it, batches are not halved
 
 
 class Stopped(Exception):
@@ -83,10 +83,8 @@ class Embedding:
         if self._refusals == 0:
             await self._client.embed(self._model, [HARMLESS])  # refused too, it is not the texts' fault
         self._refusals += 1
-        if self._refusals > MOST_REFUSALS:
-            raise Stopped(f"the backend refuses too many texts ({error.message})")
-        if len(batch) == 1:
-            result.refused[batch[0]] = error.message
+        if len(batch) == 1 or self._refusals > MOST_REFUSALS:
+            result.refused |= dict.fromkeys(batch, error.message)
             return
         middle = len(batch) // 2
         await self._batch(batch[:middle], result)

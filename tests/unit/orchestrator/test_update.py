@@ -133,15 +133,15 @@ async def test_update_of_a_backend_that_refuses_everything_stops_and_flags_no_fi
     assert len(knowledge.models.batches) == 2
 
 
-async def test_update_with_too_many_refused_texts_stops_and_goes_on_the_next_time(knowledge: Knowledge):
-    words = {f"f{n:04}": f"poison {n}" for n in range(embedding.MOST_REFUSALS)}
-    knowledge.write("docs", **words)
+async def test_update_with_very_many_refused_texts_comes_to_its_end_in_bounded_calls(knowledge: Knowledge):
+    knowledge.write("docs", **{f"f{n:04}": f"poison {n}" for n in range(embedding.MOST_REFUSALS)})
+    knowledge.write("docs", good="good words")
     knowledge.models.refuses = "poison"
-    first = await update(knowledge)
-    assert "refuses too many texts" in first.stopped
-    assert 0 < first.changed < len(words)
-    second = await update(knowledge)
-    assert 0 < second.changed <= len(words) - first.changed
+    report = await update(knowledge)
+    assert (report.stopped, report.changed) == ("", embedding.MOST_REFUSALS + 1)
+    assert len(report.notes) >= embedding.MOST_REFUSALS
+    assert len(knowledge.models.batches) < embedding.MOST_REFUSALS * 1.2
+    assert len(report.as_json()["notes"]) == 20  # type: ignore[arg-type]
 
 
 async def test_update_tells_of_a_bad_file_once(knowledge: Knowledge, capsys: pytest.CaptureFixture[str]):
