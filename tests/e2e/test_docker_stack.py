@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(600)]
 
 LIMIT_BYTES = 512 * 1024**2
+PULLED_WITHIN_S = 300
 
 
 def _docker(*arguments: str, timeout_s: float = 120) -> str:
@@ -22,25 +24,47 @@ def _docker(*arguments: str, timeout_s: float = 120) -> str:
     return done.stdout.strip()
 
 
-def _engine_answers() -> bool:
+def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:
     try:
-        done = subprocess.run(["docker", "compose", "ls"], capture_output=True, timeout=30)
+        done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
 
 
+def _base_image(repo: Path) -> str:
+    """What the image is built from, as compose is told it: by the environment, or by a `.env` file."""
+    file = ("--project-directory", str(repo), "--file", str(repo / "docker-compose.yml"))
+    told = json.loads(_docker("compose", *file, "config", "--format", "json"))
+    return str(told["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
+
+
+def _lacking(repo: Path) -> str:
+    """Why no container can run here; nothing where one can."""
+    if not _succeeds("compose", "ls"):
+        return "no Docker engine with compose answers"
+    image = _base_image(repo)
+    if _succeeds("image", "inspect", image) or _succeeds("pull", "--quiet", image, timeout_s=PULLED_WITHIN_S):
+        return ""
+    return (
+        f"the base image {image} is neither here nor can it be pulled; VESTAL_PYTHON_IMAGE may name another"
+    )
+
+
 @pytest.fixture(scope="module", autouse=True)
-def docker_engine() -> None:
-    if _engine_answers():
-        return
-    assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here and none answers"
-    pytest.skip("no Docker engine with compose answers")
+def docker_engine(repo: Path) -> None:
+    if why := _lacking(repo):
+        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, f"containers are required here: {why}"
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, docker_engine: None):
+def stack(make_stack: Callable, docker_engine: None, tmp_path_factory: pytest.TempPathFactory):
+    notes = tmp_path_factory.mktemp("no$tes")
+    notes.chmod(0o755)  # the containers' user is another
+    (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
     stack = make_stack(
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": "docs", "notes": str(notes)}),
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",
         VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
@@ -105,6 +129,17 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
     )
     chunks = stack.until(lambda: _knowledge_idle(stack), "a cycle with nothing to embed", 60)
     assert chunks
+
+
+def test_each_agents_folder_is_mounted_read_only_and_searched_apart(stack):
+    for service in ("orchestrator", "nightly"):
+        mounts = {m["Destination"]: m["RW"] for m in _container(stack, service)["Mounts"]}
+        assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
+    query = {"query": "what does the heron eat", "agent": "notes", "k": 3}
+    hits = stack.until(
+        lambda: stack.orchestrator("/knowledge/search", query).body["results"], "the notes are known", 180
+    )
+    assert [(hit["agent"], hit["file"]) for hit in hits] == [("notes", "birds.md")]
 
 
 def _knowledge_idle(stack) -> bool:

@@ -60,6 +60,7 @@ FOREIGN_TO = {
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
     "host_agent/cli/task_progress.py",
+    "host_agent/host/done.py",
     "host_agent/host/job_state.py",
     "host_agent/host/launchctl_answers.py",
     "host_agent/host/launchd_by_root.py",
@@ -83,6 +84,7 @@ PURE = (
     "supervision/states.py",
     "host_agent/host/process_seen.py",
     "host_agent/recovery/facts.py",
+    "host_agent/recovery/outlook.py",
     "host_agent/recovery/plan.py",
     "host_agent/services/ollama/answers.py",
     "host_agent/services/ollama/kinds.py",
@@ -135,8 +137,10 @@ PURE = (
     "mlx_server/engine/tool_prompt.py",
     "orchestrator/breaker.py",
     "orchestrator/budget.py",
+    "orchestrator/chat_stream.py",
     "orchestrator/cycle.py",
     "orchestrator/hosts.py",
+    "orchestrator/liveness.py",
     "orchestrator/prompts.py",
     "orchestrator/task_plan.py",
     "orchestrator/task_view.py",
