@@ -116,6 +116,8 @@ class Passes:
             report.state, report.finished_at, self._running = "done", time.time(), None
         if report.found or report.left or report.reason != "scheduled":
             self._tell(report)
+        if self._joined.is_set():  # after its last look began: their news was seen by nobody
+            self.request(f"asked for while pass {report.run_id} ended")
 
     async def _heal_for_all(self, report: Report) -> None:
         """Who joins gets a look that began after they asked; those who come just as it ends join too."""

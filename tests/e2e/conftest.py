@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
+from .containers import engine_answers
+
 VESTAL = Path(sys.executable).parent / "vestal"
 
 
@@ -151,6 +153,15 @@ def _remove_from_docker(project: str) -> None:
     """`down` keeps the volume, a user's tasks; a test's go, and its image."""
     for command in (["volume", "rm", f"{project}_data"], ["image", "rm", f"{project}-orchestrator:local"]):
         subprocess.run(["docker", *command], capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def docker_engine() -> None:
+    """Skips where none answers; fails there if one is required."""
+    if engine_answers():
+        return
+    assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here and none answers"
+    pytest.skip("no Docker engine with compose answers")
 
 
 @pytest.fixture(scope="module")

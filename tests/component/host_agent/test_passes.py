@@ -177,3 +177,24 @@ async def test_caller_who_joins_while_a_remedy_is_waited_for_is_looked_at_soon(j
     assert hands.applied == [BringUp("nightly"), BringUp("nightly")]
     assert report.done == ["nightly: it has no container; did: bring its container up; it is well now"]
     assert (report.left, report.healthy) == ([], True)
+
+
+async def test_caller_who_joins_during_the_last_look_gets_a_pass_of_their_own(journal: Journal, home: Path):
+    """A container killed again while a pass that had taken long was at its end stayed down for 300 s."""
+    hands = world(NIGHTLY)
+    passes = Passes(hands, journal, home / "lock", settle_s=0)
+    heal = hands.apply
+
+    async def apply(remedy: Remedy) -> None:
+        await heal(remedy)
+        if len(hands.applied) == 1:
+            hands.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+
+    hands.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(5):
+        while passes.running:
+            await passes.wait()
+    assert (passes.count, hands.applied) == (2, [BringUp("nightly")] * 2)
+    assert passes.last and passes.last.healthy
