@@ -1,7 +1,8 @@
 """The second service: the long knowledge work, at the configured hour, and after a missed one.
 
 It reads every file anew (a file's time can lie), embeds what lacks a vector, writes a note on each agent's
-knowledge, forgets vectors that nothing uses and old finished tasks, and compacts the database. By day it only touches its heartbeat.
+knowledge, forgets vectors that nothing uses and old finished tasks, and compacts the database. By day it only
+touches its heartbeat.
 """
 
 from __future__ import annotations

@@ -7,26 +7,19 @@ point depend on the seed and on how far the work is.
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import random
 import re
-import subprocess
-import sys
 import time
-import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from host_agent.host.network import bridge_address
-
+from .conftest import Models
 from .containers import container, docker, kill_its_process, overrun
 
 TASKS = int(os.environ.get("VESTAL_TEST_TASKS", "50"))
@@ -56,24 +49,6 @@ WAYS: dict[str, Callable[[str], object]] = {  # the reason that the agent has to
 Step = tuple[str, str]  # task, name of the step
 
 
-@dataclass(frozen=True)
-class Models:
-    """The stand-in for the models, where containers reach it."""
-
-    url: str
-    ask: Callable[..., Any]
-
-    def calls(self) -> dict[Step, list[float]]:
-        """When each step's model was asked, by the number of the task's goal."""
-        found: dict[Step, list[float]] = defaultdict(list)
-        for call in self.ask("/calls")["calls"]:
-            if call["path"] == "/api/chat":
-                told, asked = (message["content"] for message in call["body"]["messages"])
-                step = next(name for words, name in ROLES.items() if words in told)
-                found[re.findall(r"goal (\d+)", asked)[-1], step].append(call["at"])
-        return found
-
-
 @dataclass
 class Run:
     """What the container went through, and what was seen of its tasks before each kill."""
@@ -84,29 +59,19 @@ class Run:
     recorded: dict[Step, float] = field(default_factory=dict)  # finished steps seen -> when
 
 
-@pytest.fixture(scope="module")
-def models(repo: Path, free_port: Callable[[], int], docker_engine: None) -> Iterator[Models]:
-    address, port = bridge_address() or "127.0.0.1", free_port()
-    program = repo / "tests" / "children" / "fake_llm.py"
-    command = [sys.executable, str(program), "--bind", address, "--port", str(port)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert child.stdout and child.stdout.readline() == "ready\n"
-    ask = partial(_ask, f"http://{address}:{port}")
-    ask("/control", {"delay_s": CALL_S, "say": {"Say which agents": "reader: read it\ncritic: doubt it"}})
-    yield Models(f"http://127.0.0.1:{port}", ask)
-    child.kill()
-    child.wait(10)
-    child.stdout.close()
-
-
-def _ask(url: str, path: str, body: Any = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url + path, data=data), timeout=30) as reply:
-        return json.loads(reply.read())
+def calls(models: Models) -> dict[Step, list[float]]:
+    """When each step's model was asked, by the number of the task's goal."""
+    found: dict[Step, list[float]] = defaultdict(list)
+    for call in models.calls("/api/chat"):
+        told, asked = (message["content"] for message in call["body"]["messages"])
+        step = next(name for words, name in ROLES.items() if words in told)
+        found[re.findall(r"goal (\d+)", asked)[-1], step].append(call["at"])
+    return found
 
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable, models: Models, tmp_path_factory: pytest.TempPathFactory):
+    models.control(delay_s=CALL_S, say={"Say which agents": "reader: read it\ncritic: doubt it"})
     files = tmp_path_factory.mktemp("agents")
     (files / "agents.yaml").write_text(AGENTS)
     (files / "knowledge").mkdir()
@@ -116,7 +81,7 @@ def stack(make_stack: Callable, models: Models, tmp_path_factory: pytest.TempPat
         VESTAL_ORCHESTRATOR__MAX_CONCURRENT=str(SIDE_BY_SIDE),
         VESTAL_ORCHESTRATOR__AGENTS=str(files / "agents.yaml"),
         VESTAL_ORCHESTRATOR__KNOWLEDGE=str(files / "knowledge"),
-        VESTAL_ORCHESTRATOR__MLX_API_URL=models.url,
+        VESTAL_ORCHESTRATOR__MLX_API_URL=models.from_this_machine,
     )
     up = stack.vestal("up", timeout_s=500)
     assert up.returncode == 0, up.stdout + up.stderr + stack.tails()
@@ -155,11 +120,11 @@ def test_tasks_all_end_done_none_lost_none_doubled(stack, run: Run):
 def test_steps_that_were_finished_are_not_called_again(stack, run: Run, models: Models):
     recorded = {step: at for number in run.ids for step, at in _steps(stack, run, number).items()}
     assert run.recorded.items() <= recorded.items(), "what was recorded before a kill stayed as it was"
-    calls = models.calls()
-    assert {step for step in recorded if not step[1].startswith("retrieve")} == set(calls)
-    late = {step: calls[step] for step in calls if max(calls[step]) > recorded[step]}
+    asked = calls(models)
+    assert {step for step in recorded if not step[1].startswith("retrieve")} == set(asked)
+    late = {step: asked[step] for step in asked if max(asked[step]) > recorded[step]}
     assert not late, f"called after they were recorded as finished: {late}"
-    for step, times in calls.items():
+    for step, times in asked.items():
         for one, next_one in itertools.pairwise(sorted(times)):
             assert any(one <= end <= next_one for end in run.ends), (
                 f"{step} twice without a kill between: {times}"
@@ -188,7 +153,7 @@ def _submitted(stack, number: str) -> str:
 
 def _asked(models: Models) -> int:
     """Steps whose model was asked, once or again."""
-    return len(models.calls())
+    return len(calls(models))
 
 
 def _tasks(stack) -> list[dict[str, Any]]:
