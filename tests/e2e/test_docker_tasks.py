@@ -181,7 +181,7 @@ def _kill(stack, kind: str, run: Run) -> None:
         state = container(stack, "orchestrator")["State"]
         return state if state["Running"] and state["StartedAt"] != before["State"]["StartedAt"] else None
 
-    ended = stack.until(again, f"it was brought back after {kind}", 60)["FinishedAt"]
+    ended = stack.until(again, f"it was brought back after {kind}", 90)["FinishedAt"]
     run.ends.append(datetime.fromisoformat(ended[:26] + "+00:00").timestamp())
     run.reasons.append(kind)
     stack.until(lambda: stack.orchestrator("/health").status == 200, "it answers", 60)

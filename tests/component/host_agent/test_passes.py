@@ -12,7 +12,7 @@ import pytest
 from host_agent.journal import Journal
 from host_agent.recovery import lock
 from host_agent.recovery.facts import BringUp, Facts, Kind, Remedy, ServiceFacts, StartChild
-from host_agent.recovery.passes import Passes
+from host_agent.recovery.passes import LOOKS, Passes
 from supervision import State
 
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.STOPPED)
@@ -198,3 +198,25 @@ async def test_caller_who_joins_during_the_last_look_gets_a_pass_of_their_own(jo
             await passes.wait()
     assert (passes.count, hands.applied) == (2, [BringUp("nightly")] * 2)
     assert passes.last and passes.last.healthy
+
+
+async def test_what_goes_again_and_again_is_brought_up_each_time(journal: Journal, home: Path):
+    """The fifth kill within one pass was waited out for 90 s, with the container down."""
+    hands = world(NIGHTLY)
+    passes = Passes(hands, journal, home / "lock", settle_s=30, linger_s=0.01)
+    applied = asyncio.Semaphore(0)
+
+    async def apply(remedy: Remedy) -> None:
+        hands.applied.append(remedy)
+        hands.services["nightly"] = replace(NIGHTLY, state=State.STARTING)
+        applied.release()
+
+    hands.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(20):
+        for _ in range(LOOKS + 2):
+            await applied.acquire()
+            hands.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+    await passes.cancel()
+    assert hands.applied == [BringUp("nightly")] * (LOOKS + 2)
