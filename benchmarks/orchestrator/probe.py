@@ -1,14 +1,17 @@
 """Runs inside the container: what the orchestrator's process, cgroup and databases hold, as JSON."""
 
+from __future__ import annotations
+
 import json
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 KIB = 1024
 
 
-def process():
+def process() -> Path:
     for name in filter(str.isdigit, os.listdir("/proc")):
         words = Path(f"/proc/{name}/cmdline").read_text().split("\0")
         if words[:3] == ["python", "-m", "orchestrator"]:
@@ -16,7 +19,7 @@ def process():
     raise SystemExit("no orchestrator runs here")
 
 
-def of_process(folder):
+def of_process(folder: Path) -> dict[str, int]:
     lines = (line.split() for line in (folder / "status").read_text().splitlines())
     status = {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}
     return {
@@ -27,7 +30,7 @@ def of_process(folder):
     }
 
 
-def of_cgroup():
+def of_cgroup() -> dict[str, int | None]:
     root = Path("/sys/fs/cgroup")
     if (root / "memory.current").exists():
         events = dict(line.split() for line in (root / "memory.events").read_text().splitlines())
@@ -46,7 +49,7 @@ def of_cgroup():
     }
 
 
-def of_databases():
+def of_databases() -> dict[str, Any]:
     found = {}
     for path in sorted(Path("/data").glob("*.db")):
         sizes = [Path(f"{path}{suffix}") for suffix in ("", "-wal")]
@@ -54,7 +57,7 @@ def of_databases():
     return {"databases": found}
 
 
-def rows(path):
+def rows(path: Path) -> dict[str, int]:
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     counts = {table: db.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in tables}

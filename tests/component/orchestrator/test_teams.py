@@ -130,13 +130,13 @@ def test_tasks_that_wait_for_their_model_hold_up_no_other(orchestrator: Make, ll
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
     waiting = [one.submit(f"think hard, {number}", agents=["big"]) for number in range(3)]
-    for waits in waiting:
-        wait_until(
-            "it says what it waits for",
-            lambda task=waits: "no healthy backend has not-here:70b" in str(one.task(task)["steps"]),
-        )
+
+    def waits(task: str) -> bool:
+        return "no healthy backend has not-here:70b" in str(one.task(task)["steps"])
+
+    wait_until("they say what they wait for", lambda: all(map(waits, waiting)))
     assert one.finished(one.submit("quick", agents=["lead"]))["answer"]
-    assert {one.task(waits)["state"] for waits in waiting} == {"running"}
+    assert {one.task(task)["state"] for task in waiting} == {"running"}
 
 
 def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):
