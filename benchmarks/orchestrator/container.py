@@ -14,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -137,10 +136,6 @@ class Container:
         """What its process and its cgroup hold now, and its databases: see probe.py."""
         found: dict[str, Any] = json.loads(self.python(PROBE.read_text()))
         return found
-
-    def started_at(self) -> float:
-        text = docker("inspect", "--format", "{{.State.StartedAt}}", self.name)
-        return datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00").timestamp()
 
     def first_cycle(self, timeout_s: float = 60) -> dict[str, Any]:
         """The first cycle of this volume, waited for."""

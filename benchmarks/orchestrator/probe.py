@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ def of_process(folder: Path) -> dict[str, int]:
         "threads": int(status["Threads"]),
         "files": len(os.listdir(folder / "fd")),
     }
+
+
+def began_at() -> float:
+    """When the container's first process was begun, in seconds since the epoch."""
+    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    age_s = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age_s
 
 
 def of_cgroup() -> dict[str, int | None]:
@@ -65,4 +73,4 @@ def rows(path: Path) -> dict[str, int]:
     return {table: count for table, count in counts.items() if count}
 
 
-print(json.dumps({**of_process(process()), **of_cgroup(), **of_databases()}))
+print(json.dumps({**of_process(process()), **of_cgroup(), **of_databases(), "began_at": began_at()}))
