@@ -20,6 +20,7 @@ from supervision.errors import (
     WaitTimeout,
 )
 from supervision.events import Event, EventStream
+from supervision.handle_around import HandleAround
 from supervision.identity import Identity, read_pid_file, start_time, write_pid_file
 from supervision.intensity import Intensity
 from supervision.policy import RestartPolicy
@@ -46,6 +47,7 @@ __all__ = [
     "ExitStatus",
     "FakeClock",
     "GroupProcess",
+    "HandleAround",
     "Identity",
     "Intensity",
     "JsonStateStore",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from host_agent.config import Config
 from host_agent.doctor.log_signs import Seen, recognise
-from host_agent.host import brew, tool
+from host_agent.host import brew, commands
 
 TAIL_BYTES = 512 * 1024
 RECENT_S = 3600.0
@@ -35,7 +35,7 @@ def ends(config: Config) -> Iterator[Log]:
         except OSError:
             continue
     if with_ollama and sys.platform == "linux" and shutil.which("ollama"):
-        text = tool.output(*OLLAMA_UNIT, "--since", "-1h")
+        text = commands.output(*OLLAMA_UNIT, "--since", "-1h")
         if text:
             yield Log("`journalctl -u ollama`", text.splitlines(), time.time())
 

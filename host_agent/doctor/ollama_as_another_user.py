@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from host_agent.config import Config
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
-from host_agent.host import brew, ports, tool
-from host_agent.services.docker_endpoint import find_command
+from host_agent.host import brew, commands, jobs, ports
 
 NAME = "ollama_as_another_user"
 OK = 200
@@ -101,10 +100,8 @@ def _server(port: int) -> Server:
 
 
 def _brew() -> brew.BrewService | None:
-    path = find_command("brew", extra=brew.PLACES)
-    if path is None:
-        return None
-    return brew.parse(tool.output(path, *brew.ARGUMENTS, within_s=brew.WITHIN_S) or "").get("ollama")
+    listed = commands.output(jobs.brew(), *brew.ARGUMENTS, within_s=brew.WITHIN_S)
+    return brew.parse(listed or "").get("ollama")
 
 
 def _is_of_unit(pid: int) -> bool:

@@ -1,45 +1,40 @@
-"""Which processes are Ollama's: its servers, its runners, and what only has its name. Pure."""
+"""Which processes of `ps` are Ollama's: its servers, its runners, and what only has its name. Pure."""
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 
+from host_agent.host.process_seen import ProcessSeen
 from host_agent.host.ps import Process
+from host_agent.services.ollama import kinds
 
-_SERVER = re.compile(r"^(?:\S*/|/.*/)?ollama serve\b")
-_RUNNER = re.compile(r"^(?:\S*/|/.*/)?(?:ollama runner\b|ollama_llama_server\b)")
+# `ps` has one blank between all words: those in the path of a program of Ollama's are its own.
+_PROGRAM = re.compile(rf"^(?:\S*/|/.*/)?(?:ollama|{'|'.join(kinds.RUNNER_PROGRAMS)})(?= |$)")
 _NAMED = re.compile(r"^\S*ollama[-_]\w+")
 
 
 def servers(table: Mapping[int, Process]) -> list[Process]:
     """`ollama serve`, wherever it is installed."""
-    return [process for process in table.values() if _SERVER.match(process.command)]
+    return [process for process in table.values() if kinds.is_server(seen(process))]
 
 
 def orphan_runners(table: Mapping[int, Process]) -> list[Process]:
     """Runners whose server is gone: they hold a model's memory and serve nobody (ollama 5642)."""
-    owners = {process.pid for process in servers(table)}
-    runners = [process for process in table.values() if _RUNNER.match(process.command)]
-    # A runner may have been started by a helper of the server's: what counts is that some server is above it.
-    return [process for process in runners if not _has_above(process, owners, table)]
+    return [table[runner.pid] for runner in kinds.orphans(map(seen, table.values()))]
 
 
 def lookalikes(table: Mapping[int, Process]) -> list[Process]:
     """`ollama-mcp` and its like: not the server."""
-    of_it = {process.pid for process in servers(table)}
     return [
         process
         for process in table.values()
-        if process.pid not in of_it and _NAMED.match(process.command) and not _RUNNER.match(process.command)
+        if _NAMED.match(process.command) and not kinds.is_runner(seen(process))
     ]
 
 
-def _has_above(process: Process, owners: set[int], table: Mapping[int, Process]) -> bool:
-    seen: set[int] = set()
-    while process.pid not in seen:
-        seen.add(process.pid)
-        if process.parent in owners:
-            return True
-        if process.parent not in table:
-            return False
-        process = table[process.parent]
-    return False
+def seen(process: Process) -> ProcessSeen:
+    """As the process table of this machine's own processes would tell it."""
+    found = _PROGRAM.match(process.command)
+    path = found[0] if found else process.command.partition(" ")[0]
+    arguments = (path, *process.command[len(path) :].split())
+    return ProcessSeen(process.pid, process.parent, PurePath(path).name, arguments)

@@ -12,7 +12,7 @@ from host_agent.config import Config
 from host_agent.doctor import journal_tail, oom_advice
 from host_agent.doctor.finding import Finding
 from host_agent.errors import DockerUnavailable
-from host_agent.host import jetsam, kernel_log, tool
+from host_agent.host import commands, jetsam, kernel_log
 from host_agent.host.kernel_log import Kill
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.exit_cause import gibibytes
@@ -57,7 +57,7 @@ def by_kernel(kill: Kill, service: str) -> Finding:
 def _kills(since: float) -> list[Kill]:
     if sys.platform == "darwin":
         return reported(jetsam.FOLDER, since)
-    return kernel_log.kills(tool.output(*kernel_log.KILLS) or "")
+    return kernel_log.kills(commands.output(*kernel_log.KILLS) or "")
 
 
 def reported(folder: Path, since: float) -> list[Kill]:

@@ -2,13 +2,13 @@
 
 import pwd
 
-from host_agent.host import ps, tool
+from host_agent.host import commands, ps
 from host_agent.host.ps import Process
 
 
 def read() -> dict[int, Process]:
     """By PID. Raises OSError where `ps` tells nothing: then nobody may say that no process is there."""
-    found = ps.parse(tool.output(*ps.COMMAND) or "")
+    found = ps.parse(commands.output(*ps.COMMAND) or "")
     if not found:
         raise OSError(f"`{' '.join(ps.COMMAND)}` told nothing")
     return found

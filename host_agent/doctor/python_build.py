@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from host_agent.config import Config
 from host_agent.doctor.finding import Finding
-from host_agent.host import sysctl, tool
+from host_agent.host import commands, sysctl
 
 NAME = "python_build"
 NATIVE = "arm64"
@@ -18,7 +18,7 @@ def look(config: Config) -> Iterator[Finding]:
     if sys.platform != "darwin":
         yield Finding(NAME, "ok", version, "", sys.executable)
         return
-    machine = sysctl.parse(tool.output(*sysctl.HARDWARE) or "")
+    machine = sysctl.parse(commands.output(*sysctl.HARDWARE) or "")
     yield judge(platform.machine(), sysctl.has_apple_silicon(machine), sys.executable)
 
 

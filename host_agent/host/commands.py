@@ -1,19 +1,56 @@
-"""How service managers are asked and told: real commands, or only their names with `--dry-run`."""
+"""Runs the platform's own tools and service managers; with `--dry-run` what would change is only shown.
 
+What they print is told by parsers beside this file.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
 import subprocess
-from dataclasses import dataclass
+from asyncio.subprocess import Process
+from collections.abc import Mapping
 
+from host_agent.host.done import NO_ANSWER, NOT_FOUND, Done
+
+WITHIN_S = 10.0
 ASK_WITHIN_S = 20.0
 ACT_WITHIN_S = 180.0  # a stop waits for the drain and the six stages
-NOT_FOUND, NO_ANSWER = 127, 124
+KILLED_WITHIN_S = 1.0
+PLAIN = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
 
-@dataclass(frozen=True)
-class Done:
-    """`text` is what the command wrote, to stdout and to stderr."""
+def run(*command: str, within_s: float = WITHIN_S) -> Done:
+    """Both its outputs. NOT_FOUND where there is no such program, NO_ANSWER past its time (it is killed)."""
+    return _run(command, within_s, subprocess.STDOUT)
 
-    exit_code: int
-    text: str
+
+def output(*command: str, within_s: float = WITHIN_S) -> str | None:
+    """What it prints to stdout, in English; None where there is no such tool, it failed, or took too long."""
+    done = _run(command, within_s, subprocess.PIPE, {**os.environ, **PLAIN})
+    return done.text if done.exit_code == 0 else None
+
+
+async def run_async(*command: str, within_s: float = WITHIN_S) -> Done:
+    """As `run`. Past its time, or where nobody waits for it any more, all that it started is killed."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return _not_found(command, error)
+    try:
+        async with asyncio.timeout(within_s):
+            told, _ = await process.communicate()
+    except TimeoutError:
+        return _no_answer(within_s)
+    finally:
+        await _kill(process)
+    return Done(process.returncode or 0, told.decode(errors="replace"))
 
 
 class Commands:
@@ -23,11 +60,11 @@ class Commands:
 
     def ask(self, *command: str) -> Done:
         """A command that only looks."""
-        return _run(command, ASK_WITHIN_S)
+        return run(*command, within_s=ASK_WITHIN_S)
 
     def act(self, *command: str) -> Done:
         """A command that changes something."""
-        return _run(command, ACT_WITHIN_S)
+        return run(*command, within_s=ACT_WITHIN_S)
 
 
 class Shown(Commands):
@@ -40,20 +77,42 @@ class Shown(Commands):
         return Done(0, "")
 
 
-def _run(command: tuple[str, ...], within_s: float) -> Done:
+def _run(
+    command: tuple[str, ...], within_s: float, errors: int, env: Mapping[str, str] | None = None
+) -> Done:
     try:
         done = subprocess.run(
             command,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=errors,
             encoding="utf-8",
             errors="replace",
             timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Done(NO_ANSWER, f"no answer within {within_s:.0f} s")
+        return _no_answer(within_s)
     except OSError as error:
-        return Done(NOT_FOUND, f"{command[0]}: {error.strerror}")
+        return _not_found(command, error)
     return Done(done.returncode, done.stdout)
+
+
+def _no_answer(within_s: float) -> Done:
+    return Done(NO_ANSWER, f"no answer within {within_s:g} s")
+
+
+def _not_found(command: tuple[str, ...], error: OSError) -> Done:
+    return Done(NOT_FOUND, f"{command[0]}: {error.strerror}")
+
+
+async def _kill(process: Process) -> None:
+    """Its group: a child of its own that holds the pipe would keep `wait` from returning."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for zombies only
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(KILLED_WITHIN_S):
+            await process.wait()

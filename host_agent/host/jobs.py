@@ -3,7 +3,6 @@
 What they print is parsed by functions of its own, which need no such manager to be tried.
 """
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -11,8 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-WITHIN_S = 10.0
-BREW_FOLDERS = ("/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin")
+from host_agent.host import launchctl_answers
+from host_agent.host.brew import PLACES
+from host_agent.host.commands import run_async
+from host_agent.host.done import Done
+
 COLUMNS = 3  # PID, last exit status, label
 
 
@@ -35,12 +37,10 @@ def parse_launchctl_list(output: str) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def parse_launchctl_print(label: str, output: str) -> Job | None:
-    """`launchctl print system/LABEL`: only the job's own line, not those of what is nested in it."""
-    if "state = " not in output:
-        return None
-    pids = [line.split("= ")[1] for line in output.splitlines() if line.startswith("\tpid = ")]
-    return Job(label, int(pids[0]) if pids and pids[0].isdigit() else None, system=True)
+def parse_launchctl_print(label: str, done: Done) -> Job | None:
+    """`launchctl print system/LABEL`; None where there is no such job."""
+    told = launchctl_answers.parse(done.exit_code, done.text)
+    return Job(label, told.pid, system=True) if told.loaded else None
 
 
 def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
@@ -77,14 +77,14 @@ async def launchd_jobs() -> tuple[Job, ...]:
     """The jobs of this user's launchd; none on other systems."""
     if sys.platform != "darwin":
         return ()
-    return parse_launchctl_list(await output("launchctl", "list"))
+    return parse_launchctl_list(await _told("launchctl", "list"))
 
 
 async def launchd_system_job(label: str) -> Job | None:
     """A job of the system's launchd, which anybody may look at."""
     if sys.platform != "darwin":
         return None
-    return parse_launchctl_print(label, await output("launchctl", "print", f"system/{label}"))
+    return parse_launchctl_print(label, await run_async("launchctl", "print", f"system/{label}"))
 
 
 async def systemd_unit(unit: str, system: bool) -> Job | None:
@@ -93,41 +93,20 @@ async def systemd_unit(unit: str, system: bool) -> Job | None:
         return None
     scope = ("--system",) if system else ("--user",)
     asked = ("show", unit, "--property=LoadState,UnitFileState,MainPID")
-    return parse_systemctl_show(unit, await output("systemctl", *scope, *asked), system)
+    return parse_systemctl_show(unit, await _told("systemctl", *scope, *asked), system)
 
 
 def _has_systemd() -> bool:
     return sys.platform == "linux" and Path("/run/systemd/system").is_dir()
 
 
-async def output(*command: str) -> str:
-    """What a command prints; nothing where it is missing, fails, or takes too long."""
-    code, told = await run(*command)
-    return told if code == 0 else ""
-
-
-async def run(*command: str, within_s: float = WITHIN_S) -> tuple[int, str]:
-    """Exit code and output of a command; 127 where there is no such command, 124 past its time."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        return 127, str(error)
-    try:
-        told, _ = await asyncio.wait_for(process.communicate(), within_s)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        return 124, f"`{' '.join(command)}` took over {within_s:.0f} s"
-    return process.returncode or 0, told.decode(errors="replace").strip()
+async def _told(*command: str) -> str:
+    """Nothing where the command is missing, fails, or takes too long."""
+    done = await run_async(*command)
+    return done.text if done.exit_code == 0 else ""
 
 
 def brew() -> str:
     """The full path of `brew`, also where PATH is bare; the bare name where it is in no usual place."""
-    places = os.pathsep.join([os.environ.get("PATH", ""), *BREW_FOLDERS])
+    places = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
     return shutil.which("brew", path=places) or "brew"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from host_agent.host.done import NOT_FOUND
 from host_agent.host.job_state import JobState
 
 PROPERTIES = "LoadState,ActiveState,SubState,MainPID,NRestarts,ExecMainCode,ExecMainStatus"
@@ -10,14 +11,13 @@ NO_MANAGER = (
     "not been booted with systemd",
     "failed to connect to user scope bus",
 )
-NOT_FOUND_EXIT_CODE = 127  # as a shell says it
 EXITED = "1"  # CLD_EXITED of waitid(2); 2 and 3 are deaths by signal
 
 
 def has_no_manager(exit_code: int, text: str) -> bool:
     """Whether there is no systemd of this user's to talk to."""
     said = text.lower()
-    return exit_code == NOT_FOUND_EXIT_CODE or (exit_code != 0 and any(words in said for words in NO_MANAGER))
+    return exit_code == NOT_FOUND or (exit_code != 0 and any(words in said for words in NO_MANAGER))
 
 
 def no_manager(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -11,6 +10,7 @@ import aiohttp
 
 from host_agent.config.model import NotificationsSection
 from host_agent.errors import HostAgentError
+from host_agent.host.commands import run_async
 from host_agent.notifications.notices import Notice
 from host_agent.services.docker_endpoint import find_command
 
@@ -49,17 +49,9 @@ def desktop_command() -> tuple[str, ...] | None:
 
 async def show(command: tuple[str, ...], notice: Notice) -> None:
     """Raises NotDelivered."""
-    words = (f"Vestal: {notice.title}", notice.text)
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            process = await asyncio.create_subprocess_exec(
-                *command, *words, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-            )
-            _, told = await process.communicate()
-    except (OSError, TimeoutError) as error:
-        raise NotDelivered(f"{command[0]}: {error or 'no answer'}.") from error
-    if process.returncode:
-        why = told.decode(errors="replace").strip() or f"exit code {process.returncode}"
+    done = await run_async(*command, f"Vestal: {notice.title}", notice.text, within_s=WITHIN_S)
+    if done.exit_code:
+        why = done.text.strip() or f"exit code {done.exit_code}"
         raise NotDelivered(f"{command[0]}: {why}.")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mlx_server import protocol
 from mlx_server.gateway.spare import Spare
-from supervision import ChildSpec, ExitStatus, ProcessHandle, spawn
+from supervision import ChildSpec, ExitStatus, HandleAround, ProcessHandle, spawn
 from supervision.process import GroupProcess
 
 LAST_WORDS_S = 1.0
@@ -70,23 +70,15 @@ class EngineLink(asyncio.Protocol):
         self._on_lost(self, self._fault or (str(exc) if exc else "end of file"))
 
 
-class LinkedProcess:
+class LinkedProcess(HandleAround):
     """An engine's process that counts as ended only when all it sent has been read."""
 
     def __init__(self, process: ProcessHandle, link: EngineLink) -> None:
-        self._process = process
+        super().__init__(process)
         self._link = link
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def start_time(self) -> float:
-        return self._process.start_time
-
     async def wait(self) -> ExitStatus:
-        status = await self._process.wait()
+        status = await super().wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 await self._link.lost.wait()
@@ -96,13 +88,7 @@ class LinkedProcess:
     def terminate(self) -> None:
         """What is in flight is not waited for: it goes on in the next engine, or was drained before."""
         self._link.send(protocol.Shutdown(drain_s=0))
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def detach(self) -> None:
-        self._process.detach()
+        super().terminate()
 
 
 class EngineLauncher:

@@ -25,8 +25,9 @@ import numpy as np  # noqa: E402
 from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
 from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.loading import LanguageModel, load  # noqa: E402
+from mlx_server.engine.loading import LanguageModel  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
+from tests.children.whole_model import loaded  # noqa: E402
 
 Chances = list[np.ndarray[Any, Any]]
 STEP_TOKENS, ANSWER_TOKENS, CUT = 64, 12, 5
@@ -106,16 +107,10 @@ def distance(one: Sequence[Chances], other: Sequence[Chances]) -> float:
 def main(models_dir: str, bits: int) -> None:
     entry = find(load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd()), "smollm2:135m")
     assert entry is not None
-    loader = load(entry)
-    while True:
-        try:
-            next(loader)
-        except StopIteration as end:
-            loaded = end.value
-            break
-    assert isinstance(loaded, LanguageModel)
-    model, kv = loaded.model, KvQuantisation(bits, 64)
-    ids = [loaded.tokenizer.encode(text) for text in TEXTS]
+    whole = loaded(entry)
+    assert isinstance(whole, LanguageModel)
+    model, kv = whole.model, KvQuantisation(bits, 64)
+    ids = [whole.tokenizer.encode(text) for text in TEXTS]
     work = [(tokens[:-ANSWER_TOKENS], tokens[-ANSWER_TOKENS:]) for tokens in ids]
     own = [alone(model, kv, *one) for one in work]
     plain = [alone(model, None, *one) for one in work]

@@ -20,20 +20,12 @@ import psutil  # noqa: E402
 from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
 from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.loading import LanguageModel, Weights, load  # noqa: E402
+from mlx_server.engine.loading import LanguageModel, Weights  # noqa: E402
 from mlx_server.engine.memory import host  # noqa: E402
-from mlx_server.model_store import ModelEntry, find  # noqa: E402
+from mlx_server.model_store import find  # noqa: E402
+from tests.children.whole_model import loaded  # noqa: E402
 
 ANSWER_TOKENS = 8
-
-
-def loaded(entry: ModelEntry) -> Weights:
-    loader = load(entry)
-    while True:
-        try:
-            next(loader)
-        except StopIteration as end:
-            return end.value
 
 
 def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantisation | None) -> int:

@@ -21,7 +21,7 @@ import mlx.core as mx  # noqa: E402
 import mlx_lm.utils  # noqa: E402
 
 from host_agent.config import load as load_config  # noqa: E402
-from mlx_server.engine.loading import LanguageModel, load  # noqa: E402
+from mlx_server.engine.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.memory import host  # noqa: E402
 from mlx_server.engine.models import release_memory  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
@@ -29,6 +29,7 @@ from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
 from mlx_server.engine.runner import BatchLimits, GenerateRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling  # noqa: E402
+from tests.children.whole_model import loaded  # noqa: E402
 
 calls: list[int] = []
 library: Any = mx
@@ -42,13 +43,7 @@ def generate(models_dir: str) -> int:
     host.set_wired_limit(config.mlx.wired_limit_bytes)
     entry = find(config, "smollm2:135m")
     assert entry is not None
-    loader = load(entry)
-    while True:
-        try:
-            next(loader)
-        except StopIteration as end:
-            model = end.value
-            break
+    model = loaded(entry)
     assert isinstance(model, LanguageModel)
     cache = ModelCache(Store(None, 0, 0), model.identity, {})
     helpers = Helpers(lambda: None)

@@ -21,7 +21,7 @@ import pytest
 
 from host_agent.host.network import bridge_address
 
-from .containers import engine_answers
+from .containers import lacking
 
 VESTAL = Path(sys.executable).parent / "vestal"
 
@@ -199,13 +199,12 @@ def models(repo: Path, free_port: Callable[[], int], docker_engine: None) -> Ite
         child.kill()
 
 
-@pytest.fixture(scope="module")
-def docker_engine() -> None:
-    """Skips where none answers; fails there if one is required."""
-    if engine_answers():
-        return
-    assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here and none answers"
-    pytest.skip("no Docker engine with compose answers")
+@pytest.fixture(scope="session")
+def docker_engine(repo: Path) -> None:
+    """Skips where no container can run, and fails there if they are required."""
+    if why := lacking(repo):
+        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, f"containers are required here: {why}"
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
+
+PULLED_WITHIN_S = 300
 
 KILL = """
 import os, signal
@@ -34,9 +37,28 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
     return done.stdout.strip()
 
 
-def engine_answers() -> bool:
+def lacking(repo: Path) -> str:
+    """Why no container can run here; nothing where one can."""
+    if not _succeeds("compose", "ls"):
+        return "no Docker engine with compose answers"
+    image = _base_image(repo)
+    if _succeeds("image", "inspect", image) or _succeeds("pull", "--quiet", image, timeout_s=PULLED_WITHIN_S):
+        return ""
+    return (
+        f"the base image {image} is neither here nor can it be pulled; VESTAL_PYTHON_IMAGE may name another"
+    )
+
+
+def _base_image(repo: Path) -> str:
+    """What the image is built from, as compose is told it: by the environment, or by a `.env` file."""
+    file = ("--project-directory", str(repo), "--file", str(repo / "docker-compose.yml"))
+    told = json.loads(docker("compose", *file, "config", "--format", "json"))
+    return str(told["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
+
+
+def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:
     try:
-        done = subprocess.run(["docker", "compose", "ls"], capture_output=True, timeout=30)
+        done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

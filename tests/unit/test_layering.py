@@ -60,6 +60,7 @@ FOREIGN_TO = {
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
     "host_agent/cli/task_progress.py",
+    "host_agent/host/done.py",
     "host_agent/host/job_state.py",
     "host_agent/host/launchctl_answers.py",
     "host_agent/host/launchd_by_root.py",

@@ -17,7 +17,7 @@ from host_agent.services.policy import restart_policy
 from supervision import (
     ChildSpec,
     ExitStatus,
-    GroupProcess,
+    HandleAround,
     Identity,
     Intensity,
     Probe,
@@ -75,34 +75,14 @@ class OllamaLauncher:
         return OllamaProcess(adopt(identity))
 
 
-class OllamaProcess:
-    """A ProcessHandle. Where the server is gone, its runners are ended gracefully before what is left of the
-    group is killed: SIGKILL strands a runner's wired memory (ollama/ollama 5642, 17792)."""
-
-    def __init__(self, process: GroupProcess) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def start_time(self) -> float:
-        return self._process.start_time
+class OllamaProcess(HandleAround):
+    """Where the server is gone, its runners are ended gracefully before what is left of the group is killed:
+    SIGKILL strands a runner's wired memory (ollama/ollama 5642, 17792)."""
 
     async def wait(self) -> ExitStatus:
         await ended(self.pid)
         await end_runners(await asyncio.to_thread(runners_of_group, self.pid))
-        return await self._process.wait()
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def detach(self) -> None:
-        self._process.detach()
+        return await super().wait()
 
 
 def runners_of_group(group: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from host_agent import ending
 from host_agent.config import Config
 from host_agent.errors import NotPossible
 from host_agent.host import jobs, model_servers
+from host_agent.host.commands import run_async
 from host_agent.host.headroom import Headroom
 from host_agent.services import OLLAMA
 from host_agent.services.ollama import child, installation
@@ -178,9 +179,7 @@ class Keeper:
             raise NotPossible(found.refusal)
         runners = await asyncio.to_thread(self._survey.runners, owner.pid) if owner.pid else ()
         for command in found.commands:
-            code, told = await jobs.run(*command, within_s=COMMAND_WITHIN_S)
-            if code != 0:
-                raise NotPossible(f"`{' '.join(command)}` failed: {told.splitlines()[-1] if told else code}")
+            await _run(command)
         if found.end is not None:
             await ending.end(found.end, self._config.supervision.stop_s)
         if action != "start":
@@ -231,3 +230,11 @@ class Keeper:
         if room.lacking:  # R6.3: more restarts would only strand more
             return room.sentence
         return "" if await asyncio.to_thread(installation.installed) else "Ollama is not installed any more"
+
+
+async def _run(command: tuple[str, ...]) -> None:
+    """Raises NotPossible, with the last line of what it said."""
+    done = await run_async(*command, within_s=COMMAND_WITHIN_S)
+    if done.exit_code != 0:
+        said = done.text.strip().splitlines()
+        raise NotPossible(f"`{' '.join(command)}` failed: {said[-1] if said else done.exit_code}")

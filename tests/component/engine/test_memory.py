@@ -32,13 +32,13 @@ from tests.component.engine.conftest import CHAT, EMBED, chat
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 pytestmark = pytest.mark.model
-CHILDREN = Path(__file__).resolve().parents[2] / "children"
+REPO = Path(__file__).resolve().parents[3]
 MIB = 1024**2
 
 
 def run_child(name: str, home: Path, *arguments: object) -> dict[str, Any]:
-    command = [sys.executable, str(CHILDREN / name), *map(str, arguments)]
-    env = os.environ | engine_environment(home)
+    command = [sys.executable, str(REPO / "tests" / "children" / name), *map(str, arguments)]
+    env = os.environ | engine_environment(home) | {"PYTHONPATH": str(REPO)}  # they share what loads a model
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, cwd=home)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

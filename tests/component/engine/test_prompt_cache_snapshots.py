@@ -41,10 +41,10 @@ def state_space() -> Any:
     )  # fmt: skip
 
 
-def hybrid() -> Any:
+def hybrid(width: int = 32) -> Any:
     return jamba.Model(
         jamba.ModelArgs(
-            model_type="jamba", hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+            model_type="jamba", hidden_size=width, intermediate_size=64, num_hidden_layers=4,
             num_attention_heads=2, num_key_value_heads=1, attn_layer_offset=1, attn_layer_period=2,
             expert_layer_offset=1, expert_layer_period=2, mamba_d_conv=4, mamba_d_state=8,
             mamba_expand=2, num_experts=1, num_experts_per_tok=1, rms_norm_eps=1e-6,
@@ -64,11 +64,16 @@ def full_attention() -> Any:
 
 @pytest.fixture(params=[sliding_window, state_space, hybrid, full_attention], ids=lambda make: make.__name__)
 def model(request) -> Any:
+    return made(request.param)
+
+
+def made(make: Callable[[], Any]) -> Any:
+    """A model with random weights, always the same ones."""
     mx.random.seed(3)
-    made = request.param()
-    made.set_dtype(mx.float32)
-    mx.eval(made.parameters())
-    return made
+    model = make()
+    model.set_dtype(mx.float32)
+    mx.eval(model.parameters())
+    return model
 
 
 def third_best(logprobs: Any) -> Any:

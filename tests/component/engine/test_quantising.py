@@ -9,11 +9,17 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 
-from mlx_lm.models import deepseek_v3, gemma3_text, gpt_oss, jamba, llama, mamba  # noqa: E402
+from mlx_lm.models import deepseek_v3, gemma3_text, gpt_oss, llama  # noqa: E402
 
 from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.quantising import obstacle, quantised_caches  # noqa: E402
-from tests.component.engine.test_prompt_cache_snapshots import PROMPT, Runs  # noqa: E402
+from tests.component.engine.test_prompt_cache_snapshots import (  # noqa: E402
+    PROMPT,
+    Runs,
+    hybrid,
+    made,
+    state_space,
+)
 
 EIGHT = KvQuantisation(8, 32)
 COMMON: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 64, "rms_norm_eps": 1e-6, "vocab_size": 64}
@@ -30,24 +36,8 @@ def sliding_window() -> Any:
     return gemma3_text.Model(gemma3_text.ModelArgs(**given, **more))
 
 
-def hybrid() -> Any:
-    return jamba.Model(
-        jamba.ModelArgs(
-            **COMMON, model_type="jamba", num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
-            attn_layer_offset=1, attn_layer_period=2, expert_layer_offset=1, expert_layer_period=2,
-            mamba_d_conv=4, mamba_d_state=8, mamba_expand=2, num_experts=1, num_experts_per_tok=1,
-            max_position_embeddings=512, mamba_dt_rank=4,
-        )
-    )  # fmt: skip
-
-
-def state_space() -> Any:
-    return mamba.Model(
-        mamba.ModelArgs(
-            model_type="mamba", vocab_size=64, hidden_size=32, intermediate_size=64, state_size=8,
-            num_hidden_layers=3, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
-        )
-    )  # fmt: skip
+def wide_hybrid() -> Any:
+    return hybrid(64)
 
 
 def attention_sinks() -> Any:
@@ -67,20 +57,12 @@ def latent_attention() -> Any:
     )  # fmt: skip
 
 
-def made(make: Any) -> Any:
-    mx.random.seed(3)
-    model = make()
-    model.set_dtype(mx.float32)
-    mx.eval(model.parameters())
-    return model
-
-
 @pytest.mark.parametrize(
     ("make", "kinds"),
     [
         (full_attention, ["QuantisedRequestKV"] * 2),
         (sliding_window, ["RotatingKVCache", "QuantisedRequestKV"] * 2),
-        (hybrid, ["ArraysCache", "QuantisedRequestKV"] * 2),
+        (wide_hybrid, ["ArraysCache", "QuantisedRequestKV"] * 2),
     ],
 )
 def test_only_layers_of_full_attention_are_quantised(make, kinds):
@@ -110,7 +92,7 @@ def test_trial_computes_nothing():
     assert mx.get_active_memory() == before
 
 
-@pytest.mark.parametrize("make", [full_attention, sliding_window, hybrid])
+@pytest.mark.parametrize("make", [full_attention, sliding_window, wide_hybrid])
 def test_kept_state_gives_the_answer_of_the_run_that_kept_it(make, tmp_path: Path):
     model = made(make)
     others = [PROMPT[20:75], PROMPT[3:10], [*PROMPT[:40], 2, 3]]

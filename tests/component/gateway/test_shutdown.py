@@ -66,6 +66,12 @@ def engine_log(gateway: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
+def signals(gateway: Any) -> int:
+    """How often its engines were told to end by a signal."""
+    asked = [line for line in engine_log(gateway) if line["event"] == "shutdown_asked"]
+    return sum(line["cause"] == "SIGTERM" for line in asked)
+
+
 def ends_in_order(gateway: Any, timeout_s: float) -> None:
     """Exit code 0 in time; and its engine ended by itself, through all its stages."""
     assert gateway.process.wait(timeout_s) == 0, gateway.log()
@@ -123,14 +129,15 @@ def test_engine_told_to_end_twice_in_a_prefill_and_beside_streams_loses_no_text(
         answers = [pool.submit(ask, gateway, *one) for one in asks]
         gateway.until(lambda: gateway.health()["requests"]["queued"] == 2, "three run, two wait")
         pid = gateway.engine_pid()
-        for _ in range(2):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+        gateway.until(lambda: signals(gateway) == 1, "it has heard the first: two at once would be one")
+        os.kill(pid, signal.SIGTERM)
         replies = [answer.result() for answer in answers]
     assert [reply.status_code for reply in replies] == [200] * len(asks)
     assert [reply.json()["message"]["content"] for reply in replies[1:]] == whole
     assert gateway.engine_pid() != pid
     assert gateway.health()["engine"]["last_crash"] is None
+    assert signals(gateway) == 2
     gateway.process.send_signal(signal.SIGTERM)
     ends_in_order(gateway, 25)
 

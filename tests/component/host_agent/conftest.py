@@ -89,9 +89,17 @@ class AgentUnderTest:
 
     def recover(self) -> dict[str, Any]:
         """One pass, to its end."""
+        return self.pass_done(self.begin_pass())
+
+    def begin_pass(self) -> str:
+        """The id of a pass that is under way."""
         code, run = self.ask("/recover", {})
         assert code == 202, run
-        done = lambda: (r := self.ask(f"/recover/{run['run_id']}")[1])["state"] == "done" and r  # noqa: E731
+        return str(run["run_id"])
+
+    def pass_done(self, run_id: str) -> dict[str, Any]:
+        """Its report, once it has ended."""
+        done = lambda: (r := self.ask(f"/recover/{run_id}")[1])["state"] == "done" and r  # noqa: E731
         return self.until(done, "the pass ends", 30)
 
     def journal(self) -> list[dict[str, Any]]:

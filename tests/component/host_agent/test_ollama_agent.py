@@ -146,13 +146,11 @@ def test_managed_ollama_that_hangs_is_replaced_by_a_pass(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.tell(hang="all", ignore_term=True)
-    code, run = agent.ask("/recover", {})
-    assert code == 202
+    run_id = agent.begin_pass()
     agent.until(lambda: not psutil.pid_exists(first), "the hung one is ended", 30)
     ollama.tell()
     assert ready(agent, but=first)
-    done = lambda: (r := agent.ask(f"/recover/{run['run_id']}")[1])["state"] == "done" and r  # noqa: E731
-    report = agent.until(done, "the pass ends", 30)
+    report = agent.pass_done(run_id)
     assert any("end the hung process" in line and "it is well now" in line for line in report["done"]), report
 
 
@@ -162,13 +160,11 @@ def test_managed_ollama_whose_answers_are_none_is_replaced(agent, ollama, fault)
     first = ready(agent)
     ollama.generate()
     ollama.tell(**fault)
-    code, run = agent.ask("/recover", {})
-    assert code == 202
+    run_id = agent.begin_pass()
     agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
     ollama.tell()
     assert ready(agent, but=first)
-    done = lambda: (r := agent.ask(f"/recover/{run['run_id']}")[1])["state"] == "done" and r  # noqa: E731
-    report = agent.until(done, "the pass ends", 30)
+    report = agent.pass_done(run_id)
     assert report["healthy"], report
 
 

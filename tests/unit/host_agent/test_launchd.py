@@ -8,7 +8,8 @@ import pytest
 
 from host_agent.config import load
 from host_agent.host import launchd
-from host_agent.host.commands import Commands, Done
+from host_agent.host.commands import Commands
+from host_agent.host.done import Done
 from host_agent.host.launchd import Launchd
 
 FINE, UNKNOWN = Done(0, ""), Done(113, 'Could not find service "x" in domain for user gui: 501')

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from host_agent.host.done import Done
 from host_agent.host.jobs import (
     Job,
     parse_cgroup,
@@ -206,10 +207,10 @@ def test_launchctls_jobs_about_ollama_are_those_that_run_it_or_are_named_so():
 
 
 def test_launchctls_own_state_is_read_and_not_that_of_what_is_nested():
-    assert parse_launchctl_print("homebrew.mxcl.ollama", LAUNCHCTL_PRINT) == Job(
+    assert parse_launchctl_print("homebrew.mxcl.ollama", Done(0, LAUNCHCTL_PRINT)) == Job(
         "homebrew.mxcl.ollama", 612, system=True
     )
-    assert parse_launchctl_print("a", "Could not find service") is None
+    assert parse_launchctl_print("a", Done(113, "Could not find service")) is None
 
 
 @pytest.mark.parametrize(

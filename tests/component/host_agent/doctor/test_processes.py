@@ -136,11 +136,24 @@ def test_runner_of_ollama_without_its_server_is_an_orphan(configure, run: Run, t
     (tmp_path / "runner").write_text("import signal; signal.pause()")
     config = configure(VESTAL_OLLAMA__MANAGE="auto")
     command = [str(tmp_path / "ollama"), "runner"]
-    process = run(*command, executable=sys.executable, cwd=tmp_path, env={**os.environ, "PYTHONHOME": ""})
-    until(lambda: process_table.read()[process.pid].command.startswith(command[0]), "it runs")
-    found = [finding for finding in faults(orphans.look(config)) if str(process.pid) in finding.sentence]
-    assert len(found) == 1
-    assert found[0].remedy == f"`kill {process.pid}`"
+    # It outlives what has started it.
+    starts = "import os, sys; print(os.posix_spawn(sys.executable, sys.argv[1:], os.environ))"
+    parent = run(
+        *(sys.executable, "-c", starts, *command),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONHOME": ""},
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    try:
+        parent.wait(timeout=10)
+        until(lambda: process_table.read()[pid].command.startswith(command[0]), "it runs")
+        found = [finding for finding in faults(orphans.look(config)) if str(pid) in finding.sentence]
+        assert len(found) == 1
+        assert found[0].remedy == f"`kill {pid}`"
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_process_table_of_this_machine_holds_this_process():

@@ -21,6 +21,7 @@ from host_agent.doctor.ollama_as_another_user import Server
 from host_agent.doctor.orphans import Ours
 from host_agent.doctor.silent import Silent, by_sleep
 from host_agent.host import brew, kernel_log, memory_pressure, ps, vm_stat
+from host_agent.host.memory import Memory
 from host_agent.host.ps import Process
 
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"
@@ -28,14 +29,14 @@ TOTAL = 25_769_803_776
 GIB = 1024**3
 
 
-def wired(name: str) -> int:
+def wired(name: str) -> Memory:
     found = vm_stat.parse((RECORDED / "macos" / name).read_text())
     assert found
-    return found.wired_bytes
+    return Memory(TOTAL, TOTAL // 4, 0, 0, found.wired_bytes)
 
 
 def test_wired_memory_that_has_piled_up_asks_for_a_reboot_and_no_restarts():
-    found = wired_memory.judge(wired("vm_stat_wired.txt"), TOTAL, 0.2)
+    found = wired_memory.judge(wired("vm_stat_wired.txt"), 0.2)
     assert found.level == "fault"
     assert "74%" in found.sentence
     assert "only a reboot" in found.remedy and "stop restarting" in found.remedy
@@ -43,24 +44,33 @@ def test_wired_memory_that_has_piled_up_asks_for_a_reboot_and_no_restarts():
 
 
 def test_wired_memory_that_living_model_servers_hold_is_no_fault():
-    assert wired_memory.judge(wired("vm_stat_wired.txt"), TOTAL, 0.2, held_bytes=12 * GIB).level == "ok"
+    assert wired_memory.judge(wired("vm_stat_wired.txt"), 0.2, held_bytes=12 * GIB).level == "ok"
 
 
 def test_wired_memory_as_usual_is_well():
     free = memory_pressure.parse((RECORDED / "macos/memory_pressure.txt").read_text())
-    assert wired_memory.judge(wired("vm_stat.txt"), TOTAL, free).level == "ok"
-    assert wired_memory.judge(wired("vm_stat.txt"), TOTAL, None).level == "ok"
+    assert wired_memory.judge(wired("vm_stat.txt"), free).level == "ok"
+    assert wired_memory.judge(wired("vm_stat.txt"), None).level == "ok"
 
 
 def test_wired_memory_under_pressure_from_elsewhere_asks_for_room():
-    found = wired_memory.judge(wired("vm_stat.txt"), TOTAL, 0.05)
+    found = wired_memory.judge(wired("vm_stat.txt"), 0.05)
     assert found.level == "fault"
     assert "close programs" in found.remedy
 
 
-@pytest.mark.parametrize(("available", "level"), [(0.02, "fault"), (0.5, "ok")])
-def test_available_memory_is_judged_where_nothing_is_wired(available: float, level: str):
-    assert wired_memory.judge_available(available).level == level
+@pytest.mark.parametrize(
+    ("available", "swap_used", "level"), [(0.02, 0.0, "fault"), (0.02, 1.0, "fault"), (0.5, 1.0, "ok")]
+)
+def test_available_memory_is_judged_where_nothing_is_wired(available: float, swap_used: float, level: str):
+    swap = round(swap_used * GIB)
+    found = wired_memory.judge(Memory(TOTAL, round(available * TOTAL), swap, swap))
+    assert (found.level, found.evidence) == (level, "")
+    assert f"{available:.0%} of the machine's memory is available" in found.sentence
+
+
+def test_memory_that_swap_makes_room_for_is_no_fault():
+    assert wired_memory.judge(Memory(TOTAL, TOTAL // 50, GIB, 8 * GIB)).level == "ok"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +114,29 @@ def test_processes_of_ollama_are_told_from_what_only_has_its_name():
     assert [process.pid for process in ollama_processes.servers(table)] == [433, 502]
     assert [process.pid for process in ollama_processes.orphan_runners(table)] == [61864]
     assert [process.pid for process in ollama_processes.lookalikes(table)] == [700]
+
+
+def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their_names():
+    runner = "/Users/a b/ollama/llama-server --model /Users/a b/.ollama/models/blobs/sha256-1 --port 1"
+    table = {
+        10: Process(10, 1, 0, "S", 9, "/Users/a b/ollama serve"),
+        11: Process(11, 1, 0, "S", 9, runner),
+        12: Process(12, 1, 0, "S", 9, "/Users/a b/llama-server --model mine.gguf"),
+        13: Process(13, 10, 0, "S", 9, runner),
+        14: Process(14, 1, 0, "S", 9, "ollama serving"),
+    }
+    assert [process.pid for process in ollama_processes.servers(table)] == [10]
+    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [11]
+
+
+def test_runner_that_systemd_of_the_user_has_taken_in_is_an_orphan():
+    table = {
+        50: Process(50, 1, 501, "S", 9, "/usr/lib/systemd/systemd --user"),
+        60: Process(60, 1, 501, "S", 9, "/bin/zsh -l"),
+        61: Process(61, 50, 501, "S", 9, "/usr/local/bin/ollama runner --port 1"),
+        62: Process(62, 60, 501, "S", 9, "/usr/local/bin/ollama runner --port 2"),
+    }
+    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [61]
 
 
 def test_runner_below_a_helper_of_the_server_is_no_orphan():

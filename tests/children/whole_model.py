@@ -1,0 +1,20 @@
+"""A model loaded whole, for programs of this folder that need no engine around it."""
+
+from __future__ import annotations
+
+from mlx_server.engine import blas
+
+blas.preload()
+
+from mlx_server.engine.loading import Weights, load  # noqa: E402
+from mlx_server.model_store import ModelEntry  # noqa: E402
+
+
+def loaded(entry: ModelEntry) -> Weights:
+    """All of it at once. Raises LoadError."""
+    loader = load(entry)
+    while True:
+        try:
+            next(loader)
+        except StopIteration as end:
+            return end.value
