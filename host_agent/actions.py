@@ -8,6 +8,7 @@ import signal
 from host_agent.errors import NotPossible, UnknownService
 from host_agent.host import processes
 from host_agent.journal import Journal
+from host_agent.recovery.outlook import GIVEN_UP
 from host_agent.services import (
     AGENT,
     DOCKER,
@@ -71,6 +72,8 @@ class Actions:
         status = self._supervisor.status()
         for name in (name for name in children if status[name].state in DOWN):
             await self._supervisor.start_child(name, "asked for by hand", reset=True)
+        if status[MLX_SERVER].state not in DOWN and (await self._mlx.engine(fresh=True)).state in GIVEN_UP:
+            self.begin(MLX_SERVER, "restart")  # it lives and has given its engine up: a new one starts afresh
         await self._ollama.start_again()
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:

@@ -10,6 +10,8 @@ import psutil
 
 from host_agent.host import memory, model_servers
 from host_agent.journal import readable
+from host_agent.recovery import outlook
+from host_agent.recovery.outlook import Outlook
 from host_agent.services import (
     AGENT,
     DOCKER,
@@ -61,6 +63,16 @@ class Table:
             **orchestrators,
         }
         return {name: found[name] for name in NAMES}
+
+    async def outlooks(self) -> dict[str, Outlook]:
+        """`mlx` and `ollama`, where one of them is down and a recovery pass will not bring it up now."""
+        engine, ollama = await asyncio.gather(self._mlx_engine(fresh=False), self._ollama.row())
+        by_hand = bool((self._store.load(MLX_SERVER) or {}).get("stopped_by_hand"))
+        found = {
+            "mlx": outlook.of_mlx(self._child(MLX_SERVER), engine, by_hand),
+            "ollama": outlook.of(ollama, self._ollama.keeper.stopped_by_hand),
+        }
+        return {name: told for name, told in found.items() if told}
 
     def host(self) -> dict[str, Any]:
         """The machine: memory in bytes, and how long it has slept since the agent began."""

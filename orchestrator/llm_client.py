@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import aiohttp
 
+from .chat_stream import ChatStream
 from .cycle import Backend, canonical
 from .errors import (
     BackendError,
@@ -18,52 +20,64 @@ from .errors import (
     ModelMissing,
     RequestRejected,
 )
+from .listening import Listening
+from .liveness import Limits
 from .llm_check import CHECK_TIMEOUT, is_unreachable
 from .llm_health import HealthBoard
 from .text import sound
 
-# A generation on a busy machine is slow, and the gateway holds a request while its engine restarts.
-CHAT_TIMEOUT = aiohttp.ClientTimeout(total=900, connect=2, sock_read=300)
+CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
+LIMITS = Limits()
+LOOK_TIMEOUT = aiohttp.ClientTimeout(total=5)
 OLLAMA_CONTEXT_TOKENS = 4096  # what it takes of a prompt where it is not told more; the rest it drops
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
 
 T = TypeVar("T")
-Read = Callable[[Backend, dict[str, Any]], T]
+Use = Callable[[Backend], Awaitable[T]]
 
 
 class LlmClient:
     """Chat and embeddings; at most `max_concurrent` calls at once, whoever makes them."""
 
-    def __init__(self, session: aiohttp.ClientSession, board: HealthBoard, max_concurrent: int) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        board: HealthBoard,
+        max_concurrent: int,
+        limits: Limits = LIMITS,
+    ) -> None:
         self._session = session
         self._board = board
+        self._limits = limits
         self._places = asyncio.Semaphore(max_concurrent)
         self._contexts: dict[tuple[str, str], int] = {}
 
     async def chat(
         self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
     ) -> str:
-        """The model's answer to the messages; EmptyAnswer where there is none."""
+        """The model's answer to the messages; EmptyAnswer where there is none.
+
+        It is streamed: a host that makes no progress is given up, one that is slow is not.
+        """
         # Ollama loads a model anew for another context: it is told only of one past its default.
         context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
         body = {
             "model": model,
             "messages": messages,
-            "stream": False,
+            "stream": True,
             "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens, **context},
         }
-        return await self._post(model, "/api/chat", body, CHAT_TIMEOUT, _text)
+        return await self._call(model, "/api/chat", lambda backend: self._streamed(backend, body))
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         """One unit-length vector a text, in order; a zero or non-finite one is a failure."""
         body = {"model": model, "input": texts, "truncate": True}
-        return await self._post(
-            model,
-            "/api/embed",
-            body,
-            EMBED_TIMEOUT,
-            lambda backend, reply: _vectors(backend, reply, len(texts)),
-        )
+
+        async def vectors(backend: Backend) -> list[list[float]]:
+            async with self._post(backend, "/api/embed", body, EMBED_TIMEOUT) as reply:
+                return _vectors(backend, await _checked(backend, reply), len(texts))
+
+        return await self._call(model, "/api/embed", vectors)
 
     async def context_tokens(self, model: str) -> int | None:
         """How many tokens the model's context holds, as its host tells (`/api/show`); None if it does not."""
@@ -90,20 +104,45 @@ class LlmClient:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
-    async def _post(
-        self, model: str, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout, read: Read[T]
-    ) -> T:
-        """The answer, read by `read`; whatever it raises counts for or against the host that answered."""
+    async def _streamed(self, backend: Backend, body: dict[str, Any]) -> str:
+        listening = Listening(self._limits, lambda: self._answers(backend))
+
+        async def call() -> str:
+            stream = ChatStream(backend.name)
+            async with self._post(backend, "/api/chat", body, CHAT_TIMEOUT) as reply:
+                if reply.status != 200:
+                    await _checked(backend, reply)
+                async for data in reply.content.iter_any():
+                    if stream.take(data):
+                        listening.heard()
+            return stream.end()
+
+        return _sound_text(backend, await listening.to(call()))
+
+    async def _answers(self, backend: Backend) -> bool:
+        """Whether the host answers anything at all."""
+        try:
+            async with self._session.get(
+                f"{self._board.urls[backend.name]}/api/version",
+                timeout=LOOK_TIMEOUT,
+                headers=self._board.headers(backend),
+            ):
+                return True
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
+    def _post(
+        self, backend: Backend, path: str, body: dict[str, Any], timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        url = self._board.urls[backend.name] + path
+        return self._session.post(url, json=body, timeout=timeout, headers=self._board.headers(backend))
+
+    async def _call(self, model: str, path: str, use: Use[T]) -> T:
+        """What `use` makes of a host's answer; whatever it raises counts for or against that host."""
         async with self._places:
             backend = await self._take(model)
             try:
-                async with self._session.post(
-                    self._board.urls[backend.name] + path,
-                    json=body,
-                    timeout=timeout,
-                    headers=self._board.headers(backend),
-                ) as reply:
-                    answer = read(backend, await _checked(backend, reply))
+                answer = await use(backend)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 detail = str(error) or type(error).__name__
                 self._board.failed(backend.name, f"{path}: {detail}", lost=True, gone=is_unreachable(error))
@@ -146,9 +185,8 @@ def context_length(shown: Any) -> int | None:
     return None
 
 
-def _text(backend: Backend, reply: dict[str, Any]) -> str:
-    message = reply.get("message")
-    text = sound(str(message.get("content") or "").strip()) if isinstance(message, dict) else ""
+def _sound_text(backend: Backend, said: str) -> str:
+    text = sound(said.strip())
     if not text:
         raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
     return text

@@ -1,6 +1,6 @@
 """How much of its memory limit this container uses, and how large a batch it may still take.
 
-`Reading` and `batch_size` are pure; `read` looks at the cgroup, version 2 or 1.
+`Reading`, `batch_size` and `step_may_begin` are pure; `read` looks at the cgroup, version 2 or 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 SHRINK_AT = 0.80
 PAUSE_AT = 0.90
+LONGEST_HOLD_S = 600.0  # a step that nothing is at work beside begins then, whatever is left
 NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 
@@ -34,6 +35,17 @@ def batch_size(wanted: int, fraction: float) -> int:
         return wanted
     left = (PAUSE_AT - fraction) / (PAUSE_AT - SHRINK_AT)
     return max(1, int(wanted * left / 2))
+
+
+def step_may_begin(running: int, most: int, fraction: float, waited_s: float) -> bool:
+    """Whether a task's step may begin beside `running` others.
+
+    Below 80 % of the limit always; then as `batch_size` would have it of `most`; from 90 % on none, until
+    some is free. What has waited ten minutes while nothing is at work would wait for ever: it goes alone.
+    """
+    if fraction < SHRINK_AT or running < batch_size(most, fraction):
+        return True
+    return running == 0 and waited_s >= LONGEST_HOLD_S
 
 
 def read(root: Path = CGROUP) -> Reading | None:

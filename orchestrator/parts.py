@@ -25,6 +25,7 @@ from .knowledge.update import KnowledgeUpdater
 from .knowledge.vectors import VectorCache
 from .llm_client import LlmClient
 from .llm_health import HealthBoard
+from .step_gate import StepGate
 from .task_steps import Steps
 from .tasks import TaskEngine
 from .webhook import RecoveryWebhook
@@ -90,6 +91,8 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             config.embed_model,
             config.max_answer_tokens,
             config.context_tokens,
+            notes.all,
+            StepGate(config.max_concurrent, _memory_fraction),
         )
         yield Parts(
             config=config,

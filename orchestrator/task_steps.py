@@ -7,6 +7,7 @@ Whatever a model says is text: it is shown and passed on, never acted upon.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from .llm_client import LlmClient
 from .llm_health import HealthBoard
 from .patience import Patience
 from .prompts import Messages
+from .step_gate import StepGate
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000
@@ -31,6 +33,7 @@ LEAST_SHARE = 0.3
 
 T = TypeVar("T")
 Say = Callable[[str], None]
+Notes = Callable[[], Mapping[str, Mapping[str, object]]]  # folder → {"text": what its files are about}
 
 
 class Steps:
@@ -45,6 +48,8 @@ class Steps:
         embed_model: str,
         max_answer_tokens: int,
         context_tokens: int,
+        notes: Notes = dict,
+        gate: StepGate | None = None,
     ) -> None:
         self._agents = agents
         self._client = client
@@ -53,6 +58,8 @@ class Steps:
         self._embed_model = embed_model
         self._max_answer_tokens = max_answer_tokens
         self._context_tokens = context_tokens
+        self._notes = notes
+        self._gate = gate or StepGate(1, lambda: 0.0)
 
     def crew(self) -> tuple[str, ...]:
         """Whom the lead may ask: all others, or itself where it is alone."""
@@ -62,9 +69,10 @@ class Steps:
         """{"parts": [{"agent", "goal"}], "note": ""}: who does what; everybody if the lead has no plan."""
         crew = {name: self._agents[name] for name in self.crew()}
         lead = self._agent(LEAD)
+        about = await self._about(crew)
 
         def ask(room: int) -> Messages:
-            return prompts.plan(lead, goal, crew, room)
+            return prompts.plan(lead, goal, crew, room, about)
 
         said = await self._ask(lead, ask, PLAN_TOKENS_EACH * min(len(crew), task_plan.MOST_PARTS), say)
         parts, note = task_plan.read(said, [*crew, LEAD]), ""
@@ -81,11 +89,19 @@ class Steps:
         if not agent.searches or not await self._search.anything(agent.folders):
             return {"sources": [], "note": ""}
 
+        query = goal[:MOST_QUERY_CHARS]
+
+        async def by_what_there_is() -> dict[str, Any]:
+            findings = await self._search.find(query, Scope(agent.folders), TOP_K)
+            return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
+
         async def find() -> dict[str, Any]:
             if await self._chat_only(agent.model):
-                findings = await self._search.find(goal[:MOST_QUERY_CHARS], Scope(agent.folders), TOP_K)
-                return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
-            hits = await self._search.search(goal[:MOST_QUERY_CHARS], agent.folders, TOP_K)
+                return await by_what_there_is()
+            try:
+                hits = await self._search.search(query, agent.folders, TOP_K)
+            except RequestRejected:  # it cannot be embedded, now or later: the words must do
+                return await by_what_there_is()
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 
         return await self._patiently(find, say)
@@ -95,11 +111,11 @@ class Steps:
     ) -> dict[str, Any]:
         """{"text", "sources_used"}: the agent's answer, and how many of the sources it was shown."""
         agent = self._agent(name)
-        used = 0
+        about, used = (await self._about({name: agent}))[name], 0
 
         def ask(room: int) -> Messages:
             nonlocal used
-            question = prompts.answer(agent, goal, part, sources, room)
+            question = prompts.answer(agent, goal, part, sources, room, about)
             used = question.sources_used
             return question.messages
 
@@ -130,6 +146,17 @@ class Steps:
 
         return await self._patiently(call, say)
 
+    async def _about(self, crew: Mapping[str, Agent]) -> dict[str, str]:
+        """What the files of each agent are about, as nightly noted it; "" where there is nothing to tell."""
+        if not any(agent.searches for agent in crew.values()):
+            return dict.fromkeys(crew, "")
+        try:
+            notes = await asyncio.to_thread(self._notes)
+        except sqlite3.Error as error:  # a help, and no more: the step does without
+            emit("notes_not_read", str(error))
+            notes = {}
+        return {name: _note_of(agent, notes) for name, agent in crew.items()}
+
     def _agent(self, name: str) -> Agent:
         if name not in self._agents:
             raise TaskFailed(
@@ -148,7 +175,8 @@ class Steps:
         patience = Patience()
         while True:
             try:
-                return await call()
+                async with self._gate.turn(say):
+                    return await call()
             except BackendError as error:
                 now = time.monotonic()
                 patience = patience.after(error, now)
@@ -160,3 +188,9 @@ class Steps:
                     await self._board.wait_for_change(patience.delay_s)
                 else:
                     await asyncio.sleep(patience.delay_s)
+
+
+def _note_of(agent: Agent, notes: Mapping[str, Mapping[str, object]]) -> str:
+    """The notes on the folders that the agent may search, one after the other."""
+    folders = () if not agent.searches else notes if agent.folders is None else agent.folders
+    return " ".join(str(notes[folder].get("text") or "") for folder in folders if folder in notes).strip()

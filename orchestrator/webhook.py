@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -30,6 +31,7 @@ class RecoveryWebhook:
         self._interval_s = interval_s
         self._pace = Pace()
         self._telling = asyncio.Lock()
+        self._standing: Mapping[str, str] = {}  # what the host agent last said of those it leaves alone
         self.posted = 0
         self.told: frozenset[str] = frozenset()  # whose outage the host agent has accepted to look at
 
@@ -58,22 +60,26 @@ class RecoveryWebhook:
             return f"{_names(down, absent)}, and no RECOVERY_WEBHOOK_URL is set"
         if not self._pace.may_post(time.monotonic(), down, absent):
             next_in_s = self.next_post_in_s if down else self.next_mention_in_s
-            return f"{_names(down, absent)}; posted already, next in {next_in_s:.0f} s"
+            said = "; ".join(_said(self._standing, down))
+            told = f"{_names(down, absent)}; posted already, next in {next_in_s:.0f} s"
+            return f"{told}; {said}" if said else told
         # A backend that is not used has nothing to be healed: to the listener that is "healthy".
         answer = await self._post({b.name: b.healthy or not b.used for b in backends})
         self.posted += 1
         if answer.status == 202:
-            self.told |= set(down)
+            self.told |= set(down) - set(answer.backends)  # of these it knows: they are not absent
+            self._standing = answer.backends
         self._pace = self._pace.after(answer, time.monotonic(), down, self._interval_s)
         emit(
             "recovery_requested" if answer.status == 202 else "recovery_request_failed",
             answer.detail,
             down=down,
+            services=answer.backends,
             absent=absent,
             status=answer.status,
             next_post_in_s=round(self.next_post_in_s, 1),
         )
-        return f"{_names(down, absent)}; {answer.detail}"
+        return "; ".join([_names(down, absent), answer.detail, *_said(answer.backends, down)])
 
     async def _post(self, facts: dict[str, bool]) -> Answer:
         headers = {"Authorization": f"Bearer {self._token}"}
@@ -103,7 +109,8 @@ def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answe
     if state in SAID:
         return Answer(status, wish, SAID[state], state)
     if status == 202:
-        return Answer(status, wish, f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}", state)
+        detail = f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}"
+        return Answer(status, wish, detail, state, _standing(said.get("services")))
     if status == 401:
         return Answer(
             status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"
@@ -111,6 +118,17 @@ def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answe
     if status == 429:
         return Answer(status, wish, f"the host agent asks to wait {wish:.0f} s")
     return Answer(status, wish, f"the host agent answers {status}")
+
+
+def _standing(services: object) -> dict[str, str]:
+    """Those states of the listener's `services` that are understood; what else it may say is left alone."""
+    told = services.items() if isinstance(services, dict) else ()
+    return {str(name): state for name, state in told if isinstance(state, str) and state in SAID}
+
+
+def _said(standing: Mapping[str, str], down: Iterable[str]) -> list[str]:
+    """A clause, with its remedy, for each of those down that the host agent leaves alone."""
+    return [f"{name}: {SAID[standing[name]]}" for name in down if name in standing]
 
 
 def _seconds(value: object) -> float:

@@ -7,8 +7,8 @@ installed is no outage: it is mentioned once an hour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from .cycle import Backend
 
@@ -24,13 +24,21 @@ class Answer:
     """What the listener said: its status (0: no answer), the pause it asked for, its words, and its state.
 
     `state`: `started` or `joined`; `recovering`: it is at it already; `open`: it has given up for now;
-    `manual_stop`: a person stopped it.
+    `manual_stop`: a person stopped it. `backends`: the last three for each of `mlx` and `ollama`.
     """
 
     status: int
     retry_after_s: float = 0.0
     detail: str = ""
     state: str = ""
+    backends: Mapping[str, str] = field(default_factory=dict)
+
+    def hopeless(self, down: Iterable[str]) -> bool:
+        """Whether no pass will bring up any of those that are down, short of a person."""
+        if self.state in HOPELESS:
+            return True
+        states = [self.backends.get(name, "") for name in down]
+        return bool(states) and HOPELESS.issuperset(states)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class Pace:
         posts = self.posts + 1 if set(down) <= self.reported else 1
         most = min(interval_s, MOST_PAUSE_S)
         own = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), most)
-        if answer.status == 401 or answer.state in HOPELESS:  # the next post would change nothing soon
+        if answer.status == 401 or answer.hopeless(down):  # the next post would change nothing soon
             own = most
         refused = answer.status in (429, 503) or answer.state == "recovering"
         return Pace(

@@ -13,7 +13,7 @@ from host_agent.config import Config
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.port_check import check_ports
 from host_agent.recovery.lock import LockHeld, blocking_lock
-from host_agent.services import mode
+from host_agent.services import knowledge_mounts, mode
 from host_agent.services.compose import Compose
 
 LOCK_WITHIN_S = 120.0
@@ -59,6 +59,7 @@ def _bring_up(config: Config, client: AgentClient, progress: Progress) -> None:
 
 
 def _containers(config: Config, progress: Progress) -> None:
+    knowledge_mounts.check(config)
     compose = Compose(config)
     mode.remember_containers(config)
     progress.say("containers", f"starting them (compose project {compose.project})")

@@ -22,6 +22,8 @@ def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, st
         return f"{place}unknown key {'.'.join(key)}; {_hint(key)}"
     if detail["type"] == "missing":
         return f"{place}{'.'.join(key)} is missing; give it."
+    if key[-1:] == ("[key]",):
+        return f"{place}{'.'.join(key[:-2])}.{key[-2]}: a name has letters, digits, `_`, `.` and `-` only."
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if not key:
         return f"{place}{reason}."

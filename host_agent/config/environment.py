@@ -62,13 +62,18 @@ def _key(name: str) -> KeyPath:
 
 def _value(key: KeyPath, text: str) -> Any:
     if not _is_list(key):
-        return text
+        return _yaml(text) if text.lstrip().startswith("{") else text
     if text.lstrip().startswith("["):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError:
-            return text
+        return _yaml(text)
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _yaml(text: str) -> Any:
+    """A list or mapping written out; what is none stays text, and is complained of as such."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _is_list(key: KeyPath) -> bool:

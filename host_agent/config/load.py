@@ -77,13 +77,5 @@ def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str,
     supervision = settings.supervision
     if sys.platform == "darwin" and "settle_after_kill_s" not in supervision.model_fields_set:
         supervision = supervision.model_copy(update={"settle_after_kill_s": SETTLE_AFTER_KILL_ON_MAC_S})
-    return Config(
-        mlx=mlx,
-        models=settings.models,
-        agent=settings.agent,
-        supervision=supervision,
-        ollama=settings.ollama,
-        orchestrator=settings.orchestrator,
-        home=home,
-        file=path,
-    )
+    sections = {**dict(settings), "mlx": mlx, "supervision": supervision}
+    return Config(**sections, home=home, file=path)

@@ -4,7 +4,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from host_agent.config import units
 from host_agent.config.names import canonical
@@ -30,6 +38,26 @@ def _number(value: object) -> object:
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_number)]
 KvGroupSize = Annotated[Literal[32, 64, 128], BeforeValidator(_number)]
+
+
+def _by_agent(value: object) -> object:
+    """One folder is the knowledge of the agent `docs`."""
+    return {"docs": value} if isinstance(value, str | Path) else value
+
+
+def _no_commas(folder: Path) -> Path:
+    if "," in str(folder):  # a native orchestrator is told its folders in a list
+        raise ValueError("a folder's path must have no comma: rename it, or name one above it")
+    return folder
+
+
+# It names a folder in the containers, and part of a list in the environment.
+AgentName = Annotated[str, Field(pattern=r"^\w[\w.-]{0,63}$")]
+Knowledge = Annotated[
+    dict[AgentName, Annotated[Path, AfterValidator(_no_commas)]],
+    BeforeValidator(_by_agent),
+    Field(min_length=1),
+]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 Address = Annotated[str, Field(min_length=1)]
 
@@ -178,6 +206,7 @@ class OllamaSection(Section):
 class OrchestratorSection(Section):
     """The orchestrator and nightly. The URLs are worked out from the ports where they are not given.
 
+    `knowledge`: a folder for each agent that has some; one folder alone is that of the agent `docs`.
     `more_…_urls`: LLM hosts besides this machine; `more_api_key` is sent to them.
     """
 
@@ -187,7 +216,7 @@ class OrchestratorSection(Section):
     cycle_interval_s: Seconds = 300.0
     health_monitor_interval_s: Seconds = 300.0
     max_concurrent: AtLeastOne = 2
-    knowledge: Path = Path("docs")
+    knowledge: Knowledge = {"docs": Path("docs")}
     embed_model: str = "all-minilm"
     chat_model: str = "smollm2:135m"
     agents: Path = Path("deploy/agents.yaml")

@@ -10,15 +10,17 @@ from aiohttp import web
 from host_agent.actions import Actions
 from host_agent.journal import Journal
 from host_agent.listener import bodies, metrics
+from host_agent.listener.outlooks import Outlooks
 from host_agent.listener.rate import TokenBucket
 from host_agent.listener.refusals import BadRequest, NotFound, TooMany
 from host_agent.listener.sessions import SESSION_FOR_S, Sessions
 from host_agent.listener.stream import Streams
+from host_agent.recovery import outlook
 from host_agent.recovery.passes import Passes
 from host_agent.status_page.page import Page
 from host_agent.table import Table
 
-RETRY_AFTER_S = 5
+LLM_SERVERS = ("mlx", "ollama")
 JOURNAL_LIMIT = 1000
 MAX_SEQ = 2**62
 ACTIONS = "restart|stop|start"
@@ -43,6 +45,7 @@ class Api:
         self._parts, self._port, self._cookie = parts, port, cookie
         self._page = Page()
         self._streams = Streams(parts.journal)
+        self._outlooks = Outlooks(parts.table.outlooks)
         self._starts = TokenBucket(capacity=12, refill_s=5.0)
         self._asked: set[tuple[str, str]] = set()
 
@@ -93,8 +96,15 @@ class Api:
             raise TooMany(f"Too many passes; the next may begin in {wait_s:.0f} s.", wait_s)
         report, begun = passes.request(f"asked by {remote}")
         self._note(report.run_id, remote, body, begun)
-        told = {"run_id": report.run_id, "state": "started" if begun else "joined"}
-        return web.json_response(told | {"retry_after_s": RETRY_AFTER_S}, status=202)
+        outlooks = await self._outlooks.told()
+        down = [name for name in LLM_SERVERS if body.get(name) is False]
+        told = {
+            "run_id": report.run_id,
+            "state": "started" if begun else "joined",
+            "retry_after_s": outlook.retry_after_s(outlooks, down),
+            "services": outlooks,
+        }
+        return web.json_response(told, status=202)
 
     async def recover_plan(self, request: web.Request) -> web.Response:
         return web.json_response((await self._parts.passes.dry_run()).as_json())

@@ -48,14 +48,14 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
         "VESTAL_AGENTS_FILE": str(agents_file(config)),
-        "VESTAL_KNOWLEDGE": f"docs={knowledge_folder(config)}",
+        "VESTAL_KNOWLEDGE": ",".join(f"{name}={path}" for name, path in knowledge_folders(config).items()),
     }
     return common(config) | orchestrator(config, "127.0.0.1") | own
 
 
-def knowledge_folder(config: Config) -> Path:
-    """The folder whose Markdown the agents may search; relative to the checkout."""
-    return REPO / config.orchestrator.knowledge.expanduser()
+def knowledge_folders(config: Config) -> dict[str, Path]:
+    """The folders whose Markdown the agents may search, by agent; relative to the checkout."""
+    return {name: REPO / path.expanduser() for name, path in config.orchestrator.knowledge.items()}
 
 
 def agents_file(config: Config) -> Path:

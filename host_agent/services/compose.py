@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from host_agent.config import Config
 from host_agent.errors import ComposeFailed, DockerUnavailable
-from host_agent.services import child_environment
+from host_agent.services import child_environment, knowledge_mounts
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
 from host_agent.services.docker_endpoint import find_command
 
@@ -28,7 +28,9 @@ class Compose:
         if docker is None:
             raise DockerUnavailable("The `docker` command is not installed: install Docker, or run natively.")
         where = ["--project-name", self.project, "--project-directory", str(REPO)]
-        return [docker, "compose", *where, "--file", str(REPO / "docker-compose.yml"), *arguments]
+        files = [REPO / "docker-compose.yml", *knowledge_mounts.write(self._config)]
+        named = [part for file in files for part in ("--file", str(file))]
+        return [docker, "compose", *where, *named, *arguments]
 
     def environment(self) -> Mapping[str, str]:
         """This process's environment, and what the compose file asks for."""
@@ -41,7 +43,7 @@ class Compose:
             "VESTAL_MLX_PORT": str(config.mlx.port),
             "VESTAL_AGENT_PORT": str(config.agent.port),
             "VESTAL_ORCHESTRATOR_MEM_LIMIT": config.orchestrator.mem_limit,
-            "VESTAL_KNOWLEDGE_PATH": str(child_environment.knowledge_folder(config)),
+            **knowledge_mounts.environment(config),
             "VESTAL_AGENTS_PATH": str(child_environment.agents_file(config)),
         }
         with contextlib.suppress(OSError):

@@ -99,7 +99,7 @@ def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
     if not is_sound(path):
         return Skipped(sound(path), "its name is not UTF-8")
     if entry.is_symlink():
-        return Skipped(path, "a link; put the file or folder itself here, or name it in VESTAL_KNOWLEDGE")
+        return Skipped(path, "a link; put the file itself here, or name its folder in orchestrator.knowledge")
     if not entry.is_file(follow_symlinks=False):
         return Skipped(path, "no regular file")
     try:

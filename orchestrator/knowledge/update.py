@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import memory_guard
 from ..database import locked
 from ..errors import BackendError
 from ..events import emit
 from . import files
 from .chunks import Chunk, chunks_of
+from .embedding import Embedding, Stopped
 from .models import Embedder
 from .scan import scan
 from .store import KnowledgeStore, Known
@@ -54,10 +54,6 @@ class Report:
 Pending = tuple[str, Known, list[Chunk]]
 
 
-class _Stop(Exception):
-    """The update cannot go on; its text says why."""
-
-
 class KnowledgeUpdater:
     """One update at a time, in all processes that share the lock file."""
 
@@ -72,17 +68,17 @@ class KnowledgeUpdater:
         memory_fraction: Callable[[], float],
     ) -> None:
         self._store = store
-        self._vectors = vectors
-        self._client = client
+        self._embedding = Embedding(vectors, client, model, batch, memory_fraction)
         self._model = model
         self._batch = batch
         self._lock_path = lock_path
-        self._memory_fraction = memory_fraction
         self._told: list[str] = []
+        self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage of it has no vector
 
     async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> Report:
         """Look at every folder and embed what changed; `full` reads every file."""
         report = Report()
+        self._embedding.begin()
         with locked(self._lock_path, blocking=False) as got:
             if not got:
                 report.stopped = "the other service is updating the knowledge just now"
@@ -91,7 +87,8 @@ class KnowledgeUpdater:
                 for agent, folder in folders.items():
                     await self._update_agent(agent, folder, full, report)
                 await self._forget_gone_agents(folders, report)
-            except (_Stop, BackendError) as error:
+                report.notes += await self._still_refused()
+            except (Stopped, BackendError) as error:
                 report.stopped = str(error)
             except sqlite3.Error as error:
                 report.stopped = f"orchestrator.db cannot be used ({error}); what was kept before stays"
@@ -143,24 +140,30 @@ class KnowledgeUpdater:
 
     async def _keep(self, agent: str, pending: list[Pending], report: Report) -> None:
         texts = [chunk.embedded_text for _, _, chunks in pending for chunk in chunks]
-        report.embedded += await self._embed(texts)
+        embedded = await self._embedding.embed(texts)
+        report.embedded += embedded.count
         if pending:
+            self._note_refused(agent, pending, embedded.refused)
             await asyncio.to_thread(self._store.replace_files, agent, pending)
         report.changed += len(pending)
 
-    async def _embed(self, texts: list[str]) -> int:
-        missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
-        done = 0
-        while done < len(missing):
-            fraction = self._memory_fraction()
-            size = memory_guard.batch_size(self._batch, fraction)
-            if size == 0:
-                raise _Stop(f"memory is at {fraction:.0%} of the limit")
-            batch = missing[done : done + size]
-            vectors = await self._client.embed(self._model, batch)
-            await asyncio.to_thread(self._vectors.keep, self._model, batch, vectors)
-            done += len(batch)
-        return done
+    def _note_refused(self, agent: str, pending: list[Pending], refused: dict[str, str]) -> None:
+        """A file with a refused passage counts as known: it is tried again once it changes, or by nightly."""
+        known = self._refused.setdefault(agent, {})
+        for path, _, chunks in pending:
+            whys = [refused[chunk.embedded_text] for chunk in chunks if chunk.embedded_text in refused]
+            known.pop(path, None)
+            if whys:
+                known[path] = f"{len(whys)} passage(s) found by their words only: {whys[0]}"
+
+    async def _still_refused(self) -> list[str]:
+        """A line for each file with a passage that has no vector, as long as that is so."""
+        for agent, paths in self._refused.items():
+            lacking = await asyncio.to_thread(self._store.unsound_files, agent, self._model) if paths else []
+            self._refused[agent] = {path: why for path, why in paths.items() if path in lacking}
+        return [
+            f"{agent}/{path}: {why}" for agent, paths in self._refused.items() for path, why in paths.items()
+        ]
 
     async def _forget(self, agent: str, paths: list[str], report: Report) -> None:
         if paths:

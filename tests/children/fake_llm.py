@@ -1,7 +1,9 @@
 """A stand-in LLM server in Ollama's dialect, for tests: deterministic, countable, and as ill as asked.
 
 `python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control sets any of State's fields:
-modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it). GET /calls
+modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it); and for a
+streamed chat, after its first word, `stall` (nothing more comes), `cut` (it ends without `done`), `drop`
+(the connection breaks), `fail` (a line with an error). GET /calls
 gives what it was asked. Embeddings are hashed bags of words, so texts that share words are near each other.
 """
 
@@ -21,12 +23,12 @@ DIM = 384
 class State:
     def __init__(self, models: list[str]) -> None:
         self.mode = "ok"
-        self.delay_s = 0.0
+        self.delay_s = self.word_s = 0.0
         self.models = models
         self.calls: list[dict] = []
         self.context_length = 8192
         self.say: dict[str, str] = {}  # words of the system message -> the answer
-        self.reject = ""  # words of the system message that are answered with 400
+        self.reject = ""  # words of the system message, or of a text to embed, that are answered with 400
         self.at_work = self.most_at_work = 0
         self.lock = threading.Lock()
 
@@ -81,6 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             self.state.at_work -= 1
         if self.path == "/api/embed":
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+            if self.state.reject and any(self.state.reject in text for text in texts):
+                return self.reply(400, {"error": "this text is not taken"})
             vectors = [] if self.state.mode == "empty" else [embedding(text) for text in texts]
             return self.reply(200, {"model": body["model"], "embeddings": vectors})
         if self.path == "/api/chat":
@@ -90,9 +94,42 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"error": "this prompt is not taken"})
             said = (answer for words, answer in self.state.say.items() if words in told)
             text = "" if self.state.mode == "empty" else next(said, f"The answer to: {asked[-200:]}")
+            if body.get("stream", True):
+                return self.stream(body["model"], text)
             message = {"role": "assistant", "content": text}
             return self.reply(200, {"model": body["model"], "message": message, "done": True})
         return self.reply(404, {"error": "not found"})
+
+    def stream(self, model: str, text: str) -> None:
+        """A word a line, `word_s` apart."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for word in re.findall(r"\S+\s*|^\s+", text):
+                self.line({"model": model, "message": {"role": "assistant", "content": word}, "done": False})
+                time.sleep(self.state.word_s)
+                mode = self.state.mode
+                while self.state.mode == "stall":
+                    time.sleep(0.05)
+                if mode == "fail":
+                    self.line({"error": "llama runner process has terminated"})
+                if mode in ("stall", "drop"):
+                    self.close_connection = True
+                    return
+                if mode in ("cut", "fail"):
+                    break
+            else:
+                self.line({"model": model, "message": {"role": "assistant", "content": ""}, "done": True})
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True
+
+    def line(self, body: dict) -> None:
+        raw = json.dumps(body).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
+        self.wfile.flush()
 
     def ill(self) -> bool:
         """Whether the mode has dealt with this request."""

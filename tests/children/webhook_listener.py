@@ -1,7 +1,7 @@
 """A stand-in for the host agent's listener: keeps what is posted, answers as asked.
 
-`python webhook_listener.py --port N [--bind A] --token T`; POST /control sets `status`, `state`
-and `retry_after_s` of the answer; GET /posts gives what came.
+`python webhook_listener.py --port N [--bind A] --token T`; POST /control sets `status`, `state`,
+`services` and `retry_after_s` of the answer; GET /posts gives what came.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Handler(BaseHTTPRequestHandler):
     status = 202
     retry_after_s = 0
     state = "started"
+    services: dict[str, str] = {}
     posts: list[dict] = []
 
     def log_message(self, format: str, *args: object) -> None:
@@ -36,9 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         self.posts.append({"body": body, "authorized": allowed, "path": self.path, "at": time.time()})
         if not allowed:
             return self.reply(401, {"error": {"code": "unauthorized", "message": "no"}})
-        return self.reply(
-            self.status, {"run_id": "r1", "state": self.state, "retry_after_s": self.retry_after_s}
-        )
+        said = {"run_id": "r1", "state": self.state, "retry_after_s": self.retry_after_s}
+        return self.reply(self.status, said | {"services": self.services})
 
     def reply(self, status: int, body: dict) -> None:
         raw = json.dumps(body).encode()

@@ -17,8 +17,12 @@ LIMIT_BYTES = 512 * 1024**2
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, docker_engine: None):
+def stack(make_stack: Callable, docker_engine: None, tmp_path_factory: pytest.TempPathFactory):
+    notes = tmp_path_factory.mktemp("no$tes")
+    notes.chmod(0o755)  # the containers' user is another
+    (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
     stack = make_stack(
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": "docs", "notes": str(notes)}),
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",
         VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
@@ -71,6 +75,17 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
     )
     chunks = stack.until(lambda: _knowledge_idle(stack), "a cycle with nothing to embed", 60)
     assert chunks
+
+
+def test_each_agents_folder_is_mounted_read_only_and_searched_apart(stack):
+    for service in ("orchestrator", "nightly"):
+        mounts = {m["Destination"]: m["RW"] for m in _container(stack, service)["Mounts"]}
+        assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
+    query = {"query": "what does the heron eat", "agent": "notes", "k": 3}
+    hits = stack.until(
+        lambda: stack.orchestrator("/knowledge/search", query).body["results"], "the notes are known", 180
+    )
+    assert [(hit["agent"], hit["file"]) for hit in hits] == [("notes", "birds.md")]
 
 
 def _knowledge_idle(stack) -> bool:

@@ -16,9 +16,11 @@ from host_agent.actions import Actions
 from host_agent.config import ensure_token, load
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
+from host_agent.listener.outlooks import Outlooks
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.facts import Facts, Remedy
+from host_agent.recovery.outlook import Outlook
 from host_agent.recovery.passes import Passes
 from host_agent.services import NAMES
 from host_agent.services.mode import Decision, Mode
@@ -44,8 +46,14 @@ class SlowHands:
 
 
 class FixedTable:
+    def __init__(self) -> None:
+        self.outlook: dict[str, Outlook] = {}
+
     async def rows(self) -> dict[str, Row]:
         return {name: Row(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
+
+    async def outlooks(self) -> dict[str, Outlook]:
+        return self.outlook
 
     def host(self) -> dict[str, Any]:
         memory = {"total_bytes": 2, "available_bytes": 1}
@@ -64,7 +72,8 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = Actions(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
-    parts = Parts(cast(Table, FixedTable()), passes, journal, actions, Sessions())
+    table = FixedTable()
+    parts = Parts(cast(Table, table), passes, journal, actions, Sessions())
     listener = Listener(config, token, parts, journal)
     await listener.start()
     base = f"http://127.0.0.1:{port}"
@@ -77,6 +86,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
             journal=journal,
             hands=hands,
             passes=passes,
+            table=table,
             port=port,
             base=base,
             home=home,
@@ -215,6 +225,42 @@ async def test_two_hundred_callers_at_once_share_one_pass(served):
     report = await (await served.client.get(f"/recover/{answers[0][1]['run_id']}")).json()
     assert report["state"] == "done"
     assert {"found", "done", "left", "healthy"} <= set(report)
+
+
+async def test_recover_what_no_pass_will_bring_up_is_told_beside_the_contract(served):
+    ask = lambda body: served.client.post("/recover", json=body)  # noqa: E731
+    well = await (await ask({"mlx": False})).json()
+    assert (well["state"], well["retry_after_s"], well["services"]) == ("started", 5, {})
+    served.table.outlook = {"mlx": Outlook.MANUAL_STOP, "ollama": Outlook.RECOVERING}
+    deadline = asyncio.get_running_loop().time() + 10
+    while not (told := await (await ask({"mlx": False})).json())["services"]:
+        assert asyncio.get_running_loop().time() < deadline
+    assert told == {
+        "run_id": well["run_id"],
+        "state": "joined",
+        "retry_after_s": 300,
+        "services": {"mlx": "manual_stop", "ollama": "recovering"},
+    }
+    assert (await (await ask({"mlx": False, "ollama": False})).json())["retry_after_s"] == 10
+    assert (await (await ask({})).json())["retry_after_s"] == 5
+
+
+async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same():
+    async def fails() -> dict[str, Outlook]:
+        raise RuntimeError("no")
+
+    looks = 0
+
+    async def hangs() -> dict[str, Outlook]:
+        nonlocal looks
+        looks += 1
+        await asyncio.Event().wait()
+        return {}
+
+    assert await Outlooks(fails).told() == {}
+    hanging = Outlooks(hangs)
+    assert await hanging.told() == await hanging.told() == {}
+    assert looks == 1, "one look at a time"
 
 
 async def test_passes_are_limited_in_rate_and_a_joined_one_is_never_refused(served):

@@ -140,7 +140,8 @@ class Orchestrator:
     def ask(
         self, path: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        return call(self.url + path, body, method, {"Authorization": f"Bearer {TOKEN}", **(headers or {})})
+        token = {"Authorization": f"Bearer {self.env['VESTAL_TOKEN']}"}
+        return call(self.url + path, body, method, {**token, **(headers or {})})
 
     def submit(self, goal: str, **more: Any) -> str:
         status, answer = self.ask("/tasks", {"goal": goal, **more})

@@ -99,6 +99,26 @@ def test_cycle_after_a_backend_returns_embeds_what_was_skipped(
     assert cycle["trigger"] == "mlx is healthy"
 
 
+def test_webhook_answer_that_a_person_stopped_it_is_in_each_cycle_and_not_asked_again(
+    orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], llm: StandIn
+):
+    hook = children("webhook_listener.py", "--token", TOKEN)
+    hook.control(services={"ollama": "manual_stop", "mlx": "nonsense"})
+    one = orchestrator(
+        MLX_API_URL=llm.url,
+        OLLAMA_BASE_URL=f"http://127.0.0.1:{free_port()}",
+        RECOVERY_WEBHOOK_URL=f"{hook.url}/recover",
+        ORCHESTRATOR_CYCLE_INTERVAL="0.3",
+    ).start()
+    told = "ollama: it was stopped by hand on the host (`vestal recover --reset` starts it)"
+    assert told in phase(one.cycle("recovery started"), "health")["webhook"]
+    later = phase(one.cycle("posted already"), "health")
+    assert told in later["webhook"]
+    assert later["why"] == "ollama down"  # the host agent knows of it: it is not absent
+    wait_until("six cycles", lambda: metric(one, "cycles_total") > 6)
+    assert len(hook.posts()) == 1
+
+
 def test_webhook_refused_token_is_said_clearly(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
 ):
@@ -131,6 +151,21 @@ def test_knowledge_embeds_changed_files_only_and_forgets_deleted_ones(
         one.ask("/knowledge/search", {"query": "gamma", "agent": "docs", "k": 1})[1]["results"][0]["agent"]
         == "docs"
     )
+
+
+def test_knowledge_around_a_text_that_the_host_refuses_goes_on_and_names_the_file(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    write_docs(tmp_path, a="# A\n\nalpha", b="# B\n\npoison", c="# C\n\ngamma")
+    llm.control(reject="poison")
+    one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="0.3").start()
+    first = phase(one.cycle("3 changed"), "knowledge")
+    told = "docs/b.md: 1 passage(s) found by their words only: mlx answers 400: this text is not taken"
+    assert (first["state"], first["stopped"], first["notes"]) == ("done", "", [told])
+    tried = len(llm.calls("/api/embed"))
+    later = phase(one.cycle("3 files, 0 changed"), "knowledge")
+    assert later["notes"] == [told]
+    assert len(llm.calls("/api/embed")) == tried
 
 
 def test_nightly_after_a_missed_hour_checks_all_and_shares_the_database(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,6 +70,30 @@ def test_task_planned_by_the_lead_is_answered_by_those_it_names(
     assert "all about the heron" in asked and "Your part of it: find what the heron eats" in asked
     joined = llm.calls("/api/chat")[-1]["messages"][1]["content"]
     assert "reader wrote:" in joined and "critic wrote:" in joined
+
+
+def test_task_after_a_night_is_planned_and_answered_with_the_notes(
+    orchestrator: Make, llm: StandIn, tmp_path: Path
+):
+    folder = tmp_path / "knowledge" / "reader"
+    folder.mkdir(parents=True)
+    (folder / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
+    llm.control(say={PLANS: "reader: look it up", "Below is a list of notes": "All about herons."})
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
+    one.cycle("1 changed")
+    with closing(sqlite3.connect(one.home / "orchestrator.db", timeout=10)) as db, db:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('nightly_done_at', '1000000')")
+    night = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start("nightly")
+    wait_until("the night's run", lambda: night.events("nightly_run_finished"))
+
+    task = one.finished(one.submit("what of the heron"))
+
+    assert [a["agent"] for a in task["answers"]] == ["reader"]
+    planned = next(c for c in llm.calls("/api/chat") if PLANS in c["messages"][0]["content"])
+    known = '- reader — the reader. Read. Its notes are about: "All about herons."'
+    assert known in planned["messages"][1]["content"]
+    asked = of(llm, "the reader")[-1]["messages"][1]["content"]
+    assert asked.index("The heron eats fish") < asked.index('"All about herons."') < asked.index("Goal: ")
 
 
 def test_task_with_a_plan_that_is_none_asks_everybody_and_says_so(

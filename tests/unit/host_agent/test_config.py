@@ -42,6 +42,10 @@ def complaint(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("models:\n  x:\n    source: ftp:x\n", 3, ["not a source"]),
         ("orchestrator:\n  mode: dcker\n", 2, ["docker", "native"]),
         ("orchestrator:\n  mem_limit: 1m\n", 2, ["too small"]),
+        ("orchestrator:\n  knowledge: 7\n", 2, ["orchestrator.knowledge", '"7"', "section"]),
+        ("orchestrator:\n  knowledge: {}\n", 2, ["orchestrator.knowledge", "at least 1"]),
+        ("orchestrator:\n  knowledge:\n    a/b: notes\n", 3, ["knowledge.a/b", "letters, digits"]),
+        ("orchestrator:\n  knowledge:\n    ab: no,tes\n", 3, ["knowledge.ab", "no comma"]),
     ],
 )
 def test_bad_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: list[str]):
@@ -130,6 +134,27 @@ def test_kv_quantisation_is_the_models_own_or_that_of_all(tmp_path: Path):
     assert [config.kv_of(name) for name in names] == [(8, 64), None, (8, 32), (4, 64)]
     given = {"VESTAL_MLX__KV_BITS": "4", "VESTAL_MLX__KV_GROUP_SIZE": "128"}
     assert loaded(tmp_path, "", **given).kv_of("other") == (4, 128)
+
+
+def test_every_section_of_the_file_is_in_force(tmp_path: Path):
+    """`notifications` was read, checked, and left out."""
+    given = loaded(tmp_path, "notifications:\n  desktop: false\n  webhook_url: http://localhost/x\n")
+    assert not given.notifications.desktop
+    assert given.notifications.webhook_url == "http://localhost/x"
+
+
+def test_knowledge_is_one_folder_or_one_for_each_agent(tmp_path: Path):
+    def folders(text: str, **env: str) -> dict[str, str]:
+        return {
+            name: str(path) for name, path in loaded(tmp_path, text, **env).orchestrator.knowledge.items()
+        }
+
+    assert folders("") == {"docs": "docs"}
+    assert folders("orchestrator:\n  knowledge: ~/notes\n") == {"docs": "~/notes"}
+    several = "orchestrator:\n  knowledge: {docs: docs, reader: /n}\n"
+    assert folders(several) == {"docs": "docs", "reader": "/n"}
+    assert folders(several, VESTAL_ORCHESTRATOR__KNOWLEDGE="{critic: c}") == {"critic": "c"}
+    assert folders(several, VESTAL_ORCHESTRATOR__KNOWLEDGE="c") == {"docs": "c"}
 
 
 def test_paths_follow_home_and_the_files_folder(tmp_path: Path):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
 from host_agent.config import load
-from host_agent.services import child_environment
+from host_agent.errors import HostAgentError
+from host_agent.services import child_environment, knowledge_mounts
 from host_agent.services.compose import Compose, last_lines
 
 
@@ -61,6 +65,26 @@ def test_compose_gets_the_homes_project_and_limit(tmp_path: Path):
     environment = compose.environment()
     assert environment["VESTAL_ORCHESTRATOR_MEM_LIMIT"] == "512m"
     assert environment["VESTAL_HOME"] == str(settings.home.root)
+
+
+def test_knowledge_folders_reach_native_children_and_containers(tmp_path: Path):
+    given = f"{{reader: {tmp_path}/no$tes, docs: docs}}"
+    settings = config(tmp_path, VESTAL_ORCHESTRATOR__KNOWLEDGE=given)
+    docs = str(child_environment.REPO / "docs")
+    told = child_environment.native_orchestrator(settings)
+    assert told["VESTAL_KNOWLEDGE"] == f"reader={tmp_path}/no$tes,docs={docs}"
+
+    environment = Compose(settings).environment()
+    assert environment["VESTAL_KNOWLEDGE_NAME"] == "reader"
+    assert environment["VESTAL_KNOWLEDGE_PATH"] == f"{tmp_path}/no$tes"
+    (file,) = knowledge_mounts.write(settings)
+    services = json.loads(file.read_text())["services"]
+    mount = {"type": "bind", "source": docs, "target": "/knowledge/docs", "read_only": True}
+    assert services == {name: {"volumes": [mount]} for name in ("orchestrator", "nightly")}
+
+    with pytest.raises(HostAgentError, match=r"no\$tes \(of reader\) is no folder"):
+        knowledge_mounts.check(settings)
+    assert knowledge_mounts.write(config(tmp_path)) == []
 
 
 def test_last_lines_of_a_failure_are_one_line():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.database import Database
-from orchestrator.errors import BackendUnavailable
+from orchestrator.errors import BackendUnavailable, RequestRejected
 from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.notes import NoteStore
 from orchestrator.knowledge.search import KnowledgeSearch
@@ -23,10 +23,11 @@ SAME = {"canine": "dog"}  # what the stand-in takes to mean the same
 
 @dataclass
 class Models:
-    """Each word is a direction of its own; `down` says why it does not, `asked` keeps what it was given."""
+    """Each word is a direction of its own; `down` says why it does not."""
 
     down: str = ""
     after: int = 10**9  # batches until it goes down by itself
+    refuses: str = ""  # a text with these words
     batches: list[list[str]] = field(default_factory=list)
     chats: list[tuple[str, str]] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
@@ -35,6 +36,8 @@ class Models:
         if self.down or len(self.batches) >= self.after:
             raise BackendUnavailable(self.down or "gone")
         self.batches.append(texts)
+        if self.refuses and any(self.refuses in text for text in texts):
+            raise RequestRejected("mlx answers 400: no")
         return [self._vector(text) for text in texts]
 
     async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:

@@ -62,6 +62,16 @@ def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(s
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
 
 
+def test_pace_all_that_is_down_given_up_waits_for_the_interval_and_one_that_heals_does_not():
+    both = ("mlx", "ollama")
+    told = {"mlx": "manual_stop", "ollama": "open"}
+    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 300
+    told = {"mlx": "manual_stop"}
+    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 5
+    told = {"mlx": "recovering"}
+    assert Pace().after(Answer(202, 10, state="joined", backends=told), 0.0, DOWN, 300).due_at == 10
+
+
 def test_pace_host_at_work_is_left_alone_for_as_long_as_it_asks():
     pace = Pace().after(Answer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
@@ -123,6 +133,21 @@ def test_batch_size_stays_between_nothing_and_what_was_wanted(wanted: int, fract
     size = batch_size(wanted, fraction)
     assert 0 <= size <= wanted
     assert (size == 0) == (fraction >= memory_guard.PAUSE_AT)
+
+
+def test_step_may_begin_fewer_side_by_side_from_80_percent_and_none_from_90():
+    def most_beside(fraction: float) -> int:
+        return next(n for n in range(99) if not memory_guard.step_may_begin(n, 8, fraction, 0.0))
+
+    assert memory_guard.step_may_begin(98, 8, 0.79, 0.0)
+    assert [most_beside(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
+
+
+def test_step_may_begin_alone_once_waiting_frees_nothing():
+    long = memory_guard.LONGEST_HOLD_S
+    assert not memory_guard.step_may_begin(0, 8, 0.95, long - 1)
+    assert memory_guard.step_may_begin(0, 8, 0.95, long)
+    assert not memory_guard.step_may_begin(1, 8, 0.95, 99 * long)
 
 
 def write(root: Path, **files: str) -> None:

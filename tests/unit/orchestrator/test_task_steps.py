@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import sqlite3
+from typing import Any, cast
 
 import pytest
 
 from orchestrator import budget
 from orchestrator.agents import LEAD, Agent
 from orchestrator.errors import RequestRejected, TaskFailed
-from orchestrator.task_steps import Steps
+from orchestrator.step_gate import StepGate
+from orchestrator.task_steps import Notes, Steps
+
+from .conftest import Knowledge
 
 CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
 
@@ -35,10 +40,10 @@ def size(messages: list[dict[str, str]]) -> float:
     return sum(budget.tokens(m["content"]) for m in messages)
 
 
-def steps(client: Client, crew: dict[str, Agent] = CREW) -> Steps:
+def steps(client: Client, crew: dict[str, Agent] = CREW, notes: Notes = dict) -> Steps:
     unused: Any = None
     model: Any = client
-    return Steps(crew, model, unused, unused, "e", 256, 4096)
+    return Steps(crew, model, unused, unused, "e", 256, 4096, notes)
 
 
 def say(detail: str) -> None:
@@ -49,6 +54,32 @@ async def test_plan_reads_what_the_lead_says():
     planned = await steps(Client("critic: doubt it\nlead: sum up")).plan("why?", say)
     assert [part["agent"] for part in planned["parts"]] == ["critic", "lead"]
     assert planned["note"] == ""
+
+
+async def test_plan_and_answers_are_told_what_each_agents_own_files_are_about():
+    crew = CREW | {
+        LEAD: Agent(LEAD, "the lead", "Work.", "m", ("*",)),
+        "thinker": Agent("thinker", "the thinker", "Think.", "m", ("reader",), tools=()),
+    }
+    notes = {"reader": {"text": "herons"}, "docs": {"text": "boilers"}}
+    client = Client("reader: look")
+    work = steps(client, crew, lambda: notes)
+    await work.plan("why?", say)
+    for name in ("reader", "critic", "thinker", LEAD):
+        await work.answer(name, "why?", "", [], say)
+    planned, *answered = [messages[1]["content"] for messages, _, _ in client.asked]
+    assert planned.count("herons") == 1  # the reader's: the thinker may not search
+    assert [("herons" in said, "boilers" in said) for said in answered] == [
+        *((True, False), (False, False), (False, False), (True, True))
+    ]
+
+
+async def test_answer_when_the_notes_cannot_be_read_is_given_without():
+    def broken() -> dict[str, dict[str, object]]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    client = Client()
+    assert (await steps(client, notes=broken).answer("reader", "why?", "", [], say))["text"] == "yes"
 
 
 async def test_plan_of_nonsense_asks_everybody_but_the_lead():
@@ -87,6 +118,39 @@ async def test_answer_prompt_refused_for_good_fails_the_step():
 async def test_answer_of_an_agent_that_is_gone_names_those_there_are():
     with pytest.raises(TaskFailed, match="there are: lead, reader, critic"):
         await steps(Client()).answer("nobody", "goal", "", [], say)
+
+
+async def test_step_while_memory_is_short_says_so_and_asks_nothing():
+    memory, said, client = [0.95], list[str](), Client()
+    unused: Any = None
+    model: Any = client
+    gate = StepGate(2, lambda: memory[0], look_again_s=0.01)
+    work = Steps(CREW, model, unused, unused, "e", 256, 4096, dict, gate)
+    asking = asyncio.create_task(work.answer("reader", "goal", "", [], said.append))
+    for _ in range(100):
+        if said:
+            break
+        await asyncio.sleep(0.01)
+    assert said == ["waiting: memory is at 95% of the limit, 0 step(s) at work"]
+    assert not client.asked
+    memory[0] = 0.5
+    assert (await asyncio.wait_for(asking, 10))["text"] == "yes"
+    assert said[-1] == ""
+
+
+async def test_retrieve_goal_that_cannot_be_embedded_finds_by_its_words(knowledge: Knowledge):
+    class Board:
+        async def serving(self, model: str) -> str:
+            return "mlx"
+
+    knowledge.write("reader", birds="The heron eats fish at dawn.")
+    await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
+    knowledge.models.refuses = "heron"
+    model, board = cast(Any, Client()), cast(Any, Board())
+    work = Steps(CREW, model, board, knowledge.search, "e", 256, 4096)
+    found = await work.retrieve("reader", "what does the heron eat?", say)
+    assert [source["file"] for source in found["sources"]] == ["birds.md"]
+    assert "by words alone" in found["note"]
 
 
 async def test_retrieve_agent_without_the_tool_looks_nowhere():

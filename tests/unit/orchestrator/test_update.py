@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.knowledge import embedding
 from orchestrator.knowledge.files import Skipped
 from orchestrator.knowledge.scan import scan
 from orchestrator.knowledge.scope import EVERYTHING
@@ -80,6 +81,67 @@ async def test_update_skips_bad_files_by_name_and_takes_the_rest(knowledge: Know
         "docs/name\ufffd.md",
     }
     assert report.as_json()["skipped_files"] == 4
+
+
+REFUSED = "docs/bad.md: 1 passage(s) found by their words only: mlx answers 400: no"
+
+
+async def test_update_with_a_text_that_is_refused_names_its_file_and_embeds_all_the_rest(
+    knowledge: Knowledge,
+):
+    knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
+    knowledge.write("docs", bad="# One\n\nfine words\n\n# Two\n\npoison words")
+    knowledge.models.refuses = "poison"
+    report = await update(knowledge)
+    assert (report.stopped, report.changed, report.embedded) == ("", 21, 21)
+    assert report.notes == [REFUSED]
+    found = await knowledge.search.find("poison", EVERYTHING, 3)
+    assert (found.hits[0].file, found.hits[0].heading) == ("bad.md", "Two")
+
+
+async def test_update_does_not_try_a_refused_text_again_until_it_changes_or_at_night(knowledge: Knowledge):
+    knowledge.write("docs", good="good words", bad="poison words")
+    knowledge.models.refuses = "poison"
+    await update(knowledge)
+    knowledge.models.batches.clear()
+    for _ in range(2):
+        assert (await update(knowledge)).notes == [REFUSED]  # each cycle's record says so
+    assert knowledge.models.batches == []
+    assert (await update(knowledge, full=True)).notes == [REFUSED]
+    assert knowledge.models.batches == [["poison words"], ["hello"]]
+
+    knowledge.write("docs", bad="harmless words")
+    report = await update(knowledge)
+    assert (report.changed, report.embedded, report.notes) == (1, 1, [])
+
+
+async def test_update_refused_text_that_nightly_has_embedded_is_told_no_more(knowledge: Knowledge):
+    knowledge.write("docs", bad="poison words")
+    knowledge.models.refuses = "poison"
+    assert (await update(knowledge)).notes
+    knowledge.models.refuses = ""
+    report = await update(knowledge, full=True)
+    assert (report.embedded, report.notes) == (1, [])
+
+
+async def test_update_of_a_backend_that_refuses_everything_stops_and_flags_no_file(knowledge: Knowledge):
+    knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
+    knowledge.models.refuses = "e"  # that of "hello", too
+    report = await update(knowledge)
+    assert report.stopped == "mlx answers 400: no"
+    assert (report.changed, report.notes) == (0, [])
+    assert len(knowledge.models.batches) == 2
+
+
+async def test_update_with_very_many_refused_texts_comes_to_its_end_in_bounded_calls(knowledge: Knowledge):
+    knowledge.write("docs", **{f"f{n:04}": f"poison {n}" for n in range(embedding.MOST_REFUSALS)})
+    knowledge.write("docs", good="good words")
+    knowledge.models.refuses = "poison"
+    report = await update(knowledge)
+    assert (report.stopped, report.changed) == ("", embedding.MOST_REFUSALS + 1)
+    assert len(report.notes) >= embedding.MOST_REFUSALS
+    assert len(knowledge.models.batches) < embedding.MOST_REFUSALS * 1.2
+    assert len(report.as_json()["notes"]) == 20  # type: ignore[arg-type]
 
 
 async def test_update_tells_of_a_bad_file_once(knowledge: Knowledge, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,59 @@
+"""An answer that comes as lines of JSON (Ollama's /api/chat), put together. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .errors import BackendFailed
+
+MOST_BYTES = 16 * 2**20  # a host that talks for ever must not fill our memory
+
+
+class ChatStream:
+    """Takes bytes as they come. BackendFailed where they are no answer; only one that is `done` counts."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+        self._rest = b""
+        self._texts: list[str] = []
+        self._bytes = 0
+        self._done = False
+
+    def take(self, data: bytes) -> bool:
+        """Whether anything in it shows that the host is at work."""
+        self._bytes += len(data)
+        if self._bytes > MOST_BYTES:
+            raise BackendFailed(f"{self._backend} sent more than {MOST_BYTES} bytes for one answer.")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+        return bool(data.strip())
+
+    def end(self) -> str:
+        """The whole text, once the host has closed the stream."""
+        self._line(self._rest)
+        if not self._done:
+            raise BackendFailed(f"{self._backend} broke off its answer after {len(self._texts)} line(s).")
+        return "".join(self._texts)
+
+    def _line(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        try:
+            part: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            part = None
+        if not isinstance(part, dict):
+            raise BackendFailed(f"{self._backend} sent a line that is no JSON object in its answer.")
+        if part.get("error"):
+            raise BackendFailed(f"{self._backend} failed in the middle of its answer: {_said(part['error'])}")
+        message = part.get("message")
+        self._texts.append(str(message.get("content") or "") if isinstance(message, dict) else "")
+        self._done = self._done or part.get("done") is True
+
+
+def _said(error: object) -> str:
+    """Ollama says a string, others an object with a message."""
+    found = error.get("message") if isinstance(error, dict) else error
+    return str(found or error)[:400]

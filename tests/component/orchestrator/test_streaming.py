@@ -1,0 +1,96 @@
+"""Answers streamed from a real host that hangs, stalls, breaks off or is merely slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from orchestrator.errors import BackendError, BackendFailed, BackendUnavailable
+from orchestrator.liveness import Limits
+from orchestrator.llm_client import LlmClient
+from orchestrator.llm_health import HealthBoard
+
+from .conftest import Orchestrator, StandIn, wait_until
+
+ASKED = [{"role": "user", "content": "one two three four"}]
+SAID = "The answer to: one two three four"
+QUICK = Limits(first_s=2, next_s=2, look_s=0.1, misses=3)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as one:
+        yield one
+
+
+def client(session: aiohttp.ClientSession, *hosts: StandIn, limits: Limits = QUICK) -> LlmClient:
+    urls = {f"mlx-{n}" if n > 1 else "mlx": host.url for n, host in enumerate(hosts, 1)}
+    return LlmClient(session, HealthBoard(session, urls), 2, limits)
+
+
+async def ask(one: LlmClient) -> str:
+    return await one.chat("smollm2:135m", ASKED, 64)
+
+
+async def test_answer_that_is_slow_and_goes_on_is_waited_for(session, llm: StandIn):
+    llm.control(word_s=0.4)  # 7 words: longer in all than any silence may be
+    assert await ask(client(session, llm)) == SAID
+    assert llm.calls("/api/chat")[0]["stream"] is True
+
+
+async def test_answer_that_stalls_in_the_middle_is_given_up_though_the_host_answers_checks(
+    session, llm: StandIn
+):
+    llm.control(mode="stall")
+    with pytest.raises(BackendUnavailable, match="in the middle of its answer"):
+        await ask(client(session, llm))
+
+
+async def test_host_that_is_stopped_before_the_first_token_is_given_up_long_before_its_time(
+    session, llm: StandIn
+):
+    patient = Limits(first_s=3600, next_s=3600, look_s=0.1, misses=1)
+    one = client(session, llm, limits=patient)
+    assert await ask(one) == SAID
+    os.kill(llm.process.pid, signal.SIGSTOP)
+    with pytest.raises(BackendUnavailable, match="stopped answering at all"):
+        await ask(one)
+
+
+async def test_answer_that_does_not_begin_is_given_up(session, llm: StandIn):
+    llm.control(delay_s=30)
+    with pytest.raises(BackendUnavailable, match="before the first token"):
+        await ask(client(session, llm))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "words"),
+    [
+        ("cut", BackendFailed, "broke off its answer"),
+        ("fail", BackendFailed, "llama runner process has terminated"),
+        ("drop", BackendUnavailable, "did not answer"),
+    ],
+)
+async def test_answer_that_breaks_off_is_a_failure(
+    session, llm: StandIn, mode: str, kind: type[BackendError], words: str
+):
+    llm.control(mode=mode)
+    with pytest.raises(kind, match=words) as caught:
+        await ask(client(session, llm))
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("mode", ["cut", "fail", "drop"])
+def test_task_whose_answer_broke_off_is_asked_again_and_has_the_whole(orchestrator, llm: StandIn, mode: str):
+    one: Orchestrator = orchestrator(MLX_API_URL=llm.url).start()
+    one.cycle()
+    llm.control(mode=mode)
+    task_id = one.submit("one two three")
+    wait_until("it was tried again", lambda: len(llm.calls("/api/chat")) >= 2)
+    assert one.task(task_id)["state"] == "running"
+    llm.control(mode="ok")
+    assert one.finished(task_id)["answer"] == "The answer to: one two three"

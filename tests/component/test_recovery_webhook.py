@@ -1,0 +1,77 @@
+"""A real agent and a real orchestrator: what a person stopped is not asked for again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .host_agent.conftest import AgentUnderTest
+from .orchestrator.conftest import Orchestrator, StandIn, phase, wait_until
+
+SAID = "mlx: it was stopped by hand on the host (`vestal recover --reset` starts it)"
+
+
+@pytest.fixture
+def agent(home: Path, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
+    one = AgentUnderTest(home, free_port(), free_port()).start()
+    yield one
+    assert one.process
+    one.process.terminate()
+    one.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def ollama(repo: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[StandIn]:
+    one = StandIn(repo, "fake_llm.py", free_port(), tmp_path)
+    yield one
+    one.end()
+
+
+@pytest.fixture
+def orchestrator(
+    agent: AgentUnderTest, ollama: StandIn, repo: Path, tmp_path: Path, free_port: Callable[[], int]
+) -> Iterator[Orchestrator]:
+    settings = {
+        "MLX_API_URL": f"http://127.0.0.1:{agent.mlx_port}",
+        "OLLAMA_BASE_URL": ollama.url,
+        "RECOVERY_WEBHOOK_URL": f"http://127.0.0.1:{agent.port}/recover",
+        "VESTAL_TOKEN": (agent.home / "token").read_text().strip(),
+        "ORCHESTRATOR_CYCLE_INTERVAL": "0.3",
+        "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "0.2",
+    }
+    one = Orchestrator(repo, tmp_path, free_port(), **settings)
+    yield one
+    if one.child:
+        one.child.end()
+
+
+def test_mlx_stopped_by_hand_is_posted_once_and_each_cycle_says_so(
+    agent: AgentUnderTest, orchestrator: Orchestrator
+):
+    assert agent.ask("/services/mlx_server/stop", {})[0] == 202
+    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "stopped", "it is stopped")
+    one = orchestrator.start()
+    assert SAID in phase(one.cycle("recovery started"), "health")["webhook"]
+    assert SAID in phase(one.cycle("posted already"), "health")["webhook"]
+    wait_until("ten cycles", lambda: len(one.events("cycle_finished")) >= 10)
+
+    posts = one.events("recovery_requested")
+    assert len(posts) == 1
+    assert posts[0]["services"] == {"mlx": "manual_stop"}
+    assert posts[0]["next_post_in_s"] > 290
+    assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
+
+
+def test_engine_that_was_given_up_is_told_and_reset_by_hand_brings_it_back(agent: AgentUnderTest):
+    before = agent.gateway()
+    engine = {"pid": None, "state": "open", "detail": "five starts failed"}
+    told = agent.home / "fake_gateway.json"
+    told.write_text(json.dumps({"status": "failed", "engine": engine}))
+    ask = {"mlx": False}
+    agent.until(lambda: agent.ask("/recover", ask)[1]["services"] == {"mlx": "open"}, "it is told")
+    told.write_text(json.dumps({"status": "ok", "engine": engine}))
+    assert agent.ask("/recover/reset", {})[0] == 202
+    agent.until(lambda: agent.gateway() != before, "the gateway was begun anew")

@@ -1,0 +1,93 @@
+"""When a host that was asked counts as hung, and what a streamed answer must be to count."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator import chat_stream
+from orchestrator.chat_stream import ChatStream
+from orchestrator.errors import BackendFailed
+from orchestrator.liveness import Limits, Silence
+
+LIMITS = Limits(first_s=300, next_s=180, look_s=10, misses=3)
+
+
+def test_silence_before_the_first_token_may_be_longer_than_after_it():
+    silence = Silence(LIMITS, since=100.0)
+    assert not silence.verdict(399.0)
+    assert "before the first token" in silence.verdict(400.0)
+    begun = silence.heard(1000.0)
+    assert not begun.verdict(1179.0)
+    assert "in the middle of its answer" in begun.verdict(1180.0)
+
+
+def test_silence_of_a_host_that_answers_nothing_is_over_after_three_looks_in_a_row():
+    silence = Silence(LIMITS, since=0.0).looked(False).looked(False)
+    assert not silence.verdict(30.0)
+    assert not silence.looked(True).looked(False).looked(False).verdict(60.0)
+    assert "stopped answering at all" in silence.looked(False).verdict(45.0)
+    assert not silence.heard(31.0).looked(False).verdict(45.0)
+
+
+def test_silence_is_short_where_something_was_heard_since_the_last_look():
+    assert Silence(LIMITS, since=0.0).is_short(9.0)
+    assert not Silence(LIMITS, since=0.0).is_short(10.0)
+
+
+def lines(*parts: dict) -> bytes:
+    return b"".join(json.dumps(part, ensure_ascii=False).encode() + b"\n" for part in parts)
+
+
+def said(text: str, done: bool = False) -> dict:
+    return {"message": {"role": "assistant", "content": text}, "done": done}
+
+
+@given(st.lists(st.text(max_size=20), max_size=8), st.lists(st.integers(1, 40), max_size=60))
+def test_stream_cut_into_any_pieces_is_the_same_text(words: list[str], cuts: list[int]):
+    raw, stream = lines(*map(said, words), said("", done=True)), ChatStream("mlx")
+    for size in cuts:
+        stream.take(raw[:size])
+        raw = raw[size:]
+    stream.take(raw)
+    assert stream.end() == "".join(words)
+
+
+def test_stream_that_comes_as_one_object_is_an_answer_too():
+    stream = ChatStream("mlx")
+    stream.take(lines(said("whole", done=True)).rstrip())
+    assert stream.end() == "whole"
+
+
+def test_stream_that_ends_without_done_is_a_failure():
+    stream = ChatStream("mlx")
+    stream.take(lines(said("half")))
+    with pytest.raises(BackendFailed, match="mlx broke off its answer after 1 line"):
+        stream.end()
+
+
+@pytest.mark.parametrize("error", ["it died", {"code": "engine_crashed", "message": "it died"}])
+def test_stream_with_an_error_line_is_that_error(error: object):
+    with pytest.raises(BackendFailed, match="mlx failed in the middle of its answer: it died"):
+        ChatStream("mlx").take(lines(said("half"), {"error": error}))
+
+
+@pytest.mark.parametrize("raw", [b"<html>\n", b"[1]\n", b"\xff\xfe\n"])
+def test_stream_of_something_else_is_a_failure(raw: bytes):
+    with pytest.raises(BackendFailed, match="no JSON object"):
+        ChatStream("mlx").take(raw)
+
+
+def test_stream_without_an_end_is_given_up():
+    stream = ChatStream("mlx")
+    stream.take(b" " * chat_stream.MOST_BYTES)
+    with pytest.raises(BackendFailed, match="more than"):
+        stream.take(b" ")
+
+
+def test_stream_of_empty_bytes_is_no_sign_of_work():
+    assert not ChatStream("mlx").take(b"\n \n")
+    assert ChatStream("mlx").take(b'{"done"')
