@@ -60,9 +60,15 @@ def of_cgroup() -> dict[str, int | None]:
 def of_databases() -> dict[str, Any]:
     found = {}
     for path in sorted(Path("/data").glob("*.db")):
-        sizes = [Path(f"{path}{suffix}") for suffix in ("", "-wal")]
-        found[path.name] = {"bytes": sum(p.stat().st_size for p in sizes if p.exists()), "rows": rows(path)}
+        found[path.name] = {"bytes": size(path) + size(Path(f"{path}-wal")), "rows": rows(path)}
     return {"databases": found}
+
+
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the WAL leaves with the last connection
+        return 0
 
 
 def rows(path: Path) -> dict[str, int]:

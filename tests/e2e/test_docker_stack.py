@@ -79,7 +79,7 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
 
 def test_each_agents_folder_is_mounted_read_only_and_searched_apart(stack):
     for service in ("orchestrator", "nightly"):
-        mounts = {m["Destination"]: m["RW"] for m in _container(stack, service)["Mounts"]}
+        mounts = {m["Destination"]: m["RW"] for m in container(stack, service)["Mounts"]}
         assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
     query = {"query": "what does the heron eat", "agent": "notes", "k": 3}
     hits = stack.until(
