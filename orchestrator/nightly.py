@@ -1,7 +1,8 @@
 """The second service: the long knowledge work, at the configured hour, and after a missed one.
 
 It reads every file anew (a file's time can lie), embeds what lacks a vector, writes a note on each agent's
-knowledge, forgets vectors that nothing uses, and compacts the database. By day it only touches its heartbeat.
+knowledge, forgets vectors that nothing uses and old finished tasks, and compacts the database. By day it only
+touches its heartbeat.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .cycle import Facts, Phase, plan
 from .events import adopt_logger, emit, set_component
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
+from .retention import drop_old_tasks
 
 HEARTBEAT_EVERY_S = 15.0
 RETRY_S = 600.0
@@ -80,6 +82,7 @@ async def _nights(parts: Parts) -> None:
 
 async def run_once(parts: Parts) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
+    old = await asyncio.to_thread(drop_old_tasks, parts.config.tasks_database, time.time())
     backends = await parts.board.check_llm_services_health()
     backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
@@ -92,5 +95,5 @@ async def run_once(parts: Parts) -> bool:
     report = await parts.updater.update_all_agents_knowledge(folders, full=True)
     notes = await parts.distiller.distil(folders, parts.agents)
     compacted = await asyncio.to_thread(compact, parts.database, parts.vectors)
-    emit("nightly_run_finished", report.sentence(), notes=vars(notes), **vars(compacted))
+    emit("nightly_run_finished", report.sentence(), notes=vars(notes), dropped_tasks=old, **vars(compacted))
     return not report.stopped

@@ -18,6 +18,7 @@ STATES = {
 }
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
+FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
 
 
 def summary(status: Any) -> dict[str, Any]:
