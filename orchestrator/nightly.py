@@ -1,7 +1,8 @@
 """The second service: the long knowledge work, at the configured hour, and after a missed one.
 
 It reads every file anew (a file's time can lie), embeds what lacks a vector, writes a note on each agent's
-knowledge, forgets vectors that nothing uses, and compacts the database. By day it only touches its heartbeat.
+knowledge, forgets vectors that nothing uses and old finished tasks, and compacts the database. By day it only
+touches its heartbeat.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .cycle import Facts, Phase, plan
 from .events import emit
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
+from .retention import drop_old_tasks
 
 LOOK_EVERY_S = 15.0
 RETRY_S = 600.0
@@ -63,6 +65,7 @@ async def _nights(parts: Parts) -> None:
 
 async def run_once(parts: Parts) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
+    old = await asyncio.to_thread(drop_old_tasks, parts.task_database, time.time())
     backends = await parts.board.check_llm_services_health()
     backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
@@ -80,6 +83,7 @@ async def run_once(parts: Parts) -> bool:
         "nightly_run_finished",
         report.sentence(),
         notes=vars(notes),
+        dropped_tasks=old,
         dropped_vectors=dropped,
         freed_bytes=freed_bytes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +41,14 @@ class TaskDatabase(Protocol):
         """Before DBOS opens it; returns what had to be done, or ""."""
         ...
 
+    def has_tasks(self) -> bool:
+        """Whether there has ever been one; it makes no file and no table."""
+        ...
+
+    def forget(self, tasks: list[str]) -> None:
+        """They were deleted."""
+        ...
+
     def given_up(self, tasks: list[str]) -> set[str]:
         """Those of the tasks that were cancelled because too many workers died with them."""
         ...
@@ -72,6 +81,16 @@ class SqliteTasks:
         connection.close()
         return notice
 
+    def has_tasks(self) -> bool:
+        if not self.path.exists():
+            return False
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone()
+        return found is not None
+
+    def forget(self, tasks: list[str]) -> None:
+        """Nothing else is kept of them."""
+
     def given_up(self, tasks: list[str]) -> set[str]:
         return set()
 
@@ -98,6 +117,12 @@ class PostgresTasks:
         """Join the workers: DBOS then goes on with what this worker had at work when it died."""
         self.membership.join()
         return ""
+
+    def has_tasks(self) -> bool:
+        return self.membership.tasks_exist()
+
+    def forget(self, tasks: list[str]) -> None:
+        self.membership.forget(tasks)
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return self.membership.given_up(tasks)

@@ -19,6 +19,7 @@ STATES = {
 GIVEN_UP = "given up: the orchestrator died too often while it worked on this task"
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
+FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The settings, their types and their defaults. Frozen: who holds a Config can rely on it."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -58,6 +59,15 @@ Knowledge = Annotated[
     BeforeValidator(_by_agent),
     Field(min_length=1),
 ]
+
+
+def _postgres(value: str) -> str:
+    if not re.match(r"postgres(ql)?://[^/\s]+/[^/\s]+$", value):
+        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    return value
+
+
+PostgresUrl = Annotated[str, AfterValidator(_postgres)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 Address = Annotated[str, Field(min_length=1)]
 
@@ -237,9 +247,7 @@ class OrchestratorSection(Section):
     @model_validator(mode="after")
     def _shared(self) -> Self:
         if self.workers and not self.database_url:
-            raise ValueError(
-                "workers share their tasks through Postgres: set `database_url` too, or no workers"
-            )
+            raise ValueError("`workers` share their tasks through Postgres: set `database_url` as well")
         return self
 
     @field_validator("mem_limit")
