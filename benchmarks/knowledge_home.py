@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from orchestrator.database import Database
-from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.ranker import ranker_of
 from orchestrator.knowledge.search import KnowledgeSearch
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.storage.database import Database
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.sqlite import SqliteDatabase
 
 MODEL = "all-minilm"
 
 
 class KnowledgeHome:
     def __init__(self, home: Path, embedder: Embedder) -> None:
-        self.database = Database(home / "orchestrator.db")
+        self.database = _database(home)
         self.database.prepare()
         self.store = KnowledgeStore(self.database)
         self.vectors = VectorCache(self.database)
-        self.index = CurrentIndex(self.database, self.store, MODEL)
-        self.search = KnowledgeSearch(self.store, self.vectors, self.index, embedder, MODEL)
+        self.ranker = ranker_of(self.database, self.store, MODEL)
+        self.search = KnowledgeSearch(self.store, self.vectors, self.ranker, embedder, MODEL)
         self.updater = KnowledgeUpdater(
-            self.store, self.vectors, embedder, MODEL, 32, home / "knowledge.lock", lambda: 0.0
+            self.store,
+            self.vectors,
+            embedder,
+            MODEL,
+            32,
+            lambda: self.database.lock("knowledge"),
+            lambda: 0.0,
         )
+
+
+def _database(home: Path) -> Database:
+    """SQLite in the folder, or the Postgres that VESTAL_DATABASE_URL names: an empty one."""
+    url = os.environ.get("VESTAL_DATABASE_URL")
+    return PostgresDatabase(url) if url else SqliteDatabase(home / "orchestrator.db")

@@ -70,8 +70,8 @@ async def _ask(knowledge: KnowledgeHome, asked: Asked, places: Places) -> None:
     assert findings.by == ("meaning", "words"), findings.note
     vector = knowledge.vectors.vector(asked["question"], MODEL)
     assert vector
-    near = [found for found, _ in knowledge.index.get(len(vector)).nearest(vector, EVERYTHING, K)]
-    words = knowledge.store.by_words(match_of(asked["question"]), EVERYTHING, K)
+    near = [found for found, _ in knowledge.ranker.by_meaning(vector, EVERYTHING, K)]
+    words = knowledge.ranker.by_words(match_of(asked["question"]), EVERYTHING, K)
     for way, ids in (("meaning", near), ("words", words)):
         rows = knowledge.store.chunks(ids)
         places[way].append(_place([(rows[n]["file"], rows[n]["text"]) for n in ids], asked))

@@ -1,20 +1,21 @@
-"""`python -m orchestrator [run|nightly|healthcheck]`. Imports only what the chosen command needs."""
+"""`python -m orchestrator [run|nightly|worker|healthcheck]`. Imports only what the chosen command needs."""
 
 from __future__ import annotations
 
 import sys
 
-USAGE = "usage: python -m orchestrator [run | nightly | healthcheck [nightly]]"
+USAGE = "usage: python -m orchestrator [run | nightly | worker | healthcheck [nightly | worker]]"
+TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL
 CONFIG_EXIT_CODE = 78  # EX_CONFIG: a supervisor that sees it does not restart
 
 
 def main(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("run", [])
-    if command == "healthcheck" and rest in ([], ["nightly"]):
+    if command == "healthcheck" and rest in ([], ["nightly"], ["worker"]):
         from . import healthcheck
 
-        return healthcheck.main("nightly" if rest else "orchestrator")
-    if command in ("run", "nightly") and not rest:
+        return healthcheck.main(*(rest or ["orchestrator"]))
+    if command in ("run", "nightly", "worker") and not rest:
         return _serve(command)
     print(USAGE, file=sys.stderr)
     return 64
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
 def _serve(command: str) -> int:
     from .config import load
-    from .errors import ConfigError
+    from .errors import ConfigError, DatabaseFailed
 
     try:
         config = load()
@@ -30,12 +31,19 @@ def _serve(command: str) -> int:
             from .nightly import serve as serve_nightly
 
             return serve_nightly(config)
+        if command == "worker":
+            from .worker import serve as serve_worker
+
+            return serve_worker(config)
         from .service import serve
 
         return serve(config)
     except ConfigError as error:
         print(f"orchestrator: {error.message}", file=sys.stderr)
         return CONFIG_EXIT_CODE
+    except DatabaseFailed as error:
+        print(f"orchestrator: {error.message}", file=sys.stderr)
+        return TRY_AGAIN_EXIT_CODE
 
 
 if __name__ == "__main__":

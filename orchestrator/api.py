@@ -14,7 +14,7 @@ from aiohttp import web
 
 from . import VERSION, metrics
 from .api_tasks import TaskRoutes
-from .errors import BackendError, IdempotencyConflict, OrchestratorError, RequestRefused
+from .errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError, RequestRefused
 from .events import emit
 from .guard import Handler, guard
 from .knowledge.scope import Scope
@@ -106,6 +106,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refusal(409, error.code, error.message)
     except BackendError as error:
         return refusal(503, error.code, error.message, {"Retry-After": "15"})
+    except DatabaseFailed as error:
+        return refusal(503, error.code, error.message, {"Retry-After": "5"})
     except OrchestratorError as error:
         return refusal(500, error.code, error.message)
     except web.HTTPException as error:

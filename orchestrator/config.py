@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ class Config:
     knowledge_dir: Path
     knowledge_folders: Mapping[str, Path]  # besides knowledge_dir's own: agent -> folder
     agents_file: Path | None
-    database_url: str
+    database_url: str  # Postgres, shared by all orchestrators and workers; "": SQLite in `home`
+    worker_id: str  # this process among them
+    tasks_at_once: int  # of all of them together
     embed_batch: int
     max_answer_tokens: int
     context_tokens: int  # at most so many of a model's context are used
@@ -70,16 +73,14 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         knowledge_dir=Path(values.text("VESTAL_KNOWLEDGE_DIR", str(home / "knowledge"))).expanduser(),
         knowledge_folders=values.folders("VESTAL_KNOWLEDGE"),
         agents_file=values.existing_file("VESTAL_AGENTS_FILE"),
-        database_url=values.raw("VESTAL_DATABASE_URL"),
+        database_url=values.postgres_url("VESTAL_DATABASE_URL"),
+        worker_id=values.text("VESTAL_WORKER_ID", f"{socket.gethostname()}:{os.getpid()}"),
+        tasks_at_once=values.number("VESTAL_TASKS_AT_ONCE", 16, 1, 1024),
         embed_batch=values.number("VESTAL_EMBED_BATCH", 32, 1, 512),
         max_answer_tokens=values.number("VESTAL_MAX_ANSWER_TOKENS", 256, 1, 32768),
         context_tokens=values.number("VESTAL_CONTEXT_TOKENS", 4096, 512, 1_048_576),
         nightly_hour=values.number("NIGHTLY_HOUR", 3, 0, 23),
     )
-    if config.database_url:
-        raise ConfigError(
-            "VESTAL_DATABASE_URL is set, but this version keeps its work in SQLite only; unset it to go on."
-        )
     if not config.mlx_urls and not config.ollama_urls:
         raise ConfigError("MLX_API_URL and OLLAMA_BASE_URL are both empty; set at least one of them.")
     return config
@@ -151,6 +152,25 @@ class _Values:
         """One http address; set but empty, it is "not used"."""
         given = self._env[name].strip() if name in self._env else default
         return self._url(name, given, api=False) if given else ""
+
+    def postgres_url(self, name: str) -> str:
+        """A libpq URL; its password is never shown."""
+        given = self.raw(name)
+        if not given:
+            return ""
+        parts = urlsplit(given)
+        try:
+            scheme = parts.scheme in ("postgres", "postgresql")
+            sound = scheme and len(parts.path) > 1 and (parts.port or 1) > 0
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ConfigError(
+                f"{name} is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE; correct or unset it."
+            )
+        user, at, place = parts.netloc.rpartition("@")
+        netloc = user + at + self._reachable(place, parts.hostname or "")
+        return urlunsplit(("postgresql", netloc, parts.path, parts.query, ""))
 
     def _url(self, name: str, given: str, api: bool) -> str:
         """Without a trailing slash; of an API's address without `/v1` and `/api`."""

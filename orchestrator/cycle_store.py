@@ -1,11 +1,11 @@
-"""The record of the cycles, in orchestrator.db."""
+"""The record of the cycles."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from .database import Database
+from .storage.database import Database
 
 KEPT = 5000  # 17 days of one each 300 s
 
@@ -17,12 +17,14 @@ class CycleStore:
     def add(self, started_at: float, finished_at: float, trigger: str, record: dict[str, Any]) -> int:
         """Keep one cycle's record; the oldest go when there are more than KEPT."""
         with self._database.connect() as db:
-            cycle_id = db.execute(
-                "INSERT INTO cycles (started_at, finished_at, trigger, record) VALUES (?, ?, ?, ?)",
+            added = db.execute(
+                "INSERT INTO cycles (started_at, finished_at, trigger, record) VALUES (?, ?, ?, ?)"
+                " RETURNING id",
                 (started_at, finished_at, trigger, json.dumps(record)),
-            ).lastrowid
-            db.execute("DELETE FROM cycles WHERE id <= ?", ((cycle_id or 0) - KEPT,))
-        return int(cycle_id or 0)
+            ).fetchall()
+            cycle_id = int(added[0]["id"])
+            db.execute("DELETE FROM cycles WHERE id <= ?", (cycle_id - KEPT,))
+        return cycle_id
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The last cycles, newest first."""

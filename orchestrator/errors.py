@@ -4,6 +4,7 @@ OrchestratorError
 ├── ConfigError            a setting is wrong or missing; the start stops, exit code 78
 ├── RequestRefused         an API request that cannot be served; carries its HTTP status
 ├── IdempotencyConflict    the key of a task that was accepted already, with another goal or other agents
+├── DatabaseFailed         SQLite or Postgres cannot be used just now: a full disk, a lock, no connection
 ├── BackendError           an LLM backend did not do what was asked
 │   ├── BackendUnavailable   down, hanging or refusing: another time, or another backend
 │   ├── BackendFailed        it answered, with an error of its own (5xx, or 404 for a model it lists)
@@ -40,6 +41,11 @@ class RequestRefused(OrchestratorError):
 
 class IdempotencyConflict(OrchestratorError):
     code = "idempotency_conflict"
+
+
+class DatabaseFailed(OrchestratorError):
+    code = "database_unavailable"
+    retryable = True
 
 
 class BackendError(OrchestratorError):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 HEARTBEAT_NAME = "nightly.heartbeat"
+WORKER_HEARTBEAT_NAME = "vestal-worker.heartbeat"  # not in the home: many workers share one
 HEARTBEAT_STALE_S = 60.0
 TIMEOUT_S = 3.0
 
 
 def main(service: str) -> int:
-    problem = _nightly_problem() if service == "nightly" else _orchestrator_problem()
+    problem = _orchestrator_problem() if service == "orchestrator" else _silence(_heartbeat_of(service))
     print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
 
@@ -33,8 +35,13 @@ def _orchestrator_problem() -> str:
     return "" if reply.status == 200 else f"/health says {reply.status}: {body}"
 
 
-def _nightly_problem() -> str:
-    path = Path(os.environ.get("VESTAL_HOME") or Path.home() / ".vestal") / HEARTBEAT_NAME
+def _heartbeat_of(service: str) -> Path:
+    if service == "worker":
+        return Path(tempfile.gettempdir()) / WORKER_HEARTBEAT_NAME
+    return Path(os.environ.get("VESTAL_HOME") or Path.home() / ".vestal") / HEARTBEAT_NAME
+
+
+def _silence(path: Path) -> str:
     try:
         age_s = time.time() - path.stat().st_mtime
     except OSError as error:

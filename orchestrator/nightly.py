@@ -8,57 +8,40 @@ touches its heartbeat.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from datetime import datetime
 
-from . import schedule
-from .compaction import compact
+from . import process, schedule
 from .config import Config
 from .cycle import Facts, Phase, plan
-from .events import adopt_logger, emit, set_component
+from .events import emit
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
 from .retention import drop_old_tasks
 
-HEARTBEAT_EVERY_S = 15.0
+LOOK_EVERY_S = 15.0
 RETRY_S = 600.0
+UNUSED_VECTORS_KEPT_S = 30 * 86400.0
 DONE_KEY = "nightly_done_at"
 
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT."""
-    set_component("nightly")
-    for name in ("aiohttp", "asyncio"):
-        adopt_logger(name)
+    process.begin("nightly")
     asyncio.run(_serve(config))
     return 0
 
 
 async def _serve(config: Config) -> None:
     async with assembled(config) as parts:
-        heartbeat = config.home / HEARTBEAT_NAME
-        heartbeat.touch()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         emit("nightly_started", next_run=str(schedule.next_slot(datetime.now(), config.nightly_hour)))
-        works = asyncio.create_task(_nights(parts))
-        beats = asyncio.create_task(_beat(config))
-        ended = asyncio.create_task(stop.wait())
-        await asyncio.wait([works, beats, ended], return_when=asyncio.FIRST_COMPLETED)
-        for task in (works, beats):
-            if task.done():
-                task.result()
-            task.cancel()
-        heartbeat.unlink(missing_ok=True)
+        path = config.home / HEARTBEAT_NAME
+        path.touch()
+        failed = await process.until_stopped(_nights(parts), process.heartbeat(path))
+        if failed is not None:
+            raise failed
+        path.unlink(missing_ok=True)
         emit("nightly_stopped")
-
-
-async def _beat(config: Config) -> None:
-    while True:
-        (config.home / HEARTBEAT_NAME).touch()
-        await asyncio.sleep(HEARTBEAT_EVERY_S)
 
 
 async def _nights(parts: Parts) -> None:
@@ -67,7 +50,7 @@ async def _nights(parts: Parts) -> None:
     while True:
         since = datetime.fromtimestamp(float(parts.database.meta(DONE_KEY) or 0))
         if not schedule.due(since, datetime.now(), parts.config.nightly_hour):
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)
             continue
         try:
             done = await run_once(parts)
@@ -82,7 +65,7 @@ async def _nights(parts: Parts) -> None:
 
 async def run_once(parts: Parts) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
-    old = await asyncio.to_thread(drop_old_tasks, parts.config.tasks_database, time.time())
+    old = await asyncio.to_thread(drop_old_tasks, parts.task_database, time.time())
     backends = await parts.board.check_llm_services_health()
     backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
@@ -94,6 +77,14 @@ async def run_once(parts: Parts) -> bool:
     emit("nightly_run_started", folders=sorted(folders))
     report = await parts.updater.update_all_agents_knowledge(folders, full=True)
     notes = await parts.distiller.distil(folders, parts.agents)
-    compacted = await asyncio.to_thread(compact, parts.database, parts.vectors)
-    emit("nightly_run_finished", report.sentence(), notes=vars(notes), dropped_tasks=old, **vars(compacted))
+    dropped = await asyncio.to_thread(parts.vectors.drop_unused, UNUSED_VECTORS_KEPT_S)
+    freed_bytes = await asyncio.to_thread(parts.database.compact)
+    emit(
+        "nightly_run_finished",
+        report.sentence(),
+        notes=vars(notes),
+        dropped_tasks=old,
+        dropped_vectors=dropped,
+        freed_bytes=freed_bytes,
+    )
     return not report.stopped

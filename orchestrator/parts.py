@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +15,9 @@ from .agents import Agent
 from .config import Config
 from .cycle import Backend
 from .cycle_store import CycleStore
-from .database import Database
-from .errors import ConfigError
 from .knowledge import files
-from .knowledge.index import CurrentIndex
 from .knowledge.notes import Distiller, NoteStore
+from .knowledge.ranker import ranker_of
 from .knowledge.search import KnowledgeSearch
 from .knowledge.store import KnowledgeStore
 from .knowledge.update import KnowledgeUpdater
@@ -26,9 +25,14 @@ from .knowledge.vectors import VectorCache
 from .llm_client import LlmClient
 from .llm_health import HealthBoard
 from .step_gate import StepGate
+from .storage.database import Database
+from .storage.opened import opened
+from .storage.postgres import PostgresDatabase
+from .task_database import PostgresTasks, SqliteTasks, TaskDatabase
 from .task_steps import Steps
 from .tasks import TaskEngine
 from .webhook import RecoveryWebhook
+from .workers.membership import Membership
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Parts:
     notes: NoteStore
     distiller: Distiller
     tasks: TaskEngine
+    task_database: TaskDatabase
+    membership: Membership | None  # among the workers, where there may be others
     cycles: CycleStore
 
     def folders(self) -> dict[str, Path]:
@@ -68,21 +74,17 @@ class Parts:
 async def assembled(config: Config) -> AsyncIterator[Parts]:
     """The parts, around one HTTP session; ConfigError where the home cannot be used."""
     crew = agents.load(config.agents_file, config.chat_model)
-    database = Database(config.database)
-    try:
-        database.prepare()
-    except OSError as error:
-        raise ConfigError(
-            f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
-        ) from None
+    database = await asyncio.to_thread(opened, config)
+    membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
+    task_database = _tasks_of(config, membership)
     async with aiohttp.ClientSession() as session:
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
         vectors = VectorCache(database)
         notes = NoteStore(database)
-        index = CurrentIndex(database, store, config.embed_model)
-        search = KnowledgeSearch(store, vectors, index, client, config.embed_model)
+        ranker = ranker_of(database, store, config.embed_model)
+        search = KnowledgeSearch(store, vectors, ranker, client, config.embed_model)
         steps = Steps(
             crew,
             client,
@@ -108,15 +110,23 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
                 client,
                 config.embed_model,
                 config.embed_batch,
-                config.home / "knowledge.lock",
+                lambda: database.lock("knowledge"),
                 _memory_fraction,
             ),
             search=search,
             notes=notes,
             distiller=Distiller(store, notes, client, config.chat_model),
-            tasks=TaskEngine(config.tasks_database, steps, config.max_concurrent),
+            tasks=TaskEngine(task_database, steps, config.max_concurrent),
+            task_database=task_database,
+            membership=membership,
             cycles=CycleStore(database),
         )
+
+
+def _tasks_of(config: Config, membership: Membership | None) -> TaskDatabase:
+    if membership is None:
+        return SqliteTasks(config.tasks_database)
+    return PostgresTasks(config.database_url, membership, config.tasks_at_once)
 
 
 def _memory_fraction() -> float:

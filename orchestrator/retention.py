@@ -6,13 +6,11 @@ among those looked at, however old it is. The `idempotency_key` of a task that l
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from .events import emit
+from .task_database import TaskDatabase
 from .task_view import FINISHED_STATUSES
 
 KEPT = 1000  # finished tasks, besides those of the last day
@@ -20,19 +18,19 @@ KEPT_S = 86400.0
 AT_ONCE = 100  # deleted in one transaction: the orchestrator waits no longer than for that
 
 
-def drop_old_tasks(path: Path, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
+def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
     """Delete all but the newest `kept` of the tasks that finished over `kept_s` seconds ago; how many.
 
     A database that cannot be read just now is told of and left: the next night comes.
     """
-    if not _has_tasks(path):
+    if not database.has_tasks():
         return 0
     from dbos import DBOSClient
     from sqlalchemy.exc import SQLAlchemyError
 
-    client = DBOSClient(system_database_url=f"sqlite:///{path}", retry_connection_errors=False, lazy=True)
+    client = DBOSClient(system_database_url=database.url, retry_connection_errors=False, lazy=True)
     try:
-        return _drop(client, datetime.fromtimestamp(now - kept_s, UTC).isoformat(), kept)
+        return _drop(client, database, datetime.fromtimestamp(now - kept_s, UTC).isoformat(), kept)
     except SQLAlchemyError as error:
         emit("old_tasks_not_dropped", str(error))
         return 0
@@ -40,7 +38,7 @@ def drop_old_tasks(path: Path, now: float, kept: int = KEPT, kept_s: float = KEP
         client.destroy()
 
 
-def _drop(client: Any, finished_before: str, kept: int) -> int:
+def _drop(client: Any, database: TaskDatabase, finished_before: str, kept: int) -> int:
     dropped = 0
     while True:
         old = client.list_workflows(
@@ -54,13 +52,7 @@ def _drop(client: Any, finished_before: str, kept: int) -> int:
         )
         if not old:
             return dropped
-        client.delete_workflows([task.workflow_id for task in old])
+        names = [task.workflow_id for task in old]
+        client.delete_workflows(names)
+        database.forget(names)
         dropped += len(old)
-
-
-def _has_tasks(path: Path) -> bool:
-    """Whether there has ever been one: the client makes no tables, and must make no file."""
-    if not path.exists():
-        return False
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone() is not None

@@ -7,29 +7,25 @@ under it. What is finished is in SQLite; what is not goes on at the next start, 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
-import signal
 
 from aiohttp import web
 
-from . import VERSION
+from . import VERSION, process
 from .api import make_app
 from .config import Config
 from .errors import ConfigError
-from .events import adopt_logger, emit, set_component
+from .events import emit
 from .parts import Parts, assembled
 from .runner import Runner
+from .worker import end_of_worker, leave, workers_loops
 
 STOP_GRACE_S = 3.0
 
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; ends the process."""
-    faulthandler.enable()
-    set_component("orchestrator")
-    for name in ("aiohttp", "asyncio"):
-        adopt_logger(name)
+    process.begin("orchestrator")
     asyncio.run(_serve(config))
     os._exit(0)
 
@@ -39,18 +35,13 @@ async def _serve(config: Config) -> None:
         runner = Runner(parts)
         site = await _listen(config, parts, runner)
         emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        loops = [asyncio.create_task(runner.run_cycles()), asyncio.create_task(runner.run_monitor())]
-        ended = asyncio.create_task(stop.wait())
-        await asyncio.wait([*loops, ended], return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            failed = next(loop for loop in loops if loop.done())
-            emit("orchestrator_failed", repr(failed.exception()))
-            os._exit(1)
+        loops = [runner.run_cycles(), runner.run_monitor(), *workers_loops(parts)]
+        failed = await process.until_stopped(*loops)
+        if failed is not None:
+            end_of_worker(failed)
         emit("orchestrator_stopping")
         await asyncio.wait([asyncio.create_task(site.stop())], timeout=STOP_GRACE_S)
+        await leave(parts)
         emit("orchestrator_stopped")
         os._exit(0)
 

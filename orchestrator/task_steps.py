@@ -7,14 +7,20 @@ Whatever a model says is text: it is shown and passed on, never acted upon.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from . import budget, prompts, task_plan
 from .agents import LEAD, Agent
-from .errors import BackendError, BackendUnavailable, ModelMissing, RequestRejected, TaskFailed
+from .errors import (
+    BackendError,
+    BackendUnavailable,
+    DatabaseFailed,
+    ModelMissing,
+    RequestRejected,
+    TaskFailed,
+)
 from .events import emit
 from .knowledge.scope import Scope
 from .knowledge.search import KnowledgeSearch
@@ -86,9 +92,6 @@ class Steps:
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
         """{"sources": […], "note": ""}: the chunks nearest to the goal among those the agent may read."""
         agent = self._agent(name)
-        if not agent.searches or not await self._search.anything(agent.folders):
-            return {"sources": [], "note": ""}
-
         query = goal[:MOST_QUERY_CHARS]
 
         async def by_what_there_is() -> dict[str, Any]:
@@ -96,6 +99,8 @@ class Steps:
             return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
 
         async def find() -> dict[str, Any]:
+            if not agent.searches or not await self._search.anything(agent.folders):
+                return {"sources": [], "note": ""}
             if await self._chat_only(agent.model):
                 return await by_what_there_is()
             try:
@@ -152,7 +157,7 @@ class Steps:
             return dict.fromkeys(crew, "")
         try:
             notes = await asyncio.to_thread(self._notes)
-        except sqlite3.Error as error:  # a help, and no more: the step does without
+        except DatabaseFailed as error:  # a help, and no more: the step does without
             emit("notes_not_read", str(error))
             notes = {}
         return {name: _note_of(agent, notes) for name, agent in crew.items()}
@@ -177,7 +182,7 @@ class Steps:
             try:
                 async with self._gate.turn(say):
                     return await call()
-            except BackendError as error:
+            except (BackendError, DatabaseFailed) as error:
                 now = time.monotonic()
                 patience = patience.after(error, now)
                 if not error.retryable or patience.exhausted(error, now):

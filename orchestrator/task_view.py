@@ -16,28 +16,32 @@ STATES = {
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
     "CANCELLED": "cancelled",
 }
+GIVEN_UP = "given up: the orchestrator died too often while it worked on this task"
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
 FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
 
 
-def summary(status: Any) -> dict[str, Any]:
-    """The line of a task in the list."""
+def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
+    """The line of a task in the list; `given_up`: it was cancelled because its workers died of it."""
     task = _task_of(status)
     return {
         "id": status.workflow_id,
         "goal": sound(task.get("goal", "")),
         "agents": task.get("agents", []),
-        "state": STATES.get(status.status, "running"),
+        "state": "failed" if given_up else STATES.get(status.status, "running"),
+        "worker": status.executor_id,
         "created_at": _seconds(status.created_at),
         "started_at": _seconds(status.dequeued_at),
         "finished_at": _seconds(status.completed_at),
     }
 
 
-def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None) -> dict[str, Any]:
+def detail(
+    status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None, given_up: bool = False
+) -> dict[str, Any]:
     """All of a task: steps, answers and sources, or why it failed; `doing`: step at work → its detail."""
-    view = summary(status)
+    view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}
     view["steps"] = [step_view(step) for step in steps]
     if doing and view["state"] == "running":
@@ -49,7 +53,7 @@ def detail(status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str]
     view["answers"] = output.get("answers", [])
     view["sources"] = output.get("sources", [])
     view["notes"] = output.get("notes", [])
-    view["error"] = _why(status) if view["state"] == "failed" else None
+    view["error"] = (GIVEN_UP if given_up else _why(status)) if view["state"] == "failed" else None
     return view
 
 
@@ -69,7 +73,7 @@ def step_view(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _why(status: Any) -> str:
     if status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        return "given up: the orchestrator died too often while it worked on this task"
+        return GIVEN_UP
     return str(status.error or "it failed without saying why")
 
 

@@ -1,29 +1,28 @@
 """Durable tasks on DBOS: what was accepted is finished, through any kill, and no finished step is paid twice.
 
-DBOS writes each step's result to SQLite before the next begins. After a kill it resumes every unfinished
-task of this executor at its first unfinished step. Recovery is per application version: APPLICATION_VERSION
-changes only when the order of a workflow's steps does, and then old tasks must be let finish first.
+DBOS writes each step's result to the database before the next begins. After a kill it resumes every
+unfinished task of this executor at its first unfinished step; on Postgres, `workers` does that for executors
+that are gone. Recovery is per application version: task_dbos.APPLICATION_VERSION changes only when the order
+of a workflow's steps does, and then old tasks must be let finish first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from . import task_view, task_workflow
-from .database import move_aside_if_corrupt
-from .errors import IdempotencyConflict, TaskFailed
+from . import task_dbos, task_view, task_workflow
+from .errors import DatabaseFailed, IdempotencyConflict
 from .events import adopt_logger, emit
+from .task_database import TaskDatabase
+from .task_record import TaskRecord
 from .task_steps import Steps
 
-APPLICATION_VERSION = "tasks-1"
-EXECUTOR = "orchestrator"
 QUEUE = "tasks"
+ANSWER_WITHIN_S = 10.0
 POLL_S = 0.25  # costs 1 % of a core
 KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 
@@ -41,40 +40,52 @@ def begun_at_once(most_calls: int) -> int:
 class TaskEngine:
     """DBOS and the one workflow. It starts, and dbos is imported, when there is a task to look at."""
 
-    def __init__(self, path: Path, steps: Steps, most_at_once: int) -> None:
-        self._path = path
+    def __init__(self, database: TaskDatabase, steps: Steps, most_at_once: int) -> None:
+        self._database = database
         self._steps = steps
         self._dbos: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
         self._most_at_once = most_at_once
+        self._here: set[str] = set()  # tasks at work in this process
         self._doing: dict[str, dict[str, str]] = {}  # task → step at work → what it waits for
         self.notices: list[str] = []
 
     @property
     def exists(self) -> bool:
         """Whether there has ever been a task: without one, nothing of this need be loaded."""
-        return self._dbos is not None or self._path.exists()
+        return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
         """Import and launch DBOS, once; unfinished tasks go on from here."""
         async with self._starting:
             if self._dbos is not None:
                 return
-            self.notices += filter(None, [await asyncio.to_thread(_prepare, self._path)])
-            dbos = await asyncio.to_thread(_import_dbos)
+            self.notices += filter(None, [await asyncio.to_thread(self._database.prepare)])
+            dbos = await asyncio.to_thread(task_dbos.imported)
             adopt_logger("dbos")
-            dbos.DBOS(config=_dbos_config(self._path))
+            dbos.DBOS(config=task_dbos.config_of(self._database))
             self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
             dbos.DBOS.launch()
+            begun, limit = begun_at_once(self._most_at_once), self._database.most_at_once
             await dbos.DBOS.register_queue_async(
                 QUEUE,
-                worker_concurrency=begun_at_once(self._most_at_once),
+                global_concurrency=limit,
+                worker_concurrency=min(begun, limit or begun),
                 polling_interval_sec=POLL_S,
                 on_conflict="always_update",
             )
             self._dbos = dbos
-        emit("tasks_engine_started", path=str(self._path))
+        emit("tasks_engine_started", executor=self._database.executor)
+
+    @property
+    def started(self) -> bool:
+        return self._dbos is not None
+
+    @property
+    def record(self) -> TaskRecord:
+        """What is stored of the tasks; only once started."""
+        return TaskRecord(self._dbos.DBOS, QUEUE, self._here)
 
     async def submit(self, goal: str, agents: list[str], key: str | None) -> str:
         """Accept a task and return its id; the same key gives the task that was accepted first.
@@ -85,38 +96,51 @@ class TaskEngine:
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
         task = {"goal": goal, "agents": agents}
-        with self._dbos.SetWorkflowID(task_id):
-            await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
-        if key:
-            found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
-            if not found or not task_view.is_same(found[0], task):
-                raise IdempotencyConflict(
-                    f"this `idempotency_key` is that of task {task_id}, which has another goal or other"
-                    " agents; use a new key for a new task."
-                )
+        async with self._answering(f" The task may have been accepted all the same, as {task_id}."):
+            with self._dbos.SetWorkflowID(task_id):
+                await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
+            if key:
+                await self._refuse_another(task_id, task)
         emit("task_accepted", task=task_id)
         return task_id
+
+    async def _refuse_another(self, task_id: str, task: dict[str, Any]) -> None:
+        found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
+        if not found or not task_view.is_same(found[0], task):
+            raise IdempotencyConflict(
+                f"this `idempotency_key` is that of task {task_id}, which has another goal or other"
+                " agents; use a new key for a new task."
+            )
 
     async def list(self, limit: int) -> list[dict[str, Any]]:
         if not self.exists:
             return []
         await self.start()
-        found = await self._dbos.DBOS.list_workflows_async(limit=limit, sort_desc=True, load_output=False)
-        return [task_view.summary(status) for status in found]
+        async with self._answering():
+            found = await self._dbos.DBOS.list_workflows_async(limit=limit, sort_desc=True, load_output=False)
+        given_up = await self._given_up(found)
+        return [task_view.summary(status, status.workflow_id in given_up) for status in found]
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
         if not self.exists:
             return None
         await self.start()
-        found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id])
-        if not found:
-            return None
-        steps = await self._dbos.DBOS.list_workflow_steps_async(task_id)
-        return task_view.detail(found[0], steps, self._doing.get(task_id))
+        async with self._answering():
+            found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id])
+            if not found:
+                return None
+            steps = await self._dbos.DBOS.list_workflow_steps_async(task_id)
+        given_up = bool(await self._given_up(found))
+        return task_view.detail(found[0], steps, self._doing.get(task_id), given_up)
+
+    async def _given_up(self, found: Iterable[Any]) -> set[str]:
+        cancelled = [status.workflow_id for status in found if status.status == "CANCELLED"]
+        return await asyncio.to_thread(self._database.given_up, cancelled) if cancelled else set()
 
     async def cancel(self, task_id: str) -> None:
         """Cancel a task that is queued or running; the step at work is broken off."""
-        await self._dbos.DBOS.cancel_workflow_async(task_id)
+        async with self._answering():
+            await self._dbos.DBOS.cancel_workflow_async(task_id)
         emit("task_cancelled", task=task_id)
 
     async def waiting(self) -> int:
@@ -124,17 +148,30 @@ class TaskEngine:
         if not self.exists:
             return 0
         await self.start()
-        active = await self._dbos.DBOS.list_workflows_async(
-            status=task_view.ACTIVE_STATUSES, load_input=False, load_output=False
-        )
+        async with self._answering():
+            active = await self._dbos.DBOS.list_workflows_async(
+                status=task_view.ACTIVE_STATUSES, load_input=False, load_output=False
+            )
         return len(active)
+
+    @asynccontextmanager
+    async def _answering(self, else_: str = "") -> AsyncIterator[None]:
+        """DBOS waits for its database for as long as it takes; a caller does not."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                yield
+        except TimeoutError:
+            raise DatabaseFailed(f"the tasks' database does not answer; ask again soon.{else_}") from None
 
     def _make_workflow(self) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         async def work_task(task: dict[str, Any]) -> dict[str, Any]:  # a plain function: DBOS marks it
+            task_id = self._dbos.DBOS.workflow_id
+            self._here.add(task_id)
             try:
                 return await self._work_task(task)
             finally:
-                self._doing.pop(self._dbos.DBOS.workflow_id, None)
+                self._here.discard(task_id)
+                self._doing.pop(task_id, None)
 
         return work_task
 
@@ -160,55 +197,3 @@ class TaskEngine:
             return await place.run_async({"name": name, "preemptible": True}, at_work)
 
         return run
-
-
-def _import_dbos() -> Any:
-    import dbos
-
-    return dbos
-
-
-def _prepare(path: Path) -> str:
-    notice = move_aside_if_corrupt(path)
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")  # it stays with the file; readers never wait for writers
-    connection.close()
-    return notice
-
-
-def _dbos_config(path: Path) -> Any:
-    return {
-        "name": "vestal",
-        "system_database_url": f"sqlite:///{path}",
-        "application_version": APPLICATION_VERSION,
-        "executor_id": EXECUTOR,
-        "log_level": "WARNING",
-        "enable_otlp": False,
-        "serializer": _json_serializer(),
-    }
-
-
-def _json_serializer() -> Any:
-    """JSON in the place of DBOS's pickle: what lies in the volume must never be code."""
-    from dbos import Serializer
-
-    class JsonSerializer(Serializer):
-        def serialize(self, data: Any) -> str:
-            return json.dumps(data, default=_failure)
-
-        def deserialize(cls, serialized_data: str) -> Any:
-            data = json.loads(serialized_data)
-            return (
-                TaskFailed(data["__failure__"]) if isinstance(data, dict) and "__failure__" in data else data
-            )
-
-        def name(self) -> str:
-            return "vestal_json"
-
-    return JsonSerializer()
-
-
-def _failure(value: Any) -> Any:
-    if isinstance(value, BaseException):
-        return {"__failure__": str(value)}
-    raise TypeError(f"{type(value).__name__} is not JSON")

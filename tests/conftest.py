@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_postgres import RealPostgres
+
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"
 # What a developer has set for a stack of their own must not reach the tests' stacks.
@@ -54,6 +56,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("home")
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(free_port: Callable[[], int]) -> Iterator[RealPostgres]:
+    """A Postgres with pgvector that all tests share; each makes a database of its own in it."""
+    with RealPostgres(free_port()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,13 @@ long update runs, a search may see the chunks of a moment ago (those that are go
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..database import Database
+from ..storage.database import Database, Result
 from .scope import Scope
 from .store import CHUNKS, KnowledgeStore
 
@@ -90,9 +89,9 @@ class CurrentIndex:
     def _build(self, generation: int, dim: int) -> Index:
         with self._database.connect() as db:
             db.execute("BEGIN")  # the count and the rows are of one moment
-            most = db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+            most = db.execute("SELECT count(*) AS n FROM chunks").fetchall()[0]["n"]
             rows = db.execute(
-                f"SELECT chunks.id, files.id, agent, path, vector FROM {CHUNKS}"
+                f"SELECT chunks.id AS id, files.id AS file, agent, path, vector FROM {CHUNKS}"
                 " JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
                 " WHERE vectors.dim = ? ORDER BY chunks.id",
                 (self._model, dim),
@@ -100,7 +99,7 @@ class CurrentIndex:
             return _filled(generation, dim, most, rows)
 
 
-def _filled(generation: int, dim: int, most: int, rows: sqlite3.Cursor) -> Index:
+def _filled(generation: int, dim: int, most: int, rows: Result) -> Index:
     import numpy as np
 
     ids, files = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int32)
@@ -108,11 +107,11 @@ def _filled(generation: int, dim: int, most: int, rows: sqlite3.Cursor) -> Index
     numbers: dict[int, int] = {}
     paths: list[tuple[str, str]] = []
     count = 0
-    for chunk_id, file_id, agent, path, vector in rows:
-        number = numbers.setdefault(file_id, len(paths))
+    for row in rows:
+        number = numbers.setdefault(row["file"], len(paths))
         if number == len(paths):
-            paths.append((agent, path))
-        ids[count], files[count] = chunk_id, number
-        matrix[count] = np.frombuffer(vector, dtype=np.float32)
+            paths.append((row["agent"], row["path"]))
+        ids[count], files[count] = row["id"], number
+        matrix[count] = np.frombuffer(row["vector"], dtype=np.float32)
         count += 1
     return Index(generation, dim, ids[:count], files[:count], paths, matrix[:count])

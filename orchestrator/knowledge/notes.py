@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ..agents import Agent
-from ..database import Database
 from ..errors import BackendError
+from ..storage.database import Database
 from .digest import digest
 from .models import Writer
 from .store import KnowledgeStore
@@ -51,18 +51,23 @@ class NoteStore:
     def holds(self, agent: str, digest_sha: str) -> bool:
         with self._database.connect() as db:
             row = db.execute("SELECT digest_sha FROM notes WHERE agent = ?", (agent,)).fetchone()
-        return row is not None and row[0] == digest_sha
+        return row is not None and row["digest_sha"] == digest_sha
 
     def keep(self, agent: str, text: str, digest_sha: str, model: str) -> None:
         with self._database.connect() as db:
-            values = (agent, text, digest_sha, model, time.time())
-            db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)", values)
+            db.execute(
+                "INSERT INTO notes (agent, text, digest_sha, model, made_at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (agent) DO UPDATE SET text = excluded.text, digest_sha = excluded.digest_sha,"
+                " model = excluded.model, made_at = excluded.made_at",
+                (agent, text, digest_sha, model, time.time()),
+            )
 
     def forget_others(self, agents: Iterable[str]) -> None:
         """Forget the notes of all but these."""
         with self._database.connect() as db:
             kept = list(agents)
-            db.execute(f"DELETE FROM notes WHERE agent NOT IN ({', '.join('?' * len(kept))})", kept)
+            others = f" WHERE agent NOT IN ({', '.join('?' * len(kept))})" if kept else ""
+            db.execute(f"DELETE FROM notes{others}", kept)
 
 
 class Distiller:

@@ -1,4 +1,4 @@
-"""Hybrid search: by meaning (vectors) and by words (FTS5), fused by rank.
+"""Hybrid search: by meaning (vectors) and by words (full text), fused by rank.
 
 Either does without the other: where no backend can embed the question the words alone answer, and a question
 without a word is answered by meaning alone. The answer says which it was.
@@ -7,16 +7,15 @@ without a word is answered by meaning alone. The answer says which it was.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..errors import BackendError
+from ..errors import BackendError, DatabaseFailed
 from ..events import emit
 from .fusion import Ranking, fused
-from .index import CurrentIndex
 from .keywords import match_of, names_a_thing
 from .models import Embedder
+from .ranker import Ranker
 from .scope import Scope
 from .store import KnowledgeStore
 from .vectors import VectorCache
@@ -61,11 +60,11 @@ class Findings:
 
 class KnowledgeSearch:
     def __init__(
-        self, store: KnowledgeStore, vectors: VectorCache, index: CurrentIndex, client: Embedder, model: str
+        self, store: KnowledgeStore, vectors: VectorCache, ranker: Ranker, client: Embedder, model: str
     ) -> None:
         self._store = store
         self._vectors = vectors
-        self._index = index
+        self._ranker = ranker
         self._client = client
         self._model = model
         self._asked = 0
@@ -106,7 +105,7 @@ class KnowledgeSearch:
             self._asked += 1
             if self._asked % TRIM_EVERY == 0:
                 self._vectors.drop_unused(float("inf"))
-        except sqlite3.OperationalError as error:  # a full disk: the answer matters, the cache does not
+        except DatabaseFailed as error:  # a full disk: the answer matters, the cache does not
             emit("query_vector_not_kept", str(error))
 
     async def _found(
@@ -115,9 +114,9 @@ class KnowledgeSearch:
         most = min(k, MOST_RESULTS)
         depth = max(DEPTH * most, LEAST_DEPTH)
         match = match_of(query)
-        near, words = await asyncio.gather(  # side by side: numpy and SQLite both let other threads run
+        near, words = await asyncio.gather(  # side by side: numpy and the databases let other threads run
             asyncio.to_thread(self._near, vector, scope, depth),
-            asyncio.to_thread(self._store.by_words, match, scope, depth),
+            asyncio.to_thread(self._ranker.by_words, match, scope, depth),
         )
         rankings: dict[str, Ranking] = {}
         if vector:
@@ -130,4 +129,4 @@ class KnowledgeSearch:
         return Findings(hits[:most], tuple(rankings), note)
 
     def _near(self, vector: list[float] | None, scope: Scope, depth: int) -> dict[int, float]:
-        return dict(self._index.get(len(vector)).nearest(vector, scope, depth)) if vector else {}
+        return dict(self._ranker.by_meaning(vector, scope, depth)) if vector else {}

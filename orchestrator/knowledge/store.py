@@ -1,14 +1,12 @@
-"""Files and their chunks in orchestrator.db, and the words in them."""
+"""Files and their chunks."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..database import Database
+from ..storage.database import Connection, Database
 from .chunks import Chunk
-from .scope import Scope
 from .vectors import text_sha
 
 # Chunks with their file and agent: what every search reads.
@@ -38,12 +36,13 @@ class KnowledgeStore:
 
     def agents(self) -> set[str]:
         with self._database.connect() as db:
-            return {row[0] for row in db.execute("SELECT DISTINCT agent FROM files")}
+            return {row["agent"] for row in db.execute("SELECT DISTINCT agent FROM files")}
 
     def counts(self) -> dict[str, int]:
         with self._database.connect() as db:
-            files = db.execute("SELECT count(*) FROM files").fetchone()[0]
-            return {"files": files, "chunks": db.execute("SELECT count(*) FROM chunks").fetchone()[0]}
+            query = "SELECT (SELECT count(*) FROM files) AS files, (SELECT count(*) FROM chunks) AS chunks"
+            [row] = db.execute(query).fetchall()
+            return {"files": row["files"], "chunks": row["chunks"]}
 
     def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
         """Put each file's chunks in the place of its old ones, all in one transaction."""
@@ -76,27 +75,17 @@ class KnowledgeStore:
                 " WHERE agent = ? AND vectors.text_sha IS NULL",
                 (model, agent),
             )
-            return [row[0] for row in rows]
+            return [row["path"] for row in rows]
 
     def generation(self) -> int:
         """Grows with every change of the chunks; a search index built at another one is stale."""
         return int(self._database.meta("knowledge_generation") or 0)
 
-    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
-        """The ids of the chunks that BM25 ranks first for an FTS5 expression; none for an empty one."""
-        if not match:
-            return []
-        within, values = _within(scope)
-        with self._database.connect() as db:
-            rows = db.execute(
-                f"SELECT rowid FROM words WHERE words MATCH ?{within} ORDER BY rank LIMIT ?",
-                (match, *values, most),
-            )
-            return [row[0] for row in rows]
-
     def chunks(self, ids: Iterable[int]) -> dict[int, dict[str, str]]:
         """agent, file, heading and text by id; those that are gone are left out."""
         wanted = list(ids)
+        if not wanted:
+            return {}
         marks = ", ".join("?" * len(wanted))
         with self._database.connect() as db:
             rows = db.execute(
@@ -114,41 +103,24 @@ class KnowledgeStore:
             rows = db.execute(
                 f"SELECT path, heading, text FROM {CHUNKS} WHERE agent = ? ORDER BY path, ordinal", (agent,)
             )
-            return [(row[0], row[1], row[2]) for row in rows]
+            return [(row["path"], row["heading"], row["text"]) for row in rows]
 
 
-def _replace_file(db: sqlite3.Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
+def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
     db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
-    file_id = db.execute(
-        "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)",
+    [added] = db.execute(
+        "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)"
+        " RETURNING id",
         (agent, path, known.sha256, known.size, known.mtime_ns, known.model),
-    ).lastrowid
+    ).fetchall()
     db.executemany(
         "INSERT INTO chunks (file_id, ordinal, heading, text, text_sha) VALUES (?, ?, ?, ?, ?)",
-        [(file_id, n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
+        [(added["id"], n, c.heading, c.text, text_sha(c.embedded_text)) for n, c in enumerate(chunks)],
     )
 
 
-def _within(scope: Scope) -> tuple[str, list[str]]:
-    """The condition on `words` that keeps a search in its scope, and its values."""
-    conditions: list[str] = []
-    values: list[str] = []
-    if scope.agents is not None:
-        conditions.append(f"agent IN ({', '.join('?' * len(scope.agents))})")
-        values += scope.agents
-    if scope.path:
-        conditions.append("substr(path, 1, length(?)) = ?")  # LIKE would take % and _ for more
-        values += [scope.path, scope.path]
-    if not conditions:
-        return "", []
-    # CROSS JOIN: files first, by SQLite's rule; its planner would read every chunk. The plus keeps it from
-    # asking the full-text index once a chunk.
-    ids = "SELECT chunks.id FROM files CROSS JOIN chunks ON file_id = files.id"
-    return f" AND +rowid IN ({ids} WHERE {' AND '.join(conditions)})", values
-
-
-def _bump(db: sqlite3.Connection) -> None:
+def _bump(db: Connection) -> None:
     db.execute(
-        "INSERT INTO meta VALUES ('knowledge_generation', '1')"
-        " ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+        "INSERT INTO meta (key, value) VALUES ('knowledge_generation', '1') ON CONFLICT (key)"
+        " DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"
     )

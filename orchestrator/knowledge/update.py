@@ -7,13 +7,12 @@ one batch; the next run goes on from there. A file that cannot be read is skippe
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..database import locked
-from ..errors import BackendError
+from ..errors import BackendError, DatabaseFailed
 from ..events import emit
 from . import files
 from .chunks import Chunk, chunks_of
@@ -55,7 +54,7 @@ Pending = tuple[str, Known, list[Chunk]]
 
 
 class KnowledgeUpdater:
-    """One update at a time, in all processes that share the lock file."""
+    """One update at a time, in all processes that share `lock`."""
 
     def __init__(
         self,
@@ -64,14 +63,14 @@ class KnowledgeUpdater:
         client: Embedder,
         model: str,
         batch: int,
-        lock_path: Path,
+        lock: Callable[[], AbstractContextManager[bool]],
         memory_fraction: Callable[[], float],
     ) -> None:
         self._store = store
         self._embedding = Embedding(vectors, client, model, batch, memory_fraction)
         self._model = model
         self._batch = batch
-        self._lock_path = lock_path
+        self._lock = lock
         self._told: list[str] = []
         self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage of it has no vector
 
@@ -79,7 +78,7 @@ class KnowledgeUpdater:
         """Look at every folder and embed what changed; `full` reads every file."""
         report = Report()
         self._embedding.begin()
-        with locked(self._lock_path, blocking=False) as got:
+        with self._lock() as got:
             if not got:
                 report.stopped = "the other service is updating the knowledge just now"
                 return report
@@ -90,8 +89,8 @@ class KnowledgeUpdater:
                 report.notes += await self._still_refused()
             except (Stopped, BackendError) as error:
                 report.stopped = str(error)
-            except sqlite3.Error as error:
-                report.stopped = f"orchestrator.db cannot be used ({error}); what was kept before stays"
+            except DatabaseFailed as error:
+                report.stopped = f"{error.message} What was kept before stays"
         self._tell(report)
         return report
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from array import array
 from collections.abc import Iterable
 
-from ..database import Database
+from ..storage.database import Database
 
 MOST_UNUSED = 10_000  # some 17 MB of 384 dimensions
 NAMES_AT_ONCE = 500  # SQLite takes 32,766 parameters in a statement, older builds 999
@@ -35,7 +34,7 @@ class VectorCache:
                 marks = ", ".join("?" * len(some))
                 kept = f"SELECT text_sha FROM vectors WHERE model = ? AND text_sha IN ({marks})"
                 for row in db.execute(kept, (model, *some)):
-                    del by_sha[row[0]]
+                    del by_sha[row["text_sha"]]
         return list(by_sha.values())
 
     def vector(self, text: str, model: str) -> list[float] | None:
@@ -43,16 +42,21 @@ class VectorCache:
             row = db.execute(
                 "SELECT vector FROM vectors WHERE text_sha = ? AND model = ?", (text_sha(text), model)
             ).fetchone()
-        return array("f", row["vector"]).tolist() if row else None
+        return self._database.unpacked(row["vector"]) if row else None
 
     def keep(self, model: str, texts: list[str], vectors: list[list[float]]) -> None:
         now = time.time()
         rows = [
-            (text_sha(text), model, len(vector), array("f", vector).tobytes(), now)
+            (text_sha(text), model, len(vector), self._database.packed(vector), now)
             for text, vector in zip(texts, vectors, strict=True)
         ]
         with self._database.connect() as db:
-            db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
+            db.executemany(
+                "INSERT INTO vectors (text_sha, model, dim, vector, made_at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (text_sha, model) DO UPDATE SET dim = excluded.dim, vector = excluded.vector,"
+                " made_at = excluded.made_at",
+                rows,
+            )
 
     def drop_unused(self, older_than_s: float, most: int = MOST_UNUSED) -> int:
         """Forget those that no chunk uses and that are older than that, or too many; returns how many."""
@@ -61,5 +65,5 @@ class VectorCache:
             old = db.execute(f"DELETE {unused} AND made_at < ?", (time.time() - older_than_s,)).rowcount
             bound = db.execute(f"SELECT made_at {unused} ORDER BY made_at DESC LIMIT 1 OFFSET ?", (most,))
             row = bound.fetchone()
-            more = db.execute(f"DELETE {unused} AND made_at <= ?", row).rowcount if row else 0
+            more = db.execute(f"DELETE {unused} AND made_at <= ?", (row["made_at"],)).rowcount if row else 0
         return int(old + more)

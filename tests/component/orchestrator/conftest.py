@@ -130,6 +130,14 @@ class Orchestrator:
         except OSError:
             return False
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self.child
+        return self.child.process
+
+    def end(self, number: int = signal.SIGKILL) -> int:
+        return self.child.end(number) if self.child else 0
+
     def said(self) -> str:
         return self.child.said() if self.child else ""
 

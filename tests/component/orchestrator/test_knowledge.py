@@ -109,8 +109,8 @@ def test_nightly_distils_a_note_per_agent_and_pays_for_none_twice(
 def missed(one: Orchestrator) -> None:
     """As if the last night's work were done long ago."""
     program = (
-        "import sys; from pathlib import Path; from orchestrator.database import Database;"
-        "Database(Path(sys.argv[1])).set_meta('nightly_done_at', '1000000')"
+        "import sys; from pathlib import Path; from orchestrator.storage.sqlite import SqliteDatabase;"
+        "SqliteDatabase(Path(sys.argv[1])).set_meta('nightly_done_at', '1000000')"
     )
     command = [sys.executable, "-c", program, str(one.home / "orchestrator.db")]
     subprocess.run(command, cwd=one.repo, check=True, timeout=20)

@@ -9,6 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.retention import KEPT_S, drop_old_tasks
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.task_database import PostgresTasks, SqliteTasks
+from orchestrator.workers.membership import Membership
+from tests.real_postgres import RealPostgres
 
 from .conftest import Orchestrator, StandIn, wait_until
 
@@ -45,12 +49,12 @@ def test_old_tasks_leave_with_their_steps_and_those_unfinished_stay(
     assert sum(rows(path, old).values()) > 2
 
     now = time.time() + 1
-    assert drop_old_tasks(path, now, kept=3) == 0, "all ended less than a day ago"
-    assert drop_old_tasks(path, now + KEPT_S, kept=3) == 2
+    assert drop_old_tasks(SqliteTasks(path), now, kept=3) == 0, "all ended less than a day ago"
+    assert drop_old_tasks(SqliteTasks(path), now + KEPT_S, kept=3) == 2
 
     assert {task["id"] for task in one.ask("/tasks")[1]["tasks"]} == {waits, *kept}
     assert not any(rows(path, old).values()) and not any(rows(path, cancelled).values())
-    assert drop_old_tasks(path, now + KEPT_S, kept=0) == 3
+    assert drop_old_tasks(SqliteTasks(path), now + KEPT_S, kept=0) == 3
     assert one.task(waits)["state"] == "running", "it is older than all of those"
     assert one.submit("once", agents=["lead"], idempotency_key="k") == old
     assert one.finished(old)["answer"], "its key was forgotten: it is a new task"
@@ -64,14 +68,32 @@ def test_old_tasks_beyond_one_page_all_leave(orchestrator: Make, llm: StandIn):
     states = lambda: {task["state"] for task in one.ask("/tasks?limit=500")[1]["tasks"]}  # noqa: E731
     wait_until("all are done", lambda: states() == {"done"}, 60)
     path = one.home / "orchestrator-tasks.db"
-    assert drop_old_tasks(path, time.time() + KEPT_S + 1, kept=4) == 106
+    assert drop_old_tasks(SqliteTasks(path), time.time() + KEPT_S + 1, kept=4) == 106
     assert [task["id"] for task in one.ask("/tasks")[1]["tasks"]] == tasks[:-5:-1]
 
 
 def test_nothing_is_made_where_there_was_never_a_task(tmp_path: Path):
     path = tmp_path / "orchestrator-tasks.db"
-    assert drop_old_tasks(path, time.time()) == 0
+    assert drop_old_tasks(SqliteTasks(path), time.time()) == 0
     assert not path.exists()
     sqlite3.connect(path).close()  # the orchestrator is about to make its tables
     path.touch()
-    assert drop_old_tasks(path, time.time()) == 0
+    assert drop_old_tasks(SqliteTasks(path), time.time()) == 0
+
+
+def test_old_tasks_leave_postgres_too(orchestrator: Make, llm: StandIn, postgres: RealPostgres):
+    url = postgres.new_database()
+    database = PostgresDatabase(url)
+    database.prepare()
+    tasks = PostgresTasks(url, Membership(database, "nightly"), None)
+    assert drop_old_tasks(tasks, time.time()) == 0, "the tables of the tasks are not there yet"
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_DATABASE_URL=url).start()
+    done = [one.submit(f"goal {number}", agents=["lead"]) for number in range(3)]
+    for task in done:
+        one.finished(task)
+    tasks.membership.lost_worker(done[0])
+    assert drop_old_tasks(tasks, time.time() + KEPT_S + 1, kept=1) == 2
+    assert [task["id"] for task in one.ask("/tasks")[1]["tasks"]] == done[2:]
+    with database.connect() as db:
+        assert not db.execute("SELECT task FROM taken_over").fetchall()
+    database.close()

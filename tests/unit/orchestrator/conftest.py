@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from orchestrator.database import Database
 from orchestrator.errors import BackendUnavailable, RequestRejected
-from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.notes import NoteStore
+from orchestrator.knowledge.postgres_ranker import PostgresRanker
+from orchestrator.knowledge.ranker import Ranker
 from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.sqlite_ranker import SqliteRanker
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.storage.database import Database
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.sqlite import SqliteDatabase
+from tests.real_postgres import RealPostgres
 
 DIM = 1024
 SAME = {"canine": "dog"}  # what the stand-in takes to mean the same
@@ -57,20 +63,29 @@ class Models:
 class Knowledge:
     """The parts of knowledge around one database and one stand-in for the models."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Database) -> None:
         self.models = Models()
         self.now = 0.0
         self.memory = 0.0
         self.root = home / "folders"
-        self.database = Database(home / "orchestrator.db")
-        self.database.prepare()
+        self.database = database
         self.store = KnowledgeStore(self.database)
         self.vectors = VectorCache(self.database)
         self.notes = NoteStore(self.database)
-        index = CurrentIndex(self.database, self.store, "m", lambda: self.now)
-        self.search = KnowledgeSearch(self.store, self.vectors, index, self.models, "m")
+        self.ranker: Ranker = (
+            SqliteRanker(database, self.store, "m", lambda: self.now)
+            if isinstance(database, SqliteDatabase)
+            else PostgresRanker(database, "m")
+        )
+        self.search = KnowledgeSearch(self.store, self.vectors, self.ranker, self.models, "m")
         self.updater = KnowledgeUpdater(
-            self.store, self.vectors, self.models, "m", 8, home / "lock", lambda: self.memory
+            self.store,
+            self.vectors,
+            self.models,
+            "m",
+            8,
+            lambda: database.lock("knowledge"),
+            lambda: self.memory,
         )
 
     def write(self, agent: str, **files: str) -> Path:
@@ -84,6 +99,19 @@ class Knowledge:
         return {folder.name: folder for folder in sorted(self.root.iterdir())}
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A new one, of each kind: what the stores do must be true of both."""
+    if request.param == "sqlite":
+        database: Database = SqliteDatabase(tmp_path / "orchestrator.db")
+    else:
+        server: RealPostgres = request.getfixturevalue("postgres")
+        database = PostgresDatabase(server.new_database())
+    database.prepare()
+    yield database
+    database.close()
+
+
 @pytest.fixture
-def knowledge(tmp_path: Path) -> Knowledge:
-    return Knowledge(tmp_path)
+def knowledge(tmp_path: Path, database: Database) -> Knowledge:
+    return Knowledge(tmp_path, database)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import schema
-from orchestrator.compaction import compact
-from orchestrator.database import Database, locked
+from orchestrator.errors import DatabaseFailed
 from orchestrator.knowledge.chunks import Chunk
 from orchestrator.knowledge.scope import EVERYTHING
+from orchestrator.knowledge.sqlite_ranker import SqliteRanker
 from orchestrator.knowledge.store import KnowledgeStore, Known
-from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.storage import sqlite_schema
+from orchestrator.storage.sqlite import SqliteDatabase, locked
 
 
 def test_database_corrupt_is_moved_aside_and_said_so(tmp_path: Path):
     path = tmp_path / "orchestrator.db"
     path.write_bytes(b"no database" * 1000)
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.prepare()
     assert "was corrupt" in database.notices[0]
     assert database.meta("anything") is None
@@ -28,10 +28,10 @@ def test_database_corrupt_is_moved_aside_and_said_so(tmp_path: Path):
 
 
 def test_database_sound_is_left_alone(tmp_path: Path):
-    database = Database(tmp_path / "orchestrator.db")
+    database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()
     database.set_meta("k", "v")
-    again = Database(tmp_path / "orchestrator.db")
+    again = SqliteDatabase(tmp_path / "orchestrator.db")
     again.prepare()
     assert again.meta("k") == "v"
     assert again.notices == []
@@ -44,13 +44,13 @@ def test_locked_refuses_a_second_holder(tmp_path: Path):
         assert third
 
 
-def prepared(tmp_path: Path) -> Database:
-    database = Database(tmp_path / "orchestrator.db")
+def prepared(tmp_path: Path) -> SqliteDatabase:
+    database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()
     return database
 
 
-def filled(database: Database, files: int) -> KnowledgeStore:
+def filled(database: SqliteDatabase, files: int) -> KnowledgeStore:
     store = KnowledgeStore(database)
     known = Known("sha", 1, 1, "m")
     cut = [[Chunk(f"H {n}", f"alpha {n} {k} " + "word " * 150) for k in range(4)] for n in range(files)]
@@ -61,19 +61,21 @@ def filled(database: Database, files: int) -> KnowledgeStore:
 def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path: Path):
     path = tmp_path / "orchestrator.db"
     with closing(sqlite3.connect(path)) as db, db:
-        for statement in schema.FIRST:
+        for statement in sqlite_schema.FIRST:
             db.execute(statement)
         db.execute("PRAGMA user_version = 1")
         db.execute("INSERT INTO files VALUES (7, 'docs', 'a.md', 'sha', 1, 1, 'm')")
         db.execute("INSERT INTO chunks VALUES (5, 7, 0, 'Breaker', 'it opens', 'text-sha')")
         db.execute("INSERT INTO vectors VALUES ('text-sha', 'm', 1, x'0000803f', 1.0)")
-    store = KnowledgeStore(prepared(tmp_path))
-    assert store.by_words('"breakers"', EVERYTHING, 5) == [5]
+    database = prepared(tmp_path)
+    store = KnowledgeStore(database)
+    ranker = SqliteRanker(database, store, "m")
+    assert ranker.by_words('"breakers"', EVERYTHING, 5) == [5]
     assert store.unsound_files("docs", "m") == []
     assert store.chunks([5])[5]["file"] == "a.md"
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
-    assert store.by_words('"breakers"', EVERYTHING, 5) == []
-    assert store.by_words('"other"', EVERYTHING, 5) == [
+    assert ranker.by_words('"breakers"', EVERYTHING, 5) == []
+    assert ranker.by_words('"other"', EVERYTHING, 5) == [
         6
     ]  # the id of a chunk that is gone is not given again
 
@@ -86,7 +88,7 @@ def test_database_damaged_while_in_use_is_moved_aside_and_said_so(tmp_path: Path
     raw = bytearray(database.path.read_bytes())
     raw[8192 : len(raw) - 8192] = b"\xff" * (len(raw) - 16384)
     database.path.write_bytes(raw)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(DatabaseFailed):
         store.outline("docs")
     assert "was corrupt" in database.notices[0]
     assert store.counts() == {"files": 0, "chunks": 0}
@@ -96,23 +98,25 @@ def test_database_damaged_while_in_use_is_moved_aside_and_said_so(tmp_path: Path
 def test_database_whose_full_text_index_alone_is_damaged_gets_a_new_one(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 20)
+    ranker = SqliteRanker(database, store, "m")
     with database.connect() as db:
         db.execute("UPDATE words_data SET block = x'00' WHERE id > 10")
-    with pytest.raises(sqlite3.DatabaseError):
-        store.by_words('"alpha"', EVERYTHING, 5)
+    with pytest.raises(DatabaseFailed):
+        ranker.by_words('"alpha"', EVERYTHING, 5)
     assert "full-text index" in database.notices[0]
-    assert len(store.by_words('"alpha"', EVERYTHING, 100)) == 80
+    assert len(ranker.by_words('"alpha"', EVERYTHING, 100)) == 80
 
 
 def test_compact_gives_back_what_deleted_files_held(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 3000)
+    ranker = SqliteRanker(database, store, "m")
     store.forget_files("docs", [f"{n}.md" for n in range(2900)])
     with database.connect() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = database.path.stat().st_size
-    freed = compact(database, VectorCache(database)).freed_bytes
+    freed = database.compact()
     assert freed > 0
     assert database.path.stat().st_size <= before - freed
-    assert len(store.by_words('"alpha"', EVERYTHING, 1000)) == 400
-    assert compact(database, VectorCache(database)).freed_bytes == 0
+    assert len(ranker.by_words('"alpha"', EVERYTHING, 1000)) == 400
+    assert database.compact() == 0

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.database import Database
 from orchestrator.knowledge import files
 from orchestrator.knowledge.chunks import Chunk, chunks_of
 from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.storage.database import Database
 
 
 def test_chunks_carry_the_path_of_their_headings():
@@ -95,13 +95,6 @@ def test_folders_are_the_roots_own_and_the_named_ones(tmp_path: Path):
     named = {"two": tmp_path / "two", "away": tmp_path / "away"}
     assert set(files.folders(tmp_path / "root", named)) == {"one", "two", "away"}
     assert files.folders(tmp_path / "none", {}) == {}
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(tmp_path / "home" / "orchestrator.db")
-    database.prepare()
-    return database
 
 
 @pytest.fixture

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import memory_guard, schedule
-from orchestrator.errors import BackendFailed, BackendUnavailable, EmptyAnswer, ModelMissing
+from orchestrator.errors import (
+    BackendFailed,
+    BackendUnavailable,
+    DatabaseFailed,
+    EmptyAnswer,
+    ModelMissing,
+    OrchestratorError,
+)
 from orchestrator.memory_guard import Reading, batch_size
 from orchestrator.patience import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
 from orchestrator.webhook_policy import Answer, Pace
@@ -90,8 +97,9 @@ def test_pace_never_posts_more_often_than_it_promised(steps: list[float], interv
     assert all(b - a >= min(5.0, interval_s) - 1e-6 for a, b in zip(posts, posts[1:], strict=False))
 
 
-def test_patience_backend_away_is_waited_for_a_day():
-    away, patience = BackendUnavailable("down"), Patience()
+@pytest.mark.parametrize("away", [BackendUnavailable("down"), DatabaseFailed("away")])
+def test_patience_what_is_away_is_waited_for_a_day(away: OrchestratorError):
+    patience = Patience()
     for now in range(0, 3600, 30):
         patience = patience.after(away, float(now))
         assert not patience.exhausted(away, float(now))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from typing import Any, cast
 
 import pytest
 
 from orchestrator import budget
 from orchestrator.agents import LEAD, Agent
-from orchestrator.errors import RequestRejected, TaskFailed
+from orchestrator.errors import DatabaseFailed, RequestRejected, TaskFailed
 from orchestrator.step_gate import StepGate
 from orchestrator.task_steps import Notes, Steps
 
@@ -76,10 +75,30 @@ async def test_plan_and_answers_are_told_what_each_agents_own_files_are_about():
 
 async def test_answer_when_the_notes_cannot_be_read_is_given_without():
     def broken() -> dict[str, dict[str, object]]:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise DatabaseFailed("disk I/O error")
 
     client = Client()
     assert (await steps(client, notes=broken).answer("reader", "why?", "", [], say))["text"] == "yes"
+
+
+async def test_retrieve_while_the_database_is_away_waits_and_does_not_fail():
+    """Postgres restarts, a disk is full for a moment: the task would have been lost."""
+
+    class Away:
+        asked = 0
+
+        async def anything(self, folders: object) -> bool:
+            self.asked += 1
+            if self.asked == 1:
+                raise DatabaseFailed("Postgres does not answer")
+            return False
+
+    search: Any = Away()
+    unused: Any = None
+    said: list[str] = []
+    one = Steps(CREW, unused, unused, search, "e", 256, 4096)
+    assert await one.retrieve("reader", "why?", said.append) == {"sources": [], "note": ""}
+    assert said[0] == "waiting: Postgres does not answer"
 
 
 async def test_plan_of_nonsense_asks_everybody_but_the_lead():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from orchestrator.knowledge.scan import scan
 from orchestrator.knowledge.scope import EVERYTHING
 from orchestrator.knowledge.store import Known
 from orchestrator.knowledge.update import Report
+from orchestrator.storage.database import Database
+from orchestrator.storage.sqlite import SqliteDatabase
 
 from .conftest import Knowledge
 
@@ -195,14 +196,24 @@ async def test_update_full_embeds_a_chunk_that_lacks_its_vector(knowledge: Knowl
     assert (report.changed, report.embedded) == (1, 1)
 
 
+def refuse_files(database: Database) -> None:
+    """What a full disk does."""
+    with database.connect() as db:
+        if isinstance(database, SqliteDatabase):
+            raising = "SELECT RAISE(ABORT, 'disk is full')"
+            db.execute(f"CREATE TRIGGER full_disk BEFORE INSERT ON files BEGIN {raising}; END")
+            return
+        db.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'disk is full'; END $$"
+        )
+        db.execute("CREATE TRIGGER full_disk BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
 async def test_update_whose_writes_are_refused_stops_in_words_and_loses_nothing(knowledge: Knowledge):
     knowledge.write("docs", a="alpha")
     await update(knowledge)
-    with sqlite3.connect(knowledge.database.path) as db:
-        db.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON files BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
-        )
-    db.close()
+    refuse_files(knowledge.database)
     knowledge.write("docs", b="beta")
     report = await update(knowledge)
     assert "disk is full" in report.stopped

@@ -1,4 +1,4 @@
-"""orchestrator.db: SQLite in WAL, shared by the orchestrator and nightly.
+"""orchestrator.db: SQLite in WAL, shared by the orchestrator and nightly of one machine.
 
 A connection lives for one operation: it costs 0.2 ms, is never shared between threads, and finds the new
 file where a corrupt one was moved aside by the other service.
@@ -9,12 +9,16 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from . import schema
-from .events import emit
+from ..errors import DatabaseFailed
+from ..events import emit
+from . import sqlite_compaction, sqlite_schema
+from .database import Database
 
 BUSY_TIMEOUT_S = 30.0
 QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # some 0.1 s; larger ones get the cheap check alone
@@ -24,11 +28,12 @@ QUICK_CHECK_ANY_SIZE = float("inf")
 CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-class Database:
-    """One SQLite file. `notices` says in words what had to be done to open it."""
+class SqliteDatabase(Database):
+    """One SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = path.name
         self.notices: list[str] = []
 
     def prepare(self) -> None:
@@ -41,18 +46,14 @@ class Database:
             pass
 
     @contextmanager
-    def connect(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one operation, committed at the end or rolled back on an error.
-
-        Where the file turns out to be corrupt it is moved aside, and the error goes on: what comes next finds
-        a new one.
-        """
+    def connect(self) -> Iterator[Any]:
+        """As Database has it; a file that turns out to be corrupt is moved aside for the next one."""
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if _version(connection) < len(schema.VERSIONS):
+            if _version(connection) < len(sqlite_schema.VERSIONS):
                 _upgrade(connection)
             with connection:
                 yield connection
@@ -60,7 +61,7 @@ class Database:
             connection.close()
             if _is_corruption(error):
                 self._heal()
-            raise
+            raise DatabaseFailed(f"{self.name} cannot be used ({error}).") from error
         finally:
             connection.close()
 
@@ -74,14 +75,23 @@ class Database:
             db.execute("INSERT INTO words (words) VALUES ('rebuild')")
         self.notices.append(f"the full-text index of {self.path.name} was damaged; it was built anew")
 
-    def meta(self, key: str) -> str | None:
-        with self.connect() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+    def close(self) -> None:
+        """Nothing is: a connection lives for one operation."""
 
-    def set_meta(self, key: str, value: str) -> None:
+    @contextmanager
+    def lock(self, name: str) -> Iterator[bool]:
+        with locked(self.path.with_name(f"{name}.lock"), blocking=False) as got:
+            yield got
+
+    def compact(self) -> int:
         with self.connect() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            return sqlite_compaction.compact(db)
+
+    def packed(self, vector: list[float]) -> bytes:
+        return array("f", vector).tobytes()
+
+    def unpacked(self, value: bytes) -> list[float]:
+        return array("f", value).tolist()
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -92,10 +102,10 @@ def _upgrade(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     with connection:
         connection.execute("BEGIN IMMEDIATE")  # the other service may be about to do the same
-        for statements in schema.VERSIONS[_version(connection) :]:
+        for statements in sqlite_schema.VERSIONS[_version(connection) :]:
             for statement in statements:
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(schema.VERSIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(sqlite_schema.VERSIONS)}")
 
 
 def _is_corruption(error: sqlite3.DatabaseError) -> bool:

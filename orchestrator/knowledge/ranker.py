@@ -1,0 +1,30 @@
+"""The two rankings that a search joins, from whichever database keeps the knowledge."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..storage.database import Database
+from ..storage.sqlite import SqliteDatabase
+from .scope import Scope
+from .store import KnowledgeStore
+
+
+class Ranker(Protocol):
+    def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
+        """(chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
+        ...
+
+    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
+        """The ids of the chunks that have the words of `keywords.match_of`, best first; none for ""."""
+        ...
+
+
+def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
+    if isinstance(database, SqliteDatabase):
+        from .sqlite_ranker import SqliteRanker
+
+        return SqliteRanker(database, store, model)
+    from .postgres_ranker import PostgresRanker
+
+    return PostgresRanker(database, model)

@@ -1,0 +1,42 @@
+"""What every process of the orchestrator does: its log, its signals, its heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from .events import adopt_logger, set_component
+
+HEARTBEAT_EVERY_S = 15.0
+
+
+def begin(component: str) -> None:
+    faulthandler.enable()
+    set_component(component)
+    for name in ("aiohttp", "asyncio"):
+        adopt_logger(name)
+
+
+async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | None:
+    """Run the loops until SIGTERM or SIGINT; returns what ended one of them before that, or None."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    running = [asyncio.create_task(loop) for loop in loops]
+    ended = asyncio.create_task(stop.wait())
+    await asyncio.wait([*running, ended], return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        return None
+    failed = next(task for task in running if task.done())
+    return failed.exception() or RuntimeError("a loop that never ends has ended")
+
+
+async def heartbeat(path: Path) -> None:
+    """Touch the file that `healthcheck` looks at, until cancelled."""
+    while True:
+        await asyncio.to_thread(path.touch)
+        await asyncio.sleep(HEARTBEAT_EVERY_S)

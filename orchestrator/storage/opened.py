@@ -1,0 +1,26 @@
+"""The database that the settings name, ready for use."""
+
+from __future__ import annotations
+
+from ..config import Config
+from ..errors import ConfigError
+from .database import Database
+from .sqlite import SqliteDatabase
+
+
+def opened(config: Config) -> Database:
+    """ConfigError where it can never be used; DatabaseFailed where it cannot be used now."""
+    if config.database_url:
+        from .postgres import PostgresDatabase
+
+        database: Database = PostgresDatabase(config.database_url)
+        database.prepare()
+        return database
+    database = SqliteDatabase(config.database)
+    try:
+        database.prepare()
+    except OSError as error:
+        raise ConfigError(
+            f"VESTAL_HOME={config.home} cannot be written to ({error}); give it another."
+        ) from None
+    return database

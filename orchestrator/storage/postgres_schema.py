@@ -1,0 +1,41 @@
+"""The tables in Postgres, one tuple of statements a version. Pure.
+
+A version that was released is never changed: what comes after it is a further tuple. They lie in a schema of
+their own, beside DBOS's. Texts sort by their bytes, as in SQLite. `vector` has no fixed number of dimensions:
+each row's is that of its model.
+"""
+
+from __future__ import annotations
+
+FIRST = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE cycles (
+        id BIGSERIAL PRIMARY KEY, started_at DOUBLE PRECISION NOT NULL, finished_at DOUBLE PRECISION NOT NULL,
+        trigger TEXT NOT NULL, record TEXT NOT NULL)""",
+    """CREATE TABLE files (
+        id BIGSERIAL PRIMARY KEY, agent TEXT COLLATE "C" NOT NULL, path TEXT COLLATE "C" NOT NULL,
+        sha256 TEXT NOT NULL, size BIGINT NOT NULL, mtime_ns BIGINT NOT NULL, model TEXT NOT NULL,
+        UNIQUE (agent, path))""",
+    """CREATE TABLE chunks (
+        id BIGSERIAL PRIMARY KEY, file_id BIGINT NOT NULL REFERENCES files (id) ON DELETE CASCADE,
+        ordinal INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, text_sha TEXT NOT NULL,
+        words TSVECTOR GENERATED ALWAYS AS (
+            setweight(to_tsvector('english', heading), 'A') || setweight(to_tsvector('english', text), 'B')
+        ) STORED)""",
+    "CREATE INDEX chunks_by_file ON chunks (file_id)",
+    "CREATE INDEX chunks_by_text ON chunks (text_sha)",
+    "CREATE INDEX chunks_by_words ON chunks USING GIN (words)",
+    """CREATE TABLE vectors (
+        text_sha TEXT NOT NULL, model TEXT NOT NULL, dim INTEGER NOT NULL, vector VECTOR NOT NULL,
+        made_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (text_sha, model))""",
+    """CREATE TABLE notes (
+        agent TEXT COLLATE "C" PRIMARY KEY, text TEXT NOT NULL, digest_sha TEXT NOT NULL, model TEXT NOT NULL,
+        made_at DOUBLE PRECISION NOT NULL)""",
+    # Who works on the tasks, and how many workers died with each task that was taken over.
+    """CREATE TABLE workers (
+        worker TEXT PRIMARY KEY, incarnation TEXT NOT NULL, beats BIGINT NOT NULL,
+        started_at DOUBLE PRECISION NOT NULL)""",
+    "CREATE TABLE taken_over (task TEXT PRIMARY KEY, times INTEGER NOT NULL)",
+)
+
+VERSIONS = (FIRST,)

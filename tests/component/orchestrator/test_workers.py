@@ -1,0 +1,189 @@
+"""Many processes on one real Postgres: tasks are shared, and those of a dead worker are taken over."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real_postgres import RealPostgres
+
+from .conftest import Orchestrator, StandIn, call, wait_until
+
+TAKEN_OVER_WITHIN_S = 30.0
+
+Start = Callable[..., Orchestrator]
+
+
+@pytest.fixture
+def url(postgres: RealPostgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def start(
+    repo: Path, tmp_path: Path, free_port: Callable[[], int], url: str, llm: StandIn
+) -> Iterator[Start]:
+    """A function that starts `run` or `worker` under a name, each in a home of its own, on one Postgres."""
+    started: list[Orchestrator] = []
+
+    def begin(name: str, command: str = "worker", **env: str) -> Orchestrator:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        settings = {
+            "MLX_API_URL": llm.url,
+            "VESTAL_DATABASE_URL": url,
+            "VESTAL_WORKER_ID": name,
+            "VESTAL_KNOWLEDGE_DIR": str(tmp_path / "knowledge"),
+            **env,
+        }
+        one = Orchestrator(repo, folder, free_port(), **settings)
+        started.append(one.start(command))
+        if command == "worker":
+            wait_until("the worker works", lambda: one.events("tasks_engine_started"))
+        return one
+
+    yield begin
+    for one in started:
+        one.end()
+
+
+def worked_by(one: Orchestrator) -> set[str]:
+    return {event["task"] for event in one.events("step_started")}
+
+
+def at_work(one: Orchestrator) -> set[str]:
+    return worked_by(one) - {event["task"] for event in one.events("task_done")}
+
+
+def lost(*survivors: Orchestrator) -> list[dict]:
+    return [event for one in survivors for event in one.events("worker_lost") if event["tasks"]]
+
+
+def asked(llm: StandIn, goal: str) -> int:
+    return sum(goal in call["messages"][-1]["content"] for call in llm.calls("/api/chat"))
+
+
+def all_done(one: Orchestrator, tasks: list[str], within_s: float = TAKEN_OVER_WITHIN_S + 20) -> None:
+    wait_until("all done", lambda: all(one.task(task)["state"] == "done" for task in tasks), within_s)
+
+
+def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_repeated(
+    start: Start, llm: StandIn
+):
+    one = start("one", "run")
+    llm.control(delay_s=0.8)
+    first = start("first")
+    tasks = [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(6)]
+    wait_until("the worker is at work", lambda: worked_by(first))
+    second = start("second")
+    wait_until("it is in the middle of a call", lambda: at_work(first))
+    begun = at_work(first)
+    first.end(signal.SIGKILL)
+    killed_at = time.time()
+
+    all_done(one, tasks)
+
+    [buried] = lost(one, second)
+    assert buried["worker"] == "first"
+    assert begun <= set(buried["tasks"])
+    assert buried["ts"] - killed_at < TAKEN_OVER_WITHIN_S
+    for n, task in enumerate(tasks):  # a call that was in flight is made again, and no other
+        assert asked(llm, f"goal number {n}.") in ((1, 2) if task in begun else (1,))
+
+
+def test_workers_together_keep_to_the_global_limit_and_any_of_them_cancels(start: Start, llm: StandIn):
+    limits = {"SMART_WORKER_MAX_CONCURRENT": "2", "VESTAL_TASKS_AT_ONCE": "3"}
+    one, other = start("one", "run", **limits), start("other", **limits)
+    llm.control(delay_s=0.4)
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
+    all_done(one, tasks)
+    assert call_facts(llm)["most_at_work"] == 3
+    assert worked_by(one)
+    assert worked_by(other)
+    llm.control(mode="hang")
+    one.end(signal.SIGTERM)  # what comes now is the other's
+    again = start("one", "run", **{**limits, "SMART_WORKER_MAX_CONCURRENT": "1"})
+    hanging = [again.submit(f"never {n}.", agents=["lead"]) for n in range(3)]
+    theirs = next(iter(wait_until("the other has one", lambda: at_work(other) & set(hanging))))
+    assert again.ask(f"/tasks/{theirs}", method="DELETE")[0] == 200
+    again.finished(theirs, "cancelled")
+    llm.control(mode="ok")
+    all_done(again, [task for task in hanging if task != theirs])
+    assert again.task(theirs)["state"] == "cancelled"
+
+
+def test_worker_that_is_asked_to_end_hands_its_tasks_over_at_once(start: Start, llm: StandIn):
+    one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
+    other = start("other")
+    llm.control(mode="hang")
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(3)]
+    wait_until("the worker has some", lambda: at_work(other))
+    assert other.end(signal.SIGTERM) == 0
+    llm.control(mode="ok")
+    all_done(one, tasks, within_s=10)
+    assert not lost(one)
+
+
+def test_worker_that_was_silent_for_too_long_ends_itself(start: Start, llm: StandIn):
+    """A paused container, a machine that slept: it wakes in the middle of a task that is another's by now."""
+    one = start("one", "run")
+    llm.control(delay_s=1.0)
+    other = start("other")
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(4)]
+    wait_until("the worker has some", lambda: at_work(other))
+    other.process.send_signal(signal.SIGSTOP)
+    all_done(one, tasks)
+    other.process.send_signal(signal.SIGCONT)
+    assert other.process.wait(timeout=15) == 75
+    assert other.events("worker_declared_dead")
+    assert [step["name"] for step in one.task(tasks[0])["steps"]] == ["retrieve:lead", "answer:lead"]
+
+
+def test_worker_without_a_database_to_share_says_so(orchestrator: Callable[..., Orchestrator]):
+    worker = orchestrator().start("worker")
+    assert worker.process.wait(timeout=10) == 78
+    assert "VESTAL_DATABASE_URL is not set" in worker.said()
+
+
+def test_postgres_that_goes_away_and_comes_back_costs_no_task(
+    repo: Path, free_port: Callable[[], int], start: Start, llm: StandIn
+):
+    with RealPostgres(free_port()) as postgres:
+        llm.control(delay_s=0.5)
+        one = start("one", "run", VESTAL_DATABASE_URL=postgres.new_database())
+        tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(6)]
+        wait_until("some are done", lambda: one.events("task_done"))
+        postgres.stop()
+        status, answer = one.ask("/knowledge/search", {"query": "anything"})
+        assert (status, answer["error"]["code"]) == (503, "database_unavailable")
+        assert one.ask("/health")[0] == 200
+        postgres.start()
+        all_done(one, tasks)
+        assert one.process.poll() is None
+        one.end()
+
+
+def test_knowledge_on_postgres_is_found_after_a_restart_elsewhere(start: Start, llm: StandIn, tmp_path: Path):
+    notes = tmp_path / "knowledge" / "docs"
+    notes.mkdir(parents=True)
+    (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
+    (notes / "stones.md").write_text("# Stones\n\nGranite is hard.\n")
+    one = start("one", "run")
+    one.cycle("2 changed")
+    one.end(signal.SIGKILL)
+    two = start("two", "run")
+    two.cycle("0 changed")
+    found = two.ask("/knowledge/search", {"query": "what does the heron eat?", "k": 1})[1]
+    assert found["by"] == ["meaning", "words"]
+    assert [hit["file"] for hit in found["results"]] == ["birds.md"]
+    task = two.finished(two.submit("what does the heron eat?", agents=["lead"]))
+    assert task["sources"][0]["file"] == "birds.md"
+    assert not (two.home / "orchestrator.db").exists()
+
+
+def call_facts(llm: StandIn) -> dict:
+    return call(f"{llm.url}/calls")[1]

@@ -1,0 +1,49 @@
+"""Which errors of Postgres are worth waiting for, on its own words (psycopg 3.3, Postgres 16)."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.storage.postgres_errors import FORM, one_line, remedy
+
+AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (AT + 'FATAL: password authentication failed for user "vestal"', "password"),
+        (AT + "fe_sendauth: no password supplied", "Put the password"),
+        (AT + 'FATAL: database "nix" does not exist', "createdb"),
+        (AT + 'FATAL: role "u" does not exist', "createuser"),
+        (AT + 'FATAL: no pg_hba.conf entry for host "10.0.0.7", user "u", database "d"', "pg_hba.conf"),
+        ('extension "vector" is not available', "pgvector"),
+        ('permission denied to create extension "vector" HINT: Must be superuser', "superuser"),
+        ("permission denied for database d", "right to create"),
+    ],
+)
+def test_remedy_of_what_waiting_cannot_mend(said: str, words: str):
+    assert words in (remedy(said) or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        AT + "Connection refused Is the server running on that host and accepting TCP/IP connections?",
+        AT + "FATAL: the database system is starting up",
+        AT + "FATAL: sorry, too many clients already",
+        "consuming input failed: server closed the connection unexpectedly",
+        "connection timeout expired",
+    ],
+)
+def test_remedy_of_a_server_that_is_away_for_now_is_to_wait(said: str):
+    assert remedy(said) is None
+
+
+def test_remedy_of_a_url_that_libpq_does_not_take_is_its_form():
+    assert remedy('invalid URI query parameter: "foo"', unusable_url=True) == FORM
+
+
+def test_one_line_of_an_error_without_words_is_its_name():
+    assert one_line(TimeoutError()) == "TimeoutError"
+    assert one_line(ValueError("a\n  b")) == "a b"
