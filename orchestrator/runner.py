@@ -80,6 +80,7 @@ class Runner:
             "phases": [outcome.as_json() for outcome in outcomes],
             "notices": parts.take_notices(),
         }
+        await asyncio.to_thread(parts.search.rest)
         finished = time.time()
         cycle_id = await asyncio.to_thread(parts.cycles.add, started, finished, trigger, record)
         self.cycles += 1

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHARE_OF_TIME = 20
+IDLE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,25 @@ class CurrentIndex:
         self._clock = clock
         self._index: Index | None = None
         self._rebuild_from = 0.0
+        self._asked_at = clock()
         self._building = threading.Lock()
 
     def get(self, dim: int) -> Index:
         """The index of the vectors that have `dim` dimensions."""
         with self._building:
+            self._asked_at = self._clock()
             index = self._index
             if index is None or index.dim != dim or self._stale(index):
                 began = self._clock()
                 self._index = index = self._build(self._store.generation(), dim)
                 self._rebuild_from = self._clock() + SHARE_OF_TIME * (self._clock() - began)
             return index
+
+    def rest(self) -> None:
+        """Let the matrix go where nobody has searched for a while: it is most of this process's memory."""
+        with self._building:
+            if self._clock() - self._asked_at >= IDLE_S:
+                self._index = None
 
     def _stale(self, index: Index) -> bool:
         return self._clock() >= self._rebuild_from and index.generation != self._store.generation()

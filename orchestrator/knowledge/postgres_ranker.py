@@ -30,6 +30,9 @@ class PostgresRanker:
             )
             return [(row["id"], float(row["similarity"])) for row in rows]
 
+    def rest(self) -> None:
+        """Nothing is held."""
+
     def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
         """Postgres' own ranks know nothing of rarity: each word's is weighed by how few chunks have it."""
         if not match:

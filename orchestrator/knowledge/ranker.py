@@ -19,6 +19,10 @@ class Ranker(Protocol):
         """The ids of the chunks that have the words of `keywords.match_of`, best first; none for ""."""
         ...
 
+    def rest(self) -> None:
+        """Called now and then: let go of what was not used for a while."""
+        ...
+
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
     if isinstance(database, SqliteDatabase):

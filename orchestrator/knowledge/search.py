@@ -69,6 +69,10 @@ class KnowledgeSearch:
         self._model = model
         self._asked = 0
 
+    def rest(self) -> None:
+        """Called now and then: let go of what was not used for a while."""
+        self._ranker.rest()
+
     async def anything(self, agents: Collection[str] | None) -> bool:
         """Whether any of these folders (None: of all) has embedded knowledge; asks no backend."""
         known = await asyncio.to_thread(self._store.agents)

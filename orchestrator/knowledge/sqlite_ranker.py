@@ -25,6 +25,9 @@ class SqliteRanker:
     def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
         return self._index.get(len(vector)).nearest(vector, scope, most)
 
+    def rest(self) -> None:
+        self._index.rest()
+
     def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
         if not match:
             return []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orchestrator.errors import BackendUnavailable
+from orchestrator.knowledge.index import IDLE_S, CurrentIndex
 from orchestrator.knowledge.scope import EVERYTHING, Scope
+from orchestrator.storage.sqlite import SqliteDatabase
 
-from .conftest import Knowledge
+from .conftest import DIM, Knowledge
 
 
 @pytest.fixture
@@ -96,3 +100,22 @@ async def test_find_in_an_index_of_a_moment_ago_leaves_out_what_is_gone(filled: 
 
 async def test_find_nothing_in_nothing(knowledge: Knowledge):
     assert (await knowledge.search.find("anything", EVERYTHING, 5)).hits == []
+
+
+async def test_index_that_nobody_asks_is_let_go_and_made_again_when_somebody_does(tmp_path: Path):
+    """50,000 vectors are 77 MB of a process that is at rest."""
+    database = SqliteDatabase(tmp_path / "orchestrator.db")
+    database.prepare()
+    knowledge = Knowledge(tmp_path, database)
+    knowledge.write("docs", a="alpha", b="beta")
+    await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
+    index = CurrentIndex(database, knowledge.store, "m", lambda: knowledge.now)
+    first = index.get(DIM)
+    knowledge.now += IDLE_S - 1
+    index.rest()
+    assert index.get(DIM) is first
+    knowledge.now += IDLE_S
+    index.rest()
+    again = index.get(DIM)
+    assert again is not first
+    assert again.ids.tolist() == first.ids.tolist()
