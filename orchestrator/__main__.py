@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 
 USAGE = "usage: python -m orchestrator [run | nightly | worker | healthcheck [nightly | worker]]"
-TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL
-CONFIG_EXIT_CODE = 78  # EX_CONFIG: a supervisor that sees it does not restart
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +21,7 @@ def main(arguments: list[str]) -> int:
 
 def _serve(command: str) -> int:
     from .config import load
-    from .errors import ConfigError, DatabaseFailed
+    from .errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 
     try:
         config = load()

@@ -16,6 +16,9 @@ OrchestratorError
 
 from __future__ import annotations
 
+TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL: a supervisor that sees it starts us again
+CONFIG_EXIT_CODE = 78  # EX_CONFIG: one that sees this does not
+
 
 class OrchestratorError(Exception):
     """Base: a stable `code`, one sentence in `message`, and whether trying again can help."""

@@ -17,7 +17,7 @@ from .cycle import Facts, Phase, plan
 from .events import emit
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
-from .retention import drop_old_tasks
+from .tasks.retention import drop_old_tasks
 
 LOOK_EVERY_S = 15.0
 RETRY_S = 600.0

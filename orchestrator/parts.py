@@ -10,8 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from . import agents, hosts, memory_guard
-from .agents import Agent
+from . import memory_guard
 from .config import Config
 from .cycle import Backend
 from .cycle_store import CycleStore
@@ -22,15 +21,18 @@ from .knowledge.search import KnowledgeSearch
 from .knowledge.store import KnowledgeStore
 from .knowledge.update import KnowledgeUpdater
 from .knowledge.vectors import VectorCache
-from .llm_client import LlmClient
-from .llm_health import HealthBoard
-from .step_gate import StepGate
+from .llm import hosts
+from .llm.client import LlmClient
+from .llm.health import HealthBoard
 from .storage.database import Database
 from .storage.opened import opened
 from .storage.postgres import PostgresDatabase
-from .task_database import PostgresTasks, SqliteTasks, TaskDatabase
-from .task_steps import Steps
-from .tasks import TaskEngine
+from .tasks import agents
+from .tasks.agents import Agent
+from .tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
+from .tasks.engine import TaskEngine
+from .tasks.step_gate import StepGate
+from .tasks.steps import Steps
 from .webhook import RecoveryWebhook
 from .workers.membership import Membership
 

@@ -9,7 +9,7 @@ from typing import Any
 from . import memory_guard
 from .cycle import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
 from .events import emit
-from .llm_health import HealthBoard
+from .llm.health import HealthBoard
 from .parts import Parts
 
 WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other

@@ -12,7 +12,7 @@ import os
 from aiohttp import web
 
 from . import VERSION, process
-from .api import make_app
+from .api.app import make_app
 from .config import Config
 from .errors import ConfigError
 from .events import emit

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import VERSION, process
-from .__main__ import TRY_AGAIN_EXIT_CODE
 from .config import Config
-from .errors import ConfigError, DatabaseFailed
+from .errors import TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 from .events import emit
 from .healthcheck import WORKER_HEARTBEAT_NAME
 from .parts import Parts, assembled

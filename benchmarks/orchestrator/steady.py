@@ -19,7 +19,7 @@ TRIM = f"""
 import sys, time
 sys.path.insert(0, "/app")
 from pathlib import Path
-from orchestrator.retention import drop_old_tasks
+from orchestrator.tasks.retention import drop_old_tasks
 print(drop_old_tasks(Path("/data/orchestrator-tasks.db"), time.time(), kept={KEPT}, kept_s=0))
 """
 ROW = "{:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>12} {:>10} {:>10}"

@@ -1,4 +1,4 @@
-"""What knowledge asks of the LLMs; `llm_client.LlmClient` is both."""
+"""What knowledge asks of the LLMs; `llm.client.LlmClient` is both."""
 
 from __future__ import annotations
 

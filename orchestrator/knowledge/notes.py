@@ -12,9 +12,9 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..agents import Agent
 from ..errors import BackendError
 from ..storage.database import Database
+from ..tasks.agents import Agent
 from .digest import digest
 from .models import Writer
 from .store import KnowledgeStore

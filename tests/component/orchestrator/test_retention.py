@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.retention import KEPT_S, drop_old_tasks
 from orchestrator.storage.postgres import PostgresDatabase
-from orchestrator.task_database import PostgresTasks, SqliteTasks
+from orchestrator.tasks.database import PostgresTasks, SqliteTasks
+from orchestrator.tasks.retention import KEPT_S, drop_old_tasks
 from orchestrator.workers.membership import Membership
 from tests.real_postgres import RealPostgres
 

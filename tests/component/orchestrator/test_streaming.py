@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from orchestrator.errors import BackendError, BackendFailed, BackendUnavailable
-from orchestrator.liveness import Limits
-from orchestrator.llm_client import LlmClient
-from orchestrator.llm_health import HealthBoard
+from orchestrator.llm.client import LlmClient
+from orchestrator.llm.health import HealthBoard
+from orchestrator.llm.liveness import Limits
 
 from .conftest import Orchestrator, StandIn, wait_until
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import budget
+from orchestrator.tasks import budget
 
 from .conftest import Orchestrator, StandIn, call, wait_until
 

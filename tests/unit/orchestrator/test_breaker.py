@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.breaker import Breaker, Policy, State
 from orchestrator.cycle import Backend
-from orchestrator.hosts import named, pick
+from orchestrator.llm.breaker import Breaker, Policy, State
+from orchestrator.llm.hosts import named, pick
 
 CHAT = "smollm2:135m"
 MODELS = frozenset({CHAT})

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import agents
 from orchestrator.config import load
 from orchestrator.errors import ConfigError
-from orchestrator.hosts import named
+from orchestrator.llm.hosts import named
+from orchestrator.tasks import agents
 
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 

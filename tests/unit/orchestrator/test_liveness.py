@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import chat_stream
-from orchestrator.chat_stream import ChatStream
 from orchestrator.errors import BackendFailed
-from orchestrator.liveness import Limits, Silence
+from orchestrator.llm import chat_stream
+from orchestrator.llm.chat_stream import ChatStream
+from orchestrator.llm.liveness import Limits, Silence
 
 LIMITS = Limits(first_s=300, next_s=180, look_s=10, misses=3)
 

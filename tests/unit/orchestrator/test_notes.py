@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.agents import Agent
 from orchestrator.knowledge.notes import Distiller
+from orchestrator.tasks.agents import Agent
 
 from .conftest import Knowledge
 

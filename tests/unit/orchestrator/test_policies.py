@@ -19,7 +19,7 @@ from orchestrator.errors import (
     OrchestratorError,
 )
 from orchestrator.memory_guard import Reading, batch_size
-from orchestrator.patience import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
+from orchestrator.tasks.patience import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
 from orchestrator.webhook_policy import Answer, Pace
 
 DOWN = ("mlx",)

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from orchestrator.cycle import Backend, Facts, down, health_sentence
-from orchestrator.llm_check import is_unreachable
+from orchestrator.llm.check import is_unreachable
 from orchestrator.webhook_policy import ABSENT_PAUSE_S, Answer, Pace, Presence
 
 MLX = Backend("mlx", used=True, healthy=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from orchestrator.memory_guard import LONGEST_HOLD_S
-from orchestrator.step_gate import StepGate
+from orchestrator.tasks.step_gate import StepGate
 
 
 @dataclass

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.task_plan import MOST_PARTS, Part, everybody, read
+from orchestrator.tasks.plan import MOST_PARTS, Part, everybody, read
 
 CREW = ("lead", "reader", "Critic")
 

@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator import budget
-from orchestrator.agents import LEAD, Agent
 from orchestrator.errors import DatabaseFailed, RequestRejected, TaskFailed
-from orchestrator.step_gate import StepGate
-from orchestrator.task_steps import Notes, Steps
+from orchestrator.tasks import budget
+from orchestrator.tasks.agents import LEAD, Agent
+from orchestrator.tasks.step_gate import StepGate
+from orchestrator.tasks.steps import Notes, Steps
 
 from .conftest import Knowledge
 

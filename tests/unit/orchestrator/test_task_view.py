@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import TaskFailed
-from orchestrator.task_view import detail, summary
+from orchestrator.tasks.view import detail, summary
 
 
 def status(state: str, **more: Any) -> SimpleNamespace:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import task_workflow
 from orchestrator.errors import TaskFailed
+from orchestrator.tasks import workflow as task_workflow
 
 SOURCE = {"agent": "docs", "file": "a.md", "heading": "A", "score": 0.5, "text": "long"}
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import task_view
-from orchestrator.guard import host_name
+from orchestrator.api.guard import host_name
+from orchestrator.tasks import view as task_view
 from orchestrator.text import is_sound, sound
 
 

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from .chat_stream import ChatStream
-from .cycle import Backend, canonical
-from .errors import (
+from ..cycle import Backend, canonical
+from ..errors import (
     BackendError,
     BackendFailed,
     BackendUnavailable,
@@ -20,11 +19,12 @@ from .errors import (
     ModelMissing,
     RequestRejected,
 )
+from ..text import sound
+from .chat_stream import ChatStream
+from .check import CHECK_TIMEOUT, is_unreachable
+from .health import HealthBoard
 from .listening import Listening
 from .liveness import Limits
-from .llm_check import CHECK_TIMEOUT, is_unreachable
-from .llm_health import HealthBoard
-from .text import sound
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
 LIMITS = Limits()

@@ -11,9 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from . import budget, prompts, task_plan
-from .agents import LEAD, Agent
-from .errors import (
+from ..errors import (
     BackendError,
     BackendUnavailable,
     DatabaseFailed,
@@ -21,11 +19,13 @@ from .errors import (
     RequestRejected,
     TaskFailed,
 )
-from .events import emit
-from .knowledge.scope import Scope
-from .knowledge.search import KnowledgeSearch
-from .llm_client import LlmClient
-from .llm_health import HealthBoard
+from ..events import emit
+from ..knowledge.scope import Scope
+from ..knowledge.search import KnowledgeSearch
+from ..llm.client import LlmClient
+from ..llm.health import HealthBoard
+from . import budget, plan, prompts
+from .agents import LEAD, Agent
 from .patience import Patience
 from .prompts import Messages
 from .step_gate import StepGate
@@ -80,11 +80,11 @@ class Steps:
         def ask(room: int) -> Messages:
             return prompts.plan(lead, goal, crew, room, about)
 
-        said = await self._ask(lead, ask, PLAN_TOKENS_EACH * min(len(crew), task_plan.MOST_PARTS), say)
-        parts, note = task_plan.read(said, [*crew, LEAD]), ""
+        said = await self._ask(lead, ask, PLAN_TOKENS_EACH * min(len(crew), plan.MOST_PARTS), say)
+        parts, note = plan.read(said, [*crew, LEAD]), ""
         if not parts:
             parts, note = (
-                task_plan.everybody(crew),
+                plan.everybody(crew),
                 "the lead named no agent: every one is asked",
             )
         return {"parts": [vars(part) for part in parts], "note": note}

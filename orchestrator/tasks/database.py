@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .storage.postgres import CONNECT_WITHIN_S, session_options
-from .storage.sqlite import move_aside_if_corrupt
-from .workers.membership import Membership
+from ..storage.postgres import CONNECT_WITHIN_S, session_options
+from ..storage.sqlite import move_aside_if_corrupt
+from ..workers.membership import Membership
 
 
 class TaskDatabase(Protocol):

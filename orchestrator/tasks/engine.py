@@ -2,7 +2,7 @@
 
 DBOS writes each step's result to the database before the next begins. After a kill it resumes every
 unfinished task of this executor at its first unfinished step; on Postgres, `workers` does that for executors
-that are gone. Recovery is per application version: task_dbos.APPLICATION_VERSION changes only when the order
+that are gone. Recovery is per application version: dbos_setup.APPLICATION_VERSION changes only when the order
 of a workflow's steps does, and then old tasks must be let finish first.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from . import task_dbos, task_view, task_workflow
-from .errors import DatabaseFailed, IdempotencyConflict
-from .events import adopt_logger, emit
-from .task_database import TaskDatabase
-from .task_record import TaskRecord
-from .task_steps import Steps
+from ..errors import DatabaseFailed, IdempotencyConflict
+from ..events import adopt_logger, emit
+from . import dbos_setup, view, workflow
+from .database import TaskDatabase
+from .record import TaskRecord
+from .steps import Steps
 
 QUEUE = "tasks"
 ANSWER_WITHIN_S = 10.0
@@ -62,9 +62,9 @@ class TaskEngine:
             if self._dbos is not None:
                 return
             self.notices += filter(None, [await asyncio.to_thread(self._database.prepare)])
-            dbos = await asyncio.to_thread(task_dbos.imported)
+            dbos = await asyncio.to_thread(dbos_setup.imported)
             adopt_logger("dbos")
-            dbos.DBOS(config=task_dbos.config_of(self._database))
+            dbos.DBOS(config=dbos_setup.config_of(self._database))
             self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
             dbos.DBOS.launch()
             begun, limit = begun_at_once(self._most_at_once), self._database.most_at_once
@@ -106,7 +106,7 @@ class TaskEngine:
 
     async def _refuse_another(self, task_id: str, task: dict[str, Any]) -> None:
         found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
-        if not found or not task_view.is_same(found[0], task):
+        if not found or not view.is_same(found[0], task):
             raise IdempotencyConflict(
                 f"this `idempotency_key` is that of task {task_id}, which has another goal or other"
                 " agents; use a new key for a new task."
@@ -119,7 +119,7 @@ class TaskEngine:
         async with self._answering():
             found = await self._dbos.DBOS.list_workflows_async(limit=limit, sort_desc=True, load_output=False)
         given_up = await self._given_up(found)
-        return [task_view.summary(status, status.workflow_id in given_up) for status in found]
+        return [view.summary(status, status.workflow_id in given_up) for status in found]
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
         if not self.exists:
@@ -131,7 +131,7 @@ class TaskEngine:
                 return None
             steps = await self._dbos.DBOS.list_workflow_steps_async(task_id)
         given_up = bool(await self._given_up(found))
-        return task_view.detail(found[0], steps, self._doing.get(task_id), given_up)
+        return view.detail(found[0], steps, self._doing.get(task_id), given_up)
 
     async def _given_up(self, found: Iterable[Any]) -> set[str]:
         cancelled = [status.workflow_id for status in found if status.status == "CANCELLED"]
@@ -150,7 +150,7 @@ class TaskEngine:
         await self.start()
         async with self._answering():
             active = await self._dbos.DBOS.list_workflows_async(
-                status=task_view.ACTIVE_STATUSES, load_input=False, load_output=False
+                status=view.ACTIVE_STATUSES, load_input=False, load_output=False
             )
         return len(active)
 
@@ -176,11 +176,11 @@ class TaskEngine:
         return work_task
 
     async def _work_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        result = await task_workflow.work(task, self._steps, self._reserve, self._most_at_once)
+        result = await workflow.work(task, self._steps, self._reserve, self._most_at_once)
         emit("task_done", task=self._dbos.DBOS.workflow_id)
         return result
 
-    def _reserve(self, name: str) -> task_workflow.Run:
+    def _reserve(self, name: str) -> workflow.Run:
         """The next place among the workflow's steps, for a step of this name."""
         place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
         doing = self._doing.setdefault(task_id, {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .errors import TaskFailed
-from .task_database import TaskDatabase
+from ..errors import TaskFailed
+from .database import TaskDatabase
 
 APPLICATION_VERSION = "tasks-1"
 POOL_SIZE = 8

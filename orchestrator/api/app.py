@@ -12,16 +12,17 @@ import time
 
 from aiohttp import web
 
-from . import VERSION, metrics
-from .api_tasks import TaskRoutes
-from .errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError, RequestRefused
-from .events import emit
+from .. import VERSION
+from ..errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError, RequestRefused
+from ..events import emit
+from ..knowledge.scope import Scope
+from ..parts import Parts
+from ..runner import Runner
+from ..text import sound
+from . import metrics
 from .guard import Handler, guard
-from .knowledge.scope import Scope
-from .parts import Parts
 from .requests import body_of, field, limit_of
-from .runner import Runner
-from .text import sound
+from .tasks import TaskRoutes
 
 MOST_BODY_BYTES = 64 * 1024
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}

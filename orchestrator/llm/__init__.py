@@ -1,0 +1,1 @@
+"""The hosts that serve the models: their health, and the calls to them."""
