@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .storage.postgres import CONNECT_WITHIN_S, session_options
+from .storage.postgres_connection import PatientConnect
 from .storage.sqlite import move_aside_if_corrupt
 from .workers.membership import Membership
+
+
+WAIT_FOR_CONNECTION_S = 86_400.0  # past it, DBOS backs off: see PatientConnect
 
 
 class TaskDatabase(Protocol):
@@ -38,6 +41,14 @@ class TaskDatabase(Protocol):
 
     def prepare(self) -> str:
         """Before DBOS opens it; returns what had to be done, or ""."""
+        ...
+
+    def opened(self) -> None:
+        """DBOS has it open."""
+        ...
+
+    def look(self) -> None:
+        """DatabaseFailed where it does not answer: DBOS itself would hold a thread until it does."""
         ...
 
     def given_up(self, tasks: list[str]) -> set[str]:
@@ -72,6 +83,12 @@ class SqliteTasks:
         connection.close()
         return notice
 
+    def opened(self) -> None:
+        pass
+
+    def look(self) -> None:
+        pass
+
     def given_up(self, tasks: list[str]) -> set[str]:
         return set()
 
@@ -80,15 +97,18 @@ class SqliteTasks:
 class PostgresTasks:
     """The schema `dbos` of the database that all workers share."""
 
-    url: str
+    connect: PatientConnect
     membership: Membership
     most_at_once: int | None
     exists: bool = True
 
     @property
+    def url(self) -> str:
+        return self.connect.shown  # it connects by `connect`, and need not know the password
+
+    @property
     def engine_settings(self) -> dict[str, Any]:
-        settings = {"options": session_options(), "application_name": "vestal tasks"}
-        return {"connect_args": {**settings, "connect_timeout": CONNECT_WITHIN_S}, "pool_pre_ping": True}
+        return {"creator": self.connect, "pool_timeout": WAIT_FOR_CONNECTION_S, "pool_pre_ping": True}
 
     @property
     def executor(self) -> str:
@@ -98,6 +118,12 @@ class PostgresTasks:
         """Join the workers: DBOS then goes on with what this worker had at work when it died."""
         self.membership.join()
         return ""
+
+    def opened(self) -> None:
+        self.connect.patient = True
+
+    def look(self) -> None:
+        self.membership.look()
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return self.membership.given_up(tasks)
