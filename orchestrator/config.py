@@ -106,7 +106,8 @@ def _token(values: _Values) -> str:
 
 def _is_escaped(url: str) -> bool:
     """Whether libpq reads it as it was meant: an @ or % of the password would be taken for the URL's own."""
-    return url.count("@") <= 1 and "#" not in url and not re.search("%(?![0-9A-Fa-f]{2})", url)
+    stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
+    return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
 
 
 class _Values:

@@ -11,7 +11,6 @@ from .storage.postgres_connection import PatientConnect
 from .storage.sqlite import move_aside_if_corrupt
 from .workers.membership import Membership
 
-
 WAIT_FOR_CONNECTION_S = 86_400.0  # past it, DBOS backs off: see PatientConnect
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import BackendError, DatabaseFailed
 from ..events import emit
+from ..storage.database import entered
 from . import files
 from .chunks import Chunk, chunks_of
 from .embedding import Embedding, Stopped
@@ -83,7 +84,7 @@ class KnowledgeUpdater:
         """Look at every folder and embed what changed; `full` reads every file."""
         report = Report()
         self._embedding.begin()
-        with self._lock() as got:
+        async with entered(self._lock()) as got:
             if not got:
                 report.stopped = "the other service is updating the knowledge just now"
                 return report

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg_pool import ConnectionPool
 
+EXTENSIONS = "extensions"  # where some hosts of Postgres put pgvector; one that is not there is ignored
 MOST_CONNECTIONS = 4
 RECONNECT_FOR_S = 2.0
 WAIT_FOR_SERVER_S = 60.0
@@ -48,9 +49,7 @@ class PostgresDatabase(Database):
         said = ""
         while (trouble := self._try_to_migrate()) is not None:
             if time.monotonic() >= deadline:
-                raise DatabaseFailed(
-                    f"{self.name} cannot be used for now ({trouble}): {meanwhile(trouble)}."
-                )
+                raise DatabaseFailed(f"{self.name} cannot be used for now ({trouble}): {meanwhile(trouble)}.")
             if trouble != said:
                 emit("database_awaited", trouble, database=self.name)
             said = trouble
@@ -128,15 +127,16 @@ class PostgresDatabase(Database):
         """Hold a lock of that name for as long as this process lives, or None where another has it."""
         import psycopg
 
-        try:
-            connection = self._connected()
-            connection.autocommit = True
-            if _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name):
-                return Claim(connection)
-            connection.close()
-        except psycopg.Error as error:
-            raise self.failure(error) from error
-        return None
+        with ExitStack() as undone:
+            try:
+                connection = undone.enter_context(closing(self._connected()))
+                connection.autocommit = True
+                if not _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name):
+                    return None
+            except psycopg.Error as error:
+                raise self.failure(error) from error
+            undone.pop_all()
+            return Claim(connection)
 
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
@@ -174,7 +174,7 @@ def _got(connection: psycopg.Connection[Any], statement: LiteralString, name: st
 def _connection_settings() -> dict[str, Any]:
     from psycopg.rows import dict_row
 
-    options = session_options(f"-c search_path={SCHEMA},public")
+    options = session_options(f"-c search_path={SCHEMA},public,{EXTENSIONS}")
     return {"row_factory": dict_row, **settings("vestal", options)}
 
 

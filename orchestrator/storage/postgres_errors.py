@@ -29,7 +29,7 @@ REMEDIES = (
         "Let a superuser run `CREATE EXTENSION vector` in this database.",
     ),
     ("permission denied", "Give the user the right to create schemas in this database."),
-    ('type "vector" does not exist', "Give the user the right to use the schema that pgvector lies in."),
+    ('type "vector" does not exist', "Let a superuser run `ALTER EXTENSION vector SET SCHEMA public`."),
     ("does not exist", "Create it (`createdb`, `createuser`), or correct VESTAL_DATABASE_URL."),
 )
 # What passes, or may: a standby is promoted, a disk is emptied, another program lets go of its connections.

@@ -1,7 +1,7 @@
 """The workers' table in Postgres: a row for each, and its pulse.
 
-A name belongs to one process at a time: two that had the same would each take the other's tasks for its own,
-and end each other for ever. A lock that the server frees at a death tells them apart, and no time has to pass.
+A name belongs to one process at a time: two that had the same would each take the other's tasks for its own
+and end each other, for ever. The name is a lock, which the server frees as soon as its holder is dead.
 """
 
 from __future__ import annotations
