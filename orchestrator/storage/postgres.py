@@ -45,6 +45,7 @@ class PostgresDatabase(Database):
 
     def prepare(self) -> None:
         """Wait for the server, then bring the tables to this version: one process does, the others wait."""
+        adopt_logger("psycopg", logging.ERROR)  # it tells each failed attempt; who asked tells it once
         deadline = time.monotonic() + WAIT_FOR_SERVER_S
         said = ""
         while (trouble := self._try_to_migrate()) is not None:
@@ -96,7 +97,6 @@ class PostgresDatabase(Database):
 
         with self._opening:
             if self._pool is None:
-                adopt_logger("psycopg.pool", logging.ERROR)  # each failed attempt; the callers tell it once
                 self._pool = ConnectionPool(
                     self._url,
                     kwargs=_connection_settings(),
