@@ -13,6 +13,7 @@ BENCHMARKS = {
     "steady_memory": "what engine and gateway hold after thousands of short requests",
     "retrieval": "recall@5 of the knowledge search on docs/, beside plain full-text search",
     "knowledge": "speed and size of the knowledge search and its re-check",
+    "orchestrator": "its container: start, memory, 50,000 chunks, 50 tasks, thousands of cycles",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while their engine is killed"

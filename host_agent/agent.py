@@ -186,12 +186,12 @@ class Agent:
     async def _what_docker_leaves(self) -> None:
         """Docker restarts neither what is unhealthy nor what was killed by hand.
 
-        A pass under way looked before this news; and whoever recreates a container gets the time for it.
+        Whoever recreates a container gets the time for it. A pass under way is joined and looks again: it may
+        be waiting for this very container, which was killed a second time.
         """
         while True:
             reason = await self._containers.deaths.calls_for_a_pass.get()
             await asyncio.sleep(RECREATED_WITHIN_S)
-            await self.passes.wait()
             self.passes.request(reason)
 
     async def _housekeeping(self) -> None:

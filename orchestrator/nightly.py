@@ -1,7 +1,8 @@
 """The second service: the long knowledge work, at the configured hour, and after a missed one.
 
 It reads every file anew (a file's time can lie), embeds what lacks a vector, writes a note on each agent's
-knowledge, forgets vectors that nothing uses, and compacts the database. By day it only touches its heartbeat.
+knowledge, forgets vectors that nothing uses and old finished tasks, and compacts the database. By day it only
+touches its heartbeat.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .errors import DatabaseFailed
 from .events import emit
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
+from .retention import drop_old_tasks
 from .storage.database import entered
 
 LOOK_EVERY_S = 15.0
@@ -81,6 +83,7 @@ async def _look(parts: Parts) -> float:
 
 async def run_once(parts: Parts) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
+    old = await asyncio.to_thread(drop_old_tasks, parts.task_database, time.time())
     backends = await parts.board.check_llm_services_health()
     backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
@@ -98,6 +101,7 @@ async def run_once(parts: Parts) -> bool:
         "nightly_run_finished",
         report.sentence(),
         notes=vars(notes),
+        dropped_tasks=old,
         dropped_vectors=dropped,
         freed_bytes=freed_bytes,
     )

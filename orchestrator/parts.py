@@ -50,6 +50,7 @@ class Parts:
     notes: NoteStore
     distiller: Distiller
     tasks: TaskEngine
+    task_database: TaskDatabase
     membership: Membership | None  # among the workers, where there may be others
     cycles: CycleStore
 
@@ -76,6 +77,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
     crew = agents.load(config.agents_file, config.chat_model)
     database = await asyncio.to_thread(opened, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
+    task_database = _tasks_of(config, membership)
     async with aiohttp.ClientSession() as session, _ended(membership):
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
@@ -116,7 +118,8 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             search=search,
             notes=notes,
             distiller=Distiller(store, notes, client, config.chat_model),
-            tasks=TaskEngine(_tasks_of(config, membership), steps, config.max_concurrent),
+            tasks=TaskEngine(task_database, steps, config.max_concurrent),
+            task_database=task_database,
             membership=membership,
             cycles=CycleStore(database),
         )

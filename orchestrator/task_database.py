@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +51,14 @@ class TaskDatabase(Protocol):
         """DatabaseFailed where it does not answer: DBOS itself would hold a thread until it does."""
         ...
 
+    def has_tasks(self) -> bool:
+        """Whether there has ever been one; it makes no file and no table."""
+        ...
+
+    def forget(self, tasks: list[str]) -> None:
+        """They were deleted."""
+        ...
+
     def given_up(self, tasks: list[str]) -> set[str]:
         """Those of the tasks that were cancelled because too many workers died with them."""
         ...
@@ -88,6 +97,16 @@ class SqliteTasks:
     def look(self) -> None:
         pass
 
+    def has_tasks(self) -> bool:
+        if not self.path.exists():
+            return False
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone()
+        return found is not None
+
+    def forget(self, tasks: list[str]) -> None:
+        """Nothing else is kept of them."""
+
     def given_up(self, tasks: list[str]) -> set[str]:
         return set()
 
@@ -103,7 +122,7 @@ class PostgresTasks:
 
     @property
     def url(self) -> str:
-        return self.connect.shown  # it connects by `connect`, and need not know the password
+        return self.connect.url
 
     @property
     def engine_settings(self) -> dict[str, Any]:
@@ -123,6 +142,12 @@ class PostgresTasks:
 
     def look(self) -> None:
         self.membership.look()
+
+    def has_tasks(self) -> bool:
+        return self.membership.tasks_exist()
+
+    def forget(self, tasks: list[str]) -> None:
+        self.membership.forget(tasks)
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return self.membership.given_up(tasks)

@@ -19,6 +19,7 @@ STATES = {
 GIVEN_UP = "given up: the orchestrator died too often while it worked on this task"
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
+FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
         "goal": sound(task.get("goal", "")),
         "agents": task.get("agents", []),
         "state": "failed" if given_up else STATES.get(status.status, "running"),
+        "worker": status.executor_id,
         "created_at": _seconds(status.created_at),
         "started_at": _seconds(status.dequeued_at),
         "finished_at": _seconds(status.completed_at),

@@ -27,6 +27,16 @@ POLL_S = 0.25  # costs 1 % of a core
 KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 
 
+def begun_at_once(most_calls: int) -> int:
+    """How many tasks are at work at once: more than their calls, which the client alone bounds.
+
+    The queue is looked into every POLL_S only: a task begun ahead takes the place of one that ends (else the
+    models stood idle for 40 % of the time: 50 tasks of one call of 0.3 s, two at once). And those that wait
+    for their model do not hold up the others.
+    """
+    return 2 * most_calls + 2
+
+
 class TaskEngine:
     """DBOS and the one workflow. It starts, and dbos is imported, when there is a task to look at."""
 
@@ -64,12 +74,11 @@ class TaskEngine:
         dbos.DBOS(config=task_dbos.config_of(self._database))
         self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
         dbos.DBOS.launch()
-        limit = self._database.most_at_once
+        begun, limit = begun_at_once(self._most_at_once), self._database.most_at_once
         await dbos.DBOS.register_queue_async(
             QUEUE,
             global_concurrency=limit,
-            # one that waits for its model holds up nobody
-            worker_concurrency=min(self._most_at_once, limit or self._most_at_once),
+            worker_concurrency=min(begun, limit or begun),
             polling_interval_sec=POLL_S,
             on_conflict="always_update",
         )

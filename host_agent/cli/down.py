@@ -10,7 +10,7 @@ from host_agent.config import Config
 from host_agent.errors import DockerUnavailable
 from host_agent.host import processes, service_manager
 from host_agent.services import mode
-from host_agent.services.compose import Compose, last_lines
+from host_agent.services.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx import SIX_STAGES_S
 from supervision import read_pid_file
 
@@ -77,7 +77,7 @@ def _containers(config: Config) -> tuple[str, list[str]]:
         had = mode.has_containers(config) or _listed(compose)
         if not had:
             return "", []
-        command = compose.command("down", "--remove-orphans", "--timeout", "20")
+        command = compose.command("--profile", SCALE, "down", "--remove-orphans", "--timeout", "20")
         environment = dict(compose.environment())
         done = subprocess.run(
             command,

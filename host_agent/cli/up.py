@@ -14,7 +14,7 @@ from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.port_check import check_ports
 from host_agent.recovery.lock import LockHeld, blocking_lock
 from host_agent.services import knowledge_mounts, mode
-from host_agent.services.compose import Compose
+from host_agent.services.compose import SCALE, WORKER, Compose
 
 LOCK_WITHIN_S = 120.0
 
@@ -56,6 +56,8 @@ def _bring_up(config: Config, client: AgentClient, progress: Progress) -> None:
         _containers(config, progress)
     elif where["orchestrator_mode"] == "native":
         progress.say("orchestrator", f"runs natively under the agent ({where['why']})")
+        if config.orchestrator.workers:
+            progress.say("workers", "not started: they are containers, and there is no Docker to run them")
 
 
 def _containers(config: Config, progress: Progress) -> None:
@@ -63,8 +65,14 @@ def _containers(config: Config, progress: Progress) -> None:
     compose = Compose(config)
     mode.remember_containers(config)
     progress.say("containers", f"starting them (compose project {compose.project})")
-    if not in_foreground(compose, "up", "--detach", "--remove-orphans"):
+    if not in_foreground(compose, *_up(config)):
         raise ComposeFailed(f"`docker compose up` failed (its lines are above); {NATIVELY}.")
+
+
+def _up(config: Config) -> list[str]:
+    """With the number of workers always: fewer than before must leave."""
+    workers = f"{WORKER}={config.orchestrator.workers}"
+    return ["--profile", SCALE, "up", "--detach", "--remove-orphans", "--scale", workers]
 
 
 def _say_what_to_try(config: Config, client: AgentClient) -> None:

@@ -27,7 +27,8 @@ def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, st
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if not key:
         return f"{place}{reason}."
-    return f"{place}{'.'.join(key)} is {_shown(detail['input'])}: {_reason(reason)}."
+    shown = "(not shown here)" if _is_secret(key) else f"is {_shown(detail['input'])}"
+    return f"{place}{'.'.join(key)} {shown}: {_reason(reason)}."
 
 
 def _place(key: KeyPath, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
@@ -50,6 +51,16 @@ def _siblings(key: KeyPath) -> list[str]:
     for part in key[:-1]:
         model = model.model_fields[part].annotation
     return list(model.model_fields) if issubclass(model, BaseModel) else []
+
+
+def _is_secret(key: KeyPath) -> bool:
+    """A field that pydantic does not print: it has a password in it."""
+    model: Any = Settings
+    for part in key[:-1]:
+        model = getattr(model, "model_fields", {}).get(part)
+        model = model.annotation if model else None
+    field = getattr(model, "model_fields", {}).get(key[-1])
+    return field is not None and not field.repr
 
 
 def _shown(value: Any) -> str:

@@ -1,8 +1,9 @@
 """The settings, their types and their defaults. Frozen: who holds a Config can rely on it."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +59,15 @@ Knowledge = Annotated[
     BeforeValidator(_by_agent),
     Field(min_length=1),
 ]
+
+
+def _postgres(value: str) -> str:
+    if not re.match(r"postgres(ql)?://[^/\s]+/[^/\s]+$", value):
+        raise ValueError("give it as postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+    return value
+
+
+PostgresUrl = Annotated[str, AfterValidator(_postgres)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 Address = Annotated[str, Field(min_length=1)]
 
@@ -207,7 +217,9 @@ class OrchestratorSection(Section):
     """The orchestrator and nightly. The URLs are worked out from the ports where they are not given.
 
     `knowledge`: a folder for each agent that has some; one folder alone is that of the agent `docs`.
-    `more_…_urls`: LLM hosts besides this machine; `more_api_key` is sent to them.
+    `more_…_urls`: LLM hosts besides this machine; `more_api_key` is sent to them. `database_url`: a Postgres
+    with pgvector in the place of SQLite; with it `workers` more containers may work on the tasks, in all on
+    `tasks_at_once`.
     """
 
     port: Port = 8088
@@ -228,7 +240,15 @@ class OrchestratorSection(Section):
     mlx_api_url: str | None = None
     mac_llm_url: str | None = None
     recovery_webhook_url: str | None = None
-    database_url: str | None = Field(default=None, repr=False)
+    database_url: PostgresUrl | None = Field(default=None, repr=False)
+    workers: Annotated[Whole, Field(ge=0)] = 0
+    tasks_at_once: AtLeastOne = 16
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        if self.workers and not self.database_url:
+            raise ValueError("`workers` share their tasks through Postgres: set `database_url` as well")
+        return self
 
     @field_validator("mem_limit")
     @classmethod

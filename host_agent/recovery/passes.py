@@ -116,6 +116,8 @@ class Passes:
             report.state, report.finished_at, self._running = "done", time.time(), None
         if report.found or report.left or report.reason != "scheduled":
             self._tell(report)
+        if self._joined.is_set():  # after its last look began: their news was seen by nobody
+            self.request(f"asked for while pass {report.run_id} ended")
 
     async def _heal_for_all(self, report: Report) -> None:
         """Who joins gets a look that began after they asked; those who come just as it ends join too."""
@@ -134,7 +136,8 @@ class Passes:
             await asyncio.sleep(self._linger_s)
 
     async def _heal(self, report: Report, applied: list[Issue], *, patient: bool) -> None:
-        """One look. `applied` are all remedies so far. Unless `patient`, it waits no longer once joined."""
+        """One look. `applied` are all remedies so far. Once joined it waits no longer, or, where it is
+        `patient`, not for what has to be remedied anew: the next pass sees to that."""
         began_at = time.monotonic()
         facts = await self._hands.gather()
         issues = plan(facts)
@@ -173,7 +176,8 @@ class Passes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settle_s):
                 while any(issue.comes_back or issue.service in waited_for for issue in plan(facts)):
-                    if self._joined.is_set() and not patient:
+                    anew = any(issue.remedy for issue in plan(facts))
+                    if self._joined.is_set() and (anew or not patient):
                         break
                     await asyncio.sleep(LOOK_AGAIN_S)
                     facts = await self._hands.gather()

@@ -1,5 +1,6 @@
 """What the agent's children are told through their environment."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
         "VESTAL_CHAT_MODEL": settings.chat_model,
         "VESTAL_EMBED_MODEL": settings.embed_model,
         "VESTAL_DATABASE_URL": settings.database_url or "",
+        "VESTAL_TASKS_AT_ONCE": str(settings.tasks_at_once),
     }
 
 
@@ -48,6 +50,8 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
         "VESTAL_AGENTS_FILE": str(agents_file(config)),
+        # The same after a restart: on Postgres it then goes on with its own tasks at once.
+        "VESTAL_WORKER_ID": f"{socket.gethostname()}:{config.orchestrator.port}",
         "VESTAL_KNOWLEDGE": ",".join(f"{name}={path}" for name, path in knowledge_folders(config).items()),
     }
     return common(config) | orchestrator(config, "127.0.0.1") | own

@@ -12,6 +12,7 @@ from host_agent.services import child_environment, knowledge_mounts
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
 from host_agent.services.docker_endpoint import find_command
 
+SCALE, WORKER = "scale", "worker"  # a profile of docker-compose.yml, and its service
 UP_TIMEOUT_S = 540.0  # it may have to build the image first
 LAST_LINES = 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .postgres_errors import one_line, remedy
 
@@ -52,13 +51,10 @@ class PatientConnect:
 
     DBOS backs off by itself, up to 90 s, and knows no setting for it: a server back after a minute would be
     left waiting for as long again. Here it is asked every second, so DBOS meets one failure an outage.
-    `shown` is a URL of the same database, without the password.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        parts = urlsplit(url)
-        self.shown = urlunsplit(("postgresql", "vestal@database", unquote(parts.path), "", ""))
+        self.url = url
         self.patient = False  # at the start a failure is told, and the process tries again as a whole
 
     def __call__(self) -> psycopg.Connection[Any]:
@@ -66,8 +62,8 @@ class PatientConnect:
 
         while True:
             try:
-                return psycopg.connect(self._url, **settings("vestal tasks", session_options()))
+                return psycopg.connect(self.url, **settings("vestal tasks", session_options()))
             except psycopg.OperationalError as error:
-                if not self.patient or remedy(one_line(error, self._url)) is not None:
+                if not self.patient or remedy(one_line(error, self.url)) is not None:
                     raise
             time.sleep(TRY_AGAIN_S)

@@ -98,6 +98,16 @@ class Membership:
                     "DELETE FROM workers WHERE worker = ? AND incarnation = ?", (worker, last.incarnation)
                 )
 
+    def tasks_exist(self) -> bool:
+        """Whether DBOS has made its tables yet."""
+        with self._database.connect() as db:
+            found = db.execute("SELECT to_regclass('dbos.workflow_status') IS NOT NULL AS found").fetchall()
+        return bool(found[0]["found"])
+
+    def forget(self, tasks: list[str]) -> None:
+        with self._database.connect() as db:
+            db.execute("DELETE FROM taken_over WHERE task = ANY(?)", (tasks,))
+
     def given_up(self, tasks: list[str]) -> set[str]:
         """Those of the tasks that lost more workers than MOST_WORKERS_LOST."""
         with self._database.connect() as db:

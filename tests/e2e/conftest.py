@@ -19,6 +19,10 @@ from typing import Any
 import psutil
 import pytest
 
+from host_agent.host.network import bridge_address
+
+from .containers import lacking
+
 VESTAL = Path(sys.executable).parent / "vestal"
 
 
@@ -151,6 +155,56 @@ def _remove_from_docker(project: str) -> None:
     """`down` keeps the volume, a user's tasks; a test's go, and its image."""
     for command in (["volume", "rm", f"{project}_data"], ["image", "rm", f"{project}-orchestrator:local"]):
         subprocess.run(["docker", *command], capture_output=True, timeout=60)
+
+
+@dataclass(frozen=True)
+class Models:
+    """tests/children/fake_llm.py, where containers reach it too."""
+
+    address: str
+    port: int
+
+    @property
+    def from_this_machine(self) -> str:
+        """The URL for a stack's configuration, which knows what containers call this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def inside(self) -> str:
+        """The URL as a container says it."""
+        return f"http://host.docker.internal:{self.port}"
+
+    def control(self, **settings: Any) -> None:
+        self._ask("/control", settings)
+
+    def calls(self, path: str) -> list[dict[str, Any]]:
+        return [call for call in self._ask("/calls")["calls"] if call["path"] == path]
+
+    def _ask(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{self.address}:{self.port}{path}", data=data)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.loads(reply.read())
+
+
+@pytest.fixture(scope="module")
+def models(repo: Path, free_port: Callable[[], int], docker_engine: None) -> Iterator[Models]:
+    """A stand-in for the models, in Ollama's dialect."""
+    found = Models(bridge_address() or "127.0.0.1", free_port())
+    program = [sys.executable, str(repo / "tests" / "children" / "fake_llm.py")]
+    options = ["--bind", found.address, "--port", str(found.port)]
+    with subprocess.Popen([*program, *options], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stdout.readline() == "ready\n"
+        yield found
+        child.kill()
+
+
+@pytest.fixture(scope="session")
+def docker_engine(repo: Path) -> None:
+    """Skips where no container can run, and fails there if they are required."""
+    if why := lacking(repo):
+        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, f"containers are required here: {why}"
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="module")

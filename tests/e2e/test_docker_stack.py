@@ -5,57 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
+
+from .containers import container, container_id, docker, overrun
 
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(600)]
 
 LIMIT_BYTES = 512 * 1024**2
-PULLED_WITHIN_S = 300
-
-
-def _docker(*arguments: str, timeout_s: float = 120) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:
-    try:
-        done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout_s)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def _base_image(repo: Path) -> str:
-    """What the image is built from, as compose is told it: by the environment, or by a `.env` file."""
-    file = ("--project-directory", str(repo), "--file", str(repo / "docker-compose.yml"))
-    told = json.loads(_docker("compose", *file, "config", "--format", "json"))
-    return str(told["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
-
-
-def _lacking(repo: Path) -> str:
-    """Why no container can run here; nothing where one can."""
-    if not _succeeds("compose", "ls"):
-        return "no Docker engine with compose answers"
-    image = _base_image(repo)
-    if _succeeds("image", "inspect", image) or _succeeds("pull", "--quiet", image, timeout_s=PULLED_WITHIN_S):
-        return ""
-    return (
-        f"the base image {image} is neither here nor can it be pulled; VESTAL_PYTHON_IMAGE may name another"
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def docker_engine(repo: Path) -> None:
-    if why := _lacking(repo):
-        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, f"containers are required here: {why}"
-        pytest.skip(why)
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +38,18 @@ def stack(make_stack: Callable, docker_engine: None, tmp_path_factory: pytest.Te
     return stack
 
 
-def _container(stack, service: str) -> dict[str, Any]:
-    """`docker inspect` of a service's container."""
-    name = stack.until(lambda: _container_id(stack, service), f"{service} has a container")
-    return json.loads(_docker("inspect", name))[0]
-
-
-def _container_id(stack, service: str) -> str:
-    labels = (f"com.docker.compose.project={stack.project}", f"com.docker.compose.service={service}")
-    filters = [part for label in labels for part in ("--filter", f"label={label}")]
-    return _docker("ps", "-aq", *filters)
-
-
 @pytest.mark.parametrize("service", ["orchestrator", "nightly"])
 def test_container_runs_under_its_limit_and_not_as_root(stack, service: str):
-    container = _container(stack, service)
-    assert container["HostConfig"]["Memory"] == LIMIT_BYTES
-    assert container["HostConfig"]["MemorySwap"] == LIMIT_BYTES, "else it may take as much again in swap"
-    assert container["Config"]["User"] not in ("", "root", "0", "0:0")
-    healthy = lambda: _container(stack, service)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
+    found = container(stack, service)
+    assert found["HostConfig"]["Memory"] == LIMIT_BYTES
+    assert found["HostConfig"]["MemorySwap"] == LIMIT_BYTES, "else it may take as much again in swap"
+    assert found["Config"]["User"] not in ("", "root", "0", "0:0")
+    healthy = lambda: container(stack, service)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
     stack.until(healthy, f"{service} is healthy", 90)
 
 
 def test_orchestrator_is_published_on_loopback_only(stack):
-    published = _container(stack, "orchestrator")["NetworkSettings"]["Ports"]["8088/tcp"]
+    published = container(stack, "orchestrator")["NetworkSettings"]["Ports"]["8088/tcp"]
     assert {binding["HostIp"] for binding in published} == {"127.0.0.1"}
 
 
@@ -133,7 +79,7 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
 
 def test_each_agents_folder_is_mounted_read_only_and_searched_apart(stack):
     for service in ("orchestrator", "nightly"):
-        mounts = {m["Destination"]: m["RW"] for m in _container(stack, service)["Mounts"]}
+        mounts = {m["Destination"]: m["RW"] for m in container(stack, service)["Mounts"]}
         assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
     query = {"query": "what does the heron eat", "agent": "notes", "k": 3}
     hits = stack.until(
@@ -167,11 +113,11 @@ def test_engine_and_gateway_dead_on_the_host_are_healed_by_the_containers_own_ca
 
 
 def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
-    container = _container(stack, "orchestrator")
-    restarts = container["RestartCount"]
+    found = container(stack, "orchestrator")
+    restarts = found["RestartCount"]
     # Its main process is put under a limit it already exceeds: the kernel's own OOM kill, exit code 137.
-    _overrun(container["Id"])
-    back = lambda: _container(stack, "orchestrator")["RestartCount"] > restarts  # noqa: E731
+    overrun(found["Id"])
+    back = lambda: container(stack, "orchestrator")["RestartCount"] > restarts  # noqa: E731
     stack.until(back, "Docker or the agent restarted it", 60)
     died = stack.until(lambda: stack.journal("container_died"), "the death is in the journal")[-1]
     assert died["fields"]["exit_code"] == 137
@@ -179,30 +125,11 @@ def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
     stack.until_healthy()
 
 
-OVERRUN = """
-import os
-for name in filter(str.isdigit, os.listdir("/proc")):
-    with open(f"/proc/{name}/cmdline") as command:
-        if "orchestrator" in command.read():  # same user: it may offer itself to the kernel first
-            with open(f"/proc/{name}/oom_score_adj", "w") as score:
-                score.write("1000")
-blocks = []
-while True:
-    blocks.append(bytearray(os.urandom(1 << 20)) * 8)
-"""
-
-
-def _overrun(container: str) -> None:
-    """Fills the container's memory until the kernel ends its own process, and so the container."""
-    command = ["docker", "exec", "-i", container, "python", "-"]
-    subprocess.run(command, input=OVERRUN, text=True, capture_output=True, timeout=120)
-
-
 def test_container_killed_by_hand_comes_back_although_docker_leaves_it(stack):
     """For Docker's restart policy `docker kill` is a person's wish."""
-    container = _container_id(stack, "nightly")
-    _docker("kill", container)
-    stack.until(lambda: _container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
+    killed = container_id(stack, "nightly")
+    docker("kill", killed)
+    stack.until(lambda: container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
     died = stack.until(
         lambda: [e for e in stack.journal("container_died") if e["component"] == "nightly"], "told"
     )
@@ -211,10 +138,10 @@ def test_container_killed_by_hand_comes_back_although_docker_leaves_it(stack):
 
 
 def test_container_that_is_missing_is_brought_up(stack):
-    missing = _container_id(stack, "nightly")
-    _docker("rm", "-f", missing)
+    missing = container_id(stack, "nightly")
+    docker("rm", "-f", missing)
     assert stack.agent("/recover", {"mlx": True, "ollama": True}).status == 202
-    stack.until(lambda: _container_id(stack, "nightly") not in ("", missing), "there is another one", 90)
+    stack.until(lambda: container_id(stack, "nightly") not in ("", missing), "there is another one", 90)
     stack.until_healthy()
     assert any(entry["component"] == "nightly" for entry in stack.journal("remedy_applied"))
 
@@ -223,7 +150,7 @@ def test_down_leaves_no_container_network_or_process(stack):
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
     label = f"label=com.docker.compose.project={stack.project}"
-    assert _docker("ps", "-aq", "--filter", label) == ""
-    assert _docker("network", "ls", "-q", "--filter", label) == ""
+    assert docker("ps", "-aq", "--filter", label) == ""
+    assert docker("network", "ls", "-q", "--filter", label) == ""
     assert stack.listening() == []
     assert stack.processes() == []

@@ -12,7 +12,7 @@ import pytest
 from host_agent.journal import Journal
 from host_agent.recovery import lock
 from host_agent.recovery.facts import BringUp, Facts, Kind, Remedy, ServiceFacts, StartChild
-from host_agent.recovery.passes import Passes
+from host_agent.recovery.passes import LOOKS, Passes
 from supervision import State
 
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.STOPPED)
@@ -177,3 +177,46 @@ async def test_caller_who_joins_while_a_remedy_is_waited_for_is_looked_at_soon(j
     assert hands.applied == [BringUp("nightly"), BringUp("nightly")]
     assert report.done == ["nightly: it has no container; did: bring its container up; it is well now"]
     assert (report.left, report.healthy) == ([], True)
+
+
+async def test_caller_who_joins_during_the_last_look_gets_a_pass_of_their_own(journal: Journal, home: Path):
+    """A container killed again while a pass that had taken long was at its end stayed down for 300 s."""
+    hands = world(NIGHTLY)
+    passes = Passes(hands, journal, home / "lock", settle_s=0)
+    heal = hands.apply
+
+    async def apply(remedy: Remedy) -> None:
+        await heal(remedy)
+        if len(hands.applied) == 1:
+            hands.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+
+    hands.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(5):
+        while passes.running:
+            await passes.wait()
+    assert (passes.count, hands.applied) == (2, [BringUp("nightly")] * 2)
+    assert passes.last and passes.last.healthy
+
+
+async def test_what_goes_again_and_again_is_brought_up_each_time(journal: Journal, home: Path):
+    """The fifth kill within one pass was waited out for 90 s, with the container down."""
+    hands = world(NIGHTLY)
+    passes = Passes(hands, journal, home / "lock", settle_s=30, linger_s=0.01)
+    applied = asyncio.Semaphore(0)
+
+    async def apply(remedy: Remedy) -> None:
+        hands.applied.append(remedy)
+        hands.services["nightly"] = replace(NIGHTLY, state=State.STARTING)
+        applied.release()
+
+    hands.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(20):
+        for _ in range(LOOKS + 2):
+            await applied.acquire()
+            hands.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+    await passes.cancel()
+    assert hands.applied == [BringUp("nightly")] * (LOOKS + 2)

@@ -148,17 +148,21 @@ def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: Stand
     assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
 
 
-def test_task_that_waits_for_its_model_holds_up_no_other(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_tasks_that_wait_for_their_model_hold_up_no_other(orchestrator: Make, llm: StandIn, tmp_path: Path):
+    """With two calls at once, two tasks that waited held up all others."""
     path = tmp_path / "agents.yaml"
     path.write_text("agents: {big: {prompt: Think., model: 'not-here:70b'}}")
-    one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(path)).start()
-    waits = one.submit("think hard", agents=["big"])
-    wait_until(
-        "it says what it waits for",
-        lambda: "no healthy backend has not-here:70b" in str(one.task(waits)["steps"]),
-    )
+    one = orchestrator(
+        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(path), SMART_WORKER_MAX_CONCURRENT="2"
+    ).start()
+    waiting = [one.submit(f"think hard, {number}", agents=["big"]) for number in range(3)]
+
+    def waits(task: str) -> bool:
+        return "no healthy backend has not-here:70b" in str(one.task(task)["steps"])
+
+    wait_until("they say what they wait for", lambda: all(map(waits, waiting)))
     assert one.finished(one.submit("quick", agents=["lead"]))["answer"]
-    assert one.task(waits)["state"] == "running"
+    assert {one.task(task)["state"] for task in waiting} == {"running"}
 
 
 def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_path: Path):

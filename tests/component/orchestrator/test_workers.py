@@ -91,8 +91,8 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
     assert buried["worker"] == "first"
     assert begun <= set(buried["tasks"])
     assert buried["ts"] - killed_at < TAKEN_OVER_WITHIN_S
-    for n, task in enumerate(tasks):
-        assert asked(llm, f"goal number {n}.") == (2 if task in begun else 1)
+    for n, task in enumerate(tasks):  # a call that was in flight is made again, and no other
+        assert asked(llm, f"goal number {n}.") in ((1, 2) if task in begun else (1,))
 
 
 def test_workers_together_keep_to_the_global_limit_and_any_of_them_cancels(start: Start, llm: StandIn):

@@ -42,6 +42,7 @@ def complaint(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("models:\n  x:\n    source: ftp:x\n", 3, ["not a source"]),
         ("orchestrator:\n  mode: dcker\n", 2, ["docker", "native"]),
         ("orchestrator:\n  mem_limit: 1m\n", 2, ["too small"]),
+        ("orchestrator:\n  workers: 2\n", 1, ["workers", "set `database_url`"]),
         ("orchestrator:\n  knowledge: 7\n", 2, ["orchestrator.knowledge", '"7"', "section"]),
         ("orchestrator:\n  knowledge: {}\n", 2, ["orchestrator.knowledge", "at least 1"]),
         ("orchestrator:\n  knowledge:\n    a/b: notes\n", 3, ["knowledge.a/b", "letters, digits"]),
@@ -203,3 +204,9 @@ def test_model_name_without_tag_is_latest(given: str, full: str):
 def test_secrets_are_not_in_the_representation(tmp_path: Path):
     config = loaded(tmp_path, "mlx:\n  api_key: hunter2\n", VESTAL_DATABASE_URL="postgres://u:hunter3@h/d")
     assert "hunter" not in repr(config)
+
+
+def test_secret_that_is_wrong_is_named_and_not_shown(tmp_path: Path):
+    sentence = complaint(tmp_path, VESTAL_DATABASE_URL="mysql://u:hunter3@h/d")
+    assert "postgresql://USER" in sentence
+    assert "hunter" not in sentence

@@ -102,6 +102,22 @@ def test_load_database_url_keeps_an_escaped_password_an_ipv6_host_and_options():
     assert load({**BASE, "VESTAL_DATABASE_URL": url}).database_url == url
 
 
+def test_load_database_url_keeps_all_of_it_and_is_reachable_from_a_container():
+    given = "postgres://u:p%40ss@localhost:5433/db?sslmode=require"
+    assert load({**BASE, "VESTAL_DATABASE_URL": given}).database_url == (
+        "postgresql://u:p%40ss@localhost:5433/db?sslmode=require"
+    )
+    inside = {**BASE, "VESTAL_DATABASE_URL": given, "VESTAL_HOST_GATEWAY": "host.docker.internal"}
+    assert load(inside).database_url == ("postgresql://u:p%40ss@host.docker.internal:5433/db?sslmode=require")
+
+
+@pytest.mark.parametrize("bad", ["mysql://u:secret@h/d", "postgresql://u:secret@h", "u:secret@h:x/d"])
+def test_load_database_url_that_is_wrong_is_not_shown(bad: str):
+    with pytest.raises(ConfigError, match="VESTAL_DATABASE_URL") as caught:
+        load({**BASE, "VESTAL_DATABASE_URL": bad})
+    assert "secret" not in caught.value.message
+
+
 def test_agents_lead_exists_without_a_file_and_reads_every_folder():
     lead = agents.load(None, "m")["lead"]
     assert (lead.model, lead.folders) == ("m", None)

@@ -1,4 +1,4 @@
-"""Postgres's errors in a person's words: the remedy, and never the password."""
+"""Which errors of Postgres are worth waiting for, on its own words (psycopg 3.3, Postgres 16)."""
 
 from __future__ import annotations
 
@@ -7,41 +7,63 @@ import pytest
 from orchestrator.storage.postgres_errors import FORM, meanwhile, one_line, remedy
 
 URL = "postgresql://user:s3cret%40x@host/db"
+AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 
 
 @pytest.mark.parametrize(
-    ("said", "cure"),
+    ("said", "words"),
     [
-        ('FATAL: database "nothere" does not exist', "createdb"),
-        ('FATAL: password authentication failed for user "u"', "Correct the user or the password"),
-        ("server does not support SSL, but SSL was required", "TLS"),
+        (AT + 'FATAL: password authentication failed for user "vestal"', "password"),
+        (AT + "fe_sendauth: no password supplied", "Put the password"),
+        (AT + 'FATAL: database "nix" does not exist', "createdb"),
+        (AT + 'FATAL: role "u" does not exist', "createuser"),
+        (AT + 'FATAL: no pg_hba.conf entry for host "10.0.0.7", user "u", database "d"', "pg_hba.conf"),
+        ('extension "vector" is not available', "pgvector"),
+        ('permission denied to create extension "vector" HINT: Must be superuser', "superuser"),
+        ("permission denied for database d", "right to create"),
+        (AT + "server does not support SSL, but SSL was required", "TLS"),
         ('connection is bad: invalid sslmode value: "maybe"', "TLS"),
-        ('extension "vector" is not available', "Install pgvector"),
         ('type "vector" does not exist LINE 2', "ALTER EXTENSION vector SET SCHEMA public"),
-        ("permission denied for database d", "right to create schemas"),
     ],
 )
-def test_remedy_of_what_waiting_cannot_mend_is_named(said: str, cure: str):
-    assert cure in str(remedy(said))
-
-
-def test_remedy_of_a_server_that_is_away_is_to_wait():
-    assert remedy("connection refused") is None
-    assert remedy("FATAL: sorry, too many clients already") is None
-    assert remedy("no idea", unusable_url=True) == FORM
+def test_remedy_of_what_waiting_cannot_mend(said: str, words: str):
+    assert words in (remedy(said) or "")
 
 
 @pytest.mark.parametrize(
-    ("said", "cure"),
+    "said",
+    [
+        AT + "Connection refused Is the server running on that host and accepting TCP/IP connections?",
+        AT + "FATAL: the database system is starting up",
+        AT + "FATAL: sorry, too many clients already",
+        "consuming input failed: server closed the connection unexpectedly",
+        "connection timeout expired",
+    ],
+)
+def test_remedy_of_a_server_that_is_away_for_now_is_to_wait(said: str):
+    assert remedy(said) is None
+
+
+def test_remedy_of_a_url_that_libpq_does_not_take_is_its_form():
+    assert remedy('invalid URI query parameter: "foo"', unusable_url=True) == FORM
+
+
+def test_one_line_of_an_error_without_words_is_its_name():
+    assert one_line(TimeoutError(), URL) == "TimeoutError"
+    assert one_line(ValueError("a\n  b"), URL) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
     [
         ("cannot execute CREATE SCHEMA in a read-only transaction", "primary"),
-        ("FATAL: sorry, too many clients already", "max_connections"),
+        (AT + "FATAL: sorry, too many clients already", "max_connections"),
         ("could not extend file: No space left on device", "disk"),
-        ("Connection refused", "start it"),
+        (AT + "Connection refused", "start it"),
     ],
 )
-def test_meanwhile_of_what_may_pass_is_named(said: str, cure: str):
-    assert cure in meanwhile(said)
+def test_meanwhile_of_what_may_pass_is_named(said: str, words: str):
+    assert words in meanwhile(said)
 
 
 @pytest.mark.parametrize("secret", ["s3cret%40x", "s3cret@x"])
@@ -53,7 +75,3 @@ def test_one_line_hides_the_password_as_written_and_as_meant(secret: str):
 def test_one_line_hides_a_password_among_the_options():
     error = ValueError("bad: hidden-word")
     assert one_line(error, "postgresql://user@host/db?password=hidden-word") == "bad: (hidden)"
-
-
-def test_one_line_of_an_error_without_words_is_its_name():
-    assert one_line(TimeoutError(), URL) == "TimeoutError"

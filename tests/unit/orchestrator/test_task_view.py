@@ -16,6 +16,7 @@ def status(state: str, **more: Any) -> SimpleNamespace:
         "input": {"args": [{"goal": "g", "agents": ["lead"]}], "kwargs": {}},
         "output": None,
         "error": None,
+        "executor_id": "here",
         "created_at": 1000,
         "dequeued_at": None,
         "completed_at": None,

@@ -29,6 +29,7 @@ def test_view_of_a_task_stored_with_a_lone_surrogate_can_be_read():
         input={"args": [{"goal": "a\ud800", "agents": ["lead"]}]},
         status="SUCCESS",
         output={"answer": "b\ud800"},
+        executor_id="here",
         created_at=1,
         dequeued_at=2,
         completed_at=3,

@@ -1,0 +1,58 @@
+"""Finished tasks do not stay for ever: nightly lets the oldest go, with their steps and answers.
+
+Through DBOS's own client, which reads and deletes and runs nothing. A task that is queued or at work is not
+among those looked at, however old it is. The `idempotency_key` of a task that left is forgotten with it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from .events import emit
+from .task_database import TaskDatabase
+from .task_view import FINISHED_STATUSES
+
+KEPT = 1000  # finished tasks, besides those of the last day
+KEPT_S = 86400.0
+AT_ONCE = 100  # deleted in one transaction: the orchestrator waits no longer than for that
+
+
+def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
+    """Delete all but the newest `kept` of the tasks that finished over `kept_s` seconds ago; how many.
+
+    A database that cannot be read just now is told of and left: the next night comes.
+    """
+    if not database.has_tasks():
+        return 0
+    from dbos import DBOSClient
+    from sqlalchemy.exc import SQLAlchemyError
+
+    client = DBOSClient(system_database_url=database.url, retry_connection_errors=False, lazy=True)
+    try:
+        return _drop(client, database, datetime.fromtimestamp(now - kept_s, UTC).isoformat(), kept)
+    except SQLAlchemyError as error:
+        emit("old_tasks_not_dropped", str(error))
+        return 0
+    finally:
+        client.destroy()
+
+
+def _drop(client: Any, database: TaskDatabase, finished_before: str, kept: int) -> int:
+    dropped = 0
+    while True:
+        old = client.list_workflows(
+            status=FINISHED_STATUSES,
+            completed_before=finished_before,
+            sort_desc=True,
+            offset=kept,
+            limit=AT_ONCE,
+            load_input=False,
+            load_output=False,
+        )
+        if not old:
+            return dropped
+        names = [task.workflow_id for task in old]
+        client.delete_workflows(names)
+        database.forget(names)
+        dropped += len(old)

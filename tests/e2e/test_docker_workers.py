@@ -1,0 +1,98 @@
+"""Two worker containers beside the orchestrator, on a real Postgres; one of them is killed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from host_agent.host.network import bridge_address
+from tests.real_postgres import RealPostgres
+
+from .conftest import Models
+from .containers import container_id, docker
+
+TASKS = 12
+TAKEN_OVER_WITHIN_S = 30.0
+
+pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def database(free_port: Callable[[], int], models: Models) -> Iterator[str]:
+    """Reached by the containers over the bridge, as one on this machine would be."""
+    with RealPostgres(free_port(), f"127.0.0.1,{bridge_address()}") as postgres:
+        yield postgres.new_database()
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: Callable, models: Models, database: str, tmp_path_factory: pytest.TempPathFactory):
+    knowledge: Path = tmp_path_factory.mktemp("knowledge")
+    knowledge.chmod(0o755)  # the container's user is another
+    (knowledge / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
+    stack = make_stack(
+        VESTAL_ORCHESTRATOR__MODE="docker",
+        VESTAL_ORCHESTRATOR__MLX_API_URL=models.from_this_machine,
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=str(knowledge),
+        VESTAL_ORCHESTRATOR__WORKERS="2",
+        VESTAL_DATABASE_URL=database,
+    )
+    up = stack.vestal("up", timeout_s=500)
+    assert up.returncode == 0, up.stdout + up.stderr + stack.tails()
+    stack.project = stack.service("docker")["project"]
+    return stack
+
+
+def workers(stack) -> list[str]:
+    return container_id(stack, "worker").split()
+
+
+def worked_on(name: str) -> set[str]:
+    return {event["task"] for event in events(name, "step_started")}
+
+
+def events(name: str, kind: str) -> list[dict[str, Any]]:
+    """Those of a kind in a container's log."""
+    lines = [line for line in docker("logs", name).splitlines() if line.startswith("{")]
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def test_worker_containers_are_healthy_and_a_killed_ones_tasks_are_taken_over(stack, models: Models):
+    one, other = workers(stack)
+    healthy = "{{.State.Health.Status}}"
+    for name in (one, other):
+        stack.until(lambda n=name: docker("inspect", "-f", healthy, n) == "healthy", "a healthy worker")
+    known = lambda: stack.orchestrator("/knowledge/search", {"query": "heron"}).body["results"]  # noqa: E731
+    stack.until(known, "the knowledge is there")
+    models.control(delay_s=1.0)
+    tasks = [
+        stack.orchestrator("/tasks", {"goal": f"what does heron {n} eat?", "agents": ["lead"]}).body["id"]
+        for n in range(TASKS)
+    ]
+    stack.until(lambda: worked_on(one), "the first worker is at work")
+    docker("kill", one)
+    killed_at = time.time()
+
+    states = lambda: [stack.orchestrator(f"/tasks/{task}").body["state"] for task in tasks]  # noqa: E731
+    stack.until(lambda: set(states()) == {"done"}, "all done", TAKEN_OVER_WITHIN_S + TASKS)
+
+    sources = stack.orchestrator(f"/tasks/{tasks[0]}").body["sources"]
+    assert [source["file"] for source in sources] == ["birds.md"]
+    survivors = [other, container_id(stack, "orchestrator")]
+    [lost] = [event for name in survivors for event in events(name, "worker_lost") if event["tasks"]]
+    assert lost["ts"] - killed_at < TAKEN_OVER_WITHIN_S
+    for n in range(TASKS):
+        asked = [call for call in models.calls("/api/chat") if f"heron {n} eat" in str(call["body"])]
+        assert 1 <= len(asked) <= 2
+
+
+def test_fewer_workers_leave_and_down_leaves_none(stack):
+    stack.env["VESTAL_ORCHESTRATOR__WORKERS"] = "1"
+    assert stack.vestal("up", timeout_s=300).returncode == 0
+    stack.until(lambda: len(workers(stack)) == 1, "one worker")
+    assert stack.vestal("down", timeout_s=120).returncode == 0
+    assert workers(stack) == []
