@@ -208,7 +208,7 @@ def test_worker_that_was_killed_has_its_name_back_at_once(start: Start, llm: Sta
     llm.control(mode="hang")
     one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
     first = start("first")
-    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(4)]
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
     wait_until("the worker has some", lambda: at_work(first))
     first.end(signal.SIGKILL)
     start("first")
