@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ def _token(values: _Values) -> str:
     return token
 
 
+def _is_escaped(url: str) -> bool:
+    """Whether libpq reads it as it was meant: an @ or % of the password would be taken for the URL's own."""
+    stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
+    return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
+
+
 class _Values:
     """The environment, read by type; an empty value counts as not set, except for a URL."""
 
@@ -158,15 +165,16 @@ class _Values:
         given = self.raw(name)
         if not given:
             return ""
-        parts = urlsplit(given)
         try:
-            scheme = parts.scheme in ("postgres", "postgresql")
-            sound = scheme and len(parts.path) > 1 and (parts.port or 1) > 0
+            parts = urlsplit(given)
+            sound = parts.scheme in ("postgres", "postgresql") and _is_escaped(given)
+            sound = sound and len(parts.path) > 1 and (parts.port or 1) > 0
         except ValueError:
             sound = False
         if not sound:
             raise ConfigError(
-                f"{name} is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE; correct or unset it."
+                f"{name} is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE (in the password,"
+                " characters such as @ : / ? # [ ] % are written %40 and so on); correct or unset it."
             )
         user, at, place = parts.netloc.rpartition("@")
         netloc = user + at + self._reachable(place, parts.hostname or "")

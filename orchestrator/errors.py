@@ -2,6 +2,7 @@
 
 OrchestratorError
 ├── ConfigError            a setting is wrong or missing; the start stops, exit code 78
+│   └── NameTaken            another process has this VESTAL_WORKER_ID
 ├── RequestRefused         an API request that cannot be served; carries its HTTP status
 ├── IdempotencyConflict    the key of a task that was accepted already, with another goal or other agents
 ├── DatabaseFailed         SQLite or Postgres cannot be used just now: a full disk, a lock, no connection
@@ -33,6 +34,10 @@ class OrchestratorError(Exception):
 
 class ConfigError(OrchestratorError):
     code = "bad_configuration"
+
+
+class NameTaken(ConfigError):
+    code = "worker_name_taken"
 
 
 class RequestRefused(OrchestratorError):

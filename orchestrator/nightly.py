@@ -14,9 +14,11 @@ from datetime import datetime
 from . import process, schedule
 from .config import Config
 from .cycle import Facts, Phase, plan
+from .errors import DatabaseFailed
 from .events import emit
 from .healthcheck import HEARTBEAT_NAME
 from .parts import Parts, assembled
+from .storage.database import entered
 from .tasks.retention import drop_old_tasks
 
 LOOK_EVERY_S = 15.0
@@ -45,22 +47,38 @@ async def _serve(config: Config) -> None:
 
 
 async def _nights(parts: Parts) -> None:
-    if parts.database.meta(DONE_KEY) is None:  # the first start ever has missed nothing
-        parts.database.set_meta(DONE_KEY, str(time.time()))
+    trouble = ""
     while True:
-        since = datetime.fromtimestamp(float(parts.database.meta(DONE_KEY) or 0))
-        if not schedule.due(since, datetime.now(), parts.config.nightly_hour):
+        try:
+            await asyncio.sleep(await _look(parts))
+            trouble = ""
+        except DatabaseFailed as error:  # it is away: no reason to end, nor to say it four times a minute
+            if error.message != trouble:
+                emit("nightly_waits", error.message)
+            trouble = error.message
             await asyncio.sleep(LOOK_EVERY_S)
-            continue
+
+
+async def _look(parts: Parts) -> float:
+    """Do the night's work if it is due and nobody else is at it; returns when to look again, in seconds."""
+    async with entered(parts.database.lock("nightly")) as alone:
+        if not alone:
+            return LOOK_EVERY_S
+        said = await asyncio.to_thread(parts.database.meta, DONE_KEY)
+        if said is None:  # the first start ever has missed nothing
+            await asyncio.to_thread(parts.database.set_meta, DONE_KEY, str(time.time()))
+            return LOOK_EVERY_S
+        if not schedule.due(datetime.fromtimestamp(float(said)), datetime.now(), parts.config.nightly_hour):
+            return LOOK_EVERY_S
         try:
             done = await run_once(parts)
         except Exception as error:
             emit("nightly_run_failed", repr(error))
             done = False
-        if done:
-            parts.database.set_meta(DONE_KEY, str(time.time()))
-        else:
-            await asyncio.sleep(RETRY_S)
+        if not done:
+            return RETRY_S
+        await asyncio.to_thread(parts.database.set_meta, DONE_KEY, str(time.time()))
+        return LOOK_EVERY_S
 
 
 async def run_once(parts: Parts) -> bool:

@@ -27,6 +27,7 @@ from .llm.health import HealthBoard
 from .storage.database import Database
 from .storage.opened import opened
 from .storage.postgres import PostgresDatabase
+from .storage.postgres_connection import PatientConnect
 from .tasks import agents
 from .tasks.agents import Agent
 from .tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
@@ -79,7 +80,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
     database = await asyncio.to_thread(opened, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
     task_database = _tasks_of(config, membership)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession() as session, _ended(membership):
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
@@ -114,6 +115,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
                 config.embed_batch,
                 lambda: database.lock("knowledge"),
                 _memory_fraction,
+                shared=membership is not None,
             ),
             search=search,
             notes=notes,
@@ -125,10 +127,19 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
         )
 
 
+@asynccontextmanager
+async def _ended(membership: Membership | None) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if membership is not None:
+            await asyncio.to_thread(membership.close)
+
+
 def _tasks_of(config: Config, membership: Membership | None) -> TaskDatabase:
     if membership is None:
         return SqliteTasks(config.tasks_database)
-    return PostgresTasks(config.database_url, membership, config.tasks_at_once)
+    return PostgresTasks(PatientConnect(config.database_url), membership, config.tasks_at_once)
 
 
 def _memory_fraction() -> float:

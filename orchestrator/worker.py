@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from . import VERSION, process
 from .config import Config
-from .errors import TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
+from .errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 from .events import emit
 from .healthcheck import WORKER_HEARTBEAT_NAME
 from .parts import Parts, assembled
@@ -91,9 +91,14 @@ def end_of_worker(failed: BaseException) -> NoReturn:
     if isinstance(failed, DeclaredDead):
         emit(
             "worker_declared_dead",
-            "it was silent for too long, or another process has the same VESTAL_WORKER_ID: its tasks are"
-            " the others' now, and it starts anew",
+            "it was silent for too long: its tasks are the others' now, and it starts anew",
         )
+        os._exit(TRY_AGAIN_EXIT_CODE)
+    if isinstance(failed, ConfigError):
+        emit("worker_refused", failed.message)
+        os._exit(CONFIG_EXIT_CODE)
+    if isinstance(failed, DatabaseFailed):
+        emit("process_failed", failed.message)
         os._exit(TRY_AGAIN_EXIT_CODE)
     emit("process_failed", repr(failed))
     os._exit(1)

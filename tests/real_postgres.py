@@ -89,6 +89,19 @@ class RealPostgres:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return self.url(name)
 
+    def url_of_another_user(self, url: str, most_connections: int) -> str:
+        """Of the same database, for a new user who may do everything, over so many connections."""
+        self._made += 1
+        user = f"user_{self._made}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT {most_connections}".encode()
+            )
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            connection.execute(f'GRANT ALL ON DATABASE "{connection.info.dbname}" TO {user}'.encode())
+        return url.replace("//vestal:", f"//{user}:")
+
     def _run(self, command: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._install / "bin" / command, *arguments],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import BackendError, DatabaseFailed
 from ..events import emit
+from ..storage.database import entered
 from . import files
 from .chunks import Chunk, chunks_of
 from .embedding import Embedding, Stopped
@@ -54,7 +55,10 @@ Pending = tuple[str, Known, list[Chunk]]
 
 
 class KnowledgeUpdater:
-    """One update at a time, in all processes that share `lock`."""
+    """One update at a time, in all processes that share `lock`.
+
+    `shared`: others, elsewhere, may have folders that are not here.
+    """
 
     def __init__(
         self,
@@ -65,7 +69,9 @@ class KnowledgeUpdater:
         batch: int,
         lock: Callable[[], AbstractContextManager[bool]],
         memory_fraction: Callable[[], float],
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._store = store
         self._embedding = Embedding(vectors, client, model, batch, memory_fraction)
         self._model = model
@@ -78,7 +84,7 @@ class KnowledgeUpdater:
         """Look at every folder and embed what changed; `full` reads every file."""
         report = Report()
         self._embedding.begin()
-        with self._lock() as got:
+        async with entered(self._lock()) as got:
             if not got:
                 report.stopped = "the other service is updating the knowledge just now"
                 return report
@@ -170,5 +176,8 @@ class KnowledgeUpdater:
             report.deleted += len(paths)
 
     async def _forget_gone_agents(self, folders: dict[str, Path], report: Report) -> None:
+        """What is known of a folder that is gone leaves, unless it may be another's, who has it still."""
+        if self._shared:
+            return
         for agent in await asyncio.to_thread(self._store.agents) - set(folders):
             await self._forget(agent, list(await asyncio.to_thread(self._store.known, agent)), report)

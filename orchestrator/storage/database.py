@@ -6,10 +6,22 @@ that both have. What only one of them can do (ranking by words or by vectors, co
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from typing import Any, Protocol
+
+
+@asynccontextmanager
+async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
+    """Database.lock where nobody else may be held up: a server that hangs is waited for in a thread."""
+    with ExitStack() as held:
+        got = await asyncio.to_thread(held.enter_context, lock)
+        try:
+            yield got
+        finally:
+            await asyncio.to_thread(held.close)
 
 
 class Row(Protocol):

@@ -6,35 +6,29 @@ Connections come from a small pool. A server that is away is waited for, never a
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, DatabaseFailed
-from ..events import emit
+from ..events import adopt_logger, emit
 from . import postgres_schema
 from .database import Database
-from .postgres_errors import one_line, remedy
+from .postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
+from .postgres_errors import meanwhile, one_line, remedy
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg_pool import ConnectionPool
 
-SCHEMA = "vestal"
+EXTENSIONS = "extensions"  # where some hosts of Postgres put pgvector; one that is not there is ignored
 MOST_CONNECTIONS = 4
-CONNECT_WITHIN_S = 5  # libpq takes whole seconds
+RECONNECT_FOR_S = 2.0
 WAIT_FOR_SERVER_S = 60.0
-# A process that froze in mid-transaction, or whose machine is gone, must not hold its locks: the server's own
-# answers to both are a day and two hours (https://www.postgresql.org/docs/current/runtime-config-client.html).
-SESSION = {
-    "idle_in_transaction_session_timeout": 5000,  # ms
-    "tcp_keepalives_idle": 5,  # s
-    "tcp_keepalives_interval": 3,
-    "tcp_keepalives_count": 3,
-}
 KEY = "hashtextextended(%s, 0)"
 
 
@@ -51,13 +45,12 @@ class PostgresDatabase(Database):
 
     def prepare(self) -> None:
         """Wait for the server, then bring the tables to this version: one process does, the others wait."""
+        adopt_logger("psycopg", logging.ERROR)  # it tells each failed attempt; who asked tells it once
         deadline = time.monotonic() + WAIT_FOR_SERVER_S
         said = ""
         while (trouble := self._try_to_migrate()) is not None:
             if time.monotonic() >= deadline:
-                raise DatabaseFailed(
-                    f"{self.name} does not answer ({trouble}); start it, or correct its URL."
-                )
+                raise DatabaseFailed(f"{self.name} cannot be used for now ({trouble}): {meanwhile(trouble)}.")
             if trouble != said:
                 emit("database_awaited", trouble, database=self.name)
             said = trouble
@@ -71,7 +64,7 @@ class PostgresDatabase(Database):
             with self._connected() as connection:
                 _migrate(connection)
         except psycopg.Error as error:
-            sentence = one_line(error)
+            sentence = one_line(error, self._url)
             cure = remedy(sentence, unusable_url=isinstance(error, psycopg.ProgrammingError))
             if cure is not None:
                 raise ConfigError(f"{self.name} cannot be used: {sentence}. {cure}") from None
@@ -83,6 +76,11 @@ class PostgresDatabase(Database):
 
         return psycopg.connect(self._url, **_connection_settings())
 
+    def failure(self, error: BaseException) -> DatabaseFailed:
+        """What befell it, in words without the password."""
+        said = one_line(error, self._url)
+        return DatabaseFailed(f"{self.name} cannot be used ({said}).")
+
     @contextmanager
     def connect(self) -> Iterator[_Connection]:
         import psycopg
@@ -92,7 +90,7 @@ class PostgresDatabase(Database):
             with self._opened().connection() as connection:
                 yield _Connection(connection)
         except (psycopg.Error, PoolTimeout) as error:
-            raise DatabaseFailed(f"{self.name} cannot be used ({one_line(error)}).") from error
+            raise self.failure(error) from error
 
     def _opened(self) -> ConnectionPool[Any]:
         from psycopg_pool import ConnectionPool
@@ -105,6 +103,9 @@ class PostgresDatabase(Database):
                     min_size=0,
                     max_size=MOST_CONNECTIONS,
                     timeout=CONNECT_WITHIN_S,
+                    # Then whoever asks next tries anew. The pool's own attempts double their pauses for five
+                    # minutes: a server that was away for one would not be seen for another.
+                    reconnect_timeout=RECONNECT_FOR_S,
                     check=ConnectionPool.check_connection,  # one that died with the server is not handed out
                     open=True,
                 )
@@ -122,6 +123,21 @@ class PostgresDatabase(Database):
             connection.autocommit = True
             yield _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name)
 
+    def claim(self, name: str) -> Claim | None:
+        """Hold a lock of that name for as long as this process lives, or None where another has it."""
+        import psycopg
+
+        with ExitStack() as undone:
+            try:
+                connection = undone.enter_context(closing(self._connected()))
+                connection.autocommit = True
+                if not _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name):
+                    return None
+            except psycopg.Error as error:
+                raise self.failure(error) from error
+            undone.pop_all()
+            return Claim(connection)
+
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
         """Wait for that lock; it lasts as long as a transaction, and one who freezes with it loses it."""
@@ -137,7 +153,7 @@ class PostgresDatabase(Database):
             with self._connected() as connection:
                 yield connection
         except psycopg.Error as error:
-            raise DatabaseFailed(f"{self.name} cannot be used ({one_line(error)}).") from error
+            raise self.failure(error) from error
 
     def compact(self) -> int:
         return 0  # the server's autovacuum does it, at its own time
@@ -155,20 +171,32 @@ def _got(connection: psycopg.Connection[Any], statement: LiteralString, name: st
     return bool(row and row["got"])
 
 
-def session_options() -> str:
-    """SESSION as libpq's `options`."""
-    return " ".join(f"-c {name}={value}" for name, value in SESSION.items())
-
-
 def _connection_settings() -> dict[str, Any]:
     from psycopg.rows import dict_row
 
-    return {
-        "row_factory": dict_row,
-        "connect_timeout": CONNECT_WITHIN_S,
-        "options": f"{session_options()} -c search_path={SCHEMA},public",
-        "application_name": "vestal",
-    }
+    options = session_options(f"-c search_path={SCHEMA},public,{EXTENSIONS}")
+    return {"row_factory": dict_row, **settings("vestal", options)}
+
+
+class Claim:
+    """A lock, held by a connection that does nothing else; the server frees it when this process is gone."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def holds(self) -> bool:
+        """False once the connection is lost, and the lock with it."""
+        import psycopg
+
+        try:
+            self._connection.execute("SELECT 1")
+        except psycopg.Error:
+            self._connection.close()
+            return False
+        return True
+
+    def end(self) -> None:
+        self._connection.close()
 
 
 class _Connection:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..storage.postgres import CONNECT_WITHIN_S, session_options
+from ..storage.postgres_connection import PatientConnect
 from ..storage.sqlite import move_aside_if_corrupt
 from ..workers.membership import Membership
+
+WAIT_FOR_CONNECTION_S = 86_400.0  # past it, DBOS backs off: see PatientConnect
 
 
 class TaskDatabase(Protocol):
@@ -39,6 +41,14 @@ class TaskDatabase(Protocol):
 
     def prepare(self) -> str:
         """Before DBOS opens it; returns what had to be done, or ""."""
+        ...
+
+    def opened(self) -> None:
+        """DBOS has it open."""
+        ...
+
+    def look(self) -> None:
+        """DatabaseFailed where it does not answer: DBOS itself would hold a thread until it does."""
         ...
 
     def has_tasks(self) -> bool:
@@ -81,6 +91,12 @@ class SqliteTasks:
         connection.close()
         return notice
 
+    def opened(self) -> None:
+        pass
+
+    def look(self) -> None:
+        pass
+
     def has_tasks(self) -> bool:
         if not self.path.exists():
             return False
@@ -99,15 +115,18 @@ class SqliteTasks:
 class PostgresTasks:
     """The schema `dbos` of the database that all workers share."""
 
-    url: str
+    connect: PatientConnect
     membership: Membership
     most_at_once: int | None
     exists: bool = True
 
     @property
+    def url(self) -> str:
+        return self.connect.url
+
+    @property
     def engine_settings(self) -> dict[str, Any]:
-        settings = {"options": session_options(), "application_name": "vestal tasks"}
-        return {"connect_args": {**settings, "connect_timeout": CONNECT_WITHIN_S}, "pool_pre_ping": True}
+        return {"creator": self.connect, "pool_timeout": WAIT_FOR_CONNECTION_S, "pool_pre_ping": True}
 
     @property
     def executor(self) -> str:
@@ -117,6 +136,12 @@ class PostgresTasks:
         """Join the workers: DBOS then goes on with what this worker had at work when it died."""
         self.membership.join()
         return ""
+
+    def opened(self) -> None:
+        self.connect.patient = True
+
+    def look(self) -> None:
+        self.membership.look()
 
     def has_tasks(self) -> bool:
         return self.membership.tasks_exist()

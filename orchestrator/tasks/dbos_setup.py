@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ..errors import TaskFailed
+from ..errors import DatabaseFailed, TaskFailed
 from .database import TaskDatabase
 
 APPLICATION_VERSION = "tasks-1"
@@ -30,6 +32,18 @@ def config_of(database: TaskDatabase) -> Any:
         "enable_otlp": False,
         "serializer": json_serializer(),
     }
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """The database's errors in its own words; DatabaseFailed."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise DatabaseFailed(f"the tasks' database cannot be used ({said}).") from error
 
 
 def json_serializer() -> Any:

@@ -1,4 +1,8 @@
-"""The workers' table in Postgres: a row for each, and its pulse."""
+"""The workers' table in Postgres: a row for each, and its pulse.
+
+A name belongs to one process at a time: two that had the same would each take the other's tasks for its own
+and end each other, for ever. The name is a lock, which the server frees as soon as its holder is dead.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..storage.postgres import PostgresDatabase
+from ..errors import NameTaken
+from ..storage.postgres import Claim, PostgresDatabase
 from .watch import Beat
 
 MOST_WORKERS_LOST = 10  # by one task: the next would be lost as well
+NAME_FREE_WITHIN_S = 20.0  # the server notices in 14 s that a machine is gone
+TRY_AGAIN_S = 0.5
 LOCK = "workers"  # nobody joins while another is being buried
 
 
@@ -21,8 +28,18 @@ class Membership:
         self._database = database
         self.worker = worker
         self._incarnation = uuid.uuid4().hex
+        self._claim: Claim | None = None
 
-    def join(self) -> None:
+    def join(self, within_s: float = NAME_FREE_WITHIN_S) -> None:
+        """NameTaken where another process that is alive has the name, and keeps it for so long."""
+        deadline = time.monotonic() + within_s
+        while not self._has_name():
+            if time.monotonic() >= deadline:
+                raise NameTaken(
+                    f"another process works as VESTAL_WORKER_ID={self.worker} on this database:"
+                    " give each its own, or leave it unset."
+                )
+            time.sleep(TRY_AGAIN_S)
         with self._database.briefly_locked(LOCK), self._database.connect() as db:
             db.execute(
                 "INSERT INTO workers (worker, incarnation, beats, started_at) VALUES (?, ?, 0, ?)"
@@ -31,8 +48,14 @@ class Membership:
                 (self.worker, self._incarnation, time.time()),
             )
 
+    def _has_name(self) -> bool:
+        if self._claim is None or not self._claim.holds():
+            self._claim = self._database.claim(f"worker {self.worker}")
+        return self._claim is not None
+
     def beat(self) -> bool:
-        """False where this life was declared dead, or another process took the same name."""
+        """False where this life was declared dead, or another process took the name over."""
+        self._has_name()  # a lock lost with its connection is taken anew, as soon as it is free
         with self._database.connect() as db:
             beaten = db.execute(
                 "UPDATE workers SET beats = beats + 1 WHERE worker = ? AND incarnation = ?",
@@ -50,6 +73,17 @@ class Membership:
             db.execute(
                 "DELETE FROM workers WHERE worker = ? AND incarnation = ?", (self.worker, self._incarnation)
             )
+
+    def close(self) -> None:
+        """Let go of the name."""
+        if self._claim is not None:
+            self._claim.end()
+            self._claim = None
+
+    def look(self) -> None:
+        """DatabaseFailed, within seconds, where the server does not answer."""
+        with self._database.connect() as db:
+            db.execute("SELECT 1")
 
     @contextmanager
     def burying(self, worker: str, last: Beat) -> Iterator[bool]:

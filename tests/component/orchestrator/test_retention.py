@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.tasks.database import PostgresTasks, SqliteTasks
 from orchestrator.tasks.retention import KEPT_S, drop_old_tasks
 from orchestrator.workers.membership import Membership
@@ -85,7 +86,7 @@ def test_old_tasks_leave_postgres_too(orchestrator: Make, llm: StandIn, postgres
     url = postgres.new_database()
     database = PostgresDatabase(url)
     database.prepare()
-    tasks = PostgresTasks(url, Membership(database, "nightly"), None)
+    tasks = PostgresTasks(PatientConnect(url), Membership(database, "nightly"), None)
     assert drop_old_tasks(tasks, time.time()) == 0, "the tables of the tasks are not there yet"
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_DATABASE_URL=url).start()
     done = [one.submit(f"goal {number}", agents=["lead"]) for number in range(3)]

@@ -187,3 +187,41 @@ def test_knowledge_on_postgres_is_found_after_a_restart_elsewhere(start: Start, 
 
 def call_facts(llm: StandIn) -> dict:
     return call(f"{llm.url}/calls")[1]
+
+
+def test_two_workers_of_one_name_leave_the_first_alone(start: Start, llm: StandIn):
+    """Each took the other's tasks for its own and ended it, for as long as somebody started them again."""
+    one = start("one", "run")
+    llm.control(delay_s=0.5)
+    first = start("first")
+    second = start("second", "run", VESTAL_WORKER_ID="first")
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(8)]
+    assert second.process.wait(timeout=40) == 78
+    [refused] = second.events("worker_refused")
+    assert "another process works as VESTAL_WORKER_ID=first on this database" in refused["cause"]
+    all_done(one, tasks)
+    assert first.process.poll() is None
+    assert [asked(llm, f"goal {n}.") for n in range(8)] == [1] * 8
+
+
+def test_worker_that_was_killed_has_its_name_back_at_once(start: Start, llm: StandIn):
+    llm.control(mode="hang")
+    one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
+    first = start("first")
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
+    wait_until("the worker has some", lambda: at_work(first))
+    first.end(signal.SIGKILL)
+    start("first")
+    llm.control(mode="ok")
+    all_done(one, tasks)
+    assert not lost(one)
+
+
+def test_start_on_a_database_without_a_connection_to_spare_is_tried_again(
+    start: Start, postgres: RealPostgres, url: str
+):
+    """It ended as if it had a fault of its own (1), which a supervisor counts against it."""
+    few = postgres.url_of_another_user(url, most_connections=3)
+    one = start("one", "run", VESTAL_DATABASE_URL=few)
+    assert one.process.wait(timeout=20) == 75
+    assert "too many connections" in one.events("process_failed")[0]["cause"]

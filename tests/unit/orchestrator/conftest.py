@@ -63,7 +63,7 @@ class Models:
 class Knowledge:
     """The parts of knowledge around one database and one stand-in for the models."""
 
-    def __init__(self, home: Path, database: Database) -> None:
+    def __init__(self, home: Path, database: Database, shared: bool = False) -> None:
         self.models = Models()
         self.now = 0.0
         self.memory = 0.0
@@ -86,6 +86,7 @@ class Knowledge:
             8,
             lambda: database.lock("knowledge"),
             lambda: self.memory,
+            shared,
         )
 
     def write(self, agent: str, **files: str) -> Path:

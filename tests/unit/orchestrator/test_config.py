@@ -81,12 +81,25 @@ def test_load_knowledge_folders():
         ("VESTAL_TOKEN", ""),
         ("VESTAL_AGENTS_FILE", "/none"),
         ("VESTAL_DATABASE_URL", "postgresql://x"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3cret@[::1:5432/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3cret@host:99999/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3c@ret@host/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3c%ret@host/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3c#ret@host/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:s3c/ret@host/d"),
+        ("VESTAL_DATABASE_URL", "postgresql://u:12/s3c@host/d"),
     ],
 )
 def test_load_bad_value_is_named_in_one_sentence(name: str, value: str):
     with pytest.raises(ConfigError, match=name) as caught:
         load({**BASE, name: value})
     assert "\n" not in caught.value.message
+    assert "s3c" not in caught.value.message
+
+
+def test_load_database_url_keeps_an_escaped_password_an_ipv6_host_and_options():
+    url = "postgresql://u:p%40ss%2F@[::1]:5432/d?sslmode=require"
+    assert load({**BASE, "VESTAL_DATABASE_URL": url}).database_url == url
 
 
 def test_load_database_url_keeps_all_of_it_and_is_reachable_from_a_container():

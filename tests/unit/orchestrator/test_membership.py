@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from orchestrator.errors import NameTaken
 from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.workers.membership import MOST_WORKERS_LOST, Membership
 from orchestrator.workers.reaper import DeclaredDead, Reaper
@@ -47,9 +48,13 @@ class Room:
         self.tasks = Tasks()
         self.now = 0.0
         self.reapers: dict[str, Reaper] = {}
+        self.members: dict[str, Membership] = {}
 
     def join(self, name: str) -> Membership:
-        membership = Membership(self.database, name)
+        """As a process that starts; one of that name before it is gone, and the server knows."""
+        if name in self.members:
+            self.members[name].close()
+        membership = self.members[name] = Membership(self.database, name)
         membership.join()
         self.reapers[name] = Reaper(membership, self.tasks, lambda: self.now)
         return membership
@@ -67,7 +72,10 @@ class Room:
 def room(postgres: RealPostgres) -> Iterator[Room]:
     database = PostgresDatabase(postgres.new_database())
     database.prepare()
-    yield Room(database)
+    room = Room(database)
+    yield room
+    for member in room.members.values():
+        member.close()
     database.close()
 
 
@@ -121,7 +129,27 @@ def test_worker_that_returns_between_the_look_and_the_burial_is_not_buried(room:
     room.reapers["b"].round()  # and is not told that it is dead
 
 
-def test_second_worker_of_the_same_name_ends_the_first(room: Room):
+def test_second_worker_of_the_same_name_is_refused_and_the_first_left_alone(room: Room):
+    """Each took the other's name and tasks, and ended it, in turns and without an end."""
+    first = room.join("a")
+    with pytest.raises(NameTaken, match="another process works as VESTAL_WORKER_ID=a on this database"):
+        Membership(room.database, "a").join(within_s=0)
+    assert first.beat()
+
+
+def test_worker_whose_connection_was_lost_keeps_its_name(room: Room):
+    first = room.join("a")
+    with room.database.connect() as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+    assert first.beat()
+    with pytest.raises(NameTaken):
+        Membership(room.database, "a").join(within_s=0)
+
+
+def test_worker_whose_name_was_taken_over_while_it_was_cut_off_is_told(room: Room):
     first = room.join("a")
     room.join("a")
     assert not first.beat()

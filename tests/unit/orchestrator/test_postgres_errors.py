@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.storage.postgres_errors import FORM, one_line, remedy
+from orchestrator.storage.postgres_errors import FORM, meanwhile, one_line, remedy
 
+URL = "postgresql://user:s3cret%40x@host/db"
 AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 
 
@@ -20,6 +21,9 @@ AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: 
         ('extension "vector" is not available', "pgvector"),
         ('permission denied to create extension "vector" HINT: Must be superuser', "superuser"),
         ("permission denied for database d", "right to create"),
+        (AT + "server does not support SSL, but SSL was required", "TLS"),
+        ('connection is bad: invalid sslmode value: "maybe"', "TLS"),
+        ('type "vector" does not exist LINE 2', "ALTER EXTENSION vector SET SCHEMA public"),
     ],
 )
 def test_remedy_of_what_waiting_cannot_mend(said: str, words: str):
@@ -45,5 +49,29 @@ def test_remedy_of_a_url_that_libpq_does_not_take_is_its_form():
 
 
 def test_one_line_of_an_error_without_words_is_its_name():
-    assert one_line(TimeoutError()) == "TimeoutError"
-    assert one_line(ValueError("a\n  b")) == "a b"
+    assert one_line(TimeoutError(), URL) == "TimeoutError"
+    assert one_line(ValueError("a\n  b"), URL) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("cannot execute CREATE SCHEMA in a read-only transaction", "primary"),
+        (AT + "FATAL: sorry, too many clients already", "max_connections"),
+        ("could not extend file: No space left on device", "disk"),
+        (AT + "Connection refused", "start it"),
+    ],
+)
+def test_meanwhile_of_what_may_pass_is_named(said: str, words: str):
+    assert words in meanwhile(said)
+
+
+@pytest.mark.parametrize("secret", ["s3cret%40x", "s3cret@x"])
+def test_one_line_hides_the_password_as_written_and_as_meant(secret: str):
+    """libpq quotes what it cannot read of a URL: `invalid percent-encoded token: "s3cret%zz"`."""
+    assert one_line(ValueError(f'invalid\n token: "{secret}"'), URL) == 'invalid token: "(hidden)"'
+
+
+def test_one_line_hides_a_password_among_the_options():
+    error = ValueError("bad: hidden-word")
+    assert one_line(error, "postgresql://user@host/db?password=hidden-word") == "bad: (hidden)"

@@ -177,6 +177,22 @@ async def test_update_deleted_files_and_folders_leave_and_come_back_unpaid(knowl
     assert (report.changed, report.embedded) == (1, 0)
 
 
+async def test_update_leaves_what_another_process_knows_of_a_folder_that_is_not_here(
+    tmp_path: Path, database: Database
+):
+    """Two on one database, each with folders of its own: each deleted the other's, in turns."""
+    here, there = (Knowledge(tmp_path / name, database, shared=True) for name in ("here", "there"))
+    here.write("docs", a="alpha")
+    other = there.write("other", b="beta")
+    await update(here)
+    await update(there)
+    assert (await update(here)).deleted == 0
+    assert here.store.counts()["files"] == 2
+    (other / "b.md").unlink()  # but what leaves the folder itself leaves
+    assert (await update(there)).deleted == 1
+    assert here.store.counts()["files"] == 1
+
+
 async def test_update_full_finds_what_a_files_time_hides(knowledge: Knowledge):
     folder = knowledge.write("docs", a="old words")
     await update(knowledge)
