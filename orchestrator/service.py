@@ -18,7 +18,7 @@ from .errors import ConfigError
 from .events import emit
 from .parts import Parts, assembled
 from .runner import Runner
-from .worker import end_of_worker, leave, workers_loops
+from .workers import taking_part
 
 STOP_GRACE_S = 3.0
 
@@ -35,13 +35,13 @@ async def _serve(config: Config) -> None:
         runner = Runner(parts)
         site = await _listen(config, parts, runner)
         emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
-        loops = [runner.run_cycles(), runner.run_monitor(), *workers_loops(parts)]
+        loops = [runner.run_cycles(), runner.run_monitor(), *taking_part.loops(parts)]
         failed = await process.until_stopped(*loops)
         if failed is not None:
-            end_of_worker(failed)
+            taking_part.end(failed)
         emit("orchestrator_stopping")
         await asyncio.wait([asyncio.create_task(site.stop())], timeout=STOP_GRACE_S)
-        await leave(parts)
+        await taking_part.leave(parts)
         emit("orchestrator_stopped")
         os._exit(0)
 

@@ -43,7 +43,7 @@ class Reaper:
         self._tasks = tasks
         self._clock = clock
         self._watch = Watch()
-        self._strays: set[str] = set()
+        self._astray = Watch()
         self._trouble = ""
 
     async def run(self) -> None:
@@ -70,10 +70,11 @@ class Reaper:
 
     def _take_up_strays(self, mine: set[str]) -> None:
         """Queue again what is ours by the record and not by the facts: given out, and the answer was lost."""
-        strays = mine - self._tasks.here
-        lost = sorted(strays & self._strays)  # for two looks: not just on its way
-        self._strays = strays
-        if lost:
+        strays = dict.fromkeys(mine - self._tasks.here, NO_PULSE)
+        self._astray = self._astray.after(
+            strays, self._clock()
+        )  # for a while: it may be on its way, or ending
+        if lost := sorted(self._astray.dead):
             self._tasks.queue_again(lost)
             emit("tasks_found_astray", "they are queued again", tasks=lost)
 

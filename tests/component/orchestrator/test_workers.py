@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.tasks.engine import POLL_S
 from tests.real_postgres import RealPostgres
 
 from .conftest import Orchestrator, StandIn, call, wait_until
 
 TAKEN_OVER_WITHIN_S = 30.0
+ONE_CALL = {"SMART_WORKER_MAX_CONCURRENT": "1"}  # at once: it begins 4 tasks at the most, and leaves the rest
 
 Start = Callable[..., Orchestrator]
 
@@ -74,10 +76,10 @@ def all_done(one: Orchestrator, tasks: list[str], within_s: float = TAKEN_OVER_W
 def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_repeated(
     start: Start, llm: StandIn
 ):
-    one = start("one", "run")
+    one = start("one", "run", **ONE_CALL)
     llm.control(delay_s=0.8)
     first = start("first")
-    tasks = [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(6)]
+    tasks = [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(8)]
     wait_until("the worker is at work", lambda: worked_by(first))
     second = start("second")
     wait_until("it is in the middle of a call", lambda: at_work(first))
@@ -96,31 +98,28 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
 
 
 def test_workers_together_keep_to_the_global_limit_and_any_of_them_cancels(start: Start, llm: StandIn):
-    limits = {"SMART_WORKER_MAX_CONCURRENT": "2", "VESTAL_TASKS_AT_ONCE": "3"}
-    one, other = start("one", "run", **limits), start("other", **limits)
-    llm.control(delay_s=0.4)
-    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
-    all_done(one, tasks)
-    assert call_facts(llm)["most_at_work"] == 3
-    assert worked_by(one)
-    assert worked_by(other)
+    limits = {**ONE_CALL, "VESTAL_TASKS_AT_ONCE": "6"}
     llm.control(mode="hang")
-    one.end(signal.SIGTERM)  # what comes now is the other's
-    again = start("one", "run", **{**limits, "SMART_WORKER_MAX_CONCURRENT": "1"})
-    hanging = [again.submit(f"never {n}.", agents=["lead"]) for n in range(3)]
-    theirs = next(iter(wait_until("the other has one", lambda: at_work(other) & set(hanging))))
-    assert again.ask(f"/tasks/{theirs}", method="DELETE")[0] == 200
-    again.finished(theirs, "cancelled")
+    one, other = start("one", "run", **limits), start("other", **limits)
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
+    wait_until("so many are at work", lambda: len(at_work(one) | at_work(other)) >= 6)
+    for _ in range(8):  # the queue is looked into meanwhile
+        time.sleep(POLL_S / 2)
+        assert len(at_work(one) | at_work(other)) == 6
+    assert at_work(one)
+    theirs = next(iter(at_work(other)))
+    assert one.ask(f"/tasks/{theirs}", method="DELETE")[0] == 200
+    one.finished(theirs, "cancelled")
     llm.control(mode="ok")
-    all_done(again, [task for task in hanging if task != theirs])
-    assert again.task(theirs)["state"] == "cancelled"
+    all_done(one, [task for task in tasks if task != theirs])
+    assert one.task(theirs)["state"] == "cancelled"
 
 
 def test_worker_that_is_asked_to_end_hands_its_tasks_over_at_once(start: Start, llm: StandIn):
-    one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
+    one = start("one", "run", **ONE_CALL)
     other = start("other")
     llm.control(mode="hang")
-    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(3)]
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(8)]
     wait_until("the worker has some", lambda: at_work(other))
     assert other.end(signal.SIGTERM) == 0
     llm.control(mode="ok")
@@ -130,10 +129,10 @@ def test_worker_that_is_asked_to_end_hands_its_tasks_over_at_once(start: Start, 
 
 def test_worker_that_was_silent_for_too_long_ends_itself(start: Start, llm: StandIn):
     """A paused container, a machine that slept: it wakes in the middle of a task that is another's by now."""
-    one = start("one", "run")
+    one = start("one", "run", **ONE_CALL)
     llm.control(delay_s=1.0)
     other = start("other")
-    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(4)]
+    tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(8)]
     wait_until("the worker has some", lambda: at_work(other))
     other.process.send_signal(signal.SIGSTOP)
     all_done(one, tasks)

@@ -171,9 +171,9 @@ def test_task_that_was_given_to_a_worker_which_never_heard_of_it_is_queued_again
     room.join("a")
     room.tasks.here = {"at work"}
     room.tasks.by_worker = {"a": ["at work", "astray"]}
-    room.reapers["a"].round()
+    room.rounds("a", for_s=DEAD_AFTER_S)
     assert room.tasks.queued == []
-    room.reapers["a"].round()
+    room.rounds("a", for_s=BEAT_S)
     assert room.tasks.queued == ["astray"]
 
 
