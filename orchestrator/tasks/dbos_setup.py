@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import DatabaseFailed, TaskFailed
+from ..storage.postgres_connection import IDLE_IN_TRANSACTION_S
 from .database import TaskDatabase
 
 APPLICATION_VERSION = "tasks-1"
@@ -26,6 +27,8 @@ def config_of(database: TaskDatabase) -> Any:
         "system_database_url": database.url,
         "sys_db_pool_size": POOL_SIZE,
         "db_engine_kwargs": database.engine_settings,
+        # Its own is 60 s, set on each session: so long a worker frozen in mid-transaction held up the others.
+        "sys_db_idle_transaction_timeout_sec": float(IDLE_IN_TRANSACTION_S),
         "application_version": APPLICATION_VERSION,
         "executor_id": database.executor,
         "log_level": "WARNING",

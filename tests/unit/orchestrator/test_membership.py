@@ -10,6 +10,9 @@ import pytest
 
 from orchestrator.errors import NameTaken
 from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.postgres_connection import PatientConnect
+from orchestrator.tasks.database import PostgresTasks
+from orchestrator.tasks.dbos_setup import config_of
 from orchestrator.workers.membership import MOST_WORKERS_LOST, Membership
 from orchestrator.workers.reaper import DeclaredDead, Reaper
 from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S
@@ -184,3 +187,9 @@ def test_prepare_of_many_at_once_makes_the_tables_once(
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda _: PostgresDatabase(url).prepare(), range(8)))
     assert capfd.readouterr().out.count("database_migrated") == 1
+
+
+def test_sessions_of_dbos_let_go_of_their_locks_as_ours_do(room: Room):
+    """DBOS sets 60 s on each of its own: the tasks of a worker frozen in mid-transaction waited as long."""
+    tasks = PostgresTasks(PatientConnect("postgresql://h/d"), Membership(room.database, "w"), None)
+    assert config_of(tasks)["sys_db_idle_transaction_timeout_sec"] < DEAD_AFTER_S
