@@ -102,7 +102,7 @@ def loading(mac: Machine, label: str, kick: bool) -> list[str]:
 
 
 def test_first_install_on_a_mac_writes_private_files_and_loads_them(mac):
-    done = mac.vestal("install", VESTAL_TOKEN="secret-1", VESTAL_DATABASE_URL="secret-2")
+    done = mac.vestal("install", VESTAL_TOKEN="secret-1", VESTAL_DATABASE_URL="postgresql://u:secret-2@h/d")
     assert done.returncode == 0, done.stderr
     assert mac.calls() == [*loading(mac, AGENT, kick=True), *loading(mac, RECOVER, kick=False)]
     for label in (AGENT, RECOVER):
