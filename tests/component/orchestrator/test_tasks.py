@@ -160,9 +160,10 @@ def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: 
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
     llm.control(delay_s=30)
-    stuck, waits = one.submit("stuck"), one.submit("next in line")
+    stuck = one.submit("stuck")
     wait_until("it is asked", lambda: asked(llm, "stuck"))
     llm.control(delay_s=0)
+    waits = one.submit("next in line")
     assert one.ask(f"/tasks/{stuck}", method="DELETE") == (200, {"id": stuck, "state": "cancelled"})
     assert one.finished(waits)["answer"]
     assert one.task(stuck)["state"] == "cancelled"
