@@ -39,6 +39,7 @@ def stack(make_stack: Callable, models: Models, database: str, tmp_path_factory:
         VESTAL_ORCHESTRATOR__MLX_API_URL=models.from_this_machine,
         VESTAL_ORCHESTRATOR__KNOWLEDGE=str(knowledge),
         VESTAL_ORCHESTRATOR__WORKERS="2",
+        VESTAL_ORCHESTRATOR__MAX_CONCURRENT="1",  # each begins 4 tasks at the most: there are some for all
         VESTAL_DATABASE_URL=database,
     )
     up = stack.vestal("up", timeout_s=500)
