@@ -26,9 +26,10 @@ class Ranker(Protocol):
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
     if isinstance(database, SqliteDatabase):
+        from .index import CurrentIndex
         from .sqlite_ranker import SqliteRanker
 
-        return SqliteRanker(database, store, model)
+        return SqliteRanker(database, CurrentIndex(database, store, model))
     from .postgres_ranker import PostgresRanker
 
     return PostgresRanker(database, model)

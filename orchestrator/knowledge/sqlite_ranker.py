@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from ..storage.database import Database
 from .index import CurrentIndex
 from .scope import Scope
-from .store import KnowledgeStore
 
 
 class SqliteRanker:
-    def __init__(
-        self,
-        database: Database,
-        store: KnowledgeStore,
-        model: str,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, database: Database, index: CurrentIndex) -> None:
         self._database = database
-        self._index = CurrentIndex(database, store, model, clock)
+        self._index = index
 
     def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
         return self._index.get(len(vector)).nearest(vector, scope, most)

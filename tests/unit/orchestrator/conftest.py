@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BackendUnavailable, RequestRejected
+from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.notes import NoteStore
 from orchestrator.knowledge.postgres_ranker import PostgresRanker
 from orchestrator.knowledge.ranker import Ranker
@@ -73,7 +74,7 @@ class Knowledge:
         self.vectors = VectorCache(self.database)
         self.notes = NoteStore(self.database)
         self.ranker: Ranker = (
-            SqliteRanker(database, self.store, "m", lambda: self.now)
+            SqliteRanker(database, CurrentIndex(database, self.store, "m", lambda: self.now))
             if isinstance(database, SqliteDatabase)
             else PostgresRanker(database, "m")
         )

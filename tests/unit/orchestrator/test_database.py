@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.errors import DatabaseFailed
 from orchestrator.knowledge.chunks import Chunk
+from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.scope import EVERYTHING
 from orchestrator.knowledge.sqlite_ranker import SqliteRanker
 from orchestrator.knowledge.store import KnowledgeStore, Known
@@ -69,7 +70,7 @@ def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path
         db.execute("INSERT INTO vectors VALUES ('text-sha', 'm', 1, x'0000803f', 1.0)")
     database = prepared(tmp_path)
     store = KnowledgeStore(database)
-    ranker = SqliteRanker(database, store, "m")
+    ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
     assert ranker.by_words('"breakers"', EVERYTHING, 5) == [5]
     assert store.unsound_files("docs", "m") == []
     assert store.chunks([5])[5]["file"] == "a.md"
@@ -98,7 +99,7 @@ def test_database_damaged_while_in_use_is_moved_aside_and_said_so(tmp_path: Path
 def test_database_whose_full_text_index_alone_is_damaged_gets_a_new_one(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 20)
-    ranker = SqliteRanker(database, store, "m")
+    ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
     with database.connect() as db:
         db.execute("UPDATE words_data SET block = x'00' WHERE id > 10")
     with pytest.raises(DatabaseFailed):
@@ -110,7 +111,7 @@ def test_database_whose_full_text_index_alone_is_damaged_gets_a_new_one(tmp_path
 def test_compact_gives_back_what_deleted_files_held(tmp_path: Path):
     database = prepared(tmp_path)
     store = filled(database, 3000)
-    ranker = SqliteRanker(database, store, "m")
+    ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
     store.forget_files("docs", [f"{n}.md" for n in range(2900)])
     with database.connect() as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
