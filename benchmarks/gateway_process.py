@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from host_agent.config import load
+from vestal.config import load
 
 FOREIGN = ("VESTAL_", "MLX_")
 STOP_S = 45.0

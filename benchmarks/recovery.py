@@ -24,7 +24,7 @@ import aiohttp
 import psutil
 
 from benchmarks.gateway_process import free_port
-from host_agent.config import load
+from vestal.config import load
 
 UP_WITHIN_S = 120.0
 REST_S = 30.0

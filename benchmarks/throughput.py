@@ -21,7 +21,7 @@ from benchmarks.chaos.answers import Answer, send
 from benchmarks.chaos.asks import MODEL, SUBJECTS, Ask
 from benchmarks.gateway_process import GatewayProcess
 from benchmarks.peer_process import PeerProcess
-from host_agent.config import load
+from vestal.config import load
 
 STREAMS = (1, 4, 8)
 TOKENS = 64

@@ -24,7 +24,7 @@ from benchmarks.chaos.asks import FILLER, MODEL, Ask
 from benchmarks.gateway_process import GatewayProcess
 from benchmarks.peer_process import PeerProcess
 from benchmarks.throughput import PEER_MODEL, tokens_per_s
-from host_agent.config import load
+from vestal.config import load
 
 SETTINGS = {
     "VESTAL_SUPERVISION__MAX_RESTARTS": "10000",

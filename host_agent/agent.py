@@ -10,7 +10,6 @@ import aiohttp
 
 from host_agent import log_rotation
 from host_agent.actions import Actions
-from host_agent.config import Config, keep_token
 from host_agent.hands import HostHands
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
@@ -32,6 +31,7 @@ from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
 from supervision import JsonStateStore, SleepWatch, SupervisionError, Supervisor, SystemClock, watch_sleep
+from vestal.config import Config, keep_token
 
 log = logging.getLogger("vestal")
 

@@ -7,9 +7,9 @@ import signal
 
 from host_agent import running_settings
 from host_agent.agent import Agent
-from host_agent.config import Config, ensure_token
 from host_agent.services.mlx import GATEWAY
 from host_agent.single_instance import SingleInstance
+from vestal.config import Config, ensure_token
 
 
 def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 from host_agent import ending
-from host_agent.config import Config
 from host_agent.host import model_servers, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
@@ -29,6 +28,7 @@ from host_agent.services.containers import STOP_S, Containers
 from host_agent.services.row import Row, of_child
 from host_agent.table import Table
 from supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
+from vestal.config import Config
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
 ASK_TIMEOUT_S = 3.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from host_agent.config import Config
 from host_agent.errors import PortBusy
 from host_agent.host import ports, processes
 from host_agent.services import mode
+from vestal.config import Config
 
 
 def check_ports(config: Config) -> None:

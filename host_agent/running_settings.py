@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from host_agent.config import Config, Home
+from vestal.config import Config, Home
 
 
 @dataclass(frozen=True)

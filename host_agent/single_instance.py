@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from host_agent.config import Home
 from host_agent.errors import AlreadyRunning
 from host_agent.recovery.lock import try_lock
 from supervision import Identity, read_pid_file, write_pid_file
 from supervision.identity import identify
+from vestal.config import Home
 
 
 def pid_file(home: Home) -> Path:

@@ -10,7 +10,7 @@ USAGE = "usage: python -m orchestrator [run | nightly | worker | healthcheck [ni
 def main(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("run", [])
     if command == "healthcheck" and rest in ([], ["nightly"], ["worker"]):
-        from . import healthcheck
+        from orchestrator import healthcheck
 
         return healthcheck.main(*(rest or ["orchestrator"]))
     if command in ("run", "nightly", "worker") and not rest:
@@ -20,20 +20,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _serve(command: str) -> int:
-    from .config import load
-    from .errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
+    from orchestrator.config import load
+    from orchestrator.errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 
     try:
         config = load()
         if command == "nightly":
-            from .nightly import serve as serve_nightly
+            from orchestrator.nightly import serve as serve_nightly
 
             return serve_nightly(config)
         if command == "worker":
-            from .worker import serve as serve_worker
+            from orchestrator.worker import serve as serve_worker
 
             return serve_worker(config)
-        from .service import serve
+        from orchestrator.service import serve
 
         return serve(config)
     except ConfigError as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from .errors import ConfigError
+from orchestrator.errors import ConfigError
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 

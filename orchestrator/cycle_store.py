@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .storage.database import Database
+from orchestrator.storage.database import Database
 
 KEPT = 5000  # 17 days of one each 300 s
 

@@ -11,15 +11,15 @@ import asyncio
 import time
 from datetime import datetime
 
-from . import process, schedule
-from .config import Config
-from .cycle import Facts, Phase, plan
-from .errors import DatabaseFailed
-from .events import emit
-from .healthcheck import HEARTBEAT_NAME
-from .parts import Parts, assembled
-from .storage.database import entered
-from .tasks.retention import drop_old_tasks
+from orchestrator import process, schedule
+from orchestrator.config import Config
+from orchestrator.cycle import Facts, Phase, plan
+from orchestrator.errors import DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.healthcheck import HEARTBEAT_NAME
+from orchestrator.parts import Parts, assembled
+from orchestrator.storage.database import entered
+from orchestrator.tasks.retention import drop_old_tasks
 
 LOOK_EVERY_S = 15.0
 RETRY_S = 600.0

@@ -10,32 +10,32 @@ from pathlib import Path
 
 import aiohttp
 
-from . import memory_guard
-from .config import Config
-from .cycle import Backend
-from .cycle_store import CycleStore
-from .knowledge import files
-from .knowledge.notes import Distiller, NoteStore
-from .knowledge.ranker import ranker_of
-from .knowledge.search import KnowledgeSearch
-from .knowledge.store import KnowledgeStore
-from .knowledge.update import KnowledgeUpdater
-from .knowledge.vectors import VectorCache
-from .llm import hosts
-from .llm.client import LlmClient
-from .llm.health import HealthBoard
-from .storage.database import Database
-from .storage.opened import opened
-from .storage.postgres import PostgresDatabase
-from .storage.postgres_connection import PatientConnect
-from .tasks import agents
-from .tasks.agents import Agent
-from .tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
-from .tasks.engine import TaskEngine
-from .tasks.step_gate import StepGate
-from .tasks.steps import Steps
-from .webhook import RecoveryWebhook
-from .workers.membership import Membership
+from orchestrator import memory_guard
+from orchestrator.config import Config
+from orchestrator.cycle import Backend
+from orchestrator.cycle_store import CycleStore
+from orchestrator.knowledge import files
+from orchestrator.knowledge.notes import Distiller, NoteStore
+from orchestrator.knowledge.ranker import ranker_of
+from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.store import KnowledgeStore
+from orchestrator.knowledge.update import KnowledgeUpdater
+from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.llm import hosts
+from orchestrator.llm.client import LlmClient
+from orchestrator.llm.health import HealthBoard
+from orchestrator.storage.database import Database
+from orchestrator.storage.opened import opened
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.postgres_connection import PatientConnect
+from orchestrator.tasks import agents
+from orchestrator.tasks.agents import Agent
+from orchestrator.tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
+from orchestrator.tasks.engine import TaskEngine
+from orchestrator.tasks.step_gate import StepGate
+from orchestrator.tasks.steps import Steps
+from orchestrator.webhook import RecoveryWebhook
+from orchestrator.workers.membership import Membership
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from .events import adopt_logger, set_component
+from orchestrator.events import adopt_logger, set_component
 
 HEARTBEAT_EVERY_S = 15.0
 

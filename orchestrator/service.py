@@ -11,14 +11,14 @@ import os
 
 from aiohttp import web
 
-from . import VERSION, process
-from .api.app import make_app
-from .config import Config
-from .errors import ConfigError
-from .events import emit
-from .parts import Parts, assembled
-from .runner import Runner
-from .workers import taking_part
+from orchestrator import VERSION, process
+from orchestrator.api.app import make_app
+from orchestrator.config import Config
+from orchestrator.errors import ConfigError
+from orchestrator.events import emit
+from orchestrator.parts import Parts, assembled
+from orchestrator.runner import Runner
+from orchestrator.workers import taking_part
 
 STOP_GRACE_S = 3.0
 

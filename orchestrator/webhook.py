@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from .cycle import Backend
-from .events import emit
-from .webhook_policy import Answer, Pace
+from orchestrator.cycle import Backend
+from orchestrator.events import emit
+from orchestrator.webhook_policy import Answer, Pace
 
 SAID = {
     "recovering": "the host agent is at it already",

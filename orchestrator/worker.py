@@ -10,13 +10,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from . import VERSION, process
-from .config import Config
-from .errors import ConfigError
-from .events import emit
-from .healthcheck import WORKER_HEARTBEAT_NAME
-from .parts import Parts, assembled
-from .workers import taking_part
+from orchestrator import VERSION, process
+from orchestrator.config import Config
+from orchestrator.errors import ConfigError
+from orchestrator.events import emit
+from orchestrator.healthcheck import WORKER_HEARTBEAT_NAME
+from orchestrator.parts import Parts, assembled
+from orchestrator.workers import taking_part
 
 CHECK_EVERY_S = 60.0
 CHECK_WHEN_DOWN_S = 15.0

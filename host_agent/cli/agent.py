@@ -3,8 +3,8 @@
 import argparse
 
 from host_agent import daemon
-from host_agent.config import Config
 from host_agent.errors import AlreadyRunning
+from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

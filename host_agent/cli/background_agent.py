@@ -9,11 +9,11 @@ from pathlib import Path
 
 from host_agent import running_settings, single_instance
 from host_agent.cli.client import AgentClient
-from host_agent.config import Config, ensure_token
 from host_agent.errors import AgentUnreachable
 from host_agent.host import service_manager
 from host_agent.services import child_environment
 from supervision import Identity
+from vestal.config import Config, ensure_token
 
 LISTENS_WITHIN_S = 30.0
 HUNG_AFTER_S = 15.0

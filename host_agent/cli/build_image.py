@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 from host_agent.cli.waiting import Progress
-from host_agent.config import Config
 from host_agent.errors import ComposeFailed
 from host_agent.services import mode
 from host_agent.services.compose import Compose
 from host_agent.services.docker_api import DockerApi
+from vestal.config import Config
 
 NATIVELY = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without Docker"
 

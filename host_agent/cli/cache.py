@@ -14,8 +14,8 @@ from pathlib import Path
 
 from host_agent import cache_check
 from host_agent.cli import cache_use
-from host_agent.config import Config
 from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
+from vestal.config import Config
 
 KEPT = "blas"  # links that the engine's next start needs
 CORRUPT = 1

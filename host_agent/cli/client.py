@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from host_agent.config import Config, read_token
 from host_agent.errors import AgentUnreachable, RequestRefused
+from vestal.config import Config, read_token
 
 TIMEOUT_S = 15.0
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from host_agent.config import Config
 from host_agent.doctor import Finding, diagnose
+from vestal.config import Config
 
 MARKS = {"ok": "✓", "note": "·", "fault": "✗"}
 WIDTH = 22

@@ -6,13 +6,13 @@ import contextlib
 import subprocess
 
 from host_agent import ending, single_instance
-from host_agent.config import Config
 from host_agent.errors import DockerUnavailable
 from host_agent.host import processes, service_manager
 from host_agent.services import mode
 from host_agent.services.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx import SIX_STAGES_S
 from supervision import read_pid_file
+from vestal.config import Config
 
 ENGINE_ASKED_S = 20.0
 COMPOSE_WITHIN_S = 120.0

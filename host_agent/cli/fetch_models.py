@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 from host_agent.cli.waiting import Progress
-from host_agent.config import Config
 from host_agent.errors import HostAgentError
+from vestal.config import Config
 
 SHOW_EACH = 0.25  # of a model, where no terminal can redraw a line
 

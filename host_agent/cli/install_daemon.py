@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 
 from host_agent import single_instance
-from host_agent.config import Config, ensure_token
 from host_agent.errors import NotInstalled
 from host_agent.host import launchd_by_root, unit_files
 from host_agent.host.service_manager import ServiceManager
 from host_agent.host.unit import Unit
+from vestal.config import Config, ensure_token
 
 NEEDS_ROOT_EXIT_CODE = 77
 READY_MODE = 0o600

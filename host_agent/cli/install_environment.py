@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from host_agent.config.environment import SHORT_NAMES
+from vestal.config.environment import SHORT_NAMES
 
 ALSO_KEPT = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "HF_HOME", "HF_ENDPOINT", "OLLAMA_MODELS")
 NOT_TOLD = ("VESTAL_HOME", "VESTAL_CONFIG")  # the configuration knows them, as absolute paths

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.host.service_manager import ServiceManager
 from host_agent.host.systemd import Systemd
 from host_agent.services.child_environment import REPO
+from vestal.config import Config
 
 # macOS lets no job of launchd's look into these before somebody has allowed it by hand.
 PRIVATE_FOLDERS = ("Desktop", "Documents", "Downloads")

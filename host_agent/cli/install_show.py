@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 
-from host_agent.config import Config
 from host_agent.host import service_manager
 from host_agent.host.job_state import JobState, in_words
 from host_agent.host.service_manager import ServiceManager
@@ -12,6 +11,7 @@ from host_agent.host.stale import stale
 from host_agent.host.systemd import Systemd
 from host_agent.host.unit import KEPT_ALIVE
 from host_agent.services.child_environment import REPO
+from vestal.config import Config
 
 
 @dataclass(frozen=True)

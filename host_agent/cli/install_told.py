@@ -4,12 +4,12 @@ import os
 import pwd
 
 from host_agent.cli import install_environment
-from host_agent.config import Config
 from host_agent.host import service_manager
 from host_agent.host.unit import Told
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.docker_endpoint import EXTRA_FOLDERS
 from host_agent.services.mlx import SIX_STAGES_S
+from vestal.config import Config
 
 STOP_AT_LEAST_S, SPARE_S = 120, 30
 

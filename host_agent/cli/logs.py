@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from host_agent.config import Config
 from host_agent.errors import HostAgentError, UnknownService
 from host_agent.services import IN_CONTAINERS, mode
 from host_agent.services.compose import Compose
+from vestal.config import Config
 
 FILES = {
     "agent": "agent.log",

@@ -17,8 +17,8 @@ WITHOUT_SETTINGS = ("down", "doctor", "logs")  # a mistake in the file must not 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = parser.build().parse_args(arguments)
-    from host_agent.config import ConfigError, at_home, load
     from host_agent.errors import HostAgentError
+    from vestal.config import ConfigError, at_home, load
 
     config, options.problems = None, ()
     try:

@@ -4,7 +4,7 @@ import argparse
 import subprocess
 import sys
 
-from host_agent.config import Config
+from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from host_agent.config import Config, read_token
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
+from vestal.config import Config, read_token
 
 TIMEOUT_S = 60.0  # its stream says something every 15 s
 

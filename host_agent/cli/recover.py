@@ -8,8 +8,8 @@ from typing import Any
 from host_agent import single_instance
 from host_agent.cli import background_agent
 from host_agent.cli.client import AgentClient
-from host_agent.config import Config
 from host_agent.errors import AgentUnreachable
+from vestal.config import Config
 
 PASS_WITHIN_S = 900.0  # it may wait for a build under way, and build an image itself
 LOOK_AGAIN_S = 0.2

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from host_agent.cli.orchestrator_client import OrchestratorClient
-from host_agent.config import Config
+from vestal.config import Config
 
 SHOWN_LINES = 6
 WIDTH = 100

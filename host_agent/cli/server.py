@@ -5,8 +5,8 @@ import os
 import sys
 
 from host_agent import log_rotation
-from host_agent.config import Config
 from host_agent.services import child_environment
+from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

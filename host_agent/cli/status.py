@@ -7,8 +7,8 @@ import webbrowser
 from typing import Any
 
 from host_agent.cli.client import AgentClient
-from host_agent.config import Config
 from host_agent.errors import AgentUnreachable
+from vestal.config import Config
 
 HEALTHY, DEGRADED, DOWN = 0, 1, 2
 GOOD, POOR = ("ready", "busy"), ("starting", "stopping", "backoff", "degraded")

@@ -13,8 +13,8 @@ from typing import Any
 
 from host_agent.cli.orchestrator_client import OrchestratorClient
 from host_agent.cli.task_progress import EXIT_CODES, FINISHED, Progress, ending, printable
-from host_agent.config import Config
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
+from vestal.config import Config
 
 INTERRUPTED = 130
 AWAY_FOR_S = 120.0  # it may be starting again; the task is not lost

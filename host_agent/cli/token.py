@@ -2,7 +2,7 @@
 
 import argparse
 
-from host_agent.config import Config, ensure_token
+from vestal.config import Config, ensure_token
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

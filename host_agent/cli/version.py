@@ -3,7 +3,7 @@
 import argparse
 
 from host_agent import VERSION
-from host_agent.config import Config
+from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

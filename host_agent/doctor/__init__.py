@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from host_agent.config import Config
 from host_agent.doctor import (
     configuration,
     corrupt_cache,
@@ -30,6 +29,7 @@ from host_agent.doctor import (
 )
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.rounds import Waiting
+from vestal.config import Config
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
     Diagnosis(home_folder.NAME, home_folder.look),

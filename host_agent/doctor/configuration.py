@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from host_agent import running_settings, single_instance
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "configuration"
 

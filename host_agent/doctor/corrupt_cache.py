@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from host_agent import cache_check
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "corrupt_cache"
 FOR_S = 8.0

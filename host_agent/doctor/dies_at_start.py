@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from host_agent import single_instance
-from host_agent.config import Config
 from host_agent.doctor import early_deaths, journal_tail, log_files
 from host_agent.doctor.early_deaths import EarlyDeath
 from host_agent.doctor.finding import Finding
@@ -14,6 +13,7 @@ from host_agent.host import service_manager
 from host_agent.host.job_state import JobState
 from host_agent.host.unit import AGENT
 from host_agent.journal import readable
+from vestal.config import Config
 
 NAME = "dies_at_start"
 SINCE_S = 3600.0

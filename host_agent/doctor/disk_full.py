@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "disk_full"
 FAULT_BYTES = 512 * 1024**2

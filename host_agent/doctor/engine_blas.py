@@ -5,8 +5,8 @@ import json
 import sys
 from collections.abc import Iterator
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "engine_blas"
 SLOW = "reference"

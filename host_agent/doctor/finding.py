@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from host_agent.config import Config
+from vestal.config import Config
 
 WITHIN_S = 20.0
 

@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.doctor import journal_tail, process_table
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "home"
 OPEN_TO_OTHERS = 0o077

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from host_agent.config import Config
 from host_agent.doctor import asking, silent, waking
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.silent import Silent, by_sleep, remedy
+from vestal.config import Config
 
 NAME = "hung"
 

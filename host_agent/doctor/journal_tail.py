@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from host_agent.config import Home
 from host_agent.journal import as_json
+from vestal.config import Home
 
 LIMIT = 5000
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.doctor.log_signs import Seen, recognise
 from host_agent.host import brew, commands
+from vestal.config import Config
 
 TAIL_BYTES = 512 * 1024
 RECENT_S = 3600.0

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterator
 
-from host_agent.config import Config
 from host_agent.doctor import log_files, metal_signs
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.log_signs import Cause
+from vestal.config import Config
 
 NAME = "metal_contention"
 CAUSES = (Cause.CONTENTION,)

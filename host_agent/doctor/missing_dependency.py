@@ -4,8 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
+from vestal.config import Config
 
 NAME = "missing_dependency"
 PACKAGES = ("mlx.core", "mlx_lm", "fastapi", "uvicorn", "aiohttp", "numpy")

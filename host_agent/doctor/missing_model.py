@@ -4,10 +4,10 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from host_agent.config import Config, canonical
 from host_agent.doctor.finding import Finding
 from mlx_server.model_store import BrokenModel, ModelStoreError, sources, survey
 from mlx_server.model_store.catalog import source_path
+from vestal.config import Config, canonical
 
 NAME = "missing_model"
 

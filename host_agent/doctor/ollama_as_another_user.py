@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from host_agent.config import Config
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
 from host_agent.host import brew, commands, jobs, ports
+from vestal.config import Config
 
 NAME = "ollama_as_another_user"
 OK = 200

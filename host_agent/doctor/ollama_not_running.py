@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from host_agent.config import Config
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
 from host_agent.host import ports
 from host_agent.host.ps import Process
 from host_agent.services import ollama
+from vestal.config import Config
 
 NAME = "ollama_not_running"
 START = "run `ollama serve` as the user who owns the models"

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from host_agent.config import Config
 from host_agent.doctor import journal_tail, oom_advice
 from host_agent.doctor.finding import Finding
 from host_agent.errors import DockerUnavailable
@@ -16,6 +15,7 @@ from host_agent.host import commands, jetsam, kernel_log
 from host_agent.host.kernel_log import Kill
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.exit_cause import gibibytes
+from vestal.config import Config
 
 NAME = oom_advice.NAME
 DAY_S = 86_400.0

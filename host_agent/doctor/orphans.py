@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent import single_instance
-from host_agent.config import Config
 from host_agent.doctor import ollama_processes, process_table
 from host_agent.doctor.finding import Finding
 from host_agent.host import processes
 from host_agent.host.ps import Process
+from vestal.config import Config
 
 NAME = "orphans"
 INIT = 1

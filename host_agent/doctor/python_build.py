@@ -4,9 +4,9 @@ import platform
 import sys
 from collections.abc import Iterator
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
 from host_agent.host import commands, sysctl
+from vestal.config import Config
 
 NAME = "python_build"
 NATIVE = "arm64"

@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Diagnosis, Finding
+from vestal.config import Config
 
 LOOK_EACH_S = 0.1
 Waiting = Callable[[Sequence[str]], None]

@@ -5,10 +5,10 @@ from typing import Any
 
 from host_agent import single_instance
 from host_agent.cli.client import AgentClient
-from host_agent.config import Config, ConfigError
 from host_agent.doctor.finding import Finding
 from host_agent.errors import AgentUnreachable, HostAgentError
 from host_agent.services import DOCKER, MLX_ENGINE, MLX_SERVER, NIGHTLY, ORCHESTRATOR
+from vestal.config import Config, ConfigError
 
 NAME = "services"
 WELL = ("ready", "busy", "absent", "starting", "stopping")

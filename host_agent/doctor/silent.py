@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from host_agent.config import Config
 from host_agent.doctor import asking
 from host_agent.host import ports, processes
 from host_agent.port_check import strangers
+from vestal.config import Config
 
 SERVER_FAULT = 500
 UNAVAILABLE = 503  # what our own say while they start or recover: an answer

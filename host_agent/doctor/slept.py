@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 
-from host_agent.config import Config
 from host_agent.doctor import asking, silent, waking
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.silent import Silent, by_sleep, remedy
+from vestal.config import Config
 
 NAME = "slept"
 CLOCKS_DRIFT_S = 5.0

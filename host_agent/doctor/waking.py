@@ -2,10 +2,10 @@
 
 import time
 
-from host_agent.config import Config
 from host_agent.doctor import journal_tail
 from host_agent.host import wake
 from supervision.sleep import awake_s, boot_s
+from vestal.config import Config
 
 NOTED = ("machine_woke",)
 WITHIN_S = 7 * 86_400.0

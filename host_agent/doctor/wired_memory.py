@@ -4,11 +4,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from host_agent.config import Config
 from host_agent.doctor.finding import Finding
 from host_agent.host import commands, memory, memory_pressure, model_servers, vm_stat
 from host_agent.host.headroom import Headroom, headroom
 from host_agent.host.memory import Memory
+from vestal.config import Config
 
 NAME = "wired_memory"
 PRESSED = 0.10  # of `memory_pressure`'s free share; a Mac with a large model loaded has 20 % and is well

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from host_agent.config import Home
 from host_agent.host import systemctl_answers, systemd_unit
 from host_agent.host.commands import Commands
 from host_agent.host.job_state import JobState
 from host_agent.host.unit import ALL, RECOVER, Told, Unit, Written
+from vestal.config import Home
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 SYSTEMCTL = ("systemctl", "--user")

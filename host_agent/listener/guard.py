@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from host_agent.config import Home
 from host_agent.errors import HostAgentError
 from host_agent.journal import Journal
 from host_agent.listener import refusals
 from host_agent.listener.refusals import Forbidden, NotJson, Refusal, TooLarge, Unauthorised
 from host_agent.listener.sessions import Sessions
+from vestal.config import Home
 
 log = logging.getLogger("vestal")
 

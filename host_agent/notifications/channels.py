@@ -8,11 +8,11 @@ from http import HTTPStatus
 
 import aiohttp
 
-from host_agent.config.model import NotificationsSection
 from host_agent.errors import HostAgentError
 from host_agent.host.commands import run_async
 from host_agent.notifications.notices import Notice
 from host_agent.services.docker_endpoint import find_command
+from vestal.config.settings import NotificationsSection
 
 Channel = Callable[[Notice], Awaitable[None]]
 WITHIN_S = 10.0

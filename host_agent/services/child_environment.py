@@ -4,7 +4,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from host_agent.config import Config
+from vestal.config import Config
 
 REPO = Path(__file__).resolve().parents[2]
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")

@@ -6,11 +6,11 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from host_agent.config import Config
 from host_agent.errors import ComposeFailed, DockerUnavailable
 from host_agent.services import child_environment, knowledge_mounts
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
 from host_agent.services.docker_endpoint import find_command
+from vestal.config import Config
 
 SCALE, WORKER = "scale", "worker"  # a profile of docker-compose.yml, and its service
 UP_TIMEOUT_S = 540.0  # it may have to build the image first

@@ -6,10 +6,10 @@ The first is the compose file's own mount; the others stand in a file that `dock
 import json
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.errors import HostAgentError
 from host_agent.services import IN_CONTAINERS
 from host_agent.services.child_environment import knowledge_folders
+from vestal.config import Config
 
 FILE = "knowledge.compose.json"  # YAML, too
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from host_agent.config import Config
 from host_agent.errors import DockerUnavailable
+from vestal.config import Config
 
 
 class Engine(Protocol):

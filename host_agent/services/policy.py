@@ -1,7 +1,7 @@
 """The supervision settings as the supervisor's own types."""
 
-from host_agent.config.model import SupervisionSection
 from supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, RestartPolicy
+from vestal.config.settings import SupervisionSection
 
 
 def restart_policy(

@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 
-from host_agent.config import ConfigError, load
 from mlx_server.engine import blas
 from mlx_server.engine.link import Link
 from mlx_server.engine.log import log_event
+from vestal.config import ConfigError, load
 
 EXIT_CONFIG = 78
 

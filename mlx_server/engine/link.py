@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 
-from host_agent.config import Config
 from mlx_server import VERSION
 from mlx_server.engine import mlx_thread
 from mlx_server.engine.log import log_event
@@ -34,6 +33,7 @@ from mlx_server.protocol import (
     decode_op,
     encode,
 )
+from vestal.config import Config
 
 ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0

@@ -10,10 +10,10 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from host_agent.config import Config
 from mlx_server.engine.log import log_event
 from mlx_server.engine.status import Status
 from mlx_server.protocol import Event, Op
+from vestal.config import Config
 
 Emit = Callable[[list[Event]], None]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from host_agent.config import canonical
 from mlx_server.engine.beside import Helpers
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
@@ -38,6 +37,7 @@ from mlx_server.protocol import (
     Unloaded,
     Usage,
 )
+from vestal.config import canonical
 
 PRELOAD = "preload/"
 """Ids of the loads that the engine asks of itself start with this."""

@@ -6,11 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.config import Config, canonical
 from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from mlx_server.engine.runner import BatchLimits
+from vestal.config import Config, canonical
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
 """Who stops the engine kills it after `supervision.stop_s`, drain aside: the other stages need some of it."""

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from host_agent.config import Config
 from host_agent.host import model_servers
 from mlx_server import protocol
 from mlx_server.engine_environment import engine_environment
@@ -34,6 +33,7 @@ from supervision import (
     Supervisor,
     watch_sleep,
 )
+from vestal.config import Config
 
 NAME = "mlx_engine"
 SPARE_AFTER_S, SPARE_AT_LAST_S = 2.0, 20.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from host_agent.config import Config, canonical
 from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
 from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
 from supervision import Clock
+from vestal.config import Config, canonical
 
 FRESH_S = 1.0
 """The folders are read at most so often: a burst of requests reads them once."""

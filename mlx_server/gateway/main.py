@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 
-from host_agent.config import Config, ConfigError, load
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dispatcher import Dispatcher
 from mlx_server.gateway.engine_supervision import Engine
@@ -23,6 +22,7 @@ from mlx_server.gateway.pieces import Pieces
 from mlx_server.gateway.request_table import Limits, RequestTable
 from mlx_server.gateway.telemetry import LogToEvents, Telemetry
 from supervision import Clock, SystemClock
+from vestal.config import Config, ConfigError, load
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
 TICK_S = 0.5

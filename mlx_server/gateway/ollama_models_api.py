@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from host_agent.config import canonical
 from mlx_server import protocol
 from mlx_server.gateway import pulling
 from mlx_server.gateway.answering import NDJSON, unless_left
@@ -20,6 +19,7 @@ from mlx_server.gateway.ollama_schema import ModelBody
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.chat_template import chat_template
+from vestal.config import canonical
 
 OLLAMA_API = "0.12.6"
 """The release of Ollama whose API this follows: clients compare it with the one they need."""

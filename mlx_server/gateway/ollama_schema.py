@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from host_agent.config.units import seconds
 from mlx_server.gateway.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.gateway.tools import checked
 from mlx_server.protocol import Sampling
+from vestal.config.units import seconds
 
 FOR_EVER_S = -1.0
 SEED_MASK = 2**63 - 1

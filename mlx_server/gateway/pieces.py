@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from host_agent.config import Config
 from mlx_server import protocol
 from mlx_server.gateway.answering import client_of, unless_left
 from mlx_server.gateway.dispatcher import Dispatcher
@@ -19,6 +18,7 @@ from mlx_server.gateway.generation_request import Request as WorkRequest
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.ticket import Ticket
 from supervision import Clock
+from vestal.config import Config
 
 TEXTS_AT_ONCE = 32
 """Texts in one operation: a long list must not keep the engine from its streams, nor be repeated whole."""

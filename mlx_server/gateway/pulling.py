@@ -14,12 +14,12 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from host_agent.config import canonical
 from mlx_server.gateway import errors
 from mlx_server.gateway.answering import NDJSON
 from mlx_server.gateway.errors import NotFound, ServerFault
 from mlx_server.gateway.ollama_schema import ModelBody
 from mlx_server.gateway.pieces import Pieces
+from vestal.config import canonical
 
 STOP_S = 5.0
 """A fetch that is told to stop and has not after so long is killed."""

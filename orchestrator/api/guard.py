@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ..errors import RequestRefused
+from orchestrator.errors import RequestRefused
 
 OPEN_PATHS = frozenset({"/health"})
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal", "orchestrator"})

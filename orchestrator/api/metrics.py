@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from .. import memory_guard
-from ..llm.breaker import State
-from ..parts import Parts
-from ..runner import Runner
+from orchestrator import memory_guard
+from orchestrator.llm.breaker import State
+from orchestrator.parts import Parts
+from orchestrator.runner import Runner
 
 PREFIX = "vestal_orchestrator_"
 

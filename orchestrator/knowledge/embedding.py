@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .. import memory_guard
-from ..errors import RequestRejected
-from .models import Embedder
-from .vectors import VectorCache
+from orchestrator import memory_guard
+from orchestrator.errors import RequestRejected
+from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.vectors import VectorCache
 
 HARMLESS = "hello"
 MOST_REFUSALS = 500  # in one update (one text among 32 takes six); past it, batches are not halved

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..storage.database import Database, Result
-from .scope import Scope
-from .store import CHUNKS, KnowledgeStore
+from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.store import CHUNKS, KnowledgeStore
+from orchestrator.storage.database import Database, Result
 
 if TYPE_CHECKING:
     import numpy as np

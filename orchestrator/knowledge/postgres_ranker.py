@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..storage.database import Database
-from .scope import Scope
+from orchestrator.knowledge.scope import Scope
+from orchestrator.storage.database import Database
 
 
 class PostgresRanker:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..storage.database import Database
-from ..storage.sqlite import SqliteDatabase
-from .scope import Scope
-from .store import KnowledgeStore
+from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.store import KnowledgeStore
+from orchestrator.storage.database import Database
+from orchestrator.storage.sqlite import SqliteDatabase
 
 
 class Ranker(Protocol):
@@ -26,10 +26,10 @@ class Ranker(Protocol):
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
     if isinstance(database, SqliteDatabase):
-        from .index import CurrentIndex
-        from .sqlite_ranker import SqliteRanker
+        from orchestrator.knowledge.index import CurrentIndex
+        from orchestrator.knowledge.sqlite_ranker import SqliteRanker
 
         return SqliteRanker(database, CurrentIndex(database, store, model))
-    from .postgres_ranker import PostgresRanker
+    from orchestrator.knowledge.postgres_ranker import PostgresRanker
 
     return PostgresRanker(database, model)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import files
-from .files import Found, Skipped
-from .store import Known
+from orchestrator.knowledge import files
+from orchestrator.knowledge.files import Found, Skipped
+from orchestrator.knowledge.store import Known
 
 
 @dataclass

@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..errors import BackendError, DatabaseFailed
-from ..events import emit
-from .fusion import Ranking, fused
-from .keywords import match_of, names_a_thing
-from .models import Embedder
-from .ranker import Ranker
-from .scope import Scope
-from .store import KnowledgeStore
-from .vectors import VectorCache
+from orchestrator.errors import BackendError, DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.knowledge.fusion import Ranking, fused
+from orchestrator.knowledge.keywords import match_of, names_a_thing
+from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.ranker import Ranker
+from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.store import KnowledgeStore
+from orchestrator.knowledge.vectors import VectorCache
 
 MOST_RESULTS = 50
 DEPTH = 4  # so many times what is asked for is ranked by each, so that a chunk both find may win

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..storage.database import Database
-from .index import CurrentIndex
-from .scope import Scope
+from orchestrator.knowledge.index import CurrentIndex
+from orchestrator.knowledge.scope import Scope
+from orchestrator.storage.database import Database
 
 
 class SqliteRanker:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..storage.database import Connection, Database
-from .chunks import Chunk
-from .vectors import text_sha
+from orchestrator.knowledge.chunks import Chunk
+from orchestrator.knowledge.vectors import text_sha
+from orchestrator.storage.database import Connection, Database
 
 # Chunks with their file and agent: what every search reads.
 CHUNKS = "chunks JOIN files ON files.id = file_id"

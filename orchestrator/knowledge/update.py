@@ -12,16 +12,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..errors import BackendError, DatabaseFailed
-from ..events import emit
-from ..storage.database import entered
-from . import files
-from .chunks import Chunk, chunks_of
-from .embedding import Embedding, Stopped
-from .models import Embedder
-from .scan import scan
-from .store import KnowledgeStore, Known
-from .vectors import VectorCache
+from orchestrator.errors import BackendError, DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.knowledge import files
+from orchestrator.knowledge.chunks import Chunk, chunks_of
+from orchestrator.knowledge.embedding import Embedding, Stopped
+from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.scan import scan
+from orchestrator.knowledge.store import KnowledgeStore, Known
+from orchestrator.knowledge.vectors import VectorCache
+from orchestrator.storage.database import entered
 
 MOST_NAMED = 20
 

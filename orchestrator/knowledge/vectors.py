@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 
-from ..storage.database import Database
+from orchestrator.storage.database import Database
 
 MOST_UNUSED = 10_000  # some 17 MB of 384 dimensions
 NAMES_AT_ONCE = 500  # SQLite takes 32,766 parameters in a statement, older builds 999

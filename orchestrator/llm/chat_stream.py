@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..errors import BackendFailed
+from orchestrator.errors import BackendFailed
 
 MOST_BYTES = 16 * 2**20  # a host that talks for ever must not fill our memory
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from ..cycle import Backend, canonical
+from orchestrator.cycle import Backend, canonical
 
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 

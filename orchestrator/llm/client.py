@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from ..cycle import Backend, canonical
-from ..errors import (
+from orchestrator.cycle import Backend, canonical
+from orchestrator.errors import (
     BackendError,
     BackendFailed,
     BackendUnavailable,
@@ -19,12 +19,12 @@ from ..errors import (
     ModelMissing,
     RequestRejected,
 )
-from ..text import sound
-from .chat_stream import ChatStream
-from .check import CHECK_TIMEOUT, is_unreachable
-from .health import HealthBoard
-from .listening import Listening
-from .liveness import Limits
+from orchestrator.llm.chat_stream import ChatStream
+from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
+from orchestrator.llm.health import HealthBoard
+from orchestrator.llm.listening import Listening
+from orchestrator.llm.liveness import Limits
+from orchestrator.text import sound
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
 LIMITS = Limits()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from ..cycle import Backend
-from .breaker import Breaker
+from orchestrator.cycle import Backend
+from orchestrator.llm.breaker import Breaker
 
 KINDS = ("mlx", "ollama")
 

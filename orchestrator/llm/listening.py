@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from .liveness import Limits, Silence
+from orchestrator.llm.liveness import Limits, Silence
 
 T = TypeVar("T")
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ..config import Config
-from ..errors import ConfigError
-from .database import Database
-from .sqlite import SqliteDatabase
+from orchestrator.config import Config
+from orchestrator.errors import ConfigError
+from orchestrator.storage.database import Database
+from orchestrator.storage.sqlite import SqliteDatabase
 
 
 def opened(config: Config) -> Database:
     """ConfigError where it can never be used; DatabaseFailed where it cannot be used now."""
     if config.database_url:
-        from .postgres import PostgresDatabase
+        from orchestrator.storage.postgres import PostgresDatabase
 
         database: Database = PostgresDatabase(config.database_url)
         database.prepare()

@@ -14,12 +14,12 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, DatabaseFailed
-from ..events import adopt_logger, emit
-from . import postgres_schema
-from .database import Database
-from .postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
-from .postgres_errors import meanwhile, one_line, remedy
+from orchestrator.errors import ConfigError, DatabaseFailed
+from orchestrator.events import adopt_logger, emit
+from orchestrator.storage import postgres_schema
+from orchestrator.storage.database import Database
+from orchestrator.storage.postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
+from orchestrator.storage.postgres_errors import meanwhile, one_line, remedy
 
 if TYPE_CHECKING:
     import psycopg

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .postgres_errors import one_line, remedy
+from orchestrator.storage.postgres_errors import one_line, remedy
 
 if TYPE_CHECKING:
     import psycopg

@@ -15,10 +15,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatabaseFailed
-from ..events import emit
-from . import sqlite_compaction, sqlite_schema
-from .database import Database
+from orchestrator.errors import DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.storage import sqlite_compaction, sqlite_schema
+from orchestrator.storage.database import Database
 
 BUSY_TIMEOUT_S = 30.0
 QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # some 0.1 s; larger ones get the cheap check alone

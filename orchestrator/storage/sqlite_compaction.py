@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from ..events import emit
+from orchestrator.events import emit
 
 WORTH_IT_BYTES = 8 * 2**20
 WORTH_IT_SHARE = 0.25

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from orchestrator.errors import ConfigError
 
 LEAD = "lead"
 EVERY_FOLDER = "*"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..storage.postgres_connection import PatientConnect
-from ..storage.sqlite import move_aside_if_corrupt
-from ..workers.membership import Membership
+from orchestrator.storage.postgres_connection import PatientConnect
+from orchestrator.storage.sqlite import move_aside_if_corrupt
+from orchestrator.workers.membership import Membership
 
 WAIT_FOR_CONNECTION_S = 86_400.0  # past it, DBOS backs off: see PatientConnect
 

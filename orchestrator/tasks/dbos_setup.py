@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DatabaseFailed, TaskFailed
-from ..storage.postgres_connection import IDLE_IN_TRANSACTION_S
-from .database import TaskDatabase
+from orchestrator.errors import DatabaseFailed, TaskFailed
+from orchestrator.storage.postgres_connection import IDLE_IN_TRANSACTION_S
+from orchestrator.tasks.database import TaskDatabase
 
 APPLICATION_VERSION = "tasks-1"
 POOL_SIZE = 8

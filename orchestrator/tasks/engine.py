@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..errors import DatabaseFailed, IdempotencyConflict
-from ..events import adopt_logger, emit
-from . import dbos_setup, view, workflow
-from .database import TaskDatabase
-from .record import TaskRecord
-from .steps import Steps
+from orchestrator.errors import DatabaseFailed, IdempotencyConflict
+from orchestrator.events import adopt_logger, emit
+from orchestrator.tasks import dbos_setup, view, workflow
+from orchestrator.tasks.database import TaskDatabase
+from orchestrator.tasks.record import TaskRecord
+from orchestrator.tasks.steps import Steps
 
 QUEUE = "tasks"
 ANSWER_WITHIN_S = 8.0  # before a client's own patience ends, often at 10 s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import BackendUnavailable, DatabaseFailed, ModelMissing, OrchestratorError
+from orchestrator.errors import BackendUnavailable, DatabaseFailed, ModelMissing, OrchestratorError
 
 DOWN_FOR_S = 24 * 3600.0
 MODEL_MISSING_FOR_S = 1800.0

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from ..events import emit
-from .database import TaskDatabase
-from .view import FINISHED_STATUSES
+from orchestrator.events import emit
+from orchestrator.tasks.database import TaskDatabase
+from orchestrator.tasks.view import FINISHED_STATUSES
 
 KEPT = 1000  # finished tasks, besides those of the last day
 KEPT_S = 86400.0

@@ -11,8 +11,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from .. import memory_guard
-from ..events import emit
+from orchestrator import memory_guard
+from orchestrator.events import emit
 
 LOOK_AGAIN_S = 1.0  # memory that comes free is told by nobody
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import (
+from orchestrator.errors import (
     BackendError,
     BackendUnavailable,
     DatabaseFailed,
@@ -19,16 +19,16 @@ from ..errors import (
     RequestRejected,
     TaskFailed,
 )
-from ..events import emit
-from ..knowledge.scope import Scope
-from ..knowledge.search import KnowledgeSearch
-from ..llm.client import LlmClient
-from ..llm.health import HealthBoard
-from . import budget, plan, prompts
-from .agents import LEAD, Agent
-from .patience import Patience
-from .prompts import Messages
-from .step_gate import StepGate
+from orchestrator.events import emit
+from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.llm.client import LlmClient
+from orchestrator.llm.health import HealthBoard
+from orchestrator.tasks import budget, plan, prompts
+from orchestrator.tasks.agents import LEAD, Agent
+from orchestrator.tasks.patience import Patience
+from orchestrator.tasks.prompts import Messages
+from orchestrator.tasks.step_gate import StepGate
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..text import sound
+from orchestrator.text import sound
 
 STATES = {
     "ENQUEUED": "queued",

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..errors import TaskFailed
-from .plan import Part
-from .steps import Steps
+from orchestrator.errors import TaskFailed
+from orchestrator.tasks.plan import Part
+from orchestrator.tasks.steps import Steps
 
 Run = Callable[..., Awaitable[Any]]  # (work, *arguments): the step's result, from the record where it has one
 Reserve = Callable[[str], Run]  # the next place, for a step of this name

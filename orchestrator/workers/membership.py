@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import NameTaken
-from ..storage.postgres import Claim, PostgresDatabase
-from .watch import Beat
+from orchestrator.errors import NameTaken
+from orchestrator.storage.postgres import Claim, PostgresDatabase
+from orchestrator.workers.watch import Beat
 
 MOST_WORKERS_LOST = 10  # by one task: the next would be lost as well
 NAME_FREE_WITHIN_S = 20.0  # the server notices in 14 s that a machine is gone

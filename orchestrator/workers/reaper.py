@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import DatabaseFailed
-from ..events import emit
-from .membership import Membership
-from .watch import BEAT_S, NO_PULSE, Beat, Watch
+from orchestrator.errors import DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.workers.membership import Membership
+from orchestrator.workers.watch import BEAT_S, NO_PULSE, Beat, Watch
 
 
 class Tasks(Protocol):

@@ -7,10 +7,10 @@ import os
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from ..errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
-from ..events import emit
-from ..parts import Parts
-from .reaper import DeclaredDead, Reaper
+from orchestrator.errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
+from orchestrator.events import emit
+from orchestrator.parts import Parts
+from orchestrator.workers.reaper import DeclaredDead, Reaper
 
 LEAVE_WITHIN_S = 3.0
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from host_agent import daemon
-from host_agent.config import load
 from host_agent.errors import HostAgentError
+from vestal.config import load
 
 GATEWAY = (sys.executable, str(Path(__file__).with_name("fake_gateway.py")))
 

@@ -22,12 +22,12 @@ blas.preload()
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
 from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.loading import LanguageModel  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
+from vestal.config import load as load_config  # noqa: E402
 
 Chances = list[np.ndarray[Any, Any]]
 STEP_TOKENS, ANSWER_TOKENS, CUT = 64, 12, 5

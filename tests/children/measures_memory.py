@@ -17,13 +17,13 @@ blas.preload()
 import mlx.core as mx  # noqa: E402
 import psutil  # noqa: E402
 
-from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
 from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.loading import LanguageModel, Weights  # noqa: E402
 from mlx_server.engine.memory import host  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
+from vestal.config import load as load_config  # noqa: E402
 
 ANSWER_TOKENS = 8
 

@@ -20,7 +20,6 @@ blas.preload()
 import mlx.core as mx  # noqa: E402
 import mlx_lm.utils  # noqa: E402
 
-from host_agent.config import load as load_config  # noqa: E402
 from mlx_server.engine.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.memory import host  # noqa: E402
 from mlx_server.engine.models import release_memory  # noqa: E402
@@ -30,6 +29,7 @@ from mlx_server.engine.runner import BatchLimits, GenerateRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
+from vestal.config import load as load_config  # noqa: E402
 
 calls: list[int] = []
 library: Any = mx

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .host_agent.conftest import AgentUnderTest
-from .orchestrator.conftest import Orchestrator, StandIn, phase, wait_until
+from tests.component.host_agent.conftest import AgentUnderTest
+from tests.component.orchestrator.conftest import Orchestrator, StandIn, phase, wait_until
 
 SAID = "mlx: it was stopped by hand on the host (`vestal recover --reset` starts it)"
 

@@ -20,8 +20,7 @@ import psutil
 import pytest
 
 from host_agent.host.network import bridge_address
-
-from .containers import lacking
+from tests.e2e.containers import lacking
 
 VESTAL = Path(sys.executable).parent / "vestal"
 

@@ -10,8 +10,7 @@ import pytest
 
 from benchmarks.orchestrator.container import IMAGE, Container, build
 from orchestrator.memory_guard import PAUSE_AT, SHRINK_AT
-
-from .conftest import Models
+from tests.e2e.conftest import Models
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .containers import container, container_id, docker, overrun
+from tests.e2e.containers import container, container_id, docker, overrun
 
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(600)]
 

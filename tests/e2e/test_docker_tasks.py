@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from .conftest import Models
-from .containers import container, docker, kill_its_process, overrun
+from tests.e2e.conftest import Models
+from tests.e2e.containers import container, docker, kill_its_process, overrun
 
 TASKS = int(os.environ.get("VESTAL_TEST_TASKS", "50"))
 KILLS = int(os.environ.get("VESTAL_TEST_KILLS", "6"))

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from host_agent.host.network import bridge_address
+from tests.e2e.conftest import Models
+from tests.e2e.containers import container_id, docker
 from tests.real_postgres import RealPostgres
-
-from .conftest import Models
-from .containers import container_id, docker
 
 TASKS = 12
 TAKEN_OVER_WITHIN_S = 30.0

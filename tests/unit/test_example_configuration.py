@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from host_agent.config import load
+from vestal.config import load
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "vestal.example.yaml"
 

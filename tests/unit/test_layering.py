@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 REPO = Path(__file__).resolve().parents[2]
-PACKAGES = ("supervision", "host_agent", "mlx_server", "orchestrator")
+PACKAGES = ("vestal", "supervision", "host_agent", "mlx_server", "orchestrator")
+MOST_MODULES = 15
+TABLE_ROW = re.compile(r"^\| `([\w/]+)` \|[^|]*\|(?P<may>[^|]*)\|(?P<never>[^|]*)\|$", re.MULTILINE)
 
-# package (or part of one) -> what else of ours it may import; the longest matching prefix counts
-ALLOWED = {
-    "supervision": (),
-    "host_agent.config": (),
-    "host_agent.host": ("host_agent.config",),
-    "host_agent": ("host_agent", "supervision", "mlx_server.model_store"),
-    "host_agent.cache_check": ("mlx_server.engine.prompt_cache.blob",),
-    "host_agent.cli.cache": (
-        "host_agent.config",
-        "host_agent.cache_check",
-        "host_agent.cli.cache_use",
-        "mlx_server.engine.prompt_cache.blob",
-    ),
-    "mlx_server.protocol": ("mlx_server.protocol_codec",),
-    "mlx_server.protocol_codec": (),
-    "mlx_server.engine_environment": (),
-    "mlx_server.model_store": ("mlx_server.engine_environment", "host_agent.config", "host_agent.host"),
-    "mlx_server.model_store.convert": ("mlx_server.model_store", "mlx_server.engine.blas"),  # its own process
-    "mlx_server.gateway": (
-        "mlx_server.VERSION",
-        "mlx_server.protocol",
-        "mlx_server.engine_environment",
-        "mlx_server.model_store",
-        "supervision",
-        "host_agent.config",
-        "host_agent.host",
-    ),
-    "mlx_server.engine": (
-        "mlx_server.VERSION",
-        "mlx_server.protocol",
-        "mlx_server.engine_environment",
-        "mlx_server.model_store",
-        "host_agent.config",
-        "host_agent.host",
-    ),
-    "mlx_server": (),
-    "orchestrator": (),
-}
-FOREIGN_TO = {
-    "supervision": {"aiohttp", "fastapi", "psutil", "pydantic", "yaml", "mlx", "mlx_lm", "numpy"},
-    "mlx_server.gateway": {"mlx", "mlx_lm", "numpy", "transformers", "tokenizers"},
-    "mlx_server.engine": {"fastapi", "uvicorn", "aiohttp", "starlette"},
-    "orchestrator": {"fastapi", "uvicorn", "mlx", "mlx_lm", "psutil", "docker"},
-}
+
+def _table() -> tuple[dict[str, tuple[str, ...]], dict[str, set[str]]]:
+    """Read CONTRIBUTING's table: module prefix -> prefixes it may import, and packages it never imports."""
+    may_import, never_imports = {}, {}
+    for row in TABLE_ROW.finditer((REPO / "CONTRIBUTING.md").read_text()):
+        prefix = row[1].replace("/", ".")
+        may_import[prefix] = tuple(re.findall(r"`([\w.]+)`", row["may"]))
+        never_imports[prefix] = set(re.findall(r"`(\w+)`", row["never"]))
+    return may_import, never_imports
+
+
+ALLOWED, FOREIGN_TO = _table()
 
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
@@ -196,26 +168,61 @@ def _rule(module: str, rules: dict) -> str | None:
 SOURCES = sorted(path for package in PACKAGES for path in (REPO / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPO)))
-def test_module_imports_only_what_its_layer_may(path: Path):
+def _faults_of(path: Path) -> Iterator[str]:
     module = _module_of(path)
     rule = _rule(module, ALLOWED)
-    assert rule is not None, f"{module} stands in no layer"
+    if rule is None:
+        yield f"{module} stands in no row of CONTRIBUTING's table"
+        return
+    allowed = (rule, *ALLOWED[rule])
     for imported in _imports(path):
-        if imported.split(".")[0] not in PACKAGES:
-            foreign = FOREIGN_TO.get(_rule(module, FOREIGN_TO) or "", set())
-            assert imported.split(".")[0] not in foreign, f"{module} imports {imported}"
-            continue
-        allowed = (rule, *ALLOWED[rule])
+        top = imported.split(".")[0]
+        if top not in PACKAGES:
+            if top in FOREIGN_TO[rule]:
+                yield f"{module} imports {imported}, which {rule} never does"
         # `from package import name` yields both package and package.name: a parent of an allowed one is fine.
-        fits = any(_within(imported, prefix) or _within(prefix, imported) for prefix in allowed)
-        assert fits, f"{module} imports {imported}; its layer {rule} may import {allowed}"
+        elif not any(_within(imported, prefix) or _within(prefix, imported) for prefix in allowed):
+            yield f"{module} imports {imported}; {rule} may import {allowed}"
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_deciding_module_imports_nothing_that_acts(name: str):
-    touched = {imported.split(".")[0] for imported in _imports(REPO / name)} & IMPURE
-    assert not touched, f"{name} imports {sorted(touched)}"
+def test_table_of_contributing_names_existing_folders():
+    assert ALLOWED
+    missing = [prefix for prefix in ALLOWED if not list(REPO.glob(prefix.replace(".", "/") + "*"))]
+    assert not missing
+
+
+def test_every_module_imports_only_what_contributing_allows():
+    assert not [fault for path in SOURCES for fault in _faults_of(path)]
+
+
+def test_folders_import_each_other_in_one_direction_only():
+    """On every floor, the files and rooms of one folder form no circle of imports."""
+    modules = {_module_of(path): path for path in SOURCES}
+    edges: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for module, path in modules.items():
+        for imported in _imports(path) & modules.keys():
+            ours, theirs = module.split("."), imported.split(".")
+            pairs = enumerate(zip(ours, theirs, strict=False))
+            floor = next((depth for depth, (our, their) in pairs if our != their), None)
+            if floor is not None:
+                edges[".".join(ours[:floor])][ours[floor]].add(theirs[floor])
+    circles = {}
+    for folder, graph in edges.items():
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            circles[folder or "the root"] = error.args[1]
+    assert not circles
+
+
+def test_no_folder_holds_more_modules_than_a_reader_can_survey():
+    crowds = Counter(str(path.parent.relative_to(REPO)) for path in SOURCES if path.name != "__init__.py")
+    assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
+
+
+def test_deciding_modules_import_nothing_that_acts():
+    touched = {name: {i.split(".")[0] for i in _imports(REPO / name)} & IMPURE for name in PURE}
+    assert not {name: acts for name, acts in touched.items() if acts}
 
 
 def test_gateway_when_imported_has_not_loaded_mlx():

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from host_agent.config.names import canonical
 from host_agent.services.http_probe import Reply
+from vestal.config.model_names import canonical
 
 OK, BAD_REQUEST, TOO_MANY, BUSY = 200, 400, 429, 503
 FOR_EVER_S = 10 * 365 * 86400.0

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from host_agent import ending
-from host_agent.config import Config
 from host_agent.errors import NotPossible
 from host_agent.host import process_table
 from host_agent.services import OLLAMA, child_environment
@@ -26,6 +25,7 @@ from supervision import (
 )
 from supervision.exit_watch import ended
 from supervision.process import adopt
+from vestal.config import Config
 
 RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from host_agent.config import Config
 from host_agent.services.child_environment import LOOPBACK
 from host_agent.services.docker_endpoint import find_command
+from vestal.config import Config
 
 INSTALLED_AT = ("/Applications/Ollama.app/Contents/Resources",)
 PORT = 11434

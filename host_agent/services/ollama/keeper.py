@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 
 from host_agent import ending
-from host_agent.config import Config
 from host_agent.errors import NotPossible
 from host_agent.host import jobs, model_servers
 from host_agent.host.commands import run_async
@@ -29,6 +28,7 @@ from supervision import (
     start_time,
 )
 from supervision.identity import boot_id
+from vestal.config import Config
 
 RECORD = "ollama.owner"
 COMMAND_WITHIN_S = 90.0

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import aiohttp
 
-from host_agent.config import Config
 from host_agent.host.process_seen import ProcessSeen
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation
@@ -19,6 +18,7 @@ from host_agent.services.ollama.rows import FAILURES, Scene, lists_none, row
 from host_agent.services.ollama.survey import Survey
 from host_agent.services.row import Row
 from supervision import Event, ProbeResult, State, StateStore
+from vestal.config import Config
 
 FRESH_S = 1.0
 CHECK_AGAIN_S = 0.1

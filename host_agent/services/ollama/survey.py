@@ -5,7 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-from host_agent.config import Config
 from host_agent.host import jobs, ports, process_table
 from host_agent.host.jobs import Job
 from host_agent.host.process_seen import ProcessSeen
@@ -19,6 +18,7 @@ from host_agent.services.ollama.ownership import (
     about_ollama,
     owner_of,
 )
+from vestal.config import Config
 
 FRESH_S = 30.0
 UNIT = "ollama.service"

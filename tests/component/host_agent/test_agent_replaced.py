@@ -13,8 +13,8 @@ import pytest
 
 from host_agent import running_settings
 from host_agent.cli import background_agent
-from host_agent.config import Config, load
 from host_agent.errors import AgentUnreachable
+from vestal.config import Config, load
 
 REPO = Path(__file__).resolve().parents[3]
 

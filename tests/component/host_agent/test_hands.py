@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from host_agent.config import load
 from host_agent.hands import CONTAINER_GRACE_S, HostHands
 from host_agent.recovery.facts import RestartContainer
 from host_agent.recovery.plan import plan
@@ -20,6 +19,7 @@ from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.services.row import Row
 from supervision import JsonStateStore, State
+from vestal.config import load
 
 UP = Row(State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S + 1, extra={"status": "running"})
 

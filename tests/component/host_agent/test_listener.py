@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 
 from host_agent.actions import Actions
-from host_agent.config import ensure_token, load
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
 from host_agent.listener.outlooks import Outlooks
@@ -27,6 +26,7 @@ from host_agent.services.mode import Decision, Mode
 from host_agent.services.row import Row
 from host_agent.table import Table
 from supervision import State, Supervisor
+from vestal.config import ensure_token, load
 
 
 class SlowHands:

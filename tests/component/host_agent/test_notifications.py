@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from host_agent.config.model import NotificationsSection
 from host_agent.journal import Journal
 from host_agent.notifications.channels import NotDelivered, channels, desktop_command, post, show
 from host_agent.notifications.notices import Notice
 from host_agent.notifications.notifier import Notifier
+from vestal.config.settings import NotificationsSection
 
 NOTICE = Notice("mlx_engine", "breaker_opened", "mlx_engine keeps failing", 'It said "; rm -rf" $(x)', 7.0)
 

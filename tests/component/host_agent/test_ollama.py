@@ -18,12 +18,12 @@ import psutil
 import pytest
 from aiohttp import web
 
-from host_agent.config import load
-from host_agent.config.model import OllamaSection
 from host_agent.services.ollama import OllamaService, installation
 from host_agent.services.ollama.probe import Probe
 from supervision import MemoryStateStore, State
 from tests.children import stand_in_ollama
+from vestal.config import load
+from vestal.config.settings import OllamaSection
 
 Serve = Callable[..., int]
 

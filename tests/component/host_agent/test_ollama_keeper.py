@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from host_agent.config import load
 from host_agent.errors import NotPossible
 from host_agent.host.headroom import Headroom
 from host_agent.services.ollama import installation
@@ -16,6 +15,7 @@ from host_agent.services.ollama.keeper import Keeper
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from supervision import Event, MemoryStateStore, ProbeResult, State
 from tests.children import stand_in_ollama
+from vestal.config import load
 
 BREW = Owner(OwnerKind.BREW, "homebrew.mxcl.ollama")
 

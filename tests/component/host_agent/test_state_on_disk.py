@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from host_agent import log_rotation
-from host_agent.config import ConfigError, Home, ensure_token, read_token
 from host_agent.host import ports
 from host_agent.journal import PRUNE_EVERY, Journal
 from host_agent.recovery.lock import LockHeld, blocking_lock, try_lock
+from vestal.config import ConfigError, Home, ensure_token, read_token
 
 REPO = Path(__file__).resolve().parents[3]
 

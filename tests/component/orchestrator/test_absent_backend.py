@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .conftest import TOKEN, Orchestrator, StandIn, call, phase, wait_until
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, call, phase, wait_until
 
 Make = Callable[..., Orchestrator]
 Start = Callable[..., StandIn]

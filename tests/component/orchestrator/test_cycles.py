@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .conftest import TOKEN, Orchestrator, StandIn, call, phase, wait_until
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, call, phase, wait_until
 
 Make = Callable[..., Orchestrator]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from .conftest import TOKEN, Orchestrator, StandIn, call
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, call
 
 Make = Callable[..., Orchestrator]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from .conftest import TOKEN, Orchestrator, StandIn, phase, wait_until
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, phase, wait_until
 
 Make = Callable[..., Orchestrator]
 

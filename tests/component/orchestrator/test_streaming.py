@@ -13,8 +13,7 @@ from orchestrator.errors import BackendError, BackendFailed, BackendUnavailable
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
 from orchestrator.llm.liveness import Limits
-
-from .conftest import Orchestrator, StandIn, wait_until
+from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_until
 
 ASKED = [{"role": "user", "content": "one two three four"}]
 SAID = "The answer to: one two three four"

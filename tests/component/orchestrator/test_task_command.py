@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TOKEN, Child, Orchestrator, StandIn, wait_until
+from tests.component.orchestrator.conftest import TOKEN, Child, Orchestrator, StandIn, wait_until
 
 Make = Callable[..., Orchestrator]
 

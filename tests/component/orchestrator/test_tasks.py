@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import TOKEN, Orchestrator, StandIn, wait_until
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, wait_until
 
 Make = Callable[..., Orchestrator]
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.tasks import budget
-
-from .conftest import Orchestrator, StandIn, call, wait_until
+from tests.component.orchestrator.conftest import Orchestrator, StandIn, call, wait_until
 
 Make = Callable[..., Orchestrator]
 Start = Callable[..., StandIn]

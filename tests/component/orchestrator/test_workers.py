@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.tasks.engine import POLL_S
+from tests.component.orchestrator.conftest import Orchestrator, StandIn, call, wait_until
 from tests.real_postgres import RealPostgres
-
-from .conftest import Orchestrator, StandIn, call, wait_until
 
 TAKEN_OVER_WITHIN_S = 30.0
 ONE_CALL = {"SMART_WORKER_MAX_CONCURRENT": "1"}  # at once: it begins 4 tasks at the most, and leaves the rest

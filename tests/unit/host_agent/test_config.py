@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.config import ConfigError, canonical, load, units
+from vestal.config import ConfigError, canonical, load, units
 
 
 def loaded(tmp_path: Path, text: str | None = None, **env: str):

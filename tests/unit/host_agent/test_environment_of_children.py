@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.config import load
 from host_agent.errors import HostAgentError
 from host_agent.services import child_environment, knowledge_mounts
 from host_agent.services.compose import Compose, last_lines
+from vestal.config import load
 
 
 def config(tmp_path: Path, **env: str):

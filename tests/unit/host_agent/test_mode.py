@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.config import load
 from host_agent.errors import DockerUnavailable
 from host_agent.services import mode
 from host_agent.services.mode import Mode
+from vestal.config import load
 
 
 class Engine:

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from host_agent.config import load
 from mlx_server.model_store import ModelStoreError, catalog, ensure, find, layout, remove
+from vestal.config import load
 
 
 def write_model(folder, tensors=None, **config):

@@ -10,8 +10,7 @@ from orchestrator.errors import BackendUnavailable
 from orchestrator.knowledge.index import IDLE_S, CurrentIndex
 from orchestrator.knowledge.scope import EVERYTHING, Scope
 from orchestrator.storage.sqlite import SqliteDatabase
-
-from .conftest import DIM, Knowledge
+from tests.unit.orchestrator.conftest import DIM, Knowledge
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from orchestrator.knowledge.notes import Distiller
 from orchestrator.tasks.agents import Agent
-
-from .conftest import Knowledge
+from tests.unit.orchestrator.conftest import Knowledge
 
 CREW = {"two": Agent("two", "second", "Do it.", "big-model", ("two",))}
 

@@ -12,8 +12,7 @@ from orchestrator.tasks import budget
 from orchestrator.tasks.agents import LEAD, Agent
 from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Notes, Steps
-
-from .conftest import Knowledge
+from tests.unit.orchestrator.conftest import Knowledge
 
 CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEAD, "reader", "critic")}
 

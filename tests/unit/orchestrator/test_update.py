@@ -15,8 +15,7 @@ from orchestrator.knowledge.store import Known
 from orchestrator.knowledge.update import Report
 from orchestrator.storage.database import Database
 from orchestrator.storage.sqlite import SqliteDatabase
-
-from .conftest import Knowledge
+from tests.unit.orchestrator.conftest import Knowledge
 
 KNOWN = Known("sha", 1, 1, "m")
 

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from host_agent.config import Config, load
 from host_agent.doctor import Finding
+from vestal.config import Config, load
 
 Answers = dict[str, tuple[int, Any]]
 

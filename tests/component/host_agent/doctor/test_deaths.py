@@ -17,12 +17,11 @@ import pytest
 from aiohttp import web
 
 from host_agent.cli import client
-from host_agent.config import Config, load
 from host_agent.doctor import dies_at_start, missing_dependency, oom_killed, orphans, services
 from host_agent.journal import Journal
-
-from ..conftest import AgentUnderTest
-from .conftest import faults, until
+from tests.component.host_agent.conftest import AgentUnderTest
+from tests.component.host_agent.doctor.conftest import faults, until
+from vestal.config import Config, load
 
 GIB = 1024**3
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from host_agent import cache_check
-from host_agent.config import Config
 from host_agent.doctor import (
     corrupt_cache,
     disk_full,
@@ -24,8 +23,8 @@ from host_agent.doctor import (
     missing_model,
 )
 from mlx_server.engine.prompt_cache.blob import Tensor, encode
-
-from .conftest import faults
+from tests.component.host_agent.doctor.conftest import faults
+from vestal.config import Config
 
 RECORDED = Path(__file__).resolve().parents[3] / "recorded" / "logs"
 REPO = Path(__file__).resolve().parents[4]

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.config import Config
 from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, process_table, slept
 from host_agent.journal import Journal
 from host_agent.services import ollama
-
-from .conftest import faults, until
+from tests.component.host_agent.doctor.conftest import faults, until
+from vestal.config import Config
 
 CHILDREN = Path(__file__).resolve().parents[3] / "children"
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -13,12 +13,11 @@ import psutil
 import pytest
 
 from host_agent import single_instance
-from host_agent.config import Config
 from host_agent.doctor import Diagnosis, hung, orphans, port_in_use, process_table, rounds
 from supervision import write_pid_file
 from supervision.identity import identify
-
-from .conftest import faults, until
+from tests.component.host_agent.doctor.conftest import faults, until
+from vestal.config import Config
 
 CHILDREN = Path(__file__).resolve().parents[3] / "children"
 Run = Callable[..., subprocess.Popen[bytes]]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from host_agent.config import Config
 from host_agent.doctor import DIAGNOSES, rounds
 from host_agent.doctor.finding import Diagnosis, Finding
+from vestal.config import Config
 
 
 def well(config: Config) -> Iterator[Finding]:

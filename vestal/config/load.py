@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from host_agent.config import environment, yaml_file
-from host_agent.config.complaints import sentences
-from host_agent.config.errors import ConfigError
-from host_agent.config.model import Config, Settings
-from host_agent.config.paths import Home, expand
+from vestal.config import environment, yaml_file
+from vestal.config.errors import ConfigError
+from vestal.config.paths import Home, expand
+from vestal.config.settings import Config, Settings
+from vestal.config.validation_messages import sentences
 
 SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # R3.6: Metal takes its time to give memory back
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from host_agent.config.model import ModelSource, Settings
-from host_agent.config.yaml_file import KeyPath, YamlFile
+from vestal.config.settings import ModelSource, Settings
+from vestal.config.yaml_file import KeyPath, YamlFile
 
 
 def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> list[str]:

@@ -5,8 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
-from host_agent.config.errors import ConfigError
-from host_agent.config.paths import Home
+from vestal.config.errors import ConfigError
+from vestal.config.paths import Home
 
 
 def ensure_token(home: Home) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from host_agent.config.errors import ConfigError
+from vestal.config.errors import ConfigError
 
 KeyPath = tuple[str, ...]
 

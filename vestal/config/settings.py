@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from host_agent.config import units
-from host_agent.config.names import canonical
-from host_agent.config.paths import Home
+from vestal.config import units
+from vestal.config.model_names import canonical
+from vestal.config.paths import Home
 
 
 def _no_bool(value: object) -> object:

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from host_agent.config.errors import ConfigError
-from host_agent.config.model import Settings
+from vestal.config.errors import ConfigError
+from vestal.config.settings import Settings
 
 KeyPath = tuple[str, ...]
 

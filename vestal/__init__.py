@@ -1,0 +1,1 @@
+"""The ground floor that every other package stands on. It imports none of them."""
