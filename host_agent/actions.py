@@ -22,7 +22,7 @@ from host_agent.services.containers import Containers
 from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
-from supervision import DOWN, Supervisor
+from vestal.supervision import DOWN, Supervisor
 
 log = logging.getLogger("vestal")
 

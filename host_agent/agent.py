@@ -30,8 +30,15 @@ from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
-from supervision import JsonStateStore, SleepWatch, SupervisionError, Supervisor, SystemClock, watch_sleep
 from vestal.config import Config, keep_token
+from vestal.supervision import (
+    JsonStateStore,
+    SleepWatch,
+    SupervisionError,
+    Supervisor,
+    SystemClock,
+    watch_sleep,
+)
 
 log = logging.getLogger("vestal")
 

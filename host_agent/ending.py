@@ -8,8 +8,8 @@ import time
 
 from host_agent.errors import NotPossible
 from host_agent.host import processes
-from supervision import Identity
-from supervision.identity import identify
+from vestal.supervision import Identity
+from vestal.supervision.processes.identity import identify
 
 LOOK_AGAIN_S = 0.05
 

@@ -27,8 +27,8 @@ from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHE
 from host_agent.services.containers import STOP_S, Containers
 from host_agent.services.row import Row, of_child
 from host_agent.table import Table
-from supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 from vestal.config import Config
+from vestal.supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
 ASK_TIMEOUT_S = 3.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from supervision import Event
+from vestal.supervision import Event
 
 log = logging.getLogger("vestal")
 

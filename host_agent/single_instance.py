@@ -5,9 +5,9 @@ from pathlib import Path
 
 from host_agent.errors import AlreadyRunning
 from host_agent.recovery.lock import try_lock
-from supervision import Identity, read_pid_file, write_pid_file
-from supervision.identity import identify
 from vestal.config import Home
+from vestal.supervision import Identity, read_pid_file, write_pid_file
+from vestal.supervision.processes.identity import identify
 
 
 def pid_file(home: Home) -> Path:

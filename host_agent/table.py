@@ -27,7 +27,7 @@ from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.row import Row, of_child
-from supervision import DOWN, SleepWatch, State, StateStore, Supervisor
+from vestal.supervision import DOWN, SleepWatch, State, StateStore, Supervisor
 
 
 class Table:

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from supervision import ChildSpec, RestartPolicy, Supervisor
+from vestal.supervision import ChildSpec, RestartPolicy, Supervisor
 
 STABLE_AFTER_S = 1.0
 """As supervisord's `startsecs`: what ran so long is restarted at once."""

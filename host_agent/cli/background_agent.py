@@ -12,8 +12,8 @@ from host_agent.cli.client import AgentClient
 from host_agent.errors import AgentUnreachable
 from host_agent.host import service_manager
 from host_agent.services import child_environment
-from supervision import Identity
 from vestal.config import Config, ensure_token
+from vestal.supervision import Identity
 
 LISTENS_WITHIN_S = 30.0
 HUNG_AFTER_S = 15.0

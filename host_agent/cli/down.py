@@ -11,8 +11,8 @@ from host_agent.host import processes, service_manager
 from host_agent.services import mode
 from host_agent.services.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx import SIX_STAGES_S
-from supervision import read_pid_file
 from vestal.config import Config
+from vestal.supervision import read_pid_file
 
 ENGINE_ASKED_S = 20.0
 COMPOSE_WITHIN_S = 120.0

@@ -4,8 +4,8 @@ import time
 
 from host_agent.doctor import journal_tail
 from host_agent.host import wake
-from supervision.sleep import awake_s, boot_s
 from vestal.config import Config
+from vestal.supervision.sleep_watch import awake_s, boot_s
 
 NOTED = ("machine_woke",)
 WITHIN_S = 7 * 86_400.0

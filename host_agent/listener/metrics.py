@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from supervision import State
+from vestal.supervision import State
 
 UP = ("ready", "busy")
 

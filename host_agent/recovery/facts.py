@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from host_agent.host.headroom import Headroom
-from supervision import State
+from vestal.supervision import State
 
 
 class Kind(StrEnum):

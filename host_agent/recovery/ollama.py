@@ -8,7 +8,7 @@ from host_agent.services import OLLAMA
 from host_agent.services.ollama import OllamaService
 from host_agent.services.ollama.ownership import OwnerKind
 from host_agent.services.row import Row
-from supervision import UP, State
+from vestal.supervision import UP, State
 
 HUNG_STOP_S = 3.0
 

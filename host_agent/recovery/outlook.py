@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from host_agent.services.row import Row
-from supervision import State
+from vestal.supervision import State
 
 SOON_S = 5
 COMING = frozenset({State.STARTING, State.STOPPING, State.BACKOFF})

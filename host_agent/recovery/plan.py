@@ -20,7 +20,7 @@ from host_agent.recovery.facts import (
     ThroughOwner,
     Unpause,
 )
-from supervision import State
+from vestal.supervision import State
 
 ONLY_A_REBOOT = "only_a_reboot_helps"
 COMING = {

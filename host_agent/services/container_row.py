@@ -6,7 +6,7 @@ from typing import Any
 
 from host_agent.services.exit_cause import Evidence, explain
 from host_agent.services.row import Row
-from supervision import State
+from vestal.supervision import State
 
 STATES = {
     "created": State.STOPPED,

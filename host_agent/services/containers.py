@@ -13,7 +13,7 @@ from host_agent.services.death_watch import DeathWatch
 from host_agent.services.deaths import Told
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.row import Row
-from supervision import State, StateStore
+from vestal.supervision import State, StateStore
 
 FRESH_S = 0.5
 STOP_S = 20

@@ -4,7 +4,7 @@ from host_agent.errors import DockerUnavailable
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.row import Row
-from supervision import State
+from vestal.supervision import State
 
 START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
 

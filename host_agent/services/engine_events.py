@@ -8,7 +8,7 @@ import aiohttp
 from host_agent.journal import Journal
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer
-from supervision import Event
+from vestal.supervision import Event
 
 WAIT_S = 25.0
 ANSWER_WITHIN_S = 35.0

@@ -9,8 +9,8 @@ from host_agent.services import MLX_SERVER, child_environment, http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.policy import restart_policy
 from host_agent.services.row import Row
-from supervision import ChildSpec, ProbeResult, State
 from vestal.config import Config
+from vestal.supervision import ChildSpec, ProbeResult, State
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
 SIX_STAGES_S = 20.0  # beside the drain: the engine's six stages (10 s and its kill), the connections

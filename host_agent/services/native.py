@@ -9,8 +9,8 @@ import aiohttp
 from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.policy import restart_policy
-from supervision import ChildSpec, Probe, ProbeResult
 from vestal.config import Config
+from vestal.supervision import ChildSpec, Probe, ProbeResult
 
 HEARTBEAT = "nightly.heartbeat"
 HEARTBEAT_STALE_S = 60.0

@@ -1,7 +1,7 @@
 """The supervision settings as the supervisor's own types."""
 
-from supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, RestartPolicy
 from vestal.config.settings import SupervisionSection
+from vestal.supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, RestartPolicy
 
 
 def restart_policy(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from supervision import ChildStatus, State
+from vestal.supervision import ChildStatus, State
 
 WELL = frozenset({State.READY, State.BUSY})
 

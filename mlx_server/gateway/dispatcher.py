@@ -18,7 +18,7 @@ from mlx_server.gateway.request_lifecycle import Phase, TokenGap
 from mlx_server.gateway.request_table import Action, QueueFull, Refuse, RequestTable, Start, Withdraw
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.gateway.ticket import ClientLeft, Ticket
-from supervision import Clock
+from vestal.supervision import Clock
 
 OURSELVES = "gateway"
 """The client in whose name models are loaded again."""

@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from mlx_server.gateway import errors
-from supervision.events import Event
+from vestal.supervision.event_stream import Event
 
 KEPT = 200
 LONGEST_WAIT_S = 30.0

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from mlx_server import protocol
 from mlx_server.gateway.spare import Spare
-from supervision import ChildSpec, ExitStatus, HandleAround, ProcessHandle, spawn
-from supervision.process import GroupProcess
+from vestal.supervision import ChildSpec, ExitStatus, HandleAround, ProcessHandle, spawn
+from vestal.supervision.processes.process_group import GroupProcess
 
 LAST_WORDS_S = 1.0
 """How long what a dead engine has sent may take to be read; it lies in the socket, so it takes no time."""

@@ -7,7 +7,7 @@ is well. So it is asked for a token and a vector from time to time: 200 and noth
 from __future__ import annotations
 
 from mlx_server import protocol
-from supervision import ProbeResult, State
+from vestal.supervision import ProbeResult, State
 
 LOADING_PATIENCE = 4.0
 """A model's load may take so many times longer between two signs of progress."""

@@ -17,7 +17,8 @@ from mlx_server.gateway.recycling import Recycling
 from mlx_server.gateway.request_lifecycle import Phase
 from mlx_server.gateway.room_to_start import RoomToStart
 from mlx_server.gateway.telemetry import Telemetry
-from supervision import (
+from vestal.config import Config
+from vestal.supervision import (
     Backoff,
     BreakerPolicy,
     ChildSpec,
@@ -33,7 +34,6 @@ from supervision import (
     Supervisor,
     watch_sleep,
 )
-from vestal.config import Config
 
 NAME = "mlx_engine"
 SPARE_AFTER_S, SPARE_AT_LAST_S = 2.0, 20.0

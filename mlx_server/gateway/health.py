@@ -13,7 +13,7 @@ from mlx_server.gateway.engine_supervision import Engine
 from mlx_server.gateway.metrics import metrics_of
 from mlx_server.gateway.request_lifecycle import Phase
 from mlx_server.gateway.telemetry import Telemetry
-from supervision import UP, State
+from vestal.supervision import UP, State
 
 SERVED = frozenset({"ok", "starting", "recovering"})
 """States in which a request sent now would be served in the end."""

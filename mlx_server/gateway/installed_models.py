@@ -7,8 +7,8 @@ from typing import Literal
 
 from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
 from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
-from supervision import Clock
 from vestal.config import Config, canonical
+from vestal.supervision import Clock
 
 FRESH_S = 1.0
 """The folders are read at most so often: a burst of requests reads them once."""

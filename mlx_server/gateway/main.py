@@ -21,8 +21,8 @@ from mlx_server.gateway.listening import EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.pieces import Pieces
 from mlx_server.gateway.request_table import Limits, RequestTable
 from mlx_server.gateway.telemetry import LogToEvents, Telemetry
-from supervision import Clock, SystemClock
 from vestal.config import Config, ConfigError, load
+from vestal.supervision import Clock, SystemClock
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
 TICK_S = 0.5

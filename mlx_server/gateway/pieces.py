@@ -17,8 +17,8 @@ from mlx_server.gateway.generation_request import EmbeddingRequest
 from mlx_server.gateway.generation_request import Request as WorkRequest
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.ticket import Ticket
-from supervision import Clock
 from vestal.config import Config
+from vestal.supervision import Clock
 
 TEXTS_AT_ONCE = 32
 """Texts in one operation: a long list must not keep the engine from its streams, nor be repeated whole."""

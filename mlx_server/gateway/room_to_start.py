@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from host_agent.host.headroom import Headroom
-from supervision import Clock, LaunchError
+from vestal.supervision import Clock, LaunchError
 
 WITHIN_S = 10.0
 """Metal takes 5 to 10 s to give back what a killed engine held."""

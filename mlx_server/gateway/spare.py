@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from supervision import ExitStatus
-from supervision.process import GroupProcess
+from vestal.supervision import ExitStatus
+from vestal.supervision.processes.process_group import GroupProcess
 
 
 class Spare:

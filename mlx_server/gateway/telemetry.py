@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from mlx_server.gateway.engine_events import EngineEvents
 from mlx_server.gateway.ticket import Ticket
-from supervision.events import Event, EventStream
+from vestal.supervision.event_stream import Event, EventStream
 
 COMPONENT = "mlx_server"
 

@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from supervision import Breaker, BreakerPolicy, BreakerState, Intensity
+from vestal.supervision import Breaker, BreakerPolicy, BreakerState, Intensity
 
 POLICY = BreakerPolicy(failures=3, open_s=10, max_open_s=100)
 TRIAL_S = 7.0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from supervision import (
+from vestal.supervision import (
     Backoff,
     BreakerPolicy,
     BreakerState,
@@ -24,8 +24,8 @@ from supervision import (
     RestartPolicy,
     State,
 )
-from supervision.lifecycle import step
-from supervision.messages import (
+from vestal.supervision.lifecycle.child_state import Model, Then, model_of
+from vestal.supervision.lifecycle.messages import (
     Action,
     Adopted,
     Emit,
@@ -46,7 +46,7 @@ from supervision.messages import (
     Tick,
     Woke,
 )
-from supervision.model import Model, Then, model_of
+from vestal.supervision.lifecycle.transition import step
 
 POLICY = RestartPolicy(
     backoff=Backoff(2, 20),

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
-PACKAGES = ("vestal", "supervision", "host_agent", "mlx_server", "orchestrator")
+PACKAGES = ("vestal", "host_agent", "mlx_server", "orchestrator")
 MOST_MODULES = 15
 TABLE_ROW = re.compile(r"^\| `([\w/]+)` \|[^|]*\|(?P<may>[^|]*)\|(?P<never>[^|]*)\|$", re.MULTILINE)
 
@@ -40,20 +40,20 @@ PURE = (
     "host_agent/host/systemctl_answers.py",
     "host_agent/host/systemd_unit.py",
     "host_agent/host/unit.py",
-    "supervision/backoff.py",
-    "supervision/breaker.py",
-    "supervision/intensity.py",
-    "supervision/lifecycle.py",
-    "supervision/coming_up.py",
-    "supervision/going_down.py",
-    "supervision/strategy.py",
-    "supervision/errors.py",
-    "supervision/messages.py",
-    "supervision/model.py",
-    "supervision/policy.py",
-    "supervision/probe.py",
-    "supervision/record.py",
-    "supervision/states.py",
+    "vestal/supervision/lifecycle/backoff.py",
+    "vestal/supervision/lifecycle/breaker.py",
+    "vestal/supervision/lifecycle/intensity.py",
+    "vestal/supervision/lifecycle/transition.py",
+    "vestal/supervision/lifecycle/start.py",
+    "vestal/supervision/lifecycle/stop.py",
+    "vestal/supervision/lifecycle/restart_strategy.py",
+    "vestal/supervision/errors.py",
+    "vestal/supervision/lifecycle/messages.py",
+    "vestal/supervision/lifecycle/child_state.py",
+    "vestal/supervision/lifecycle/restart_policy.py",
+    "vestal/supervision/lifecycle/probe.py",
+    "vestal/supervision/lifecycle/saved_state.py",
+    "vestal/supervision/lifecycle/states.py",
     "host_agent/host/process_seen.py",
     "host_agent/recovery/facts.py",
     "host_agent/recovery/outlook.py",

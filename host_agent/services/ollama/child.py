@@ -13,7 +13,8 @@ from host_agent.services import OLLAMA, child_environment
 from host_agent.services.ollama import installation, kinds
 from host_agent.services.ollama.installation import Address
 from host_agent.services.policy import restart_policy
-from supervision import (
+from vestal.config import Config
+from vestal.supervision import (
     ChildSpec,
     ExitStatus,
     HandleAround,
@@ -23,9 +24,8 @@ from supervision import (
     RestartPolicy,
     spawn,
 )
-from supervision.exit_watch import ended
-from supervision.process import adopt
-from vestal.config import Config
+from vestal.supervision.processes.exit_watch import ended
+from vestal.supervision.processes.process_group import adopt
 
 RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0

@@ -16,7 +16,8 @@ from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.survey import Survey, agents_folder
 from host_agent.services.ollama.ways import Tools, Way, way
-from supervision import (
+from vestal.config import Config
+from vestal.supervision import (
     ChildStatus,
     Event,
     LaunchError,
@@ -27,8 +28,7 @@ from supervision import (
     read_pid_file,
     start_time,
 )
-from supervision.identity import boot_id
-from vestal.config import Config
+from vestal.supervision.processes.identity import boot_id
 
 RECORD = "ollama.owner"
 COMMAND_WITHIN_S = 90.0

@@ -6,7 +6,7 @@ from typing import Any
 from host_agent.services.ollama.answers import Light, Verdict
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.row import Row, of_child
-from supervision import ChildStatus, State
+from vestal.supervision import ChildStatus, State
 
 FAILURES = 3  # in a row mean down (R3.2)
 BEING_STARTED = (State.STARTING, State.STOPPING, State.BACKOFF, State.OPEN, State.FAILED)

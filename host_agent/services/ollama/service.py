@@ -17,8 +17,8 @@ from host_agent.services.ollama.probe import FREE_WITHIN_S, Check, Probe
 from host_agent.services.ollama.rows import FAILURES, Scene, lists_none, row
 from host_agent.services.ollama.survey import Survey
 from host_agent.services.row import Row
-from supervision import Event, ProbeResult, State, StateStore
 from vestal.config import Config
+from vestal.supervision import Event, ProbeResult, State, StateStore
 
 FRESH_S = 1.0
 CHECK_AGAIN_S = 0.1

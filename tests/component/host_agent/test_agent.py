@@ -9,7 +9,7 @@ import socket
 
 import psutil
 
-from supervision import State
+from vestal.supervision import State
 
 
 def test_gateway_killed_is_restarted_and_told(agent):

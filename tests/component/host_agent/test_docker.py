@@ -22,7 +22,7 @@ from host_agent.services.death_watch import DeathWatch
 from host_agent.services.deaths import Death
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.docker_endpoint import Endpoint
-from supervision import JsonStateStore
+from vestal.supervision import JsonStateStore
 
 ID = "891758fb95b7c0ffee"
 

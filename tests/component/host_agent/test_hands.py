@@ -18,8 +18,8 @@ from host_agent.recovery.plan import plan
 from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.services.row import Row
-from supervision import JsonStateStore, State
 from vestal.config import load
+from vestal.supervision import JsonStateStore, State
 
 UP = Row(State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S + 1, extra={"status": "running"})
 

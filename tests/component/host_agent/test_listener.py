@@ -25,8 +25,8 @@ from host_agent.services import NAMES
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.row import Row
 from host_agent.table import Table
-from supervision import State, Supervisor
 from vestal.config import ensure_token, load
+from vestal.supervision import State, Supervisor
 
 
 class SlowHands:

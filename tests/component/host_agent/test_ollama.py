@@ -20,10 +20,10 @@ from aiohttp import web
 
 from host_agent.services.ollama import OllamaService, installation
 from host_agent.services.ollama.probe import Probe
-from supervision import MemoryStateStore, State
 from tests.children import stand_in_ollama
 from vestal.config import load
 from vestal.config.settings import OllamaSection
+from vestal.supervision import MemoryStateStore, State
 
 Serve = Callable[..., int]
 

@@ -13,9 +13,9 @@ from host_agent.host.headroom import Headroom
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.keeper import Keeper
 from host_agent.services.ollama.ownership import Owner, OwnerKind
-from supervision import Event, MemoryStateStore, ProbeResult, State
 from tests.children import stand_in_ollama
 from vestal.config import load
+from vestal.supervision import Event, MemoryStateStore, ProbeResult, State
 
 BREW = Owner(OwnerKind.BREW, "homebrew.mxcl.ollama")
 

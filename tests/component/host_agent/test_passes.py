@@ -13,7 +13,7 @@ from host_agent.journal import Journal
 from host_agent.recovery import lock
 from host_agent.recovery.facts import BringUp, Facts, Kind, Remedy, ServiceFacts, StartChild
 from host_agent.recovery.passes import LOOKS, Passes
-from supervision import State
+from vestal.supervision import State
 
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.STOPPED)
 NIGHTLY = ServiceFacts("nightly", Kind.CONTAINER, State.STOPPED, detail="it has no container")

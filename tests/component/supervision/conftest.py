@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from supervision import (
+from vestal.supervision import (
     Backoff,
     ChildSpec,
     Event,

@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from supervision import Identity, MemoryStateStore, State, read_pid_file, start_time, write_pid_file
-from supervision.identity import boot_id
+from vestal.supervision import Identity, MemoryStateStore, State, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.identity import boot_id
 
 # A supervisor in a process of its own, which a test can kill as one kills an agent.
 AGENT = """

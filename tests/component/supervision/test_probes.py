@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from supervision import BreakerPolicy, ProbePolicy, ProbeResult, State
+from vestal.supervision import BreakerPolicy, ProbePolicy, ProbeResult, State
 
 
 async def test_ready_is_when_the_probe_says_so(house, spec, touched, tmp_path: Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervision import Backoff, BreakerPolicy, FakeClock, Intensity, JsonStateStore, Restart, State
+from vestal.supervision import Backoff, BreakerPolicy, FakeClock, Intensity, JsonStateStore, Restart, State
 
 
 async def test_death_to_new_process_takes_at_most_100_ms(house, spec):

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from supervision import (
+from vestal.supervision import (
     BreakerPolicy,
     ChildSpec,
     Event,
@@ -21,7 +21,7 @@ from supervision import (
     Supervisor,
     spawn,
 )
-from supervision.exit_watch import _polled, ended
+from vestal.supervision.processes.exit_watch import _polled, ended
 
 ECHO = "import os, socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(s.recv(9)); s.recv(9)"
 

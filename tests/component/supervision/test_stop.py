@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervision import Intensity, State, StoppedByHand, Strategy, UnknownChild, WaitTimeout
+from vestal.supervision import Intensity, State, StoppedByHand, Strategy, UnknownChild, WaitTimeout
 
 
 async def test_child_that_ignores_sigterm_is_killed_after_stop_timeout_s(

@@ -6,7 +6,7 @@ import pytest
 
 from host_agent.services import container_row
 from host_agent.services.exit_cause import Cause, Evidence, explain
-from supervision import State
+from vestal.supervision import State
 
 GIB = 1024**3
 

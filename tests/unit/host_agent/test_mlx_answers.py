@@ -6,7 +6,7 @@ import pytest
 
 from host_agent.services.http_probe import Reply
 from host_agent.services.mlx import engine_row, judge
-from supervision import State
+from vestal.supervision import State
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from host_agent.services.ollama.answers import Light, Verdict
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.rows import Scene, row
-from supervision import ChildStatus, State
+from vestal.supervision import ChildStatus, State
 
 NONE = ChildStatus(State.STOPPED)
 LIGHT = Light("0.32.5", ("a", "b"))

@@ -6,7 +6,7 @@ import pytest
 
 from host_agent.recovery.outlook import Outlook, of, of_mlx, retry_after_s
 from host_agent.services.row import Row
-from supervision import State
+from vestal.supervision import State
 
 READY = Row(State.READY)
 

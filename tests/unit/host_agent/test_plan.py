@@ -25,7 +25,7 @@ from host_agent.recovery.facts import (
     Unpause,
 )
 from host_agent.recovery.plan import plan
-from supervision import State
+from vestal.supervision import State
 
 NO_ROOM = Headroom("80% is wired down", only_a_reboot=True)
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.READY, well=True, answers=True, pid=10)

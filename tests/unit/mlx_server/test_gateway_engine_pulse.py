@@ -7,7 +7,7 @@ import pytest
 from mlx_server import protocol
 from mlx_server.gateway.engine_pulse import LOADING_PATIENCE, EnginePulse
 from mlx_server.gateway.loaded_models import LoadedModels
-from supervision import State
+from vestal.supervision import State
 
 TIMEOUT_S = 30.0
 

@@ -8,7 +8,7 @@ import pytest
 
 from host_agent.host.headroom import Headroom
 from mlx_server.gateway.room_to_start import WITHIN_S, RoomToStart
-from supervision import FakeClock, LaunchError
+from vestal.supervision import FakeClock, LaunchError
 
 STRANDED = Headroom("80% of the machine's memory is wired down", only_a_reboot=True)
 

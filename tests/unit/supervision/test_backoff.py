@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervision import Backoff
+from vestal.supervision import Backoff
 
 
 def test_delay_of_the_defaults_is_the_requirements_sequence():

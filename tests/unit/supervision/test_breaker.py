@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervision import Breaker, BreakerPolicy, BreakerState
+from vestal.supervision import Breaker, BreakerPolicy, BreakerState
 
 POLICY = BreakerPolicy(failures=3, open_s=60, max_open_s=200)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from supervision import FakeClock
+from vestal.supervision import FakeClock
 
 
 async def test_fake_clock_wakes_sleepers_in_the_order_they_are_due():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from supervision import Identity, JsonStateStore, read_pid_file, start_time, write_pid_file
-from supervision.identity import BsdInfo, age_s, identify, parse_ps, remove_pid_file
-from supervision.log_file import last_lines, turn_over
+from vestal.supervision import Identity, JsonStateStore, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.identity import BsdInfo, age_s, identify, parse_ps, remove_pid_file
+from vestal.supervision.processes.log_file import last_lines, turn_over
 
 
 def test_identity_of_this_process_is_alive_and_survives_its_file(tmp_path: Path):

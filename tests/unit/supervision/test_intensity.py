@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervision import Intensity
+from vestal.supervision import Intensity
 
 
 def test_exceeded_when_the_window_is_full_and_over_when_it_has_moved_on():

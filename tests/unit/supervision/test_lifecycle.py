@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervision import (
+from vestal.supervision import (
     Backoff,
     BreakerPolicy,
     BreakerState,
@@ -16,8 +16,8 @@ from supervision import (
     RestartPolicy,
     State,
 )
-from supervision.lifecycle import step
-from supervision.messages import (
+from vestal.supervision.lifecycle.child_state import Model, Watch, model_of
+from vestal.supervision.lifecycle.messages import (
     Action,
     Adopted,
     Emit,
@@ -39,7 +39,7 @@ from supervision.messages import (
     Tick,
     Woke,
 )
-from supervision.model import Model, Watch, model_of
+from vestal.supervision.lifecycle.transition import step
 
 POLICY = RestartPolicy(
     backoff=Backoff(2, 60),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from supervision import ProbeResult, State
-from supervision.probe import poll_delay
+from vestal.supervision import ProbeResult, State
+from vestal.supervision.lifecycle.probe import poll_delay
 
 
 def test_poll_delay_begins_at_50_ms_and_ends_at_500_ms():

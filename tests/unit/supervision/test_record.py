@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from supervision import Breaker, BreakerPolicy, BreakerState, RestartPolicy
-from supervision.model import Model, model_of
-from supervision.record import restored, to_record
+from vestal.supervision import Breaker, BreakerPolicy, BreakerState, RestartPolicy
+from vestal.supervision.lifecycle.child_state import Model, model_of
+from vestal.supervision.lifecycle.saved_state import restored, to_record
 
 POLICY = RestartPolicy(breaker=BreakerPolicy(open_s=60, max_open_s=240))
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from supervision import FakeClock, SleepWatch, watch_sleep
+from vestal.supervision import FakeClock, SleepWatch, watch_sleep
 
 
 class Clocks:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervision import ExitStatus, ProbeResult, RestartPolicy, State, Strategy
-from supervision.lifecycle import step
-from supervision.messages import (
+from vestal.supervision import ExitStatus, ProbeResult, RestartPolicy, State, Strategy
+from vestal.supervision.lifecycle.child_state import Model, model_of
+from vestal.supervision.lifecycle.messages import (
     Action,
     Exited,
     Fell,
@@ -18,9 +18,9 @@ from supervision.messages import (
     Start,
     Stop,
 )
-from supervision.messages import Terminate as Term
-from supervision.model import Model, model_of
-from supervision.strategy import Coupling, Phase
+from vestal.supervision.lifecycle.messages import Terminate as Term
+from vestal.supervision.lifecycle.restart_strategy import Coupling, Phase
+from vestal.supervision.lifecycle.transition import step
 
 POLICY = RestartPolicy(stable_after_s=0)
 

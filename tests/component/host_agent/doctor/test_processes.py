@@ -14,10 +14,10 @@ import pytest
 
 from host_agent import single_instance
 from host_agent.doctor import Diagnosis, hung, orphans, port_in_use, process_table, rounds
-from supervision import write_pid_file
-from supervision.identity import identify
 from tests.component.host_agent.doctor.conftest import faults, until
 from vestal.config import Config
+from vestal.supervision import write_pid_file
+from vestal.supervision.processes.identity import identify
 
 CHILDREN = Path(__file__).resolve().parents[3] / "children"
 Run = Callable[..., subprocess.Popen[bytes]]

@@ -11,7 +11,7 @@ import os
 import select
 import sys
 
-from supervision.identity import start_time
+from vestal.supervision.processes.identity import start_time
 
 POLL_S = 0.02
 

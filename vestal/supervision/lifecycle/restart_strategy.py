@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from supervision.messages import Hold, Release
-from supervision.model import Model
-from supervision.states import State, Strategy
+from vestal.supervision.lifecycle.child_state import Model
+from vestal.supervision.lifecycle.messages import Hold, Release
+from vestal.supervision.lifecycle.states import State, Strategy
 
 Order = tuple[str, Hold | Release]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervision.breaker import BreakerState
-from supervision.messages import Action, Emit, Launch, Persist
-from supervision.model import Model
-from supervision.probe import ProbeResult
-from supervision.states import State
+from vestal.supervision.lifecycle.breaker import BreakerState
+from vestal.supervision.lifecycle.child_state import Model
+from vestal.supervision.lifecycle.messages import Action, Emit, Launch, Persist
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.states import State
 
 Step = tuple[Model, tuple[Action, ...]]
 

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 from collections.abc import Callable
 
-from supervision.clock import Clock
-from supervision.messages import HealthAnswered, Input, ReadyAnswered
-from supervision.probe import ProbeResult, poll_delay
-from supervision.spec import ChildSpec, Probe
+from vestal.supervision.child_spec import ChildSpec, Probe
+from vestal.supervision.clock import Clock
+from vestal.supervision.lifecycle.messages import HealthAnswered, Input, ReadyAnswered
+from vestal.supervision.lifecycle.probe import ProbeResult, poll_delay
 
 Send = Callable[[Input], None]
 

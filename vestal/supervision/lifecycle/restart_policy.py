@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from supervision.backoff import Backoff
-from supervision.breaker import BreakerPolicy
-from supervision.intensity import Intensity
-from supervision.probe import ProbePolicy
+from vestal.supervision.lifecycle.backoff import Backoff
+from vestal.supervision.lifecycle.breaker import BreakerPolicy
+from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.probe import ProbePolicy
 
 
 @dataclass(frozen=True)

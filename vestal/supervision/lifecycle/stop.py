@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from supervision.breaker import BreakerState
-from supervision.coming_up import Step, and_then, bring_up
-from supervision.messages import Emit, Fell, Kill, Persist, Terminate
-from supervision.model import Model, Then
-from supervision.states import ExitStatus, Restart, State
+from vestal.supervision.lifecycle.breaker import BreakerState
+from vestal.supervision.lifecycle.child_state import Model, Then
+from vestal.supervision.lifecycle.messages import Emit, Fell, Kill, Persist, Terminate
+from vestal.supervision.lifecycle.start import Step, and_then, bring_up
+from vestal.supervision.lifecycle.states import ExitStatus, Restart, State
 
 KILL_AGAIN_S = 5.0
 

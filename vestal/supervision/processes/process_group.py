@@ -14,12 +14,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from supervision import log_file
-from supervision.errors import LaunchError
-from supervision.exit_watch import ended
-from supervision.identity import Identity, boot_id, identify, start_time
-from supervision.spec import ChildSpec
-from supervision.states import ExitStatus
+from vestal.supervision.child_spec import ChildSpec
+from vestal.supervision.errors import LaunchError
+from vestal.supervision.lifecycle.states import ExitStatus
+from vestal.supervision.processes import log_file
+from vestal.supervision.processes.exit_watch import ended
+from vestal.supervision.processes.identity import Identity, boot_id, identify, start_time
 
 GROUP_GONE_S = 0.5
 _LOOK_AGAIN_S = 0.002

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from supervision.clock import Clock
+from vestal.supervision.clock import Clock
 
 LOOK_EACH_S = 1.0
 LEAST_S = 2.0

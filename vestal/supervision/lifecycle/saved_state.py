@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from supervision.breaker import Breaker, BreakerState
-from supervision.model import Model
+from vestal.supervision.lifecycle.breaker import Breaker, BreakerState
+from vestal.supervision.lifecycle.child_state import Model
 
 
 def to_record(m: Model, now: float, wall: float) -> dict[str, Any]:

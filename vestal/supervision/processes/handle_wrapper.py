@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from supervision.spec import ProcessHandle
-from supervision.states import ExitStatus
+from vestal.supervision.child_spec import ProcessHandle
+from vestal.supervision.lifecycle.states import ExitStatus
 
 
 class HandleAround:

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from supervision.breaker import Breaker, BreakerState
-from supervision.coming_up import Step, and_then, bring_up, came_up, new_run, up_state
-from supervision.going_down import begin_stop, gone, kill
-from supervision.messages import (
+from vestal.supervision.lifecycle.breaker import Breaker, BreakerState
+from vestal.supervision.lifecycle.child_state import Model, Then
+from vestal.supervision.lifecycle.messages import (
     Adopted,
     Emit,
     Exited,
@@ -35,9 +34,10 @@ from supervision.messages import (
     Tick,
     Woke,
 )  # fmt: skip
-from supervision.model import Model, Then
-from supervision.probe import ProbeResult
-from supervision.states import State
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.start import Step, and_then, bring_up, came_up, new_run, up_state
+from vestal.supervision.lifecycle.states import State
+from vestal.supervision.lifecycle.stop import begin_stop, gone, kill
 
 SIGKILL = 9
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervision.probe import ProbeResult
-from supervision.states import ExitStatus
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.states import ExitStatus
 
 # --- what it is told -------------------------------------------------------------------------------------
 

@@ -7,15 +7,15 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from supervision.child import Child
-from supervision.clock import Clock, SystemClock
-from supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
-from supervision.events import Event, EventStream
-from supervision.messages import Renew, Start, Stop
-from supervision.spec import ChildSpec
-from supervision.states import ChildStatus, State, Strategy
-from supervision.store import StateStore
-from supervision.strategy import Coupling
+from vestal.supervision.child import Child
+from vestal.supervision.child_spec import ChildSpec
+from vestal.supervision.clock import Clock, SystemClock
+from vestal.supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
+from vestal.supervision.event_stream import Event, EventStream
+from vestal.supervision.lifecycle.messages import Renew, Start, Stop
+from vestal.supervision.lifecycle.restart_strategy import Coupling
+from vestal.supervision.lifecycle.states import ChildStatus, State, Strategy
+from vestal.supervision.state_store import StateStore
 
 _log = logging.getLogger(__name__)
 _STUCK_S = 10.0  # past SIGKILL, before a stop says that the process does not end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervision.states import State
+from vestal.supervision.lifecycle.states import State
 
 FIRST_POLL_S = 0.05
 LAST_POLL_S = 0.5

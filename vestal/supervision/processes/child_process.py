@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from supervision import log_file
-from supervision.identity import Identity, age_s, boot_id, read_pid_file, remove_pid_file, write_pid_file
-from supervision.process import DefaultLauncher, adopt, end_leftovers
-from supervision.spec import ChildSpec, ProcessHandle
-from supervision.states import ExitStatus
+from vestal.supervision.child_spec import ChildSpec, ProcessHandle
+from vestal.supervision.lifecycle.states import ExitStatus
+from vestal.supervision.processes import log_file
+from vestal.supervision.processes.identity import (
+    Identity,
+    age_s,
+    boot_id,
+    read_pid_file,
+    remove_pid_file,
+    write_pid_file,
+)
+from vestal.supervision.processes.process_group import DefaultLauncher, adopt, end_leftovers
 
 _LAST_WORDS_CHARS = 500
 

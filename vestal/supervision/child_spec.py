@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from supervision.errors import SpecError
-from supervision.policy import RestartPolicy
-from supervision.probe import ProbeResult
-from supervision.states import ExitStatus, Restart
+from vestal.supervision.errors import SpecError
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.restart_policy import RestartPolicy
+from vestal.supervision.lifecycle.states import ExitStatus, Restart
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
 """Asked with the child's PID. Raising, or no answer in time, is a failure."""

@@ -14,12 +14,12 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from supervision.clock import Clock
-from supervision.errors import SupervisionError
-from supervision.events import EventStream
-from supervision.keeper import Keeper
-from supervision.lifecycle import step
-from supervision.messages import (
+from vestal.supervision.child_spec import ChildSpec
+from vestal.supervision.clock import Clock
+from vestal.supervision.errors import SupervisionError
+from vestal.supervision.event_stream import EventStream
+from vestal.supervision.lifecycle.child_state import Watch, model_of
+from vestal.supervision.lifecycle.messages import (
     Action,
     Adopted,
     Emit,
@@ -37,12 +37,12 @@ from supervision.messages import (
     Tick,
     Woke,
 )  # fmt: skip
-from supervision.model import Watch, model_of
-from supervision.record import restored, to_record
-from supervision.spec import ChildSpec
-from supervision.states import ChildStatus
-from supervision.store import StateStore
-from supervision.watching import watch_health, watch_ready
+from vestal.supervision.lifecycle.saved_state import restored, to_record
+from vestal.supervision.lifecycle.states import ChildStatus
+from vestal.supervision.lifecycle.transition import step
+from vestal.supervision.probing import watch_health, watch_ready
+from vestal.supervision.processes.child_process import Keeper
+from vestal.supervision.state_store import StateStore
 
 _log = logging.getLogger(__name__)
 _LAUNCH_ENDS_S = 5.0

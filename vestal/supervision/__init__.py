@@ -7,10 +7,9 @@ print(supervisor.status()["web"].as_json())
 await supervisor.stop()
 """
 
-from supervision.backoff import Backoff
-from supervision.breaker import Breaker, BreakerPolicy, BreakerState
-from supervision.clock import Clock, FakeClock, SystemClock
-from supervision.errors import (
+from vestal.supervision.child_spec import ChildSpec, Launcher, Probe, ProcessHandle
+from vestal.supervision.clock import Clock, FakeClock, SystemClock
+from vestal.supervision.errors import (
     LaunchError,
     SpecError,
     StoppedByHand,
@@ -19,18 +18,19 @@ from supervision.errors import (
     UnknownChild,
     WaitTimeout,
 )
-from supervision.events import Event, EventStream
-from supervision.handle_around import HandleAround
-from supervision.identity import Identity, read_pid_file, start_time, write_pid_file
-from supervision.intensity import Intensity
-from supervision.policy import RestartPolicy
-from supervision.probe import ProbePolicy, ProbeResult
-from supervision.process import GroupProcess, spawn
-from supervision.sleep import SleepWatch, watch_sleep
-from supervision.spec import ChildSpec, Launcher, Probe, ProcessHandle
-from supervision.states import DOWN, UP, ChildStatus, ExitStatus, Restart, State, Strategy
-from supervision.store import JsonStateStore, MemoryStateStore, StateStore
-from supervision.supervisor import Supervisor
+from vestal.supervision.event_stream import Event, EventStream
+from vestal.supervision.lifecycle.backoff import Backoff
+from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
+from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
+from vestal.supervision.lifecycle.restart_policy import RestartPolicy
+from vestal.supervision.lifecycle.states import DOWN, UP, ChildStatus, ExitStatus, Restart, State, Strategy
+from vestal.supervision.processes.handle_wrapper import HandleAround
+from vestal.supervision.processes.identity import Identity, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.process_group import GroupProcess, spawn
+from vestal.supervision.sleep_watch import SleepWatch, watch_sleep
+from vestal.supervision.state_store import JsonStateStore, MemoryStateStore, StateStore
+from vestal.supervision.supervisor import Supervisor
 
 __all__ = [
     "DOWN",

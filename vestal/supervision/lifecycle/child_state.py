@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from supervision.breaker import Breaker
-from supervision.intensity import Intensity
-from supervision.policy import RestartPolicy
-from supervision.states import UP, ExitStatus, Restart, State
+from vestal.supervision.lifecycle.breaker import Breaker
+from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.restart_policy import RestartPolicy
+from vestal.supervision.lifecycle.states import UP, ExitStatus, Restart, State
 
 
 class Then(StrEnum):

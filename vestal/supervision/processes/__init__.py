@@ -1,0 +1,1 @@
+"""Start, watch, adopt and end operating-system processes, whole process groups at a time."""
