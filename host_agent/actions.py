@@ -6,7 +6,6 @@ import os
 import signal
 
 from host_agent.errors import NotPossible, UnknownService
-from host_agent.host import processes
 from host_agent.journal import Journal
 from host_agent.recovery.outlook import GIVEN_UP
 from host_agent.services import (
@@ -22,6 +21,7 @@ from host_agent.services.containers import Containers
 from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
+from vestal.platform.processes import own_processes
 from vestal.supervision import DOWN, Supervisor
 
 log = logging.getLogger("vestal")
@@ -113,6 +113,6 @@ class Actions:
 
     async def _restart_engine(self) -> None:
         pid = (await self._mlx.engine()).process_pid
-        if pid is None or "mlx_server.engine" not in processes.command_line(pid):
+        if pid is None or "mlx_server.engine" not in own_processes.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
         os.kill(pid, signal.SIGTERM)

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from host_agent import log_rotation
 from host_agent.actions import Actions
 from host_agent.hands import HostHands
 from host_agent.journal import Journal
@@ -31,6 +30,7 @@ from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator_probe import OrchestratorProbe
 from host_agent.table import Table
 from vestal.config import Config, keep_token
+from vestal.platform import log_rotation
 from vestal.supervision import (
     JsonStateStore,
     SleepWatch,

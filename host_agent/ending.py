@@ -7,7 +7,7 @@ import signal
 import time
 
 from host_agent.errors import NotPossible
-from host_agent.host import processes
+from vestal.platform.processes import own_processes
 from vestal.supervision import Identity
 from vestal.supervision.processes.identity import identify
 
@@ -26,7 +26,7 @@ async def end_identity(identity: Identity, grace_s: float) -> bool:
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)
-    if processes.is_suspended(identity.pid):
+    if own_processes.is_suspended(identity.pid):
         _send(identity, signal.SIGCONT)  # or it could never act on the SIGTERM
     if await _gone(identity, grace_s):
         return True

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 from host_agent import ending
-from host_agent.host import model_servers, ports, processes
 from host_agent.recovery.facts import (
     BringUp,
     EndOrphan,
@@ -28,6 +27,8 @@ from host_agent.services.containers import STOP_S, Containers
 from host_agent.services.row import Row, of_child
 from host_agent.table import Table
 from vestal.config import Config
+from vestal.platform import model_servers, ports
+from vestal.platform.processes import own_processes
 from vestal.supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
@@ -186,7 +187,7 @@ class HostHands:
         return found
 
     def _port(self, name: str, port: int, held: ports.PortHolder, setting: str) -> PortFacts:
-        module = held.pid and processes.our_module(
+        module = held.pid and own_processes.our_module(
             held.pid, self._config.home.root, self._config.home.default_root
         )
         return PortFacts(name, port, held.pid, ports.sentence(held, setting), bool(module))

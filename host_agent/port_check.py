@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from host_agent.errors import PortBusy
-from host_agent.host import ports, processes
 from host_agent.services import mode
 from vestal.config import Config
+from vestal.platform import ports
+from vestal.platform.processes import own_processes
 
 
 def check_ports(config: Config) -> None:
@@ -31,7 +32,7 @@ def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
 
 def _is_ours(config: Config, held: ports.PortHolder) -> bool:
     """A process of this home, or the proxy of a container that this home has published."""
-    if held.pid and processes.our_module(held.pid, config.home.root, config.home.default_root):
+    if held.pid and own_processes.our_module(held.pid, config.home.root, config.home.default_root):
         return True
     is_proxy = held.pid is None or "docker" in held.name
     return held.port == config.orchestrator.port and is_proxy and mode.has_containers(config)

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from host_agent.errors import AlreadyRunning
-from host_agent.recovery.lock import try_lock
 from vestal.config import Home
+from vestal.platform.file_lock import try_lock
 from vestal.supervision import Identity, read_pid_file, write_pid_file
 from vestal.supervision.processes.identity import identify
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import psutil
 
-from host_agent.host import memory, model_servers
 from host_agent.journal import readable
 from host_agent.recovery import outlook
 from host_agent.recovery.outlook import Outlook
@@ -27,6 +26,7 @@ from host_agent.services.mlx import MlxService
 from host_agent.services.mode import Decision, Mode
 from host_agent.services.ollama import OllamaService
 from host_agent.services.row import Row, of_child
+from vestal.platform import memory, model_servers
 from vestal.supervision import DOWN, SleepWatch, State, StateStore, Supervisor
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from host_agent.host.network import bridge_address
+from vestal.platform.network import bridge_address
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGE = "vestal-bench-orchestrator:local"

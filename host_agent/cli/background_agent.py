@@ -10,7 +10,7 @@ from pathlib import Path
 from host_agent import running_settings, single_instance
 from host_agent.cli.client import AgentClient
 from host_agent.errors import AgentUnreachable
-from host_agent.host import service_manager
+from host_agent.service_manager import service_manager
 from host_agent.services import child_environment
 from vestal.config import Config, ensure_token
 from vestal.supervision import Identity

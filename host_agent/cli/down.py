@@ -7,11 +7,12 @@ import subprocess
 
 from host_agent import ending, single_instance
 from host_agent.errors import DockerUnavailable
-from host_agent.host import processes, service_manager
+from host_agent.service_manager import service_manager
 from host_agent.services import mode
 from host_agent.services.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx import SIX_STAGES_S
 from vestal.config import Config
+from vestal.platform.processes import own_processes
 from vestal.supervision import read_pid_file
 
 ENGINE_ASKED_S = 20.0
@@ -58,7 +59,7 @@ def _left_overs(config: Config) -> list[str]:
         identity = read_pid_file(path)
         if identity and identity.alive():
             found[identity.pid] = path.stem
-    for pid, module in processes.of_ours(config.home.root, config.home.default_root):
+    for pid, module in own_processes.of_ours(config.home.root, config.home.default_root):
         found.setdefault(pid, module)
     # The gateway before its engine: it ends it, in the right order.
     order = sorted(found, key=lambda pid: "engine" in found[pid])

@@ -8,11 +8,11 @@ from host_agent import single_instance
 from host_agent.cli import install_daemon, install_notes, install_show, install_told, uninstall
 from host_agent.cli.background_agent import hand_over
 from host_agent.errors import NotInstalled
-from host_agent.host import service_manager, unit_files
-from host_agent.host.commands import Commands, Shown
-from host_agent.host.service_manager import ServiceManager
-from host_agent.host.unit import AGENT, SERVER_ALONE, WITH_AGENT, Unit
+from host_agent.service_manager import service_manager, unit_files
+from host_agent.service_manager.service_manager import ServiceManager
+from host_agent.service_manager.unit import AGENT, SERVER_ALONE, WITH_AGENT, Unit
 from vestal.config import Config, ensure_token
+from vestal.platform.commands import Commands, Shown
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

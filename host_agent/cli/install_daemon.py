@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from host_agent import single_instance
 from host_agent.errors import NotInstalled
-from host_agent.host import launchd_by_root, unit_files
-from host_agent.host.service_manager import ServiceManager
-from host_agent.host.unit import Unit
+from host_agent.service_manager import launchd_by_root, unit_files
+from host_agent.service_manager.service_manager import ServiceManager
+from host_agent.service_manager.unit import Unit
 from vestal.config import Config, ensure_token
 
 NEEDS_ROOT_EXIT_CODE = 77

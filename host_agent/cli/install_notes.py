@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from host_agent.host.service_manager import ServiceManager
-from host_agent.host.systemd import Systemd
+from host_agent.service_manager.service_manager import ServiceManager
+from host_agent.service_manager.systemd import Systemd
 from host_agent.services.child_environment import REPO
 from vestal.config import Config
 

@@ -4,12 +4,12 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 
-from host_agent.host import service_manager
-from host_agent.host.job_state import JobState, in_words
-from host_agent.host.service_manager import ServiceManager
-from host_agent.host.stale import stale
-from host_agent.host.systemd import Systemd
-from host_agent.host.unit import KEPT_ALIVE
+from host_agent.service_manager import service_manager
+from host_agent.service_manager.job_state import JobState, in_words
+from host_agent.service_manager.service_manager import ServiceManager
+from host_agent.service_manager.stale_jobs import stale
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit import KEPT_ALIVE
 from host_agent.services.child_environment import REPO
 from vestal.config import Config
 

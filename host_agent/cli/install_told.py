@@ -4,8 +4,8 @@ import os
 import pwd
 
 from host_agent.cli import install_environment
-from host_agent.host import service_manager
-from host_agent.host.unit import Told
+from host_agent.service_manager import service_manager
+from host_agent.service_manager.unit import Told
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.docker_endpoint import EXTRA_FOLDERS
 from host_agent.services.mlx import SIX_STAGES_S

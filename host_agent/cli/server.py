@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from host_agent import log_rotation
 from host_agent.services import child_environment
 from vestal.config import Config
+from vestal.platform import log_rotation
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

@@ -3,11 +3,11 @@
 import argparse
 
 from host_agent.cli.install_daemon import NEEDS_ROOT_EXIT_CODE
-from host_agent.host import launchd_by_root, service_manager
-from host_agent.host.commands import Commands, Shown
-from host_agent.host.service_manager import ServiceManager
-from host_agent.host.systemd import Systemd
+from host_agent.service_manager import launchd_by_root, service_manager
+from host_agent.service_manager.service_manager import ServiceManager
+from host_agent.service_manager.systemd import Systemd
 from vestal.config import Config
+from vestal.platform.commands import Commands, Shown
 
 
 def run(options: argparse.Namespace, config: Config) -> int:

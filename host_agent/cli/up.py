@@ -11,10 +11,10 @@ from host_agent.cli.down import stop_agent
 from host_agent.cli.waiting import Progress, wait_until_healthy
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.port_check import check_ports
-from host_agent.recovery.lock import LockHeld, blocking_lock
 from host_agent.services import knowledge_mounts, mode
 from host_agent.services.compose import SCALE, WORKER, Compose
 from vestal.config import Config
+from vestal.platform.file_lock import LockHeld, blocking_lock
 
 LOCK_WITHIN_S = 120.0
 

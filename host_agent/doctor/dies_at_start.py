@@ -9,10 +9,10 @@ from host_agent import single_instance
 from host_agent.doctor import early_deaths, journal_tail, log_files
 from host_agent.doctor.early_deaths import EarlyDeath
 from host_agent.doctor.finding import Finding
-from host_agent.host import service_manager
-from host_agent.host.job_state import JobState
-from host_agent.host.unit import AGENT
 from host_agent.journal import readable
+from host_agent.service_manager import service_manager
+from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.unit import AGENT
 from vestal.config import Config
 
 NAME = "dies_at_start"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from host_agent.doctor.finding import Finding
-from host_agent.host import service_manager
-from host_agent.host.stale import stale
+from host_agent.service_manager import service_manager
+from host_agent.service_manager.stale_jobs import stale
 from host_agent.services.child_environment import REPO
 from vestal.config import Config
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent.doctor.log_signs import Seen, recognise
-from host_agent.host import brew, commands
 from vestal.config import Config
+from vestal.platform import commands
+from vestal.platform.macos import brew
 
 TAIL_BYTES = 512 * 1024
 RECENT_S = 3600.0

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
-from host_agent.host import brew, commands, jobs, ports
+from host_agent.service_manager import unit_lookup
 from vestal.config import Config
+from vestal.platform import commands, ports
+from vestal.platform.macos import brew
 
 NAME = "ollama_as_another_user"
 OK = 200
@@ -100,7 +102,7 @@ def _server(port: int) -> Server:
 
 
 def _brew() -> brew.BrewService | None:
-    listed = commands.output(jobs.brew(), *brew.ARGUMENTS, within_s=brew.WITHIN_S)
+    listed = commands.output(unit_lookup.brew(), *brew.ARGUMENTS, within_s=brew.WITHIN_S)
     return brew.parse(listed or "").get("ollama")
 
 

@@ -5,10 +5,10 @@ from urllib.parse import urlsplit
 
 from host_agent.doctor import asking, ollama_processes, process_table
 from host_agent.doctor.finding import Finding
-from host_agent.host import ports
-from host_agent.host.ps import Process
 from host_agent.services import ollama
 from vestal.config import Config
+from vestal.platform import ports
+from vestal.platform.processes.ps import Process
 
 NAME = "ollama_not_running"
 START = "run `ollama serve` as the user who owns the models"

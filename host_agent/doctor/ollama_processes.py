@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from host_agent.host.process_seen import ProcessSeen
-from host_agent.host.ps import Process
 from host_agent.services.ollama import kinds
+from vestal.platform.processes.process_seen import ProcessSeen
+from vestal.platform.processes.ps import Process
 
 # `ps` has one blank between all words: those in the path of a program of Ollama's are its own.
 _PROGRAM = re.compile(rf"^(?:\S*/|/.*/)?(?:ollama|{'|'.join(kinds.RUNNER_PROGRAMS)})(?= |$)")

@@ -11,11 +11,12 @@ from typing import Any
 from host_agent.doctor import journal_tail, oom_advice
 from host_agent.doctor.finding import Finding
 from host_agent.errors import DockerUnavailable
-from host_agent.host import commands, jetsam, kernel_log
-from host_agent.host.kernel_log import Kill
 from host_agent.services.docker_api import DockerApi
 from host_agent.services.exit_cause import gibibytes
 from vestal.config import Config
+from vestal.platform import commands, kernel_log
+from vestal.platform.kernel_log import Kill
+from vestal.platform.macos import jetsam
 
 NAME = oom_advice.NAME
 DAY_S = 86_400.0

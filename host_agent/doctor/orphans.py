@@ -10,9 +10,9 @@ from pathlib import Path
 from host_agent import single_instance
 from host_agent.doctor import ollama_processes, process_table
 from host_agent.doctor.finding import Finding
-from host_agent.host import processes
-from host_agent.host.ps import Process
 from vestal.config import Config
+from vestal.platform.processes import own_processes
+from vestal.platform.processes.ps import Process
 
 NAME = "orphans"
 INIT = 1
@@ -36,7 +36,7 @@ def look(config: Config) -> Iterator[Finding]:
     home = config.home
     table = process_table.read()
     agent_lives = single_instance.running(home) is not None
-    ours = Ours(dict(processes.of_ours(home.root, home.default_root)), _recorded(home.run), agent_lives)
+    ours = Ours(dict(own_processes.of_ours(home.root, home.default_root)), _recorded(home.run), agent_lives)
     runners = ollama_processes.orphan_runners(table) if config.ollama.manage != "off" else []
     found = [
         *(_orphan(process, ours) for process in orphans(table, ours)),

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from host_agent.cli.client import AgentClient
 from host_agent.doctor.finding import Finding
-from host_agent.host import ports
 from host_agent.port_check import strangers
 from vestal.config import Config
+from vestal.platform import ports
 
 NAME = "port_in_use"
 

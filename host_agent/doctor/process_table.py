@@ -2,8 +2,9 @@
 
 import pwd
 
-from host_agent.host import commands, ps
-from host_agent.host.ps import Process
+from vestal.platform import commands
+from vestal.platform.processes import ps
+from vestal.platform.processes.ps import Process
 
 
 def read() -> dict[int, Process]:

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 
 from host_agent.doctor.finding import Finding
-from host_agent.host import commands, sysctl
 from vestal.config import Config
+from vestal.platform import commands
+from vestal.platform.macos import sysctl
 
 NAME = "python_build"
 NATIVE = "arm64"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from host_agent.doctor import asking
-from host_agent.host import ports, processes
 from host_agent.port_check import strangers
 from vestal.config import Config
+from vestal.platform import ports
+from vestal.platform.processes import own_processes
 
 SERVER_FAULT = 500
 UNAVAILABLE = 503  # what our own say while they start or recover: an answer
@@ -68,4 +69,4 @@ def _described(service: str, url: str, why: str) -> Silent:
     held = ports.holder(port) if port and asking.is_local(url) else None
     if held is None or held.pid is None:
         return Silent(service, url, why)
-    return Silent(service, url, why, held.pid, held.since, processes.is_suspended(held.pid))
+    return Silent(service, url, why, held.pid, held.since, own_processes.is_suspended(held.pid))

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from host_agent.doctor.finding import Finding
-from host_agent.host import commands, memory, memory_pressure, model_servers, vm_stat
-from host_agent.host.headroom import Headroom, headroom
-from host_agent.host.memory import Memory
 from vestal.config import Config
+from vestal.platform import commands, memory, model_servers
+from vestal.platform.macos import memory_pressure, vm_stat
+from vestal.platform.memory import Memory
+from vestal.platform.memory_headroom import Headroom, headroom
 
 NAME = "wired_memory"
 PRESSED = 0.10  # of `memory_pressure`'s free share; a Mac with a large model loaded has 20 % and is well

@@ -9,12 +9,12 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from host_agent.errors import PortBusy
-from host_agent.host import network, ports
 from host_agent.journal import Journal
 from host_agent.listener.api import Api, Parts
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard, Handler
 from host_agent.listener.slow_clients import Connection, SlowClients
 from vestal.config import Config
+from vestal.platform import network, ports
 
 log = logging.getLogger("vestal")
 

@@ -9,10 +9,10 @@ from http import HTTPStatus
 import aiohttp
 
 from host_agent.errors import HostAgentError
-from host_agent.host.commands import run_async
 from host_agent.notifications.notices import Notice
 from host_agent.services.docker_endpoint import find_command
 from vestal.config.settings import NotificationsSection
+from vestal.platform.commands import run_async
 
 Channel = Callable[[Notice], Awaitable[None]]
 WITHIN_S = 10.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from host_agent.host.headroom import Headroom
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import State
 
 

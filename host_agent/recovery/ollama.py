@@ -2,12 +2,12 @@
 
 from host_agent import ending
 from host_agent.errors import NotPossible
-from host_agent.host import process_table
 from host_agent.recovery.facts import Kind, OrphanFacts, ServiceFacts
 from host_agent.services import OLLAMA
 from host_agent.services.ollama import OllamaService
 from host_agent.services.ollama.ownership import OwnerKind
 from host_agent.services.row import Row
+from vestal.platform.processes import process_table
 from vestal.supervision import UP, State
 
 HUNG_STOP_S = 3.0

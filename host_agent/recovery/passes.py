@@ -11,9 +11,9 @@ from typing import Protocol
 
 from host_agent.journal import Journal
 from host_agent.recovery.facts import Facts, Issue, Remedy
-from host_agent.recovery.lock import LockHeld, recovery_lock
 from host_agent.recovery.plan import plan
 from host_agent.recovery.report import Report
+from vestal.platform.file_lock import LockHeld, recovery_lock
 
 log = logging.getLogger("vestal")
 

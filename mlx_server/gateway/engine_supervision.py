@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from host_agent.host import model_servers
 from mlx_server import protocol
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.dispatcher import Dispatcher
@@ -18,6 +17,7 @@ from mlx_server.gateway.request_lifecycle import Phase
 from mlx_server.gateway.room_to_start import RoomToStart
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
+from vestal.platform import model_servers
 from vestal.supervision import (
     Backoff,
     BreakerPolicy,

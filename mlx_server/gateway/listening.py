@@ -15,9 +15,9 @@ from collections.abc import Generator
 import uvicorn
 from fastapi import FastAPI
 
-from host_agent.host import network, ports
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
+from vestal.platform import network, ports
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from host_agent.host.headroom import Headroom
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import Clock, LaunchError
 
 WITHIN_S = 10.0

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from host_agent.host.network import bridge_address
 from tests.e2e.containers import lacking
+from vestal.platform.network import bridge_address
 
 VESTAL = Path(sys.executable).parent / "vestal"
 

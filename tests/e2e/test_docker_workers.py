@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from host_agent.host.network import bridge_address
 from tests.e2e.conftest import Models
 from tests.e2e.containers import container_id, docker
 from tests.real_postgres import RealPostgres
+from vestal.platform.network import bridge_address
 
 TASKS = 12
 TAKEN_OVER_WITHIN_S = 30.0

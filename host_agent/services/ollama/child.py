@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from host_agent import ending
 from host_agent.errors import NotPossible
-from host_agent.host import process_table
 from host_agent.services import OLLAMA, child_environment
 from host_agent.services.ollama import installation, kinds
 from host_agent.services.ollama.installation import Address
 from host_agent.services.policy import restart_policy
 from vestal.config import Config
+from vestal.platform.processes import process_table
 from vestal.supervision import (
     ChildSpec,
     ExitStatus,

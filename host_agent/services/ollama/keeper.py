@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 from host_agent import ending
 from host_agent.errors import NotPossible
-from host_agent.host import jobs, model_servers
-from host_agent.host.commands import run_async
-from host_agent.host.headroom import Headroom
+from host_agent.service_manager import unit_lookup
 from host_agent.services import OLLAMA
 from host_agent.services.ollama import child, installation
 from host_agent.services.ollama.installation import Address
@@ -17,6 +15,9 @@ from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.survey import Survey, agents_folder
 from host_agent.services.ollama.ways import Tools, Way, way
 from vestal.config import Config
+from vestal.platform import model_servers
+from vestal.platform.commands import run_async
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import (
     ChildStatus,
     Event,
@@ -87,7 +88,7 @@ class Keeper:
         return str(found) if found.refusal else f"to have it back: {found}"
 
     def way(self, owner: Owner, action: str) -> Way:
-        tools = Tools(os.getuid(), jobs.brew(), agents_folder(), self.acts)
+        tools = Tools(os.getuid(), unit_lookup.brew(), agents_folder(), self.acts)
         return way(owner, action, tools)
 
     # --- begin and end ------------------------------------------------------------------------------------

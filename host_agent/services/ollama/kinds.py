@@ -6,7 +6,7 @@ A process named `ollama-mcp` is not it, nor is `ollama run` (a client).
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from host_agent.host.process_seen import ProcessSeen
+from vestal.platform.processes.process_seen import ProcessSeen
 
 SERVES = ("serve", "start")
 RUNNER_PROGRAMS = ("llama-server", "ollama_llama_server")  # newer and older releases than `ollama runner`

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from host_agent.host.jobs import Job
-from host_agent.host.process_seen import ProcessSeen
+from host_agent.service_manager.unit_lookup import Job
 from host_agent.services.ollama.kinds import is_menu_bar_app, is_server
+from vestal.platform.processes.process_seen import ProcessSeen
 
 SHELLS = ("bash", "zsh", "sh", "fish", "dash", "ksh", "tmux", "screen", "tcsh")
 CONTAINER_PORTS = ("docker-proxy", "com.docker.backend", "com.docker.vpnkit", "rootlesskit", "limactl", "ssh")

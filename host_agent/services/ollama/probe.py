@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import aiohttp
 
-from host_agent.host import process_table
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers
 from host_agent.services.ollama.answers import Light, Loaded, Question, Verdict
 from host_agent.services.ollama.patience import TOKEN_WITHIN_S, Patience
 from vestal.config.settings import OllamaSection
+from vestal.platform.processes import process_table
 
 FREE_WITHIN_S = 3.0
 SAMPLE_S = 0.5

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import aiohttp
 
-from host_agent.host.process_seen import ProcessSeen
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.answers import Verdict
@@ -18,6 +17,7 @@ from host_agent.services.ollama.rows import FAILURES, Scene, lists_none, row
 from host_agent.services.ollama.survey import Survey
 from host_agent.services.row import Row
 from vestal.config import Config
+from vestal.platform.processes.process_seen import ProcessSeen
 from vestal.supervision import Event, ProbeResult, State, StateStore
 
 FRESH_S = 1.0

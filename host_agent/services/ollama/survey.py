@@ -5,9 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from host_agent.host import jobs, ports, process_table
-from host_agent.host.jobs import Job
-from host_agent.host.process_seen import ProcessSeen
+from host_agent.service_manager import unit_lookup
+from host_agent.service_manager.unit_lookup import Job
 from host_agent.services.ollama import installation, kinds
 from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import (
@@ -19,6 +18,9 @@ from host_agent.services.ollama.ownership import (
     owner_of,
 )
 from vestal.config import Config
+from vestal.platform import ports
+from vestal.platform.processes import process_table
+from vestal.platform.processes.process_seen import ProcessSeen
 
 FRESH_S = 30.0
 UNIT = "ollama.service"
@@ -94,13 +96,13 @@ class Survey:
         )
 
     async def _jobs(self, holder: ProcessSeen | None) -> tuple[Job, ...]:
-        found = list(await jobs.launchd_jobs())
-        asked = [jobs.systemd_unit(unit, system=False) for unit in (UNIT, BREW_UNIT)]
-        asked.append(jobs.systemd_unit(UNIT, system=True))
-        asked += [jobs.launchd_system_job(label) for label in BREW_LABELS]
-        inside = jobs.unit_of(holder.pid) if holder else None
+        found = list(await unit_lookup.launchd_jobs())
+        asked = [unit_lookup.systemd_unit(unit, system=False) for unit in (UNIT, BREW_UNIT)]
+        asked.append(unit_lookup.systemd_unit(UNIT, system=True))
+        asked += [unit_lookup.launchd_system_job(label) for label in BREW_LABELS]
+        inside = unit_lookup.unit_of(holder.pid) if holder else None
         if inside is not None and inside.name not in (UNIT, BREW_UNIT):
-            asked.append(jobs.systemd_unit(inside.name, inside.system))
+            asked.append(unit_lookup.systemd_unit(inside.name, inside.system))
         return tuple(found + [job for job in await asyncio.gather(*asked) if job])
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host import commands
-from host_agent.host.done import NO_ANSWER, NOT_FOUND, Done
+from vestal.platform import commands
+from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, Done
 
 BOTH = ("sh", "-c", "echo out; echo err >&2; exit 3")
 LASTS = "import time; time.sleep(60)"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from host_agent.errors import NotPossible
-from host_agent.host.headroom import Headroom
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.keeper import Keeper
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from tests.children import stand_in_ollama
 from vestal.config import load
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import Event, MemoryStateStore, ProbeResult, State
 
 BREW = Owner(OwnerKind.BREW, "homebrew.mxcl.ollama")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from host_agent.journal import Journal
-from host_agent.recovery import lock
 from host_agent.recovery.facts import BringUp, Facts, Kind, Remedy, ServiceFacts, StartChild
 from host_agent.recovery.passes import LOOKS, Passes
+from vestal.platform import file_lock
 from vestal.supervision import State
 
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.STOPPED)
@@ -114,7 +114,7 @@ async def test_pass_gives_way_to_another_process_that_heals(
 ):
     monkeypatch.setattr("host_agent.recovery.passes.LOCK_TIMEOUT_S", 0.0)
     hands = world(MLX)
-    with lock.blocking_lock(home / "lock", 1.0):
+    with file_lock.blocking_lock(home / "lock", 1.0):
         report = await one_pass(hands, journal, home)
     assert hands.applied == []
     assert "gave way" in report.left[0]

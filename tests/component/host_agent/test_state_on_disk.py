@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent import log_rotation
-from host_agent.host import ports
 from host_agent.journal import PRUNE_EVERY, Journal
-from host_agent.recovery.lock import LockHeld, blocking_lock, try_lock
 from vestal.config import ConfigError, Home, ensure_token, read_token
+from vestal.platform import log_rotation, ports
+from vestal.platform.file_lock import LockHeld, blocking_lock, try_lock
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -127,7 +126,7 @@ async def test_reader_that_falls_behind_is_cut_off_and_the_others_are_not(home: 
 def test_lock_is_held_by_one_process_and_freed_by_its_death(home: Path):
     path = home / "lock"
     program = (
-        "import sys, time; from pathlib import Path; from host_agent.recovery.lock import try_lock\n"
+        "import sys, time; from pathlib import Path; from vestal.platform.file_lock import try_lock\n"
         f"held = try_lock(Path({str(path)!r})); print(held is not None, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

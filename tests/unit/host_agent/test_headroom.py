@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from host_agent.host import model_servers
-from host_agent.host.headroom import Headroom, headroom
-from host_agent.host.memory import Memory
 from host_agent.recovery.facts import Facts
 from host_agent.recovery.plan import ONLY_A_REBOOT, plan
+from vestal.platform import model_servers
+from vestal.platform.memory import Memory
+from vestal.platform.memory_headroom import Headroom, headroom
 
 GIB = 2**30
 

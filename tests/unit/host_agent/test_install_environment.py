@@ -10,12 +10,12 @@ import pytest
 from host_agent.cli import install_daemon
 from host_agent.cli.install_environment import is_secret, search_path, settings
 from host_agent.cli.install_notes import is_private
-from host_agent.host import launchd, launchd_by_root
-from host_agent.host.commands import Commands
-from host_agent.host.launchd import Launchd
-from host_agent.host.systemd import Systemd
-from host_agent.host.unit import ALL, WITH_AGENT, Told
+from host_agent.service_manager import launchd, launchd_by_root
+from host_agent.service_manager.launchd import Launchd
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit import ALL, WITH_AGENT, Told
 from vestal.config import ensure_token, load
+from vestal.platform.commands import Commands
 
 SECRETS = {
     "VESTAL_TOKEN": "secret-1",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host.job_state import JobState, in_words
-from host_agent.host.launchctl_answers import Answer, judge, parse, sentence
+from host_agent.service_manager.job_state import JobState, in_words
+from host_agent.service_manager.launchctl_answers import Answer, judge, parse, sentence
 
 RECORDED = Path(__file__).resolve().parents[2] / "recorded" / "launchctl"
 

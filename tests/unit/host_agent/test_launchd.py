@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host import launchd
-from host_agent.host.commands import Commands
-from host_agent.host.done import Done
-from host_agent.host.launchd import Launchd
+from host_agent.service_manager import launchd
+from host_agent.service_manager.launchd import Launchd
 from vestal.config import load
+from vestal.platform.command_result import Done
+from vestal.platform.commands import Commands
 
 FINE, UNKNOWN = Done(0, ""), Done(113, 'Could not find service "x" in domain for user gui: 501')
 LOADED = Done(0, "gui/501/x = {\n\tstate = running\n\tpid = 7\n}\n")

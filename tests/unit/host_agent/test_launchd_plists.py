@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from host_agent.cli.install_told import stop_within_s
-from host_agent.host import launchd
-from host_agent.host.commands import Commands
-from host_agent.host.launchd import Launchd
-from host_agent.host.launchd_plist import fill
-from host_agent.host.unit import ALL, KEPT_ALIVE, Told
+from host_agent.service_manager import launchd
+from host_agent.service_manager.launchd import Launchd
+from host_agent.service_manager.launchd_plist import fill
+from host_agent.service_manager.unit import ALL, KEPT_ALIVE, Told
 from vestal.config import load
+from vestal.platform.commands import Commands
 
 # launchd.plist(5) of macOS 15: every key, and the types of its value.
 MANUAL: dict[str, tuple[type, ...]] = {

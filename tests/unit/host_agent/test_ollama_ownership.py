@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from host_agent.host.done import Done
-from host_agent.host.jobs import (
+from host_agent.service_manager.unit_lookup import (
     Job,
     parse_cgroup,
     parse_launchctl_list,
     parse_launchctl_print,
     parse_systemctl_show,
 )
-from host_agent.host.process_seen import ProcessSeen
 from host_agent.services.ollama.kinds import is_runner, is_server, orphans
 from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, about_ollama, owner_of
 from host_agent.services.ollama.ways import Tools, way
+from vestal.platform.command_result import Done
+from vestal.platform.processes.process_seen import ProcessSeen
 
 HOME = "/Users/ada/.vestal"
 LAUNCHD = ProcessSeen(1, 0, "launchd", ("/sbin/launchd",), user="root")

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.host.headroom import Headroom
 from host_agent.recovery.facts import (
     BringUp,
     EndOrphan,
@@ -25,6 +24,7 @@ from host_agent.recovery.facts import (
     Unpause,
 )
 from host_agent.recovery.plan import plan
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import State
 
 NO_ROOM = Headroom("80% is wired down", only_a_reboot=True)

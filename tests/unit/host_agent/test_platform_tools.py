@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host import brew, jetsam, kernel_log, memory_pressure, ps, sysctl, vm_stat
-from host_agent.host.brew import BrewService
-from host_agent.host.kernel_log import Kill
-from host_agent.host.ports import PortHolder, parse_lsof
-from host_agent.host.ps import Process
+from vestal.platform import kernel_log
+from vestal.platform.kernel_log import Kill
+from vestal.platform.macos import brew, jetsam, memory_pressure, sysctl, vm_stat
+from vestal.platform.macos.brew import BrewService
+from vestal.platform.ports import PortHolder, parse_lsof
+from vestal.platform.processes import ps
+from vestal.platform.processes.ps import Process
 
 RECORDED = Path(__file__).resolve().parents[2] / "recorded"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from host_agent.host.ports import PortHolder, parse_lsof, sentence
 from host_agent.journal import readable
 from host_agent.listener import metrics
+from vestal.platform.ports import PortHolder, parse_lsof, sentence
 
 
 def test_holder_of_a_port_is_named_with_the_remedy():

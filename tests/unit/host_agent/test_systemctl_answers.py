@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host.job_state import JobState
-from host_agent.host.systemctl_answers import failure, has_no_manager, no_manager, parse
+from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.systemctl_answers import failure, has_no_manager, no_manager, parse
 
 RECORDED = Path(__file__).resolve().parents[2] / "recorded" / "systemctl"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.host.commands import Commands
-from host_agent.host.systemd import Systemd
-from host_agent.host.unit import ALL, KEPT_ALIVE, Told, Unit
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit import ALL, KEPT_ALIVE, Told, Unit
 from vestal.config import load
+from vestal.platform.commands import Commands
 
 AWKWARD = 'b" %h $HOME \\ é\n2'
 

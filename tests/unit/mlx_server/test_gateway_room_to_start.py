@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from host_agent.host.headroom import Headroom
 from mlx_server.gateway.room_to_start import WITHIN_S, RoomToStart
+from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import FakeClock, LaunchError
 
 STRANDED = Headroom("80% of the machine's memory is wired down", only_a_reboot=True)

@@ -20,9 +20,11 @@ from host_agent.doctor import (
 from host_agent.doctor.ollama_as_another_user import Server
 from host_agent.doctor.orphans import Ours
 from host_agent.doctor.silent import Silent, by_sleep
-from host_agent.host import brew, kernel_log, memory_pressure, ps, vm_stat
-from host_agent.host.memory import Memory
-from host_agent.host.ps import Process
+from vestal.platform import kernel_log
+from vestal.platform.macos import brew, memory_pressure, vm_stat
+from vestal.platform.memory import Memory
+from vestal.platform.processes import ps
+from vestal.platform.processes.ps import Process
 
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"
 TOTAL = 25_769_803_776

@@ -2,7 +2,8 @@
 
 import sys
 
-from host_agent.host import commands, kernel_log, sysctl
+from vestal.platform import commands, kernel_log
+from vestal.platform.macos import sysctl
 
 
 def last() -> float | None:

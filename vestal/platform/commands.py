@@ -11,7 +11,7 @@ import subprocess
 from asyncio.subprocess import Process
 from collections.abc import Mapping
 
-from host_agent.host.done import NO_ANSWER, NOT_FOUND, Done
+from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, Done
 
 WITHIN_S = 10.0
 ASK_WITHIN_S = 20.0

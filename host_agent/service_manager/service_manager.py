@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from host_agent.host import launchd
-from host_agent.host.commands import Commands
-from host_agent.host.job_state import JobState
-from host_agent.host.launchd import Launchd
-from host_agent.host.systemd import Systemd
-from host_agent.host.unit import AGENT, Told, Unit, Written
+from host_agent.service_manager import launchd
+from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.launchd import Launchd
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit import AGENT, Told, Unit, Written
 from vestal.config import Home
+from vestal.platform.commands import Commands
 
 OTHER_THAN_THE_PLATFORMS = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on the other platform
 

@@ -3,7 +3,7 @@
 import re
 from enum import Enum
 
-from host_agent.host.job_state import JobState
+from host_agent.service_manager.job_state import JobState
 
 
 class Answer(Enum):

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import psutil
 
-from host_agent.host.process_seen import ProcessSeen
+from vestal.platform.processes.process_seen import ProcessSeen
 
 ANCESTORS = 12
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from host_agent.host.unit import Written
+from host_agent.service_manager.unit import Written
 
 PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 

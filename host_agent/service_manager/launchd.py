@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.host import launchctl_answers, launchd_plist
-from host_agent.host.commands import Commands
-from host_agent.host.job_state import JobState
-from host_agent.host.launchctl_answers import Answer
-from host_agent.host.unit import ALL, KEPT_ALIVE, Told, Unit, Written
+from host_agent.service_manager import launchctl_answers, launchd_plist
+from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.launchctl_answers import Answer
+from host_agent.service_manager.unit import ALL, KEPT_ALIVE, Told, Unit, Written
 from vestal.config import Home
+from vestal.platform.commands import Commands
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "launchd"
 GONE_WITHIN_S = 180.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from host_agent.host.memory import Memory
+from vestal.platform.memory import Memory
 
 WIRED_LIMIT = 0.70
 AVAILABLE_LIMIT = 0.03

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from host_agent.host.unit import Written
+from host_agent.service_manager.unit import Written
 
 PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 FIRST_WORD = re.compile(r'^ExecStart="((?:[^"\\]|\\.)*)"', re.MULTILINE)

@@ -8,7 +8,7 @@ import json
 from datetime import datetime
 from pathlib import Path
 
-from host_agent.host.kernel_log import Kill
+from vestal.platform.kernel_log import Kill
 
 FOLDER = Path("/Library/Logs/DiagnosticReports")
 PATTERN = "JetsamEvent-*.ips"

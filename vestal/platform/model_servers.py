@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import psutil
 
-from host_agent.host import memory
-from host_agent.host.headroom import Headroom, headroom, may_be_stranded
-from host_agent.host.memory import Memory
+from vestal.platform import memory
+from vestal.platform.memory import Memory
+from vestal.platform.memory_headroom import Headroom, headroom, may_be_stranded
 
 PROGRAMS = frozenset({"ollama", "ollama-runner", "llama-server"})
 MODULES = ("mlx_server.engine", "mlx_lm")

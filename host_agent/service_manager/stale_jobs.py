@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from host_agent.host.service_manager import ServiceManager
+from host_agent.service_manager.service_manager import ServiceManager
 
 
 def stale(manager: ServiceManager, name: str, checkout: Path) -> str:

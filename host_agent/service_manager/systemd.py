@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from host_agent.host import systemctl_answers, systemd_unit
-from host_agent.host.commands import Commands
-from host_agent.host.job_state import JobState
-from host_agent.host.unit import ALL, RECOVER, Told, Unit, Written
+from host_agent.service_manager import systemctl_answers, systemd_unit
+from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.unit import ALL, RECOVER, Told, Unit, Written
 from vestal.config import Home
+from vestal.platform.commands import Commands
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 SYSTEMCTL = ("systemctl", "--user")

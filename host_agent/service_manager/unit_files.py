@@ -2,7 +2,7 @@
 
 import os
 
-from host_agent.host.unit import Unit
+from host_agent.service_manager.unit import Unit
 
 
 def is_written(unit: Unit) -> bool:

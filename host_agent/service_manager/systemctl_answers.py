@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from host_agent.host.done import NOT_FOUND
-from host_agent.host.job_state import JobState
+from host_agent.service_manager.job_state import JobState
+from vestal.platform.command_result import NOT_FOUND
 
 PROPERTIES = "LoadState,ActiveState,SubState,MainPID,NRestarts,ExecMainCode,ExecMainStatus"
 NO_MANAGER = (

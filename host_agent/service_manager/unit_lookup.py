@@ -10,10 +10,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.host import launchctl_answers
-from host_agent.host.brew import PLACES
-from host_agent.host.commands import run_async
-from host_agent.host.done import Done
+from host_agent.service_manager import launchctl_answers
+from vestal.platform.command_result import Done
+from vestal.platform.commands import run_async
+from vestal.platform.macos.brew import PLACES
 
 COLUMNS = 3  # PID, last exit status, label
 
