@@ -13,6 +13,14 @@ INTERRUPTED = 130
 SOFTWARE_EXIT_CODE = 70
 WITHOUT_SETTINGS = ("down", "doctor", "logs")  # a mistake in the file must not keep a stack running
 
+ROOM_OF = {
+    **dict.fromkeys(("up", "down", "recover", "agent", "server"), "run"),
+    **dict.fromkeys(("status", "doctor", "logs", "models", "cache", "token", "version"), "inspect"),
+    **dict.fromkeys(("install", "uninstall"), "install"),
+    **dict.fromkeys(("task", "search"), "orchestrator"),
+}
+"""The folder of each command's module, which is imported when the command is given."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
@@ -32,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for problem in error.problems:
                     complain(f"{problem} (going on with the defaults)")
             config = at_home()
-        module = importlib.import_module(f"host_agent.cli.{options.command}")
+        module = importlib.import_module(f"host_agent.cli.{ROOM_OF[options.command]}.{options.command}")
         return int(module.run(options, config))
     except ConfigError as error:
         for problem in error.problems:

@@ -7,18 +7,18 @@ from typing import Any
 
 from aiohttp import web
 
-from host_agent.actions import Actions
 from host_agent.journal import Journal
 from host_agent.listener import bodies, metrics
-from host_agent.listener.outlooks import Outlooks
-from host_agent.listener.rate import TokenBucket
+from host_agent.listener.event_stream import Streams
+from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.refusals import BadRequest, NotFound, TooMany
+from host_agent.listener.retry_advice_cache import Outlooks
 from host_agent.listener.sessions import SESSION_FOR_S, Sessions
-from host_agent.listener.stream import Streams
-from host_agent.recovery import outlook
 from host_agent.recovery.passes import Passes
+from host_agent.services import retry_advice
+from host_agent.services.service_control import Actions
+from host_agent.services.status_report import Table
 from host_agent.status_page.page import Page
-from host_agent.table import Table
 
 LLM_SERVERS = ("mlx", "ollama")
 JOURNAL_LIMIT = 1000
@@ -101,7 +101,7 @@ class Api:
         told = {
             "run_id": report.run_id,
             "state": "started" if begun else "joined",
-            "retry_after_s": outlook.retry_after_s(outlooks, down),
+            "retry_after_s": retry_advice.retry_after_s(outlooks, down),
             "services": outlooks,
         }
         return web.json_response(told, status=202)

@@ -10,7 +10,7 @@ import aiohttp
 
 from host_agent.errors import HostAgentError
 from host_agent.notifications.notices import Notice
-from host_agent.services.docker_endpoint import find_command
+from host_agent.services.docker.docker_endpoint import find_command
 from vestal.config.settings import NotificationsSection
 from vestal.platform.commands import run_async
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from host_agent import daemon
+from host_agent.agent import daemon
 from host_agent.errors import HostAgentError
 from vestal.config import load
 

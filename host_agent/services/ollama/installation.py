@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from host_agent.services.child_environment import LOOPBACK
-from host_agent.services.docker_endpoint import find_command
+from host_agent.services.docker.docker_endpoint import find_command
 from vestal.config import Config
 
 INSTALLED_AT = ("/Applications/Ollama.app/Contents/Resources",)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from host_agent.service_manager.unit_lookup import Job
-from host_agent.services.ollama.kinds import is_menu_bar_app, is_server
+from host_agent.services.ollama.classify import is_menu_bar_app, is_server
 from vestal.platform.processes.process_seen import ProcessSeen
 
 SHELLS = ("bash", "zsh", "sh", "fish", "dash", "ksh", "tmux", "screen", "tcsh")

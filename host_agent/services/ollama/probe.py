@@ -14,7 +14,7 @@ from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers
 from host_agent.services.ollama.answers import Light, Loaded, Question, Verdict
-from host_agent.services.ollama.patience import TOKEN_WITHIN_S, Patience
+from host_agent.services.ollama.probe_budget import TOKEN_WITHIN_S, Patience
 from vestal.config.settings import OllamaSection
 from vestal.platform.processes import process_table
 

@@ -10,12 +10,12 @@ import aiohttp
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.answers import Verdict
-from host_agent.services.ollama.keeper import Keeper
+from host_agent.services.ollama.controller import Keeper
+from host_agent.services.ollama.discovery import Survey
 from host_agent.services.ollama.ownership import Owner
 from host_agent.services.ollama.probe import FREE_WITHIN_S, Check, Probe
-from host_agent.services.ollama.rows import FAILURES, Scene, lists_none, row
-from host_agent.services.ollama.survey import Survey
-from host_agent.services.row import Row
+from host_agent.services.ollama.status import FAILURES, Scene, lists_none, row
+from host_agent.services.service_status import Row
 from vestal.config import Config
 from vestal.platform.processes.process_seen import ProcessSeen
 from vestal.supervision import Event, ProbeResult, State, StateStore

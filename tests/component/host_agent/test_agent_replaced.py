@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from host_agent import running_settings
-from host_agent.cli import background_agent
+from host_agent.agent import running_settings
+from host_agent.cli.run import background_agent
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config, load
 

@@ -16,12 +16,12 @@ from aiohttp import web
 
 from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
-from host_agent.services import docker_endpoint
-from host_agent.services.containers import Containers
-from host_agent.services.death_watch import DeathWatch
-from host_agent.services.deaths import Death
-from host_agent.services.docker_api import DockerApi
-from host_agent.services.docker_endpoint import Endpoint
+from host_agent.services.docker import docker_endpoint
+from host_agent.services.docker.container_deaths import Death
+from host_agent.services.docker.containers import Containers
+from host_agent.services.docker.death_watch import DeathWatch
+from host_agent.services.docker.docker_api import DockerApi
+from host_agent.services.docker.docker_endpoint import Endpoint
 from vestal.supervision import JsonStateStore
 
 ID = "891758fb95b7c0ffee"
@@ -147,7 +147,7 @@ async def test_engine_that_is_away_is_a_sentence(api: DockerApi, home: Path, mon
 async def test_death_is_explained_from_the_events_around_it(
     engine: FakeEngine, api: DockerApi, home: Path, monkeypatch, events, words: str, code: int
 ):
-    monkeypatch.setattr("host_agent.services.death_watch.LATE_EVIDENCE_S", 0.05)
+    monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)
     journal = Journal(home / "journal.db")
     watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
     following = asyncio.create_task(watch.run())
@@ -177,7 +177,7 @@ async def test_our_own_stop_is_said_to_be_ours(engine: FakeEngine, api: DockerAp
 async def containers(
     engine: FakeEngine, api: DockerApi, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Containers]:
-    monkeypatch.setattr("host_agent.services.death_watch.LATE_EVIDENCE_S", 0.2)
+    monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.2)
     monkeypatch.setenv("VESTAL_HOME", str(home))
     journal = Journal(home / "journal.db")
     compose = SimpleNamespace(project="vestal", image="none")

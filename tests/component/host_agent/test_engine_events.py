@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from host_agent.journal import Journal
-from host_agent.services.engine_events import EngineEvents
+from host_agent.services.mlx.engine_events import EngineEvents
 
 
 class Gateway:

@@ -12,12 +12,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from host_agent.hands import CONTAINER_GRACE_S, HostHands
+from host_agent.recovery.effects import CONTAINER_GRACE_S, HostHands
 from host_agent.recovery.facts import RestartContainer
 from host_agent.recovery.plan import plan
 from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
-from host_agent.services.orchestrator_probe import OrchestratorProbe
-from host_agent.services.row import Row
+from host_agent.services.orchestrator.probe import OrchestratorProbe
+from host_agent.services.service_status import Row
 from vestal.config import load
 from vestal.supervision import JsonStateStore, State
 

@@ -12,19 +12,19 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from host_agent.actions import Actions
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
-from host_agent.listener.outlooks import Outlooks
+from host_agent.listener.retry_advice_cache import Outlooks
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.facts import Facts, Remedy
-from host_agent.recovery.outlook import Outlook
 from host_agent.recovery.passes import Passes
 from host_agent.services import NAMES
-from host_agent.services.mode import Decision, Mode
-from host_agent.services.row import Row
-from host_agent.table import Table
+from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.retry_advice import Outlook
+from host_agent.services.service_control import Actions
+from host_agent.services.service_status import Row
+from host_agent.services.status_report import Table
 from vestal.config import ensure_token, load
 from vestal.supervision import State, Supervisor
 

@@ -10,7 +10,7 @@ import pytest
 
 from host_agent.errors import NotPossible
 from host_agent.services.ollama import installation
-from host_agent.services.ollama.keeper import Keeper
+from host_agent.services.ollama.controller import Keeper
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from tests.children import stand_in_ollama
 from vestal.config import load

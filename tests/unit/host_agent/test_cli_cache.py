@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from host_agent.cli import cache, parser
+from host_agent.cli import parser
+from host_agent.cli.inspect import cache
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from tests.prompt_cache_model import Model
@@ -146,6 +147,8 @@ def test_clear_beside_an_engine_is_seen_by_it(folder):
 
 
 def test_command_loads_no_numpy_and_no_mlx(repo):
-    program = "import sys, host_agent.cli.cache; print([m for m in ('mlx', 'numpy') if m in sys.modules])"
+    program = (
+        "import sys, host_agent.cli.inspect.cache; print([m for m in ('mlx', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=repo, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

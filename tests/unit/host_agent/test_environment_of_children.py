@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import HostAgentError
-from host_agent.services import child_environment, knowledge_mounts
-from host_agent.services.compose import Compose, last_lines
+from host_agent.services import child_environment
+from host_agent.services.docker.compose import Compose, last_lines
+from host_agent.services.orchestrator import knowledge_mounts
 from vestal.config import load
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from host_agent.services import container_row
-from host_agent.services.exit_cause import Cause, Evidence, explain
+from host_agent.services.docker import container_status
+from host_agent.services.docker.exit_cause import Cause, Evidence, explain
 from vestal.supervision import State
 
 GIB = 1024**3
@@ -81,29 +81,29 @@ def test_kill_without_evidence_says_that_the_cause_is_unknown():
 
 
 def test_recorded_inspect_of_an_out_of_memory_kill_is_recognised():
-    found = explain(container_row.evidence(OOM_KILLED))
+    found = explain(container_status.evidence(OOM_KILLED))
     assert found.cause is Cause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence
 
 
 def test_row_of_an_exited_container_has_its_exit_code_and_what_was_told():
-    row = container_row.row(OOM_KILLED, now=0.0, told="03:58: killed by the kernel")
+    row = container_status.row(OOM_KILLED, now=0.0, told="03:58: killed by the kernel")
     assert (row.state, row.process_pid, row.uptime_s) == (State.STOPPED, None, 0.0)
     assert row.extra["exit_code"] == 137
     assert "killed by the kernel" in row.detail
 
 
 def test_row_of_a_running_container_is_ready_with_its_age():
-    started = container_row.timestamp(RUNNING["State"]["StartedAt"])  # type: ignore[index]
-    row = container_row.row(RUNNING, now=started + 60)
+    started = container_status.timestamp(RUNNING["State"]["StartedAt"])  # type: ignore[index]
+    row = container_status.row(RUNNING, now=started + 60)
     assert (row.state, row.process_pid, row.restart_count) == (State.READY, 23751, 2)
     assert row.uptime_s == pytest.approx(60)
     assert row.well
 
 
 def test_ready_row_tells_an_old_death_only_where_it_lasts():
-    assert container_row.row(RUNNING, now=0.0, told="03:58: stopped by a person").detail == ""
-    assert container_row.row(RUNNING, now=0.0, told="03:58: its limit", lasting=True).detail
+    assert container_status.row(RUNNING, now=0.0, told="03:58: stopped by a person").detail == ""
+    assert container_status.row(RUNNING, now=0.0, told="03:58: its limit", lasting=True).detail
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_ready_row_tells_an_old_death_only_where_it_lasts():
 )
 def test_container_states_are_ours(status: str, health: str, state: State):
     inspect = {"State": {"Status": status, "Running": status == "running", "Health": {"Status": health}}}
-    assert container_row.row(inspect, now=0.0).state is state
+    assert container_status.row(inspect, now=0.0).state is state
 
 
 @pytest.mark.parametrize("text", [None, "", "0001-01-01T00:00:00Z", "nonsense"])
 def test_time_that_is_none_is_zero(text: object):
-    assert container_row.timestamp(text) == 0.0
+    assert container_status.timestamp(text) == 0.0

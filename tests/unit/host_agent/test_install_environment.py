@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.cli import install_daemon
-from host_agent.cli.install_environment import is_secret, search_path, settings
-from host_agent.cli.install_notes import is_private
+from host_agent.cli.install import daemon
+from host_agent.cli.install.environment import is_secret, search_path, settings
+from host_agent.cli.install.notes import is_private
 from host_agent.service_manager import launchd, launchd_by_root
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.systemd import Systemd
@@ -107,7 +107,7 @@ def test_daemon_without_root_lies_ready_and_its_commands_are_printed(
     system = Launchd(config.home, Commands(), launchd.daemons("ada", 501))
     assert system.needs_root and not own.needs_root
     units = system.units(WITH_AGENT, Told({}, tmp_path, "/p/python", 120, 300))
-    assert install_daemon.run(Namespace(dry_run=False), config, own, units) == 77
+    assert daemon.run(Namespace(dry_run=False), config, own, units) == 77
     ready = config.home.root / "launchd" / "dev.vestal.agent.plist"
     assert ready.stat().st_mode & 0o777 == 0o600
     said = capsys.readouterr().out

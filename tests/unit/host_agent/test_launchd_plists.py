@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.cli.install_told import stop_within_s
+from host_agent.cli.install.job_settings import stop_within_s
 from host_agent.service_manager import launchd
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.launchd_plist import fill

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.listener.guard import _host_name
-from host_agent.listener.rate import TokenBucket
+from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.sessions import LINK_FOR_S, MOST, SESSION_FOR_S, Sessions
 from host_agent.listener.slow_clients import SlowClients
 

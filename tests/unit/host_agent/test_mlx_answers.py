@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.services.http_probe import Reply
-from host_agent.services.mlx import engine_row, judge
+from host_agent.services.mlx.service import engine_row, judge
 from vestal.supervision import State
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from host_agent.errors import DockerUnavailable
-from host_agent.services import mode
-from host_agent.services.mode import Mode
+from host_agent.services.orchestrator import mode
+from host_agent.services.orchestrator.mode import Mode
 from vestal.config import load
 
 

@@ -16,7 +16,7 @@ from host_agent.services.ollama.answers import (
     takes_no_text,
     verdict,
 )
-from host_agent.services.ollama.patience import Patience
+from host_agent.services.ollama.probe_budget import Patience
 
 GENERATE, EMBED = Question("/api/generate"), Question("/api/embed")
 NOW = 1_800_000_000.0

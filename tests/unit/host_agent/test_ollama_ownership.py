@@ -13,9 +13,9 @@ from host_agent.service_manager.unit_lookup import (
     parse_launchctl_print,
     parse_systemctl_show,
 )
-from host_agent.services.ollama.kinds import is_runner, is_server, orphans
+from host_agent.services.ollama.classify import is_runner, is_server, orphans
+from host_agent.services.ollama.control_plan import Tools, way
 from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, about_ollama, owner_of
-from host_agent.services.ollama.ways import Tools, way
 from vestal.platform.command_result import Done
 from vestal.platform.processes.process_seen import ProcessSeen
 

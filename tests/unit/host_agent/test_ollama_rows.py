@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from host_agent.services.ollama.answers import Light, Verdict
 from host_agent.services.ollama.ownership import Owner, OwnerKind
-from host_agent.services.ollama.rows import Scene, row
+from host_agent.services.ollama.status import Scene, row
 from vestal.supervision import ChildStatus, State
 
 NONE = ChildStatus(State.STOPPED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from host_agent.recovery.outlook import Outlook, of, of_mlx, retry_after_s
-from host_agent.services.row import Row
+from host_agent.services.retry_advice import Outlook, of, of_mlx, retry_after_s
+from host_agent.services.service_status import Row
 from vestal.supervision import State
 
 READY = Row(State.READY)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from host_agent.cli.task_progress import Progress, ending, printable
+from host_agent.cli.orchestrator.task_progress import Progress, ending, printable
 
 
 def task(state: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from host_agent.cli import client
-from host_agent.doctor import dies_at_start, missing_dependency, oom_killed, orphans, services
+from host_agent import agent_client
+from host_agent.doctor.installation import missing_dependency
+from host_agent.doctor.memory import oom_killed
+from host_agent.doctor.services import dies_at_start, orphans, unhealthy
 from host_agent.journal import Journal
 from tests.component.host_agent.conftest import AgentUnderTest
 from tests.component.host_agent.doctor.conftest import faults, until
@@ -40,7 +42,7 @@ def test_gateway_that_ends_at_once_is_told_with_its_last_words(agent: AgentUnder
     assert "mlx_server ended" in found.sentence and "it was given up" in found.sentence
     assert "no such model" in found.evidence
     assert "configuration" in found.remedy
-    (given_up,) = faults(services.look(of_agent(agent)))
+    (given_up,) = faults(unhealthy.look(of_agent(agent)))
     assert given_up.sentence == "mlx_server was given up (failed)"
     assert "no such model" in given_up.evidence
     assert "recover --reset" in given_up.remedy
@@ -50,31 +52,31 @@ def test_gateway_that_came_up_is_no_fault(agent: AgentUnderTest):
     agent.start()
     config = of_agent(agent)
     assert faults(dies_at_start.look(config)) == []
-    assert [found.level for found in services.look(config)] == ["ok"]
+    assert [found.level for found in unhealthy.look(config)] == ["ok"]
 
 
 def test_gateway_that_was_stopped_by_hand_is_only_noted(agent: AgentUnderTest):
     agent.start()
     agent.ask("/services/mlx_server/stop", {})
     found = agent.until(
-        lambda: [f for f in services.look(of_agent(agent)) if f.level == "note"], "it was stopped"
+        lambda: [f for f in unhealthy.look(of_agent(agent)) if f.level == "note"], "it was stopped"
     )
     assert "mlx_server was stopped by hand" in found[0].sentence
 
 
 def test_home_without_an_agent_is_no_fault(configure):
-    assert [found.level for found in services.look(configure())] == ["note"]
+    assert [found.level for found in unhealthy.look(configure())] == ["note"]
 
 
 def test_agent_that_is_suspended_does_not_tell_its_state(agent: AgentUnderTest, monkeypatch):
-    monkeypatch.setattr(client, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
     agent.start()
     assert agent.process
     agent.process.send_signal(signal.SIGSTOP)
     config = of_agent(agent)
-    (found,) = services.look(config)
+    (found,) = unhealthy.look(config)
     (agent.home / "token").unlink()
-    (refused,) = services.look(config)
+    (refused,) = unhealthy.look(config)
     agent.process.send_signal(signal.SIGCONT)
     assert found.level == "note", "that is a matter of `hung`"
     assert "does not tell its state" in found.sentence

@@ -13,15 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent import cache_check
-from host_agent.doctor import (
-    corrupt_cache,
-    disk_full,
-    home_folder,
-    metal_contention,
-    metal_out_of_memory,
-    missing_model,
-)
+from host_agent.doctor.installation import disk_full, home_folder
+from host_agent.doctor.memory import metal_contention, metal_out_of_memory
+from host_agent.doctor.models import cache_check, corrupt_cache, missing_model
 from mlx_server.engine.prompt_cache.blob import Tensor, encode
 from tests.component.host_agent.doctor.conftest import faults
 from vestal.config import Config

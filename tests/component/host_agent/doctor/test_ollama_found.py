@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.doctor import hung, ollama_as_another_user, ollama_not_running, process_table, slept
+from host_agent.doctor.evidence import process_table
+from host_agent.doctor.ollama import another_user, not_running
+from host_agent.doctor.unresponsive import hung, slept
 from host_agent.journal import Journal
 from host_agent.services import ollama
 from tests.component.host_agent.doctor.conftest import faults, until
@@ -103,7 +105,7 @@ def test_ollama_that_answers_does_not_hang(at, serve):
 
 
 def test_ollama_without_models_that_the_user_has_reads_another_folder(at, serve, with_models):
-    (found,) = ollama_as_another_user.look(at(serve(EMPTY)))
+    (found,) = another_user.look(at(serve(EMPTY)))
     assert found.level == "fault"
     assert "hf.co/org/model:Q4_K_M, llama3.2:3b" in found.evidence
     assert f"PID {os.getpid()}" in found.evidence
@@ -116,26 +118,26 @@ def test_ollama_without_models_that_the_user_has_reads_another_folder(at, serve,
 def test_ollama_of_another_user_is_named_with_that_user(at, run, free_port, with_models):
     port = free_port()
     run(SYSTEM_PYTHON, "-I", "-c", ANSWERS_EMPTY, str(port), user=NOBODY, cwd="/")
-    (found,) = until(lambda: list(ollama_as_another_user.look(at(port))), "it answers")
+    (found,) = until(lambda: list(another_user.look(at(port))), "it answers")
     assert "runs as nobody and does not see the models of root" in found.sentence
     assert found.remedy.startswith("`sudo kill")
 
 
 @pytest.mark.parametrize("models", [[], [{"name": "a"}]])
 def test_ollama_whose_user_has_no_models_is_well(at, serve, user: Path, models: list[object]):
-    found = list(ollama_as_another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
+    found = list(another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
 def test_ollama_that_shows_its_users_models_is_well(at, serve, with_models):
     models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
-    found = list(ollama_as_another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
+    found = list(another_user.look(at(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
 def test_ollama_that_is_installed_and_silent_is_a_fault(at, free_port, monkeypatch):
     monkeypatch.setattr(ollama, "installed", lambda: True)
-    (found,) = ollama_not_running.look(at(free_port()))
+    (found,) = not_running.look(at(free_port()))
     assert found.level == "fault"
     assert "`ollama serve`" in found.remedy
 
@@ -145,29 +147,29 @@ def test_ollama_mcp_is_not_the_server(run, tmp_path: Path):
     name = str(tmp_path / "ollama-mcp")
     process = run(name, "serve", executable=sys.executable, cwd=tmp_path)
     until(lambda: process_table.read()[process.pid].command == f"{name} serve", "it runs")
-    told = ollama_not_running.instead({process.pid: process_table.read()[process.pid]})
+    told = not_running.instead({process.pid: process_table.read()[process.pid]})
     assert told == f"no `ollama serve` runs; {name} (PID {process.pid}) runs and is not it"
 
 
 def test_ollama_that_is_not_installed_is_no_fault(at, free_port, monkeypatch):
     monkeypatch.setattr(ollama, "installed", lambda: False)
-    assert [found.level for found in ollama_not_running.look(at(free_port()))] == ["note"]
+    assert [found.level for found in not_running.look(at(free_port()))] == ["note"]
 
 
 def test_ollama_on_another_machine_is_asked_there(configure, serve):
     url = f"http://localhost.localdomain.invalid:{serve(EMPTY)}"
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=url)
-    (found,) = ollama_not_running.look(config)
+    (found,) = not_running.look(config)
     assert found.level == "fault"
     assert "on that machine" in found.remedy
-    assert list(ollama_as_another_user.look(config)) == []
+    assert list(another_user.look(config)) == []
 
 
 def test_stranger_on_the_port_of_ollama_is_named(at, run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     found = until(
-        lambda: [f for f in ollama_not_running.look(at(port)) if "is not Ollama's" in f.sentence],
+        lambda: [f for f in not_running.look(at(port)) if "is not Ollama's" in f.sentence],
         "it listens",
     )
     assert f"PID {process.pid}" in found[0].sentence

@@ -12,8 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from host_agent import single_instance
-from host_agent.doctor import Diagnosis, hung, orphans, port_in_use, process_table, rounds
+from host_agent.agent import single_instance
+from host_agent.doctor import Diagnosis, run_diagnoses
+from host_agent.doctor.evidence import process_table
+from host_agent.doctor.installation import port_in_use
+from host_agent.doctor.services import orphans
+from host_agent.doctor.unresponsive import hung
 from tests.component.host_agent.doctor.conftest import faults, until
 from vestal.config import Config
 from vestal.supervision import write_pid_file
@@ -175,6 +179,6 @@ def test_server_that_is_suspended_is_told_from_one_that_hangs(configure, run: Ru
 
 def test_process_table_without_ps_is_not_taken_for_an_empty_machine(configure, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    (findings,) = rounds.go((Diagnosis(orphans.NAME, orphans.look),), configure())
+    (findings,) = run_diagnoses.go((Diagnosis(orphans.NAME, orphans.look),), configure())
     assert [found.level for found in findings] == ["fault"]
     assert "could not be looked at" in findings[0].sentence and "ps -axww" in findings[0].sentence

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from host_agent.doctor import DIAGNOSES, rounds
+from host_agent.doctor import DIAGNOSES, run_diagnoses
 from host_agent.doctor.finding import Diagnosis, Finding
 from vestal.config import Config
 
@@ -38,7 +38,9 @@ def test_diagnosis_that_hangs_is_named_and_not_waited_for(configure, hangs: Diag
     before = time.monotonic()
     seen: list[list[str]] = []
     found = list(
-        rounds.go((hangs, Diagnosis("well", well)), configure(), lambda names: seen.append(list(names)))
+        run_diagnoses.go(
+            (hangs, Diagnosis("well", well)), configure(), lambda names: seen.append(list(names))
+        )
     )
     assert time.monotonic() - before < 10
     assert found[0] == [
@@ -54,7 +56,7 @@ def test_diagnosis_that_hangs_is_named_and_not_waited_for(configure, hangs: Diag
 
 
 def test_diagnosis_that_fails_is_not_called_well_and_silences_no_other(configure):
-    found = list(rounds.go((Diagnosis("fails", fails), Diagnosis("well", well)), configure()))
+    found = list(run_diagnoses.go((Diagnosis("fails", fails), Diagnosis("well", well)), configure()))
     assert [(finding.name, finding.level) for finding in found[0]] == [("fails", "note"), ("fails", "fault")]
     assert "PermissionError" in found[0][1].sentence
     assert [finding.level for finding in found[1]] == ["ok"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from host_agent.doctor import dies_at_start
-from host_agent.doctor.early_deaths import EarlyDeath, find
+from host_agent.doctor.services import dies_at_start
+from host_agent.doctor.services.early_deaths import EarlyDeath, find
 from host_agent.service_manager.job_state import JobState
 
 

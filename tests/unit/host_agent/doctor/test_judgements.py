@@ -6,20 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.doctor import (
-    disk_full,
-    hung,
-    ollama_as_another_user,
-    ollama_processes,
-    oom_killed,
-    orphans,
-    python_build,
-    slept,
-    wired_memory,
-)
-from host_agent.doctor.ollama_as_another_user import Server
-from host_agent.doctor.orphans import Ours
-from host_agent.doctor.silent import Silent, by_sleep
+from host_agent.doctor.installation import disk_full, python_build
+from host_agent.doctor.memory import oom_killed, wired_memory
+from host_agent.doctor.ollama import another_user, processes
+from host_agent.doctor.ollama.another_user import Server
+from host_agent.doctor.services import orphans
+from host_agent.doctor.services.orphans import Ours
+from host_agent.doctor.unresponsive import hung, slept
+from host_agent.doctor.unresponsive.silent_servers import Silent, by_sleep
 from vestal.platform import kernel_log
 from vestal.platform.macos import brew, memory_pressure, vm_stat
 from vestal.platform.memory import Memory
@@ -93,29 +87,29 @@ def test_memory_that_swap_makes_room_for_is_no_fault():
 )
 def test_ollama_of_another_user_is_stopped_by_its_keeper_and_started_by_its_owner(server: Server, words: str):
     folder = Path("/Users/ada/.ollama/models")
-    found = ollama_as_another_user.judge(set(), {"llama3.2:3b"}, folder, server)
+    found = another_user.judge(set(), {"llama3.2:3b"}, folder, server)
     assert found.level == "fault"
     assert words in found.remedy
     assert found.remedy.endswith("run `ollama serve` as ada")
 
 
 def test_ollama_of_the_same_user_reads_another_folder():
-    found = ollama_as_another_user.judge(set(), {"a:1"}, Path("/m"), Server(502, "ada", "ada"))
+    found = another_user.judge(set(), {"a:1"}, Path("/m"), Server(502, "ada", "ada"))
     assert found.level == "fault"
     assert "OLLAMA_MODELS" in found.remedy
 
 
 def test_ollama_that_shows_other_models_than_the_users_is_only_noted():
-    found = ollama_as_another_user.judge({"b:1"}, {"a:1"}, Path("/m"), Server(502, "ollama", "ada"))
+    found = another_user.judge({"b:1"}, {"a:1"}, Path("/m"), Server(502, "ollama", "ada"))
     assert found.level == "note"
     assert "a:1" in found.evidence
 
 
 def test_processes_of_ollama_are_told_from_what_only_has_its_name():
     table = ps.parse((RECORDED / "macos/ps.txt").read_text())
-    assert [process.pid for process in ollama_processes.servers(table)] == [433, 502]
-    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [61864]
-    assert [process.pid for process in ollama_processes.lookalikes(table)] == [700]
+    assert [process.pid for process in processes.servers(table)] == [433, 502]
+    assert [process.pid for process in processes.orphan_runners(table)] == [61864]
+    assert [process.pid for process in processes.lookalikes(table)] == [700]
 
 
 def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their_names():
@@ -127,8 +121,8 @@ def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their
         13: Process(13, 10, 0, "S", 9, runner),
         14: Process(14, 1, 0, "S", 9, "ollama serving"),
     }
-    assert [process.pid for process in ollama_processes.servers(table)] == [10]
-    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [11]
+    assert [process.pid for process in processes.servers(table)] == [10]
+    assert [process.pid for process in processes.orphan_runners(table)] == [11]
 
 
 def test_runner_that_systemd_of_the_user_has_taken_in_is_an_orphan():
@@ -138,7 +132,7 @@ def test_runner_that_systemd_of_the_user_has_taken_in_is_an_orphan():
         61: Process(61, 50, 501, "S", 9, "/usr/local/bin/ollama runner --port 1"),
         62: Process(62, 60, 501, "S", 9, "/usr/local/bin/ollama runner --port 2"),
     }
-    assert [process.pid for process in ollama_processes.orphan_runners(table)] == [61]
+    assert [process.pid for process in processes.orphan_runners(table)] == [61]
 
 
 def test_runner_below_a_helper_of_the_server_is_no_orphan():
@@ -147,7 +141,7 @@ def test_runner_below_a_helper_of_the_server_is_no_orphan():
         11: Process(11, 10, 0, "S", 9, "sh -c exec"),
         12: Process(12, 11, 0, "S", 9, "/usr/local/bin/ollama runner --port 1"),
     }
-    assert ollama_processes.orphan_runners(table) == []
+    assert processes.orphan_runners(table) == []
 
 
 GATEWAY, ENGINE = "mlx_server.gateway", "mlx_server.engine"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.doctor import metal_contention, metal_out_of_memory, metal_signs
-from host_agent.doctor.log_signs import Cause, Seen, recognise, time_of
+from host_agent.doctor.evidence.log_signs import Cause, Seen, recognise, time_of
+from host_agent.doctor.memory import metal_contention, metal_out_of_memory, metal_signs
 
 LOGS = Path(__file__).resolve().parents[3] / "recorded" / "logs"
 THEN = datetime.fromisoformat("2026-04-14T14:42:26-03:00").timestamp()

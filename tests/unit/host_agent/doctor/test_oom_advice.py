@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.doctor.oom_advice import advice, from_journal, from_record
+from host_agent.doctor.memory.oom_advice import advice, from_journal, from_record
 
 GIB = 1024**3
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from host_agent.doctor.services import judge, unwell
+from host_agent.doctor.services.unhealthy import judge, unwell
 
 
 def row(state: str, detail: str = "", expected: bool = True) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The agent itself: assembles the services, runs them, and stops them in order."""

@@ -1,0 +1,42 @@
+"""`vestal agent`: one agent in the foreground, until SIGTERM or SIGINT."""
+
+import asyncio
+import logging
+import os
+import signal
+
+from host_agent.agent import running_settings
+from host_agent.agent.agent import Agent
+from host_agent.agent.single_instance import SingleInstance
+from host_agent.services.mlx.service import GATEWAY
+from vestal.config import Config, ensure_token
+
+
+def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
+    """Run to the end. AlreadyRunning and PortBusy before anything is started."""
+    _log_to_stderr()
+    config.home.prepare()
+    token = ensure_token(config.home)
+    instance = SingleInstance(config.home)
+    instance.acquire()
+    running_settings.write(config)
+    try:
+        asyncio.run(_run(config, token, gateway))
+    finally:
+        instance.release()
+    return 0
+
+
+async def _run(config: Config, token: str, gateway: tuple[str, ...]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Agent(config, token, gateway).run(stop)
+
+
+def _log_to_stderr() -> None:
+    """To the terminal in the foreground; started in the background, stderr is logs/agent.log."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=form)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""Commands that show: status, logs, doctor, cache, models, token, version."""

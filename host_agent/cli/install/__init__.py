@@ -1,0 +1,1 @@
+"""Commands that install and remove the jobs of launchd or systemd."""

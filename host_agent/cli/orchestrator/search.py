@@ -1,0 +1,37 @@
+"""`vestal search`: the agents' knowledge, by meaning and by words. Exit code 0 something found, 1 nothing."""
+
+import argparse
+import json
+import textwrap
+from typing import Any
+
+from host_agent.cli.orchestrator.client import OrchestratorClient
+from vestal.config import Config
+
+SHOWN_LINES = 6
+WIDTH = 100
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    asked = {"query": options.query, "k": options.count, "agent": options.agent, "path": options.path}
+    body = {name: value for name, value in asked.items() if value is not None}
+    answer = OrchestratorClient(config).post("/knowledge/search", body)
+    if options.json:
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(answer)))
+    return 0 if answer["results"] else 1
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    lines = [answer["note"]] if answer["note"] else []
+    for number, hit in enumerate(answer["results"], 1):
+        heading = f" ({hit['heading']})" if hit["heading"] else ""
+        lines += [f"{number}. {hit['agent']}/{hit['file']}{heading}", *_shown(hit["text"])]
+    return lines if answer["results"] else [*lines, "Nothing was found."]
+
+
+def _shown(text: str) -> list[str]:
+    wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, WIDTH - 4)]
+    more = ["…"] if len(wrapped) > SHOWN_LINES else []
+    return [f"    {line}" for line in [*wrapped[:SHOWN_LINES], *more]]

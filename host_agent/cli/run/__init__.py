@@ -1,0 +1,1 @@
+"""Commands that start, stop and heal: up, down, recover, agent, server."""

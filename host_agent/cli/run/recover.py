@@ -1,0 +1,57 @@
+"""`vestal recover`: one pass by the agent, which is started if it is dead. Exit code 0 healthy, 1 not."""
+
+import argparse
+import json
+import time
+from typing import Any
+
+from host_agent.agent import single_instance
+from host_agent.agent_client import AgentClient
+from host_agent.cli.run import background_agent
+from host_agent.errors import AgentUnreachable
+from vestal.config import Config
+
+PASS_WITHIN_S = 900.0  # it may wait for a build under way, and build an image itself
+LOOK_AGAIN_S = 0.2
+
+
+def run(options: argparse.Namespace, config: Config) -> int:
+    client = AgentClient(config)
+    if options.dry_run:
+        return _dry_run(options, config, client)
+    if background_agent.ensure_running(config) and not options.json:
+        print("agent: it was not running; started")
+    if options.reset:
+        client.post("/recover/reset")
+    run_id = client.post("/recover", {"ts": time.time()})["run_id"]
+    return _show(options, _finished(client, run_id))
+
+
+def _dry_run(options: argparse.Namespace, config: Config, client: AgentClient) -> int:
+    if not single_instance.running(config.home):
+        print("agent: is not running\n  would start it, and then look at everything else")
+        return 1
+    return _show(options, client.get("/recover/plan"))
+
+
+def _finished(client: AgentClient, run_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + PASS_WITHIN_S
+    while (report := client.get(f"/recover/{run_id}"))["state"] != "done":
+        if time.monotonic() > deadline:
+            raise AgentUnreachable(f"The pass {run_id} did not end within {PASS_WITHIN_S:.0f} s.")
+        time.sleep(LOOK_AGAIN_S)
+    return report
+
+
+def _show(options: argparse.Namespace, report: dict[str, Any]) -> int:
+    if options.json:
+        print(json.dumps(report, indent=2))
+        return 0 if report["healthy"] else 1
+    for title, key in (("found", "found"), ("done", "done"), ("left", "left")):
+        for line in report[key]:
+            print(f"{title:6}{line}")
+    if report["healthy"]:
+        print("All is healthy.")
+    elif not report["left"]:
+        print("Not all is healthy yet: `vestal status` shows it.")
+    return 0 if report["healthy"] else 1

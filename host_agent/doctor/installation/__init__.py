@@ -1,0 +1,1 @@
+"""Diagnoses of the installation: settings, Python, packages, BLAS, jobs, folders, disk, ports."""

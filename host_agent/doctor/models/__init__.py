@@ -1,0 +1,1 @@
+"""Diagnoses of models and of the prompt cache's files."""

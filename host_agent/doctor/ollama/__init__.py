@@ -1,0 +1,1 @@
+"""Diagnoses of Ollama: not running, or running as another user."""

@@ -1,0 +1,1 @@
+"""Diagnoses of services: unhealthy, dying at start, orphaned processes."""

@@ -1,0 +1,38 @@
+"""The Docker engine's own row."""
+
+from host_agent.errors import DockerUnavailable
+from host_agent.services.docker.docker_api import DockerApi
+from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.service_status import Row
+from vestal.supervision import State
+
+START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
+
+
+class DockerEngine:
+    """Watched, never started: it belongs to the user or to the system."""
+
+    def __init__(self, api: DockerApi, project: str, decision: Decision) -> None:
+        self._api, self._project, self._decision = api, project, decision
+        self._failures = 0
+
+    async def row(self) -> Row:
+        needed = self._decision.mode is Mode.DOCKER
+        extra = {
+            "project": self._project,
+            "orchestrator_mode": str(self._decision.mode),
+            "why": self._decision.why,
+        }
+        try:
+            version = await self._api.version()
+        except DockerUnavailable as error:
+            return self._silent(needed, str(error)).with_extra(**extra)
+        self._failures = 0
+        detail = self._decision.why if not needed else ""
+        return Row(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
+
+    def _silent(self, needed: bool, why: str) -> Row:
+        if not needed:
+            return Row(State.ABSENT, detail=self._decision.why, expected=False)
+        self._failures += 1
+        return Row(State.STOPPED, health_check_failures=self._failures, detail=f"{why} {START_IT}.")

@@ -1,0 +1,1 @@
+"""The MLX server as a child of the agent."""

@@ -1,0 +1,1 @@
+"""The orchestrator: in containers or natively, decided when the agent starts."""

@@ -1,0 +1,56 @@
+"""The orchestrator and nightly as children of the agent, where no Docker engine answers."""
+
+import http
+import sys
+import time
+
+import aiohttp
+
+from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe
+from host_agent.services.http_probe import NoAnswer
+from host_agent.services.restart_policy import restart_policy
+from vestal.config import Config
+from vestal.supervision import ChildSpec, Probe, ProbeResult
+
+HEARTBEAT = "nightly.heartbeat"
+HEARTBEAT_STALE_S = 60.0
+
+
+def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ...]:
+    """Both children, in start order."""
+
+    async def orchestrator_answers(pid: int) -> ProbeResult:
+        url = f"http://127.0.0.1:{config.orchestrator.port}/health"
+        try:
+            reply = await http_probe.get(session, url)
+        except NoAnswer as error:
+            return ProbeResult(False, f"{url}: {error}")
+        ok = reply.status == http.HTTPStatus.OK
+        return ProbeResult(ok, "" if ok else f"{url} answered {reply.status}")
+
+    async def nightly_beats(pid: int) -> ProbeResult:
+        try:
+            age_s = time.time() - (config.home.root / HEARTBEAT).stat().st_mtime
+        except OSError:
+            return ProbeResult(False, "no heartbeat yet")
+        ok = age_s < HEARTBEAT_STALE_S
+        return ProbeResult(ok, "" if ok else f"the last heartbeat is {age_s:.0f} s old")
+
+    return (
+        _spec(config, ORCHESTRATOR, "run", orchestrator_answers),
+        _spec(config, NIGHTLY, "nightly", nightly_beats),
+    )
+
+
+def _spec(config: Config, name: str, command: str, probe: Probe) -> ChildSpec:
+    home = config.home
+    return ChildSpec(
+        name=name,
+        command=(sys.executable, "-m", "orchestrator", command),
+        env=child_environment.native_orchestrator(config),
+        log_path=home.logs / f"{name}.log",
+        pid_file=home.run / f"{name}.json",
+        ready=probe,
+        health=probe,
+        policy=restart_policy(config.supervision),
+    )

@@ -1,0 +1,118 @@
+"""What a person may ask of one service: start, stop, restart."""
+
+import asyncio
+import logging
+import os
+import signal
+
+from host_agent.errors import NotPossible, UnknownService
+from host_agent.journal import Journal
+from host_agent.services import (
+    AGENT,
+    DOCKER,
+    IN_CONTAINERS,
+    MLX_ENGINE,
+    MLX_SERVER,
+    NAMES,
+    OLLAMA,
+)
+from host_agent.services.docker.containers import Containers
+from host_agent.services.mlx.service import MlxService
+from host_agent.services.ollama import OllamaService
+from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.retry_advice import GIVEN_UP
+from vestal.platform.processes import own_processes
+from vestal.supervision import DOWN, Supervisor
+
+log = logging.getLogger("vestal")
+
+BY_HAND = "a person"
+WHOSE = {
+    AGENT: "The agent is started and stopped with `vestal up` and `vestal down`.",
+    DOCKER: "Vestal only watches the Docker engine: start or stop it as you installed it.",
+}
+
+
+class Actions:
+    """Begins what was asked for; the outcome is in the journal and the table."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        containers: Containers,
+        mlx: MlxService,
+        ollama: OllamaService,
+        decision: Decision,
+        journal: Journal,
+    ) -> None:
+        self._supervisor, self._containers, self._mlx = supervisor, containers, mlx
+        self._ollama, self._decision, self._journal = ollama, decision, journal
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, service: str, action: str) -> None:
+        """UnknownService and NotPossible at once; the rest goes on in the background."""
+        if service not in NAMES:
+            raise UnknownService(f"There is no service {service!r}; there are: {', '.join(NAMES)}.")
+        if service in WHOSE:
+            raise NotPossible(WHOSE[service])
+        if service == OLLAMA and (why_not := self._ollama.refusal(action)):
+            raise NotPossible(why_not)
+        if service == MLX_ENGINE and action != "restart":
+            raise NotPossible(f"The engine lives and dies with its gateway: {action} {MLX_SERVER} instead.")
+        if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
+            raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
+        self._journal.record(service, f"{action}_requested", "by hand")
+        task = asyncio.create_task(self._do(service, action))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def start_all(self) -> None:
+        """What was stopped by hand or given up runs again: `vestal up` and `vestal recover --reset`."""
+        children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
+        status = self._supervisor.status()
+        for name in (name for name in children if status[name].state in DOWN):
+            await self._supervisor.start_child(name, "asked for by hand", reset=True)
+        if status[MLX_SERVER].state not in DOWN and (await self._mlx.engine(fresh=True)).state in GIVEN_UP:
+            self.begin(MLX_SERVER, "restart")  # it lives and has given its engine up: a new one starts afresh
+        await self._ollama.start_again()
+        if self._decision.mode is Mode.DOCKER:
+            for name in IN_CONTAINERS:
+                self._containers.allow(name)
+
+    async def _do(self, service: str, action: str) -> None:
+        try:
+            if service == MLX_ENGINE:
+                await self._restart_engine()
+            elif service == OLLAMA:
+                await self._ollama.by_hand(action)
+            elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
+                await self._container(service, action)
+            else:
+                await self._child(service, action)
+        except Exception as error:  # nobody awaits this: it is told in the journal
+            log.warning("%s of %s failed", action, service, exc_info=True)
+            self._journal.record(service, f"{action}_failed", str(error) or repr(error))
+
+    async def _child(self, service: str, action: str) -> None:
+        match action:
+            case "start":
+                await self._supervisor.start_child(service, "started by hand", reset=True)
+            case "stop":
+                await self._supervisor.stop_child(service, "stopped by hand")
+            case "restart":
+                await self._supervisor.restart_child(service, "restarted by hand", reset=True)
+
+    async def _container(self, service: str, action: str) -> None:
+        match action:
+            case "start":
+                await self._containers.start_by_hand(service)
+            case "stop":
+                await self._containers.stop_by_hand(service, BY_HAND)
+            case "restart":
+                await self._containers.restart(service, BY_HAND)
+
+    async def _restart_engine(self) -> None:
+        pid = (await self._mlx.engine()).process_pid
+        if pid is None or "mlx_server.engine" not in own_processes.command_line(pid):
+            raise NotPossible("The engine is not running; its gateway starts it.")
+        os.kill(pid, signal.SIGTERM)
