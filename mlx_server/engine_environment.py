@@ -3,7 +3,7 @@
 On Linux the mlx-cpu wheel carries a reference BLAS, some twenty times slower at prefill than OpenBLAS.
 The package `cmeel-openblas` brings OpenBLAS without root, but was linked against a `libgfortran.so.5` that a
 bare machine lacks, while mlx-cpu's wheel has one under a mangled name. A folder of links makes them meet. The
-loader reads LD_LIBRARY_PATH once, at exec, hence this is the parent's work; `mlx_server.engine.blas` then
+loader reads LD_LIBRARY_PATH once, at exec, hence this is the parent's work; `mlx_server.blas` then
 loads the library first of all. On macOS MLX uses Accelerate and Metal, and nothing is needed.
 """
 

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from mlx_server.engine import blas
+from mlx_server import blas
 from mlx_server.engine.link import Link
 from mlx_server.engine.log import log_event
 from vestal.config import ConfigError, load

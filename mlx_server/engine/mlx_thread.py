@@ -41,13 +41,14 @@ def _serve(
 ) -> None:
     import mlx.core as mx
 
-    from mlx_server.engine.quick_import import import_transformers
+    from mlx_server.engine.import_patches import import_transformers
 
     import_transformers()
 
-    from mlx_server.engine import shutdown, tokenizers
-    from mlx_server.engine.memory import host
-    from mlx_server.engine.scheduler import Scheduler
+    from mlx_server.engine import shutdown
+    from mlx_server.engine.memory import readings
+    from mlx_server.engine.models import tokenizers
+    from mlx_server.engine.scheduling.scheduler import Scheduler
     from mlx_server.engine.settings import EngineSettings
     from mlx_server.model_store import catalog, survey
 
@@ -59,7 +60,7 @@ def _serve(
             if entry.kind == "generate" and entry.name in settings.preload
         )
     begin.wait()
-    host.set_wired_limit(settings.wired_limit_bytes)
+    readings.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s, settings.persist_s))

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
+from mlx_server.engine.generation.batch import BatchLimits
+from mlx_server.engine.kv.kv_quantisation import KvOf, KvQuantisation, as_computed
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
-from mlx_server.engine.runner import BatchLimits
 from vestal.config import Config, canonical
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6

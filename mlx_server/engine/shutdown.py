@@ -9,8 +9,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_server.engine.log import log_event
-from mlx_server.engine.models import release_memory
-from mlx_server.engine.scheduler import Scheduler
+from mlx_server.engine.scheduling.loaded_models import release_memory
+from mlx_server.engine.scheduling.scheduler import Scheduler
 from mlx_server.protocol import Failed
 
 Stage = tuple[str, Callable[[], object]]

@@ -9,21 +9,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_server import VERSION
-from mlx_server.gateway import (
-    anthropic_api,
-    engine_events,
-    errors,
-    health,
-    ollama_api,
-    ollama_models_api,
-    openai_api,
-)
+from mlx_server.gateway import engine_events, errors, health
 from mlx_server.gateway.access import AccessControl
-from mlx_server.gateway.api_document import DocumentedApp
-from mlx_server.gateway.engine_supervision import Engine
-from mlx_server.gateway.pieces import Pieces
+from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
+from mlx_server.gateway.dialects.api_document import DocumentedApp
+from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.ollama import model_routes as model_routes
+from mlx_server.gateway.dialects.ollama import routes as ollama_routes
+from mlx_server.gateway.dialects.openai import routes as openai_routes
+from mlx_server.gateway.engine_process.engine import Engine
+from mlx_server.gateway.requests.ticket import ClientLeft
 from mlx_server.gateway.telemetry import Telemetry
-from mlx_server.gateway.ticket import ClientLeft
 
 CLIENT_CLOSED_REQUEST = 499
 
@@ -40,10 +36,10 @@ def create_app(
     app = DocumentedApp(title="Vestal MLX server", version=VERSION, docs_url=None, redoc_url=None)
     app.include_router(health.router(engine, pieces.dispatcher, telemetry))
     app.include_router(engine_events.router(telemetry.engine_events))
-    app.include_router(ollama_api.router(pieces))
-    app.include_router(ollama_models_api.router(pieces))
-    app.include_router(openai_api.router(pieces))
-    app.include_router(anthropic_api.router(pieces))
+    app.include_router(ollama_routes.router(pieces))
+    app.include_router(model_routes.router(pieces))
+    app.include_router(openai_routes.router(pieces))
+    app.include_router(anthropic_routes.router(pieces))
     app.add_middleware(
         AccessControl, api_key=pieces.config.mlx.api_key, more_names=more_names, keyless=keyless
     )

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from mlx_server.gateway.dispatcher import Dispatcher
-from mlx_server.gateway.engine_supervision import Engine
+from mlx_server.gateway.engine_process.engine import Engine
 from mlx_server.gateway.metrics import metrics_of
-from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_lifecycle import Phase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import UP, State
 

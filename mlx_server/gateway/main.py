@@ -14,12 +14,12 @@ import signal
 import sys
 
 from mlx_server.gateway.app import create_app
-from mlx_server.gateway.dispatcher import Dispatcher
-from mlx_server.gateway.engine_supervision import Engine
+from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.engine_process.engine import Engine
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.gateway.listening import EXIT_CONFIG, CannotListen, Listeners
-from mlx_server.gateway.pieces import Pieces
-from mlx_server.gateway.request_table import Limits, RequestTable
+from mlx_server.gateway.listeners import EXIT_CONFIG, CannotListen, Listeners
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_table import Limits, RequestTable
 from mlx_server.gateway.telemetry import LogToEvents, Telemetry
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock

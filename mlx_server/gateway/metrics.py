@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mlx_server.gateway.dispatcher import Dispatcher
-from mlx_server.gateway.engine_pulse import EnginePulse
-from mlx_server.gateway.engine_supervision import Engine
-from mlx_server.gateway.request_lifecycle import Phase
+from mlx_server.gateway.engine_process.engine import Engine
+from mlx_server.gateway.engine_process.liveness import EnginePulse
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_lifecycle import Phase
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.protocol import PromptCacheUse
 

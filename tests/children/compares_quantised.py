@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_server.engine import blas
+from mlx_server import blas
 
 blas.preload()
 
 import mlx.core as mx  # noqa: E402
 import numpy as np  # noqa: E402
 
-from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
-from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.loading import LanguageModel  # noqa: E402
+from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
 from vestal.config import load as load_config  # noqa: E402

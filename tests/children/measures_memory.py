@@ -10,17 +10,17 @@ import json
 import sys
 from pathlib import Path
 
-from mlx_server.engine import blas
+from mlx_server import blas
 
 blas.preload()
 
 import mlx.core as mx  # noqa: E402
 import psutil  # noqa: E402
 
-from mlx_server.engine.batching import Batch, Sampled  # noqa: E402
-from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.loading import LanguageModel, Weights  # noqa: E402
-from mlx_server.engine.memory import host  # noqa: E402
+from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.memory import readings  # noqa: E402
+from mlx_server.engine.models.loading import LanguageModel, Weights  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
 from vestal.config import load as load_config  # noqa: E402
@@ -53,7 +53,7 @@ def main(
     config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
     entry = find(config, name)
     assert entry is not None
-    guard = host.memory_guard(None, step_tokens, kv_of=lambda name: kv)
+    guard = readings.memory_guard(None, step_tokens, kv_of=lambda name: kv)
     expected = guard.forecast(entry)
     model = loaded(entry)
     active = mx.get_active_memory()

@@ -12,20 +12,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlx_server.engine import blas
-from mlx_server.engine.beside import Helpers
+from mlx_server import blas
+from mlx_server.engine.background_workers import Helpers
 
 blas.preload()
 
 import mlx.core as mx  # noqa: E402
 import mlx_lm.utils  # noqa: E402
 
-from mlx_server.engine.loading import LanguageModel  # noqa: E402
-from mlx_server.engine.memory import host  # noqa: E402
-from mlx_server.engine.models import release_memory  # noqa: E402
+from mlx_server.engine.generation.batch import BatchLimits  # noqa: E402
+from mlx_server.engine.memory import readings  # noqa: E402
+from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
-from mlx_server.engine.runner import BatchLimits, GenerateRunner  # noqa: E402
+from mlx_server.engine.scheduling.loaded_models import release_memory  # noqa: E402
+from mlx_server.engine.scheduling.text_runner import GenerateRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
@@ -40,7 +41,7 @@ library.device_info = lambda: {"max_recommended_working_set_size": 1 << 30}
 def generate(models_dir: str) -> int:
     """Tokens made by two requests in one batch."""
     config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
-    host.set_wired_limit(config.mlx.wired_limit_bytes)
+    readings.set_wired_limit(config.mlx.wired_limit_bytes)
     entry = find(config, "smollm2:135m")
     assert entry is not None
     model = loaded(entry)

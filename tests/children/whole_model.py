@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mlx_server.engine import blas
+from mlx_server import blas
 
 blas.preload()
 
-from mlx_server.engine.loading import Weights, load  # noqa: E402
+from mlx_server.engine.models.loading import Weights, load  # noqa: E402
 from mlx_server.model_store import ModelEntry  # noqa: E402
 
 

@@ -12,8 +12,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlx_server.gateway.request_lifecycle import ALONE_AFTER_STRIKES, Phase
-from mlx_server.gateway.request_table import Lane, Limits, QueueFull, Refuse, RequestTable, Start, Withdraw
+from mlx_server.gateway.requests.request_lifecycle import ALONE_AFTER_STRIKES, Phase
+from mlx_server.gateway.requests.request_table import (
+    Lane,
+    Limits,
+    QueueFull,
+    Refuse,
+    RequestTable,
+    Start,
+    Withdraw,
+)
 
 MAX_WAIT_S = 120.0
 MODEL = "m"

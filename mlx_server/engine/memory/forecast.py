@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
 from mlx_server.engine.memory.kv import KvShape, head_dim, kv_shape, text_config
 from mlx_server.engine.memory.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.engine.errors import LoadError
-from mlx_server.engine.kv_quantisation import KvOf, KvQuantisation, as_computed
+from mlx_server.engine.kv.kv_quantisation import KvOf, KvQuantisation, as_computed
 from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, weights_alone
 from mlx_server.engine.memory.ledger import (
     Fits,
@@ -25,7 +25,7 @@ from mlx_server.engine.memory.ledger import (
 from mlx_server.engine.memory.refusals import Ask, MustWait, refusal, size
 from mlx_server.engine.memory.weights import Arithmetic, Headers
 from mlx_server.model_store import ModelEntry
-from mlx_server.model_store.weight_files import UnreadableModel
+from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.protocol import Generate, MemoryUse
 
 UNLIMITED_ANSWER_TOKENS = 2048

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
 
 GROWTH_TOKENS = 256
 

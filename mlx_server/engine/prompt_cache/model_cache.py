@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_server.engine import kv_quantisation
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv import kv_quantisation
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
 from mlx_server.engine.log import log_event
-from mlx_server.engine.prompt_cache import kv
+from mlx_server.engine.prompt_cache import mlx_arrays
 from mlx_server.engine.prompt_cache.entry import FORMAT
 from mlx_server.engine.prompt_cache.find import Find, Gathered
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
@@ -63,7 +63,7 @@ class ModelCache:
         self._store.learn(find, gathered, self._tags)
         if gathered.value is None:
             return [], 0
-        return kv.caches_of(gathered.value, self._kv), gathered.value.tokens
+        return mlx_arrays.caches_of(gathered.value, self._kv), gathered.value.tokens
 
     def keep(
         self, kept: Kept, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool
@@ -72,7 +72,7 @@ class ModelCache:
 
         Where they cannot be cut, a snapshot, and only if this is the moment for a `whole` one.
         """
-        if kv.can_be_cut(caches):
+        if mlx_arrays.can_be_cut(caches):
             self._keep_blocks(kept, tokens, caches, row)
         elif whole:
             self._keep_snapshot(tokens, caches, row)
@@ -85,11 +85,15 @@ class ModelCache:
             return
         size = self._keys.block_tokens
         new_tokens = tokens[first * size : len(kept.keys) * size]
-        blocks = kv.cut(caches, row, new_tokens, first * size, size)
+        blocks = mlx_arrays.cut(caches, row, new_tokens, first * size, size)
         new = dict(zip(kept.keys[first:], blocks, strict=True))
         self._store.keep(new, self._tags, kept.keys)
 
     def _keep_snapshot(self, tokens: Sequence[int], caches: Sequence[Any], row: int) -> None:
         (key,) = self._keys.of_snapshots(tokens, [len(tokens)])
-        if len(tokens) and not self._store.kept([key]) and (taken := kv.snapshot(caches, row, tokens)):
+        if (
+            len(tokens)
+            and not self._store.kept([key])
+            and (taken := mlx_arrays.snapshot(caches, row, tokens))
+        ):
             self._store.keep({key: taken}, self._tags)

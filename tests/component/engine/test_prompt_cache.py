@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlx_server.model_store.integrity import KEY
+from mlx_server.model_store.files.integrity import KEY
 from mlx_server.protocol import Done, Generate, Sampling, Token
 from tests.component.engine.conftest import CHAT, Engine
 

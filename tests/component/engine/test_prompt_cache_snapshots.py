@@ -12,8 +12,8 @@ mx = pytest.importorskip("mlx.core")
 
 from mlx_lm.models import gemma3_text, jamba, llama, mamba  # noqa: E402
 
-from mlx_server.engine.batching import Batch, Prefilled, Sampled  # noqa: E402
-from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
 from mlx_server.engine.prompt_cache.folder import Folder  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import Store  # noqa: E402

@@ -10,11 +10,11 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 
-from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.prompt_cache import blob, block, kv, snapshot  # noqa: E402
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.kv.quantised_kv import QuantisedBatchKV, QuantisedRequestKV  # noqa: E402
+from mlx_server.engine.prompt_cache import blob, block, mlx_arrays, snapshot  # noqa: E402
 from mlx_server.engine.prompt_cache.block import Run  # noqa: E402
 from mlx_server.engine.prompt_cache.snapshot import Snapshot  # noqa: E402
-from mlx_server.engine.quantised_kv import QuantisedBatchKV, QuantisedRequestKV  # noqa: E402
 from mlx_server.protocol import Done  # noqa: E402
 from tests.component.engine.conftest import Engine  # noqa: E402
 from tests.component.engine.test_prompt_cache import (  # noqa: E402
@@ -67,22 +67,22 @@ def assert_same(
 @pytest.mark.parametrize("row", [0, 1])
 def test_blocks_through_their_files_are_restored_bit_by_bit(bits, dtype, row):
     caches = batches(bits, dtype)
-    assert kv.can_be_cut(caches)
-    blocks = kv.cut(caches, row, range(32), 0, 16)
+    assert mlx_arrays.can_be_cut(caches)
+    blocks = mlx_arrays.cut(caches, row, range(32), 0, 16)
     read = []
     for one in blocks:
         facts, tensors = blob.decode(b"".join(blob.encode(*block.to_tensors(one))))
         read.append(block.from_tensors(tensors, facts))
-    restored = kv.caches_of(Run(tuple(read)), KvQuantisation(bits, GROUP_SIZE))
+    restored = mlx_arrays.caches_of(Run(tuple(read)), KvQuantisation(bits, GROUP_SIZE))
     assert_same(restored, caches, row, 32)
 
 
 def test_snapshot_is_restored_bit_by_bit():
     caches = batches(8, mx.float32)
-    taken = kv.snapshot(caches, 1, range(LENGTHS[1]))
+    taken = mlx_arrays.snapshot(caches, 1, range(LENGTHS[1]))
     assert isinstance(taken, Snapshot)
     facts, tensors = blob.decode(b"".join(blob.encode(*snapshot.to_tensors(taken))))
-    restored = kv.caches_of(snapshot.from_tensors(tensors, facts), KvQuantisation(8, GROUP_SIZE))
+    restored = mlx_arrays.caches_of(snapshot.from_tensors(tensors, facts), KvQuantisation(8, GROUP_SIZE))
     assert_same(restored, caches, 1, LENGTHS[1])
     merged = restored[0].merge([restored[0], QuantisedRequestKV(GROUP_SIZE, 8)])
     assert merged.offset.tolist() == [LENGTHS[1], 0]

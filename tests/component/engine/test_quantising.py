@@ -11,8 +11,8 @@ mx = pytest.importorskip("mlx.core")
 
 from mlx_lm.models import deepseek_v3, gemma3_text, gpt_oss, llama  # noqa: E402
 
-from mlx_server.engine.kv_quantisation import KvQuantisation  # noqa: E402
-from mlx_server.engine.quantising import obstacle, quantised_caches  # noqa: E402
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.kv.quantising import obstacle, quantised_caches  # noqa: E402
 from tests.component.engine.test_prompt_cache_snapshots import (  # noqa: E402
     PROMPT,
     Runs,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.answer_reader import AnswerReader, Marks, Piece
+from mlx_server.engine.generation.output_parser import AnswerReader, Marks, Piece
 from mlx_server.protocol import ToolCall
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]

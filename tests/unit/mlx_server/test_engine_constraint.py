@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.constraint import Constraint
+from mlx_server.engine.grammar.constraint import Constraint
 
 END = 9
 

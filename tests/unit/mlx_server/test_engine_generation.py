@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.generation import Generation
-from mlx_server.engine.text_stream import TextStream
+from mlx_server.engine.generation.detokenizer import TextStream
+from mlx_server.engine.generation.generation import Generation
 from mlx_server.protocol import Done, Token
 
 END = 0

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlx_server.engine.generation import Generation
-from mlx_server.engine.growth import keep_up
-from mlx_server.engine.runner import GenerateRunner
-from mlx_server.engine.text_stream import TextStream
+from mlx_server.engine.generation.detokenizer import TextStream
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.scheduling.kv_reservations import keep_up
+from mlx_server.engine.scheduling.text_runner import GenerateRunner
 from mlx_server.protocol import Done
 
 

@@ -1,6 +1,6 @@
 """Which objects of a schema are closed."""
 
-from mlx_server.engine.json_schema import closed
+from mlx_server.engine.grammar.json_schema import closed
 
 STRING = {"type": "string"}
 NAMED = {"type": "object", "properties": {"a": STRING}}

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mlx_server.engine import loads as loads_module
 from mlx_server.engine.errors import EngineError, InsufficientMemory
-from mlx_server.engine.loads import Advanced, Arrived, Evicted, Loads, Refused
 from mlx_server.engine.memory.ledger import Fits
-from mlx_server.engine.memory.patience import Patience
 from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.wait_policy import Patience
+from mlx_server.engine.scheduling import loads as loads_module
+from mlx_server.engine.scheduling.loads import Advanced, Arrived, Evicted, Loads, Refused
 from mlx_server.model_store import BrokenModel, ModelEntry
 from mlx_server.protocol import Load
 

@@ -1,6 +1,6 @@
 """What is too long is found out from its start."""
 
-from mlx_server.engine.long_text import PIECE_CHARS, tokens_at_least
+from mlx_server.engine.generation.prompts.long_text import PIECE_CHARS, tokens_at_least
 
 
 class Counter:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
 from mlx_server.engine.memory.forecast import Forecast, forecast
 from mlx_server.engine.memory.kv import kv_shape
 from mlx_server.engine.memory.weights import Arithmetic, forecast_weights

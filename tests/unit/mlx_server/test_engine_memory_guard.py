@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.errors import InsufficientMemory
-from mlx_server.engine.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
 from mlx_server.engine.memory.guard import (
     UNLIMITED_ANSWER_TOKENS,
     Files,
@@ -18,8 +18,8 @@ from mlx_server.engine.memory.guard import (
     answer_room,
 )
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, Reading
-from mlx_server.engine.memory.patience import OTHERS_S, RETRY_S, Backlog
 from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, Backlog
 from mlx_server.engine.memory.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Generate

@@ -2,9 +2,9 @@
 
 from concurrent.futures import Future
 
-from mlx_server.engine.generation import Generation
-from mlx_server.engine.preparing import Prepared, Preparing
-from mlx_server.engine.text_stream import TextStream
+from mlx_server.engine.generation.detokenizer import TextStream
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.scheduling.preparing import Prepared, Preparing
 from mlx_server.protocol import Generate
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.prompts import normalised, prompt_tokens, tokens_before_last_turn
+from mlx_server.engine.generation.prompts.render import normalised, prompt_tokens, tokens_before_last_turn
 from mlx_server.protocol import Generate
 
 

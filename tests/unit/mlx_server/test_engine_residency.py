@@ -5,7 +5,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.residency import Resident, deadline, expired, next_expiry_s, victims
+from mlx_server.engine.models.residency import Resident, deadline, expired, next_expiry_s, victims
 
 IDLE_OLD = Resident("old", busy=False, last_used_s=1, expires_s=20)
 IDLE_NEW = Resident("new", busy=False, last_used_s=2, expires_s=30)

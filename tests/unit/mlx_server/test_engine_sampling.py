@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from mlx_server.engine.sampling import counter_key, greedy, make_processors, make_sampler
+from mlx_server.engine.generation.sampling import counter_key, greedy, make_processors, make_sampler
 from mlx_server.protocol import Sampling
 
 LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.125, 0.0625, 0.0625]]))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.text_stream import TextStream
+from mlx_server.engine.generation.detokenizer import TextStream
 
 
 class Vocabulary:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mlx_server.engine.loading import marks_of
-from mlx_server.engine.prompts import prompt_tokens
-from mlx_server.engine.tool_calls import may_become_call, parse
-from mlx_server.engine.tool_prompt import told
+from mlx_server.engine.generation.prompts.render import prompt_tokens
+from mlx_server.engine.generation.prompts.tool_prompt import told
+from mlx_server.engine.generation.tool_calls import may_become_call, parse
+from mlx_server.engine.models.loading import marks_of
 from mlx_server.protocol import Generate, ToolCall
 
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells the weather."}}

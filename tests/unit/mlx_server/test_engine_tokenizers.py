@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mlx_server.engine import tokenizers
-from mlx_server.engine.tokenizers import read_ahead, tokenizer_of
+from mlx_server.engine.models import tokenizers
+from mlx_server.engine.models.tokenizers import read_ahead, tokenizer_of
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The room where requests wait for their model."""
 
-from mlx_server.engine.waiting import WaitingRoom
+from mlx_server.engine.scheduling.waiting import WaitingRoom
 from mlx_server.protocol import Embed, Generate, Load
 
 

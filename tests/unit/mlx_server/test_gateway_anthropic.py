@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.gateway.answer_parts import Call, Part
-from mlx_server.gateway.anthropic_api import BlockStream
-from mlx_server.gateway.anthropic_schema import MessagesBody
+from mlx_server.gateway.dialects.answer_parts import Call, Part
+from mlx_server.gateway.dialects.anthropic.routes import BlockStream
+from mlx_server.gateway.dialects.anthropic.schema import MessagesBody
 from mlx_server.protocol import ToolCall
 
 CALL = Call("c", 0, ToolCall("weather", {"city": "Oslo"}))

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from mlx_server import protocol
-from mlx_server.gateway.engine_link import EngineLink
+from mlx_server.gateway.engine_process.link import EngineLink
 
 TOKENS = [protocol.Token("r", n, f"ä{n}", n) for n in range(20)]
 

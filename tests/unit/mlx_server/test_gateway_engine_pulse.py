@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mlx_server import protocol
-from mlx_server.gateway.engine_pulse import LOADING_PATIENCE, EnginePulse
-from mlx_server.gateway.loaded_models import LoadedModels
+from mlx_server.gateway.engine_process.liveness import LOADING_PATIENCE, EnginePulse
+from mlx_server.gateway.requests.loaded_models import LoadedModels
 from vestal.supervision import State
 
 TIMEOUT_S = 30.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_server.gateway.recycling import IDLE_PATIENCE_S, NOT_BEFORE_S, Recycling
+from mlx_server.gateway.engine_process.recycling import IDLE_PATIENCE_S, NOT_BEFORE_S, Recycling
 
 GIB = 1 << 30
 LATE_S = NOT_BEFORE_S + 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.request_lifecycle import (
+from mlx_server.gateway.requests.request_lifecycle import (
     FORGIVEN_AFTER_TOKENS,
     IllegalStep,
     Phase,
     RequestLife,
     TokenGap,
 )
-from mlx_server.gateway.request_table import Lane, Limits, Refuse, RequestTable, Start, Withdraw
+from mlx_server.gateway.requests.request_table import Lane, Limits, Refuse, RequestTable, Start, Withdraw
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mlx_server.gateway.room_to_start import WITHIN_S, RoomToStart
+from mlx_server.gateway.engine_process.memory_gate import WITHIN_S, RoomToStart
 from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import FakeClock, LaunchError
 

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_server import protocol
-from mlx_server.gateway import anthropic_schema, ollama_schema, openai_schema
-from mlx_server.gateway.bodies import parse, validate
+from mlx_server.gateway.dialects.anthropic import schema as anthropic_schema
+from mlx_server.gateway.dialects.bodies import parse, validate
+from mlx_server.gateway.dialects.ollama import schema as ollama_schema
+from mlx_server.gateway.dialects.openai import schema as openai_schema
+from mlx_server.gateway.dialects.tools import call_schema
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.tools import call_schema
 
 HELLO = [{"role": "user", "content": "hello"}]
 FIELDS = [

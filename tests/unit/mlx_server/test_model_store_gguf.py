@@ -4,9 +4,9 @@ import mlx.core as mx
 import pytest
 from tokenizers import Tokenizer
 
-from mlx_server.model_store.convert import _bits, _unpermute, target_name
-from mlx_server.model_store.gguf_config import UnsupportedGguf, end_tokens, model_config
-from mlx_server.model_store.gguf_tokenizer import tokenizer_config, tokenizer_json
+from mlx_server.model_store.gguf.config import UnsupportedGguf, end_tokens, model_config
+from mlx_server.model_store.gguf.convert import _bits, _unpermute, target_name
+from mlx_server.model_store.gguf.tokenizer import tokenizer_config, tokenizer_json
 
 BYTES = [*(chr(i) for i in range(ord("!"), ord("~") + 1)), "Ġ", "Ċ"]
 METADATA = {

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlx_server.model_store import ModelStoreError, hub, integrity, layout
-from mlx_server.model_store.sources import HubSource
-from mlx_server.model_store.weight_files import UnreadableModel
+from mlx_server.model_store import ModelStoreError, layout
+from mlx_server.model_store.files import integrity
+from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.sources import hub
+from mlx_server.model_store.sources.source import HubSource
 
 NAME = "model.safetensors"
 

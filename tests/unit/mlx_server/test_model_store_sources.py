@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.sources import HubSource, PathSource, PypiSource, parse
+from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlx_server.model_store.weight_files import INDEX, UnreadableModel, headers, verify
+from mlx_server.model_store.files.weight_files import INDEX, UnreadableModel, headers, verify
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 

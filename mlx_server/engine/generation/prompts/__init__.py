@@ -1,0 +1,1 @@
+"""From a request's messages and tools to the prompt's tokens."""

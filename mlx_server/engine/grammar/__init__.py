@@ -1,0 +1,1 @@
+"""Constrain what a model may write: JSON schemas as grammars, by llguidance."""

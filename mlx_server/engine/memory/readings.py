@@ -1,0 +1,93 @@
+"""Reads what the ledger needs: the machine's memory, the process's, MLX's counters, a model's files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import psutil
+
+from mlx_server.engine.kv.kv_quantisation import KvOf, as_computed
+from mlx_server.engine.memory.guard import Files, MemoryGuard
+from mlx_server.engine.memory.ledger import Reading, default_limit_bytes
+from mlx_server.engine.memory.weights import Arithmetic
+from mlx_server.model_store import ModelEntry
+from mlx_server.model_store.files import weight_files
+
+_CGROUP = Path("/sys/fs/cgroup")
+_process = psutil.Process(os.getpid())
+
+
+def read(prompt_cache_bytes: int = 0) -> Reading:
+    """How things stand now, in bytes. In a container, its limit is the machine."""
+    virtual = psutil.virtual_memory()
+    total, available = virtual.total, virtual.available
+    if (bound := _cgroup()) is not None:
+        limit, used = bound
+        total, available = min(total, limit), min(available, max(limit - used, 0))
+    return Reading(
+        total_bytes=total,
+        available_bytes=available,
+        footprint_bytes=_process.memory_info().rss,
+        active_bytes=mx.get_active_memory(),
+        cached_bytes=mx.get_cache_memory(),
+        prompt_cache_bytes=prompt_cache_bytes,
+        wired_bytes=int(getattr(virtual, "wired", 0)) if sys.platform == "darwin" else None,
+    )
+
+
+def limit_bytes(configured: int | None) -> int:
+    """What the engine may take: as configured, else the machine's less what others need."""
+    if configured is not None:
+        return configured
+    gpu = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
+    return default_limit_bytes(read().total_bytes, int(gpu) if gpu else None)
+
+
+def arithmetic() -> Arithmetic:
+    """How this build of MLX holds weights and attends."""
+    metal = mx.metal.is_available()
+    return Arithmetic(dense_float32=not metal, fused_attention=metal)
+
+
+def memory_guard(
+    configured_limit_bytes: int | None,
+    step_tokens: int,
+    prompt_cache_bytes: Callable[[], int] = lambda: 0,
+    kv_of: KvOf = as_computed,
+) -> MemoryGuard:
+    """The guard over this machine's memory; `step_tokens` of a prompt are processed at once.
+
+    `prompt_cache_bytes` tells what caches of requests long gone hold: it is given up first.
+    """
+    limit = limit_bytes(configured_limit_bytes)
+    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
+
+
+def set_wired_limit(configured_bytes: int | None) -> None:
+    """Tell Metal what it may wire down, where that is configured, and only there: see engine/batching.py."""
+    if configured_bytes is not None and mx.metal.is_available():
+        mx.set_wired_limit(configured_bytes)
+
+
+def files_of(entry: ModelEntry) -> Files:
+    """The configuration and headers of a model's folder. Raises UnreadableModel."""
+    tokenizer = entry.path / "tokenizer.json"
+    size = tokenizer.stat().st_size if tokenizer.is_file() else 0
+    return Files(weight_files.config(entry.path), weight_files.headers(entry.path), size)
+
+
+def _cgroup() -> tuple[int, int] | None:
+    """Limit and use of the control group we are in, where it has a limit (version 2)."""
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        if limit == "max":
+            return None
+        used = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return int(limit), used - int(stat.get("inactive_file", 0))  # cached files give way
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,152 @@
+"""Between MLX's caches and what is kept of them: the only file here that knows MLX, on its thread."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, RotatingKVCache
+
+from mlx_server.engine.kv.kv_cache import RequestKV
+from mlx_server.engine.kv.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.quantised_kv import QuantisedRequestKV
+from mlx_server.engine.prompt_cache.block import Array, Block, Run, block_of
+from mlx_server.engine.prompt_cache.snapshot import Snapshot
+
+_NAMES = {
+    **{mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.bool_: "BOOL"},
+    **{mx.int8: "I8", mx.int16: "I16", mx.int32: "I32", mx.int64: "I64"},
+    **{mx.uint8: "U8", mx.uint16: "U16", mx.uint32: "U32", mx.uint64: "U64"},
+}
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+_RAW = {8: mx.uint64, 4: mx.uint32, 2: mx.uint16, 1: mx.uint8}
+_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantisedRequestKV)
+_CLASSES = {kind.__name__: kind for kind in _KINDS}
+
+ROOM_TOKENS = 256
+"""What is restored has room for so many more: the first token would have all of it copied otherwise."""
+
+
+def can_be_cut(caches: Sequence[Any]) -> bool:
+    """Whether what was computed for some tokens can be told apart; in rotating and array caches it cannot."""
+    return all(isinstance(cache, BatchKVCache) and cache.keys is not None for cache in caches)
+
+
+def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
+    """`tokens`, which stand from `start` on in one request of a batch, in blocks of `size`.
+
+    One copy, from MLX's memory to the blocks'.
+    """
+    begin = caches[0].left_padding.tolist()[row] + start  # the same in all layers
+    arrays = [array for cache in caches for array in _arrays(cache)]
+    parts = [whole[row, :, begin : begin + len(tokens)] for whole in _seen(arrays)]
+    dtypes = [_NAMES[array.dtype] for array in arrays]
+    return [
+        block_of(tokens[at : at + size], [part[:, at : at + size] for part in parts], dtypes)
+        for at in range(0, len(tokens), size)
+    ]
+
+
+def _arrays(cache: Any) -> list[mx.array]:
+    """A layer's keys and values; where they are quantised, three arrays stand for each."""
+    return [array for _, array in tree_flatten((cache.keys, cache.values))]
+
+
+def caches_of(value: Run | Snapshot, kv: KvQuantisation | None) -> list[Any]:
+    """A cache for each layer that holds the value's tokens, which were kept under this setting."""
+    return _from_run(value, kv) if isinstance(value, Run) else _from_snapshot(value)
+
+
+def _from_run(run: Run, kv: KvQuantisation | None) -> list[Any]:
+    first, total = run.blocks[0], run.tokens
+    dtypes = [first.dtypes[number] for number in first.order]
+    shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
+    raw = [mx.zeros((1, *shape), _RAW[_TYPES[name].size]) for shape, name in zip(shapes, dtypes, strict=True)]
+    _fill([view[0] for view in _seen(raw)], run.blocks)
+    arrays = [array.view(_TYPES[name]) for array, name in zip(raw, dtypes, strict=True)]
+    if kv is None:
+        return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
+    triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
+    pairs = zip(triples[::2], triples[1::2], strict=True)
+    return [QuantisedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
+
+
+def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:
+    """Writes straight into MLX's memory: every copy less is felt in the time to the first token."""
+    at = 0
+    for block in blocks:
+        for view, part in zip(views, block.parts(), strict=True):
+            view[:, at : at + block.tokens] = part
+        at += block.tokens
+
+
+def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:
+    """The whole state of one request of a batch; None where it has none, or one that is not known here."""
+    try:
+        alone = [cache.extract(row) for cache in caches]
+    except (TypeError, AttributeError):  # a layer without state yet, or a cache that cannot be taken apart
+        return None
+    arrays: list[mx.array] = []
+    try:
+        tree = [[_class_name(cache), _plain(cache.state, arrays)] for cache in alone]
+    except KeyError:
+        return None
+    raw = [_raw(mx.contiguous(array)) for array in arrays]
+    mx.eval(raw)
+    names = tuple(_NAMES[array.dtype] for array in arrays)
+    return Snapshot(tuple(tokens), tuple(np.array(one) for one in raw), names, json.dumps(tree))
+
+
+def _from_snapshot(kept: Snapshot) -> list[Any]:
+    def array(number: int) -> mx.array:
+        return _array(kept.arrays[number], kept.dtypes[number])
+
+    return [_CLASSES[name].from_state(_state(plain, array)) for name, plain in json.loads(kept.tree)]
+
+
+def _class_name(cache: Any) -> str:
+    """Raises KeyError for one that is not known here; so do its parts."""
+    name = type(cache).__name__
+    if _CLASSES[name] is not type(cache):
+        raise KeyError(name)
+    for part in getattr(cache, "caches", ()):
+        _class_name(part)
+    return name
+
+
+def _plain(state: Any, arrays: list[mx.array]) -> Any:
+    """The state as JSON has it, its arrays put aside. Raises KeyError for what JSON does not know."""
+    if isinstance(state, mx.array):
+        arrays.append(state)
+        return {"array": len(arrays) - 1}
+    if isinstance(state, (list, tuple)):
+        return [_plain(part, arrays) for part in state]
+    if state is None or isinstance(state, (bool, int, float, str)):
+        return state
+    raise KeyError(type(state).__name__)
+
+
+def _state(plain: Any, array: Callable[[int], mx.array]) -> Any:
+    if isinstance(plain, dict):
+        return array(plain["array"])
+    return [_state(part, array) for part in plain] if isinstance(plain, list) else plain
+
+
+def _seen(arrays: Sequence[mx.array]) -> list[Array]:
+    """Their raw numbers as numpy sees them, in MLX's memory. To be let go of before the next step: an array
+    that is seen cannot be written in place."""
+    raw = [_raw(array) for array in arrays]
+    mx.eval(raw)
+    return [np.asarray(one) for one in raw]
+
+
+def _raw(array: mx.array) -> mx.array:
+    return array.view(_RAW[array.dtype.size])
+
+
+def _array(raw: Array, dtype: str) -> mx.array:
+    return mx.array(raw).view(_TYPES[dtype])

@@ -1,0 +1,1 @@
+"""The engine as the gateway's child: started, linked, watched, recycled, replaced."""

@@ -1,0 +1,1 @@
+"""Read and check the files of a model's folder without importing MLX."""

