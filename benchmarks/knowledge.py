@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from benchmarks.knowledge_home import KnowledgeHome
-from orchestrator.knowledge.keywords import EVERYDAY
-from orchestrator.knowledge.scope import EVERYTHING, Scope
+from orchestrator.knowledge.search.keywords import EVERYDAY
+from orchestrator.knowledge.search.scope import EVERYTHING, Scope
 
 DIM = 384
 CHUNKS_A_FILE = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orchestrator.knowledge.models import Embedder
-from orchestrator.knowledge.ranker import ranker_of
-from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.llm_interfaces import Embedder
+from orchestrator.knowledge.search.ranker import ranker_of
+from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache

@@ -21,8 +21,8 @@ import yaml
 
 from benchmarks.gateway_process import GatewayProcess
 from benchmarks.knowledge_home import MODEL, KnowledgeHome
-from orchestrator.knowledge.keywords import match_of
-from orchestrator.knowledge.scope import EVERYTHING
+from orchestrator.knowledge.search.keywords import match_of
+from orchestrator.knowledge.search.scope import EVERYTHING
 
 DOCS = Path(__file__).parent.parent / "docs"
 QUESTIONS = Path(__file__).with_name("retrieval_questions.yaml")

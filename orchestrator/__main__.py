@@ -10,7 +10,7 @@ USAGE = "usage: python -m orchestrator [run | nightly | worker | healthcheck [ni
 def main(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("run", [])
     if command == "healthcheck" and rest in ([], ["nightly"], ["worker"]):
-        from orchestrator import healthcheck
+        from orchestrator.processes import healthcheck
 
         return healthcheck.main(*(rest or ["orchestrator"]))
     if command in ("run", "nightly", "worker") and not rest:
@@ -26,14 +26,14 @@ def _serve(command: str) -> int:
     try:
         config = load()
         if command == "nightly":
-            from orchestrator.nightly import serve as serve_nightly
+            from orchestrator.processes.nightly import serve as serve_nightly
 
             return serve_nightly(config)
         if command == "worker":
-            from orchestrator.worker import serve as serve_worker
+            from orchestrator.processes.worker import serve as serve_worker
 
             return serve_worker(config)
-        from orchestrator.service import serve
+        from orchestrator.processes.service import serve
 
         return serve(config)
     except ConfigError as error:

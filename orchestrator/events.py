@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from orchestrator.text import sound
+from orchestrator.unicode import sound
 
 _seq = itertools.count(1)
 _lock = threading.Lock()

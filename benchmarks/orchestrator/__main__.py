@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.knowledge import CHUNKS_A_FILE, FILES_A_S, Corpus
 from benchmarks.orchestrator.container import Container, StandIn, build, docker, stand_in
 from benchmarks.orchestrator.steady import steady
-from orchestrator.knowledge.chunks import chunks_of
+from orchestrator.knowledge.folders.chunks import chunks_of
 
 MB = 2**20
 FIRST_CYCLE_S, START_MB, REST_MB, SEARCHES, RECHECKS = 5.0, 140, 140, 50, 5

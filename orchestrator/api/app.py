@@ -17,6 +17,8 @@ from orchestrator.api import metrics
 from orchestrator.api.guard import Handler, guard
 from orchestrator.api.requests import body_of, field, limit_of
 from orchestrator.api.tasks import TaskRoutes
+from orchestrator.container import Parts
+from orchestrator.cycle_runner import Runner
 from orchestrator.errors import (
     BackendError,
     DatabaseFailed,
@@ -25,10 +27,8 @@ from orchestrator.errors import (
     RequestRefused,
 )
 from orchestrator.events import emit
-from orchestrator.knowledge.scope import Scope
-from orchestrator.parts import Parts
-from orchestrator.runner import Runner
-from orchestrator.text import sound
+from orchestrator.knowledge.search.scope import Scope
+from orchestrator.unicode import sound
 
 MOST_BODY_BYTES = 64 * 1024
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator import memory_guard
+from orchestrator.container import Parts
+from orchestrator.cycle_runner import Runner
 from orchestrator.llm.breaker import State
-from orchestrator.parts import Parts
-from orchestrator.runner import Runner
 
 PREFIX = "vestal_orchestrator_"
 

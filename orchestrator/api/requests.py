@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.errors import RequestRefused
-from orchestrator.text import is_sound, sound
+from orchestrator.unicode import is_sound, sound
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:

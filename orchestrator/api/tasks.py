@@ -8,12 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator.agents.agents import LEAD
 from orchestrator.api.requests import body_of, field, limit_of
+from orchestrator.container import Parts
 from orchestrator.errors import RequestRefused
-from orchestrator.parts import Parts
-from orchestrator.tasks.agents import LEAD
 from orchestrator.tasks.view import FINISHED
-from orchestrator.text import sound
+from orchestrator.unicode import sound
 
 MOST_GOAL_CHARS = 16_000
 MOST_AGENTS = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from orchestrator import memory_guard
 from orchestrator.errors import RequestRejected
-from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.llm_interfaces import Embedder
 from orchestrator.knowledge.vectors import VectorCache
 
 HARMLESS = "hello"

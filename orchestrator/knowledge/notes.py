@@ -12,12 +12,12 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.agents.agents import Agent
 from orchestrator.errors import BackendError
 from orchestrator.knowledge.digest import digest
-from orchestrator.knowledge.models import Writer
+from orchestrator.knowledge.llm_interfaces import Writer
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.storage.database import Database
-from orchestrator.tasks.agents import Agent
 
 MOST_DIGEST_CHARS = 4000  # with the answer it fits a context of 2,048 tokens
 MOST_NOTE_CHARS = 800

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from orchestrator.knowledge import files
-from orchestrator.knowledge.files import Found, Skipped
+from orchestrator.knowledge.folders import files
+from orchestrator.knowledge.folders.files import Found, Skipped
 from orchestrator.knowledge.store import Known
 
 

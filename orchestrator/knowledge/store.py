@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.knowledge.chunks import Chunk
+from orchestrator.knowledge.folders.chunks import Chunk
 from orchestrator.knowledge.vectors import text_sha
 from orchestrator.storage.database import Connection, Database
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from orchestrator.errors import BackendError, DatabaseFailed
 from orchestrator.events import emit
-from orchestrator.knowledge import files
-from orchestrator.knowledge.chunks import Chunk, chunks_of
 from orchestrator.knowledge.embedding import Embedding, Stopped
-from orchestrator.knowledge.models import Embedder
+from orchestrator.knowledge.folders import files
+from orchestrator.knowledge.folders.chunks import Chunk, chunks_of
+from orchestrator.knowledge.llm_interfaces import Embedder
 from orchestrator.knowledge.scan import scan
 from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from orchestrator.cycle import Backend, canonical
+from orchestrator.cycles.plan import Backend, canonical
 from orchestrator.errors import (
     BackendError,
     BackendFailed,
@@ -22,9 +22,9 @@ from orchestrator.errors import (
 from orchestrator.llm.chat_stream import ChatStream
 from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard
-from orchestrator.llm.listening import Listening
 from orchestrator.llm.liveness import Limits
-from orchestrator.text import sound
+from orchestrator.llm.stream_timeout import Listening
+from orchestrator.unicode import sound
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
 LIMITS = Limits()

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.agents.agents import Agent
 from orchestrator.tasks import budget
-from orchestrator.tasks.agents import Agent
 
 GOAL_SHARE = 0.5  # of the room, where there are sources or drafts as well
 SYSTEM_SHARE = 0.3

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from orchestrator.agents.agents import LEAD, Agent
 from orchestrator.errors import (
     BackendError,
     BackendUnavailable,
@@ -20,15 +21,14 @@ from orchestrator.errors import (
     TaskFailed,
 )
 from orchestrator.events import emit
-from orchestrator.knowledge.scope import Scope
-from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.search.scope import Scope
+from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
 from orchestrator.tasks import budget, plan, prompts
-from orchestrator.tasks.agents import LEAD, Agent
-from orchestrator.tasks.patience import Patience
 from orchestrator.tasks.prompts import Messages
 from orchestrator.tasks.step_gate import StepGate
+from orchestrator.tasks.step_retry import Patience
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.text import sound
+from orchestrator.unicode import sound
 
 STATES = {
     "ENQUEUED": "queued",

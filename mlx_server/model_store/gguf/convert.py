@@ -1,4 +1,4 @@
-"""`python -m mlx_server.model_store.gguf.convert FILE.gguf FOLDER`: a GGUF file as a folder that mlx-lm loads.
+"""`python -m mlx_server.model_store.gguf.convert FILE.gguf FOLDER`: make a folder for mlx-lm from a GGUF.
 
 On Linux the weights become dense float32: MLX's CPU build is ten times slower with bfloat16, and a hundred
 times with quantised weights. On macOS, where Metal has kernels for them, they stay quantised as they are.

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BackendUnavailable, RequestRejected
-from orchestrator.knowledge.index import CurrentIndex
 from orchestrator.knowledge.notes import NoteStore
-from orchestrator.knowledge.postgres_ranker import PostgresRanker
-from orchestrator.knowledge.ranker import Ranker
-from orchestrator.knowledge.search import KnowledgeSearch
-from orchestrator.knowledge.sqlite_ranker import SqliteRanker
+from orchestrator.knowledge.search.postgres_ranker import PostgresRanker
+from orchestrator.knowledge.search.ranker import Ranker
+from orchestrator.knowledge.search.search import KnowledgeSearch
+from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
+from orchestrator.knowledge.search.vector_index import CurrentIndex
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache

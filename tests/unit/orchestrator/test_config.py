@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.agents import agents
 from orchestrator.config import load
 from orchestrator.errors import ConfigError
 from orchestrator.llm.hosts import named
-from orchestrator.tasks import agents
 
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 

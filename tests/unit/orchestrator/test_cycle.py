@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cycle import Backend, Facts, Phase, canonical, down, plan
+from orchestrator.cycles.plan import Backend, Facts, Phase, canonical, down, plan
 
 MODELS = frozenset({"smollm2:135m", "all-minilm:latest"})
 GOOD = Backend("mlx", used=True, healthy=True, models=MODELS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import DatabaseFailed
-from orchestrator.knowledge.chunks import Chunk
-from orchestrator.knowledge.index import CurrentIndex
-from orchestrator.knowledge.scope import EVERYTHING
-from orchestrator.knowledge.sqlite_ranker import SqliteRanker
+from orchestrator.knowledge.folders.chunks import Chunk
+from orchestrator.knowledge.search.scope import EVERYTHING
+from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
+from orchestrator.knowledge.search.vector_index import CurrentIndex
 from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.storage import sqlite_schema
 from orchestrator.storage.sqlite import SqliteDatabase, locked

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import BackendUnavailable
-from orchestrator.knowledge.index import IDLE_S, CurrentIndex
-from orchestrator.knowledge.scope import EVERYTHING, Scope
+from orchestrator.knowledge.search.scope import EVERYTHING, Scope
+from orchestrator.knowledge.search.vector_index import IDLE_S, CurrentIndex
 from orchestrator.storage.sqlite import SqliteDatabase
 from tests.unit.orchestrator.conftest import DIM, Knowledge
 

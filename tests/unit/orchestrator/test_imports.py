@@ -14,9 +14,9 @@ HEAVY = ("dbos", "sqlalchemy", "psycopg", "numpy", "pydantic", "yaml")
 @pytest.mark.parametrize(
     ("module", "not_loaded"),
     [
-        ("orchestrator.service", HEAVY),
-        ("orchestrator.nightly", HEAVY),
-        ("orchestrator.healthcheck", (*HEAVY, "aiohttp")),
+        ("orchestrator.processes.service", HEAVY),
+        ("orchestrator.processes.nightly", HEAVY),
+        ("orchestrator.processes.healthcheck", (*HEAVY, "aiohttp")),
     ],
 )
 def test_module_when_imported_has_loaded_nothing_heavy(repo: Path, module: str, not_loaded: tuple[str, ...]):

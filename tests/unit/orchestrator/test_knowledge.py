@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.knowledge import files
-from orchestrator.knowledge.chunks import Chunk, chunks_of
+from orchestrator.knowledge.folders import files
+from orchestrator.knowledge.folders.chunks import Chunk, chunks_of
 from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import Database

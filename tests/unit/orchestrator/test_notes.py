@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.agents.agents import Agent
 from orchestrator.knowledge.notes import Distiller
-from orchestrator.tasks.agents import Agent
 from tests.unit.orchestrator.conftest import Knowledge
 
 CREW = {"two": Agent("two", "second", "Do it.", "big-model", ("two",))}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import memory_guard, schedule
+from orchestrator import memory_guard
+from orchestrator.cycles import schedule
 from orchestrator.errors import (
     BackendFailed,
     BackendUnavailable,
@@ -19,8 +20,8 @@ from orchestrator.errors import (
     OrchestratorError,
 )
 from orchestrator.memory_guard import Reading, batch_size
-from orchestrator.tasks.patience import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
-from orchestrator.webhook_policy import Answer, Pace
+from orchestrator.recovery_webhook.policy import Answer, Pace
+from orchestrator.tasks.step_retry import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
 
 DOWN = ("mlx",)
 

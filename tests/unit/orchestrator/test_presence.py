@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator.cycle import Backend, Facts, down, health_sentence
+from orchestrator.cycles.plan import Backend, Facts, down, health_sentence
 from orchestrator.llm.check import is_unreachable
-from orchestrator.webhook_policy import ABSENT_PAUSE_S, Answer, Pace, Presence
+from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, Answer, Pace, Presence
 
 MLX = Backend("mlx", used=True, healthy=True)
 OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)

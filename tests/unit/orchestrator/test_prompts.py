@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.agents.agents import Agent
 from orchestrator.tasks import budget, prompts
 from orchestrator.tasks import plan as task_plan
-from orchestrator.tasks.agents import Agent
 
 READER = Agent("reader", "a reader", "Read well.", "m", ("docs",))
 

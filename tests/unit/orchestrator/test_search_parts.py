@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.knowledge.digest import digest
-from orchestrator.knowledge.fusion import Ranking, fused
-from orchestrator.knowledge.keywords import MOST_WORDS, match_of, names_a_thing
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search.fusion import Ranking, fused
+from orchestrator.knowledge.search.keywords import MOST_WORDS, match_of, names_a_thing
+from orchestrator.knowledge.search.scope import Scope
 
 
 def test_fused_second_in_both_beats_first_in_one():

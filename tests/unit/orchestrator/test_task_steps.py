@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from orchestrator.agents.agents import LEAD, Agent
 from orchestrator.errors import DatabaseFailed, RequestRejected, TaskFailed
 from orchestrator.tasks import budget
-from orchestrator.tasks.agents import LEAD, Agent
 from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Notes, Steps
 from tests.unit.orchestrator.conftest import Knowledge

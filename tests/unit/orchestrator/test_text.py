@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.api.guard import host_name
 from orchestrator.tasks import view as task_view
-from orchestrator.text import is_sound, sound
+from orchestrator.unicode import is_sound, sound
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc00", "\x00", "x\udfff\x00"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.knowledge import embedding
-from orchestrator.knowledge.files import Skipped
+from orchestrator.knowledge.folders.files import Skipped
 from orchestrator.knowledge.scan import scan
-from orchestrator.knowledge.scope import EVERYTHING
+from orchestrator.knowledge.search.scope import EVERYTHING
 from orchestrator.knowledge.store import Known
 from orchestrator.knowledge.update import Report
 from orchestrator.storage.database import Database

@@ -7,9 +7,9 @@ import os
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
+from orchestrator.container import Parts
 from orchestrator.errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 from orchestrator.events import emit
-from orchestrator.parts import Parts
 from orchestrator.workers.reaper import DeclaredDead, Reaper
 
 LEAVE_WITHIN_S = 3.0

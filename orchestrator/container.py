@@ -11,30 +11,30 @@ from pathlib import Path
 import aiohttp
 
 from orchestrator import memory_guard
+from orchestrator.agents import agents
+from orchestrator.agents.agents import Agent
 from orchestrator.config import Config
-from orchestrator.cycle import Backend
-from orchestrator.cycle_store import CycleStore
-from orchestrator.knowledge import files
+from orchestrator.cycles.plan import Backend
+from orchestrator.cycles.store import CycleStore
+from orchestrator.knowledge.folders import files
 from orchestrator.knowledge.notes import Distiller, NoteStore
-from orchestrator.knowledge.ranker import ranker_of
-from orchestrator.knowledge.search import KnowledgeSearch
+from orchestrator.knowledge.search.ranker import ranker_of
+from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.llm import hosts
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
+from orchestrator.recovery_webhook.webhook import RecoveryWebhook
 from orchestrator.storage.database import Database
-from orchestrator.storage.opened import opened
+from orchestrator.storage.open_database import opened
 from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.postgres_connection import PatientConnect
-from orchestrator.tasks import agents
-from orchestrator.tasks.agents import Agent
 from orchestrator.tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
 from orchestrator.tasks.engine import TaskEngine
 from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Steps
-from orchestrator.webhook import RecoveryWebhook
 from orchestrator.workers.membership import Membership
 
 

@@ -11,21 +11,21 @@ import os
 
 from aiohttp import web
 
-from orchestrator import VERSION, process
+from orchestrator import VERSION
 from orchestrator.api.app import make_app
 from orchestrator.config import Config
+from orchestrator.container import Parts, assembled
+from orchestrator.cycle_runner import Runner
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
-from orchestrator.parts import Parts, assembled
-from orchestrator.runner import Runner
-from orchestrator.workers import taking_part
+from orchestrator.processes import common, worker_loops
 
 STOP_GRACE_S = 3.0
 
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; ends the process."""
-    process.begin("orchestrator")
+    common.begin("orchestrator")
     asyncio.run(_serve(config))
     os._exit(0)
 
@@ -35,13 +35,13 @@ async def _serve(config: Config) -> None:
         runner = Runner(parts)
         site = await _listen(config, parts, runner)
         emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
-        loops = [runner.run_cycles(), runner.run_monitor(), *taking_part.loops(parts)]
-        failed = await process.until_stopped(*loops)
+        loops = [runner.run_cycles(), runner.run_monitor(), *worker_loops.loops(parts)]
+        failed = await common.until_stopped(*loops)
         if failed is not None:
-            taking_part.end(failed)
+            worker_loops.end(failed)
         emit("orchestrator_stopping")
         await asyncio.wait([asyncio.create_task(site.stop())], timeout=STOP_GRACE_S)
-        await taking_part.leave(parts)
+        await worker_loops.leave(parts)
         emit("orchestrator_stopped")
         os._exit(0)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.text import is_sound, sound
+from orchestrator.unicode import is_sound, sound
 
 MARKDOWN = {".md", ".markdown"}
 READ = MARKDOWN | {".txt", ".rst", ".text"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.storage.database import Database
 from orchestrator.storage.sqlite import SqliteDatabase
@@ -26,10 +26,10 @@ class Ranker(Protocol):
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
     if isinstance(database, SqliteDatabase):
-        from orchestrator.knowledge.index import CurrentIndex
-        from orchestrator.knowledge.sqlite_ranker import SqliteRanker
+        from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
+        from orchestrator.knowledge.search.vector_index import CurrentIndex
 
         return SqliteRanker(database, CurrentIndex(database, store, model))
-    from orchestrator.knowledge.postgres_ranker import PostgresRanker
+    from orchestrator.knowledge.search.postgres_ranker import PostgresRanker
 
     return PostgresRanker(database, model)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import CHUNKS, KnowledgeStore
 from orchestrator.storage.database import Database, Result
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.cycle import Backend
+from orchestrator.cycles.plan import Backend
 from orchestrator.events import emit
-from orchestrator.webhook_policy import Answer, Pace
+from orchestrator.recovery_webhook.policy import Answer, Pace
 
 SAID = {
     "recovering": "the host agent is at it already",

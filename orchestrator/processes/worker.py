@@ -10,13 +10,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from orchestrator import VERSION, process
+from orchestrator import VERSION
 from orchestrator.config import Config
+from orchestrator.container import Parts, assembled
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
-from orchestrator.healthcheck import WORKER_HEARTBEAT_NAME
-from orchestrator.parts import Parts, assembled
-from orchestrator.workers import taking_part
+from orchestrator.processes import common, worker_loops
+from orchestrator.processes.healthcheck import WORKER_HEARTBEAT_NAME
 
 CHECK_EVERY_S = 60.0
 CHECK_WHEN_DOWN_S = 15.0
@@ -29,7 +29,7 @@ def serve(config: Config) -> int:
             "a worker shares its tasks through Postgres, and VESTAL_DATABASE_URL is not set;"
             " set it here and for the orchestrator, to postgresql://USER:PASSWORD@HOST/DATABASE."
         )
-    process.begin("worker")
+    common.begin("worker")
     asyncio.run(_serve(config))
     os._exit(0)
 
@@ -38,11 +38,11 @@ async def _serve(config: Config) -> None:
     async with assembled(config) as parts:
         await parts.board.check_llm_services_health()
         emit("worker_started", version=VERSION, worker=config.worker_id, database=parts.database.name)
-        beat = process.heartbeat(Path(tempfile.gettempdir()) / WORKER_HEARTBEAT_NAME)
-        failed = await process.until_stopped(beat, _watch_backends(parts), *taking_part.loops(parts))
+        beat = common.heartbeat(Path(tempfile.gettempdir()) / WORKER_HEARTBEAT_NAME)
+        failed = await common.until_stopped(beat, _watch_backends(parts), *worker_loops.loops(parts))
         if failed is not None:
-            taking_part.end(failed)
-        await taking_part.leave(parts)
+            worker_loops.end(failed)
+        await worker_loops.leave(parts)
         emit("worker_stopped")
         os._exit(0)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.knowledge.index import CurrentIndex
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search.scope import Scope
+from orchestrator.knowledge.search.vector_index import CurrentIndex
 from orchestrator.storage.database import Database
 
 

@@ -11,13 +11,14 @@ import asyncio
 import time
 from datetime import datetime
 
-from orchestrator import process, schedule
 from orchestrator.config import Config
-from orchestrator.cycle import Facts, Phase, plan
+from orchestrator.container import Parts, assembled
+from orchestrator.cycles import schedule
+from orchestrator.cycles.plan import Facts, Phase, plan
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
-from orchestrator.healthcheck import HEARTBEAT_NAME
-from orchestrator.parts import Parts, assembled
+from orchestrator.processes import common
+from orchestrator.processes.healthcheck import HEARTBEAT_NAME
 from orchestrator.storage.database import entered
 from orchestrator.tasks.retention import drop_old_tasks
 
@@ -29,7 +30,7 @@ DONE_KEY = "nightly_done_at"
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT."""
-    process.begin("nightly")
+    common.begin("nightly")
     asyncio.run(_serve(config))
     return 0
 
@@ -39,7 +40,7 @@ async def _serve(config: Config) -> None:
         emit("nightly_started", next_run=str(schedule.next_slot(datetime.now(), config.nightly_hour)))
         path = config.home / HEARTBEAT_NAME
         path.touch()
-        failed = await process.until_stopped(_nights(parts), process.heartbeat(path))
+        failed = await common.until_stopped(_nights(parts), common.heartbeat(path))
         if failed is not None:
             raise failed
         path.unlink(missing_ok=True)

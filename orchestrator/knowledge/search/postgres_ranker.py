@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.search.scope import Scope
 from orchestrator.storage.database import Database
 
 

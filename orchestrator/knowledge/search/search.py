@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from orchestrator.errors import BackendError, DatabaseFailed
 from orchestrator.events import emit
-from orchestrator.knowledge.fusion import Ranking, fused
-from orchestrator.knowledge.keywords import match_of, names_a_thing
-from orchestrator.knowledge.models import Embedder
-from orchestrator.knowledge.ranker import Ranker
-from orchestrator.knowledge.scope import Scope
+from orchestrator.knowledge.llm_interfaces import Embedder
+from orchestrator.knowledge.search.fusion import Ranking, fused
+from orchestrator.knowledge.search.keywords import match_of, names_a_thing
+from orchestrator.knowledge.search.ranker import Ranker
+from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.vectors import VectorCache
 

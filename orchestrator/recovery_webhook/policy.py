@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.cycle import Backend
+from orchestrator.cycles.plan import Backend
 
 FIRST_PAUSE_S = 5.0
 MOST_PAUSE_S = 300.0

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 from orchestrator import memory_guard
-from orchestrator.cycle import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
+from orchestrator.container import Parts
+from orchestrator.cycles.plan import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
 from orchestrator.events import emit
 from orchestrator.llm.health import HealthBoard
-from orchestrator.parts import Parts
 
 WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other
 UNHEALTHY_CHECK_S = 15.0  # while something is down, its return is looked for at least this often

@@ -1,0 +1,1 @@
+"""Read knowledge folders and cut their texts into chunks."""

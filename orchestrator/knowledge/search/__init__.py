@@ -1,0 +1,1 @@
+"""Search knowledge: by meaning and by words, in SQLite or Postgres, fused by rank."""

@@ -1,0 +1,1 @@
+"""Tell the host agent which backend is down, at a bounded pace."""
