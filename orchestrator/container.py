@@ -39,7 +39,7 @@ from orchestrator.workers.membership import Membership
 
 
 @dataclass(frozen=True)
-class Parts:
+class Container:
     config: Config
     agents: dict[str, Agent]
     database: Database
@@ -74,7 +74,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def assembled(config: Config) -> AsyncIterator[Parts]:
+async def assembled(config: Config) -> AsyncIterator[Container]:
     """The parts, around one HTTP session; ConfigError where the home cannot be used."""
     crew = agents.load(config.agents_file, config.chat_model)
     database = await asyncio.to_thread(opened, config)
@@ -99,7 +99,7 @@ async def assembled(config: Config) -> AsyncIterator[Parts]:
             notes.all,
             StepGate(config.max_concurrent, _memory_fraction),
         )
-        yield Parts(
+        yield Container(
             config=config,
             agents=crew,
             database=database,

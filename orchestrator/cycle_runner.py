@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from orchestrator import memory_guard
-from orchestrator.container import Parts
-from orchestrator.cycles.plan import Backend, Facts, Outcome, Phase, Planned, health_sentence, plan
+from orchestrator.container import Container
+from orchestrator.cycles.plan import Backend, CyclePhase, Facts, Outcome, Planned, health_sentence, plan
 from orchestrator.events import emit
 from orchestrator.llm.health import HealthBoard
 
@@ -16,10 +16,10 @@ WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase ea
 UNHEALTHY_CHECK_S = 15.0  # while something is down, its return is looked for at least this often
 
 
-class Runner:
+class CycleRunner:
     """One cycle at a time: on its interval, and at once when a backend has come back."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Container) -> None:
         self._parts = parts
         self._wake = asyncio.Event()
         self._trigger = "start"
@@ -121,10 +121,10 @@ class Runner:
             return Outcome(planned.phase, "failed", f"{type(error).__name__}: {error}")
 
     async def _act(self, planned: Planned, facts: Facts) -> Outcome:
-        if planned.phase is Phase.HEALTH:
+        if planned.phase is CyclePhase.HEALTH:
             figures: dict[str, object] = {"webhook": self.webhook_sentence}
             return Outcome(planned.phase, "done", health_sentence(facts), figures)
-        if planned.phase is Phase.KNOWLEDGE:
+        if planned.phase is CyclePhase.KNOWLEDGE:
             report = await self._parts.updater.update_all_agents_knowledge(self._parts.folders())
             return Outcome(planned.phase, "done", report.sentence(), report.as_json())
         return Outcome(planned.phase, "done", planned.why)

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any
 
-from orchestrator.unicode import sound
+from orchestrator.unicode import replace_invalid_unicode
 
 _seq = itertools.count(1)
 _lock = threading.Lock()
@@ -27,7 +27,7 @@ def emit(event: str, cause: str = "", **fields: Any) -> None:
     """Write one event: past tense, with its cause in words where there is one."""
     record: dict[str, Any] = {"ts": round(time.time(), 3), "seq": next(_seq), "component": _component}
     record |= {"event": event, **({"cause": cause} if cause else {}), **fields}
-    line = sound(json.dumps(record, ensure_ascii=False, default=str))
+    line = replace_invalid_unicode(json.dumps(record, ensure_ascii=False, default=str))
     with _lock:
         print(line, file=sys.stdout, flush=True)
 

@@ -1,6 +1,6 @@
 """How much of its memory limit this container uses, and how large a batch it may still take.
 
-`Reading`, `batch_size` and `step_may_begin` are pure; `read` looks at the cgroup, version 2 or 1.
+`MemoryReading`, `batch_size` and `step_may_begin` are pure; `read` looks at the cgroup, version 2 or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 
 @dataclass(frozen=True)
-class Reading:
+class MemoryReading:
     """Bytes in use (without the page cache that the kernel would give back) and the limit, if any."""
 
     used_bytes: int
@@ -48,7 +48,7 @@ def step_may_begin(running: int, most: int, fraction: float, waited_s: float) ->
     return running == 0 and waited_s >= LONGEST_HOLD_S
 
 
-def read(root: Path = CGROUP) -> Reading | None:
+def read(root: Path = CGROUP) -> MemoryReading | None:
     """The cgroup's reading; None where there is none (a Mac, or no cgroup mounted)."""
     try:
         if (root / "memory.current").exists():
@@ -59,9 +59,9 @@ def read(root: Path = CGROUP) -> Reading | None:
         return None
 
 
-def _reading(root: Path, usage: str, limit: str, reclaimable: str) -> Reading:
+def _reading(root: Path, usage: str, limit: str, reclaimable: str) -> MemoryReading:
     used = int((root / usage).read_text()) - _stat((root / "memory.stat").read_text(), reclaimable)
-    return Reading(max(0, used), _limit((root / limit).read_text().strip()))
+    return MemoryReading(max(0, used), _limit((root / limit).read_text().strip()))
 
 
 def _limit(text: str) -> int | None:

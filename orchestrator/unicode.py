@@ -12,10 +12,10 @@ import re
 _UNSOUND = re.compile("[\x00\ud800-\udfff]")
 
 
-def is_sound(text: str) -> bool:
+def is_valid_unicode(text: str) -> bool:
     return _UNSOUND.search(text) is None
 
 
-def sound(text: str) -> str:
+def replace_invalid_unicode(text: str) -> str:
     """The text with U+FFFD in the place of what is none."""
     return _UNSOUND.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -14,8 +14,8 @@ from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.notifications.channels import channels
 from host_agent.notifications.notifier import Notifier
-from host_agent.recovery.effects import HostHands
-from host_agent.recovery.ollama_effects import OllamaHands
+from host_agent.recovery.effects import HostEffects
+from host_agent.recovery.ollama_effects import OllamaEffects
 from host_agent.recovery.passes import Passes
 from host_agent.services import MLX_SERVER
 from host_agent.services.docker.compose import Compose
@@ -28,8 +28,8 @@ from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator import mode, native
 from host_agent.services.orchestrator.mode import Decision, Mode
 from host_agent.services.orchestrator.probe import OrchestratorProbe
-from host_agent.services.service_control import Actions
-from host_agent.services.status_report import Table
+from host_agent.services.service_control import ServiceControl
+from host_agent.services.status_report import StatusReport
 from vestal.config import Config, keep_token
 from vestal.platform import log_rotation
 from vestal.supervision import (
@@ -92,16 +92,16 @@ class Agent:
         self._containers = Containers(api, compose, journal, store)
         engine = DockerEngine(api, compose.project, decision)
         self.ollama = OllamaService(config, session, store, journal.append, self._request_pass)
-        table = Table(
+        table = StatusReport(
             self._supervisor, mlx, self.ollama, engine, self._containers, decision, store, self._sleep
         )
         probe = OrchestratorProbe(session, config.orchestrator.port)
-        healer = OllamaHands(self.ollama, config.supervision.stop_s)
-        self._hands = HostHands(
+        healer = OllamaEffects(self.ollama, config.supervision.stop_s)
+        self._hands = HostEffects(
             config, self._supervisor, specs, self._containers, table, store, probe.answers, healer
         )
         self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
-        actions = Actions(self._supervisor, self._containers, mlx, self.ollama, decision, journal)
+        actions = ServiceControl(self._supervisor, self._containers, mlx, self.ollama, decision, journal)
         self._parts = Parts(table, self.passes, journal, actions, Sessions())
         self._listener = Listener(config, self._token, self._parts, journal)
 

@@ -13,7 +13,7 @@ WITHIN_S = 20.0
 class Finding:
     """`fault` is to be mended, `note` is worth knowing, `ok` was looked at and is well.
 
-    `sentence` names the cause, `evidence` by what it was recognised, `remedy` what to do.
+    `sentence` names the cause, `evidence` by what it was recognized, `remedy` what to do.
     """
 
     name: str

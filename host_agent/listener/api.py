@@ -12,12 +12,12 @@ from host_agent.listener import bodies, metrics
 from host_agent.listener.event_stream import Streams
 from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.refusals import BadRequest, NotFound, TooMany
-from host_agent.listener.retry_advice_cache import Outlooks
+from host_agent.listener.retry_advice_cache import RetryAdviceCache
 from host_agent.listener.sessions import SESSION_FOR_S, Sessions
 from host_agent.recovery.passes import Passes
 from host_agent.services import retry_advice
-from host_agent.services.service_control import Actions
-from host_agent.services.status_report import Table
+from host_agent.services.service_control import ServiceControl
+from host_agent.services.status_report import StatusReport
 from host_agent.status_page.page import Page
 
 LLM_SERVERS = ("mlx", "ollama")
@@ -30,10 +30,10 @@ ACTIONS = "restart|stop|start"
 class Parts:
     """What the routes show and set going."""
 
-    table: Table
+    table: StatusReport
     passes: Passes
     journal: Journal
-    actions: Actions
+    actions: ServiceControl
     sessions: Sessions
     next_pass_at: float = 0.0  # monotonic
 
@@ -45,7 +45,7 @@ class Api:
         self._parts, self._port, self._cookie = parts, port, cookie
         self._page = Page()
         self._streams = Streams(parts.journal)
-        self._outlooks = Outlooks(parts.table.outlooks)
+        self._outlooks = RetryAdviceCache(parts.table.outlooks)
         self._starts = TokenBucket(capacity=12, refill_s=5.0)
         self._asked: set[tuple[str, str]] = set()
 

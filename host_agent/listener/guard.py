@@ -15,7 +15,7 @@ from aiohttp import web
 from host_agent.errors import HostAgentError
 from host_agent.journal import Journal
 from host_agent.listener import refusals
-from host_agent.listener.refusals import Forbidden, NotJson, Refusal, TooLarge, Unauthorised
+from host_agent.listener.refusals import Forbidden, NotJson, Refusal, TooLarge, Unauthorized
 from host_agent.listener.sessions import Sessions
 from vestal.config import Home
 
@@ -92,10 +92,10 @@ class Guard:
         if scheme.lower() == "bearer":
             if hmac.compare_digest(given.strip().encode(), self._token):
                 return
-            raise Unauthorised(f"The token is wrong; the right one is in {self._home.token}.")
+            raise Unauthorized(f"The token is wrong; the right one is in {self._home.token}.")
         session = request.cookies.get(self.cookie)
         if not session or not self._sessions.holds(session, time.monotonic()):
-            raise Unauthorised(
+            raise Unauthorized(
                 f"A token is needed: send `Authorization: Bearer` with the text of {self._home.token}, "
                 "or open the page with `vestal status --open`."
             )
@@ -111,7 +111,7 @@ class Guard:
 
     def _note(self, request: web.Request, refusal: Refusal) -> None:
         """Denials are in the journal, and a flood of them does not drown it."""
-        if not isinstance(refusal, Unauthorised | Forbidden):
+        if not isinstance(refusal, Unauthorized | Forbidden):
             return
         now = time.monotonic()
         since, count = self._denied.get(refusal.code, (-DENIALS_EACH_S, 0))

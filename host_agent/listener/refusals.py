@@ -2,7 +2,7 @@
 
 Refusal
 ├── BadRequest 400      ├── Forbidden 403    ├── TooLarge 413          ├── TooMany 429 (Retry-After)
-├── Unauthorised 401    ├── NotFound 404     ├── NotJson 415           └── TooSlow 408
+├── Unauthorized 401    ├── NotFound 404     ├── NotJson 415           └── TooSlow 408
 └── Conflict 409
 """
 
@@ -30,8 +30,8 @@ class BadRequest(Refusal):
     pass
 
 
-class Unauthorised(Refusal):
-    status, code = 401, "unauthorised"
+class Unauthorized(Refusal):
+    status, code = 401, "unauthorized"
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}

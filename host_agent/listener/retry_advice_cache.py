@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from host_agent.services.retry_advice import Outlook
+from host_agent.services.retry_advice import RetryAdvice
 
 log = logging.getLogger("vestal")
 
@@ -13,10 +13,10 @@ FRESH_S = 0.3
 WITHIN_S = 0.5  # a caller waits 2 s in all, and the pass begins without this
 STALE_S = 60.0
 
-Told = Mapping[str, Outlook]
+Told = Mapping[str, RetryAdvice]
 
 
-class Outlooks:
+class RetryAdviceCache:
     """Asks `look`. What it cannot tell in time is left unsaid, or told as it was within the last minute."""
 
     def __init__(self, look: Callable[[], Awaitable[Told]]) -> None:

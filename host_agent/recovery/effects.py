@@ -20,11 +20,11 @@ from host_agent.recovery.facts import (
     ThroughOwner,
     Unpause,
 )
-from host_agent.recovery.ollama_effects import OllamaHands
+from host_agent.recovery.ollama_effects import OllamaEffects
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR, terminate
 from host_agent.services.docker.containers import STOP_S, Containers
-from host_agent.services.service_status import Row, of_child
-from host_agent.services.status_report import Table
+from host_agent.services.service_status import ServiceStatus, of_child
+from host_agent.services.status_report import StatusReport
 from vestal.config import Config
 from vestal.platform import model_servers, ports
 from vestal.platform.processes import own_processes
@@ -37,7 +37,7 @@ HUNG_STOP_S = 3
 BY_PASS = "a recovery pass"
 
 
-class HostHands:
+class HostEffects:
     """The `Hands` of the passes on this host."""
 
     def __init__(
@@ -46,10 +46,10 @@ class HostHands:
         supervisor: Supervisor,
         specs: tuple[ChildSpec, ...],
         containers: Containers,
-        table: Table,
+        table: StatusReport,
         store: StateStore,
         orchestrator_answers: Callable[[], Awaitable[bool]],
-        ollama: OllamaHands,
+        ollama: OllamaEffects,
     ) -> None:
         self._config, self._supervisor, self._containers = config, supervisor, containers
         self._table, self._store = table, store
@@ -73,7 +73,7 @@ class HostHands:
     async def apply(self, remedy: Remedy) -> None:
         match remedy:
             case EndProcess(_, pid):
-                await terminate.end(pid, self._config.supervision.stop_s)
+                await terminate.terminate(pid, self._config.supervision.stop_s)
             case EndOrphan(_, pid):
                 await self._ollama.end_orphan(pid)
             case ThroughOwner(service, action, _):
@@ -88,7 +88,7 @@ class HostHands:
                 await self._supervisor.start_child(service, f"started by {BY_PASS}")
             case ReplaceHung(service, pid):
                 self._count(service)
-                await terminate.end(pid, self._config.supervision.stop_s)
+                await terminate.terminate(pid, self._config.supervision.stop_s)
                 await self._supervisor.wait_for(service, set(State) - {State.STOPPING, State.STOPPED}, 30.0)
             case BringUp(service):
                 await self._containers.bring_up(service)
@@ -110,7 +110,7 @@ class HostHands:
         """Whether a child that should answer does not."""
         return await self._answers(name, of_child(self._supervisor.status()[name])) is False
 
-    async def _service(self, name: str, row: Row) -> ServiceFacts:
+    async def _service(self, name: str, row: ServiceStatus) -> ServiceFacts:
         if name == OLLAMA:
             return self._ollama.facts(row, self._restarts_left(name))
         is_child = name in self._specs
@@ -145,7 +145,7 @@ class HostHands:
         counted = self._replaced.get(name, RESTARTS_PER_HOUR)
         return counted.max_restarts - len(counted.recent(time.monotonic()))
 
-    async def _container_answers(self, name: str, row: Row) -> bool | None:
+    async def _container_answers(self, name: str, row: ServiceStatus) -> bool | None:
         """Docker's own check takes four failures, some 30 s and more, to call a wedged program unhealthy."""
         if row.state not in (State.READY, State.DEGRADED) or row.extra.get("status") != "running":
             return None
@@ -158,7 +158,7 @@ class HostHands:
         same = again.process_pid == row.process_pid and again.extra.get("status") == "running"
         return False if same else None  # it ended, or was paused, while it was asked
 
-    async def _answers(self, name: str, row: Row) -> bool | None:
+    async def _answers(self, name: str, row: ServiceStatus) -> bool | None:
         """Two questions in a row without an answer are a no; what is starting or down is not asked."""
         health = self._specs[name].health
         if health is None or row.process_pid is None or row.state in (*DOWN, State.STARTING, State.STOPPING):
@@ -173,7 +173,7 @@ class HostHands:
                 return None  # it died while it was asked: its supervisor is at it
         return False
 
-    def _ports(self, rows: dict[str, Row]) -> list[PortFacts]:
+    def _ports(self, rows: dict[str, ServiceStatus]) -> list[PortFacts]:
         wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
         if ORCHESTRATOR in self._specs:
             wanted[ORCHESTRATOR] = (self._config.orchestrator.port, "VESTAL_ORCHESTRATOR_PORT")

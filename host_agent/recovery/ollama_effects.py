@@ -5,14 +5,14 @@ from host_agent.recovery.facts import Kind, OrphanFacts, ServiceFacts
 from host_agent.services import OLLAMA, terminate
 from host_agent.services.ollama import OllamaService
 from host_agent.services.ollama.ownership import OwnerKind
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.platform.processes import process_table
 from vestal.supervision import UP, State
 
 HUNG_STOP_S = 3.0
 
 
-class OllamaHands:
+class OllamaEffects:
     """The part of a pass's hands that is about Ollama. It judges from what the row's check has just seen."""
 
     def __init__(self, service: OllamaService, stop_s: float) -> None:
@@ -22,7 +22,7 @@ class OllamaHands:
     def stopped_by_hand(self) -> bool:
         return self._service.keeper.stopped_by_hand
 
-    def facts(self, row: Row, restarts_left: int) -> ServiceFacts:
+    def facts(self, row: ServiceStatus, restarts_left: int) -> ServiceFacts:
         """`row` is the fresh one of this pass."""
         scene, keeper = self._service.scene, self._service.keeper
         answers = self._answers(row)
@@ -52,7 +52,7 @@ class OllamaHands:
     async def end_orphan(self, pid: int) -> None:
         """Only one that is still an orphan: the PID may be another's by now."""
         if any(one.pid == pid for one, _ in await self._service.orphans()):
-            await terminate.end(pid, self._stop_s)
+            await terminate.terminate(pid, self._stop_s)
 
     async def start(self, cause: str) -> None:
         self._service.start_afresh()
@@ -62,7 +62,7 @@ class OllamaHands:
         """It hangs: its supervisor starts another as soon as it has ended."""
         if self._service.keeper.pid != pid:
             return
-        await terminate.end(pid, self._stop_s)
+        await terminate.terminate(pid, self._stop_s)
         self._service.start_afresh()
 
     async def through_owner(self, action: str, cause: str) -> None:
@@ -72,7 +72,7 @@ class OllamaHands:
         await self._service.keeper.through_owner(action, cause)
         self._service.start_afresh()
 
-    def _kind(self, row: Row) -> Kind:
+    def _kind(self, row: ServiceStatus) -> Kind:
         keeper, owner = self._service.keeper, self._service.scene.owner
         if keeper.has_one:
             return Kind.CHILD
@@ -81,7 +81,7 @@ class OllamaHands:
         is_ours_to_start = owner.kind is OwnerKind.NOBODY and keeper.acts
         return Kind.CHILD if is_ours_to_start else Kind.OWNED
 
-    def _answers(self, row: Row) -> bool | None:
+    def _answers(self, row: ServiceStatus) -> bool | None:
         """None where it is down or coming up: there is nothing to ask."""
         if row.state not in UP:
             return None

@@ -25,7 +25,7 @@ LOOKS = 5
 LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lock
 
 
-class Hands(Protocol):
+class Effects(Protocol):
     """What a pass reaches the world through."""
 
     async def gather(self) -> Facts:
@@ -40,7 +40,7 @@ class Passes:
 
     def __init__(
         self,
-        hands: Hands,
+        hands: Effects,
         journal: Journal,
         lock_file: Path,
         *,

@@ -6,7 +6,7 @@ from enum import Enum
 from host_agent.service_manager.job_state import JobState
 
 
-class Answer(Enum):
+class LaunchctlAnswer(Enum):
     """What an adapter does next depends on this alone."""
 
     DONE = "done"
@@ -25,40 +25,40 @@ NUMBER = re.compile(r"failed: (\d+):")
 FIELD = re.compile(r"^\t([a-z ]+?) = (.*)$", re.MULTILINE)
 NEVER = "(never exited)"
 BY_NUMBER = {
-    0: Answer.DONE,
-    1: Answer.NOT_PERMITTED,
-    3: Answer.NOT_LOADED,
-    5: Answer.RETRY,  # EIO: also what a bootstrap right after a bootout gets
-    36: Answer.STOPPING,
-    37: Answer.ALREADY,
-    112: Answer.NO_SESSION,
-    113: Answer.NOT_LOADED,
-    119: Answer.DISABLED,
-    125: Answer.NO_SESSION,
-    150: Answer.NOT_PERMITTED,
+    0: LaunchctlAnswer.DONE,
+    1: LaunchctlAnswer.NOT_PERMITTED,
+    3: LaunchctlAnswer.NOT_LOADED,
+    5: LaunchctlAnswer.RETRY,  # EIO: also what a bootstrap right after a bootout gets
+    36: LaunchctlAnswer.STOPPING,
+    37: LaunchctlAnswer.ALREADY,
+    112: LaunchctlAnswer.NO_SESSION,
+    113: LaunchctlAnswer.NOT_LOADED,
+    119: LaunchctlAnswer.DISABLED,
+    125: LaunchctlAnswer.NO_SESSION,
+    150: LaunchctlAnswer.NOT_PERMITTED,
 }
 BY_WORDS = {
-    "could not find service": Answer.NOT_LOADED,
-    "no such process": Answer.NOT_LOADED,
-    "could not find domain": Answer.NO_SESSION,
-    "domain does not support specified action": Answer.NO_SESSION,
-    "service is disabled": Answer.DISABLED,
-    "not privileged": Answer.NOT_PERMITTED,
-    "operation not permitted": Answer.NOT_PERMITTED,
-    "operation now in progress": Answer.STOPPING,
-    "operation already in progress": Answer.ALREADY,
+    "could not find service": LaunchctlAnswer.NOT_LOADED,
+    "no such process": LaunchctlAnswer.NOT_LOADED,
+    "could not find domain": LaunchctlAnswer.NO_SESSION,
+    "domain does not support specified action": LaunchctlAnswer.NO_SESSION,
+    "service is disabled": LaunchctlAnswer.DISABLED,
+    "not privileged": LaunchctlAnswer.NOT_PERMITTED,
+    "operation not permitted": LaunchctlAnswer.NOT_PERMITTED,
+    "operation now in progress": LaunchctlAnswer.STOPPING,
+    "operation already in progress": LaunchctlAnswer.ALREADY,
 }
 
 
-def judge(exit_code: int, text: str) -> Answer:
+def judge(exit_code: int, text: str) -> LaunchctlAnswer:
     """The words first: some releases exit with 1 and tell the number only in the text."""
     if exit_code == 0:
-        return Answer.DONE
+        return LaunchctlAnswer.DONE
     for words, answer in BY_WORDS.items():
         if words in text.lower():
             return answer
     number = NUMBER.search(text)
-    return BY_NUMBER.get(int(number[1]) if number else exit_code, Answer.FAILED)
+    return BY_NUMBER.get(int(number[1]) if number else exit_code, LaunchctlAnswer.FAILED)
 
 
 def parse(exit_code: int, text: str) -> JobState:
@@ -79,18 +79,18 @@ def parse(exit_code: int, text: str) -> JobState:
     )
 
 
-def sentence(answer: Answer, command: str, text: str, domain: str, label: str) -> str:
+def sentence(answer: LaunchctlAnswer, command: str, text: str, domain: str, label: str) -> str:
     """What went wrong, and the remedy."""
     said = " ".join(text.split()) or answer.value
     return {
-        Answer.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain {domain}, and "
+        LaunchctlAnswer.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain {domain}, and "
         "nothing was started. The units are written and start at the next login there; to run without one, "
         "`vestal install --daemon`",
-        Answer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable {domain}/{label}`, then "
+        LaunchctlAnswer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable {domain}/{label}`, then "
         "`vestal install` again (System Settings, General, Login Items may have it switched off)",
-        Answer.NOT_PERMITTED: f"`{command}` is not permitted ({said}): a job of root's needs sudo",
-        Answer.STOPPING: f"{label} has not stopped yet: run the same command again in a minute",
-        Answer.RETRY: f"`{command}` failed twice: {said}. `plutil -lint` checks the file, and "
+        LaunchctlAnswer.NOT_PERMITTED: f"`{command}` is not permitted ({said}): a job of root's needs sudo",
+        LaunchctlAnswer.STOPPING: f"{label} has not stopped yet: run the same command again in a minute",
+        LaunchctlAnswer.RETRY: f"`{command}` failed twice: {said}. `plutil -lint` checks the file, and "
         "`log show --last 2m --predicate 'process == \"launchd\"'` tells launchd's reason",
     }.get(answer, f"`{command}`: {said}")
 

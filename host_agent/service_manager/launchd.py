@@ -10,8 +10,8 @@ from pathlib import Path
 
 from host_agent.service_manager import launchctl_answers, launchd_plist
 from host_agent.service_manager.job_state import JobState
-from host_agent.service_manager.launchctl_answers import Answer
-from host_agent.service_manager.unit import ALL, KEPT_ALIVE, Told, Unit, Written
+from host_agent.service_manager.launchctl_answers import LaunchctlAnswer
+from host_agent.service_manager.unit import ALL, KEPT_ALIVE, JobSettings, Unit, Written
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
@@ -61,7 +61,7 @@ class Launchd:
         """launchd reads a daemon's list as root; everybody may see it there, and nobody else change it."""
         return BY_ALL if self.place.user else ONLY_READABLE
 
-    def units(self, names: tuple[str, ...], told: Told) -> list[Unit]:
+    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
         return [Unit(name, self.path(name), self._text(name, told)) for name in names]
 
     def path(self, name: str) -> Path:
@@ -102,11 +102,15 @@ class Launchd:
         command = ("launchctl", "bootout", self._target(name))
         done = self._commands.act(*command)
         answer = launchctl_answers.judge(done.exit_code, done.text)
-        if answer is Answer.NOT_LOADED or self._commands.dry:
+        if answer is LaunchctlAnswer.NOT_LOADED or self._commands.dry:
             return ""
-        if answer in (Answer.DONE, Answer.STOPPING, Answer.RETRY) and self._gone(name):
+        if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.STOPPING, LaunchctlAnswer.RETRY) and self._gone(
+            name
+        ):
             return ""
-        return self._sentence(Answer.STOPPING if answer is Answer.DONE else answer, command, done.text, name)
+        return self._sentence(
+            LaunchctlAnswer.STOPPING if answer is LaunchctlAnswer.DONE else answer, command, done.text, name
+        )
 
     def start(self) -> list[str]:
         """After a `stop`, or where launchd has let go of it."""
@@ -121,9 +125,9 @@ class Launchd:
         for attempt in range(2):
             done = self._commands.act(*command)
             answer = launchctl_answers.judge(done.exit_code, done.text)
-            if answer in (Answer.DONE, Answer.ALREADY):
+            if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.ALREADY):
                 return ""
-            if answer is not Answer.RETRY:
+            if answer is not LaunchctlAnswer.RETRY:
                 break
             if attempt == 0:
                 self._pause(TRY_AGAIN_AFTER_S)  # right after a bootout it fails once
@@ -138,7 +142,7 @@ class Launchd:
         answer = launchctl_answers.judge(done.exit_code, done.text)
         return (
             ""
-            if answer in (Answer.DONE, Answer.ALREADY)
+            if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.ALREADY)
             else self._sentence(answer, command, done.text, name)
         )
 
@@ -150,7 +154,7 @@ class Launchd:
             self._pause(LOOK_AGAIN_S)
         return False
 
-    def _sentence(self, answer: Answer, command: tuple[str, ...], text: str, name: str) -> str:
+    def _sentence(self, answer: LaunchctlAnswer, command: tuple[str, ...], text: str, name: str) -> str:
         return launchctl_answers.sentence(
             answer, " ".join(command), text, self.place.domain, self._label(name)
         )
@@ -161,7 +165,7 @@ class Launchd:
     def _label(self, name: str) -> str:
         return f"dev.{self._home.label}.{name}"
 
-    def _text(self, name: str, told: Told) -> str:
+    def _text(self, name: str, told: JobSettings) -> str:
         template = (TEMPLATES / f"{name}.plist").read_text()
         values = {
             "LABEL": self._label(name),

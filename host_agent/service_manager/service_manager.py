@@ -17,7 +17,7 @@ from host_agent.service_manager import launchd
 from host_agent.service_manager.job_state import JobState
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.systemd import Systemd
-from host_agent.service_manager.unit import AGENT, Told, Unit, Written
+from host_agent.service_manager.unit import AGENT, JobSettings, Unit, Written
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
@@ -39,7 +39,7 @@ class ServiceManager(Protocol):
     def needs_root(self) -> bool:
         """Whether only root may write and load them, and this is not root."""
 
-    def units(self, names: tuple[str, ...], told: Told) -> list[Unit]:
+    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
         """What an installation of these jobs writes."""
 
     def paths(self, name: str) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from host_agent.service_manager import systemctl_answers, systemd_unit
 from host_agent.service_manager.job_state import JobState
-from host_agent.service_manager.unit import ALL, RECOVER, Told, Unit, Written
+from host_agent.service_manager.unit import ALL, RECOVER, JobSettings, Unit, Written
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
@@ -23,7 +23,7 @@ class Systemd:
     def __init__(self, home: Home, commands: Commands, folder: Path) -> None:
         self._home, self._commands, self._folder = home, commands, folder
 
-    def units(self, names: tuple[str, ...], told: Told) -> list[Unit]:
+    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
         return [Unit(name, path, self._text(name, path, told)) for name in names for path in self.paths(name)]
 
     def paths(self, name: str) -> list[Path]:
@@ -96,7 +96,7 @@ class Systemd:
         """The unit that is enabled and started: a timer starts its service."""
         return self.paths(name)[-1].name
 
-    def _text(self, name: str, path: Path, told: Told) -> str:
+    def _text(self, name: str, path: Path, told: JobSettings) -> str:
         template = (TEMPLATES / f"{name}{path.suffix}").read_text()
         values = {
             "HOME": systemd_unit.plain(str(self._home.root)),

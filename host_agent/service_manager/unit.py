@@ -21,7 +21,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Told:
+class JobSettings:
     """What units are made from. `environment` has what the job must be told, PATH included, and no secret."""
 
     environment: Mapping[str, str]

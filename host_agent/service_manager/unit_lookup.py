@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent.service_manager import launchctl_answers
-from vestal.platform.command_result import Done
+from vestal.platform.command_result import CommandResult
 from vestal.platform.commands import run_async
 from vestal.platform.macos.brew import PLACES
 
@@ -37,7 +37,7 @@ def parse_launchctl_list(output: str) -> tuple[Job, ...]:
     return tuple(jobs)
 
 
-def parse_launchctl_print(label: str, done: Done) -> Job | None:
+def parse_launchctl_print(label: str, done: CommandResult) -> Job | None:
     """`launchctl print system/LABEL`; None where there is no such job."""
     told = launchctl_answers.parse(done.exit_code, done.text)
     return Job(label, told.pid, system=True) if told.loaded else None

@@ -33,7 +33,7 @@ WHOSE = {
 }
 
 
-class Actions:
+class ServiceControl:
     """Begins what was asked for; the outcome is in the journal and the table."""
 
     def __init__(

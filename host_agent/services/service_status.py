@@ -10,7 +10,7 @@ WELL = frozenset({State.READY, State.BUSY})
 
 
 @dataclass(frozen=True)
-class Row:
+class ServiceStatus:
     """The state of a service. `expected` is False for what this machine does without by choice."""
 
     state: State
@@ -28,7 +28,7 @@ class Row:
         """Nothing to heal here: it serves, or it is not here and need not be."""
         return self.state in WELL or self.state is State.ABSENT or not self.expected
 
-    def with_extra(self, **extra: Any) -> "Row":
+    def with_extra(self, **extra: Any) -> "ServiceStatus":
         return replace(self, extra={**self.extra, **extra})
 
     def as_json(self) -> dict[str, Any]:
@@ -44,9 +44,9 @@ class Row:
         } | dict(self.extra)
 
 
-def of_child(status: ChildStatus, **extra: Any) -> Row:
+def of_child(status: ChildStatus, **extra: Any) -> ServiceStatus:
     """The row of a child of the supervisor."""
-    return Row(
+    return ServiceStatus(
         state=status.state,
         process_pid=status.process_pid,
         restart_count=status.restart_count,

@@ -24,13 +24,13 @@ from host_agent.services.docker.docker_engine import DockerEngine
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator.mode import Decision, Mode
-from host_agent.services.retry_advice import Outlook
-from host_agent.services.service_status import Row, of_child
+from host_agent.services.retry_advice import RetryAdvice
+from host_agent.services.service_status import ServiceStatus, of_child
 from vestal.platform import memory, model_servers
 from vestal.supervision import DOWN, SleepWatch, State, StateStore, Supervisor
 
 
-class Table:
+class StatusReport:
     """Reads; owns nothing."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Table:
         self._store, self._sleep = store, sleep
         self._started_at = time.monotonic()
 
-    async def rows(self, fresh: bool = False) -> dict[str, Row]:
+    async def rows(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """Name → row, in the order of NAMES. `fresh`: nothing from a cache; one who acts on it needs that."""
         engine, ollama, docker, orchestrators = await asyncio.gather(
             self._mlx_engine(fresh), self._ollama.row(fresh), self._engine.row(), self._orchestrators(fresh)
@@ -64,7 +64,7 @@ class Table:
         }
         return {name: found[name] for name in NAMES}
 
-    async def outlooks(self) -> dict[str, Outlook]:
+    async def outlooks(self) -> dict[str, RetryAdvice]:
         """`mlx` and `ollama`, where one of them is down and a recovery pass will not bring it up now."""
         engine, ollama = await asyncio.gather(self._mlx_engine(fresh=False), self._ollama.row())
         by_hand = bool((self._store.load(MLX_SERVER) or {}).get("stopped_by_hand"))
@@ -84,30 +84,32 @@ class Table:
             "sleep": {"slept_s": round(self._sleep.slept_s, 1)},
         }
 
-    def _agent(self) -> Row:
+    def _agent(self) -> ServiceStatus:
         uptime_s = time.monotonic() - self._started_at
         rss = psutil.Process().memory_info().rss
-        return Row(State.READY, process_pid=os.getpid(), uptime_s=uptime_s, extra={"rss_bytes": rss})
+        return ServiceStatus(
+            State.READY, process_pid=os.getpid(), uptime_s=uptime_s, extra={"rss_bytes": rss}
+        )
 
-    def _child(self, name: str, **extra: Any) -> Row:
+    def _child(self, name: str, **extra: Any) -> ServiceStatus:
         row = of_child(self._supervisor.status()[name], **extra)
         by_hand = (self._store.load(name) or {}).get("stopped_by_hand")
         if row.state is State.STOPPED and by_hand:
             return replace(row, detail="stopped by hand")
         return replace(row, detail=readable(row.detail))
 
-    async def _mlx_engine(self, fresh: bool) -> Row:
+    async def _mlx_engine(self, fresh: bool) -> ServiceStatus:
         server = self._supervisor.status()[MLX_SERVER]
         if server.state in DOWN:
-            return Row(State.STOPPED, detail=f"its gateway is {server.state}")
+            return ServiceStatus(State.STOPPED, detail=f"its gateway is {server.state}")
         row = await self._mlx.engine(fresh)
         if server.state is State.STARTING and row.state is State.STOPPED:
             return replace(row, state=State.STARTING, detail="its gateway is starting")
         return row
 
-    async def _orchestrators(self, fresh: bool) -> dict[str, Row]:
+    async def _orchestrators(self, fresh: bool) -> dict[str, ServiceStatus]:
         if self._decision.mode is Mode.OFF:
-            off = Row(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
+            off = ServiceStatus(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
             return dict.fromkeys(IN_CONTAINERS, off)
         if self._decision.mode is Mode.NATIVE:
             return {name: self._child(name, runs="natively") for name in IN_CONTAINERS}

@@ -14,15 +14,15 @@ from vestal.supervision.processes.identity import identify
 LOOK_AGAIN_S = 0.05
 
 
-async def end(pid: int, grace_s: float) -> None:
+async def terminate(pid: int, grace_s: float) -> None:
     """SIGTERM, and SIGKILL after `grace_s`; NotPossible where it survives that too."""
     identity = identify(pid)
     if identity is not None:
-        await end_identity(identity, grace_s)
+        await terminate_identity(identity, grace_s)
 
 
-async def end_identity(identity: Identity, grace_s: float) -> bool:
-    """As `end`; False where it had ended already."""
+async def terminate_identity(identity: Identity, grace_s: float) -> bool:
+    """As `terminate`; False where it had ended already."""
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)

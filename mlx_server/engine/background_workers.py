@@ -13,7 +13,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Beside:
+class BackgroundWorker:
     """One thread, first come first served. `wake` is called in it after each job."""
 
     def __init__(self, name: str, wake: Callable[[], None]) -> None:
@@ -27,9 +27,9 @@ class Beside:
         return future
 
 
-class Helpers:
+class BackgroundWorkers:
     """The threads there are: a schema that takes a second to compile does not hold up the cache."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.compiler = Beside("compiler", wake)
-        self.reader = Beside("cache-reader", wake)
+        self.compiler = BackgroundWorker("compiler", wake)
+        self.reader = BackgroundWorker("cache-reader", wake)

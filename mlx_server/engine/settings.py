@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
-from mlx_server.engine.kv.kv_quantisation import KvOf, KvQuantisation, as_computed
+from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
 from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from vestal.config import Config, canonical
@@ -68,7 +68,7 @@ class EngineSettings:
             memory_limit_bytes=config.mlx.memory_limit_bytes,
             wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
-            kv_of=lambda model: KvQuantisation(*kv) if (kv := config.kv_of(model)) else None,
+            kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_of(model)) else None,
         )
 
     def keep_alive_of(self, model: str) -> float:

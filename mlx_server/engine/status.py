@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from mlx_server.protocol import Alive, LoadedModel, MemoryUse, PromptCacheUse
+from mlx_server.protocol import Alive, LoadedModelReport, MemoryUse, PromptCacheUse
 
 
 class Status:
@@ -14,7 +14,7 @@ class Status:
         self.progress = 0
         self.working = False
         self.active_bytes = 0
-        self.loaded: tuple[LoadedModel, ...] = ()
+        self.loaded: tuple[LoadedModelReport, ...] = ()
         self.loading: str | None = None
         self.limit_bytes = 0
         self.memory = MemoryUse()

@@ -13,7 +13,7 @@ from mlx_server.gateway import engine_events, errors, health
 from mlx_server.gateway.access import AccessControl
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
-from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama import model_routes as model_routes
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
@@ -25,7 +25,7 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def create_app(
-    pieces: Pieces,
+    pieces: GatewayContext,
     engine: Engine,
     telemetry: Telemetry,
     *,

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from mlx_server.gateway.engine_process.engine import Engine
 from mlx_server.gateway.metrics import metrics_of
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import Phase
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import UP, State
 
@@ -68,9 +68,9 @@ def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict
         "engine": about,
         "models": {"loaded": dispatcher.models.names},
         "requests": {
-            "running": dispatcher.count(Phase.RUNNING),
-            "queued": dispatcher.count(Phase.QUEUED),
-            "parked": dispatcher.count(Phase.PARKED),
+            "running": dispatcher.count(RequestPhase.RUNNING),
+            "queued": dispatcher.count(RequestPhase.QUEUED),
+            "parked": dispatcher.count(RequestPhase.PARKED),
             "survived_crashes": telemetry.survived_crashes,
         },
         "memory": _memory(engine),

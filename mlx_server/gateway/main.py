@@ -14,7 +14,7 @@ import signal
 import sys
 
 from mlx_server.gateway.app import create_app
-from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.engine_process.engine import Engine
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.listeners import EXIT_CONFIG, CannotListen, Listeners
@@ -61,7 +61,7 @@ async def _run(
     table = RequestTable(Limits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
     engine = Engine(config, dispatcher, telemetry, clock, engine_command)
-    pieces = Pieces(config, clock, dispatcher, InstalledModels(config, clock))
+    pieces = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
     app = create_app(pieces, engine, telemetry, more_names=listeners.names, keyless=listeners.keyless)
     signals = _signals()
     telemetry.tell("server_started", pid=os.getpid())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mlx_server.gateway.engine_process.engine import Engine
-from mlx_server.gateway.engine_process.liveness import EnginePulse
+from mlx_server.gateway.engine_process.liveness import EngineLiveness
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import Phase
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.protocol import PromptCacheUse
 
@@ -21,7 +21,7 @@ def metrics_of(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> 
     yield from _metric("engine_active_bytes", "gauge", "MLX's active memory", engine.pulse.active_bytes)
     yield from _of_memory(engine.pulse)
     yield from _of_prompt_cache(engine.pulse.prompt_cache)
-    for phase in (Phase.RUNNING, Phase.QUEUED, Phase.PARKED):
+    for phase in (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED):
         yield from _metric(f"requests_{phase}", "gauge", f"Requests {phase}", dispatcher.count(phase))
     survived = telemetry.survived_crashes
     yield from _metric("requests_survived_crashes_total", "counter", "Finished across crashes", survived)
@@ -46,7 +46,7 @@ def metrics_of(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> 
     )
 
 
-def _of_memory(pulse: EnginePulse) -> Iterator[str]:
+def _of_memory(pulse: EngineLiveness) -> Iterator[str]:
     about = "What the engine's memory ledger lets it hold"
     yield from _metric("memory_limit_bytes", "gauge", about, pulse.limit_bytes)
     yield from _metric("memory_in_use_bytes", "gauge", "What the engine holds", pulse.footprint_bytes)

@@ -67,7 +67,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Chance:
+class TokenLogprob:
     """A token that might be drawn; `bytes` are its text's, which may be a part of a character only."""
 
     text: str
@@ -76,11 +76,11 @@ class Chance:
 
 
 @dataclass(frozen=True)
-class Chances:
+class Logprobs:
     """The drawn token's chance, and the likeliest ones'."""
 
-    drawn: Chance
-    top: tuple[Chance, ...] = ()
+    drawn: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class LoadedModelReport:
     """A model in memory. `expires_in_s` is None where it stays until it is told to go.
 
     `bytes` are its weights', `kv_bytes` what its requests hold beside them; `on_gpu`: both are the GPU's.
@@ -316,7 +316,7 @@ class Token:
     index: int
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
-    chances: Chances | None = None
+    chances: Logprobs | None = None
     prompt_tokens: int | None = None
 
 
@@ -398,7 +398,7 @@ class Alive:
     progress: int
     working: bool
     active_bytes: int
-    loaded: tuple[LoadedModel, ...] = ()
+    loaded: tuple[LoadedModelReport, ...] = ()
     loading: str | None = None
     footprint_bytes: int = 0
     limit_bytes: int = 0

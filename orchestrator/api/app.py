@@ -17,8 +17,8 @@ from orchestrator.api import metrics
 from orchestrator.api.guard import Handler, guard
 from orchestrator.api.requests import body_of, field, limit_of
 from orchestrator.api.tasks import TaskRoutes
-from orchestrator.container import Parts
-from orchestrator.cycle_runner import Runner
+from orchestrator.container import Container
+from orchestrator.cycle_runner import CycleRunner
 from orchestrator.errors import (
     BackendError,
     DatabaseFailed,
@@ -28,13 +28,13 @@ from orchestrator.errors import (
 )
 from orchestrator.events import emit
 from orchestrator.knowledge.search.scope import Scope
-from orchestrator.unicode import sound
+from orchestrator.unicode import replace_invalid_unicode
 
 MOST_BODY_BYTES = 64 * 1024
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def make_app(parts: Parts, runner: Runner) -> web.Application:
+def make_app(parts: Container, runner: CycleRunner) -> web.Application:
     app = web.Application(
         client_max_size=MOST_BODY_BYTES, middlewares=[_errors, guard(parts.config.token, parts.config.bind)]
     )
@@ -49,7 +49,7 @@ def make_app(parts: Parts, runner: Runner) -> web.Application:
 
 
 class Routes:
-    def __init__(self, parts: Parts, runner: Runner) -> None:
+    def __init__(self, parts: Container, runner: CycleRunner) -> None:
         self._parts = parts
         self._runner = runner
         self._since = time.monotonic()
@@ -131,7 +131,10 @@ def refusal(status: int, code: str, message: str, headers: dict[str, str] | None
     body = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
     extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return web.Response(
-        status=status, text=sound(body), content_type="application/json", headers={**extra, **(headers or {})}
+        status=status,
+        text=replace_invalid_unicode(body),
+        content_type="application/json",
+        headers={**extra, **(headers or {})},
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from orchestrator import memory_guard
-from orchestrator.container import Parts
-from orchestrator.cycle_runner import Runner
+from orchestrator.container import Container
+from orchestrator.cycle_runner import CycleRunner
 from orchestrator.llm.breaker import State
 
 PREFIX = "vestal_orchestrator_"
 
 
-async def render(parts: Parts, runner: Runner, uptime_s: float) -> str:
+async def render(parts: Container, runner: CycleRunner, uptime_s: float) -> str:
     counts = await asyncio.to_thread(parts.knowledge.counts)
     reading = memory_guard.read()
     lines = [

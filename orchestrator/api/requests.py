@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from orchestrator.errors import RequestRefused
-from orchestrator.unicode import is_sound, sound
+from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:
@@ -33,11 +33,11 @@ def _refuse_unsound_text(body: dict[str, Any]) -> None:
             left += [(name, pair) for pair in value.items()]
         elif isinstance(value, list | tuple):
             left += [(name, part) for part in value]
-        elif isinstance(value, str) and not is_sound(value):
+        elif isinstance(value, str) and not is_valid_unicode(value):
             raise RequestRefused(
                 400,
                 "bad_text",
-                f"`{sound(name)[:80]}` holds a NUL or half of a surrogate pair, which is no text;"
+                f"`{replace_invalid_unicode(name)[:80]}` holds a NUL or half of a surrogate pair, which is no text;"
                 " leave it out.",
             )
 

@@ -10,10 +10,10 @@ from aiohttp import web
 
 from orchestrator.agents.agents import LEAD
 from orchestrator.api.requests import body_of, field, limit_of
-from orchestrator.container import Parts
+from orchestrator.container import Container
 from orchestrator.errors import RequestRefused
 from orchestrator.tasks.view import FINISHED
-from orchestrator.unicode import sound
+from orchestrator.unicode import replace_invalid_unicode
 
 MOST_GOAL_CHARS = 16_000
 MOST_AGENTS = 8
@@ -23,7 +23,7 @@ KEEPALIVE_EVERY = 50  # rounds
 
 
 class TaskRoutes:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Container) -> None:
         self._parts = parts
 
     def add_to(self, app: web.Application) -> None:
@@ -85,7 +85,7 @@ class TaskRoutes:
         await reply.prepare(request)
         sent, rounds = "", 0
         while True:
-            text = sound(json.dumps(task, ensure_ascii=False))
+            text = replace_invalid_unicode(json.dumps(task, ensure_ascii=False))
             if text != sent:
                 await reply.write(f"event: task\ndata: {text}\n\n".encode())
                 sent, rounds = text, 0

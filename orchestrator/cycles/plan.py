@@ -12,7 +12,7 @@ MEMORY_PAUSE_FRACTION = 0.90
 ABSENT = "absent (never seen)"
 
 
-class Phase(StrEnum):
+class CyclePhase(StrEnum):
     HEALTH = "health"
     TASKS = "tasks"
     KNOWLEDGE = "knowledge"
@@ -69,7 +69,7 @@ class Facts:
 class Planned:
     """One phase: run it, or skip it and say why."""
 
-    phase: Phase
+    phase: CyclePhase
     run: bool
     why: str
 
@@ -78,7 +78,7 @@ class Planned:
 class Outcome:
     """What became of a phase."""
 
-    phase: Phase
+    phase: CyclePhase
     state: str  # done | skipped | failed
     why: str
     figures: dict[str, object] = field(default_factory=dict)
@@ -95,10 +95,10 @@ def canonical(model: str) -> str:
 def plan(facts: Facts) -> tuple[Planned, ...]:
     """The phases in their order, each with the reason it runs or does not."""
     return (
-        Planned(Phase.HEALTH, True, "at the start of every cycle"),
+        Planned(CyclePhase.HEALTH, True, "at the start of every cycle"),
         _tasks(facts),
         _knowledge(facts),
-        Planned(Phase.REPORT, True, "every cycle is recorded"),
+        Planned(CyclePhase.REPORT, True, "every cycle is recorded"),
     )
 
 
@@ -116,22 +116,22 @@ def health_sentence(facts: Facts) -> str:
 
 def _tasks(facts: Facts) -> Planned:
     if facts.tasks_waiting == 0:
-        return Planned(Phase.TASKS, False, "no task waits")
+        return Planned(CyclePhase.TASKS, False, "no task waits")
     if not _served(facts, facts.chat_model):
         why = f"{_nobody_serves(facts, 'chat', facts.chat_model)}; {facts.tasks_waiting} task(s) wait for one"
-        return Planned(Phase.TASKS, False, why)
-    return Planned(Phase.TASKS, True, f"{facts.tasks_waiting} task(s) to work on")
+        return Planned(CyclePhase.TASKS, False, why)
+    return Planned(CyclePhase.TASKS, True, f"{facts.tasks_waiting} task(s) to work on")
 
 
 def _knowledge(facts: Facts) -> Planned:
     if facts.knowledge_folders == 0:
-        return Planned(Phase.KNOWLEDGE, False, "no agent has a knowledge folder")
+        return Planned(CyclePhase.KNOWLEDGE, False, "no agent has a knowledge folder")
     if not _served(facts, facts.embed_model):
-        return Planned(Phase.KNOWLEDGE, False, _nobody_serves(facts, "embeddings", facts.embed_model))
+        return Planned(CyclePhase.KNOWLEDGE, False, _nobody_serves(facts, "embeddings", facts.embed_model))
     if facts.memory_fraction >= MEMORY_PAUSE_FRACTION:
         why = f"memory is at {facts.memory_fraction:.0%} of the limit; embedding waits until some is free"
-        return Planned(Phase.KNOWLEDGE, False, why)
-    return Planned(Phase.KNOWLEDGE, True, f"{facts.knowledge_folders} knowledge folder(s) to look at")
+        return Planned(CyclePhase.KNOWLEDGE, False, why)
+    return Planned(CyclePhase.KNOWLEDGE, True, f"{facts.knowledge_folders} knowledge folder(s) to look at")
 
 
 def _served(facts: Facts, model: str) -> bool:

@@ -23,8 +23,8 @@ from orchestrator.llm.chat_stream import ChatStream
 from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard
 from orchestrator.llm.liveness import Limits
-from orchestrator.llm.stream_timeout import Listening
-from orchestrator.unicode import sound
+from orchestrator.llm.stream_timeout import StreamTimeout
+from orchestrator.unicode import replace_invalid_unicode
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
 LIMITS = Limits()
@@ -105,7 +105,7 @@ class LlmClient:
             return None
 
     async def _streamed(self, backend: Backend, body: dict[str, Any]) -> str:
-        listening = Listening(self._limits, lambda: self._answers(backend))
+        listening = StreamTimeout(self._limits, lambda: self._answers(backend))
 
         async def call() -> str:
             stream = ChatStream(backend.name)
@@ -186,7 +186,7 @@ def context_length(shown: Any) -> int | None:
 
 
 def _sound_text(backend: Backend, said: str) -> str:
-    text = sound(said.strip())
+    text = replace_invalid_unicode(said.strip())
     if not text:
         raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
     return text

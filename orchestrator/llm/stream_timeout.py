@@ -12,7 +12,7 @@ from orchestrator.llm.liveness import Limits, Silence
 T = TypeVar("T")
 
 
-class Listening:
+class StreamTimeout:
     """One call's silence. `answers` asks the host a small question; it never raises."""
 
     def __init__(self, limits: Limits, answers: Callable[[], Awaitable[bool]]) -> None:

@@ -12,9 +12,9 @@ import time
 from datetime import datetime
 
 from orchestrator.config import Config
-from orchestrator.container import Parts, assembled
+from orchestrator.container import Container, assembled
 from orchestrator.cycles import schedule
-from orchestrator.cycles.plan import Facts, Phase, plan
+from orchestrator.cycles.plan import CyclePhase, Facts, plan
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.processes import common
@@ -47,7 +47,7 @@ async def _serve(config: Config) -> None:
         emit("nightly_stopped")
 
 
-async def _nights(parts: Parts) -> None:
+async def _nights(parts: Container) -> None:
     trouble = ""
     while True:
         try:
@@ -60,7 +60,7 @@ async def _nights(parts: Parts) -> None:
             await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _look(parts: Parts) -> float:
+async def _look(parts: Container) -> float:
     """Do the night's work if it is due and nobody else is at it; returns when to look again, in seconds."""
     async with entered(parts.database.lock("nightly")) as alone:
         if not alone:
@@ -82,14 +82,14 @@ async def _look(parts: Parts) -> float:
         return LOOK_EVERY_S
 
 
-async def run_once(parts: Parts) -> bool:
+async def run_once(parts: Container) -> bool:
     """One night's work; False where it could not be finished and must be tried again."""
     old = await asyncio.to_thread(drop_old_tasks, parts.task_database, time.time())
     backends = await parts.board.check_llm_services_health()
     backends, webhook = await parts.tell_host(backends)
     folders = parts.folders()
     facts = Facts(backends, parts.config.chat_model, parts.config.embed_model, knowledge_folders=len(folders))
-    knowledge = next(planned for planned in plan(facts) if planned.phase is Phase.KNOWLEDGE)
+    knowledge = next(planned for planned in plan(facts) if planned.phase is CyclePhase.KNOWLEDGE)
     if not knowledge.run and folders:
         emit("nightly_skipped", knowledge.why, webhook=webhook, retry_in_s=RETRY_S)
         return False

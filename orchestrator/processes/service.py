@@ -14,8 +14,8 @@ from aiohttp import web
 from orchestrator import VERSION
 from orchestrator.api.app import make_app
 from orchestrator.config import Config
-from orchestrator.container import Parts, assembled
-from orchestrator.cycle_runner import Runner
+from orchestrator.container import Container, assembled
+from orchestrator.cycle_runner import CycleRunner
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
 from orchestrator.processes import common, worker_loops
@@ -32,7 +32,7 @@ def serve(config: Config) -> int:
 
 async def _serve(config: Config) -> None:
     async with assembled(config) as parts:
-        runner = Runner(parts)
+        runner = CycleRunner(parts)
         site = await _listen(config, parts, runner)
         emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
         loops = [runner.run_cycles(), runner.run_monitor(), *worker_loops.loops(parts)]
@@ -46,7 +46,7 @@ async def _serve(config: Config) -> None:
         os._exit(0)
 
 
-async def _listen(config: Config, parts: Parts, runner: Runner) -> web.TCPSite:
+async def _listen(config: Config, parts: Container, runner: CycleRunner) -> web.TCPSite:
     app_runner = web.AppRunner(make_app(parts, runner), access_log=None, handle_signals=False)
     await app_runner.setup()
     site = web.TCPSite(app_runner, config.bind, config.port)

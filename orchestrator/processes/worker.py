@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator import VERSION
 from orchestrator.config import Config
-from orchestrator.container import Parts, assembled
+from orchestrator.container import Container, assembled
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
 from orchestrator.processes import common, worker_loops
@@ -47,7 +47,7 @@ async def _serve(config: Config) -> None:
         os._exit(0)
 
 
-async def _watch_backends(parts: Parts) -> None:
+async def _watch_backends(parts: Container) -> None:
     """Tasks look at the board; the orchestrator tells the host agent."""
     while True:
         healthy = all(b.healthy for b in parts.board.backends if b.used)

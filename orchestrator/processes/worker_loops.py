@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from orchestrator.container import Parts
+from orchestrator.container import Container
 from orchestrator.errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.workers.reaper import DeclaredDead, Reaper
@@ -15,18 +15,18 @@ from orchestrator.workers.reaper import DeclaredDead, Reaper
 LEAVE_WITHIN_S = 3.0
 
 
-def loops(parts: Parts) -> list[Coroutine[Any, Any, None]]:
+def loops(parts: Container) -> list[Coroutine[Any, Any, None]]:
     """What a process that works on shared tasks does all the time; nothing, where they are its own."""
     return [_work_among_others(parts)] if parts.membership else []
 
 
-async def _work_among_others(parts: Parts) -> None:
+async def _work_among_others(parts: Container) -> None:
     assert parts.membership is not None
     await parts.tasks.start()
     await Reaper(parts.membership, parts.tasks.record).run()
 
 
-async def leave(parts: Parts) -> None:
+async def leave(parts: Container) -> None:
     """Hand the tasks at work to the others, who would else wait until this worker counts as dead."""
     if parts.membership is None or not parts.tasks.started:
         return

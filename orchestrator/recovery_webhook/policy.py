@@ -20,7 +20,7 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal brings it along
 
 
 @dataclass(frozen=True)
-class Answer:
+class ListenerAnswer:
     """What the listener said: its status (0: no answer), the pause it asked for, its words, and its state.
 
     `state`: `started` or `joined`; `recovering`: it is at it already; `open`: it has given up for now;
@@ -65,7 +65,7 @@ class Pace:
             return bool(absent) and now >= self.absent_due_at
         return now >= self.due_at or not set(down) <= self.reported
 
-    def after(self, answer: Answer, now: float, down: tuple[str, ...], interval_s: float) -> Pace:
+    def after(self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float) -> Pace:
         """The pace after a post; the monitor's `interval_s` bounds our own pause, not the listener's wish."""
         posts = self.posts + 1 if set(down) <= self.reported else 1
         most = min(interval_s, MOST_PAUSE_S)

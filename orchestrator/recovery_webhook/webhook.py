@@ -11,7 +11,7 @@ import aiohttp
 
 from orchestrator.cycles.plan import Backend
 from orchestrator.events import emit
-from orchestrator.recovery_webhook.policy import Answer, Pace
+from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
 
 SAID = {
     "recovering": "the host agent is at it already",
@@ -81,7 +81,7 @@ class RecoveryWebhook:
         )
         return "; ".join([_names(down, absent), answer.detail, *_said(answer.backends, down)])
 
-    async def _post(self, facts: dict[str, bool]) -> Answer:
+    async def _post(self, facts: dict[str, bool]) -> ListenerAnswer:
         headers = {"Authorization": f"Bearer {self._token}"}
         body = {**facts, "ts": round(time.time(), 3)}
         try:
@@ -95,7 +95,7 @@ class RecoveryWebhook:
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
-            return Answer(0, detail=f"the host agent at {self._url} does not answer ({reason})")
+            return ListenerAnswer(0, detail=f"the host agent at {self._url} does not answer ({reason})")
 
 
 def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
@@ -103,21 +103,21 @@ def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
     return "; ".join(parts)
 
 
-def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> Answer:
+def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> ListenerAnswer:
     wish = _seconds(retry_after) or _seconds(said.get("retry_after_s"))
     state = str(said.get("state", ""))
     if state in SAID:
-        return Answer(status, wish, SAID[state], state)
+        return ListenerAnswer(status, wish, SAID[state], state)
     if status == 202:
         detail = f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}"
-        return Answer(status, wish, detail, state, _standing(said.get("services")))
+        return ListenerAnswer(status, wish, detail, state, _standing(said.get("services")))
     if status == 401:
-        return Answer(
+        return ListenerAnswer(
             status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"
         )
     if status == 429:
-        return Answer(status, wish, f"the host agent asks to wait {wish:.0f} s")
-    return Answer(status, wish, f"the host agent answers {status}")
+        return ListenerAnswer(status, wish, f"the host agent asks to wait {wish:.0f} s")
+    return ListenerAnswer(status, wish, f"the host agent answers {status}")
 
 
 def _standing(services: object) -> dict[str, str]:

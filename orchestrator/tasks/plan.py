@@ -23,14 +23,14 @@ _PARTS = ("part", "task", "goal", "what", "work", "instruction", "description", 
 
 
 @dataclass(frozen=True)
-class Part:
+class SubTask:
     """One agent's share; an empty `goal` means the whole."""
 
     agent: str
     goal: str = ""
 
 
-def read(text: str, names: Collection[str]) -> tuple[Part, ...]:
+def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
     """The parts that the lead's answer gives to agents there are, each agent once; () where it gives none."""
     known = {name.casefold(): name for name in names}
     found: dict[str, list[str]] = {}
@@ -38,13 +38,13 @@ def read(text: str, names: Collection[str]) -> tuple[Part, ...]:
         name = known.get(said.strip().strip("*_`\"'[]").removeprefix("@").casefold())
         if name is not None:
             found.setdefault(name, []).append(part.strip())
-    parts = (Part(name, " ".join(filter(None, said))[:MOST_PART_CHARS]) for name, said in found.items())
+    parts = (SubTask(name, " ".join(filter(None, said))[:MOST_PART_CHARS]) for name, said in found.items())
     return tuple(parts)[:MOST_PARTS]
 
 
-def everybody(names: Iterable[str]) -> tuple[Part, ...]:
+def everybody(names: Iterable[str]) -> tuple[SubTask, ...]:
     """The plan where the lead has none: each agent is asked about the whole goal."""
-    return tuple(Part(name) for name in names)[:MOST_PARTS]
+    return tuple(SubTask(name) for name in names)[:MOST_PARTS]
 
 
 def _from_lines(text: str) -> Iterable[tuple[str, str]]:

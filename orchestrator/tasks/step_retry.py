@@ -19,16 +19,16 @@ AWAY = (BackendUnavailable, DatabaseFailed)  # and will be back
 
 
 @dataclass(frozen=True)
-class Patience:
+class StepRetry:
     """What one step has been through: when it first waited, its waits in a row, its bad answers."""
 
     since: float | None = None
     waits: int = 0
     bad_answers: int = 0
 
-    def after(self, error: OrchestratorError, now: float) -> Patience:
+    def after(self, error: OrchestratorError, now: float) -> StepRetry:
         bad = self.bad_answers + (0 if isinstance(error, (*AWAY, ModelMissing)) else 1)
-        return Patience(now if self.since is None else self.since, self.waits + 1, bad)
+        return StepRetry(now if self.since is None else self.since, self.waits + 1, bad)
 
     def exhausted(self, error: OrchestratorError, now: float) -> bool:
         """Whether to give up: never while a backend is merely away, short of a day."""

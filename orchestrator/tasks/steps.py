@@ -28,7 +28,7 @@ from orchestrator.llm.health import HealthBoard
 from orchestrator.tasks import budget, plan, prompts
 from orchestrator.tasks.prompts import Messages
 from orchestrator.tasks.step_gate import StepGate
-from orchestrator.tasks.step_retry import Patience
+from orchestrator.tasks.step_retry import StepRetry
 
 TOP_K = 4
 MOST_QUERY_CHARS = 6000
@@ -177,7 +177,7 @@ class Steps:
 
     async def _patiently(self, call: Callable[[], Awaitable[T]], say: Say) -> T:
         """Call until it succeeds: at once when a backend's health changes, else at growing intervals."""
-        patience = Patience()
+        patience = StepRetry()
         while True:
             try:
                 async with self._gate.turn(say):

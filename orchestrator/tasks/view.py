@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.unicode import sound
+from orchestrator.unicode import replace_invalid_unicode
 
 STATES = {
     "ENQUEUED": "queued",
@@ -27,7 +27,7 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
     task = _task_of(status)
     return {
         "id": status.workflow_id,
-        "goal": sound(task.get("goal", "")),
+        "goal": replace_invalid_unicode(task.get("goal", "")),
         "agents": task.get("agents", []),
         "state": "failed" if given_up else STATES.get(status.status, "running"),
         "worker": status.executor_id,
@@ -49,7 +49,7 @@ def detail(
         at_work = ((name, detail) for name, detail in doing.items() if name not in recorded)
         view["steps"] += [{"name": name, "state": "running", "detail": detail} for name, detail in at_work]
     answer = output.get("answer")
-    view["answer"] = sound(answer) if isinstance(answer, str) else answer
+    view["answer"] = replace_invalid_unicode(answer) if isinstance(answer, str) else answer
     view["answers"] = output.get("answers", [])
     view["sources"] = output.get("sources", [])
     view["notes"] = output.get("notes", [])

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from orchestrator.errors import TaskFailed
-from orchestrator.tasks.plan import Part
+from orchestrator.tasks.plan import SubTask
 from orchestrator.tasks.steps import Steps
 
 Run = Callable[..., Awaitable[Any]]  # (work, *arguments): the step's result, from the record where it has one
@@ -28,7 +28,7 @@ async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, most_at_onc
     places = [(part, reserve(f"retrieve:{part.agent}"), reserve(f"answer:{part.agent}")) for part in parts]
     free = asyncio.Semaphore(most_at_once)
 
-    async def one(part: Part, retrieve: Run, answer: Run) -> dict[str, Any]:
+    async def one(part: SubTask, retrieve: Run, answer: Run) -> dict[str, Any]:
         async with free:
             return await _answered(steps, goal, part, retrieve, answer)
 
@@ -46,15 +46,17 @@ async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, most_at_onc
     }
 
 
-async def _parts(task: dict[str, Any], steps: Steps, reserve: Reserve) -> tuple[list[Part], list[str]]:
+async def _parts(task: dict[str, Any], steps: Steps, reserve: Reserve) -> tuple[list[SubTask], list[str]]:
     goal, crew = task["goal"], steps.crew()
     if task["agents"]:
-        return [Part(name) for name in task["agents"]], []
+        return [SubTask(name) for name in task["agents"]], []
     planned = await reserve("plan")(steps.plan, goal)
-    return [Part(**part) for part in planned["parts"]] or [Part(crew[0])], [*filter(None, [planned["note"]])]
+    return [SubTask(**part) for part in planned["parts"]] or [SubTask(crew[0])], [
+        *filter(None, [planned["note"]])
+    ]
 
 
-async def _answered(steps: Steps, goal: str, part: Part, retrieve: Run, answer: Run) -> dict[str, Any]:
+async def _answered(steps: Steps, goal: str, part: SubTask, retrieve: Run, answer: Run) -> dict[str, Any]:
     found = await retrieve(steps.retrieve, part.agent, part.goal or goal)
     said = await answer(steps.answer, part.agent, goal, part.goal, found["sources"])
     if isinstance(said, str):  # recorded by an older version
@@ -65,7 +67,7 @@ async def _answered(steps: Steps, goal: str, part: Part, retrieve: Run, answer: 
     return {"answer": said["text"], "sources": sources, "notes": [*filter(None, [found["note"]])]}
 
 
-def _told(part: Part, end: dict[str, Any] | BaseException) -> dict[str, Any]:
+def _told(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
     """One agent's answer, or why it has none; what is no failure of a step (a cancellation) goes on up."""
     told: dict[str, Any] = {
         "agent": part.agent,

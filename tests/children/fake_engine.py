@@ -85,7 +85,7 @@ class FakeEngine:
     async def live(self) -> None:
         while True:
             held = tuple(
-                protocol.LoadedModel(name, "generate", 1000, 512, left if left and left > 0 else None)
+                protocol.LoadedModelReport(name, "generate", 1000, 512, left if left and left > 0 else None)
                 for name, left in self.loaded.items()
             )
             working = bool(self.work) or self.stalled

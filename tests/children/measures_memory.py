@@ -18,7 +18,7 @@ import mlx.core as mx  # noqa: E402
 import psutil  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation  # noqa: E402
+from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.engine.memory import readings  # noqa: E402
 from mlx_server.engine.models.loading import LanguageModel, Weights  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
@@ -28,7 +28,7 @@ from vestal.config import load as load_config  # noqa: E402
 ANSWER_TOKENS = 8
 
 
-def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantisation | None) -> int:
+def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantization | None) -> int:
     """One batch of prompts, each with a short answer, or one batch of texts; bytes of the KV in the end."""
     if not isinstance(model, LanguageModel):
         model.encode([list(range(1000, 1000 + prompt_tokens))] * rows)
@@ -49,7 +49,7 @@ def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQ
 def main(
     models_dir: str, name: str, rows: int, prompt_tokens: int, step_tokens: int, kv_bits: int = 0
 ) -> None:
-    kv = KvQuantisation(kv_bits, 64) if kv_bits else None
+    kv = KvQuantization(kv_bits, 64) if kv_bits else None
     config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
     entry = find(config, name)
     assert entry is not None

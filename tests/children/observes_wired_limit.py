@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_server import blas
-from mlx_server.engine.background_workers import Helpers
+from mlx_server.engine.background_workers import BackgroundWorkers
 
 blas.preload()
 
@@ -26,7 +26,7 @@ from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
 from mlx_server.engine.scheduling.loaded_models import release_memory  # noqa: E402
-from mlx_server.engine.scheduling.text_runner import GenerateRunner  # noqa: E402
+from mlx_server.engine.scheduling.text_runner import TextRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
@@ -47,8 +47,8 @@ def generate(models_dir: str) -> int:
     model = loaded(entry)
     assert isinstance(model, LanguageModel)
     cache = ModelCache(Store(None, 0, 0), model.identity, {})
-    helpers = Helpers(lambda: None)
-    runner = GenerateRunner(model, BatchLimits(2, 128), helpers, cache, lambda op, prompt, limit: None)
+    helpers = BackgroundWorkers(lambda: None)
+    runner = TextRunner(model, BatchLimits(2, 128), helpers, cache, lambda op, prompt, limit: None)
     made = 0
     for id in ("a", "b"):
         op = Generate(id, entry.name, "text", prompt="Once upon", sampling=Sampling(), max_tokens=4)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mlx_server.engine.errors import InsufficientMemory
 from mlx_server.engine.memory.forecast import ENGINE_BYTES
 from mlx_server.engine.memory.guard import Files, MemoryGuard, Tenant
-from mlx_server.engine.memory.ledger import GIB, Fits, Reading, kept_free_bytes
+from mlx_server.engine.memory.ledger import GIB, Fits, MemoryReading, kept_free_bytes
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
@@ -59,9 +59,9 @@ class GuardMachine(RuleBasedStateMachine):
         )
         return ENGINE_BYTES + sum(map(self.weights, self.loaded)) + requests
 
-    def read(self) -> Reading:
+    def read(self) -> MemoryReading:
         own = self.taken()
-        return Reading(TOTAL, max(TOTAL - self.others_bytes - own, 0), own, own, 0)
+        return MemoryReading(TOTAL, max(TOTAL - self.others_bytes - own, 0), own, own, 0)
 
     def evict(self, fits: Fits) -> None:
         for name in fits.evict:

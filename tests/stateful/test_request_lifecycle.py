@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlx_server.gateway.requests.request_lifecycle import ALONE_AFTER_STRIKES, Phase
+from mlx_server.gateway.requests.request_lifecycle import ALONE_AFTER_STRIKES, RequestPhase
 from mlx_server.gateway.requests.request_table import (
     Lane,
     Limits,
@@ -171,21 +171,21 @@ class RequestsAndEngines(RuleBasedStateMachine):
 
     @invariant()
     def limits_hold(self) -> None:
-        running = self.table.count(Phase.RUNNING)
-        assert running + self.table.count(Phase.PARKED) <= self.limits.max_running
+        running = self.table.count(RequestPhase.RUNNING)
+        assert running + self.table.count(RequestPhase.PARKED) <= self.limits.max_running
         assert len(self.wanted) <= self.limits.max_running + self.limits.max_queued
 
     @invariant()
     def a_suspect_runs_alone(self) -> None:
         lives = [self.table.life(name) for name in self.wanted]
-        running = [life for life in lives if life and life.phase is Phase.RUNNING]
+        running = [life for life in lives if life and life.phase is RequestPhase.RUNNING]
         if any(life.strikes >= ALONE_AFTER_STRIKES for life in running):
             assert len(running) == 1
 
     @invariant()
     def an_engine_that_is_up_is_not_idle_while_somebody_waits(self) -> None:
         if self.up and self.wanted:
-            assert self.table.count(Phase.RUNNING) > 0
+            assert self.table.count(RequestPhase.RUNNING) > 0
 
     def teardown(self) -> None:
         """Left alone with a good engine, all that is not ended gets its whole text."""

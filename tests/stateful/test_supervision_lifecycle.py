@@ -24,7 +24,7 @@ from vestal.supervision import (
     RestartPolicy,
     State,
 )
-from vestal.supervision.lifecycle.child_state import Model, Then, model_of
+from vestal.supervision.lifecycle.child_state import ChildState, Then, initial_state
 from vestal.supervision.lifecycle.messages import (
     Action,
     Adopted,
@@ -72,7 +72,7 @@ RESULTS = st.builds(
 class LifeOfAChild(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.m: Model = model_of(POLICY)
+        self.m: ChildState = initial_state(POLICY)
         self.now = 0.0
         self.launching: int | None = None  # the run being made
         self.living: int | None = None  # the run that has a process
@@ -85,7 +85,7 @@ class LifeOfAChild(RuleBasedStateMachine):
     @initialize(restart=st.sampled_from(Restart), ready=st.booleans(), coupled=st.booleans())
     def is_made(self, restart: Restart, ready: bool, coupled: bool) -> None:
         """And started."""
-        self.m = model_of(POLICY, restart=restart, ready_probed=ready, coupled=coupled)
+        self.m = initial_state(POLICY, restart=restart, ready_probed=ready, coupled=coupled)
         self.tell(Start())
 
     # --- the world ---------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class LifeOfAChild(RuleBasedStateMachine):
         for action in actions:
             self.act(action, before, news)
 
-    def act(self, action: Action, before: Model, news: Input) -> None:
+    def act(self, action: Action, before: ChildState, news: Input) -> None:
         match action:
             case Launch(run):
                 self.may_launch(run, before, reset=isinstance(news, Start | Renew) and news.reset)
@@ -115,7 +115,7 @@ class LifeOfAChild(RuleBasedStateMachine):
             case Emit("breaker_opened", _, fields):
                 assert fields["open_s"] == POLICY.breaker.open_time(before.breaker.opens + 1)
 
-    def may_launch(self, run: int, before: Model, reset: bool) -> None:
+    def may_launch(self, run: int, before: ChildState, reset: bool) -> None:
         assert self.launching is None, "two launches at once"
         assert self.living is None, "launched beside a living process"
         assert run == before.run + 1

@@ -88,7 +88,7 @@ PURE = (
     "mlx_server/engine/generation/output_parser.py",
     "mlx_server/engine/grammar/constraint.py",
     "mlx_server/engine/grammar/json_schema.py",
-    "mlx_server/engine/kv/kv_quantisation.py",
+    "mlx_server/engine/kv/kv_quantization.py",
     "mlx_server/engine/generation/prompts/long_text.py",
     "mlx_server/engine/memory/forecast.py",
     "mlx_server/engine/memory/guard.py",

@@ -324,7 +324,7 @@ class Config(Settings):
         return next((source for key, source in self.models.items() if canonical(key) == wanted), None)
 
     def kv_of(self, name: str) -> tuple[int, int] | None:
-        """Bits and group size of a model's quantised keys and values; None: they stay as computed."""
+        """Bits and group size of a model's quantized keys and values; None: they stay as computed."""
         own = self.model_source(name)
         bits = (own and own.kv_bits) or self.mlx.kv_bits
         group_size = (own and own.kv_group_size) or self.mlx.kv_group_size

@@ -11,7 +11,7 @@ import subprocess
 from asyncio.subprocess import Process
 from collections.abc import Mapping
 
-from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, Done
+from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, CommandResult
 
 WITHIN_S = 10.0
 ASK_WITHIN_S = 20.0
@@ -20,7 +20,7 @@ KILLED_WITHIN_S = 1.0
 PLAIN = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
 
-def run(*command: str, within_s: float = WITHIN_S) -> Done:
+def run(*command: str, within_s: float = WITHIN_S) -> CommandResult:
     """Both its outputs. NOT_FOUND where there is no such program, NO_ANSWER past its time (it is killed)."""
     return _run(command, within_s, subprocess.STDOUT)
 
@@ -31,7 +31,7 @@ def output(*command: str, within_s: float = WITHIN_S) -> str | None:
     return done.text if done.exit_code == 0 else None
 
 
-async def run_async(*command: str, within_s: float = WITHIN_S) -> Done:
+async def run_async(*command: str, within_s: float = WITHIN_S) -> CommandResult:
     """As `run`. Past its time, or where nobody waits for it any more, all that it started is killed."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -50,7 +50,7 @@ async def run_async(*command: str, within_s: float = WITHIN_S) -> Done:
         return _no_answer(within_s)
     finally:
         await _kill(process)
-    return Done(process.returncode or 0, told.decode(errors="replace"))
+    return CommandResult(process.returncode or 0, told.decode(errors="replace"))
 
 
 class Commands:
@@ -58,11 +58,11 @@ class Commands:
 
     dry = False
 
-    def ask(self, *command: str) -> Done:
+    def ask(self, *command: str) -> CommandResult:
         """A command that only looks."""
         return run(*command, within_s=ASK_WITHIN_S)
 
-    def act(self, *command: str) -> Done:
+    def act(self, *command: str) -> CommandResult:
         """A command that changes something."""
         return run(*command, within_s=ACT_WITHIN_S)
 
@@ -72,14 +72,14 @@ class Shown(Commands):
 
     dry = True
 
-    def act(self, *command: str) -> Done:
+    def act(self, *command: str) -> CommandResult:
         print(f"would run {' '.join(command)}")
-        return Done(0, "")
+        return CommandResult(0, "")
 
 
 def _run(
     command: tuple[str, ...], within_s: float, errors: int, env: Mapping[str, str] | None = None
-) -> Done:
+) -> CommandResult:
     try:
         done = subprocess.run(
             command,
@@ -96,15 +96,15 @@ def _run(
         return _no_answer(within_s)
     except OSError as error:
         return _not_found(command, error)
-    return Done(done.returncode, done.stdout)
+    return CommandResult(done.returncode, done.stdout)
 
 
-def _no_answer(within_s: float) -> Done:
-    return Done(NO_ANSWER, f"no answer within {within_s:g} s")
+def _no_answer(within_s: float) -> CommandResult:
+    return CommandResult(NO_ANSWER, f"no answer within {within_s:g} s")
 
 
-def _not_found(command: tuple[str, ...], error: OSError) -> Done:
-    return Done(NOT_FOUND, f"{command[0]}: {error.strerror}")
+def _not_found(command: tuple[str, ...], error: OSError) -> CommandResult:
+    return CommandResult(NOT_FOUND, f"{command[0]}: {error.strerror}")
 
 
 async def _kill(process: Process) -> None:

@@ -25,7 +25,7 @@ from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import DOWN, UP, ChildStatus, ExitStatus, Restart, State, Strategy
-from vestal.supervision.processes.handle_wrapper import HandleAround
+from vestal.supervision.processes.handle_wrapper import HandleWrapper
 from vestal.supervision.processes.identity import Identity, read_pid_file, start_time, write_pid_file
 from vestal.supervision.processes.process_group import GroupProcess, spawn
 from vestal.supervision.sleep_watch import SleepWatch, watch_sleep
@@ -47,7 +47,7 @@ __all__ = [
     "ExitStatus",
     "FakeClock",
     "GroupProcess",
-    "HandleAround",
+    "HandleWrapper",
     "Identity",
     "Intensity",
     "JsonStateStore",

@@ -18,7 +18,7 @@ from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.clock import Clock
 from vestal.supervision.errors import SupervisionError
 from vestal.supervision.event_stream import EventStream
-from vestal.supervision.lifecycle.child_state import Watch, model_of
+from vestal.supervision.lifecycle.child_state import Watch, initial_state
 from vestal.supervision.lifecycle.messages import (
     Action,
     Adopted,
@@ -41,7 +41,7 @@ from vestal.supervision.lifecycle.saved_state import restored, to_record
 from vestal.supervision.lifecycle.states import ChildStatus
 from vestal.supervision.lifecycle.transition import step
 from vestal.supervision.probing import watch_health, watch_ready
-from vestal.supervision.processes.child_process import Keeper
+from vestal.supervision.processes.child_process import ChildProcess
 from vestal.supervision.state_store import StateStore
 
 _log = logging.getLogger(__name__)
@@ -68,13 +68,13 @@ class Child:
         self._store = store
         self._on_change = on_change
         self._on_fell = on_fell
-        self._keeper = Keeper(spec, partial(events.emit, spec.name))
+        self._keeper = ChildProcess(spec, partial(events.emit, spec.name))
         self._inbox: deque[Input] = deque()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timer_at: float | None = None
         self._watching: tuple[int, Watch] = (0, Watch.NONE)
         self._since_wall = clock.wall()
-        self.model = model_of(
+        self.model = initial_state(
             spec.policy,
             restart=spec.restart,
             fatal_exit_codes=spec.fatal_exit_codes,

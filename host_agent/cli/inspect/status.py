@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(status: dict[str, Any]) -> None:
-    """The table, in colour on a terminal."""
+    """The table, in color on a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

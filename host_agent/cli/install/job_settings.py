@@ -5,7 +5,7 @@ import pwd
 
 from host_agent.cli.install import environment
 from host_agent.service_manager import service_manager
-from host_agent.service_manager.unit import Told
+from host_agent.service_manager.unit import JobSettings
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.docker.docker_endpoint import EXTRA_FOLDERS
 from host_agent.services.mlx.service import SIX_STAGES_S
@@ -14,14 +14,14 @@ from vestal.config import Config
 STOP_AT_LEAST_S, SPARE_S = 120, 30
 
 
-def told(config: Config, daemon: bool) -> tuple[Told, list[str]]:
+def told(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
     """What the units are made from, and the names of the secrets that are left out."""
     settings, secrets = environment.settings(os.environ)
     variables = {"PATH": environment.search_path(os.environ, EXTRA_FOLDERS), **settings}
     if daemon:  # the system's domain gives none
         user = pwd.getpwuid(os.getuid())
         variables |= {"HOME": os.environ.get("HOME") or user.pw_dir, "USER": user.pw_name}
-    units = Told(
+    units = JobSettings(
         environment={**variables, **common(config)},
         checkout=REPO,
         python=service_manager.python(),

@@ -49,7 +49,7 @@ def stop_agent(config: Config) -> str:
         return ""
     # It ends its children in order: the gateway drains, native orchestrators finish.
     grace_s = config.mlx.drain_s + SIX_STAGES_S + 4 * config.supervision.stop_s
-    asyncio.run(terminate.end_identity(identity, grace_s))
+    asyncio.run(terminate.terminate_identity(identity, grace_s))
     return f"agent: stopped (PID {identity.pid}), with all it looked after"
 
 
@@ -68,7 +68,7 @@ def _left_overs(config: Config) -> list[str]:
 
 
 def _end(pid: int, name: str, config: Config) -> str:
-    asyncio.run(terminate.end(pid, config.mlx.drain_s + SIX_STAGES_S))
+    asyncio.run(terminate.terminate(pid, config.mlx.drain_s + SIX_STAGES_S))
     return f"{name}: stopped (PID {pid}, left over)"
 
 

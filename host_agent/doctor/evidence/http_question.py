@@ -12,7 +12,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """`status` 0: there was none, and `why` says in a few words what came instead."""
 
     status: int
@@ -21,7 +21,7 @@ class Answer:
     refused: bool = False
 
 
-def get(url: str, within_s: float = WITHIN_S) -> Answer:
+def get(url: str, within_s: float = WITHIN_S) -> HttpAnswer:
     """GET. Never raises for what a server may do."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -29,13 +29,13 @@ def get(url: str, within_s: float = WITHIN_S) -> Answer:
     try:
         connection.request("GET", parts.path or "/")
         reply = connection.getresponse()
-        return Answer(reply.status, _fields(reply.read(MAX_BYTES)))
+        return HttpAnswer(reply.status, _fields(reply.read(MAX_BYTES)))
     except ConnectionRefusedError:
-        return Answer(0, why="nothing listens there", refused=True)
+        return HttpAnswer(0, why="nothing listens there", refused=True)
     except TimeoutError:
-        return Answer(0, why=f"no answer within {within_s:g} s")
+        return HttpAnswer(0, why=f"no answer within {within_s:g} s")
     except (OSError, http.client.HTTPException) as error:
-        return Answer(0, why=f"the connection broke off ({error or type(error).__name__})")
+        return HttpAnswer(0, why=f"the connection broke off ({error or type(error).__name__})")
     finally:
         connection.close()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.doctor.evidence.log_signs import Seen, recognise
+from host_agent.doctor.evidence.log_signs import Seen, recognize
 from vestal.config import Config
 from vestal.platform import commands
 from vestal.platform.macos import brew
@@ -49,7 +49,7 @@ def _of_ollama() -> Iterator[Path]:
 def recent_signs(config: Config, now: float) -> Iterator[tuple[Log, list[Seen]]]:
     """What each log has meant in the last hour."""
     for log in ends(config):
-        if seen := recognise(log.lines, written_at=log.written_at, since=now - RECENT_S):
+        if seen := recognize(log.lines, written_at=log.written_at, since=now - RECENT_S):
             yield log, seen
 
 

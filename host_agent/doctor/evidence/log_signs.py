@@ -20,7 +20,7 @@ class Cause(StrEnum):
 
 
 # The first that matches counts. Ollama's runner and Metal's context also fail where Ollama's shaders do not
-# compile on this macOS (ollama 13460, 15594): that is told apart by the lines before it, see `recognise`.
+# compile on this macOS (ollama 13460, 15594): that is told apart by the lines before it, see `recognize`.
 SIGNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
     (
         Cause.CONTENTION,
@@ -50,7 +50,7 @@ class Seen:
     words: str
 
 
-def recognise(lines: Iterable[str], *, written_at: float, since: float) -> list[Seen]:
+def recognize(lines: Iterable[str], *, written_at: float, since: float) -> list[Seen]:
     """The meaning of a log's end, of what is not older than `since`.
 
     A line without a time has that of the line before; a log without any, that of its last writing.

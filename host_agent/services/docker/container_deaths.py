@@ -30,7 +30,7 @@ class Death:
 
 
 @dataclass(frozen=True)
-class Told:
+class ExplainedDeath:
     """A death and its explanation."""
 
     death: Death

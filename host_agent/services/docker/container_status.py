@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from host_agent.services.docker.exit_cause import Evidence, explain
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
 STATES = {
@@ -24,7 +24,7 @@ def service_of(inspect: Mapping[str, Any]) -> str:
     return str((inspect.get("Config", {}).get("Labels") or {}).get("com.docker.compose.service", ""))
 
 
-def row(inspect: Mapping[str, Any], now: float, told: str = "", lasting: bool = False) -> Row:
+def row(inspect: Mapping[str, Any], now: float, told: str = "", lasting: bool = False) -> ServiceStatus:
     """The row of a container. `told` is why it last died, where that is known; a row that is ready again
     says it only where it is `lasting`."""
     state = inspect.get("State") or {}
@@ -32,7 +32,7 @@ def row(inspect: Mapping[str, Any], now: float, told: str = "", lasting: bool = 
     status, running = str(state.get("Status", "")), bool(state.get("Running"))
     found = _state(status, str(health.get("Status", "")))
     up = running and status == "running"
-    return Row(
+    return ServiceStatus(
         state=found,
         process_pid=state.get("Pid") or None,
         restart_count=int(inspect.get("RestartCount") or 0),

@@ -10,10 +10,10 @@ from host_agent.journal import Journal
 from host_agent.services import IN_CONTAINERS
 from host_agent.services.docker import container_status
 from host_agent.services.docker.compose import Compose
-from host_agent.services.docker.container_deaths import Told
+from host_agent.services.docker.container_deaths import ExplainedDeath
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State, StateStore
 
 FRESH_S = 0.5
@@ -28,7 +28,7 @@ class Containers:
         self.deaths = DeathWatch(api, compose.project, journal, on_change=self._forget)
         self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
 
-    async def rows(self, fresh: bool = False) -> dict[str, Row]:
+    async def rows(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """A row for each service; all `stopped` where the engine does not answer. `fresh`: looked at now, and
         with the late evidence on what has just died."""
         try:
@@ -37,7 +37,7 @@ class Containers:
                 await self.deaths.settled(list(found.values()))
                 found = await self._inspected(fresh)
         except DockerUnavailable as error:
-            return {name: Row(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
+            return {name: ServiceStatus(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
         return {name: self._row(name, found.get(name)) for name in IN_CONTAINERS}
 
     async def exist(self) -> bool:
@@ -77,9 +77,9 @@ class Containers:
     def stopped_by_hand(self, service: str) -> bool:
         return bool((self._store.load(_key(service)) or {}).get("stopped_by_hand"))
 
-    def _row(self, service: str, inspect: dict[str, Any] | None) -> Row:
+    def _row(self, service: str, inspect: dict[str, Any] | None) -> ServiceStatus:
         if inspect is None:
-            return Row(State.STOPPED, detail="it has no container")
+            return ServiceStatus(State.STOPPED, detail="it has no container")
         told = self.deaths.told(inspect)
         row = container_status.row(
             inspect, time.time(), self._told(inspect, told), lasting=bool(told and told.lasting)
@@ -88,7 +88,7 @@ class Containers:
             return replace(row, detail="stopped by hand")
         return row
 
-    def _told(self, inspect: dict[str, Any], told: Told | None) -> str:
+    def _told(self, inspect: dict[str, Any], told: ExplainedDeath | None) -> str:
         if told:
             at = time.strftime("%H:%M", time.localtime(told.death.at))
             return f"{at}: {told.sentence}"

@@ -10,7 +10,7 @@ from typing import Any
 from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
 from host_agent.services.docker import container_deaths, container_status
-from host_agent.services.docker.container_deaths import STOP_WITHIN_S, Death, Told, Trail
+from host_agent.services.docker.container_deaths import STOP_WITHIN_S, Death, ExplainedDeath, Trail
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.docker.exit_cause import Explanation, explain
 
@@ -40,7 +40,7 @@ class DeathWatch:
         )  # sentences: what Docker itself will not heal
         self._trail = Trail()
         self._stopped_by: dict[str, tuple[str, float]] = {}
-        self._told: deque[Told] = deque(maxlen=KEEP_DEATHS)
+        self._told: deque[ExplainedDeath] = deque(maxlen=KEEP_DEATHS)
         self._explaining: set[asyncio.Task[None]] = set()
         self._following = False
 
@@ -48,7 +48,7 @@ class DeathWatch:
         """We are about to stop this container ourselves."""
         self._stopped_by[service] = (by, time.monotonic() + within_s)
 
-    def told(self, inspect: Mapping[str, Any]) -> Told | None:
+    def told(self, inspect: Mapping[str, Any]) -> ExplainedDeath | None:
         """What is known of the last end of this very container, for as long as that is news."""
         found = next(
             (told for told in reversed(self._told) if container_deaths.is_of(told.death, inspect)), None
@@ -110,7 +110,7 @@ class DeathWatch:
         await asyncio.sleep(LATE_EVIDENCE_S)
         inspect = await self._inspect(death.container)
         found = self._explanation(death, inspect)
-        self._told.append(Told(death, found.cause, found.sentence))
+        self._told.append(ExplainedDeath(death, found.cause, found.sentence))
         self._journal.record(
             death.service,
             "container_died",

@@ -3,7 +3,7 @@
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.orchestrator.mode import Decision, Mode
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
 START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
@@ -16,7 +16,7 @@ class DockerEngine:
         self._api, self._project, self._decision = api, project, decision
         self._failures = 0
 
-    async def row(self) -> Row:
+    async def row(self) -> ServiceStatus:
         needed = self._decision.mode is Mode.DOCKER
         extra = {
             "project": self._project,
@@ -29,10 +29,10 @@ class DockerEngine:
             return self._silent(needed, str(error)).with_extra(**extra)
         self._failures = 0
         detail = self._decision.why if not needed else ""
-        return Row(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
+        return ServiceStatus(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
 
-    def _silent(self, needed: bool, why: str) -> Row:
+    def _silent(self, needed: bool, why: str) -> ServiceStatus:
         if not needed:
-            return Row(State.ABSENT, detail=self._decision.why, expected=False)
+            return ServiceStatus(State.ABSENT, detail=self._decision.why, expected=False)
         self._failures += 1
-        return Row(State.STOPPED, health_check_failures=self._failures, detail=f"{why} {START_IT}.")
+        return ServiceStatus(State.STOPPED, health_check_failures=self._failures, detail=f"{why} {START_IT}.")

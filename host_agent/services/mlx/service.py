@@ -8,7 +8,7 @@ import aiohttp
 from host_agent.services import MLX_SERVER, child_environment, http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.restart_policy import restart_policy
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
 from vestal.supervision import ChildSpec, ProbeResult, State
 
@@ -27,7 +27,7 @@ class MlxService:
         self._config, self._session, self._command = config, session, command
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
-        self._engine = (0.0, Row(State.STOPPED, detail="the gateway has not been asked yet"))
+        self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
     def spec(self) -> ChildSpec:
         home = self._config.home
@@ -52,14 +52,14 @@ class MlxService:
         except NoAnswer as error:
             return ProbeResult(False, f"{self._url}: {error}")
 
-    async def engine(self, fresh: bool = False) -> Row:
+    async def engine(self, fresh: bool = False) -> ServiceStatus:
         """The row of the engine, as its gateway tells it."""
         asked, row = self._engine
         if fresh or time.monotonic() - asked > FRESH_S:
             try:
                 row = engine_row(await http_probe.get(self._session, self._url, timeout_s=1.0))
             except NoAnswer:
-                return Row(State.STOPPED, detail="its gateway does not answer")
+                return ServiceStatus(State.STOPPED, detail="its gateway does not answer")
             self._engine = (time.monotonic(), row)
         return row
 
@@ -75,15 +75,15 @@ def judge(reply: Reply) -> ProbeResult:
     return ProbeResult(told == "ok", "" if told == "ok" else told, STATES[told])
 
 
-def engine_row(reply: Reply) -> Row:
+def engine_row(reply: Reply) -> ServiceStatus:
     """The engine's row from the gateway's /health."""
     engine = reply.fields.get("engine")
     if not isinstance(engine, dict):
-        return Row(State.STOPPED, detail="the gateway tells nothing of its engine")
+        return ServiceStatus(State.STOPPED, detail="the gateway tells nothing of its engine")
     told = str(engine.get("state") or "stopped")
     state = State(told) if told in set(State) else State.DEGRADED
     pid = engine.get("pid")
-    return Row(
+    return ServiceStatus(
         state=state,
         process_pid=pid if isinstance(pid, int) else None,
         restart_count=_number(engine.get("restarts")),

@@ -18,7 +18,7 @@ class Tools:
 
 
 @dataclass(frozen=True)
-class Way:
+class ControlPlan:
     """One of: `commands` of the owner's, one after the other; `end` the process with this PID and, with
     `ours`, start one of our own; or neither, and `refusal` says who can."""
 
@@ -37,23 +37,25 @@ class Way:
         return " and ".join(part for part in (ended, started) if part)
 
 
-def way(owner: Owner, action: str, tools: Tools) -> Way:
+def way(owner: Owner, action: str, tools: Tools) -> ControlPlan:
     """The way to `start`, `stop` or `restart` it; one with a refusal where that is not for us to do."""
     found = _way(owner, action, tools)
     if found.refusal or tools.acts:
         return found
     by_hand = str(found) if found.commands else _by_hand(owner, action)
-    return Way(refusal=f"Vestal only watches Ollama (ollama.manage is watch); to {action} it: {by_hand}")
+    return ControlPlan(
+        refusal=f"Vestal only watches Ollama (ollama.manage is watch); to {action} it: {by_hand}"
+    )
 
 
-def _way(owner: Owner, action: str, tools: Tools) -> Way:
+def _way(owner: Owner, action: str, tools: Tools) -> ControlPlan:
     match owner.kind:
         case OwnerKind.BREW:
-            return Way(((tools.brew, "services", action, "ollama"),))
+            return ControlPlan(((tools.brew, "services", action, "ollama"),))
         case OwnerKind.LAUNCHD:
-            return Way((_launchctl(owner.name, action, tools),))
+            return ControlPlan((_launchctl(owner.name, action, tools),))
         case OwnerKind.SYSTEMD_USER:
-            return Way((("systemctl", "--user", action, owner.name),))
+            return ControlPlan((("systemctl", "--user", action, owner.name),))
         case OwnerKind.SYSTEMD_SYSTEM:
             return _as_root(owner, ("systemctl", action, owner.name), tools)
         case OwnerKind.LAUNCHD_SYSTEM:
@@ -63,7 +65,7 @@ def _way(owner: Owner, action: str, tools: Tools) -> Way:
         case OwnerKind.ORPHAN | OwnerKind.NOBODY | OwnerKind.OURS:
             return _ownerless(owner, action)
         case _:
-            return Way(refusal=_refusal(owner, action))
+            return ControlPlan(refusal=_refusal(owner, action))
 
 
 def _launchctl(label: str, action: str, tools: Tools) -> tuple[str, ...]:
@@ -84,27 +86,27 @@ def _launchctl_system(label: str, action: str) -> tuple[str, ...]:
     }[action]
 
 
-def _as_root(owner: Owner, command: tuple[str, ...], tools: Tools) -> Way:
+def _as_root(owner: Owner, command: tuple[str, ...], tools: Tools) -> ControlPlan:
     if tools.uid == 0:
-        return Way((command,))
+        return ControlPlan((command,))
     by_hand = f"`sudo {' '.join(command)}`"
-    return Way(refusal=f"{owner} looks after Ollama, and root is needed: {by_hand}")
+    return ControlPlan(refusal=f"{owner} looks after Ollama, and root is needed: {by_hand}")
 
 
-def _app(owner: Owner, action: str) -> Way:
+def _app(owner: Owner, action: str) -> ControlPlan:
     """The app starts its server again within a second: a restart is an end, a stop means quitting the app."""
     if action == "restart" and owner.pid is not None:
-        return Way(end=owner.pid)
+        return ControlPlan(end=owner.pid)
     if action == "stop":
-        return Way((("osascript", "-e", 'quit app "Ollama"'),))
-    return Way((("open", "-g", "-a", "Ollama"),))
+        return ControlPlan((("osascript", "-e", 'quit app "Ollama"'),))
+    return ControlPlan((("open", "-g", "-a", "Ollama"),))
 
 
-def _ownerless(owner: Owner, action: str) -> Way:
+def _ownerless(owner: Owner, action: str) -> ControlPlan:
     """Nobody but us would start it again, so it becomes ours."""
     if action == "stop":
-        return Way(end=owner.pid)
-    return Way(end=owner.pid if action == "restart" else None, ours=True)
+        return ControlPlan(end=owner.pid)
+    return ControlPlan(end=owner.pid if action == "restart" else None, ours=True)
 
 
 def _by_hand(owner: Owner, action: str) -> str:

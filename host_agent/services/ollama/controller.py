@@ -9,8 +9,8 @@ from host_agent.errors import NotPossible
 from host_agent.service_manager import unit_lookup
 from host_agent.services import OLLAMA, terminate
 from host_agent.services.ollama import installation, server_process
-from host_agent.services.ollama.control_plan import Tools, Way, way
-from host_agent.services.ollama.discovery import Survey, agents_folder
+from host_agent.services.ollama.control_plan import ControlPlan, Tools, way
+from host_agent.services.ollama.discovery import Discovery, agents_folder
 from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from vestal.config import Config
@@ -35,7 +35,7 @@ COMMAND_WITHIN_S = 90.0
 APP_RUNS = "the menu-bar app Ollama.app runs, and keeps a server of its own"
 
 
-class Keeper:
+class OllamaController:
     """The supervisor of our own `ollama serve`, and the hand that turns to an owner. `owner` is who looked
     after it when it was last looked at. A stop by hand is kept until a start by hand."""
 
@@ -43,7 +43,7 @@ class Keeper:
         self,
         config: Config,
         where: Address,
-        survey: Survey,
+        survey: Discovery,
         store: StateStore,
         on_event: Callable[[Event], None],
         *,
@@ -86,7 +86,7 @@ class Keeper:
             return "the next recovery pass starts it"
         return str(found) if found.refusal else f"to have it back: {found}"
 
-    def way(self, owner: Owner, action: str) -> Way:
+    def way(self, owner: Owner, action: str) -> ControlPlan:
         tools = Tools(os.getuid(), unit_lookup.brew(), agents_folder(), self.acts)
         return way(owner, action, tools)
 
@@ -183,7 +183,7 @@ class Keeper:
         for command in found.commands:
             await _run(command)
         if found.end is not None:
-            await terminate.end(found.end, self._config.supervision.stop_s)
+            await terminate.terminate(found.end, self._config.supervision.stop_s)
         if action != "start":
             left = set(runners) & set(await asyncio.to_thread(self._survey.runners, None))
             await server_process.end_runners(tuple(left))

@@ -26,7 +26,7 @@ FRESH_S = 30.0
 UNIT = "ollama.service"
 
 
-class Survey:
+class Discovery:
     """Remembers its last finding for as long as the same process listens, and half a minute at most."""
 
     def __init__(self, config: Config, where: Address) -> None:

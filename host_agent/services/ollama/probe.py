@@ -14,7 +14,7 @@ from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers
 from host_agent.services.ollama.answers import Light, Loaded, Question, Verdict
-from host_agent.services.ollama.probe_budget import TOKEN_WITHIN_S, Patience
+from host_agent.services.ollama.probe_budget import TOKEN_WITHIN_S, ProbeBudget
 from vestal.config.settings import OllamaSection
 from vestal.platform.processes import process_table
 
@@ -44,7 +44,7 @@ class Probe:
         self._settings, self._session, self._runners = settings, session, runners
         self._url = settings.base_url.rstrip("/")
         self._token_within_s = token_within_s
-        self._patience = Patience(settings.probe_interval_s)
+        self._patience = ProbeBudget(settings.probe_interval_s)
         self._question: asyncio.Task[Verdict] | None = None
 
     async def light(self) -> Light:
@@ -74,7 +74,7 @@ class Probe:
         if self._question is not None:
             self._question.cancel()
         self._question = None
-        self._patience = Patience(self._settings.probe_interval_s)
+        self._patience = ProbeBudget(self._settings.probe_interval_s)
 
     async def _token(self, light: Light) -> Verdict:
         model = answers.chosen(light.loaded, self._settings.probe_model)
@@ -122,7 +122,7 @@ class Probe:
             return Verdict(False, str(error))
 
     async def _post(self, asked: Question) -> Reply:
-        timeout = aiohttp.ClientTimeout(total=None)  # how long it may take is `Patience`'s to say
+        timeout = aiohttp.ClientTimeout(total=None)  # how long it may take is `ProbeBudget`'s to say
         try:
             async with self._session.post(
                 self._url + asked.path, json=dict(asked.body), timeout=timeout, allow_redirects=False

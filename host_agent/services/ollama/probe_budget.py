@@ -14,7 +14,7 @@ BURNS = 0.02  # of one core: a runner on a GPU needs little of the CPU, an idle 
 
 
 @dataclass(frozen=True)
-class Patience:
+class ProbeBudget:
     """Times are monotonic seconds. `asked_at`: a question is out since; `ok_at`: the last good answer."""
 
     interval_s: float = 30.0
@@ -28,14 +28,14 @@ class Patience:
             return False
         return self.failed or self.ok_at is None or now - self.ok_at >= self.interval_s
 
-    def asked(self, now: float) -> "Patience":
+    def asked(self, now: float) -> "ProbeBudget":
         return replace(self, asked_at=now)
 
     def waited_s(self, now: float) -> float:
         """How long a question has been out."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
-    def answered(self, verdict: Verdict, now: float) -> "Patience":
+    def answered(self, verdict: Verdict, now: float) -> "ProbeBudget":
         ok_at = now if verdict.ok else self.ok_at
         return replace(self, asked_at=None, ok_at=ok_at, failed=not verdict.ok)
 

@@ -16,7 +16,7 @@ from vestal.platform.processes import process_table
 from vestal.supervision import (
     ChildSpec,
     ExitStatus,
-    HandleAround,
+    HandleWrapper,
     Identity,
     Intensity,
     Probe,
@@ -74,7 +74,7 @@ class OllamaLauncher:
         return OllamaProcess(adopt(identity))
 
 
-class OllamaProcess(HandleAround):
+class OllamaProcess(HandleWrapper):
     """Where the server is gone, its runners are ended gracefully before what is left of the group is killed:
     SIGKILL strands a runner's wired memory (ollama/ollama 5642, 17792)."""
 
@@ -97,4 +97,4 @@ def runners_of_group(group: int) -> tuple[int, ...]:
 async def end_runners(pids: tuple[int, ...], grace_s: float = RUNNER_GRACE_S) -> None:
     """SIGTERM, and SIGKILL for one that does not end."""
     with contextlib.suppress(NotPossible):
-        await asyncio.gather(*(terminate.end(pid, grace_s) for pid in pids))
+        await asyncio.gather(*(terminate.terminate(pid, grace_s) for pid in pids))

@@ -10,12 +10,12 @@ import aiohttp
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation
 from host_agent.services.ollama.answers import Verdict
-from host_agent.services.ollama.controller import Keeper
-from host_agent.services.ollama.discovery import Survey
+from host_agent.services.ollama.controller import OllamaController
+from host_agent.services.ollama.discovery import Discovery
 from host_agent.services.ollama.ownership import Owner
 from host_agent.services.ollama.probe import FREE_WITHIN_S, Check, Probe
 from host_agent.services.ollama.status import FAILURES, Scene, lists_none, row
-from host_agent.services.service_status import Row
+from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
 from vestal.platform.processes.process_seen import ProcessSeen
 from vestal.supervision import Event, ProbeResult, State, StateStore
@@ -38,9 +38,9 @@ class OllamaService:
         self._config, self._calls_for_a_pass = config, calls_for_a_pass
         self._where = installation.address(config.ollama.base_url)
         self.off = config.ollama.manage == "off"
-        self._survey = Survey(config, self._where)
+        self._survey = Discovery(config, self._where)
         self._probe = Probe(config.ollama, session, self._runners)
-        self.keeper = Keeper(
+        self.keeper = OllamaController(
             config, self._where, self._survey, store, on_event, ready=self._ready, health=self._health
         )
         self._scene = Scene(installed=True, where=self._where.url)
@@ -50,7 +50,7 @@ class OllamaService:
 
     # --- what it is like ---------------------------------------------------------------------------------
 
-    async def row(self, fresh: bool = False) -> Row:
+    async def row(self, fresh: bool = False) -> ServiceStatus:
         """`absent` is not a fault: nothing is installed, or Ollama is switched off in the configuration.
         `fresh`: judged now, for one who acts on it."""
         if absent := self._absent():
@@ -163,12 +163,12 @@ class OllamaService:
 
     # --- looking ------------------------------------------------------------------------------------------
 
-    def _absent(self) -> Row | None:
+    def _absent(self) -> ServiceStatus | None:
         if self.off:
-            return Row(State.ABSENT, detail="switched off (ollama.manage)", expected=False)
+            return ServiceStatus(State.ABSENT, detail="switched off (ollama.manage)", expected=False)
         if installation.stands_in(self._config, self._where):
             told = f"the MLX server stands in for it on port {self._where.port}"
-            return Row(State.ABSENT, detail=told, expected=False)
+            return ServiceStatus(State.ABSENT, detail=told, expected=False)
         return None
 
     async def _check(self) -> Scene:

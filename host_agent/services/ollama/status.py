@@ -5,7 +5,7 @@ from typing import Any
 
 from host_agent.services.ollama.answers import Light, Verdict
 from host_agent.services.ollama.ownership import Owner, OwnerKind
-from host_agent.services.service_status import Row, of_child
+from host_agent.services.service_status import ServiceStatus, of_child
 from vestal.supervision import ChildStatus, State
 
 FAILURES = 3  # in a row mean down (R3.2)
@@ -34,19 +34,21 @@ class Scene:
         return self.owner.runs and not self.verdict.ok and self.failures >= FAILURES
 
 
-def row(scene: Scene, child: ChildStatus) -> Row:
+def row(scene: Scene, child: ChildStatus) -> ServiceStatus:
     """The line of the table. `child` is what our supervisor says of a server of ours."""
     extra = _extra(scene)
     if scene.owner.kind is OwnerKind.OURS or child.process_pid is not None or child.state in BEING_STARTED:
         return _of_ours(scene, child, extra)
     if scene.owner.kind is OwnerKind.STRANGER and scene.light is None and not scene.installed:
-        return Row(State.ABSENT, detail=f"not installed; {scene.owner} has its port", expected=False)
+        return ServiceStatus(
+            State.ABSENT, detail=f"not installed; {scene.owner} has its port", expected=False
+        )
     if scene.light is not None or scene.owner.runs:
         return _of_others(scene, extra)
     return _stopped(scene, extra)
 
 
-def _of_ours(scene: Scene, child: ChildStatus, extra: dict[str, Any]) -> Row:
+def _of_ours(scene: Scene, child: ChildStatus, extra: dict[str, Any]) -> ServiceStatus:
     told = replace(of_child(child), extra={**extra, "owner": "Vestal", "managed": True})
     if child.state is State.DEGRADED or child.state not in (State.READY, State.BUSY):
         return told
@@ -54,8 +56,10 @@ def _of_ours(scene: Scene, child: ChildStatus, extra: dict[str, Any]) -> Row:
     return replace(told, detail=child.detail or trouble or _well(scene, "started by Vestal"))
 
 
-def _of_others(scene: Scene, extra: dict[str, Any]) -> Row:
-    row = Row(State.READY, process_pid=scene.owner.pid, extra=extra, health_check_failures=scene.failures)
+def _of_others(scene: Scene, extra: dict[str, Any]) -> ServiceStatus:
+    row = ServiceStatus(
+        State.READY, process_pid=scene.owner.pid, extra=extra, health_check_failures=scene.failures
+    )
     by = f"looked after by {scene.owner}"
     if not scene.verdict.ok:
         return replace(row, state=State.DEGRADED, detail=f"{_trouble(scene)}; {by}")
@@ -70,18 +74,20 @@ def _trouble(scene: Scene) -> str:
     return f"{answer} ({scene.verdict.detail})"
 
 
-def _stopped(scene: Scene, extra: dict[str, Any]) -> Row:
+def _stopped(scene: Scene, extra: dict[str, Any]) -> ServiceStatus:
     if scene.by_hand:
-        return Row(State.STOPPED, detail="stopped by hand", extra=extra)
+        return ServiceStatus(State.STOPPED, detail="stopped by hand", extra=extra)
     if not scene.installed:
         told = "not installed"
         if scene.must_be:
             remedy = "install it (https://ollama.com/download), or set VESTAL_OLLAMA__MANAGE=auto"
-            return Row(State.STOPPED, detail=f"{told}, and ollama.manage is always: {remedy}", extra=extra)
-        return Row(State.ABSENT, detail=told, expected=False)
+            return ServiceStatus(
+                State.STOPPED, detail=f"{told}, and ollama.manage is always: {remedy}", extra=extra
+            )
+        return ServiceStatus(State.ABSENT, detail=told, expected=False)
     why = f" ({scene.verdict.detail})" if scene.verdict.detail else ""
     detail = f"installed but not answering at {scene.where}{why}; {scene.how}"
-    return Row(State.STOPPED, detail=detail, health_check_failures=scene.failures, extra=extra)
+    return ServiceStatus(State.STOPPED, detail=detail, health_check_failures=scene.failures, extra=extra)
 
 
 def lists_none(scene: Scene) -> str:

@@ -19,14 +19,14 @@ class EmbeddingJob:
             raise RequestError("empty_prompt", "There is nothing to embed: send at least one text.")
         self.id = op.id
         self._encoder = encoder
-        self._rows = [self._fit(op, ids) for ids in self._tokenise(op)]
+        self._rows = [self._fit(op, ids) for ids in self._tokenize(op)]
         self._todo = list(batches([len(row) for row in self._rows]))
         self._vectors: list[list[float]] = [[] for _ in self._rows]
         self._started_s, self._load_s = now, load_s
 
-    def _tokenise(self, op: Embed) -> list[list[int]]:
+    def _tokenize(self, op: Embed) -> list[list[int]]:
         try:
-            return self._encoder.tokenise([text[:READ_CHARS] for text in op.texts])
+            return self._encoder.tokenize([text[:READ_CHARS] for text in op.texts])
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise unreadable(error) from error
 

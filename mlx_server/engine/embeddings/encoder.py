@@ -1,4 +1,4 @@
-"""Texts in, one unit vector each out: tokenise, cut, batch by length, encode, pool, normalise."""
+"""Texts in, one unit vector each out: tokenize, cut, batch by length, encode, pool, normalize."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Encoder:
     dim: int
     pool_first: bool
 
-    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, special tokens included, at full length."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 

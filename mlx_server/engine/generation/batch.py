@@ -16,8 +16,8 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.generation.sampling import Processor, Sampler
 from mlx_server.engine.kv.kv_cache import empty_caches
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
-from mlx_server.engine.kv.quantising import quantised_caches
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.kv.quantizing import quantized_caches
 
 _NEVER = 1 << 62
 
@@ -82,11 +82,11 @@ class BatchLimits:
 class Batch:
     """Requests that run through one model together. Used from the MLX thread only.
 
-    With `kv`, their keys and values are quantised, from the first token on.
+    With `kv`, their keys and values are quantized, from the first token on.
     """
 
     def __init__(
-        self, model: Any, max_running: int, prefill_step_tokens: int, kv: KvQuantisation | None = None
+        self, model: Any, max_running: int, prefill_step_tokens: int, kv: KvQuantization | None = None
     ) -> None:
         self._model, self._kv = model, kv
         self._generator = BatchGenerator(
@@ -127,7 +127,7 @@ class Batch:
         return uid
 
     def _empty(self) -> list[Any]:
-        return empty_caches(self._model) if self._kv is None else quantised_caches(self._model, self._kv)
+        return empty_caches(self._model) if self._kv is None else quantized_caches(self._model, self._kv)
 
     def computed(self, uid: int) -> Computed | None:
         """What is in KV for the request; None before its first step."""

@@ -1,7 +1,7 @@
 """Token ids in, text out: one per request. Pure.
 
 Two things are held back: bytes of a character that is not complete yet, and text that may turn out to be the
-start of a stop string. Stop strings are matched on the text, so it does not matter how they were tokenised.
+start of a stop string. Stop strings are matched on the text, so it does not matter how they were tokenized.
 What is still held when generation ends belongs to the answer: `flush`.
 """
 
@@ -14,7 +14,7 @@ _INCOMPLETE = "\ufffd"
 _CONTEXT_TOKENS = 4
 
 
-class TextStream:
+class Detokenizer:
     """`decode` turns ids into text. `context` is the end of a prompt whose text the answer continues.
 
     Some tokenizers drop a space at the start of what they decode; with the context before it, it is kept.
@@ -37,7 +37,7 @@ class TextStream:
         if text.endswith(_INCOMPLETE) or len(text) <= self._done_chars:
             return ""
         new = text[self._done_chars :]
-        # The tokens before last stay as context for the next: decoding depends on neighbours.
+        # The tokens before last stay as context for the next: decoding depends on neighbors.
         self._window = self._window[self._done :]
         self._done = len(self._window)
         self._done_chars = len(self._decode(self._window))

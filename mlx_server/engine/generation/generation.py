@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlx_server.engine.generation.detokenizer import TextStream
-from mlx_server.engine.generation.output_parser import AnswerReader, Marks, Piece
-from mlx_server.protocol import Chances, Done, Event, Token, Usage
+from mlx_server.engine.generation.detokenizer import Detokenizer
+from mlx_server.engine.generation.output_parser import Marks, OutputParser, OutputPiece
+from mlx_server.protocol import Done, Event, Logprobs, Token, Usage
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Generation:
     prompt: Sequence[int]
     limit_tokens: int
     end_tokens: frozenset[int]
-    text: TextStream
+    text: Detokenizer
     started_s: float
     load_s: float = 0.0
-    reader: AnswerReader = field(default_factory=lambda: AnswerReader(Marks()))
+    reader: OutputParser = field(default_factory=lambda: OutputParser(Marks()))
     top_logprobs: int | None = None
     count: int = 0
     cached: int = 0  # tokens that did not have to be computed
@@ -41,7 +41,7 @@ class Generation:
                 return self.finish("stop", now)
         return self.finish("length", now) if self.count >= self.limit_tokens else None
 
-    def accept(self, token: int, now: float, chances: Chances | None = None) -> list[Event]:
+    def accept(self, token: int, now: float, chances: Logprobs | None = None) -> list[Event]:
         """The events that the sampled `token` causes; the last is `Done` where it ends the answer."""
         if self.first_token_s is None:
             self.first_token_s = now
@@ -75,7 +75,7 @@ class Generation:
         self.done = Done(self.id, ended, usage, piece.text, thinking, calls, self.text.stopped_by)
         return self.done
 
-    def _take(self, token: int) -> Piece:
+    def _take(self, token: int) -> OutputPiece:
         self.count += 1
         return self.reader.push(self.text.push(token))
 

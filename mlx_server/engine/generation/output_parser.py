@@ -29,15 +29,15 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Piece:
+class OutputPiece:
     """What some text released."""
 
     text: str = ""
     thinking: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
 
-    def __add__(self, other: Piece) -> Piece:
-        return Piece(
+    def __add__(self, other: OutputPiece) -> OutputPiece:
+        return OutputPiece(
             self.text + other.text, self.thinking + other.thinking, self.tool_calls + other.tool_calls
         )
 
@@ -48,7 +48,7 @@ class _In(Enum):
     CALL = auto()
 
 
-class AnswerReader:
+class OutputParser:
     """`calls`: "text" looks for none, "auto" for any among what is said, "only": the answer is one.
 
     `thinking` says that the prompt ends inside a thought.
@@ -68,29 +68,29 @@ class AnswerReader:
         self._trim = thinking or calls != "text"  # blanks are dropped until something is said
         self.called = False
 
-    def push(self, text: str) -> Piece:
+    def push(self, text: str) -> OutputPiece:
         """The answer goes on with `text`."""
         self._held += text
-        out = Piece()
+        out = OutputPiece()
         while True:
             before = (self._in, self._held)
             out += self._advance()
             if (self._in, self._held) == before:
                 return out
 
-    def flush(self) -> Piece:
+    def flush(self) -> OutputPiece:
         """The answer has ended: what is still held."""
         held, self._held = self._held, ""
         match self._in:
             case _In.THOUGHT:
-                return Piece(thinking=held.rstrip())
+                return OutputPiece(thinking=held.rstrip())
             case _In.CALL:
                 return self._take_calls(held, self._marks.parser, self._marks.call[0] + held)
             case _ if self._calls != "text" and self._fresh:
                 return self._bare(held)
         return self._say(held)
 
-    def _advance(self) -> Piece:
+    def _advance(self) -> OutputPiece:
         match self._in:
             case _In.THOUGHT:
                 return self._think()
@@ -98,21 +98,21 @@ class AnswerReader:
                 return self._speak()
             case _In.CALL:
                 return self._call()
-        return Piece()
+        return OutputPiece()
 
-    def _think(self) -> Piece:
+    def _think(self) -> OutputPiece:
         assert self._marks.think
         end = self._marks.think[1]
         thought, mark, rest = self._held.partition(end)
         if mark:
             thinking = self._trimmed(thought.rstrip())
             self._in, self._held, self._trim = _In.SPEECH, rest, True
-            return Piece(thinking=thinking)
+            return OutputPiece(thinking=thinking)
         cut = len(
             thought[: len(thought) - _overlap(thought, end)].rstrip()
         )  # blanks before the mark are its own
         self._held = thought[cut:]
-        return Piece(thinking=self._trimmed(thought[:cut]))
+        return OutputPiece(thinking=self._trimmed(thought[:cut]))
 
     def _trimmed(self, thought: str) -> str:
         """A thought's first blanks are the template's, not the thought's."""
@@ -121,7 +121,7 @@ class AnswerReader:
             self._trim = not thought
         return thought
 
-    def _speak(self) -> Piece:
+    def _speak(self) -> OutputPiece:
         if self._trim or self._fresh:
             start = self._held.lstrip()
             if self._trim:
@@ -130,14 +130,14 @@ class AnswerReader:
                 think = self._marks.think[0]
                 if start.startswith(think):
                     self._in, self._held, self._trim = _In.THOUGHT, start[len(think) :], True
-                    return Piece()
+                    return OutputPiece()
                 if think.startswith(start):
-                    return Piece()
+                    return OutputPiece()
             if self._calls == "only" or (self._calls == "auto" and self._fresh and may_become_call(start)):
-                return Piece()
+                return OutputPiece()
         return self._until_call()
 
-    def _until_call(self) -> Piece:
+    def _until_call(self) -> OutputPiece:
         if self._calls != "auto":
             text, self._held = self._held, ""
             return self._say(text)
@@ -151,32 +151,32 @@ class AnswerReader:
         self._held = said[cut:]
         return self._say(said[:cut])
 
-    def _call(self) -> Piece:
+    def _call(self) -> OutputPiece:
         start, end = self._marks.call
         body, found, rest = self._held.partition(end) if end else (self._held, "", "")
         if not found:
-            return Piece()
+            return OutputPiece()
         self._in, self._held = _In.SPEECH, rest
         return self._take_calls(body, self._marks.parser, start + body + end)
 
-    def _take_calls(self, body: str, parser: Parser | None, as_text: str) -> Piece:
+    def _take_calls(self, body: str, parser: Parser | None, as_text: str) -> OutputPiece:
         if calls := parse(body, self._tools, parser):
             self.called = self._trim = True
             self._fresh = False
-            return Piece(tool_calls=calls)
+            return OutputPiece(tool_calls=calls)
         return self._say(as_text)
 
-    def _bare(self, held: str) -> Piece:
+    def _bare(self, held: str) -> OutputPiece:
         calls = parse(held, self._tools)
         if known(calls, self._tools):
             self.called = True
-            return Piece(tool_calls=calls)
+            return OutputPiece(tool_calls=calls)
         return self._say(held)
 
-    def _say(self, text: str) -> Piece:
+    def _say(self, text: str) -> OutputPiece:
         if text:
             self._fresh = self._trim = False
-        return Piece(text)
+        return OutputPiece(text)
 
 
 def _overlap(text: str, mark: str) -> int:

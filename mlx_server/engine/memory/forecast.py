@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.memory.kv import KvShape, head_dim, kv_shape, text_config
 from mlx_server.engine.memory.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 
@@ -91,7 +91,7 @@ def forecast(
     context_tokens: int,
     embeds: bool = False,
     tokenizer_file_bytes: int = 0,
-    kv: KvQuantisation | None = None,
+    kv: KvQuantization | None = None,
 ) -> Forecast:
     """Raises KeyError, TypeError or ValueError where the files say too little to tell."""
     weights = forecast_weights(headers, config, arithmetic)

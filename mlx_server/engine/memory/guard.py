@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.engine.errors import LoadError
-from mlx_server.engine.kv.kv_quantisation import KvOf, KvQuantisation, as_computed
+from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
 from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, weights_alone
 from mlx_server.engine.memory.ledger import (
     Fits,
     Holding,
     Ledger,
+    MemoryReading,
     Need,
     Never,
-    Reading,
     decide,
 )
 from mlx_server.engine.memory.refusals import Ask, MustWait, refusal, size
@@ -71,7 +71,7 @@ class MemoryGuard:
         limit_bytes: int,
         arithmetic: Arithmetic,
         step_tokens: int,
-        read: Callable[[], Reading],
+        read: Callable[[], MemoryReading],
         files_of: Callable[[ModelEntry], Files],
         kv_of: KvOf = as_computed,
     ) -> None:
@@ -80,7 +80,7 @@ class MemoryGuard:
         self._kept_as_computed: set[str] = set()  # digests
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
-        self._forecasts: dict[tuple[str, KvQuantisation | None], Forecast] = {}
+        self._forecasts: dict[tuple[str, KvQuantization | None], Forecast] = {}
         self._promised: dict[str, dict[str, int]] = {}  # model → request → tokens
         self._loading: Holding | None = None
 
@@ -92,7 +92,7 @@ class MemoryGuard:
         need = Need(expected.load_bytes, expected.load_bytes)
         ask = Ask(
             f"Model {entry.name} ({size(expected.weights.bytes)} of weights)",
-            "take a smaller or more strongly quantised model, or raise mlx.memory_limit",
+            "take a smaller or more strongly quantized model, or raise mlx.memory_limit",
             {"weights_bytes": expected.weights.bytes},
         )
         fits = self._decide(self._ledger(set(leaving)), need, ask)
@@ -112,10 +112,10 @@ class MemoryGuard:
         return known
 
     def keeps_kv_as_computed(self, entry: ModelEntry) -> None:
-        """It turned out that the model cannot work with quantised keys and values."""
+        """It turned out that the model cannot work with quantized keys and values."""
         self._kept_as_computed.add(entry.digest)
 
-    def _forecast(self, entry: ModelEntry, kv: KvQuantisation | None) -> Forecast:
+    def _forecast(self, entry: ModelEntry, kv: KvQuantization | None) -> Forecast:
         try:
             files = self._files_of(entry)
         except UnreadableModel as error:

@@ -2,7 +2,7 @@
 
 mlx-lm's batch caches grow by 256 tokens, and every row of a batch is as long as the longest (left-padded), so
 the cost of rows is that of the longest times their number. Where the layout of a layer is not known here,
-it counts as full attention: too much rather than too little. Only full attention is ever quantised.
+it counts as full attention: too much rather than too little. Only full attention is ever quantized.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantization import KvQuantization
 
 GROWTH_TOKENS = 256
 
@@ -40,7 +40,7 @@ _PROJECTION = re.compile(r"layers\.(\d+)\.[\w.]*?([kv])_proj\.weight$")
 class KvShape:
     """Layers by what they keep. `layer_floats` is a token's keys and values in one layer, in numbers;
     `state_floats` what the layers without KV (linear attention, convolutions) keep for each request.
-    `quantised` is how full layers keep theirs, where not as computed."""
+    `quantized` is how full layers keep theirs, where not as computed."""
 
     full_layers: int
     sliding_layers: int
@@ -48,7 +48,7 @@ class KvShape:
     layer_floats: float
     state_floats: int
     number_bytes: int
-    quantised: KvQuantisation | None = None
+    quantized: KvQuantization | None = None
 
     @property
     def token_bytes(self) -> int:
@@ -59,7 +59,7 @@ class KvShape:
     @property
     def full_layer_bytes(self) -> float:
         """What a token takes in one layer of full attention."""
-        number = self.quantised.bytes_a_number(self.number_bytes) if self.quantised else self.number_bytes
+        number = self.quantized.bytes_a_number(self.number_bytes) if self.quantized else self.number_bytes
         return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
@@ -82,7 +82,7 @@ def kv_shape(
     config: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
     number_bytes: int,
-    quantisation: KvQuantisation | None = None,
+    quantization: KvQuantization | None = None,
 ) -> KvShape:
     """`shapes` are the weights', by name: where they hold the projections of keys and values, they decide.
 
@@ -98,7 +98,7 @@ def kv_shape(
         layer_floats=_latent_floats(own) or _projected_floats(shapes) or _head_floats(own),
         state_floats=stateful * _state_floats(own),
         number_bytes=number_bytes,
-        quantised=quantisation if quantisation and _is_quantised(own, quantisation, sliding) else None,
+        quantized=quantization if quantization and _is_quantized(own, quantization, sliding) else None,
     )
 
 
@@ -109,7 +109,7 @@ def head_dim(own: Mapping[str, Any]) -> int:
     return int(own.get("head_dim") or hidden // heads)
 
 
-def _is_quantised(own: Mapping[str, Any], quantisation: KvQuantisation, sliding_layers: int) -> bool:
+def _is_quantized(own: Mapping[str, Any], quantization: KvQuantization, sliding_layers: int) -> bool:
     """As far as a configuration tells: what else stands in the way shows when the model is there.
 
     Layers that may slide without our knowing it count as computed: too much rather than too little.
@@ -117,7 +117,7 @@ def _is_quantised(own: Mapping[str, Any], quantisation: KvQuantisation, sliding_
     hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
     may_slide = hints and not sliding_layers
     latent = isinstance(own.get("kv_lora_rank"), int)
-    return not latent and not may_slide and quantisation.divides(head_dim(own))
+    return not latent and not may_slide and quantization.divides(head_dim(own))
 
 
 def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:

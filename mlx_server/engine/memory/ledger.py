@@ -17,7 +17,7 @@ MIB = 1024**2
 
 
 @dataclass(frozen=True)
-class Reading:
+class MemoryReading:
     """The machine and the engine's process as they are now, in bytes.
 
     `active_bytes` and `cached_bytes` are MLX's: in use, and kept for reuse. Its counters miss some of what
@@ -109,7 +109,7 @@ class Ledger:
 
     limit_bytes: int
     overhead_bytes: int
-    reading: Reading
+    reading: MemoryReading
     holdings: Sequence[Holding] = ()
 
     @property

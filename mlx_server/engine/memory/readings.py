@@ -10,9 +10,9 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 
-from mlx_server.engine.kv.kv_quantisation import KvOf, as_computed
+from mlx_server.engine.kv.kv_quantization import KvOf, as_computed
 from mlx_server.engine.memory.guard import Files, MemoryGuard
-from mlx_server.engine.memory.ledger import Reading, default_limit_bytes
+from mlx_server.engine.memory.ledger import MemoryReading, default_limit_bytes
 from mlx_server.engine.memory.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files import weight_files
@@ -21,14 +21,14 @@ _CGROUP = Path("/sys/fs/cgroup")
 _process = psutil.Process(os.getpid())
 
 
-def read(prompt_cache_bytes: int = 0) -> Reading:
+def read(prompt_cache_bytes: int = 0) -> MemoryReading:
     """How things stand now, in bytes. In a container, its limit is the machine."""
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available
     if (bound := _cgroup()) is not None:
         limit, used = bound
         total, available = min(total, limit), min(available, max(limit - used, 0))
-    return Reading(
+    return MemoryReading(
         total_bytes=total,
         available_bytes=available,
         footprint_bytes=_process.memory_info().rss,

@@ -20,7 +20,7 @@ RETRY_S = 0.1
 """How often memory is looked at again, in seconds."""
 
 
-class Patience:
+class WaitPolicy:
     """Since when each of the names has been waiting."""
 
     def __init__(self, max_wait_s: float) -> None:
@@ -53,7 +53,7 @@ class Backlog:
     """
 
     def __init__(self, max_wait_s: float) -> None:
-        self._patience = Patience(max_wait_s)
+        self._patience = WaitPolicy(max_wait_s)
         self._queue: deque[Queued] = deque()
         self._next_try_s = float("-inf")
 

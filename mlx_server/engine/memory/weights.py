@@ -74,14 +74,14 @@ def _loaded_bytes(
     stem, _, last = name.rpartition(".")
     if dtype in _PACKED and (bits := _bits(stem, last, headers, config)):
         return stored * 8 * 4 // bits
-    if last in ("scales", "biases", "qzeros") and _is_quantised(stem, headers):
+    if last in ("scales", "biases", "qzeros") and _is_quantized(stem, headers):
         return 0
     if dtype in _NUMBER_BYTES or dtype in _EIGHT_BIT_FLOATS:
         return math.prod(entry["shape"]) * 4
     return stored
 
 
-def _is_quantised(stem: str, headers: Headers) -> bool:
+def _is_quantized(stem: str, headers: Headers) -> bool:
     packed = (headers.get(f"{stem}.{last}") for last in ("weight", "qweight"))
     return any(entry is not None and entry["dtype"] in _PACKED for entry in packed)
 

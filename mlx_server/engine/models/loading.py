@@ -78,7 +78,7 @@ def _load_language_model(entry: ModelEntry) -> Loader:
     yield 0.0
     model, config = load_model(entry.path, lazy=True)
     if not mx.metal.is_available():
-        # The CPU build is ten times slower with bfloat16 and a hundred times with quantised weights.
+        # The CPU build is ten times slower with bfloat16 and a hundred times with quantized weights.
         if config.get("quantization"):
             model = dequantize_model(model)
         model.set_dtype(mx.float32)

@@ -28,6 +28,6 @@ def _generates(model: LanguageModel) -> str:
 
 
 def _embeds(encoder: Encoder) -> str:
-    (vector,) = encoder.encode(encoder.tokenise(["probe"]))
+    (vector,) = encoder.encode(encoder.tokenize(["probe"]))
     norm = math.sqrt(sum(value * value for value in vector))
     return "" if math.isfinite(norm) and norm > 0.5 else f"a vector has norm {norm}"

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, RotatingKVCache
 
 from mlx_server.engine.kv.kv_cache import RequestKV
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
-from mlx_server.engine.kv.quantised_kv import QuantisedRequestKV
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.kv.quantized_kv import QuantizedRequestKV
 from mlx_server.engine.prompt_cache.block import Array, Block, Run, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 
@@ -24,7 +24,7 @@ _NAMES = {
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _RAW = {8: mx.uint64, 4: mx.uint32, 2: mx.uint16, 1: mx.uint8}
-_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantisedRequestKV)
+_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
 _CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 ROOM_TOKENS = 256
@@ -52,16 +52,16 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size
 
 
 def _arrays(cache: Any) -> list[mx.array]:
-    """A layer's keys and values; where they are quantised, three arrays stand for each."""
+    """A layer's keys and values; where they are quantized, three arrays stand for each."""
     return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
-def caches_of(value: Run | Snapshot, kv: KvQuantisation | None) -> list[Any]:
+def caches_of(value: Run | Snapshot, kv: KvQuantization | None) -> list[Any]:
     """A cache for each layer that holds the value's tokens, which were kept under this setting."""
     return _from_run(value, kv) if isinstance(value, Run) else _from_snapshot(value)
 
 
-def _from_run(run: Run, kv: KvQuantisation | None) -> list[Any]:
+def _from_run(run: Run, kv: KvQuantization | None) -> list[Any]:
     first, total = run.blocks[0], run.tokens
     dtypes = [first.dtypes[number] for number in first.order]
     shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
@@ -72,7 +72,7 @@ def _from_run(run: Run, kv: KvQuantisation | None) -> list[Any]:
         return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
     triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
     pairs = zip(triples[::2], triples[1::2], strict=True)
-    return [QuantisedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
+    return [QuantizedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
 
 
 def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:

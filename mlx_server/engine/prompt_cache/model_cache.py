@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlx_server.engine.kv import kv_quantisation
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv import kv_quantization
+from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import mlx_arrays
 from mlx_server.engine.prompt_cache.entry import FORMAT
@@ -27,14 +27,14 @@ class Kept:
 class ModelCache:
     """`identity` is all that makes the model's values what they are; `tags` are what a file says of them.
 
-    With `kv` they are quantised: values of another setting are another model's.
+    With `kv` they are quantized: values of another setting are another model's.
     """
 
     def __init__(
-        self, store: Store, identity: str, tags: Mapping[str, str], kv: KvQuantisation | None = None
+        self, store: Store, identity: str, tags: Mapping[str, str], kv: KvQuantization | None = None
     ) -> None:
         self._store, self._kv = store, kv
-        kv_settings = kv_quantisation.tags(kv)
+        kv_settings = kv_quantization.tags(kv)
         # The same weights may compute something else in another release of mlx-lm: it mends its models.
         made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
         settings = " ".join(f"{name}={value}" for name, value in kv_settings.items())

@@ -12,7 +12,7 @@ from mlx_server.engine.scheduling.text_runner import Clock
 from mlx_server.protocol import Done, Embed, Event, Generate, Usage
 
 
-class EmbedRunner:
+class EmbeddingRunner:
     """The requests of one embedding model, one batch of one of them a step."""
 
     def __init__(self, encoder: Encoder) -> None:

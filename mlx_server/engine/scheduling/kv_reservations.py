@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.scheduling.loaded_models import Held
-from mlx_server.engine.scheduling.text_runner import GenerateRunner
+from mlx_server.engine.scheduling.loaded_models import LoadedModel
+from mlx_server.engine.scheduling.text_runner import TextRunner
 
 
-def keep_up(held: Held, guard: MemoryGuard) -> None:
+def keep_up(held: LoadedModel, guard: MemoryGuard) -> None:
     """End those that memory has no room for any more, as if their context were at its end."""
-    if not isinstance(held.runner, GenerateRunner):
+    if not isinstance(held.runner, TextRunner):
         return
     for generation in held.runner.generations():
         tokens = len(generation.prompt) + generation.count

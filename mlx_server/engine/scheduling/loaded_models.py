@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 
-from mlx_server.engine.background_workers import Helpers
+from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.generation.batch import BatchLimits
-from mlx_server.engine.kv.kv_quantisation import KvOf, KvQuantisation, as_computed
-from mlx_server.engine.kv.quantising import obstacle
+from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
+from mlx_server.engine.kv.quantizing import obstacle
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard, Tenant
 from mlx_server.engine.models import residency
@@ -20,16 +20,16 @@ from mlx_server.engine.models.loading import LanguageModel, Weights, weights_byt
 from mlx_server.engine.models.residency import Resident
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import Store
-from mlx_server.engine.scheduling.embedding_runner import EmbedRunner
-from mlx_server.engine.scheduling.text_runner import GenerateRunner
+from mlx_server.engine.scheduling.embedding_runner import EmbeddingRunner
+from mlx_server.engine.scheduling.text_runner import TextRunner
 from mlx_server.model_store import ModelEntry
-from mlx_server.protocol import LoadedModel
+from mlx_server.protocol import LoadedModelReport
 
-Runner = GenerateRunner | EmbedRunner
+Runner = TextRunner | EmbeddingRunner
 
 
 @dataclass
-class Held:
+class LoadedModel:
     """A loaded model: its weights, the runner with its requests, and how long it stays."""
 
     entry: ModelEntry
@@ -46,7 +46,7 @@ class Held:
         return Resident(self.entry.name, len(self.runner) > 0, self.last_used_s, self.expires_s)
 
 
-class Models:
+class LoadedModels:
     """`default_keep_alive_s` tells, by name, how long an unused model stays; negative: for ever."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Models:
         limit: int,
         batch_limits: BatchLimits,
         default_keep_alive_s: Callable[[str], float],
-        helpers: Helpers,
+        helpers: BackgroundWorkers,
         store: Store,
         guard: MemoryGuard,
         kv_of: KvOf = as_computed,
@@ -64,51 +64,51 @@ class Models:
         self._limit = limit
         self._batch_limits = batch_limits
         self._default_keep_alive_s = default_keep_alive_s
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, LoadedModel] = {}
         self._on_gpu = mx.metal.is_available()
 
-    def get(self, name: str) -> Held | None:
+    def get(self, name: str) -> LoadedModel | None:
         return self._held.get(name)
 
-    def all(self) -> Sequence[Held]:
+    def all(self) -> Sequence[LoadedModel]:
         return list(self._held.values())
 
-    def admit(self, entry: ModelEntry, weights: Weights, now: float) -> Held:
+    def admit(self, entry: ModelEntry, weights: Weights, now: float) -> LoadedModel:
         """Take a freshly loaded model in."""
         runner: Runner
         if isinstance(weights, Encoder):
-            runner = EmbedRunner(weights)
+            runner = EmbeddingRunner(weights)
         else:
             tags = {"model": entry.name, "quantization": entry.quantization}
-            kv = self._quantisation(entry, weights)
+            kv = self._quantization(entry, weights)
             cache = ModelCache(self._store, weights.identity, tags, kv)
-            runner = GenerateRunner(weights, self._batch_limits, self._helpers, cache, self._guard.admit, kv)
-        held = Held(entry, weights, runner, weights_bytes(weights), now, now)
+            runner = TextRunner(weights, self._batch_limits, self._helpers, cache, self._guard.admit, kv)
+        held = LoadedModel(entry, weights, runner, weights_bytes(weights), now, now)
         self._held[entry.name] = held
         self.touch(held, None, now)
         return held
 
-    def _quantisation(self, entry: ModelEntry, loaded: LanguageModel) -> KvQuantisation | None:
+    def _quantization(self, entry: ModelEntry, loaded: LanguageModel) -> KvQuantization | None:
         """As configured, unless the model cannot work with it: it is then served in more memory."""
         wanted = self._kv_of(entry.name)
         if wanted is None or (reason := obstacle(loaded.model, wanted)) is None:
             return wanted
-        log_event("kv_not_quantised", cause=reason, model=entry.name, bits=wanted.bits)
+        log_event("kv_not_quantized", cause=reason, model=entry.name, bits=wanted.bits)
         self._guard.keeps_kv_as_computed(entry)
         return None
 
-    def touch(self, held: Held, keep_alive_s: float | None, now: float) -> None:
+    def touch(self, held: LoadedModel, keep_alive_s: float | None, now: float) -> None:
         """Note a use, and start its keep-alive anew. It runs from the end of the last request: see `rest`."""
         held.keep_alive_s = keep_alive_s
         self.rest(held, now)
 
-    def rest(self, held: Held, now: float) -> None:
+    def rest(self, held: LoadedModel, now: float) -> None:
         """Its requests are done: from now on it is unused."""
         held.last_used_s = now
         default = self._default_keep_alive_s(held.entry.name)
         held.expires_s = residency.deadline(now, held.keep_alive_s, default)
 
-    def expired(self, now: float) -> list[Held]:
+    def expired(self, now: float) -> list[LoadedModel]:
         """Idle models whose time is up, or that were told to go."""
         names = set(residency.expired(self._residents(), now))
         return [h for n, h in self._held.items() if n in names or (h.unload_ids and not len(h.runner))]
@@ -116,7 +116,7 @@ class Models:
     def next_expiry_s(self) -> float:
         return residency.next_expiry_s(self._residents())
 
-    def room_for_one(self) -> list[Held] | None:
+    def room_for_one(self) -> list[LoadedModel] | None:
         """The models to drop so that one more fits; None where it must wait."""
         names = residency.victims(self._residents(), self._limit)
         return None if names is None else [self._held[name] for name in names]
@@ -128,7 +128,7 @@ class Models:
             for name, held in self._held.items()
         ]
 
-    def drop(self, held: Held) -> None:
+    def drop(self, held: LoadedModel) -> None:
         """Free a model's memory."""
         held.runner.close()
         del self._held[held.entry.name]
@@ -137,10 +137,10 @@ class Models:
         """What each model's requests hold in keys and values, as of now."""
         return {name: held.runner.kv_bytes() for name, held in self._held.items()}
 
-    def loaded(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModel, ...]:
+    def loaded(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModelReport, ...]:
         """For `alive`."""
         return tuple(
-            LoadedModel(
+            LoadedModelReport(
                 model=held.entry.name,
                 kind=held.entry.kind,
                 bytes=held.bytes,

@@ -13,9 +13,9 @@ from mlx_server.engine.errors import EngineError, LoadError, RequestError
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.ledger import Fits
 from mlx_server.engine.memory.refusals import MustWait
-from mlx_server.engine.memory.wait_policy import RETRY_S, Patience
+from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.models.loading import Loader, Weights, load
-from mlx_server.engine.scheduling.loaded_models import Held, Models
+from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.waiting import Waiting, WaitingRoom
 from mlx_server.model_store import BrokenModel, ModelEntry
 
@@ -39,7 +39,7 @@ class Advanced:
 class Evicted:
     """`held` must make way for the next."""
 
-    held: Held
+    held: LoadedModel
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Loads:
     def __init__(
         self,
         catalog: Catalog,
-        models: Models,
+        models: LoadedModels,
         guard: MemoryGuard,
-        patience: Patience,
+        patience: WaitPolicy,
         start: Callable[[ModelEntry], Loader] = load,
     ) -> None:
         self.waiting = WaitingRoom()
@@ -160,7 +160,7 @@ class Loads:
         if len(self.waiting):
             self._retry_at_s = time.monotonic() + RETRY_S
 
-    def _make_room(self, leaving: list[Held], fits: Fits) -> Iterator[Outcome]:
+    def _make_room(self, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:
         evicted = (held for name in fits.evict if (held := self._models.get(name)))
         yield from map(Evicted, [*leaving, *evicted])
         if fits.drop_caches:

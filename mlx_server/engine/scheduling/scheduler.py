@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from mlx_server.engine.background_workers import Helpers
+from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.wait_policy import RETRY_S
@@ -52,7 +52,7 @@ class Scheduler:
         self._settings, self._inbox, self._status = settings, inbox, status
         self._send, self._clock = emit, clock
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
-        self.serving = Serving(settings, catalog, Helpers(lambda: inbox.put(None)), clock)
+        self.serving = Serving(settings, catalog, BackgroundWorkers(lambda: inbox.put(None)), clock)
         self._started_s = clock()
         self._ready = False
         self._figures_at_s = float("-inf")

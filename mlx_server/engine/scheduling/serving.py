@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mlx_server.engine.background_workers import Helpers
+from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.ledger import Fits
-from mlx_server.engine.memory.wait_policy import Patience
+from mlx_server.engine.memory.wait_policy import WaitPolicy
 from mlx_server.engine.models.self_test import probe
-from mlx_server.engine.scheduling.loaded_models import Held, Models, release_memory
+from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels, release_memory
 from mlx_server.engine.scheduling.loads import Advanced, Arrived, Catalog, Evicted, Loads, Refused
 from mlx_server.engine.scheduling.starting import Starts
 from mlx_server.engine.scheduling.waiting import Waiting
@@ -47,7 +47,11 @@ class Serving:
     """Owner of the models, the prompt cache and the memory ledger. `refusing`: nothing new is taken up."""
 
     def __init__(
-        self, settings: EngineSettings, catalog: Catalog, helpers: Helpers, clock: Callable[[], float]
+        self,
+        settings: EngineSettings,
+        catalog: Catalog,
+        helpers: BackgroundWorkers,
+        clock: Callable[[], float],
     ) -> None:
         self.out: list[Event] = []
         self.refusing = False
@@ -59,7 +63,7 @@ class Serving:
         self.guard = readings.memory_guard(
             limit_bytes, step_tokens, lambda: self.store.ram_bytes, settings.kv_of
         )
-        self.models = Models(
+        self.models = LoadedModels(
             settings.max_loaded_models,
             settings.batch,
             settings.keep_alive_of,
@@ -68,7 +72,7 @@ class Serving:
             self.guard,
             settings.kv_of,
         )
-        self.loads = Loads(catalog, self.models, self.guard, Patience(settings.max_wait_s))
+        self.loads = Loads(catalog, self.models, self.guard, WaitPolicy(settings.max_wait_s))
         reload = self.loads.waiting.add
         self.starts = Starts(self.models, self.guard, settings.max_wait_s, reload)
         self.guard.tenants = lambda: self.models.tenants(self.starts.backlog.awaits)
@@ -123,7 +127,7 @@ class Serving:
         else:
             self._start(held, op, load_s=0.0)
 
-    def _start(self, held: Held, op: Waiting, load_s: float) -> None:
+    def _start(self, held: LoadedModel, op: Waiting, load_s: float) -> None:
         now = self._clock()
         self.models.touch(held, op.keep_alive_s, now)
         if isinstance(op, Load):
@@ -209,7 +213,7 @@ class Serving:
             self.store.give_back(fits.lacking_bytes)
         release_memory()
 
-    def _drop(self, held: Held, cause: str) -> None:
+    def _drop(self, held: LoadedModel, cause: str) -> None:
         name = held.entry.name
         ids: list[str | None] = [*held.unload_ids] or [None]
         self.models.drop(held)

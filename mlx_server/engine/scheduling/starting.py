@@ -9,7 +9,7 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.wait_policy import Backlog, Queued
-from mlx_server.engine.scheduling.loaded_models import Models
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.protocol import Event, Generate
 
 
@@ -17,7 +17,7 @@ class Starts:
     """`backlog` holds what waits; `reload` takes back a request whose model was unloaded meanwhile."""
 
     def __init__(
-        self, models: Models, guard: MemoryGuard, max_wait_s: float, reload: Callable[[Generate], None]
+        self, models: LoadedModels, guard: MemoryGuard, max_wait_s: float, reload: Callable[[Generate], None]
     ) -> None:
         self.backlog = Backlog(max_wait_s)
         self._models, self._guard, self._reload = models, guard, reload
@@ -46,6 +46,6 @@ class Starts:
         if held is None:
             self._reload(op)
             return []
-        if queued.wait:  # not tokenised again for nothing
+        if queued.wait:  # not tokenized again for nothing
             self._guard.check(op.model, *queued.wait.tokens)
         return held.runner.start(op, now, queued.load_s)

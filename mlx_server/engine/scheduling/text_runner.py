@@ -7,20 +7,20 @@ from typing import Any
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from mlx_server.engine.background_workers import Helpers
+from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sampled
-from mlx_server.engine.generation.detokenizer import TextStream
+from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.logprobs import chances
-from mlx_server.engine.generation.output_parser import AnswerReader, Marks
+from mlx_server.engine.generation.logprobs import logprobs_of
+from mlx_server.engine.generation.output_parser import Marks, OutputParser
 from mlx_server.engine.generation.prompts.render import prompt_tokens, tokens_before_last_turn
 from mlx_server.engine.generation.sampling import Processor, make_processors, make_sampler
-from mlx_server.engine.kv.kv_quantisation import KvQuantisation
+from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
 from mlx_server.engine.scheduling.preparing import Prepared, Preparing
-from mlx_server.protocol import Chances, Done, Embed, Event, Generate, Prefill, Usage
+from mlx_server.protocol import Done, Embed, Event, Generate, Logprobs, Prefill, Usage
 
 Clock = Callable[[], float]
 Admit = Callable[[Generate, int, int], None]
@@ -33,17 +33,17 @@ KEEP_EVERY_TOKENS = 64
 """An answer goes to the cache so often; an engine that dies loses no more than that of it."""
 
 
-class GenerateRunner:
+class TextRunner:
     """The requests of one language model, in one batch."""
 
     def __init__(
         self,
         language_model: LanguageModel,
         limits: BatchLimits,
-        helpers: Helpers,
+        helpers: BackgroundWorkers,
         cache: ModelCache,
         admit: Admit,
-        kv: KvQuantisation | None = None,
+        kv: KvQuantization | None = None,
     ) -> None:
         self._lm, self._helpers, self._cache, self._admit = language_model, helpers, cache, admit
         self._preparing = Preparing()
@@ -79,7 +79,7 @@ class GenerateRunner:
             return [Done(op.id, "stop", Usage(len(prompt), 0))]
         limit = answer_limit(op, len(prompt), self._lm.context_tokens)
         context = prompt if op.kind == "text" else ()
-        text = TextStream(self._lm.decode, op.stop, context)
+        text = Detokenizer(self._lm.decode, op.stop, context)
         reader, wake_after = self._reader(op, prompt)
         generation = Generation(
             op.id, prompt, limit, self._lm.end_tokens, text, now, load_s, reader, op.top_logprobs
@@ -125,16 +125,16 @@ class GenerateRunner:
         self._running[uid] = generation
         self._kept[uid] = Kept()
 
-    def _reader(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerReader, tuple[int, ...]]:
+    def _reader(self, op: Generate, prompt: Sequence[int]) -> tuple[OutputParser, tuple[int, ...]]:
         """Takes the answer apart; and the tokens that a thought begun in the prompt ends with."""
         marks = self._lm.marks
         if op.kind == "text":
-            return AnswerReader(Marks()), ()
+            return OutputParser(Marks()), ()
         if op.think and not marks.think:
             raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
         end_of_prompt = self._lm.decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
         thinking = marks.think is not None and end_of_prompt.endswith(marks.think[0])
-        reader = AnswerReader(marks, op.calls, op.tools or (), thinking)
+        reader = OutputParser(marks, op.calls, op.tools or (), thinking)
         if not thinking or marks.think is None:
             return reader, ()
         return reader, tuple(self._lm.tokenizer.encode(marks.think[1], add_special_tokens=False))
@@ -188,11 +188,11 @@ class GenerateRunner:
             tokens, caches = computed.tokens, computed.caches
             self._cache.keep(self._kept[uid], tokens, caches, computed.row, whole=whole)
 
-    def _chances(self, generation: Generation, drawn: Sampled) -> Chances | None:
+    def _chances(self, generation: Generation, drawn: Sampled) -> Logprobs | None:
         if generation.top_logprobs is None:
             return None
         token_bytes = self._lm.grammars.token_bytes
-        return chances(drawn.token, drawn.logprobs, generation.top_logprobs, token_bytes)
+        return logprobs_of(drawn.token, drawn.logprobs, generation.top_logprobs, token_bytes)
 
     def cancel(self, request: str, now: float) -> Done | None:
         """End a request; its place and KV are free at once. None where it is not ours."""

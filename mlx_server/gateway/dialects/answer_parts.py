@@ -20,13 +20,13 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Part:
+class AnswerPart:
     """What one event brought, or many. `done` is None until the last."""
 
     text: str = ""
     thinking: str = ""
     calls: tuple[Call, ...] = ()
-    chances: tuple[protocol.Chances, ...] = ()
+    chances: tuple[protocol.Logprobs, ...] = ()
     done: protocol.Done | None = None
 
     def __bool__(self) -> bool:
@@ -34,21 +34,21 @@ class Part:
         return bool(self.text or self.thinking or self.calls)
 
 
-class Parts:
-    """One ticket's events as parts. Chances of a token whose text is held back come with the next text."""
+class AnswerParts:
+    """One ticket's events as parts. Logprobs of a token whose text is held back come with the next text."""
 
     def __init__(self, ticket: Ticket) -> None:
         self._id = ticket.id
         self._calls = 0
-        self._chances: tuple[protocol.Chances, ...] = ()
+        self._chances: tuple[protocol.Logprobs, ...] = ()
 
-    def part(self, event: Item) -> Part:
+    def part(self, event: Item) -> AnswerPart:
         assert isinstance(event, protocol.Token | protocol.Done)
         calls = tuple(self._named(call) for call in event.tool_calls or ())
         done = event if isinstance(event, protocol.Done) else None
         if isinstance(event, protocol.Token) and event.chances:
             self._chances = (*self._chances, event.chances)
-        part = Part(event.text, event.thinking or "", calls, self._chances, done)
+        part = AnswerPart(event.text, event.thinking or "", calls, self._chances, done)
         if part or done:
             self._chances = ()
         return part
@@ -58,12 +58,12 @@ class Parts:
         return Call(f"call_{self._id}_{index}", index, call)
 
 
-async def whole(ticket: Ticket) -> Part:
+async def whole(ticket: Ticket) -> AnswerPart:
     """The whole answer; its `done` is there. Raises GatewayError, ClientLeft."""
-    parts = Parts(ticket)
+    parts = AnswerParts(ticket)
     # `part` hands over held chances with the next text: between, it repeats them.
     found = [part async for event in ticket.events() if (part := parts.part(event)) or part.done]
-    return Part(
+    return AnswerPart(
         "".join(part.text for part in found),
         "".join(part.thinking for part in found),
         tuple(call for part in found for call in part.calls),
@@ -87,12 +87,12 @@ class Tickets:
         for ticket in self.each:
             ticket.cancel()
 
-    async def wholes(self) -> list[Part]:
+    async def wholes(self) -> list[AnswerPart]:
         return [await whole(ticket) for ticket in self.each]
 
-    async def parts(self, first: Item) -> AsyncIterator[tuple[int, Part]]:
+    async def parts(self, first: Item) -> AsyncIterator[tuple[int, AnswerPart]]:
         """All answers' parts as they come, with the answer's number; `first` is the first one's first."""
-        readers = [Parts(ticket) for ticket in self.each]
+        readers = [AnswerParts(ticket) for ticket in self.each]
         async for at, event in self._events(first):
             if (part := readers[at].part(event)) or part.done:
                 yield at, part

@@ -25,7 +25,7 @@ TEXTS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Pieces:
+class GatewayContext:
     """The gateway's parts that request handlers use."""
 
     config: Config
@@ -67,7 +67,7 @@ def _unit(row: list[float]) -> list[float]:
     return [value / length for value in row] if length else row
 
 
-async def embed(pieces: Pieces, work: EmbeddingRequest, http: Request, dialect: str) -> Vectors:
+async def embed(pieces: GatewayContext, work: EmbeddingRequest, http: Request, dialect: str) -> Vectors:
     """Embeds all texts, some at a time. Raises GatewayError, ClientLeft."""
     blocks: list[str] = []
     dim = tokens = 0

@@ -10,11 +10,11 @@ from typing import Any
 from mlx_server import protocol
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.engine_process.link import EngineLauncher, EngineLink
-from mlx_server.gateway.engine_process.liveness import EnginePulse
-from mlx_server.gateway.engine_process.memory_gate import RoomToStart
+from mlx_server.gateway.engine_process.liveness import EngineLiveness
+from mlx_server.gateway.engine_process.memory_gate import MemoryGate
 from mlx_server.gateway.engine_process.recycling import Recycling
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_lifecycle import Phase
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import model_servers
@@ -108,7 +108,7 @@ class Engine:
         return self._pulse.loading
 
     @property
-    def pulse(self) -> EnginePulse:
+    def pulse(self) -> EngineLiveness:
         """What the engine that runs now has told of itself last; zeros before its first word."""
         return self._pulse
 
@@ -132,12 +132,12 @@ class Engine:
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
             launcher=self._launcher,
-            before_launch=RoomToStart(model_servers.look, self._clock),
+            before_launch=MemoryGate(model_servers.look, self._clock),
         )
 
-    def _new_pulse(self) -> EnginePulse:
+    def _new_pulse(self) -> EngineLiveness:
         mlx = self._config.mlx
-        return EnginePulse(mlx.progress_timeout_s, self._clock.now(), mlx.probe_interval_s)
+        return EngineLiveness(mlx.progress_timeout_s, self._clock.now(), mlx.probe_interval_s)
 
     def _new_recycling(self) -> Recycling:
         mlx = self._config.mlx
@@ -159,7 +159,7 @@ class Engine:
         return await self._probe(pid)
 
     async def _probe(self, _pid: int) -> ProbeResult:
-        running, now = self._dispatcher.count(Phase.RUNNING), self._clock.now()
+        running, now = self._dispatcher.count(RequestPhase.RUNNING), self._clock.now()
         if self._link is not None and self._pulse.probe_due(running, now):
             self._link.send(protocol.Probe("probe"))
         self._recycle(bool(running), now)
@@ -206,7 +206,7 @@ class Engine:
     async def _have_spare(self) -> None:
         at_last = self._clock.now() + SPARE_AT_LAST_S
         await self._clock.sleep(SPARE_AFTER_S)
-        while self._dispatcher.count(Phase.RUNNING) and self._clock.now() < at_last:
+        while self._dispatcher.count(RequestPhase.RUNNING) and self._clock.now() < at_last:
             await self._clock.sleep(0.5)
         try:
             await self._launcher.prepare(self._engine_spec)
@@ -221,7 +221,7 @@ class Engine:
 
     def _sender(self, link: EngineLink) -> Callable[[protocol.Op], None]:
         def send(operation: protocol.Op) -> None:
-            self._pulse.work_sent(self._dispatcher.count(Phase.RUNNING) <= 1, self._clock.now())
+            self._pulse.work_sent(self._dispatcher.count(RequestPhase.RUNNING) <= 1, self._clock.now())
             link.send(operation)
 
         return send

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlx_server import protocol
-from mlx_server.gateway.engine_process.standby import Spare
-from vestal.supervision import ChildSpec, ExitStatus, HandleAround, ProcessHandle, spawn
+from mlx_server.gateway.engine_process.standby import Standby
+from vestal.supervision import ChildSpec, ExitStatus, HandleWrapper, ProcessHandle, spawn
 from vestal.supervision.processes.process_group import GroupProcess
 
 LAST_WORDS_S = 1.0
@@ -70,7 +70,7 @@ class EngineLink(asyncio.Protocol):
         self._on_lost(self, self._fault or (str(exc) if exc else "end of file"))
 
 
-class LinkedProcess(HandleAround):
+class LinkedProcess(HandleWrapper):
     """An engine's process that counts as ended only when all it sent has been read."""
 
     def __init__(self, process: ProcessHandle, link: EngineLink) -> None:
@@ -99,7 +99,7 @@ class EngineLauncher:
 
     def __init__(self, new_link: Callable[[], EngineLink]) -> None:
         self._new_link = new_link
-        self._spare: Spare | None = None
+        self._spare: Standby | None = None
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
         spare, self._spare = self._spare, None
@@ -115,7 +115,7 @@ class EngineLauncher:
     async def prepare(self, spec: ChildSpec) -> None:
         """Has a spare stand by. Raises LaunchError."""
         if self._spare is None or not self._spare.alive:
-            self._spare = Spare(*await _start(spec, "--spare"))
+            self._spare = Standby(*await _start(spec, "--spare"))
 
     async def discard(self) -> None:
         """Ends the spare."""

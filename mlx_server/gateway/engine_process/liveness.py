@@ -13,7 +13,7 @@ LOADING_PATIENCE = 4.0
 """A model's load may take so many times longer between two signs of progress."""
 
 
-class EnginePulse:
+class EngineLiveness:
     """One engine's signs of life. An answer of any kind is progress, and so is a step more in `alive`."""
 
     def __init__(self, progress_timeout_s: float, now: float, probe_interval_s: float = 30.0) -> None:

@@ -13,7 +13,7 @@ WITHIN_S = 10.0
 LOOK_EACH_S = 0.25
 
 
-class RoomToStart:
+class MemoryGate:
     """Awaited before each launch: waits for memory to come back, and says no where it does not."""
 
     def __init__(self, look: Callable[[], Headroom], clock: Clock, within_s: float = WITHIN_S) -> None:

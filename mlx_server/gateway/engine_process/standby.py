@@ -9,7 +9,7 @@ from vestal.supervision import ExitStatus
 from vestal.supervision.processes.process_group import GroupProcess
 
 
-class Spare:
+class Standby:
     """Owner of the process until it is taken. One that dies is reaped at once, and of no use."""
 
     def __init__(self, process: GroupProcess, ours: socket.socket) -> None:

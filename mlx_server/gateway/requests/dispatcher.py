@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from mlx_server import protocol
 from mlx_server.gateway import errors
 from mlx_server.gateway.requests.generation_request import LoadRequest, Request
-from mlx_server.gateway.requests.loaded_models import LoadedModels
-from mlx_server.gateway.requests.request_lifecycle import Phase, TokenGap
+from mlx_server.gateway.requests.loaded_models import ModelsToReload
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import Action, QueueFull, Refuse, RequestTable, Start, Withdraw
 from mlx_server.gateway.requests.ticket import ClientLeft, Ticket
 from mlx_server.gateway.telemetry import Telemetry
@@ -30,7 +30,7 @@ class Dispatcher:
     """Owner of the tickets. `refusing` is set while no new request is taken (draining, no engine to come)."""
 
     def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
-        self.models = LoadedModels()
+        self.models = ModelsToReload()
         self.refusing: errors.Unavailable | None = None
         self._table = table
         self._clock = clock
@@ -69,7 +69,7 @@ class Dispatcher:
         self._settle(ticket, "cancelled")
         self._do(actions)
 
-    def count(self, phase: Phase) -> int:
+    def count(self, phase: RequestPhase) -> int:
         return self._table.count(phase)
 
     @property

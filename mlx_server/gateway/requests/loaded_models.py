@@ -9,16 +9,16 @@ from mlx_server import protocol
 FOR_EVER_S = -1.0
 
 
-class LoadedModels:
+class ModelsToReload:
     """Follows the engine's reports; what an engine held when it died stays wanted until it is back."""
 
     def __init__(self) -> None:
-        self._held: dict[str, protocol.LoadedModel] = {}
+        self._held: dict[str, protocol.LoadedModelReport] = {}
         self._present: set[str] = set()  # known at once; the figures come with the next report
         self._wanted: dict[str, float | None] = {}  # name → keep_alive_s for the next engine
 
     @property
-    def held(self) -> list[protocol.LoadedModel]:
+    def held(self) -> list[protocol.LoadedModelReport]:
         """As of the engine's last report."""
         return list(self._held.values())
 
@@ -60,5 +60,5 @@ class LoadedModels:
         return [(name, keep_alive_s) for name, keep_alive_s in self._wanted.items() if name not in here]
 
 
-def _keep_alive_s(model: protocol.LoadedModel) -> float:
+def _keep_alive_s(model: protocol.LoadedModelReport) -> float:
     return FOR_EVER_S if model.expires_in_s is None else max(1.0, model.expires_in_s)

@@ -21,7 +21,7 @@ ALONE_AFTER_STRIKES = 2
 FORGIVEN_AFTER_TOKENS = 16
 
 
-class Phase(StrEnum):
+class RequestPhase(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     PARKED = "parked"
@@ -30,8 +30,8 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDS = frozenset({Phase.DONE, Phase.FAILED, Phase.CANCELLED})
-WAITING = frozenset({Phase.QUEUED, Phase.PARKED})
+ENDS = frozenset({RequestPhase.DONE, RequestPhase.FAILED, RequestPhase.CANCELLED})
+WAITING = frozenset({RequestPhase.QUEUED, RequestPhase.PARKED})
 
 
 class IllegalStep(Exception):
@@ -53,7 +53,7 @@ class RequestLife:
     id: str
     waiting_since: float
     model: str = ""
-    phase: Phase = Phase.QUEUED
+    phase: RequestPhase = RequestPhase.QUEUED
     emitted: list[int] = field(default_factory=list)
     strikes: int = 0
     crashes: int = 0
@@ -72,7 +72,7 @@ class RequestLife:
     def start(self) -> None:
         """It goes to an engine, for the first time or again."""
         self._need(*WAITING)
-        self.phase = Phase.RUNNING
+        self.phase = RequestPhase.RUNNING
         self._work = 0.0
 
     def worked(self, work: float) -> None:
@@ -81,7 +81,7 @@ class RequestLife:
 
     def token(self, index: int, token: int) -> bool:
         """Takes one token; False where the client has it already. Raises TokenGap."""
-        self._need(Phase.RUNNING)
+        self._need(RequestPhase.RUNNING)
         if index < len(self.emitted):
             return False
         if index > len(self.emitted):
@@ -92,15 +92,15 @@ class RequestLife:
             self.strikes = 0
         return True
 
-    def engine_lost(self, now: float, blame: bool = True) -> Phase:
+    def engine_lost(self, now: float, blame: bool = True) -> RequestPhase:
         """The engine it ran on is gone: PARKED, or FAILED at the third strike where it got no further.
 
         Without `blame` (the engine was stopped on purpose) there is no strike.
         """
-        self._need(Phase.RUNNING)
+        self._need(RequestPhase.RUNNING)
         self.crashes += 1
         self.waiting_since = now
-        self.phase = Phase.FAILED if blame and self._struck() else Phase.PARKED
+        self.phase = RequestPhase.FAILED if blame and self._struck() else RequestPhase.PARKED
         return self.phase
 
     def _struck(self) -> bool:
@@ -114,23 +114,23 @@ class RequestLife:
 
     def hand_back(self, now: float) -> None:
         """The engine ends on purpose and will not finish it: it waits for the next."""
-        self._need(Phase.RUNNING)
+        self._need(RequestPhase.RUNNING)
         self.waiting_since = now
-        self.phase = Phase.PARKED
+        self.phase = RequestPhase.PARKED
 
     def finish(self) -> None:
         """The engine has said that it is done."""
-        self._need(Phase.RUNNING)
-        self.phase = Phase.DONE
+        self._need(RequestPhase.RUNNING)
+        self.phase = RequestPhase.DONE
 
     def fail(self) -> None:
-        self._need(*WAITING, Phase.RUNNING)
-        self.phase = Phase.FAILED
+        self._need(*WAITING, RequestPhase.RUNNING)
+        self.phase = RequestPhase.FAILED
 
     def cancel(self) -> None:
-        self._need(*WAITING, Phase.RUNNING)
-        self.phase = Phase.CANCELLED
+        self._need(*WAITING, RequestPhase.RUNNING)
+        self.phase = RequestPhase.CANCELLED
 
-    def _need(self, *phases: Phase) -> None:
+    def _need(self, *phases: RequestPhase) -> None:
         if self.phase not in phases:
             raise IllegalStep(f"request {self.id} is {self.phase}, not {' or '.join(phases)}")

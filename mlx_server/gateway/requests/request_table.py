@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlx_server.gateway.requests.admission import Admission, QueueFull
-from mlx_server.gateway.requests.request_lifecycle import WAITING, Phase, RequestLife, TokenGap
+from mlx_server.gateway.requests.request_lifecycle import WAITING, RequestLife, RequestPhase, TokenGap
 
 
 class Lane(StrEnum):
@@ -80,9 +80,9 @@ class RequestTable:
 
     def is_running(self, request_id: str) -> bool:
         life = self.life(request_id)
-        return life is not None and life.phase is Phase.RUNNING
+        return life is not None and life.phase is RequestPhase.RUNNING
 
-    def count(self, phase: Phase, lane: Lane | None = None) -> int:
+    def count(self, phase: RequestPhase, lane: Lane | None = None) -> int:
         """How many requests are in the phase (in the lane)."""
         return sum(life.phase is phase and lane in (None, its) for life, its in self._lives.values())
 
@@ -109,7 +109,7 @@ class RequestTable:
         self._engine_goes(now)
         refused: list[Action] = []
         for life, _ in list(self._lives.values()):
-            if life.phase is Phase.RUNNING and life.engine_lost(now, blame) is Phase.FAILED:
+            if life.phase is RequestPhase.RUNNING and life.engine_lost(now, blame) is RequestPhase.FAILED:
                 self._forget(life.id)
                 refused.append(Refuse(life.id, "engine_crashed", CRASHED))
         return refused
@@ -117,7 +117,7 @@ class RequestTable:
     def handed_back(self, request_id: str, now: float) -> bool:
         """An engine that ends will not finish this one, and gets nothing more. False for what is unknown."""
         life = self.life(request_id)
-        if life is None or life.phase is not Phase.RUNNING:
+        if life is None or life.phase is not RequestPhase.RUNNING:
             return False
         life.hand_back(now)
         self._engine_goes(now)
@@ -126,7 +126,7 @@ class RequestTable:
     def token(self, request_id: str, index: int, token: int) -> tuple[bool, list[Action]]:
         """Whether the client is to get this token, and what follows. Raises TokenGap."""
         life = self.life(request_id)
-        if life is None or life.phase is not Phase.RUNNING:
+        if life is None or life.phase is not RequestPhase.RUNNING:
             return False, []
         was_alone = life.alone
         fresh = life.token(index, token)
@@ -140,7 +140,7 @@ class RequestTable:
     def finished(self, request_id: str) -> list[Action]:
         """The engine is done with it, well or badly: its place is free."""
         life = self.life(request_id)
-        if life is None or life.phase is not Phase.RUNNING:
+        if life is None or life.phase is not RequestPhase.RUNNING:
             return []
         life.finish()
         self._forget(request_id)
@@ -151,7 +151,7 @@ class RequestTable:
         life = self.life(request_id)
         if life is None:
             return []
-        ran = life.phase is Phase.RUNNING
+        ran = life.phase is RequestPhase.RUNNING
         life.cancel()
         self._forget(request_id)
         return [*([Withdraw(request_id)] if ran else []), *self._fill()]
@@ -185,10 +185,10 @@ class RequestTable:
         lives = [life for life, _ in self._lives.values()]
         if not self._engine_here:
             return [self._start(life) for life in lives if self._may_go_ahead(life)]
-        running = [life for life in lives if life.phase is Phase.RUNNING]
+        running = [life for life in lives if life.phase is RequestPhase.RUNNING]
         if any(life.alone for life in running):
             return []
-        parked = [life for life in lives if life.phase is Phase.PARKED]
+        parked = [life for life in lives if life.phase is RequestPhase.PARKED]
         suspects = [life for life in parked if life.alone]
         started = [self._start(life) for life in parked if not life.alone]
         if suspects:  # the queue stands until they have had their turn
@@ -197,7 +197,7 @@ class RequestTable:
 
     def _may_go_ahead(self, life: RequestLife) -> bool:
         """Whether it goes on before the engine is ready. A suspect does not: it would spoil the start."""
-        return life.phase is Phase.PARKED and not life.alone and life.model in self._models_here
+        return life.phase is RequestPhase.PARKED and not life.alone and life.model in self._models_here
 
     def _take_from_queues(self) -> list[Action]:
         started: list[Action] = []

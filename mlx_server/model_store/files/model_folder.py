@@ -74,7 +74,7 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
     if (tokenizer := folder / "tokenizer.json").is_file():
         digest.update(tokenizer.read_bytes())
     embeds = config.get("model_type") in _EMBEDDING_TYPES
-    bits, group_size = _quantisation(config)
+    bits, group_size = _quantization(config)
     return ModelFacts(
         kind="embed" if embeds else "generate",
         family=str(config.get("model_type", "unknown")),
@@ -107,8 +107,8 @@ def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size
     return math.prod(scales["shape"]) * group_size if last == "weight" else 0
 
 
-def _quantisation(config: dict[str, Any]) -> tuple[int | None, int]:
-    """Bits (None: not quantised) and group size."""
+def _quantization(config: dict[str, Any]) -> tuple[int | None, int]:
+    """Bits (None: not quantized) and group size."""
     quantization = config.get("quantization")
     found = quantization if isinstance(quantization, dict) else {}
     bits, group_size = found.get("bits"), found.get("group_size", 64)

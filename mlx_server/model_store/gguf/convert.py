@@ -1,7 +1,7 @@
 """`python -m mlx_server.model_store.gguf.convert FILE.gguf FOLDER`: make a folder for mlx-lm from a GGUF.
 
 On Linux the weights become dense float32: MLX's CPU build is ten times slower with bfloat16, and a hundred
-times with quantised weights. On macOS, where Metal has kernels for them, they stay quantised as they are.
+times with quantized weights. On macOS, where Metal has kernels for them, they stay quantized as they are.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _unpermute(tensor: Any, heads: int) -> Any:
 
 
 def _bits(weights: Mapping[str, Any]) -> int | None:
-    """Bits of most quantised weights; None where there are none. mlx-lm tells the others by their shapes."""
+    """Bits of most quantized weights; None where there are none. mlx-lm tells the others by their shapes."""
     counts: dict[int, int] = {}
     for name in weights:
         if name.endswith(".scales"):
@@ -114,7 +114,7 @@ def _bits(weights: Mapping[str, Any]) -> int | None:
 
 
 def _dense(weights: Mapping[str, Any]) -> Any:
-    """(name, dense weight), quantised ones expanded."""
+    """(name, dense weight), quantized ones expanded."""
     import mlx.core as mx
 
     for name, weight in weights.items():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.unicode import is_sound, sound
+from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 
 MARKDOWN = {".md", ".markdown"}
 READ = MARKDOWN | {".txt", ".rst", ".text"}
@@ -66,7 +66,7 @@ def folders(root: Path, named: dict[str, Path]) -> dict[str, Path]:
 
 
 def _is_knowledge(entry: Path) -> bool:
-    return entry.name[0] != "." and is_sound(entry.name) and entry.is_dir()
+    return entry.name[0] != "." and is_valid_unicode(entry.name) and entry.is_dir()
 
 
 def walk(folder: Path) -> Iterator[Found | Skipped]:
@@ -78,7 +78,12 @@ def walk(folder: Path) -> Iterator[Found | Skipped]:
             with os.scandir(full) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            yield Skipped(sound(path), f"unreadable folder ({error.strerror})", passing=True, folder=True)
+            yield Skipped(
+                replace_invalid_unicode(path),
+                f"unreadable folder ({error.strerror})",
+                passing=True,
+                folder=True,
+            )
             continue
         below = []
         for entry in entries:
@@ -96,8 +101,8 @@ def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix not in READ and (suffix or not entry.is_symlink()):  # a link without one may be to a folder
         return None
-    if not is_sound(path):
-        return Skipped(sound(path), "its name is not UTF-8")
+    if not is_valid_unicode(path):
+        return Skipped(replace_invalid_unicode(path), "its name is not UTF-8")
     if entry.is_symlink():
         return Skipped(path, "a link; put the file itself here, or name its folder in orchestrator.knowledge")
     if not entry.is_file(follow_symlinks=False):
@@ -124,7 +129,7 @@ def read(found: Found) -> Content | Skipped:
         return raw
     digest = hashlib.sha256(raw).hexdigest()
     if raw.startswith(UTF_16):
-        return Content(digest, sound(raw.decode("utf-16", errors="replace")))
+        return Content(digest, replace_invalid_unicode(raw.decode("utf-16", errors="replace")))
     if b"\0" in raw:
         return Skipped(found.path, "binary")
     text = raw.decode("utf-8-sig", errors="replace")

@@ -1,6 +1,6 @@
 """Ranks in Postgres: by meaning with pgvector, exactly; by words with its full-text search.
 
-No approximate index: its neighbours are found before the scope is looked at, and the rows are few enough.
+No approximate index: its neighbors are found before the scope is looked at, and the rows are few enough.
 """
 
 from __future__ import annotations

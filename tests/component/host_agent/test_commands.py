@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vestal.platform import commands
-from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, Done
+from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, CommandResult
 
 BOTH = ("sh", "-c", "echo out; echo err >&2; exit 3")
 LASTS = "import time; time.sleep(60)"
@@ -20,20 +20,20 @@ PARENT = 'sleep 60 & echo $! > "$1"; wait'
 
 
 async def test_run_gives_both_outputs_and_the_exit_code_either_way():
-    assert commands.run(*BOTH) == await commands.run_async(*BOTH) == Done(3, "out\nerr\n")
+    assert commands.run(*BOTH) == await commands.run_async(*BOTH) == CommandResult(3, "out\nerr\n")
 
 
 async def test_run_of_no_such_program_is_a_sentence_either_way():
     done = commands.run("no-such-program")
     assert done == await commands.run_async("no-such-program")
-    assert done == Done(NOT_FOUND, "no-such-program: No such file or directory")
+    assert done == CommandResult(NOT_FOUND, "no-such-program: No such file or directory")
 
 
 async def test_run_past_its_time_is_no_answer_either_way():
     lasting = (sys.executable, "-c", LASTS)
     done = commands.run(*lasting, within_s=0.2)
     assert done == await commands.run_async(*lasting, within_s=0.2)
-    assert done == Done(NO_ANSWER, "no answer within 0.2 s")
+    assert done == CommandResult(NO_ANSWER, "no answer within 0.2 s")
 
 
 def test_output_is_what_a_tool_says_in_english_and_nothing_where_it_failed(monkeypatch: pytest.MonkeyPatch):

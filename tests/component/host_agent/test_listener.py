@@ -14,17 +14,17 @@ import pytest
 
 from host_agent.journal import Journal
 from host_agent.listener.api import Parts
-from host_agent.listener.retry_advice_cache import Outlooks
+from host_agent.listener.retry_advice_cache import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.facts import Facts, Remedy
 from host_agent.recovery.passes import Passes
 from host_agent.services import NAMES
 from host_agent.services.orchestrator.mode import Decision, Mode
-from host_agent.services.retry_advice import Outlook
-from host_agent.services.service_control import Actions
-from host_agent.services.service_status import Row
-from host_agent.services.status_report import Table
+from host_agent.services.retry_advice import RetryAdvice
+from host_agent.services.service_control import ServiceControl
+from host_agent.services.service_status import ServiceStatus
+from host_agent.services.status_report import StatusReport
 from vestal.config import ensure_token, load
 from vestal.supervision import State, Supervisor
 
@@ -47,12 +47,12 @@ class SlowHands:
 
 class FixedTable:
     def __init__(self) -> None:
-        self.outlook: dict[str, Outlook] = {}
+        self.outlook: dict[str, RetryAdvice] = {}
 
-    async def rows(self) -> dict[str, Row]:
-        return {name: Row(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
+    async def rows(self) -> dict[str, ServiceStatus]:
+        return {name: ServiceStatus(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
 
-    async def outlooks(self) -> dict[str, Outlook]:
+    async def outlooks(self) -> dict[str, RetryAdvice]:
         return self.outlook
 
     def host(self) -> dict[str, Any]:
@@ -71,9 +71,9 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     passes = Passes(hands, journal, config.home.run / "recovery.lock")
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
-    actions = Actions(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
+    actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
     table = FixedTable()
-    parts = Parts(cast(Table, table), passes, journal, actions, Sessions())
+    parts = Parts(cast(StatusReport, table), passes, journal, actions, Sessions())
     listener = Listener(config, token, parts, journal)
     await listener.start()
     base = f"http://127.0.0.1:{port}"
@@ -231,7 +231,7 @@ async def test_recover_what_no_pass_will_bring_up_is_told_beside_the_contract(se
     ask = lambda body: served.client.post("/recover", json=body)  # noqa: E731
     well = await (await ask({"mlx": False})).json()
     assert (well["state"], well["retry_after_s"], well["services"]) == ("started", 5, {})
-    served.table.outlook = {"mlx": Outlook.MANUAL_STOP, "ollama": Outlook.RECOVERING}
+    served.table.outlook = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.RECOVERING}
     deadline = asyncio.get_running_loop().time() + 10
     while not (told := await (await ask({"mlx": False})).json())["services"]:
         assert asyncio.get_running_loop().time() < deadline
@@ -246,19 +246,19 @@ async def test_recover_what_no_pass_will_bring_up_is_told_beside_the_contract(se
 
 
 async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same():
-    async def fails() -> dict[str, Outlook]:
+    async def fails() -> dict[str, RetryAdvice]:
         raise RuntimeError("no")
 
     looks = 0
 
-    async def hangs() -> dict[str, Outlook]:
+    async def hangs() -> dict[str, RetryAdvice]:
         nonlocal looks
         looks += 1
         await asyncio.Event().wait()
         return {}
 
-    assert await Outlooks(fails).told() == {}
-    hanging = Outlooks(hangs)
+    assert await RetryAdviceCache(fails).told() == {}
+    hanging = RetryAdviceCache(hangs)
     assert await hanging.told() == await hanging.told() == {}
     assert looks == 1, "one look at a time"
 

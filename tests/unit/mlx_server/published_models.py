@@ -88,7 +88,7 @@ def headers(
     config: dict[str, Any], dtype: str = "BF16", bits: int = 0, group_size: int = 64
 ) -> dict[str, Any]:
     """What the weight files of such a model say, in the shapes of a Llama (fused where phi3 fuses them);
-    with `bits` in mlx-lm's quantised form."""
+    with `bits` in mlx-lm's quantized form."""
     found: dict[str, Any] = {}
     for name, shape in _shapes(config).items():
         if bits and len(shape) == 2:

@@ -12,7 +12,7 @@ from mlx_server.protocol import (
     Cancel,
     Failed,
     Generate,
-    LoadedModel,
+    LoadedModelReport,
     ProtocolError,
     Sampling,
     Token,
@@ -50,7 +50,7 @@ def test_event_survives_the_wire(event):
 def test_nested_and_free_form_fields_survive():
     failed = Failed("r", "context_exceeded", "long", fields={"prompt_tokens": 9, "deep": {"null": None}})
     assert decode_event(encode(failed)) == failed
-    alive = Alive(1, True, 2, (LoadedModel("m", "embed", 3, 4),))
+    alive = Alive(1, True, 2, (LoadedModelReport("m", "embed", 3, 4),))
     assert decode_event(encode(alive)) == alive
     # half of a surrogate pair is no text, yet JSON from a client can carry it
     half = Generate("a", "m", "text", prompt="\ud83d")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cycles.plan import Backend, Facts, Phase, canonical, down, plan
+from orchestrator.cycles.plan import Backend, CyclePhase, Facts, canonical, down, plan
 
 MODELS = frozenset({"smollm2:135m", "all-minilm:latest"})
 GOOD = Backend("mlx", used=True, healthy=True, models=MODELS)
@@ -15,13 +15,13 @@ def facts(*backends: Backend, **more: object) -> Facts:
     return Facts(backends, "smollm2:135m", "all-minilm", **values)
 
 
-def planned(given: Facts, phase: Phase):
+def planned(given: Facts, phase: CyclePhase):
     return next(p for p in plan(given) if p.phase is phase)
 
 
 def test_plan_names_all_phases_in_their_order():
     phases = [p.phase for p in plan(facts(GOOD))]
-    assert phases == [Phase.HEALTH, Phase.TASKS, Phase.KNOWLEDGE, Phase.REPORT]
+    assert phases == [CyclePhase.HEALTH, CyclePhase.TASKS, CyclePhase.KNOWLEDGE, CyclePhase.REPORT]
 
 
 @pytest.mark.parametrize("backends", [(GOOD,), (DEAD, GOOD), (GOOD, UNUSED)])
@@ -30,7 +30,7 @@ def test_plan_one_healthy_backend_is_enough(backends: tuple[Backend, ...]):
 
 
 def test_plan_all_down_skips_and_says_whose_fault_it_is():
-    for phase, work in ((Phase.KNOWLEDGE, "embeddings"), (Phase.TASKS, "chat")):
+    for phase, work in ((CyclePhase.KNOWLEDGE, "embeddings"), (CyclePhase.TASKS, "chat")):
         skipped = planned(facts(DEAD, UNUSED), phase)
         assert not skipped.run
         assert f"no healthy backend serves {work}" in skipped.why
@@ -39,23 +39,23 @@ def test_plan_all_down_skips_and_says_whose_fault_it_is():
 
 def test_plan_healthy_backend_without_the_embedding_model_skips_knowledge_alone():
     chat_only = Backend("mlx", used=True, healthy=True, models=frozenset({"smollm2:135m"}))
-    assert planned(facts(chat_only), Phase.TASKS).run
-    skipped = planned(facts(chat_only), Phase.KNOWLEDGE)
+    assert planned(facts(chat_only), CyclePhase.TASKS).run
+    skipped = planned(facts(chat_only), CyclePhase.KNOWLEDGE)
     assert not skipped.run
     assert "without all-minilm" in skipped.why
 
 
 def test_plan_memory_near_the_limit_skips_knowledge():
-    assert planned(facts(GOOD, memory_fraction=0.89), Phase.KNOWLEDGE).run
-    skipped = planned(facts(GOOD, memory_fraction=0.93), Phase.KNOWLEDGE)
+    assert planned(facts(GOOD, memory_fraction=0.89), CyclePhase.KNOWLEDGE).run
+    skipped = planned(facts(GOOD, memory_fraction=0.93), CyclePhase.KNOWLEDGE)
     assert not skipped.run
     assert "93%" in skipped.why
 
 
 def test_plan_nothing_to_do_skips_with_its_reason():
     idle = facts(GOOD, tasks_waiting=0, knowledge_folders=0)
-    assert planned(idle, Phase.TASKS).why == "no task waits"
-    assert not planned(idle, Phase.KNOWLEDGE).run
+    assert planned(idle, CyclePhase.TASKS).why == "no task waits"
+    assert not planned(idle, CyclePhase.KNOWLEDGE).run
 
 
 def test_down_names_used_backends_only():

@@ -19,9 +19,9 @@ from orchestrator.errors import (
     ModelMissing,
     OrchestratorError,
 )
-from orchestrator.memory_guard import Reading, batch_size
-from orchestrator.recovery_webhook.policy import Answer, Pace
-from orchestrator.tasks.step_retry import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, Patience
+from orchestrator.memory_guard import MemoryReading, batch_size
+from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
+from orchestrator.tasks.step_retry import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, StepRetry
 
 DOWN = ("mlx",)
 
@@ -34,37 +34,37 @@ def test_pace_first_outage_is_posted_at_once():
 def test_pace_while_it_lasts_doubles_up_to_the_interval():
     pace, now, gaps = Pace(), 0.0, []
     for _ in range(8):
-        pace = pace.after(Answer(202), now, DOWN, interval_s=100)
+        pace = pace.after(ListenerAnswer(202), now, DOWN, interval_s=100)
         gaps.append(pace.due_at - now)
         now = pace.due_at
     assert gaps == [5, 10, 20, 40, 80, 100, 100, 100]
 
 
 def test_pace_another_backend_down_is_news_and_posted_at_once():
-    pace = Pace().after(Answer(202, retry_after_s=60), 0.0, DOWN, 300)
+    pace = Pace().after(ListenerAnswer(202, retry_after_s=60), 0.0, DOWN, 300)
     assert not pace.may_post(1.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))
 
 
 def test_pace_listener_that_asks_to_wait_is_obeyed_even_for_news():
-    pace = Pace().after(Answer(429, retry_after_s=60), 0.0, DOWN, 5)
+    pace = Pace().after(ListenerAnswer(429, retry_after_s=60), 0.0, DOWN, 5)
     assert not pace.may_post(59.0, ("mlx", "ollama"))
     assert not pace.seen(()).may_post(59.0, DOWN)
     assert pace.may_post(60.0, DOWN)
 
 
 def test_pace_backend_that_came_back_and_went_again_is_news():
-    pace = Pace().after(Answer(202), 0.0, ("mlx", "ollama"), 300)
+    pace = Pace().after(ListenerAnswer(202), 0.0, ("mlx", "ollama"), 300)
     assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
 
 
 def test_pace_wrong_token_is_not_tried_again_before_the_interval():
-    assert Pace().after(Answer(401), 0.0, DOWN, 300).due_at == 300
+    assert Pace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
 
 
 @pytest.mark.parametrize("state", ["open", "manual_stop"])
 def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(state: str):
-    pace = Pace().after(Answer(202, state=state), 0.0, DOWN, 300)
+    pace = Pace().after(ListenerAnswer(202, state=state), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
@@ -73,15 +73,15 @@ def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(s
 def test_pace_all_that_is_down_given_up_waits_for_the_interval_and_one_that_heals_does_not():
     both = ("mlx", "ollama")
     told = {"mlx": "manual_stop", "ollama": "open"}
-    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 300
+    assert Pace().after(ListenerAnswer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 300
     told = {"mlx": "manual_stop"}
-    assert Pace().after(Answer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 5
+    assert Pace().after(ListenerAnswer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 5
     told = {"mlx": "recovering"}
-    assert Pace().after(Answer(202, 10, state="joined", backends=told), 0.0, DOWN, 300).due_at == 10
+    assert Pace().after(ListenerAnswer(202, 10, state="joined", backends=told), 0.0, DOWN, 300).due_at == 10
 
 
 def test_pace_host_at_work_is_left_alone_for_as_long_as_it_asks():
-    pace = Pace().after(Answer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
+    pace = Pace().after(ListenerAnswer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
     assert pace.may_post(30.0, DOWN)
 
@@ -94,13 +94,13 @@ def test_pace_never_posts_more_often_than_it_promised(steps: list[float], interv
         pace = pace.seen(DOWN)
         if pace.may_post(now, DOWN):
             posts.append(now)
-            pace = pace.after(Answer(0), now, DOWN, interval_s)
+            pace = pace.after(ListenerAnswer(0), now, DOWN, interval_s)
     assert all(b - a >= min(5.0, interval_s) - 1e-6 for a, b in zip(posts, posts[1:], strict=False))
 
 
 @pytest.mark.parametrize("away", [BackendUnavailable("down"), DatabaseFailed("away")])
 def test_patience_what_is_away_is_waited_for_a_day(away: OrchestratorError):
-    patience = Patience()
+    patience = StepRetry()
     for now in range(0, 3600, 30):
         patience = patience.after(away, float(now))
         assert not patience.exhausted(away, float(now))
@@ -110,7 +110,7 @@ def test_patience_what_is_away_is_waited_for_a_day(away: OrchestratorError):
 
 @pytest.mark.parametrize("error", [EmptyAnswer("empty"), BackendFailed("500")])
 def test_patience_bad_answers_are_counted(error: EmptyAnswer | BackendFailed):
-    patience = Patience()
+    patience = StepRetry()
     for n in range(BAD_ANSWERS):
         assert not patience.exhausted(error, 0.0), n
         patience = patience.after(error, 0.0)
@@ -119,7 +119,7 @@ def test_patience_bad_answers_are_counted(error: EmptyAnswer | BackendFailed):
 
 def test_patience_missing_model_is_given_half_an_hour():
     missing = ModelMissing("no such model")
-    patience = Patience().after(missing, 0.0)
+    patience = StepRetry().after(missing, 0.0)
     assert not patience.exhausted(missing, 1700.0)
     assert patience.exhausted(missing, 1801.0)
 
@@ -169,8 +169,8 @@ def test_memory_read_cgroup_2(tmp_path: Path):
     write(
         tmp_path, memory__current="1000\n", memory__max="2000\n", memory__stat="anon 5\ninactive_file 200\n"
     )
-    assert memory_guard.read(tmp_path) == Reading(800, 2000)
-    assert Reading(800, 2000).fraction == 0.4
+    assert memory_guard.read(tmp_path) == MemoryReading(800, 2000)
+    assert MemoryReading(800, 2000).fraction == 0.4
 
 
 def test_memory_read_cgroup_1(tmp_path: Path):
@@ -180,14 +180,14 @@ def test_memory_read_cgroup_1(tmp_path: Path):
         memory__limit_in_bytes="2000\n",
         memory__stat="inactive_file 1\ntotal_inactive_file 300\n",
     )
-    assert memory_guard.read(tmp_path) == Reading(700, 2000)
+    assert memory_guard.read(tmp_path) == MemoryReading(700, 2000)
 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n"])
 def test_memory_read_without_a_limit_never_slows_down(tmp_path: Path, limit: str):
     write(tmp_path, memory__current="1000\n", memory__max=limit, memory__stat="")
     reading = memory_guard.read(tmp_path)
-    assert reading == Reading(1000, None)
+    assert reading == MemoryReading(1000, None)
     assert reading.fraction == 0.0
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cycles.plan import Backend, Facts, down, health_sentence
 from orchestrator.llm.check import is_unreachable
-from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, Answer, Pace, Presence
+from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer, Pace, Presence
 
 MLX = Backend("mlx", used=True, healthy=True)
 OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)
@@ -61,24 +61,24 @@ def test_absent_is_not_down_and_the_sentence_says_which():
 
 
 def test_pace_absent_is_mentioned_once_an_hour():
-    pace, posts = Pace().after(Answer(202), 0.0, ("ollama",), 300), []
+    pace, posts = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300), []
     for now in range(0, 4 * 3600, 15):
         pace = pace.seen(())
         if pace.may_post(float(now), (), ("ollama",)):
             posts.append(now)
-            pace = pace.after(Answer(202), float(now), (), 300)
+            pace = pace.after(ListenerAnswer(202), float(now), (), 300)
     assert posts == [3600, 7200, 10800]
 
 
 def test_pace_with_something_absent_posts_an_outage_at_once():
-    pace = Pace().after(Answer(202), 0.0, ("ollama",), 300).seen(())
+    pace = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(1.0, (), ("ollama",))
     assert pace.may_post(1.0, ("mlx",), ("ollama",))
-    assert pace.after(Answer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
+    assert pace.after(ListenerAnswer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
 
 
 def test_pace_absent_is_not_mentioned_while_the_listener_wants_quiet():
-    pace = Pace().after(Answer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
+    pace = Pace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
 
 

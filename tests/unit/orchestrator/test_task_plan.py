@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.tasks.plan import MOST_PARTS, Part, everybody, read
+from orchestrator.tasks.plan import MOST_PARTS, SubTask, everybody, read
 
 CREW = ("lead", "reader", "Critic")
 
@@ -25,7 +25,7 @@ CREW = ("lead", "reader", "Critic")
     ],
 )
 def test_read_what_models_write_for_a_plan(text: str):
-    assert read(text, CREW) == (Part("reader", "find the facts"), Part("Critic", "doubt them"))
+    assert read(text, CREW) == (SubTask("reader", "find the facts"), SubTask("Critic", "doubt them"))
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_read_nonsense_is_no_plan(text: str):
 
 
 def test_read_same_agent_twice_does_both():
-    assert read("reader: this.\nreader: that.", CREW) == (Part("reader", "this. that."),)
+    assert read("reader: this.\nreader: that.", CREW) == (SubTask("reader", "this. that."),)
 
 
 def test_read_agent_without_a_part_gets_the_whole():
-    assert read('["reader"]', CREW) == (Part("reader", ""),)
-    assert read("reader:", CREW) == (Part("reader", ""),)
+    assert read('["reader"]', CREW) == (SubTask("reader", ""),)
+    assert read("reader:", CREW) == (SubTask("reader", ""),)
 
 
 def test_everybody_is_bounded():
-    assert everybody(("a", "b")) == (Part("a"), Part("b"))
+    assert everybody(("a", "b")) == (SubTask("a"), SubTask("b"))
     assert len(everybody(f"a{n}" for n in range(99))) == MOST_PARTS
 
 

@@ -1,4 +1,4 @@
-"""What the lifecycle knows of a child: frozen data, no behaviour of note."""
+"""What the lifecycle knows of a child: frozen data, no behavior of note."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Watch(StrEnum):
 
 
 @dataclass(frozen=True)
-class Model:
+class ChildState:
     """One child. `run` numbers its processes: news of an earlier one is ignored. Times are monotonic seconds.
 
     `alive`: a process exists or is being made. `held`: it may not start until its siblings are where they
@@ -85,7 +85,7 @@ class Model:
         return Watch.NONE
 
 
-def model_of(
+def initial_state(
     policy: RestartPolicy,
     *,
     restart: Restart = Restart.PERMANENT,
@@ -94,9 +94,9 @@ def model_of(
     health_probed: bool = True,
     coupled: bool = False,
     now: float = 0.0,
-) -> Model:
+) -> ChildState:
     """A child that has never run."""
-    return Model(
+    return ChildState(
         policy=policy,
         restart=restart,
         fatal_exit_codes=fatal_exit_codes,

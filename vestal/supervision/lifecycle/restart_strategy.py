@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from vestal.supervision.lifecycle.child_state import Model
+from vestal.supervision.lifecycle.child_state import ChildState
 from vestal.supervision.lifecycle.messages import Hold, Release
 from vestal.supervision.lifecycle.states import State, Strategy
 
 Order = tuple[str, Hold | Release]
 
 
-class Phase(StrEnum):
+class StrategyPhase(StrEnum):
     STEADY = "steady"
     FALLING = "falling"
     RISING = "rising"
@@ -31,7 +31,7 @@ class Coupling:
 
     strategy: Strategy
     names: tuple[str, ...]
-    phase: Phase = Phase.STEADY
+    phase: StrategyPhase = StrategyPhase.STEADY
     first: int = 0
     cause: str = ""
 
@@ -41,38 +41,38 @@ class Coupling:
 
     def starting(self) -> Coupling:
         """All are held and come up in order."""
-        return replace(self, phase=Phase.RISING, first=0)
+        return replace(self, phase=StrategyPhase.RISING, first=0)
 
     def fallen(self, name: str) -> Coupling:
         """A child died unplanned."""
         first = 0 if self.strategy is Strategy.ONE_FOR_ALL else self.names.index(name)
-        if self.phase is not Phase.STEADY:
+        if self.phase is not StrategyPhase.STEADY:
             first = min(first, self.first)
-        return replace(self, phase=Phase.FALLING, first=first, cause=f"{name} died")
+        return replace(self, phase=StrategyPhase.FALLING, first=first, cause=f"{name} died")
 
-    def decide(self, models: Mapping[str, Model]) -> tuple[Coupling, tuple[Order, ...]]:
+    def decide(self, models: Mapping[str, ChildState]) -> tuple[Coupling, tuple[Order, ...]]:
         """The next orders. To be asked again after each change of a child, until there are none."""
-        if not self.coupled or self.phase is Phase.STEADY:
+        if not self.coupled or self.phase is StrategyPhase.STEADY:
             return self, ()
         group = [(name, models[name]) for name in self.names[self.first :]]
-        if self.phase is Phase.FALLING:
+        if self.phase is StrategyPhase.FALLING:
             return self._fall(group)
         return self._rise(group)
 
-    def _fall(self, group: list[tuple[str, Model]]) -> tuple[Coupling, tuple[Order, ...]]:
+    def _fall(self, group: list[tuple[str, ChildState]]) -> tuple[Coupling, tuple[Order, ...]]:
         orders = [(name, Hold(self.cause)) for name, m in group if m.wanted and not m.alive and not m.held]
         living = [(name, m) for name, m in group if m.alive]
         if not living:
-            return replace(self, phase=Phase.RISING), tuple(orders)
+            return replace(self, phase=StrategyPhase.RISING), tuple(orders)
         name, last = living[-1]
         if last.state is not State.STOPPING:
             orders.append((name, Hold(self.cause)))
         return self, tuple(orders)
 
-    def _rise(self, group: list[tuple[str, Model]]) -> tuple[Coupling, tuple[Order, ...]]:
+    def _rise(self, group: list[tuple[str, ChildState]]) -> tuple[Coupling, tuple[Order, ...]]:
         for name, m in group:
             if m.held:
                 return self, ((name, Release()),)
             if m.wanted and not m.up:
                 return self, ()
-        return replace(self, phase=Phase.STEADY), ()
+        return replace(self, phase=StrategyPhase.STEADY), ()

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerState
-from vestal.supervision.lifecycle.child_state import Model
+from vestal.supervision.lifecycle.child_state import ChildState
 
 
-def to_record(m: Model, now: float, wall: float) -> dict[str, Any]:
+def to_record(m: ChildState, now: float, wall: float) -> dict[str, Any]:
     """The model's memory as JSON-able data."""
     return {
         "stopped_by_hand": m.by_hand,
@@ -29,7 +29,7 @@ def to_record(m: Model, now: float, wall: float) -> dict[str, Any]:
     }
 
 
-def restored(m: Model, record: Mapping[str, Any] | None, now: float, wall: float) -> Model:
+def restored(m: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
     """The model with an earlier supervisor's memory. What is not understood is as if never written."""
     if not record:
         return m
@@ -43,7 +43,7 @@ def restored(m: Model, record: Mapping[str, Any] | None, now: float, wall: float
     return replace(m, by_hand=by_hand, breaker=breaker, intensity=replace(m.intensity, times=times))
 
 
-def _breaker(m: Model, record: Mapping[str, Any], now: float, wall: float) -> Breaker:
+def _breaker(m: ChildState, record: Mapping[str, Any], now: float, wall: float) -> Breaker:
     left_s = min(max(0.0, float(record["until"]) - wall), m.policy.breaker.max_open_s)
     return replace(
         m.breaker,

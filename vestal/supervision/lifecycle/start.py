@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vestal.supervision.lifecycle.breaker import BreakerState
-from vestal.supervision.lifecycle.child_state import Model
+from vestal.supervision.lifecycle.child_state import ChildState
 from vestal.supervision.lifecycle.messages import Action, Emit, Launch, Persist
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.states import State
 
-Step = tuple[Model, tuple[Action, ...]]
+Step = tuple[ChildState, tuple[Action, ...]]
 
 
 def and_then(told: tuple[Action, ...], rest: Step) -> Step:
@@ -18,7 +18,7 @@ def and_then(told: tuple[Action, ...], rest: Step) -> Step:
     return rest[0], (*told, *rest[1])
 
 
-def bring_up(m: Model, now: float) -> Step:
+def bring_up(m: ChildState, now: float) -> Step:
     """The one gate that every launch passes: held, settling, breaker, intensity."""
     if m.held:
         return replace(m, state=State.STOPPED, wake_at=None), ()
@@ -37,13 +37,13 @@ def bring_up(m: Model, now: float) -> Step:
     return _launch(m, now, told)
 
 
-def _launch(m: Model, now: float, told: tuple[Action, ...]) -> Step:
+def _launch(m: ChildState, now: float, told: tuple[Action, ...]) -> Step:
     run = m.run + 1
     m = new_run(m, run, now)
     return m, (Launch(run), *told)  # launch first: every millisecond of a restart counts
 
 
-def new_run(m: Model, run: int, started_at: float, pid: int | None = None) -> Model:
+def new_run(m: ChildState, run: int, started_at: float, pid: int | None = None) -> ChildState:
     """A process of its own: nothing of the last one's clings to it."""
     return replace(
         m,
@@ -61,7 +61,7 @@ def new_run(m: Model, run: int, started_at: float, pid: int | None = None) -> Mo
     )
 
 
-def came_up(m: Model, result: ProbeResult, now: float) -> Step:
+def came_up(m: ChildState, result: ProbeResult, now: float) -> Step:
     """The start succeeded; so did the trial, where it was one."""
     trial = m.breaker.state is BreakerState.HALF_OPEN
     m = replace(

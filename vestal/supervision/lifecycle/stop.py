@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vestal.supervision.lifecycle.breaker import BreakerState
-from vestal.supervision.lifecycle.child_state import Model, Then
+from vestal.supervision.lifecycle.child_state import ChildState, Then
 from vestal.supervision.lifecycle.messages import Emit, Fell, Kill, Persist, Terminate
 from vestal.supervision.lifecycle.start import Step, and_then, bring_up
 from vestal.supervision.lifecycle.states import ExitStatus, Restart, State
@@ -13,14 +13,14 @@ from vestal.supervision.lifecycle.states import ExitStatus, Restart, State
 KILL_AGAIN_S = 5.0
 
 
-def begin_stop(m: Model, then: Then, cause: str, now: float) -> Step:
+def begin_stop(m: ChildState, then: Then, cause: str, now: float) -> Step:
     """SIGTERM now (or once the process is made), SIGKILL when its time is over."""
     wake_at = now + m.policy.stop_time(planned=then is not Then.RESTART)
     m = replace(m, state=State.STOPPING, then=then, cause=cause, wake_at=wake_at)
     return m, () if m.pid is None else (Terminate(m.run),)
 
 
-def kill(m: Model, now: float) -> Step:
+def kill(m: ChildState, now: float) -> Step:
     """SIGTERM's time is over. Nothing else is launched while the process lives, however long it takes."""
     m = replace(m, wake_at=now + KILL_AGAIN_S)
     if m.pid is None:
@@ -31,7 +31,7 @@ def kill(m: Model, now: float) -> Step:
     return replace(m, killed=True), (Kill(m.run), Emit("child_killed", m.cause, {"pid": m.pid}))
 
 
-def gone(m: Model, status: ExitStatus | None, now: float) -> Step:
+def gone(m: ChildState, status: ExitStatus | None, now: float) -> Step:
     """No process is left (`status` None: none was made). What now?"""
     planned = m.state is State.STOPPING and m.then is not Then.RESTART
     m = replace(m, alive=False, pid=None, failures=0, wake_at=None)
@@ -45,7 +45,7 @@ def gone(m: Model, status: ExitStatus | None, now: float) -> Step:
     return (m, ()) if m.held else and_then((told,), bring_up(m, now))
 
 
-def _died(m: Model, status: ExitStatus | None, now: float) -> Step:
+def _died(m: ChildState, status: ExitStatus | None, now: float) -> Step:
     unasked = m.state is not State.STOPPING
     fell = (Fell(),) if m.coupled else ()
     if unasked and status is not None and status.code in m.fatal_exit_codes:
@@ -63,7 +63,7 @@ def _died(m: Model, status: ExitStatus | None, now: float) -> Step:
     return m, (*told, *fell)
 
 
-def _charge(m: Model, now: float) -> tuple[Model, float]:
+def _charge(m: ChildState, now: float) -> tuple[ChildState, float]:
     """Counts the death: a failed start for the breaker, a full window for the intensity; and the delay."""
     delay_s = m.policy.backoff.delay(m.attempt)
     attempt = m.attempt + 1
@@ -81,13 +81,13 @@ def _charge(m: Model, now: float) -> tuple[Model, float]:
     return replace(m, breaker=breaker, attempt=attempt), delay_s
 
 
-def _open(m: Model, now: float) -> Step:
+def _open(m: ChildState, now: float) -> Step:
     m = replace(m, state=State.OPEN, wake_at=m.breaker.until, detail=m.detail or m.cause)
     open_s = round(m.breaker.until - now, 3)
     return m, (Emit("breaker_opened", m.cause, {"open_s": open_s, "opens": m.breaker.opens}), Persist())
 
 
-def _restart(m: Model, delay_s: float, now: float) -> Step:
+def _restart(m: ChildState, delay_s: float, now: float) -> Step:
     due = max(now + delay_s, m.not_before)
     m = replace(m, charged=True, restarts=m.restarts + 1)
     told = Emit("child_restarting", m.cause, {"delay_s": round(due - now, 3), "attempt": m.attempt})

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerState
-from vestal.supervision.lifecycle.child_state import Model, Then
+from vestal.supervision.lifecycle.child_state import ChildState, Then
 from vestal.supervision.lifecycle.messages import (
     Adopted,
     Emit,
@@ -42,7 +42,7 @@ from vestal.supervision.lifecycle.stop import begin_stop, gone, kill
 SIGKILL = 9
 
 
-def step(model: Model, news: Input, now: float) -> Step:
+def step(model: ChildState, news: Input, now: float) -> Step:
     """What becomes of the child. Unknown, late and repeated news change nothing."""
     stale = getattr(news, "run", model.run) != model.run
     if stale or (hasattr(news, "run") and not model.alive):
@@ -59,7 +59,7 @@ def step(model: Model, news: Input, now: float) -> Step:
 # --- asked for -------------------------------------------------------------------------------------------
 
 
-def _start(m: Model, news: Start, now: float) -> Step:
+def _start(m: ChildState, news: Start, now: float) -> Step:
     m = replace(_reset(m) if news.reset else m, wanted=True, by_hand=False, cause=news.cause)
     if m.state is State.STOPPING:
         return replace(m, then=Then.RENEW), (Persist(),)
@@ -70,7 +70,7 @@ def _start(m: Model, news: Start, now: float) -> Step:
     return and_then((Persist(),), bring_up(m, now))
 
 
-def _stop(m: Model, news: Stop, now: float) -> Step:
+def _stop(m: ChildState, news: Stop, now: float) -> Step:
     m = replace(m, wanted=False, by_hand=m.by_hand or news.by_hand, held=False)
     if m.state is State.STOPPING:
         return replace(m, then=Then.STOP, cause=news.cause), (Persist(),)
@@ -80,7 +80,7 @@ def _stop(m: Model, news: Stop, now: float) -> Step:
     return replace(m, state=State.STOPPED, wake_at=None, cause=news.cause), (*told, Persist())
 
 
-def _renew(m: Model, news: Renew, now: float) -> Step:
+def _renew(m: ChildState, news: Renew, now: float) -> Step:
     if m.by_hand or (m.state is State.STOPPING and m.then is Then.STOP):
         return m, ()
     if m.state is State.STOPPING:
@@ -91,18 +91,18 @@ def _renew(m: Model, news: Renew, now: float) -> Step:
     return _start(m, Start(news.cause, news.reset), now)
 
 
-def _reset(m: Model) -> Model:
+def _reset(m: ChildState) -> ChildState:
     return replace(m, breaker=Breaker(m.policy.breaker), intensity=m.policy.intensity, attempt=0)
 
 
-def _hold(m: Model, news: Hold, now: float) -> Step:
+def _hold(m: ChildState, news: Hold, now: float) -> Step:
     m = replace(m, held=True)
     if m.alive and m.state is not State.STOPPING:
         return begin_stop(m, Then.HOLD, news.cause, now)
     return m, ()
 
 
-def _release(m: Model, _: Release, now: float) -> Step:
+def _release(m: ChildState, _: Release, now: float) -> Step:
     m = replace(m, held=False)
     if m.wanted and m.state is State.STOPPED and not m.alive:
         return bring_up(m, now)
@@ -112,7 +112,7 @@ def _release(m: Model, _: Release, now: float) -> Step:
 # --- its process ---
 
 
-def _launched(m: Model, news: Launched, now: float) -> Step:
+def _launched(m: ChildState, news: Launched, now: float) -> Step:
     m = replace(m, pid=news.pid)
     if m.state is State.STOPPING:  # the stop came while it was being made
         return m, (Terminate(m.run),)
@@ -122,13 +122,13 @@ def _launched(m: Model, news: Launched, now: float) -> Step:
     return and_then((started,), came_up(m, ProbeResult(True), now))
 
 
-def _launch_failed(m: Model, news: LaunchFailed, now: float) -> Step:
+def _launch_failed(m: ChildState, news: LaunchFailed, now: float) -> Step:
     m = replace(m, detail=news.detail)
     told = (Emit("child_launch_failed", news.detail),)
     return and_then(told, gone(m, None, now))
 
 
-def _adopted(m: Model, news: Adopted, now: float) -> Step:
+def _adopted(m: ChildState, news: Adopted, now: float) -> Step:
     if m.alive:
         return m, ()
     m = replace(new_run(m, m.run + 1, now, news.pid), wanted=not m.by_hand, held=False)
@@ -146,7 +146,7 @@ def _adopted(m: Model, news: Adopted, now: float) -> Step:
     return and_then((told,), came_up(m, ProbeResult(True), now))
 
 
-def _exited(m: Model, news: Exited, now: float) -> Step:
+def _exited(m: ChildState, news: Exited, now: float) -> Step:
     status = news.status
     fields: dict[str, Any] = {"pid": m.pid, "code": status.code, "signal": status.signal}
     told = Emit("child_exited", m.cause if m.state is State.STOPPING else status.describe(), fields)
@@ -156,7 +156,7 @@ def _exited(m: Model, news: Exited, now: float) -> Step:
     return and_then((told,), gone(m, status, now))
 
 
-def _last_words(m: Model, news: Exited) -> str:
+def _last_words(m: ChildState, news: Exited) -> str:
     """Why it ended, for people: its own fault where we ended it, else how it went; and its last log line."""
     why = m.cause if m.state is State.STOPPING else news.status.describe()
     if news.status.signal == SIGKILL:  # it had no time for words: the last line is of its work
@@ -167,7 +167,7 @@ def _last_words(m: Model, news: Exited) -> str:
 # --- probes ----------------------------------------------------------------------------------------------
 
 
-def _ready_answered(m: Model, news: ReadyAnswered, now: float) -> Step:
+def _ready_answered(m: ChildState, news: ReadyAnswered, now: float) -> Step:
     if m.state is not State.STARTING:
         return m, ()
     if news.result.ready:
@@ -176,7 +176,7 @@ def _ready_answered(m: Model, news: ReadyAnswered, now: float) -> Step:
     return (_more_time(m, news.result, now) if news.result.state is State.STARTING else m), ()
 
 
-def _more_time(m: Model, result: ProbeResult, now: float) -> Model:
+def _more_time(m: ChildState, result: ProbeResult, now: float) -> ChildState:
     """It loads, and gets on with it: a start limit shorter than a model's load never lets it up."""
     if result.progress is not None and m.progress is not None and result.progress <= m.progress:
         return m
@@ -185,7 +185,7 @@ def _more_time(m: Model, result: ProbeResult, now: float) -> Model:
     return replace(m, progress=result.progress, wake_at=now + timeout_s, breaker=breaker)
 
 
-def _health_answered(m: Model, news: HealthAnswered, now: float) -> Step:
+def _health_answered(m: ChildState, news: HealthAnswered, now: float) -> Step:
     if not m.up:
         return m, ()
     if not news.result.alive and now < m.grace_until:
@@ -203,7 +203,7 @@ def _health_answered(m: Model, news: HealthAnswered, now: float) -> Step:
 # --- time ---
 
 
-def _tick(m: Model, _: Tick, now: float) -> Step:
+def _tick(m: ChildState, _: Tick, now: float) -> Step:
     if m.wake_at is None or now < m.wake_at:
         return m, ()
     if m.state is State.STARTING:
@@ -215,7 +215,7 @@ def _tick(m: Model, _: Tick, now: float) -> Step:
     return bring_up(m, now)
 
 
-def _woke(m: Model, news: Woke, now: float) -> Step:
+def _woke(m: ChildState, news: Woke, now: float) -> Step:
     """What failed before the sleep is forgotten, waiting counts the time asleep, and the rest gets some."""
     timeout_s = m.policy.start_timeout_s
     m = replace(

@@ -20,7 +20,7 @@ from vestal.supervision.processes.process_group import DefaultLauncher, adopt, e
 _LAST_WORDS_CHARS = 500
 
 
-class Keeper:
+class ChildProcess:
     """Holds the handle of the one process a child has. `tell` takes (event, cause) of lesser mishaps."""
 
     def __init__(self, spec: ChildSpec, tell: Callable[[str, str], object]) -> None:

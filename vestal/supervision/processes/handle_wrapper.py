@@ -6,7 +6,7 @@ from vestal.supervision.child_spec import ProcessHandle
 from vestal.supervision.lifecycle.states import ExitStatus
 
 
-class HandleAround:
+class HandleWrapper:
     """Passes everything on to `process`; a kind of its own overrides what it does otherwise."""
 
     def __init__(self, process: ProcessHandle) -> None:

@@ -82,7 +82,7 @@ def _chat(op: Generate, tokenizer: Any) -> list[int]:
         raise RequestError("empty_prompt", "There are no messages: send at least one.")
     if not tokenizer.has_chat_template:
         raise RequestError("not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt.")
-    messages = [normalised(message) for message in op.messages]
+    messages = [normalized(message) for message in op.messages]
     # An answer begun by the client is continued, not answered.
     begun = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
     try:
@@ -102,7 +102,7 @@ def tokens_before_last_turn(op: Generate, tokenizer: Any, prompt: Sequence[int])
 
     0 where that cannot be told: a template may refuse a conversation that nobody has begun.
     """
-    messages = [normalised(message) for message in op.messages or ()][:-1]
+    messages = [normalized(message) for message in op.messages or ()][:-1]
     if op.kind != "chat" or not messages:
         return 0
     try:
@@ -139,7 +139,7 @@ def unreadable(error: Exception) -> RequestError:
     return RequestError("invalid_request", f"The text cannot be split into tokens: {error}")
 
 
-def normalised(message: dict[str, Any]) -> dict[str, Any]:
+def normalized(message: dict[str, Any]) -> dict[str, Any]:
     """A message as templates expect it: content a string, tool-call arguments an object."""
     out = dict(message)
     out["content"] = message.get("content") or ""

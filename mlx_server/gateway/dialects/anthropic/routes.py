@@ -11,11 +11,11 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.dialects.answer_parts import Call, Part, Tickets, whole
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, Call, Tickets, whole
 from mlx_server.gateway.dialects.anthropic.schema import CountBody, MessagesBody
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read
-from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import SSE, StreamedAnswer, unless_left
 from mlx_server.gateway.dialects.tools import as_string
 from mlx_server.gateway.requests.ticket import Item, Ticket
@@ -24,7 +24,7 @@ DIALECT = "anthropic"
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def router(pieces: Pieces) -> APIRouter:
+def router(pieces: GatewayContext) -> APIRouter:
     routes = APIRouter(prefix="/v1")
 
     @routes.post("/messages", **takes(MessagesBody, stream=SSE))
@@ -80,7 +80,7 @@ class BlockStream:
         self._open: str | None = None
         self._index = -1
 
-    def push(self, part: Part) -> list[tuple[str, dict[str, Any]]]:
+    def push(self, part: AnswerPart) -> list[tuple[str, dict[str, Any]]]:
         """The events that `part` makes."""
         out: list[tuple[str, dict[str, Any]]] = []
         if part.thinking:
@@ -128,7 +128,7 @@ def _message(ticket: Ticket, model: str) -> dict[str, Any]:
     }
 
 
-def _blocks(part: Part) -> list[dict[str, Any]]:
+def _blocks(part: AnswerPart) -> list[dict[str, Any]]:
     thoughts = [{"type": "thinking", "thinking": part.thinking, "signature": ""}] if part.thinking else []
     text = [{"type": "text", "text": part.text}] if part.text else []
     return [*thoughts, *text, *(_tool_use(call) for call in part.calls)]

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read
-from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama import pull as pulling
 from mlx_server.gateway.dialects.ollama.routes import DIALECT
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
@@ -26,7 +26,7 @@ OLLAMA_API = "0.12.6"
 FOR_EVER = timedelta(days=365 * 100)
 
 
-def router(pieces: Pieces) -> APIRouter:
+def router(pieces: GatewayContext) -> APIRouter:
     routes = APIRouter()
 
     @routes.head("/", include_in_schema=False)
@@ -96,7 +96,7 @@ def _details(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-def _running(model: protocol.LoadedModel, entry: ModelEntry | None, now: datetime) -> dict[str, Any]:
+def _running(model: protocol.LoadedModelReport, entry: ModelEntry | None, now: datetime) -> dict[str, Any]:
     held = model.bytes + model.kv_bytes
     left = FOR_EVER if model.expires_in_s is None else timedelta(seconds=model.expires_in_s)
     return {

@@ -15,7 +15,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mlx_server.gateway import errors
-from mlx_server.gateway.dialects.context import Pieces
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON
 from mlx_server.gateway.errors import NotFound, ServerFault
@@ -25,7 +25,7 @@ STOP_S = 5.0
 """A fetch that is told to stop and has not after so long is killed."""
 
 
-async def answer(pieces: Pieces, body: ModelBody) -> Response:
+async def answer(pieces: GatewayContext, body: ModelBody) -> Response:
     """Streams the progress, or waits for the end of it. Raises NotFound for what is not configured."""
     source = pieces.config.model_source(body.model)
     if source is None:
@@ -49,7 +49,7 @@ async def _lines(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         yield errors.line(error)
 
 
-async def _steps(pieces: Pieces, name: str, source: str) -> AsyncIterator[dict[str, Any]]:
+async def _steps(pieces: GatewayContext, name: str, source: str) -> AsyncIterator[dict[str, Any]]:
     """Raises ServerFault with the store's own sentence."""
     digest = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
     process = await _start(name)

@@ -12,32 +12,32 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.dialects.answer_parts import Call, Part, Tickets, whole
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, Call, Tickets, whole
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read
-from mlx_server.gateway.dialects.context import Pieces, embed
+from mlx_server.gateway.dialects.context import GatewayContext, embed
 from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedAnswer, unless_left
 from mlx_server.gateway.requests.generation_request import GenerationRequest, LoadRequest, UnloadRequest
 from mlx_server.gateway.requests.ticket import Ticket
 
 DIALECT = "ollama"
-Wording = Callable[[Part], dict[str, Any]]
+Wording = Callable[[AnswerPart], dict[str, Any]]
 """Puts a part of an answer where the route's answers have it."""
 
 
-def _as_response(part: Part) -> dict[str, Any]:
+def _as_response(part: AnswerPart) -> dict[str, Any]:
     return {"response": part.text} | _thinking(part) | _logprobs(part)
 
 
-def _as_message(part: Part) -> dict[str, Any]:
+def _as_message(part: AnswerPart) -> dict[str, Any]:
     message = {"role": "assistant", "content": part.text} | _thinking(part)
     if part.calls:
         message["tool_calls"] = [_call(call) for call in part.calls]
     return {"message": message} | _logprobs(part)
 
 
-def _thinking(part: Part) -> dict[str, Any]:
+def _thinking(part: AnswerPart) -> dict[str, Any]:
     return {"thinking": part.thinking} if part.thinking else {}
 
 
@@ -47,7 +47,7 @@ def _call(call: Call) -> dict[str, Any]:
     return {"id": call.id, "function": function}
 
 
-def _logprobs(part: Part) -> dict[str, Any]:
+def _logprobs(part: AnswerPart) -> dict[str, Any]:
     if not part.chances:
         return {}
     return {
@@ -58,11 +58,11 @@ def _logprobs(part: Part) -> dict[str, Any]:
     }
 
 
-def _chance(chance: protocol.Chance) -> dict[str, Any]:
+def _chance(chance: protocol.TokenLogprob) -> dict[str, Any]:
     return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.bytes)}
 
 
-def router(pieces: Pieces) -> APIRouter:
+def router(pieces: GatewayContext) -> APIRouter:
     routes = APIRouter(prefix="/api")
     limit = pieces.max_body_bytes
 
@@ -111,21 +111,25 @@ def router(pieces: Pieces) -> APIRouter:
     return routes
 
 
-async def _load(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, wording: Wording) -> Response:
+async def _load(
+    pieces: GatewayContext, http: Request, body: ollama_schema.ModelBody, wording: Wording
+) -> Response:
     """An empty prompt loads a model of any kind; with `keep_alive` 0, as `ollama stop` has it, unloads it."""
     await _load_or_unload(pieces, http, body, (await pieces.models.get(body.model)).name)
     reason = "unload" if body.unloads else "load"
-    return JSONResponse(_head(body.model) | wording(Part()) | {"done": True, "done_reason": reason})
+    return JSONResponse(_head(body.model) | wording(AnswerPart()) | {"done": True, "done_reason": reason})
 
 
-async def _load_or_unload(pieces: Pieces, http: Request, body: ollama_schema.ModelBody, model: str) -> None:
+async def _load_or_unload(
+    pieces: GatewayContext, http: Request, body: ollama_schema.ModelBody, model: str
+) -> None:
     work = UnloadRequest(model) if body.unloads else LoadRequest(model, body.keep_alive_s)
     ticket = pieces.submit(work, http, DIALECT)
     await unless_left(http, ticket, ticket.last())
 
 
 async def _answer(
-    pieces: Pieces,
+    pieces: GatewayContext,
     http: Request,
     body: ollama_schema.ModelBody,
     work: GenerationRequest,
@@ -138,7 +142,7 @@ async def _answer(
     return StreamedAnswer(ticket, _lines(pieces, ticket, first, body.model, wording), NDJSON)
 
 
-async def _whole(pieces: Pieces, ticket: Ticket, model: str, wording: Wording) -> Response:
+async def _whole(pieces: GatewayContext, ticket: Ticket, model: str, wording: Wording) -> Response:
     part = await whole(ticket)
     assert part.done
     last = _head(model) | wording(part) | _end(pieces, ticket, part.done)
@@ -146,14 +150,14 @@ async def _whole(pieces: Pieces, ticket: Ticket, model: str, wording: Wording) -
 
 
 async def _lines(
-    pieces: Pieces, ticket: Ticket, first: Any, model: str, wording: Wording
+    pieces: GatewayContext, ticket: Ticket, first: Any, model: str, wording: Wording
 ) -> AsyncIterator[str]:
     try:
         async for _, part in Tickets([ticket]).parts(first):
             if part:
                 yield _line(_head(model) | wording(part) | {"done": False})
             if part.done:
-                yield _line(_head(model) | wording(Part()) | _end(pieces, ticket, part.done))
+                yield _line(_head(model) | wording(AnswerPart()) | _end(pieces, ticket, part.done))
     except errors.GatewayError as error:  # too late for a status
         yield errors.line(error)
 
@@ -162,7 +166,7 @@ def _head(model: str) -> dict[str, Any]:
     return {"model": model, "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
 
 
-def _end(pieces: Pieces, ticket: Ticket, done: protocol.Done) -> dict[str, Any]:
+def _end(pieces: GatewayContext, ticket: Ticket, done: protocol.Done) -> dict[str, Any]:
     """Counts and durations in nanoseconds. None is ever 0: clients divide by them."""
     usage = done.usage
     now = pieces.clock.now()

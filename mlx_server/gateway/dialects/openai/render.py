@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answer_parts import Call, Part
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, Call
 from mlx_server.gateway.dialects.tools import as_string
 
 
@@ -19,11 +19,11 @@ class Wording:
     prefix: str
     whole: str
     chunk: str
-    choice: Callable[[Part], dict[str, Any]]
+    choice: Callable[[AnswerPart], dict[str, Any]]
     first: dict[str, Any] | None
-    delta: Callable[[Part], dict[str, Any]]
+    delta: Callable[[AnswerPart], dict[str, Any]]
     last: dict[str, Any]
-    logprobs: Callable[[Sequence[protocol.Chances]], dict[str, Any]]
+    logprobs: Callable[[Sequence[protocol.Logprobs]], dict[str, Any]]
 
 
 def choice(index: int, content: dict[str, Any], reason: str | None, logprobs: Any = None) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def usage(dones: Sequence[protocol.Done], answers_a_prompt: int) -> dict[str, An
     }
 
 
-def _message(part: Part) -> dict[str, Any]:
+def _message(part: AnswerPart) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": part.text, "refusal": None}
     if part.thinking:
         message["reasoning_content"] = part.thinking
@@ -53,7 +53,7 @@ def _message(part: Part) -> dict[str, Any]:
     return {"message": message}
 
 
-def _delta(part: Part) -> dict[str, Any]:
+def _delta(part: AnswerPart) -> dict[str, Any]:
     delta: dict[str, Any] = {"content": part.text} if part.text else {}
     if part.thinking:
         delta["reasoning_content"] = part.thinking
@@ -68,16 +68,16 @@ def _call(call: Call) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _chat_logprobs(chances: Sequence[protocol.Chances]) -> dict[str, Any]:
+def _chat_logprobs(chances: Sequence[protocol.Logprobs]) -> dict[str, Any]:
     rows = [_chance(c.drawn) | {"top_logprobs": [_chance(chance) for chance in c.top]} for c in chances]
     return {"content": rows, "refusal": None}
 
 
-def _chance(chance: protocol.Chance) -> dict[str, Any]:
+def _chance(chance: protocol.TokenLogprob) -> dict[str, Any]:
     return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.bytes)}
 
 
-def _completion_logprobs(chances: Sequence[protocol.Chances]) -> dict[str, Any]:
+def _completion_logprobs(chances: Sequence[protocol.Logprobs]) -> dict[str, Any]:
     texts = [c.drawn.text for c in chances]
     return {
         "tokens": texts,

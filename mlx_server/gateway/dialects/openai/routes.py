@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.dialects.answer_parts import Part, Tickets
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, Tickets
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read
-from mlx_server.gateway.dialects.context import Pieces, Vectors, embed
+from mlx_server.gateway.dialects.context import GatewayContext, Vectors, embed
 from mlx_server.gateway.dialects.openai import schema as openai_schema
 from mlx_server.gateway.dialects.openai.render import CHAT, COMPLETION, Wording, choice, data, usage
 from mlx_server.gateway.dialects.streaming import SSE, StreamedAnswer, unless_left
@@ -27,7 +27,7 @@ DIALECT = "openai"
 FLOAT32_BYTES = 4
 
 
-def router(pieces: Pieces) -> APIRouter:
+def router(pieces: GatewayContext) -> APIRouter:
     routes = APIRouter(prefix="/v1")
     limit = pieces.max_body_bytes
 
@@ -68,7 +68,7 @@ def router(pieces: Pieces) -> APIRouter:
 
 
 async def _answer(
-    pieces: Pieces,
+    pieces: GatewayContext,
     http: Request,
     body: openai_schema.TextBody,
     works: Sequence[GenerationRequest],
@@ -88,7 +88,7 @@ async def _answer(
 
 
 def _submit(
-    pieces: Pieces, http: Request, body: openai_schema.TextBody, works: Sequence[GenerationRequest]
+    pieces: GatewayContext, http: Request, body: openai_schema.TextBody, works: Sequence[GenerationRequest]
 ) -> Tickets:
     """All of them or none: a queue that takes only some refuses the whole. Raises GatewayError."""
     most = pieces.config.mlx.max_running + pieces.config.mlx.max_queued
@@ -136,7 +136,7 @@ async def _lines(
             yield chunk(at, wording.first or {}, None)
         for at, ticket in enumerate(tickets.each):
             if prompt := body.echoed(ticket.request):
-                yield chunk(at, wording.delta(Part(prompt)), None)
+                yield chunk(at, wording.delta(AnswerPart(prompt)), None)
         async for at, part in tickets.parts(first):
             if part:
                 yield chunk(at, wording.delta(part), None, _logprobs(part, wording))
@@ -151,7 +151,7 @@ async def _lines(
     yield "data: [DONE]\n\n"
 
 
-def _logprobs(part: Part, wording: Wording) -> dict[str, Any] | None:
+def _logprobs(part: AnswerPart, wording: Wording) -> dict[str, Any] | None:
     return wording.logprobs(part.chances) if part.chances else None
 
 

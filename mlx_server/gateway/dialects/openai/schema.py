@@ -83,7 +83,7 @@ class TextBody(Body):
         ]
 
 
-class Part(Body):
+class ContentPart(Body):
     type: str
     text: str | None = None
 
@@ -113,7 +113,7 @@ class ToolCall(Body):
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Many[Part] | None = None
+    content: str | Many[ContentPart] | None = None
     name: str | None = None
     tool_calls: Many[ToolCall] | None = None
     tool_call_id: str | None = None

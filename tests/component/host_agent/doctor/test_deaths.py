@@ -228,7 +228,7 @@ EATS = "x = bytearray(512 * 1024 * 1024)"
 
 
 @pytest.mark.docker
-def test_container_that_a_real_engine_killed_is_recognised(configure, monkeypatch: pytest.MonkeyPatch):
+def test_container_that_a_real_engine_killed_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DOCKER_HOST")
     image = _image()
     config = configure()

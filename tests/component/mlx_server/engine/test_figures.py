@@ -1,0 +1,86 @@
+"""What the engine says it holds and has written is what it holds and has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlx_server.protocol import Alive, Done, Generate, PromptCacheUse, Ready, Sampling, Token
+from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+
+LAYERS, HEADS, WIDTH, KEYS_AND_VALUES, FLOAT32 = 30, 3, 64, 2, 4
+TOKEN_BYTES = LAYERS * HEADS * WIDTH * KEYS_AND_VALUES * FLOAT32
+STEP_TOKENS = 256
+"""mlx-lm's caches grow by so many."""
+TURNS = 10
+BLOCK_TOKENS = 16
+
+
+def fresh(engine: Engine) -> Alive:
+    """The next report."""
+    seen = len(engine.events)
+    alive: Alive = engine.wait(lambda e: isinstance(e, Alive) and e in engine.events[seen:])
+    return alive
+
+
+def turn(id: str, messages: list[dict]) -> Generate:
+    greedy = Sampling(temperature=0.0)
+    return Generate(id, CHAT, "chat", messages=tuple(messages), max_tokens=16, sampling=greedy)
+
+
+def test_conversation_of_ten_turns_writes_little_more_than_its_own_values(start):
+    engine = start(MLX_PRELOAD_MODELS=CHAT)
+    engine.wait(lambda e: isinstance(e, Ready))
+    messages: list[dict] = []
+    tokens = 0
+    for number in range(TURNS):
+        content = f"On day {number} three boats came in, and {number * 7} gulls. What did the keeper write?"
+        messages.append({"role": "user", "content": content})
+        engine.send(turn(f"turn{number}", messages))
+        messages.append({"role": "assistant", "content": engine.text(f"turn{number}")})
+        usage = engine.answer(f"turn{number}", Done).usage
+        assert usage.cached_tokens >= tokens - BLOCK_TOKENS
+        tokens = usage.prompt_tokens + usage.completion_tokens
+    blocks = (tokens - 1) // BLOCK_TOKENS
+    use = written(engine, blocks)
+    assert use.written_bytes == on_disk(engine.log.parent)
+    assert 0.9 < use.written_bytes / (tokens * TOKEN_BYTES) <= 1.2
+    assert (
+        use.written_bytes <= use.disk_bytes <= 1.001 * use.written_bytes
+    )  # it is counted before it is written
+    assert blocks * BLOCK_TOKENS * TOKEN_BYTES <= use.ram_bytes <= 1.2 * tokens * TOKEN_BYTES
+    assert use.hits_ram > sum(range(TURNS))
+    assert (use.hits_disk, use.broken, use.gone, use.not_written) == (0, 0, 0, 0)
+
+
+def written(engine: Engine, blocks: int) -> PromptCacheUse:
+    """The figures once so many blocks are in files: that is done behind."""
+    alive = engine.wait(lambda e: isinstance(e, Alive) and e.prompt_cache.written >= blocks)
+    use: PromptCacheUse = alive.prompt_cache
+    return use
+
+
+def on_disk(home: Path) -> int:
+    return sum(path.stat().st_size for path in (home / "cache" / "prompts").glob("*.safetensors"))
+
+
+def test_keys_and_values_of_what_runs_are_told_and_gone_when_it_is_done(start):
+    engine = start(MLX_PRELOAD_MODELS=CHAT)
+    engine.wait(lambda e: isinstance(e, Ready))
+    (idle,) = fresh(engine).loaded
+    assert idle.kv_bytes == 0
+    engine.send(*(chat(f"runs{n}", f"{n}. Tell me a long story.", max_tokens=120) for n in range(2)))
+    busy = engine.wait(lambda e: isinstance(e, Alive) and e.memory.kv_bytes >= 2 * STEP_TOKENS * TOKEN_BYTES)
+    assert busy.loaded[0].kv_bytes == busy.memory.kv_bytes == 2 * STEP_TOKENS * TOKEN_BYTES
+    assert busy.memory.promised_bytes >= 2 * 120 * TOKEN_BYTES
+    assert busy.memory.weights_bytes == busy.loaded[0].bytes == idle.bytes
+    assert busy.memory.weights_bytes + busy.memory.kv_bytes < busy.footprint_bytes < busy.limit_bytes
+    for n in range(2):
+        engine.answer(f"runs{n}", Done)
+        assert len([t for t in engine.tokens(f"runs{n}") if isinstance(t, Token)])
+    done = fresh(engine)
+    assert (done.memory.kv_bytes, done.memory.promised_bytes, done.loaded[0].kv_bytes) == (0, 0, 0)
+    assert done.memory.prompt_cache_bytes == done.prompt_cache.ram_bytes > 0

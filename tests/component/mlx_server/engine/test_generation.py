@@ -1,0 +1,123 @@
+"""Text from the real small model, in float32 on the CPU, where equal means equal."""
+
+import pytest
+
+from mlx_server.protocol import Alive, Cancel, Done, Generate, Prefill, Sampling, Token
+from tests.component.mlx_server.engine.conftest import CHAT, chat
+
+pytestmark = pytest.mark.model
+
+SEEDED = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9, repeat_penalty=1.1, presence_penalty=0.1)
+STORY = "Tell me a story about a lighthouse."
+
+
+def test_chat_greedy_answers_sensibly(engine):
+    engine.send(chat("capital", "What is the capital of France?", max_tokens=40))
+    assert "Paris" in engine.text("capital")
+    done = engine.answer("capital", Done)
+    assert done.reason == "stop"  # by the end token, which is not sent
+    assert done.usage.completion_tokens == len(engine.tokens("capital"))
+    assert done.usage.prompt_tokens > 20
+    assert done.usage.prefill_s > 0
+    assert done.usage.decode_s > 0
+
+
+def test_tokens_are_numbered_from_zero_after_prefill_progress(engine):
+    engine.send(chat("numbered", STORY, max_tokens=5))
+    engine.answer("numbered", Done)
+    assert [token.index for token in engine.tokens("numbered")] == [0, 1, 2, 3, 4]
+    progress = [e for e in engine.events if isinstance(e, Prefill) and e.id == "numbered"]
+    assert progress[-1].done == progress[-1].total
+    assert engine.answer("numbered", Done).reason == "length"
+
+
+def test_greedy_text_alone_equals_text_in_a_batch_of_eight(engine):
+    topics = [f"Say something about {what}." for what in ("foxes", "the sea", "old maps")]
+    for i, topic in enumerate(topics):
+        engine.send(chat(f"alone{i}", topic))
+        engine.answer(f"alone{i}", Done)
+    others = [chat(f"other{i}", f"Count to {i + 3}, slowly.", max_tokens=10 + 3 * i) for i in range(5)]
+    engine.send(*(chat(f"batch{i}", topic) for i, topic in enumerate(topics)), *others)
+    for i in range(len(topics)):
+        assert engine.text(f"batch{i}") == engine.text(f"alone{i}")
+
+
+def test_seeded_text_alone_equals_text_beside_other_samplers(engine):
+    engine.send(chat("seeded", STORY, sampling=SEEDED))
+    engine.answer("seeded", Done)
+    other_seed = Sampling(seed=8, temperature=0.9, top_k=40, top_p=0.9)
+    engine.send(
+        chat("seeded again", STORY, sampling=SEEDED),
+        chat("other seed", STORY, sampling=other_seed),
+        chat("greedy", STORY),
+    )
+    assert engine.text("seeded again") == engine.text("seeded")
+    assert len({engine.text("seeded"), engine.text("other seed"), engine.text("greedy")}) == 3
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), SEEDED], ids=["greedy", "seeded"])
+def test_resumed_at_any_cut_goes_on_as_if_uninterrupted(engine, sampling):
+    name = f"whole{sampling.seed}"
+    engine.send(chat(name, STORY, sampling=sampling))
+    whole = engine.text(name)
+    tokens = engine.tokens(name)
+    cuts = (1, 5, 11, len(tokens) - 1)
+    for cut in cuts:
+        emitted = tuple(token.token for token in tokens[:cut])
+        engine.send(chat(f"{name} from {cut}", STORY, sampling=sampling, emitted=emitted))
+    for cut in cuts:
+        before = "".join(token.text for token in tokens[:cut])
+        assert before + engine.text(f"{name} from {cut}") == whole
+        rest = engine.tokens(f"{name} from {cut}")
+        assert [token.index for token in rest] == list(range(cut, len(tokens)))
+        assert engine.answer(f"{name} from {cut}", Done).usage.completion_tokens == len(tokens)
+
+
+def test_resumed_with_all_its_tokens_ends_at_once(engine):
+    engine.send(chat("finished", STORY, max_tokens=3))
+    engine.answer("finished", Done)
+    emitted = tuple(token.token for token in engine.tokens("finished"))
+    engine.send(chat("finished again", STORY, max_tokens=3, emitted=emitted))
+    done = engine.answer("finished again", Done)
+    assert (done.reason, done.usage.completion_tokens) == ("length", 3)
+    assert engine.tokens("finished again") == []
+
+
+def test_stop_string_that_spans_tokens_ends_generation(engine):
+    engine.send(chat("unstopped", STORY))
+    text = engine.text("unstopped")
+    second, third = engine.tokens("unstopped")[6:8]
+    stop = second.text[-2:] + third.text[:2]
+    assert stop in text
+    engine.send(chat("stopped", STORY, stop=("no such text", stop)))
+    assert engine.text("stopped") == text[: text.index(stop)]
+    done = engine.answer("stopped", Done)
+    assert done.reason == "stop"
+    assert done.usage.completion_tokens < 16
+
+
+def test_text_held_for_a_stop_string_is_released_at_the_end(engine):
+    engine.send(chat("plain", STORY, max_tokens=6))
+    text = engine.text("plain")
+    engine.send(chat("held", STORY, max_tokens=6, stop=(text[-3:] + " and no further",)))
+    assert engine.text("held") == text
+    assert engine.answer("held", Done).text.endswith(text[-3:])
+
+
+def test_plain_text_is_continued_with_its_leading_space(engine):
+    prompt = "The capital of France is"
+    engine.send(
+        Generate("plain text", CHAT, "text", prompt=prompt, max_tokens=3, sampling=Sampling(temperature=0))
+    )
+    assert engine.text("plain text").startswith(" ")
+
+
+def test_cancelled_request_ends_within_a_step_and_frees_its_place(engine):
+    engine.send(chat("endless", STORY, max_tokens=2000))
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "endless" and e.index == 2)
+    engine.send(Cancel("endless"))
+    done = engine.answer("endless", Done)
+    assert done.reason == "cancelled"
+    assert len(engine.tokens("endless")) <= 6
+    seen = len(engine.events)
+    engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)

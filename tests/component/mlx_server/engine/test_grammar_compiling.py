@@ -1,0 +1,82 @@
+"""A grammar is compiled beside the MLX thread: others go on, and its request can still be ended."""
+
+import time
+
+import pytest
+
+from mlx_server.protocol import Alive, Cancel, Done, Failed, Load, Loaded, Prefill, Shutdown, Token
+from tests.component.mlx_server.engine.conftest import CHAT, chat
+
+pytestmark = pytest.mark.model
+
+ASK = "Invent a person and describe them."
+SMALL = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+
+
+def big(name: str) -> dict:
+    """A schema of 50,000 characters that takes 0.2 s or more to compile; `name` makes it another one."""
+    groups = {
+        f"{name}{group}": {
+            "type": "object",
+            "properties": {f"{name}{group}_{field:03d}": {"type": "string"} for field in range(400)},
+        }
+        for group in range(4)
+    }
+    return {"type": "object", "properties": groups, "required": list(groups)}
+
+
+def while_it_waits(engine, id: str, beside: str) -> int:
+    """How many tokens `beside` had between request `id`'s sending and its first sign of life."""
+    before = len(engine.tokens(beside))
+    first = engine.wait(lambda e: isinstance(e, (Prefill, Failed)) and e.id == id)
+    events = engine.events[: engine.events.index(first)]
+    return sum(isinstance(e, Token) and e.id == beside for e in events) - before
+
+
+def test_stream_goes_on_while_schemas_are_compiled(engine):
+    engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=400))
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "stream" and e.index == 5)
+    engine.send(chat("compiled", ASK, max_tokens=4, json_schema=big("a")))
+    assert while_it_waits(engine, "compiled", "stream") >= 2
+    engine.answer("compiled", Done)
+    engine.send(chat("compiled before", ASK, max_tokens=4, json_schema=big("a")))
+    assert while_it_waits(engine, "compiled before", "stream") <= 3
+    assert engine.text("compiled before") == engine.text("compiled")
+    engine.send(Cancel("stream"))
+    engine.answer("stream", Done)
+
+
+def test_compiling_alone_is_work_and_ends_when_cancelled(engine):
+    engine.send(chat("left", ASK, json_schema=big("b")), chat("kept", ASK, json_schema=SMALL), Cancel("left"))
+    done = engine.answer("left", Done)
+    assert (done.reason, engine.tokens("left")) == ("cancelled", [])
+    assert engine.text("kept")
+    seen = len(engine.events)
+    engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
+
+
+def test_operations_are_answered_while_a_grammar_is_all_there_is_to_wait_for(engine):
+    engine.send(chat("slow", ASK, max_tokens=4, json_schema=big("c")), Load("beside", CHAT))
+    loaded = engine.answer("beside", Loaded)
+    assert engine.answer("slow", Done).reason == "length"
+    first = next(e for e in engine.events if isinstance(e, (Prefill, Token)) and e.id == "slow")
+    assert engine.events.index(loaded) < engine.events.index(first)
+
+
+def test_engine_told_to_end_compiles_and_answers_first(start):
+    engine = start()
+    engine.wait(lambda e: e.KIND == "ready")
+    engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))
+    assert engine.answer("last", Done).reason == "length"
+    assert engine.process.wait(20) == 0
+
+
+def test_engine_that_may_not_drain_says_so_of_what_it_compiles(start):
+    engine = start()
+    engine.wait(lambda e: e.KIND == "ready")
+    engine.send(chat("refused", ASK, json_schema=big("e")), Shutdown(0.0))
+    failed = engine.answer("refused", Done)
+    assert (failed.code, failed.retryable) == ("engine_unavailable", True)
+    started = time.monotonic()
+    assert engine.process.wait(20) == 0
+    assert time.monotonic() - started < 10

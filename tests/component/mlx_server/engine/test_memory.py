@@ -1,0 +1,212 @@
+"""Forecasts beside what is measured, and a real engine with little memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlx_server.engine.memory.forecast import ENGINE_BYTES
+from mlx_server.engine_environment import engine_environment
+from mlx_server.protocol import (
+    Alive,
+    Cancel,
+    Done,
+    Embed,
+    Embedding,
+    Generate,
+    Load,
+    Loaded,
+    Ready,
+    Token,
+    Unloaded,
+)
+from tests.component.mlx_server.engine.conftest import CHAT, EMBED, chat
+from tests.unit.mlx_server.published_models import CONFIGS, headers
+
+pytestmark = pytest.mark.model
+REPO = Path(__file__).resolve().parents[4]
+MIB = 1024**2
+
+
+def run_child(name: str, home: Path, *arguments: object) -> dict[str, Any]:
+    command = [sys.executable, str(REPO / "tests" / "children" / name), *map(str, arguments)]
+    env = os.environ | engine_environment(home) | {"PYTHONPATH": str(REPO)}  # they share what loads a model
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "prompt_tokens", "step_tokens"),
+    [(CHAT, 1, 1000, 128), (CHAT, 4, 500, 128), (CHAT, 1, 1000, 512), (EMBED, 8, 256, 128)],
+)
+def test_forecast_is_within_15_percent_of_what_is_measured(
+    home, models_dir, model, rows, prompt_tokens, step_tokens
+):
+    found = run_child("measures_memory.py", home, models_dir, model, rows, prompt_tokens, step_tokens)
+    for expected, measured in (found["weights"], found["requests"]):
+        assert expected == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("rows", "prompt_tokens", "kv_bits"), [(1, 1000, 0), (1, 1000, 8), (4, 500, 8), (1, 1000, 4), (4, 500, 4)]
+)
+def test_forecast_of_quantized_keys_and_values_is_what_they_take(
+    home, models_dir, rows, prompt_tokens, kv_bits
+):
+    found = run_child("measures_memory.py", home, models_dir, CHAT, rows, prompt_tokens, 128, kv_bits)
+    expected, measured = found["kv"]
+    assert expected == measured > 0
+    assert found["requests"][0] == pytest.approx(found["requests"][1], rel=0.15)
+
+
+def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start, home, models_dir):
+    engine = start()
+    engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
+    both = [run_child("measures_memory.py", home, models_dir, m, 1, 100, 128) for m in (CHAT, EMBED)]
+    resident = sum(f["forecast"]["weights"]["bytes"] + f["forecast"]["tokenizer_bytes"] for f in both)
+    footprint = psutil.Process(engine.process.pid).memory_info().rss
+    assert ENGINE_BYTES + resident == pytest.approx(footprint, rel=0.15)
+
+
+def test_wired_limit_is_left_alone_by_us_and_by_the_library(home, models_dir):
+    found = run_child("observes_wired_limit.py", home, models_dir)
+    assert found == {"tokens": 8, "set": 0, "set_by_the_original": 1}
+
+
+def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(start):
+    engine = start(VESTAL_MLX__MEMORY_LIMIT="400m", MLX_PRELOAD_MODELS=EMBED)
+    engine.wait(lambda e: isinstance(e, Ready))
+    engine.send(chat("too big", "Say hello."), Load("load", CHAT))
+    for id in ("too big", "load"):
+        failed = engine.answer(id, Done, Loaded)
+        assert (failed.code, failed.retryable) == ("insufficient_memory", False)
+        assert failed.fields["needs_bytes"] > failed.fields["limit_bytes"] == 400 * MIB
+        assert "400 MiB" in failed.message and "memory_limit" in failed.message
+    engine.send(Embed("still", EMBED, ("text",)))
+    assert isinstance(engine.answer("still", Embedding), Embedding)
+    assert not any(isinstance(e, Unloaded) for e in engine.events)  # nothing was given up for it
+
+
+def test_idle_model_makes_way_where_memory_has_room_for_one(start):
+    engine = start(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=EMBED)
+    assert engine.wait(lambda e: isinstance(e, Ready)).loaded == (EMBED,)
+    engine.send(chat("first", "Say hello.", max_tokens=4))
+    assert engine.answer("first", Done).reason == "length"
+    assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED]
+    engine.send(Embed("back", EMBED, ("text",)))
+    assert isinstance(engine.answer("back", Embedding), Embedding)
+    assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED, CHAT]
+
+
+def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start):
+    engine = start(VESTAL_MLX__MEMORY_LIMIT="850m", MLX_PRELOAD_MODELS=CHAT)
+    engine.wait(lambda e: isinstance(e, Ready))
+    story = "Tell me a very long story."
+    engine.send(chat("first", story, max_tokens=1500))
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "first")
+    engine.send(
+        chat("second", story, max_tokens=1500),
+        chat("third", story, max_tokens=3),
+        chat("left", story, max_tokens=3),
+        Cancel("left"),
+    )
+    engine.send(chat("huge", story, max_tokens=8000))
+    assert engine.answer("left", Done).reason == "cancelled"
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "first" and e.index == 30)
+    assert not engine.tokens("second") and not engine.tokens("third")
+    engine.send(Cancel("first"))
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "second")
+    engine.send(Cancel("second"))
+    assert engine.answer("third", Done).usage.completion_tokens == 3
+    huge = engine.answer("huge", Done)
+    assert (huge.code, huge.retryable) == ("insufficient_memory", False)
+    assert huge.fields["answer_tokens"] > 7000
+    assert "max_tokens" in huge.message
+
+
+def test_load_without_room_waits_for_the_busy_model_to_be_idle(start):
+    engine = start(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=CHAT)
+    engine.wait(lambda e: isinstance(e, Ready))
+    engine.send(chat("running", "Tell me a very long story.", max_tokens=60))
+    engine.wait(lambda e: isinstance(e, Token))
+    engine.send(Embed("waiting", EMBED, ("text",)))
+    assert isinstance(engine.answer("waiting", Embedding), Embedding)
+    assert len(engine.tokens("running")) == 60  # all of them came first
+
+
+@pytest.fixture(scope="module")
+def odd_models(start, tmp_path_factory):
+    """An engine without a model, and a folder of models for it that cannot be had."""
+    folder = tmp_path_factory.mktemp("odd")
+    write_model(folder / "giant", CONFIGS["Llama-3.1-70B"], shards=30)
+    for name in ("cut", "missing", "garbage", "config"):
+        write_model(folder / name)
+    shard = folder / "cut" / "model-00002-of-00002.safetensors"
+    os.truncate(shard, shard.stat().st_size - 100)
+    (folder / "missing" / "model-00002-of-00002.safetensors").unlink()
+    (folder / "garbage" / "model-00001-of-00002.safetensors").write_bytes(os.urandom(5000))
+    (folder / "config" / "config.json").write_text("{'not': json")
+    engine = start(MLX_PRELOAD_MODELS="[]", VESTAL_MLX__MODELS_FOLDER=str(folder))
+    engine.wait(lambda e: isinstance(e, Ready))
+    return engine
+
+
+def write_model(folder: Path, config: dict[str, Any] | None = None, shards: int = 2) -> None:
+    """A model in shards that take no room on disk: sparse files behind true headers."""
+    folder.mkdir()
+    config = config or {**CONFIGS["SmolLM2-135M"], "num_hidden_layers": 1, "vocab_size": 100}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = list(headers(config).items())
+    places = {}
+    for shard in range(shards):
+        name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        part, end = {}, 0
+        for tensor, entry in tensors[shard::shards]:
+            size = entry["data_offsets"][1] - entry["data_offsets"][0]
+            part[tensor] = entry | {"data_offsets": [end, end + size]}
+            end += size
+            places[tensor] = name
+        header = json.dumps(part).encode()
+        (folder / name).write_bytes(len(header).to_bytes(8, "little") + header)
+        os.truncate(folder / name, 8 + len(header) + end)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def test_70b_model_is_refused_at_once_with_figures_before_anything_is_loaded(odd_models):
+    began = time.monotonic()
+    odd_models.send(Generate("giant", "giant", "text", prompt="Hello?"))
+    failed = odd_models.answer("giant", Done)
+    assert time.monotonic() - began < 1.0
+    assert (failed.code, failed.retryable) == ("insufficient_memory", False)
+    assert failed.fields["needs_bytes"] > 131 * 1024**3
+    assert "giant:latest" in failed.message and " free of " in failed.message
+    assert not any(e.KIND == "loading" for e in odd_models.events)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cut", "cut off"),
+        ("missing", "1 of 2 files are missing"),
+        ("garbage", "not a safetensors file"),
+        ("config", "config.json: not JSON"),
+    ],
+)
+def test_broken_model_is_named_with_its_fault_and_the_engine_lives_on(odd_models, name, says):
+    odd_models.send(Load(f"load {name}", name), Embed(f"use {name}", name, ("text",)))
+    for id in (f"load {name}", f"use {name}"):
+        failed = odd_models.answer(id, Loaded, Embedding)
+        assert (failed.code, failed.retryable) == ("model_load_failed", False)
+        assert says in failed.message and name in failed.message
+        assert "\n" not in failed.message
+    odd_models.send(Embed(f"after {name}", EMBED, ("text",)))
+    assert isinstance(odd_models.answer(f"after {name}", Embedding), Embedding)

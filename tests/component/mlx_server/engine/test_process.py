@@ -1,0 +1,68 @@
+"""The engine as a process: how it ends, and what it does when memory has room for one model."""
+
+import signal
+
+import pytest
+
+from mlx_server.protocol import Done, Embed, Embedding, Failed, Ready, Shutdown, Token, Unloaded
+from tests.component.mlx_server.engine.conftest import CHAT, EMBED, chat
+
+pytestmark = pytest.mark.model
+STAGES = [
+    "stop_scheduler",
+    "drain",
+    "persist_caches",
+    "shut_engine_down",
+    "unload_models",
+    "release_gpu_buffers",
+]
+
+
+def assert_graceful(engine):
+    assert engine.process.wait(15) == 0, engine.log.read_text()
+    logged = engine.logged()
+    assert [line["stage"] for line in logged if line["event"] == "shutdown_stage_done"] == STAGES
+    assert logged[-1]["event"] == "server_shutdown_complete"
+
+
+def test_with_room_for_one_model_the_idle_one_makes_way(start):
+    engine = start(VESTAL_MLX__MAX_LOADED_MODELS="1", MLX_PRELOAD_MODELS="[]")
+    assert engine.wait(lambda e: isinstance(e, Ready)).loaded == ()
+    engine.send(chat("first", "Say hello.", max_tokens=4), Embed("second", EMBED, ("text",)))
+    assert engine.answer("first", Done).reason == "length"
+    assert isinstance(engine.answer("second", Embedding), Embedding)
+    assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [CHAT]
+    # SIGTERM with nothing in flight
+    engine.process.send_signal(signal.SIGTERM)
+    assert_graceful(engine)
+
+
+def test_sigterm_drains_what_is_in_flight_and_refuses_new_work(start):
+    engine = start(MLX_PRELOAD_MODELS=CHAT)
+    engine.send(chat("running", "Tell me a story.", max_tokens=30))
+    engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
+    engine.process.send_signal(signal.SIGTERM)
+    engine.wait(lambda e: any(line["event"] == "shutdown_asked" for line in engine.logged()))
+    engine.send(chat("late", "Too late?"))
+    late = engine.answer("late", Done)
+    assert (late.code, late.retryable) == ("engine_unavailable", True)
+    assert engine.answer("running", Done).usage.completion_tokens == 30
+    assert_graceful(engine)
+
+
+def test_shutdown_without_time_to_drain_hands_requests_back(start):
+    engine = start(MLX_PRELOAD_MODELS=CHAT)
+    engine.send(chat("cut", "Tell me a story.", max_tokens=500))
+    engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
+    engine.send(Shutdown(drain_s=0.0))
+    failed = engine.answer("cut", Done)
+    assert isinstance(failed, Failed)
+    assert failed.retryable
+    assert_graceful(engine)
+
+
+def test_gateway_gone_ends_the_engine_gracefully(start):
+    engine = start(MLX_PRELOAD_MODELS=EMBED)
+    engine.wait(lambda e: isinstance(e, Ready))
+    engine.socket.close()
+    assert_graceful(engine)

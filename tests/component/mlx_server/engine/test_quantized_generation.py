@@ -1,0 +1,83 @@
+"""Answers with keys and values in 8 and 4 bits: whoever else is in the batch, however they came about.
+
+Not text for text as without: the last bit of a sum depends on how many rows are computed together, and where
+a number stands between two steps of the quantization that bit decides. So chances are compared, not texts.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.protocol import Cancel, Done, Prefill, Ready, Sampling, Token
+from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat
+from tests.component.mlx_server.engine.test_memory import run_child
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+
+OFF = {"VESTAL_MLX__PROMPT_CACHE_RAM": "0", "VESTAL_MLX__PROMPT_CACHE_DISK": "0"}
+STORY = "Tell me a story about a lighthouse."
+CAPITAL = "What is the capital of France?"
+LONG = " ".join(f"On day {day} a boat came in." for day in range(40)) + " What came in?"
+
+
+@pytest.fixture(scope="module", params=["8", "4"])
+def quantized(request, start) -> Engine:
+    engine: Engine = start(
+        VESTAL_MLX__KV_BITS=request.param, MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MAX_RUNNING="8", **OFF
+    )
+    engine.wait(lambda e: isinstance(e, Ready))
+    return engine
+
+
+@pytest.mark.parametrize(("bits", "near"), [(8, 0.05), (4, 0.15)])
+def test_chances_in_a_batch_and_after_a_resumption_are_those_alone(home, models_dir, bits, near):
+    found = run_child("compares_quantized.py", home, models_dir, bits)
+    assert found["together"] < near
+    assert found["resumed"] < near
+    assert found["other_text"] > 0.5  # so far apart they are where something is wrong
+
+
+def test_requests_join_and_leave_a_running_batch(quantized):
+    quantized.send(chat("stays", STORY, 32), chat("leaves", STORY, 200), chat("ends", CAPITAL, 8))
+    quantized.wait(lambda e: isinstance(e, Token) and e.id == "stays" and e.index == 4)
+    quantized.send(chat("joins", LONG, 8))
+    quantized.wait(lambda e: isinstance(e, Prefill) and e.id == "joins")
+    quantized.send(Cancel("leaves"))
+    assert quantized.answer("leaves", Done).reason == "cancelled"
+    for id, tokens in (("stays", 32), ("ends", 8), ("joins", 8)):
+        assert quantized.answer(id, Done).usage.completion_tokens <= tokens
+        assert quantized.text(id).strip()
+    steps = [e.done for e in quantized.events if isinstance(e, Prefill) and e.id == "joins"]
+    assert len(steps) > 3  # its prompt was processed bit by bit beside the others
+    assert not any(line["event"] == "kv_not_quantized" for line in quantized.logged())
+
+
+def test_same_request_alone_gives_the_same_text_again(quantized):
+    seeded = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9)
+    for name, sampling in (("greedy", Sampling(temperature=0.0)), ("seeded", seeded)):
+        quantized.send(chat(name, STORY, sampling=sampling))
+        first = quantized.text(name)
+        quantized.send(chat(f"{name} again", STORY, sampling=sampling))
+        assert quantized.text(f"{name} again") == first
+
+
+def test_resumed_answer_goes_on_after_what_was_said(quantized):
+    quantized.send(chat("whole", STORY))
+    quantized.text("whole")
+    tokens = quantized.tokens("whole")
+    for cut in (1, 11):
+        emitted = tuple(token.token for token in tokens[:cut])
+        quantized.send(chat(f"from {cut}", STORY, emitted=emitted))
+        assert quantized.answer(f"from {cut}", Done).usage.completion_tokens == len(tokens)
+        rest = quantized.tokens(f"from {cut}")
+        assert [token.index for token in rest] == list(range(cut, len(tokens)))
+
+
+def test_model_that_the_group_size_does_not_divide_is_served_as_computed_and_that_is_logged(start):
+    settings = {"VESTAL_MLX__KV_BITS": "8", "VESTAL_MLX__KV_GROUP_SIZE": "128", "MLX_PRELOAD_MODELS": CHAT}
+    engine: Engine = start(**settings, **OFF)
+    engine.send(chat("served", CAPITAL))
+    assert "Paris" in engine.text("served")
+    (line,) = [line for line in engine.logged() if line["event"] == "kv_not_quantized"]
+    assert line["model"] == CHAT
+    assert "group size 128" in line["cause"]

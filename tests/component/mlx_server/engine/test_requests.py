@@ -1,0 +1,128 @@
+"""What the engine answers to requests it cannot serve, and to those that are not generations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlx_server.protocol import (
+    Alive,
+    Done,
+    Embed,
+    Embedding,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    Loading,
+    Probe,
+    Probed,
+    Unload,
+    Unloaded,
+    unpack_vectors,
+)
+from tests.component.mlx_server.engine.conftest import CHAT, EMBED, chat
+
+pytestmark = pytest.mark.model
+REFERENCE = json.loads(Path(__file__).with_name("reference_vectors.json").read_text("utf-8"))
+LONG_TEXT = " ".join(f"word {i} of a text that is longer than the context" for i in range(60))
+
+
+def test_hello_comes_first_and_names_process_and_blas(engine):
+    hello = engine.events[0]
+    assert isinstance(hello, Hello)
+    assert hello.pid == engine.process.pid
+    assert hello.blas.split(":")[0] in ("openblas", "accelerate")
+
+
+def test_alive_tells_what_is_loaded(engine):
+    alive = engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
+    assert {m.model: m.kind for m in alive.loaded} == {CHAT: "generate", EMBED: "embed"}
+    assert all(m.bytes > 50_000_000 and m.expires_in_s is None for m in alive.loaded)
+    assert alive.active_bytes > 500_000_000
+
+
+def test_vectors_equal_those_of_sentence_transformers(engine):
+    texts = (*REFERENCE["texts"][:3], LONG_TEXT)
+    engine.send(Embed("reference", EMBED, texts))
+    answer = engine.answer("reference", Embedding)
+    ours = unpack_vectors(answer.vectors, answer.dim)
+    theirs = [unpack_vectors(vector, REFERENCE["dim"])[0] for vector in REFERENCE["vectors"]]
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert sum(a * b for a, b in zip(mine, reference, strict=True)) >= 0.9999
+    assert answer.prompt_tokens > 256  # the long text, cut at the context, and the others
+    assert answer.embed_s > 0
+
+
+def test_vectors_do_not_depend_on_their_company(engine):
+    engine.send(Embed("alone", EMBED, ("short",)), Embed("together", EMBED, (LONG_TEXT, "short", "a b c")))
+    alone = unpack_vectors(engine.answer("alone", Embedding).vectors, 384)[0]
+    together = unpack_vectors(engine.answer("together", Embedding).vectors, 384)[1]
+    assert sum(a * b for a, b in zip(alone, together, strict=True)) >= 0.99999
+
+
+def test_text_past_the_context_without_truncation_fails_with_figures(engine):
+    engine.send(Embed("too long", EMBED, ("fine", LONG_TEXT), truncate=False))
+    failed = engine.answer("too long", Embedding)
+    assert failed.code == "context_exceeded"
+    assert failed.fields["prompt_tokens"] > failed.fields["context_tokens"] == 256
+
+
+def test_prompt_past_the_context_fails_with_both_figures(engine):
+    engine.send(chat("past", "word " * 100, context_tokens=64))
+    failed = engine.answer("past", Done)
+    assert failed.code == "context_exceeded"
+    assert not failed.retryable
+    assert failed.fields["context_tokens"] == 64
+    assert str(failed.fields["prompt_tokens"]) in failed.message
+
+
+def test_answer_without_max_tokens_ends_with_the_context(engine):
+    engine.send(chat("to the end", "Tell me a very long story.", max_tokens=None, context_tokens=50))
+    done = engine.answer("to the end", Done)
+    assert done.reason == "length"
+    assert done.usage.prompt_tokens + done.usage.completion_tokens == 50
+
+
+@pytest.mark.parametrize(
+    ("op", "code"),
+    [
+        (Generate("e1", CHAT, "text", prompt=""), "empty_prompt"),
+        (Generate("e2", CHAT, "chat", messages=()), "empty_prompt"),
+        (Embed("e3", EMBED, ()), "empty_prompt"),
+        (Embed("e4", CHAT, ("text",)), "not_an_embedding_model"),
+        (Generate("e5", EMBED, "text", prompt="text"), "not_a_chat_model"),
+        (Generate("e6", "nobody", "text", prompt="text"), "model_not_found"),
+        (Generate("e7", "broken", "text", prompt="text"), "model_load_failed"),
+        (Generate("e9", CHAT, "text", prompt="half a character: \ud83d"), "invalid_request"),
+        (Embed("e10", EMBED, ("half a character: \ud83d",)), "invalid_request"),
+        (Generate("e8", CHAT, "chat", messages=({"content": "no role"},)), "invalid_request"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.id,
+)
+def test_request_that_cannot_be_served_fails_with_its_code(engine, op, code):
+    engine.send(op)
+    failed = engine.answer(op.id, Done, Embedding)
+    assert (failed.code, failed.retryable) == (code, False)
+    assert failed.message
+
+
+def test_unknown_model_is_told_what_there_is(engine):
+    engine.send(Load("unknown", "nobody:latest"))
+    assert CHAT in engine.answer("unknown", Loaded).message
+
+
+def test_probe_with_both_models_finds_sense(engine):
+    engine.send(Probe("probe"))
+    assert engine.answer("probe", Probed).ok
+
+
+def test_unloaded_model_is_loaded_again_by_the_next_request(engine):
+    engine.send(Unload("go", "all-minilm"))
+    assert engine.answer("go", Unloaded).model == EMBED
+    engine.send(Embed("back", "all-minilm", ("text",)))
+    answer = engine.answer("back", Embedding)
+    assert answer.load_s > 0
+    assert any(isinstance(e, Loading) and e.model == EMBED for e in engine.events)
+    engine.send(Load("again", EMBED))
+    assert engine.answer("again", Loaded).load_s == 0.0

@@ -1,0 +1,110 @@
+"""Models whose caches cannot be cut, in real engines: the cold text from RAM, and after a kill from disk."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mlx.core")
+
+from mlx_server.protocol import Alive, Done, Generate, Ready, Sampling
+from tests.component.mlx_server.engine import tiny_models
+from tests.component.mlx_server.engine.conftest import Engine
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+
+STEP_TOKENS = 128
+NO_CACHE = {"VESTAL_MLX__PROMPT_CACHE_RAM": "0", "VESTAL_MLX__PROMPT_CACHE_DISK": "0"}
+SYSTEM = " ".join(f"Rule {n}: name the tide of day {n}, the wind, and {n * 3} birds." for n in range(24))
+SAMPLINGS = {"greedy": Sampling(temperature=0.0), "drawn": Sampling(temperature=1.0, seed=7)}
+Lives = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module", params=list(tiny_models.KINDS))
+def folder(request, models_dir: Path, tmp_path_factory) -> Path:
+    """Of one model."""
+    parent: Path = tmp_path_factory.mktemp("models")
+    tiny_models.write(request.param, parent / "tiny", models_dir / "smollm2__135m")
+    return parent
+
+
+@pytest.fixture
+def live(folder: Path, models_dir: Path) -> Iterator[Lives]:
+    engines: list[Engine] = []
+
+    def start(home: Path, **env: str) -> Engine:
+        own = {"VESTAL_MODELS_DIR": str(models_dir), "VESTAL_MLX__MODELS_FOLDER": str(folder)}
+        engines.append(Engine(home, {**own, "MLX_PRELOAD_MODELS": "tiny", **env}))
+        engines[-1].wait(lambda e: isinstance(e, Ready))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+def chat(id: str, question: str, how: str = "drawn", *before: dict[str, Any]) -> Generate:
+    messages = ({"role": "system", "content": SYSTEM}, *before, {"role": "user", "content": question})
+    return Generate(id, "tiny", "chat", messages=messages, max_tokens=24, sampling=SAMPLINGS[how])
+
+
+def ask(engine: Engine, *ops: Generate) -> list[tuple[str, int]]:
+    """Text, and how many of the prompt's tokens came from the cache, of requests that run together."""
+    engine.send(*ops)
+    return [(engine.text(op.id), engine.answer(op.id, Done).usage.cached_tokens) for op in ops]
+
+
+def kill_when_written(engine: Engine, snapshots: int) -> None:
+    engine.wait(lambda e: isinstance(e, Alive) and e.prompt_cache.written >= snapshots)
+    engine.process.send_signal(signal.SIGKILL)
+    engine.process.wait(10)
+
+
+def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, home, tmp_path):
+    questions = {how: f"What came in {how}?" for how in SAMPLINGS}
+    cold_engine = live(tmp_path, **NO_CACHE)
+    cold = {how: ask(cold_engine, chat(how, asked, how))[0][0] for how, asked in questions.items()}
+    assert len(set(cold["drawn"].split())) > 4
+    first = live(home)
+    for how, asked in questions.items():
+        assert ask(first, chat(how, asked, how))[0][0] == cold[how]
+        ((text, had),) = ask(first, chat(f"{how} again", asked, how))
+        assert text == cold[how]
+        assert had == first.answer(how, Done).usage.prompt_tokens - 1
+    kill_when_written(first, 1 + 2 * 2)  # what both begin with; and of each, its prompt's and answer's end
+    second = live(home)
+    for how, asked in questions.items():
+        ((text, had),) = ask(second, chat(how, asked, how))
+        assert text == cold[how]
+        assert had == second.answer(how, Done).usage.prompt_tokens - 1
+
+
+def test_next_turn_after_a_kill_goes_on_from_the_answers_end(live, home, tmp_path):
+    first = live(home)
+    ((answer, _),) = ask(first, chat("one", "What came in?", "greedy"))
+    before = ({"role": "user", "content": "What came in?"}, {"role": "assistant", "content": answer})
+    prompt_tokens = first.answer("one", Done).usage.prompt_tokens
+    kill_when_written(first, 3)
+    then = chat("two", "And then?", "greedy", *before)
+    ((text, had),) = ask(live(home), then)
+    assert had >= prompt_tokens - 1
+    ((cold, _),) = ask(live(tmp_path, **NO_CACHE), then)
+    assert text == cold
+
+
+def test_another_question_under_the_same_system_prompt_computes_little_of_it(live, home, tmp_path):
+    ops = [chat(f"q{n}", f"{n}. What came in on day {n}?") for n in range(3)]
+    cold_engine = live(tmp_path, **NO_CACHE)
+    cold = [text for op in ops for text, _ in ask(cold_engine, op)]
+    engine = live(home)
+    (first,) = ask(engine, ops[0])
+    others = ask(engine, *ops[1:])  # side by side
+    assert [first[0], *(text for text, _ in others)] == cold
+    total = engine.answer("q0", Done).usage.prompt_tokens
+    assert first[1] == 0
+    assert all(total - 40 < had < total - 10 for _, had in others)
+    assert all(had % STEP_TOKENS for _, had in others)  # it stands where the last message begins, in mid-step

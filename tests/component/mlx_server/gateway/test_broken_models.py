@@ -1,0 +1,63 @@
+"""A model whose folder is broken: a clear 5xx that names the fault, and a server that goes on (R2.6)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.component.mlx_server.gateway.conftest import Gateway, make_model
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def broken(make_gateway) -> Gateway:
+    gateway: Gateway = make_gateway()
+    found: Path = gateway.home / "found"
+    make_model(found / "cut", model_type="llama")
+    os.truncate(found / "cut" / "model.safetensors", 70)
+    make_model(found / "not-json", model_type="llama")
+    (found / "not-json" / "config.json").write_text("{'model_type': 'llama'}")
+    return gateway.start().until_ok()
+
+
+@pytest.mark.parametrize(("model", "says"), [("cut", "cut off"), ("not-json", "not JSON")])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": HELLO}),
+        ("/api/generate", {"prompt": "hello"}),
+        ("/api/embed", {"input": "hello"}),
+        ("/api/show", {}),
+        ("/v1/chat/completions", {"messages": HELLO}),
+        ("/v1/embeddings", {"input": "hello"}),
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 5}),
+    ],
+)
+def test_broken_model_is_a_500_that_names_the_fault(broken, path, body, model, says):
+    answer = broken.http.post(path, json={"model": model, **body})
+    assert answer.status_code == 500
+    error = answer.json()["error"] if path.startswith("/v1") else answer.json()
+    assert error["code"] == "model_load_failed"
+    assert says in answer.text and model in answer.text
+
+
+def test_broken_model_in_the_users_own_folder_is_not_deleted_and_named(broken):
+    answer = broken.http.request("DELETE", "/api/delete", json={"model": "cut"})
+    assert answer.status_code == 400
+    assert "not fetched by Vestal" in answer.json()["error"]
+
+
+def test_server_lists_and_serves_the_others(broken):
+    names = [model["name"] for model in broken.http.get("/api/tags").json()["models"]]
+    assert names == ["chat:latest", "vectors:latest"]
+    assert broken.http.post("/api/chat", json=broken.chat("tokens=1", stream=False)).status_code == 200
+
+
+def test_model_that_can_never_fit_is_not_asked_for_again(broken):
+    answer = broken.http.post("/v1/chat/completions", json=broken.chat("fail=insufficient_memory"))
+    assert answer.status_code == 507
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers

@@ -1,0 +1,120 @@
+"""The user units that `vestal install` writes on Linux, in systemd's own eyes where it is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit import ALL, KEPT_ALIVE, JobSettings, Unit
+from vestal.config import load
+from vestal.platform.commands import Commands
+
+AWKWARD = 'b" %h $HOME \\ é\n2'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "a folder" / "systemd" / "user"
+
+
+@pytest.fixture
+def manager(tmp_path: Path, folder: Path) -> Systemd:
+    config = load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "100% v")}, tmp_path)
+    return Systemd(config.home, Commands(), folder)
+
+
+@pytest.fixture
+def units(manager: Systemd, tmp_path: Path) -> list[Unit]:
+    checkout = tmp_path / "50% checkout"
+    checkout.mkdir()
+    return manager.units(
+        ALL, JobSettings({"PATH": "/usr/bin", "A": AWKWARD}, checkout, sys.executable, 120, 300)
+    )
+
+
+def text(units: list[Unit], ending: str) -> str:
+    (found,) = [unit.text for unit in units if unit.path.name.endswith(ending)]
+    return found
+
+
+def write(units: list[Unit]) -> None:
+    for unit in units:
+        unit.path.parent.mkdir(parents=True, exist_ok=True)
+        unit.path.write_text(unit.text)
+
+
+def test_units_mean_what_the_launch_agents_mean(units):
+    for name in KEPT_ALIVE:
+        kept = text(units, f"-{name}.service")
+        assert "\nRestart=on-failure\n" in kept
+        assert "\nTimeoutStopSec=120\n" in kept
+        assert "\nUMask=0077\n" in kept
+        assert "\nWantedBy=default.target\n" in kept
+    assert "\nKillMode=process\n" in text(units, "-agent.service"), "its children outlive a killed agent"
+    assert "\nType=oneshot\n" in text(units, "-recover.service")
+    timer = text(units, "-recover.timer")
+    assert "\nOnUnitActiveSec=300\n" in timer and "\nOnBootSec=" in timer
+    (service,) = [unit.path.name for unit in units if unit.path.name.endswith("-recover.service")]
+    assert f"\nUnit={service}\n" in timer
+
+
+def test_values_are_quoted_for_systemd(units, tmp_path: Path):
+    agent = text(units, "-agent.service")
+    assert r'Environment="A=b\" %%h $HOME \\ é\n2"' in agent, "only ExecStart knows $"
+    assert f"WorkingDirectory={tmp_path}/50%% checkout" in agent
+    assert not re.search(r"^[^#\n]*@", agent, re.MULTILINE)
+
+
+def test_written_unit_tells_its_python_and_checkout(manager, units, tmp_path: Path):
+    write(units)
+    assert manager.written("agent").python == Path(sys.executable)
+    assert manager.written("recover").checkout == tmp_path / "50% checkout"
+
+
+def test_written_unit_of_another_kind_is_a_value_error(manager, units):
+    write(units)
+    manager.paths("agent")[0].write_text("[Unit]\n")
+    with pytest.raises(ValueError, match="no ExecStart"):
+        manager.written("agent")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_units_pass_systemds_own_check(units, folder: Path, tmp_path: Path):
+    write(units)
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", "--man=no", *(str(unit.path) for unit in units)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(run), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    ours = [line for line in done.stderr.splitlines() if str(folder) in line or "vestal" in line]
+    assert not ours
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_systemds_own_check_sees_a_wrong_unit(units, tmp_path: Path):
+    """The check above would notice: a program that is not there."""
+    write(units)
+    (agent,) = [unit for unit in units if unit.path.name.endswith("-agent.service")]
+    agent.path.write_text(agent.text.replace(sys.executable, "/nowhere/python"))
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", "--man=no", str(agent.path)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(run), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "/nowhere/python" in done.stderr

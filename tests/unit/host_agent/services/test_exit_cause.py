@@ -1,0 +1,128 @@
+"""Exit 137 is explained from evidence, and from nothing else (design §4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from host_agent.services.docker import container_status
+from host_agent.services.docker.exit_cause import Cause, Evidence, explain
+from vestal.supervision import State
+
+GIB = 1024**3
+
+# Recorded from `docker inspect` (engine 20.10) after the kernel ended the main process at its limit.
+OOM_KILLED = {
+    "Id": "891758fb95b7aaaaaaaa",
+    "RestartCount": 0,
+    "Config": {"Labels": {"com.docker.compose.service": "orchestrator"}},
+    "HostConfig": {"Memory": 536870912},
+    "State": {
+        "Status": "exited",
+        "Running": False,
+        "Paused": False,
+        "OOMKilled": True,
+        "Pid": 0,
+        "ExitCode": 137,
+        "StartedAt": "2026-11-21T03:57:12.103930451Z",
+        "FinishedAt": "2026-11-21T03:58:16.404526844Z",
+    },
+}
+RUNNING = {
+    "Id": "7d847cabd27baaaaaaaa",
+    "RestartCount": 2,
+    "HostConfig": {"Memory": 2 * GIB},
+    "State": {
+        "Status": "running",
+        "Running": True,
+        "OOMKilled": False,
+        "Pid": 23751,
+        "ExitCode": 0,
+        "StartedAt": "2026-11-21T03:58:17.522122497Z",
+        "Health": {"Status": "healthy", "FailingStreak": 0, "Log": []},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "cause"),
+    [
+        (Evidence(137, oom_flag=True), Cause.OUT_OF_MEMORY),
+        (Evidence(137, oom_event_age_s=0.4), Cause.OUT_OF_MEMORY),
+        (Evidence(137, oom_event_age_s=-0.4), Cause.OUT_OF_MEMORY),
+        (Evidence(137, oom_event_age_s=3600), Cause.UNKNOWN_KILL),
+        (Evidence(1, oom_event_age_s=0.4), Cause.ERROR),
+        (Evidence(137), Cause.UNKNOWN_KILL),
+        (Evidence(137, stopped_by="a person"), Cause.STOPPED),
+        (Evidence(137, oom_flag=True, stopped_by="a person"), Cause.OUT_OF_MEMORY),
+        (Evidence(137, kill_request_age_s=0.1), Cause.KILLED_BY_REQUEST),
+        # `docker stop`, or compose that makes the container anew
+        (Evidence(0, stop_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(143, stop_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), Cause.STOPPED),
+        (Evidence(137, oom_event_age_s=0.1, stop_request_age_s=5), Cause.OUT_OF_MEMORY),
+        (Evidence(143), Cause.SIGNAL),
+        (Evidence(139), Cause.SIGNAL),
+        (Evidence(0), Cause.FINISHED),
+        (Evidence(1), Cause.ERROR),
+    ],
+)
+def test_end_is_explained_by_the_strongest_evidence(evidence: Evidence, cause: Cause):
+    assert explain(evidence).cause is cause
+
+
+def test_kill_by_the_kernel_names_the_limit_and_the_setting():
+    sentence = explain(Evidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
+    assert "over its limit of 2.0 GiB" in sentence
+    assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
+
+
+def test_kill_without_evidence_says_that_the_cause_is_unknown():
+    assert explain(Evidence(137)).sentence.startswith("SIGKILL, cause unknown")
+
+
+def test_recorded_inspect_of_an_out_of_memory_kill_is_recognized():
+    found = explain(container_status.evidence(OOM_KILLED))
+    assert found.cause is Cause.OUT_OF_MEMORY
+    assert "512 MiB" in found.sentence
+
+
+def test_row_of_an_exited_container_has_its_exit_code_and_what_was_told():
+    row = container_status.row(OOM_KILLED, now=0.0, told="03:58: killed by the kernel")
+    assert (row.state, row.process_pid, row.uptime_s) == (State.STOPPED, None, 0.0)
+    assert row.extra["exit_code"] == 137
+    assert "killed by the kernel" in row.detail
+
+
+def test_row_of_a_running_container_is_ready_with_its_age():
+    started = container_status.timestamp(RUNNING["State"]["StartedAt"])  # type: ignore[index]
+    row = container_status.row(RUNNING, now=started + 60)
+    assert (row.state, row.process_pid, row.restart_count) == (State.READY, 23751, 2)
+    assert row.uptime_s == pytest.approx(60)
+    assert row.well
+
+
+def test_ready_row_tells_an_old_death_only_where_it_lasts():
+    assert container_status.row(RUNNING, now=0.0, told="03:58: stopped by a person").detail == ""
+    assert container_status.row(RUNNING, now=0.0, told="03:58: its limit", lasting=True).detail
+
+
+@pytest.mark.parametrize(
+    ("status", "health", "state"),
+    [
+        ("running", "starting", State.STARTING),
+        ("running", "unhealthy", State.DEGRADED),
+        ("running", "", State.READY),
+        ("restarting", "", State.BACKOFF),
+        ("paused", "", State.DEGRADED),
+        ("created", "", State.STOPPED),
+        ("dead", "", State.FAILED),
+    ],
+)
+def test_container_states_are_ours(status: str, health: str, state: State):
+    inspect = {"State": {"Status": status, "Running": status == "running", "Health": {"Status": health}}}
+    assert container_status.row(inspect, now=0.0).state is state
+
+
+@pytest.mark.parametrize("text", [None, "", "0001-01-01T00:00:00Z", "nonsense"])
+def test_time_that_is_none_is_zero(text: object):
+    assert container_status.timestamp(text) == 0.0

@@ -1,0 +1,243 @@
+"""Who looks after Ollama: from what a Mac and a Linux machine show of its process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from host_agent.service_manager.unit_lookup import (
+    Job,
+    parse_cgroup,
+    parse_launchctl_list,
+    parse_launchctl_print,
+    parse_systemctl_show,
+)
+from host_agent.services.ollama.classify import is_runner, is_server, orphans
+from host_agent.services.ollama.control_plan import Tools, way
+from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, about_ollama, owner_of
+from vestal.platform.command_result import CommandResult
+from vestal.platform.processes.process_seen import ProcessSeen
+
+HOME = "/Users/ada/.vestal"
+LAUNCHD = ProcessSeen(1, 0, "launchd", ("/sbin/launchd",), user="root")
+ZSH = ProcessSeen(300, 290, "zsh", ("-zsh",), user="ada")
+AGENT = ProcessSeen(400, 1, "python3.12", ("python", "-m", "host_agent.cli.main", "agent"), user="ada")
+APP_PATH = "/Applications/Ollama.app/Contents/MacOS/Ollama"
+APP = ProcessSeen(500, 1, "Ollama", (APP_PATH,), exe=APP_PATH, user="ada")
+SERVE = ProcessSeen(900, 1, "ollama", ("/opt/homebrew/opt/ollama/bin/ollama", "serve"), user="ada")
+SEEN = Evidence(me="ada", home=HOME, holder=SERVE, above=(LAUNCHD,))
+
+# `launchctl list` on macOS: PID, last exit status, label.
+LAUNCHCTL_LIST = """PID\tStatus\tLabel
+900\t0\thomebrew.mxcl.ollama
+-\t0\tcom.apple.SafariHistoryServiceAgent
+500\t0\tapplication.com.electron.ollama.51204.51210
+411\t0\tdev.ada.ollama-mcp
+-\t78\torg.example.ollama
+"""
+# `launchctl print system/homebrew.mxcl.ollama`, whose nested parts repeat its keys deeper.
+LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
+\tactive count = 1
+\tpath = /Library/LaunchDaemons/homebrew.mxcl.ollama.plist
+\ttype = LaunchDaemon
+\tstate = running
+\tpid = 612
+\tendpoints = {
+\t\tpid = 9
+\t\tstate = active
+\t}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("evidence", "kind", "name"),
+    [
+        (replace(SEEN, ours=900), OwnerKind.OURS, ""),
+        (replace(SEEN, jobs=(Job("homebrew.mxcl.ollama", 900),)), OwnerKind.BREW, "homebrew.mxcl.ollama"),
+        (replace(SEEN, jobs=(Job("sh.brew.ollama", 900),)), OwnerKind.BREW, "sh.brew.ollama"),
+        (replace(SEEN, jobs=(Job("org.example.ollama", 900),)), OwnerKind.LAUNCHD, "org.example.ollama"),
+        (replace(SEEN, jobs=(Job("homebrew.mxcl.ollama", 900, True),)), OwnerKind.LAUNCHD_SYSTEM, None),
+        (replace(SEEN, jobs=(Job("ollama.service", 900),)), OwnerKind.SYSTEMD_USER, "ollama.service"),
+        (replace(SEEN, jobs=(Job("ollama.service", 900, True),)), OwnerKind.SYSTEMD_SYSTEM, None),
+        # A unit that runs another process than the one that listens is not its owner.
+        (replace(SEEN, jobs=(Job("ollama.service", 7),)), OwnerKind.ORPHAN, ""),
+        (replace(SEEN, holder=replace(SERVE, ppid=500), above=(APP, LAUNCHD)), OwnerKind.APP, ""),
+        (replace(SEEN, holder=replace(SERVE, ppid=300), above=(ZSH, LAUNCHD)), OwnerKind.TERMINAL, None),
+        (SEEN, OwnerKind.ORPHAN, ""),
+        (replace(SEEN, holder=replace(SERVE, user="eve")), OwnerKind.OTHER_USER, "eve"),
+        (replace(SEEN, holder=None, held_unseen=True), OwnerKind.OTHER_USER, None),
+        (replace(SEEN, above=(replace(AGENT, home="/tmp/b"), LAUNCHD)), OwnerKind.OTHER_VESTAL, "PID 400"),
+        (replace(SEEN, holder=replace(SERVE, home="/tmp/b")), OwnerKind.OTHER_VESTAL, "home /tmp/b"),
+        # Our own agent was killed, and its PID file is gone: nobody's, so it may become ours again.
+        (replace(SEEN, holder=replace(SERVE, home=HOME)), OwnerKind.ORPHAN, ""),
+        (
+            replace(SEEN, holder=ProcessSeen(5, 1, "docker-proxy", ("docker-proxy",), user="root")),
+            OwnerKind.CONTAINER,
+            "docker-proxy",
+        ),
+        (
+            replace(SEEN, holder=ProcessSeen(5, 1, "nginx", ("nginx",), user="ada")),
+            OwnerKind.STRANGER,
+            "nginx (PID 5)",
+        ),
+        (
+            replace(SEEN, holder=ProcessSeen(5, 1, "node", ("node", "/opt/bin/ollama-mcp"), user="ada")),
+            OwnerKind.STRANGER,
+            "ollama-mcp (PID 5)",
+        ),
+        (replace(SEEN, holder=None), OwnerKind.NOBODY, ""),
+        (replace(SEEN, holder=None, app=APP), OwnerKind.APP, ""),
+        (replace(SEEN, holder=None, jobs=(Job("homebrew.mxcl.ollama"),)), OwnerKind.BREW, None),
+        (replace(SEEN, address="http://10.0.0.2:11434"), OwnerKind.REMOTE, "http://10.0.0.2:11434"),
+    ],
+)
+def test_owner_of_evidence_is_who_would_bring_it_back(evidence: Evidence, kind: OwnerKind, name: str | None):
+    owner = owner_of(evidence)
+    assert owner.kind is kind
+    assert name is None or owner.name == name
+    assert str(owner)
+
+
+TOOLS = Tools(uid=501, brew="/opt/homebrew/bin/brew", agents_folder="/Users/ada/Library/LaunchAgents")
+
+
+def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
+    return Owner(kind, name, pid)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "action", "told"),
+    [
+        (
+            OwnerKind.BREW,
+            "homebrew.mxcl.ollama",
+            "restart",
+            "`/opt/homebrew/bin/brew services restart ollama`",
+        ),
+        (OwnerKind.LAUNCHD, "org.x", "restart", "`launchctl kickstart -k gui/501/org.x`"),
+        (OwnerKind.LAUNCHD, "org.x", "stop", "`launchctl bootout gui/501/org.x`"),
+        (
+            OwnerKind.LAUNCHD,
+            "org.x",
+            "start",
+            "`launchctl bootstrap gui/501 /Users/ada/Library/LaunchAgents/org.x.plist`",
+        ),
+        (OwnerKind.SYSTEMD_USER, "ollama.service", "restart", "`systemctl --user restart ollama.service`"),
+        (OwnerKind.APP, "", "restart", "end PID 900"),
+        (OwnerKind.APP, "", "stop", '`osascript -e quit app "Ollama"`'),
+        (OwnerKind.ORPHAN, "", "restart", "end PID 900 and start `ollama serve` under Vestal"),
+    ],
+)
+def test_way_goes_through_the_owner(kind: OwnerKind, name: str, action: str, told: str):
+    found = way(owner(kind, name), action, TOOLS)
+    assert (found.refusal, str(found)) == ("", told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        (
+            OwnerKind.SYSTEMD_SYSTEM,
+            "ollama.service",
+            "root is needed: `sudo systemctl restart ollama.service`",
+        ),
+        (OwnerKind.LAUNCHD_SYSTEM, "a.b", "`sudo launchctl kickstart -k system/a.b`"),
+        (OwnerKind.TERMINAL, "zsh, PID 300", "a terminal (zsh, PID 300)"),
+        (OwnerKind.OTHER_USER, "eve", "another user (eve)"),
+        (OwnerKind.CONTAINER, "docker-proxy", "a container (docker-proxy)"),
+        (OwnerKind.OTHER_VESTAL, "PID 4", "another Vestal (PID 4)"),
+        (OwnerKind.STRANGER, "nginx (PID 5)", "nginx (PID 5), which is no Ollama, holds Ollama's port"),
+        (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
+    ],
+)
+def test_way_that_is_not_ours_is_refused_and_names_who_can(kind: OwnerKind, name: str, words: str):
+    found = way(owner(kind, name), "restart", TOOLS)
+    assert words in found.refusal
+    assert (found.commands, found.end, found.ours) == ((), None, False)
+
+
+def test_way_for_root_uses_the_systems_own_manager():
+    found = way(owner(OwnerKind.SYSTEMD_SYSTEM, "ollama.service"), "restart", replace(TOOLS, uid=0))
+    assert found.commands == (("systemctl", "restart", "ollama.service"),)
+
+
+@pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
+def test_way_where_vestal_only_watches_is_a_refusal_with_what_to_type(kind: OwnerKind):
+    found = way(owner(kind), "restart", replace(TOOLS, acts=False))
+    assert "ollama.manage is watch" in found.refusal
+    assert "`" in found.refusal
+    assert (found.commands, found.end, found.ours) == ((), None, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "server", "runner"),
+    [
+        (("/usr/local/bin/ollama", "serve"), True, False),
+        (("ollama", "start"), True, False),
+        (("python3.12", "/opt/bin/ollama", "serve"), True, False),
+        (("ollama", "run", "llama3"), False, False),
+        (("ollama-mcp", "serve"), False, False),
+        (("node", "/usr/local/bin/ollama-mcp"), False, False),
+        (("/opt/homebrew/bin/ollama", "runner", "--model", "/m/blobs/sha256-a", "--port", "5"), False, True),
+        (("/opt/homebrew/bin/ollama", "runner", "--ollama-engine", "--port", "5"), False, True),
+        (("/usr/lib/ollama/llama-server", "--model", "/m/a"), False, True),
+        (("llama-server", "--model", "/m/blobs/sha256-a", "--port", "5"), False, True),
+        (("/home/ada/llama.cpp/llama-server", "-m", "x.gguf"), False, False),
+    ],
+)
+def test_kind_of_a_process_is_told_by_its_words(words: tuple[str, ...], server: bool, runner: bool):
+    process = ProcessSeen(7, 1, words[0].rsplit("/", 1)[-1], words)
+    assert (is_server(process), is_runner(process)) == (server, runner)
+
+
+def test_orphans_are_runners_that_init_took_in():
+    runner = ProcessSeen(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
+    user_systemd = ProcessSeen(50, 1, "systemd", ("systemd", "--user"))
+    left, adopted = replace(runner, pid=11, ppid=1), replace(runner, pid=12, ppid=50)
+    by_hand = replace(runner, pid=13, ppid=300)
+    found = orphans((SERVE, runner, left, adopted, by_hand, user_systemd, ZSH))
+    assert [process.pid for process in found] == [11, 12]
+
+
+def test_launchctls_jobs_about_ollama_are_those_that_run_it_or_are_named_so():
+    jobs = about_ollama(parse_launchctl_list(LAUNCHCTL_LIST), 900)
+    assert jobs == (Job("homebrew.mxcl.ollama", 900), Job("org.example.ollama"))
+
+
+def test_launchctls_own_state_is_read_and_not_that_of_what_is_nested():
+    assert parse_launchctl_print("homebrew.mxcl.ollama", CommandResult(0, LAUNCHCTL_PRINT)) == Job(
+        "homebrew.mxcl.ollama", 612, system=True
+    )
+    assert parse_launchctl_print("a", CommandResult(113, "Could not find service")) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "job"),
+    [
+        ("LoadState=loaded\nUnitFileState=enabled\nMainPID=465\n", Job("ollama.service", 465, True)),
+        ("LoadState=loaded\nUnitFileState=enabled\nMainPID=0\n", Job("ollama.service", None, True)),
+        ("LoadState=loaded\nUnitFileState=disabled\nMainPID=0\n", None),
+        ("LoadState=not-found\nUnitFileState=\nMainPID=0\n", None),
+        ("", None),
+    ],
+)
+def test_systemctls_unit_counts_where_it_runs_or_is_wanted(output: str, job: Job | None):
+    assert parse_systemctl_show("ollama.service", output, system=True) == job
+
+
+@pytest.mark.parametrize(
+    ("text", "job"),
+    [
+        ("0::/system.slice/ollama.service\n", Job("ollama.service", system=True)),
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/ollama.service\n",
+            Job("ollama.service", system=False),
+        ),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
+        ("0::/\n", None),
+    ],
+)
+def test_cgroup_names_the_unit_and_whose_it_is(text: str, job: Job | None):
+    assert parse_cgroup(text) == job

@@ -1,0 +1,34 @@
+"""An answer that outgrows memory ends as at the end of its context."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlx_server.engine.generation.detokenizer import Detokenizer
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.scheduling.kv_reservations import keep_up
+from mlx_server.engine.scheduling.text_runner import TextRunner
+from mlx_server.protocol import Done
+
+
+def generation(id: str) -> Generation:
+    text = Detokenizer(lambda ids: "x" * len(ids), (), ())
+    return Generation(id, (1, 2, 3), 100, frozenset(), text, 0.0)
+
+
+@pytest.mark.parametrize("room_for", [10, 1000])
+def test_answer_ends_with_length_where_its_promise_cannot_grow(room_for: int):
+    runner: Any = TextRunner.__new__(TextRunner)
+    runner._running = {0: generation("a")}
+    held: Any = SimpleNamespace(runner=runner, entry=SimpleNamespace(name="m"))
+    guard: Any = SimpleNamespace(keep_up=lambda model, id, tokens, most: tokens < room_for)
+    answer, events = runner._running[0], []
+    while answer.done is None:
+        keep_up(held, guard)
+        events += answer.accept(7, 1.0)
+    assert isinstance(events[-1], Done)
+    assert events[-1].reason == "length"
+    assert events[-1].usage.completion_tokens == min(room_for - 3 + 1, 100)

@@ -1,0 +1,260 @@
+"""The guard's word on loads and requests, its figures, and how long what does not fit is waited for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.memory.guard import (
+    UNLIMITED_ANSWER_TOKENS,
+    Files,
+    MemoryGuard,
+    Tenant,
+    answer_room,
+)
+from mlx_server.engine.memory.ledger import GIB, MIB, Fits, MemoryReading
+from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, Backlog
+from mlx_server.engine.memory.weights import Arithmetic
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import Generate
+from tests.unit.mlx_server.published_models import CONFIGS, headers
+
+METAL = Arithmetic(dense_float32=False, fused_attention=True)
+
+
+def entry(name: str) -> ModelEntry:
+    return ModelEntry(
+        name, Path(name), "generate", 0, 10 * MIB, 0.0, "mlx", "llama", "", "", 131072, digest=name
+    )  # fmt: skip
+
+
+def generate(id: str, model: str, max_tokens: int | None = 100, **more: Any) -> Generate:
+    return Generate(id, model, "text", prompt="p", max_tokens=max_tokens, **more)
+
+
+class Machine:
+    """24 GiB, the figures of which follow what is loaded; a guard over it."""
+
+    def __init__(self, limit_gib: int = 20) -> None:
+        self.available, self.own = 18 * GIB, 100 * MIB
+        self.tenants: list[Tenant] = []
+        self.relieved: list[Fits] = []
+        self.guard = MemoryGuard(limit_gib * GIB, METAL, 512, self.read, self.files)
+        self.guard.tenants = lambda: self.tenants
+        self.guard.relieve = self.relieved.append
+
+    def read(self) -> MemoryReading:
+        return MemoryReading(24 * GIB, self.available, self.own, self.own, 0)
+
+    def files(self, of: ModelEntry) -> Files:
+        if of.name not in CONFIGS:
+            return Files({"model_type": "unheard-of"}, {})
+        return Files(
+            CONFIGS[of.name] | {"quantization": {"bits": 4, "group_size": 64}},
+            headers(CONFIGS[of.name], bits=4),
+        )
+
+    def load(self, name: str, *requests: str, last_used_s: float = 0.0) -> None:
+        """`name` is in memory, with so many requests."""
+        taken = self.guard.forecast(entry(name)).resident_bytes
+        self.tenants.append(Tenant(entry(name), taken, requests, last_used_s))
+        self.own, self.available = self.own + taken, self.available - taken
+
+    def admit(self, op: Generate, prompt_tokens: int = 100) -> None:
+        """As the runner does: from then on the model has the request."""
+        self.guard.admit(op, prompt_tokens, op.max_tokens or 100_000)
+        at = next(n for n, tenant in enumerate(self.tenants) if tenant.entry.name == op.model)
+        self.tenants[at] = replace(self.tenants[at], requests=(*self.tenants[at].requests, op.id))
+
+
+def test_70b_model_is_refused_for_good_with_figures_and_a_remedy():
+    with pytest.raises(InsufficientMemory) as refused:
+        Machine().guard.before_load(entry("Llama-3.1-70B"))
+    assert not refused.value.retryable
+    assert str(refused.value) == (
+        "Model Llama-3.1-70B (37.0 GiB of weights) needs 37.5 GiB of memory, 17.5 GiB free of 24.0 GiB, "
+        "of which the models may have 20.0 GiB; take a smaller or more strongly quantized model, or raise "
+        "mlx.memory_limit."
+    )
+    assert refused.value.fields["needs_bytes"] > refused.value.fields["limit_bytes"] == 20 * GIB
+    assert refused.value.fields["total_bytes"] == 24 * GIB
+
+
+def test_idle_models_make_way_for_the_next():
+    machine = Machine()
+    machine.load("Qwen3-8B", last_used_s=2)
+    machine.load("Llama-3.1-8B", last_used_s=1)
+    machine.load("Qwen3-4B", last_used_s=3)
+    fits = machine.guard.before_load(entry("phi-4"))
+    assert fits == Fits(drop_caches=True, evict=("Llama-3.1-8B",))
+
+
+def test_models_that_leave_anyhow_are_not_counted():
+    machine = Machine(limit_gib=10)
+    machine.load("Llama-3.1-8B")
+    assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
+
+
+def test_model_on_its_way_counts_until_it_is_there():
+    machine = Machine(limit_gib=12)
+    machine.guard.before_load(entry("phi-4"))
+    with pytest.raises(MustWait):
+        machine.guard.before_load(entry("Llama-3.1-8B"))
+    machine.guard.load_ended()
+    assert machine.guard.before_load(entry("Llama-3.1-8B")) == Fits()
+
+
+def test_requests_are_promised_their_kv_until_they_end():
+    machine = Machine(limit_gib=8)
+    machine.load("Llama-3.1-8B")  # 4.2 GiB, and 128 KiB a token
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=16_000))
+    with pytest.raises(MustWait) as waiting:
+        machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
+    assert waiting.value.behind_ours
+    assert "requests to Llama-3.1-8B hold" in str(waiting.value.refusal)
+    assert waiting.value.tokens == (100, 16_000)
+    with pytest.raises(MustWait):
+        machine.guard.check("Llama-3.1-8B", 100, 16_000)
+    machine.tenants = [replace(machine.tenants[0], requests=())]
+    assert machine.guard.check("Llama-3.1-8B", 100, 16_000) == Fits()
+    machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
+
+
+def test_short_request_beside_a_long_one_is_padded_to_its_length():
+    machine = Machine(limit_gib=8)
+    machine.load("Llama-3.1-8B")
+    machine.admit(generate("long", "Llama-3.1-8B", max_tokens=14_000))
+    with pytest.raises(MustWait):
+        machine.admit(generate("short", "Llama-3.1-8B", max_tokens=10))
+
+
+def test_request_that_could_not_run_alone_is_refused_with_its_figures():
+    machine = Machine(limit_gib=8)
+    machine.load("Llama-3.1-8B")
+    with pytest.raises(InsufficientMemory, match=r"60000 prompt .* needs .* shorten the prompt") as no:
+        machine.admit(generate("huge", "Llama-3.1-8B"), prompt_tokens=60_000)
+    assert not no.value.retryable
+    assert no.value.fields["prompt_tokens"] == 60_000
+
+
+def test_request_makes_idle_models_of_others_leave():
+    machine = Machine(limit_gib=10)
+    machine.load("Llama-3.1-8B")
+    machine.load("Qwen3-8B")
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=20_000))
+    assert machine.relieved == [Fits(drop_caches=True, evict=("Qwen3-8B",))]
+
+
+def test_unlimited_answer_is_given_bounded_room():
+    assert answer_room(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
+    assert answer_room(generate("a", "m", -1), 50) == 50
+    assert answer_room(generate("a", "m", 9000), 9000) == 9000
+    resumed = generate("a", "m", None, emitted=tuple(range(5000)))
+    assert 5000 < answer_room(resumed, 100_000) < 6000
+
+
+def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
+    machine = Machine(limit_gib=6)
+    machine.load("Llama-3.1-8B")
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
+    grown = next(n for n in range(100, 100_000) if not machine.guard.keep_up("Llama-3.1-8B", "a", n, 100_000))
+    assert 8_000 < grown < 12_000  # 1.6 GiB of 128 KiB a token, less the peaks
+    assert machine.guard.keep_up("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
+
+
+def test_answer_with_a_limit_has_been_promised_all_of_it():
+    machine = Machine(limit_gib=6)
+    machine.load("Llama-3.1-8B")
+    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
+    machine.available = 0
+    assert all(machine.guard.keep_up("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
+
+
+def test_model_whose_configuration_says_nothing_is_judged_by_its_weights():
+    machine = Machine()
+    assert machine.guard.before_load(entry("odd")) == Fits()
+    assert machine.guard.forecast(entry("odd")).resident_bytes == 10 * MIB
+
+
+def wait(behind_ours: bool = True) -> MustWait:
+    return MustWait(InsufficientMemory("no room", retryable=True), behind_ours=behind_ours)
+
+
+def test_backlog_is_first_come_first_served():
+    backlog = Backlog(max_wait_s=120)
+    backlog.put(generate("big", "m"), 0.0)
+    backlog.put(generate("small", "n"), 0.0)
+    first = backlog.due(0.0)
+    assert first is not None and first.op.id == "big"
+    assert backlog.awaits == "m"
+    assert backlog.postpone(wait(), 0.0) is None
+    assert backlog.due(RETRY_S / 2) is None  # nor does the small one pass it
+    first = backlog.due(RETRY_S)
+    assert first is not None and first.op.id == "big"
+    backlog.take()
+    first = backlog.due(RETRY_S)
+    assert first is not None and first.op.id == "small"
+
+
+@pytest.mark.parametrize(("behind_ours", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
+def test_wait_for_memory_is_bounded_and_leaves_no_trace(behind_ours, limit_s):
+    backlog = Backlog(max_wait_s=120)
+    backlog.put(generate("a", "m"), 0.0)
+    assert backlog.postpone(wait(behind_ours), 5.0) is None
+    assert backlog.postpone(wait(behind_ours), 5.0 + limit_s - 1) is None
+    refusal = backlog.postpone(wait(behind_ours), 5.0 + limit_s)
+    assert refusal is not None and refusal.retryable
+    assert len(backlog) == 0
+    backlog.put(generate("a", "m"), 0.0)
+    assert backlog.due(5.0 + limit_s) is not None  # at once
+    assert backlog.postpone(wait(behind_ours), 6.0 + limit_s) is None  # and with all its patience
+
+
+def test_answer_that_a_crash_cut_off_is_more_patient():
+    backlog = Backlog(max_wait_s=120)
+    backlog.put(generate("a", "m", emitted=(1, 2)), 0.0)
+    assert backlog.postpone(wait(behind_ours=False), 0.0) is None
+    assert backlog.postpone(wait(behind_ours=False), OTHERS_S + 1) is None
+    assert backlog.postpone(wait(behind_ours=False), 120.0) is not None
+
+
+def test_cancelled_request_gives_its_turn_to_the_next():
+    backlog = Backlog(max_wait_s=120)
+    backlog.put(generate("a", "m"), 0.0)
+    backlog.put(generate("b", "m"), 0.0)
+    backlog.postpone(wait(), 0.0)
+    assert backlog.remove("a")
+    assert not backlog.remove("a")
+    first = backlog.due(0.0)
+    assert first is not None and first.op.id == "b"
+    assert [op.id for op in backlog.clear()] == ["b"]
+
+
+def test_use_tells_what_is_promised_as_long_as_it_is():
+    machine = Machine()
+    machine.load("Llama-3.1-8B")
+    weights = machine.tenants[0].bytes
+    machine.admit(generate("r1", "Llama-3.1-8B"), 4000)
+    use = machine.guard.use(kv_bytes=7, prompt_cache_bytes=9)
+    assert (use.weights_bytes, use.kv_bytes, use.prompt_cache_bytes) == (weights, 7, 9)
+    assert use.promised_bytes >= machine.guard.forecast(entry("Llama-3.1-8B")).requests_bytes(1, 4100)
+    machine.tenants = [replace(machine.tenants[0], requests=())]
+    assert machine.guard.use(0, 0).promised_bytes == 0
+
+
+def test_forecast_follows_the_models_own_quantization_until_it_turns_out_that_it_cannot():
+    machine = Machine()
+    settings = {"Llama-3.1-8B": KvQuantization(8, 64)}
+    guard = MemoryGuard(20 * GIB, METAL, 512, machine.read, machine.files, settings.get)
+    computed = machine.guard.forecast(entry("Llama-3.1-8B"))
+    assert guard.forecast(entry("Qwen3-8B")) == machine.guard.forecast(entry("Qwen3-8B"))
+    quantized = guard.forecast(entry("Llama-3.1-8B"))
+    assert quantized.requests_bytes(4, 8000) < 0.7 * computed.requests_bytes(4, 8000)
+    guard.keeps_kv_as_computed(entry("Llama-3.1-8B"))
+    assert guard.forecast(entry("Llama-3.1-8B")) == computed

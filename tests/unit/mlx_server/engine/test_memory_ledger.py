@@ -1,0 +1,169 @@
+"""What becomes of a need for memory, whatever the machine looks like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.memory.ledger import (
+    GIB,
+    MIB,
+    Fits,
+    Holding,
+    Ledger,
+    MemoryReading,
+    Need,
+    Never,
+    Wait,
+    decide,
+    default_limit_bytes,
+    kept_free_bytes,
+)
+
+MAC = MemoryReading(24 * GIB, 18 * GIB, 100 * MIB, 0, 0)
+AMOUNT = st.integers(0, 12).map(lambda n: n * 512 * MIB)
+HOLDINGS = st.lists(
+    st.builds(
+        Holding,
+        name=st.sampled_from("abcdef"),
+        bytes=AMOUNT,
+        reserved_bytes=AMOUNT,
+        busy=st.booleans(),
+        last_used_s=st.floats(0, 100),
+        awaited=st.booleans(),
+    ).map(lambda h: h if h.busy else replace(h, reserved_bytes=0)),
+    unique_by=lambda h: h.name,
+    max_size=5,
+)
+READINGS = st.builds(
+    MemoryReading,
+    total_bytes=st.just(24 * GIB),
+    available_bytes=st.integers(0, 24 * GIB),
+    footprint_bytes=AMOUNT,
+    active_bytes=AMOUNT,
+    cached_bytes=AMOUNT,
+)
+LEDGERS = st.builds(
+    Ledger,
+    limit_bytes=st.integers(GIB, 24 * GIB),
+    overhead_bytes=st.just(128 * MIB),
+    reading=READINGS,
+    holdings=HOLDINGS,
+)
+NEEDS = st.builds(lambda n, more: Need(n, n + more), AMOUNT, st.just(0))
+
+
+def mac(*holdings: Holding, reading: MemoryReading = MAC) -> Ledger:
+    return Ledger(20 * GIB, 128 * MIB, reading, holdings)
+
+
+def idle(name: str, gib: int, last_used_s: float) -> Holding:
+    return Holding(name, gib * GIB, 0, busy=False, last_used_s=last_used_s)
+
+
+def test_what_fits_goes_ahead_with_nothing_relieved():
+    assert decide(mac(), Need(10 * GIB, 10 * GIB)) == Fits()
+
+
+def test_what_no_relief_can_make_room_for_is_never():
+    answer = decide(mac(), Need(41 * GIB, 41 * GIB))
+    assert isinstance(answer, Never)
+    assert answer.needs_bytes == 41 * GIB + 128 * MIB
+
+
+def test_idle_caches_go_before_idle_models():
+    cached = replace(MAC, footprint_bytes=12 * GIB, cached_bytes=8 * GIB, active_bytes=4 * GIB)
+    assert decide(mac(idle("a", 4, 1), reading=cached), Need(12 * GIB, 12 * GIB)) == Fits(drop_caches=True)
+
+
+def test_least_recently_used_models_go_as_far_as_needed():
+    full = replace(MAC, available_bytes=6 * GIB, footprint_bytes=15 * GIB, active_bytes=15 * GIB)
+    ledger = mac(idle("new", 5, 3), idle("old", 5, 1), idle("older", 5, 2), reading=full)
+    assert decide(ledger, Need(8 * GIB, 8 * GIB)) == Fits(drop_caches=True, evict=("old",))
+    assert decide(ledger, Need(14 * GIB, 14 * GIB)) == Fits(drop_caches=True, evict=("old", "older"))
+
+
+def test_busy_models_are_waited_for_and_named():
+    busy = Holding("busy", 10 * GIB, 4 * GIB, busy=True, last_used_s=1)
+    answer = decide(mac(busy, reading=replace(MAC, footprint_bytes=10 * GIB)), Need(8 * GIB, 8 * GIB))
+    assert answer == Wait(free_bytes=20 * GIB - 14 * GIB - 128 * MIB, busy=("busy",))
+
+
+def test_model_that_a_request_is_for_is_not_evicted_for_it():
+    ledger = Ledger(8 * GIB, 128 * MIB, replace(MAC, footprint_bytes=4 * GIB), [idle("own", 4, 1)])
+    assert decide(ledger, Need(2 * GIB, 2 * GIB, staying="own")) == Fits()
+    assert isinstance(decide(ledger, Need(5 * GIB, 5 * GIB, staying="own")), Never)
+
+
+def test_memory_that_others_hold_is_waited_for_without_a_name():
+    short = mac(reading=replace(MAC, available_bytes=2 * GIB, footprint_bytes=128 * MIB))
+    assert decide(short, Need(8 * GIB, 8 * GIB)) == Wait(2 * GIB - kept_free_bytes(24 * GIB), ())
+
+
+def test_promises_not_taken_yet_are_counted_against_what_is_available():
+    promised = Holding("busy", 10 * GIB, 0, busy=True, last_used_s=1)
+    assert isinstance(decide(mac(promised), Need(9 * GIB, 9 * GIB)), Wait)  # 18 available, 10 to come
+
+
+def test_footprint_that_is_not_given_back_is_no_outage():
+    """A process grown past its limit, nothing loaded: the machine has room, so it goes on."""
+    leaked = replace(MAC, footprint_bytes=19 * GIB)
+    assert isinstance(decide(mac(reading=leaked), Need(4 * GIB, 4 * GIB)), Fits)
+
+
+def test_default_limit_leaves_two_gib_or_15_percent_and_heeds_the_gpu():
+    assert default_limit_bytes(8 * GIB) == 6 * GIB
+    assert default_limit_bytes(128 * GIB) == 128 * GIB - 128 * GIB * 15 // 100
+    assert default_limit_bytes(2 * GIB) == GIB
+    assert default_limit_bytes(24 * GIB, gpu_bytes=17 * GIB) == 17 * GIB
+
+
+@given(LEDGERS, NEEDS)
+def test_never_depends_on_the_limit_alone(ledger: Ledger, need: Need):
+    never = isinstance(decide(ledger, need), Never)
+    assert never == (ledger.overhead_bytes + need.alone_bytes > ledger.limit_bytes)
+
+
+@given(LEDGERS, NEEDS)
+def test_only_idle_models_leave_least_recently_used_first(ledger: Ledger, need: Need):
+    answer = decide(ledger, need)
+    if not isinstance(answer, Fits):
+        return
+    may_leave = sorted(
+        (h for h in ledger.holdings if not h.busy and not h.awaited), key=lambda h: h.last_used_s
+    )
+    assert answer.evict == tuple(h.name for h in may_leave)[: len(answer.evict)]
+
+
+@given(LEDGERS, NEEDS)
+def test_what_is_promised_stays_under_the_limit(ledger: Ledger, need: Need):
+    answer = decide(ledger, need)
+    if not isinstance(answer, Fits):
+        return
+    staying = [h for h in ledger.holdings if h.name not in answer.evict]
+    after = replace(ledger, holdings=staying).promised_bytes + need.bytes
+    assert after <= ledger.limit_bytes or need.bytes == 0
+
+
+@given(LEDGERS, NEEDS, AMOUNT)
+def test_more_memory_never_turns_a_yes_into_a_no(ledger: Ledger, need: Need, more: int):
+    if not isinstance(decide(ledger, need), Fits):
+        return
+    reading = replace(ledger.reading, available_bytes=ledger.reading.available_bytes + more)
+    assert isinstance(decide(replace(ledger, reading=reading), need), Fits)
+
+
+@given(LEDGERS, NEEDS)
+def test_with_nothing_running_and_room_in_the_machine_nothing_waits(ledger: Ledger, need: Need):
+    """The guard never becomes the outage."""
+    free = [replace(h, busy=False, awaited=False, reserved_bytes=0) for h in ledger.holdings]
+    reading = replace(ledger.reading, available_bytes=24 * GIB)
+    answer = decide(replace(ledger, holdings=free, reading=reading), need)
+    assert not isinstance(answer, Wait)
+
+
+@given(LEDGERS, NEEDS)
+def test_asking_changes_nothing(ledger: Ledger, need: Need):
+    assert decide(ledger, need) == decide(ledger, need)

@@ -1,0 +1,93 @@
+"""Drawing tokens, on small vocabularies."""
+
+import math
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from mlx_server.engine.generation.sampling import counter_key, greedy, make_processors, make_sampler
+from mlx_server.protocol import Sampling
+
+LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.125, 0.0625, 0.0625]]))
+
+
+def drawn_by(sampler, logprobs=LOGPROBS) -> int:
+    token: Any = sampler(logprobs).item()
+    return int(token)
+
+
+def draw(sampling, count=200):
+    """The tokens at positions 0..count."""
+    return [drawn_by(make_sampler(sampling, i)) for i in range(count)]
+
+
+def test_counter_keys_of_neighbors_differ():
+    keys = {counter_key(seed, position) for seed in range(50) for position in range(50)}
+    assert len(keys) == 2500
+    assert all(0 <= key < 1 << 64 for key in keys)
+
+
+def test_temperature_zero_takes_the_likeliest():
+    assert make_sampler(Sampling(temperature=0.0), 0) is greedy
+    assert drawn_by(greedy) == 0
+
+
+def test_same_seed_and_position_draw_the_same_token_whatever_came_before():
+    sampling = Sampling(seed=3, temperature=1.0)
+    sampler = make_sampler(sampling, 0)
+    in_order = [drawn_by(sampler) for _ in range(50)]
+    assert in_order == draw(sampling, 50)
+    assert in_order != draw(Sampling(seed=4, temperature=1.0), 50)
+
+
+def test_another_rounding_of_the_logits_draws_the_same_tokens():
+    logprobs = 3 * mx.random.normal((1, 50_000), key=mx.random.key(1))
+    rounded = logprobs + 3e-5 * mx.random.normal(logprobs.shape, key=mx.random.key(2))
+    samplers = [make_sampler(Sampling(seed=5, temperature=1.0), 0) for _ in range(2)]
+    pairs = [(drawn_by(samplers[0], logprobs), drawn_by(samplers[1], rounded)) for _ in range(300)]
+    assert sum(one != other for one, other in pairs) <= 1  # 5, where the running sum was searched
+
+
+def test_frequencies_follow_the_probabilities():
+    drawn = draw(Sampling(seed=1, temperature=1.0), 2000)
+    assert drawn.count(0) / 2000 == pytest.approx(0.5, abs=0.05)
+    assert drawn.count(1) / 2000 == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "allowed"),
+    [
+        (Sampling(temperature=1.0, top_k=2), {0, 1}),
+        (Sampling(temperature=1.0, top_p=0.6), {0, 1}),  # the token that crosses the mass is kept
+        (Sampling(temperature=1.0, top_p=0.4), {0}),
+        (Sampling(temperature=1.0, min_p=0.2), {0, 1, 2}),
+        (Sampling(temperature=1.0, top_k=3, top_p=0.8, min_p=0.4), {0, 1}),
+        (Sampling(temperature=1.0, top_k=99), {0, 1, 2, 3, 4}),
+    ],
+)
+def test_filters_leave_what_they_should(sampling, allowed):
+    assert set(draw(sampling)) == allowed
+
+
+def test_neutral_penalties_are_no_processors():
+    assert make_processors(Sampling()) == []
+    assert make_processors(Sampling(repeat_penalty=1.2, repeat_last_tokens=0)) == []
+
+
+def test_penalties_lower_what_was_said_and_nothing_else():
+    sampling = Sampling(repeat_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25)
+    (penalise,) = make_processors(sampling)
+    logits = penalise(mx.array([1, 3, 3]), mx.array([[1.0, 1.0, 1.0, -1.0]]))
+    assert logits.tolist() == [[1.0, 0.5 - 0.25 - 0.5, 1.0, -2.0 - 0.5 - 0.5]]
+
+
+def test_penalties_look_back_no_further_than_told():
+    (penalise,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=2))
+    assert penalise(mx.array([0, 1, 2]), mx.zeros((1, 3))).tolist() == [[0.0, -1.0, -1.0]]
+
+
+def test_impossible_tokens_are_never_drawn():
+    sampler = make_sampler(Sampling(temperature=5.0, top_k=2), 0)
+    logprobs = mx.array([[0.0, -math.inf, -math.inf]])
+    assert {drawn_by(sampler, logprobs) for _ in range(50)} == {0}

@@ -1,0 +1,146 @@
+"""What the catalogue tells of folders on disk."""
+
+import json
+import struct
+
+import pytest
+
+from mlx_server.model_store import ModelStoreError, catalog, ensure, find, layout, remove
+from vestal.config import load
+
+
+def write_model(folder, tensors=None, **config):
+    """A folder that looks like a model; its weights are zeros."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "max_position_embeddings": 100} | config)
+    )
+    header, at = {}, 0
+    for name, (dtype, shape, size) in (tensors or {"w.weight": ("F16", [10, 100], 2000)}).items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    raw = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(at))
+    return folder
+
+
+@pytest.fixture
+def config_of(tmp_path):
+    """Loads a configuration with `models:` as given, on an empty home."""
+
+    def make(models=None):
+        settings = {"models": models or {}, "mlx": {"models_folder": str(tmp_path / "own")}}
+        (tmp_path / "vestal.yaml").write_text(json.dumps(settings))
+        return load({"VESTAL_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, tmp_path)
+
+    return make
+
+
+def test_nothing_installed_is_an_empty_catalogue(config_of):
+    assert catalog(config_of()) == []
+
+
+def test_models_are_found_in_store_own_folder_and_by_path(config_of, tmp_path):
+    config = config_of({"here": {"source": "path:models/here"}, "big:8b": {"source": "hf:org/big"}})
+    write_model(tmp_path / "models" / "here")
+    write_model(layout.installed_path(config.models_dir, "big:8b"))
+    write_model(tmp_path / "own" / "found__4b")
+    entries = catalog(config)
+    assert [entry.name for entry in entries] == ["big:8b", "found:4b", "here:latest"]
+    here = find(config, "here")
+    assert here is not None
+    assert (here.kind, here.parameter_size, here.quantization) == ("generate", "0.00M", "F16")
+    assert here.weights_bytes == 2000
+    assert here.context_tokens == 100
+    assert len(here.digest) == 64
+
+
+def test_model_kept_by_the_hub_is_found_through_the_manifest(config_of, tmp_path):
+    config = config_of({"hub": {"source": "hf:org/model"}})
+    snapshot = write_model(tmp_path / "cache" / "snapshot")
+    with layout.writing(config.models_dir) as staging:
+        (staging / "model").mkdir()
+        layout.install(staging / "model", config.models_dir, "hub:latest", {"path": str(snapshot)})
+    entry = find(config, "hub")
+    assert entry is not None
+    assert entry.path == snapshot
+
+
+@pytest.mark.parametrize("damage", ["config", "header", "cut", "odd values"])
+def test_broken_model_is_left_out_and_logged(config_of, tmp_path, caplog, damage):
+    config = config_of()
+    write_model(tmp_path / "own" / "fine")
+    broken = write_model(tmp_path / "own" / "broken")
+    if damage == "config":
+        (broken / "config.json").write_text("{")
+    elif damage == "odd values":
+        (broken / "config.json").write_text('{"quantization": {"bits": 4, "group_size": []}}')
+    else:
+        weights = broken / "model.safetensors"
+        weights.write_bytes(b"\xff" * 20 if damage == "header" else weights.read_bytes()[:-1])
+    assert [entry.name for entry in catalog(config)] == ["fine:latest"]
+    assert "broken" in caplog.text
+
+
+def test_quantized_weights_are_counted_as_what_they_stand_for(config_of, tmp_path):
+    tensors = {
+        "w.weight": ("U32", [1000, 128], 512_000),
+        "w.scales": ("F16", [1000, 16], 32_000),
+        "w.biases": ("F16", [1000, 16], 32_000),
+        "norm.weight": ("F16", [1000], 2000),
+    }
+    write_model(tmp_path / "own" / "q", tensors, quantization={"group_size": 64, "bits": 4})
+    (entry,) = catalog(config_of())
+    assert (entry.parameter_size, entry.quantization) == ("1.02M", "Q4")
+
+
+def test_context_may_be_configured_smaller_but_not_larger(config_of, tmp_path):
+    write_model(tmp_path / "m")
+    for asked, got in ((50, 50), (5000, 100)):
+        (entry,) = catalog(config_of({"m": {"source": f"path:{tmp_path / 'm'}", "context_tokens": asked}}))
+        assert entry.context_tokens == got
+
+
+def test_embedding_model_has_the_context_of_its_sentences(config_of, tmp_path):
+    folder = write_model(tmp_path / "own" / "e", model_type="bert")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
+    (entry,) = catalog(config_of())
+    assert (entry.kind, entry.context_tokens) == ("embed", 64)
+
+
+def test_digest_changes_with_what_the_model_is(config_of, tmp_path):
+    config = config_of()
+    folder = write_model(tmp_path / "own" / "m")
+    first = catalog(config)[0].digest
+    (folder / "tokenizer.json").write_text("{}")
+    assert catalog(config)[0].digest != first
+
+
+def test_ensure_of_a_folder_in_place_fetches_nothing(config_of, tmp_path):
+    write_model(tmp_path / "m")
+    config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}})
+    assert [entry.path for entry in ensure(config, ["m"])] == [tmp_path / "m"]
+    assert not config.models_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("absent", "model_not_found"), ("empty", "not_a_model"), ("nobody", "model_not_found")]
+)
+def test_ensure_of_what_cannot_be_had_says_why(config_of, tmp_path, name, code):
+    (tmp_path / "empty").mkdir()
+    config = config_of({n: {"source": f"path:{tmp_path / n}"} for n in ("absent", "empty")})
+    with pytest.raises(ModelStoreError) as caught:
+        ensure(config, [name])
+    assert caught.value.code == code
+    assert name in caught.value.message
+    assert caught.value.remedy
+
+
+def test_removed_model_is_gone_and_the_users_own_stays(config_of, tmp_path):
+    write_model(tmp_path / "m")
+    config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}, "s": {"source": "hf:org/s"}})
+    write_model(layout.installed_path(config.models_dir, "s:latest"))
+    assert remove(config, "s") is True
+    assert remove(config, "s") is False
+    assert remove(config, "m") is False
+    assert [entry.name for entry in catalog(config)] == ["m:latest"]
