@@ -83,11 +83,12 @@ def sentence(answer: LaunchctlAnswer, command: str, text: str, domain: str, labe
     """What went wrong, and the remedy."""
     said = " ".join(text.split()) or answer.value
     return {
-        LaunchctlAnswer.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain {domain}, and "
-        "nothing was started. The units are written and start at the next login there; to run without one, "
-        "`vestal install --daemon`",
-        LaunchctlAnswer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable {domain}/{label}`, then "
-        "`vestal install` again (System Settings, General, Login Items may have it switched off)",
+        LaunchctlAnswer.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain "
+        f"{domain}, and nothing was started. The units are written and start at the next login there; "
+        "to run without one, `vestal install --daemon`",
+        LaunchctlAnswer.DISABLED: f"launchd keeps {label} disabled: `launchctl enable "
+        f"{domain}/{label}`, then `vestal install` again "
+        "(System Settings, General, Login Items may have it switched off)",
         LaunchctlAnswer.NOT_PERMITTED: f"`{command}` is not permitted ({said}): a job of root's needs sudo",
         LaunchctlAnswer.STOPPING: f"{label} has not stopped yet: run the same command again in a minute",
         LaunchctlAnswer.RETRY: f"`{command}` failed twice: {said}. `plutil -lint` checks the file, and "

@@ -37,8 +37,8 @@ def _refuse_unsound_text(body: dict[str, Any]) -> None:
             raise RequestRefused(
                 400,
                 "bad_text",
-                f"`{replace_invalid_unicode(name)[:80]}` holds a NUL or half of a surrogate pair, which is no text;"
-                " leave it out.",
+                f"`{replace_invalid_unicode(name)[:80]}` holds a NUL or half of a surrogate pair,"
+                " which is no text; leave it out.",
             )
 
 
