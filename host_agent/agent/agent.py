@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 from host_agent.journal import Journal
-from host_agent.listener.api import Parts
+from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.notifications.channels import channels
@@ -102,7 +102,7 @@ class Agent:
         )
         self.passes = Passes(self._hands, journal, config.home.run / "recovery.lock")
         actions = ServiceControl(self._supervisor, self._containers, mlx, self.ollama, decision, journal)
-        self._parts = Parts(table, self.passes, journal, actions, Sessions())
+        self._parts = ListenerContext(table, self.passes, journal, actions, Sessions())
         self._listener = Listener(config, self._token, self._parts, journal)
 
     def _begin(self, decision: Decision) -> None:

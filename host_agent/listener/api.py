@@ -2,22 +2,18 @@
 
 import json
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from host_agent.journal import Journal
 from host_agent.listener import bodies, metrics
+from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import Streams
 from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.refusals import BadRequest, NotFound, TooMany
 from host_agent.listener.retry_advice_cache import RetryAdviceCache
-from host_agent.listener.sessions import SESSION_FOR_S, Sessions
-from host_agent.recovery.passes import Passes
+from host_agent.listener.sessions import SESSION_FOR_S
 from host_agent.services import retry_advice
-from host_agent.services.service_control import ServiceControl
-from host_agent.services.status_report import StatusReport
 from host_agent.status_page.page import Page
 
 LLM_SERVERS = ("mlx", "ollama")
@@ -26,26 +22,14 @@ MAX_SEQ = 2**62
 ACTIONS = "restart|stop|start"
 
 
-@dataclass
-class Parts:
-    """What the routes show and set going."""
-
-    table: StatusReport
-    passes: Passes
-    journal: Journal
-    actions: ServiceControl
-    sessions: Sessions
-    next_pass_at: float = 0.0  # monotonic
-
-
 class Api:
     """One method for each route."""
 
-    def __init__(self, parts: Parts, port: int, cookie: str) -> None:
-        self._parts, self._port, self._cookie = parts, port, cookie
+    def __init__(self, context: ListenerContext, port: int, cookie: str) -> None:
+        self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
-        self._streams = Streams(parts.journal)
-        self._outlooks = RetryAdviceCache(parts.table.outlooks)
+        self._streams = Streams(context.journal)
+        self._outlooks = RetryAdviceCache(context.status_report.outlooks)
         self._starts = TokenBucket(capacity=12, refill_s=5.0)
         self._asked: set[tuple[str, str]] = set()
 
@@ -72,17 +56,17 @@ class Api:
         return web.json_response(await self.status_json())
 
     async def status_json(self) -> dict[str, Any]:
-        rows = await self._parts.table.rows()
-        last, running = self._parts.passes.last, self._parts.passes.running
+        rows = await self._context.status_report.rows()
+        last, running = self._context.passes.last, self._context.passes.running
         recovery = {
             "running": running.run_id if running else None,
             "last": last.as_json() if last else None,
-            "passes": self._parts.passes.count,
-            "next_in_s": round(max(0.0, self._parts.next_pass_at - time.monotonic()), 1),
+            "passes": self._context.passes.count,
+            "next_in_s": round(max(0.0, self._context.next_pass_at - time.monotonic()), 1),
         }
         return {
             "services": {name: row.as_json() for name, row in rows.items()},
-            "host": self._parts.table.host(),
+            "host": self._context.status_report.host(),
             "recovery": recovery,
             "healthy": all(row.well for row in rows.values()),
         }
@@ -91,7 +75,7 @@ class Api:
         body = await bodies.json_object(request)
         bodies.check_recover(body)
         remote = request.remote or "?"
-        passes = self._parts.passes
+        passes = self._context.passes
         if passes.running is None and (wait_s := self._starts.take(time.monotonic())):
             raise TooMany(f"Too many passes; the next may begin in {wait_s:.0f} s.", wait_s)
         report, begun = passes.request(f"asked by {remote}")
@@ -107,33 +91,33 @@ class Api:
         return web.json_response(told, status=202)
 
     async def recover_plan(self, request: web.Request) -> web.Response:
-        return web.json_response((await self._parts.passes.dry_run()).as_json())
+        return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def recover_reset(self, request: web.Request) -> web.Response:
         """By hand: open breakers are closed, and what was stopped by hand is started."""
         await bodies.json_object(request)
-        self._parts.journal.record("recovery", "reset_requested", "by hand", remote=request.remote or "?")
-        await self._parts.actions.start_all()
+        self._context.journal.record("recovery", "reset_requested", "by hand", remote=request.remote or "?")
+        await self._context.service_control.start_all()
         return web.json_response({"state": "reset"}, status=202)
 
     async def recover_report(self, request: web.Request) -> web.Response:
-        report = self._parts.passes.report(request.match_info["run_id"])
+        report = self._context.passes.report(request.match_info["run_id"])
         if report is None:
             raise NotFound("There is no such run; the last fifty are kept.")
         return web.json_response(report.as_json())
 
     async def service(self, request: web.Request) -> web.Response:
         name, action = request.match_info["name"], request.match_info["action"]
-        self._parts.actions.begin(name, action)
+        self._context.service_control.begin(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
         """`?since=` a number, oldest first; or `?newest=` so many."""
         if newest := request.query.get("newest"):
             count = min(whole_number(newest, "newest"), JOURNAL_LIMIT)
-            return web.json_response({"events": self._parts.journal.newest(count)})
+            return web.json_response({"events": self._context.journal.newest(count)})
         since = whole_number(request.query.get("since", "0"), "since")
-        return web.json_response({"events": self._parts.journal.since(since, JOURNAL_LIMIT)})
+        return web.json_response({"events": self._context.journal.since(since, JOURNAL_LIMIT)})
 
     async def metrics(self, request: web.Request) -> web.Response:
         text = metrics.text(await self.status_json())
@@ -144,7 +128,7 @@ class Api:
         key = request.query.get("key")
         if key is None:
             return self._page.response()
-        session = self._parts.sessions.redeem(key, time.monotonic())
+        session = self._context.sessions.redeem(key, time.monotonic())
         response = web.Response(status=303, headers={"Location": "/"})
         if session:
             age_s = int(SESSION_FOR_S)
@@ -154,7 +138,7 @@ class Api:
         return response
 
     async def login_link(self, request: web.Request) -> web.Response:
-        key = self._parts.sessions.make_link(time.monotonic())
+        key = self._context.sessions.make_link(time.monotonic())
         return web.json_response({"url": f"http://127.0.0.1:{self._port}/?key={key}"}, status=201)
 
     def _note(self, run_id: str, remote: str, body: dict[str, Any], begun: bool) -> None:
@@ -165,7 +149,9 @@ class Api:
             return
         self._asked.add((run_id, remote))
         told = json.dumps({name: body[name] for name in ("ollama", "mlx", "ts") if name in body})
-        self._parts.journal.record("recovery", "recovery_requested", told[:200], run_id=run_id, remote=remote)
+        self._context.journal.record(
+            "recovery", "recovery_requested", told[:200], run_id=run_id, remote=remote
+        )
 
 
 def whole_number(text: str, name: str) -> int:

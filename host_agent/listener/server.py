@@ -10,7 +10,8 @@ from aiohttp.typedefs import Middleware
 
 from host_agent.errors import PortBusy
 from host_agent.journal import Journal
-from host_agent.listener.api import Api, Parts
+from host_agent.listener.api import Api
+from host_agent.listener.context import ListenerContext
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard, Handler
 from host_agent.listener.slow_clients import Connection, SlowClients
 from vestal.config import Config
@@ -27,10 +28,10 @@ WILDCARD = "0.0.0.0"
 class Listener:
     """The server and its two housekeepers: one for the bridge's address, one for slow clients."""
 
-    def __init__(self, config: Config, token: str, parts: Parts, journal: Journal) -> None:
+    def __init__(self, config: Config, token: str, context: ListenerContext, journal: Journal) -> None:
         self._config, self._journal = config, journal
-        self._guard = Guard(config.home, token, config.agent.port, parts.sessions, journal)
-        api = Api(parts, config.agent.port, self._guard.cookie)
+        self._guard = Guard(config.home, token, config.agent.port, context.sessions, journal)
+        api = Api(context, config.agent.port, self._guard.cookie)
         app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
         self._runner = web.AppRunner(

@@ -113,7 +113,7 @@ class Listeners:
     def serve(self, app: FastAPI) -> None:
         """Starts serving on what `bind` took."""
         self._serve(app, self._sockets)
-        self._telemetry.tell("listening", addresses=self._addresses, port=self._port)
+        self._telemetry.emit("listening", addresses=self._addresses, port=self._port)
 
     async def follow_bridge(self, app: FastAPI) -> None:
         """Serves on the bridge's address whenever there is a new one, for as long as it runs."""
@@ -126,13 +126,13 @@ class Listeners:
                 try:
                     self._serve(app, [bind(address, self._port)])
                     self.bridge, complaint = address, ""
-                    self._telemetry.tell(
+                    self._telemetry.emit(
                         "listening", "the Docker bridge", addresses=[address], port=self._port
                     )
                 except CannotListen as error:
                     if str(error) != complaint:
                         complaint = str(error)
-                        self._telemetry.tell("listening_failed", complaint, addresses=[address])
+                        self._telemetry.emit("listening_failed", complaint, addresses=[address])
             await asyncio.sleep(BRIDGE_INTERVAL_S)
 
     async def stop(self) -> None:

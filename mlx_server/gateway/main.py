@@ -64,7 +64,7 @@ async def _run(
     pieces = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
     app = create_app(pieces, engine, telemetry, more_names=listeners.names, keyless=listeners.keyless)
     signals = _signals()
-    telemetry.tell("server_started", pid=os.getpid())
+    telemetry.emit("server_started", pid=os.getpid())
     tasks = [
         asyncio.ensure_future(engine.start()),  # may first have to end one that was left over
         asyncio.ensure_future(_ticking(dispatcher, clock)),
@@ -72,7 +72,7 @@ async def _run(
     ]
     listeners.serve(app)
     try:
-        telemetry.tell("server_stopping", f"asked by {await signals.get()}")
+        telemetry.emit("server_stopping", f"asked by {await signals.get()}")
         await _drain(dispatcher, clock, mlx.drain_s, signals)
     finally:
         for task in tasks:
@@ -80,7 +80,7 @@ async def _run(
         await asyncio.gather(*tasks, return_exceptions=True)
         await engine.stop()
         await listeners.stop()
-        telemetry.tell("server_shutdown_complete")
+        telemetry.emit("server_shutdown_complete")
 
 
 def _signals() -> asyncio.Queue[str]:

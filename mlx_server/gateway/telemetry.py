@@ -48,7 +48,7 @@ class Telemetry:
         self.pause_s = 0.0
         self.last_pause_s = 0.0
 
-    def tell(self, event: str, cause: str = "", **fields: Any) -> None:
+    def emit(self, event: str, cause: str = "", **fields: Any) -> None:
         self._events.emit(COMPONENT, event, cause, **fields)
 
     def relay(self, event: Event) -> None:
@@ -73,7 +73,7 @@ class Telemetry:
         if request.crashes:
             fields["crashes"] = request.crashes
             self.survived_crashes += request.outcome == "done"
-        self.tell("request_finished", **fields)
+        self.emit("request_finished", **fields)
 
     def stream_paused(self, seconds: float) -> None:
         """How long the engine was away from work in flight: from its loss to the next token."""
@@ -96,4 +96,4 @@ class LogToEvents(logging.Handler):
         fields: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
         if record.exc_info:
             fields["traceback"] = logging.Formatter().formatException(record.exc_info)
-        self._telemetry.tell("logged", cause, **fields)
+        self._telemetry.emit("logged", cause, **fields)

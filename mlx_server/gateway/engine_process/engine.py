@@ -170,7 +170,7 @@ class Engine:
         pulse = self._pulse
         cause = self._recycling.due(pulse.footprint_bytes, pulse.limit_bytes, busy, now)
         if cause and pulse.ready and (self._replacing is None or self._replacing.done()):
-            self._telemetry.tell("engine_recycled", cause, pid=self._link.pid if self._link else 0)
+            self._telemetry.emit("engine_recycled", cause, pid=self._link.pid if self._link else 0)
             self._replacing = asyncio.ensure_future(self.restart(cause))
 
     # --- the link ---
@@ -182,10 +182,10 @@ class Engine:
         match event:
             case protocol.Hello():
                 self.hello = event
-                self._telemetry.tell("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
+                self._telemetry.emit("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
             case protocol.Ready():
                 self._came.set()
-                self._telemetry.tell("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
+                self._telemetry.emit("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
                 self._dispatcher.models.on_event(event)
                 self._dispatcher.engine_came(self._sender(link), event.loaded)
                 if self._config.mlx.warm_spare:
@@ -211,7 +211,7 @@ class Engine:
         try:
             await self._launcher.prepare(self._engine_spec)
         except (SupervisionError, OSError) as error:  # the next start takes a second longer, no more
-            self._telemetry.tell("spare_not_started", str(error))
+            self._telemetry.emit("spare_not_started", str(error))
 
     def _hurry(self, link: EngineLink) -> None:
         """Somebody has told the engine to end, and it drains. The next one serves all the sooner."""
@@ -230,7 +230,7 @@ class Engine:
         if link is not self._link:
             return
         self._link = None
-        self._telemetry.tell("engine_link_closed", cause, pid=link.pid)
+        self._telemetry.emit("engine_link_closed", cause, pid=link.pid)
         self._dispatcher.engine_left(blame=not self._on_purpose)
 
     # --- what the supervisor reports ---

@@ -123,7 +123,7 @@ class Dispatcher:
         parked = len(self._lost_at)
         self._do(self._table.engine_left(now, blame))
         if parked:
-            self._telemetry.tell("requests_parked", count=parked)
+            self._telemetry.emit("requests_parked", count=parked)
 
     def give_up(self, message: str) -> None:
         """No engine will come by itself any more."""
@@ -188,7 +188,7 @@ class Dispatcher:
         if lost_at is not None:
             self._telemetry.stream_paused(now - lost_at)
             ms = round((now - lost_at) * 1000, 1)
-            self._telemetry.tell("request_resumed", id=ticket.id, emitted=ticket.tokens - 1, paused_ms=ms)
+            self._telemetry.emit("request_resumed", id=ticket.id, emitted=ticket.tokens - 1, paused_ms=ms)
 
     def _on_last(
         self, request_id: str, event: protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from host_agent.journal import Journal
-from host_agent.listener.api import Parts
+from host_agent.listener.context import ListenerContext
 from host_agent.listener.retry_advice_cache import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
@@ -73,7 +73,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
     table = FixedTable()
-    parts = Parts(cast(StatusReport, table), passes, journal, actions, Sessions())
+    parts = ListenerContext(cast(StatusReport, table), passes, journal, actions, Sessions())
     listener = Listener(config, token, parts, journal)
     await listener.start()
     base = f"http://127.0.0.1:{port}"

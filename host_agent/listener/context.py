@@ -1,0 +1,21 @@
+"""The parts of the agent that the listener's routes read and act on."""
+
+from dataclasses import dataclass
+
+from host_agent.journal import Journal
+from host_agent.listener.sessions import Sessions
+from host_agent.recovery.passes import Passes
+from host_agent.services.service_control import ServiceControl
+from host_agent.services.status_report import StatusReport
+
+
+@dataclass
+class ListenerContext:
+    """All routes share one instance. The agent's schedule sets `next_pass_at`, in monotonic seconds."""
+
+    status_report: StatusReport
+    passes: Passes
+    journal: Journal
+    service_control: ServiceControl
+    sessions: Sessions
+    next_pass_at: float = 0.0
