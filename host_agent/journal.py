@@ -1,6 +1,7 @@
-"""The journal: what happened, in order, kept in SQLite. Bounded, and whole after a kill -9.
+"""The journal: a bounded list of events in SQLite, in the order in which they happened.
 
-One writer, the agent, from its event loop. Logs, page and `/journal` read the same stream.
+Only the agent writes it, from its event loop; kill -9 loses no event. Each event is also logged. The status
+page, `GET /events` and `GET /journal` read the journal.
 """
 
 import asyncio
@@ -22,67 +23,69 @@ CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     ts REAL NOT NULL, component TEXT NOT NULL, event TEXT NOT NULL, cause TEXT NOT NULL, fields TEXT NOT NULL)
 """
+COLUMNS = "seq, ts, component, event, cause, fields"
 PRUNE_EVERY = 200
-BACKLOG = 1000  # events a slow reader may fall behind before it is cut off
+FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
 
 
 class Journal:
-    """Append events, read them back, follow them. `max_rows` is held within PRUNE_EVERY rows."""
+    """Append events, read them back, and follow new ones.
+
+    An event is a dict: `seq` (its number in the journal), `ts` (seconds since 1970), `component`, `event`,
+    `cause` (a sentence or empty) and `fields`. Old events are deleted every PRUNE_EVERY appends, so that the
+    journal holds at most `max_rows + PRUNE_EVERY` of them.
+    """
 
     def __init__(self, path: Path, *, max_rows: int = 20_000, wall: Callable[[], float] = time.time) -> None:
         self._path, self._max_rows, self._wall = path, max_rows, wall
         self._database = _open(path)
-        self._readers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self._followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
-        """Note that something happened now."""
+        """Append an event that happens now, and return it."""
         return self._append(self._wall(), component, event, cause, fields)
 
     def append(self, event: Event) -> None:
-        """Take over an event of a supervisor; it gets the journal's own number."""
-        self._append(event.ts, event.component, event.event, readable(event.cause), dict(event.fields))
+        """Append an event of a supervisor under the journal's own sequence number."""
+        self._append(event.ts, event.component, event.event, readable_cause(event.cause), dict(event.fields))
 
     def since(self, seq: int, limit: int = 500) -> list[dict[str, Any]]:
-        """Events after number `seq`, oldest first."""
-        rows = self._database.execute(
-            "SELECT seq, ts, component, event, cause, fields FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
-            (seq, limit),
-        )
-        return [as_json(row) for row in rows]
+        """Return up to `limit` events after number `seq`, oldest first."""
+        query = f"SELECT {COLUMNS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [event_from_row(row) for row in self._database.execute(query, (seq, limit))]
 
     def newest(self, limit: int = 200) -> list[dict[str, Any]]:
-        """The last events, oldest first."""
-        rows = self._database.execute(
-            "SELECT seq, ts, component, event, cause, fields FROM events ORDER BY seq DESC LIMIT ?", (limit,)
-        )
-        return [as_json(row) for row in rows][::-1]
+        """Return the newest `limit` events, oldest first."""
+        query = f"SELECT {COLUMNS} FROM events ORDER BY seq DESC LIMIT ?"
+        return [event_from_row(row) for row in self._database.execute(query, (limit,))][::-1]
 
     def last(self, component: str, event: str) -> dict[str, Any] | None:
-        """The newest event of that kind."""
-        row = self._database.execute(
-            "SELECT seq, ts, component, event, cause, fields FROM events"
-            " WHERE component = ? AND event = ? ORDER BY seq DESC LIMIT 1",
-            (component, event),
-        ).fetchone()
-        return as_json(row) if row else None
+        """Return the newest event of this component with this name, or None."""
+        query = f"SELECT {COLUMNS} FROM events WHERE component = ? AND event = ? ORDER BY seq DESC LIMIT 1"
+        row = self._database.execute(query, (component, event)).fetchone()
+        return event_from_row(row) if row else None
 
     @contextlib.contextmanager
     def follow(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:
-        """A queue that gets each new event; None ends it (the reader was too slow, or the journal closed)."""
-        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(BACKLOG + 1)
-        self._readers.add(queue)
+        """Yield a queue that receives each new event.
+
+        None is its last item: the follower fell FOLLOWER_BACKLOG events behind, or the journal is closing.
+        """
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(FOLLOWER_BACKLOG + 1)
+        self._followers.add(queue)
         try:
             yield queue
         finally:
-            self._readers.discard(queue)
+            self._followers.discard(queue)
 
-    def dismiss(self) -> None:
-        """End every `follow`."""
-        for queue in list(self._readers):
-            self._cut_off(queue)
+    def disconnect_followers(self) -> None:
+        """Put the closing None into the queue of every follower."""
+        for queue in list(self._followers):
+            self._disconnect(queue)
 
     def close(self) -> None:
-        self.dismiss()
+        """Disconnect the followers and close the database."""
+        self.disconnect_followers()
         self._database.close()
 
     def _append(
@@ -95,15 +98,18 @@ class Journal:
         log.info(
             "%s %s%s%s", component, event, f": {cause}" if cause else "", f" [{details}]" if details else ""
         )
-        for queue in list(self._readers):
-            if queue.qsize() >= BACKLOG:
-                self._cut_off(queue)
+        for queue in list(self._followers):
+            if queue.qsize() >= FOLLOWER_BACKLOG:
+                self._disconnect(queue)
             else:
                 queue.put_nowait(entry)
         return entry
 
     def _write(self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]) -> int:
-        # A full disk must not stop the healing: the event still goes to the log and to who follows.
+        """Write one event and return its number; 0 where the database cannot be written.
+
+        A full disk must not stop recovery, so the error is only logged; followers still get the event.
+        """
         try:
             with self._database:
                 cursor = self._database.execute(
@@ -114,34 +120,44 @@ class Journal:
                 if seq % PRUNE_EVERY == 0:
                     self._database.execute("DELETE FROM events WHERE seq <= ?", (seq - self._max_rows,))
         except sqlite3.Error as error:
-            log.error("the journal %s cannot be written: %s", self._path, error)
+            log.error("The journal %s cannot be written: %s", self._path, error)
             return 0
         return seq
 
-    def _cut_off(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
-        self._readers.discard(queue)
+    def _disconnect(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+        self._followers.discard(queue)
         queue.put_nowait(None)
 
 
-def readable(cause: str) -> str:
-    """A cause that ends with a child's last log line, which may be JSON, told in words."""
+def readable_cause(cause: str) -> str:
+    """Return `cause` with the log line at its end in words, where that line is an event in JSON.
+
+    A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
+    """
     head, _, line = cause.partition(": {")
     try:
-        last = json.loads("{" + line)
-        words = f"{last['component']} {last['event'].replace('_', ' ')}"
+        logged = json.loads("{" + line)
+        words = f"{logged['component']} {logged['event'].replace('_', ' ')}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return cause
-    told = str(last.get("cause") or "")
-    return f"{head}; its last log line: {words}" + (f" ({told})" if told else "")
+    logged_cause = str(logged.get("cause") or "")
+    return f"{head}; its last log line: {words}" + (f" ({logged_cause})" if logged_cause else "")
+
+
+def event_from_row(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]:
+    """Return the event in a row that was read with COLUMNS."""
+    seq, ts, component, event, cause, fields = row
+    head = {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause}
+    return head | {"fields": json.loads(fields)}
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The database; a damaged file is put aside and a new one begun."""
+    """Open the database. A damaged file is renamed, and an empty journal started in its place."""
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
         aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-        log.error("the journal is damaged (%s); it was put aside as %s", error, aside)
+        log.error("The journal is damaged (%s); it was renamed to %s.", error, aside)
         path.replace(aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -160,9 +176,3 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise
     path.chmod(0o600)
     return database
-
-
-def as_json(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]:
-    seq, ts, component, event, cause, fields = row
-    head = {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause}
-    return head | {"fields": json.loads(fields)}

@@ -1,1 +1,1 @@
-"""The agent itself: assembles the services, runs them, and stops them in order."""
+"""The agent process: `daemon` runs it, `components` builds its parts, `agent` starts and stops them."""

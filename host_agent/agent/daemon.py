@@ -1,4 +1,4 @@
-"""`vestal agent`: one agent in the foreground, until SIGTERM or SIGINT."""
+"""Run one agent in this process until SIGTERM or SIGINT; `vestal agent` calls it."""
 
 import asyncio
 import logging
@@ -13,7 +13,10 @@ from vestal.config import Config, ensure_token
 
 
 def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
-    """Run to the end. AlreadyRunning and PortBusy before anything is started."""
+    """Run the agent until a signal stops it, and return exit code 0.
+
+    Raises AlreadyRunning or PortBusy before any service is started.
+    """
     _log_to_stderr()
     config.home.prepare()
     token = ensure_token(config.home)
@@ -36,7 +39,7 @@ async def _run(config: Config, token: str, gateway: tuple[str, ...]) -> None:
 
 
 def _log_to_stderr() -> None:
-    """To the terminal in the foreground; started in the background, stderr is logs/agent.log."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=form)
+    """Log to stderr, which is the terminal in the foreground and logs/agent.log in the background."""
+    line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=line_format)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

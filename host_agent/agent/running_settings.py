@@ -1,4 +1,4 @@
-"""What the running agent was started with: tells a changed configuration from a hung agent."""
+"""The settings that the running agent was started with, in a file, to notice that they have changed since."""
 
 import hashlib
 import json
@@ -10,31 +10,37 @@ from vestal.config import Config, Home
 
 @dataclass(frozen=True)
 class RunningSettings:
-    """The listener's port, and a digest of every setting (they may hold secrets)."""
+    """The listener's port, and a digest of all settings (a digest because settings may hold secrets)."""
 
     port: int
     digest: str
 
 
 def of(config: Config) -> RunningSettings:
-    """Those of this configuration. The file they came from does not count, only what they say."""
-    told = config.model_dump_json(exclude={"home", "file"})
-    return RunningSettings(config.agent.port, hashlib.sha256(told.encode()).hexdigest()[:16])
+    """Return the port and digest of `config`. Which file the settings were read from does not matter."""
+    settings = config.model_dump_json(exclude={"home", "file"})
+    return RunningSettings(config.agent.port, hashlib.sha256(settings.encode()).hexdigest()[:16])
 
 
 def write(config: Config) -> None:
+    """Write the settings of the agent that starts now; only their owner may read the file."""
     path = _path(config.home)
     path.write_text(json.dumps(asdict(of(config))))
     path.chmod(0o600)
 
 
 def read(home: Home) -> RunningSettings | None:
-    """None where no agent left any."""
+    """Return what the last agent of this home wrote, or None where there is no readable file."""
     try:
-        told = json.loads(_path(home).read_text())
-        return RunningSettings(int(told["port"]), str(told["digest"]))
+        fields = json.loads(_path(home).read_text())
+        return RunningSettings(int(fields["port"]), str(fields["digest"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def have_changed(config: Config) -> bool:
+    """Return True where the last agent of this home was started with other settings than `config`."""
+    return read(config.home) not in (None, of(config))
 
 
 def _path(home: Home) -> Path:

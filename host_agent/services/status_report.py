@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from host_agent.journal import readable
+from host_agent.journal import readable_cause
 from host_agent.services import (
     AGENT,
     DOCKER,
@@ -96,7 +96,7 @@ class StatusReport:
         by_hand = (self._store.load(name) or {}).get("stopped_by_hand")
         if row.state is State.STOPPED and by_hand:
             return replace(row, detail="stopped by hand")
-        return replace(row, detail=readable(row.detail))
+        return replace(row, detail=readable_cause(row.detail))
 
     async def _mlx_engine(self, fresh: bool) -> ServiceStatus:
         server = self._supervisor.status()[MLX_SERVER]

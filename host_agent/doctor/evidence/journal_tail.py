@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from host_agent.journal import as_json
+from host_agent.journal import event_from_row
 from vestal.config import Home
 
 LIMIT = 5000
@@ -24,7 +24,7 @@ def events(home: Home, names: Sequence[str], since: float) -> list[dict[str, Any
             rows = database.execute(query, (since, *names)).fetchall()
     except sqlite3.Error:
         return []
-    return [as_json(row) for row in rows][::-1]
+    return [event_from_row(row) for row in rows][::-1]
 
 
 def damage(home: Home) -> str:

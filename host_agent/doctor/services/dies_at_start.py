@@ -10,7 +10,7 @@ from host_agent.doctor.evidence import journal_tail, log_files
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.services import early_deaths
 from host_agent.doctor.services.early_deaths import EarlyDeath
-from host_agent.journal import readable
+from host_agent.journal import readable_cause
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.job_state import JobState
 from host_agent.service_manager.unit import AGENT
@@ -51,9 +51,8 @@ def hint(said: str) -> str:
 def judge(death: EarlyDeath, log: Path, said: str) -> Finding:
     often = f", {death.times} times in a row" if death.times > 1 else ""
     gave_up = "; it was given up" if death.gave_up else ""
-    sentence = (
-        f"{death.service} ended {death.run_s:.0f} s after its start{often}: {readable(death.cause)}{gave_up}"
-    )
+    cause = readable_cause(death.cause)
+    sentence = f"{death.service} ended {death.run_s:.0f} s after its start{often}: {cause}{gave_up}"
     remedy = hint(f"{death.cause} {said}") or f"read {log}, mend what it says, then `vestal recover --reset`"
     return Finding(NAME, "fault", sentence, remedy, f"last lines: {said}" if said else f"{log} is empty")
 

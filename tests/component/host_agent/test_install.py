@@ -291,7 +291,7 @@ def test_agent_under_a_manager_ends_well_where_another_runs(agent):
             [*command, *extra], env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == code, done.stderr
-        assert "An agent serves" in done.stdout + done.stderr
+        assert "An agent already serves" in done.stdout + done.stderr
 
 
 def test_first_install_on_linux_enables_starts_and_lingers(linux):

@@ -116,6 +116,6 @@ async def test_notifier_tells_all_channels_and_notes_what_it_could_not(session, 
     assert [notice["event"] for notice in hook.got] == ["breaker_opened"]
     failed = journal.last("notifications", "notice_not_delivered")
     assert failed is not None and (failed["cause"], failed["fields"]["channel"]) == ("no desktop", "desktop")
-    journal.dismiss()
+    journal.disconnect_followers()
     await task
     journal.close()

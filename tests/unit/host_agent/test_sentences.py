@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from host_agent.journal import readable
+from host_agent.journal import readable_cause
 from host_agent.listener import metrics
 from vestal.platform.ports import PortHolder, parse_lsof, sentence
 
@@ -33,11 +33,11 @@ def test_lsof_of_a_mac_gives_the_first_process():
 def test_last_log_line_in_json_is_told_in_words():
     line = '{"ts": 1, "component": "mlx_engine", "event": "engine_ready", "cause": "", "pid": 3}'
     assert (
-        readable(f"killed by SIGKILL: {line}")
+        readable_cause(f"killed by SIGKILL: {line}")
         == "killed by SIGKILL; its last log line: mlx_engine engine ready"
     )
-    assert readable("exit code 78: a sentence") == "exit code 78: a sentence"
-    assert readable("odd: {not json") == "odd: {not json"
+    assert readable_cause("exit code 78: a sentence") == "exit code 78: a sentence"
+    assert readable_cause("odd: {not json") == "odd: {not json"
 
 
 def test_metrics_are_prometheus_text():

@@ -1,0 +1,122 @@
+"""What the agent does without being asked: each loop runs until the agent stops, and restarts if it fails."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from host_agent.agent.components import Components
+from host_agent.journal import Journal
+from host_agent.services import MLX_SERVER
+from host_agent.services.orchestrator.mode import Mode
+from vestal.config import Config, keep_token
+from vestal.platform import log_rotation
+from vestal.supervision import SystemClock, watch_sleep
+
+log = logging.getLogger("vestal")
+
+FIRST_PASS_AFTER_S = 15.0
+LOG_ROTATION_INTERVAL_S = 600.0
+TOKEN_CHECK_INTERVAL_S = 1.0
+RECREATE_GRACE_S = 3.0
+LOOP_RESTART_DELAY_S = 5.0
+
+Loop = Callable[[], Awaitable[None]]
+
+
+class BackgroundLoops:
+    """Owns one asyncio task for each loop."""
+
+    def __init__(self, config: Config, token: str, journal: Journal, components: Components) -> None:
+        self._config, self._token, self._journal = config, token, journal
+        self._components = components
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Start the loops. The two that watch containers run only where the orchestrator is one."""
+        components = self._components
+        loops: dict[str, Loop] = {
+            "scheduled passes": self._run_scheduled_passes,
+            "monitor": self._monitor_mlx_server,
+            "log rotation": self._rotate_logs,
+            "engine events": components.engine_events.follow,
+            "token": self._restore_token,
+            "Ollama": components.ollama.watch,
+            "sleep": self._watch_sleep,
+            "notifications": components.notifier.run,
+        }
+        if components.orchestrator.mode is Mode.DOCKER:
+            loops["container events"] = components.containers.deaths.run
+            loops["container recovery"] = self._recover_dead_containers
+        self._tasks = [asyncio.create_task(self._run(name, loop)) for name, loop in loops.items()]
+
+    async def stop(self) -> None:
+        """Cancel every loop and wait until all have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, name: str, loop: Loop) -> None:
+        """Run a loop; record its failure in the journal and run it again after a delay."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:
+                log.exception("%s failed", name)
+                self._journal.record("agent", "loop_failed", f"{name}: {error!r}")
+            await asyncio.sleep(LOOP_RESTART_DELAY_S)
+
+    async def _run_scheduled_passes(self) -> None:
+        """Request a recovery pass at each interval. A pass that is already running is joined."""
+        delay_s = FIRST_PASS_AFTER_S
+        while True:
+            self._components.listener_context.next_pass_at = time.monotonic() + delay_s
+            await asyncio.sleep(delay_s)
+            self._components.passes.request("scheduled")
+            await self._components.passes.wait()
+            delay_s = self._config.agent.recovery_interval_s
+
+    async def _monitor_mlx_server(self) -> None:
+        """Ask the MLX server at each interval (30 s by default) whether it answers.
+
+        A pass replaces a hung server, at most 5 times an hour.
+        """
+        while True:
+            await asyncio.sleep(self._config.agent.monitor_interval_s)
+            if await self._components.effects.is_hung(MLX_SERVER):
+                self._components.passes.request("the monitor had no answer from the MLX server")
+
+    async def _watch_sleep(self) -> None:
+        await watch_sleep(self._components.sleep_watch, SystemClock(), self._on_wake)
+
+    def _on_wake(self, slept_s: float) -> None:
+        """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""
+        self._components.supervisor.woke(slept_s)
+        self._components.ollama.woke(slept_s)
+        self._components.effects.forget_replacements()
+        self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
+
+    async def _restore_token(self) -> None:
+        """Write the token file again whenever it was deleted or changed: every client reads it."""
+        while True:
+            if keep_token(self._config.home, self._token):
+                cause = f"{self._config.home.token} was gone or changed"
+                self._journal.record("agent", "token_restored", cause)
+            await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
+
+    async def _recover_dead_containers(self) -> None:
+        """Request a recovery pass for each container that Docker will not restart by itself.
+
+        Docker restarts neither an unhealthy container nor one that a person killed. The delay leaves time for
+        someone who is recreating the container. A pass that is already running is joined and looks again: it
+        may be waiting for this very container, which has died a second time.
+        """
+        while True:
+            reason = await self._components.containers.deaths.calls_for_a_pass.get()
+            await asyncio.sleep(RECREATE_GRACE_S)
+            self._components.passes.request(reason)
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            await asyncio.to_thread(log_rotation.rotate, self._config.home.logs)
+            await asyncio.sleep(LOG_ROTATION_INTERVAL_S)

@@ -1,0 +1,107 @@
+"""The agent's composition root: build every component and connect them. Nothing is started here."""
+
+from dataclasses import dataclass
+
+import aiohttp
+
+from host_agent.journal import Journal
+from host_agent.listener.context import ListenerContext
+from host_agent.listener.server import Listener
+from host_agent.listener.sessions import Sessions
+from host_agent.notifications.channels import channels
+from host_agent.notifications.notifier import Notifier
+from host_agent.recovery.effects import HostEffects
+from host_agent.recovery.ollama_effects import OllamaEffects
+from host_agent.recovery.passes import Passes
+from host_agent.services.docker.compose import Compose
+from host_agent.services.docker.containers import Containers
+from host_agent.services.docker.docker_api import DockerApi
+from host_agent.services.docker.docker_engine import DockerEngine
+from host_agent.services.mlx.engine_events import EngineEvents
+from host_agent.services.mlx.service import MlxService
+from host_agent.services.ollama import OllamaService
+from host_agent.services.orchestrator import mode, native
+from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.probe import OrchestratorProbe
+from host_agent.services.service_control import ServiceControl
+from host_agent.services.status_report import StatusReport
+from vestal.config import Config
+from vestal.supervision import JsonStateStore, SleepWatch, Supervisor
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components that the agent starts, runs and stops."""
+
+    orchestrator: Decision
+    supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
+    ollama: OllamaService
+    containers: Containers
+    engine_events: EngineEvents
+    effects: HostEffects
+    passes: Passes
+    notifier: Notifier
+    sleep_watch: SleepWatch
+    listener_context: ListenerContext  # what the listener's routes show and act on
+    listener: Listener
+
+
+async def build(
+    config: Config,
+    token: str,
+    journal: Journal,
+    session: aiohttp.ClientSession,
+    docker: DockerApi,
+    gateway: tuple[str, ...],
+) -> Components:
+    """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
+    store = JsonStateStore(config.home.root / "supervision.json")
+    sleep_watch = SleepWatch()
+    compose = Compose(config)
+    orchestrator = await mode.decide(config, docker, compose)
+
+    # The services. Ollama requests recovery passes, which are built below because they need the services.
+    mlx = MlxService(config, session, gateway)
+    native_specs = native.specs(config, session) if orchestrator.mode is Mode.NATIVE else ()
+    child_specs = (mlx.spec(), *native_specs)
+    supervisor = Supervisor(child_specs, on_event=journal.append, store=store, name="agent")
+    containers = Containers(docker, compose, journal, store)
+    docker_engine = DockerEngine(docker, compose.project, orchestrator)
+
+    def request_pass(reason: str) -> None:
+        passes.request(reason)
+
+    ollama = OllamaService(config, session, store, journal.append, request_pass)
+    status_report = StatusReport(
+        supervisor, mlx, ollama, docker_engine, containers, orchestrator, store, sleep_watch
+    )
+
+    # Recovery: what a pass sees and does.
+    effects = HostEffects(
+        config,
+        supervisor,
+        child_specs,
+        containers,
+        status_report,
+        store,
+        OrchestratorProbe(session, config.orchestrator.port).answers,
+        OllamaEffects(ollama, config.supervision.stop_s),
+    )
+    passes = Passes(effects, journal, config.home.run / "recovery.lock")
+
+    # The listener, and the other ways to reach a person.
+    control = ServiceControl(supervisor, containers, mlx, ollama, orchestrator, journal)
+    listener_context = ListenerContext(status_report, passes, journal, control, Sessions())
+    return Components(
+        orchestrator=orchestrator,
+        supervisor=supervisor,
+        ollama=ollama,
+        containers=containers,
+        engine_events=EngineEvents(session, config.mlx.port, journal),
+        effects=effects,
+        passes=passes,
+        notifier=Notifier(journal, channels(config.notifications, session)),
+        sleep_watch=sleep_watch,
+        listener_context=listener_context,
+        listener=Listener(config, token, listener_context, journal),
+    )
