@@ -14,7 +14,6 @@ from orchestrator import memory_guard
 from orchestrator.agents import agents
 from orchestrator.agents.agents import Agent
 from orchestrator.config import Config
-from orchestrator.cycles.plan import Backend
 from orchestrator.cycles.store import CycleStore
 from orchestrator.knowledge.folders import files
 from orchestrator.knowledge.notes import Distiller, NoteStore
@@ -24,6 +23,7 @@ from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.update import KnowledgeUpdater
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.llm import hosts
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
 from orchestrator.recovery_webhook.webhook import RecoveryWebhook

@@ -8,8 +8,9 @@ from typing import Any
 
 from orchestrator import memory_guard
 from orchestrator.container import Container
-from orchestrator.cycles.plan import Backend, CyclePhase, Facts, Outcome, Planned, health_sentence, plan
+from orchestrator.cycles.plan import CyclePhase, Facts, Outcome, Planned, health_sentence, plan
 from orchestrator.events import emit
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.health import HealthBoard
 
 WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.cycles.plan import Backend, canonical
+from orchestrator.llm.backend import Backend, canonical
 
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 

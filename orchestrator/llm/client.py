@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from orchestrator.cycles.plan import Backend, canonical
 from orchestrator.errors import (
     BackendError,
     BackendFailed,
@@ -19,6 +18,7 @@ from orchestrator.errors import (
     ModelMissing,
     RequestRejected,
 )
+from orchestrator.llm.backend import Backend, canonical
 from orchestrator.llm.chat_stream import ChatStream
 from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard

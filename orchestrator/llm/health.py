@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import aiohttp
 
-from orchestrator.cycles.plan import Backend
 from orchestrator.events import emit
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.breaker import Breaker, State
 from orchestrator.llm.check import check_backend
 from orchestrator.llm.hosts import pick
-from orchestrator.recovery_webhook.policy import Presence
+from orchestrator.llm.presence import Presence
 
 FRESH_S = 15.0  # an answer older than this is asked for again before work picks a backend
 RETRY_S = 1.0  # and one older than this where nobody served what was wanted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from orchestrator.cycles.plan import Backend
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.breaker import Breaker
 
 KINDS = ("mlx", "ollama")

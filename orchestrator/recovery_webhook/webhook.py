@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.cycles.plan import Backend
 from orchestrator.events import emit
+from orchestrator.llm.backend import Backend
 from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
 
 SAID = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cycles.plan import Backend
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.breaker import Breaker, Policy, State
 from orchestrator.llm.hosts import named, pick
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cycles.plan import Backend, CyclePhase, Facts, canonical, down, plan
+from orchestrator.cycles.plan import CyclePhase, Facts, down, plan
+from orchestrator.llm.backend import Backend, canonical
 
 MODELS = frozenset({"smollm2:135m", "all-minilm:latest"})
 GOOD = Backend("mlx", used=True, healthy=True, models=MODELS)

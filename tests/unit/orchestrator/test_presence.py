@@ -11,9 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator.cycles.plan import Backend, Facts, down, health_sentence
+from orchestrator.cycles.plan import Facts, down, health_sentence
+from orchestrator.llm.backend import Backend
 from orchestrator.llm.check import is_unreachable
-from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer, Pace, Presence
+from orchestrator.llm.presence import Presence
+from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer, Pace
 
 MLX = Backend("mlx", used=True, healthy=True)
 OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)
