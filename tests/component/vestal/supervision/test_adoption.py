@@ -16,7 +16,7 @@ from vestal.supervision.processes.identity import boot_id
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from supervision import ChildSpec, State, Supervisor
+from vestal.supervision import ChildSpec, State, Supervisor
 async def main(pid_file, *command):
     log = Path(pid_file).with_suffix(".log")
     supervisor = Supervisor([ChildSpec("child", command, log_path=log, pid_file=Path(pid_file))])
