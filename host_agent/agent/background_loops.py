@@ -9,7 +9,7 @@ from host_agent.agent.components import Components
 from host_agent.journal import Journal
 from host_agent.services import MLX_SERVER
 from host_agent.services.orchestrator.mode import Mode
-from vestal.config import Config, keep_token
+from vestal.config import Config, restore_token
 from vestal.platform import log_rotation
 from vestal.supervision import SystemClock, watch_sleep
 
@@ -91,7 +91,7 @@ class BackgroundLoops:
 
     def _on_wake(self, slept_s: float) -> None:
         """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""
-        self._components.supervisor.woke(slept_s)
+        self._components.supervisor.machine_woke(slept_s)
         self._components.ollama.woke(slept_s)
         self._components.effects.forget_replacements()
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
@@ -99,7 +99,7 @@ class BackgroundLoops:
     async def _restore_token(self) -> None:
         """Write the token file again whenever it was deleted or changed: every client reads it."""
         while True:
-            if keep_token(self._config.home, self._token):
+            if restore_token(self._config.home, self._token):
                 cause = f"{self._config.home.token} was gone or changed"
                 self._journal.record("agent", "token_restored", cause)
             await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)

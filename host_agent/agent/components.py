@@ -26,7 +26,7 @@ from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
 from vestal.config import Config
-from vestal.supervision import JsonStateStore, SleepWatch, Supervisor
+from vestal.supervision import JsonStateStore, SleepDetector, Supervisor
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Components:
     effects: HostEffects
     passes: Passes
     notifier: Notifier
-    sleep_watch: SleepWatch
+    sleep_watch: SleepDetector
     listener_context: ListenerContext  # what the listener's routes show and act on
     listener: Listener
 
@@ -56,7 +56,7 @@ async def build(
 ) -> Components:
     """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
     store = JsonStateStore(config.home.root / "supervision.json")
-    sleep_watch = SleepWatch()
+    sleep_watch = SleepDetector()
     compose = Compose(config)
     orchestrator = await mode.decide(config, docker, compose)
 

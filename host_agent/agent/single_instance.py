@@ -6,7 +6,7 @@ from pathlib import Path
 from host_agent.errors import AlreadyRunning
 from vestal.config import Home
 from vestal.platform.file_lock import try_lock
-from vestal.supervision import Identity, read_pid_file, write_pid_file
+from vestal.supervision import ProcessIdentity, read_pid_file, write_pid_file
 from vestal.supervision.processes.identity import identify
 
 
@@ -15,7 +15,7 @@ def pid_file(home: Home) -> Path:
     return home.run / "agent.json"
 
 
-def running(home: Home) -> Identity | None:
+def running(home: Home) -> ProcessIdentity | None:
     """Return the process of the agent that runs for this home, or None."""
     identity = read_pid_file(pid_file(home))
     return identity if identity and identity.alive() else None

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = parser.build().parse_args(arguments)
     from host_agent.errors import HostAgentError
-    from vestal.config import ConfigError, at_home, load
+    from vestal.config import ConfigError, defaults_at_home, load
 
     config, options.problems = None, ()
     try:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.command != "doctor":  # it has its own words for them
                 for problem in error.problems:
                     complain(f"{problem} (going on with the defaults)")
-            config = at_home()
+            config = defaults_at_home()
         module = importlib.import_module(f"host_agent.cli.{ROOM_OF[options.command]}.{options.command}")
         return int(module.run(options, config))
     except ConfigError as error:

@@ -66,7 +66,7 @@ class Listener:
             if error.errno != errno.EADDRINUSE:
                 raise
             holder = ports.holder(port, address) or ports.PortHolder(port, None)
-            sentence = ports.sentence(holder, "VESTAL_AGENT_PORT")
+            sentence = ports.in_use_message(holder, "VESTAL_AGENT_PORT")
             raise PortBusy(f"The agent cannot listen: {sentence}.") from None
         self._bound.add(address)
         self._guard.allow_name(address)

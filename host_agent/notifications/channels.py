@@ -49,7 +49,7 @@ def desktop_command() -> tuple[str, ...] | None:
 
 async def show(command: tuple[str, ...], notice: Notice) -> None:
     """Raises NotDelivered."""
-    done = await run_async(*command, f"Vestal: {notice.title}", notice.text, within_s=WITHIN_S)
+    done = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=WITHIN_S)
     if done.exit_code:
         why = done.text.strip() or f"exit code {done.exit_code}"
         raise NotDelivered(f"{command[0]}: {why}.")

@@ -27,7 +27,7 @@ from host_agent.services.service_status import ServiceStatus, of_child
 from host_agent.services.status_report import StatusReport
 from vestal.config import Config
 from vestal.platform import model_servers, ports
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import vestal_processes
 from vestal.supervision import DOWN, ChildSpec, Intensity, ProbeResult, State, StateStore, Supervisor
 
 RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)  # R4.4
@@ -65,7 +65,7 @@ class HostEffects:
         return Facts(
             services=tuple(services),
             ports=tuple(await asyncio.to_thread(self._ports, rows)),
-            headroom=await asyncio.to_thread(model_servers.look),
+            headroom=await asyncio.to_thread(model_servers.current_headroom),
             engine_answers=rows[DOCKER].state is State.READY,
             orphans=await self._ollama.orphans(),
         )
@@ -186,7 +186,7 @@ class HostEffects:
         return found
 
     def _port(self, name: str, port: int, held: ports.PortHolder, setting: str) -> PortFacts:
-        module = held.pid and own_processes.our_module(
+        module = held.pid and vestal_processes.server_module(
             held.pid, self._config.home.root, self._config.home.default_root
         )
-        return PortFacts(name, port, held.pid, ports.sentence(held, setting), bool(module))
+        return PortFacts(name, port, held.pid, ports.in_use_message(held, setting), bool(module))

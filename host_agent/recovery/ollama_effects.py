@@ -6,7 +6,7 @@ from host_agent.services import OLLAMA, terminate
 from host_agent.services.ollama import OllamaService
 from host_agent.services.ollama.ownership import OwnerKind
 from host_agent.services.service_status import ServiceStatus
-from vestal.platform.processes import process_table
+from vestal.platform.processes import process_lookup
 from vestal.supervision import UP, State
 
 HUNG_STOP_S = 3.0
@@ -45,7 +45,7 @@ class OllamaEffects:
         """Runners without a server. They are ended where Vestal may act, and told where it only watches."""
         acts = self._service.keeper.acts
         return tuple(
-            OrphanFacts(OLLAMA, one.pid, process_table.rss_bytes(one.pid), mine and acts)
+            OrphanFacts(OLLAMA, one.pid, process_lookup.rss_bytes(one.pid), mine and acts)
             for one, mine in await self._service.orphans()
         )
 

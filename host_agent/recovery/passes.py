@@ -13,7 +13,7 @@ from host_agent.journal import Journal
 from host_agent.recovery.facts import Facts, Issue, Remedy
 from host_agent.recovery.plan import plan
 from host_agent.recovery.report import Report
-from vestal.platform.file_lock import LockHeld, recovery_lock
+from vestal.platform.file_lock import LockHeld, hold_lock
 
 log = logging.getLogger("vestal")
 
@@ -105,7 +105,7 @@ class Passes:
     async def _run(self, report: Report) -> None:
         self.count += 1
         try:
-            async with recovery_lock(self._lock_file, LOCK_TIMEOUT_S):
+            async with hold_lock(self._lock_file, LOCK_TIMEOUT_S):
                 await self._heal_for_all(report)
         except LockHeld as error:
             report.left.append(f"agent: {error}; this pass gave way")

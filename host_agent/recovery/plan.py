@@ -38,11 +38,11 @@ def plan(facts: Facts) -> tuple[Issue, ...]:
 
 def _memory(facts: Facts) -> Iterator[Issue]:
     room = facts.headroom
-    if room.only_a_reboot:
+    if room.needs_reboot:
         left = f"{room.remedy}; the MLX server is not restarted"
-        yield Issue("memory", room.lacking, left=left, event=ONLY_A_REBOOT)
-    elif room.lacking:
-        yield Issue("memory", room.lacking, left=room.remedy)
+        yield Issue("memory", room.shortage, left=left, event=ONLY_A_REBOOT)
+    elif room.shortage:
+        yield Issue("memory", room.shortage, left=room.remedy)
 
 
 def _ports(facts: Facts) -> Iterator[Issue]:
@@ -102,7 +102,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
     if service.state is State.FAILED:
         return Issue(name, f"cannot start{told}", left=f"cannot start{told}; mend that, then {RESET}")
     if service.state in (State.STOPPED, State.ABSENT):
-        if facts.headroom.only_a_reboot:
+        if facts.headroom.needs_reboot:
             return Issue(
                 name, "is stopped", left="not started: only a reboot frees the machine's wired memory"
             )
@@ -112,7 +112,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
 
 def _hung(service: ServiceFacts, facts: Facts) -> Issue:
     found = f"runs (PID {service.pid}) and does not answer"
-    if facts.headroom.only_a_reboot:
+    if facts.headroom.needs_reboot:
         return Issue(
             service.name, found, left="not restarted: only a reboot frees the machine's wired memory"
         )
@@ -128,7 +128,7 @@ def _owned(service: ServiceFacts, facts: Facts) -> Issue:
     hung = service.answers is False
     if service.state in COMING or not (hung or service.state is State.STOPPED):
         return _watched(service)
-    if facts.headroom.only_a_reboot:
+    if facts.headroom.needs_reboot:
         return Issue(name, found, left="not restarted: only a reboot frees the machine's wired memory")
     if service.refusal:
         return Issue(name, found, left=found if service.refusal in found else f"{found}; {service.refusal}")

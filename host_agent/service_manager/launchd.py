@@ -102,7 +102,7 @@ class Launchd:
         command = ("launchctl", "bootout", self._target(name))
         done = self._commands.act(*command)
         answer = launchctl_answers.judge(done.exit_code, done.text)
-        if answer is LaunchctlAnswer.NOT_LOADED or self._commands.dry:
+        if answer is LaunchctlAnswer.NOT_LOADED or self._commands.dry_run:
             return ""
         if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.STOPPING, LaunchctlAnswer.RETRY) and self._gone(
             name

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from host_agent.service_manager.job_state import JobState
-from vestal.platform.command_result import NOT_FOUND
+from vestal.platform.commands import NOT_FOUND
 
 PROPERTIES = "LoadState,ActiveState,SubState,MainPID,NRestarts,ExecMainCode,ExecMainStatus"
 NO_MANAGER = (

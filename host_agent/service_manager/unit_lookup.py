@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent.service_manager import launchctl_answers
-from vestal.platform.command_result import CommandResult
-from vestal.platform.commands import run_async
+from vestal.platform.commands import CommandResult, run_async
 from vestal.platform.macos.brew import PLACES
 
 COLUMNS = 3  # PID, last exit status, label

@@ -6,13 +6,13 @@ from host_agent.errors import PortBusy
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
 from vestal.platform import ports
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import vestal_processes
 
 
 def check_ports(config: Config) -> None:
     """PortBusy names the first port of ours that somebody else holds."""
     for setting, held in strangers(config):
-        raise PortBusy(f"Nothing was started: {ports.sentence(held, setting)}.")
+        raise PortBusy(f"Nothing was started: {ports.in_use_message(held, setting)}.")
 
 
 def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
@@ -32,7 +32,7 @@ def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
 
 def _is_ours(config: Config, held: ports.PortHolder) -> bool:
     """A process of this home, or the proxy of a container that this home has published."""
-    if held.pid and own_processes.our_module(held.pid, config.home.root, config.home.default_root):
+    if held.pid and vestal_processes.server_module(held.pid, config.home.root, config.home.default_root):
         return True
     is_proxy = held.pid is None or "docker" in held.name
     return held.port == config.orchestrator.port and is_proxy and mode.has_containers(config)

@@ -5,7 +5,10 @@ from vestal.supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, R
 
 
 def restart_policy(
-    settings: SupervisionSection, *, start_timeout_s: float = 60.0, planned_stop_s: float | None = None
+    settings: SupervisionSection,
+    *,
+    start_timeout_s: float = 60.0,
+    planned_stop_timeout_s: float | None = None,
 ) -> RestartPolicy:
     """R3.2 to R3.6 with the configured numbers."""
     return RestartPolicy(
@@ -16,5 +19,5 @@ def restart_policy(
         stop_timeout_s=settings.stop_s,
         settle_after_kill_s=settings.settle_after_kill_s,
         probe=ProbePolicy(interval_s=settings.health_interval_s, failures=settings.health_failures),
-        planned_stop_s=planned_stop_s,
+        planned_stop_timeout_s=planned_stop_timeout_s,
     )

@@ -21,7 +21,7 @@ from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator.mode import Decision, Mode
 from host_agent.services.retry_advice import GIVEN_UP
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import process_lookup
 from vestal.supervision import DOWN, Supervisor
 
 log = logging.getLogger("vestal")
@@ -113,6 +113,6 @@ class ServiceControl:
 
     async def _restart_engine(self) -> None:
         pid = (await self._mlx.engine()).process_pid
-        if pid is None or "mlx_server.engine" not in own_processes.command_line(pid):
+        if pid is None or "mlx_server.engine" not in process_lookup.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
         os.kill(pid, signal.SIGTERM)

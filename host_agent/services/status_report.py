@@ -27,7 +27,7 @@ from host_agent.services.orchestrator.mode import Decision, Mode
 from host_agent.services.retry_advice import RetryAdvice
 from host_agent.services.service_status import ServiceStatus, of_child
 from vestal.platform import memory, model_servers
-from vestal.supervision import DOWN, SleepWatch, State, StateStore, Supervisor
+from vestal.supervision import DOWN, SleepDetector, State, StateStore, Supervisor
 
 
 class StatusReport:
@@ -42,7 +42,7 @@ class StatusReport:
         containers: Containers,
         decision: Decision,
         store: StateStore,
-        sleep: SleepWatch,
+        sleep: SleepDetector,
     ) -> None:
         self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
         self._engine, self._containers, self._decision = engine, containers, decision
@@ -80,7 +80,7 @@ class StatusReport:
         return {
             "memory": now.as_json(),
             "wired_fraction": now.wired_fraction,
-            "warning": model_servers.look(now).sentence,
+            "warning": model_servers.current_headroom(now).message,
             "sleep": {"slept_s": round(self._sleep.slept_s, 1)},
         }
 

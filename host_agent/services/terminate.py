@@ -7,8 +7,8 @@ import signal
 import time
 
 from host_agent.errors import NotPossible
-from vestal.platform.processes import own_processes
-from vestal.supervision import Identity
+from vestal.platform.processes import process_lookup
+from vestal.supervision import ProcessIdentity
 from vestal.supervision.processes.identity import identify
 
 LOOK_AGAIN_S = 0.05
@@ -21,12 +21,12 @@ async def terminate(pid: int, grace_s: float) -> None:
         await terminate_identity(identity, grace_s)
 
 
-async def terminate_identity(identity: Identity, grace_s: float) -> bool:
+async def terminate_identity(identity: ProcessIdentity, grace_s: float) -> bool:
     """As `terminate`; False where it had ended already."""
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)
-    if own_processes.is_suspended(identity.pid):
+    if process_lookup.is_suspended(identity.pid):
         _send(identity, signal.SIGCONT)  # or it could never act on the SIGTERM
     if await _gone(identity, grace_s):
         return True
@@ -36,13 +36,13 @@ async def terminate_identity(identity: Identity, grace_s: float) -> bool:
     return True
 
 
-def _send(identity: Identity, number: signal.Signals) -> None:
+def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
     if identity.alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(identity.pid, number)
 
 
-async def _gone(identity: Identity, timeout_s: float) -> bool:
+async def _gone(identity: ProcessIdentity, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while identity.alive():
         if time.monotonic() > deadline:

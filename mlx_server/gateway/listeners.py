@@ -56,7 +56,7 @@ def bind(address: str, port: int) -> socket.socket:
 def _cannot(error: OSError, address: str, port: int) -> CannotListen:
     if error.errno == errno.EADDRINUSE:
         held = ports.holder(port, address) or ports.PortHolder(port, None)
-        return CannotListen(ports.sentence(held, "VESTAL_MLX_PORT"), EXIT_BUSY)
+        return CannotListen(ports.in_use_message(held, "VESTAL_MLX_PORT"), EXIT_BUSY)
     if error.errno == errno.EADDRNOTAVAIL:
         message = f"mlx.bind names {address}, which no interface of this machine has; correct or remove it"
         return CannotListen(message, EXIT_BUSY)

@@ -20,8 +20,8 @@ from vestal.supervision import (
     Intensity,
     ProbePolicy,
     ProbeResult,
-    Restart,
     RestartPolicy,
+    RestartType,
     State,
 )
 from vestal.supervision.lifecycle.child_state import ChildState, Then, initial_state
@@ -82,8 +82,8 @@ class LifeOfAChild(RuleBasedStateMachine):
         self.by_hand = False
         self.crashed = False  # the next launch is a restart that nobody asked for
 
-    @initialize(restart=st.sampled_from(Restart), ready=st.booleans(), coupled=st.booleans())
-    def is_made(self, restart: Restart, ready: bool, coupled: bool) -> None:
+    @initialize(restart=st.sampled_from(RestartType), ready=st.booleans(), coupled=st.booleans())
+    def is_made(self, restart: RestartType, ready: bool, coupled: bool) -> None:
         """And started."""
         self.m = initial_state(POLICY, restart=restart, ready_probed=ready, coupled=coupled)
         self.tell(Start())
@@ -315,7 +315,7 @@ def test_ten_thousand_crashes_in_four_lives_break_no_invariant(seed: int) -> Non
     """A child that is never well for long: 2,500 crashes in a row, over some weeks of simulated time."""
     chance = random.Random(seed)
     life = LifeOfAChild()
-    life.is_made(Restart.PERMANENT, True, False)
+    life.is_made(RestartType.PERMANENT, True, False)
     crashes = 0
     while crashes < CRASHES_A_LIFE:
         if life.m.wake_at is not None and not life.m.alive:

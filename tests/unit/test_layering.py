@@ -32,7 +32,6 @@ ALLOWED, FOREIGN_TO = _table()
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
-    "vestal/platform/command_result.py",
     "host_agent/service_manager/job_state.py",
     "host_agent/service_manager/launchctl_answers.py",
     "host_agent/service_manager/launchd_by_root.py",
@@ -54,7 +53,7 @@ PURE = (
     "vestal/supervision/lifecycle/probe.py",
     "vestal/supervision/lifecycle/saved_state.py",
     "vestal/supervision/lifecycle/states.py",
-    "vestal/platform/processes/process_seen.py",
+    "vestal/platform/processes/process_snapshot.py",
     "host_agent/recovery/facts.py",
     "host_agent/services/retry_advice.py",
     "host_agent/recovery/plan.py",
@@ -74,10 +73,9 @@ PURE = (
     "vestal/platform/macos/brew.py",
     "vestal/platform/macos/jetsam.py",
     "vestal/platform/kernel_log.py",
-    "vestal/platform/macos/memory_pressure.py",
     "vestal/platform/processes/ps.py",
     "vestal/platform/macos/sysctl.py",
-    "vestal/platform/macos/vm_stat.py",
+    "vestal/platform/macos/memory_tools.py",
     "mlx_server/gateway/requests/admission.py",
     "mlx_server/gateway/dialects/anthropic/schema.py",
     "mlx_server/gateway/dialects/openai/render.py",

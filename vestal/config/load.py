@@ -34,7 +34,7 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     return _finish(settings, home, path, env, cwd)
 
 
-def at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
+def defaults_at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """The defaults, in the right home: for what must work also where the settings are wrong."""
     env = os.environ if env is None else env
     cwd = cwd or Path.cwd()

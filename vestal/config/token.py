@@ -18,7 +18,7 @@ def ensure_token(home: Home) -> str:
     return read_token(home)
 
 
-def keep_token(home: Home, token: str) -> bool:
+def restore_token(home: Home, token: str) -> bool:
     """Puts `token` back where the file is gone or holds another one; whether it had to.
 
     The containers have the token of the agent's start: a file that says otherwise only locks its owner out.

@@ -1,1 +1,1 @@
-"""What differs by platform: memory, ports, processes, networks."""
+"""Everything that differs between machines: memory, ports, processes, commands, the kernel log, sleep."""

@@ -1,6 +1,6 @@
-"""Runs the platform's own tools and service managers; with `--dry-run` what would change is only shown.
+"""Run the platform's own tools and service managers. With `--dry-run`, a change is only printed.
 
-What they print is told by parsers beside this file.
+The modules of `vestal.platform.macos`, `kernel_log` and `processes.ps` parse what the tools print.
 """
 
 import asyncio
@@ -10,29 +10,47 @@ import signal
 import subprocess
 from asyncio.subprocess import Process
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from vestal.platform.command_result import NO_ANSWER, NOT_FOUND, CommandResult
+NOT_FOUND = 127  # the exit code that a shell gives for a program it cannot find
+TIMED_OUT = 124  # the exit code of timeout(1)
 
-WITHIN_S = 10.0
-ASK_WITHIN_S = 20.0
-ACT_WITHIN_S = 180.0  # a stop waits for the drain and the six stages
-KILLED_WITHIN_S = 1.0
-PLAIN = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
-
-
-def run(*command: str, within_s: float = WITHIN_S) -> CommandResult:
-    """Both its outputs. NOT_FOUND where there is no such program, NO_ANSWER past its time (it is killed)."""
-    return _run(command, within_s, subprocess.STDOUT)
+TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 20.0
+ACT_TIMEOUT_S = 180.0  # stopping the MLX server waits for its drain and for the six stages of its shutdown
+KILL_TIMEOUT_S = 1.0
+# Parsers expect English without colors, and Homebrew would first update itself.
+PLAIN_OUTPUT = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
 
-def output(*command: str, within_s: float = WITHIN_S) -> str | None:
-    """What it prints to stdout, in English; None where there is no such tool, it failed, or took too long."""
-    done = _run(command, within_s, subprocess.PIPE, {**os.environ, **PLAIN})
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command wrote to stdout and stderr, or in `text` the reason why it did not run to its end."""
+
+    exit_code: int
+    text: str
+
+
+def run(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResult:
+    """Run a command and return its stdout and stderr together.
+
+    The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed because it
+    took longer than `timeout_s`.
+    """
+    return _run(command, timeout_s, subprocess.STDOUT)
+
+
+def output(*command: str, timeout_s: float = TIMEOUT_S) -> str | None:
+    """Return what a command prints to stdout, in English; None if it is missing, fails, or takes too long."""
+    done = _run(command, timeout_s, subprocess.PIPE, {**os.environ, **PLAIN_OUTPUT})
     return done.text if done.exit_code == 0 else None
 
 
-async def run_async(*command: str, within_s: float = WITHIN_S) -> CommandResult:
-    """As `run`. Past its time, or where nobody waits for it any more, all that it started is killed."""
+async def run_async(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResult:
+    """Do what `run` does, on the event loop.
+
+    After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed.
+    """
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -44,41 +62,42 @@ async def run_async(*command: str, within_s: float = WITHIN_S) -> CommandResult:
     except OSError as error:
         return _not_found(command, error)
     try:
-        async with asyncio.timeout(within_s):
-            told, _ = await process.communicate()
+        async with asyncio.timeout(timeout_s):
+            printed, _ = await process.communicate()
     except TimeoutError:
-        return _no_answer(within_s)
+        return _timed_out(timeout_s)
     finally:
-        await _kill(process)
-    return CommandResult(process.returncode or 0, told.decode(errors="replace"))
+        await _kill_group(process)
+    return CommandResult(process.returncode or 0, printed.decode(errors="replace"))
 
 
 class Commands:
-    """Runs them."""
+    """Runs commands: `ask` for those that only read, `act` for those that change something."""
 
-    dry = False
+    dry_run = False
 
     def ask(self, *command: str) -> CommandResult:
-        """A command that only looks."""
-        return run(*command, within_s=ASK_WITHIN_S)
+        """Run a command that only reads."""
+        return run(*command, timeout_s=ASK_TIMEOUT_S)
 
     def act(self, *command: str) -> CommandResult:
-        """A command that changes something."""
-        return run(*command, within_s=ACT_WITHIN_S)
+        """Run a command that changes something."""
+        return run(*command, timeout_s=ACT_TIMEOUT_S)
 
 
-class Shown(Commands):
-    """Asks, and says what it would do."""
+class DryRunCommands(Commands):
+    """Runs the commands that only read, and prints those that would change something."""
 
-    dry = True
+    dry_run = True
 
     def act(self, *command: str) -> CommandResult:
+        """Print the command and return success."""
         print(f"would run {' '.join(command)}")
         return CommandResult(0, "")
 
 
 def _run(
-    command: tuple[str, ...], within_s: float, errors: int, env: Mapping[str, str] | None = None
+    command: tuple[str, ...], timeout_s: float, stderr: int, env: Mapping[str, str] | None = None
 ) -> CommandResult:
     try:
         done = subprocess.run(
@@ -86,33 +105,33 @@ def _run(
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=stderr,
             encoding="utf-8",
             errors="replace",
-            timeout=within_s,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _no_answer(within_s)
+        return _timed_out(timeout_s)
     except OSError as error:
         return _not_found(command, error)
     return CommandResult(done.returncode, done.stdout)
 
 
-def _no_answer(within_s: float) -> CommandResult:
-    return CommandResult(NO_ANSWER, f"no answer within {within_s:g} s")
+def _timed_out(timeout_s: float) -> CommandResult:
+    return CommandResult(TIMED_OUT, f"no answer within {timeout_s:g} s")
 
 
 def _not_found(command: tuple[str, ...], error: OSError) -> CommandResult:
     return CommandResult(NOT_FOUND, f"{command[0]}: {error.strerror}")
 
 
-async def _kill(process: Process) -> None:
-    """Its group: a child of its own that holds the pipe would keep `wait` from returning."""
+async def _kill_group(process: Process) -> None:
+    """Kill the whole process group: a child of the command that holds the pipe would block `wait`."""
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for zombies only
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(KILLED_WITHIN_S):
+        async with asyncio.timeout(KILL_TIMEOUT_S):
             await process.wait()

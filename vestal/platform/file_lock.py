@@ -1,4 +1,7 @@
-"""One healer at a time on this home: a lock on a file, which the system frees when its holder dies."""
+"""Lock a file so that only one process at a time recovers, starts or stops this installation.
+
+The operating system releases the lock when the process that holds it dies.
+"""
 
 import asyncio
 import contextlib
@@ -8,15 +11,18 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-LOOK_AGAIN_S = 0.1
+RETRY_S = 0.1
 
 
 class LockHeld(Exception):
-    """Another process is healing, and does not come to an end."""
+    """Another process holds the lock, and did not release it in time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"another process has been healing for {timeout_s:.0f} s")
 
 
 def try_lock(path: Path) -> int | None:
-    """The locked file's descriptor (close it to unlock), or None where another process holds it."""
+    """Lock the file and return its descriptor, which unlocks it when closed; None if it is locked already."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,13 +33,13 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextlib.asynccontextmanager
-async def recovery_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
-    """Hold the lock; LockHeld where another process keeps it longer."""
+async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
+    """Hold the lock in the `async with` block. Raises LockHeld after waiting for it for `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise LockHeld(f"another process has been healing for {timeout_s:.0f} s")
-        await asyncio.sleep(LOOK_AGAIN_S)
+            raise LockHeld(timeout_s)
+        await asyncio.sleep(RETRY_S)
     try:
         yield
     finally:
@@ -41,13 +47,13 @@ async def recovery_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def blocking_lock(path: Path, timeout_s: float) -> Iterator[None]:
-    """The same for the command line."""
+def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
+    """Do what `hold_lock` does, without an event loop: for the command line."""
     deadline = time.monotonic() + timeout_s
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise LockHeld(f"another process has been healing for {timeout_s:.0f} s")
-        time.sleep(LOOK_AGAIN_S)
+            raise LockHeld(timeout_s)
+        time.sleep(RETRY_S)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The host's memory: what there is, what is left, and on a Mac what is wired down."""
+"""Read the machine's memory: how much there is, how much is available, and on a Mac how much is wired."""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -9,7 +9,11 @@ import psutil
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `wired_fraction` is None where the system has no such thing (Linux)."""
+    """The machine's memory, in bytes.
+
+    Wired memory (`wired_bytes`) can be neither compressed nor swapped out; Metal wires what the GPU uses. It
+    exists on macOS only, and is None elsewhere.
+    """
 
     total_bytes: int
     available_bytes: int
@@ -19,27 +23,30 @@ class Memory:
 
     @property
     def wired_fraction(self) -> float | None:
+        """Return the wired share of all memory, from 0 to 1."""
         return None if self.wired_bytes is None else self.wired_bytes / self.total_bytes
 
     @property
     def available_fraction(self) -> float:
+        """Return the available share of all memory, from 0 to 1."""
         return self.available_bytes / self.total_bytes
 
     def as_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary for JSON."""
         return asdict(self)
 
 
 def read() -> Memory:
-    """How things stand now."""
+    """Return the machine's memory as it is now."""
     virtual = psutil.virtual_memory()
-    swap_used, swap_total = _swap()
+    swap_used, swap_total = _read_swap()
     wired = int(getattr(virtual, "wired", 0)) if sys.platform == "darwin" else None
     return Memory(virtual.total, virtual.available, swap_used, swap_total, wired)
 
 
-def _swap() -> tuple[int, int]:
+def _read_swap() -> tuple[int, int]:
     try:
         swap = psutil.swap_memory()
-    except (OSError, RuntimeError):  # /proc/vmstat is hidden in some containers
+    except (OSError, RuntimeError):  # some containers hide /proc/vmstat
         return 0, 0
     return swap.used, swap.total

@@ -1,7 +1,8 @@
-"""Whether the machine's memory lets a model server be started again (R3.6, R6.3). Pure.
+"""Decide whether the machine has enough memory to start a model server. Pure.
 
-SIGKILL of a process that had much memory wired down for Metal can strand it until the next reboot: one report
-counts 414 GiB over 233 restarts. What living model servers hold is theirs, and not stranded.
+A SIGKILL can strand the memory that a process had wired for Metal until the next reboot: one report counts
+414 GiB after 233 restarts. A server is therefore not restarted while most of the memory is wired and no
+living model server holds it.
 """
 
 from __future__ import annotations
@@ -17,35 +18,43 @@ SWAP_LIMIT = 0.95
 
 @dataclass(frozen=True)
 class Headroom:
-    """`lacking` says what is wrong, nothing where all is well; `only_a_reboot`: waiting does not help."""
+    """Says what is wrong with the machine's memory. An empty `shortage` means that there is enough.
 
-    lacking: str = ""
-    only_a_reboot: bool = False
+    `needs_reboot` is true where waiting does not help, because only a reboot frees the memory.
+    """
+
+    shortage: str = ""
+    needs_reboot: bool = False
 
     @property
     def remedy(self) -> str:
-        if self.only_a_reboot:
+        """Return what a person can do about the shortage; empty if there is none."""
+        if self.needs_reboot:
             return "only a reboot frees it: save your work and restart the machine"
-        return "close programs, or load smaller or fewer models" if self.lacking else ""
+        return "close programs, or load smaller or fewer models" if self.shortage else ""
 
     @property
-    def sentence(self) -> str:
-        """The two together, for one line."""
-        return f"{self.lacking}; {self.remedy}" if self.lacking else ""
+    def message(self) -> str:
+        """Return the shortage and its remedy on one line; empty if there is enough memory."""
+        return f"{self.shortage}; {self.remedy}" if self.shortage else ""
 
 
 def may_be_stranded(memory: Memory) -> bool:
-    """Whether it is worth asking who holds the wired memory."""
+    """Return whether so much memory is wired that it matters which processes hold it."""
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 
 
-def headroom(memory: Memory, held_bytes: int = 0) -> Headroom:
-    """The word on starting a model server; living ones hold `held_bytes`."""
-    stranded = ((memory.wired_bytes or 0) - held_bytes) / memory.total_bytes
+def headroom(memory: Memory, model_server_bytes: int = 0) -> Headroom:
+    """Return whether a model server may be started.
+
+    `model_server_bytes` is what living model servers hold in memory: that much of the wired memory is not
+    stranded.
+    """
+    stranded = ((memory.wired_bytes or 0) - model_server_bytes) / memory.total_bytes
     if stranded > WIRED_LIMIT:
-        lacking = f"{stranded:.0%} of the machine's memory is wired down and no living model server holds it"
-        return Headroom(lacking, only_a_reboot=True)
-    swap_left = memory.swap_used_bytes < SWAP_LIMIT * memory.swap_total_bytes
-    if memory.available_fraction < AVAILABLE_LIMIT and not swap_left:
+        shortage = f"{stranded:.0%} of the machine's memory is wired down and no living model server holds it"
+        return Headroom(shortage, needs_reboot=True)
+    can_swap = memory.swap_used_bytes < SWAP_LIMIT * memory.swap_total_bytes
+    if memory.available_fraction < AVAILABLE_LIMIT and not can_swap:
         return Headroom(f"only {memory.available_fraction:.0%} of the machine's memory is available")
     return Headroom()

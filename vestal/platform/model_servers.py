@@ -1,4 +1,4 @@
-"""What the living model servers of this machine hold in memory: ours, Ollama's, and others of mlx-lm."""
+"""Measure how much memory the machine's model servers hold: Vestal's, Ollama's, and others of mlx-lm."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ PROGRAMS = frozenset({"ollama", "ollama-runner", "llama-server"})
 MODULES = ("mlx_server.engine", "mlx_lm")
 
 
-def look(now: Memory | None = None) -> Headroom:
-    """The machine's headroom. Who holds wired memory is asked only where there is much of it."""
+def current_headroom(now: Memory | None = None) -> Headroom:
+    """Return whether the machine has memory for one more model server.
+
+    Reads the memory unless it is given. The processes are read only if much memory is wired.
+    """
     now = now or memory.read()
-    return headroom(now, held_bytes() if may_be_stranded(now) else 0)
+    return headroom(now, resident_bytes() if may_be_stranded(now) else 0)
 
 
-def held_bytes() -> int:
-    """Their resident memory together."""
+def resident_bytes() -> int:
+    """Return the resident memory of all model servers together."""
     total = 0
     for process in psutil.process_iter(["name", "cmdline", "memory_info"]):
-        told = process.info
-        if told["memory_info"] and is_model_server(told["name"] or "", told["cmdline"] or []):
-            total += told["memory_info"].rss
+        info = process.info
+        if info["memory_info"] and is_model_server(info["name"] or "", info["cmdline"] or []):
+            total += info["memory_info"].rss
     return total
 
 
 def is_model_server(name: str, command: list[str]) -> bool:
+    """Return whether a process with this name and command line serves models."""
     return name.lower() in PROGRAMS or any(word.startswith(MODULES) for word in command)

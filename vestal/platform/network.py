@@ -1,4 +1,4 @@
-"""The host's own addresses that matter here."""
+"""Find the addresses of this machine that Vestal listens on beyond loopback."""
 
 import socket
 
@@ -6,9 +6,9 @@ import psutil
 
 
 def bridge_address() -> str | None:
-    """The IPv4 address of Docker's bridge on Linux: what `host-gateway` names inside containers.
+    """Return the IPv4 address of Docker's bridge on Linux, which containers reach as `host-gateway`.
 
-    None on a Mac (Docker Desktop reaches 127.0.0.1 by itself) and where no engine has run yet.
+    None on a Mac, where Docker Desktop forwards to 127.0.0.1, and where the Docker engine has not run yet.
     """
     for entry in psutil.net_if_addrs().get("docker0", []):
         if entry.family == socket.AF_INET:

@@ -49,7 +49,7 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
     return None
 
 
-def sentence(held: PortHolder, setting: str) -> str:
+def in_use_message(held: PortHolder, setting: str) -> str:
     """One sentence: who holds the port, and what to do. `setting` names another port's variable."""
     if held.pid is None:
         return (

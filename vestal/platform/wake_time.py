@@ -1,4 +1,4 @@
-"""When this machine last woke from sleep."""
+"""Find out when this machine last woke from sleep."""
 
 import sys
 
@@ -6,8 +6,8 @@ from vestal.platform import commands, kernel_log
 from vestal.platform.macos import sysctl
 
 
-def last() -> float | None:
-    """In seconds since 1970; None where it has not slept since boot, or does not tell."""
+def last_wake_time() -> float | None:
+    """Return the last wake in seconds since 1970; None if it has not slept since boot, or cannot say."""
     if sys.platform == "darwin":
-        return sysctl.wake_time(sysctl.parse(commands.output(*sysctl.WAKE) or ""))
-    return kernel_log.last_wake(commands.output(*kernel_log.WAKES) or "")
+        return sysctl.wake_time(sysctl.parse(commands.output(*sysctl.WAKE_TIME_COMMAND) or ""))
+    return kernel_log.last_wake(commands.output(*kernel_log.LAST_WAKE_COMMAND) or "")

@@ -24,11 +24,19 @@ from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, Breaker
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
-from vestal.supervision.lifecycle.states import DOWN, UP, ChildStatus, ExitStatus, Restart, State, Strategy
+from vestal.supervision.lifecycle.states import (
+    DOWN,
+    UP,
+    ChildStatus,
+    ExitStatus,
+    RestartType,
+    State,
+    Strategy,
+)
 from vestal.supervision.processes.handle_wrapper import HandleWrapper
-from vestal.supervision.processes.identity import Identity, read_pid_file, start_time, write_pid_file
-from vestal.supervision.processes.process_group import GroupProcess, spawn
-from vestal.supervision.sleep_watch import SleepWatch, watch_sleep
+from vestal.supervision.processes.identity import ProcessIdentity, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.process_group import ProcessGroup, spawn
+from vestal.supervision.sleep_detector import SleepDetector, watch_sleep
 from vestal.supervision.state_store import JsonStateStore, MemoryStateStore, StateStore
 from vestal.supervision.supervisor import Supervisor
 
@@ -46,9 +54,9 @@ __all__ = [
     "EventStream",
     "ExitStatus",
     "FakeClock",
-    "GroupProcess",
+    "ProcessGroup",
     "HandleWrapper",
-    "Identity",
+    "ProcessIdentity",
     "Intensity",
     "JsonStateStore",
     "LaunchError",
@@ -58,9 +66,9 @@ __all__ = [
     "ProbePolicy",
     "ProbeResult",
     "ProcessHandle",
-    "Restart",
+    "RestartType",
     "RestartPolicy",
-    "SleepWatch",
+    "SleepDetector",
     "SpecError",
     "State",
     "StateStore",

@@ -109,7 +109,7 @@ class Child:
         self._run("exit", self._await_exit(self.model.run))
         return True
 
-    def woke(self, slept_s: float) -> None:
+    def machine_woke(self, slept_s: float) -> None:
         """The machine slept: whatever runs is asked at once."""
         self.send(Woke(slept_s))
         if self.model.watch is Watch.HEALTH:

@@ -10,7 +10,7 @@ from typing import Protocol
 from vestal.supervision.errors import SpecError
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
-from vestal.supervision.lifecycle.states import ExitStatus, Restart
+from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
 """Asked with the child's PID. Raising, or no answer in time, is a failure."""
@@ -72,7 +72,7 @@ class ChildSpec:
     ready: Probe | None = None
     health: Probe | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
-    restart: Restart = Restart.PERMANENT
+    restart: RestartType = RestartType.PERMANENT
     adopt: bool = True
     fatal_exit_codes: frozenset[int] = frozenset({78})
     launcher: Launcher | None = None

@@ -108,13 +108,13 @@ class Supervisor:
         if stuck:
             raise StopTimeout("; ".join(stuck))
 
-    def woke(self, slept_s: float) -> None:
+    def machine_woke(self, slept_s: float) -> None:
         """The machine has slept so long: failures from before do not count, and all is asked now."""
         if not self._running:  # it has not recalled yet what an earlier one knew, and must not write over it
             return
         self._events.emit(self.name, "machine_woke", slept_s=round(slept_s, 1))
         for child in self._children.values():
-            child.woke(slept_s)
+            child.machine_woke(slept_s)
 
     async def detach(self) -> None:
         """Leaves the children running, for the next supervisor to adopt by their PID files."""
@@ -192,7 +192,7 @@ class Supervisor:
     async def _no_longer_stopping(self, child: Child) -> None:
         rest = frozenset(State) - {State.STOPPING}
         policy = child.spec.policy
-        limit_s = max(policy.stop_timeout_s, policy.planned_stop_s or 0.0) + _STUCK_S
+        limit_s = max(policy.stop_timeout_s, policy.planned_stop_timeout_s or 0.0) + _STUCK_S
         try:
             await self.wait_for(child.name, rest, limit_s)
         except WaitTimeout as error:

@@ -12,13 +12,13 @@ from host_agent.service_manager import service_manager, unit_files
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.unit import AGENT, SERVER_ALONE, WITH_AGENT, Unit
 from vestal.config import Config, ensure_token
-from vestal.platform.commands import Commands, Shown
+from vestal.platform.commands import Commands, DryRunCommands
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     if options.show:
         return show.run(options, config)
-    commands = Shown() if options.dry_run else Commands()
+    commands = DryRunCommands() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
     manager = _chosen(managers, options.daemon)
     if refusal := manager.refusal():
@@ -58,7 +58,7 @@ def _install(
     manager: ServiceManager, names: Sequence[str], units: Sequence[Unit], config: Config, commands: Commands
 ) -> None:
     changed = {unit.name for unit in units if not unit_files.is_written(unit)}
-    if not commands.dry:
+    if not commands.dry_run:
         _take_over(manager, names, config)
         for unit in units:
             if unit.name in changed:

@@ -7,11 +7,11 @@ from host_agent.service_manager import launchd_by_root, service_manager
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.systemd import Systemd
 from vestal.config import Config
-from vestal.platform.commands import Commands, Shown
+from vestal.platform.commands import Commands, DryRunCommands
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    commands = Shown() if options.dry_run else Commands()
+    commands = DryRunCommands() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
     found = [manager for manager in managers if manager.present()]
     if not found:
@@ -25,7 +25,7 @@ def remove(manager: ServiceManager, name: str, commands: Commands) -> str:
     if problem := manager.unload(name):
         return f"{name} is not removed: {problem}"
     for path in manager.paths(name):
-        if commands.dry:
+        if commands.dry_run:
             print(f"would remove {path}")
         else:
             path.unlink(missing_ok=True)

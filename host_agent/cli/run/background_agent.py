@@ -13,7 +13,7 @@ from host_agent.errors import AgentUnreachable
 from host_agent.service_manager import service_manager
 from host_agent.services import child_environment
 from vestal.config import Config, ensure_token
-from vestal.supervision import Identity
+from vestal.supervision import ProcessIdentity
 
 LISTENS_WITHIN_S = 30.0
 HUNG_AFTER_S = 15.0
@@ -49,7 +49,7 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
     return True
 
 
-def _replace_hung(config: Config, identity: Identity) -> None:
+def _replace_hung(config: Config, identity: ProcessIdentity) -> None:
     """Ends an agent that holds its place and does not answer."""
     began_with = running_settings.read(config.home)
     if began_with is not None and began_with.port != config.agent.port:
@@ -61,7 +61,7 @@ def _replace_hung(config: Config, identity: Identity) -> None:
     hand_over(identity)
 
 
-def hand_over(identity: Identity) -> None:
+def hand_over(identity: ProcessIdentity) -> None:
     """Ends an agent at once; what it looked after goes on, and the next agent adopts it.
 
     With SIGKILL, since a SIGTERM that it still heeds would make it stop every service in order.

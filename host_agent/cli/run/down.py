@@ -13,7 +13,7 @@ from host_agent.services.docker.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx.service import SIX_STAGES_S
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import vestal_processes
 from vestal.supervision import read_pid_file
 
 ENGINE_ASKED_S = 20.0
@@ -60,7 +60,7 @@ def _left_overs(config: Config) -> list[str]:
         identity = read_pid_file(path)
         if identity and identity.alive():
             found[identity.pid] = path.stem
-    for pid, module in own_processes.of_ours(config.home.root, config.home.default_root):
+    for pid, module in vestal_processes.servers_of_home(config.home.root, config.home.default_root):
         found.setdefault(pid, module)
     # The gateway before its engine: it ends it, in the right order.
     order = sorted(found, key=lambda pid: "engine" in found[pid])

@@ -14,7 +14,7 @@ from host_agent.services.docker.compose import SCALE, WORKER, Compose
 from host_agent.services.orchestrator import knowledge_mounts, mode
 from host_agent.services.port_check import check_ports
 from vestal.config import Config
-from vestal.platform.file_lock import LockHeld, blocking_lock
+from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 
 LOCK_WITHIN_S = 120.0
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     fetch_models.ensure(config, progress)
     try:
         # No recovery pass may begin to build or start what is being built and started here.
-        with blocking_lock(config.home.run / "recovery.lock", LOCK_WITHIN_S):
+        with hold_lock_blocking(config.home.run / "recovery.lock", LOCK_WITHIN_S):
             build_image(config, progress)
             _bring_up(config, client, progress)
     except LockHeld as error:

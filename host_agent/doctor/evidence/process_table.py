@@ -4,10 +4,10 @@ import pwd
 
 from vestal.platform import commands
 from vestal.platform.processes import ps
-from vestal.platform.processes.ps import Process
+from vestal.platform.processes.ps import PsProcess
 
 
-def read() -> dict[int, Process]:
+def read() -> dict[int, PsProcess]:
     """By PID. Raises OSError where `ps` tells nothing: then nobody may say that no process is there."""
     found = ps.parse(commands.output(*ps.COMMAND) or "")
     if not found:

@@ -16,7 +16,7 @@ def look(config: Config) -> Iterator[Finding]:
     free = True
     for setting, held in strangers(config):
         free = False
-        sentence, _, remedy = ports.sentence(held, setting).partition("; ")
+        sentence, _, remedy = ports.in_use_message(held, setting).partition("; ")
         yield Finding(NAME, "fault", sentence, remedy, held.command[:200])
     if free:
         state = "and an agent answers" if AgentClient(config).answers() else "no agent answers"

@@ -19,7 +19,7 @@ def look(config: Config) -> Iterator[Finding]:
     if sys.platform != "darwin":
         yield Finding(NAME, "ok", version, "", sys.executable)
         return
-    machine = sysctl.parse(commands.output(*sysctl.HARDWARE) or "")
+    machine = sysctl.parse(commands.output(*sysctl.HARDWARE_COMMAND) or "")
     yield judge(platform.machine(), sysctl.has_apple_silicon(machine), sys.executable)
 
 

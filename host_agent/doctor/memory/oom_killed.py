@@ -16,7 +16,7 @@ from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.docker.exit_cause import gibibytes
 from vestal.config import Config
 from vestal.platform import commands, kernel_log
-from vestal.platform.kernel_log import Kill
+from vestal.platform.kernel_log import OomKill
 from vestal.platform.macos import jetsam
 
 NAME = oom_advice.NAME
@@ -45,9 +45,9 @@ def pids(events: list[dict[str, Any]]) -> dict[int, str]:
     }
 
 
-def by_kernel(kill: Kill, service: str) -> Finding:
+def by_kernel(kill: OomKill, service: str) -> Finding:
     """Not a container: the host itself had no memory left, or a group's limit was reached."""
-    why = "over a memory limit of its own" if kill.by_group else "this machine had no memory left"
+    why = "over a memory limit of its own" if kill.by_own_limit else "this machine had no memory left"
     at = time.strftime("%H:%M", time.localtime(kill.at))
     evidence = (
         f"the kernel, at {at}: killed {kill.name} (PID {kill.pid}), which held {gibibytes(kill.held_bytes)}"
@@ -56,19 +56,19 @@ def by_kernel(kill: Kill, service: str) -> Finding:
     return Finding(NAME, "fault", f"the kernel killed {service}: {why}", remedy, evidence)
 
 
-def _kills(since: float) -> list[Kill]:
+def _kills(since: float) -> list[OomKill]:
     if sys.platform == "darwin":
-        return reported(jetsam.FOLDER, since)
-    return kernel_log.kills(commands.output(*kernel_log.KILLS) or "")
+        return reported(jetsam.REPORTS_FOLDER, since)
+    return kernel_log.oom_kills(commands.output(*kernel_log.OOM_KILLS_COMMAND) or "")
 
 
-def reported(folder: Path, since: float) -> list[Kill]:
+def reported(folder: Path, since: float) -> list[OomKill]:
     """Those in a Mac's reports that were written since then; one that may not be read tells nothing."""
-    found: list[Kill] = []
-    for path in sorted(folder.glob(jetsam.PATTERN)):
+    found: list[OomKill] = []
+    for path in sorted(folder.glob(jetsam.REPORTS_PATTERN)):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime >= since:
-                found += jetsam.kills(path.read_text(errors="replace"))
+                found += jetsam.oom_kills(path.read_text(errors="replace"))
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from host_agent.doctor.finding import Finding
 from vestal.config import Config
 from vestal.platform import commands, memory, model_servers
-from vestal.platform.macos import memory_pressure, vm_stat
+from vestal.platform.macos import memory_tools
 from vestal.platform.memory import Memory
 from vestal.platform.memory_headroom import Headroom, headroom
 
@@ -21,22 +21,22 @@ def look(config: Config) -> Iterator[Finding]:
     if sys.platform != "darwin":
         yield judge(now)
         return
-    if stat := vm_stat.parse(commands.output(*vm_stat.COMMAND) or ""):
-        now = replace(now, wired_bytes=stat.wired_bytes)
-    free = memory_pressure.parse(commands.output(*memory_pressure.COMMAND) or "")
-    yield judge(now, free, model_servers.held_bytes())
+    if wired_bytes := memory_tools.parse_vm_stat(commands.output(*memory_tools.VM_STAT_COMMAND) or ""):
+        now = replace(now, wired_bytes=wired_bytes)
+    free = memory_tools.parse_memory_pressure(commands.output(*memory_tools.MEMORY_PRESSURE_COMMAND) or "")
+    yield judge(now, free, model_servers.resident_bytes())
 
 
 def judge(now: Memory, free: float | None = None, held_bytes: int = 0) -> Finding:
     """As the agent judges before it starts a model server. `free` is the share that `memory_pressure` calls
     free; None where it is not known. What living model servers hold (`held_bytes`) is theirs."""
     room = headroom(now, held_bytes)
-    if not room.lacking and free is not None and free < PRESSED:
+    if not room.shortage and free is not None and free < PRESSED:
         room = Headroom(f"the system is short of memory ({free:.0%} free)")
-    if not room.lacking:
+    if not room.shortage:
         return Finding(NAME, "ok", _usual(now), "", _evidence(now, free))
-    remedy = f"stop restarting: {room.remedy}" if room.only_a_reboot else room.remedy
-    return Finding(NAME, "fault", room.lacking, remedy, _evidence(now, free))
+    remedy = f"stop restarting: {room.remedy}" if room.needs_reboot else room.remedy
+    return Finding(NAME, "fault", room.shortage, remedy, _evidence(now, free))
 
 
 def _usual(now: Memory) -> str:

@@ -103,7 +103,7 @@ def _server(port: int) -> Server:
 
 
 def _brew() -> brew.BrewService | None:
-    listed = commands.output(unit_lookup.brew(), *brew.ARGUMENTS, within_s=brew.WITHIN_S)
+    listed = commands.output(unit_lookup.brew(), *brew.ARGUMENTS, timeout_s=brew.TIMEOUT_S)
     return brew.parse(listed or "").get("ollama")
 
 

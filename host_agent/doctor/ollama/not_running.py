@@ -9,7 +9,7 @@ from host_agent.doctor.ollama import processes
 from host_agent.services import ollama
 from vestal.config import Config
 from vestal.platform import ports
-from vestal.platform.processes.ps import Process
+from vestal.platform.processes.ps import PsProcess
 
 NAME = "ollama_not_running"
 START = "run `ollama serve` as the user who owns the models"
@@ -61,7 +61,7 @@ def _here(config: Config, port: int) -> Finding:
     return Finding(NAME, "fault", sentence, START, instead(process_table.read()))
 
 
-def instead(table: Mapping[int, Process]) -> str:
+def instead(table: Mapping[int, PsProcess]) -> str:
     """What runs in the server's stead."""
     if running := processes.servers(table):
         return f"`ollama serve` runs (PID {running[0].pid}) and listens elsewhere: see OLLAMA_HOST"

@@ -5,25 +5,25 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from host_agent.services.ollama import classify
-from vestal.platform.processes.process_seen import ProcessSeen
-from vestal.platform.processes.ps import Process
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
+from vestal.platform.processes.ps import PsProcess
 
 # `ps` has one blank between all words: those in the path of a program of Ollama's are its own.
 _PROGRAM = re.compile(rf"^(?:\S*/|/.*/)?(?:ollama|{'|'.join(classify.RUNNER_PROGRAMS)})(?= |$)")
 _NAMED = re.compile(r"^\S*ollama[-_]\w+")
 
 
-def servers(table: Mapping[int, Process]) -> list[Process]:
+def servers(table: Mapping[int, PsProcess]) -> list[PsProcess]:
     """`ollama serve`, wherever it is installed."""
     return [process for process in table.values() if classify.is_server(seen(process))]
 
 
-def orphan_runners(table: Mapping[int, Process]) -> list[Process]:
+def orphan_runners(table: Mapping[int, PsProcess]) -> list[PsProcess]:
     """Runners whose server is gone: they hold a model's memory and serve nobody (ollama 5642)."""
     return [table[runner.pid] for runner in classify.orphans(map(seen, table.values()))]
 
 
-def lookalikes(table: Mapping[int, Process]) -> list[Process]:
+def lookalikes(table: Mapping[int, PsProcess]) -> list[PsProcess]:
     """`ollama-mcp` and its like: not the server."""
     return [
         process
@@ -32,9 +32,9 @@ def lookalikes(table: Mapping[int, Process]) -> list[Process]:
     ]
 
 
-def seen(process: Process) -> ProcessSeen:
+def seen(process: PsProcess) -> ProcessSnapshot:
     """As the process table of this machine's own processes would tell it."""
     found = _PROGRAM.match(process.command)
     path = found[0] if found else process.command.partition(" ")[0]
     arguments = (path, *process.command[len(path) :].split())
-    return ProcessSeen(process.pid, process.parent, PurePath(path).name, arguments)
+    return ProcessSnapshot(process.pid, process.parent, PurePath(path).name, arguments)

@@ -12,8 +12,8 @@ from host_agent.doctor.evidence import process_table
 from host_agent.doctor.finding import Finding
 from host_agent.doctor.ollama import processes
 from vestal.config import Config
-from vestal.platform.processes import own_processes
-from vestal.platform.processes.ps import Process
+from vestal.platform.processes import vestal_processes
+from vestal.platform.processes.ps import PsProcess
 
 NAME = "orphans"
 INIT = 1
@@ -37,7 +37,9 @@ def look(config: Config) -> Iterator[Finding]:
     home = config.home
     table = process_table.read()
     agent_lives = single_instance.running(home) is not None
-    ours = Ours(dict(own_processes.of_ours(home.root, home.default_root)), _recorded(home.run), agent_lives)
+    ours = Ours(
+        dict(vestal_processes.servers_of_home(home.root, home.default_root)), _recorded(home.run), agent_lives
+    )
     runners = processes.orphan_runners(table) if config.ollama.manage != "off" else []
     found = [
         *(_orphan(process, ours) for process in orphans(table, ours)),
@@ -47,7 +49,7 @@ def look(config: Config) -> Iterator[Finding]:
     yield from found or [Finding(NAME, "ok", "no process of ours has lost its parent")]
 
 
-def orphans(table: Mapping[int, Process], ours: Ours) -> list[Process]:
+def orphans(table: Mapping[int, PsProcess], ours: Ours) -> list[PsProcess]:
     """Servers of ours that nobody would stop. An adopted one has another parent, and is well."""
     return [
         table[pid]
@@ -60,7 +62,7 @@ def orphans(table: Mapping[int, Process], ours: Ours) -> list[Process]:
     ]
 
 
-def is_abandoned(process: Process, table: Mapping[int, Process], ours: Ours) -> bool:
+def is_abandoned(process: PsProcess, table: Mapping[int, PsProcess], ours: Ours) -> bool:
     """Whether its parent has gone: it has fallen to the system's own first process."""
     if process.parent in ours.modules:
         return False
@@ -68,12 +70,12 @@ def is_abandoned(process: Process, table: Mapping[int, Process], ours: Ours) -> 
     return parent is None or parent.pid == INIT or _is_reaper(parent)
 
 
-def zombies(table: Mapping[int, Process], ours: Ours) -> list[Process]:
+def zombies(table: Mapping[int, PsProcess], ours: Ours) -> list[PsProcess]:
     """Dead children that a process of ours has not taken leave of."""
     return [process for process in table.values() if process.is_zombie and process.parent in ours.modules]
 
 
-def _is_reaper(process: Process) -> bool:
+def _is_reaper(process: PsProcess) -> bool:
     program = process.command.split(" ")[0].rpartition("/")[2]
     return program in REAPERS
 
@@ -89,7 +91,7 @@ def _recorded(folder: Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def _orphan(process: Process, ours: Ours) -> Finding:
+def _orphan(process: PsProcess, ours: Ours) -> Finding:
     module = ours.modules[process.pid]
     if process.pid not in ours.recorded and not module.startswith(NEVER_ALONE):
         sentence = f"{module} (PID {process.pid}) runs alone, without an agent"
@@ -100,7 +102,7 @@ def _orphan(process: Process, ours: Ours) -> Finding:
     return Finding(NAME, "fault", sentence, remedy, evidence)
 
 
-def _lasting(found: list[Process]) -> list[Process]:
+def _lasting(found: list[PsProcess]) -> list[PsProcess]:
     """Those that are zombies still: for a moment, every child that ends is one."""
     if not found:
         return []
@@ -109,14 +111,14 @@ def _lasting(found: list[Process]) -> list[Process]:
     return [process for process in found if process.pid in now and now[process.pid].is_zombie]
 
 
-def _zombie(process: Process, ours: Ours) -> Finding:
+def _zombie(process: PsProcess, ours: Ours) -> Finding:
     parent = ours.modules[process.parent]
     sentence = f"PID {process.pid} is a zombie: {parent} (PID {process.parent}) has not noted its end"
     # It holds no memory and no port.
     return Finding(NAME, "note", sentence, "if it stays, `vestal recover --once`", process.command)
 
 
-def _runner(process: Process) -> Finding:
+def _runner(process: PsProcess) -> Finding:
     sentence = (
         f"a runner of Ollama's (PID {process.pid}) has outlived its server and holds its model's memory"
     )
@@ -124,7 +126,7 @@ def _runner(process: Process) -> Finding:
     return Finding(NAME, "fault", sentence, f"`{sudo}kill {process.pid}`", process.command[:200])
 
 
-def _age(process: Process) -> str:
+def _age(process: PsProcess) -> str:
     hours, minutes = process.age_s // 3600, process.age_s // 60 % 60
     if hours:
         return f"{hours} h {minutes} min"

@@ -8,7 +8,7 @@ from host_agent.doctor.evidence import http_question
 from host_agent.services.port_check import strangers
 from vestal.config import Config
 from vestal.platform import ports
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import process_lookup
 
 SERVER_FAULT = 500
 UNAVAILABLE = 503  # what our own say while they start or recover: an answer
@@ -69,4 +69,4 @@ def _described(service: str, url: str, why: str) -> Silent:
     held = ports.holder(port) if port and http_question.is_local(url) else None
     if held is None or held.pid is None:
         return Silent(service, url, why)
-    return Silent(service, url, why, held.pid, held.since, own_processes.is_suspended(held.pid))
+    return Silent(service, url, why, held.pid, held.since, process_lookup.is_suspended(held.pid))

@@ -5,7 +5,7 @@ import time
 from host_agent.doctor.evidence import journal_tail
 from vestal.config import Config
 from vestal.platform import wake_time
-from vestal.supervision.sleep_watch import awake_s, boot_s
+from vestal.supervision.sleep_detector import awake_s, boot_s
 
 NOTED = ("machine_woke",)
 WITHIN_S = 7 * 86_400.0
@@ -14,7 +14,7 @@ WITHIN_S = 7 * 86_400.0
 def last(config: Config) -> float | None:
     """In seconds since 1970; None where it has not slept since boot, or nobody tells."""
     noted = journal_tail.events(config.home, NOTED, max(time.time() - WITHIN_S, time.time() - boot_s()))
-    told = [wake_time.last() or 0.0, *(float(event["ts"]) for event in noted)]
+    told = [wake_time.last_wake_time() or 0.0, *(float(event["ts"]) for event in noted)]
     return max(told) or None
 
 

@@ -31,7 +31,7 @@ class MlxService:
 
     def spec(self) -> ChildSpec:
         home = self._config.home
-        planned_stop_s = self._config.mlx.drain_s + SIX_STAGES_S
+        planned_stop_timeout_s = self._config.mlx.drain_s + SIX_STAGES_S
         return ChildSpec(
             name=MLX_SERVER,
             command=self._command,
@@ -41,7 +41,7 @@ class MlxService:
             ready=self.probe,
             health=self.probe,
             policy=restart_policy(
-                self._config.supervision, start_timeout_s=180.0, planned_stop_s=planned_stop_s
+                self._config.supervision, start_timeout_s=180.0, planned_stop_timeout_s=planned_stop_timeout_s
             ),
         )
 

@@ -49,7 +49,7 @@ class OllamaController:
         *,
         ready: Probe,
         health: Probe,
-        look: Callable[[], Headroom] = model_servers.look,
+        look: Callable[[], Headroom] = model_servers.current_headroom,
     ) -> None:
         self._config, self._where, self._survey, self._store = config, where, survey, store
         self._look = look
@@ -118,7 +118,7 @@ class OllamaController:
     def woke(self, slept_s: float) -> None:
         """The machine slept. As at the end: a supervisor that never began has nothing to say."""
         if self._begun:
-            self._supervisor.woke(slept_s)
+            self._supervisor.machine_woke(slept_s)
 
     async def gives_way(self) -> bool:
         """Somebody else serves now, and ours does not run: it is not fought over. True where it was so."""
@@ -229,14 +229,14 @@ class OllamaController:
         if await self._survey.menu_bar_app() is not None:
             return APP_RUNS
         room = await asyncio.to_thread(self._look)
-        if room.lacking:  # R6.3: more restarts would only strand more
-            return room.sentence
+        if room.shortage:  # R6.3: more restarts would only strand more
+            return room.message
         return "" if await asyncio.to_thread(installation.installed) else "Ollama is not installed any more"
 
 
 async def _run(command: tuple[str, ...]) -> None:
     """Raises NotPossible, with the last line of what it said."""
-    done = await run_async(*command, within_s=COMMAND_WITHIN_S)
+    done = await run_async(*command, timeout_s=COMMAND_WITHIN_S)
     if done.exit_code != 0:
         said = done.text.strip().splitlines()
         raise NotPossible(f"`{' '.join(command)}` failed: {said[-1] if said else done.exit_code}")

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from host_agent.service_manager.unit_lookup import Job
 from host_agent.services.ollama.classify import is_menu_bar_app, is_server
-from vestal.platform.processes.process_seen import ProcessSeen
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
 SHELLS = ("bash", "zsh", "sh", "fish", "dash", "ksh", "tmux", "screen", "tcsh")
 CONTAINER_PORTS = ("docker-proxy", "com.docker.backend", "com.docker.vpnkit", "rootlesskit", "limactl", "ssh")
@@ -49,12 +49,12 @@ class Evidence:
     address: str = ""
     me: str = ""
     home: str = ""
-    holder: ProcessSeen | None = None
+    holder: ProcessSnapshot | None = None
     held_unseen: bool = False
-    above: tuple[ProcessSeen, ...] = ()
+    above: tuple[ProcessSnapshot, ...] = ()
     ours: int | None = None
     jobs: tuple[Job, ...] = ()
-    app: ProcessSeen | None = None
+    app: ProcessSnapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def owner_of(evidence: Evidence) -> Owner:
     return Owner(kind, name, holder.pid, holder.user, holder.arguments)
 
 
-def _runs(e: Evidence, holder: ProcessSeen) -> tuple[OwnerKind, str]:
+def _runs(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
     if holder.pid == e.ours:
         return OwnerKind.OURS, ""
     if holder.program in CONTAINER_PORTS or holder.name in CONTAINER_PORTS:
@@ -121,7 +121,7 @@ def _runs(e: Evidence, holder: ProcessSeen) -> tuple[OwnerKind, str]:
     return _started_by(e, holder)
 
 
-def _job_of(e: Evidence, holder: ProcessSeen) -> tuple[OwnerKind, str] | None:
+def _job_of(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
     """The job or unit that runs this very process."""
     for job in e.jobs:
         if job.pid == holder.pid:
@@ -137,7 +137,7 @@ def _kind_of(job: Job) -> OwnerKind:
     return OwnerKind.LAUNCHD_SYSTEM if job.system else OwnerKind.LAUNCHD
 
 
-def _started_by(e: Evidence, holder: ProcessSeen) -> tuple[OwnerKind, str]:
+def _started_by(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
     """No job runs it: its ancestors tell."""
     if any(is_menu_bar_app(process) for process in e.above):
         return OwnerKind.APP, ""

@@ -16,7 +16,7 @@ from host_agent.services.ollama import answers
 from host_agent.services.ollama.answers import Light, Loaded, Question, Verdict
 from host_agent.services.ollama.probe_budget import TOKEN_WITHIN_S, ProbeBudget
 from vestal.config.settings import OllamaSection
-from vestal.platform.processes import process_table
+from vestal.platform.processes import process_lookup
 
 FREE_WITHIN_S = 3.0
 SAMPLE_S = 0.5
@@ -137,6 +137,6 @@ class Probe:
     async def _burns(self) -> float:
         """Cores that the runners use just now."""
         pids = await asyncio.to_thread(self._runners)
-        before = sum(map(process_table.cpu_s, pids))
+        before = sum(map(process_lookup.cpu_s, pids))
         await asyncio.sleep(SAMPLE_S)
-        return max(0.0, sum(map(process_table.cpu_s, pids)) - before) / SAMPLE_S
+        return max(0.0, sum(map(process_lookup.cpu_s, pids)) - before) / SAMPLE_S

@@ -12,14 +12,14 @@ from host_agent.services.ollama import classify, installation
 from host_agent.services.ollama.installation import Address
 from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
-from vestal.platform.processes import process_table
+from vestal.platform.processes import process_lookup
 from vestal.supervision import (
     ChildSpec,
     ExitStatus,
     HandleWrapper,
-    Identity,
     Intensity,
     Probe,
+    ProcessIdentity,
     RestartPolicy,
     spawn,
 )
@@ -70,7 +70,7 @@ class OllamaLauncher:
         command = (found, *spec.command[1:]) if found else spec.command
         return OllamaProcess(await spawn(replace(spec, command=command)))
 
-    def adopt(self, identity: Identity) -> "OllamaProcess":
+    def adopt(self, identity: ProcessIdentity) -> "OllamaProcess":
         return OllamaProcess(adopt(identity))
 
 
@@ -87,7 +87,7 @@ class OllamaProcess(HandleWrapper):
 def runners_of_group(group: int) -> tuple[int, ...]:
     """The runners in a server's process group: their parent may be gone, their group is not."""
     found = []
-    for process in process_table.named("ollama", "llama-server"):
+    for process in process_lookup.find_by_words("ollama", "llama-server"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if classify.is_runner(process) and os.getpgid(process.pid) == group:
                 found.append(process.pid)

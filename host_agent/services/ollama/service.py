@@ -17,7 +17,7 @@ from host_agent.services.ollama.probe import FREE_WITHIN_S, Check, Probe
 from host_agent.services.ollama.status import FAILURES, Scene, lists_none, row
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
-from vestal.platform.processes.process_seen import ProcessSeen
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
 from vestal.supervision import Event, ProbeResult, State, StateStore
 
 FRESH_S = 1.0
@@ -105,7 +105,7 @@ class OllamaService:
         """What was seen last."""
         return self._scene
 
-    async def orphans(self) -> tuple[tuple[ProcessSeen, bool], ...]:
+    async def orphans(self) -> tuple[tuple[ProcessSnapshot, bool], ...]:
         """The runners whose server is gone, and whether each is this user's."""
         if self.off or not self._where.local:
             return ()

@@ -29,7 +29,7 @@ from vestal.supervision import (
     ProbePolicy,
     ProbeResult,
     RestartPolicy,
-    SleepWatch,
+    SleepDetector,
     SupervisionError,
     Supervisor,
     watch_sleep,
@@ -77,7 +77,7 @@ class Engine:
 
     async def start(self) -> None:
         """Ends what an earlier gateway left behind, then starts an engine; returns before it is ready."""
-        self._watching = asyncio.ensure_future(watch_sleep(SleepWatch(), self._clock, self.woke))
+        self._watching = asyncio.ensure_future(watch_sleep(SleepDetector(), self._clock, self.woke))
         await self._supervisor.start()
 
     async def stop(self) -> None:
@@ -96,7 +96,7 @@ class Engine:
 
     def woke(self, slept_s: float) -> None:
         """The machine has slept: the engine must show that it still makes tokens."""
-        self._supervisor.woke(slept_s)
+        self._supervisor.machine_woke(slept_s)
         self._pulse.woke(self._clock.now())
 
     def status(self) -> ChildStatus:
@@ -132,7 +132,7 @@ class Engine:
             policy=_policy(self._config),
             adopt=False,  # its link died with the gateway that had made it
             launcher=self._launcher,
-            before_launch=MemoryGate(model_servers.look, self._clock),
+            before_launch=MemoryGate(model_servers.current_headroom, self._clock),
         )
 
     def _new_pulse(self) -> EngineLiveness:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from mlx_server import protocol
 from mlx_server.gateway.engine_process.standby import Standby
 from vestal.supervision import ChildSpec, ExitStatus, HandleWrapper, ProcessHandle, spawn
-from vestal.supervision.processes.process_group import GroupProcess
+from vestal.supervision.processes.process_group import ProcessGroup
 
 LAST_WORDS_S = 1.0
 """How long what a dead engine has sent may take to be read; it lies in the socket, so it takes no time."""
@@ -124,7 +124,7 @@ class EngineLauncher:
             await spare.end()
 
 
-async def _start(spec: ChildSpec, *more: str) -> tuple[GroupProcess, socket.socket]:
+async def _start(spec: ChildSpec, *more: str) -> tuple[ProcessGroup, socket.socket]:
     """Runs the command with `--fd N`; the process and our end."""
     ours, theirs = socket.socketpair()
     with theirs:

@@ -22,7 +22,7 @@ class MemoryGate:
     async def __call__(self) -> None:
         """Raises LaunchError: no more restarts, where they would only make it worse."""
         until = self._clock.now() + self._within_s
-        while (found := self._look()).lacking:
+        while (found := self._look()).shortage:
             if self._clock.now() >= until:
-                raise LaunchError(found.sentence)
+                raise LaunchError(found.message)
             await self._clock.sleep(LOOK_EACH_S)

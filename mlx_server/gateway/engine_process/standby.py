@@ -6,13 +6,13 @@ import asyncio
 import socket
 
 from vestal.supervision import ExitStatus
-from vestal.supervision.processes.process_group import GroupProcess
+from vestal.supervision.processes.process_group import ProcessGroup
 
 
 class Standby:
     """Owner of the process until it is taken. One that dies is reaped at once, and of no use."""
 
-    def __init__(self, process: GroupProcess, ours: socket.socket) -> None:
+    def __init__(self, process: ProcessGroup, ours: socket.socket) -> None:
         self.process = process
         self.ours = ours
         self._exit: asyncio.Task[ExitStatus] = asyncio.ensure_future(process.wait())

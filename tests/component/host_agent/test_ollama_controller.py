@@ -130,7 +130,7 @@ async def test_server_of_ours_gives_way_to_one_that_took_its_port(kept: Kept):
 
 async def test_server_is_not_started_where_only_a_reboot_frees_memory(kept: Kept):
     kept.survey.said = Owner()
-    keeper = kept.another(Headroom("80% is wired down", only_a_reboot=True))
+    keeper = kept.another(Headroom("80% is wired down", needs_reboot=True))
     await keeper.start("a recovery pass")
     assert "restart the machine" in keeper.status().detail
     assert not any(event.event == "child_started" for event in kept.events)

@@ -114,7 +114,7 @@ async def test_pass_gives_way_to_another_process_that_heals(
 ):
     monkeypatch.setattr("host_agent.recovery.passes.LOCK_TIMEOUT_S", 0.0)
     hands = world(MLX)
-    with file_lock.blocking_lock(home / "lock", 1.0):
+    with file_lock.hold_lock_blocking(home / "lock", 1.0):
         report = await one_pass(hands, journal, home)
     assert hands.applied == []
     assert "gave way" in report.left[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vestal.platform.processes import own_processes
+from vestal.platform.processes import vestal_processes
 
 PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
 APART = ("unshare", "--pid", "--fork", "--kill-child")
@@ -41,9 +41,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
 
 def test_process_for_this_home_is_ours_and_for_another_not(run, tmp_path: Path):
     pid = run().pid
-    assert own_processes.our_module(pid, tmp_path, Path("/nowhere")) == "orchestrator"
-    assert own_processes.our_module(pid, tmp_path / "other", Path("/nowhere")) is None
-    assert (pid, "orchestrator") in own_processes.of_ours(tmp_path, Path("/nowhere"))
+    assert vestal_processes.server_module(pid, tmp_path, Path("/nowhere")) == "orchestrator"
+    assert vestal_processes.server_module(pid, tmp_path / "other", Path("/nowhere")) is None
+    assert (pid, "orchestrator") in vestal_processes.servers_of_home(tmp_path, Path("/nowhere"))
 
 
 @pytest.mark.skipif(
@@ -52,7 +52,7 @@ def test_process_for_this_home_is_ours_and_for_another_not(run, tmp_path: Path):
 def test_process_in_a_container_is_not_ours(run, tmp_path: Path):
     inside = run(*APART)
     assert "orchestrator" in inside.cmdline()
-    assert own_processes.our_module(inside.pid, tmp_path, Path("/nowhere")) is None
+    assert vestal_processes.server_module(inside.pid, tmp_path, Path("/nowhere")) is None
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_process_in_a_container_is_not_ours(run, tmp_path: Path):
     ],
 )
 def test_servers_are_told_by_their_command_line(line: str, server: str | None):
-    assert own_processes.server_of(line.split()) == server
+    assert vestal_processes.server_module_of_command(line.split()) == server

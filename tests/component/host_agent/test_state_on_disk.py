@@ -15,7 +15,7 @@ import pytest
 from host_agent.journal import PRUNE_EVERY, Journal
 from vestal.config import ConfigError, Home, ensure_token, read_token
 from vestal.platform import log_rotation, ports
-from vestal.platform.file_lock import LockHeld, blocking_lock, try_lock
+from vestal.platform.file_lock import LockHeld, hold_lock_blocking, try_lock
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -136,13 +136,13 @@ def test_lock_is_held_by_one_process_and_freed_by_its_death(home: Path):
     assert holder.stdin
     assert holder.stdout.readline().strip() == "True"
     assert try_lock(path) is None
-    with pytest.raises(LockHeld), blocking_lock(path, 0.0):
+    with pytest.raises(LockHeld), hold_lock_blocking(path, 0.0):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
     holder.stdin.close()
-    with blocking_lock(path, 1.0):
+    with hold_lock_blocking(path, 1.0):
         assert try_lock(path) is None
 
 

@@ -6,12 +6,12 @@ import time
 
 from host_agent.journal import readable_cause
 from host_agent.listener import metrics
-from vestal.platform.ports import PortHolder, parse_lsof, sentence
+from vestal.platform.ports import PortHolder, in_use_message, parse_lsof
 
 
 def test_holder_of_a_port_is_named_with_the_remedy():
     now = time.time()
-    text = sentence(PortHolder(11435, 123, "python3", "python3 -m x", "", now), "VESTAL_MLX_PORT")
+    text = in_use_message(PortHolder(11435, 123, "python3", "python3 -m x", "", now), "VESTAL_MLX_PORT")
     at = time.strftime("%H:%M", time.localtime(now))
     assert text == (
         f"port 11435 is held by python3 (PID 123, since {at}); "
@@ -20,7 +20,7 @@ def test_holder_of_a_port_is_named_with_the_remedy():
 
 
 def test_holder_that_may_not_be_seen_is_said_to_be_another_users():
-    assert "another user" in sentence(PortHolder(11435, None), "VESTAL_MLX_PORT")
+    assert "another user" in in_use_message(PortHolder(11435, None), "VESTAL_MLX_PORT")
 
 
 def test_lsof_of_a_mac_gives_the_first_process():

@@ -1,1 +1,1 @@
-"""Parse the output of macOS's own tools. Pure: recorded output goes in, values come out."""
+"""Parsers for the output of macOS's own tools. Pure: text goes in, values come out."""

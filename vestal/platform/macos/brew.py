@@ -1,4 +1,4 @@
-"""Reads `brew services list --json`: which services Homebrew keeps, and as which user. Pure."""
+"""Parse `brew services list --json`: which services Homebrew manages, and as which user. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 PLACES = ("/opt/homebrew/bin", "/usr/local/bin", "/home/linuxbrew/.linuxbrew/bin")
 ARGUMENTS = ("services", "list", "--json")
 LOGS = ("/opt/homebrew/var/log", "/usr/local/var/log")
-WITHIN_S = 15.0  # brew is Ruby, and starts slowly
+TIMEOUT_S = 15.0  # brew is a Ruby program, and slow to start
 
 
 @dataclass(frozen=True)
 class BrewService:
-    """`status` is Homebrew's word: started, scheduled, stopped, error, none, unknown, other."""
+    """One service. `status` is Homebrew's word: started, scheduled, stopped, error, none, unknown, other."""
 
     name: str
     status: str
@@ -19,11 +19,12 @@ class BrewService:
 
     @property
     def runs(self) -> bool:
+        """Return whether Homebrew keeps the service running, or tries to."""
         return self.status in ("started", "scheduled", "error")
 
 
 def parse(text: str) -> dict[str, BrewService]:
-    """By name; empty for what is no such list."""
+    """Return the services by name; empty for a text that is not such a list."""
     try:
         listed = json.loads(text)
         return {

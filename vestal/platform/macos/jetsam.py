@@ -1,37 +1,38 @@
-"""Reads macOS's JetsamEvent reports: whom the kernel killed for memory. Pure.
+"""Parse macOS's JetsamEvent reports: which processes the kernel killed for memory. Pure.
 
-A line of JSON (the header, with the time), then one JSON object. Only what was killed has a `reason`:
-`per-process-limit` and `highwater` are its own limits, the others a lack of memory in the whole system.
+A report is one line of JSON (a header with the time), then one JSON object. Only the processes that were
+killed have a `reason`. `per-process-limit` and `highwater` are limits of the process itself; every other
+reason is a shortage of the whole machine.
 """
 
 import json
 from datetime import datetime
 from pathlib import Path
 
-from vestal.platform.kernel_log import Kill
+from vestal.platform.kernel_log import OomKill
 
-FOLDER = Path("/Library/Logs/DiagnosticReports")
-PATTERN = "JetsamEvent-*.ips"
-OF_ITS_OWN = ("per-process-limit", "highwater")
+REPORTS_FOLDER = Path("/Library/Logs/DiagnosticReports")
+REPORTS_PATTERN = "JetsamEvent-*.ips"
+OWN_LIMITS = ("per-process-limit", "highwater")
 
 
-def kills(text: str) -> list[Kill]:
-    """Every process that this event ended; none for a report in another form."""
+def oom_kills(text: str) -> list[OomKill]:
+    """Return every process that the report says was killed; none for a report in another form."""
     header, _, body = text.partition("\n")
     try:
         at = datetime.strptime(json.loads(header)["timestamp"], "%Y-%m-%d %H:%M:%S.%f %z").timestamp()
         report = json.loads(body)
-        page = int(report["memoryStatus"]["pageSize"])
+        page_bytes = int(report["memoryStatus"]["pageSize"])
         return [
-            Kill(
+            OomKill(
                 at,
-                int(each["pid"]),
-                str(each["name"]),
-                int(each["rpages"]) * page,
-                each["reason"] in OF_ITS_OWN,
+                int(process["pid"]),
+                str(process["name"]),
+                int(process["rpages"]) * page_bytes,
+                process["reason"] in OWN_LIMITS,
             )
-            for each in report["processes"]
-            if each.get("reason")
+            for process in report["processes"]
+            if process.get("reason")
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []

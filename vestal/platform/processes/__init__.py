@@ -1,1 +1,1 @@
-"""Look at the processes of this machine, and tell which of them are Vestal's."""
+"""Read the processes of this machine, and find those that belong to Vestal."""

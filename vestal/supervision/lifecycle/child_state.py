@@ -8,7 +8,7 @@ from enum import StrEnum
 from vestal.supervision.lifecycle.breaker import Breaker
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
-from vestal.supervision.lifecycle.states import UP, ExitStatus, Restart, State
+from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, State
 
 
 class Then(StrEnum):
@@ -38,7 +38,7 @@ class ChildState:
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
-    restart: Restart = Restart.PERMANENT
+    restart: RestartType = RestartType.PERMANENT
     fatal_exit_codes: frozenset[int] = frozenset({78})
     ready_probed: bool = True
     health_probed: bool = True
@@ -88,7 +88,7 @@ class ChildState:
 def initial_state(
     policy: RestartPolicy,
     *,
-    restart: Restart = Restart.PERMANENT,
+    restart: RestartType = RestartType.PERMANENT,
     fatal_exit_codes: frozenset[int] = frozenset({78}),
     ready_probed: bool = True,
     health_probed: bool = True,

@@ -15,7 +15,7 @@ class RestartPolicy:
     """Seconds throughout. A run of `stable_after_s` since it was ready earns one restart without delay.
 
     `stop_timeout_s` is what SIGTERM gets before SIGKILL; a planned stop (by hand, by the supervisor, a
-    restart that was asked for) gets `planned_stop_s` where it is set, to finish what is in flight.
+    restart that was asked for) gets `planned_stop_timeout_s` where it is set, to finish what is in flight.
     Failed probes do not count for `wake_grace_s` after the machine's sleep.
     `settle_after_kill_s` delays the start that follows a SIGKILL (R3.6: Metal's memory comes back late).
     """
@@ -29,10 +29,10 @@ class RestartPolicy:
     settle_after_kill_s: float = 0.0
     wake_grace_s: float = 5.0
     probe: ProbePolicy = field(default_factory=ProbePolicy)
-    planned_stop_s: float | None = None
+    planned_stop_timeout_s: float | None = None
 
     def stop_time(self, planned: bool) -> float:
         """How long SIGTERM is given."""
-        if planned and self.planned_stop_s is not None:
-            return self.planned_stop_s
+        if planned and self.planned_stop_timeout_s is not None:
+            return self.planned_stop_timeout_s
         return self.stop_timeout_s

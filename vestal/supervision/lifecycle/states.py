@@ -30,7 +30,7 @@ DOWN = frozenset({State.ABSENT, State.STOPPED, State.BACKOFF, State.OPEN, State.
 """It has no process."""
 
 
-class Restart(StrEnum):
+class RestartType(StrEnum):
     """OTP's restart types: always; only after an abnormal end; never."""
 
     PERMANENT = "permanent"

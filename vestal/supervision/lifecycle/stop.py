@@ -8,7 +8,7 @@ from vestal.supervision.lifecycle.breaker import BreakerState
 from vestal.supervision.lifecycle.child_state import ChildState, Then
 from vestal.supervision.lifecycle.messages import Emit, Fell, Kill, Persist, Terminate
 from vestal.supervision.lifecycle.start import Step, and_then, bring_up
-from vestal.supervision.lifecycle.states import ExitStatus, Restart, State
+from vestal.supervision.lifecycle.states import ExitStatus, RestartType, State
 
 KILL_AGAIN_S = 5.0
 
@@ -52,7 +52,7 @@ def _died(m: ChildState, status: ExitStatus | None, now: float) -> Step:
         m = replace(m, state=State.FAILED, breaker=m.breaker.abandon(now))
         return m, (Emit("child_gave_up", m.detail, {"code": status.code}), *fell)
     finished = unasked and status is not None and status.code == 0
-    if m.restart is Restart.TEMPORARY or (m.restart is Restart.TRANSIENT and finished):
+    if m.restart is RestartType.TEMPORARY or (m.restart is RestartType.TRANSIENT and finished):
         cause = m.detail if unasked else m.cause
         m = replace(m, state=State.STOPPED, wanted=False, breaker=m.breaker.abandon(now))
         return m, (Emit("child_stopped", cause),)

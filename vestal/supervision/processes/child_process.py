@@ -8,14 +8,14 @@ from vestal.supervision.child_spec import ChildSpec, ProcessHandle
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.identity import (
-    Identity,
+    ProcessIdentity,
     age_s,
     boot_id,
     read_pid_file,
     remove_pid_file,
     write_pid_file,
 )
-from vestal.supervision.processes.process_group import DefaultLauncher, adopt, end_leftovers
+from vestal.supervision.processes.process_group import DefaultLauncher, adopt, kill_orphaned_group
 
 _LAST_WORDS_CHARS = 500
 
@@ -44,7 +44,7 @@ class ChildProcess:
             self._handle = take_over(identity)
             self._log_from = 0
             return identity.pid, age_s(identity)
-        if end_leftovers(identity):
+        if kill_orphaned_group(identity):
             self._tell("leftovers_killed", f"PID {identity.pid}, which led their group, is gone")
         path.unlink(missing_ok=True)
         return None
@@ -84,7 +84,7 @@ class ChildProcess:
         if path is None:
             return
         try:
-            write_pid_file(path, Identity(handle.pid, handle.start_time, boot_id()))
+            write_pid_file(path, ProcessIdentity(handle.pid, handle.start_time, boot_id()))
         except OSError as error:
             self._tell("pid_file_not_written", str(error))
 

@@ -18,7 +18,7 @@ _SAME_START_S = 0.011  # Linux counts in 10 ms ticks, macOS in µs; a JSON round
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProcessIdentity:
     """`start_time`: seconds since boot on Linux (then `boot` says which), since the epoch elsewhere."""
 
     pid: int
@@ -33,10 +33,10 @@ class Identity:
         return now is not None and abs(now - self.start_time) < _SAME_START_S
 
 
-def identify(pid: int) -> Identity | None:
+def identify(pid: int) -> ProcessIdentity | None:
     """The identity of a running process; None where there is none."""
     started = start_time(pid)
-    return None if started is None else Identity(pid, started, boot_id())
+    return None if started is None else ProcessIdentity(pid, started, boot_id())
 
 
 def start_time(pid: int) -> float | None:
@@ -48,7 +48,7 @@ def start_time(pid: int) -> float | None:
     return _ps_start_time(pid)
 
 
-def age_s(identity: Identity) -> float:
+def age_s(identity: ProcessIdentity) -> float:
     """How long it has run, in seconds."""
     if sys.platform == "linux":
         with open("/proc/uptime") as uptime:
@@ -118,16 +118,16 @@ def parse_ps(line: str) -> float | None:
     return None
 
 
-def read_pid_file(path: Path) -> Identity | None:
+def read_pid_file(path: Path) -> ProcessIdentity | None:
     """The identity in a PID file; None where there is no file or it is not one of ours."""
     try:
         told: Any = json.loads(path.read_text())
-        return Identity(int(told["pid"]), float(told["start_time"]), str(told.get("boot", "")))
+        return ProcessIdentity(int(told["pid"]), float(told["start_time"]), str(told.get("boot", "")))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def write_pid_file(path: Path, identity: Identity) -> None:
+def write_pid_file(path: Path, identity: ProcessIdentity) -> None:
     """Atomically: a reader finds the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

@@ -19,16 +19,16 @@ from vestal.supervision.errors import LaunchError
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.exit_watch import ended
-from vestal.supervision.processes.identity import Identity, boot_id, identify, start_time
+from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify, start_time
 
 GROUP_GONE_S = 0.5
 _LOOK_AGAIN_S = 0.002
 
 
-class GroupProcess:
+class ProcessGroup:
     """A ProcessHandle for the leader of a group: our own child, or one adopted by its identity."""
 
-    def __init__(self, identity: Identity, popen: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, identity: ProcessIdentity, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.identity = identity
         self._popen = popen
         self._leads = popen is not None or _leads_group(identity.pid)
@@ -96,7 +96,7 @@ class GroupProcess:
     async def _group_gone(self) -> None:
         """The killed are gone within a millisecond or so; a new child may want their port."""
         if self._leads:
-            await group_gone(self.pid)
+            await wait_until_group_gone(self.pid)
 
 
 def _leads_group(pid: int) -> bool:
@@ -106,7 +106,7 @@ def _leads_group(pid: int) -> bool:
         return False
 
 
-async def group_gone(group: int, timeout_s: float = GROUP_GONE_S) -> bool:
+async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_S) -> bool:
     """Waits, not for ever: where nobody reaps orphans, a group of zombies stays."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout_s
@@ -122,15 +122,16 @@ async def group_gone(group: int, timeout_s: float = GROUP_GONE_S) -> bool:
 
 async def spawn(
     spec: ChildSpec, *, pass_fds: Sequence[int] = (), extra_env: Mapping[str, str] | None = None
-) -> GroupProcess:
+) -> ProcessGroup:
     """Runs the spec's command in a session and group of its own. Raises LaunchError, which says why not.
 
     For launchers that need more than the default: `pass_fds` stay open in the child.
     """
     env = {**os.environ, **(spec.env or {}), **(extra_env or {})}
     popen = _popen(spec, env, pass_fds)
-    identity = identify(popen.pid) or Identity(popen.pid, 0.0)  # it has ended already; wait() will tell
-    return GroupProcess(identity, popen)
+    # A process that has ended already has no start time; wait() returns its exit status all the same.
+    identity = identify(popen.pid) or ProcessIdentity(popen.pid, 0.0)
+    return ProcessGroup(identity, popen)
 
 
 def _popen(spec: ChildSpec, env: Mapping[str, str], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -161,16 +162,16 @@ def _why_not(spec: ChildSpec, error: OSError) -> str:
 class DefaultLauncher:
     """What a child spec without a launcher uses."""
 
-    async def launch(self, spec: ChildSpec) -> GroupProcess:
+    async def launch(self, spec: ChildSpec) -> ProcessGroup:
         return await spawn(spec)
 
 
-def adopt(identity: Identity) -> GroupProcess:
+def adopt(identity: ProcessIdentity) -> ProcessGroup:
     """A handle for a running process that another supervisor made."""
-    return GroupProcess(identity)
+    return ProcessGroup(identity)
 
 
-def end_leftovers(identity: Identity) -> bool:
+def kill_orphaned_group(identity: ProcessIdentity) -> bool:
     """Kills what is left of the group of a leader that is gone. A number used again since is left alone."""
     same_boot = identity.boot in ("", boot_id())
     if not same_boot or identity.pid <= 1 or start_time(identity.pid) is not None:

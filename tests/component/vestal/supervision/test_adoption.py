@@ -9,7 +9,14 @@ import signal
 import sys
 from pathlib import Path
 
-from vestal.supervision import Identity, MemoryStateStore, State, read_pid_file, start_time, write_pid_file
+from vestal.supervision import (
+    MemoryStateStore,
+    ProcessIdentity,
+    State,
+    read_pid_file,
+    start_time,
+    write_pid_file,
+)
 from vestal.supervision.processes.identity import boot_id
 
 # A supervisor in a process of its own, which a test can kill as one kills an agent.
@@ -123,7 +130,7 @@ async def test_pid_used_again_by_a_stranger_is_left_alone(house, spec, tmp_path,
     started = start_time(stranger.pid)
     assert started is not None
     pid_file = tmp_path / "child.json"
-    write_pid_file(pid_file, Identity(stranger.pid, started - 5, boot_id()))
+    write_pid_file(pid_file, ProcessIdentity(stranger.pid, started - 5, boot_id()))
     supervisor = await house.up(spec("waits.py", pid_file=pid_file))
     assert supervisor.status()["child"].process_pid != stranger.pid
     assert runs(stranger.pid)

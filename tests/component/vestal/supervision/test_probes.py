@@ -89,7 +89,7 @@ async def test_child_is_asked_at_once_when_the_machine_wakes(house, spec):
     probe = ProbePolicy(interval_s=3600)
     supervisor = await house.up(spec("waits.py", health=health, policy={"probe": probe}))
     assert not asked.is_set()
-    supervisor.woke(8 * 3600)
+    supervisor.machine_woke(8 * 3600)
     async with asyncio.timeout(5):
         await asked.wait()
     assert house.told("machine_woke")[0].fields["slept_s"] == 8 * 3600

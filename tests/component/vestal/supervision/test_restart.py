@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from vestal.supervision import Backoff, BreakerPolicy, FakeClock, Intensity, JsonStateStore, Restart, State
+from vestal.supervision import (
+    Backoff,
+    BreakerPolicy,
+    FakeClock,
+    Intensity,
+    JsonStateStore,
+    RestartType,
+    State,
+)
 
 
 async def test_death_to_new_process_takes_at_most_100_ms(house, spec):
@@ -96,7 +104,7 @@ async def test_program_that_is_not_there_says_so(house, spec):
 
 
 async def test_abort_is_told_by_its_signal(house, spec):
-    supervisor = house.supervisor(spec("aborts.py", restart=Restart.TEMPORARY))
+    supervisor = house.supervisor(spec("aborts.py", restart=RestartType.TEMPORARY))
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.STOPPED}, 5)
     assert status.last_exit is not None
@@ -104,7 +112,7 @@ async def test_abort_is_told_by_its_signal(house, spec):
 
 
 async def test_transient_child_that_ends_well_stays_ended(house, spec):
-    supervisor = house.supervisor(spec("exits.py", 0, restart=Restart.TRANSIENT))
+    supervisor = house.supervisor(spec("exits.py", 0, restart=RestartType.TRANSIENT))
     await supervisor.start()
     await supervisor.wait_for("child", {State.STOPPED}, 5)
     assert len(house.told("child_started")) == 1

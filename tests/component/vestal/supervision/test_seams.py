@@ -14,9 +14,9 @@ from vestal.supervision import (
     BreakerPolicy,
     ChildSpec,
     Event,
-    GroupProcess,
     Intensity,
     LaunchError,
+    ProcessGroup,
     State,
     Supervisor,
     spawn,
@@ -32,7 +32,7 @@ class SocketLauncher:
     def __init__(self) -> None:
         self.ends: list[socket.socket] = []
 
-    async def launch(self, spec: ChildSpec) -> GroupProcess:
+    async def launch(self, spec: ChildSpec) -> ProcessGroup:
         ours, theirs = socket.socketpair()
         self.ends.append(ours)
         with theirs:
@@ -58,7 +58,7 @@ async def test_launcher_of_ones_own_passes_a_socket_to_each_new_process(house):
 
 async def test_launcher_that_never_comes_to_an_end_is_a_failed_start(house, spec):
     class Hangs:
-        async def launch(self, spec: ChildSpec) -> GroupProcess:
+        async def launch(self, spec: ChildSpec) -> ProcessGroup:
             await asyncio.Event().wait()
             raise AssertionError
 

@@ -15,10 +15,10 @@ from host_agent.doctor.services.orphans import Ours
 from host_agent.doctor.unresponsive import hung, slept
 from host_agent.doctor.unresponsive.silent_servers import Silent, by_sleep
 from vestal.platform import kernel_log
-from vestal.platform.macos import brew, memory_pressure, vm_stat
+from vestal.platform.macos import brew, memory_tools
 from vestal.platform.memory import Memory
 from vestal.platform.processes import ps
-from vestal.platform.processes.ps import Process
+from vestal.platform.processes.ps import PsProcess
 
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"
 TOTAL = 25_769_803_776
@@ -26,9 +26,9 @@ GIB = 1024**3
 
 
 def wired(name: str) -> Memory:
-    found = vm_stat.parse((RECORDED / "macos" / name).read_text())
+    found = memory_tools.parse_vm_stat((RECORDED / "macos" / name).read_text())
     assert found
-    return Memory(TOTAL, TOTAL // 4, 0, 0, found.wired_bytes)
+    return Memory(TOTAL, TOTAL // 4, 0, 0, found)
 
 
 def test_wired_memory_that_has_piled_up_asks_for_a_reboot_and_no_restarts():
@@ -44,7 +44,7 @@ def test_wired_memory_that_living_model_servers_hold_is_no_fault():
 
 
 def test_wired_memory_as_usual_is_well():
-    free = memory_pressure.parse((RECORDED / "macos/memory_pressure.txt").read_text())
+    free = memory_tools.parse_memory_pressure((RECORDED / "macos/memory_pressure.txt").read_text())
     assert wired_memory.judge(wired("vm_stat.txt"), free).level == "ok"
     assert wired_memory.judge(wired("vm_stat.txt"), None).level == "ok"
 
@@ -115,11 +115,11 @@ def test_processes_of_ollama_are_told_from_what_only_has_its_name():
 def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their_names():
     runner = "/Users/a b/ollama/llama-server --model /Users/a b/.ollama/models/blobs/sha256-1 --port 1"
     table = {
-        10: Process(10, 1, 0, "S", 9, "/Users/a b/ollama serve"),
-        11: Process(11, 1, 0, "S", 9, runner),
-        12: Process(12, 1, 0, "S", 9, "/Users/a b/llama-server --model mine.gguf"),
-        13: Process(13, 10, 0, "S", 9, runner),
-        14: Process(14, 1, 0, "S", 9, "ollama serving"),
+        10: PsProcess(10, 1, 0, "S", 9, "/Users/a b/ollama serve"),
+        11: PsProcess(11, 1, 0, "S", 9, runner),
+        12: PsProcess(12, 1, 0, "S", 9, "/Users/a b/llama-server --model mine.gguf"),
+        13: PsProcess(13, 10, 0, "S", 9, runner),
+        14: PsProcess(14, 1, 0, "S", 9, "ollama serving"),
     }
     assert [process.pid for process in processes.servers(table)] == [10]
     assert [process.pid for process in processes.orphan_runners(table)] == [11]
@@ -127,19 +127,19 @@ def test_processes_of_ollama_are_known_in_a_folder_with_a_blank_and_by_all_their
 
 def test_runner_that_systemd_of_the_user_has_taken_in_is_an_orphan():
     table = {
-        50: Process(50, 1, 501, "S", 9, "/usr/lib/systemd/systemd --user"),
-        60: Process(60, 1, 501, "S", 9, "/bin/zsh -l"),
-        61: Process(61, 50, 501, "S", 9, "/usr/local/bin/ollama runner --port 1"),
-        62: Process(62, 60, 501, "S", 9, "/usr/local/bin/ollama runner --port 2"),
+        50: PsProcess(50, 1, 501, "S", 9, "/usr/lib/systemd/systemd --user"),
+        60: PsProcess(60, 1, 501, "S", 9, "/bin/zsh -l"),
+        61: PsProcess(61, 50, 501, "S", 9, "/usr/local/bin/ollama runner --port 1"),
+        62: PsProcess(62, 60, 501, "S", 9, "/usr/local/bin/ollama runner --port 2"),
     }
     assert [process.pid for process in processes.orphan_runners(table)] == [61]
 
 
 def test_runner_below_a_helper_of_the_server_is_no_orphan():
     table = {
-        10: Process(10, 1, 0, "S", 9, "/usr/local/bin/ollama serve"),
-        11: Process(11, 10, 0, "S", 9, "sh -c exec"),
-        12: Process(12, 11, 0, "S", 9, "/usr/local/bin/ollama runner --port 1"),
+        10: PsProcess(10, 1, 0, "S", 9, "/usr/local/bin/ollama serve"),
+        11: PsProcess(11, 10, 0, "S", 9, "sh -c exec"),
+        12: PsProcess(12, 11, 0, "S", 9, "/usr/local/bin/ollama runner --port 1"),
     }
     assert processes.orphan_runners(table) == []
 
@@ -162,10 +162,10 @@ def test_gateway_is_an_orphan_where_nobody_looks_after_it(
     parent: int, agent_lives: bool, recorded: set[int], lost: bool
 ):
     table = {
-        1: Process(1, 0, 0, "S", 99, "/sbin/launchd"),
-        5: Process(5, 1, 0, "S", 99, "-zsh"),
-        6: Process(6, 1, 0, "S", 99, "/lib/systemd/systemd --user"),
-        20: Process(20, parent, 0, "S", 9, "python -m mlx_server.gateway"),
+        1: PsProcess(1, 0, 0, "S", 99, "/sbin/launchd"),
+        5: PsProcess(5, 1, 0, "S", 99, "-zsh"),
+        6: PsProcess(6, 1, 0, "S", 99, "/lib/systemd/systemd --user"),
+        20: PsProcess(20, parent, 0, "S", 9, "python -m mlx_server.gateway"),
     }
     ours = Ours({20: GATEWAY}, recorded, agent_lives)
     assert [process.pid for process in orphans.orphans(table, ours)] == ([20] if lost else [])
@@ -173,9 +173,9 @@ def test_gateway_is_an_orphan_where_nobody_looks_after_it(
 
 def test_engine_below_its_gateway_is_no_orphan_and_without_it_is_one():
     table = {
-        20: Process(20, 1, 0, "S", 9, "python -m mlx_server.gateway"),
-        21: Process(21, 20, 0, "S", 9, "python -m mlx_server.engine"),
-        22: Process(22, 1, 0, "S", 9, "python -m mlx_server.engine"),
+        20: PsProcess(20, 1, 0, "S", 9, "python -m mlx_server.gateway"),
+        21: PsProcess(21, 20, 0, "S", 9, "python -m mlx_server.engine"),
+        22: PsProcess(22, 1, 0, "S", 9, "python -m mlx_server.engine"),
     }
     found = orphans.orphans(table, Ours({20: GATEWAY, 21: ENGINE, 22: ENGINE}, {20}, agent_lives=True))
     assert [process.pid for process in found] == [22]
@@ -226,7 +226,7 @@ def test_python_under_rosetta_is_named(built_for: str, apple: bool, level: str, 
 
 
 def test_engine_that_the_kernel_killed_is_told_with_what_it_held():
-    (by_host, by_group) = kernel_log.kills((RECORDED / "linux/kernel_oom.txt").read_text())
+    (by_host, by_group) = kernel_log.oom_kills((RECORDED / "linux/kernel_oom.txt").read_text())
     found = oom_killed.by_kernel(by_group, "mlx_engine")
     assert "mlx_engine" in found.sentence and "a memory limit of its own" in found.sentence
     assert "2.4 GiB" in found.evidence

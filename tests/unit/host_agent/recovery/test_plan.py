@@ -23,11 +23,11 @@ from host_agent.recovery.facts import (
     ThroughOwner,
     Unpause,
 )
-from host_agent.recovery.plan import plan
+from host_agent.recovery.plan import ONLY_A_REBOOT, plan
 from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import State
 
-NO_ROOM = Headroom("80% is wired down", only_a_reboot=True)
+NO_ROOM = Headroom("80% is wired down", needs_reboot=True)
 MLX = ServiceFacts("mlx_server", Kind.CHILD, State.READY, well=True, answers=True, pid=10)
 ORCHESTRATOR = ServiceFacts("orchestrator", Kind.CONTAINER, State.READY, well=True)
 OLLAMA = ServiceFacts("ollama", Kind.WATCHED, State.ABSENT, well=True)
@@ -88,6 +88,7 @@ def test_wired_memory_beyond_use_stops_restarts_and_says_reboot(service: Service
     assert [issue.service for issue in issues] == ["memory", "mlx_server"]
     assert not any(issue.remedy for issue in issues)
     assert all("reboot" in issue.left for issue in issues)
+    assert (issues[0].event, issues[0].found) == (ONLY_A_REBOOT, NO_ROOM.shortage)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 from host_agent.service_manager import launchd
 from host_agent.service_manager.launchd import Launchd
 from vestal.config import load
-from vestal.platform.command_result import CommandResult
-from vestal.platform.commands import Commands
+from vestal.platform.commands import CommandResult, Commands
 
 FINE, UNKNOWN = (
     CommandResult(0, ""),

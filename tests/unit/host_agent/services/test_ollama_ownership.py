@@ -16,16 +16,16 @@ from host_agent.service_manager.unit_lookup import (
 from host_agent.services.ollama.classify import is_runner, is_server, orphans
 from host_agent.services.ollama.control_plan import Tools, way
 from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, about_ollama, owner_of
-from vestal.platform.command_result import CommandResult
-from vestal.platform.processes.process_seen import ProcessSeen
+from vestal.platform.commands import CommandResult
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
 HOME = "/Users/ada/.vestal"
-LAUNCHD = ProcessSeen(1, 0, "launchd", ("/sbin/launchd",), user="root")
-ZSH = ProcessSeen(300, 290, "zsh", ("-zsh",), user="ada")
-AGENT = ProcessSeen(400, 1, "python3.12", ("python", "-m", "host_agent.cli.main", "agent"), user="ada")
+LAUNCHD = ProcessSnapshot(1, 0, "launchd", ("/sbin/launchd",), user="root")
+ZSH = ProcessSnapshot(300, 290, "zsh", ("-zsh",), user="ada")
+AGENT = ProcessSnapshot(400, 1, "python3.12", ("python", "-m", "host_agent.cli.main", "agent"), user="ada")
 APP_PATH = "/Applications/Ollama.app/Contents/MacOS/Ollama"
-APP = ProcessSeen(500, 1, "Ollama", (APP_PATH,), exe=APP_PATH, user="ada")
-SERVE = ProcessSeen(900, 1, "ollama", ("/opt/homebrew/opt/ollama/bin/ollama", "serve"), user="ada")
+APP = ProcessSnapshot(500, 1, "Ollama", (APP_PATH,), exe=APP_PATH, user="ada")
+SERVE = ProcessSnapshot(900, 1, "ollama", ("/opt/homebrew/opt/ollama/bin/ollama", "serve"), user="ada")
 SEEN = Evidence(me="ada", home=HOME, holder=SERVE, above=(LAUNCHD,))
 
 # `launchctl list` on macOS: PID, last exit status, label.
@@ -73,17 +73,17 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
         # Our own agent was killed, and its PID file is gone: nobody's, so it may become ours again.
         (replace(SEEN, holder=replace(SERVE, home=HOME)), OwnerKind.ORPHAN, ""),
         (
-            replace(SEEN, holder=ProcessSeen(5, 1, "docker-proxy", ("docker-proxy",), user="root")),
+            replace(SEEN, holder=ProcessSnapshot(5, 1, "docker-proxy", ("docker-proxy",), user="root")),
             OwnerKind.CONTAINER,
             "docker-proxy",
         ),
         (
-            replace(SEEN, holder=ProcessSeen(5, 1, "nginx", ("nginx",), user="ada")),
+            replace(SEEN, holder=ProcessSnapshot(5, 1, "nginx", ("nginx",), user="ada")),
             OwnerKind.STRANGER,
             "nginx (PID 5)",
         ),
         (
-            replace(SEEN, holder=ProcessSeen(5, 1, "node", ("node", "/opt/bin/ollama-mcp"), user="ada")),
+            replace(SEEN, holder=ProcessSnapshot(5, 1, "node", ("node", "/opt/bin/ollama-mcp"), user="ada")),
             OwnerKind.STRANGER,
             "ollama-mcp (PID 5)",
         ),
@@ -188,13 +188,13 @@ def test_way_where_vestal_only_watches_is_a_refusal_with_what_to_type(kind: Owne
     ],
 )
 def test_kind_of_a_process_is_told_by_its_words(words: tuple[str, ...], server: bool, runner: bool):
-    process = ProcessSeen(7, 1, words[0].rsplit("/", 1)[-1], words)
+    process = ProcessSnapshot(7, 1, words[0].rsplit("/", 1)[-1], words)
     assert (is_server(process), is_runner(process)) == (server, runner)
 
 
 def test_orphans_are_runners_that_init_took_in():
-    runner = ProcessSeen(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
-    user_systemd = ProcessSeen(50, 1, "systemd", ("systemd", "--user"))
+    runner = ProcessSnapshot(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
+    user_systemd = ProcessSnapshot(50, 1, "systemd", ("systemd", "--user"))
     left, adopted = replace(runner, pid=11, ppid=1), replace(runner, pid=12, ppid=50)
     by_hand = replace(runner, pid=13, ppid=300)
     found = orphans((SERVE, runner, left, adopted, by_hand, user_systemd, ZSH))

@@ -10,7 +10,7 @@ from mlx_server.gateway.engine_process.memory_gate import WITHIN_S, MemoryGate
 from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import FakeClock, LaunchError
 
-STRANDED = Headroom("80% of the machine's memory is wired down", only_a_reboot=True)
+STRANDED = Headroom("80% of the machine's memory is wired down", needs_reboot=True)
 
 
 async def test_machine_with_room_is_not_waited_for():

@@ -1,11 +1,9 @@
-"""Whether a model server may be started again, by the machine's memory."""
+"""Whether the machine's memory allows a model server to start."""
 
 from __future__ import annotations
 
 import pytest
 
-from host_agent.recovery.facts import Facts
-from host_agent.recovery.plan import ONLY_A_REBOOT, plan
 from vestal.platform import model_servers
 from vestal.platform.memory import Memory
 from vestal.platform.memory_headroom import Headroom, headroom
@@ -18,40 +16,34 @@ def memory(available: float = 0.5, wired: float | None = None, swap: tuple[int, 
     return Memory(total, int(available * total), *swap, None if wired is None else int(wired * total))
 
 
-def test_machine_with_memory_left_has_room():
+def test_headroom_is_enough_below_the_limits():
     assert headroom(memory()) == Headroom()
     assert headroom(memory(wired=0.69)) == Headroom()
 
 
-def test_wired_memory_that_nobody_holds_is_freed_by_a_reboot_only():
+def test_headroom_needs_reboot_if_no_model_server_holds_the_wired_memory():
     found = headroom(memory(wired=0.8))
-    assert found.only_a_reboot
-    assert "80%" in found.lacking and "reboot" in found.sentence
+    assert found.needs_reboot
+    assert "80%" in found.shortage and "reboot" in found.message
 
 
-def test_wired_memory_of_a_living_server_is_not_stranded():
-    assert headroom(memory(wired=0.8), held_bytes=30 * GIB) == Headroom()
-    assert headroom(memory(wired=0.8), held_bytes=2 * GIB).only_a_reboot
+def test_headroom_does_not_count_the_memory_of_living_model_servers_as_stranded():
+    assert headroom(memory(wired=0.8), model_server_bytes=30 * GIB) == Headroom()
+    assert headroom(memory(wired=0.8), model_server_bytes=2 * GIB).needs_reboot
 
 
 @pytest.mark.parametrize(
-    ("swap", "room"), [((0, 0), False), ((10 * GIB, 10 * GIB), False), ((GIB, 10 * GIB), True)]
+    ("swap", "enough"), [((0, 0), False), ((10 * GIB, 10 * GIB), False), ((GIB, 10 * GIB), True)]
 )
-def test_machine_without_available_memory_has_room_as_long_as_it_can_swap(swap, room):
+def test_headroom_without_available_memory_is_enough_only_while_swap_is_free(swap, enough):
     found = headroom(memory(available=0.01, swap=swap))
-    assert (not found.lacking) == room
-    assert not found.only_a_reboot
-    assert room or "close programs" in found.sentence
-
-
-def test_plan_tells_a_person_that_only_a_reboot_helps():
-    (issue,) = plan(Facts(services=(), headroom=headroom(memory(wired=0.9))))
-    assert (issue.event, issue.remedy) == (ONLY_A_REBOOT, None)
-    assert "90%" in issue.found and "reboot" in issue.left
+    assert (not found.shortage) == enough
+    assert not found.needs_reboot
+    assert enough or "close programs" in found.message
 
 
 @pytest.mark.parametrize(
-    ("name", "command", "is_one"),
+    ("name", "command", "expected"),
     [
         ("ollama", ["/usr/local/bin/ollama", "serve"], True),
         ("ollama", ["/usr/local/bin/ollama", "runner", "--model", "x"], True),
@@ -62,10 +54,10 @@ def test_plan_tells_a_person_that_only_a_reboot_helps():
         ("Safari", [], False),
     ],
 )
-def test_model_servers_are_told_by_name_and_module(name, command, is_one):
-    assert model_servers.is_model_server(name, command) is is_one
+def test_model_server_is_recognized_by_program_and_module(name, command, expected):
+    assert model_servers.is_model_server(name, command) is expected
 
 
-def test_look_at_this_machine_gives_a_word():
-    assert isinstance(model_servers.look(), Headroom)
-    assert model_servers.held_bytes() >= 0
+def test_current_headroom_and_resident_bytes_can_be_read_on_this_machine():
+    assert isinstance(model_servers.current_headroom(), Headroom)
+    assert model_servers.resident_bytes() >= 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vestal.supervision import Identity, JsonStateStore, read_pid_file, start_time, write_pid_file
+from vestal.supervision import JsonStateStore, ProcessIdentity, read_pid_file, start_time, write_pid_file
 from vestal.supervision.processes.identity import BsdInfo, age_s, identify, parse_ps, remove_pid_file
 from vestal.supervision.processes.log_file import last_lines, turn_over
 
@@ -28,8 +28,8 @@ def test_identity_of_this_process_is_alive_and_survives_its_file(tmp_path: Path)
 def test_identity_with_another_start_time_or_boot_is_not_alive():
     started = start_time(os.getpid())
     assert started is not None
-    assert not Identity(os.getpid(), started - 1).alive()
-    assert not Identity(os.getpid(), started, "another-boot").alive()
+    assert not ProcessIdentity(os.getpid(), started - 1).alive()
+    assert not ProcessIdentity(os.getpid(), started, "another-boot").alive()
 
 
 def test_start_time_of_no_process_is_none():
@@ -45,7 +45,7 @@ def test_pid_file_that_is_not_one_of_ours_is_none(tmp_path: Path, text: str):
 
 def test_pid_file_of_another_process_is_not_removed(tmp_path: Path):
     path = tmp_path / "x.json"
-    write_pid_file(path, Identity(10, 1.0))
+    write_pid_file(path, ProcessIdentity(10, 1.0))
     remove_pid_file(path, 11)
     assert path.exists()
     remove_pid_file(path, 10)

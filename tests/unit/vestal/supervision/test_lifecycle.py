@@ -12,8 +12,8 @@ from vestal.supervision import (
     Intensity,
     ProbePolicy,
     ProbeResult,
-    Restart,
     RestartPolicy,
+    RestartType,
     State,
 )
 from vestal.supervision.lifecycle.child_state import ChildState, Watch, initial_state
@@ -202,14 +202,14 @@ def test_exit_that_no_restart_mends_is_failed_with_its_last_words():
 
 
 def test_transient_child_that_ends_well_is_not_restarted_and_one_that_crashes_is():
-    base = initial_state(POLICY, restart=Restart.TRANSIENT)
+    base = initial_state(POLICY, restart=RestartType.TRANSIENT)
     assert Life(base).tell(Start()).up().dies(ExitStatus(code=0), at=20).m.state is State.STOPPED
     assert Life(base).tell(Start()).up().dies(ExitStatus(code=1), at=20).m.state is State.STARTING
     assert Life(base).tell(Start()).up().dies(ExitStatus(), at=20).m.state is State.STARTING
 
 
 def test_temporary_child_is_never_restarted():
-    life = Life(initial_state(POLICY, restart=Restart.TEMPORARY)).tell(Start()).up().dies(at=20)
+    life = Life(initial_state(POLICY, restart=RestartType.TEMPORARY)).tell(Start()).up().dies(at=20)
     assert life.m.state is State.STOPPED
 
 
@@ -302,7 +302,7 @@ def test_stop_is_term_then_kill_after_stop_timeout_s():
 
 
 def test_planned_stop_gets_its_own_time_and_a_hung_child_does_not():
-    policy = replace(POLICY, planned_stop_s=40)
+    policy = replace(POLICY, planned_stop_timeout_s=40)
     assert running(policy).tell(Stop(), 20).m.wake_at == 60
     life = running(policy)
     for _ in range(3):

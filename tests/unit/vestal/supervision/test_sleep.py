@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from vestal.supervision import FakeClock, SleepWatch, watch_sleep
+from vestal.supervision import FakeClock, SleepDetector, watch_sleep
 
 
 class Clocks:
@@ -24,35 +24,35 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def watch(clocks) -> SleepWatch:
-    return SleepWatch(lambda: clocks.boot, lambda: clocks.awake)
+def watch(clocks) -> SleepDetector:
+    return SleepDetector(lambda: clocks.boot, lambda: clocks.awake)
 
 
 def test_machine_that_stays_awake_has_not_slept(clocks, watch):
     for _ in range(100):
         clocks.pass_s(1)
-        assert watch.look() == 0.0
+        assert watch.check() == 0.0
 
 
 def test_sleep_is_seen_once(clocks, watch):
     clocks.pass_s(1, slept_s=3600)
-    assert watch.look() == 3600
+    assert watch.check() == 3600
     clocks.pass_s(1)
-    assert watch.look() == 0.0
+    assert watch.check() == 0.0
     assert watch.slept_s == 3600
 
 
 def test_sleeps_add_up(clocks, watch):
     for slept_s in (60, 600):
         clocks.pass_s(1, slept_s=slept_s)
-        watch.look()
+        watch.check()
     assert watch.slept_s == 660
 
 
 def test_clocks_of_different_speed_are_no_sleep(clocks, watch):
     for _ in range(100_000):
         clocks.pass_s(1, faster=1.0001)
-        assert watch.look() == 0.0
+        assert watch.check() == 0.0
 
 
 async def test_wake_is_told_within_a_look(clocks, watch):

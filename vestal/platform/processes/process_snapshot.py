@@ -1,4 +1,4 @@
-"""A process as it was seen. Pure data: who judges it need not touch the machine."""
+"""A process as it was when it was read. Pure: code that judges a process need not touch the machine."""
 
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -7,10 +7,11 @@ INTERPRETERS = ("python", "node", "ruby", "perl", "bash", "sh", "zsh")
 
 
 @dataclass(frozen=True)
-class ProcessSeen:
-    """`started_at` in seconds since 1970. What the system does not tell of another user's process is empty.
+class ProcessSnapshot:
+    """One process. A field that the system does not disclose, as for another user's process, is empty.
 
-    `home` is the VESTAL_HOME in its environment: a Vestal, or something that one has started.
+    `started_at` is in seconds since 1970. `home` is VESTAL_HOME in the environment of the process: only
+    Vestal's own processes and what they started have it.
     """
 
     pid: int
@@ -24,17 +25,17 @@ class ProcessSeen:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The command line without an interpreter before it: a script is named by its own name."""
+        """Return the command line; for a script, without the interpreter before the script's name."""
         given = self.arguments
         is_script = len(given) > 1 and PurePath(given[0]).name.rstrip("0123456789.") in INTERPRETERS
         return given[1:] if is_script and not given[1].startswith("-") else given
 
     @property
     def program(self) -> str:
-        """The name of the program: `ollama` for `/opt/homebrew/bin/ollama serve`."""
+        """Return the name of the program: `ollama` for `/opt/homebrew/bin/ollama serve`."""
         return PurePath(self.words[0]).name if self.words else self.name
 
     @property
     def command(self) -> str:
-        """The first word after the program that is no option: `serve`."""
+        """Return the first word after the program that is not an option: `serve`."""
         return next((word for word in self.words[1:] if not word.startswith("-")), "")

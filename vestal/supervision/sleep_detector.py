@@ -25,7 +25,7 @@ def awake_s() -> float:
     return time.clock_gettime(getattr(time, name))
 
 
-class SleepWatch:
+class SleepDetector:
     """Adds up what the machine has slept since this was made."""
 
     def __init__(self, boot: Callable[[], float] = boot_s, awake: Callable[[], float] = awake_s) -> None:
@@ -33,7 +33,7 @@ class SleepWatch:
         self._drift_s = boot() - awake()
         self.slept_s = 0.0
 
-    def look(self) -> float:
+    def check(self) -> float:
         """Seconds slept since the last look; 0.0 for none.
 
         Each look starts anew, so that clocks that go at different speeds never add up to a sleep.
@@ -46,9 +46,9 @@ class SleepWatch:
         return slept_s
 
 
-async def watch_sleep(watch: SleepWatch, clock: Clock, on_wake: Callable[[float], None]) -> None:
+async def watch_sleep(watch: SleepDetector, clock: Clock, on_wake: Callable[[float], None]) -> None:
     """Calls `on_wake` with the seconds slept, soon after each wake; until cancelled."""
     while True:
         await clock.sleep(LOOK_EACH_S)
-        if slept_s := watch.look():
+        if slept_s := watch.check():
             on_wake(slept_s)

@@ -1,0 +1,63 @@
+"""Find the processes of this machine that are Vestal's servers, for one VESTAL_HOME."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+SERVERS = ("mlx_server.gateway", "mlx_server.engine", "mlx_server.model_store", "orchestrator")
+PROC = Path("/proc")
+SCRIPT = "vestal"
+SCRIPT_COMMANDS = {"agent": "agent", "server": "mlx_server.gateway"}
+AGENT_MODULE = ("host_agent.cli.main", "agent")
+
+
+def server_module(pid: int, home: Path, default_home: Path) -> str | None:
+    """Return which of Vestal's servers the process is (`mlx_server.gateway`, `agent`, …).
+
+    None for any other process, for a server of another home than `home`, and for one inside a container. A
+    process without VESTAL_HOME in its environment belongs to `default_home`.
+    """
+    try:
+        process = psutil.Process(pid)
+        arguments, environment = process.cmdline(), process.environ()
+    except psutil.Error:
+        return None
+    if _in_container(pid):
+        return None
+    if Path(environment.get("VESTAL_HOME") or default_home) != home:
+        return None
+    return server_module_of_command(arguments)
+
+
+def server_module_of_command(arguments: Sequence[str]) -> str | None:
+    """Return the server that a command line runs, as `python -m MODULE` or as `vestal COMMAND`."""
+    for at, word in enumerate(arguments[:2]):
+        if Path(word).name == SCRIPT:
+            return SCRIPT_COMMANDS.get(next(iter(arguments[at + 1 :]), ""))
+    if "-m" not in arguments[:-1]:
+        return None
+    module, *rest = arguments[arguments.index("-m") + 1 :]
+    if (module, *rest[:1]) == AGENT_MODULE:  # every other command of this module ends by itself
+        return "agent"
+    return next((name for name in SERVERS if module == name or module.startswith(name + ".")), None)
+
+
+def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:
+    """Yield the PID and module of every server of this home."""
+    for pid in psutil.pids():
+        module = server_module(pid, home, default_home)
+        if module:
+            yield pid, module
+
+
+def _in_container(pid: int) -> bool:
+    """Return whether the process has a PID namespace of its own.
+
+    On Linux, the host also sees the processes of containers. The orchestrator in a container has no
+    VESTAL_HOME, so it would be taken for one of the default home.
+    """
+    try:
+        return (PROC / str(pid) / "ns" / "pid").readlink() != (PROC / "self" / "ns" / "pid").readlink()
+    except OSError:  # this system has no namespaces, or the process has ended
+        return False
