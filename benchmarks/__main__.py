@@ -14,6 +14,7 @@ BENCHMARKS = {
     "retrieval": "recall@5 of the knowledge search on docs/, beside plain full-text search",
     "knowledge": "speed and size of the knowledge search and its re-check",
     "orchestrator": "its container: start, memory, 50,000 chunks, 50 tasks, thousands of cycles",
+    "wire": "encoding and decoding of a message between gateway and engine",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
 CHAOS = "chaos (make chaos): requests in flight while their engine is killed"

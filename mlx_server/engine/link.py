@@ -23,9 +23,11 @@ from mlx_server.engine import mlx_thread
 from mlx_server.engine.log import log_event
 from mlx_server.engine.status import Status
 from mlx_server.protocol import (
-    MAX_LINE_BYTES,
     Begin,
+    Cancel,
     Event,
+    Failed,
+    FrameBuffer,
     Hello,
     Op,
     ProtocolError,
@@ -37,6 +39,7 @@ from vestal.config import Config
 
 ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0
+_READ_BYTES = 256 * 1024
 _STAGES_S = 30.0
 """What the stages after the drain may take before the process ends without them."""
 
@@ -61,7 +64,7 @@ class Link:
     async def run(self) -> int:
         """Serve until a shutdown is asked for, by an operation, a signal or the gateway's end."""
         loop = asyncio.get_running_loop()
-        reader, writer = await asyncio.open_connection(sock=self._socket, limit=MAX_LINE_BYTES)
+        reader, writer = await asyncio.open_connection(sock=self._socket)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop_by_signal, signal.Signals(number).name)
         ended = asyncio.Event()
@@ -84,7 +87,7 @@ class Link:
         self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, ended: asyncio.Event
     ) -> None:
         def emit(events: list[Event]) -> None:
-            loop.call_soon_threadsafe(writer.write, b"".join(map(encode, events)))
+            loop.call_soon_threadsafe(writer.write, b"".join(map(self._encode, events)))
 
         def body() -> None:
             mlx_thread.body(self._config, self._inbox, emit, self._status, self._begin)
@@ -92,23 +95,39 @@ class Link:
 
         threading.Thread(target=body, name="mlx", daemon=True).start()
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Operations to the MLX thread, until the gateway is gone."""
-        cause = "the gateway closed the link"
+    def _encode(self, event: Event) -> bytes:
+        """Return the frame of `event`. If no frame can carry it, its request fails instead, and ends here."""
         try:
-            while line := await reader.readline():
-                op = decode_op(line)
-                if isinstance(op, Shutdown):
-                    self._stop("the gateway asked for it", op.drain_s)
-                elif isinstance(op, Begin):
-                    self._begin.set()
-                    self._greeted.set()
-                else:
-                    self._inbox.put(op)
-        except (ProtocolError, ValueError, OSError) as error:
+            return encode(event)
+        except ProtocolError as error:
+            request = getattr(event, "id", None)
+            if request is None:
+                raise
+            log_event("event_not_sent", cause=str(error), id=request)
+            self._inbox.put(Cancel(request))
+            return encode(Failed(request, "engine_crashed", f"The answer cannot be passed on: {error}."))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Pass operations to the MLX thread until the gateway is gone."""
+        cause = "the gateway closed the link"
+        frames = FrameBuffer()
+        try:
+            while data := await reader.read(_READ_BYTES):
+                for frame in frames.feed(data):
+                    self._receive(decode_op(frame))
+        except (ProtocolError, OSError) as error:
             cause = f"the link broke: {error}"
         # Nobody is left to read an answer: there is nothing to drain for.
         self._stop(cause, drain_s=0.0)
+
+    def _receive(self, op: Op) -> None:
+        if isinstance(op, Shutdown):
+            self._stop("the gateway asked for it", op.drain_s)
+        elif isinstance(op, Begin):
+            self._begin.set()
+            self._greeted.set()
+        else:
+            self._inbox.put(op)
 
     def _stop_by_signal(self, name: str) -> None:
         """Told twice, it waits for no answer: what is in flight goes on in the next engine."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from mlx_server import protocol
 
 ORDERS = Path(os.environ["VESTAL_HOME"]) / "kill.json"
+READ_BYTES = 256 * 1024
 
 
 class Relay:
@@ -29,7 +30,6 @@ class Relay:
         self.tokens = self.held = 0
 
     async def run(self) -> int:
-        limit = protocol.MAX_LINE_BYTES
         ours, theirs = socket.socketpair()
         arguments = ["-m", "mlx_server.engine", "--fd", str(theirs.fileno())]
         self.engine = await asyncio.create_subprocess_exec(
@@ -37,23 +37,25 @@ class Relay:
         )
         theirs.close()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.engine.terminate)
-        from_gateway, to_gateway = await asyncio.open_connection(sock=self.gateway, limit=limit)
-        from_engine, to_engine = await asyncio.open_connection(sock=ours, limit=limit)
+        from_gateway, to_gateway = await asyncio.open_connection(sock=self.gateway)
+        from_engine, to_engine = await asyncio.open_connection(sock=ours)
         down = asyncio.ensure_future(self.down(from_gateway, to_engine))
-        while line := await from_engine.readline():
-            to_gateway.write(line)
-            if self.is_the_place(line):
-                await self.kill(to_gateway)
+        frames = protocol.FrameBuffer()
+        while data := await from_engine.read(READ_BYTES):
+            for frame in frames.feed(data):
+                to_gateway.write(frame)
+                if self.is_the_place(frame):
+                    await self.kill(to_gateway)
         down.cancel()
         return await self.engine.wait()
 
     async def down(self, gateway: asyncio.StreamReader, engine: asyncio.StreamWriter) -> None:
-        while line := await gateway.readline():
-            engine.write(line)
+        while data := await gateway.read(READ_BYTES):
+            engine.write(data)
         engine.close()
 
-    def is_the_place(self, line: bytes) -> bool:
-        event = protocol.decode_event(line)
+    def is_the_place(self, frame: bytes) -> bool:
+        event = protocol.decode_event(frame)
         if not isinstance(event, protocol.Token) or not ORDERS.exists():
             return False
         orders = json.loads(ORDERS.read_text())

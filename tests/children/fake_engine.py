@@ -23,14 +23,16 @@ import signal
 import socket
 import sys
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from mlx_server import protocol
 
 HOME = Path(os.environ.get("VESTAL_HOME", "."))
 DIM = 3
+READ_BYTES = 256 * 1024
 
 
 def token_at(prompt: str, index: int) -> tuple[int, str]:
@@ -53,6 +55,7 @@ class FakeEngine:
         self.spare = spare
         self.sock = sock
         self.settings = settings
+        self.frames = protocol.FrameBuffer()
         self.work: dict[str, asyncio.Task[None]] = {}
         self.steps = 0
         self.loaded: dict[str, float | None] = {}
@@ -60,15 +63,17 @@ class FakeEngine:
         self.stalled = False
 
     async def run(self) -> None:
-        reader, self.writer = await asyncio.open_connection(sock=self.sock, limit=protocol.MAX_LINE_BYTES)
+        reader, self.writer = await asyncio.open_connection(sock=self.sock)
         for number in (signal.SIGTERM, signal.SIGINT):
             if not self.settings.get("ignore_term"):
                 asyncio.get_running_loop().add_signal_handler(number, self.ended.set)
         if self.spare:
-            line = await reader.readline()
-            if not line:
+            data = await reader.read(READ_BYTES)
+            if not data:
                 os._exit(0)
-            assert protocol.decode_op(line) == protocol.Begin()
+            first_operation, *rest = self.frames.feed(data)
+            assert protocol.decode_op(first_operation) == protocol.Begin()
+            assert not rest
         self.say(protocol.Hello(os.getpid(), "fake", "0", "none"))
         await asyncio.sleep(self.settings.get("slow_start_s", 0))
         self.loaded["chat:latest"] = None
@@ -93,8 +98,9 @@ class FakeEngine:
             await asyncio.sleep(0.1)
 
     async def read(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            self.take(protocol.decode_op(line))
+        while data := await reader.read(READ_BYTES):
+            for frame in self.frames.feed(data):
+                self.take(protocol.decode_op(frame))
 
     def take(self, op: protocol.Op) -> None:
         match op:

@@ -28,7 +28,7 @@ from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
 from mlx_server.engine.scheduling.loaded_models import release_memory  # noqa: E402
 from mlx_server.engine.scheduling.text_runner import TextRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
-from mlx_server.protocol import Generate, Sampling  # noqa: E402
+from mlx_server.protocol import Generate, Sampling, Token  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
 from vestal.config import load as load_config  # noqa: E402
 
@@ -54,7 +54,7 @@ def generate(models_dir: str) -> int:
         op = Generate(id, entry.name, "text", prompt="Once upon", sampling=Sampling(), max_tokens=4)
         runner.start(op, 0.0, 0.0)
     while len(runner):
-        made += sum(event.KIND == "token" for event in runner.step(time.monotonic))
+        made += sum(isinstance(event, Token) for event in runner.step(time.monotonic))
         runner.tidy()
     runner.close()
     del runner

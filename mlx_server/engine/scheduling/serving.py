@@ -6,7 +6,8 @@ The scheduler says when, this says what. Every method leaves the events it cause
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import EngineError

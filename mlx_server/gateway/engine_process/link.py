@@ -1,4 +1,4 @@
-"""The line to one engine: a socketpair, one JSON object a line, end of file when either side is gone."""
+"""The link to one engine: frames over a socketpair, end of file when either side is gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAST_WORDS_S = 1.0
 
 
 class EngineLink(asyncio.Protocol):
-    """Cuts the stream into events. `on_lost` comes once, after the last event that was sent."""
+    """Cuts the stream into events. `on_lost` is called once, after the last event that the engine sent."""
 
     def __init__(
         self,
@@ -30,16 +30,31 @@ class EngineLink(asyncio.Protocol):
         self._on_event = on_event
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._rest = bytearray()
+        self._frames = protocol.FrameBuffer()
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
-        """To an engine that is gone it is sent in vain: `on_lost` tells."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(protocol.encode(operation))
+        """Send `operation`; nothing happens if the engine is gone, as `on_lost` reports that.
+
+        A request that no frame can carry fails as though the engine had refused it.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            frame = protocol.encode(operation)
+        except protocol.ProtocolError as error:
+            self._refuse(operation, error)
+        else:
+            self._transport.write(frame)
+
+    def _refuse(self, operation: protocol.Op, error: protocol.ProtocolError) -> None:
+        message = f"The request cannot be passed to the engine: {error}."
+        failed = protocol.Failed(getattr(operation, "id", ""), "invalid_request", message)
+        # Not at once: the sender has not finished noting that the request runs.
+        asyncio.get_running_loop().call_soon(self._on_event, self, failed)
 
     def abort(self, fault: str) -> None:
-        """Hangs up, as though the engine had; it ends by itself at the end of file."""
+        """Close the link, as though the engine had. The engine exits when it reads the end of file."""
         self._fault = self._fault or fault
         if self._transport is not None:
             self._transport.abort()
@@ -51,19 +66,11 @@ class EngineLink(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        *lines, rest = data.split(b"\n")
-        if lines:
-            lines[0] = bytes(self._rest) + lines[0]
-            self._rest.clear()
-        self._rest += rest
-        for line in lines:
-            try:
-                event = protocol.decode_event(line)
-            except protocol.ProtocolError as error:
-                return self.abort(f"the engine sent what is no event: {error}")
-            self._on_event(self, event)
-        if len(self._rest) > protocol.MAX_LINE_BYTES:
-            self.abort("the engine sent a line without end")
+        try:
+            for frame in self._frames.feed(data):
+                self._on_event(self, protocol.decode_event(frame))
+        except protocol.ProtocolError as error:
+            self.abort(f"the engine sent what is no event: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()

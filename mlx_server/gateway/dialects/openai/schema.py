@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
+import msgspec
 from pydantic import Field
 
 from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
@@ -77,10 +78,11 @@ class TextBody(Body):
     def several(self, prompts: Sequence[GenerationRequest]) -> list[GenerationRequest]:
         """`n` answers to each of `prompts`, prompt by prompt; each has a seed of its own."""
         answers = [work for work in prompts for _ in range(self.n or 1)]
-        return [
-            replace(work, sampling=replace(work.sampling, seed=(work.sampling.seed + at) & SEED_MASK))
+        samplings = (
+            msgspec.structs.replace(work.sampling, seed=(work.sampling.seed + at) & SEED_MASK)
             for at, work in enumerate(answers)
-        ]
+        )
+        return [replace(work, sampling=own) for work, own in zip(answers, samplings, strict=True)]
 
 
 class ContentPart(Body):

@@ -22,6 +22,7 @@ from mlx_server.protocol import (
     Done,
     Event,
     Failed,
+    FrameBuffer,
     Generate,
     Op,
     Ready,
@@ -39,7 +40,7 @@ class Engine:
 
     def __init__(self, home: Path, env: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        self.log, self.socket, self._buffer = home / "engine.log", ours, b""
+        self.log, self.socket, self._frames = home / "engine.log", ours, FrameBuffer()
         self.events: list[Any] = []
         self._seen = 0
         whole = os.environ | engine_environment(home) | {"VESTAL_HOME": str(home)} | env
@@ -71,8 +72,7 @@ class Engine:
         if select.select([self.socket], [], [], left)[0]:
             data = self.socket.recv(1 << 20)
             assert data, f"the engine is gone; log:\n{self.log.read_text()}"
-            *lines, self._buffer = (self._buffer + data).split(b"\n")
-            self.events += [decode_event(line) for line in lines]
+            self.events += [decode_event(frame) for frame in self._frames.feed(data)]
 
     def answer(self, id: str, *kinds: type[Event]) -> Any:
         """The event that ends request `id`: one of `kinds`, or `Failed`."""

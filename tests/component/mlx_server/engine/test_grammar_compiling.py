@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mlx_server.protocol import Alive, Cancel, Done, Failed, Load, Loaded, Prefill, Shutdown, Token
+from mlx_server.protocol import Alive, Cancel, Done, Failed, Load, Loaded, Prefill, Ready, Shutdown, Token
 from tests.component.mlx_server.engine.conftest import CHAT, chat
 
 pytestmark = pytest.mark.model
@@ -65,7 +65,7 @@ def test_operations_are_answered_while_a_grammar_is_all_there_is_to_wait_for(eng
 
 def test_engine_told_to_end_compiles_and_answers_first(start):
     engine = start()
-    engine.wait(lambda e: e.KIND == "ready")
+    engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))
     assert engine.answer("last", Done).reason == "length"
     assert engine.process.wait(20) == 0
@@ -73,7 +73,7 @@ def test_engine_told_to_end_compiles_and_answers_first(start):
 
 def test_engine_that_may_not_drain_says_so_of_what_it_compiles(start):
     engine = start()
-    engine.wait(lambda e: e.KIND == "ready")
+    engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("refused", ASK, json_schema=big("e")), Shutdown(0.0))
     failed = engine.answer("refused", Done)
     assert (failed.code, failed.retryable) == ("engine_unavailable", True)

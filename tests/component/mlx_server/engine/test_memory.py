@@ -24,6 +24,7 @@ from mlx_server.protocol import (
     Generate,
     Load,
     Loaded,
+    Loading,
     Ready,
     Token,
     Unloaded,
@@ -189,7 +190,7 @@ def test_70b_model_is_refused_at_once_with_figures_before_anything_is_loaded(odd
     assert (failed.code, failed.retryable) == ("insufficient_memory", False)
     assert failed.fields["needs_bytes"] > 131 * 1024**3
     assert "giant:latest" in failed.message and " free of " in failed.message
-    assert not any(e.KIND == "loading" for e in odd_models.events)
+    assert not any(isinstance(e, Loading) for e in odd_models.events)
 
 
 @pytest.mark.parametrize(

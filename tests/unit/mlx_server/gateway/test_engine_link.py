@@ -1,4 +1,4 @@
-"""The link: events cut from the stream wherever it breaks, the end told once and last."""
+"""The gateway's end of the link: whole events from a split stream, and one report of the link's end, last."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from mlx_server import protocol
 from mlx_server.gateway.engine_process.link import EngineLink
 
 TOKENS = [protocol.Token("r", n, f"ä{n}", n) for n in range(20)]
+DEADLINE_S = 5
 
 
-class Heard:
+class Recorder:
     def __init__(self) -> None:
         self.events: list[protocol.Event] = []
         self.ends: list[str] = []
@@ -29,27 +30,49 @@ class Heard:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-async def test_events_when_the_stream_breaks_anywhere_come_whole_and_before_the_end(size):
-    heard = Heard()
-    link, theirs = await heard.link()
+async def test_link_when_stream_is_split_anywhere_delivers_whole_events_before_its_end(size):
+    recorder = Recorder()
+    link, theirs = await recorder.link()
     stream = b"".join(protocol.encode(token) for token in TOKENS)
     with theirs:
         for start in range(0, len(stream), size):
             theirs.sendall(stream[start : start + size])
             await asyncio.sleep(0)
-        theirs.sendall(b'{"ev": "token", "half')
-    await asyncio.wait_for(link.lost.wait(), 5)
-    assert heard.events == TOKENS
-    assert heard.ends == ["end of file"]
+        theirs.sendall(protocol.encode(TOKENS[0])[:-1])
+    await asyncio.wait_for(link.lost.wait(), DEADLINE_S)
+    assert recorder.events == TOKENS
+    assert recorder.ends == ["end of file"]
 
 
-async def test_engine_that_sends_nonsense_is_hung_up_on():
-    heard = Heard()
-    link, theirs = await heard.link()
+@pytest.mark.parametrize("nonsense", [b"Segmentation fault\n", protocol.encode(protocol.Cancel("r"))])
+async def test_link_when_engine_sends_what_is_no_event_is_closed(nonsense):
+    recorder = Recorder()
+    link, theirs = await recorder.link()
     with theirs:
-        theirs.sendall(protocol.encode(TOKENS[0]) + b"Segmentation fault\n" + protocol.encode(TOKENS[1]))
-        await asyncio.wait_for(link.lost.wait(), 5)
-        link.send(protocol.Cancel("r"))  # in vain, and no error
-    assert heard.events == TOKENS[:1]
-    assert len(heard.ends) == 1
-    assert "no event" in heard.ends[0]
+        theirs.sendall(protocol.encode(TOKENS[0]) + nonsense + protocol.encode(TOKENS[1]))
+        await asyncio.wait_for(link.lost.wait(), DEADLINE_S)
+        link.send(protocol.Cancel("r"))  # has no effect, and raises nothing
+    assert recorder.events == TOKENS[:1]
+    assert len(recorder.ends) == 1
+    assert "no event" in recorder.ends[0]
+
+
+async def test_link_when_a_request_cannot_be_encoded_fails_it_and_goes_on():
+    recorder = Recorder()
+    link, theirs = await recorder.link()
+    schema: dict = {}
+    for _ in range(protocol.MAX_NESTING):
+        schema = {"items": schema}
+    sent_after = protocol.Cancel("later")
+    with theirs:
+        link.send(protocol.Generate("r", "m", "chat", json_schema=schema))
+        assert recorder.events == []  # reported later, when the sender has noted that it sent the request
+        link.send(sent_after)
+        await asyncio.sleep(0)
+        assert theirs.recv(1 << 16) == protocol.encode(sent_after)
+        link.abort("the test is over")
+        await asyncio.wait_for(link.lost.wait(), DEADLINE_S)
+    (failed,) = recorder.events
+    assert isinstance(failed, protocol.Failed)
+    assert (failed.id, failed.code) == ("r", "invalid_request")
+    assert f"nested deeper than {protocol.MAX_NESTING} levels." in failed.message

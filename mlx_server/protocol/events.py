@@ -1,0 +1,165 @@
+"""Events: the messages from the engine to the gateway."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import field
+
+from mlx_server.protocol.base import EngineEvent
+from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
+from mlx_server.protocol.values import Logprobs, ToolCall, Usage
+
+
+class Hello(EngineEvent, frozen=True):
+    """First event of an engine, sent before any model is loaded.
+
+    `version` is that of the MLX server's own code. `blas` names the BLAS library in use and its path.
+    """
+
+    pid: int
+    version: str
+    mlx_version: str
+    blas: str
+
+
+class Ready(EngineEvent, frozen=True):
+    """The engine serves requests: each preloaded model is in memory, or its failure has been reported."""
+
+    loaded: tuple[str, ...]
+    start_s: float = 0.0
+
+
+class Loading(EngineEvent, frozen=True):
+    """A model is being loaded; `fraction` is in 0..1."""
+
+    model: str
+    fraction: float
+
+
+class Loaded(EngineEvent, frozen=True):
+    """A model is in memory. `id` is that of the `Load`; None if a request for the model caused the load."""
+
+    model: str
+    bytes: int
+    load_s: float
+    id: str | None = None
+
+
+class Unloaded(EngineEvent, frozen=True):
+    """A model has left memory. `id` is that of the `Unload`; None if it expired or was evicted."""
+
+    model: str
+    id: str | None = None
+
+
+class Prefill(EngineEvent, frozen=True):
+    """`done` of the prompt's `total` tokens are processed."""
+
+    id: str
+    done: int
+    total: int
+
+
+class Token(EngineEvent, frozen=True):
+    """Token number `index` of the answer (0 is the first), and the output that it completed, if any.
+
+    `text` is the visible part of that output; `thinking` and `tool_calls` are separate. `chances` holds the
+    log-probabilities, if they were asked for. Only the answer's first token carries `prompt_tokens`, because
+    some APIs report that number before any text.
+    """
+
+    id: str
+    token: int
+    text: str
+    index: int
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    chances: Logprobs | None = None
+    prompt_tokens: int | None = None
+
+
+class Done(EngineEvent, frozen=True):
+    """The end of a `Generate`.
+
+    `text`, `thinking` and `tool_calls` hold the last part of the answer, which had been withheld until now.
+    `stopped_by` is the stop string that ended the answer.
+    """
+
+    id: str
+    reason: Literal["stop", "length", "cancelled", "tool_calls"]
+    usage: Usage
+    text: str = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    stopped_by: str | None = None
+
+
+class Embedding(EngineEvent, frozen=True):
+    """The answer to `Embed`. `vectors` holds one row of `dim` floats per text, encoded by `pack_vectors`."""
+
+    id: str
+    vectors: str
+    dim: int
+    prompt_tokens: int
+    load_s: float = 0.0
+    embed_s: float = 0.0
+
+
+class Probed(EngineEvent, frozen=True):
+    """The answer to `Probe`. `ok` is False if a token or a vector was empty or not finite."""
+
+    id: str
+    ok: bool
+    detail: str = ""
+
+
+ErrorCode = Literal[
+    "model_not_found",
+    "model_load_failed",
+    "context_exceeded",
+    "empty_prompt",
+    "not_an_embedding_model",
+    "not_a_chat_model",
+    "engine_crashed",
+    "engine_unavailable",
+    "overloaded",
+    "invalid_request",
+    "insufficient_memory",
+]
+
+
+class Failed(EngineEvent, frozen=True):
+    """Request `id` cannot be served. `fields` holds figures for programs, such as prompt_tokens."""
+
+    id: str
+    code: ErrorCode
+    message: str
+    retryable: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Alive(EngineEvent, frozen=True):
+    """Sign of life, sent each second by the link's thread, even while the MLX thread works or hangs.
+
+    `progress` counts the steps of the MLX thread. If `working` is True and `progress` has not changed for a
+    long time, the MLX thread hangs. `active_bytes` is what MLX has allocated, `footprint_bytes` the memory of
+    the whole process, `limit_bytes` the limit that the memory ledger keeps it under. `loading` names the
+    model that is being loaded, if any. `memory` and `prompt_cache` are at most half a second old while the
+    engine works.
+    """
+
+    progress: int
+    working: bool
+    active_bytes: int
+    loaded: tuple[LoadedModelReport, ...] = ()
+    loading: str | None = None
+    footprint_bytes: int = 0
+    limit_bytes: int = 0
+    memory: MemoryUse = field(default_factory=MemoryUse)
+    prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
+
+
+Event = (
+    Hello | Ready | Loading | Loaded | Unloaded | Prefill | Token | Done | Embedding | Probed | Failed | Alive
+)

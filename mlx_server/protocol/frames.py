@@ -1,0 +1,71 @@
+"""Frames: how messages are cut out of a byte stream.
+
+A frame is a format byte, the payload's length (4 bytes, big-endian) and the payload. The format byte also
+tells a frame from anything else that might reach the socket, such as the output of another program version.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from mlx_server.protocol.base import ProtocolError
+
+MSGPACK, JSON = b"M", b"J"
+"""Formats of a payload. See `codec` for when JSON is used."""
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""Longest payload. A prompt as long as the gateway's body limit fits."""
+
+_HEADER = struct.Struct(">cI")
+
+
+def pack_frame(payload_format: bytes, payload: bytes) -> bytes:
+    """Return the frame that carries `payload`. Raises ProtocolError if it is too long."""
+    if len(payload) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"{len(payload)} bytes are over the limit of {MAX_FRAME_BYTES} for one frame")
+    return _HEADER.pack(payload_format, len(payload)) + payload
+
+
+def unpack_frame(frame: bytes) -> tuple[bytes, bytes]:
+    """Return format and payload of one whole frame. Raises ProtocolError."""
+    if len(frame) < _HEADER.size:
+        raise ProtocolError(f"a frame of {len(frame)} bytes has no whole header")
+    payload_format, length = _read_header(frame, 0)
+    payload = frame[_HEADER.size :]
+    if len(payload) != length:
+        raise ProtocolError(f"the header announces {length} bytes, and {len(payload)} follow")
+    return payload_format, payload
+
+
+class FrameBuffer:
+    """Collects the chunks of a byte stream and cuts them into frames, wherever the stream was split."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each frame, header included, that `data` completes.
+
+        Raises ProtocolError at the first header that is none; the stream cannot be read any further then.
+        """
+        self._buffer += data
+        start, available = 0, len(self._buffer)
+        try:
+            while available - start >= _HEADER.size:
+                end = start + _HEADER.size + _read_header(self._buffer, start)[1]
+                if end > available:
+                    break
+                frame = bytes(self._buffer[start:end])
+                start = end
+                yield frame
+        finally:
+            del self._buffer[:start]
+
+
+def _read_header(data: bytes | bytearray, start: int) -> tuple[bytes, int]:
+    payload_format, length = _HEADER.unpack_from(data, start)
+    if payload_format not in (MSGPACK, JSON) or length > MAX_FRAME_BYTES:
+        found = bytes(data[start : start + 80])
+        raise ProtocolError(f"no frame begins with {found!r}; do both processes have the same version?")
+    return payload_format, length

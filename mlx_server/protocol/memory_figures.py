@@ -1,0 +1,58 @@
+"""Figures that the engine reports each second: the loaded models, its memory, its prompt cache."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mlx_server.protocol.base import Value
+
+
+class LoadedModelReport(Value, frozen=True):
+    """A model in memory.
+
+    `bytes` is the size of its weights, `kv_bytes` that of the KV caches of its requests; both are GPU memory
+    if `on_gpu`. `expires_in_s` is None if the model stays until it is unloaded on request.
+    """
+
+    model: str
+    kind: Literal["generate", "embed"]
+    bytes: int
+    context_tokens: int
+    expires_in_s: float | None = None
+    kv_bytes: int = 0
+    on_gpu: bool = False
+
+
+class MemoryUse(Value, frozen=True):
+    """Entries of the engine's memory ledger.
+
+    `kv_bytes` is what the KV caches of running requests occupy now; `promised_bytes` is what is reserved for
+    running requests in total, `kv_bytes` included. `prompt_cache_bytes` is the prompt cache's share of RAM.
+    """
+
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    promised_bytes: int = 0
+    prompt_cache_bytes: int = 0
+
+
+class PromptCacheUse(Value, frozen=True):
+    """Contents of the prompt cache, and counts of blocks since the engine started.
+
+    `misses` counts the blocks that had to be computed: they had never been stored, their file had disappeared
+    (`gone`), or they were corrupt (`broken`). `written` counts the blocks written to disk, and `not_written`
+    those that could not be written.
+    """
+
+    ram_bytes: int = 0
+    ram_limit_bytes: int = 0
+    disk_bytes: int = 0
+    disk_limit_bytes: int = 0
+    hits_ram: int = 0
+    hits_disk: int = 0
+    misses: int = 0
+    gone: int = 0
+    broken: int = 0
+    written: int = 0
+    written_bytes: int = 0
+    not_written: int = 0

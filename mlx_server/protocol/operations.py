@@ -1,0 +1,100 @@
+"""Operations: the messages from the gateway to the engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import field
+
+from mlx_server.protocol.base import Operation
+from mlx_server.protocol.values import Sampling
+
+
+class Generate(Operation, frozen=True):
+    """Generate an answer to a chat (`messages`, through the model's template) or continue a text.
+
+    The text is `prompt`, or `prompt_ids` in its place. `tools` are offered to the chat template, and
+    `template` holds further variables for it, such as enable_thinking. `think=True` requires a model that
+    thinks; None leaves it to the template. `json_schema` constrains the answer (after any thinking) to JSON
+    of that schema. `calls` says whether tool calls are looked for in the answer: not at all ("text"), looked
+    for ("auto"), or the only thing allowed ("only"). `top_logprobs` asks for the log-probabilities of the
+    drawn token and of so many alternatives. With `count_only`, nothing is generated: `Done` reports the
+    prompt's tokens, however many there are.
+
+    `emitted` holds the token ids that the gateway has already received, if the request is resumed.
+    `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
+    configured default, a negative value keeps the model loaded, 0 unloads it after this request.
+    """
+
+    id: str
+    model: str
+    kind: Literal["chat", "text"]
+    messages: tuple[dict, ...] | None = None
+    prompt: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    count_only: bool = False
+    tools: tuple[dict, ...] | None = None
+    template: dict | None = None
+    think: bool | None = None
+    json_schema: dict | None = None
+    calls: Literal["text", "auto", "only"] = "text"
+    top_logprobs: int | None = None
+    emitted: tuple[int, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    context_tokens: int | None = None
+    keep_alive_s: float | None = None
+
+
+class Cancel(Operation, frozen=True):
+    """Cancel request `id`; answered by `Done(reason="cancelled")` if the engine knows it, else by nothing."""
+
+    id: str
+
+
+class Embed(Operation, frozen=True):
+    """Embed `texts`; answered by `Embedding` or `Failed`. Without `truncate`, too long a text fails."""
+
+    id: str
+    model: str
+    texts: tuple[str, ...]
+    truncate: bool = True
+    keep_alive_s: float | None = None
+
+
+class Load(Operation, frozen=True):
+    """Load a model, or renew its keep-alive time; answered by `Loaded` or `Failed`."""
+
+    id: str
+    model: str
+    keep_alive_s: float | None = None
+
+
+class Unload(Operation, frozen=True):
+    """Unload a model once its requests are done; answered by `Unloaded`, even if it was not loaded."""
+
+    id: str
+    model: str
+
+
+class Probe(Operation, frozen=True):
+    """Make a token and an embedding with the loaded models, between users' requests; answered by `Probed`."""
+
+    id: str
+
+
+class Shutdown(Operation, frozen=True):
+    """Shut down gracefully and exit with code 0.
+
+    Requests that run may take another `drain_s` to finish; None means the configured time.
+    """
+
+    drain_s: float | None = None
+
+
+class Begin(Operation, frozen=True):
+    """Start serving. It is the first operation that a standby engine receives when it takes over."""
+
+
+Op = Generate | Cancel | Embed | Load | Unload | Probe | Shutdown | Begin

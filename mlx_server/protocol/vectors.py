@@ -1,0 +1,35 @@
+"""Embedding vectors as base64 text: the form that OpenAI's API has for them, and a compact one."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from collections.abc import Sequence
+
+from mlx_server.protocol.base import ProtocolError
+
+
+def pack_vectors(rows: Sequence[Sequence[float]]) -> str:
+    """Return rows of equal length as base64 of little-endian float32, one row after the other."""
+    flat = array("f", (value for row in rows for value in row))
+    if sys.byteorder == "big":
+        flat.byteswap()
+    return base64.b64encode(flat.tobytes()).decode("ascii")
+
+
+def unpack_vectors(vectors: str, dim: int) -> list[list[float]]:
+    """Return the rows of `dim` floats that `pack_vectors` encoded.
+
+    Raises ProtocolError if `vectors` is not base64 of float32, or not whole rows of `dim`.
+    """
+    flat = array("f")
+    try:
+        flat.frombytes(base64.b64decode(vectors, validate=True))
+    except ValueError as error:
+        raise ProtocolError(f"embedding.vectors: not base64 of float32 ({error})") from error
+    if sys.byteorder == "big":
+        flat.byteswap()
+    if dim <= 0 or len(flat) % dim:
+        raise ProtocolError(f"embedding.vectors: {len(flat)} floats are not rows of {dim}")
+    return [flat[start : start + dim].tolist() for start in range(0, len(flat), dim)]
