@@ -10,7 +10,7 @@ import aiohttp
 
 from host_agent.errors import HostAgentError
 from host_agent.notifications.notices import Notice
-from host_agent.services.docker.docker_endpoint import find_command
+from host_agent.services.find_program import find_program
 from vestal.config.settings import NotificationsSection
 from vestal.platform.commands import run_async
 
@@ -43,7 +43,7 @@ def desktop_command() -> tuple[str, ...] | None:
     if sys.platform == "darwin":
         script = [word for line in OSASCRIPT for word in ("-e", line)]
         return ("/usr/bin/osascript", *script)
-    program = find_command("notify-send")
+    program = find_program("notify-send")
     return (program, "--app-name=Vestal", "--") if program else None
 
 

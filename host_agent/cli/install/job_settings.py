@@ -7,7 +7,7 @@ from host_agent.cli.install import environment
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.unit import JobSettings
 from host_agent.services.child_environment import REPO, common
-from host_agent.services.docker.docker_endpoint import EXTRA_FOLDERS
+from host_agent.services.find_program import EXTRA_FOLDERS
 from host_agent.services.mlx.service import SIX_STAGES_S
 from vestal.config import Config
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from host_agent.errors import ComposeFailed, DockerUnavailable
 from host_agent.services import child_environment
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
-from host_agent.services.docker.docker_endpoint import find_command
+from host_agent.services.find_program import find_program
 from host_agent.services.orchestrator import knowledge_mounts
 from vestal.config import Config
 
@@ -26,7 +26,7 @@ class Compose:
         self.project = config.home.label
 
     def command(self, *arguments: str) -> list[str]:
-        docker = find_command("docker")
+        docker = find_program("docker")
         if docker is None:
             raise DockerUnavailable("The `docker` command is not installed: install Docker, or run natively.")
         where = ["--project-name", self.project, "--project-directory", str(REPO)]
@@ -61,7 +61,7 @@ class Compose:
 
     def has_plugin(self) -> bool:
         """Whether `docker compose` exists on this machine."""
-        docker = find_command("docker")
+        docker = find_program("docker")
         if docker is None:
             return False
         try:

@@ -53,11 +53,11 @@ class Containers:
     async def restart(self, service: str, by: str, stop_s: int = STOP_S) -> None:
         self.deaths.expect_stop(service, by)
         container = await self._id(service)
-        await self._act(lambda: self._api.act(container, "restart", t=str(stop_s)))
+        await self._act(lambda: self._api.restart(container, stop_s))
 
     async def unpause(self, service: str) -> None:
         container = await self._id(service)
-        await self._act(lambda: self._api.act(container, "unpause"))
+        await self._act(lambda: self._api.unpause(container))
 
     def allow(self, service: str) -> None:
         """A stop by hand is over."""
@@ -72,7 +72,7 @@ class Containers:
         self._store.save(_key(service), {"stopped_by_hand": True})
         self.deaths.expect_stop(service, by)
         container = await self._id(service)
-        await self._act(lambda: self._api.act(container, "stop", t=str(STOP_S)))
+        await self._act(lambda: self._api.stop(container, STOP_S))
 
     def stopped_by_hand(self, service: str) -> bool:
         return bool((self._store.load(_key(service)) or {}).get("stopped_by_hand"))

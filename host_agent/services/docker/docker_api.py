@@ -1,116 +1,160 @@
-"""The few calls of Docker's HTTP API that the agent needs, without a thread or another HTTP library.
+"""The few calls of the Docker engine's API that the agent makes, through aiodocker.
 
-The `docker` package would bring `requests` (some 15 MB in the agent) and a blocking thread for live events.
-Paths as in https://docs.docker.com/reference/api/engine/.
+aiodocker speaks the HTTP and agrees with the engine on a version of the API. This module adds the engine's
+address (`docker_endpoint`), a deadline for each call, and one exception for all that can go wrong.
 """
 
+import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiodocker
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from host_agent.errors import DockerUnavailable
-from host_agent.services.docker.docker_endpoint import Endpoint, find_endpoint
+from host_agent.services.docker.docker_endpoint import find_endpoint
 
 TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 60.0
-ERRORS = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+REASON_CHARACTERS = 200
+NO_CONNECTION = 900  # aiodocker's own status where no HTTP answer came
+EVENTS = ["oom", "die", "kill", "start", "health_status"]
+# What aiodocker raises; and what it, and this module, raise on JSON that is not the Docker engine's.
+FAILURES = (aiodocker.DockerError, aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
+WRONG_SHAPE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 class DockerApi:
-    """One engine. Every call raises DockerUnavailable where it does not answer as it should."""
+    """Asks the Docker engine of this machine.
 
-    def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-        self._endpoint: Endpoint | None = None
+    Every method raises DockerUnavailable, with a sentence for people, when there is no engine, or it does not
+    answer in time, refuses, or answers with something else than its API.
+    """
+
+    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._client: aiodocker.Docker | None = None
+        self._url = ""
 
     async def version(self) -> str:
-        """The engine's version: it answers."""
-        return str((await self._call("GET", "/version")).get("Version", "?"))
+        """Return the engine's version; an answer shows that the engine works."""
+        async with self._ask("report its version") as docker:
+            return str((await docker.version()).get("Version", "?"))
 
     async def memory_bytes(self) -> int:
-        """What the engine has for all its containers: the machine's, or that of Docker Desktop's own."""
-        return int((await self._call("GET", "/info")).get("MemTotal") or 0)
+        """Return the memory that all containers share: the machine's, or that of Docker Desktop's machine."""
+        async with self._ask("describe itself") as docker:
+            return int((await docker.system.info()).get("MemTotal") or 0)
 
     async def containers(self, project: str) -> list[dict[str, Any]]:
-        """`docker inspect` of every container of a compose project, running or not."""
-        filters = json.dumps({"label": [f"com.docker.compose.project={project}"]})
-        listed = await self._call("GET", "/containers/json", params={"all": "1", "filters": filters})
-        found = []
-        for entry in listed:
-            with contextlib.suppress(DockerUnavailable):  # it went in between
-                found.append(await self._call("GET", f"/containers/{entry['Id']}/json"))
-        return found
+        """Return the `docker inspect` record of every container of a compose project, running or not."""
+        label = {"label": [f"com.docker.compose.project={project}"]}
+        async with self._ask("list containers") as docker:
+            identifiers = [found.id for found in await docker.containers.list(all=True, filters=label)]
+        records = await asyncio.gather(*map(self._inspect, identifiers))
+        return [record for record in records if record]
 
     async def has_image(self, name: str) -> bool:
-        """Whether the engine has the image."""
-        listed = await self._call(
-            "GET", "/images/json", params={"filters": json.dumps({"reference": [name]})}
-        )
-        return bool(listed)
+        """Return whether the engine has an image of this name."""
+        async with self._ask("list images") as docker:
+            return bool(await docker.images.list(filters={"reference": [name]}))
 
-    async def act(self, container: str, action: str, **params: str) -> None:
-        """`start`, `stop`, `restart` or `unpause`."""
-        await self._call(
-            "POST", f"/containers/{container}/{action}", params=params, timeout_s=ACTION_TIMEOUT_S
-        )
+    async def stop(self, container: str, grace_s: int) -> None:
+        """Stop a container: SIGTERM, and SIGKILL after `grace_s` seconds."""
+        async with self._ask("stop the container", ACTION_TIMEOUT_S) as docker:
+            await docker.containers.container(container).stop(t=grace_s)
+
+    async def restart(self, container: str, grace_s: int) -> None:
+        """Stop a container as `stop` does, and start it again."""
+        async with self._ask("restart the container", ACTION_TIMEOUT_S) as docker:
+            await docker.containers.container(container).restart(t=grace_s)
+
+    async def unpause(self, container: str) -> None:
+        """Resume a paused container."""
+        async with self._ask("unpause the container", ACTION_TIMEOUT_S) as docker:
+            await docker.containers.container(container).unpause()
 
     async def events(self, project: str) -> AsyncIterator[dict[str, Any]]:
-        """The engine's events for the project's containers, live, until the engine goes."""
-        wanted = {
-            "type": ["container"],
-            "event": ["oom", "die", "kill", "start", "health_status"],
-            "label": [f"com.docker.compose.project={project}"],
-        }
-        forever = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S)
+        """Yield the events of a project's containers as they happen, until the engine ends the stream."""
+        label = [f"com.docker.compose.project={project}"]
+        wanted = {"type": ["container"], "event": EVENTS, "label": label}
         try:
-            session, base = await self._connected()
-            params = {"filters": json.dumps(wanted)}
-            async with session.get(base + "/events", params=params, timeout=forever) as reply:
-                reply.raise_for_status()
-                async for line in reply.content:
-                    yield json.loads(line)
-        except ERRORS as error:
+            # A client of its own: a client of aiodocker can follow one stream, and only once.
+            async with _connect(_endpoint()) as docker:
+                received = docker.events.subscribe(create_task=False)
+                reading = asyncio.create_task(docker.events.run(filters=wanted))
+                try:
+                    while (event := await received.get()) is not None:
+                        # aiodocker turns the engine's seconds into a local datetime.
+                        yield event | {"time": event["time"].timestamp()}
+                    await reading  # raises what broke the stream
+                finally:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
+        except (*FAILURES, *WRONG_SHAPE) as error:
             raise DockerUnavailable(f"The Docker engine's events broke off ({_reason(error)}).") from error
 
     async def close(self) -> None:
-        if self._session:
-            await self._session.close()
-            self._session = None
+        """Close the connections. A later call opens new ones."""
+        if self._client:
+            await self._client.close()
+            self._client = None
 
-    async def _call(
-        self, method: str, path: str, *, params: dict[str, str] | None = None, timeout_s: float = TIMEOUT_S
-    ) -> Any:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async def _inspect(self, container: str) -> dict[str, Any] | None:
+        """Return a container's record, or None where none can be read: it may have been removed just now."""
+        with contextlib.suppress(DockerUnavailable):
+            async with self._ask("inspect the container") as docker:
+                return await docker.containers.container(container).show()
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _ask(self, request: str, timeout_s: float | None = None) -> AsyncIterator[aiodocker.Docker]:
+        """Lend the client for one request; raise DockerUnavailable for whatever goes wrong with it."""
+        within_s = timeout_s or self._timeout_s
+        docker = await self._connected()
         try:
-            session, base = await self._connected()
-            async with session.request(method, base + path, params=params, timeout=timeout) as reply:
-                body = await reply.read()
-        except ERRORS as error:
-            raise DockerUnavailable(f"The Docker engine does not answer ({_reason(error)}).") from error
-        if reply.status >= 400:
-            raise DockerUnavailable(f"Docker refused {method} {path}: {_message(body) or reply.status}.")
-        return json.loads(body) if body.strip() else {}
+            async with asyncio.timeout(within_s):
+                yield docker
+        except TimeoutError as error:
+            raise DockerUnavailable(f"The Docker engine gave no answer within {within_s:g} s.") from error
+        except (*FAILURES, *WRONG_SHAPE) as error:
+            # Another engine may have taken its place, which refuses the version of the API agreed on before.
+            docker.api_version = "auto"
+            raise DockerUnavailable(_sentence(error, request)) from error
 
-    async def _connected(self) -> tuple[aiohttp.ClientSession, str]:
-        endpoint = find_endpoint()
-        if endpoint is None:
-            raise DockerUnavailable("No Docker engine was found on this machine.")
-        if self._session is None or endpoint != self._endpoint:
+    async def _connected(self) -> aiodocker.Docker:
+        url = _endpoint()
+        if self._client is None or url != self._url:
             await self.close()
-            connector = aiohttp.UnixConnector(endpoint.socket) if endpoint.socket else None
-            self._session, self._endpoint = aiohttp.ClientSession(connector=connector), endpoint
-        return self._session, endpoint.url or "http://docker"
+            self._client, self._url = _connect(url), url
+        return self._client
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _endpoint() -> str:
+    url = find_endpoint()
+    if url is None:
+        raise DockerUnavailable("No Docker engine was found on this machine.")
+    return url
 
 
-def _message(body: bytes) -> str:
-    try:
-        return str(json.loads(body)["message"]).strip().rstrip(".")
-    except (ValueError, KeyError, TypeError):
-        return ""
+def _connect(url: str) -> aiodocker.Docker:
+    """Return a client, not connected yet. `_ask` sets shorter deadlines; a stream of events has none."""
+    return aiodocker.Docker(url=url, timeout=aiohttp.ClientTimeout(total=ACTION_TIMEOUT_S))
+
+
+def _sentence(error: Exception, request: str) -> str:
+    if isinstance(error, aiodocker.DockerError) and error.status != NO_CONNECTION:
+        return f"The Docker engine refused to {request}: {_reason(error) or f'status {error.status}'}."
+    if isinstance(error, FAILURES):
+        return f"The Docker engine does not answer ({_reason(error)})."
+    return f"What answers at the Docker engine's address does not speak its API ({_reason(error)})."
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, aiodocker.DockerError):
+        return str(error)[:REASON_CHARACTERS] or type(error).__name__
+    if isinstance(cause := error.__context__, aiohttp.ClientError):
+        return getattr(cause, "strerror", None) or str(cause)  # without aiodocker's two sentences around it
+    return error.message.strip().rstrip(".")[:REASON_CHARACTERS]

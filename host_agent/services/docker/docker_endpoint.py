@@ -1,59 +1,44 @@
-"""Where the Docker engine and its command are. Under launchd PATH is bare: the usual places are tried too."""
+"""Find the address of this machine's Docker engine, as the `docker` command finds it."""
 
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-EXTRA_FOLDERS = (
-    "/usr/local/bin",
-    "/opt/homebrew/bin",
-    "/usr/bin",
-    "/Applications/Docker.app/Contents/Resources/bin",
-)
+# Of the engine itself, of Docker Desktop where it may not write to /var/run, and of Colima.
 SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock", "~/.colima/default/docker.sock")
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """How to reach the engine: a socket's path, or the URL of a plain TCP engine."""
+def find_endpoint(env: Mapping[str, str] | None = None) -> str | None:
+    """Return the engine's URL (`unix://PATH` or `http://HOST:PORT`), or None where there is no engine to ask.
 
-    socket: str | None = None
-    url: str | None = None
-
-
-def find_command(name: str, extra: Sequence[str] = ()) -> str | None:
-    """The full path of a program, also where PATH is bare."""
-    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *EXTRA_FOLDERS, *extra]))
-
-
-def find_endpoint(env: Mapping[str, str] | None = None) -> Endpoint | None:
-    """As the docker command finds it: DOCKER_HOST, then the context in use, then the usual sockets."""
+    The address comes from DOCKER_HOST, else from the docker context in use, else it is the first of the usual
+    sockets that exists. `env` is the process's environment by default.
+    """
     env = os.environ if env is None else env
     address = env.get("DOCKER_HOST") or _context_address(env)
     if address:
-        return _parse(address)
-    user = Path(env.get("HOME") or Path.home())
-    for place in SOCKETS:
-        path = user / place[2:] if place.startswith("~/") else Path(place)
+        return _supported(address)
+    home = Path(env.get("HOME") or Path.home())
+    for socket in SOCKETS:
+        path = home / socket[2:] if socket.startswith("~/") else Path(socket)
         if path.is_socket():
-            return Endpoint(socket=str(path))
+            return f"unix://{path}"
     return None
 
 
-def _parse(address: str) -> Endpoint | None:
+def _supported(address: str) -> str | None:
     scheme, _, rest = address.partition("://")
     if scheme == "unix":
-        return Endpoint(socket=rest)
+        return address
     if scheme in ("tcp", "http"):
-        return Endpoint(url=f"http://{rest}")
-    return None  # ssh:// and TLS: the orchestrator belongs on this host, beside its models
+        return f"http://{rest}"
+    return None  # ssh:// and TLS name another machine: the orchestrator belongs where its models are
 
 
 def _context_address(env: Mapping[str, str]) -> str | None:
+    """Return the address that the docker context in use names, or None for the default context."""
     folder = Path(env.get("DOCKER_CONFIG") or Path(env.get("HOME") or Path.home()) / ".docker")
     try:
         name = env.get("DOCKER_CONTEXT") or json.loads((folder / "config.json").read_text()).get(

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from host_agent.services.child_environment import LOOPBACK
-from host_agent.services.docker.docker_endpoint import find_command
+from host_agent.services.find_program import find_program
 from vestal.config import Config
 
 INSTALLED_AT = ("/Applications/Ollama.app/Contents/Resources",)
@@ -39,7 +39,7 @@ def address(base_url: str) -> Address:
 
 def program() -> str | None:
     """The full path of `ollama`, also where PATH is bare."""
-    return find_command("ollama", extra=INSTALLED_AT)
+    return find_program("ollama", extra_folders=INSTALLED_AT)
 
 
 def installed() -> bool:

@@ -144,9 +144,10 @@ class FakeDocker:
     def app(self) -> web.Application:
         app = web.Application()
         for path, answer in {
-            "/containers/json": lambda: [{"Id": "1"}],
-            "/containers/1/json": lambda: self.inspect,
-            "/info": lambda: {"MemTotal": 8 * GIB},
+            "/version": lambda: {"ApiVersion": "1.41"},
+            "/v1.41/containers/json": lambda: [{"Id": "1"}],
+            "/v1.41/containers/1/json": lambda: self.inspect,
+            "/v1.41/info": lambda: {"MemTotal": 8 * GIB},
         }.items():
             app.router.add_get(path, self._answering(answer))
         return app

@@ -1,0 +1,235 @@
+"""The agent's calls of the Docker engine, also of one that is slow, gone, or no Docker engine at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from host_agent.errors import DockerUnavailable
+from host_agent.services.docker.docker_api import DockerApi
+from tests.component.host_agent.docker.conftest import ID, FakeEngine, Handler, event
+
+
+def answering(body: str | bytes, content_type: str = "application/json", status: int = 200) -> Handler:
+    """Every answer has this body."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        raw = body if isinstance(body, bytes) else body.encode()
+        return web.Response(body=raw, content_type=content_type, status=status)
+
+    return handle
+
+
+async def never_answering(request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def resetting(request: web.Request) -> web.StreamResponse:
+    """The connection is cut in the middle of the body."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(b'{"time": 100}\n')
+    assert request.transport
+    request.transport.abort()
+    return response
+
+
+async def received(api: DockerApi) -> list[dict[str, Any]]:
+    return [happened async for happened in api.events("vestal")]
+
+
+async def test_version_is_the_engines(engine: FakeEngine, api: DockerApi):
+    assert await api.version() == "20.10.24"
+
+
+async def test_containers_leaves_out_one_that_was_removed_meanwhile(engine: FakeEngine, api: DockerApi):
+    assert [record["Id"] for record in await api.containers("vestal")] == [ID]
+
+
+async def test_has_image_looks_for_the_exact_name(engine: FakeEngine, api: DockerApi):
+    assert await api.has_image("built:local")
+    assert not await api.has_image("other:local")
+
+
+async def test_stop_and_restart_pass_the_grace_on(engine: FakeEngine, api: DockerApi):
+    await api.stop(ID, 20)
+    await api.restart(ID, 3)
+    assert engine.requests == [f"/containers/{ID}/stop?t=20", f"/containers/{ID}/restart?t=3"]
+
+
+async def test_refused_action_raises_with_the_engines_words(engine: FakeEngine, api: DockerApi):
+    with pytest.raises(DockerUnavailable, match="refused to unpause the container: Container is not paused"):
+        await api.unpause(ID)
+
+
+async def test_absent_socket_raises_with_the_systems_reason(
+    api: DockerApi, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home / 'nothing.sock'}")
+    with pytest.raises(DockerUnavailable, match=r"does not answer \(No such file or directory\)"):
+        await api.version()
+
+
+async def test_unsupported_address_raises_without_a_connection(
+    api: DockerApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
+    with pytest.raises(DockerUnavailable, match="No Docker engine was found"):
+        await api.version()
+    with pytest.raises(DockerUnavailable, match="No Docker engine was found"):
+        await received(api)
+
+
+async def test_hanging_engine_raises_at_the_deadline_and_is_asked_again(engine: FakeEngine):
+    api = DockerApi(timeout_s=0.2)
+    engine.misbehave = never_answering
+    async with asyncio.timeout(4):
+        with pytest.raises(DockerUnavailable, match=r"no answer within 0\.2 s"):
+            await api.containers("vestal")
+    engine.misbehave = None
+    assert await api.containers("vestal")
+    await api.close()
+
+
+async def test_engine_upgraded_to_another_api_version_is_understood_at_the_second_call(
+    engine: FakeEngine, api: DockerApi
+):
+    await api.version()
+    engine.api_version = "1.52"
+    with pytest.raises(DockerUnavailable, match="too old"):
+        await api.version()
+    assert await api.version() == "20.10.24"
+
+
+NO_ENGINE = {
+    "a proxy's page": answering("<html>sign in</html>", "text/html"),
+    "plain text": answering("hello", "text/plain"),
+    "another object": answering('{"a": 1}'),
+    "a list of numbers": answering("[1, 2]"),
+    "null": answering("null"),
+    "broken JSON": answering('{"a":'),
+    "no UTF-8": answering(b'[{"Id": "\xff"}]'),
+    "deeply nested JSON": answering("[" * 100_000),
+    "an error that is a list": answering("[1]", status=500),
+    "an error that is a page": answering("<h1>Bad gateway</h1>", "text/html", 502),
+    "an error without a body": answering("", "text/plain", 503),
+    "half a body": resetting,
+}
+
+
+@pytest.mark.parametrize("answer", NO_ENGINE.values(), ids=NO_ENGINE.keys())
+async def test_answer_that_is_not_the_engines_raises_only_docker_unavailable(
+    engine: FakeEngine, api: DockerApi, answer: Handler
+):
+    engine.misbehave = answer
+    with pytest.raises(DockerUnavailable):
+        await api.containers("vestal")
+
+
+async def test_events_are_yielded_with_the_engines_seconds(engine: FakeEngine, api: DockerApi):
+    engine.events.put_nowait(event("die", 100.0, exitCode="137"))
+    stream = api.events("vestal")
+    async with asyncio.timeout(5):
+        assert await anext(stream) == event("die", 100.0, exitCode="137")
+    await stream.aclose()  # type: ignore[attr-defined]
+
+
+async def test_events_end_quietly_with_the_stream(engine: FakeEngine, api: DockerApi):
+    engine.misbehave = answering(b'{"time": 100, "Action": "die"}\n' * 2)
+    assert [happened["Action"] for happened in await received(api)] == ["die", "die"]
+
+
+BROKEN_STREAMS = {
+    "cut off": resetting,
+    "no JSON": answering("nonsense\n"),
+    "no event": answering("[1]\n"),
+    "no time": answering("{}\n"),
+    "a time in words": answering('{"time": "noon"}\n'),
+    "an endless line": answering('{"a": "' + "x" * 1_000_000 + '"}\n'),
+    "refused": answering('{"message": "no"}', status=500),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS.keys())
+async def test_broken_stream_of_events_raises_only_docker_unavailable(
+    engine: FakeEngine, api: DockerApi, answer: Handler
+):
+    engine.misbehave = answer
+    with pytest.raises(DockerUnavailable, match="events broke off"):
+        await received(api)
+    engine.misbehave = answering('{"time": 100}\n')
+    assert len(await received(api)) == 1, "the next stream is read as if nothing had been"
+
+
+async def test_silent_stream_of_events_is_cancelled_at_once(engine: FakeEngine, api: DockerApi):
+    """The blocking SDK held a thread here that could not be ended while the engine was silent."""
+    reading = asyncio.create_task(received(api))
+    async with asyncio.timeout(5):
+        while not engine.requests:  # noqa: ASYNC110 - a list is read
+            await asyncio.sleep(0.01)
+    reading.cancel()
+    done, _ = await asyncio.wait([reading], timeout=5)
+    assert reading in done
+    assert reading.cancelled()
+    assert "DockerEvents" not in repr(asyncio.all_tasks()), "the client's own task has ended too"
+
+
+@pytest.fixture
+def real_container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a container of the real engine, which is also its compose project."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    try:
+        images = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    except (OSError, subprocess.SubprocessError):
+        assert "VESTAL_TEST_REQUIRE_DOCKER" not in os.environ, "a Docker engine is required here"
+        pytest.skip("no Docker engine answers")
+    image = os.environ.get("VESTAL_PYTHON_IMAGE") or next((name for name in images if "python" in name), "")
+    if not image:
+        pytest.skip("the Docker engine has no image with Python")
+    name = f"vestal-test-{os.getpid()}"
+    label = f"com.docker.compose.project={name}"
+    _docker("run", "--detach", "--network", "none", "--name", name, "--label", label, image, "sleep", "600")
+    yield name
+    _docker("rm", "--force", name)
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+@pytest.mark.docker
+async def test_real_engine_reports_acts_and_sends_events(api: DockerApi, real_container: str):
+    (record,) = await api.containers(real_container)
+    assert record["State"]["Running"]
+    assert await api.memory_bytes() > 0
+    assert await api.version()
+    actions: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def follow() -> None:
+        async for happened in api.events(real_container):
+            actions.put_nowait(happened)
+
+    following = asyncio.create_task(follow())
+    began = time.time()
+    async with asyncio.timeout(30):
+        while actions.empty():  # the stream may not have begun yet
+            await api.restart(record["Id"], 0)
+        await api.stop(record["Id"], 0)
+        while (happened := await actions.get())["Action"] != "die":
+            pass
+    assert abs(happened["time"] - began) < 30
+    with pytest.raises(DockerUnavailable, match="refused to unpause"):
+        await api.unpause(record["Id"])
+    assert not (await api.containers(real_container))[0]["State"]["Running"]
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)

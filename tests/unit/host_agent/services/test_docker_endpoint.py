@@ -1,0 +1,34 @@
+"""Where the Docker engine is looked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from host_agent.services.docker.docker_endpoint import find_endpoint
+
+
+def test_context_in_use_names_the_socket(tmp_path: Path):
+    folder = tmp_path / ".docker"
+    # sha256 of "desktop-linux", as the docker command names the folder
+    meta = folder / "contexts/meta/fe9c6bd7a66301f49ca9b6a70b217107cd1284598bfc254700c989b916da791e"
+    meta.mkdir(parents=True)
+    (folder / "config.json").write_text('{"currentContext": "desktop-linux"}')
+    host = "unix:///Users/ada/.docker/run/docker.sock"
+    (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": {"Host": host}}}))
+    found = find_endpoint({"HOME": str(tmp_path)})
+    assert found == host
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        ("unix:///x.sock", "unix:///x.sock"),
+        ("tcp://1.2.3.4:2375", "http://1.2.3.4:2375"),
+        ("ssh://host", None),
+    ],
+)
+def test_docker_host_is_followed(address: str, endpoint: str | None):
+    assert find_endpoint({"DOCKER_HOST": address}) == endpoint
