@@ -17,8 +17,8 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama import model_routes as model_routes
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
-from mlx_server.gateway.engine_process.engine import Engine
-from mlx_server.gateway.requests.ticket import ClientLeft
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
 
 CLIENT_CLOSED_REQUEST = 499
@@ -26,7 +26,7 @@ CLIENT_CLOSED_REQUEST = 499
 
 def create_app(
     pieces: GatewayContext,
-    engine: Engine,
+    engine: EngineSupervisor,
     telemetry: Telemetry,
     *,
     more_names: Callable[[], frozenset[str]] = frozenset,
@@ -44,7 +44,7 @@ def create_app(
         AccessControl, api_key=pieces.config.mlx.api_key, more_names=more_names, keyless=keyless
     )
     app.add_exception_handler(errors.GatewayError, _refused)
-    app.add_exception_handler(ClientLeft, _left)
+    app.add_exception_handler(ClientDisconnected, _left)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _bug)
     return app

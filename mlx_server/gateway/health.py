@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from msgspec.structs import asdict
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from mlx_server.gateway.engine_process.engine import Engine
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.metrics import metrics_of
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
@@ -21,7 +21,7 @@ SERVED = frozenset({"ok", "starting", "recovering"})
 JSON: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
 
 
-def router(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> APIRouter:
+def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> APIRouter:
     routes = APIRouter()
 
     @routes.head("/health", include_in_schema=False)
@@ -38,7 +38,7 @@ def router(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> APIR
     return routes
 
 
-def health_status(engine: Engine, dispatcher: Dispatcher) -> str:
+def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
     """ok, starting, recovering, draining or failed (design §3)."""
     if dispatcher.draining:
         return "draining"
@@ -51,7 +51,7 @@ def health_status(engine: Engine, dispatcher: Dispatcher) -> str:
     return "starting" if engine.last_crash is None and not status.restart_count else "recovering"
 
 
-def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
+def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> dict[str, Any]:
     """The body of /health. `engine` holds the five names of R3.7 too, for the agent's table."""
     child = engine.status()
     if engine.ready and child.state is State.STARTING:  # the supervisor asks now and then, we were told
@@ -67,7 +67,7 @@ def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict
     return {
         "status": health_status(engine, dispatcher),
         "engine": about,
-        "models": {"loaded": dispatcher.models.names},
+        "models": {"loaded": dispatcher.loaded_models.names},
         "requests": {
             "running": dispatcher.count(RequestPhase.RUNNING),
             "queued": dispatcher.count(RequestPhase.QUEUED),
@@ -75,11 +75,11 @@ def report(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> dict
             "survived_crashes": telemetry.survived_crashes,
         },
         "memory": _memory(engine),
-        "prompt_cache": asdict(engine.pulse.prompt_cache),
+        "prompt_cache": asdict(engine.report.prompt_cache),
     }
 
 
-def _memory(engine: Engine) -> dict[str, int]:
+def _memory(engine: EngineSupervisor) -> dict[str, int]:
     """The engine's ledger: what it may hold, what it does, and for what."""
-    pulse = engine.pulse
-    return {"limit_bytes": pulse.limit_bytes, "in_use_bytes": pulse.footprint_bytes, **asdict(pulse.memory)}
+    last = engine.report
+    return {"limit_bytes": last.limit_bytes, "in_use_bytes": last.footprint_bytes, **asdict(last.memory)}

@@ -15,11 +15,11 @@ import sys
 
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.engine_process.engine import Engine
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.listeners import EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.request_table import Limits, RequestTable
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import LogToEvents, Telemetry
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
@@ -58,9 +58,9 @@ async def _run(
     config: Config, clock: Clock, telemetry: Telemetry, listeners: Listeners, engine_command: tuple[str, ...]
 ) -> None:
     mlx = config.mlx
-    table = RequestTable(Limits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
+    table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
-    engine = Engine(config, dispatcher, telemetry, clock, engine_command)
+    engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
     pieces = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
     app = create_app(pieces, engine, telemetry, more_names=listeners.names, keyless=listeners.keyless)
     signals = _signals()
@@ -99,7 +99,7 @@ async def _drain(dispatcher: Dispatcher, clock: Clock, drain_s: float, again: as
     while not dispatcher.idle and clock.now() < end and again.empty():
         await clock.sleep(LOOK_S)
     if not dispatcher.idle:
-        dispatcher.cut_off("the server stops; send the request again when it is back")
+        dispatcher.fail_unfinished("the server stops; send the request again when it is back")
         await clock.sleep(LOOK_S)  # the clients get their last line
 
 

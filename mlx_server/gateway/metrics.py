@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from mlx_server.gateway.engine_process.engine import Engine
-from mlx_server.gateway.engine_process.liveness import EngineLiveness
+from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
-from mlx_server.protocol import PromptCacheUse
+from mlx_server.protocol import Alive, PromptCacheUse
 
 
-def metrics_of(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[str]:
+def metrics_of(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> Iterator[str]:
     """The lines of /metrics. What the engine counts begins anew with each engine."""
     child = engine.status()
     yield from _metric("engine_up", "gauge", "Whether an engine serves requests", int(engine.ready))
     yield from _metric("engine_restarts_total", "counter", "Restarts of the engine", child.restart_count)
     yield from _metric("engine_crashes_total", "counter", "Unasked ends", telemetry.engine_crashes)
-    yield from _metric("engine_active_bytes", "gauge", "MLX's active memory", engine.pulse.active_bytes)
-    yield from _of_memory(engine.pulse)
-    yield from _of_prompt_cache(engine.pulse.prompt_cache)
+    yield from _metric("engine_active_bytes", "gauge", "MLX's active memory", engine.report.active_bytes)
+    yield from _of_memory(engine.report)
+    yield from _of_prompt_cache(engine.report.prompt_cache)
     for phase in (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED):
         yield from _metric(f"requests_{phase}", "gauge", f"Requests {phase}", dispatcher.count(phase))
     survived = telemetry.survived_crashes
@@ -46,11 +45,11 @@ def metrics_of(engine: Engine, dispatcher: Dispatcher, telemetry: Telemetry) -> 
     )
 
 
-def _of_memory(pulse: EngineLiveness) -> Iterator[str]:
+def _of_memory(report: Alive) -> Iterator[str]:
     about = "What the engine's memory ledger lets it hold"
-    yield from _metric("memory_limit_bytes", "gauge", about, pulse.limit_bytes)
-    yield from _metric("memory_in_use_bytes", "gauge", "What the engine holds", pulse.footprint_bytes)
-    memory = pulse.memory
+    yield from _metric("memory_limit_bytes", "gauge", about, report.limit_bytes)
+    yield from _metric("memory_in_use_bytes", "gauge", "What the engine holds", report.footprint_bytes)
+    memory = report.memory
     parts = {
         'part="weights"': memory.weights_bytes,
         'part="kv"': memory.kv_bytes,

@@ -1,26 +1,28 @@
-"""Hypothesis against the request table: no token lost or doubled, whatever engines and clients do.
+"""Hypothesis against the request table: no token is lost or repeated, whatever engines and clients do.
 
-The engine here is a model: the token at position i of a request is a function of the request and i, as
-counter-based sampling makes it. What it has sent and the gateway has not read dies with it, or not.
+The engine of this test is a model: the token at position i of a request is a function of the request and i,
+as counter-based sampling makes it. Messages that it has sent and the gateway has not read may be lost when it
+dies.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mlx_server.gateway.requests.request_lifecycle import ALONE_AFTER_STRIKES, RequestPhase
+from mlx_server.gateway.requests.admission import Lane, QueueFull
+from mlx_server.gateway.requests.crash_policy import STRIKES_TO_RUN_ALONE
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.request_table import (
-    Lane,
-    Limits,
-    QueueFull,
-    Refuse,
+    CancelOnEngine,
+    FailRequest,
+    RequestLimits,
     RequestTable,
-    Start,
-    Withdraw,
+    SendToEngine,
 )
 
 MAX_WAIT_S = 120.0
@@ -28,86 +30,89 @@ MODEL = "m"
 
 
 def _token(name: str, index: int) -> int:
-    return hash((name, index)) % 50_000
+    return zlib.crc32(f"{name}/{index}".encode()) % 50_000
 
 
 class RequestsAndEngines(RuleBasedStateMachine):
     @initialize(max_running=st.integers(1, 3), max_queued=st.integers(0, 4))
     def begin(self, max_running: int, max_queued: int) -> None:
-        self.limits = Limits(max_running, max_queued, MAX_WAIT_S)
+        self.limits = RequestLimits(max_running, max_queued, MAX_WAIT_S)
         self.table = RequestTable(self.limits)
         self.now = 0.0
-        self.number = 0
-        self.wanted: dict[str, int] = {}  # what is not ended: name -> max_tokens
-        self.given: dict[str, list[int]] = {}  # to the clients
-        self.on_engine: dict[str, int] = {}  # name -> index it will send next
-        self.wire: deque[tuple[str, int, int] | tuple[str, str]] = deque()
-        self.up = False
-        self.early: set[str] = set()  # models of an engine that is not ready yet
-        self.got_on: set[str] = set()  # since the engine before the present one died
-        self.away_since = 0.0
-        self.since: dict[str, float] = {}
+        self.submitted = 0
+        self.unfinished: dict[str, int] = {}  # request -> its max_tokens
+        self.received: dict[str, list[int]] = {}  # request -> the tokens that its client got
+        self.on_engine: dict[str, int] = {}  # request -> index of the token that the engine sends next
+        self.wire: deque[tuple[str, int, int] | tuple[str, str]] = deque()  # sent, and not read yet
+        self.engine_is_ready = False
+        self.loaded_early: set[str] = set()  # models of an engine that is not ready yet
+        self.progressed: set[str] = set()  # requests that got a token from the present engine
+        self.no_engine_since = 0.0
+        self.waiting_since: dict[str, float] = {}
 
-    def do(self, actions) -> None:
+    def carry_out(self, actions) -> None:
         for action in actions:
             match action:
-                case Start(name):
-                    assert self.up or MODEL in self.early, "nothing is sent to an engine that is not there"
-                    assert name in self.wanted and name not in self.on_engine
-                    life = self.table.life(name)
-                    assert life is not None
-                    assert life.emitted == self.given[name]
-                    self.on_engine[name] = len(life.emitted)
-                case Withdraw(name):
+                case SendToEngine(name):
+                    assert self.engine_is_ready or MODEL in self.loaded_early, "no engine could receive this"
+                    assert name in self.unfinished and name not in self.on_engine
+                    request = self.table.get(name)
+                    assert request is not None
+                    assert request.emitted == self.received[name]
+                    self.on_engine[name] = len(request.emitted)
+                case CancelOnEngine(name):
                     self.on_engine.pop(name, None)
-                case Refuse(name, code, _):
+                case FailRequest(name, code, _):
                     assert code in ("engine_crashed", "engine_unavailable")
-                    assert code != "engine_crashed" or name not in self.got_on, "a bystander is given up"
+                    assert code != "engine_crashed" or name not in self.progressed, "it made progress"
                     self.end(name)
 
     def end(self, name: str) -> None:
-        del self.wanted[name]
+        del self.unfinished[name]
         self.on_engine.pop(name, None)
 
     @rule(client=st.sampled_from(["a", "b"]), max_tokens=st.integers(1, 40))
     def submit(self, client: str, max_tokens: int) -> None:
-        name = f"{client}{self.number}"
-        self.number += 1
-        self.wanted[name], self.given[name], self.since[name] = max_tokens, [], self.now
+        name = f"{client}{self.submitted}"
+        self.submitted += 1
+        self.unfinished[name], self.received[name] = max_tokens, []
+        self.waiting_since[name] = self.now
         try:
-            self.do(self.table.submit(name, client, Lane.GENERATE, self.now, MODEL))
+            self.carry_out(self.table.submit(name, client, Lane.GENERATE, self.now, MODEL))
         except QueueFull:
-            assert len(self.wanted) - 1 >= self.limits.max_running + self.limits.max_queued
-            del self.wanted[name]
+            assert len(self.unfinished) - 1 >= self.limits.max_running + self.limits.max_queued
+            del self.unfinished[name]
 
-    @precondition(lambda self: not self.up)
+    @precondition(lambda self: not self.engine_is_ready)
     @rule()
-    def engine_comes(self) -> None:
-        self.up = True
-        self.do(self.table.engine_came())
+    def engine_becomes_ready(self) -> None:
+        self.engine_is_ready = True
+        self.carry_out(self.table.engine_ready())
 
-    @precondition(lambda self: not self.up)
+    @precondition(lambda self: not self.engine_is_ready)
     @rule()
-    def model_comes(self) -> None:
-        self.early.add(MODEL)
-        self.do(self.table.model_came(MODEL))
+    def engine_loads_model_early(self) -> None:
+        self.loaded_early.add(MODEL)
+        self.carry_out(self.table.model_loaded_early(MODEL))
 
-    @precondition(lambda self: self.up or self.early)
-    @rule(lost=st.integers(0, 10), blame=st.booleans())
-    def engine_dies(self, lost: int, blame: bool) -> None:
-        """The last `lost` messages never left it; the gateway reads the rest before it sees the end."""
+    @precondition(lambda self: self.engine_is_ready or self.loaded_early)
+    @rule(lost=st.integers(0, 10), crashed=st.booleans())
+    def engine_dies(self, lost: int, crashed: bool) -> None:
+        """The last `lost` messages never left the engine; the gateway reads the rest before it sees the
+        end."""
         for _ in range(min(lost, len(self.wire))):
             self.wire.pop()
         while self.wire:
             self.read_one()
-        self.away_since = self.now if self.up else self.away_since
-        self.up = False
-        self.early.clear()
+        self.no_engine_since = self.now if self.engine_is_ready else self.no_engine_since
+        self.engine_is_ready = False
+        self.loaded_early.clear()
         self.on_engine.clear()
-        for name in self.wanted:
-            self.since[name] = self.now if self.table.is_running(name) else self.since[name]
-        self.do(self.table.engine_left(self.now, blame))
-        self.got_on.clear()
+        for name in self.unfinished:
+            if self.table.is_running(name):
+                self.waiting_since[name] = self.now
+        self.carry_out(self.table.engine_lost(self.now, crashed))
+        self.progressed.clear()
 
     @precondition(lambda self: self.on_engine)
     @rule(data=st.data(), steps=st.integers(1, 20))
@@ -115,7 +120,7 @@ class RequestsAndEngines(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.on_engine)))
         for _ in range(steps):
             index = self.on_engine[name]
-            if index >= self.wanted[name]:
+            if index >= self.unfinished[name]:
                 self.wire.append((name, "done"))
                 del self.on_engine[name]
                 return
@@ -133,72 +138,72 @@ class RequestsAndEngines(RuleBasedStateMachine):
         if len(message) == 2:
             name = message[0]
             if self.table.is_running(name):
-                expected = [_token(name, index) for index in range(self.wanted[name])]
-                assert self.given[name] == expected, "done, and the text is not whole"
+                expected = [_token(name, index) for index in range(self.unfinished[name])]
+                assert self.received[name] == expected, "the request is done, and its text is not complete"
                 self.end(name)
-                self.do(self.table.finished(name))
+                self.carry_out(self.table.finished(name))
             return
         name, index, token = message
-        fresh, actions = self.table.token(name, index, token)
-        if fresh:
-            self.given[name].append(token)
-            self.got_on.add(name)
-        self.do(actions)
+        is_new, actions = self.table.take_token(name, index, token)
+        if is_new:
+            self.received[name].append(token)
+            self.progressed.add(name)
+        self.carry_out(actions)
 
-    @precondition(lambda self: self.wanted)
+    @precondition(lambda self: self.unfinished)
     @rule(data=st.data())
-    def client_leaves(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.wanted)))
-        del self.wanted[name]
-        self.do(self.table.cancel(name))
+    def client_disconnects(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.unfinished)))
+        del self.unfinished[name]
+        self.carry_out(self.table.cancel(name))
         assert name not in self.on_engine
 
     @rule(seconds=st.sampled_from([1.0, 60.0, 130.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.do(self.table.tick(self.now))
-        if not self.up:
-            for name in self.wanted:
-                if self.table.is_running(name):  # its model came before the engine was ready
+        self.carry_out(self.table.tick(self.now))
+        if not self.engine_is_ready:
+            for name in self.unfinished:
+                if self.table.is_running(name):  # its model was loaded before the engine was ready
                     continue
-                waited = self.now - max(self.since[name], self.away_since)
-                assert waited < MAX_WAIT_S, "the wait is bounded"
+                waited_s = self.now - max(self.waiting_since[name], self.no_engine_since)
+                assert waited_s < MAX_WAIT_S, "the wait for an engine is bounded"
 
     @invariant()
-    def tokens_are_in_order_and_single(self) -> None:
-        for name, tokens in self.given.items():
+    def tokens_arrive_in_order_and_once(self) -> None:
+        for name, tokens in self.received.items():
             assert tokens == [_token(name, index) for index in range(len(tokens))]
 
     @invariant()
-    def limits_hold(self) -> None:
+    def limits_are_kept(self) -> None:
         running = self.table.count(RequestPhase.RUNNING)
         assert running + self.table.count(RequestPhase.PARKED) <= self.limits.max_running
-        assert len(self.wanted) <= self.limits.max_running + self.limits.max_queued
+        assert len(self.unfinished) <= self.limits.max_running + self.limits.max_queued
 
     @invariant()
     def a_suspect_runs_alone(self) -> None:
-        lives = [self.table.life(name) for name in self.wanted]
-        running = [life for life in lives if life and life.phase is RequestPhase.RUNNING]
-        if any(life.strikes >= ALONE_AFTER_STRIKES for life in running):
+        requests = [self.table.get(name) for name in self.unfinished]
+        running = [each for each in requests if each and each.phase is RequestPhase.RUNNING]
+        if any(each.crashes.strikes >= STRIKES_TO_RUN_ALONE for each in running):
             assert len(running) == 1
 
     @invariant()
-    def an_engine_that_is_up_is_not_idle_while_somebody_waits(self) -> None:
-        if self.up and self.wanted:
+    def a_ready_engine_is_not_idle_while_a_request_waits(self) -> None:
+        if self.engine_is_ready and self.unfinished:
             assert self.table.count(RequestPhase.RUNNING) > 0
 
     def teardown(self) -> None:
-        """Left alone with a good engine, all that is not ended gets its whole text."""
+        """Let a good engine run to the end: every request that has not ended gets its complete text."""
         if not hasattr(self, "table"):
             return
-        if not self.up:
-            self.engine_comes()
-        while self.wanted:
+        if not self.engine_is_ready:
+            self.engine_becomes_ready()
+        while self.unfinished:
             for name in list(self.on_engine):
                 index = self.on_engine.pop(name)
-                self.wire.extend((name, i, _token(name, i)) for i in range(index, self.wanted[name]))
+                self.wire.extend((name, i, _token(name, i)) for i in range(index, self.unfinished[name]))
                 self.wire.append((name, "done"))
-            assert self.wire, f"{sorted(self.wanted)} are forgotten"
+            assert self.wire, f"the table has forgotten {sorted(self.unfinished)}"
             while self.wire:
                 self.read_one()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.ticket import Item, Ticket
+from mlx_server.gateway.requests.ticket import Ticket, TicketEvent
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AnswerParts:
         self._calls = 0
         self._chances: tuple[protocol.Logprobs, ...] = ()
 
-    def part(self, event: Item) -> AnswerPart:
+    def part(self, event: TicketEvent) -> AnswerPart:
         assert isinstance(event, protocol.Token | protocol.Done)
         calls = tuple(self._named(call) for call in event.tool_calls or ())
         done = event if isinstance(event, protocol.Done) else None
@@ -59,7 +59,7 @@ class AnswerParts:
 
 
 async def whole(ticket: Ticket) -> AnswerPart:
-    """The whole answer; its `done` is there. Raises GatewayError, ClientLeft."""
+    """The whole answer; its `done` is there. Raises GatewayError, ClientDisconnected."""
     parts = AnswerParts(ticket)
     # `part` hands over held chances with the next text: between, it repeats them.
     found = [part async for event in ticket.events() if (part := parts.part(event)) or part.done]
@@ -90,14 +90,14 @@ class Tickets:
     async def wholes(self) -> list[AnswerPart]:
         return [await whole(ticket) for ticket in self.each]
 
-    async def parts(self, first: Item) -> AsyncIterator[tuple[int, AnswerPart]]:
+    async def parts(self, first: TicketEvent) -> AsyncIterator[tuple[int, AnswerPart]]:
         """All answers' parts as they come, with the answer's number; `first` is the first one's first."""
         readers = [AnswerParts(ticket) for ticket in self.each]
         async for at, event in self._events(first):
             if (part := readers[at].part(event)) or part.done:
                 yield at, part
 
-    async def _events(self, first: Item) -> AsyncIterator[tuple[int, Item]]:
+    async def _events(self, first: TicketEvent) -> AsyncIterator[tuple[int, TicketEvent]]:
         if len(self.each) == 1:
             async for event in self.each[0].events(first):
                 yield 0, event

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mlx_server.gateway.dialects.validation import sentence
 from mlx_server.gateway.errors import BadRequest, TooLarge
-from mlx_server.gateway.requests.ticket import ClientLeft
+from mlx_server.gateway.requests.ticket import ClientDisconnected
 
 DISCARDED_BODIES = 4
 """So many times the limit is read and thrown away, so that the client reads our answer and not a reset."""
@@ -39,12 +39,12 @@ B = TypeVar("B", bound=Body)
 
 
 async def read(request: Request, model: type[B], max_bytes: int) -> B:
-    """The body as `model`. Raises BadRequest, TooLarge, ClientLeft."""
+    """The body as `model`. Raises BadRequest, TooLarge, ClientDisconnected."""
     return validate(parse(await read_bytes(request, max_bytes)), model)
 
 
 async def read_bytes(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge, ClientLeft."""
+    """The whole body. Raises TooLarge, ClientDisconnected."""
     chunks: list[bytes] = []
     size = 0
     try:
@@ -55,7 +55,7 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
             elif size > DISCARDED_BODIES * max_bytes:
                 break
     except ClientDisconnect as left:
-        raise ClientLeft from left
+        raise ClientDisconnected from left
     if size > max_bytes:
         raise TooLarge(
             "body_too_large",

@@ -14,8 +14,7 @@ from mlx_server.gateway.dialects.streaming import client_of, unless_left
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.generation_request import EmbeddingRequest
-from mlx_server.gateway.requests.generation_request import Request as WorkRequest
+from mlx_server.gateway.requests.model_requests import EmbeddingRequest, ModelRequest
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.config import Config
 from vestal.supervision import Clock
@@ -38,7 +37,7 @@ class GatewayContext:
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
 
-    def submit(self, work: WorkRequest, http: Request, dialect: str, user: str | None = None) -> Ticket:
+    def submit(self, work: ModelRequest, http: Request, dialect: str, user: str | None = None) -> Ticket:
         return self.dispatcher.submit(work, client_of(http, user), dialect)
 
 
@@ -68,7 +67,7 @@ def _unit(row: list[float]) -> list[float]:
 
 
 async def embed(pieces: GatewayContext, work: EmbeddingRequest, http: Request, dialect: str) -> Vectors:
-    """Embeds all texts, some at a time. Raises GatewayError, ClientLeft."""
+    """Embeds all texts, some at a time. Raises GatewayError, ClientDisconnected."""
     blocks: list[str] = []
     dim = tokens = 0
     load_s = 0.0

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlx_server.gateway.requests.ticket import ClientLeft
+from mlx_server.gateway.requests.ticket import ClientDisconnected
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
@@ -36,7 +36,7 @@ class Leaving(Protocol):
 
 
 async def unless_left(request: Request, ticket: Leaving, answer: Awaitable[T]) -> T:
-    """`answer`, while the client is there; when it hangs up, the ticket is cancelled: ClientLeft."""
+    """`answer`, while the client is there; when it hangs up, the ticket is cancelled: ClientDisconnected."""
     watch = asyncio.ensure_future(_cancel_when_gone(request.receive, ticket))
     try:
         return await answer
@@ -64,7 +64,7 @@ class StreamedAnswer(Response):
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )
-            with contextlib.suppress(ClientLeft):
+            with contextlib.suppress(ClientDisconnected):
                 async for piece in self._pieces:
                     await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,7 +1,9 @@
-"""Liveness is progress (R6.4): loading, busy, wedged and idle told apart. Pure; times are monotonic.
+"""Judges from an engine's events whether it is loading, busy, idle or wedged. Pure.
 
-An idle engine makes no progress to go by, and a GPU may be gone after a sleep while its process says that all
-is well. So it is asked for a token and a vector from time to time: 200 and nothing sensible is a failure.
+A working engine is alive as long as it makes progress: a token, a part of a prompt, a part of a model. An
+idle engine makes none, and after the machine slept its GPU may be lost while its process reports that all is
+well. An idle engine is therefore sent a probe from time to time, which it answers with a token and an
+embedding.
 """
 
 from __future__ import annotations
@@ -9,99 +11,103 @@ from __future__ import annotations
 from mlx_server import protocol
 from vestal.supervision import ProbeResult, State
 
-LOADING_PATIENCE = 4.0
-"""A model's load may take so many times longer between two signs of progress."""
+LOADING_TIMEOUT_FACTOR = 4.0
+"""While a model loads, signs of progress may be this many times further apart."""
 
 
 class EngineLiveness:
-    """One engine's signs of life. An answer of any kind is progress, and so is a step more in `alive`."""
+    """One engine's signs of life. Any event but `Alive` is progress, and so is an `Alive` with more steps.
+
+    `progress_timeout_s` bounds the time without progress, and without any event; `probe_interval_s` is the
+    time between probes of an idle engine. All times are monotonic seconds.
+    """
 
     def __init__(self, progress_timeout_s: float, now: float, probe_interval_s: float = 30.0) -> None:
+        self.ready = False
+        self.loading: str | None = None  # the model that is being loaded
         self._timeout_s = progress_timeout_s
         self._probe_interval_s = probe_interval_s
-        self._probed_at = now
-        self._asked_at: float | None = None
-        self._senseless = ""
-        self._at_once = False
-        self._heard_at = now
-        self._progress_at = now
+        self._last_event_at = now
+        self._last_progress_at = now
         self._steps = -1
         self._working = False
-        self._loading: str | None = None
-        self._signs = 0
-        self.ready = False
-        self.active_bytes = self.footprint_bytes = self.limit_bytes = 0
-        self.memory, self.prompt_cache = protocol.MemoryUse(), protocol.PromptCacheUse()
-
-    @property
-    def loading(self) -> str | None:
-        """The model that is being loaded."""
-        return self._loading
+        self._progress_events = 0
+        self._last_probe_at = now
+        self._unanswered_probe_at: float | None = None
+        self._probe_at_once = False
+        self._probe_fault = ""
 
     def on_event(self, event: protocol.Event, now: float) -> None:
-        self._heard_at = now
+        """Note an event of the engine."""
+        self._last_event_at = now
         if not isinstance(event, protocol.Alive):
-            self._signs += 1
-            self._progress_at = now
+            self._progress_events += 1
+            self._last_progress_at = now
         match event:
             case protocol.Alive(progress=steps, working=working, loading=loading):
                 if steps != self._steps or (working and not self._working):
-                    self._progress_at = now
-                self._steps, self._working, self._loading = steps, working, loading
-                self.active_bytes = event.active_bytes
-                self.footprint_bytes, self.limit_bytes = event.footprint_bytes, event.limit_bytes
-                self.memory, self.prompt_cache = event.memory, event.prompt_cache
+                    self._last_progress_at = now
+                self._steps, self._working, self.loading = steps, working, loading
             case protocol.Loading(model=model, fraction=fraction):
-                self._loading = model if fraction < 1 else None
+                self.loading = model if fraction < 1 else None
             case protocol.Loaded():
-                self._loading = None
+                self.loading = None
             case protocol.Ready():
                 self.ready = True
             case protocol.Probed(ok=ok, detail=detail):
-                self._asked_at, self._senseless = None, "" if ok else detail
+                self._unanswered_probe_at, self._probe_fault = None, "" if ok else detail
             case _:
                 pass
 
     def work_sent(self, was_idle: bool, now: float) -> None:
-        """A request has gone to the engine: from now on it is expected to get on."""
+        """Note that an operation was sent. An engine that was idle must make progress from now on."""
         if was_idle:
-            self._progress_at = now
+            self._last_progress_at = now
 
-    def woke(self, now: float) -> None:
-        """The machine slept, and Metal's context may be gone: the engine is asked for a token at once."""
-        self._heard_at = self._progress_at = now
-        self._asked_at, self._at_once = None, True
+    def machine_woke(self, now: float) -> None:
+        """Note that the machine slept. The time asleep does not count, and the next probe is due at once."""
+        self._last_event_at = self._last_progress_at = now
+        self._unanswered_probe_at, self._probe_at_once = None, True
 
     def probe_due(self, running: int, now: float) -> bool:
-        """Whether an engine that has nothing to do is to be asked for a token; it then counts as asked."""
-        idle = self.ready and not (running or self._working or self._loading)
-        due = idle and self._asked_at is None
-        waited_s = now - max(self._probed_at, self._progress_at)
-        if not due or (waited_s < self._probe_interval_s and not self._at_once):
+        """Return whether the engine, with `running` of our requests, is to be sent a probe now.
+
+        The caller must send the probe where True is returned.
+        """
+        idle = self.ready and not (running or self._working or self.loading)
+        if not idle or self._unanswered_probe_at is not None:
             return False
-        self._probed_at = self._asked_at = now
-        self._at_once = False
+        waited_s = now - max(self._last_probe_at, self._last_progress_at)
+        if waited_s < self._probe_interval_s and not self._probe_at_once:
+            return False
+        self._last_probe_at = self._unanswered_probe_at = now
+        self._probe_at_once = False
         return True
 
     def judge(self, running: int, now: float) -> ProbeResult:
-        """The health of an engine that has `running` requests of ours."""
-        silent_s, still_s = now - self._heard_at, now - self._progress_at
-        if silent_s > self._timeout_s:
-            return ProbeResult(False, f"wedged: no sign of life for {silent_s:.0f} s")
-        if self._senseless:
-            return ProbeResult(False, f"gives no sense: {self._senseless}")
-        if self._asked_at is not None and now - self._asked_at > self._timeout_s and not running:
-            return ProbeResult(
-                False, f"wedged: idle, and no answer to a probe for {now - self._asked_at:.0f} s"
-            )
-        patience_s = self._timeout_s * (LOADING_PATIENCE if self._loading else 1.0)
-        if (running or self._working) and still_s > patience_s:
-            doing = f"loading {self._loading}" if self._loading else f"working on {running} requests"
-            return ProbeResult(False, f"wedged: {doing} without progress for {still_s:.0f} s")
+        """Return the health of the engine, which has `running` of our requests."""
+        if fault := self._fault(running, now):
+            return ProbeResult(False, fault)
+        detail = f"loading {self.loading}" if self.loading else ""
         if not self.ready:
-            return ProbeResult(False, self._detail(), State.STARTING, progress=float(self._signs))
-        busy = running or self._working or self._loading
-        return ProbeResult(True, self._detail(), State.BUSY if busy else State.READY)
+            return ProbeResult(False, detail, State.STARTING, progress=float(self._progress_events))
+        busy = running or self._working or self.loading
+        return ProbeResult(True, detail, State.BUSY if busy else State.READY)
 
-    def _detail(self) -> str:
-        return f"loading {self._loading}" if self._loading else ""
+    def _fault(self, running: int, now: float) -> str:
+        """Return why the engine must be replaced, or an empty string."""
+        silent_s = now - self._last_event_at
+        if silent_s > self._timeout_s:
+            return f"wedged: no sign of life for {silent_s:.0f} s"
+        if self._probe_fault:
+            return f"a probe was answered wrongly: {self._probe_fault}"
+        if self._unanswered_probe_at is not None and not running:
+            probe_s = now - self._unanswered_probe_at
+            if probe_s > self._timeout_s:
+                return f"wedged: idle, and no answer to a probe for {probe_s:.0f} s"
+        stalled_s = now - self._last_progress_at
+        allowed_s = self._timeout_s * (LOADING_TIMEOUT_FACTOR if self.loading else 1.0)
+        if (running or self._working) and stalled_s > allowed_s:
+            doing = f"loading {self.loading}" if self.loading else f"working on {running} requests"
+            return f"wedged: {doing} without progress for {stalled_s:.0f} s"
+        return ""

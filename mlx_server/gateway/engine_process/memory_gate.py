@@ -1,4 +1,4 @@
-"""Before an engine is started: whether the machine's memory allows it (R3.6, R6.3)."""
+"""Holds back the launch of an engine until the machine has memory for it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from collections.abc import Callable
 from vestal.platform.memory_headroom import Headroom
 from vestal.supervision import Clock, LaunchError
 
-WITHIN_S = 10.0
-"""Metal takes 5 to 10 s to give back what a killed engine held."""
+TIMEOUT_S = 10.0
+"""Metal takes 5 to 10 s to return the memory of a killed engine."""
 
-LOOK_EACH_S = 0.25
+POLL_S = 0.25
+"""No event announces freed memory, so that it is polled."""
 
 
 class MemoryGate:
-    """Awaited before each launch: waits for memory to come back, and says no where it does not."""
+    """Awaited before each launch. `read_headroom` returns the state of the machine's memory."""
 
-    def __init__(self, look: Callable[[], Headroom], clock: Clock, within_s: float = WITHIN_S) -> None:
-        self._look, self._clock, self._within_s = look, clock, within_s
+    def __init__(
+        self, read_headroom: Callable[[], Headroom], clock: Clock, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._read_headroom, self._clock, self._timeout_s = read_headroom, clock, timeout_s
 
     async def __call__(self) -> None:
-        """Raises LaunchError: no more restarts, where they would only make it worse."""
-        until = self._clock.now() + self._within_s
-        while (found := self._look()).shortage:
-            if self._clock.now() >= until:
-                raise LaunchError(found.message)
-            await self._clock.sleep(LOOK_EACH_S)
+        """Return when the memory suffices. Raises LaunchError where it still lacks at the timeout.
+
+        A start without memory would fail and strand more of it, so that it is better not tried.
+        """
+        deadline = self._clock.now() + self._timeout_s
+        while (headroom := self._read_headroom()).shortage:
+            if self._clock.now() >= deadline:
+                raise LaunchError(headroom.message)
+            await self._clock.sleep(POLL_S)

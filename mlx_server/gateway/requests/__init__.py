@@ -1,1 +1,13 @@
-"""The life of a request in the gateway: admitted, queued, run, parked when the engine dies, finished."""
+"""The requests of all clients, and how each survives the engines that it runs on.
+
+| module              | job                                                                          |
+|---------------------|------------------------------------------------------------------------------|
+| `model_requests`    | what the engine can be asked for, free of any dialect                        |
+| `dispatcher`        | the only caller of the request table: carries out what the table decides     |
+| `request_table`     | decide which requests run, wait, continue after a crash, or fail             |
+| `request_lifecycle` | the states of one request                                                    |
+| `crash_policy`      | decide whether a request goes on when its engine dies                        |
+| `admission`         | slots, queues, and fairness between clients                                  |
+| `ticket`            | what a handler holds of its request: the stream of its events                |
+| `loaded_models`     | which models the next engine must load again                                 |
+"""

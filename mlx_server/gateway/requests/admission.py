@@ -1,17 +1,26 @@
-"""Who gets on: so many at once, a bounded queue behind them, and fairness between clients.
+"""Decides which requests run: limits how many run and wait, and is fair between clients. Pure.
 
-A place is held from the start of a request to its end, also while it is parked, so that what ran before a
-crash runs on after it. Next is the client that holds the fewest places; among equals, the one whose turn is
-longest ago. One client's requests keep their order.
+A request holds a slot from its start to its end, also while it is parked between two engines, so that what
+ran before a crash runs on after it. The next slot goes to the client that holds the fewest; among equals, to
+the one that has waited longest since its last slot. The requests of one client keep their order.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from enum import StrEnum
+
+
+class Lane(StrEnum):
+    """Kinds of work that do not wait for each other: an embedding takes 20 ms, an answer many seconds."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    CONTROL = "control"  # load or unload a model, count the tokens of a prompt
 
 
 class QueueFull(Exception):
-    """Neither a place nor a seat in the queue is left."""
+    """All slots and all positions in the queue are taken."""
 
     def __init__(self, running: int, queued: int) -> None:
         super().__init__(f"{running} requests run and {queued} wait")
@@ -20,55 +29,54 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """Places and queue of one kind of request. Ids are unique; clients are told apart by any string."""
+    """The slots and the queue of one lane. Request ids are unique; any string may name a client."""
 
     def __init__(self, max_running: int, max_queued: int) -> None:
         self._max_running = max_running
         self._max_queued = max_queued
-        self._places: dict[str, str] = {}
-        self._held: Counter[str] = Counter()
-        self._queues: dict[str, deque[str]] = {}  # in the order of turns; no queue in it is empty
-        self._client_of: dict[str, str] = {}
+        self._slots: dict[str, str] = {}  # request id -> client
+        self._slots_of: Counter[str] = Counter()  # client -> how many slots it holds
+        self._queues: dict[str, deque[str]] = {}  # client -> request ids; the longest waiting client first
+        self._queued: dict[str, str] = {}  # request id -> client
 
     @property
-    def held(self) -> int:
-        """How many places are taken."""
-        return len(self._places)
+    def slots_in_use(self) -> int:
+        return len(self._slots)
 
     @property
     def queued(self) -> int:
-        return len(self._client_of)
+        return len(self._queued)
 
     def enqueue(self, request_id: str, client: str) -> None:
-        """Takes a seat in the queue. Raises QueueFull."""
-        if self.held + self.queued >= self._max_running + self._max_queued:
-            raise QueueFull(self.held, self.queued)
-        self._client_of[request_id] = client
+        """Put a request into the queue. Raises QueueFull."""
+        if self.slots_in_use + self.queued >= self._max_running + self._max_queued:
+            raise QueueFull(self.slots_in_use, self.queued)
+        self._queued[request_id] = client
         self._queues.setdefault(client, deque()).append(request_id)
 
-    def take(self) -> str | None:
-        """The request whose turn it is, now holding a place; None where none waits or no place is free."""
-        if not self._queues or self.held >= self._max_running:
+    def admit_next(self) -> str | None:
+        """Give the next request a slot and return its id; None where no request waits or no slot is free."""
+        if not self._queues or self.slots_in_use >= self._max_running:
             return None
-        client = min(self._queues, key=lambda name: self._held[name])  # the first of the least
+        client = min(self._queues, key=lambda name: self._slots_of[name])  # the first of those with fewest
         queue = self._queues.pop(client)
         request_id = queue.popleft()
         if queue:
-            self._queues[client] = queue  # its next turn comes after the others'
-        del self._client_of[request_id]
-        self._places[request_id] = client
-        self._held[client] += 1
+            self._queues[client] = queue  # moved to the end: the other clients come first
+        del self._queued[request_id]
+        self._slots[request_id] = client
+        self._slots_of[client] += 1
         return request_id
 
-    def leave(self, request_id: str) -> None:
-        """Gives up the request's place or its seat."""
-        client = self._places.pop(request_id, None)
+    def release(self, request_id: str) -> None:
+        """Free the request's slot or its position in the queue. Do nothing for an unknown request."""
+        client = self._slots.pop(request_id, None)
         if client is not None:
-            self._held[client] -= 1
-            if not self._held[client]:
-                del self._held[client]
+            self._slots_of[client] -= 1
+            if not self._slots_of[client]:
+                del self._slots_of[client]
             return
-        client = self._client_of.pop(request_id, None)
+        client = self._queued.pop(request_id, None)
         if client is not None:
             queue = self._queues[client]
             queue.remove(request_id)

@@ -1,7 +1,8 @@
-"""Between clients and engine: carries out what the request table decides, and is its only caller.
+"""Connects clients with the engine: carries out what the request table decides, and is its only caller.
 
-Handlers submit requests and read their tickets; the engine's link brings events; `tick` brings time. All
-of it happens on one event loop and nothing here awaits, so every event is handled whole.
+Handlers submit requests and read their tickets; the engine's session reports the engine's events, and `tick`
+reports that time has passed. All of it runs on one event loop and nothing here awaits, so that each call is
+completed before the next one begins.
 """
 
 from __future__ import annotations
@@ -12,132 +13,147 @@ from collections.abc import Callable, Iterable
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.requests.generation_request import LoadRequest, Request
-from mlx_server.gateway.requests.loaded_models import ModelsToReload
+from mlx_server.gateway.requests.admission import QueueFull
+from mlx_server.gateway.requests.loaded_models import LoadedModels
+from mlx_server.gateway.requests.model_requests import LoadRequest, ModelRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
-from mlx_server.gateway.requests.request_table import Action, QueueFull, Refuse, RequestTable, Start, Withdraw
-from mlx_server.gateway.requests.ticket import ClientLeft, Ticket
+from mlx_server.gateway.requests.request_table import (
+    Action,
+    CancelOnEngine,
+    FailRequest,
+    RequestTable,
+    SendToEngine,
+)
+from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock
 
-OURSELVES = "gateway"
-"""The client in whose name models are loaded again."""
+GATEWAY_ITSELF = "gateway"
+"""Client and dialect of the requests by which the gateway has models loaded again after a crash."""
+
+OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
 Send = Callable[[protocol.Op], None]
 
 
 class Dispatcher:
-    """Owner of the tickets. `refusing` is set while no new request is taken (draining, no engine to come)."""
+    """All tickets that have not ended. `refusing` is the error for every new request while the gateway takes
+    none: because it drains, or because no engine will start."""
 
     def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
-        self.models = ModelsToReload()
+        self.loaded_models = LoadedModels()
         self.refusing: errors.Unavailable | None = None
         self._table = table
         self._clock = clock
         self._telemetry = telemetry
         self._tickets: dict[str, Ticket] = {}
-        self._send: Send | None = None
-        self._prefix = secrets.token_hex(4)
-        self._numbers = itertools.count(1)
-        self._lost_at: dict[str, float] = {}
+        self._send: Send | None = None  # to the present engine
+        self._id_prefix = secrets.token_hex(4)
+        self._id_numbers = itertools.count(1)
+        self._interrupted_at: dict[str, float] = {}  # request id -> when it lost its engine
 
     # --- clients ---
 
-    def submit(self, request: Request, client: str, dialect: str) -> Ticket:
-        """Takes the request in. Raises Unavailable: overloaded, draining, or there will be no engine."""
+    def submit(self, request: ModelRequest, client: str, dialect: str) -> Ticket:
+        """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine)."""
         if self.refusing:
             raise self.refusing
-        ticket = Ticket(
-            f"{self._prefix}-{next(self._numbers)}", request, dialect, self._clock.now(), self._cancel
-        )
-        self._tickets[ticket.id] = ticket
+        request_id = f"{self._id_prefix}-{next(self._id_numbers)}"
+        now = self._clock.now()
+        ticket = Ticket(request_id, request, dialect, now, self._cancel)
+        self._tickets[request_id] = ticket
         try:
-            now = ticket.submitted_at
-            actions = self._table.submit(ticket.id, client, request.lane, now, request.model)
+            actions = self._table.submit(request_id, client, request.lane, now, request.model)
         except QueueFull as full:
-            error = errors.Unavailable(
-                "overloaded", f"{full}: the server is full; try again later", retry_after_s=5
-            )
-            self._settle(ticket, error.code)
+            message = f"The server is full ({full}); try again later."
+            error = errors.Unavailable("overloaded", message, retry_after_s=OVERLOADED_RETRY_S)
+            self._end(ticket, error.code)
             raise error from full
-        self._do(actions)
+        self._carry_out(actions)
         return ticket
 
     def _cancel(self, ticket: Ticket) -> None:
         actions = self._table.cancel(ticket.id)
-        ticket.put(ClientLeft())
-        self._settle(ticket, "cancelled")
-        self._do(actions)
+        ticket.put(ClientDisconnected())
+        self._end(ticket, "cancelled")
+        self._carry_out(actions)
 
     def count(self, phase: RequestPhase) -> int:
+        """Return how many requests are in the phase."""
         return self._table.count(phase)
+
+    # --- the gateway's shutdown ---
 
     @property
     def idle(self) -> bool:
-        """Whether no client waits for anything."""
-        return all(ticket.dialect == OURSELVES for ticket in self._tickets.values())
+        """Return whether no client waits for an answer."""
+        return all(ticket.dialect == GATEWAY_ITSELF for ticket in self._tickets.values())
 
     @property
     def draining(self) -> bool:
         return self.refusing is not None and self.refusing.code == "draining"
 
     def drain(self) -> None:
-        """Nothing new is taken from here on."""
-        self.refusing = errors.Unavailable("draining", "the server is stopping; try again in a moment")
+        """Refuse new requests from now on; those that are in flight go on."""
+        self.refusing = errors.Unavailable("draining", "The server is stopping; try again in a moment.")
 
-    def cut_off(self, message: str) -> None:
-        """Fails all that is not finished."""
+    def fail_unfinished(self, message: str) -> None:
+        """Fail every request that has not ended."""
         for ticket in list(self._tickets.values()):
-            self._do(self._table.cancel(ticket.id))
+            self._carry_out(self._table.cancel(ticket.id))
             if not ticket.ended:
                 self._fail(ticket, errors.Unavailable("draining", message))
 
-    # --- the engine ---
+    # --- engines that start and die ---
 
-    def model_came(self, send: Send, model: str) -> None:
-        """An engine on its way to being ready has loaded `model`: what was parked with it goes on."""
+    def model_loaded_early(self, send: Send, model: str) -> None:
+        """Continue what is parked with `model`: an engine has loaded it, though it is not ready yet."""
         self._send = send
-        self._do(self._table.model_came(model))
+        self._carry_out(self._table.model_loaded_early(model))
 
-    def engine_came(self, send: Send, loaded: Iterable[str]) -> None:
-        """An engine is ready: what was parked goes on, then what was loaded is loaded again."""
+    def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
+        """Continue what is parked, start what is queued, and load what earlier engines had loaded."""
         self._send = send
-        self.refusing = (
-            None if self.refusing and self.refusing.code == "engine_unavailable" else self.refusing
-        )
-        self._do(self._table.engine_came())
-        present = {*loaded, *(t.request.model for t in self._tickets.values())}  # those load by themselves
-        for model, keep_alive_s in self.models.to_reload(present):
+        if self.refusing and self.refusing.code == "engine_unavailable":
+            self.refusing = None
+        self._carry_out(self._table.engine_ready())
+        loaded_by_requests = (ticket.request.model for ticket in self._tickets.values())
+        for model, keep_alive_s in self.loaded_models.to_reload({*loaded, *loaded_by_requests}):
             if not self.refusing:
-                self.submit(LoadRequest(model, keep_alive_s), OURSELVES, OURSELVES)
+                self.submit(LoadRequest(model, keep_alive_s), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
-    def engine_left(self, blame: bool) -> None:
-        """The engine's link has closed and all it sent has been read; `blame`: nobody asked it to end."""
+    def engine_lost(self, crashed: bool) -> None:
+        """Park or fail what ran on an engine whose link has closed, after all its events were handled.
+
+        `crashed` is False where somebody had asked the engine to exit.
+        """
         now = self._clock.now()
         self._send = None
-        self.models.engine_lost()
+        self.loaded_models.engine_lost()
         for ticket in self._tickets.values():
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
-                self._lost_at[ticket.id] = now
-        parked = len(self._lost_at)
-        self._do(self._table.engine_left(now, blame))
+                self._interrupted_at[ticket.id] = now
+        parked = len(self._interrupted_at)
+        self._carry_out(self._table.engine_lost(now, crashed))
         if parked:
             self._telemetry.emit("requests_parked", count=parked)
 
     def give_up(self, message: str) -> None:
-        """No engine will come by itself any more."""
+        """Fail what waits, and refuse new requests: no engine will start without help."""
         if not self.draining:
-            self.refusing = errors.Unavailable("engine_unavailable", message, retry_after_s=60)
-        self._do(self._table.give_up(message))
+            self.refusing = errors.Unavailable("engine_unavailable", message, retry_after_s=NO_ENGINE_RETRY_S)
+        self._carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
-        """Time has passed."""
-        self._do(self._table.tick(self._clock.now()))
+        """Fail what has waited for an engine for too long. Called from time to time."""
+        self._carry_out(self._table.tick(self._clock.now()))
+
+    # --- events of the present engine ---
 
     def on_event(self, event: protocol.Event) -> None:
-        """One event of the present engine."""
-        self.models.on_event(event)
+        """Handle one event of the present engine."""
+        self.loaded_models.on_event(event)
         match event:
             case protocol.Token():
                 self._on_token(event)
@@ -148,7 +164,7 @@ class Dispatcher:
                     if ticket.request.model == model:
                         self._table.worked(ticket.id, fraction)
             case protocol.Done(reason="cancelled") | protocol.Failed(code="engine_unavailable"):
-                self._on_handed_back(event.id)
+                self._on_returned(event.id)
             case protocol.Failed():
                 self._on_failed(event)
             case protocol.Done() | protocol.Embedding():
@@ -158,25 +174,26 @@ class Dispatcher:
             case _:
                 pass
 
-    def _on_handed_back(self, request_id: str) -> None:
-        """An engine that is told to end returns what it will not finish; the next one goes on with it."""
-        if self._table.handed_back(request_id, self._clock.now()):
-            self._lost_at.setdefault(request_id, self._clock.now())
+    def _on_returned(self, request_id: str) -> None:
+        """Park a request that an engine returns unfinished as it shuts down."""
+        now = self._clock.now()
+        if self._table.returned_by_engine(request_id, now):
+            self._interrupted_at.setdefault(request_id, now)
 
     def _on_token(self, event: protocol.Token) -> None:
         ticket = self._tickets.get(event.id)
         if ticket is None:
             return
         try:
-            fresh, actions = self._table.token(event.id, event.index, event.token)
+            is_new, actions = self._table.take_token(event.id, event.index, event.token)
         except TokenGap as gap:
-            self._on_failed(protocol.Failed(event.id, "engine_crashed", f"the engine lost a token: {gap}"))
-            self._do([Withdraw(event.id)])
+            self._on_failed(protocol.Failed(event.id, "engine_crashed", f"The engine lost a token: {gap}."))
+            self._carry_out([CancelOnEngine(event.id)])
             return
-        if fresh:
+        if is_new:
             self._count_token(ticket)
             ticket.put(event)
-        self._do(actions)
+        self._carry_out(actions)
 
     def _count_token(self, ticket: Ticket) -> None:
         now = self._clock.now()
@@ -184,22 +201,25 @@ class Dispatcher:
         self._telemetry.tokens += 1
         if ticket.first_token_at is None:
             ticket.first_token_at = now
-        lost_at = self._lost_at.pop(ticket.id, None)
-        if lost_at is not None:
-            self._telemetry.stream_paused(now - lost_at)
-            ms = round((now - lost_at) * 1000, 1)
-            self._telemetry.emit("request_resumed", id=ticket.id, emitted=ticket.tokens - 1, paused_ms=ms)
+        interrupted_at = self._interrupted_at.pop(ticket.id, None)
+        if interrupted_at is not None:
+            pause_s = now - interrupted_at
+            self._telemetry.stream_paused(pause_s)
+            self._telemetry.emit(
+                "request_resumed",
+                id=ticket.id,
+                emitted=ticket.tokens - 1,
+                paused_ms=round(pause_s * 1000, 1),
+            )
 
-    def _on_last(
-        self, request_id: str, event: protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
-    ) -> None:
+    def _on_last(self, request_id: str, event: LastEvent) -> None:
         ticket = self._tickets.get(request_id)
         if ticket is None or not self._table.is_running(request_id):
             return
         actions = self._table.finished(request_id)
         ticket.put(event)
-        self._settle(ticket, "done")
-        self._do(actions)
+        self._end(ticket, "done")
+        self._carry_out(actions)
 
     def _on_failed(self, event: protocol.Failed) -> None:
         ticket = self._tickets.get(event.id)
@@ -207,34 +227,34 @@ class Dispatcher:
             return
         actions = self._table.finished(event.id)
         self._fail(ticket, errors.from_engine(event))
-        self._do(actions)
+        self._carry_out(actions)
 
-    # --- carrying out ---
+    # --- what the table decided ---
 
-    def _do(self, actions: list[Action]) -> None:
+    def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case Start(request_id):
-                    life = self._table.life(request_id)
-                    emitted = life.emitted if life else []
-                    self._tell_engine(self._tickets[request_id].request.operation(request_id, emitted))
-                case Withdraw(request_id):
-                    self._tell_engine(protocol.Cancel(request_id))
-                case Refuse(request_id, code, message):
+                case SendToEngine(request_id):
+                    request = self._table.get(request_id)
+                    emitted = request.emitted if request else []
+                    self._send_to_engine(self._tickets[request_id].request.operation(request_id, emitted))
+                case CancelOnEngine(request_id):
+                    self._send_to_engine(protocol.Cancel(request_id))
+                case FailRequest(request_id, code, message):
                     self._fail(self._tickets[request_id], errors.from_code(code, message))
 
-    def _tell_engine(self, operation: protocol.Op) -> None:
+    def _send_to_engine(self, operation: protocol.Op) -> None:
         if self._send is not None:
             self._send(operation)
 
     def _fail(self, ticket: Ticket, error: errors.GatewayError) -> None:
-        if ticket.dialect == OURSELVES:
-            self.models.forget(ticket.request.model)
+        if ticket.dialect == GATEWAY_ITSELF:
+            self.loaded_models.reload_failed(ticket.request.model)
         ticket.put(error)
-        self._settle(ticket, error.code)
+        self._end(ticket, error.code)
 
-    def _settle(self, ticket: Ticket, outcome: str) -> None:
+    def _end(self, ticket: Ticket, outcome: str) -> None:
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
-        self._lost_at.pop(ticket.id, None)
+        self._interrupted_at.pop(ticket.id, None)
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))

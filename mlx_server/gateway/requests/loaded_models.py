@@ -1,4 +1,4 @@
-"""What the engine holds in memory, and what the next one must load again (R2.5). Pure."""
+"""Knows which models the engine has loaded, and which the next engine must load again. Pure."""
 
 from __future__ import annotations
 
@@ -6,59 +6,62 @@ from collections.abc import Iterable
 
 from mlx_server import protocol
 
-FOR_EVER_S = -1.0
+KEEP_LOADED_S = -1.0
+"""A keep-alive that never expires, as the protocol has it."""
 
 
-class ModelsToReload:
-    """Follows the engine's reports; what an engine held when it died stays wanted until it is back."""
+class LoadedModels:
+    """Follow the engine's events. The models of an engine that dies stay on the list until they are back."""
 
     def __init__(self) -> None:
-        self._held: dict[str, protocol.LoadedModelReport] = {}
-        self._present: set[str] = set()  # known at once; the figures come with the next report
-        self._wanted: dict[str, float | None] = {}  # name → keep_alive_s for the next engine
+        self._reports: dict[str, protocol.LoadedModelReport] = {}
+        self._loaded: set[str] = set()  # known at once; the figures come with the engine's next report
+        self._reload: dict[str, float | None] = {}  # name -> keep_alive_s for the next engine
 
     @property
-    def held(self) -> list[protocol.LoadedModelReport]:
-        """As of the engine's last report."""
-        return list(self._held.values())
+    def reports(self) -> list[protocol.LoadedModelReport]:
+        """Return the loaded models with their figures, as of the engine's last report."""
+        return list(self._reports.values())
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._present)
+        return sorted(self._loaded)
 
     def on_event(self, event: protocol.Event) -> None:
+        """Note an event of the present engine."""
         match event:
             case protocol.Alive(loaded=loaded):
-                self._held = {model.model: model for model in loaded}
-                self._present = set(self._held)
+                self._reports = {model.model: model for model in loaded}
+                self._loaded = set(self._reports)
                 for model in loaded:
-                    self._wanted[model.model] = _keep_alive_s(model)
+                    self._reload[model.model] = _keep_alive_s(model)
             case protocol.Loaded(model=name):
-                self._present.add(name)
-                self._wanted.setdefault(name, None)
+                self._loaded.add(name)
+                self._reload.setdefault(name, None)
             case protocol.Unloaded(model=name):
-                self._held.pop(name, None)
-                self._present.discard(name)
-                self._wanted.pop(name, None)
+                self._reports.pop(name, None)
+                self._loaded.discard(name)
+                self._reload.pop(name, None)
             case protocol.Ready(loaded=names):
-                self._present.update(names)
+                self._loaded.update(names)
                 for name in names:
-                    self._wanted.setdefault(name, None)
+                    self._reload.setdefault(name, None)
             case _:
                 pass
 
     def engine_lost(self) -> None:
-        self._held, self._present = {}, set()
+        """Note that no model is loaded any more."""
+        self._reports, self._loaded = {}, set()
 
-    def forget(self, name: str) -> None:
-        """It could not be loaded again."""
-        self._wanted.pop(name, None)
+    def reload_failed(self, name: str) -> None:
+        """Take a model off the list that could not be loaded again."""
+        self._reload.pop(name, None)
 
     def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:
-        """What was loaded in an earlier engine and is not `present` in this one, with its keep-alive."""
-        here = set(present)
-        return [(name, keep_alive_s) for name, keep_alive_s in self._wanted.items() if name not in here]
+        """Return the models of earlier engines that are not `present` in this one, with their keep-alive."""
+        excluded = set(present)
+        return [(name, keep_alive_s) for name, keep_alive_s in self._reload.items() if name not in excluded]
 
 
 def _keep_alive_s(model: protocol.LoadedModelReport) -> float:
-    return FOR_EVER_S if model.expires_in_s is None else max(1.0, model.expires_in_s)
+    return KEEP_LOADED_S if model.expires_in_s is None else max(1.0, model.expires_in_s)

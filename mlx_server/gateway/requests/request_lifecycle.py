@@ -1,15 +1,13 @@
-"""The life of one request: queued → running → done, and running → parked → running when the engine goes.
+"""The states of one request, from its arrival in the gateway to its end. Pure.
 
     QUEUED ──► RUNNING ──► DONE | FAILED
                 │   ▲
-                ▼   │          CANCELLED from any state that is not an end
-               PARKED ──► FAILED (it killed the engine too often, or waited too long)
+                ▼   │          CANCELLED from QUEUED, RUNNING and PARKED
+               PARKED ──► FAILED (no engine came in time)
 
-The token ids that the client has been given are kept, so that a new engine can go on with the next one. A
-request in flight when an engine dies gets a strike. With two strikes it runs alone; if the engine dies again,
-and the request has got no further than the last time, it fails. What kills engines does so at one place; a
-bystander of many crashes gets on between them, by a token, a piece of its prompt, or a slice of its model,
-and must not be taken for it. Strikes are forgiven well past the place.
+A request is PARKED while it has no engine although it ran before: its engine died or was replaced, and the
+next one is not there yet. The gateway keeps the ids of the tokens that it has given to the client, so that
+the next engine continues with the token after them.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-ALONE_AFTER_STRIKES = 2
-FORGIVEN_AFTER_TOKENS = 16
+from mlx_server.gateway.requests.crash_policy import CrashHistory
 
 
 class RequestPhase(StrEnum):
@@ -30,107 +27,98 @@ class RequestPhase(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDS = frozenset({RequestPhase.DONE, RequestPhase.FAILED, RequestPhase.CANCELLED})
-WAITING = frozenset({RequestPhase.QUEUED, RequestPhase.PARKED})
+END_PHASES = frozenset({RequestPhase.DONE, RequestPhase.FAILED, RequestPhase.CANCELLED})
+WAITING_PHASES = frozenset({RequestPhase.QUEUED, RequestPhase.PARKED})
 
 
-class IllegalStep(Exception):
-    """An event that cannot happen in this phase: a bug in the caller."""
+class IllegalTransition(Exception):
+    """An event that cannot happen in the request's phase: a bug in the caller."""
 
 
 class TokenGap(Exception):
-    """The engine left out a token; the text cannot be made whole."""
-
-
-Place = tuple[int, float]
-"""How far a request has got: tokens emitted, and the work towards the next one. Places compare."""
+    """The engine left out a token, so that the client's text cannot be complete."""
 
 
 @dataclass
-class RequestLife:
-    """One request. `waiting_since` is monotonic time; `emitted` are the ids given to the client, in order."""
+class RequestLifecycle:
+    """One request's phase and history.
+
+    `waiting_since` is the monotonic time at which it began to wait for an engine; `emitted` are the ids of
+    the tokens given to the client, in order; `engine_losses` counts the engines that it lost, planned or not.
+    """
 
     id: str
     waiting_since: float
     model: str = ""
     phase: RequestPhase = RequestPhase.QUEUED
     emitted: list[int] = field(default_factory=list)
-    strikes: int = 0
-    crashes: int = 0
-    _work: float = 0.0
-    _crash_place: Place = (0, -1.0)
+    engine_losses: int = 0
+    crashes: CrashHistory = field(default_factory=CrashHistory)
+    _work_done: float = 0.0  # towards the next token, on the present engine
 
     @property
-    def alone(self) -> bool:
-        """Whether nothing else may run beside it."""
-        return self.strikes >= ALONE_AFTER_STRIKES
+    def must_run_alone(self) -> bool:
+        """Return whether no other request may run on the engine at the same time (see `crash_policy`)."""
+        return self.crashes.must_run_alone
 
     @property
     def ended(self) -> bool:
-        return self.phase in ENDS
+        return self.phase in END_PHASES
 
     def start(self) -> None:
-        """It goes to an engine, for the first time or again."""
-        self._need(*WAITING)
+        """Note that it was sent to an engine, for the first time or again."""
+        self._require(*WAITING_PHASES)
         self.phase = RequestPhase.RUNNING
-        self._work = 0.0
+        self._work_done = 0.0
 
-    def worked(self, work: float) -> None:
-        """Its engine gets on towards the next token; `work` rises as its model loads and its prompt runs."""
-        self._work = max(self._work, work)
+    def worked(self, work_done: float) -> None:
+        """Note progress towards the next token; `work_done` grows as its model loads and its prompt runs."""
+        self._work_done = max(self._work_done, work_done)
 
-    def token(self, index: int, token: int) -> bool:
-        """Takes one token; False where the client has it already. Raises TokenGap."""
-        self._need(RequestPhase.RUNNING)
+    def take_token(self, index: int, token: int) -> bool:
+        """Take the token at `index`; return False where the client already has it. Raises TokenGap."""
+        self._require(RequestPhase.RUNNING)
         if index < len(self.emitted):
             return False
         if index > len(self.emitted):
-            raise TokenGap(f"token {index} came where {len(self.emitted)} was due")
+            raise TokenGap(f"token {index} came where token {len(self.emitted)} was expected")
         self.emitted.append(token)
-        self._work = 0.0
-        if self.strikes and len(self.emitted) - self._crash_place[0] >= FORGIVEN_AFTER_TOKENS:
-            self.strikes = 0
+        self._work_done = 0.0
+        self.crashes.progressed(len(self.emitted))
         return True
 
-    def engine_lost(self, now: float, blame: bool = True) -> RequestPhase:
-        """The engine it ran on is gone: PARKED, or FAILED at the third strike where it got no further.
+    def engine_lost(self, now: float, crashed: bool = True) -> RequestPhase:
+        """Note that its engine has exited, and return the new phase: PARKED, or FAILED.
 
-        Without `blame` (the engine was stopped on purpose) there is no strike.
+        After a crash `crash_policy` decides; after a planned exit (`crashed` False) it is always PARKED.
         """
-        self._need(RequestPhase.RUNNING)
-        self.crashes += 1
+        self._require(RequestPhase.RUNNING)
+        self.engine_losses += 1
+        progress = (len(self.emitted), self._work_done)
+        goes_on = not crashed or self.crashes.engine_crashed(progress)
         self.waiting_since = now
-        self.phase = RequestPhase.FAILED if blame and self._struck() else RequestPhase.PARKED
+        self.phase = RequestPhase.PARKED if goes_on else RequestPhase.FAILED
         return self.phase
 
-    def _struck(self) -> bool:
-        """One strike more; whether it was one too many."""
-        place = (len(self.emitted), self._work)
-        got_on = place > self._crash_place
-        given_up = self.alone and not got_on
-        self.strikes = min(self.strikes + 1, ALONE_AFTER_STRIKES)
-        self._crash_place = max(place, self._crash_place)
-        return given_up
-
-    def hand_back(self, now: float) -> None:
-        """The engine ends on purpose and will not finish it: it waits for the next."""
-        self._need(RequestPhase.RUNNING)
+    def returned_by_engine(self, now: float) -> None:
+        """Park it: its engine shuts down as planned, and will not finish it."""
+        self._require(RequestPhase.RUNNING)
         self.waiting_since = now
         self.phase = RequestPhase.PARKED
 
     def finish(self) -> None:
-        """The engine has said that it is done."""
-        self._need(RequestPhase.RUNNING)
+        """Note that the engine has finished it."""
+        self._require(RequestPhase.RUNNING)
         self.phase = RequestPhase.DONE
 
     def fail(self) -> None:
-        self._need(*WAITING, RequestPhase.RUNNING)
+        self._require(*WAITING_PHASES, RequestPhase.RUNNING)
         self.phase = RequestPhase.FAILED
 
     def cancel(self) -> None:
-        self._need(*WAITING, RequestPhase.RUNNING)
+        self._require(*WAITING_PHASES, RequestPhase.RUNNING)
         self.phase = RequestPhase.CANCELLED
 
-    def _need(self, *phases: RequestPhase) -> None:
+    def _require(self, *phases: RequestPhase) -> None:
         if self.phase not in phases:
-            raise IllegalStep(f"request {self.id} is {self.phase}, not {' or '.join(phases)}")
+            raise IllegalTransition(f"request {self.id} is {self.phase}, not {' or '.join(phases)}")

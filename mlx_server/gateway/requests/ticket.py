@@ -1,4 +1,4 @@
-"""A client's hold on its request: events come out in order, whatever happens to engines meanwhile."""
+"""What a handler holds of a submitted request: its events in order, whichever engines they come from."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ from collections.abc import AsyncIterator, Callable
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError
-from mlx_server.gateway.requests.generation_request import Request
+from mlx_server.gateway.requests.model_requests import ModelRequest
 from mlx_server.gateway.telemetry import EndedRequest
 
-Item = protocol.Token | protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
-LAST = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unloaded)
+LastEvent = protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
+TicketEvent = protocol.Token | LastEvent
+LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unloaded)
 
 
-class ClientLeft(Exception):
-    """The client has hung up: nobody reads the answer."""
+class ClientDisconnected(Exception):
+    """The client has closed its connection, so that nobody reads the answer."""
 
 
 class Ticket:
-    """One request in the gateway's hands. Times are the clock's monotonic seconds."""
+    """One submitted request, as its handler sees it. Times are monotonic seconds.
+
+    The dispatcher puts events in with `put` and records the course of the request in the attributes; the
+    handler reads the events with `next`, `events` or `last`. `outcome` is None until the request ends, then
+    `done`, `cancelled` or an error code.
+    """
 
     def __init__(
         self,
         request_id: str,
-        request: Request,
+        request: ModelRequest,
         dialect: str,
         submitted_at: float,
         on_cancel: Callable[[Ticket], None],
@@ -38,39 +44,46 @@ class Ticket:
         self.crashes = 0
         self.outcome: str | None = None
         self._on_cancel = on_cancel
-        self._items: asyncio.Queue[Item | GatewayError | ClientLeft] = asyncio.Queue()
+        self._events: asyncio.Queue[TicketEvent | GatewayError | ClientDisconnected] = asyncio.Queue()
 
     @property
     def ended(self) -> bool:
         return self.outcome is not None
 
-    def put(self, item: Item | GatewayError | ClientLeft) -> None:
-        self._items.put_nowait(item)
+    def put(self, event: TicketEvent | GatewayError | ClientDisconnected) -> None:
+        """Add an event, or the error that ends the request."""
+        self._events.put_nowait(event)
 
-    async def next(self) -> Item:
-        """The next event. Raises GatewayError where the request failed, ClientLeft where it was cancelled."""
-        item = await self._items.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+    async def next(self) -> TicketEvent:
+        """Return the next event. Raises GatewayError where the request failed, and ClientDisconnected."""
+        event = await self._events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
 
-    async def events(self, first: Item | None = None) -> AsyncIterator[Item]:
-        """All events (after `first`, already taken) up to and with the last one."""
-        item = first or await self.next()
-        yield item
-        while not isinstance(item, LAST):
-            item = await self.next()
-            yield item
+    async def events(self, first: TicketEvent | None = None) -> AsyncIterator[TicketEvent]:
+        """Yield all events up to the last one, beginning with `first` where the caller has taken it
+        already."""
+        event = first or await self.next()
+        yield event
+        while not isinstance(event, LAST_EVENTS):
+            event = await self.next()
+            yield event
 
-    async def last(self) -> Item:
-        """The last event, tokens skipped."""
-        while not isinstance(item := await self.next(), LAST):
+    async def last(self) -> LastEvent:
+        """Return the last event and skip the tokens before it. Raises as `next`."""
+        while not isinstance(event := await self.next(), LAST_EVENTS):
             pass
-        return item
+        return event
+
+    def cancel(self) -> None:
+        """Cancel the request. Do nothing where it has ended."""
+        if not self.ended:
+            self._on_cancel(self)
 
     def ended_request(self, now: float) -> EndedRequest:
-        """Return what telemetry counts and writes about this request, which ended at `now`."""
-        first_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
+        """Return what telemetry records about this request, which ended at `now`."""
+        first_token_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
         return EndedRequest(
             self.id,
             self.dialect,
@@ -79,10 +92,5 @@ class Ticket:
             self.tokens,
             self.crashes,
             now - self.submitted_at,
-            first_s,
+            first_token_s,
         )
-
-    def cancel(self) -> None:
-        """The client has left. Nothing happens where the request has ended."""
-        if not self.ended:
-            self._on_cancel(self)

@@ -18,7 +18,7 @@ from mlx_server.gateway.dialects.bodies import read
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import SSE, StreamedAnswer, unless_left
 from mlx_server.gateway.dialects.tools import as_string
-from mlx_server.gateway.requests.ticket import Item, Ticket
+from mlx_server.gateway.requests.ticket import Ticket, TicketEvent
 
 DIALECT = "anthropic"
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
@@ -56,7 +56,7 @@ async def _whole(ticket: Ticket, model: str) -> Response:
     return JSONResponse(answer | {"usage": _usage(part.done)}, headers={"request-id": ticket.id})
 
 
-async def _lines(ticket: Ticket, first: Item, model: str) -> AsyncIterator[str]:
+async def _lines(ticket: Ticket, first: TicketEvent, model: str) -> AsyncIterator[str]:
     start = _message(ticket, model) | {"usage": {"input_tokens": _prompt_tokens(first), "output_tokens": 0}}
     yield _event("message_start", message=start)
     blocks = BlockStream()
@@ -144,7 +144,7 @@ def _stop(done: protocol.Done) -> dict[str, Any]:
     return {"stop_reason": STOP_REASONS.get(done.reason, "end_turn"), "stop_sequence": None}
 
 
-def _prompt_tokens(first: Item) -> int:
+def _prompt_tokens(first: TicketEvent) -> int:
     if isinstance(first, protocol.Done):
         return first.usage.prompt_tokens
     return (first.prompt_tokens or 0) if isinstance(first, protocol.Token) else 0

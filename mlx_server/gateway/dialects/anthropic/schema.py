@@ -10,7 +10,7 @@ from pydantic import Field
 from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.generation_request import GenerationRequest
+from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.protocol import Sampling
 
 LIMIT = 2**31

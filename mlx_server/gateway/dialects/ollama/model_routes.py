@@ -16,7 +16,7 @@ from mlx_server.gateway.dialects.ollama import pull as pulling
 from mlx_server.gateway.dialects.ollama.routes import DIALECT
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, unless_left
-from mlx_server.gateway.requests.generation_request import UnloadRequest
+from mlx_server.gateway.requests.model_requests import UnloadRequest
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files.chat_template import chat_template
 from vestal.config import canonical
@@ -47,7 +47,7 @@ def router(pieces: GatewayContext) -> APIRouter:
     @routes.get("/api/ps")
     async def ps(http: Request) -> Response:
         entries = {entry.name: entry for entry in await pieces.models.all()}
-        held = pieces.dispatcher.models.held
+        held = pieces.dispatcher.loaded_models.reports
         now = datetime.now(UTC)
         return JSONResponse({"models": [_running(model, entries.get(model.model), now) for model in held]})
 
@@ -65,7 +65,7 @@ def router(pieces: GatewayContext) -> APIRouter:
     async def delete(http: Request) -> Response:
         body = await read(http, ModelBody, pieces.max_body_bytes)
         name = canonical(body.model)
-        if name in pieces.dispatcher.models.names:
+        if name in pieces.dispatcher.loaded_models.names:
             ticket = pieces.submit(UnloadRequest(name), http, DIALECT)
             await unless_left(http, ticket, ticket.last())
         await pieces.models.remove(body.model)

@@ -18,7 +18,7 @@ from mlx_server.gateway.dialects.bodies import read
 from mlx_server.gateway.dialects.context import GatewayContext, embed
 from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedAnswer, unless_left
-from mlx_server.gateway.requests.generation_request import GenerationRequest, LoadRequest, UnloadRequest
+from mlx_server.gateway.requests.model_requests import GenerationRequest, LoadRequest, UnloadRequest
 from mlx_server.gateway.requests.ticket import Ticket
 
 DIALECT = "ollama"

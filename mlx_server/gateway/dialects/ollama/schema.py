@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, field_validator
 from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.dialects.tools import checked
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.generation_request import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.requests.model_requests import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.protocol import Sampling
 from vestal.config.units import seconds
 

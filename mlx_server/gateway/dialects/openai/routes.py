@@ -19,8 +19,8 @@ from mlx_server.gateway.dialects.context import GatewayContext, Vectors, embed
 from mlx_server.gateway.dialects.openai import schema as openai_schema
 from mlx_server.gateway.dialects.openai.render import CHAT, COMPLETION, Wording, choice, data, usage
 from mlx_server.gateway.dialects.streaming import SSE, StreamedAnswer, unless_left
-from mlx_server.gateway.requests.generation_request import GenerationRequest
-from mlx_server.gateway.requests.ticket import Item, Ticket
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.ticket import Ticket, TicketEvent
 from mlx_server.model_store import ModelEntry
 
 DIALECT = "openai"
@@ -123,7 +123,7 @@ async def _whole(
 
 
 async def _lines(
-    tickets: Tickets, first: Item, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
+    tickets: Tickets, first: TicketEvent, head: dict[str, Any], wording: Wording, body: openai_schema.TextBody
 ) -> AsyncIterator[str]:
     no_usage = {"usage": None} if body.include_usage else {}
     dones: dict[int, protocol.Done] = {}

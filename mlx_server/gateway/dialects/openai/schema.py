@@ -13,11 +13,11 @@ from pydantic import Field
 from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
 from mlx_server.gateway.dialects.tools import call_schema, checked
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.generation_request import (
+from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
     EmbeddingRequest,
     GenerationRequest,
-    Request,
+    ModelRequest,
 )
 from mlx_server.protocol import Sampling
 
@@ -71,7 +71,7 @@ class TextBody(Body):
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
-    def echoed(self, work: Request) -> str:
+    def echoed(self, work: ModelRequest) -> str:
         """What of its prompt an answer begins with."""
         return ""
 
@@ -238,7 +238,7 @@ class CompletionBody(TextBody):
             refuse("best_of", "one answer at a time")
         return self.several([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
 
-    def echoed(self, work: Request) -> str:
+    def echoed(self, work: ModelRequest) -> str:
         if not self.echo or not isinstance(work, GenerationRequest):
             return ""
         if work.prompt is None:

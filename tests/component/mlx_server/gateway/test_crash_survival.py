@@ -189,7 +189,7 @@ def test_client_that_leaves_frees_its_place_within_a_step(gateway):
 
 @pytest.mark.parametrize(
     ("how", "cause"),
-    [("senseless", "gives no sense: a vector"), ("mute_when_probed", "no answer to a probe")],
+    [("senseless", "a probe was answered wrongly: a vector"), ("mute_when_probed", "no answer to a probe")],
 )
 def test_idle_engine_that_no_longer_computes_is_replaced_before_anybody_asks(make_gateway, how, cause):
     """R6.4; after a GPU's reset a server gave empty answers for six hours, each with 200 (ollama 18213)."""

@@ -1,4 +1,4 @@
-"""Admission: places, seats, and turns."""
+"""Admission: the limit on what runs, the bounded queue, and fairness between clients."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ import pytest
 from mlx_server.gateway.requests.admission import Admission, QueueFull
 
 
-def _taken(admission: Admission) -> list[str]:
-    return list(iter(admission.take, None))
+def _admit_all(admission: Admission) -> list[str]:
+    return list(iter(admission.admit_next, None))
 
 
-def test_take_when_more_wait_than_places_stops_at_the_limit():
+def test_admit_next_when_more_wait_than_there_are_slots_stops_at_the_limit():
     admission = Admission(2, 5)
     for name in "abc":
         admission.enqueue(name, "one")
-    assert _taken(admission) == ["a", "b"]
-    assert (admission.held, admission.queued) == (2, 1)
+    assert _admit_all(admission) == ["a", "b"]
+    assert (admission.slots_in_use, admission.queued) == (2, 1)
 
 
-def test_enqueue_when_places_and_seats_are_taken_is_refused_with_the_figures():
+def test_enqueue_when_slots_and_queue_are_full_raises_with_both_figures():
     admission = Admission(1, 1)
     admission.enqueue("a", "one")
-    admission.take()
+    admission.admit_next()
     admission.enqueue("b", "one")
     with pytest.raises(QueueFull) as refused:
         admission.enqueue("c", "one")
     assert (refused.value.running, refused.value.queued) == (1, 1)
 
 
-def test_take_when_one_client_has_filled_the_queue_lets_another_in_first():
+def test_admit_next_when_one_client_fills_the_queue_prefers_the_other():
     admission = Admission(2, 20)
     for number in range(10):
         admission.enqueue(f"greedy{number}", "greedy")
-    assert _taken(admission) == ["greedy0", "greedy1"]
+    assert _admit_all(admission) == ["greedy0", "greedy1"]
     admission.enqueue("modest0", "modest")
-    admission.leave("greedy0")
-    assert _taken(admission) == ["modest0"]
+    admission.release("greedy0")
+    assert _admit_all(admission) == ["modest0"]
 
 
-def test_take_when_clients_hold_as_many_places_alternates():
+def test_admit_next_when_clients_hold_equally_many_slots_alternates():
     admission = Admission(1, 20)
     for number in range(3):
         admission.enqueue(f"a{number}", "a")
         admission.enqueue(f"b{number}", "b")
     order = []
-    while (request_id := admission.take()) is not None:
+    while (request_id := admission.admit_next()) is not None:
         order.append(request_id)
-        admission.leave(request_id)
+        admission.release(request_id)
     assert order == ["a0", "b0", "a1", "b1", "a2", "b2"]
 
 
-def test_leave_when_still_queued_gives_up_the_seat():
+def test_release_frees_a_slot_or_a_position_in_the_queue_and_ignores_unknown_requests():
     admission = Admission(1, 1)
     admission.enqueue("a", "one")
-    admission.take()
+    admission.admit_next()
     admission.enqueue("b", "one")
-    admission.leave("b")
-    admission.leave("a")
-    assert (admission.held, admission.queued) == (0, 0)
-    assert admission.take() is None
-    admission.leave("unknown")
+    admission.release("b")
+    admission.release("a")
+    assert (admission.slots_in_use, admission.queued) == (0, 0)
+    assert admission.admit_next() is None
+    admission.release("unknown")

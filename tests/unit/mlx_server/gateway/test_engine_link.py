@@ -22,9 +22,7 @@ class Recorder:
     async def link(self) -> tuple[EngineLink, socket.socket]:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        link = EngineLink(
-            lambda _, event: self.events.append(event), lambda _, cause: self.ends.append(cause)
-        )
+        link = EngineLink(1, self.events.append, self.ends.append)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         return link, theirs
 
@@ -54,7 +52,7 @@ async def test_link_when_engine_sends_what_is_no_event_is_closed(nonsense):
         link.send(protocol.Cancel("r"))  # has no effect, and raises nothing
     assert recorder.events == TOKENS[:1]
     assert len(recorder.ends) == 1
-    assert "no event" in recorder.ends[0]
+    assert "not an event" in recorder.ends[0]
 
 
 async def test_link_when_a_request_cannot_be_encoded_fails_it_and_goes_on():

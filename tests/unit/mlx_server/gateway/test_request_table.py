@@ -1,230 +1,238 @@
-"""The request table: strikes, isolation, bounded waits."""
+"""The request table: what runs, waits, continues after a crash, and fails."""
 
 from __future__ import annotations
 
 import pytest
 
+from mlx_server.gateway.requests.admission import Lane
+from mlx_server.gateway.requests.crash_policy import TOKENS_TO_CANCEL_STRIKES
 from mlx_server.gateway.requests.request_lifecycle import (
-    FORGIVEN_AFTER_TOKENS,
-    IllegalStep,
-    RequestLife,
+    IllegalTransition,
+    RequestLifecycle,
     RequestPhase,
     TokenGap,
 )
-from mlx_server.gateway.requests.request_table import Lane, Limits, Refuse, RequestTable, Start, Withdraw
+from mlx_server.gateway.requests.request_table import (
+    CancelOnEngine,
+    FailRequest,
+    RequestLimits,
+    RequestTable,
+    SendToEngine,
+)
 
 
 @pytest.fixture
 def table() -> RequestTable:
-    return RequestTable(Limits(max_running=2, max_queued=3, max_wait_s=120))
+    return RequestTable(RequestLimits(max_running=2, max_queued=3, max_wait_s=120))
 
 
-def _submit(table: RequestTable, name: str, now: float = 0.0, lane: Lane = Lane.GENERATE):
-    return table.submit(name, "client", lane, now)
+def _submit(table: RequestTable, name: str, now: float = 0.0, lane: Lane = Lane.GENERATE, model: str = ""):
+    return table.submit(name, "client", lane, now, model)
 
 
-def test_submit_when_engine_is_away_waits_for_it(table):
+def test_submit_without_an_engine_waits_until_one_is_ready(table):
     assert _submit(table, "a") == []
     assert table.count(RequestPhase.QUEUED) == 1
-    assert table.engine_came() == [Start("a")]
+    assert table.engine_ready() == [SendToEngine("a")]
     assert table.is_running("a")
 
 
-def test_submit_when_generations_fill_their_lane_lets_an_embedding_through(table):
-    table.engine_came()
+def test_submit_an_embedding_while_generations_fill_their_lane_starts_it(table):
+    table.engine_ready()
     for name in "abc":
         _submit(table, name)
     assert table.count(RequestPhase.QUEUED, Lane.GENERATE) == 1
-    assert _submit(table, "vector", lane=Lane.EMBED) == [Start("vector")]
+    assert _submit(table, "embedding", lane=Lane.EMBED) == [SendToEngine("embedding")]
 
 
-def test_engine_left_when_it_returns_starts_the_parked_before_the_queued(table):
-    table.engine_came()
+def test_engine_ready_after_a_crash_starts_the_parked_before_the_queued(table):
+    table.engine_ready()
     for name in "abc":
         _submit(table, name)
-    assert table.engine_left(1.0) == []
+    assert table.engine_lost(1.0) == []
     assert (table.count(RequestPhase.PARKED), table.count(RequestPhase.QUEUED)) == (2, 1)
-    assert table.engine_came() == [Start("a"), Start("b")]
+    assert table.engine_ready() == [SendToEngine("a"), SendToEngine("b")]
 
 
-def test_request_in_flight_in_three_crashes_is_isolated_then_refused(table):
-    table.engine_came()
+def test_request_that_crashes_three_engines_runs_alone_and_then_fails(table):
+    table.engine_ready()
     _submit(table, "poison")
     _submit(table, "bystander")
     for now in (1.0, 2.0):
-        table.engine_left(now)
-        started = table.engine_came()
-    assert started == [Start("poison")]  # alone: two strikes each
-    refused = table.engine_left(3.0)
-    assert [(action.id, action.code) for action in refused] == [("poison", "engine_crashed")]
-    assert table.engine_came() == [Start("bystander")]
+        table.engine_lost(now)
+        started = table.engine_ready()
+    assert started == [SendToEngine("poison")], "both have two strikes, so that each must run alone"
+    failed = table.engine_lost(3.0)
+    assert [(action.id, action.code) for action in failed] == [("poison", "engine_crashed")]
+    assert table.engine_ready() == [SendToEngine("bystander")]
     assert table.finished("bystander") == []
 
 
-def test_suspect_when_it_waits_for_its_turn_holds_back_the_queue_but_not_the_parked(table):
-    table = RequestTable(Limits(3, 5, 120))
-    table.engine_came()
+def test_suspect_waiting_to_run_alone_holds_back_the_queue_but_not_the_parked():
+    table = RequestTable(RequestLimits(3, 5, 120))
+    table.engine_ready()
     _submit(table, "suspect")
-    table.engine_left(1.0)
-    table.engine_came()
+    table.engine_lost(1.0)
+    table.engine_ready()
     _submit(table, "other")
-    table.engine_left(2.0)
+    table.engine_lost(2.0)
     _submit(table, "new")
-    assert table.engine_came() == [Start("other")]
-    assert table.finished("other") == [Start("suspect")]
-    assert table.finished("suspect") == [Start("new")]
+    assert table.engine_ready() == [SendToEngine("other")]
+    assert table.finished("other") == [SendToEngine("suspect")]
+    assert table.finished("suspect") == [SendToEngine("new")]
 
 
-def test_strikes_when_it_got_well_past_the_crash_are_forgiven(table):
-    table.engine_came()
+def test_strikes_well_past_the_crash_are_cancelled(table):
+    table.engine_ready()
     _submit(table, "a")
     _submit(table, "b")
     for now in (1.0, 2.0):
-        table.engine_left(now)
-        table.engine_came()
+        table.engine_lost(now)
+        table.engine_ready()
     assert table.is_running("a") and not table.is_running("b")
-    actions = [table.token("a", index, 7) for index in range(FORGIVEN_AFTER_TOKENS)]
-    assert all(fresh for fresh, _ in actions)
-    assert actions[-1] == (True, []), "b is a suspect still: it waits until it can be alone"
-    assert table.life("a").strikes == 0
-    assert table.engine_left(3.0) == []
+    results = [table.take_token("a", index, 7) for index in range(TOKENS_TO_CANCEL_STRIKES)]
+    assert all(is_new for is_new, _ in results)
+    assert results[-1] == (True, []), "b is a suspect still, and waits until it can run alone"
+    assert table.get("a").crashes.strikes == 0
+    assert table.engine_lost(3.0) == []
 
 
-def _crash_alone(table: RequestTable, now: float = 0.0) -> None:
-    """Two crashes at the very begin: the one request there is has two strikes."""
-    table.engine_came()
+def _request_with_two_strikes(table: RequestTable) -> None:
+    """Submit the request "a", the only one, and let two engines crash before it made any progress."""
+    table.engine_ready()
     _submit(table, "a")
-    for at in (now, now + 1):
-        assert table.engine_left(at) == []
-        table.engine_came()
-    assert (life := table.life("a")) is not None and life.alone
+    for now in (0.0, 1.0):
+        assert table.engine_lost(now) == []
+        table.engine_ready()
+    request = table.get("a")
+    assert request is not None and request.must_run_alone
 
 
 @pytest.mark.parametrize("progress", ["token", "prompt", "load"])
-def test_request_that_gets_on_between_crashes_is_never_refused_however_many(table, progress):
-    _crash_alone(table)
+def test_request_that_makes_progress_between_crashes_never_fails(table, progress):
+    _request_with_two_strikes(table)
     for number in range(1, 10):
         if progress == "token":
-            table.token("a", number - 1, 7)
-        else:  # a piece of the prompt more, or a slice of the model
+            table.take_token("a", number - 1, 7)
+        else:  # one more part of the prompt, or of the model
             table.worked("a", number if progress == "prompt" else number / 10)
-        assert table.engine_left(10.0 + number) == []
-        table.engine_came()
+        assert table.engine_lost(10.0 + number) == []
+        table.engine_ready()
     assert table.is_running("a")
 
 
-def test_request_that_gets_as_far_as_before_and_no_further_is_refused(table):
-    _crash_alone(table)
+def test_request_that_gets_as_far_as_at_the_last_crash_and_no_further_fails(table):
+    _request_with_two_strikes(table)
     table.worked("a", 257.0)
-    assert table.engine_left(10.0) == []
-    table.engine_came()
+    assert table.engine_lost(10.0) == []
+    table.engine_ready()
     table.worked("a", 257.0)
-    assert [(action.id, action.code) for action in table.engine_left(11.0)] == [("a", "engine_crashed")]
+    assert [(action.id, action.code) for action in table.engine_lost(11.0)] == [("a", "engine_crashed")]
 
 
-def test_work_towards_a_token_counts_for_nothing_once_another_engine_must_do_it_again(table):
-    _crash_alone(table)
+def test_work_on_one_engine_is_no_progress_on_the_next(table):
+    _request_with_two_strikes(table)
     table.worked("a", 513.0)
-    assert table.engine_left(10.0) == []
-    table.engine_came()
-    assert [action.id for action in table.engine_left(11.0)] == ["a"], "it had not begun"
+    assert table.engine_lost(10.0) == []
+    table.engine_ready()
+    assert [action.id for action in table.engine_lost(11.0)] == ["a"]
 
 
-def test_model_came_before_the_engine_is_ready_takes_up_what_was_parked_with_it(table):
-    table.engine_came()
-    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
-    table.submit("b", "client", Lane.GENERATE, 0.0, "big")
-    table.submit("queued", "client", Lane.GENERATE, 0.0, "small")
-    table.engine_left(1.0)
-    assert table.model_came("small") == [Start("a")]
-    assert table.engine_came() == [Start("b")], "the queue waits for a place"
+def test_model_loaded_early_starts_what_was_parked_with_that_model(table):
+    table.engine_ready()
+    _submit(table, "a", model="small")
+    _submit(table, "b", model="big")
+    _submit(table, "queued", model="small")
+    table.engine_lost(1.0)
+    assert table.model_loaded_early("small") == [SendToEngine("a")]
+    assert table.engine_ready() == [SendToEngine("b")], "the queued request waits for a slot"
 
 
-def test_tick_before_the_engine_is_ready_spares_what_has_gone_ahead(table):
-    table.engine_came()
-    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
-    table.submit("b", "client", Lane.GENERATE, 0.0, "big")
-    table.engine_left(1.0)
-    table.model_came("small")
+def test_tick_does_not_fail_a_request_that_was_started_early(table):
+    table.engine_ready()
+    _submit(table, "a", model="small")
+    _submit(table, "b", model="big")
+    table.engine_lost(1.0)
+    table.model_loaded_early("small")
     assert [action.id for action in table.tick(125.0)] == ["b"]
     assert table.is_running("a")
 
 
-def test_model_came_does_not_let_a_suspect_go_ahead(table):
-    table.engine_came()
-    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
+def test_model_loaded_early_does_not_start_a_suspect(table):
+    table.engine_ready()
+    _submit(table, "a", model="small")
     for now in (1.0, 2.0):
-        table.engine_left(now)
-        actions = table.model_came("small")
+        table.engine_lost(now)
+        actions = table.model_loaded_early("small")
     assert actions == []
-    assert table.engine_came() == [Start("a")]
+    assert table.engine_ready() == [SendToEngine("a")]
 
 
-def test_model_that_came_is_gone_with_its_engine(table):
-    table.engine_came()
-    table.submit("a", "client", Lane.GENERATE, 0.0, "small")
-    table.engine_left(1.0)
-    table.model_came("small")
-    table.engine_left(2.0, blame=False)
-    assert table.model_came("other") == []
+def test_model_loaded_early_is_forgotten_with_its_engine(table):
+    table.engine_ready()
+    _submit(table, "a", model="small")
+    table.engine_lost(1.0)
+    table.model_loaded_early("small")
+    table.engine_lost(2.0, crashed=False)
+    assert table.model_loaded_early("other") == []
     assert table.count(RequestPhase.PARKED) == 1
 
 
-def test_engine_stopped_on_purpose_leaves_no_strike(table):
-    table.engine_came()
+def test_engine_lost_as_planned_leaves_no_strike(table):
+    table.engine_ready()
     _submit(table, "a")
     for now in range(5):
-        assert table.engine_left(float(now), blame=False) == []
-        table.engine_came()
-    assert table.life("a").strikes == 0
-    assert table.life("a").crashes == 5
+        assert table.engine_lost(float(now), crashed=False) == []
+        table.engine_ready()
+    assert table.get("a").crashes.strikes == 0
+    assert table.get("a").engine_losses == 5
 
 
-def test_tick_when_engine_stays_away_refuses_queued_and_parked_alike(table):
-    table.engine_came()
+def test_tick_without_an_engine_for_too_long_fails_queued_and_parked_alike(table):
+    table.engine_ready()
     _submit(table, "parked", now=0.0)
-    table.engine_left(10.0)
+    table.engine_lost(10.0)
     _submit(table, "late", now=100.0)
     assert table.tick(129.0) == []
     assert [action.id for action in table.tick(130.0)] == ["parked"]
-    refused = table.tick(220.0)
-    assert [(action.id, action.code) for action in refused] == [("late", "engine_unavailable")]
+    failed = table.tick(220.0)
+    assert [(action.id, action.code) for action in failed] == [("late", "engine_unavailable")]
     assert table.count(RequestPhase.QUEUED) == table.count(RequestPhase.PARKED) == 0
 
 
-def test_tick_when_the_engine_is_here_never_refuses(table):
-    table.engine_came()
+def test_tick_with_an_engine_never_fails_anything(table):
+    table.engine_ready()
     for name in "abc":
         _submit(table, name, now=0.0)
     assert table.tick(1e6) == []
 
 
-def test_cancel_in_each_phase_frees_the_place_and_tells_only_an_engine_that_has_it(table):
-    table.engine_came()
+def test_cancel_in_each_phase_frees_the_slot_and_reaches_only_an_engine_that_has_the_request(table):
+    table.engine_ready()
     for name in "abc":
         _submit(table, name)
     assert table.cancel("c") == []
-    assert table.cancel("a") == [Withdraw("a")]
-    table.engine_left(1.0)
+    assert table.cancel("a") == [CancelOnEngine("a")]
+    table.engine_lost(1.0)
     assert table.cancel("b") == []
     assert table.cancel("b") == []
-    assert table.token("a", 0, 1) == (False, [])
+    assert table.take_token("a", 0, 1) == (False, [])
     assert table.finished("a") == []
 
 
-def test_give_up_refuses_all_that_wait_with_the_reason(table):
+def test_give_up_fails_all_that_wait_with_the_reason(table):
     _submit(table, "a")
-    assert table.give_up("no libm") == [Refuse("a", "engine_unavailable", "no libm")]
+    assert table.give_up("no libm") == [FailRequest("a", "engine_unavailable", "no libm")]
 
 
-def test_token_when_one_is_missing_is_an_error_and_when_double_is_dropped():
-    life = RequestLife("a", 0.0)
-    life.start()
-    assert life.token(0, 5) is True
-    assert life.token(0, 5) is False
+def test_take_token_drops_a_repeated_token_and_raises_for_a_missing_one():
+    request = RequestLifecycle("a", 0.0)
+    request.start()
+    assert request.take_token(0, 5) is True
+    assert request.take_token(0, 5) is False
     with pytest.raises(TokenGap):
-        life.token(2, 5)
-    life.finish()
-    assert life.ended
-    with pytest.raises(IllegalStep):
-        life.cancel()
+        request.take_token(2, 5)
+    request.finish()
+    assert request.ended
+    with pytest.raises(IllegalTransition):
+        request.cancel()

@@ -1,7 +1,8 @@
-"""What every dialect is translated to: one kind of object for each thing the engine can be asked for.
+"""What the engine can be asked for: generate, embed, load, unload. Pure.
 
-A request is what the client wants, free of any dialect. With an id and the tokens the client already has, it
-makes the operation for an engine, as often as engines are lost.
+A model request is what a client wants, free of any dialect: each dialect translates its bodies to these.
+Together with a request id and the ids of the tokens that the client already has, it makes the protocol's
+operation, anew for each engine that it is sent to.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.request_table import Lane
+from mlx_server.gateway.requests.admission import Lane
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-"""The schema of an answer that is JSON, whatever is in it."""
+"""The JSON schema of an answer that may be any JSON object."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A chat (`messages`) or plain text (`prompt`) to go on with. See `protocol.Generate` for the fields."""
+    """Continue a chat (`messages`), a text (`prompt`) or token ids (`prompt_ids`).
+
+    The fields have the names and meanings of `protocol.Generate`. `tool_choice` "required": the answer must
+    be a call to one of the `tools`.
+    """
 
     model: str
     kind: Literal["chat", "text"]
@@ -47,10 +52,11 @@ class GenerationRequest:
     def _calls(self) -> Literal["text", "auto", "only"]:
         if self.tool_choice == "required":
             return "only"
-        # JSON that was asked for is no call, whatever it looks like.
+        # An answer in a given JSON schema is not a tool call, even where it looks like one.
         return "auto" if self.tools and self.json_schema is None else "text"
 
     def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
+        """Return the operation for an engine; `emitted` are the ids of the tokens that the client has."""
         return protocol.Generate(
             id=request_id,
             model=self.model,
@@ -76,6 +82,8 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
+    """Embed `texts`. Without `truncate` a text that is longer than the model's context fails."""
+
     model: str
     texts: tuple[str, ...]
     truncate: bool = True
@@ -91,6 +99,8 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class LoadRequest:
+    """Load a model, or renew its keep-alive."""
+
     model: str
     keep_alive_s: float | None = None
 
@@ -104,6 +114,8 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class UnloadRequest:
+    """Unload a model once its running requests have ended."""
+
     model: str
 
     @property
@@ -114,4 +126,4 @@ class UnloadRequest:
         return protocol.Unload(request_id, self.model)
 
 
-Request = GenerationRequest | EmbeddingRequest | LoadRequest | UnloadRequest
+ModelRequest = GenerationRequest | EmbeddingRequest | LoadRequest | UnloadRequest

@@ -1,0 +1,67 @@
+"""How the engine is run as a child process: command, environment, files, and restart rules."""
+
+from __future__ import annotations
+
+from mlx_server.engine_environment import engine_environment
+from mlx_server.gateway.engine_process.launcher import EngineLauncher
+from mlx_server.gateway.engine_process.memory_gate import MemoryGate
+from vestal.config import Config
+from vestal.platform import model_servers
+from vestal.supervision import (
+    Backoff,
+    BreakerPolicy,
+    ChildSpec,
+    Clock,
+    Intensity,
+    Probe,
+    ProbePolicy,
+    RestartPolicy,
+)
+
+NAME = "mlx_engine"
+START_TIMEOUT_S = 60.0
+PROBE_INTERVAL_S, PROBE_TIMEOUT_S = 1.0, 5.0
+STABLE_AFTER_S = 1.0
+"""Killing the engine is a normal remedy, so that even a short run without fault earns an immediate
+restart."""
+
+
+def engine_child_spec(
+    config: Config,
+    command: tuple[str, ...],
+    clock: Clock,
+    launcher: EngineLauncher,
+    *,
+    ready: Probe,
+    health: Probe,
+) -> ChildSpec:
+    """Return the spec of the engine that `command` runs; `ready` and `health` are its probes."""
+    home = config.home
+    return ChildSpec(
+        name=NAME,
+        command=command,
+        env=engine_environment(home.cache) | {"VESTAL_HOME": str(home.root)},
+        log_path=home.logs / "engine.log",
+        pid_file=home.run / f"{NAME}.json",
+        ready=ready,
+        health=health,
+        policy=_restart_policy(config),
+        adopt=False,  # the link of an engine is lost with the gateway that made it
+        launcher=launcher,
+        before_launch=MemoryGate(model_servers.current_headroom, clock),
+    )
+
+
+def _restart_policy(config: Config) -> RestartPolicy:
+    supervision = config.supervision
+    return RestartPolicy(
+        backoff=Backoff(supervision.backoff_base_s, supervision.backoff_max_s),
+        intensity=Intensity(supervision.max_restarts, supervision.window_s),
+        breaker=BreakerPolicy(supervision.breaker_failures, supervision.breaker_open_s),
+        start_timeout_s=START_TIMEOUT_S,
+        stop_timeout_s=supervision.stop_s,
+        stable_after_s=STABLE_AFTER_S,
+        settle_after_kill_s=supervision.settle_after_kill_s,
+        # One failure is enough: `liveness` has its own timeouts.
+        probe=ProbePolicy(interval_s=PROBE_INTERVAL_S, timeout_s=PROBE_TIMEOUT_S, failures=1),
+    )

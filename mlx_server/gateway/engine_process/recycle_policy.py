@@ -1,0 +1,54 @@
+"""Decides when a healthy engine is replaced: it holds too much memory, or it is old. Pure.
+
+Memory that Metal leaks returns only when the process ends, and requests continue in the next engine. An
+engine is never replaced soon after its start: where a new engine grows as fast, replacing it again would not
+help.
+"""
+
+from __future__ import annotations
+
+OVER_LIMIT_FACTOR = 1.15
+"""The engine's own memory ledger keeps it below its limit; an engine this far above it leaks memory."""
+
+IDLE_WAIT_S = 60.0
+"""Longest wait for a busy engine to become idle before it is replaced."""
+
+MIN_AGE_S = 600.0
+"""An engine younger than this is not replaced for its memory."""
+
+
+class RecyclePolicy:
+    """The decision for one engine, which started at `started_at` (monotonic seconds).
+
+    `max_footprint_bytes` None: OVER_LIMIT_FACTOR times the engine's own limit. `max_age_s` 0: any age.
+    """
+
+    def __init__(self, max_footprint_bytes: int | None, max_age_s: float, started_at: float) -> None:
+        self._max_footprint_bytes, self._max_age_s = max_footprint_bytes, max_age_s
+        self._started_at = started_at
+        self._due_since: float | None = None
+
+    def due(self, footprint_bytes: int, limit_bytes: int, busy: bool, now: float) -> str | None:
+        """Return why the engine is to be replaced now, or None.
+
+        `footprint_bytes` and `limit_bytes` are the engine's last report; 0 where it made none.
+        """
+        cause = self._cause(footprint_bytes, limit_bytes, now)
+        if cause is None:
+            self._due_since = None
+            return None
+        self._due_since = self._due_since or now
+        return None if busy and now - self._due_since < IDLE_WAIT_S else cause
+
+    def _cause(self, footprint_bytes: int, limit_bytes: int, now: float) -> str | None:
+        age_s = now - self._started_at
+        allowed_bytes = self._max_footprint_bytes or int(OVER_LIMIT_FACTOR * limit_bytes)
+        if allowed_bytes and footprint_bytes > allowed_bytes and age_s >= MIN_AGE_S:
+            return f"recycled: it holds {_gib(footprint_bytes)}, more than {_gib(allowed_bytes)}"
+        if self._max_age_s and age_s >= self._max_age_s:
+            return f"recycled: it is {age_s / 3600:.1f} hours old"
+        return None
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,125 @@
+"""Passes the events of one engine to the dispatcher, and the dispatcher's operations to that engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from mlx_server import protocol
+from mlx_server.gateway.engine_process.link import EngineLink
+from mlx_server.gateway.engine_process.liveness import EngineLiveness
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import Clock, ProbeResult
+
+
+class EngineSession:
+    """The gateway's view of one engine process, from its launch until its link closes.
+
+    `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
+    once somebody asked the engine to exit: its exit is then no crash, and no request gets a strike for it.
+    `on_ready` is called when the engine is ready to serve.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        clock: Clock,
+        liveness: EngineLiveness,
+        on_ready: Callable[[], None],
+    ) -> None:
+        self.pid = pid
+        self.link = EngineLink(pid, self._on_event, self._on_link_lost)
+        self.liveness = liveness
+        self.hello: protocol.Hello | None = None
+        self.report = protocol.Alive(0, False, 0)
+        self.exit_is_planned = False
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._clock = clock
+        self._on_ready = on_ready
+        self._became_ready = asyncio.Event()
+        self._open = True
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the engine serves requests now."""
+        return self._open and self.liveness.ready
+
+    def supersede(self) -> None:
+        """Ignore whatever still arrives from this engine: another one has been launched."""
+        self._open = False
+
+    # --- towards the engine ---
+
+    def send(self, operation: protocol.Op) -> None:
+        """Send an operation that a request needs, and expect progress on it from now on."""
+        first_request = self._running() <= 1
+        self.liveness.work_sent(first_request, self._clock.now())
+        self.link.send(operation)
+
+    def _exit_at_once(self) -> None:
+        """Ask an engine that drains after a signal from outside to exit now.
+
+        It has returned the requests that it will not finish, and the next engine serves them the sooner.
+        """
+        if not self.exit_is_planned:
+            self.exit_is_planned = True
+            self.link.send(protocol.Shutdown(drain_s=0))
+
+    # --- health ---
+
+    async def wait_until_ready(self, timeout_s: float) -> None:
+        """Return when the engine reports that it is ready, or after `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._became_ready.wait()
+
+    def health(self) -> ProbeResult:
+        """Return the engine's health by its events so far; send it a probe where one is due."""
+        running, now = self._running(), self._clock.now()
+        if self._open and self.liveness.probe_due(running, now):
+            self.link.send(protocol.Probe("probe"))
+        return self.liveness.judge(running, now)
+
+    def _running(self) -> int:
+        return self._dispatcher.count(RequestPhase.RUNNING)
+
+    # --- from the engine ---
+
+    def _on_event(self, event: protocol.Event) -> None:
+        if not self._open:
+            return
+        self.liveness.on_event(event, self._clock.now())
+        match event:
+            case protocol.Hello():
+                self.hello = event
+                self._telemetry.emit("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
+            case protocol.Ready():
+                self._became_ready.set()
+                self._telemetry.emit("engine_ready", loaded=list(event.loaded), start_s=event.start_s)
+                self._dispatcher.on_event(event)
+                self._dispatcher.engine_ready(self.send, event.loaded)
+                self._on_ready()
+            case protocol.Loaded(model=model) if not self.liveness.ready:
+                self._dispatcher.on_event(event)
+                self._dispatcher.model_loaded_early(self.send, model)
+            case protocol.Failed(code="engine_unavailable"):
+                self._exit_at_once()
+                self._dispatcher.on_event(event)
+            case protocol.Alive():
+                self.report = event
+                self._dispatcher.on_event(event)
+            case _:
+                self._dispatcher.on_event(event)
+
+    def _on_link_lost(self, cause: str) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._telemetry.emit("engine_link_closed", cause, pid=self.pid)
+        self._dispatcher.engine_lost(crashed=not self.exit_is_planned)

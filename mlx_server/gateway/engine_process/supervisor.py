@@ -1,0 +1,169 @@
+"""Starts the engine, replaces it when it dies or hangs, and stops it with the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mlx_server import protocol
+from mlx_server.gateway.engine_process.child_spec import NAME, engine_child_spec
+from mlx_server.gateway.engine_process.launcher import EngineLauncher
+from mlx_server.gateway.engine_process.link import EngineLink
+from mlx_server.gateway.engine_process.liveness import EngineLiveness
+from mlx_server.gateway.engine_process.recycle_policy import RecyclePolicy
+from mlx_server.gateway.engine_process.recycler import Recycler
+from mlx_server.gateway.engine_process.session import EngineSession
+from mlx_server.gateway.engine_process.standby import StandbyPreparation
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.config import Config
+from vestal.supervision import ChildStatus, Clock, Event, ProbeResult, SleepDetector, Supervisor, watch_sleep
+
+READY_WAIT_S = 0.5
+
+
+class EngineSupervisor:
+    """Keep one engine running. Each launched engine has an `EngineSession`; the supervision library decides
+    about restarts, and calls back for the engine's health.
+
+    `last_crash` holds the time (`ts`, seconds since the epoch) and the `cause` of the last unplanned exit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        clock: Clock,
+        command: tuple[str, ...],
+    ) -> None:
+        self.last_crash: dict[str, Any] | None = None
+        self._config = config
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._clock = clock
+        # Before the first launch the supervisor terminates an engine that an earlier gateway left running.
+        self._session = self._new_session(pid=0)
+        self._session.exit_is_planned = True
+        self._last_hello: protocol.Hello | None = None
+        self._recycler = Recycler(self._new_recycle_policy, self.restart, clock, telemetry)
+        self._launcher = EngineLauncher(self._engine_launched)
+        spec = engine_child_spec(
+            config, command, clock, self._launcher, ready=self._start_probe, health=self._health_probe
+        )
+        self._standby = StandbyPreparation(
+            lambda: self._launcher.prepare_standby(spec), self._is_busy, clock, telemetry
+        )
+        self._supervisor = Supervisor([spec], clock=clock, on_event=self._on_event, name="mlx_server")
+        self._sleep_watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Terminate an engine that an earlier gateway left running, and launch one.
+
+        Return before the engine is ready.
+        """
+        self._sleep_watch = asyncio.ensure_future(
+            watch_sleep(SleepDetector(), self._clock, self._machine_woke)
+        )
+        await self._supervisor.start()
+
+    async def stop(self) -> None:
+        """Stop the engine with SIGTERM, or with SIGKILL where it does not exit in time."""
+        self._session.exit_is_planned = True
+        await self._standby.stop()
+        await self._recycler.stop()
+        if self._sleep_watch is not None:
+            self._sleep_watch.cancel()
+            await asyncio.gather(self._sleep_watch, return_exceptions=True)
+        await self._supervisor.stop()
+        await self._launcher.discard_standby()
+
+    async def restart(self, cause: str) -> None:
+        """Replace the engine. Its requests continue in the next one."""
+        self._session.exit_is_planned = True
+        await self._supervisor.restart_child(NAME, cause)
+
+    # --- what is known of the engine ---
+
+    def status(self) -> ChildStatus:
+        """Return the state of the engine's process as the supervision library has it."""
+        return self._supervisor.status()[NAME]
+
+    @property
+    def ready(self) -> bool:
+        """Return whether an engine serves requests now."""
+        return self._session.ready
+
+    @property
+    def loading(self) -> str | None:
+        """Return the name of the model that the engine is loading, or None."""
+        return self._session.liveness.loading
+
+    @property
+    def report(self) -> protocol.Alive:
+        """Return the last report of the present engine on its memory and prompt cache."""
+        return self._session.report
+
+    @property
+    def hello(self) -> protocol.Hello | None:
+        """Return the newest greeting of an engine, which names its versions; None before the first."""
+        return self._session.hello or self._last_hello
+
+    # --- one engine after another ---
+
+    def _engine_launched(self, pid: int) -> EngineLink:
+        self._session.supersede()
+        self._last_hello = self.hello
+        self._session = self._new_session(pid)
+        self._recycler.engine_launched()
+        return self._session.link
+
+    def _new_session(self, pid: int) -> EngineSession:
+        mlx = self._config.mlx
+        liveness = EngineLiveness(mlx.progress_timeout_s, self._clock.now(), mlx.probe_interval_s)
+        return EngineSession(
+            pid, self._dispatcher, self._telemetry, self._clock, liveness, self._engine_ready
+        )
+
+    def _new_recycle_policy(self, started_at: float) -> RecyclePolicy:
+        mlx = self._config.mlx
+        return RecyclePolicy(mlx.recycle_above_bytes, mlx.recycle_after_s, started_at)
+
+    def _engine_ready(self) -> None:
+        if self._config.mlx.warm_spare:
+            self._standby.engine_ready()
+
+    # --- called by the supervision library ---
+
+    async def _start_probe(self, pid: int) -> ProbeResult:
+        """Return the health of a starting engine as soon as it reports that it is ready.
+
+        An engine that became ready and died before the next probe would count as a failed start.
+        """
+        await self._session.wait_until_ready(READY_WAIT_S)
+        return await self._health_probe(pid)
+
+    async def _health_probe(self, _pid: int) -> ProbeResult:
+        self._recycler.check(self._session, self._is_busy())
+        return self._session.health()
+
+    def _is_busy(self) -> bool:
+        return self._dispatcher.count(RequestPhase.RUNNING) > 0
+
+    def _machine_woke(self, slept_s: float) -> None:
+        """Have the engine show that it still computes: the sleep may have lost its GPU context."""
+        self._supervisor.machine_woke(slept_s)
+        self._session.liveness.machine_woke(self._clock.now())
+
+    def _on_event(self, event: Event) -> None:
+        self._telemetry.relay(event)
+        if event.component != NAME:
+            return
+        if event.event == "child_exited" and event.fields.get("code") != 0:
+            if not self._session.exit_is_planned:
+                self.last_crash = {"ts": event.ts, "cause": event.cause}
+                self._telemetry.engine_crashes += 1
+        elif event.event == "child_gave_up":
+            log = self._config.home.logs / "engine.log"
+            self._dispatcher.give_up(f"the engine cannot start: {event.cause} (see {log})")
