@@ -63,7 +63,7 @@ class Container:
     async def tell_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
         """Post what is down, if it is time; returns the backends as they count after that, and the words."""
         sentence = await self.webhook.tell(backends)
-        return self.board.note_told(self.webhook.told), sentence
+        return self.board.outage_reported(self.webhook.told), sentence
 
     def take_notices(self) -> list[str]:
         """What had to be said since it was last asked: a database moved aside, for one."""

@@ -7,7 +7,7 @@ import asyncio
 from orchestrator import memory_guard
 from orchestrator.container import Container
 from orchestrator.cycle_runner import CycleRunner
-from orchestrator.llm.breaker import State
+from orchestrator.llm.breaker import BackendBreakerState
 
 PREFIX = "vestal_orchestrator_"
 
@@ -34,7 +34,9 @@ async def render(parts: Container, runner: CycleRunner, uptime_s: float) -> str:
             "backend_breaker_open",
             "gauge",
             {
-                f'{{backend="{b.name}"}}': int(parts.board.breakers[b.name].state is not State.CLOSED)
+                f'{{backend="{b.name}"}}': int(
+                    parts.board.breakers[b.name].state is not BackendBreakerState.CLOSED
+                )
                 for b in parts.board.backends
                 if b.used
             },

@@ -1,1 +1,1 @@
-"""The hosts that serve the models: their health, and the calls to them."""
+"""The backends (LLM servers, Ollama or MLX): their health, and the calls to them."""

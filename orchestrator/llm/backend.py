@@ -1,4 +1,4 @@
-"""One LLM backend as the last check saw it. Pure."""
+"""One backend (an LLM server) as the last health check saw it. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backend:
-    """One LLM backend as last seen. `used` is false where no address is configured for it.
+    """One LLM server as last seen.
 
-    `unreachable`: nothing listens there, or its name is unknown. `absent`: not installed, as far as can be
-    told from here (`presence.Presence` says so); that is no fault.
+    `used` is false if no address is configured for it. `unreachable` means that nothing listens at its
+    address, or that the host name is unknown. `absent` means that it seems not to be installed
+    (`presence.Presence` decides), which is not a fault.
     """
 
     name: str
@@ -23,22 +24,24 @@ class Backend:
 
     @property
     def kind(self) -> str:
-        """`mlx` or `ollama`; a second host of a kind is named `mlx-2`."""
+        """Return `mlx` or `ollama`. The second backend of a kind is named `mlx-2`, and so on."""
         return self.name.partition("-")[0]
 
     @property
     def of_this_machine(self) -> bool:
-        """Whether it is the first address of its kind: the one that the host agent can heal."""
+        """Return True for the first address of a kind: the host agent can heal that one only."""
         return self.name == self.kind
 
     @property
     def down(self) -> bool:
+        """Return True if the backend should be healthy and is not."""
         return self.used and not self.healthy and not self.absent
 
     def serves(self, model: str) -> bool:
+        """Return True if the backend is healthy and has the model."""
         return self.used and self.healthy and canonical(model) in self.models
 
 
 def canonical(model: str) -> str:
-    """Ollama's rule: no tag means `latest`."""
+    """Return the model's full name: without a tag, Ollama means `latest`."""
     return model if ":" in model else f"{model}:latest"

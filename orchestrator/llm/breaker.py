@@ -1,8 +1,8 @@
-"""A circuit breaker for one LLM host: failures in a row open it, one trial closes it.
+"""A circuit breaker for one backend: failures in a row open it, and one successful trial closes it.
 
-Pure: time is an argument. Health checks and calls feed the same breaker. A host that is merely gone is
-believed as soon as a check finds it again; one that answers checks while its calls fail (a dead Metal
-context answers 200 with nothing in it) is believed only by a call that succeeds.
+Pure: time is an argument, in monotonic seconds. Health checks and calls feed the same breaker. A breaker that
+failed health checks opened closes when a check succeeds. A breaker that failed calls opened closes only when
+a call succeeds, because a dead Metal context answers health checks with 200 and calls with an empty text.
 """
 
 from __future__ import annotations
@@ -11,42 +11,48 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
-class State(StrEnum):
+class BackendBreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
 
 
 @dataclass(frozen=True)
-class Policy:
-    """`failures` in a row open it; the open time doubles. One trial may take `trial_s`, then it is lost."""
+class BackendBreakerPolicy:
+    """When the breaker opens and for how long.
+
+    `failures` in a row open it. Each opening in a row lasts twice as long as the one before, up to a maximum.
+    A trial that has not ended after `trial_s` seconds no longer blocks the next one.
+    """
 
     failures: int = 3
     check_open_s: float = 1.0
-    most_check_open_s: float = 5.0  # a check is cheap, and a host that came back is wanted soon
+    max_check_open_s: float = 5.0  # short, because checks are cheap and a returning backend is needed soon
     call_open_s: float = 5.0
-    most_call_open_s: float = 60.0
+    max_call_open_s: float = 60.0
     trial_s: float = 300.0
 
     def open_s(self, opens: int, by_call: bool) -> float:
-        """Seconds that the `opens`-th opening in a row (from 1) lasts."""
-        first, most = (
-            (self.call_open_s, self.most_call_open_s)
+        """Return how many seconds the `opens`-th opening in a row (counted from 1) lasts."""
+        first_s, max_s = (
+            (self.call_open_s, self.max_call_open_s)
             if by_call
-            else (self.check_open_s, self.most_check_open_s)
+            else (self.check_open_s, self.max_check_open_s)
         )
-        return min(first * 2.0 ** min(opens - 1, 30), most)
+        return min(first_s * 2.0 ** min(opens - 1, 30), max_s)
 
 
 @dataclass(frozen=True)
-class Breaker:
-    """`failures` of calls in a row, and `missed` checks in a row. `by_call`: what opened it.
+class BackendBreaker:
+    """The state of one backend's breaker.
 
-    `until`: when OPEN ends, or the trial of HALF_OPEN is given up.
+    `failures` counts failed calls in a row, `missed` failed checks in a row. `by_call` is True if failed
+    calls opened the breaker. `until` is when OPEN ends, or when the trial of HALF_OPEN no longer blocks the
+    next one.
     """
 
-    policy: Policy = field(default_factory=Policy)
-    state: State = State.CLOSED
+    policy: BackendBreakerPolicy = field(default_factory=BackendBreakerPolicy)
+    state: BackendBreakerState = BackendBreakerState.CLOSED
     failures: int = 0
     missed: int = 0
     opens: int = 0
@@ -54,48 +60,56 @@ class Breaker:
     until: float = 0.0
 
     def admits(self, now: float) -> bool:
-        """Whether a call may be made now; it must then be taken with `admitted`."""
-        return self.state is State.CLOSED or now >= self.until
+        """Return True if a call may begin now. The caller must then record it with `admitted`."""
+        return self.state is BackendBreakerState.CLOSED or now >= self.until
 
     def wants_check(self, now: float) -> bool:
-        """Whether a health check is worth its time-out now."""
-        return self.state is not State.OPEN or self.by_call or now >= self.until
+        """Return True if a health check is useful now, although it may cost a time-out."""
+        return self.state is not BackendBreakerState.OPEN or self.by_call or now >= self.until
 
-    def admitted(self, now: float) -> Breaker:
-        """A call begins: out of OPEN it is the one trial."""
-        if self.state is State.CLOSED:
+    def admitted(self, now: float) -> BackendBreaker:
+        """Record that a call begins. If the breaker was open, this call is the trial (half-open)."""
+        if self.state is BackendBreakerState.CLOSED:
             return self
-        return replace(self, state=State.HALF_OPEN, until=now + self.policy.trial_s)
+        return replace(self, state=BackendBreakerState.HALF_OPEN, until=now + self.policy.trial_s)
 
-    def abandoned(self, now: float) -> Breaker:
-        """The call was called off, neither passed nor failed: the next one is the trial."""
-        if self.state is not State.HALF_OPEN:
+    def abandoned(self, now: float) -> BackendBreaker:
+        """Record that the call was cancelled, with no result: the next call is the trial."""
+        if self.state is not BackendBreakerState.HALF_OPEN:
             return self
-        return replace(self, state=State.OPEN, until=now)
+        return replace(self, state=BackendBreakerState.OPEN, until=now)
 
-    def call_succeeded(self) -> Breaker:
-        return Breaker(self.policy)
+    def call_succeeded(self) -> BackendBreaker:
+        """Close the breaker."""
+        return BackendBreaker(self.policy)
 
-    def call_failed(self, now: float) -> Breaker:
-        """A failed trial opens it again, for longer."""
+    def call_failed(self, now: float) -> BackendBreaker:
+        """Count a failed call. A failed trial opens the breaker again, for longer."""
         return self._failed(now, by_call=True)
 
-    def check_passed(self) -> Breaker:
-        """What only checks had found dead is back; what calls found ill is for a call to acquit."""
-        if self.state is State.CLOSED or self.by_call:
-            return replace(self, missed=0)
-        return Breaker(self.policy)
+    def check_passed(self) -> BackendBreaker:
+        """Close a breaker that health checks opened.
 
-    def check_failed(self, now: float) -> Breaker:
+        A breaker opened by failed calls needs a successful call.
+        """
+        if self.state is BackendBreakerState.CLOSED or self.by_call:
+            return replace(self, missed=0)
+        return BackendBreaker(self.policy)
+
+    def check_failed(self, now: float) -> BackendBreaker:
+        """Count a failed health check."""
         return self._failed(now, by_call=False)
 
-    def _failed(self, now: float, by_call: bool) -> Breaker:
+    def _failed(self, now: float, by_call: bool) -> BackendBreaker:
         failures, missed = self.failures + by_call, self.missed + (not by_call)
         counted = replace(self, failures=failures, missed=missed)
-        if self.state is State.CLOSED and (failures if by_call else missed) < self.policy.failures:
+        if (
+            self.state is BackendBreakerState.CLOSED
+            and (failures if by_call else missed) < self.policy.failures
+        ):
             return counted
-        if self.state is State.OPEN and now < self.until:
-            return counted  # a call that began before it opened
+        if self.state is BackendBreakerState.OPEN and now < self.until:
+            return counted  # this call began before the breaker opened
         opens = self.opens + 1
         until = now + self.policy.open_s(opens, by_call)
-        return replace(counted, state=State.OPEN, opens=opens, by_call=by_call, until=until)
+        return replace(counted, state=BackendBreakerState.OPEN, opens=opens, by_call=by_call, until=until)

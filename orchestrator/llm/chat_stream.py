@@ -1,4 +1,4 @@
-"""An answer that comes as lines of JSON (Ollama's /api/chat), put together. Pure."""
+"""Assemble an answer that arrives as lines of JSON (Ollama's /api/chat). Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 
 from orchestrator.errors import BackendFailed
 
-MOST_BYTES = 16 * 2**20  # a host that talks for ever must not fill our memory
+MAX_BYTES = 16 * 2**20  # a backend that never stops must not fill this process's memory
 
 
 class ChatStream:
-    """Takes bytes as they come. BackendFailed where they are no answer; only one that is `done` counts."""
+    """One answer in progress.
+
+    `take` and `end` raise BackendFailed if the bytes are not an answer. Only an answer that the backend
+    marked `done` is complete.
+    """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
@@ -21,17 +25,17 @@ class ChatStream:
         self._done = False
 
     def take(self, data: bytes) -> bool:
-        """Whether anything in it shows that the host is at work."""
+        """Add received bytes. Return True if they show that the backend is working."""
         self._bytes += len(data)
-        if self._bytes > MOST_BYTES:
-            raise BackendFailed(f"{self._backend} sent more than {MOST_BYTES} bytes for one answer.")
+        if self._bytes > MAX_BYTES:
+            raise BackendFailed(f"{self._backend} sent more than {MAX_BYTES} bytes for one answer.")
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._line(line)
         return bool(data.strip())
 
     def end(self) -> str:
-        """The whole text, once the host has closed the stream."""
+        """Return the whole text, after the backend closed the stream."""
         self._line(self._rest)
         if not self._done:
             raise BackendFailed(f"{self._backend} broke off its answer after {len(self._texts)} line(s).")
@@ -47,13 +51,15 @@ class ChatStream:
         if not isinstance(part, dict):
             raise BackendFailed(f"{self._backend} sent a line that is no JSON object in its answer.")
         if part.get("error"):
-            raise BackendFailed(f"{self._backend} failed in the middle of its answer: {_said(part['error'])}")
+            raise BackendFailed(
+                f"{self._backend} failed in the middle of its answer: {_message_of(part['error'])}"
+            )
         message = part.get("message")
         self._texts.append(str(message.get("content") or "") if isinstance(message, dict) else "")
         self._done = self._done or part.get("done") is True
 
 
-def _said(error: object) -> str:
-    """Ollama says a string, others an object with a message."""
+def _message_of(error: object) -> str:
+    """Return the message of an error: Ollama sends a string, other servers an object with a message."""
     found = error.get("message") if isinstance(error, dict) else error
     return str(found or error)[:400]

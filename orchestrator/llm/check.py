@@ -1,4 +1,4 @@
-"""One question to one LLM host: does it live, and what does it serve."""
+"""Check one backend: is it healthy, and which models does it have?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 async def check_backend(
     session: aiohttp.ClientSession, name: str, url: str, headers: Mapping[str, str]
 ) -> Backend:
-    """One backend's health: `/health` (where it has one) is no refusal, and it lists its models."""
+    """Return the backend's health. Never raises.
+
+    A healthy backend does not answer 5xx to `/health` (Ollama has no `/health` and answers 404), and it lists
+    its models.
+    """
     if not url:
         return Backend(name, used=False, healthy=False, detail="no address is configured")
     try:
@@ -33,10 +37,10 @@ async def check_backend(
 
 
 def _judge(name: str, health: tuple[int, Any], tags: tuple[int, Any]) -> Backend:
-    # Ollama has no /health (404): its list of models must do.
+    # Ollama has no /health (404): its list of models has to suffice.
     if health[0] >= 500:
-        said = health[1].get("status") if isinstance(health[1], dict) else None
-        return Backend(name, used=True, healthy=False, detail=f"/health says {said or health[0]}")
+        status = health[1].get("status") if isinstance(health[1], dict) else None
+        return Backend(name, used=True, healthy=False, detail=f"/health says {status or health[0]}")
     listed = tags[1].get("models") if isinstance(tags[1], dict) else None
     if tags[0] != 200 or not isinstance(listed, list):
         return Backend(name, used=True, healthy=False, detail=f"/api/tags answers {tags[0]}")
@@ -54,12 +58,13 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, s
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Nothing listens there, or the name is unknown; not: it hangs, breaks off or answers nonsense."""
+    """Return True if nothing listens there or the name is unknown, not if the backend hangs or breaks off."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return True
     if not isinstance(error, aiohttp.ClientConnectorError):
         return False
-    # A name with several addresses gives one OSError about all of them, without an errno where they differ.
+    # For a name with several addresses, asyncio raises one OSError for all of them, without errno if they
+    # differ.
     refused = error.os_error.errno == errno.ECONNREFUSED
     return refused or f"[Errno {errno.ECONNREFUSED}]" in str(error.os_error)
 

@@ -1,4 +1,4 @@
-"""Calls to the LLMs in Ollama's dialect, each sent to a healthy backend that has the model."""
+"""Call the models in Ollama's dialect. Each call goes to a healthy backend that has the model."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from orchestrator.llm.backend import Backend, canonical
 from orchestrator.llm.chat_stream import ChatStream
 from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard
-from orchestrator.llm.liveness import Limits
+from orchestrator.llm.liveness import SilenceLimits
 from orchestrator.llm.stream_timeout import StreamTimeout
 from orchestrator.unicode import replace_invalid_unicode
 
-CHAT_TIMEOUT = aiohttp.ClientTimeout(total=3600, connect=2)  # what is alive in it is `liveness`'s to say
-LIMITS = Limits()
-LOOK_TIMEOUT = aiohttp.ClientTimeout(total=5)
-OLLAMA_CONTEXT_TOKENS = 4096  # what it takes of a prompt where it is not told more; the rest it drops
+CHAT_TIMEOUT = aiohttp.ClientTimeout(
+    total=3600, connect=2
+)  # `liveness` decides earlier whether the backend hangs
+LIMITS = SilenceLimits()
+LIVENESS_TIMEOUT = aiohttp.ClientTimeout(total=5)
+OLLAMA_CONTEXT_TOKENS = 4096  # Ollama's default context; it drops the rest of a longer prompt
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
 
 T = TypeVar("T")
@@ -37,29 +39,29 @@ Use = Callable[[Backend], Awaitable[T]]
 
 
 class LlmClient:
-    """Chat and embeddings; at most `max_concurrent` calls at once, whoever makes them."""
+    """Chat and embeddings. At most `max_concurrent` calls of this process run at once."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         board: HealthBoard,
         max_concurrent: int,
-        limits: Limits = LIMITS,
+        limits: SilenceLimits = LIMITS,
     ) -> None:
         self._session = session
         self._board = board
         self._limits = limits
-        self._places = asyncio.Semaphore(max_concurrent)
+        self._slots = asyncio.Semaphore(max_concurrent)
         self._contexts: dict[tuple[str, str], int] = {}
 
     async def chat(
         self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
     ) -> str:
-        """The model's answer to the messages; EmptyAnswer where there is none.
+        """Return the model's answer. Raise EmptyAnswer if it is empty, or another BackendError.
 
-        It is streamed: a host that makes no progress is given up, one that is slow is not.
+        The answer is streamed, so that a backend without progress is abandoned and a slow one is not.
         """
-        # Ollama loads a model anew for another context: it is told only of one past its default.
+        # Ollama reloads a model for another context length, so send one only if it exceeds the default.
         context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
         body = {
             "model": model,
@@ -70,7 +72,10 @@ class LlmClient:
         return await self._call(model, "/api/chat", lambda backend: self._streamed(backend, body))
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
-        """One unit-length vector a text, in order; a zero or non-finite one is a failure."""
+        """Return one vector of unit length per text, in order.
+
+        Raise EmptyAnswer for a zero or non-finite vector.
+        """
         body = {"model": model, "input": texts, "truncate": True}
 
         async def vectors(backend: Backend) -> list[list[float]]:
@@ -80,7 +85,7 @@ class LlmClient:
         return await self._call(model, "/api/embed", vectors)
 
     async def context_tokens(self, model: str) -> int | None:
-        """How many tokens the model's context holds, as its host tells (`/api/show`); None if it does not."""
+        """Return the model's context length in tokens from `/api/show`, or None if it is unknown."""
         backend = await self._board.serving(model)
         if backend is None:
             return None
@@ -105,7 +110,7 @@ class LlmClient:
             return None
 
     async def _streamed(self, backend: Backend, body: dict[str, Any]) -> str:
-        listening = StreamTimeout(self._limits, lambda: self._answers(backend))
+        timeout = StreamTimeout(self._limits, lambda: self._answers(backend))
 
         async def call() -> str:
             stream = ChatStream(backend.name)
@@ -114,17 +119,17 @@ class LlmClient:
                     await _checked(backend, reply)
                 async for data in reply.content.iter_any():
                     if stream.take(data):
-                        listening.heard()
+                        timeout.received()
             return stream.end()
 
-        return _sound_text(backend, await listening.to(call()))
+        return _valid_text(backend, await timeout.watch(call()))
 
     async def _answers(self, backend: Backend) -> bool:
-        """Whether the host answers anything at all."""
+        """Return True if the backend answers any request at all."""
         try:
             async with self._session.get(
                 f"{self._board.urls[backend.name]}/api/version",
-                timeout=LOOK_TIMEOUT,
+                timeout=LIVENESS_TIMEOUT,
                 headers=self._board.headers(backend),
             ):
                 return True
@@ -138,8 +143,8 @@ class LlmClient:
         return self._session.post(url, json=body, timeout=timeout, headers=self._board.headers(backend))
 
     async def _call(self, model: str, path: str, use: Use[T]) -> T:
-        """What `use` makes of a host's answer; whatever it raises counts for or against that host."""
-        async with self._places:
+        """Return what `use` makes of a backend's answer, and count the result for or against that backend."""
+        async with self._slots:
             backend = await self._take(model)
             try:
                 answer = await use(backend)
@@ -148,7 +153,7 @@ class LlmClient:
                 self._board.failed(backend.name, f"{path}: {detail}", lost=True, gone=is_unreachable(error))
                 raise BackendUnavailable(f"{backend.name} did not answer {path}: {detail}.") from error
             except RequestRejected:
-                self._board.succeeded(backend.name)  # it is the request that is wrong
+                self._board.succeeded(backend.name)  # the request is wrong, not the backend
                 raise
             except BackendError as error:
                 self._board.failed(backend.name, error.message, lost=False)
@@ -168,24 +173,24 @@ class LlmClient:
         if not healthy:
             states = "; ".join(f"{b.name}: {b.detail or 'down'}" for b in backends if b.used)
             raise BackendUnavailable(f"no LLM backend is healthy ({states}).")
-        resting, able = self._board.resting(), [b.name for b in healthy if b.serves(model)]
+        trial_in_s, able = self._board.seconds_until_trial(), [b.name for b in healthy if b.serves(model)]
         if able:
-            waits = ", ".join(f"{name} in {max(0.0, resting.get(name, 0.0)):.0f} s" for name in able)
-            raise BackendUnavailable(f"after failures in a row it is left alone; tried again: {waits}.")
+            waits = ", ".join(f"{name} in {max(0.0, trial_in_s.get(name, 0.0)):.0f} s" for name in able)
+            raise BackendUnavailable(f"its breaker is open after failures in a row; next trial: {waits}.")
         have = ", ".join(sorted(set().union(*(b.models for b in healthy)))) or "none"
         raise ModelMissing(f"no healthy backend has {canonical(model)}; there are: {have}.")
 
 
 def context_length(shown: Any) -> int | None:
-    """The context's length out of `/api/show`'s answer: `model_info` has it as `<family>.context_length`."""
-    facts = shown.get("model_info") if isinstance(shown, dict) else None
-    for name, value in facts.items() if isinstance(facts, dict) else ():
+    """Return the context length in an answer of `/api/show` (`model_info` has `<family>.context_length`)."""
+    model_info = shown.get("model_info") if isinstance(shown, dict) else None
+    for name, value in model_info.items() if isinstance(model_info, dict) else ():
         if str(name).endswith(".context_length") and isinstance(value, int) and value > 0:
             return value
     return None
 
 
-def _sound_text(backend: Backend, said: str) -> str:
+def _valid_text(backend: Backend, said: str) -> str:
     text = replace_invalid_unicode(said.strip())
     if not text:
         raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")

@@ -1,8 +1,8 @@
-"""Which LLM hosts live, what they serve, and who gets the next call.
+"""The health of all backends, and the choice of the backend for the next call.
 
-All are asked at the start of every cycle, at once. The board keeps the last answer, each host's breaker
-and its calls in flight: work that finds a host dead tells everybody else at once, and nobody waits for
-the same time-out twice.
+Every cycle begins by checking all backends in parallel. The board keeps the last result, the breaker and the
+number of running calls of each backend. A call that finds a backend dead updates the board for every other
+caller, so that no two callers wait for the same time-out.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import aiohttp
 
 from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
-from orchestrator.llm.breaker import Breaker, State
+from orchestrator.llm.breaker import BackendBreaker, BackendBreakerState
 from orchestrator.llm.check import check_backend
 from orchestrator.llm.hosts import pick
 from orchestrator.llm.presence import Presence
 
-FRESH_S = 15.0  # an answer older than this is asked for again before work picks a backend
-RETRY_S = 1.0  # and one older than this where nobody served what was wanted
+FRESH_S = 15.0  # an older result is renewed before a call picks a backend
+RETRY_S = 1.0  # an older result is renewed if no backend had the wanted model
 
 
 class HealthBoard:
-    """The last known state of every host; `urls` is name → address, in order of preference."""
+    """The last known state of every backend. `urls` maps names to addresses, in order of preference."""
 
     def __init__(self, session: aiohttp.ClientSession, urls: Mapping[str, str], api_key: str = "") -> None:
         self._session = session
@@ -36,7 +36,7 @@ class HealthBoard:
             Backend(name, used=bool(url), healthy=False, detail="not checked yet")
             for name, url in self.urls.items()
         )
-        self.breakers = {name: Breaker() for name in self.urls}
+        self.breakers = {name: BackendBreaker() for name in self.urls}
         self.in_flight = dict.fromkeys(self.urls, 0)
         self._presence = Presence()
         self.checks = 0
@@ -46,9 +46,9 @@ class HealthBoard:
         self.on_change: Callable[[Backend, Backend], None] = lambda before, after: None
 
     async def check_llm_services_health(self) -> tuple[Backend, ...]:
-        """Ask all hosts now, at once; never raises, and takes no longer than one time-out.
+        """Check all backends in parallel. Never raises, and takes no longer than one time-out.
 
-        One whose breaker is open is not asked again before its time: its last answer stands.
+        A backend whose breaker is open is not checked before its trial is due: its last result stays.
         """
         self._set(tuple(await asyncio.gather(*(self._check(backend) for backend in self.backends))))
         self.checks += 1
@@ -66,24 +66,24 @@ class HealthBoard:
             self._judge(name, self.breakers[name].check_failed(time.monotonic()), found.detail)
         return found
 
-    async def fresh(self, most_age_s: float = FRESH_S) -> tuple[Backend, ...]:
-        """The last answer where it is recent, else a new one, shared by all who ask meanwhile."""
+    async def fresh(self, max_age_s: float = FRESH_S) -> tuple[Backend, ...]:
+        """Return the last result if it is recent, else a new one that all concurrent callers share."""
         async with self._asking:
-            if time.monotonic() - self._checked_at > most_age_s:
+            if time.monotonic() - self._checked_at > max_age_s:
                 return await self.check_llm_services_health()
             return self.backends
 
     async def serving(self, model: str) -> Backend | None:
-        """The host that a call for this model would go to; looks once more before it says there is none."""
-        for most_age_s in (FRESH_S, RETRY_S):
-            backends = await self.fresh(most_age_s)
+        """Return the backend for a call to this model, or None. Check once more before returning None."""
+        for max_age_s in (FRESH_S, RETRY_S):
+            backends = await self.fresh(max_age_s)
             found = pick(backends, model, self.urls, self.in_flight, self.breakers, time.monotonic())
             if found is not None:
                 return found
         return None
 
     async def take(self, model: str) -> Backend | None:
-        """As `serving`, and the call counts as begun: it must end in `succeeded`, `failed` or `abandoned`."""
+        """Like `serving`, but count a call as begun. End it with `succeeded`, `failed` or `abandoned`."""
         found = await self.serving(model)
         if found is None:
             return None
@@ -92,20 +92,20 @@ class HealthBoard:
         return found
 
     def succeeded(self, name: str) -> None:
-        """A call that was taken has ended well."""
+        """Record that a call begun by `take` succeeded."""
         self.in_flight[name] -= 1
         self._judge(name, self.breakers[name].call_succeeded())
 
     def abandoned(self, name: str) -> None:
-        """A call that was taken was called off by us."""
+        """Record that this process cancelled a call begun by `take`."""
         self.in_flight[name] -= 1
         self._judge(name, self.breakers[name].abandoned(time.monotonic()))
 
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
-        """A call that was taken has failed.
+        """Record that a call begun by `take` failed.
 
-        `lost`: there was no answer, so the host counts as down until it is next checked. `gone`: nothing
-        listens there, so the next check that finds it is believed.
+        `lost`: there was no answer, so the backend counts as down until the next check. `gone`: nothing
+        listens there, so the next successful check closes its breaker.
         """
         self.in_flight[name] -= 1
         breaker, now = self.breakers[name], time.monotonic()
@@ -118,35 +118,41 @@ class HealthBoard:
             )
 
     def headers(self, backend: Backend) -> dict[str, str]:
-        """What a request to this host must carry: on this machine no key is wanted."""
+        """Return the headers for a request to this backend. This machine's own needs no API key."""
         return {} if backend.of_this_machine else self._key
 
-    def resting(self) -> dict[str, float]:
-        """Hosts that admit no call now → seconds until they may be tried."""
+    def seconds_until_trial(self) -> dict[str, float]:
+        """Return, for each backend that admits no call now, the seconds until it admits a trial."""
         now = time.monotonic()
         return {name: b.until - now for name, b in self.breakers.items() if not b.admits(now)}
 
-    def note_told(self, names: Iterable[str]) -> tuple[Backend, ...]:
-        """The host agent has heard that these are down; returns the backends as they count from now on."""
+    def outage_reported(self, names: Iterable[str]) -> tuple[Backend, ...]:
+        """Record that the host agent knows that these are down. Return all backends as judged anew."""
         self._presence = self._presence.after_post(names)
         self.backends = self._presence.judged(self.backends)
         return self.backends
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when some backend's health has changed, or after `timeout_s`."""
+        """Return when the health of a backend has changed, or after `timeout_s` seconds."""
         try:
             await asyncio.wait_for(self._changed.wait(), timeout_s)
         except TimeoutError:
             return
 
-    def _judge(self, name: str, breaker: Breaker, cause: str = "") -> None:
+    def _judge(self, name: str, breaker: BackendBreaker, cause: str = "") -> None:
         before, self.breakers[name] = self.breakers[name], breaker
         if before.by_call == breaker.by_call and before.opens == breaker.opens:
             return
-        if breaker.state is State.OPEN and breaker.by_call:
-            rest_s = round(breaker.until - time.monotonic(), 1)
-            emit("breaker_opened", cause, backend=name, failures=breaker.failures, next_trial_in_s=rest_s)
-        elif breaker.state is State.CLOSED and before.by_call:
+        if breaker.state is BackendBreakerState.OPEN and breaker.by_call:
+            next_trial_in_s = round(breaker.until - time.monotonic(), 1)
+            emit(
+                "breaker_opened",
+                cause,
+                backend=name,
+                failures=breaker.failures,
+                next_trial_in_s=next_trial_in_s,
+            )
+        elif breaker.state is BackendBreakerState.CLOSED and before.by_call:
             emit("breaker_closed", backend=name)
 
     def _set(self, backends: tuple[Backend, ...]) -> None:

@@ -1,7 +1,7 @@
-"""Which host gets the next call: least loaded healthy one first. Pure: load and time are arguments.
+"""Choose the backend for the next call: the healthy one on the least loaded machine. Pure.
 
-Two backends on one machine share its GPU (Ollama and MLX compete for Metal), so it is machines whose load is
-compared; on one machine MLX comes first, because it batches.
+The loads of machines are compared, not of backends, because Ollama and MLX on one machine share its GPU. On
+one machine MLX is preferred, because it batches requests.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from orchestrator.llm.backend import Backend
-from orchestrator.llm.breaker import Breaker
+from orchestrator.llm.breaker import BackendBreaker
 
 KINDS = ("mlx", "ollama")
 
 
 def named(mlx_urls: Iterable[str], ollama_urls: Iterable[str]) -> dict[str, str]:
-    """Name → address, in order of preference: `mlx`, `mlx-2`, …, `ollama`, …; no address: a kind not used."""
+    """Return name → address in order of preference; a kind without addresses gets one entry, ""."""
     found: dict[str, str] = {}
     for kind, urls in zip(KINDS, (mlx_urls, ollama_urls), strict=True):
         for number, url in enumerate(tuple(urls) or ("",), 1):
@@ -29,18 +29,18 @@ def pick(
     model: str,
     urls: Mapping[str, str],
     load: Mapping[str, int],
-    breakers: Mapping[str, Breaker],
+    breakers: Mapping[str, BackendBreaker],
     now: float,
 ) -> Backend | None:
     """The healthy backend that has the model, admits a call, and stands on the least loaded machine."""
     able = [b for b in backends if b.serves(model) and breakers[b.name].admits(now)]
-    busy = machine_load(urls, load)
+    machine_calls = machine_load(urls, load)
     order = list(urls)
-    return min(able, key=lambda b: (busy[_machine(urls[b.name])], order.index(b.name)), default=None)
+    return min(able, key=lambda b: (machine_calls[_machine(urls[b.name])], order.index(b.name)), default=None)
 
 
 def machine_load(urls: Mapping[str, str], load: Mapping[str, int]) -> dict[str, int]:
-    """Calls in flight, summed by machine."""
+    """Return the number of running calls per machine."""
     total: dict[str, int] = {}
     for name, url in urls.items():
         machine = _machine(url)

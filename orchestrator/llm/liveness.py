@@ -1,8 +1,9 @@
-"""When a host that was asked for an answer counts as hung: liveness is progress. Pure: time is an argument.
+"""Decide when a backend that was asked for an answer counts as hung. Pure: time is an argument.
 
-Nothing is heard before the first token: a large model may be loading, a long prompt be processed, other
-requests be first, and Vestal's gateway hold the request for 120 s while its engine restarts; in mid-answer
-that may come again. So silence alone is believed late, and a host that has stopped answering at all, soon.
+Silence alone proves little: before the first token a large model may be loading, a long prompt may be in
+progress, other requests may be first, or Vestal's gateway may hold the request for 120 s while its engine
+restarts (which can also happen in the middle of an answer). Therefore silence counts as a hang only after
+minutes, and a backend that answers no liveness request at all counts as hung much sooner.
 """
 
 from __future__ import annotations
@@ -11,36 +12,44 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Seconds without a line, before the first and between two; in silence it is asked every `look_s`."""
+class SilenceLimits:
+    """How long a backend may send nothing: before the first line, and between two lines, in seconds.
+
+    During silence it gets a liveness request every `check_s` seconds; `misses` unanswered ones in a row mean
+    a hang.
+    """
 
     first_s: float = 300.0
     next_s: float = 180.0
-    look_s: float = 10.0
+    check_s: float = 10.0
     misses: int = 3
 
 
 @dataclass(frozen=True)
 class Silence:
-    """`since` when nothing was heard, whether anything was before, and looks in a row without an answer."""
+    """One call's silence: since when, whether anything was received before, unanswered liveness requests in a
+    row.
+    """
 
-    limits: Limits
+    limits: SilenceLimits
     since: float
     begun: bool = False
     missed: int = 0
 
-    def heard(self, now: float) -> Silence:
+    def received(self, now: float) -> Silence:
+        """Return the silence that begins now, after something was received."""
         return Silence(self.limits, now, begun=True)
 
-    def looked(self, answers: bool) -> Silence:
-        return replace(self, missed=0 if answers else self.missed + 1)
+    def checked(self, answered: bool) -> Silence:
+        """Count the result of a liveness request."""
+        return replace(self, missed=0 if answered else self.missed + 1)
 
     def is_short(self, now: float) -> bool:
-        """Whether something was heard since the last look."""
-        return now - self.since < self.limits.look_s
+        """Return True if something was received since the last liveness request."""
+        return now - self.since < self.limits.check_s
 
     def verdict(self, now: float) -> str:
-        """Why it is given up, in words; "" while it is not."""
+        """Return why the backend counts as hung, or "" if it does not."""
         silent_s = now - self.since
         if self.missed >= self.limits.misses:
             return f"it has stopped answering at all ({self.missed} times in a row, {silent_s:.0f} s)"

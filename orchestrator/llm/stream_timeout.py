@@ -1,4 +1,4 @@
-"""Lets a call go on for as long as its host is alive (`liveness`)."""
+"""Let a call go on for as long as its backend shows signs of life (`liveness` decides)."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from orchestrator.llm.liveness import Limits, Silence
+from orchestrator.llm.liveness import Silence, SilenceLimits
 
 T = TypeVar("T")
 
 
 class StreamTimeout:
-    """One call's silence. `answers` asks the host a small question; it never raises."""
+    """Watches one call. `is_alive` sends the backend a liveness request; it never raises."""
 
-    def __init__(self, limits: Limits, answers: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, limits: SilenceLimits, is_alive: Callable[[], Awaitable[bool]]) -> None:
         self._limits = limits
-        self._answers = answers
+        self._is_alive = is_alive
         self._silence = Silence(limits, time.monotonic())
 
-    def heard(self) -> None:
-        """There was a sign of work."""
-        self._silence = self._silence.heard(time.monotonic())
+    def received(self) -> None:
+        """Record that the backend sent something."""
+        self._silence = self._silence.received(time.monotonic())
 
-    async def to(self, call: Coroutine[Any, Any, T]) -> T:
-        """What the call returns or raises; TimeoutError, saying why, once its host counts as hung."""
+    async def watch(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return or raise what the call does. Raise TimeoutError with the reason if the backend hangs."""
         task = asyncio.ensure_future(call)
         try:
-            while not (await asyncio.wait({task}, timeout=self._limits.look_s))[0]:
-                why = await self._look()
+            while not (await asyncio.wait({task}, timeout=self._limits.check_s))[0]:
+                why = await self._check()
                 if why and not task.done():
                     raise TimeoutError(why)
             return task.result()
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)  # its connection is given back
+            await asyncio.gather(task, return_exceptions=True)  # so that its connection returns to the pool
 
-    async def _look(self) -> str:
-        """Why it is given up, if it is."""
+    async def _check(self) -> str:
+        """Return why the backend counts as hung, or "" if it does not."""
         if self._silence.is_short(time.monotonic()):
             return ""
-        answers = await self._answers()
-        self._silence = self._silence.looked(answers)
+        answered = await self._is_alive()
+        self._silence = self._silence.checked(answered)
         return self._silence.verdict(time.monotonic())

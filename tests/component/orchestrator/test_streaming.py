@@ -12,12 +12,12 @@ import pytest
 from orchestrator.errors import BackendError, BackendFailed, BackendUnavailable
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
-from orchestrator.llm.liveness import Limits
+from orchestrator.llm.liveness import SilenceLimits
 from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_until
 
 ASKED = [{"role": "user", "content": "one two three four"}]
 SAID = "The answer to: one two three four"
-QUICK = Limits(first_s=2, next_s=2, look_s=0.1, misses=3)
+QUICK = SilenceLimits(first_s=2, next_s=2, check_s=0.1, misses=3)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield one
 
 
-def client(session: aiohttp.ClientSession, *hosts: StandIn, limits: Limits = QUICK) -> LlmClient:
+def client(session: aiohttp.ClientSession, *hosts: StandIn, limits: SilenceLimits = QUICK) -> LlmClient:
     urls = {f"mlx-{n}" if n > 1 else "mlx": host.url for n, host in enumerate(hosts, 1)}
     return LlmClient(session, HealthBoard(session, urls), 2, limits)
 
@@ -52,7 +52,7 @@ async def test_answer_that_stalls_in_the_middle_is_given_up_though_the_host_answ
 async def test_host_that_is_stopped_before_the_first_token_is_given_up_long_before_its_time(
     session, llm: StandIn
 ):
-    patient = Limits(first_s=3600, next_s=3600, look_s=0.1, misses=1)
+    patient = SilenceLimits(first_s=3600, next_s=3600, check_s=0.1, misses=1)
     one = client(session, llm, limits=patient)
     assert await ask(one) == SAID
     os.kill(llm.process.pid, signal.SIGSTOP)

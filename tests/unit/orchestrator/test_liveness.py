@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from orchestrator.errors import BackendFailed
 from orchestrator.llm import chat_stream
 from orchestrator.llm.chat_stream import ChatStream
-from orchestrator.llm.liveness import Limits, Silence
+from orchestrator.llm.liveness import Silence, SilenceLimits
 
-LIMITS = Limits(first_s=300, next_s=180, look_s=10, misses=3)
+LIMITS = SilenceLimits(first_s=300, next_s=180, check_s=10, misses=3)
 
 
 def test_silence_before_the_first_token_may_be_longer_than_after_it():
     silence = Silence(LIMITS, since=100.0)
     assert not silence.verdict(399.0)
     assert "before the first token" in silence.verdict(400.0)
-    begun = silence.heard(1000.0)
+    begun = silence.received(1000.0)
     assert not begun.verdict(1179.0)
     assert "in the middle of its answer" in begun.verdict(1180.0)
 
 
 def test_silence_of_a_host_that_answers_nothing_is_over_after_three_looks_in_a_row():
-    silence = Silence(LIMITS, since=0.0).looked(False).looked(False)
+    silence = Silence(LIMITS, since=0.0).checked(False).checked(False)
     assert not silence.verdict(30.0)
-    assert not silence.looked(True).looked(False).looked(False).verdict(60.0)
-    assert "stopped answering at all" in silence.looked(False).verdict(45.0)
-    assert not silence.heard(31.0).looked(False).verdict(45.0)
+    assert not silence.checked(True).checked(False).checked(False).verdict(60.0)
+    assert "stopped answering at all" in silence.checked(False).verdict(45.0)
+    assert not silence.received(31.0).checked(False).verdict(45.0)
 
 
 def test_silence_is_short_where_something_was_heard_since_the_last_look():
@@ -83,7 +83,7 @@ def test_stream_of_something_else_is_a_failure(raw: bytes):
 
 def test_stream_without_an_end_is_given_up():
     stream = ChatStream("mlx")
-    stream.take(b" " * chat_stream.MOST_BYTES)
+    stream.take(b" " * chat_stream.MAX_BYTES)
     with pytest.raises(BackendFailed, match="more than"):
         stream.take(b" ")
 
