@@ -1,3 +1,3 @@
-"""The MLX server: a gateway that holds the clients, and an engine that may die."""
+"""The MLX server: a gateway that holds the clients' connections, and an engine process that may crash."""
 
 VERSION = "0.1.0"

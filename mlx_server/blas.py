@@ -1,7 +1,7 @@
-"""Loads a fast BLAS before mlx does; must be called before the first import of `mlx.core`.
+"""Loading of a fast BLAS, before the first import of `mlx.core`.
 
-Symbols of a library loaded with RTLD_GLOBAL come before those that libmlx was linked with. See
-`mlx_server.engine_environment` for where the library comes from.
+The dynamic loader prefers symbols of a library that was opened with RTLD_GLOBAL to those of the libraries
+that libmlx was linked with. `mlx_server.engine_environment` says where the library comes from.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ SYSTEM_OPENBLAS = "libopenblas.so.0"
 
 
 def preload() -> str:
-    """Load the best BLAS there is and say which, in words."""
+    """Load the best BLAS that is available; return its name and path in words.
+
+    Call this before `mlx.core` is imported: later it has no effect.
+    """
     if not sys.platform.startswith("linux"):
         return "accelerate"
     wanted = os.environ.get(BLAS_VARIABLE)

@@ -1,10 +1,11 @@
-"""The environment an engine must be started with, so that its arithmetic is fast; imports no mlx.
+"""Environment variables that an engine process needs for fast arithmetic on Linux. Imports no mlx.
 
-On Linux the mlx-cpu wheel carries a reference BLAS, some twenty times slower at prefill than OpenBLAS.
-The package `cmeel-openblas` brings OpenBLAS without root, but was linked against a `libgfortran.so.5` that a
-bare machine lacks, while mlx-cpu's wheel has one under a mangled name. A folder of links makes them meet. The
-loader reads LD_LIBRARY_PATH once, at exec, hence this is the parent's work; `mlx_server.blas` then
-loads the library first of all. On macOS MLX uses Accelerate and Metal, and nothing is needed.
+The mlx-cpu wheel contains a reference BLAS, some twenty times slower at prefill than OpenBLAS. The package
+`cmeel-openblas` installs OpenBLAS without root, but it was linked against `libgfortran.so.5`, which a bare
+machine lacks; the mlx-cpu wheel contains that library under a mangled name. A folder of symbolic links gives
+both libraries the names under which the dynamic loader looks for them. The loader reads LD_LIBRARY_PATH only
+when a program starts, so the parent process must set it; the engine then opens the library itself
+(`mlx_server.blas`). On macOS, MLX uses Accelerate and Metal and needs none of this.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 BLAS_VARIABLE = "VESTAL_BLAS"
-"""Names the BLAS that the engine loads before mlx. What the user has set is left alone; `none` loads none."""
+"""Path of the BLAS that the engine loads before mlx; `none` loads none. A value set by the user is kept."""
 
 THREADS_VARIABLE = "OPENBLAS_NUM_THREADS"
-"""OpenBLAS's own; a value the user has set is left alone."""
+"""OpenBLAS reads its number of threads from this variable. A value set by the user is kept."""
 
 _OPENBLAS = Path("cmeel.prefix") / "lib" / "libopenblas.so.0"
 _RUNTIME = "mlx_cpu.libs"
 
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
-    """Variables to add to the engine's environment; prepares a folder of links under `cache_dir`.
+    """Return the variables to add to the engine's environment; create the folder of links in `cache_dir`.
 
-    Empty on macOS. Where the packages are missing or the links cannot be made, the engine takes the system's
-    OpenBLAS where there is one, or runs slowly, and says which in its `hello`.
+    The result is empty on macOS. If the packages are missing or the links cannot be created, the engine uses
+    the system's OpenBLAS, or the slow reference BLAS; its `hello` event says which.
     """
     if not sys.platform.startswith("linux"):
         return {}
@@ -37,9 +38,12 @@ def engine_environment(cache_dir: Path) -> dict[str, str]:
 
 
 def _threads() -> dict[str, str]:
-    """One core is left to others. OpenBLAS's threads wait for each other after every product, and where one
-    of them has no core to run on, all wait for it: with one other busy process on two cores, two threads made
-    2 to 13 tokens a second where one made 17 to 68."""
+    """Give OpenBLAS one thread fewer than there are cores.
+
+    Its threads wait for each other after every product, so if one of them has no core to run on, all wait
+    for it. Measured with one other busy process on two cores: 2 to 13 tokens per second with two threads,
+    17 to 68 with one.
+    """
     if os.environ.get(THREADS_VARIABLE):
         return {}
     return {THREADS_VARIABLE: str(max(1, len(os.sched_getaffinity(0)) - 1))}
@@ -67,7 +71,7 @@ def _links() -> Iterator[tuple[str, Path]]:
         if openblas.exists() and fortran:
             yield _OPENBLAS.name, openblas.resolve()
             yield "libgfortran.so.5", fortran[0]
-            # libgfortran looks for its own dependencies beside itself ($ORIGIN), under their mangled names.
+            # libgfortran looks for its own dependencies in its own folder ($ORIGIN), by their mangled names.
             yield from ((path.name, path) for path in runtime.glob("libquadmath-*"))
             return
 
@@ -75,8 +79,8 @@ def _links() -> Iterator[tuple[str, Path]]:
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink() and os.readlink(link) == str(target):
         return
-    # Made aside and renamed: an engine that starts at the same moment must not find it missing.
-    aside = link.with_name(f".{link.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    aside.replace(link)
+    # Replaced in one step: an engine that starts at the same moment must not find the link missing.
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)

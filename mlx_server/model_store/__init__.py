@@ -1,9 +1,12 @@
-"""Models: fetch, convert, install, list. Nothing here imports mlx but `convert`.
+"""The models on disk: fetch, convert, install, list and remove them.
 
-catalog(config)                     what can be loaded now
-survey(config)                      that, and what is broken
-ensure(config, names, on_progress)  fetch what is missing
-remove(config, name)                delete what was fetched
+catalog(config)                     the models that can be loaded
+survey(config)                      the same, and the folders that are broken models
+find(config, name)                  one model that can be loaded
+ensure(config, names, on_progress)  fetch the models that are missing
+remove(config, name)                delete a model that was fetched
+
+Nothing in this package imports mlx, except the converter, which runs in a process of its own.
 """
 
 from mlx_server.model_store.catalog import BrokenModel, ModelEntry, catalog, find, survey

@@ -1,4 +1,4 @@
-"""What can be loaded: the configured models that are installed, and folders found in `mlx.models_folder`."""
+"""The models that can be loaded: configured ones that are installed, and folders in `mlx.models_folder`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Literal
 from mlx_server.model_store import layout
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files import model_folder
-from mlx_server.model_store.sources import source as model_sources
+from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.sources.source import PathSource, parse_source
 from vestal.config import Config, canonical
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model on disk, in the terms of Ollama's `/api/tags` and `/api/show`; `name` is canonical.
+    """One model on disk, in the terms of Ollama's `/api/tags` and `/api/show`.
 
-    `digest` (sha256, hex) stands for the model's identity: configuration, tokenizer, and the headers and
-    sizes of its weights. `modified` is in seconds since the epoch.
+    `name` is canonical. `bytes` is the size of all files, `weights_bytes` that of the tensors. `digest`
+    (sha256, hex) identifies the model: its configuration, its tokenizer, and the headers and sizes of its
+    weight files. `modified` is in seconds since the epoch.
     """
 
     name: str
@@ -42,19 +44,19 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class BrokenModel:
-    """A folder that looks like a model and cannot be one; `reason` names the file and the fault."""
+    """A folder with the files of a model that cannot be loaded; `reason` names the file and the fault."""
 
     name: str
     reason: str
 
 
 def catalog(config: Config) -> list[ModelEntry]:
-    """All models that can be loaded, by name. A broken one is logged and left out."""
+    """Return the models that can be loaded, sorted by name. Broken ones are logged and left out."""
     return survey(config)[0]
 
 
 def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
-    """What can be loaded, and what only looks as if it could; each by name."""
+    """Return the models that can be loaded, and the broken ones; each sorted by name."""
     entries: dict[str, ModelEntry] = {}
     broken: dict[str, BrokenModel] = {}
     for name, folder, context_tokens in _folders(config):
@@ -62,7 +64,7 @@ def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
             continue
         try:
             entries[name] = _entry(name, folder, context_tokens)
-        except model_folder.UnreadableModel as error:
+        except UnreadableModel as error:
             _log_once(name, str(error))
             broken.setdefault(name, BrokenModel(name, str(error)))
     return (
@@ -73,41 +75,48 @@ def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
 
 @functools.lru_cache(maxsize=256)
 def _log_once(name: str, reason: str) -> None:
-    """The folders are read for every burst of requests."""
+    """Log a broken model, but not again each time that the folders are read."""
     log.warning("model %s is left out: %s", name, reason)
 
 
 def find(config: Config, name: str) -> ModelEntry | None:
-    """The model of that name, however it is written; None where it is not installed."""
+    """Return the model of that name, in any spelling of it; None if it is not installed."""
     wanted = canonical(name)
     return next((entry for entry in catalog(config) if entry.name == wanted), None)
 
 
 def configured_folder(config: Config, name: str) -> Path | None:
-    """Where the files of configured model `name` lie or will lie; None for what cannot be told yet."""
+    """Return the folder that holds, or will hold, the files of the configured model `name`.
+
+    Returns None if the model is not configured, or its source cannot be parsed.
+    """
     settings = config.model_source(name)
     if settings is None:
         return None
     try:
-        source = model_sources.parse(name, settings.source)
+        source = parse_source(name, settings.source)
     except ModelStoreError:
         return None
-    if isinstance(source, model_sources.PathSource):
+    if isinstance(source, PathSource):
         path = source_path(config, source)
         if path.suffix != ".gguf":
             return path
     installed = layout.installed_path(config.models_dir, canonical(name))
-    elsewhere = layout.read_manifest(installed).get("path")
-    return Path(elsewhere) if isinstance(elsewhere, str) else installed
+    in_hub_cache = layout.read_manifest(installed).get("path")
+    return Path(in_hub_cache) if isinstance(in_hub_cache, str) else installed
 
 
-def source_path(config: Config, source: model_sources.PathSource) -> Path:
-    """`~` is the user's folder; what is relative starts beside the configuration file."""
+def source_path(config: Config, source: PathSource) -> Path:
+    """Return the absolute path of `source`.
+
+    `~` is the user's home; a relative path starts in the folder of the configuration file.
+    """
     base = config.file.parent if config.file else Path.cwd()
     return (base / Path(source.path).expanduser()).absolute()
 
 
 def _folders(config: Config) -> Iterator[tuple[str, Path, int | None]]:
+    """Yield name, folder and configured context of each possible model; configured ones come first."""
     for name, settings in config.models.items():
         if folder := configured_folder(config, name):
             yield canonical(name), folder, settings.context_tokens
@@ -121,7 +130,7 @@ def _folders(config: Config) -> Iterator[tuple[str, Path, int | None]]:
 
 
 def _entry(name: str, folder: Path, context_tokens: int | None) -> ModelEntry:
-    facts = model_folder.read(folder)
+    facts = model_folder.read_facts(folder)
     return ModelEntry(
         name=name,
         path=folder,
@@ -131,14 +140,15 @@ def _entry(name: str, folder: Path, context_tokens: int | None) -> ModelEntry:
         modified=facts.modified,
         format="mlx",
         family=facts.family,
-        parameter_size=_human(facts.parameters),
+        parameter_size=_format_count(facts.parameters),
         quantization=facts.quantization,
         context_tokens=min(context_tokens or facts.context_tokens, facts.context_tokens),
         digest=facts.digest,
     )
 
 
-def _human(parameters: int) -> str:
+def _format_count(parameters: int) -> str:
+    """Return a number of parameters as Ollama writes it: `134.52M`, `8.0B`."""
     if parameters >= 1e9:
         return f"{parameters / 1e9:.1f}B"
     return f"{parameters / 1e6:.2f}M"

@@ -1,4 +1,4 @@
-"""Is there room? Asked before anything is fetched or written, and answered in one sentence."""
+"""Free disk space: checked before anything is fetched or written, and reported in one sentence."""
 
 from __future__ import annotations
 
@@ -11,36 +11,38 @@ from mlx_server.model_store.errors import ModelStoreError
 
 FreeBytes = Callable[[Path], int]
 MARGIN_BYTES = 64 * 1024 * 1024
-"""What is left free at least: a disk filled to the brim breaks more than this."""
+"""Space that must stay free: a disk filled to the last byte breaks more than this program."""
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space for us where `folder` is, or will be."""
+    """Return the free space on the disk that holds `folder`, or will hold it once it is created."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
-def require(name: str, need_bytes: int, folder: Path, free: FreeBytes = free_bytes) -> None:
-    """Raises ModelStoreError (`disk_full`) where `folder` has no room for `need_bytes`."""
+def require_space(name: str, need_bytes: int, folder: Path, free: FreeBytes = free_bytes) -> None:
+    """Raise ModelStoreError (`disk_full`) if model `name` needs more space than `folder` has."""
     available = free(folder)
     if available < need_bytes + MARGIN_BYTES:
-        raise full(name, need_bytes + MARGIN_BYTES, available, folder)
+        raise disk_full_error(name, need_bytes + MARGIN_BYTES, available, folder)
 
 
-def full(name: str, need_bytes: int, available_bytes: int, folder: Path) -> ModelStoreError:
-    """The error for a disk without room."""
+def disk_full_error(name: str, need_bytes: int, available_bytes: int, folder: Path) -> ModelStoreError:
+    """Return the error for a disk without enough space for model `name`."""
+    need, available = format_size(need_bytes), format_size(available_bytes)
     return ModelStoreError(
         "disk_full",
-        f"Model {name} needs {size(need_bytes)} of disk, and {size(available_bytes)} are free at {folder}.",
+        f"Model {name} needs {need} of disk, and {available} are free at {folder}.",
         "Free some, or name another folder with mlx.store (VESTAL_MLX__STORE).",
     )
 
 
-def is_full(error: OSError) -> bool:
+def is_disk_full(error: OSError) -> bool:
+    """Return True if `error` says that the disk or the user's quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def size(count: int) -> str:
-    """A size for people: `94 MB`, `4.1 GB`."""
+def format_size(count: int) -> str:
+    """Return a number of bytes as text for people: `94 MB`, `4.1 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count, 0) / 1e6:.0f} MB"

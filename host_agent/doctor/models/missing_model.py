@@ -7,7 +7,7 @@ from typing import Literal
 from host_agent.doctor.finding import Finding
 from mlx_server.model_store import BrokenModel, ModelStoreError, survey
 from mlx_server.model_store.catalog import source_path
-from mlx_server.model_store.sources import source as model_sources
+from mlx_server.model_store.sources.source import PathSource, parse_source
 from vestal.config import Config, canonical
 
 NAME = "missing_model"
@@ -53,10 +53,10 @@ def judge(config: Config, each: Wanted, there: Set[str]) -> Finding:
         remedy = "give it a source under `models`, or name one of those that there are"
         return Finding(NAME, "fault", sentence, remedy, f"there are: {names}")
     try:
-        source = model_sources.parse(each.name, settings.source)
+        source = parse_source(each.name, settings.source)
     except ModelStoreError as error:
         return Finding(NAME, "fault", error.message, error.remedy, f"asked for by {each.by}")
-    if isinstance(source, model_sources.PathSource):
+    if isinstance(source, PathSource):
         path = source_path(config, source)
         sentence = f"{each.name} should be at {path}, and no model is there"
         return Finding(

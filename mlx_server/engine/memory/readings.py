@@ -77,7 +77,7 @@ def files_of(entry: ModelEntry) -> Files:
     """The configuration and headers of a model's folder. Raises UnreadableModel."""
     tokenizer = entry.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
-    return Files(weight_files.config(entry.path), weight_files.headers(entry.path), size)
+    return Files(weight_files.read_config(entry.path), weight_files.read_headers(entry.path), size)
 
 
 def _cgroup() -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
-"""What tells one model from another of the same shape: all its small files, and a sample of every tensor.
+"""A hash that differs between models of the same shape: of all small files, and of a sample of every tensor.
 
-Two fine-tunes of one model have the same configuration, names, shapes and sizes; a peer that compared those
-gave one model the other's keys and values. Reading gigabytes to be sure would cost what a cache saves.
+Two fine-tunes of one model have the same configuration, names, shapes and sizes. A server that compares only
+those gives one model the keys and values of the other. Hashing all weights would take longer than the prompt
+cache saves.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _SMALL = frozenset({".json", ".jinja", ".txt", ".model"})
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256, hex. Raises OSError, ValueError or KeyError for files that are no model's."""
+    """Return the sha256 (hex) of a model's files. Raises OSError, ValueError, KeyError if it is no model."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in _SMALL:
@@ -29,6 +30,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def _sample(path: Path, digest: Any) -> None:
+    """Add a safetensors file's header to `digest`, and SAMPLE_BYTES from the middle of each tensor."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = file.read(length)

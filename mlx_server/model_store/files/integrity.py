@@ -1,7 +1,7 @@
-"""Are the weights still those that were installed? Their sha256 is noted then, and compared at loads.
+"""Checks that weights are still those that were installed: their sha256 is recorded, and compared at loads.
 
-Reading 40 GB takes longer than loading them, so a file that has the size and time of its note is taken as it
-is; one that was touched since is read once in a process's life.
+Reading 40 GB takes longer than loading them. So a file whose size and modification time are those recorded
+counts as unchanged; a file that has been touched since is read once in a process's life.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ from mlx_server.model_store import layout
 from mlx_server.model_store.files.weight_files import UnreadableModel, weight_files
 
 CHUNK_BYTES = 16 * 1024 * 1024
-KEY = "weights"
-"""Of the manifest: file name → sha256 (hex), bytes, mtime_ns."""
+MANIFEST_KEY = "weights"
+"""Key in the manifest; its value maps file names to {"sha256" (hex), "bytes", "mtime_ns"}."""
 
-_seen_whole: set[tuple[Path, int, int, str]] = set()
+_verified: set[tuple[Path, int, int, str]] = set()
+"""Touched files that have been read and found unchanged: path, bytes, mtime_ns, sha256."""
 
 
-def notes(folder: Path) -> dict[str, Any]:
-    """What the manifest is to hold of a model just fetched."""
-    return {path.name: {"sha256": sha256(path), **_stamp(path)} for path in weight_files(folder)}
+def compute_checksums(folder: Path) -> dict[str, Any]:
+    """Return the manifest's entry (under MANIFEST_KEY) for the weight files in `folder`."""
+    return {path.name: {"sha256": sha256_of(path), **_stamp(path)} for path in weight_files(folder)}
 
 
 def check(folder: Path) -> Iterator[None]:
-    """Compare with what the manifest says, a chunk at a time. Raises UnreadableModel."""
-    noted = layout.read_manifest(folder).get(KEY)
+    """Compare the weight files with the manifest; yield after each chunk that was read.
+
+    Files without a checksum in the manifest are not checked. Raises UnreadableModel if one has changed.
+    """
+    recorded = layout.read_manifest(folder).get(MANIFEST_KEY)
     for path in weight_files(folder):
-        note = noted.get(path.name) if isinstance(noted, dict) else None
-        if not isinstance(note, dict) or not isinstance(wanted := note.get("sha256"), str):
+        entry = recorded.get(path.name) if isinstance(recorded, dict) else None
+        if not isinstance(entry, dict) or not isinstance(wanted := entry.get("sha256"), str):
             continue
         stamp = _stamp(path)
         key = (path, stamp["bytes"], stamp["mtime_ns"], wanted.lower())
-        if key in _seen_whole or all(note.get(name) == value for name, value in stamp.items()):
+        if key in _verified or all(entry.get(name) == value for name, value in stamp.items()):
             continue
         digest = hashlib.sha256()
         for chunk in _chunks(path):
@@ -43,14 +47,14 @@ def check(folder: Path) -> Iterator[None]:
             yield
         if digest.hexdigest() != wanted.lower():
             raise UnreadableModel(
-                f"{path}: it has changed since it was installed (sha256 {digest.hexdigest()[:12]}…, noted "
+                f"{path}: it has changed since it was installed (sha256 {digest.hexdigest()[:12]}…, recorded "
                 f"{wanted[:12].lower()}…); fetch the model again"
             )
-        _seen_whole.add(key)
+        _verified.add(key)
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

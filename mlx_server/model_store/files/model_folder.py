@@ -1,9 +1,10 @@
-"""Reads a model's folder without mlx: its configuration and the headers of its weight files."""
+"""Reads what a model's folder says about the model, without mlx: configuration, weight headers, template."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import math
 import struct
 from collections.abc import Iterator
@@ -12,18 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlx_server.model_store.files import weight_files
-from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.files.weight_files import UnreadableModel, stored_bytes
 
 _EMBEDDING_TYPES = frozenset({"bert"})
-_DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
-
-
-__all__ = ["ModelFacts", "UnreadableModel", "find_model", "looks_like_model", "read"]
+_DEFAULT_CONTEXT_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model's files say about it. `bytes` is all its files', `parameters` a count of weights."""
+    """What a model's files say about it.
+
+    `bytes` is the size of all files, `weights_bytes` that of the tensors, `parameters` the number of weights.
+    `quantization` is `Q4`, `Q8` and so on, or the type of most weights, such as `BF16`. `modified` is when
+    the files were last changed, in seconds since the epoch.
+    """
 
     kind: Literal["generate", "embed"]
     family: str
@@ -38,34 +41,54 @@ class ModelFacts:
 
 
 def looks_like_model(folder: Path) -> bool:
-    """Has it the two things that every model has?"""
+    """Return True if the folder has the two kinds of file that every model has."""
     return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
 
 
 def find_model(tree: Path) -> Path | None:
-    """The model in an unpacked tree: the topmost folder that is one, or GGUF file."""
+    """Return the model in an unpacked tree: the topmost folder that looks like one, or GGUF file."""
     folders = (path.parent for path in tree.rglob("config.json") if looks_like_model(path.parent))
     found = [*folders, *tree.rglob("*.gguf")]
     return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
 
 
-def read(folder: Path) -> ModelFacts:
-    """The facts of the model in `folder`. Raises UnreadableModel."""
+def read_facts(folder: Path) -> ModelFacts:
+    """Return the facts of the model in `folder`. Raises UnreadableModel."""
     try:
         stamp = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _files(folder))
-        return _read(folder, stamp)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # the files are anybody's
+        return _read_facts(folder, stamp)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # the files may hold anything
         raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
+def chat_template(folder: Path) -> str:
+    """Return the text of the model's chat template; empty if it has none that can be read.
+
+    If the tokenizer's configuration holds several by name, the one named "default" counts.
+    """
+    try:
+        separate = folder / "chat_template.jinja"
+        if separate.is_file():
+            return separate.read_text("utf-8")
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        template = config.get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    if isinstance(template, list):
+        by_name = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = by_name.get("default")
+    return template if isinstance(template, str) else ""
+
+
 @functools.lru_cache(maxsize=64)
-def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    config = weight_files.config(folder)
+def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
+    """Read the facts again only if `stamp` (name, mtime_ns and bytes of each file) has changed."""
+    config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
     by_file: dict[str, dict[str, Any]] = {}
     for path in weight_files.weight_files(folder):
-        raw, by_file[path.name] = weight_files.header(path)
+        raw, by_file[path.name] = weight_files.read_header(path)
         digest.update(path.name.encode() + struct.pack("<Q", path.stat().st_size) + raw)
         headers.update(by_file[path.name])
     if not headers:
@@ -79,9 +102,9 @@ def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
         kind="embed" if embeds else "generate",
         family=str(config.get("model_type", "unknown")),
         bytes=sum(size for _, _, size in stamp),
-        weights_bytes=sum(_end(entry) for entry in headers.values()),
-        parameters=sum(_count(name, entry, headers, group_size) for name, entry in headers.items()),
-        quantization=f"Q{bits}" if bits else _dtype(headers),
+        weights_bytes=sum(stored_bytes(entry) for entry in headers.values()),
+        parameters=sum(_parameters(name, entry, headers, group_size) for name, entry in headers.items()),
+        quantization=f"Q{bits}" if bits else _most_common_dtype(headers),
         context_tokens=_context_tokens(folder, config, embeds),
         digest=digest.hexdigest(),
         modified=max(mtime for _, mtime, _ in stamp) / 1e9,
@@ -93,13 +116,12 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file())
 
 
-def _end(entry: dict[str, Any]) -> int:
-    start, end = entry["data_offsets"]
-    return int(end - start)
+def _parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
+    """Return the number of weights that a tensor stands for.
 
-
-def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
-    """The weights that a tensor stands for: a packed one has as many as its scales have groups."""
+    A quantized tensor packs several weights into a number, so its weights are counted by its scales: one per
+    group. The scales and biases themselves count as nothing.
+    """
     stem, _, last = name.rpartition(".")
     scales = headers.get(f"{stem}.scales")
     if scales is None:
@@ -108,19 +130,19 @@ def _count(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size
 
 
 def _quantization(config: dict[str, Any]) -> tuple[int | None, int]:
-    """Bits (None: not quantized) and group size."""
+    """Return bits per weight (None if the model is not quantized) and group size."""
     quantization = config.get("quantization")
     found = quantization if isinstance(quantization, dict) else {}
     bits, group_size = found.get("bits"), found.get("group_size", 64)
     return (bits if isinstance(bits, int) and bits > 0 else None), int(group_size)
 
 
-def _dtype(headers: dict[str, Any]) -> str:
+def _most_common_dtype(headers: dict[str, Any]) -> str:
+    """Return the type that most bytes of the weights have."""
     bytes_by_dtype: dict[str, int] = {}
     for entry in headers.values():
-        bytes_by_dtype[entry["dtype"]] = bytes_by_dtype.get(entry["dtype"], 0) + _end(entry)
-    most = max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
-    return _DTYPES.get(most, most)
+        bytes_by_dtype[entry["dtype"]] = bytes_by_dtype.get(entry["dtype"], 0) + stored_bytes(entry)
+    return max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
 
 
 def _context_tokens(folder: Path, config: dict[str, Any], embeds: bool) -> int:
@@ -128,7 +150,7 @@ def _context_tokens(folder: Path, config: dict[str, Any], embeds: bool) -> int:
     limit = config.get("max_position_embeddings") or (
         text.get("max_position_embeddings") if isinstance(text, dict) else None
     )
-    own = folder / "sentence_bert_config.json"
-    if embeds and own.is_file():
-        limit = weight_files.json_object(own).get("max_seq_length") or limit
-    return limit if isinstance(limit, int) and limit > 0 else 4096
+    sentence_config = folder / "sentence_bert_config.json"
+    if embeds and sentence_config.is_file():
+        limit = weight_files.read_json_object(sentence_config).get("max_seq_length") or limit
+    return limit if isinstance(limit, int) and limit > 0 else _DEFAULT_CONTEXT_TOKENS

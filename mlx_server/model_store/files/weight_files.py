@@ -1,7 +1,8 @@
-"""Reads and checks a model's small facts without mlx: config.json, the headers of its weights, their index.
+"""Reads and checks a model's files without mlx: config.json, the headers of its weight files, their index.
 
-A safetensors file is 8 bytes of header length, a header in JSON, and data that the header accounts for to the
-last byte: a file that was cut off, or filled with something else, shows without its data being read.
+A safetensors file consists of the header's length (8 bytes), a header in JSON, and data; the header accounts
+for the data to the last byte. So a file that is cut off or holds something else is detected without reading
+its data.
 """
 
 from __future__ import annotations
@@ -25,42 +26,42 @@ _BITS = {
 
 
 class UnreadableModel(Exception):
-    """The folder is no model that can be loaded; the text says why."""
+    """The folder is no model that can be loaded; the text names the file and the fault."""
 
 
-def config(folder: Path) -> dict[str, Any]:
-    """The model's configuration. Raises UnreadableModel."""
-    return json_object(folder / "config.json")
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the model's configuration. Raises UnreadableModel."""
+    return read_json_object(folder / "config.json")
 
 
-def headers(folder: Path) -> dict[str, Any]:
-    """Every tensor's entry, by name. Raises UnreadableModel where a file is not whole."""
+def read_headers(folder: Path) -> dict[str, Any]:
+    """Return the header entry of each tensor, by its name. Raises UnreadableModel if a file is damaged."""
     found: dict[str, Any] = {}
     for path in weight_files(folder):
-        found.update(header(path)[1])
+        found.update(read_header(path)[1])
     return found
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that mlx-lm reads weights from."""
+    """Return the files that mlx-lm reads weights from."""
     return sorted(folder.glob("model*.safetensors"))
 
 
 def verify(folder: Path) -> None:
-    """The whole check, nothing of the data read. Raises UnreadableModel, naming the file and the fault."""
-    config(folder)
-    by_file = {path.name: header(path)[1] for path in weight_files(folder)}
+    """Check configuration, headers and index. Raises UnreadableModel. The weights themselves are not read."""
+    read_config(folder)
+    by_file = {path.name: read_header(path)[1] for path in weight_files(folder)}
     if not any(by_file.values()):
         raise UnreadableModel(f"{folder}: no weights in model*.safetensors")
     check_index(folder, by_file)
 
 
 def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
-    """Does the folder hold what its index names? `by_file` are the headers. Raises UnreadableModel."""
+    """Raise UnreadableModel if the files lack what the index names. `by_file` maps file names to headers."""
     path = folder / INDEX
     if not path.is_file():
         return
-    index = json_object(path)
+    index = read_json_object(path)
     places = index.get("weight_map")
     if not isinstance(places, dict):
         raise UnreadableModel(f"{path}: it has no weight_map")
@@ -68,21 +69,22 @@ def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
     if missing:
         lacking = f"{len(missing)} of {len(set(places.values()))} files are missing: {', '.join(missing[:3])}"
         raise UnreadableModel(f"{folder}: {lacking}; fetch the model again")
-    astray = next((name for name, file in places.items() if name not in by_file[file]), None)
-    if astray is not None:
-        raise UnreadableModel(f"{folder / places[astray]}: tensor {astray} is not in it, as the index says")
+    misplaced = next((name for name, file in places.items() if name not in by_file[file]), None)
+    if misplaced is not None:
+        where = folder / places[misplaced]
+        raise UnreadableModel(f"{where}: the index says that it holds tensor {misplaced}, and it does not")
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    held = sum(_stored(by_file[file][name]) for name, file in places.items())
-    if isinstance(total, (int, float)) and int(total) != held:
+    stored = sum(stored_bytes(by_file[file][name]) for name, file in places.items())
+    if isinstance(total, (int, float)) and int(total) != stored:
         raise UnreadableModel(
-            f"{path}: the weights hold {held} bytes, and its total_size says {int(total)}; "
+            f"{path}: the weights hold {stored} bytes, and its total_size says {int(total)}; "
             "fetch the model again, or take total_size out if you made the files yourself"
         )
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises UnreadableModel."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file `path`. Raises UnreadableModel."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -94,8 +96,8 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """A safetensors file's header, raw and parsed, checked against the file. Raises UnreadableModel."""
+def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return a safetensors file's header, raw and parsed, after checking it. Raises UnreadableModel."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -120,11 +122,12 @@ def header(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _check(entries: dict[str, Any], data_bytes: int) -> None:
+    """Raise ValueError if a tensor's size is not that of its shape, or the data is too short or too long."""
     for name, entry in entries.items():
         bits = _BITS.get(entry["dtype"])
-        if bits is not None and math.prod(entry["shape"]) * bits != _stored(entry) * 8:
+        if bits is not None and math.prod(entry["shape"]) * bits != stored_bytes(entry) * 8:
             raise ValueError(
-                f"tensor {name} has {_stored(entry)} bytes for {entry['dtype']} {entry['shape']}"
+                f"tensor {name} has {stored_bytes(entry)} bytes for {entry['dtype']} {entry['shape']}"
             )
     end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if data_bytes < end:
@@ -133,6 +136,7 @@ def _check(entries: dict[str, Any], data_bytes: int) -> None:
         raise ValueError(f"{data_bytes - end} bytes too many")
 
 
-def _stored(entry: dict[str, Any]) -> int:
+def stored_bytes(entry: dict[str, Any]) -> int:
+    """Return the bytes that a tensor occupies in its file, from its header entry."""
     start, end = entry["data_offsets"]
     return int(end) - int(start)

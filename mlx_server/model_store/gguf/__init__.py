@@ -1,1 +1,1 @@
-"""Convert a GGUF file to a folder that mlx-lm loads."""
+"""Conversion of a GGUF file to a folder that mlx-lm can load."""

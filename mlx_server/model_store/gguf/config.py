@@ -1,4 +1,4 @@
-"""GGUF metadata → `config.json`, as mlx-lm reads it. Pure. Covers the `llama` architecture."""
+"""Translation of GGUF metadata to `config.json`, as mlx-lm reads it, for the `llama` architecture. Pure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 _END_OF_GENERATION = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "</s>", "<|end|>")
-"""Tokens that end an answer whatever `eos_token_id` says; llama.cpp knows them by their text too."""
+"""Tokens that end an answer even if `eos_token_id` is another; llama.cpp too knows them by their text."""
 
 
 class UnsupportedGguf(ValueError):
-    """A GGUF file that we cannot convert faithfully; the text says why."""
+    """A GGUF file that cannot be converted without loss; the text says why."""
 
 
 def model_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
-    """The configuration; `tied` where the file has no output matrix of its own. Raises UnsupportedGguf."""
+    """Return the content of `config.json`. Raises UnsupportedGguf.
+
+    `tied` is True if the file has no output matrix, so that the embedding matrix serves as such.
+    """
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
         raise UnsupportedGguf(f"its architecture is {architecture!r}; only 'llama' can be converted")
@@ -25,7 +28,7 @@ def model_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
         try:
             return metadata[f"llama.{key}"]
         except KeyError:
-            raise UnsupportedGguf(f"its metadata lack llama.{key}") from None
+            raise UnsupportedGguf(f"its metadata lacks llama.{key}") from None
 
     heads = value("attention.head_count")
     eos = end_tokens(metadata)
@@ -50,7 +53,7 @@ def model_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
 
 
 def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
-    """Ids of the tokens that end an answer, the file's own `eos` first."""
+    """Return the ids of the tokens that end an answer; the first is the file's own `eos_token_id`."""
     named = [metadata.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)

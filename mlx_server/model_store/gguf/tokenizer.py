@@ -1,7 +1,8 @@
-"""GGUF metadata → `tokenizer.json` and `tokenizer_config.json`. Pure. Covers byte-level BPE.
+"""Translation of GGUF metadata to `tokenizer.json` and `tokenizer_config.json`, for byte-level BPE. Pure.
 
-How text is split before merging is not in the file, only a name for it (`tokenizer.ggml.pre`); those below
-were compared with transformers' tokenizers. An unknown name is refused: a near miss would be silent nonsense.
+A GGUF file does not describe how text is split before tokens are merged; it only names the rule
+(`tokenizer.ggml.pre`). The rules in this file were compared with the tokenizers of transformers. An unknown
+name is refused: a rule that is almost right would produce wrong tokens without an error.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _SPLITS: dict[str, dict[str, Any]] = {
     "gpt-2": _BYTE_LEVEL,
     "smollm": {"type": "Sequence", "pretokenizers": [_DIGITS, _BYTE_LEVEL]},
 }
-_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
+_CONTROL, _USER_DEFINED = 3, 4  # token types of llama.cpp
 
 
 def tokenizer_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `tokenizer.json`. Raises UnsupportedGguf."""
+    """Return the content of `tokenizer.json`. Raises UnsupportedGguf."""
     if (kind := metadata.get("tokenizer.ggml.model")) != "gpt2":
         raise UnsupportedGguf(f"its tokenizer is {kind!r}; only byte-level BPE ('gpt2') can be converted")
     name = metadata.get("tokenizer.ggml.pre", "")
@@ -65,7 +66,7 @@ def _added_tokens(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def tokenizer_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `tokenizer_config.json`, the chat template included."""
+    """Return the content of `tokenizer_config.json`, including the chat template."""
     tokens = metadata["tokenizer.ggml.tokens"]
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

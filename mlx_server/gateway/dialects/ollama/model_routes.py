@@ -18,7 +18,7 @@ from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, unless_left
 from mlx_server.gateway.requests.model_requests import UnloadRequest
 from mlx_server.model_store import ModelEntry
-from mlx_server.model_store.files.chat_template import chat_template
+from mlx_server.model_store.files.model_folder import chat_template
 from vestal.config import canonical
 
 OLLAMA_API = "0.12.6"

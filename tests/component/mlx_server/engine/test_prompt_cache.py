@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlx_server.model_store.files.integrity import KEY
+from mlx_server.model_store.files.integrity import MANIFEST_KEY
 from mlx_server.protocol import Done, Generate, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine
 
@@ -251,7 +251,7 @@ def _copy(source: str, target: str) -> None:
 def _forget_checksums(manifest: Path) -> None:
     """Or the loader would refuse what has changed since it was installed."""
     told = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({name: value for name, value in told.items() if name != KEY}))
+    manifest.write_text(json.dumps({name: value for name, value in told.items() if name != MANIFEST_KEY}))
 
 
 def _change_one_tensor(content: bytearray) -> None:

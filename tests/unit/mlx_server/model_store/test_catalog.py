@@ -58,9 +58,9 @@ def test_models_are_found_in_store_own_folder_and_by_path(config_of, tmp_path):
 def test_model_kept_by_the_hub_is_found_through_the_manifest(config_of, tmp_path):
     config = config_of({"hub": {"source": "hf:org/model"}})
     snapshot = write_model(tmp_path / "cache" / "snapshot")
-    with layout.writing(config.models_dir) as staging:
+    with layout.locked_staging_folder(config.models_dir) as staging:
         (staging / "model").mkdir()
-        layout.install(staging / "model", config.models_dir, "hub:latest", {"path": str(snapshot)})
+        layout.move_into_store(staging / "model", config.models_dir, "hub:latest", {"path": str(snapshot)})
     entry = find(config, "hub")
     assert entry is not None
     assert entry.path == snapshot

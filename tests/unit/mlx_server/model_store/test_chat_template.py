@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mlx_server.model_store.files.chat_template import chat_template
+from mlx_server.model_store.files.model_folder import chat_template
 
 
 @pytest.mark.parametrize(

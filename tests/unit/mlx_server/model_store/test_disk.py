@@ -10,7 +10,7 @@ from mlx_server.model_store.errors import ModelStoreError
 
 def test_too_little_room_names_need_free_folder_and_remedy(tmp_path):
     with pytest.raises(ModelStoreError) as caught:
-        disk.require("smollm2:135m", 750_000_000, tmp_path, free=lambda _: 41_000_000)
+        disk.require_space("smollm2:135m", 750_000_000, tmp_path, free=lambda _: 41_000_000)
     error = caught.value
     assert error.code == "disk_full"
     assert error.message == f"Model smollm2:135m needs 817 MB of disk, and 41 MB are free at {tmp_path}."
@@ -18,7 +18,7 @@ def test_too_little_room_names_need_free_folder_and_remedy(tmp_path):
 
 
 def test_enough_room_is_no_error(tmp_path):
-    disk.require("m", 1, tmp_path, free=lambda _: 1 + disk.MARGIN_BYTES)
+    disk.require_space("m", 1, tmp_path, free=lambda _: 1 + disk.MARGIN_BYTES)
 
 
 def test_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path):
@@ -27,9 +27,9 @@ def test_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path):
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 MB"), (93_400_000, "93 MB"), (4_100_000_000, "4.1 GB")])
 def test_sizes_are_for_people(count, text):
-    assert disk.size(count) == text
+    assert disk.format_size(count) == text
 
 
 def test_full_disk_is_told_from_other_faults():
-    assert disk.is_full(OSError(errno.ENOSPC, "full"))
-    assert not disk.is_full(OSError(errno.EACCES, "denied"))
+    assert disk.is_disk_full(OSError(errno.ENOSPC, "full"))
+    assert not disk.is_disk_full(OSError(errno.EACCES, "denied"))

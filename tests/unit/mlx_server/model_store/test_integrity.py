@@ -22,12 +22,12 @@ NAME = "model.safetensors"
 def folder(tmp_path: Path) -> Path:
     """An installed model, as far as its note goes."""
     (tmp_path / NAME).write_bytes(b"weights" * 1000)
-    note(tmp_path, integrity.notes(tmp_path))
+    note(tmp_path, integrity.compute_checksums(tmp_path))
     return tmp_path
 
 
 def note(folder: Path, notes: object) -> None:
-    (folder / layout.MANIFEST).write_text(json.dumps({"name": "m", integrity.KEY: notes}))
+    (folder / layout.MANIFEST).write_text(json.dumps({"name": "m", integrity.MANIFEST_KEY: notes}))
 
 
 def flip_a_bit(path: Path) -> None:
@@ -55,7 +55,7 @@ def test_file_that_was_only_touched_is_read_once(folder: Path):
 
 def test_hash_without_a_stamp_is_compared_as_well(folder: Path):
     note(folder, {NAME: {"sha256": "0" * 64}})
-    with pytest.raises(UnreadableModel, match="noted 000000000000"):
+    with pytest.raises(UnreadableModel, match="recorded 000000000000"):
         list(integrity.check(folder))
 
 

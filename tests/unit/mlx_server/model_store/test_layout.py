@@ -29,16 +29,16 @@ def stage(staging, content):
 
 
 def test_installed_model_has_its_manifest_and_nothing_of_the_fetch_is_left(tmp_path):
-    with layout.writing(tmp_path) as staging:
-        layout.install(stage(staging, "{}"), tmp_path, "m:latest", {"source": "path:x"})
+    with layout.locked_staging_folder(tmp_path) as staging:
+        layout.move_into_store(stage(staging, "{}"), tmp_path, "m:latest", {"source": "path:x"})
     assert layout.read_manifest(tmp_path / "m__latest") == {"name": "m:latest", "source": "path:x"}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m__latest"]
 
 
 def test_model_installed_anew_replaces_the_old_one_whole(tmp_path):
     for content in ("old", "new"):
-        with layout.writing(tmp_path) as staging:
-            layout.install(stage(staging, content), tmp_path, "m", {})
+        with layout.locked_staging_folder(tmp_path) as staging:
+            layout.move_into_store(stage(staging, content), tmp_path, "m", {})
     assert (tmp_path / "m" / "config.json").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m"]
 
@@ -46,7 +46,7 @@ def test_model_installed_anew_replaces_the_old_one_whole(tmp_path):
 def test_fetch_that_fails_leaves_nothing(tmp_path):
 
     def fetch():
-        with layout.writing(tmp_path) as staging:
+        with layout.locked_staging_folder(tmp_path) as staging:
             stage(staging, "{}")
             raise ZeroDivisionError
 
@@ -58,7 +58,7 @@ def test_fetch_that_fails_leaves_nothing(tmp_path):
 def test_orphans_of_dead_fetches_are_swept(tmp_path):
     (tmp_path / ".staging-dead" / "deep").mkdir(parents=True)
     (tmp_path / "m").mkdir()
-    with layout.writing(tmp_path):
+    with layout.locked_staging_folder(tmp_path):
         assert not (tmp_path / ".staging-dead").exists()
         assert (tmp_path / "m").exists()
 
@@ -68,11 +68,11 @@ def test_second_writer_waits_and_says_so(tmp_path):
     order = []
 
     def second():
-        with layout.writing(tmp_path, waiting.set):
+        with layout.locked_staging_folder(tmp_path, waiting.set):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with layout.writing(tmp_path) as staging:
+    with layout.locked_staging_folder(tmp_path) as staging:
         thread.start()
         assert waiting.wait(10)
         assert staging.exists()
@@ -83,7 +83,10 @@ def test_second_writer_waits_and_says_so(tmp_path):
 
 def test_store_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ModelStoreError, match=r"mlx\.store") as caught, layout.writing(tmp_path / "file"):
+    with (
+        pytest.raises(ModelStoreError, match=r"mlx\.store") as caught,
+        layout.locked_staging_folder(tmp_path / "file"),
+    ):
         pass
     assert caught.value.code == "store_unwritable"
     assert str(tmp_path / "file") in caught.value.message

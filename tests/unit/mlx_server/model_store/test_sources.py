@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse
+from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSou
     ],
 )
 def test_source_is_read(text, source):
-    assert parse("m", text) == source
+    assert parse_source("m", text) == source
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def test_source_is_read(text, source):
 )
 def test_unreadable_source_is_refused_with_the_three_forms(text):
     with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
-        parse("mine:latest", text)
+        parse_source("mine:latest", text)
     assert caught.value.code == "invalid_source"
     assert "mine:latest" in caught.value.message

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlx_server.model_store.files.weight_files import INDEX, UnreadableModel, headers, verify
+from mlx_server.model_store.files.weight_files import INDEX, UnreadableModel, read_headers, verify
 
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_whole_model_passes_and_its_headers_are_read(folder: Path):
     verify(folder)
-    assert set(headers(folder)) == {"a", "b", "c"}
+    assert set(read_headers(folder)) == {"a", "b", "c"}
 
 
 def cut(folder: Path) -> None:
@@ -115,7 +115,7 @@ def lose_config(folder: Path) -> None:
         (misfit, "c has 16 bytes for F16 [9, 2]"),
         (nameless, "no 'dtype'"),
         (lose, "1 of 2 files are missing: " + SECOND),
-        (swap, "tensor c is not in it"),
+        (swap, "says that it holds tensor c, and it does not"),
         (shrink, "hold 40 bytes, and its total_size says 48"),
         (unmap, "no weight_map"),
         (break_config, "config.json: not JSON"),

@@ -1,4 +1,4 @@
-"""Runs `mlx_server.model_store.gguf.convert` in a process of its own: it needs mlx, its caller may not."""
+"""Runs the GGUF converter in a child process: the converter imports mlx, and its callers must not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from mlx_server.engine_environment import engine_environment
 from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.progress import Step
+from mlx_server.model_store.progress import ReportStep
 
-EXIT_NO_ROOM = 3
-"""The converter's exit code where the disk has no room; its last word on stderr is the bytes it needs."""
+EXIT_DISK_FULL = 3
+"""The converter's exit code if the disk is full; the last word on stderr is the number of bytes it needs."""
 
 TIMEOUT_S = 1800.0
 
 
-def run(name: str, gguf: Path, target: Path, step: Step) -> None:
+def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
     """Convert the file `gguf` to a new folder `target`. Raises ModelStoreError."""
     step(0.0, "Converting the weights.")
     command = [sys.executable, "-m", "mlx_server.model_store.gguf.convert", str(gguf), str(target)]
@@ -28,10 +28,10 @@ def run(name: str, gguf: Path, target: Path, step: Step) -> None:
             command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except subprocess.TimeoutExpired as error:
-        raise _failed(name, gguf, f"no end after {TIMEOUT_S:.0f} s") from error
-    if result.returncode == EXIT_NO_ROOM:
+        raise _failed(name, gguf, f"not finished after {TIMEOUT_S:.0f} s") from error
+    if result.returncode == EXIT_DISK_FULL:
         store = target.parent.parent
-        raise disk.full(name, int(result.stderr.split()[-1]), disk.free_bytes(store), store)
+        raise disk.disk_full_error(name, int(result.stderr.split()[-1]), disk.free_bytes(store), store)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
         raise _failed(name, gguf, lines[-1])
