@@ -1,3 +1,3 @@
-"""The host agent: looks after the MLX server, Ollama, Docker and the orchestrator, and heals them."""
+"""The host agent: supervise the MLX server, Ollama, Docker and the orchestrator, and recover them."""
 
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""Talks to the agent of this home, on loopback, with the token."""
+"""HTTP client for the agent of this home, on loopback, with the token."""
 
 import http.client
 import json
@@ -10,35 +10,38 @@ from host_agent.errors import AgentUnreachable, RequestRefused
 from vestal.config import Config, read_token
 
 TIMEOUT_S = 15.0
+HEALTH_TIMEOUT_S = 2.0
 
 
 class AgentClient:
-    """One call is one connection; the agent is on this machine."""
+    """Opens one connection for each call."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._port = config.agent.port
 
     def answers(self) -> bool:
-        """Whether an agent listens and answers."""
+        """Return True where an agent answers `GET /health`."""
         try:
-            return self._exchange("GET", "/health", None, 2.0)[0] == http.client.OK
+            return self._exchange("GET", "/health", None, HEALTH_TIMEOUT_S)[0] == http.client.OK
         except (OSError, http.client.HTTPException, ValueError):
             return False
 
     def get(self, path: str) -> dict[str, Any]:
+        """Return the answer's body. Raises AgentUnreachable, or RequestRefused with the agent's message."""
         return self._call("GET", path, None)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send `body` as JSON and return the answer's body. Raises the same errors as `get`."""
         return self._call("POST", path, body or {})
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float, each_s: float = 0.1) -> bool:
-        """Whether the condition came true in time."""
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float, poll_s: float = 0.1) -> bool:
+        """Return True once the condition is true, or False after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(each_s)
+            time.sleep(poll_s)
         return True
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -55,6 +58,7 @@ class AgentClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> tuple[int, dict[str, Any]]:
+        """Return the HTTP status and the body; a body that is no JSON object is returned as an empty one."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
         headers = {"Content-Type": "application/json"}
         if path != "/health":

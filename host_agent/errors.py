@@ -1,27 +1,27 @@
-"""What can go wrong in the host agent and its command.
+"""The errors of the host agent and of the command `vestal`.
 
 HostAgentError
 ├── AlreadyRunning      another agent serves this home
-├── PortBusy            a port of ours is held by somebody else (named)
-├── AgentUnreachable    no agent answers, or it does not come up
+├── PortBusy            another process listens on one of Vestal's ports (the message names it)
+├── AgentUnreachable    no agent answers, or it did not start
 ├── RequestRefused      the agent answered with an error
 ├── OrchestratorUnreachable   no orchestrator answers
 ├── OrchestratorRefused       the orchestrator answered with an error, or would
-├── UnknownService      no service has that name (the names are listed)
-├── NotPossible         the service cannot do that (Vestal only watches it, or its owner is another)
-├── DockerUnavailable   the engine does not answer
-├── ComposeFailed       `docker compose` ended with an error (its last lines are told)
-└── NotInstalled        launchd or systemd does not take our jobs (why is told)
+├── UnknownService      no service has that name (the message lists the names)
+├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it
+├── DockerUnavailable   the Docker engine does not answer
+├── ComposeFailed       `docker compose` failed (the message has its last lines)
+└── NotInstalled        launchd or systemd did not accept the jobs (the message has the reason)
 
-Each has a `code`, a message of one sentence with the remedy, `retryable`, and the exit code of a command that
-ends with it (sysexits.h).
+Each has a `code`, a message of one sentence with the remedy, `retryable`, and the exit code with which a
+command ends (sysexits.h).
 """
 
 from typing import ClassVar
 
 
 class HostAgentError(Exception):
-    """The root; `str()` is one sentence for a person."""
+    """The root of the tree. `str()` is one sentence for a person."""
 
     code: ClassVar[str] = "host_agent_error"
     retryable: ClassVar[bool] = False

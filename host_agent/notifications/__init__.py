@@ -1,1 +1,1 @@
-"""What a person must hear of without looking: on the desktop, and at a webhook."""
+"""Notifications for a person: on the desktop, and to a webhook."""

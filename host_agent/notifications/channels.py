@@ -1,4 +1,4 @@
-"""The ways to a person. Each takes a notice, and raises with a sentence where it could not be delivered."""
+"""The channels that carry a notice to a person: the desktop and a webhook."""
 
 from __future__ import annotations
 
@@ -15,31 +15,35 @@ from vestal.config.settings import NotificationsSection
 from vestal.platform.commands import run_async
 
 Channel = Callable[[Notice], Awaitable[None]]
-WITHIN_S = 10.0
+"""Delivers one notice, or raises with a sentence."""
+
+TIMEOUT_S = 10.0
 OSASCRIPT = (
     "on run argv",
     "display notification (item 2 of argv) with title (item 1 of argv)",
     "end run",
 )
-"""The words are arguments, never part of the script: a log line may hold anything."""
+"""The text is an argument, never part of the script: a log line may hold anything."""
 
 
 class NotDelivered(HostAgentError):
+    """A notice did not reach its channel."""
+
     code = "not_delivered"
 
 
 def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> dict[str, Channel]:
-    """Those there are, by name."""
+    """Return the channels that are configured and possible on this machine, by name."""
     found: dict[str, Channel] = {}
     if settings.desktop and (command := desktop_command()):
-        found["desktop"] = lambda notice: show(command, notice)
+        found["desktop"] = lambda notice: show_on_desktop(command, notice)
     if url := settings.webhook_url:
-        found["webhook"] = lambda notice: post(session, url, notice)
+        found["webhook"] = lambda notice: post_to_webhook(session, url, notice)
     return found
 
 
 def desktop_command() -> tuple[str, ...] | None:
-    """The program that shows a notification, before its title and text; None where there is none."""
+    """Return the command that shows a notification, without title and text; None where there is none."""
     if sys.platform == "darwin":
         script = [word for line in OSASCRIPT for word in ("-e", line)]
         return ("/usr/bin/osascript", *script)
@@ -47,21 +51,21 @@ def desktop_command() -> tuple[str, ...] | None:
     return (program, "--app-name=Vestal", "--") if program else None
 
 
-async def show(command: tuple[str, ...], notice: Notice) -> None:
-    """Raises NotDelivered."""
-    done = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=WITHIN_S)
-    if done.exit_code:
-        why = done.text.strip() or f"exit code {done.exit_code}"
-        raise NotDelivered(f"{command[0]}: {why}.")
+async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
+    """Run `command` with title and text. Raises NotDelivered where it fails."""
+    result = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=TIMEOUT_S)
+    if result.exit_code:
+        reason = result.text.strip() or f"exit code {result.exit_code}"
+        raise NotDelivered(f"{command[0]}: {reason}.")
 
 
-async def post(session: aiohttp.ClientSession, url: str, notice: Notice) -> None:
-    """Raises NotDelivered, which does not tell the address: it may hold a secret."""
+async def post_to_webhook(session: aiohttp.ClientSession, url: str, notice: Notice) -> None:
+    """Post the notice as JSON. Raises NotDelivered, without the URL: it may hold a secret."""
     try:
-        timeout = aiohttp.ClientTimeout(total=WITHIN_S)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with session.post(url, json=notice.as_json(), timeout=timeout) as reply:
             status = reply.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise NotDelivered(f"the webhook did not answer ({type(error).__name__}).") from error
+        raise NotDelivered(f"The webhook did not answer ({type(error).__name__}).") from error
     if status >= HTTPStatus.BAD_REQUEST:
-        raise NotDelivered(f"the webhook answered {status}.")
+        raise NotDelivered(f"The webhook answered {status}.")

@@ -1,7 +1,7 @@
-"""Which events of the journal a person is told of, and in which words. Pure.
+"""Decide which journal events a person is notified of, and in which words. Pure.
 
-Few: what heals itself is not worth a word. The same is not said twice within the hour, and what was said to
-be down is said to be back.
+There are few: what recovers by itself is not worth a notice. The same event of a service is repeated after an
+hour at the earliest, and a service that was reported as failing is reported again when it is ready.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-AGAIN_AFTER_S = 3600.0
+REPEAT_AFTER_S = 3600.0
 REMEDY = "`vestal doctor` says what is wrong, `vestal recover --reset` tries again at once."
 
 
 @dataclass(frozen=True)
 class Notice:
-    """`service` is what it is about; `ts` in seconds since the epoch."""
+    """A notification about `service`, caused by `event`; `ts` is in seconds since 1970."""
 
     service: str
     event: str
@@ -25,7 +25,7 @@ class Notice:
     ts: float
 
     def as_json(self) -> dict[str, Any]:
-        """What a webhook gets. `text` stands alone, as chat programs want it."""
+        """Return the body for a webhook. Chat programs show only `text`, so it includes the title."""
         return {
             "service": self.service,
             "event": self.event,
@@ -36,15 +36,15 @@ class Notice:
 
 
 def _breaker_opened(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
-    again = f"It is tried again in {_spoken(fields.get('open_s'))}."
-    return f"{service} keeps failing", f"{_sentence(cause)} {again} {REMEDY}"
+    retry = f"The next attempt is in {_duration(fields.get('open_s'))}."
+    return f"{service} keeps failing", f"{_sentence(cause)} {retry} {REMEDY}"
 
 
 def _gave_up(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
     return f"{service} cannot start", f"{_sentence(cause)} {REMEDY}"
 
 
-def _only_a_reboot(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+def _only_a_reboot_helps(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
     return "Only a reboot helps", _sentence(cause)
 
 
@@ -54,50 +54,53 @@ def _out_of_memory(service: str, cause: str, fields: Mapping[str, Any]) -> tuple
     return f"{service} ran out of memory", _sentence(cause)
 
 
-Words = Callable[[str, str, Mapping[str, Any]], tuple[str, str] | None]
-WORTH_TELLING: Mapping[str, Words] = {
+TitleAndText = Callable[[str, str, Mapping[str, Any]], tuple[str, str] | None]
+"""Takes service, cause and fields of an event; returns None where no notice is due."""
+
+NOTICE_TEXTS: Mapping[str, TitleAndText] = {
     "breaker_opened": _breaker_opened,
     "child_gave_up": _gave_up,
-    "only_a_reboot_helps": _only_a_reboot,
+    "only_a_reboot_helps": _only_a_reboot_helps,
     "container_died": _out_of_memory,
 }
-BACK = {"child_ready": frozenset({"breaker_opened", "child_gave_up"})}
-"""An event that ends what was said with others."""
+ENDED_BY = {"child_ready": frozenset({"breaker_opened", "child_gave_up"})}
+"""The events that end a failure, each with the events that reported it."""
 
 
-class Notices:
-    """Remembers what was said, by service and event."""
+class NoticeFilter:
+    """Remembers when each event of each service was last reported."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, str], float] = {}
+        self._reported_at: dict[tuple[str, str], float] = {}
 
-    def of(self, entry: Mapping[str, Any]) -> Notice | None:
-        """What to say of one entry of the journal; None for most."""
+    def notice_for(self, entry: Mapping[str, Any]) -> Notice | None:
+        """Return the notice for an event of the journal; None for most."""
         service, event, ts = str(entry["component"]), str(entry["event"]), float(entry["ts"])
-        if event in BACK:
-            return self._back(service, event, ts)
-        if event not in WORTH_TELLING:
+        if event in ENDED_BY:
+            return self._recovery_notice(service, event, ts)
+        if event not in NOTICE_TEXTS:
             return None
-        words = WORTH_TELLING[event](service, str(entry["cause"]), entry["fields"])
-        said = self._said.get((service, event))
-        if words is None or (said is not None and ts - said < AGAIN_AFTER_S):
+        title_and_text = NOTICE_TEXTS[event](service, str(entry["cause"]), entry["fields"])
+        reported_at = self._reported_at.get((service, event))
+        if title_and_text is None or (reported_at is not None and ts - reported_at < REPEAT_AFTER_S):
             return None
-        self._said[service, event] = ts
-        return Notice(service, event, *words, ts)
+        self._reported_at[service, event] = ts
+        return Notice(service, event, *title_and_text, ts)
 
-    def _back(self, service: str, event: str, ts: float) -> Notice | None:
-        ended = [key for key in self._said if key[0] == service and key[1] in BACK[event]]
+    def _recovery_notice(self, service: str, event: str, ts: float) -> Notice | None:
+        """Return a notice that the service is back, where one of its failures was reported."""
+        ended = [key for key in self._reported_at if key[0] == service and key[1] in ENDED_BY[event]]
         for key in ended:
-            del self._said[key]
+            del self._reported_at[key]
         return Notice(service, event, f"{service} is back", "It is up and answers.", ts) if ended else None
 
 
 def _sentence(cause: str) -> str:
-    told = cause.strip() or "the cause is not known"
-    return told[:1].upper() + told[1:] + ("" if told.endswith(".") else ".")
+    text = cause.strip() or "the cause is not known"
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _spoken(seconds: object) -> str:
+def _duration(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return "a while"
     return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} s"

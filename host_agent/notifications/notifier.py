@@ -1,4 +1,4 @@
-"""Follows the journal and tells a person what matters."""
+"""Follow the journal, and send a person the few notices that matter."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Mapping
 
 from host_agent.journal import Journal
 from host_agent.notifications.channels import Channel
-from host_agent.notifications.notices import Notice, Notices
+from host_agent.notifications.notices import Notice, NoticeFilter
 
 
 class Notifier:
-    """One reader of the journal. A channel that fails is noted, and the others get theirs."""
+    """Sends each notice to every channel, and records in the journal whether it was delivered."""
 
     def __init__(self, journal: Journal, channels: Mapping[str, Channel]) -> None:
         self._journal, self._channels = journal, channels
-        self._notices = Notices()
+        self._filter = NoticeFilter()
 
     async def run(self) -> None:
-        """Until the journal ends this reader."""
+        """Run until the journal disconnects this follower."""
         with self._journal.follow() as entries:
             while (entry := await entries.get()) is not None:
-                if notice := self._notices.of(entry):
-                    await self._tell(notice)
+                if notice := self._filter.notice_for(entry):
+                    await self._deliver(notice)
 
-    async def _tell(self, notice: Notice) -> None:
+    async def _deliver(self, notice: Notice) -> None:
+        """Send the notice to every channel. A channel that fails does not keep it from the others."""
         for name, channel in self._channels.items():
             try:
                 await channel(notice)
-            except Exception as error:  # whatever a channel raises, the others come next
+            except Exception as error:
                 self._journal.record("notifications", "notice_not_delivered", str(error), channel=name)
             else:
                 self._journal.record("notifications", "notice_delivered", notice.title, channel=name)

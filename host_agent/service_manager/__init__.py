@@ -1,1 +1,1 @@
-"""launchd and systemd behind one interface: install, start, stop and inspect the agent's jobs."""
+"""launchd and systemd behind one interface: install, start, stop and inspect the jobs of Vestal."""

@@ -1,6 +1,6 @@
-"""launchd: lists in ~/Library/LaunchAgents (a login session's) or /Library/LaunchDaemons (the machine's).
+"""launchd: property lists in ~/Library/LaunchAgents (one login) or /Library/LaunchDaemons (the machine).
 
-`bootstrap`, `bootout`, `kickstart` and `print`, as in launchctl(1); `load` and `unload` are its legacy.
+Uses `bootstrap`, `bootout`, `kickstart` and `print` of launchctl(1); `load` and `unload` are legacy.
 """
 
 import time
@@ -8,172 +8,176 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.service_manager import launchctl_answers, launchd_plist
-from host_agent.service_manager.job_state import JobState
-from host_agent.service_manager.launchctl_answers import LaunchctlAnswer
-from host_agent.service_manager.unit import ALL, KEPT_ALIVE, JobSettings, Unit, Written
+from host_agent.service_manager import launchctl_output, launchd_plist
+from host_agent.service_manager.jobs import ALL_JOBS, KEPT_ALIVE, InstalledProgram, JobSettings, JobState
+from host_agent.service_manager.launchctl_output import LaunchctlOutcome
+from host_agent.service_manager.unit_files import UnitFile
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "deploy" / "launchd"
-GONE_WITHIN_S = 180.0
-LOOK_AGAIN_S = 0.2
-TRY_AGAIN_AFTER_S = 1.0
-ONLY_READABLE, BY_ALL = 0o600, 0o644
+UNLOAD_TIMEOUT_S = 180.0
+UNLOAD_POLL_S = 0.2
+BOOTSTRAP_RETRY_DELAY_S = 1.0
+OWNER_ONLY, READABLE_BY_ALL = 0o600, 0o644
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the lists are, and the domain that loads them. `user` is whom a daemon runs as."""
+class Domain:
+    """A launchd domain, as in `launchctl bootstrap gui/501`, and the folder of its property lists.
+
+    `user` is the user that a LaunchDaemon runs as; it is empty for LaunchAgents.
+    """
 
     folder: Path
-    domain: str
+    target: str
     user: str = ""
     needs_root: bool = False
 
 
-def agents(user_folder: Path, uid: int) -> Place:
-    """LaunchAgents: from a login at the screen to the logout."""
-    return Place(user_folder / "Library" / "LaunchAgents", f"gui/{uid}")
+def agents(user_folder: Path, uid: int) -> Domain:
+    """Return the domain of LaunchAgents: they run from a login at the screen to the logout."""
+    return Domain(user_folder / "Library" / "LaunchAgents", f"gui/{uid}")
 
 
-def daemons(user: str, uid: int) -> Place:
-    """LaunchDaemons that run as `user`: from boot on, without a login. Only root may write and load them."""
-    return Place(Path("/Library/LaunchDaemons"), "system", user, needs_root=uid != 0)
+def daemons(user: str, uid: int) -> Domain:
+    """Return the domain of LaunchDaemons: they run from boot on, as `user`. Only root may change them."""
+    return Domain(Path("/Library/LaunchDaemons"), "system", user, needs_root=uid != 0)
 
 
 class Launchd:
-    """The jobs of one home in one place."""
+    """The jobs of one home in one domain; a ServiceManager."""
 
     name = "launchd"
 
     def __init__(
-        self, home: Home, commands: Commands, place: Place, pause: Callable[[float], None] = time.sleep
+        self, home: Home, commands: Commands, domain: Domain, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._home, self._commands, self.place, self._pause = home, commands, place, pause
+        self._home, self._commands, self._domain, self._sleep = home, commands, domain, sleep
 
     @property
     def needs_root(self) -> bool:
-        return self.place.needs_root
+        return self._domain.needs_root
 
     @property
-    def mode(self) -> int:
-        """launchd reads a daemon's list as root; everybody may see it there, and nobody else change it."""
-        return BY_ALL if self.place.user else ONLY_READABLE
+    def file_mode(self) -> int:
+        """Return the permissions: all may read a LaunchDaemon's property list, only the owner an agent's."""
+        return READABLE_BY_ALL if self._domain.user else OWNER_ONLY
 
-    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
-        return [Unit(name, self.path(name), self._text(name, told)) for name in names]
+    def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
+        return [UnitFile(job, self.path(job), self._text(job, settings)) for job in jobs]
 
-    def path(self, name: str) -> Path:
-        return self.place.folder / f"{self._label(name)}.plist"
+    def path(self, job: str) -> Path:
+        """Return where the property list of a job is."""
+        return self._domain.folder / f"{self._label(job)}.plist"
 
-    def present(self) -> list[str]:
-        return [name for name in ALL if self.path(name).exists()]
+    def paths(self, job: str) -> list[Path]:
+        return [self.path(job)]
 
-    def paths(self, name: str) -> list[Path]:
-        return [self.path(name)]
+    def installed_jobs(self) -> list[str]:
+        return [job for job in ALL_JOBS if self.path(job).exists()]
 
-    def written(self, name: str) -> Written:
-        return launchd_plist.written(self.path(name).read_text())
+    def installed_program(self, job: str) -> InstalledProgram:
+        return launchd_plist.installed_program(self.path(job).read_text())
 
-    def refusal(self) -> str:
-        return ""  # an absent GUI session shows at bootstrap, and what is written starts at the next login
+    def unavailable_reason(self) -> str:
+        return ""  # a missing GUI session shows at bootstrap, and the jobs start at the next login
 
     def reload(self) -> str:
-        return ""  # launchd reads a list when it is loaded
+        return ""  # launchd reads a property list when it loads the job
 
-    def state(self, name: str) -> JobState:
-        done = self._commands.ask("launchctl", "print", self._target(name))
-        return launchctl_answers.parse(done.exit_code, done.text)
+    def state(self, job: str) -> JobState:
+        result = self._commands.ask("launchctl", "print", self._target(job))
+        return launchctl_output.parse_print(result.exit_code, result.text)
 
-    def load(self, name: str, changed: bool) -> str:
-        """Loaded and running where it is kept alive; what is unchanged is left alone. A problem, if any."""
-        if self.state(name).loaded:
+    def load(self, job: str, changed: bool) -> str:
+        """Load a job, and start it if it is kept alive. A loaded job whose file is unchanged stays loaded."""
+        if self.state(job).loaded:
             if not changed:
-                return self._kickstart(name)
-            if problem := self.unload(name):
+                return self._kickstart(job)
+            if problem := self.unload(job):
                 return problem
-        # A disabled bit outlives the file, and makes bootstrap fail.
-        self._commands.act("launchctl", "enable", self._target(name))
-        return self._bootstrap(name) or self._kickstart(name)
+        # The disabled flag outlives the file, and makes bootstrap fail.
+        self._commands.act("launchctl", "enable", self._target(job))
+        return self._bootstrap(job) or self._kickstart(job)
 
-    def unload(self, name: str) -> str:
-        """Stopped in order, and forgotten by launchd. Nothing is wrong where it was not loaded."""
-        command = ("launchctl", "bootout", self._target(name))
-        done = self._commands.act(*command)
-        answer = launchctl_answers.judge(done.exit_code, done.text)
-        if answer is LaunchctlAnswer.NOT_LOADED or self._commands.dry_run:
+    def unload(self, job: str) -> str:
+        """Stop a job in order and wait until it is unloaded. A job that is not loaded is no problem."""
+        command = ("launchctl", "bootout", self._target(job))
+        result = self._commands.act(*command)
+        outcome = launchctl_output.classify(result.exit_code, result.text)
+        if outcome is LaunchctlOutcome.NOT_LOADED or self._commands.dry_run:
             return ""
-        if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.STOPPING, LaunchctlAnswer.RETRY) and self._gone(
-            name
-        ):
+        is_stopping = outcome in (LaunchctlOutcome.DONE, LaunchctlOutcome.STOPPING, LaunchctlOutcome.RETRY)
+        if is_stopping and self._wait_until_unloaded(job):
             return ""
-        return self._sentence(
-            LaunchctlAnswer.STOPPING if answer is LaunchctlAnswer.DONE else answer, command, done.text, name
-        )
+        if outcome is LaunchctlOutcome.DONE:
+            outcome = LaunchctlOutcome.STOPPING
+        return self._problem(outcome, command, result.text, job)
 
     def start(self) -> list[str]:
-        """After a `stop`, or where launchd has let go of it."""
-        return [problem for name in self.present() if (problem := self.load(name, changed=False))]
+        return [problem for job in self.installed_jobs() if (problem := self.load(job, changed=False))]
 
     def stop(self) -> list[str]:
-        """launchd starts what is loaded: stopping for good means unloading, until the next login."""
-        return [problem for name in self.present()[::-1] if (problem := self.unload(name))]
+        """Unload every job: launchd restarts what is loaded. They are loaded again at the next login.
 
-    def _bootstrap(self, name: str) -> str:
-        command = ("launchctl", "bootstrap", self.place.domain, str(self.path(name)))
+        The recovery pass is unloaded first, because a pass would start the agent again.
+        """
+        return [problem for job in self.installed_jobs()[::-1] if (problem := self.unload(job))]
+
+    def _bootstrap(self, job: str) -> str:
+        """Load a job. Right after a bootout launchd refuses once, so try a second time after a delay."""
+        command = ("launchctl", "bootstrap", self._domain.target, str(self.path(job)))
         for attempt in range(2):
-            done = self._commands.act(*command)
-            answer = launchctl_answers.judge(done.exit_code, done.text)
-            if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.ALREADY):
+            result = self._commands.act(*command)
+            outcome = launchctl_output.classify(result.exit_code, result.text)
+            if outcome in (LaunchctlOutcome.DONE, LaunchctlOutcome.ALREADY):
                 return ""
-            if answer is not LaunchctlAnswer.RETRY:
+            if outcome is not LaunchctlOutcome.RETRY:
                 break
             if attempt == 0:
-                self._pause(TRY_AGAIN_AFTER_S)  # right after a bootout it fails once
-        return self._sentence(answer, command, done.text, name)
+                self._sleep(BOOTSTRAP_RETRY_DELAY_S)
+        return self._problem(outcome, command, result.text, job)
 
-    def _kickstart(self, name: str) -> str:
-        """Without -k: what runs goes on. A pass has its own times."""
-        if name not in KEPT_ALIVE:
+    def _kickstart(self, job: str) -> str:
+        """Start a job that is kept alive; without -k, a running one goes on. Passes have their interval."""
+        if job not in KEPT_ALIVE:
             return ""
-        command = ("launchctl", "kickstart", self._target(name))
-        done = self._commands.act(*command)
-        answer = launchctl_answers.judge(done.exit_code, done.text)
-        return (
-            ""
-            if answer in (LaunchctlAnswer.DONE, LaunchctlAnswer.ALREADY)
-            else self._sentence(answer, command, done.text, name)
-        )
+        command = ("launchctl", "kickstart", self._target(job))
+        result = self._commands.act(*command)
+        outcome = launchctl_output.classify(result.exit_code, result.text)
+        if outcome in (LaunchctlOutcome.DONE, LaunchctlOutcome.ALREADY):
+            return ""
+        return self._problem(outcome, command, result.text, job)
 
-    def _gone(self, name: str) -> bool:
-        """bootout may come back before the job has ended."""
-        for _ in range(int(GONE_WITHIN_S / LOOK_AGAIN_S)):
-            if not self.state(name).loaded:
+    def _wait_until_unloaded(self, job: str) -> bool:
+        """Return True once the job is unloaded: bootout may return before the job has ended."""
+        for _ in range(int(UNLOAD_TIMEOUT_S / UNLOAD_POLL_S)):
+            if not self.state(job).loaded:
                 return True
-            self._pause(LOOK_AGAIN_S)
+            self._sleep(UNLOAD_POLL_S)
         return False
 
-    def _sentence(self, answer: LaunchctlAnswer, command: tuple[str, ...], text: str, name: str) -> str:
-        return launchctl_answers.sentence(
-            answer, " ".join(command), text, self.place.domain, self._label(name)
-        )
+    def _problem(self, outcome: LaunchctlOutcome, command: tuple[str, ...], text: str, job: str) -> str:
+        domain, label = self._domain.target, self._label(job)
+        return launchctl_output.problem_sentence(outcome, " ".join(command), text, domain, label)
 
-    def _target(self, name: str) -> str:
-        return f"{self.place.domain}/{self._label(name)}"
+    def _target(self, job: str) -> str:
+        return f"{self._domain.target}/{self._label(job)}"
 
-    def _label(self, name: str) -> str:
-        return f"dev.{self._home.label}.{name}"
+    def _label(self, job: str) -> str:
+        return f"dev.{self._home.label}.{job}"
 
-    def _text(self, name: str, told: JobSettings) -> str:
-        template = (TEMPLATES / f"{name}.plist").read_text()
+    def _text(self, job: str, settings: JobSettings) -> str:
+        template = (TEMPLATES / f"{job}.plist").read_text()
         values = {
-            "LABEL": self._label(name),
-            "PROGRAM": told.program(name),
-            "ENVIRONMENT": dict(told.environment),
-            "CHECKOUT": str(told.checkout),
-            "LOG": str(self._home.logs / f"{name}.log"),
-            "STOP_WITHIN_S": told.stop_within_s,
-            "RECOVER_EACH_S": told.recover_each_s,
+            "LABEL": self._label(job),
+            "PROGRAM": settings.command(job),
+            "ENVIRONMENT": dict(settings.environment),
+            "CHECKOUT": str(settings.checkout),
+            "LOG": str(self._home.logs / f"{job}.log"),
+            "STOP_WITHIN_S": settings.stop_within_s,
+            "RECOVER_EACH_S": settings.recover_each_s,
         }
-        return launchd_plist.fill(template, values, {"UserName": self.place.user} if self.place.user else {})
+        extra_keys = {"UserName": self._domain.user} if self._domain.user else {}
+        return launchd_plist.fill(template, values, extra_keys)

@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from host_agent.service_manager.unit import Written
+from host_agent.service_manager.jobs import InstalledProgram
 
 PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 
 
-def fill(template: str, values: Mapping[str, Any], also: Mapping[str, Any]) -> str:
-    """The template with `@NAME@` replaced by a value of any type, and the keys of `also` added.
+def fill(template: str, values: Mapping[str, Any], extra_keys: Mapping[str, Any]) -> str:
+    """Return the template with each `@NAME@` replaced by a value of any type, and `extra_keys` added.
 
-    KeyError for a placeholder without a value.
+    Raises KeyError for a placeholder without a value.
     """
     keys = plistlib.loads(template.encode())
-    return plistlib.dumps({**_filled(keys, values), **also}, sort_keys=False).decode()
+    return plistlib.dumps({**_filled(keys, values), **extra_keys}, sort_keys=False).decode()
 
 
-def written(text: str) -> Written:
-    """What an installed list starts. ValueError or KeyError where it is none of ours."""
+def installed_program(text: str) -> InstalledProgram:
+    """Return what a property list starts. Raises ValueError or KeyError where it is not one of Vestal's."""
     keys = plistlib.loads(text.encode())
-    return Written(Path(keys["ProgramArguments"][0]), Path(keys["WorkingDirectory"]))
+    return InstalledProgram(Path(keys["ProgramArguments"][0]), Path(keys["WorkingDirectory"]))
 
 
 def _filled(node: Any, values: Mapping[str, Any]) -> Any:

@@ -1,9 +1,8 @@
 """The service manager of this machine: launchd on macOS, systemd on Linux.
 
-Two jobs for each home: the agent, kept alive, and a recovery pass at boot and every 300 s, which also starts
-a dead agent (R4.3); or the MLX server alone.
-
-Secrets are in no unit: the token is in its own file.
+An installation has two jobs: the agent, which is restarted when it fails, and a recovery pass at boot and
+every 300 s, which starts the agent if it is dead. Or it has one: the MLX server alone. No file of a job holds
+a secret; the token is in a file of its own.
 """
 
 import os
@@ -14,102 +13,119 @@ from pathlib import Path
 from typing import Protocol
 
 from host_agent.service_manager import launchd
-from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.jobs import AGENT, InstalledProgram, JobSettings, JobState
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.systemd import Systemd
-from host_agent.service_manager.unit import AGENT, JobSettings, Unit, Written
+from host_agent.service_manager.unit_files import UnitFile
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
-OTHER_THAN_THE_PLATFORMS = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on the other platform
+OVERRIDE_VARIABLE = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on the other platform
 
 
 class ServiceManager(Protocol):
-    """What install, uninstall, up and down ask of it. A problem is a sentence; an empty one is none."""
+    """What the commands install, uninstall, up and down need.
+
+    Methods that return str return a sentence about a problem, or an empty string where there is none.
+    """
 
     @property
     def name(self) -> str:
-        """launchd or systemd."""
+        """Return `launchd` or `systemd`."""
 
     @property
-    def mode(self) -> int:
-        """Of the files that it is to write."""
+    def file_mode(self) -> int:
+        """Return the permissions of the files that it reads."""
 
     @property
     def needs_root(self) -> bool:
-        """Whether only root may write and load them, and this is not root."""
+        """Return True where only root may write and load the jobs, and this process is not root."""
 
-    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
-        """What an installation of these jobs writes."""
+    def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
+        """Return the files of these jobs, not yet written."""
 
-    def paths(self, name: str) -> list[Path]:
-        """The files of a job."""
+    def paths(self, job: str) -> list[Path]:
+        """Return where the files of a job are."""
 
-    def present(self) -> list[str]:
-        """The jobs whose files exist."""
+    def installed_jobs(self) -> list[str]:
+        """Return the jobs whose files exist."""
 
-    def written(self, name: str) -> Written:
-        """What an installed job starts. OSError, ValueError or KeyError where its file tells nothing."""
+    def installed_program(self, job: str) -> InstalledProgram:
+        """Return what an installed job starts. Raises OSError, ValueError or KeyError for a bad file."""
 
-    def refusal(self) -> str:
-        """Why nothing can be installed here."""
+    def unavailable_reason(self) -> str:
+        """Return why nothing can be installed here, or an empty string."""
 
     def reload(self) -> str:
-        """Files have changed."""
+        """Read changed files again."""
 
-    def state(self, name: str) -> JobState:
-        """What the manager says of a job."""
+    def state(self, job: str) -> JobState:
+        """Return what the service manager reports about a job."""
 
-    def load(self, name: str, changed: bool) -> str:
-        """A job is loaded and runs; it is stopped in order before, where its file has changed."""
+    def load(self, job: str, changed: bool) -> str:
+        """Load and start a job. Where its file has `changed`, stop a running one in order first."""
 
-    def unload(self, name: str) -> str:
-        """A job is stopped in order and no longer started."""
+    def unload(self, job: str) -> str:
+        """Stop a job in order; it is not started again."""
 
     def start(self) -> list[str]:
-        """What is installed runs again, after a `stop` or where the manager has let go of it."""
+        """Start every installed job again, after a `stop` or after it was unloaded. Return the problems."""
 
     def stop(self) -> list[str]:
-        """What is installed is stopped until the next login; the files stay."""
+        """Stop every installed job until the next login; the files stay. Return the problems."""
 
 
 def managers(
     home: Home, commands: Commands | None = None, env: Mapping[str, str] = os.environ
 ) -> list[ServiceManager]:
-    """Every place where jobs of this home can be; the one that `vestal install` takes comes first."""
+    """Return one manager for each place where jobs of this home can be; `vestal install` uses the first.
+
+    On macOS these are LaunchAgents and LaunchDaemons, on Linux the user units.
+    """
     commands = commands or Commands()
     user = pwd.getpwuid(os.getuid())
-    folder = Path(env.get("HOME") or user.pw_dir)
-    if (env.get(OTHER_THAN_THE_PLATFORMS) or _of_platform()) == Launchd.name:
-        places = (launchd.agents(folder, user.pw_uid), launchd.daemons(user.pw_name, user.pw_uid))
-        return [Launchd(home, commands, place) for place in places]
-    settings = Path(env.get("XDG_CONFIG_HOME") or folder / ".config")
-    return [Systemd(home, commands, settings / "systemd" / "user")]
+    user_folder = Path(env.get("HOME") or user.pw_dir)
+    default = Launchd.name if sys.platform == "darwin" else Systemd.name
+    if (env.get(OVERRIDE_VARIABLE) or default) == Launchd.name:
+        domains = (launchd.agents(user_folder, user.pw_uid), launchd.daemons(user.pw_name, user.pw_uid))
+        return [Launchd(home, commands, domain) for domain in domains]
+    settings_folder = Path(env.get("XDG_CONFIG_HOME") or user_folder / ".config")
+    return [Systemd(home, commands, settings_folder / "systemd" / "user")]
 
 
-def python() -> str:
-    """The full path of the Python that runs this: what the units start."""
-    return sys.executable
+def is_agent_installed(home: Home) -> bool:
+    """Return True where a service manager restarts this home's agent."""
+    return any(AGENT in manager.installed_jobs() for manager in managers(home))
 
 
-def keeps_agent(home: Home) -> bool:
-    """Whether an agent of this home is installed."""
-    return any(AGENT in manager.present() for manager in managers(home))
+def is_any_job_installed(home: Home) -> bool:
+    """Return True where any job of this home is installed."""
+    return any(manager.installed_jobs() for manager in managers(home))
 
 
-def is_installed(home: Home) -> bool:
-    return any(manager.present() for manager in managers(home))
-
-
-def start(home: Home) -> list[str]:
-    """What is installed runs; the problems."""
+def start_installed_jobs(home: Home) -> list[str]:
+    """Start every installed job of this home, and return the problems."""
     return [problem for manager in managers(home) for problem in manager.start()]
 
 
-def stop(home: Home) -> list[str]:
-    """What is installed is stopped until the next login; the problems."""
+def stop_installed_jobs(home: Home) -> list[str]:
+    """Stop every installed job of this home until the next login, and return the problems."""
     return [problem for manager in managers(home) for problem in manager.stop()]
 
 
-def _of_platform() -> str:
-    return Launchd.name if sys.platform == "darwin" else Systemd.name
+def stale_reason(manager: ServiceManager, job: str, checkout: Path) -> str:
+    """Return why an installed job no longer starts this `checkout`, or an empty string where it does.
+
+    Its Python or its checkout may have been moved or deleted since the installation.
+    """
+    try:
+        program = manager.installed_program(job)
+    except (OSError, ValueError, KeyError) as error:
+        return f"its file cannot be read ({error})"
+    if not program.checkout.is_dir():
+        return f"its checkout {program.checkout} is gone"
+    if not program.python.exists():
+        return f"its Python {program.python} is gone"
+    if program.checkout.resolve() != checkout.resolve():
+        return f"it runs another checkout, {program.checkout}"
+    return ""

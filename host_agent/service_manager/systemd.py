@@ -1,11 +1,11 @@
-"""systemd's user units, as in systemd.service(5) and systemd.timer(5): the same meaning as launchd's jobs."""
+"""systemd's user units, as in systemd.service(5) and systemd.timer(5): the counterpart of launchd's jobs."""
 
 import os
 from pathlib import Path
 
-from host_agent.service_manager import systemctl_answers, systemd_unit
-from host_agent.service_manager.job_state import JobState
-from host_agent.service_manager.unit import ALL, RECOVER, JobSettings, Unit, Written
+from host_agent.service_manager import systemctl_output, systemd_unit
+from host_agent.service_manager.jobs import ALL_JOBS, RECOVER, InstalledProgram, JobSettings, JobState
+from host_agent.service_manager.unit_files import UnitFile
 from vestal.config import Home
 from vestal.platform.commands import Commands
 
@@ -14,98 +14,106 @@ SYSTEMCTL = ("systemctl", "--user")
 
 
 class Systemd:
-    """The jobs of one home."""
+    """The jobs of one home as units of this user; a ServiceManager."""
 
     name = "systemd"
-    mode = 0o600
+    file_mode = 0o600
     needs_root = False
 
     def __init__(self, home: Home, commands: Commands, folder: Path) -> None:
         self._home, self._commands, self._folder = home, commands, folder
 
-    def units(self, names: tuple[str, ...], told: JobSettings) -> list[Unit]:
-        return [Unit(name, path, self._text(name, path, told)) for name in names for path in self.paths(name)]
+    def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
+        return [
+            UnitFile(job, path, self._text(job, path, settings)) for job in jobs for path in self.paths(job)
+        ]
 
-    def paths(self, name: str) -> list[Path]:
-        """The service's file, and its timer's where it has one."""
-        service = self._folder / f"{self._home.label}-{name}.service"
-        return [service, service.with_suffix(".timer")] if name == RECOVER else [service]
+    def paths(self, job: str) -> list[Path]:
+        """Return the path of the service's file and, for the recovery pass, of its timer's."""
+        service = self._folder / f"{self._home.label}-{job}.service"
+        return [service, service.with_suffix(".timer")] if job == RECOVER else [service]
 
-    def present(self) -> list[str]:
-        return [name for name in ALL if self.paths(name)[0].exists()]
+    def installed_jobs(self) -> list[str]:
+        return [job for job in ALL_JOBS if self.paths(job)[0].exists()]
 
-    def written(self, name: str) -> Written:
-        return systemd_unit.written(self.paths(name)[0].read_text())
+    def installed_program(self, job: str) -> InstalledProgram:
+        return systemd_unit.installed_program(self.paths(job)[0].read_text())
 
-    def refusal(self) -> str:
-        """Why nothing can be installed, before anything is written."""
-        done = self._commands.ask(*SYSTEMCTL, "show", "--property=Version")
-        if systemctl_answers.has_no_manager(done.exit_code, done.text):
-            return systemctl_answers.no_manager(done.text)
+    def unavailable_reason(self) -> str:
+        result = self._commands.ask(*SYSTEMCTL, "show", "--property=Version")
+        if systemctl_output.is_user_manager_missing(result.exit_code, result.text):
+            return systemctl_output.user_manager_missing_sentence(result.text)
         return ""
 
     def reload(self) -> str:
-        return self._act("daemon-reload")
+        return self._systemctl("daemon-reload")
 
-    def state(self, name: str) -> JobState:
-        """Of the service; a pass between two times is as its timer is."""
-        job = self._state(self.paths(name)[0].name)
-        return job if name != RECOVER or job.pid else self._state(self._switch(name), job.last_exit)
+    def state(self, job: str) -> JobState:
+        """Return the state of the job's service; between two passes that of the timer."""
+        service = self._unit_state(self.paths(job)[0].name)
+        if job != RECOVER or service.pid:
+            return service
+        return self._unit_state(self._enabled_unit(job), service.last_exit)
 
-    def load(self, name: str, changed: bool) -> str:
-        """Enabled and running; what runs unchanged is left alone. The problem, if any."""
-        if problem := self._act("enable", self._switch(name)):
+    def load(self, job: str, changed: bool) -> str:
+        """Enable and start a job. A running one whose file is unchanged goes on."""
+        if problem := self._systemctl("enable", self._enabled_unit(job)):
             return problem
-        return self._act("restart" if changed and self.state(name).loaded else "start", self._switch(name))
+        verb = "restart" if changed and self.state(job).loaded else "start"
+        return self._systemctl(verb, self._enabled_unit(job))
 
-    def unload(self, name: str) -> str:
-        """Stopped in order, and not started again. Nothing is wrong where it was not loaded."""
-        if not self.state(name).loaded:
+    def unload(self, job: str) -> str:
+        """Stop a job in order and disable it. A job that is not loaded is no problem."""
+        if not self.state(job).loaded:
             return ""
-        return self._act("disable", "--now", self._switch(name))
+        return self._systemctl("disable", "--now", self._enabled_unit(job))
 
     def start(self) -> list[str]:
-        return self._each("start", self.present())
+        return self._for_each("start", self.installed_jobs())
 
     def stop(self) -> list[str]:
-        """Until the next login or boot; the passes first, or one would start the agent again."""
-        return self._each("stop", self.present()[::-1])
+        """Stop the recovery pass first, because a pass would start the agent again."""
+        return self._for_each("stop", self.installed_jobs()[::-1])
 
-    def lingers(self) -> bool:
-        """Whether this user's units run from boot on, without a login."""
-        done = self._commands.ask("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
-        return done.exit_code == 0 and done.text.strip() == "yes"
+    def is_lingering(self) -> bool:
+        """Return True where this user's units run from boot on, without a login."""
+        result = self._commands.ask("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
+        return result.exit_code == 0 and result.text.strip() == "yes"
 
-    def linger(self) -> bool:
-        """Asks for it; polkit may refuse."""
+    def enable_lingering(self) -> bool:
+        """Return True where logind accepted it; polkit may refuse."""
         return self._commands.act("loginctl", "enable-linger").exit_code == 0
 
-    def _each(self, verb: str, names: list[str]) -> list[str]:
-        return [problem for name in names if (problem := self._act(verb, self._switch(name)))]
+    def _for_each(self, verb: str, jobs: list[str]) -> list[str]:
+        return [problem for job in jobs if (problem := self._systemctl(verb, self._enabled_unit(job)))]
 
-    def _act(self, *words: str) -> str:
+    def _systemctl(self, *words: str) -> str:
+        """Run a command that changes something; return the problem, or an empty string."""
         command = (*SYSTEMCTL, *words)
-        done = self._commands.act(*command)
-        return "" if done.exit_code == 0 else systemctl_answers.failure(command, done.exit_code, done.text)
+        result = self._commands.act(*command)
+        if result.exit_code == 0:
+            return ""
+        return systemctl_output.problem_sentence(command, result.exit_code, result.text)
 
-    def _state(self, unit: str, last_exit: str = "") -> JobState:
-        done = self._commands.ask(*SYSTEMCTL, "show", unit, f"--property={systemctl_answers.PROPERTIES}")
-        return systemctl_answers.parse(done.exit_code, done.text, last_exit)
+    def _unit_state(self, unit: str, last_exit: str = "") -> JobState:
+        properties = f"--property={systemctl_output.SHOWN_PROPERTIES}"
+        result = self._commands.ask(*SYSTEMCTL, "show", unit, properties)
+        return systemctl_output.parse_show(result.exit_code, result.text, last_exit)
 
-    def _switch(self, name: str) -> str:
-        """The unit that is enabled and started: a timer starts its service."""
-        return self.paths(name)[-1].name
+    def _enabled_unit(self, job: str) -> str:
+        """Return the unit that is enabled and started: for the recovery pass its timer, else the service."""
+        return self.paths(job)[-1].name
 
-    def _text(self, name: str, path: Path, told: JobSettings) -> str:
-        template = (TEMPLATES / f"{name}{path.suffix}").read_text()
+    def _text(self, job: str, path: Path, settings: JobSettings) -> str:
+        template = (TEMPLATES / f"{job}{path.suffix}").read_text()
         values = {
-            "HOME": systemd_unit.plain(str(self._home.root)),
-            "PROGRAM": systemd_unit.command(told.program(name)),
-            "ENVIRONMENT": systemd_unit.environment(told.environment),
-            "CHECKOUT": systemd_unit.plain(str(told.checkout)),
-            "LOG": systemd_unit.plain(str(self._home.logs / f"{name}.log")),
-            "STOP_WITHIN_S": str(told.stop_within_s),
-            "RECOVER_EACH_S": str(told.recover_each_s),
-            "SERVICE": self.paths(name)[0].name,
+            "HOME": systemd_unit.rest_of_line(str(self._home.root)),
+            "PROGRAM": systemd_unit.command_line(settings.command(job)),
+            "ENVIRONMENT": systemd_unit.environment_lines(settings.environment),
+            "CHECKOUT": systemd_unit.rest_of_line(str(settings.checkout)),
+            "LOG": systemd_unit.rest_of_line(str(self._home.logs / f"{job}.log")),
+            "STOP_WITHIN_S": str(settings.stop_within_s),
+            "RECOVER_EACH_S": str(settings.recover_each_s),
+            "SERVICE": self.paths(job)[0].name,
         }
         return systemd_unit.fill(template, values)

@@ -4,42 +4,42 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from host_agent.service_manager.unit import Written
+from host_agent.service_manager.jobs import InstalledProgram
 
 PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
-FIRST_WORD = re.compile(r'^ExecStart="((?:[^"\\]|\\.)*)"', re.MULTILINE)
-FOLDER = re.compile(r"^WorkingDirectory=(.*)$", re.MULTILINE)
+EXEC_START_PROGRAM = re.compile(r'^ExecStart="((?:[^"\\]|\\.)*)"', re.MULTILINE)
+WORKING_DIRECTORY = re.compile(r"^WorkingDirectory=(.*)$", re.MULTILINE)
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with every `@NAME@` replaced. The values are ready for their place.
+    """Return the template with every `@NAME@` replaced. The values are already quoted for their place.
 
-    KeyError for a placeholder without a value.
+    Raises KeyError for a placeholder without a value.
     """
     return PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
 
-def plain(text: str) -> str:
-    """For a setting that takes the rest of its line, such as a path."""
+def rest_of_line(text: str) -> str:
+    """Quote the value of a setting that takes the rest of its line, such as a path."""
     return text.replace("%", "%%")
 
 
-def command(words: Sequence[str]) -> str:
-    """For ExecStart=, where `$` would begin a variable."""
+def command_line(words: Sequence[str]) -> str:
+    """Quote a command for ExecStart=, where `$` would begin a variable."""
     return " ".join(_quoted(word).replace("$", "$$") for word in words)
 
 
-def environment(told: Mapping[str, str]) -> str:
-    """Environment= lines, one for each variable."""
-    return "\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in told.items())
+def environment_lines(variables: Mapping[str, str]) -> str:
+    """Return one Environment= line for each variable."""
+    return "\n".join(f"Environment={_quoted(f'{name}={value}')}" for name, value in variables.items())
 
 
-def written(text: str) -> Written:
-    """What an installed unit starts. ValueError where it is none of ours."""
-    program, folder = FIRST_WORD.search(text), FOLDER.search(text)
+def installed_program(text: str) -> InstalledProgram:
+    """Return what a unit file starts. Raises ValueError where it is not one of Vestal's."""
+    program, folder = EXEC_START_PROGRAM.search(text), WORKING_DIRECTORY.search(text)
     if not program or not folder:
         raise ValueError("no ExecStart or no WorkingDirectory")
-    return Written(Path(_unquoted(program[1])), Path(folder[1].replace("%%", "%")))
+    return InstalledProgram(Path(_unquoted(program[1])), Path(folder[1].replace("%%", "%")))
 
 
 def _quoted(text: str) -> str:
@@ -48,5 +48,5 @@ def _quoted(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    plain_text = text.replace("$$", "$").replace("%%", "%")
-    return re.sub(r"\\(.)", r"\1", plain_text)
+    unescaped = text.replace("$$", "$").replace("%%", "%")
+    return re.sub(r"\\(.)", r"\1", unescaped)

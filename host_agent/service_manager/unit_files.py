@@ -1,25 +1,33 @@
-"""The files of a service manager's, on disk."""
+"""The files that a service manager reads: property lists for launchd, unit files for systemd."""
 
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
-from host_agent.service_manager.unit import Unit
+
+@dataclass(frozen=True)
+class UnitFile:
+    """One file of a job. With systemd the job `recover` has two: a service and its timer."""
+
+    job: str
+    path: Path
+    text: str
 
 
-def is_written(unit: Unit) -> bool:
-    """Whether it stands there already, to the letter."""
+def is_current(file: UnitFile) -> bool:
+    """Return True where the file exists with exactly this text."""
     try:
-        return unit.path.read_text() == unit.text
+        return file.path.read_text() == file.text
     except OSError:
         return False
 
 
-def write(unit: Unit, mode: int) -> None:
-    """The file appears whole, and never with looser rights."""
-    unit.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unit.path.with_name(f".{unit.path.name}")
+def write(file: UnitFile, mode: int) -> None:
+    """Write the file atomically; it never has wider permissions than `mode`."""
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.path.with_name(f".{file.path.name}")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(unit.text)
-    temporary.replace(unit.path)
-    print(f"wrote {unit.path}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as output:
+        os.fchmod(output.fileno(), mode)
+        output.write(file.text)
+    temporary.replace(file.path)

@@ -1,1 +1,1 @@
-"""One page that shows what lives, what died, why, and what was done about it (R6.5)."""
+"""One page that shows the services, the machine, the last recovery pass and the journal."""

@@ -1,4 +1,4 @@
-"""Serves the page: one file, nothing from elsewhere, and a policy that lets only its own script run."""
+"""Serve the page: one file that loads nothing else, under a policy that lets only its own script run."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ FILE = Path(__file__).with_name("status.html")
 
 
 class Page:
-    """The page, read once."""
+    """The page and its Content-Security-Policy, read once from status.html."""
 
     def __init__(self) -> None:
         self._text = FILE.read_text(encoding="utf-8")
@@ -27,10 +27,12 @@ class Page:
         self._policy = "; ".join(f"{name} {value}" for name, value in policy.items())
 
     def response(self) -> web.Response:
+        """Return the page as an HTTP response."""
         headers = {"Content-Security-Policy": self._policy}
         return web.Response(text=self._text, content_type="text/html", charset="utf-8", headers=headers)
 
     def _hashes(self, tag: str) -> str:
+        """Return the hashes of the page's own blocks of this tag, as the policy wants them."""
         blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", self._text, re.DOTALL)
         digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
         return " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -32,13 +32,11 @@ ALLOWED, FOREIGN_TO = _table()
 # These decide; a shell beside them acts. Time and randomness reach them as arguments.
 PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
-    "host_agent/service_manager/job_state.py",
-    "host_agent/service_manager/launchctl_answers.py",
-    "host_agent/service_manager/launchd_by_root.py",
+    "host_agent/service_manager/jobs.py",
+    "host_agent/service_manager/launchctl_output.py",
     "host_agent/service_manager/launchd_plist.py",
-    "host_agent/service_manager/systemctl_answers.py",
+    "host_agent/service_manager/systemctl_output.py",
     "host_agent/service_manager/systemd_unit.py",
-    "host_agent/service_manager/unit.py",
     "vestal/supervision/lifecycle/backoff.py",
     "vestal/supervision/lifecycle/breaker.py",
     "vestal/supervision/lifecycle/intensity.py",

@@ -1,1 +1,1 @@
-"""Commands that install and remove the jobs of launchd or systemd."""
+"""The commands `vestal install` and `vestal uninstall`: the jobs of launchd or systemd."""

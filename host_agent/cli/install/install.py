@@ -1,18 +1,28 @@
-"""`vestal install`: the agent kept alive, and a recovery pass at boot and every 300 s. Safe to run again."""
+"""`vestal install`: restart the agent when it fails, and run a recovery pass at boot and every 300 s.
+
+It is safe to run again: what is unchanged goes on running.
+"""
 
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from host_agent.agent import single_instance
-from host_agent.cli.install import daemon, job_settings, notes, show, uninstall
-from host_agent.cli.run.background_agent import hand_over
+from host_agent.cli.install import job_settings, launch_daemon, show, uninstall
+from host_agent.cli.run.background_agent import kill_agent
 from host_agent.errors import NotInstalled
 from host_agent.service_manager import service_manager, unit_files
+from host_agent.service_manager.jobs import AGENT, AGENT_JOBS, SERVER_ONLY_JOBS
 from host_agent.service_manager.service_manager import ServiceManager
-from host_agent.service_manager.unit import AGENT, SERVER_ALONE, WITH_AGENT, Unit
+from host_agent.service_manager.systemd import Systemd
+from host_agent.service_manager.unit_files import UnitFile
+from host_agent.services.child_environment import REPO
 from vestal.config import Config, ensure_token
 from vestal.platform.commands import Commands, DryRunCommands
+
+# macOS lets no job of launchd read these folders before a person has allowed it by hand.
+PRIVATE_FOLDERS = ("Desktop", "Documents", "Downloads")
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -20,33 +30,39 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return show.run(options, config)
     commands = DryRunCommands() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
-    manager = _chosen(managers, options.daemon)
-    if refusal := manager.refusal():
+    manager = _choose_manager(managers, options.daemon)
+    if reason := manager.unavailable_reason():
         if not options.dry_run:
-            raise NotInstalled(refusal)
-        print(f"would not be installed here: {refusal}")
-    names = SERVER_ALONE if options.server_only else WITH_AGENT
-    told, secrets = job_settings.told(config, options.daemon)
-    units = manager.units(names, told)
-    notes.left_out(secrets)
+            raise NotInstalled(reason)
+        print(f"would not be installed here: {reason}")
+    jobs = SERVER_ONLY_JOBS if options.server_only else AGENT_JOBS
+    settings, secrets = job_settings.gather(config, options.daemon)
+    files = manager.render(jobs, settings)
+    if secrets:
+        print(f"left out, because the jobs' files hold no secrets (vestal.yaml may): {', '.join(secrets)}")
     if manager.needs_root:
-        return daemon.run(options, config, managers[0], units)
+        return launch_daemon.prepare(options, config, managers[0], files)
     if options.dry_run:
-        _show(units)
+        _print_files(files)
     else:
         config.home.prepare()
         ensure_token(config.home)
-    _remove_others(managers, manager, names, commands)
-    _install(manager, names, units, config, commands)
+    _remove_other_jobs(managers, manager, jobs, commands)
+    _install(manager, jobs, files, config, commands)
     if not options.dry_run:
-        notes.installed(manager, options.server_only, config)
+        _print_result(manager, options.server_only, config)
     return 0
 
 
-def _chosen(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
-    if sudo := os.environ.get("SUDO_USER"):
+def is_private(checkout: Path, user_folder: Path) -> bool:
+    """Return True where macOS hides the checkout from the jobs of launchd."""
+    return any(checkout.is_relative_to(user_folder / folder) for folder in PRIVATE_FOLDERS)
+
+
+def _choose_manager(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
+    if user := os.environ.get("SUDO_USER"):
         raise NotInstalled(
-            f"sudo would give Vestal's files to root: run it as {sudo}; where root is needed, "
+            f"With sudo, Vestal's files would belong to root: run it as {user}. Where root is needed, "
             "`vestal install --daemon` prints the commands."
         )
     if daemon and len(managers) == 1:
@@ -54,49 +70,82 @@ def _chosen(managers: Sequence[ServiceManager], daemon: bool) -> ServiceManager:
     return managers[1] if daemon else managers[0]
 
 
-def _install(
-    manager: ServiceManager, names: Sequence[str], units: Sequence[Unit], config: Config, commands: Commands
+def _print_files(files: Sequence[UnitFile]) -> None:
+    for file in files:
+        verb = "keep" if unit_files.is_current(file) else "write"
+        print(f"would {verb} {file.path}:\n{file.text}")
+
+
+def _remove_other_jobs(
+    managers: Sequence[ServiceManager], chosen: ServiceManager, jobs: Sequence[str], commands: Commands
 ) -> None:
-    changed = {unit.name for unit in units if not unit_files.is_written(unit)}
-    if not commands.dry_run:
-        _take_over(manager, names, config)
-        for unit in units:
-            if unit.name in changed:
-                unit_files.write(unit, manager.mode)
-    problem = manager.reload() if changed else ""
-    for name in names:
-        problem = problem or manager.load(name, name in changed)
-    if problem:
-        raise NotInstalled(f"The units are written, but not all is started: {problem}.")
-
-
-def _take_over(manager: ServiceManager, names: Sequence[str], config: Config) -> None:
-    """An agent that was started by hand makes room for the one that is kept alive, which adopts its work."""
-    identity = single_instance.running(config.home)
-    if identity is None or identity.pid == manager.state(AGENT).pid:
-        return
-    if AGENT not in names:
-        raise NotInstalled(f"The agent (PID {identity.pid}) keeps the MLX server: `vestal down` ends both.")
-    hand_over(identity)
-    print(f"agent: PID {identity.pid} makes room; what it looked after goes on")
-
-
-def _remove_others(
-    managers: Sequence[ServiceManager], chosen: ServiceManager, names: Sequence[str], commands: Commands
-) -> None:
-    """Two agents, or an agent and a server alone, would fight for the same ports."""
+    """Remove installed jobs that are not among `jobs`: two agents, or an agent and a server, share ports."""
     for manager in managers:
-        for name in manager.present():
-            if manager is chosen and name in names:
+        for job in manager.installed_jobs():
+            if manager is chosen and job in jobs:
                 continue
             if manager.needs_root:
-                path = manager.paths(name)[0]
-                raise NotInstalled(f"{path} is installed already: `vestal uninstall` tells how to remove it.")
-            if problem := uninstall.remove(manager, name, commands):
+                path = manager.paths(job)[0]
+                raise NotInstalled(f"{path} is already installed: `vestal uninstall` says how to remove it.")
+            if problem := uninstall.remove(manager, job, commands):
                 raise NotInstalled(f"{problem[0].upper()}{problem[1:]}.")
 
 
-def _show(units: Sequence[Unit]) -> None:
-    for unit in units:
-        verb = "keep" if unit_files.is_written(unit) else "write"
-        print(f"would {verb} {unit.path}:\n{unit.text}")
+def _install(
+    manager: ServiceManager,
+    jobs: Sequence[str],
+    files: Sequence[UnitFile],
+    config: Config,
+    commands: Commands,
+) -> None:
+    """Write what has changed, and load every job. Raises NotInstalled with the first problem."""
+    changed = {file.job for file in files if not unit_files.is_current(file)}
+    if not commands.dry_run:
+        _replace_running_agent(manager, jobs, config)
+        for file in files:
+            if file.job in changed:
+                unit_files.write(file, manager.file_mode)
+                print(f"wrote {file.path}")
+    problem = manager.reload() if changed else ""
+    for job in jobs:
+        problem = problem or manager.load(job, job in changed)
+    if problem:
+        raise NotInstalled(f"The jobs' files are written, but not every job has started: {problem}.")
+
+
+def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config: Config) -> None:
+    """End an agent that was started by hand. The one that the service manager starts adopts its children."""
+    identity = single_instance.running(config.home)
+    if identity is None or identity.pid == manager.state(AGENT).pid:
+        return
+    if AGENT not in jobs:
+        raise NotInstalled(f"The agent (PID {identity.pid}) runs the MLX server: `vestal down` stops both.")
+    kill_agent(identity)
+    print(f"agent: PID {identity.pid} is replaced; the services go on running")
+
+
+def _print_result(manager: ServiceManager, server_only: bool, config: Config) -> None:
+    if server_only:
+        print(f"Installed: {manager.name} starts the MLX server and restarts it when it fails.")
+    else:
+        print(
+            f"Installed: {manager.name} starts the agent and restarts it when it fails, and runs a recovery "
+            f"pass when it starts and every {config.agent.recovery_interval_s:.0f} s."
+        )
+    print("`vestal install --show` shows the jobs, `vestal uninstall` removes them.")
+    if isinstance(manager, Systemd):
+        _enable_lingering(manager)
+    elif is_private(REPO, Path.home()):
+        print(
+            f"Note: macOS keeps launchd's jobs out of {REPO} until you allow it. Better move the checkout "
+            f"out of {', '.join(PRIVATE_FOLDERS)}, and install again."
+        )
+
+
+def _enable_lingering(manager: Systemd) -> None:
+    if manager.is_lingering():
+        return
+    if manager.enable_lingering() and manager.is_lingering():
+        print("Lingering is on now: your units start at boot and outlive your logout.")
+    else:
+        print("Note: your units end at your logout until you run `sudo loginctl enable-linger $USER`.")

@@ -1,37 +1,92 @@
-"""What this installation's units are made from: the settings of this shell, its Python and this checkout."""
+"""What the installed jobs are made from: the settings of this shell, its Python and this checkout.
+
+Secrets are left out: a job's file is no place for them. `vestal.yaml` may hold them.
+"""
 
 import os
 import pwd
+import sys
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
-from host_agent.cli.install import environment
-from host_agent.service_manager import service_manager
-from host_agent.service_manager.unit import JobSettings
+from host_agent.service_manager.jobs import JobSettings
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.find_program import EXTRA_FOLDERS
 from host_agent.services.mlx.service import SIX_STAGES_S
 from vestal.config import Config
+from vestal.config.environment import SHORT_NAMES
 
-STOP_AT_LEAST_S, SPARE_S = 120, 30
+FOREIGN_SETTINGS = (
+    "DOCKER_HOST",
+    "DOCKER_CONTEXT",
+    "DOCKER_CONFIG",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "OLLAMA_MODELS",
+)
+SET_BY_CONFIG = ("VESTAL_HOME", "VESTAL_CONFIG")  # set from the configuration, which has absolute paths
+SECRET_WORDS = frozenset(
+    {"TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
+)
+SECRET_PARTS = ("DATABASE_URL", "NOTIFICATIONS__WEBHOOK")
+SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
+MIN_STOP_S, STOP_MARGIN_S = 120, 30
 
 
-def told(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
-    """What the units are made from, and the names of the secrets that are left out."""
-    settings, secrets = environment.settings(os.environ)
-    variables = {"PATH": environment.search_path(os.environ, EXTRA_FOLDERS), **settings}
-    if daemon:  # the system's domain gives none
+def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
+    """Return the settings of the jobs, and the names of this shell's secrets, which they leave out."""
+    settings, secrets = split_environment(os.environ)
+    variables = {"PATH": search_path(os.environ, EXTRA_FOLDERS), **settings}
+    if daemon:  # launchd's system domain sets neither
         user = pwd.getpwuid(os.getuid())
         variables |= {"HOME": os.environ.get("HOME") or user.pw_dir, "USER": user.pw_name}
-    units = JobSettings(
+    job_settings = JobSettings(
         environment={**variables, **common(config)},
         checkout=REPO,
-        python=service_manager.python(),
+        python=sys.executable,
         stop_within_s=stop_within_s(config),
         recover_each_s=int(config.agent.recovery_interval_s),
     )
-    return units, secrets
+    return job_settings, secrets
 
 
 def stop_within_s(config: Config) -> int:
-    """Longer than the ordered stop: drain, six stages, orchestrators."""
+    """Return a time in seconds that is longer than an ordered stop: drain, six stages, orchestrators."""
     ordered_s = config.mlx.drain_s + SIX_STAGES_S + 4 * config.supervision.stop_s
-    return max(STOP_AT_LEAST_S, int(ordered_s) + SPARE_S)
+    return max(MIN_STOP_S, int(ordered_s) + STOP_MARGIN_S)
+
+
+def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the settings among the variables of `env`, and the names of those that are secrets."""
+    ours = {name: value for name, value in env.items() if value and _is_setting(name)}
+    secrets = sorted(name for name, value in ours.items() if is_secret(name, value))
+    return {name: value for name, value in ours.items() if name not in secrets}, secrets
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Return True where the name says so, or where the value is a URL with a password in it."""
+    upper = name.upper()
+    by_name = SECRET_WORDS & set(upper.split("_")) or any(part in upper for part in SECRET_PARTS)
+    return bool(by_name) or _has_password(value)
+
+
+def search_path(env: Mapping[str, str], extra_folders: Sequence[str]) -> str:
+    """Return PATH for a job, because launchd's own lacks Homebrew.
+
+    Relative folders are dropped: a job runs in another folder.
+    """
+    folders = [*env.get("PATH", "").split(os.pathsep), *extra_folders, *SYSTEM_FOLDERS]
+    return os.pathsep.join(dict.fromkeys(folder for folder in folders if os.path.isabs(folder)))
+
+
+def _is_setting(name: str) -> bool:
+    if name in SET_BY_CONFIG:
+        return False
+    return name.startswith("VESTAL_") or name in SHORT_NAMES or name in FOREIGN_SETTINGS
+
+
+def _has_password(value: str) -> bool:
+    try:
+        return bool(urlsplit(value).password)
+    except ValueError:
+        return True

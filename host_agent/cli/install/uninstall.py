@@ -1,9 +1,9 @@
-"""`vestal uninstall`: stops what `vestal install` started, in order, and removes what it wrote."""
+"""`vestal uninstall`: stop the installed jobs in order, and delete their files."""
 
 import argparse
 
-from host_agent.cli.install.daemon import NEEDS_ROOT_EXIT_CODE
-from host_agent.service_manager import launchd_by_root, service_manager
+from host_agent.cli.install import launch_daemon
+from host_agent.service_manager import service_manager
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.systemd import Systemd
 from vestal.config import Config
@@ -13,18 +13,18 @@ from vestal.platform.commands import Commands, DryRunCommands
 def run(options: argparse.Namespace, config: Config) -> int:
     commands = DryRunCommands() if options.dry_run else Commands()
     managers = service_manager.managers(config.home, commands)
-    found = [manager for manager in managers if manager.present()]
+    found = [manager for manager in managers if manager.installed_jobs()]
     if not found:
         print("Nothing is installed.")
         return 0
     return max(_remove_all(manager, commands) for manager in found)
 
 
-def remove(manager: ServiceManager, name: str, commands: Commands) -> str:
-    """Stop a job and remove its files; the problem, and then they stay."""
-    if problem := manager.unload(name):
-        return f"{name} is not removed: {problem}"
-    for path in manager.paths(name):
+def remove(manager: ServiceManager, job: str, commands: Commands) -> str:
+    """Stop a job and delete its files. Return the problem, if any; the files then stay."""
+    if problem := manager.unload(job):
+        return f"{job} is not removed: {problem}"
+    for path in manager.paths(job):
         if commands.dry_run:
             print(f"would remove {path}")
         else:
@@ -34,15 +34,16 @@ def remove(manager: ServiceManager, name: str, commands: Commands) -> str:
 
 
 def _remove_all(manager: ServiceManager, commands: Commands) -> int:
+    """Remove every job of one manager, the recovery pass before the agent; return the exit code."""
     if manager.needs_root:
-        paths = [path for name in manager.present() for path in manager.paths(name)]
-        print("A LaunchDaemon is root's to remove. These commands do it:\n")
-        print("\n".join(f"  {line}" for line in launchd_by_root.uninstall_commands(paths)))
-        return NEEDS_ROOT_EXIT_CODE
-    problems = [remove(manager, name, commands) for name in manager.present()[::-1]]
+        paths = [path for job in manager.installed_jobs() for path in manager.paths(job)]
+        print("Only root may remove a LaunchDaemon. These commands do it:\n")
+        print("\n".join(f"  {line}" for line in launch_daemon.uninstall_commands(paths)))
+        return launch_daemon.NEEDS_ROOT_EXIT_CODE
+    problems = [remove(manager, job, commands) for job in manager.installed_jobs()[::-1]]
     for problem in filter(None, problems):
         print(problem)
     manager.reload()
-    if isinstance(manager, Systemd) and manager.lingers():
-        print("Lingering stays on, for other units of yours: `loginctl disable-linger` ends it.")
+    if isinstance(manager, Systemd) and manager.is_lingering():
+        print("Lingering stays on for your other units: `loginctl disable-linger` switches it off.")
     return 1 if any(problems) else 0

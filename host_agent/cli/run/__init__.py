@@ -1,1 +1,1 @@
-"""Commands that start, stop and heal: up, down, recover, agent, server."""
+"""Commands that start, stop and recover: up, down, recover, agent, server."""

@@ -1,4 +1,4 @@
-"""`vestal agent`. Under a service manager, an agent that runs already is no failure to be retried."""
+"""`vestal agent`: run the host agent in the foreground."""
 
 import argparse
 
@@ -8,11 +8,11 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
+    """Return 0 with `--managed` where another agent runs: launchd would restart a failed job every 10 s."""
     try:
         return daemon.serve(config)
     except AlreadyRunning as error:
         if not options.managed:
             raise
-        # launchd brings back what fails, every 10 s and without an end; the next pass starts a dead agent.
         print(f"vestal: {error}", flush=True)
         return 0

@@ -1,4 +1,4 @@
-"""Starts the agent in the background, and waits until it listens."""
+"""Start the agent in the background, and wait until it listens."""
 
 import os
 import signal
@@ -15,14 +15,18 @@ from host_agent.services import child_environment
 from vestal.config import Config, ensure_token
 from vestal.supervision import ProcessIdentity
 
-LISTENS_WITHIN_S = 30.0
+START_TIMEOUT_S = 30.0
 HUNG_AFTER_S = 15.0
-LOOK_AGAIN_S = 0.05
-LAST_LINES = 5
+POLL_S = 0.05
+SEARCHED_LINES = 5
 
 
 def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
-    """True where one was started now, False where it ran already. AgentUnreachable says why it does not."""
+    """Return True where an agent was started now, and False where one already ran.
+
+    An agent that does not answer within `hung_after_s` is replaced. Where a service manager restarts the
+    agent, that one starts it. Raises AgentUnreachable with the reason where no agent answers in the end.
+    """
     config.home.prepare()
     client = AgentClient(config)
     if identity := single_instance.running(config.home):
@@ -30,47 +34,54 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
             return False
         _replace_hung(config, identity)
     ensure_token(config.home)
-    if service_manager.keeps_agent(config.home):
-        for problem in service_manager.start(config.home):  # its agent is the one that is kept alive
+    if service_manager.is_agent_installed(config.home):
+        for problem in service_manager.start_installed_jobs(config.home):
             print(f"vestal: {problem}", file=sys.stderr)
-        if client.wait_until(client.answers, LISTENS_WITHIN_S):
+        if client.wait_until(client.answers, START_TIMEOUT_S):
             return True
-    log = config.home.logs / "agent.log"
-    begin = log.stat().st_size if log.exists() else 0
-    process = _start(config, log)
-    deadline = time.monotonic() + LISTENS_WITHIN_S
-    while not (single_instance.running(config.home) and client.answers()):
-        if process.poll() is not None:
-            raise AgentUnreachable(f"The agent did not start: {_last_words(log, begin)}")
-        if time.monotonic() > deadline:
-            raise AgentUnreachable(f"The agent does not answer: {_last_words(log, begin)}")
-        time.sleep(LOOK_AGAIN_S)
-    process.returncode = 0  # it is left running on purpose
+    _start_and_wait(config, client)
     return True
 
 
-def _replace_hung(config: Config, identity: ProcessIdentity) -> None:
-    """Ends an agent that holds its place and does not answer."""
-    began_with = running_settings.read(config.home)
-    if began_with is not None and began_with.port != config.agent.port:
-        raise AgentUnreachable(
-            f"The agent listens on port {began_with.port}, and the configuration says {config.agent.port}: "
-            "`vestal up` restarts it with the new settings."
-        )
-    print(f"agent: PID {identity.pid} runs and does not answer; replacing it", flush=True)
-    hand_over(identity)
+def kill_agent(identity: ProcessIdentity) -> None:
+    """Kill an agent so that its services go on running; the next agent adopts them.
 
-
-def hand_over(identity: ProcessIdentity) -> None:
-    """Ends an agent at once; what it looked after goes on, and the next agent adopts it.
-
-    With SIGKILL, since a SIGTERM that it still heeds would make it stop every service in order.
+    SIGKILL, because an agent that still handles SIGTERM would stop every service.
     """
     if identity.alive():
         os.kill(identity.pid, signal.SIGKILL)
-    deadline = time.monotonic() + LISTENS_WITHIN_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while identity.alive() and time.monotonic() < deadline:
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(POLL_S)
+
+
+def _replace_hung(config: Config, identity: ProcessIdentity) -> None:
+    """Kill an agent that runs and does not answer.
+
+    Raises AgentUnreachable where it was started with another port: it is not hung, the settings have changed.
+    """
+    started_with = running_settings.read(config.home)
+    if started_with is not None and started_with.port != config.agent.port:
+        raise AgentUnreachable(
+            f"The agent listens on port {started_with.port}, and the configuration says {config.agent.port}: "
+            "`vestal up` restarts it with the new settings."
+        )
+    print(f"agent: PID {identity.pid} runs and does not answer; replacing it", flush=True)
+    kill_agent(identity)
+
+
+def _start_and_wait(config: Config, client: AgentClient) -> None:
+    log = config.home.logs / "agent.log"
+    log_size = log.stat().st_size if log.exists() else 0
+    process = _start(config, log)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not (single_instance.running(config.home) and client.answers()):
+        if process.poll() is not None:
+            raise AgentUnreachable(f"The agent did not start: {_reason_in_log(log, log_size)}")
+        if time.monotonic() > deadline:
+            raise AgentUnreachable(f"The agent does not answer: {_reason_in_log(log, log_size)}")
+        time.sleep(POLL_S)
+    process.returncode = 0  # it goes on running; without this, Popen would warn that nobody waited for it
 
 
 def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
@@ -85,10 +96,11 @@ def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _last_words(log: Path, begin: int) -> str:
-    """The sentence that this start ended with, or its last line."""
+def _reason_in_log(log: Path, offset: int) -> str:
+    """Return the sentence that the agent logged last after byte `offset`, or the log's last line."""
     with log.open("rb") as file:
-        file.seek(begin)
+        file.seek(offset)
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    told = [line.removeprefix("vestal: ") for line in lines[-LAST_LINES:] if line.startswith("vestal: ")]
-    return told[-1] if told else f"its last line is: {lines[-1] if lines else 'none'} ({log})"
+    prefix = "vestal: "
+    sentences = [line.removeprefix(prefix) for line in lines[-SEARCHED_LINES:] if line.startswith(prefix)]
+    return sentences[-1] if sentences else f"its last line is: {lines[-1] if lines else 'none'} ({log})"

@@ -1,4 +1,4 @@
-"""`vestal down`: nothing of ours stays: no process, container, network, port or PID file."""
+"""`vestal down`: stop everything. No process, container, network, port or PID file of Vestal remains."""
 
 import argparse
 import asyncio
@@ -16,45 +16,47 @@ from vestal.config import Config
 from vestal.platform.processes import vestal_processes
 from vestal.supervision import read_pid_file
 
-ENGINE_ASKED_S = 20.0
-COMPOSE_WITHIN_S = 120.0
+LIST_TIMEOUT_S = 20.0
+COMPOSE_DOWN_TIMEOUT_S = 120.0
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    stopped = [line for line in (_manager(config), stop_agent(config)) if line]
-    stopped += _left_overs(config)
-    problem, containers = _containers(config)
-    stopped += containers
-    _tidy(config)
-    for line in stopped or ["nothing was running"]:
+    """Return 0, or 1 where the containers could not be stopped."""
+    lines = [line for line in (_stop_installed_jobs(config), stop_agent(config)) if line]
+    lines += _stop_leftover_processes(config)
+    problem, container_lines = _stop_containers(config)
+    lines += container_lines
+    for path in config.home.run.glob("*.*"):
+        path.unlink(missing_ok=True)
+    for line in lines or ["nothing was running"]:
         print(line)
     if problem:
         print(problem)
     return 1 if problem else 0
 
 
-def _manager(config: Config) -> str:
-    """Where launchd or systemd keeps the agent alive, it is told first: or it would bring it back."""
-    if not service_manager.is_installed(config.home):
-        return ""
-    if problems := service_manager.stop(config.home):
-        return f"service manager: {'; '.join(problems)}"
-    return "service manager: told to stop the agent until the next login (`vestal uninstall` is for good)"
-
-
 def stop_agent(config: Config) -> str:
-    """Ends the agent and, through it, its children in order; a sentence of what was stopped."""
+    """Stop the agent, which stops its children in order, and return a line about it; empty if none ran."""
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
-    # It ends its children in order: the gateway drains, native orchestrators finish.
+    # The gateway drains its requests, and native orchestrators finish their step.
     grace_s = config.mlx.drain_s + SIX_STAGES_S + 4 * config.supervision.stop_s
     asyncio.run(terminate.terminate_identity(identity, grace_s))
-    return f"agent: stopped (PID {identity.pid}), with all it looked after"
+    return f"agent: stopped (PID {identity.pid}), with all its services"
 
 
-def _left_overs(config: Config) -> list[str]:
-    """What outlived a killed agent: by PID file, and by the home in its environment."""
+def _stop_installed_jobs(config: Config) -> str:
+    """Stop launchd or systemd from restarting the agent, before the agent is stopped."""
+    if not service_manager.is_any_job_installed(config.home):
+        return ""
+    if problems := service_manager.stop_installed_jobs(config.home):
+        return f"service manager: {'; '.join(problems)}"
+    return "service manager: the agent stays stopped until the next login (`vestal uninstall` removes it)"
+
+
+def _stop_leftover_processes(config: Config) -> list[str]:
+    """Stop what outlived a killed agent, found by PID files and by VESTAL_HOME in its environment."""
     found = {}
     for path in sorted(config.home.run.glob("*.json")):
         identity = read_pid_file(path)
@@ -62,54 +64,47 @@ def _left_overs(config: Config) -> list[str]:
             found[identity.pid] = path.stem
     for pid, module in vestal_processes.servers_of_home(config.home.root, config.home.default_root):
         found.setdefault(pid, module)
-    # The gateway before its engine: it ends it, in the right order.
-    order = sorted(found, key=lambda pid: "engine" in found[pid])
-    return [_end(pid, found[pid], config) for pid in order]
+    # The gateway comes before its engine, because it stops the engine in order.
+    pids = sorted(found, key=lambda pid: "engine" in found[pid])
+    return [_stop_leftover(pid, found[pid], config) for pid in pids]
 
 
-def _end(pid: int, name: str, config: Config) -> str:
+def _stop_leftover(pid: int, name: str, config: Config) -> str:
     asyncio.run(terminate.terminate(pid, config.mlx.drain_s + SIX_STAGES_S))
     return f"{name}: stopped (PID {pid}, left over)"
 
 
-def _containers(config: Config) -> tuple[str, list[str]]:
-    """What could not be done, and what was."""
+def _stop_containers(config: Config) -> tuple[str, list[str]]:
+    """Return the problem, or an empty string, and the lines about what was stopped."""
     compose = Compose(config)
     try:
-        had = mode.has_containers(config) or _listed(compose)
-        if not had:
+        if not (mode.has_containers(config) or _has_containers_or_networks(compose)):
             return "", []
         command = compose.command("--profile", SCALE, "down", "--remove-orphans", "--timeout", "20")
-        environment = dict(compose.environment())
-        done = subprocess.run(
+        result = subprocess.run(
             command,
-            env=environment,
+            env=dict(compose.environment()),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=COMPOSE_WITHIN_S,
+            timeout=COMPOSE_DOWN_TIMEOUT_S,
             check=False,
         )
     except (DockerUnavailable, subprocess.TimeoutExpired) as error:
-        return f"containers: not stopped, since Docker does not answer ({error})", []
-    if done.returncode:
-        return f"containers: `docker compose down` failed: {last_lines(done.stderr)}", []
+        return f"containers: not stopped, because Docker does not answer ({error})", []
+    if result.returncode:
+        return f"containers: `docker compose down` failed: {last_lines(result.stderr)}", []
     mode.forget_containers(config)
     return "", [f"containers: stopped and removed (project {compose.project}; its data volume stays)"]
 
 
-def _listed(compose: Compose) -> bool:
-    """Whether an engine knows containers or networks of the project."""
+def _has_containers_or_networks(compose: Compose) -> bool:
+    """Return True where the Docker engine knows containers or networks of the project."""
     label = f"label=com.docker.compose.project={compose.project}"
     with contextlib.suppress(DockerUnavailable, OSError, subprocess.TimeoutExpired):
         docker = compose.command()[0]
-        for what in (("ps", "-aq"), ("network", "ls", "-q")):
-            command = [docker, *what, "--filter", label]
-            done = subprocess.run(command, capture_output=True, timeout=ENGINE_ASKED_S, check=False)
-            if done.returncode == 0 and done.stdout.strip():
+        for listing in (("ps", "-aq"), ("network", "ls", "-q")):
+            command = [docker, *listing, "--filter", label]
+            result = subprocess.run(command, capture_output=True, timeout=LIST_TIMEOUT_S, check=False)
+            if result.returncode == 0 and result.stdout.strip():
                 return True
     return False
-
-
-def _tidy(config: Config) -> None:
-    for path in config.home.run.glob("*.*"):
-        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The first models, fetched with their progress shown."""
+"""Fetch the models that `mlx.preload` names, and show the progress."""
 
 import json
 import subprocess
@@ -9,18 +9,18 @@ from host_agent.cli.run.progress import Progress
 from host_agent.errors import HostAgentError
 from vestal.config import Config
 
-SHOW_EACH = 0.25  # of a model, where no terminal can redraw a line
+STEP_FRACTION = 0.25  # of a model: how often progress is printed where no terminal can redraw a line
 
 
 class ModelsMissing(HostAgentError):
-    """A model that is to be preloaded could not be had; the message is the store's own."""
+    """A model of `mlx.preload` could not be fetched; the message is the model store's own."""
 
     code = "models_missing"
     retryable = True
 
 
-def ensure(config: Config, progress: Progress) -> None:
-    """Fetch what of `mlx.preload` is missing."""
+def fetch_missing(config: Config, progress: Progress) -> None:
+    """Fetch what is missing of `mlx.preload`. Raises ModelsMissing where a model cannot be fetched."""
     if not config.mlx.preload:
         return
     command = [sys.executable, "-m", "mlx_server.model_store", "--json", "ensure"]
@@ -29,33 +29,34 @@ def ensure(config: Config, progress: Progress) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
-            told = _parsed(line)
-            if "error" in told:
-                problems.append(_sentence(told))
-            elif "model" in told:
-                _show(progress, told, shown)
+            update = _parse(line)
+            if "error" in update:
+                problems.append(_problem(update["error"]))
+            elif "model" in update:
+                _show(progress, update, shown)
     if problems:
         raise ModelsMissing(f"Nothing was started. {' '.join(problems)}")
     if process.returncode:
         raise ModelsMissing("Nothing was started: the models could not be fetched (see the lines above).")
 
 
-def _show(progress: Progress, told: dict[str, Any], shown: dict[str, float]) -> None:
-    name, fraction = told["model"], float(told.get("fraction") or 0.0)
+def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -> None:
+    """Show an update; `shown` has the fraction that was shown last, by model."""
+    name, fraction = update["model"], float(update.get("fraction") or 0.0)
     last = shown.get(name, -1.0)
-    if progress.redraws or fraction >= last + SHOW_EACH or (fraction >= 1.0 > last):
+    if progress.redraws or fraction >= last + STEP_FRACTION or (fraction >= 1.0 > last):
         shown[name] = fraction
-        progress.say(name, f"{fraction:.0%}  {told.get('sentence', '')}".rstrip(), steps=fraction < 1.0)
+        text = f"{fraction:.0%}  {update.get('sentence', '')}".rstrip()
+        progress.show(name, text, final=fraction >= 1.0)
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any]:
     try:
-        told = json.loads(line)
+        update = json.loads(line)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return update if isinstance(update, dict) else {}
 
 
-def _sentence(told: dict[str, Any]) -> str:
-    error = told["error"]
+def _problem(error: dict[str, Any]) -> str:
     return " ".join(part for part in (error.get("message"), error.get("remedy")) if part)

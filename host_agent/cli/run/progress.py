@@ -1,4 +1,4 @@
-"""Shows progress, a line for each step, and waits until the stack is healthy."""
+"""Show progress, one line for each step, and wait until the stack is healthy."""
 
 import sys
 import time
@@ -8,63 +8,72 @@ from typing import Any
 from host_agent.agent_client import AgentClient
 from host_agent.errors import HostAgentError
 
-LOOK_AGAIN_S = 0.25
-WELL = ("ready", "busy", "absent")
-NOT_OURS = ("ollama", "docker")  # told, not waited for: they may be another's to start
-LOGS = {"mlx_engine": "engine.log"}
+POLL_S = 0.25
+HEALTHY_STATES = ("ready", "busy", "absent")
+NOT_WAITED_FOR = ("ollama", "docker")  # someone else may have to start them
+LOG_FILES = {"mlx_engine": "engine.log"}  # the others are named after their service
 
 
 class NotHealthy(HostAgentError):
+    """A service is not healthy in time; the message names it, the reason and its log."""
+
     code = "not_healthy"
     retryable = True
 
 
 class Progress:
-    """`name  what` lines. On a terminal, the line of a step that goes on is drawn anew."""
+    """Prints lines of a name and a text. A terminal's line is redrawn until its text is final."""
 
     def __init__(self) -> None:
         self.redraws = sys.stdout.isatty()
-        self._open: str | None = None
+        self._unfinished: str | None = None
 
-    def say(self, name: str, what: str, *, steps: bool = False) -> None:
-        """`steps`: more will be said of the same, in its place."""
-        if self.redraws and self._open is not None:
-            sys.stdout.write("\r\x1b[K" if self._open == name else "\n")
-        print(f"{name:<20}{what}", end="" if steps and self.redraws else "\n", flush=True)
-        self._open = name if steps and self.redraws else None
+    def show(self, name: str, text: str, *, final: bool = True) -> None:
+        """Print a line. Where it is not `final`, the next line of the same name replaces it."""
+        if self.redraws and self._unfinished is not None:
+            sys.stdout.write("\r\x1b[K" if self._unfinished == name else "\n")
+        redrawn = self.redraws and not final
+        print(f"{name:<20}{text}", end="" if redrawn else "\n", flush=True)
+        self._unfinished = name if redrawn else None
 
 
 def wait_until_healthy(client: AgentClient, progress: Progress, timeout_s: float, logs: Path) -> None:
-    """Until all that Vestal starts is well; NotHealthy names what is not, why, and its log."""
+    """Wait until all services that Vestal starts are healthy, and show each change of state.
+
+    Raises NotHealthy after `timeout_s` seconds, or at once where a service has failed.
+    """
     deadline = time.monotonic() + timeout_s
     shown: dict[str, str] = {}
     while True:
-        rows = client.get("/status")["services"]
-        _show_changes(rows, shown, progress)
-        missing = {name: row for name, row in rows.items() if _missing(name, row)}
-        if not missing:
+        services = client.get("/status")["services"]
+        _show_changes(services, shown, progress)
+        unhealthy = {name: service for name, service in services.items() if _is_awaited(name, service)}
+        if not unhealthy:
             return
-        failed = any(row["state"] == "failed" for row in missing.values())
+        failed = any(service["state"] == "failed" for service in unhealthy.values())
         if failed or time.monotonic() > deadline:
-            raise NotHealthy(_sentence(missing, logs))
-        time.sleep(LOOK_AGAIN_S)
+            raise NotHealthy(_sentence(unhealthy, logs))
+        time.sleep(POLL_S)
 
 
-def _missing(name: str, row: dict[str, Any]) -> bool:
-    return name not in NOT_OURS and row["expected"] and row["state"] not in WELL
+def _is_awaited(name: str, service: dict[str, Any]) -> bool:
+    return name not in NOT_WAITED_FOR and service["expected"] and service["state"] not in HEALTHY_STATES
 
 
-def _show_changes(rows: dict[str, dict[str, Any]], shown: dict[str, str], progress: Progress) -> None:
-    for name, row in rows.items():
-        if shown.get(name) != row["state"]:
-            shown[name] = row["state"]
-            progress.say(name, row["state"] + (f"  {row['detail']}" if row["detail"] else ""))
+def _show_changes(services: dict[str, dict[str, Any]], shown: dict[str, str], progress: Progress) -> None:
+    """Show the services whose state differs from that in `shown`, and update `shown`."""
+    for name, service in services.items():
+        if shown.get(name) != service["state"]:
+            shown[name] = service["state"]
+            detail = f"  {service['detail']}" if service["detail"] else ""
+            progress.show(name, service["state"] + detail)
 
 
-def _sentence(missing: dict[str, dict[str, Any]], logs: Path) -> str:
-    told = "; ".join(
-        f"{name} is {row['state']}" + (f" ({row['detail']})" if row["detail"] else "")
-        for name, row in missing.items()
+def _sentence(unhealthy: dict[str, dict[str, Any]], logs: Path) -> str:
+    states = "; ".join(
+        f"{name} is {service['state']}" + (f" ({service['detail']})" if service["detail"] else "")
+        for name, service in unhealthy.items()
     )
-    first = next(iter(missing))
-    return f"Not healthy: {told}; {logs / LOGS.get(first, first + '.log')} and `vestal doctor` say more."
+    first = next(iter(unhealthy))
+    log = logs / LOG_FILES.get(first, f"{first}.log")
+    return f"Not healthy: {states}; {log} and `vestal doctor` say more."

@@ -1,4 +1,7 @@
-"""`vestal recover`: one pass by the agent, which is started if it is dead. Exit code 0 healthy, 1 not."""
+"""`vestal recover`: one recovery pass by the agent, which is started if it is dead.
+
+The exit code is 0 where all is healthy after the pass, and 1 where not.
+"""
 
 import argparse
 import json
@@ -11,8 +14,8 @@ from host_agent.cli.run import background_agent
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config
 
-PASS_WITHIN_S = 900.0  # it may wait for a build under way, and build an image itself
-LOOK_AGAIN_S = 0.2
+PASS_TIMEOUT_S = 900.0  # a pass may wait for a build of the image, and build it itself
+POLL_S = 0.2
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -24,22 +27,22 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.reset:
         client.post("/recover/reset")
     run_id = client.post("/recover", {"ts": time.time()})["run_id"]
-    return _show(options, _finished(client, run_id))
+    return _show(options, _wait_for_report(client, run_id))
 
 
 def _dry_run(options: argparse.Namespace, config: Config, client: AgentClient) -> int:
     if not single_instance.running(config.home):
-        print("agent: is not running\n  would start it, and then look at everything else")
+        print("agent: is not running\n  would start it, and then check everything else")
         return 1
     return _show(options, client.get("/recover/plan"))
 
 
-def _finished(client: AgentClient, run_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + PASS_WITHIN_S
+def _wait_for_report(client: AgentClient, run_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + PASS_TIMEOUT_S
     while (report := client.get(f"/recover/{run_id}"))["state"] != "done":
         if time.monotonic() > deadline:
-            raise AgentUnreachable(f"The pass {run_id} did not end within {PASS_WITHIN_S:.0f} s.")
-        time.sleep(LOOK_AGAIN_S)
+            raise AgentUnreachable(f"The pass {run_id} did not end within {PASS_TIMEOUT_S:.0f} s.")
+        time.sleep(POLL_S)
     return report
 
 
@@ -47,11 +50,11 @@ def _show(options: argparse.Namespace, report: dict[str, Any]) -> int:
     if options.json:
         print(json.dumps(report, indent=2))
         return 0 if report["healthy"] else 1
-    for title, key in (("found", "found"), ("done", "done"), ("left", "left")):
+    for key in ("found", "done", "left"):
         for line in report[key]:
-            print(f"{title:6}{line}")
+            print(f"{key:6}{line}")
     if report["healthy"]:
-        print("All is healthy.")
+        print("All services are healthy.")
     elif not report["left"]:
-        print("Not all is healthy yet: `vestal status` shows it.")
+        print("Not all services are healthy yet: `vestal status` shows them.")
     return 0 if report["healthy"] else 1

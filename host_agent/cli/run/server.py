@@ -1,4 +1,4 @@
-"""`vestal server`: the gateway (and its engine) in the foreground, where the MLX server runs alone."""
+"""`vestal server`: run the gateway and its engine in the foreground, without an agent."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from vestal.platform import log_rotation
 
 def run(options: argparse.Namespace, config: Config) -> int:
     config.home.prepare()
-    log_rotation.rotate(config.home.logs)  # without an agent, nobody else does
+    log_rotation.rotate(config.home.logs)  # an agent would do it, but here there is none
     environment = {**os.environ, **child_environment.common(config)}
     command = [sys.executable, "-m", "mlx_server.gateway"]
     os.execve(sys.executable, command, environment)

@@ -12,8 +12,7 @@ from host_agent.doctor.services import early_deaths
 from host_agent.doctor.services.early_deaths import EarlyDeath
 from host_agent.journal import readable_cause
 from host_agent.service_manager import service_manager
-from host_agent.service_manager.job_state import JobState
-from host_agent.service_manager.unit import AGENT
+from host_agent.service_manager.jobs import AGENT, JobState
 from vestal.config import Config
 
 NAME = "dies_at_start"
@@ -76,7 +75,7 @@ def _of_agent(config: Config) -> list[Finding]:
     home = config.home
     if single_instance.running(home):
         return []
-    managers = [manager for manager in service_manager.managers(home) if AGENT in manager.present()]
+    managers = [manager for manager in service_manager.managers(home) if AGENT in manager.installed_jobs()]
     said = log_files.last_words(home.logs / "agent.log")
     found = [judge_job(manager.state(AGENT), said) for manager in managers]
     return [finding for finding in found if finding]

@@ -1,4 +1,4 @@
-"""`vestal install`, `--show` and `uninstall` from outside, with stand-ins for launchctl and systemctl."""
+"""`vestal install`, `install --show` and `uninstall` as commands, with fakes of launchctl and systemctl."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ import psutil
 import pytest
 
 REPO = Path(__file__).resolve().parents[3]
-STAND_IN = REPO / "tests" / "children" / "service_manager.py"
+FAKE = REPO / "tests" / "children" / "service_manager.py"
 NO_SESSION = "125 Bootstrap failed: 125: Domain does not support specified action"
 INPUT_OUTPUT = "5 Bootstrap failed: 5: Input/output error"
 FOREIGN = ("VESTAL_", "MLX_", "OLLAMA_", "XDG_", "SUDO_")
 
 
 class Machine:
-    """A user's folder, a home in it, and the stand-ins first in PATH."""
+    """A user's folder with a home in it, and fakes of launchctl, systemctl and loginctl first in PATH."""
 
     def __init__(self, folder: Path, manager: str, env: dict[str, str]) -> None:
-        self.user, self.stand_in = folder / "ada", folder / "stand-in"
+        self.user, self.fake_state = folder / "ada", folder / "fake-state"
         programs = folder / "bin"
-        for made in (self.user, self.stand_in, programs):
+        for made in (self.user, self.fake_state, programs):
             made.mkdir()
         for name in ("launchctl", "systemctl", "loginctl"):
-            (programs / name).symlink_to(STAND_IN)
+            (programs / name).symlink_to(FAKE)
         clean = {name: value for name, value in env.items() if not name.startswith(FOREIGN)}
         self.env = clean | {
             "HOME": str(self.user),
             "PATH": f"{programs}:{Path(sys.executable).parent}:{env['PATH']}",
-            "STAND_IN": str(self.stand_in),
+            "STAND_IN": str(self.fake_state),
             "VESTAL_SERVICE_MANAGER": manager,
             "VESTAL_OLLAMA__MANAGE": "off",
         }
@@ -48,18 +48,19 @@ class Machine:
         )
 
     def calls(self) -> list[str]:
-        """What was asked of the service manager since the last look, without the looking itself."""
-        path = self.stand_in / "calls"
+        """Return the commands that changed something since the last call, and forget them."""
+        path = self.fake_state / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
-        looking = ("launchctl print", "systemctl --user show", "loginctl show-user")
-        return [line for line in lines if not line.startswith(looking)]
+        read_only = ("launchctl print", "systemctl --user show", "loginctl show-user")
+        return [line for line in lines if not line.startswith(read_only)]
 
     def refuse(self, verb: str, *replies: str) -> None:
-        (self.stand_in / f"refuse-{verb}").write_text("\n".join(replies))
+        """Let the next calls of `verb` fail with these replies, an exit code and a message each."""
+        (self.fake_state / f"refuse-{verb}").write_text("\n".join(replies))
 
     def loaded(self) -> set[str]:
-        path = self.stand_in / "loaded"
+        path = self.fake_state / "loaded"
         return set(path.read_text().split()) if path.exists() else set()
 
 
@@ -93,7 +94,7 @@ GUI = f"gui/{os.getuid()}"
 AGENT, RECOVER, SERVER = "dev.vestal.agent", "dev.vestal.recover", "dev.vestal.server"
 
 
-def loading(mac: Machine, label: str, kick: bool) -> list[str]:
+def load_commands(mac: Machine, label: str, kick: bool) -> list[str]:
     lines = [
         f"launchctl enable {GUI}/{label}",
         f"launchctl bootstrap {GUI} {agents(mac) / f'{label}.plist'}",
@@ -101,10 +102,10 @@ def loading(mac: Machine, label: str, kick: bool) -> list[str]:
     return [*lines, f"launchctl kickstart {GUI}/{label}"] if kick else lines
 
 
-def test_first_install_on_a_mac_writes_private_files_and_loads_them(mac):
+def test_install_on_a_mac_writes_private_files_and_loads_the_jobs(mac):
     done = mac.vestal("install", VESTAL_TOKEN="secret-1", VESTAL_DATABASE_URL="postgresql://u:secret-2@h/d")
     assert done.returncode == 0, done.stderr
-    assert mac.calls() == [*loading(mac, AGENT, kick=True), *loading(mac, RECOVER, kick=False)]
+    assert mac.calls() == [*load_commands(mac, AGENT, kick=True), *load_commands(mac, RECOVER, kick=False)]
     for label in (AGENT, RECOVER):
         path = agents(mac) / f"{label}.plist"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -113,33 +114,33 @@ def test_first_install_on_a_mac_writes_private_files_and_loads_them(mac):
         keys = plistlib.loads(text.encode())
         assert Path(keys["StandardOutPath"]).parent.is_dir(), "launchd makes no folder for a log"
         assert keys["ProgramArguments"][0] == sys.executable
-        assert keys["EnvironmentVariables"]["PATH"].split(":")[0] == str(mac.stand_in.parent / "bin")
+        assert keys["EnvironmentVariables"]["PATH"].split(":")[0] == str(mac.fake_state.parent / "bin")
         assert keys["EnvironmentVariables"]["VESTAL_HOME"] == str(mac.user / ".vestal")
-    assert "VESTAL_DATABASE_URL, VESTAL_TOKEN" in done.stdout, "what is left out is named"
+    assert "VESTAL_DATABASE_URL, VESTAL_TOKEN" in done.stdout, "the secrets that are left out are named"
 
 
-def test_second_install_changes_nothing_that_runs(mac):
+def test_install_a_second_time_leaves_the_running_jobs_alone(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install")
     assert done.returncode == 0, done.stderr
-    assert mac.calls() == [f"launchctl kickstart {GUI}/{AGENT}"], "which starts nothing that runs"
+    assert mac.calls() == [f"launchctl kickstart {GUI}/{AGENT}"], "kickstart does not restart a running job"
 
 
-def test_install_with_changed_settings_loads_anew(mac):
+def test_install_with_changed_settings_reloads_the_jobs(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", VESTAL_MLX_PORT="12345")
     assert done.returncode == 0, done.stderr
     assert mac.calls() == [
         f"launchctl bootout {GUI}/{AGENT}",
-        *loading(mac, AGENT, kick=True),
+        *load_commands(mac, AGENT, kick=True),
         f"launchctl bootout {GUI}/{RECOVER}",
-        *loading(mac, RECOVER, kick=False),
+        *load_commands(mac, RECOVER, kick=False),
     ]
 
 
-def test_bootstrap_that_fails_once_with_error_5_is_tried_once_more(mac):
+def test_install_retries_a_bootstrap_that_fails_once_with_error_5(mac):
     mac.refuse("bootstrap", INPUT_OUTPUT)
     done = mac.vestal("install")
     assert done.returncode == 0, done.stderr
@@ -147,7 +148,7 @@ def test_bootstrap_that_fails_once_with_error_5_is_tried_once_more(mac):
     assert mac.loaded() == {AGENT, RECOVER}
 
 
-def test_bootstrap_that_fails_twice_with_error_5_is_one_sentence(mac):
+def test_install_reports_a_bootstrap_that_fails_twice_in_one_sentence(mac):
     mac.refuse("bootstrap", INPUT_OUTPUT, INPUT_OUTPUT)
     done = mac.vestal("install")
     assert done.returncode == 69
@@ -155,16 +156,16 @@ def test_bootstrap_that_fails_twice_with_error_5_is_one_sentence(mac):
     assert "failed twice: Bootstrap failed: 5: Input/output error" in line and "plutil -lint" in line
 
 
-def test_without_a_login_at_the_screen_the_daemon_is_offered(mac):
+def test_install_without_a_login_session_offers_the_daemon(mac):
     mac.refuse("bootstrap", NO_SESSION)
     done = mac.vestal("install")
     assert done.returncode == 69
     (line,) = done.stderr.splitlines()
     assert f"no domain {GUI}" in line and "vestal install --daemon" in line
-    assert sum("bootstrap" in call for call in mac.calls()) == 1, "what cannot go is not repeated"
+    assert sum("bootstrap" in call for call in mac.calls()) == 1, "a missing session is not retried"
 
 
-def test_uninstall_stops_and_removes_all(mac):
+def test_uninstall_stops_the_jobs_and_removes_their_files(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("uninstall")
@@ -173,9 +174,9 @@ def test_uninstall_stops_and_removes_all(mac):
     assert mac.loaded() == set() and names(agents(mac)) == set()
 
 
-def test_uninstall_of_what_is_not_loaded_is_fine(mac):
+def test_uninstall_of_jobs_that_are_not_loaded_succeeds(mac):
     mac.vestal("install")
-    (mac.stand_in / "loaded").unlink()
+    (mac.fake_state / "loaded").unlink()
     done = mac.vestal("uninstall")
     assert done.returncode == 0, done.stdout
     assert names(agents(mac)) == set()
@@ -183,7 +184,7 @@ def test_uninstall_of_what_is_not_loaded_is_fine(mac):
     assert (again.returncode, again.stdout) == (0, "Nothing is installed.\n")
 
 
-def test_uninstall_that_may_not_stop_a_job_keeps_its_file(mac):
+def test_uninstall_keeps_the_file_of_a_job_that_it_cannot_stop(mac):
     mac.vestal("install")
     mac.refuse("bootout", "1 Boot-out failed: 1: Operation not permitted")
     done = mac.vestal("uninstall")
@@ -192,19 +193,19 @@ def test_uninstall_that_may_not_stop_a_job_keeps_its_file(mac):
     assert names(agents(mac)) == {f"{RECOVER}.plist"}
 
 
-def test_show_tells_state_pid_and_starts(mac):
+def test_show_prints_state_pid_and_number_of_starts(mac):
     assert mac.vestal("install", "--show").returncode == 1, "nothing is installed"
     mac.vestal("install")
     done = mac.vestal("install", "--show")
     assert done.returncode == 0, done.stdout
     assert "agent    running, PID 44028, started once" in done.stdout
     assert "recover  not running, started 12 times, last exit 0" in done.stdout
-    told = json.loads(mac.vestal("install", "--show", "--json").stdout)
-    assert told["healthy"] is True
-    assert [job["state"]["pid"] for job in told["jobs"]] == [44028, None]
+    answer = json.loads(mac.vestal("install", "--show", "--json").stdout)
+    assert answer["healthy"] is True
+    assert [job["state"]["pid"] for job in answer["jobs"]] == [44028, None]
 
 
-def test_show_and_doctor_name_a_python_that_is_gone(mac):
+def test_show_and_doctor_report_a_python_that_is_gone(mac):
     mac.vestal("install")
     path = agents(mac) / f"{AGENT}.plist"
     keys = plistlib.loads(path.read_bytes())
@@ -212,29 +213,29 @@ def test_show_and_doctor_name_a_python_that_is_gone(mac):
     path.write_bytes(plistlib.dumps(keys))
     shown = mac.vestal("install", "--show")
     assert shown.returncode == 1
-    assert "its Python /nowhere/python is gone: `vestal install` writes it anew" in shown.stdout
+    assert "its Python /nowhere/python is gone: `vestal install` writes it again" in shown.stdout
     assert "its Python /nowhere/python is gone" in mac.vestal("doctor").stdout
     assert mac.vestal("install").returncode == 0
     assert mac.vestal("install", "--show").returncode == 0
 
 
-def test_show_names_what_launchd_has_not_loaded(mac):
+def test_show_reports_a_job_that_launchd_has_not_loaded(mac):
     mac.vestal("install")
-    (mac.stand_in / "loaded").write_text(RECOVER)
+    (mac.fake_state / "loaded").write_text(RECOVER)
     done = mac.vestal("install", "--show")
     assert done.returncode == 1
     assert "agent    not loaded" in done.stdout and "launchd has not loaded it" in done.stdout
 
 
-def test_dry_run_changes_nothing(mac):
+def test_install_dry_run_changes_nothing(mac):
     done = mac.vestal("install", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert mac.calls() == []
     assert f"would run launchctl bootstrap {GUI} {agents(mac)}/{AGENT}.plist" in done.stdout
-    assert names(mac.user) == set(), "not even a folder"
+    assert names(mac.user) == set(), "not even a folder is made"
 
 
-def test_dry_run_over_what_is_loaded_ends_at_once(mac):
+def test_dry_run_with_loaded_jobs_neither_waits_nor_changes_anything(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--dry-run", VESTAL_MLX_PORT="12345")
@@ -243,7 +244,7 @@ def test_dry_run_over_what_is_loaded_ends_at_once(mac):
     assert mac.calls() == [] and mac.loaded() == {AGENT, RECOVER}
 
 
-def test_server_alone_takes_the_agents_place_and_back(mac):
+def test_install_of_the_server_alone_replaces_the_agent_and_the_reverse(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--server-only")
@@ -263,27 +264,27 @@ def test_install_with_sudo_is_refused(mac):
     assert mac.calls() == []
 
 
-def test_daemon_dry_run_names_the_system_domain_and_its_user(mac):
+def test_install_daemon_dry_run_prints_the_system_domain_and_its_user(mac):
     done = mac.vestal("install", "--daemon", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"launchctl bootstrap system /Library/LaunchDaemons/{AGENT}.plist" in done.stdout
     assert "<key>UserName</key>" in done.stdout and "<key>HOME</key>" in done.stdout
 
 
-def test_agent_started_by_hand_makes_room_and_its_gateway_goes_on(agent, mac):
+def test_install_replaces_an_agent_started_by_hand_and_its_gateway_goes_on(agent, mac):
     gateway = agent.start().gateway()
     done = mac.vestal(
         "install", **{name: value for name, value in agent.env.items() if name.startswith("VESTAL_")}
     )
     assert done.returncode == 0, done.stderr
-    assert f"PID {agent.process.pid} makes room" in done.stdout
+    assert f"PID {agent.process.pid} is replaced" in done.stdout
     assert agent.process.wait(10) == -signal.SIGKILL
     assert psutil.Process(gateway).status() != psutil.STATUS_ZOMBIE
     assert {label.rpartition(".")[2] for label in mac.loaded()} == {"agent", "recover"}
 
 
-def test_agent_under_a_manager_ends_well_where_another_runs(agent):
-    """Else launchd would start it again every 10 s, without an end."""
+def test_managed_agent_exits_with_0_where_another_runs(agent):
+    """launchd would restart a failed job every 10 s."""
     agent.start()
     command = [sys.executable, "-m", "host_agent.cli.main", "agent"]
     for extra, code in ((["--managed"], 0), ([], 75)):
@@ -294,7 +295,7 @@ def test_agent_under_a_manager_ends_well_where_another_runs(agent):
         assert "An agent already serves" in done.stdout + done.stderr
 
 
-def test_first_install_on_linux_enables_starts_and_lingers(linux):
+def test_install_on_linux_enables_and_starts_the_units_and_lingering(linux):
     done = linux.vestal("install", VESTAL_TOKEN="secret-1")
     assert done.returncode == 0, done.stderr
     assert linux.calls() == [
@@ -312,7 +313,7 @@ def test_first_install_on_linux_enables_starts_and_lingers(linux):
     assert "Lingering is on now" in done.stdout
 
 
-def test_second_install_on_linux_restarts_only_what_has_changed(linux):
+def test_install_a_second_time_on_linux_restarts_only_changed_units(linux):
     linux.vestal("install")
     linux.calls()
     linux.vestal("install")
@@ -323,7 +324,7 @@ def test_second_install_on_linux_restarts_only_what_has_changed(linux):
     assert "systemctl --user restart vestal-agent.service" in calls
 
 
-def test_lingering_that_is_refused_is_said(linux):
+def test_install_reports_that_lingering_was_refused(linux):
     linux.refuse("enable-linger", "1 Could not enable linger: Access denied")
     done = linux.vestal("install")
     assert done.returncode == 0
@@ -331,19 +332,19 @@ def test_lingering_that_is_refused_is_said(linux):
     assert "end at your logout" in linux.vestal("install", "--show").stdout
 
 
-def test_machine_without_a_user_manager_gets_one_sentence_and_no_file(linux):
-    (linux.stand_in / "no-manager").touch()
+def test_install_without_a_user_manager_writes_one_sentence_and_no_file(linux):
+    (linux.fake_state / "no-manager").touch()
     done = linux.vestal("install")
     assert done.returncode == 69
     (line,) = done.stderr.splitlines()
-    assert "No systemd of this user's answers (Failed to connect to bus: No medium found)" in line
+    assert "This user's systemd does not answer (Failed to connect to bus: No medium found)" in line
     assert names(linux.user) == set()
     shown = linux.vestal("install", "--dry-run")
-    assert shown.returncode == 0 and "would not be installed here: No systemd" in shown.stdout
+    assert shown.returncode == 0 and "would not be installed here: This user" in shown.stdout
     assert "would write" in shown.stdout and names(linux.user) == set()
 
 
-def test_uninstall_on_linux_disables_and_removes(linux):
+def test_uninstall_on_linux_disables_the_units_and_removes_their_files(linux):
     linux.vestal("install")
     linux.calls()
     done = linux.vestal("uninstall")
@@ -357,7 +358,7 @@ def test_uninstall_on_linux_disables_and_removes(linux):
     assert "loginctl disable-linger" in done.stdout
 
 
-def test_show_on_linux_tells_pid_and_timer(linux):
+def test_show_on_linux_prints_the_pid_and_the_timers_state(linux):
     linux.vestal("install")
     done = linux.vestal("install", "--show")
     assert done.returncode == 0, done.stdout
@@ -365,6 +366,6 @@ def test_show_on_linux_tells_pid_and_timer(linux):
     assert "recover  active (waiting)" in done.stdout
 
 
-def test_daemon_on_linux_is_refused_with_what_does_the_same(linux):
+def test_install_daemon_on_linux_is_refused_with_the_alternative(linux):
     done = linux.vestal("install", "--daemon")
     assert done.returncode == 69 and "lingering" in done.stderr

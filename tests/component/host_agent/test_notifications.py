@@ -1,4 +1,4 @@
-"""Notices on their way: real programs and a real webhook."""
+"""Delivery of notices: real programs and a real webhook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import pytest
 from aiohttp import web
 
 from host_agent.journal import Journal
-from host_agent.notifications.channels import NotDelivered, channels, desktop_command, post, show
+from host_agent.notifications.channels import (
+    NotDelivered,
+    channels,
+    desktop_command,
+    post_to_webhook,
+    show_on_desktop,
+)
 from host_agent.notifications.notices import Notice
 from host_agent.notifications.notifier import Notifier
 from vestal.config.settings import NotificationsSection
@@ -26,23 +32,23 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield made
 
 
-class Hook:
-    """A webhook that answers with `status`."""
+class Webhook:
+    """Answers with `status`, and keeps what it received."""
 
     def __init__(self) -> None:
         self.status, self.url = 200, ""
-        self.got: list[dict] = []
-        self.came = asyncio.Event()
+        self.received: list[dict] = []
+        self.arrived = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.got.append(await request.json())
-        self.came.set()
+        self.received.append(await request.json())
+        self.arrived.set()
         return web.Response(status=self.status)
 
 
 @pytest.fixture
-async def hook(free_port) -> AsyncIterator[Hook]:
-    made, port = Hook(), free_port()
+async def webhook(free_port) -> AsyncIterator[Webhook]:
+    made, port = Webhook(), free_port()
     app = web.Application()
     app.router.add_post("/secret-path", made.answer)
     runner = web.AppRunner(app)
@@ -60,60 +66,60 @@ def program(folder: Path, text: str) -> Path:
     return file
 
 
-async def test_desktop_program_gets_title_and_text_as_they_are(tmp_path: Path):
+async def test_desktop_program_receives_title_and_text_unchanged(tmp_path: Path):
     file = program(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/said')
-    await show((str(file), "--"), NOTICE)
+    await show_on_desktop((str(file), "--"), NOTICE)
     said = (tmp_path / "said").read_text().splitlines()
     assert said == ["--", "Vestal: mlx_engine keeps failing", NOTICE.text]
 
 
-async def test_desktop_without_a_session_is_a_sentence(tmp_path: Path):
+async def test_desktop_that_fails_raises_not_delivered_with_the_reason(tmp_path: Path):
     file = program(tmp_path, "echo 'Cannot autolaunch D-Bus without X11 $DISPLAY' >&2; exit 1")
     with pytest.raises(NotDelivered, match="Cannot autolaunch D-Bus"):
-        await show((str(file),), NOTICE)
+        await show_on_desktop((str(file),), NOTICE)
     with pytest.raises(NotDelivered, match="not-there"):
-        await show((str(tmp_path / "not-there"),), NOTICE)
+        await show_on_desktop((str(tmp_path / "not-there"),), NOTICE)
 
 
-def test_desktop_command_is_found_on_the_path(tmp_path: Path, monkeypatch):
+def test_desktop_command_is_found_in_path(tmp_path: Path, monkeypatch):
     file = program(tmp_path, "")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert desktop_command() == (str(file), "--app-name=Vestal", "--")
 
 
-async def test_webhook_gets_the_notice_as_json(session, hook):
-    await post(session, hook.url, NOTICE)
-    assert hook.got == [json.loads(json.dumps(NOTICE.as_json()))]
+async def test_webhook_receives_the_notice_as_json(session, webhook):
+    await post_to_webhook(session, webhook.url, NOTICE)
+    assert webhook.received == [json.loads(json.dumps(NOTICE.as_json()))]
 
 
-async def test_webhook_that_refuses_is_said_without_its_address(session, hook):
-    hook.status = 403
+async def test_webhook_that_fails_raises_not_delivered_without_its_url(session, webhook):
+    webhook.status = 403
     with pytest.raises(NotDelivered, match="answered 403") as refused:
-        await post(session, hook.url, NOTICE)
+        await post_to_webhook(session, webhook.url, NOTICE)
     assert "secret-path" not in str(refused.value)
     with pytest.raises(NotDelivered, match="did not answer") as silent:
-        await post(session, "http://127.0.0.1:1/secret-path", NOTICE)
+        await post_to_webhook(session, "http://127.0.0.1:1/secret-path", NOTICE)
     assert "secret-path" not in str(silent.value)
 
 
-async def test_notifier_tells_all_channels_and_notes_what_it_could_not(session, hook, tmp_path: Path):
+async def test_notifier_delivers_to_every_channel_and_records_failures(session, webhook, tmp_path: Path):
     journal = Journal(tmp_path / "journal.db")
 
     async def broken(notice: Notice) -> None:
         raise NotDelivered("no desktop")
 
-    settings = NotificationsSection(desktop=False, webhook_url=hook.url)
+    settings = NotificationsSection(desktop=False, webhook_url=webhook.url)
     notifier = Notifier(journal, {"desktop": broken, **channels(settings, session)})
     task = asyncio.create_task(notifier.run())
-    await asyncio.sleep(0)  # it follows from now on
+    await asyncio.sleep(0)  # it follows the journal from here on
     journal.record("mlx_engine", "child_started", "again")
     journal.record("mlx_engine", "breaker_opened", "killed by SIGABRT", open_s=60)
     async with asyncio.timeout(5):
-        await hook.came.wait()
+        await webhook.arrived.wait()
         with journal.follow() as entries:
             while (await entries.get() or {}).get("event") != "notice_delivered":
                 pass
-    assert [notice["event"] for notice in hook.got] == ["breaker_opened"]
+    assert [notice["event"] for notice in webhook.received] == ["breaker_opened"]
     failed = journal.last("notifications", "notice_not_delivered")
     assert failed is not None and (failed["cause"], failed["fields"]["channel"]) == ("no desktop", "desktop")
     journal.disconnect_followers()

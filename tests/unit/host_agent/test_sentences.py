@@ -30,7 +30,7 @@ def test_lsof_of_a_mac_gives_the_first_process():
     assert parse_lsof(11434, "") is None
 
 
-def test_last_log_line_in_json_is_told_in_words():
+def test_readable_cause_puts_a_last_log_line_in_json_into_words():
     line = '{"ts": 1, "component": "mlx_engine", "event": "engine_ready", "cause": "", "pid": 3}'
     assert (
         readable_cause(f"killed by SIGKILL: {line}")

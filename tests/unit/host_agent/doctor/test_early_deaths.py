@@ -9,7 +9,7 @@ import pytest
 
 from host_agent.doctor.services import dies_at_start
 from host_agent.doctor.services.early_deaths import EarlyDeath, find
-from host_agent.service_manager.job_state import JobState
+from host_agent.service_manager.jobs import JobState
 
 
 def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "mlx_server") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The launchd adapter: which command follows which answer."""
+"""Launchd: which launchctl commands follow which results."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STOPPING = CommandResult(36, "Boot-out failed: 36: Operation now in progress")
 INPUT_OUTPUT = CommandResult(5, "Bootstrap failed: 5: Input/output error")
 
 
-class Told(Commands):
-    """Answers each verb from a list, and its last answer again and again."""
+class ScriptedCommands(Commands):
+    """Answers each launchctl verb from a list; the last result of a list is repeated."""
 
     def __init__(self, **answers: list[CommandResult]) -> None:
         self.answers = answers
@@ -37,8 +37,8 @@ class Told(Commands):
         return self._next(command[1])
 
     def _next(self, verb: str) -> CommandResult:
-        left = self.answers.get(verb, [FINE])
-        return left.pop(0) if len(left) > 1 else left[0]
+        remaining = self.answers.get(verb, [FINE])
+        return remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 @pytest.fixture
@@ -51,64 +51,64 @@ def manager(tmp_path: Path, commands: Commands, pauses: list[float]) -> Launchd:
     return Launchd(home, commands, launchd.agents(tmp_path, 501), pauses.append)
 
 
-def test_load_of_what_is_unknown_enables_bootstraps_and_kickstarts(tmp_path: Path, pauses):
-    told = Told(print=[UNKNOWN])
-    assert manager(tmp_path, told, pauses).load("agent", changed=True) == ""
-    assert told.verbs == ["enable", "bootstrap", "kickstart"]
+def test_load_of_an_unknown_job_enables_bootstraps_and_kickstarts_it(tmp_path: Path, pauses):
+    commands = ScriptedCommands(print=[UNKNOWN])
+    assert manager(tmp_path, commands, pauses).load("agent", changed=True) == ""
+    assert commands.verbs == ["enable", "bootstrap", "kickstart"]
 
 
-def test_load_of_a_changed_job_waits_until_it_is_gone(tmp_path: Path, pauses):
-    told = Told(print=[LOADED, LOADED, LOADED, UNKNOWN], bootout=[STOPPING])
-    assert manager(tmp_path, told, pauses).load("agent", changed=True) == ""
-    assert told.verbs == ["bootout", "enable", "bootstrap", "kickstart"]
-    assert pauses == [launchd.LOOK_AGAIN_S] * 2
+def test_load_of_a_changed_job_waits_until_the_old_one_is_unloaded(tmp_path: Path, pauses):
+    commands = ScriptedCommands(print=[LOADED, LOADED, LOADED, UNKNOWN], bootout=[STOPPING])
+    assert manager(tmp_path, commands, pauses).load("agent", changed=True) == ""
+    assert commands.verbs == ["bootout", "enable", "bootstrap", "kickstart"]
+    assert pauses == [launchd.UNLOAD_POLL_S] * 2
 
 
-def test_load_of_a_job_that_never_stops_gives_up_and_says_so(tmp_path: Path, pauses):
-    told = Told(print=[LOADED], bootout=[FINE])
-    problem = manager(tmp_path, told, pauses).load("agent", changed=True)
+def test_load_of_a_changed_job_that_never_stops_returns_a_problem(tmp_path: Path, pauses):
+    commands = ScriptedCommands(print=[LOADED], bootout=[FINE])
+    problem = manager(tmp_path, commands, pauses).load("agent", changed=True)
     assert "dev.vestal.agent has not stopped yet" in problem
-    assert told.verbs == ["bootout"], "a job is not loaded twice"
-    assert sum(pauses) == pytest.approx(launchd.GONE_WITHIN_S)
+    assert commands.verbs == ["bootout"], "a job that still runs is not bootstrapped again"
+    assert sum(pauses) == pytest.approx(launchd.UNLOAD_TIMEOUT_S)
 
 
-def test_bootstrap_with_error_5_is_tried_once_more_after_a_pause(tmp_path: Path, pauses):
-    told = Told(print=[UNKNOWN], bootstrap=[INPUT_OUTPUT, FINE])
-    assert manager(tmp_path, told, pauses).load("recover", changed=True) == ""
-    assert told.verbs == ["enable", "bootstrap", "bootstrap"]
-    assert pauses == [launchd.TRY_AGAIN_AFTER_S]
+def test_bootstrap_that_fails_with_error_5_is_retried_once_after_a_delay(tmp_path: Path, pauses):
+    commands = ScriptedCommands(print=[UNKNOWN], bootstrap=[INPUT_OUTPUT, FINE])
+    assert manager(tmp_path, commands, pauses).load("recover", changed=True) == ""
+    assert commands.verbs == ["enable", "bootstrap", "bootstrap"]
+    assert pauses == [launchd.BOOTSTRAP_RETRY_DELAY_S]
 
 
-def test_bootstrap_that_another_command_did_meanwhile_is_fine(tmp_path: Path, pauses):
-    told = Told(
+def test_bootstrap_of_a_job_that_was_loaded_meanwhile_succeeds(tmp_path: Path, pauses):
+    commands = ScriptedCommands(
         print=[UNKNOWN], bootstrap=[CommandResult(37, "Bootstrap failed: 37: Operation already in progress")]
     )
-    assert manager(tmp_path, told, pauses).load("agent", changed=False) == ""
-    assert told.verbs[-1] == "kickstart"
+    assert manager(tmp_path, commands, pauses).load("agent", changed=False) == ""
+    assert commands.verbs[-1] == "kickstart"
 
 
-def test_start_of_what_is_loaded_only_kickstarts_what_is_kept_alive(tmp_path: Path, pauses):
-    told = Told(print=[LOADED])
-    jobs = manager(tmp_path, told, pauses)
+def test_start_of_loaded_jobs_kickstarts_only_those_kept_alive(tmp_path: Path, pauses):
+    commands = ScriptedCommands(print=[LOADED])
+    jobs = manager(tmp_path, commands, pauses)
     for name in ("agent", "recover"):
         jobs.path(name).parent.mkdir(parents=True, exist_ok=True)
         jobs.path(name).touch()
     assert jobs.start() == []
-    assert told.verbs == ["kickstart"]
+    assert commands.verbs == ["kickstart"]
 
 
-def test_stop_unloads_the_passes_first(tmp_path: Path, pauses):
-    """Or a pass would start the agent again."""
-    told = Told(print=[UNKNOWN])
-    jobs = manager(tmp_path, told, pauses)
+def test_stop_unloads_the_recovery_pass_before_the_agent(tmp_path: Path, pauses):
+    """A pass would start the agent again."""
+    commands = ScriptedCommands(print=[UNKNOWN])
+    jobs = manager(tmp_path, commands, pauses)
     for name in ("agent", "recover"):
         jobs.path(name).parent.mkdir(parents=True, exist_ok=True)
         jobs.path(name).touch()
     assert jobs.stop() == []
-    assert told.verbs == ["bootout", "bootout"]
-    assert told.targets == ["gui/501/dev.vestal.recover", "gui/501/dev.vestal.agent"]
+    assert commands.verbs == ["bootout", "bootout"]
+    assert commands.targets == ["gui/501/dev.vestal.recover", "gui/501/dev.vestal.agent"]
 
 
-def test_commands_that_are_not_there_are_told_and_not_raised():
+def test_command_that_does_not_exist_returns_exit_code_127():
     done = Commands().ask("no-such-program-at-all")
     assert done.exit_code == 127 and "no-such-program-at-all" in done.text

@@ -1,4 +1,4 @@
-"""The property lists that `vestal install` writes on a Mac, against launchd's manual."""
+"""The property lists that `vestal install` writes on a Mac, checked against launchd's manual."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from host_agent.cli.install.job_settings import stop_within_s
 from host_agent.service_manager import launchd
+from host_agent.service_manager.jobs import ALL_JOBS, KEPT_ALIVE, JobSettings
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.launchd_plist import fill
-from host_agent.service_manager.unit import ALL, KEPT_ALIVE, JobSettings
 from vestal.config import load
 from vestal.platform.commands import Commands
 
@@ -88,32 +88,32 @@ def config(tmp_path: Path):
 
 
 @pytest.fixture
-def told(config, tmp_path: Path) -> JobSettings:
+def settings(config, tmp_path: Path) -> JobSettings:
     return JobSettings(
         {"PATH": "/usr/bin", "A": '<&"\n'}, tmp_path / "a & b", "/p/python", stop_within_s(config), 300
     )
 
 
-def lists(config, told: JobSettings, place: launchd.Place) -> dict[str, dict[str, Any]]:
-    manager = Launchd(config.home, Commands(), place)
-    return {unit.name: plistlib.loads(unit.text.encode()) for unit in manager.units(ALL, told)}
+def plists(config, settings: JobSettings, domain: launchd.Domain) -> dict[str, dict[str, Any]]:
+    manager = Launchd(config.home, Commands(), domain)
+    return {file.job: plistlib.loads(file.text.encode()) for file in manager.render(ALL_JOBS, settings)}
 
 
 @pytest.fixture
-def agents(config, told: JobSettings, tmp_path: Path):
-    return lists(config, told, launchd.agents(tmp_path, 501))
+def agents(config, settings: JobSettings, tmp_path: Path):
+    return plists(config, settings, launchd.agents(tmp_path, 501))
 
 
 @pytest.fixture
-def daemons(config, told: JobSettings):
-    return lists(config, told, launchd.daemons("ada", 501))
+def daemons(config, settings: JobSettings):
+    return plists(config, settings, launchd.daemons("ada", 501))
 
 
-def test_every_key_is_in_the_manual_with_a_value_of_its_type(agents, daemons):
+def test_plists_have_only_keys_of_the_manual_with_values_of_their_types(agents, daemons):
     for keys in (*agents.values(), *daemons.values()):
         for key, value in keys.items():
             assert isinstance(value, MANUAL[key]), key
-            # A bool is an int to Python, and another thing to launchd.
+            # In Python a bool is an int; launchd distinguishes them.
             assert isinstance(value, bool) == (bool in MANUAL[key] and not isinstance(value, dict)), key
         assert set(keys.get("KeepAlive", {})) <= KEEP_ALIVE
         assert keys["ProcessType"] in PROCESS_TYPES
@@ -121,7 +121,7 @@ def test_every_key_is_in_the_manual_with_a_value_of_its_type(agents, daemons):
         assert all(isinstance(v, str) for v in keys["ProgramArguments"])
 
 
-def test_what_is_kept_alive_comes_back_after_a_failure_and_has_time_to_stop(agents, config):
+def test_jobs_kept_alive_restart_after_a_failure_and_have_time_to_stop(agents, config):
     for name in KEPT_ALIVE:
         assert agents[name]["KeepAlive"] == {"SuccessfulExit": False}
         assert agents[name]["RunAtLoad"] is True
@@ -131,12 +131,12 @@ def test_what_is_kept_alive_comes_back_after_a_failure_and_has_time_to_stop(agen
     assert agents["server"]["ProgramArguments"][-1] == "server"
 
 
-def test_exit_time_out_follows_a_longer_drain(tmp_path: Path):
+def test_stop_within_s_grows_with_the_drain_time(tmp_path: Path):
     env = {"HOME": str(tmp_path), "VESTAL_MLX__DRAIN_S": "600"}
     assert stop_within_s(load(env, tmp_path)) > 600 + 15
 
 
-def test_recovery_runs_at_load_and_each_300_s_and_leaves_what_it_started(agents):
+def test_recovery_job_runs_at_load_and_every_300_s_and_leaves_its_children_running(agents):
     recover = agents["recover"]
     assert recover["RunAtLoad"] is True and recover["StartInterval"] == 300
     assert recover["AbandonProcessGroup"] is True
@@ -144,7 +144,7 @@ def test_recovery_runs_at_load_and_each_300_s_and_leaves_what_it_started(agents)
     assert recover["ProgramArguments"][-2:] == ["recover", "--once"]
 
 
-def test_labels_are_the_files_names_and_differ_between_homes(agents, config, tmp_path: Path, told):
+def test_label_is_the_name_of_the_file_and_differs_between_homes(agents, config, tmp_path: Path):
     manager = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))
     for name, keys in agents.items():
         assert manager.path(name).name == f"{keys['Label']}.plist"
@@ -152,41 +152,43 @@ def test_labels_are_the_files_names_and_differ_between_homes(agents, config, tmp
     assert Launchd(other.home, Commands(), launchd.agents(tmp_path, 501)).path("agent").name == (
         "dev.vestal.agent.plist"
     )
-    assert len({keys["Label"] for keys in agents.values()}) == len(ALL)
+    assert len({keys["Label"] for keys in agents.values()}) == len(ALL_JOBS)
 
 
-def test_logs_are_in_a_folder_that_an_installation_makes(agents, config):
+def test_log_folder_of_every_job_exists_after_home_prepare(agents, config):
     config.home.prepare()
     for keys in agents.values():
         assert Path(keys["StandardOutPath"]).parent.is_dir()
         assert keys["StandardErrorPath"] == keys["StandardOutPath"]
 
 
-def test_values_are_escaped_and_not_pasted(agents, told: JobSettings):
+def test_values_with_markup_and_newlines_are_escaped(agents, settings: JobSettings):
     assert agents["agent"]["EnvironmentVariables"]["A"] == '<&"\n'
-    assert agents["agent"]["WorkingDirectory"] == str(told.checkout)
+    assert agents["agent"]["WorkingDirectory"] == str(settings.checkout)
 
 
-def test_daemon_runs_as_its_user_and_an_agent_names_none(agents, daemons):
+def test_launch_daemons_have_a_user_name_and_launch_agents_have_none(agents, daemons):
     assert {keys["UserName"] for keys in daemons.values()} == {"ada"}
     assert not any("UserName" in keys for keys in agents.values())
 
 
-def test_template_with_an_unknown_placeholder_is_an_error():
+def test_fill_of_a_template_with_an_unknown_placeholder_raises_key_error():
     template = plistlib.dumps({"Label": "@LABLE@"}).decode()
     with pytest.raises(KeyError):
         fill(template, {"LABEL": "x"}, {})
 
 
-def test_no_placeholder_is_left(config, told: JobSettings, tmp_path: Path):
-    for unit in Launchd(config.home, Commands(), launchd.agents(tmp_path, 501)).units(ALL, told):
-        assert "@" not in unit.text
+def test_rendered_plists_have_no_placeholders(config, settings: JobSettings, tmp_path: Path):
+    for file in Launchd(config.home, Commands(), launchd.agents(tmp_path, 501)).render(ALL_JOBS, settings):
+        assert "@" not in file.text
 
 
-def test_written_list_tells_its_python_and_checkout(config, told: JobSettings, tmp_path: Path):
+def test_installed_program_of_a_plist_is_its_python_and_checkout(
+    config, settings: JobSettings, tmp_path: Path
+):
     manager = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))
-    (unit, *_) = manager.units(ALL, told)
-    unit.path.parent.mkdir(parents=True)
-    unit.path.write_text(unit.text)
-    assert manager.written("agent").python == Path("/p/python")
-    assert manager.written("agent").checkout == told.checkout
+    (agent, *_) = manager.render(ALL_JOBS, settings)
+    agent.path.parent.mkdir(parents=True)
+    agent.path.write_text(agent.text)
+    assert manager.installed_program("agent").python == Path("/p/python")
+    assert manager.installed_program("agent").checkout == settings.checkout

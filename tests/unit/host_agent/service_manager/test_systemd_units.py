@@ -1,4 +1,4 @@
-"""The user units that `vestal install` writes on Linux, in systemd's own eyes where it is there."""
+"""The user units that `vestal install` writes on Linux, checked by systemd-analyze where it is installed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from host_agent.service_manager.jobs import ALL_JOBS, KEPT_ALIVE, JobSettings
 from host_agent.service_manager.systemd import Systemd
-from host_agent.service_manager.unit import ALL, KEPT_ALIVE, JobSettings, Unit
+from host_agent.service_manager.unit_files import UnitFile
 from vestal.config import load
 from vestal.platform.commands import Commands
 
@@ -31,26 +32,26 @@ def manager(tmp_path: Path, folder: Path) -> Systemd:
 
 
 @pytest.fixture
-def units(manager: Systemd, tmp_path: Path) -> list[Unit]:
+def units(manager: Systemd, tmp_path: Path) -> list[UnitFile]:
     checkout = tmp_path / "50% checkout"
     checkout.mkdir()
-    return manager.units(
-        ALL, JobSettings({"PATH": "/usr/bin", "A": AWKWARD}, checkout, sys.executable, 120, 300)
+    return manager.render(
+        ALL_JOBS, JobSettings({"PATH": "/usr/bin", "A": AWKWARD}, checkout, sys.executable, 120, 300)
     )
 
 
-def text(units: list[Unit], ending: str) -> str:
+def text(units: list[UnitFile], ending: str) -> str:
     (found,) = [unit.text for unit in units if unit.path.name.endswith(ending)]
     return found
 
 
-def write(units: list[Unit]) -> None:
+def write(units: list[UnitFile]) -> None:
     for unit in units:
         unit.path.parent.mkdir(parents=True, exist_ok=True)
         unit.path.write_text(unit.text)
 
 
-def test_units_mean_what_the_launch_agents_mean(units):
+def test_units_behave_as_the_launch_agents(units):
     for name in KEPT_ALIVE:
         kept = text(units, f"-{name}.service")
         assert "\nRestart=on-failure\n" in kept
@@ -65,28 +66,28 @@ def test_units_mean_what_the_launch_agents_mean(units):
     assert f"\nUnit={service}\n" in timer
 
 
-def test_values_are_quoted_for_systemd(units, tmp_path: Path):
+def test_values_with_specifiers_and_quotes_are_quoted_for_systemd(units, tmp_path: Path):
     agent = text(units, "-agent.service")
     assert r'Environment="A=b\" %%h $HOME \\ é\n2"' in agent, "only ExecStart knows $"
     assert f"WorkingDirectory={tmp_path}/50%% checkout" in agent
     assert not re.search(r"^[^#\n]*@", agent, re.MULTILINE)
 
 
-def test_written_unit_tells_its_python_and_checkout(manager, units, tmp_path: Path):
+def test_installed_program_of_a_unit_is_its_python_and_checkout(manager, units, tmp_path: Path):
     write(units)
-    assert manager.written("agent").python == Path(sys.executable)
-    assert manager.written("recover").checkout == tmp_path / "50% checkout"
+    assert manager.installed_program("agent").python == Path(sys.executable)
+    assert manager.installed_program("recover").checkout == tmp_path / "50% checkout"
 
 
-def test_written_unit_of_another_kind_is_a_value_error(manager, units):
+def test_installed_program_of_a_foreign_unit_raises_value_error(manager, units):
     write(units)
     manager.paths("agent")[0].write_text("[Unit]\n")
     with pytest.raises(ValueError, match="no ExecStart"):
-        manager.written("agent")
+        manager.installed_program("agent")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
-def test_units_pass_systemds_own_check(units, folder: Path, tmp_path: Path):
+def test_units_pass_systemd_analyze_verify(units, folder: Path, tmp_path: Path):
     write(units)
     run = tmp_path / "run"
     run.mkdir(mode=0o700)
@@ -103,8 +104,8 @@ def test_units_pass_systemds_own_check(units, folder: Path, tmp_path: Path):
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
-def test_systemds_own_check_sees_a_wrong_unit(units, tmp_path: Path):
-    """The check above would notice: a program that is not there."""
+def test_systemd_analyze_verify_reports_a_missing_program(units, tmp_path: Path):
+    """Proof that the test above can fail."""
     write(units)
     (agent,) = [unit for unit in units if unit.path.name.endswith("-agent.service")]
     agent.path.write_text(agent.text.replace(sys.executable, "/nowhere/python"))

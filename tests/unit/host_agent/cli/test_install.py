@@ -1,4 +1,4 @@
-"""What units tell: settings, full paths, and no secret."""
+"""`vestal install`: what the jobs' files hold (settings, absolute paths, no secret), and root's commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.cli.install import daemon
-from host_agent.cli.install.environment import is_secret, search_path, settings
-from host_agent.cli.install.notes import is_private
-from host_agent.service_manager import launchd, launchd_by_root
+from host_agent.cli.install import launch_daemon
+from host_agent.cli.install.install import is_private
+from host_agent.cli.install.job_settings import is_secret, search_path, split_environment
+from host_agent.service_manager import launchd
+from host_agent.service_manager.jobs import AGENT_JOBS, ALL_JOBS, JobSettings
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.systemd import Systemd
-from host_agent.service_manager.unit import ALL, WITH_AGENT, JobSettings
 from vestal.config import ensure_token, load
 from vestal.platform.commands import Commands
 
@@ -41,10 +41,10 @@ PLAIN = {
 }
 
 
-def test_settings_of_every_name_are_told_and_secrets_are_named_but_not_told():
-    told, secret = settings({**PLAIN, **SECRETS, "EDITOR": "ed", "VESTAL_HOME": "relative"})
-    assert told == PLAIN
-    assert secret == [
+def test_split_environment_returns_the_settings_and_the_names_of_the_secrets():
+    settings, secrets = split_environment({**PLAIN, **SECRETS, "EDITOR": "ed", "VESTAL_HOME": "relative"})
+    assert settings == PLAIN
+    assert secrets == [
         "OLLAMA_BASE_URL",
         "VESTAL_DATABASE_URL",
         "VESTAL_MLX__API_KEY",
@@ -55,61 +55,61 @@ def test_settings_of_every_name_are_told_and_secrets_are_named_but_not_told():
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))
-def test_secret_is_known_by_its_name_or_its_address(name: str):
+def test_is_secret_recognizes_names_and_urls_with_a_password(name: str):
     assert is_secret(name, SECRETS[name])
 
 
-def test_no_unit_has_a_secret_of_the_environment_or_the_token(tmp_path: Path):
+def test_rendered_files_hold_neither_secrets_of_the_environment_nor_the_token(tmp_path: Path):
     config = load({"HOME": str(tmp_path)}, tmp_path)
     token = ensure_token(config.home)
-    environment, _ = settings({**PLAIN, **SECRETS})
-    told = JobSettings(environment, tmp_path, "/p/python", 120, 300)
+    environment, _ = split_environment({**PLAIN, **SECRETS})
+    settings = JobSettings(environment, tmp_path, "/p/python", 120, 300)
     managers = (
         Launchd(config.home, Commands(), launchd.agents(tmp_path, 501)),
         Launchd(config.home, Commands(), launchd.daemons("ada", 501)),
         Systemd(config.home, Commands(), tmp_path),
     )
     for manager in managers:
-        for unit in manager.units(ALL, told):
-            assert "1234" in unit.text or unit.path.suffix == ".timer"
-            assert "secret-" not in unit.text and token not in unit.text
+        for file in manager.render(ALL_JOBS, settings):
+            assert "1234" in file.text or file.path.suffix == ".timer"
+            assert "secret-" not in file.text and token not in file.text
 
 
-def test_search_path_has_the_shells_folders_first_and_no_relative_one():
+def test_search_path_has_the_shells_absolute_folders_first():
     found = search_path({"PATH": "/mine:.::bin:/usr/bin"}, ("/opt/homebrew/bin", "/mine"))
     assert found.split(":") == ["/mine", "/usr/bin", "/opt/homebrew/bin", "/bin", "/usr/sbin", "/sbin"]
 
 
-def test_checkout_in_a_folder_that_macos_guards_is_known():
+def test_is_private_recognizes_folders_that_macos_protects():
     assert is_private(Path("/Users/ada/Documents/vestal"), Path("/Users/ada"))
     assert not is_private(Path("/Users/ada/vestal"), Path("/Users/ada"))
 
 
 def test_commands_for_root_are_quoted_and_in_order():
     pair = (Path("/Users/a b/x.plist"), Path("/Library/LaunchDaemons/dev.vestal.agent.plist"))
-    assert launchd_by_root.install_commands([pair]) == [
+    assert launch_daemon.install_commands([pair]) == [
         "sudo install -o root -g wheel -m 644 '/Users/a b/x.plist' "
         "/Library/LaunchDaemons/dev.vestal.agent.plist",
         "sudo launchctl enable system/dev.vestal.agent",
         "sudo launchctl bootstrap system /Library/LaunchDaemons/dev.vestal.agent.plist",
     ]
-    assert launchd_by_root.uninstall_commands([pair[1]]) == [
+    assert launch_daemon.uninstall_commands([pair[1]]) == [
         "sudo launchctl bootout system/dev.vestal.agent",
         "sudo rm /Library/LaunchDaemons/dev.vestal.agent.plist",
     ]
 
 
-def test_daemon_without_root_lies_ready_and_its_commands_are_printed(
+def test_launch_daemon_without_root_is_prepared_and_its_commands_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     config = load({"HOME": str(tmp_path)}, tmp_path)
     own = Launchd(config.home, Commands(), launchd.agents(tmp_path, 501))
     system = Launchd(config.home, Commands(), launchd.daemons("ada", 501))
     assert system.needs_root and not own.needs_root
-    units = system.units(WITH_AGENT, JobSettings({}, tmp_path, "/p/python", 120, 300))
-    assert daemon.run(Namespace(dry_run=False), config, own, units) == 77
-    ready = config.home.root / "launchd" / "dev.vestal.agent.plist"
-    assert ready.stat().st_mode & 0o777 == 0o600
-    said = capsys.readouterr().out
-    assert f"sudo install -o root -g wheel -m 644 {ready} /Library/LaunchDaemons/{ready.name}" in said
-    assert said.count("sudo launchctl bootstrap system ") == len(WITH_AGENT)
+    files = system.render(AGENT_JOBS, JobSettings({}, tmp_path, "/p/python", 120, 300))
+    assert launch_daemon.prepare(Namespace(dry_run=False), config, own, files) == 77
+    prepared = config.home.root / "launchd" / "dev.vestal.agent.plist"
+    assert prepared.stat().st_mode & 0o777 == 0o600
+    output = capsys.readouterr().out
+    assert f"sudo install -o root -g wheel -m 644 {prepared} /Library/LaunchDaemons/{prepared.name}" in output
+    assert output.count("sudo launchctl bootstrap system ") == len(AGENT_JOBS)
