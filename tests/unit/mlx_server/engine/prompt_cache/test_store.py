@@ -166,6 +166,36 @@ def test_file_that_is_not_what_it_was_is_a_miss_and_is_mended(open_store, tmp_pa
         assert Model(open_store()).get(PROMPT) == WHOLE
 
 
+@pytest.mark.parametrize("fault", ["flipped", "removed"])
+def test_store_whose_file_is_harmed_while_its_block_is_in_ram_misses_once_after_a_restart(
+    open_store, tmp_path, fault
+):
+    """A block in RAM is served without a look at its file, so the harm shows at the next start, as a miss.
+
+    Found by tests/stateful/test_prompt_cache.py. The miss costs one prefill; the block is then written again.
+    """
+    prompt = PROMPT[:SIZE]
+    first = Model(open_store())
+    first.keep(prompt)
+    first.store.persist(5.0)
+    (path,) = files(tmp_path)
+    if fault == "flipped":
+        data = bytearray(path.read_bytes())
+        data[0] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    assert first.get(prompt) == SIZE  # from RAM
+    assert first.keep(prompt) == 0
+    first.store.persist(5.0)
+
+    second = Model(open_store())
+    assert second.get(prompt) == 0
+    assert second.keep(prompt) == 1
+    second.store.persist(5.0)
+    assert Model(open_store()).get(prompt) == SIZE
+
+
 def test_file_of_another_model_under_our_name_is_a_miss(open_store, tmp_path):
     other, ours = Model(open_store(), "other"), Model(open_store(), "model")
     other.keep(PROMPT)
@@ -307,7 +337,7 @@ def test_use_tells_what_was_found_where_and_what_was_not(open_store):
     use = first.store.use()
     assert (use.hits_ram, use.hits_disk, use.misses) == (5, 0, 5)
     assert use.ram_bytes == 5 * BLOCK_BYTES
-    assert first.store.persist(5.0) == 5
+    first.store.persist(5.0)  # some may have been written before
     use = first.store.use()
     assert (use.written, use.not_written) == (5, 0)
     assert use.written_bytes == use.disk_bytes
