@@ -3,8 +3,13 @@ SHELL = /bin/sh
 VESTAL = .venv/bin/vestal
 PYTHON = .venv/bin/python
 SERVICE =
+# Most tests wait for processes, so there are more workers than cores. PYTEST=-n0 runs all in one process.
+WORKERS = 4
+# Every test starts processes of ours; each would compile the sources anew where nothing keeps what it compiled.
+PYTEST_RUN = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
+ROUNDS = 1
 
-.PHONY: help up down status logs doctor recover test test-install lint format bench chaos install uninstall clean-cache host dev lock
+.PHONY: help up down status logs doctor recover test explore test-install lint format bench chaos install uninstall clean-cache host dev lock
 
 help:
 	@echo "make up           set up whatever is missing, start everything, wait until it is healthy"
@@ -14,6 +19,7 @@ help:
 	@echo "make doctor       what is wrong with this machine, and the remedy"
 	@echo "make recover      one recovery pass, now"
 	@echo "make test         the tests (with a Docker engine, the container tests too)"
+	@echo "make explore      the tests that draw their cases, with new cases (ROUNDS=10 for more)"
 	@echo "make test-install a real installation under this machine's launchd or systemd, and its removal"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measure, beside the peers"
@@ -55,10 +61,15 @@ clean-cache: host
 	@$(VESTAL) cache clear
 
 test: dev
-	@$(PYTHON) -m pytest tests/unit tests/stateful tests/component tests/clients tests/e2e $(PYTEST)
+	@$(PYTEST_RUN) -n $(WORKERS) tests/unit tests/stateful tests/component tests/clients tests/e2e $(PYTEST)
+
+explore: dev
+	@round=0; while [ $$round -lt $(ROUNDS) ]; do round=$$((round + 1)); echo "round $$round of $(ROUNDS)"; \
+	    $(PYTEST_RUN) -n $(WORKERS) -m hypothesis --hypothesis-profile=explore \
+	    tests/unit tests/stateful tests/component $(PYTEST) || exit 1; done
 
 test-install: dev
-	@VESTAL_TEST_REAL_INSTALL=1 $(PYTHON) -m pytest tests/e2e/test_real_install.py $(PYTEST)
+	@VESTAL_TEST_REAL_INSTALL=1 $(PYTEST_RUN) tests/e2e/test_real_install.py $(PYTEST)
 
 lint: dev
 	@.venv/bin/ruff check .

@@ -1,17 +1,21 @@
-"""Fixtures every test may use: free ports, a home of its own, and the built-in models fetched once."""
+"""What every test has: fixed seeds, free ports, a home of its own, and the built-in models, fetched once."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import random
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from tests.ports import Ports
 from tests.real_postgres import RealPostgres
 
 REPO = Path(__file__).resolve().parent.parent
@@ -19,6 +23,40 @@ MODELS = REPO / ".cache" / "test-models"
 # What a developer has set for a stack of their own must not reach the tests' stacks.
 FOREIGN = ("VESTAL_", "MLX_", "OLLAMA_", "SMART_WORKER_", "RECOVERY_WEBHOOK", "ORCHESTRATOR_", "MAC_LLM_URL")
 KEPT = ("VESTAL_TEST_", "VESTAL_PYTHON_IMAGE", "VESTAL_BUILD_CA")
+
+# `make test` tries the same cases each time, on every machine; `make explore` tries new ones. Hypothesis's
+# own limits of time (200 ms for a case, "too slow") would measure the machine's load.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+settings.register_profile("fixed", UNTIMED, derandomize=True)
+settings.register_profile("explore", UNTIMED, derandomize=False, print_blob=True)
+settings.load_profile("fixed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the files, and the tests in each, in random order"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    order, dice = list(files), random.Random(seed)
+    dice.shuffle(order)
+    for tests in files.values():
+        dice.shuffle(tests)
+    items[:] = [item for path in order for item in files[path]]
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist has it, and can be switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.scheduling import LaneScheduling
+
+    return LaneScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -34,20 +72,11 @@ def repo() -> Path:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """A function that returns a TCP port nobody listens on; never the same one twice in a session."""
-    given: set[int] = set()
-
-    def pick() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            if port not in given:
-                given.add(port)
-                return port
-
-    return pick
+def free_port() -> Iterator[Callable[[], int]]:
+    """A function that returns a TCP port nobody listens on; never the same one twice."""
+    ports = Ports()
+    yield ports.pick
+    ports.close()
 
 
 @pytest.fixture
@@ -71,6 +100,9 @@ def models_dir() -> Path:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     environment["VESTAL_MODELS_DIR"] = str(MODELS)
     command = [sys.executable, "-m", "mlx_server.model_store", "ensure", "smollm2:135m", "all-minilm"]
-    done = subprocess.run(command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=600)
+    MODELS.parent.mkdir(exist_ok=True)
+    with MODELS.with_suffix(".lock").open("w") as lock:  # several workers may want them at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"the built-in models could not be fetched: {done.stdout}{done.stderr}"
     return MODELS

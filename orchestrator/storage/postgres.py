@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, LiteralString
 from urllib.parse import urlsplit
 
@@ -119,9 +119,18 @@ class PostgresDatabase(Database):
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
         """Held by a connection of its own: the server frees it when its holder is gone."""
+        import psycopg
+
         with self._transaction() as connection:
             connection.autocommit = True
-            yield _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name)
+            got = _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name)
+            try:
+                yield got
+            finally:
+                # The server notices a closed connection some time later; until then it would stay locked.
+                if got:
+                    with suppress(psycopg.Error):
+                        _got(connection, f"SELECT pg_advisory_unlock({KEY}) AS got", name)
 
     def claim(self, name: str) -> Claim | None:
         """Hold a lock of that name for as long as this process lives, or None where another has it."""

@@ -113,7 +113,9 @@ class AnyUse(RuleBasedStateMachine):
         assert model.get(tokens) >= min(len(well), DISK_BYTES // 1000) * SIZE
         model.keep(tokens)
         model.store.persist(10.0)
-        assert not self.spoiled.keys() & set(keys[: len(well) + 1]), "a spoiled block is missed once, then written again"
+        assert not self.spoiled.keys() & set(keys[: len(well) + 1]), (
+            "a spoiled block is missed once, then written again"
+        )
 
     @rule(pick=ANY, at=ANY, fault=st.sampled_from(["flip", "cut", "remove", "swap"]))
     def a_file_is_harmed(self, pick: int, at: int, fault: str) -> None:

@@ -6,9 +6,11 @@ import json
 import socket
 import string
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 WITHIN_S = 10.0
 OPEN_PATHS = ("/", "/health")
 SECRET = "the right token"

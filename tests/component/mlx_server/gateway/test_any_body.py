@@ -16,6 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
 READING = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
@@ -46,8 +47,6 @@ def ask(gateway: Any, operation: Any, mode: GenerationMode, examples: int, limit
     @settings(
         max_examples=examples,
         deadline=None,
-        database=None,
-        derandomize=True,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )

@@ -108,6 +108,7 @@ def wrapped(body: Any, spot: tuple[str | int, ...], odd: str) -> str:
 HOW = (replaced, replaced, replaced, doubled, wrapped)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("path", VALID)
 def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, path):
     pid = gateway.engine_pid()
@@ -116,8 +117,6 @@ def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, pat
     @settings(
         max_examples=30,
         deadline=None,
-        database=None,
-        derandomize=True,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )
@@ -135,6 +134,7 @@ def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, pat
     assert (health["status"], health["engine"]["pid"]) == ("ok", pid)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.model
 @pytest.mark.parametrize("path", VALID)
 def test_mutated_body_leaves_the_real_engine_alive(real_gateway, path):
@@ -144,8 +144,6 @@ def test_mutated_body_leaves_the_real_engine_alive(real_gateway, path):
     @settings(
         max_examples=8,
         deadline=None,
-        database=None,
-        derandomize=True,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )

@@ -70,8 +70,6 @@ SCHEMAS = st.recursive(
 BOUNDED = settings(
     max_examples=10,
     deadline=None,
-    database=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],
 )
@@ -86,6 +84,7 @@ def ask(gateway: Any, path: str, body: dict[str, Any]) -> None:
     assert gateway.engine_pid() == pid, body
 
 
+@pytest.mark.hypothesis
 def test_extreme_options_are_served(real_gateway):
     @BOUNDED
     @given(options=SETTINGS, prompt=WORDS.filter(bool), raw=st.booleans())
@@ -95,6 +94,7 @@ def test_extreme_options_are_served(real_gateway):
     each()
 
 
+@pytest.mark.hypothesis
 def test_any_schema_is_held_to_or_refused(real_gateway):
     @BOUNDED
     @given(schema=SCHEMAS)
@@ -105,6 +105,7 @@ def test_any_schema_is_held_to_or_refused(real_gateway):
     each()
 
 
+@pytest.mark.hypothesis
 def test_any_tool_is_offered_forced_or_refused(real_gateway):
     @BOUNDED
     @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
@@ -116,6 +117,7 @@ def test_any_tool_is_offered_forced_or_refused(real_gateway):
     each()
 
 
+@pytest.mark.hypothesis
 def test_any_variable_of_a_template_is_taken_or_refused(real_gateway):
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | WORDS,
