@@ -1,3 +1,3 @@
-"""The orchestrator: cycles of health, tasks and knowledge over the local LLMs, in a container of its own."""
+"""The orchestrator: health checks, durable tasks and knowledge over local LLMs, in containers of its own."""
 
 VERSION = "0.1.0"

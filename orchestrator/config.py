@@ -1,4 +1,4 @@
-"""The orchestrator's settings, from the environment alone: it lives in a container."""
+"""Read the orchestrator's settings from the environment, because it runs in a container."""
 
 from __future__ import annotations
 
@@ -17,44 +17,45 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. URLs carry no trailing slash."""
+    """All settings. URLs have no trailing slash."""
 
     home: Path
     token: str
     bind: str
     port: int
-    ollama_urls: tuple[str, ...]  # the first is this machine's; none: not used
+    ollama_urls: tuple[str, ...]  # the first is this machine's; empty: Ollama is not used
     mlx_urls: tuple[str, ...]
-    llm_api_key: str  # for all LLM hosts but the first of each kind
+    llm_api_key: str  # for all backends but the first of each kind
     webhook_url: str
     chat_model: str
     embed_model: str
     cycle_interval_s: float
     monitor_interval_s: float
-    max_concurrent: int  # calls to the LLMs at once
+    max_concurrent: int  # calls to models at once
     knowledge_dir: Path
-    knowledge_folders: Mapping[str, Path]  # besides knowledge_dir's own: agent -> folder
+    knowledge_folders: Mapping[str, Path]  # agent -> folder, besides the folders in knowledge_dir
     agents_file: Path | None
-    database_url: str  # Postgres, shared by all orchestrators and workers; "": SQLite in `home`
-    worker_id: str  # this process among them
-    tasks_at_once: int  # of all of them together
+    database_url: str  # Postgres that orchestrators and workers share; "": SQLite in `home`
+    worker_id: str  # this process's name among the workers
+    tasks_at_once: int  # of all workers together
     embed_batch: int
     max_answer_tokens: int
-    context_tokens: int  # at most so many of a model's context are used
+    context_tokens: int  # at most this much of a model's context is used
     nightly_hour: int
 
     @property
     def database(self) -> Path:
+        """Return the path of the SQLite file for knowledge and cycles."""
         return self.home / "orchestrator.db"
 
     @property
     def tasks_database(self) -> Path:
-        """DBOS's own tables, apart: a fault in one file leaves the other whole."""
+        """Return the path of DBOS's SQLite file. A separate file, so that damage to one spares the other."""
         return self.home / "orchestrator-tasks.db"
 
 
 def load(env: Mapping[str, str] | None = None) -> Config:
-    """Read the settings; ConfigError names the variable and the remedy in one sentence."""
+    """Read the settings. Raise ConfigError, which names the variable and the remedy in one sentence."""
     values = _Values(os.environ if env is None else env)
     home = Path(values.text("VESTAL_HOME", str(Path.home() / ".vestal"))).expanduser()
     config = Config(
@@ -105,13 +106,13 @@ def _token(values: _Values) -> str:
 
 
 def _is_escaped(url: str) -> bool:
-    """Whether libpq reads it as it was meant: an @ or % of the password would be taken for the URL's own."""
+    """Return True if the URL is unambiguous: an unescaped @ or % in the password would be misread."""
     stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
     return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
 
 
 class _Values:
-    """The environment, read by type; an empty value counts as not set, except for a URL."""
+    """The environment, read by type. An empty value counts as not set, except for a URL."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
@@ -147,31 +148,32 @@ class _Values:
         return value
 
     def urls(self, name: str, default: str) -> tuple[str, ...]:
-        """Addresses separated by commas, each once; set but empty, that kind is not used.
+        """Return the addresses of a comma-separated list, each once. If the variable is empty, that kind is
+        not used.
 
-        The first is this machine's. Where it alone is empty, only the others are used.
+        The first address is this machine's. If only the first is empty, only the others are used.
         """
         parts = [part.strip() for part in self._env.get(name, default).split(",")]
         found = dict.fromkeys(self._url(name, part, api=True) for part in parts if part)
         return ("", *found) if found and not parts[0] else tuple(found)
 
     def url(self, name: str, default: str) -> str:
-        """One http address; set but empty, it is "not used"."""
+        """Return one http address, or "" (not used) if the variable is set but empty."""
         given = self._env[name].strip() if name in self._env else default
         return self._url(name, given, api=False) if given else ""
 
     def postgres_url(self, name: str) -> str:
-        """A libpq URL; its password is never shown."""
+        """Return a libpq URL. The password is never shown in an error."""
         given = self.raw(name)
         if not given:
             return ""
         try:
             parts = urlsplit(given)
-            sound = parts.scheme in ("postgres", "postgresql") and _is_escaped(given)
-            sound = sound and len(parts.path) > 1 and (parts.port or 1) > 0
+            valid = parts.scheme in ("postgres", "postgresql") and _is_escaped(given)
+            valid = valid and len(parts.path) > 1 and (parts.port or 1) > 0
         except ValueError:
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise ConfigError(
                 f"{name} is not like postgresql://USER:PASSWORD@HOST:5432/DATABASE (in the password,"
                 " characters such as @ : / ? # [ ] % are written %40 and so on); correct or unset it."
@@ -181,13 +183,13 @@ class _Values:
         return urlunsplit(("postgresql", netloc, parts.path, parts.query, ""))
 
     def _url(self, name: str, given: str, api: bool) -> str:
-        """Without a trailing slash; of an API's address without `/v1` and `/api`."""
+        """Return the address without a trailing slash, and for an API without `/v1` or `/api`."""
         parts = urlsplit(given if "://" in given else f"http://{given}")
         try:
-            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
         except ValueError:
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise ConfigError(
                 f"{name}={given} is not an http address such as http://127.0.0.1:11434; correct it."
             )
@@ -197,7 +199,9 @@ class _Values:
         return urlunsplit((parts.scheme, self._reachable(parts.netloc, parts.hostname or ""), path, "", ""))
 
     def _reachable(self, netloc: str, host: str) -> str:
-        """Inside a container, loopback means the host's: nothing of ours listens on the container's own."""
+        """Replace loopback by the host's address inside a container, where nothing of Vestal listens on
+        loopback.
+        """
         gateway = self.raw("VESTAL_HOST_GATEWAY")
         if not gateway or host not in LOOPBACK:
             return netloc
@@ -205,7 +209,7 @@ class _Values:
         return f"{gateway}:{port}" if port.isdigit() else gateway
 
     def folders(self, name: str) -> dict[str, Path]:
-        """`agent=folder`, separated by commas."""
+        """Return the folders of a list `agent=folder,agent=folder`."""
         found: dict[str, Path] = {}
         for part in filter(None, (p.strip() for p in self.raw(name).split(","))):
             agent, _, folder = part.partition("=")

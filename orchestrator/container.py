@@ -1,4 +1,4 @@
-"""What the service and nightly are made of, put together in one place."""
+"""The composition root: create every object of a process and connect them, in one place."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ from orchestrator.workers.membership import Membership
 
 @dataclass(frozen=True)
 class Container:
+    """The objects that the service, nightly and the workers use."""
+
     config: Config
     agents: dict[str, Agent]
     database: Database
@@ -53,20 +55,25 @@ class Container:
     distiller: Distiller
     tasks: TaskEngine
     task_database: TaskDatabase
-    membership: Membership | None  # among the workers, where there may be others
+    membership: Membership | None  # only on Postgres, where several workers share the tasks
     cycles: CycleStore
 
     def folders(self) -> dict[str, Path]:
-        """The knowledge folders there are now, by agent."""
+        """Return the knowledge folders that exist now, by agent."""
         return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
 
-    async def tell_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
-        """Post what is down, if it is time; returns the backends as they count after that, and the words."""
-        sentence = await self.webhook.tell(backends)
-        return self.board.outage_reported(self.webhook.told), sentence
+    async def report_to_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
+        """Report to the host agent what is down, if a post is due.
+
+        Return the backends as they are judged afterwards, and a sentence about what was done.
+        """
+        sentence = await self.webhook.report(backends)
+        return self.board.outage_reported(self.webhook.reported), sentence
 
     def take_notices(self) -> list[str]:
-        """What had to be said since it was last asked: a database moved aside, for one."""
+        """Return and clear the notices since the last call, for example that a damaged database was moved
+        aside.
+        """
         notices = [*self.database.notices, *self.tasks.notices]
         self.database.notices.clear()
         self.tasks.notices.clear()
@@ -74,13 +81,13 @@ class Container:
 
 
 @asynccontextmanager
-async def assembled(config: Config) -> AsyncIterator[Container]:
-    """The parts, around one HTTP session; ConfigError where the home cannot be used."""
-    crew = agents.load(config.agents_file, config.chat_model)
+async def open_container(config: Config) -> AsyncIterator[Container]:
+    """Create the container around one HTTP session. Raise ConfigError if the home cannot be used."""
+    all_agents = agents.load(config.agents_file, config.chat_model)
     database = await asyncio.to_thread(opened, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
     task_database = _tasks_of(config, membership)
-    async with aiohttp.ClientSession() as session, _ended(membership):
+    async with aiohttp.ClientSession() as session, _closing(membership):
         board = HealthBoard(session, hosts.named(config.mlx_urls, config.ollama_urls), config.llm_api_key)
         client = LlmClient(session, board, config.max_concurrent)
         store = KnowledgeStore(database)
@@ -89,7 +96,7 @@ async def assembled(config: Config) -> AsyncIterator[Container]:
         ranker = ranker_of(database, store, config.embed_model)
         search = KnowledgeSearch(store, vectors, ranker, client, config.embed_model)
         steps = Steps(
-            crew,
+            all_agents,
             client,
             board,
             search,
@@ -101,7 +108,7 @@ async def assembled(config: Config) -> AsyncIterator[Container]:
         )
         yield Container(
             config=config,
-            agents=crew,
+            agents=all_agents,
             database=database,
             board=board,
             webhook=RecoveryWebhook(session, config.webhook_url, config.token, config.monitor_interval_s),
@@ -128,7 +135,7 @@ async def assembled(config: Config) -> AsyncIterator[Container]:
 
 
 @asynccontextmanager
-async def _ended(membership: Membership | None) -> AsyncIterator[None]:
+async def _closing(membership: Membership | None) -> AsyncIterator[None]:
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Runs the cycles that `cycle` plans, and the monitor between them."""
+"""Run the cycles that `cycles/plan.py` plans, and the health monitor between them."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
 from orchestrator.llm.health import HealthBoard
 
-WOKEN_GAP_S = 2.0  # a backend that comes and goes must not make cycles chase each other
-UNHEALTHY_CHECK_S = 15.0  # while something is down, its return is looked for at least this often
+WOKEN_GAP_S = 2.0  # an unstable backend must not start one cycle after the other
+UNHEALTHY_CHECK_S = 15.0  # while a backend is down, it is checked at least this often
 
 
 class CycleRunner:
-    """One cycle at a time: on its interval, and at once when a backend has come back."""
+    """Runs one cycle at a time: at each interval, and at once when a backend has recovered."""
 
-    def __init__(self, parts: Container) -> None:
-        self._parts = parts
+    def __init__(self, container: Container) -> None:
+        self._container = container
         self._wake = asyncio.Event()
         self._trigger = "start"
         self.cycles = 0
         self.last: dict[str, Any] | None = None
         self.webhook_sentence = ""
-        parts.board.on_change = self._note_change
+        container.board.on_change = self._note_change
 
     async def run_cycles(self) -> None:
-        """Cycle until cancelled. One that fails is told, and the next comes all the same."""
+        """Run cycles until cancelled. A cycle that fails is logged, and the next one runs all the same."""
         while True:
             try:
                 await self.cycle(self._trigger)
             except Exception as error:
                 emit("cycle_failed", repr(error))
-            gap_s = min(WOKEN_GAP_S, self._parts.config.cycle_interval_s)
+            gap_s = min(WOKEN_GAP_S, self._container.config.cycle_interval_s)
             await asyncio.sleep(gap_s)
             try:
-                await asyncio.wait_for(self._wake.wait(), self._parts.config.cycle_interval_s - gap_s)
+                await asyncio.wait_for(self._wake.wait(), self._container.config.cycle_interval_s - gap_s)
             except TimeoutError:
                 self._trigger = "interval"
 
     async def run_monitor(self) -> None:
-        """Check the backends on its interval, and at once when work found one dead; post the webhook."""
+        """Check the backends at each interval, or at once after a failed call. Report what is down."""
         while True:
-            await self._parts.board.wait_for_change(self._monitor_pause_s())
+            await self._container.board.wait_for_change(self._monitor_pause_s())
             try:
-                backends = await self._parts.board.check_llm_services_health()
-                _, self.webhook_sentence = await self._parts.tell_host(backends)
+                backends = await self._container.board.check_llm_services_health()
+                _, self.webhook_sentence = await self._container.report_to_host(backends)
             except Exception as error:
                 emit("monitor_failed", repr(error))
 
     def _monitor_pause_s(self) -> float:
-        interval_s = self._parts.config.monitor_interval_s
-        if all(b.healthy for b in self._parts.board.backends if b.used):
+        interval_s = self._container.config.monitor_interval_s
+        if all(b.healthy for b in self._container.board.backends if b.used):
             return interval_s
         return min(interval_s, UNHEALTHY_CHECK_S)
 
     def _note_change(self, before: Backend, after: Backend) -> None:
-        """A backend that has come back, or has other models, is worth a cycle out of turn."""
+        """Start a cycle at once if a backend has recovered or has other models."""
         if before.healthy != after.healthy:
             emit("backend_healthy" if after.healthy else "backend_lost", after.detail, backend=after.name)
         if after.healthy:
@@ -69,21 +69,21 @@ class CycleRunner:
 
     async def cycle(self, trigger: str) -> dict[str, Any]:
         """One cycle: health, then what the plan says, then the record of it."""
-        started, parts = time.time(), self._parts
-        backends = await parts.board.check_llm_services_health()
+        started, container = time.time(), self._container
+        backends = await container.board.check_llm_services_health()
         self._wake.clear()  # what this check saw, this cycle works on
         self._trigger = "interval"
-        backends, self.webhook_sentence = await parts.tell_host(backends)
+        backends, self.webhook_sentence = await container.report_to_host(backends)
         facts = await self._facts(backends)
         outcomes = [await self._do(planned, facts) for planned in plan(facts)]
         record = {
-            "backends": {b.name: _backend_json(b, parts.board) for b in facts.backends},
+            "backends": {b.name: _backend_json(b, container.board) for b in facts.backends},
             "phases": [outcome.as_json() for outcome in outcomes],
-            "notices": parts.take_notices(),
+            "notices": container.take_notices(),
         }
-        await asyncio.to_thread(parts.search.rest)
+        await asyncio.to_thread(container.search.rest)
         finished = time.time()
-        cycle_id = await asyncio.to_thread(parts.cycles.add, started, finished, trigger, record)
+        cycle_id = await asyncio.to_thread(container.cycles.add, started, finished, trigger, record)
         self.cycles += 1
         self.last = {
             "id": cycle_id,
@@ -101,14 +101,14 @@ class CycleRunner:
         return self.last
 
     async def _facts(self, backends: tuple[Backend, ...]) -> Facts:
-        config = self._parts.config
+        config = self._container.config
         reading = memory_guard.read()
         return Facts(
             backends=backends,
             chat_model=config.chat_model,
             embed_model=config.embed_model,
-            tasks_waiting=await self._parts.tasks.waiting(),
-            knowledge_folders=len(await asyncio.to_thread(self._parts.folders)),
+            tasks_waiting=await self._container.tasks.waiting(),
+            knowledge_folders=len(await asyncio.to_thread(self._container.folders)),
             memory_fraction=reading.fraction if reading else 0.0,
         )
 
@@ -126,7 +126,7 @@ class CycleRunner:
             figures: dict[str, object] = {"webhook": self.webhook_sentence}
             return Outcome(planned.phase, "done", health_sentence(facts), figures)
         if planned.phase is CyclePhase.KNOWLEDGE:
-            report = await self._parts.updater.update_all_agents_knowledge(self._parts.folders())
+            report = await self._container.updater.update_all_agents_knowledge(self._container.folders())
             return Outcome(planned.phase, "done", report.sentence(), report.as_json())
         return Outcome(planned.phase, "done", planned.why)
 

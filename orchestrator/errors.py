@@ -1,28 +1,28 @@
 """Every error of the orchestrator.
 
 OrchestratorError
-├── ConfigError            a setting is wrong or missing; the start stops, exit code 78
-│   └── NameTaken            another process has this VESTAL_WORKER_ID
-├── RequestRefused         an API request that cannot be served; carries its HTTP status
-├── IdempotencyConflict    the key of a task that was accepted already, with another goal or other agents
-├── DatabaseFailed         SQLite or Postgres cannot be used just now: a full disk, a lock, no connection
-├── BackendError           an LLM backend did not do what was asked
-│   ├── BackendUnavailable   down, hanging or refusing: another time, or another backend
-│   ├── BackendFailed        it answered, with an error of its own (5xx, or 404 for a model it lists)
-│   ├── ModelMissing         healthy backends there are, but none has the model
-│   ├── EmptyAnswer          200 with nothing in it (a dead Metal context does this for hours)
-│   └── RequestRejected      4xx: asking again will not help
-└── TaskFailed             a task's step gave up; the message says why
+├── ConfigError            a setting is wrong or missing; the process ends with exit code 78
+│   └── NameTaken            another process already uses this VESTAL_WORKER_ID
+├── RequestRefused         an API request that is refused, with its HTTP status
+├── IdempotencyConflict    the key belongs to an accepted task with another goal or other agents
+├── DatabaseFailed         SQLite or Postgres is unavailable: a full disk, a lock, no connection
+├── BackendError           a backend did not do what was asked
+│   ├── BackendUnavailable   down, hanging or refusing; try later or another backend
+│   ├── BackendFailed        it answered with an error (5xx, or 404 for a model that it lists)
+│   ├── ModelMissing         there are healthy backends, but none has the model
+│   ├── EmptyAnswer          200 with an empty answer (a dead Metal context does this for hours)
+│   └── RequestRejected      4xx: trying again does not help
+└── TaskFailed             a step of a task failed for good; the message says why
 """
 
 from __future__ import annotations
 
-TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL: a supervisor that sees it starts us again
-CONFIG_EXIT_CODE = 78  # EX_CONFIG: one that sees this does not
+TRY_AGAIN_EXIT_CODE = 75  # EX_TEMPFAIL: the supervisor starts the process again
+CONFIG_EXIT_CODE = 78  # EX_CONFIG: the supervisor does not start the process again
 
 
 class OrchestratorError(Exception):
-    """Base: a stable `code`, one sentence in `message`, and whether trying again can help."""
+    """Base class: a stable `code`, a sentence in `message`; `retryable` if trying again can help."""
 
     code = "internal_error"
     retryable = False

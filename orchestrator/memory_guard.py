@@ -1,6 +1,6 @@
-"""How much of its memory limit this container uses, and how large a batch it may still take.
+"""Measure how much of its memory limit this container uses, and decide how much work may still start.
 
-`MemoryReading`, `batch_size` and `step_may_begin` are pure; `read` looks at the cgroup, version 2 or 1.
+`MemoryReading`, `batch_size` and `step_may_begin` are pure; `read` reads the cgroup, version 2 or 1.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 SHRINK_AT = 0.80
 PAUSE_AT = 0.90
-LONGEST_HOLD_S = 600.0  # a step that nothing is at work beside begins then, whatever is left
+MAX_HOLD_S = 600.0  # after this, a step starts although memory is short, if no other step runs
 NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """Bytes in use (without the page cache that the kernel would give back) and the limit, if any."""
+    """Bytes in use (without page cache that the kernel can reclaim), and the limit, if there is one."""
 
     used_bytes: int
     limit_bytes: int | None
 
     @property
     def fraction(self) -> float:
+        """Return the used share of the limit, from 0 to 1; 0 without a limit."""
         return self.used_bytes / self.limit_bytes if self.limit_bytes else 0.0
 
 
 def batch_size(wanted: int, fraction: float) -> int:
-    """`wanted` below 80 % of the limit, then in proportion down to 1; 0 (pause) from 90 % on."""
+    """Return `wanted` below 80 % of the limit, proportionally less down to 1 above it, and 0 (pause) from 90
+    % on.
+    """
     if fraction >= PAUSE_AT:
         return 0
     if fraction < SHRINK_AT:
@@ -38,18 +41,19 @@ def batch_size(wanted: int, fraction: float) -> int:
 
 
 def step_may_begin(running: int, most: int, fraction: float, waited_s: float) -> bool:
-    """Whether a task's step may begin beside `running` others.
+    """Return True if a task's step may begin while `running` others run.
 
-    Below 80 % of the limit always; then as `batch_size` would have it of `most`; from 90 % on none, until
-    some is free. What has waited ten minutes while nothing is at work would wait for ever: it goes alone.
+    Below 80 % of the limit it always may. Above that, `batch_size` of `most` limits how many run. From 90 %
+    on no step begins, except one that has waited ten minutes while no other step runs: it would otherwise
+    wait forever.
     """
     if fraction < SHRINK_AT or running < batch_size(most, fraction):
         return True
-    return running == 0 and waited_s >= LONGEST_HOLD_S
+    return running == 0 and waited_s >= MAX_HOLD_S
 
 
 def read(root: Path = CGROUP) -> MemoryReading | None:
-    """The cgroup's reading; None where there is none (a Mac, or no cgroup mounted)."""
+    """Return the cgroup's memory, or None without a cgroup (on a Mac, or if it is not mounted)."""
     try:
         if (root / "memory.current").exists():
             return _reading(root, "memory.current", "memory.max", "inactive_file")

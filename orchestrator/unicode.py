@@ -1,21 +1,22 @@
-"""Which strings are text: all but those with a NUL or half of a surrogate pair. Pure.
+"""Find and replace characters that are not valid in text: NUL and lone halves of surrogate pairs. Pure.
 
-JSON can say both ("\\u0000", "\\ud800") and Python takes them;
-C strings cannot hold the one, nor UTF-8 the other.
-A task whose goal had one was accepted, and GET /tasks was then unreadable for everybody.
+JSON can express both ("\\u0000", "\\ud800") and Python accepts them, but C strings cannot contain NUL and
+UTF-8 cannot encode a lone surrogate. A task with such a goal was once accepted, and GET /tasks failed for
+everybody afterwards.
 """
 
 from __future__ import annotations
 
 import re
 
-_UNSOUND = re.compile("[\x00\ud800-\udfff]")
+_INVALID = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_valid_unicode(text: str) -> bool:
-    return _UNSOUND.search(text) is None
+    """Return True if `text` has neither NUL nor a lone surrogate."""
+    return _INVALID.search(text) is None
 
 
 def replace_invalid_unicode(text: str) -> str:
-    """The text with U+FFFD in the place of what is none."""
-    return _UNSOUND.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Return the text with U+FFFD in place of each invalid character."""
+    return _INVALID.sub("\N{REPLACEMENT CHARACTER}", text)

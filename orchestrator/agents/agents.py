@@ -1,4 +1,4 @@
-"""Who works on tasks: each agent has a role, a prompt, a model and knowledge folders of its own."""
+"""Read the agents: each has a role, a prompt, a model and knowledge folders of its own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from orchestrator.errors import ConfigError
 LEAD = "lead"
 EVERY_FOLDER = "*"
 KNOWLEDGE = "knowledge"
-TOOLS = (KNOWLEDGE,)  # what there is for an agent to be allowed
+TOOLS = (KNOWLEDGE,)  # everything that an agent can be allowed to use
 FIELDS = {"role", "prompt", "model", "knowledge", "tools"}
 
 
 @dataclass(frozen=True)
 class Agent:
-    """`knowledge` names the folders it may search: by default the lead all, others that of their name."""
+    """One agent. `knowledge` names the folders it may search: by default all for the lead, else its own."""
 
     name: str
     role: str
@@ -28,17 +28,17 @@ class Agent:
 
     @property
     def searches(self) -> bool:
-        """Whether it may look into its knowledge folders."""
+        """Return True if the agent may search its knowledge folders."""
         return KNOWLEDGE in self.tools
 
     @property
     def folders(self) -> tuple[str, ...] | None:
-        """The folders to search; None means every one."""
+        """Return the names of the folders to search; None means all folders."""
         return None if EVERY_FOLDER in self.knowledge else self.knowledge
 
 
 def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
-    """The agents of the YAML file, and always a lead."""
+    """Return the agents of the YAML file by name, always with a lead. Raise ConfigError if it is invalid."""
     agents = {LEAD: _lead(chat_model)}
     if path is None:
         return agents

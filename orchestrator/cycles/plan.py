@@ -1,6 +1,6 @@
-"""What a cycle does, decided from facts alone: health → tasks → knowledge → report.
+"""Plan a cycle from facts: health → tasks → knowledge → report. Pure.
 
-Pure: no clock, no network, no disk. `runner` gathers the facts, does what is planned, and records both.
+`cycle_runner.py` gathers the facts, carries out the plan, and records both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CyclePhase(StrEnum):
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a plan depends on."""
+    """Everything that a plan depends on."""
 
     backends: tuple[Backend, ...]
     chat_model: str
@@ -35,7 +35,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Planned:
-    """One phase: run it, or skip it and say why."""
+    """One phase of a cycle: whether it runs, and why or why not."""
 
     phase: CyclePhase
     run: bool
@@ -44,7 +44,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a phase."""
+    """The result of a phase."""
 
     phase: CyclePhase
     state: str  # done | skipped | failed
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def plan(facts: Facts) -> tuple[Planned, ...]:
-    """The phases in their order, each with the reason it runs or does not."""
+    """Return the phases in their order, each with the reason why it runs or is skipped."""
     return (
         Planned(CyclePhase.HEALTH, True, "at the start of every cycle"),
         _tasks(facts),
@@ -66,15 +66,15 @@ def plan(facts: Facts) -> tuple[Planned, ...]:
 
 
 def down(facts: Facts) -> tuple[str, ...]:
-    """The names of the backends that ought to be healthy and are not."""
+    """Return the names of the backends that should be healthy and are not."""
     return tuple(b.name for b in facts.backends if b.down)
 
 
 def health_sentence(facts: Facts) -> str:
-    """What the health check found."""
-    lost = down(facts)
+    """Return a sentence about what the health check found."""
+    unhealthy = down(facts)
     absent = [f"{b.name}: {ABSENT}" for b in facts.backends if b.absent]
-    return "; ".join([f"{', '.join(lost)} down" if lost else "all healthy", *absent])
+    return "; ".join([f"{', '.join(unhealthy)} down" if unhealthy else "all healthy", *absent])
 
 
 def _tasks(facts: Facts) -> Planned:

@@ -1,4 +1,4 @@
-"""When nightly's run is due. Pure: the local times come as arguments."""
+"""Decide when the nightly run is due. Pure: local times are arguments."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from datetime import datetime, timedelta
 
 
 def last_slot(now: datetime, hour: int) -> datetime:
-    """The most recent moment at which the clock struck `hour`."""
+    """Return the most recent moment at which it was `hour` o'clock."""
     slot = now.replace(hour=hour, minute=0, second=0, microsecond=0)
     return slot if slot <= now else slot - timedelta(days=1)
 
 
 def due(since: datetime, now: datetime, hour: int) -> bool:
-    """Whether a run fell due since the last one ended (or the first start): a missed one still is."""
+    """Return True if a run was due since `since` (the end of the last run, or the first start), even if
+    missed.
+    """
     return since < last_slot(now, hour)
 
 
 def next_slot(now: datetime, hour: int) -> datetime:
-    """The next moment at which the clock will strike `hour`."""
+    """Return the next moment at which it will be `hour` o'clock."""
     return last_slot(now, hour) + timedelta(days=1)

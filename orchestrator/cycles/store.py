@@ -1,4 +1,4 @@
-"""The record of the cycles."""
+"""Store what each cycle did."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from orchestrator.storage.database import Database
 
-KEPT = 5000  # 17 days of one each 300 s
+MAX_CYCLES = 5000  # 17 days with one cycle each 300 s
 
 
 class CycleStore:
+    """The cycles in the database. Its methods block."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add(self, started_at: float, finished_at: float, trigger: str, record: dict[str, Any]) -> int:
-        """Keep one cycle's record; the oldest go when there are more than KEPT."""
+        """Store one cycle, delete the oldest beyond MAX_CYCLES, and return its id."""
         with self._database.connect() as db:
             added = db.execute(
                 "INSERT INTO cycles (started_at, finished_at, trigger, record) VALUES (?, ?, ?, ?)"
@@ -23,11 +25,11 @@ class CycleStore:
                 (started_at, finished_at, trigger, json.dumps(record)),
             ).fetchall()
             cycle_id = int(added[0]["id"])
-            db.execute("DELETE FROM cycles WHERE id <= ?", (cycle_id - KEPT,))
+            db.execute("DELETE FROM cycles WHERE id <= ?", (cycle_id - MAX_CYCLES,))
         return cycle_id
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
-        """The last cycles, newest first."""
+        """Return the last cycles, newest first."""
         with self._database.connect() as db:
             rows = db.execute("SELECT * FROM cycles ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
         return [

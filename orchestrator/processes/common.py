@@ -1,4 +1,4 @@
-"""What every process of the orchestrator does: its log, its signals, its heartbeat."""
+"""What every process of the orchestrator shares: logging, signals, heartbeat."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
+    """Set up crash dumps and the JSON log of this process."""
     faulthandler.enable()
     set_component(component)
     for name in ("aiohttp", "asyncio"):
@@ -22,7 +23,7 @@ def begin(component: str) -> None:
 
 
 async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | None:
-    """Run the loops until SIGTERM or SIGINT; returns what ended one of them before that, or None."""
+    """Run the loops until SIGTERM or SIGINT. Return the exception if a loop ended earlier, else None."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -32,11 +33,11 @@ async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | No
     if stop.is_set():
         return None
     failed = next(task for task in running if task.done())
-    return failed.exception() or RuntimeError("a loop that never ends has ended")
+    return failed.exception() or RuntimeError("a loop that must not end has ended")
 
 
 async def heartbeat(path: Path) -> None:
-    """Touch the file that `healthcheck` looks at, until cancelled."""
+    """Touch the file that `healthcheck` examines, until cancelled."""
     while True:
         await asyncio.to_thread(path.touch)
         await asyncio.sleep(HEARTBEAT_EVERY_S)

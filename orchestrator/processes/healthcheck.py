@@ -1,4 +1,7 @@
-"""The container's HEALTHCHECK, with the standard library alone: exit 0 healthy, 1 not."""
+"""The container's HEALTHCHECK, with only the standard library so that it starts fast.
+
+Exit code 0: healthy, 1: not.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ import time
 from pathlib import Path
 
 HEARTBEAT_NAME = "nightly.heartbeat"
-WORKER_HEARTBEAT_NAME = "vestal-worker.heartbeat"  # not in the home: many workers share one
+WORKER_HEARTBEAT_NAME = "vestal-worker.heartbeat"  # not in the home, which several workers may share
 HEARTBEAT_STALE_S = 60.0
 TIMEOUT_S = 3.0
 
 
 def main(service: str) -> int:
-    problem = _orchestrator_problem() if service == "orchestrator" else _silence(_heartbeat_of(service))
+    """Print whether `service` (orchestrator, nightly or worker) is healthy. Return the exit code."""
+    problem = (
+        _orchestrator_problem() if service == "orchestrator" else _stale_heartbeat(_heartbeat_of(service))
+    )
     print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
 
@@ -41,7 +47,7 @@ def _heartbeat_of(service: str) -> Path:
     return Path(os.environ.get("VESTAL_HOME") or Path.home() / ".vestal") / HEARTBEAT_NAME
 
 
-def _silence(path: Path) -> str:
+def _stale_heartbeat(path: Path) -> str:
     try:
         age_s = time.time() - path.stat().st_mtime
     except OSError as error:

@@ -1,7 +1,8 @@
-"""The orchestrator's process: the API, the cycles and the monitor, until SIGTERM.
+"""The orchestrator's main process: the API, the cycles and the health monitor, until SIGTERM.
 
-It ends by `os._exit`: a step in flight must not be recorded as failed because its connections were closed
-under it. What is finished is in SQLite; what is not goes on at the next start, as after any kill.
+It ends with `os._exit`, because an orderly exit would close the connections of a running step, which would
+then be recorded as failed. Finished steps are in the database; an unfinished step runs again at the next
+start, as after a kill.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from aiohttp import web
 from orchestrator import VERSION
 from orchestrator.api.app import make_app
 from orchestrator.config import Config
-from orchestrator.container import Container, assembled
+from orchestrator.container import Container, open_container
 from orchestrator.cycle_runner import CycleRunner
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
@@ -24,30 +25,30 @@ STOP_GRACE_S = 3.0
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; ends the process."""
+    """Run until SIGTERM or SIGINT, then end the process. Never returns."""
     common.begin("orchestrator")
     asyncio.run(_serve(config))
     os._exit(0)
 
 
 async def _serve(config: Config) -> None:
-    async with assembled(config) as parts:
-        runner = CycleRunner(parts)
-        site = await _listen(config, parts, runner)
+    async with open_container(config) as container:
+        runner = CycleRunner(container)
+        site = await _listen(config, container, runner)
         emit("orchestrator_started", version=VERSION, port=config.port, bind=config.bind)
-        loops = [runner.run_cycles(), runner.run_monitor(), *worker_loops.loops(parts)]
+        loops = [runner.run_cycles(), runner.run_monitor(), *worker_loops.loops(container)]
         failed = await common.until_stopped(*loops)
         if failed is not None:
             worker_loops.end(failed)
         emit("orchestrator_stopping")
         await asyncio.wait([asyncio.create_task(site.stop())], timeout=STOP_GRACE_S)
-        await worker_loops.leave(parts)
+        await worker_loops.leave(container)
         emit("orchestrator_stopped")
         os._exit(0)
 
 
-async def _listen(config: Config, parts: Container, runner: CycleRunner) -> web.TCPSite:
-    app_runner = web.AppRunner(make_app(parts, runner), access_log=None, handle_signals=False)
+async def _listen(config: Config, container: Container, runner: CycleRunner) -> web.TCPSite:
+    app_runner = web.AppRunner(make_app(container, runner), access_log=None, handle_signals=False)
     await app_runner.setup()
     site = web.TCPSite(app_runner, config.bind, config.port)
     try:

@@ -1,6 +1,8 @@
-"""A worker: it works on tasks with others, on the same Postgres. No API, no cycles, no knowledge work.
+"""A worker process: it shares the task queue of one Postgres with others. No API, no cycles, no knowledge
+work.
 
-`docker compose --profile scale up --scale worker=N` starts them. It ends by `os._exit`, as the service does.
+`docker compose --profile scale up --scale worker=N` starts workers. A worker ends with `os._exit`, as the
+service does.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from orchestrator import VERSION
 from orchestrator.config import Config
-from orchestrator.container import Container, assembled
+from orchestrator.container import Container, open_container
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
 from orchestrator.processes import common, worker_loops
@@ -23,7 +25,7 @@ CHECK_WHEN_DOWN_S = 15.0
 
 
 def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; ends the process."""
+    """Run until SIGTERM or SIGINT, then end the process. Never returns."""
     if not config.database_url:
         raise ConfigError(
             "a worker shares its tasks through Postgres, and VESTAL_DATABASE_URL is not set;"
@@ -35,21 +37,21 @@ def serve(config: Config) -> int:
 
 
 async def _serve(config: Config) -> None:
-    async with assembled(config) as parts:
-        await parts.board.check_llm_services_health()
-        emit("worker_started", version=VERSION, worker=config.worker_id, database=parts.database.name)
+    async with open_container(config) as container:
+        await container.board.check_llm_services_health()
+        emit("worker_started", version=VERSION, worker=config.worker_id, database=container.database.name)
         beat = common.heartbeat(Path(tempfile.gettempdir()) / WORKER_HEARTBEAT_NAME)
-        failed = await common.until_stopped(beat, _watch_backends(parts), *worker_loops.loops(parts))
+        failed = await common.until_stopped(beat, _watch_backends(container), *worker_loops.loops(container))
         if failed is not None:
             worker_loops.end(failed)
-        await worker_loops.leave(parts)
+        await worker_loops.leave(container)
         emit("worker_stopped")
         os._exit(0)
 
 
-async def _watch_backends(parts: Container) -> None:
-    """Tasks look at the board; the orchestrator tells the host agent."""
+async def _watch_backends(container: Container) -> None:
+    """Keep the health board current. Only the orchestrator reports outages to the host agent."""
     while True:
-        healthy = all(b.healthy for b in parts.board.backends if b.used)
-        await parts.board.wait_for_change(CHECK_EVERY_S if healthy else CHECK_WHEN_DOWN_S)
-        await parts.board.check_llm_services_health()
+        healthy = all(b.healthy for b in container.board.backends if b.used)
+        await container.board.wait_for_change(CHECK_EVERY_S if healthy else CHECK_WHEN_DOWN_S)
+        await container.board.check_llm_services_health()

@@ -1,4 +1,4 @@
-"""What a process does that works on tasks with others: its loops, how it leaves, and how it ends."""
+"""The loops of a process that shares tasks with others, how it leaves, and how it ends after a failure."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from orchestrator.workers.reaper import DeclaredDead, Reaper
 LEAVE_WITHIN_S = 3.0
 
 
-def loops(parts: Container) -> list[Coroutine[Any, Any, None]]:
-    """What a process that works on shared tasks does all the time; nothing, where they are its own."""
-    return [_work_among_others(parts)] if parts.membership else []
+def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
+    """Return the loops that a process with shared tasks runs; none if the tasks are its own (SQLite)."""
+    return [_share_tasks(container)] if container.membership else []
 
 
-async def _work_among_others(parts: Container) -> None:
-    assert parts.membership is not None
-    await parts.tasks.start()
-    await Reaper(parts.membership, parts.tasks.record).run()
+async def _share_tasks(container: Container) -> None:
+    assert container.membership is not None
+    await container.tasks.start()
+    await Reaper(container.membership, container.tasks.record).run()
 
 
-async def leave(parts: Container) -> None:
-    """Hand the tasks at work to the others, who would else wait until this worker counts as dead."""
-    if parts.membership is None or not parts.tasks.started:
+async def leave(container: Container) -> None:
+    """Return running tasks to the queue, so that nobody waits until this worker counts as dead."""
+    if container.membership is None or not container.tasks.started:
         return
 
-    def hand_over(worker: str) -> None:
-        record = parts.tasks.record
+    def requeue(worker: str) -> None:
+        record = container.tasks.record
         record.queue_again(record.at_work().get(worker, []))
 
     try:
         async with asyncio.timeout(LEAVE_WITHIN_S):
-            await asyncio.to_thread(parts.membership.leave)
-            await asyncio.to_thread(hand_over, parts.membership.worker)
+            await asyncio.to_thread(container.membership.leave)
+            await asyncio.to_thread(requeue, container.membership.worker)
     except (DatabaseFailed, TimeoutError) as error:
         emit("tasks_not_handed_over", repr(error))
 
 
 def end(failed: BaseException) -> NoReturn:
-    """A loop has ended that never should: end the process, so that its supervisor starts it again."""
+    """End the process after the failure of a loop, so that its supervisor starts it again."""
     if isinstance(failed, DeclaredDead):
         emit(
             "worker_declared_dead",
-            "it was silent for too long: its tasks are the others' now, and it starts anew",
+            "it sent no heartbeat for too long, so other workers have its tasks; it restarts",
         )
         os._exit(TRY_AGAIN_EXIT_CODE)
     if isinstance(failed, ConfigError):

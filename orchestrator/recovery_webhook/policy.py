@@ -1,8 +1,8 @@
-"""When the recovery webhook may be posted again, and what is absent, not down. Pure: time is an argument.
+"""Decide when the recovery webhook may be posted again. Pure: time is an argument, in monotonic seconds.
 
-The listener shares one pass between all who call, yet an outage of hours must not mean a post each second:
-the pause doubles while the same outage lasts, and never undercuts what the listener asked for. What is not
-installed is no outage: it is mentioned once an hour.
+An outage of hours must not cause a post each second, although the listener shares one pass between all
+callers. So the pause doubles while the same outage lasts, and is never shorter than the listener asked for. A
+backend that is not installed is not an outage: it is mentioned once an hour.
 """
 
 from __future__ import annotations
@@ -11,51 +11,56 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 FIRST_PAUSE_S = 5.0
-MOST_PAUSE_S = 300.0
+MAX_PAUSE_S = 300.0
 ABSENT_PAUSE_S = 3600.0
-HOPELESS = frozenset({"open", "manual_stop"})
+NOT_RECOVERABLE = frozenset({"open", "manual_stop"})
+"""States of a backend that no recovery pass will start (docs/decisions/0013-…)."""
 
 
 @dataclass(frozen=True)
 class ListenerAnswer:
-    """What the listener said: its status (0: no answer), the pause it asked for, its words, and its state.
+    """The listener's answer to a post.
 
-    `state`: `started` or `joined`; `recovering`: it is at it already; `open`: it has given up for now;
-    `manual_stop`: a person stopped it. `backends`: the last three for each of `mlx` and `ollama`.
+    `status` is the HTTP status, 0 without an answer. `retry_after_s` is the pause that the listener asked
+    for, `detail` a sentence for people. `backends` maps `mlx` and `ollama` to `recovering` (its supervisor is
+    starting it), `open` (given up for now) or `manual_stop` (a person stopped it), if a pass will not start
+    it now.
     """
 
     status: int
     retry_after_s: float = 0.0
     detail: str = ""
-    state: str = ""
     backends: Mapping[str, str] = field(default_factory=dict)
 
-    def hopeless(self, down: Iterable[str]) -> bool:
-        """Whether no pass will bring up any of those that are down, short of a person."""
-        if self.state in HOPELESS:
-            return True
+    def needs_a_person(self, down: Iterable[str]) -> bool:
+        """Return True if no recovery pass will start any of the backends that are down."""
         states = [self.backends.get(name, "") for name in down]
-        return bool(states) and HOPELESS.issuperset(states)
+        return bool(states) and NOT_RECOVERABLE.issuperset(states)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How often this outage has been reported, what was down then, and when a post is due again."""
+    """How often the current outage was reported, which backends were down, and when the next post is due."""
 
     posts: int = 0
-    due_at: float = float("-inf")  # our own pause ends
-    asked_until: float = float("-inf")  # the listener wants nothing before this
+    due_at: float = float("-inf")  # when this process's own pause ends
+    asked_until: float = float("-inf")  # when the pause that the listener asked for ends
     reported: frozenset[str] = frozenset()
-    absent_due_at: float = float("-inf")  # what is absent is not mentioned before this
+    absent_due_at: float = float("-inf")  # when absent backends may be mentioned again
 
     def seen(self, down: tuple[str, ...]) -> Pace:
-        """The pace once a check is in: what has come back will be news when it goes again."""
+        """Return the pace after a health check.
+
+        A backend that recovered is reported at once when it fails again.
+        """
         if not down:
             return Pace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
         return replace(self, reported=self.reported & set(down))
 
     def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
-        """Now, if our pause is over or something is newly down, and the listener has not asked to wait."""
+        """Return True if the own pause is over or another backend is down, and the listener did not ask to
+        wait.
+        """
         if now < self.asked_until:
             return False
         if not down:
@@ -63,17 +68,17 @@ class Pace:
         return now >= self.due_at or not set(down) <= self.reported
 
     def after(self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float) -> Pace:
-        """The pace after a post; the monitor's `interval_s` bounds our own pause, not the listener's wish."""
+        """Return the pace after a post. `interval_s` (the monitor's) limits only the own pause."""
         posts = self.posts + 1 if set(down) <= self.reported else 1
-        most = min(interval_s, MOST_PAUSE_S)
-        own = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), most)
-        if answer.status == 401 or answer.hopeless(down):  # the next post would change nothing soon
-            own = most
-        refused = answer.status in (429, 503) or answer.state == "recovering"
+        max_s = min(interval_s, MAX_PAUSE_S)
+        own_s = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), max_s)
+        if answer.status == 401 or answer.needs_a_person(down):  # the next post would change nothing soon
+            own_s = max_s
+        refused = answer.status in (429, 503)
         return Pace(
             posts=posts,
-            due_at=now + max(own, answer.retry_after_s),
+            due_at=now + max(own_s, answer.retry_after_s),
             asked_until=now + answer.retry_after_s if refused else self.asked_until,
             reported=frozenset(down),
-            absent_due_at=now + ABSENT_PAUSE_S,  # every post says what is absent too
+            absent_due_at=now + ABSENT_PAUSE_S,  # every post also mentions absent backends
         )

@@ -1,4 +1,4 @@
-"""Tells the host agent which backend is down: POST {"ollama": bool, "mlx": bool, "ts": …}."""
+"""Report to the host agent which backend is down: POST {"ollama": bool, "mlx": bool, "ts": …}."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
 from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
 
-SAID = {
-    "recovering": "the host agent is at it already",
+EXPLANATIONS = {
+    "recovering": "the host agent is already starting it",
     "open": "the host agent has given it up for now (`vestal recover --reset` tries again)",
     "manual_stop": "it was stopped by hand on the host (`vestal recover --reset` starts it)",
 }
@@ -22,7 +22,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
 class RecoveryWebhook:
-    """Posts when a backend is down, at the pace that the policy allows."""
+    """Posts when a backend of this machine is down, as often as `policy` allows."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str, interval_s: float) -> None:
         self._session = session
@@ -30,45 +30,48 @@ class RecoveryWebhook:
         self._token = token
         self._interval_s = interval_s
         self._pace = Pace()
-        self._telling = asyncio.Lock()
-        self._standing: Mapping[str, str] = {}  # what the host agent last said of those it leaves alone
+        self._posting = asyncio.Lock()
+        self._not_recovering: Mapping[str, str] = {}  # backends that the last pass will not start, and why
         self.posted = 0
-        self.told: frozenset[str] = frozenset()  # whose outage the host agent has accepted to look at
+        self.reported: frozenset[str] = frozenset()  # backends whose outage the host agent accepted
 
     @property
     def next_post_in_s(self) -> float:
+        """Return the seconds until an outage may be posted again."""
         return max(0.0, max(self._pace.due_at, self._pace.asked_until) - time.monotonic())
 
     @property
     def next_mention_in_s(self) -> float:
-        """When what is absent may be mentioned again."""
+        """Return the seconds until absent backends may be mentioned again."""
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
-    async def tell(self, backends: tuple[Backend, ...]) -> str:
-        """Post if something of this machine is down and it is time; returns in words what was done."""
-        async with self._telling:  # the cycle and the monitor may both have seen the same outage
-            return await self._tell(tuple(b for b in backends if b.of_this_machine))
+    async def report(self, backends: tuple[Backend, ...]) -> str:
+        """Post if a backend of this machine is down and a post is due. Return what was done, in words."""
+        async with self._posting:  # the cycle and the monitor may see the same outage
+            return await self._report(tuple(b for b in backends if b.of_this_machine))
 
-    async def _tell(self, backends: tuple[Backend, ...]) -> str:
+    async def _report(self, backends: tuple[Backend, ...]) -> str:
         down = tuple(b.name for b in backends if b.down)
         absent = tuple(b.name for b in backends if b.absent)
         self._pace = self._pace.seen(down)
         if not down and not absent:
             return "all healthy, nothing to post"
         if not self._url:
-            self.told |= set(down)  # there is nobody who could know more
+            self.reported |= set(down)  # nobody can heal it
             return f"{_names(down, absent)}, and no RECOVERY_WEBHOOK_URL is set"
         if not self._pace.may_post(time.monotonic(), down, absent):
             next_in_s = self.next_post_in_s if down else self.next_mention_in_s
-            said = "; ".join(_said(self._standing, down))
-            told = f"{_names(down, absent)}; posted already, next in {next_in_s:.0f} s"
-            return f"{told}; {said}" if said else told
-        # A backend that is not used has nothing to be healed: to the listener that is "healthy".
+            reasons = "; ".join(_reasons(self._not_recovering, down))
+            sentence = f"{_names(down, absent)}; posted already, next in {next_in_s:.0f} s"
+            return f"{sentence}; {reasons}" if reasons else sentence
+        # A backend that is not used needs no healing, so it is reported as healthy.
         answer = await self._post({b.name: b.healthy or not b.used for b in backends})
         self.posted += 1
         if answer.status == 202:
-            self.told |= set(down) - set(answer.backends)  # of these it knows: they are not absent
-            self._standing = answer.backends
+            self.reported |= set(down) - set(
+                answer.backends
+            )  # the host agent knows these, so they are not absent
+            self._not_recovering = answer.backends
         self._pace = self._pace.after(answer, time.monotonic(), down, self._interval_s)
         emit(
             "recovery_requested" if answer.status == 202 else "recovery_request_failed",
@@ -79,19 +82,19 @@ class RecoveryWebhook:
             status=answer.status,
             next_post_in_s=round(self.next_post_in_s, 1),
         )
-        return "; ".join([_names(down, absent), answer.detail, *_said(answer.backends, down)])
+        return "; ".join([_names(down, absent), answer.detail, *_reasons(answer.backends, down)])
 
-    async def _post(self, facts: dict[str, bool]) -> ListenerAnswer:
+    async def _post(self, health: dict[str, bool]) -> ListenerAnswer:
         headers = {"Authorization": f"Bearer {self._token}"}
-        body = {**facts, "ts": round(time.time(), 3)}
+        content = {**health, "ts": round(time.time(), 3)}
         try:
-            async with self._session.post(self._url, json=body, headers=headers, timeout=TIMEOUT) as reply:
+            async with self._session.post(self._url, json=content, headers=headers, timeout=TIMEOUT) as reply:
                 try:
-                    said = await reply.json(content_type=None)
+                    body = await reply.json(content_type=None)
                 except ValueError:
-                    said = None
+                    body = None
                 return _answer(
-                    reply.status, reply.headers.get("Retry-After"), said if isinstance(said, dict) else {}
+                    reply.status, reply.headers.get("Retry-After"), body if isinstance(body, dict) else {}
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
@@ -103,32 +106,28 @@ def _names(down: tuple[str, ...], absent: tuple[str, ...]) -> str:
     return "; ".join(parts)
 
 
-def _answer(status: int, retry_after: str | None, said: dict[str, Any]) -> ListenerAnswer:
-    wish = _seconds(retry_after) or _seconds(said.get("retry_after_s"))
-    state = str(said.get("state", ""))
-    if state in SAID:
-        return ListenerAnswer(status, wish, SAID[state], state)
+def _answer(status: int, retry_after: str | None, body: dict[str, Any]) -> ListenerAnswer:
+    retry_after_s = _seconds(retry_after) or _seconds(body.get("retry_after_s"))
     if status == 202:
-        detail = f"recovery {state or 'accepted'}, run {said.get('run_id', '?')}"
-        return ListenerAnswer(status, wish, detail, state, _standing(said.get("services")))
+        detail = f"recovery {body.get('state') or 'accepted'}, run {body.get('run_id', '?')}"
+        return ListenerAnswer(status, retry_after_s, detail, _not_recovering(body.get("services")))
     if status == 401:
-        return ListenerAnswer(
-            status, wish, "the host agent refuses our token: VESTAL_TOKEN must be the one in its token file"
-        )
+        detail = "the host agent refuses this token: VESTAL_TOKEN must be the one in its token file"
+        return ListenerAnswer(status, retry_after_s, detail)
     if status == 429:
-        return ListenerAnswer(status, wish, f"the host agent asks to wait {wish:.0f} s")
-    return ListenerAnswer(status, wish, f"the host agent answers {status}")
+        return ListenerAnswer(status, retry_after_s, f"the host agent asks to wait {retry_after_s:.0f} s")
+    return ListenerAnswer(status, retry_after_s, f"the host agent answers {status}")
 
 
-def _standing(services: object) -> dict[str, str]:
-    """Those states of the listener's `services` that are understood; what else it may say is left alone."""
-    told = services.items() if isinstance(services, dict) else ()
-    return {str(name): state for name, state in told if isinstance(state, str) and state in SAID}
+def _not_recovering(services: object) -> dict[str, str]:
+    """Return the known states in the listener's `services`; ignore states that a newer agent may add."""
+    states = services.items() if isinstance(services, dict) else ()
+    return {str(name): state for name, state in states if isinstance(state, str) and state in EXPLANATIONS}
 
 
-def _said(standing: Mapping[str, str], down: Iterable[str]) -> list[str]:
-    """A clause, with its remedy, for each of those down that the host agent leaves alone."""
-    return [f"{name}: {SAID[standing[name]]}" for name in down if name in standing]
+def _reasons(states: Mapping[str, str], down: Iterable[str]) -> list[str]:
+    """Return a clause with the remedy for each backend that is down and that no pass will start."""
+    return [f"{name}: {EXPLANATIONS[states[name]]}" for name in down if name in states]
 
 
 def _seconds(value: object) -> float:

@@ -14,7 +14,8 @@ SCHEMA = "vestal"
 CONNECT_WITHIN_S = 5  # libpq takes whole seconds
 TRY_AGAIN_S = 1.0
 # A process that froze in mid-transaction, or whose machine is gone, must not hold its locks: the server's own
-# answers to both are a day and two hours (https://www.postgresql.org/docs/current/runtime-config-client.html).
+# answers to both are a day and two hours (https://www.postgresql.org/docs/current/runtime-config-
+# client.html).
 IDLE_IN_TRANSACTION_S = 5
 SESSION = {
     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_S * 1000,  # ms

@@ -53,41 +53,42 @@ def test_pace_listener_that_asks_to_wait_is_obeyed_even_for_news():
     assert pace.may_post(60.0, DOWN)
 
 
-def test_pace_backend_that_came_back_and_went_again_is_news():
+def test_pace_backend_that_failed_again_is_posted_at_once():
     pace = Pace().after(ListenerAnswer(202), 0.0, ("mlx", "ollama"), 300)
     assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
 
 
-def test_pace_wrong_token_is_not_tried_again_before_the_interval():
+def test_pace_after_a_wrong_token_posts_again_after_the_interval():
     assert Pace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
 
 
 @pytest.mark.parametrize("state", ["open", "manual_stop"])
-def test_pace_what_the_host_has_given_up_is_not_told_again_before_the_interval(state: str):
-    pace = Pace().after(ListenerAnswer(202, state=state), 0.0, DOWN, 300)
+def test_pace_after_the_host_gave_a_backend_up_posts_again_after_the_interval(state: str):
+    pace = Pace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
 
 
-def test_pace_all_that_is_down_given_up_waits_for_the_interval_and_one_that_heals_does_not():
+def test_pace_waits_for_the_interval_only_if_every_backend_that_is_down_was_given_up():
     both = ("mlx", "ollama")
-    told = {"mlx": "manual_stop", "ollama": "open"}
-    assert Pace().after(ListenerAnswer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 300
-    told = {"mlx": "manual_stop"}
-    assert Pace().after(ListenerAnswer(202, 5, state="started", backends=told), 0.0, both, 300).due_at == 5
-    told = {"mlx": "recovering"}
-    assert Pace().after(ListenerAnswer(202, 10, state="joined", backends=told), 0.0, DOWN, 300).due_at == 10
+    states = {"mlx": "manual_stop", "ollama": "open"}
+    assert Pace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 300
+    states = {"mlx": "manual_stop"}
+    assert Pace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 5
+    states = {"mlx": "recovering"}
+    assert Pace().after(ListenerAnswer(202, 10, backends=states), 0.0, DOWN, 300).due_at == 10
 
 
-def test_pace_host_at_work_is_left_alone_for_as_long_as_it_asks():
-    pace = Pace().after(ListenerAnswer(202, 30.0, state="recovering"), 0.0, DOWN, 300)
+@pytest.mark.parametrize("status", [429, 503])
+def test_pace_after_a_refusal_posts_nothing_before_retry_after(status: int):
+    pace = Pace().after(ListenerAnswer(status, 30.0), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
     assert pace.may_post(30.0, DOWN)
 
 
 @given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
-def test_pace_never_posts_more_often_than_it_promised(steps: list[float], interval_s: float):
+def test_pace_never_posts_more_often_than_the_pause_allows(steps: list[float], interval_s: float):
     pace, now, posts = Pace(), 0.0, []
     for step in steps:
         now += step
@@ -153,7 +154,7 @@ def test_step_may_begin_fewer_side_by_side_from_80_percent_and_none_from_90():
 
 
 def test_step_may_begin_alone_once_waiting_frees_nothing():
-    long = memory_guard.LONGEST_HOLD_S
+    long = memory_guard.MAX_HOLD_S
     assert not memory_guard.step_may_begin(0, 8, 0.95, long - 1)
     assert memory_guard.step_may_begin(0, 8, 0.95, long)
     assert not memory_guard.step_may_begin(1, 8, 0.95, 99 * long)

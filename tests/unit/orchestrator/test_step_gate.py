@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.memory_guard import LONGEST_HOLD_S
+from orchestrator.memory_guard import MAX_HOLD_S
 from orchestrator.tasks.step_gate import StepGate
 
 
@@ -104,7 +104,7 @@ async def test_turns_while_nothing_comes_free_are_given_one_at_a_time(world: Wor
     world.memory = 0.99
     steps = [world.ask("a"), world.ask("b")]
     await world.looked_again()
-    world.now += LONGEST_HOLD_S
+    world.now += MAX_HOLD_S
     await world.until_begun("a")
     await world.looked_again()
     assert world.begun == ["a"]
