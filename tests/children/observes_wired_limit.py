@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from mlx_server import blas
@@ -25,8 +26,10 @@ from mlx_server.engine.memory import readings  # noqa: E402
 from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
-from mlx_server.engine.scheduling.loaded_models import release_memory  # noqa: E402
-from mlx_server.engine.scheduling.text_runner import TextRunner  # noqa: E402
+from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
+from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
+from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
+from mlx_server.engine.scheduling.unloader import release_memory  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling, Token  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
@@ -47,15 +50,19 @@ def generate(models_dir: str) -> int:
     model = loaded(entry)
     assert isinstance(model, LanguageModel)
     cache = ModelCache(Store(None, 0, 0), model.identity, {})
-    helpers = BackgroundWorkers(lambda: None)
-    runner = TextRunner(model, BatchLimits(2, 128), helpers, cache, lambda op, prompt, limit: None)
+    workers, requests = BackgroundWorkers(lambda: None), RequestTable()
+    guard: Any = SimpleNamespace(admit=lambda *_: None, extend_reservation=lambda *_: True)
+    runner = TextRunner(entry.name, requests, model, BatchLimits(2, 128), workers, cache, guard)
     made = 0
     for id in ("a", "b"):
         op = Generate(id, entry.name, "text", prompt="Once upon", sampling=Sampling(), max_tokens=4)
-        runner.start(op, 0.0, 0.0)
-    while len(runner):
+        request = Request(op)
+        requests.add(request)
+        requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
+        runner.start(request, 0.0)
+    while len(requests):
         made += sum(isinstance(event, Token) for event in runner.step(time.monotonic))
-        runner.tidy()
+        runner.cache_pending_kv()
     runner.close()
     del runner
     release_memory()

@@ -158,7 +158,7 @@ class MemoryGuard:
         need = self._request_need(entry, prompt_tokens + answer_tokens)
         return self._decide(ledger, need, ask, (prompt_tokens, answer_tokens))
 
-    def keep_up(self, model: str, request: str, tokens: int, most_tokens: int) -> bool:
+    def extend_reservation(self, model: str, request: str, tokens: int, most_tokens: int) -> bool:
         """Whether a request grown to `tokens`, of `most_tokens` that it may have, can go on.
 
         Its promise is extended in good time, and asked for again and again until it is used up.

@@ -1,11 +1,11 @@
-"""Models on their way into memory, and the requests that wait for them. Lives in the MLX thread.
+"""Decides which model is loaded next, and for how long a load that does not fit is waited for.
 
-One model is loaded at a time, a slice a step, so that loading does not hold up those that are loaded.
+One model is loaded at a time. `Loads` changes neither models nor requests: `step` yields what has happened or
+is to be done, and the scheduler carries out each outcome before it asks for the next.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,179 +16,172 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.models.loading import Loader, Weights, load
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
-from mlx_server.engine.scheduling.waiting import Waiting, WaitingRoom
+from mlx_server.engine.scheduling.model_load import ModelLoad
+from mlx_server.engine.scheduling.request import RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
 from mlx_server.model_store import BrokenModel, ModelEntry
 
 Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
-"""What can be loaded, and what is broken."""
-
-
-TURN_S = 0.05
-"""How long a load may hold up the others' next step, in seconds, beyond the slice it is at."""
+"""Returns the models that can be loaded, and those whose folders are broken."""
 
 
 @dataclass(frozen=True)
-class Advanced:
-    """A slice of `model` was read; `fraction` in 0..1."""
+class LoadAdvanced:
+    """`fraction` of `model` is read, in 0..1."""
 
     model: str
     fraction: float
 
 
 @dataclass(frozen=True)
-class Evicted:
-    """`held` must make way for the next."""
+class Evict:
+    """`model` is to be unloaded before the next one is loaded."""
 
-    held: LoadedModel
+    model: LoadedModel
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """A model is in memory, and those that waited for it can start."""
+class LoadCompleted:
+    """A model is read; the requests that wait for it can start."""
 
     entry: ModelEntry
     weights: Weights
     load_s: float
-    waiting: list[Waiting]
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A model cannot be had; those that waited for it are to be told."""
+class LoadRefused:
+    """A model cannot be loaded; the requests that wait for it are to be failed with `error`."""
 
     model: str
     error: EngineError
-    waiting: list[Waiting]
 
 
-Outcome = Advanced | Evicted | Arrived | Refused
+Outcome = LoadAdvanced | Evict | LoadCompleted | LoadRefused
 
 
 class Loads:
-    """Decides what is loaded next, first come first; the scheduler carries out what `step` yields."""
+    """The models that requests wait for, in the order of their first request, and the load in progress."""
 
     def __init__(
         self,
+        requests: RequestTable,
         catalog: Catalog,
         models: LoadedModels,
         guard: MemoryGuard,
-        patience: WaitPolicy,
-        start: Callable[[ModelEntry], Loader] = load,
+        policy: WaitPolicy,
+        load: Callable[[ModelEntry], Loader] = load,
     ) -> None:
-        self.waiting = WaitingRoom()
-        self._catalog, self._models, self._start = catalog, models, start
-        self._guard, self._patience = guard, patience
+        self._requests, self._catalog, self._models = requests, catalog, models
+        self._guard, self._policy, self._start_loader = guard, policy, load
+        self._current: ModelLoad | None = None
         self._retry_at_s = float("-inf")
-        self._entry: ModelEntry | None = None
-        self._loader: Loader | None = None
-        self._started_s = self._fraction = 0.0
+        self._blocked_since_s: dict[str, float] = {}  # by model: since when its load has found no room
 
     @property
     def loading(self) -> str | None:
-        """The model that is being loaded."""
-        return self._entry.name if self._entry else None
+        """The name of the model that is being loaded."""
+        return self._current.entry.name if self._current else None
 
-    @property
-    def blocked(self) -> bool:
-        """Nothing is loaded, and all that is waited for must wait on."""
-        return self._entry is None and (not len(self.waiting) or time.monotonic() < self._retry_at_s)
+    def blocked(self, now: float) -> bool:
+        """Return whether there is nothing to load, or all that is to be loaded must wait until later."""
+        return self._current is None and (not self._awaited() or now < self._retry_at_s)
 
-    def __len__(self) -> int:
-        return len(self.waiting) + (self._entry is not None)
-
-    def abandon(self) -> list[Waiting]:
-        """Stop loading; those that waited."""
+    def abandon(self) -> None:
+        """Stop the load in progress."""
         self._end()
-        return self.waiting.clear()
 
     def _end(self) -> None:
-        self._entry = self._loader = None
+        self._current = None
         self._guard.load_ended()
 
-    def step(self) -> Iterator[Outcome]:
-        """A turn of the load in progress, or the begin of the next."""
-        if self._entry is None or self._loader is None:
-            if not self.blocked:
-                yield from self._begin()
-            return
-        entry = self._entry
+    def step(self, clock: Callable[[], float]) -> Iterator[Outcome]:
+        """Advance the load in progress by one turn, or begin the next."""
+        if self._current is not None:
+            yield from self._advance(self._current, clock)
+        elif not self.blocked(clock()):
+            yield from self._begin(clock)
+
+    def _advance(self, current: ModelLoad, clock: Callable[[], float]) -> Iterator[Outcome]:
+        entry = current.entry
         try:
-            if self._advance(self._loader):
-                yield Advanced(entry.name, self._fraction)
-        except StopIteration as end:
-            self._end()
-            load_s = time.monotonic() - self._started_s
-            yield Arrived(entry, end.value, load_s, self.waiting.take(entry.name))
+            advanced = current.advance(clock)
         except EngineError as error:
             self._end()
-            yield Refused(entry.name, error, self.waiting.take(entry.name))
+            yield self._refuse(entry.name, error)
+            return
+        if current.weights is not None:
+            self._end()
+            yield LoadCompleted(entry, current.weights, current.elapsed_s(clock()))
+        elif advanced:
+            yield LoadAdvanced(entry.name, current.fraction)
 
-    def _advance(self, loader: Loader) -> bool:
-        """Slices for about as long as a step of the others takes; False where the loader itself waits.
-
-        One slice a turn made a large model's load several times longer beside a busy stream.
-        """
-        before, until_s = self._fraction, time.monotonic() + TURN_S
-        while (fraction := next(loader)) != self._fraction:
-            self._fraction = fraction
-            if time.monotonic() >= until_s:
-                break
-        return self._fraction != before
-
-    def _begin(self) -> Iterator[Outcome]:
-        """Start on the first model waited for that can be loaded now."""
-        for name in self.waiting.models():
+    def _begin(self, clock: Callable[[], float]) -> Iterator[Outcome]:
+        """Begin to load the first model waited for that fits now."""
+        waited_for, now = self._awaited(), clock()
+        self._blocked_since_s = {m: s for m, s in self._blocked_since_s.items() if m in waited_for}
+        for name in waited_for:
             try:
-                entry = must_find(self._catalog, name)
-                leaving = self._models.room_for_one()
+                entry = find_entry(self._catalog, name)
+                leaving = self._models.evictions_for_one_more()
                 if leaving is None:
                     raise MustWait(self._all_busy(name), behind_ours=True)
-                fits = self._guard.before_load(entry, [held.entry.name for held in leaving])
+                fits = self._guard.before_load(entry, [model.entry.name for model in leaving])
             except MustWait as wait:
-                patient = wait.behind_ours or self.waiting.resumes(name)
-                if self._patience.is_over(name, patient, time.monotonic()):
+                if self._has_waited_long_enough(name, wait, now):
                     yield self._refuse(name, wait.refusal)
             except EngineError as error:
                 yield self._refuse(name, error)
             else:
                 yield from self._make_room(leaving, fits)
-                self._patience.forget(name)
-                self._entry, self._loader = entry, self._start(entry)
-                self._started_s, self._fraction = time.monotonic(), 0.0
-                yield Advanced(name, 0.0)
+                self._blocked_since_s.pop(name, None)
+                self._current = ModelLoad(entry, self._start_loader(entry), clock())
+                yield LoadAdvanced(name, 0.0)
                 return
-        if len(self.waiting):
-            self._retry_at_s = time.monotonic() + RETRY_S
+        if self._awaited():
+            self._retry_at_s = clock() + RETRY_S
+
+    def _awaited(self) -> list[str]:
+        return self._requests.models(RequestStatus.WAITING_FOR_MODEL)
+
+    def _has_waited_long_enough(self, name: str, wait: MustWait, now: float) -> bool:
+        # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
+        waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
+        patient = wait.behind_ours or any(request.resumes for request in waiting)
+        return self._policy.is_over(self._blocked_since_s.setdefault(name, now), patient, now)
+
+    def _refuse(self, name: str, error: EngineError) -> LoadRefused:
+        self._blocked_since_s.pop(name, None)  # the same request, sent again, is judged by the memory of then
+        return LoadRefused(name, error)
 
     def _make_room(self, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:
-        evicted = (held for name in fits.evict if (held := self._models.get(name)))
-        yield from map(Evicted, [*leaving, *evicted])
+        evicted = (model for name in fits.evict if (model := self._models.get(name)))
+        yield from map(Evict, [*leaving, *evicted])
         if fits.drop_caches:
             self._guard.relieve(Fits(drop_caches=True, lacking_bytes=fits.lacking_bytes))
 
     def _all_busy(self, name: str) -> EngineError:
-        held = self._models.all()
+        loaded = len(self._models.all())
         message = (
-            f"Model {name} has waited for one of the {len(held)} loaded models to be idle; try again later, "
+            f"Model {name} has waited for one of the {loaded} loaded models to be idle; try again later, "
             "or raise mlx.max_loaded_models."
         )
-        return EngineError("overloaded", message, loaded_models=len(held))
-
-    def _refuse(self, name: str, error: EngineError) -> Refused:
-        self._patience.forget(name)
-        return Refused(name, error, self.waiting.take(name))
+        return EngineError("overloaded", message, loaded_models=loaded)
 
 
-def must_find(catalog: Catalog, model: str) -> ModelEntry:
-    """Entry of `model`. Raises RequestError (`model_not_found`) that lists what there is; LoadError."""
+def find_entry(catalog: Catalog, model: str) -> ModelEntry:
+    """Return the catalog's entry of `model`.
+
+    Raises RequestError (`model_not_found`), which lists the installed models, or LoadError if it is broken.
+    """
     try:
         entries, broken = catalog()
-    except Exception as error:  # listing reads folders that are the user's, in whatever state
+    except Exception as error:  # it reads folders of the user's, in whatever state they are
         raise EngineError("model_load_failed", f"The models cannot be listed: {error}") from error
     found = next((entry for entry in entries if entry.name == model), None)
     if found is not None:
         return found
     if fault := next((fault for fault in broken if fault.name == model), None):
         raise LoadError(model, fault.reason)
-    there = ", ".join(entry.name for entry in entries) or "none"
-    raise RequestError("model_not_found", f"Model {model} is not there; installed models: {there}.")
+    installed = ", ".join(entry.name for entry in entries) or "none"
+    raise RequestError("model_not_found", f"Model {model} is not there; installed models: {installed}.")

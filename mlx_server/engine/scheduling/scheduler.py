@@ -1,9 +1,8 @@
-"""The MLX thread's loop: does one bit of everything in turn.
+"""The MLX thread's loop: it does one bit of everything in turn.
 
-MLX's streams belong to a thread, so nothing of MLX is touched elsewhere. Operations come in through a queue,
-events leave through `emit`, a burst a turn. A turn: take what has come, load one slice of a model,
-one step of each model's requests, unload what has expired. An exception from a step is not survived: after a
-Metal error nothing in the process can be trusted; the gateway replaces the engine and resumes the requests.
+MLX's streams belong to one thread, so no other thread touches MLX. Operations come in through a queue; events
+leave through `emit`, in one burst after each step. An exception from a step ends the process: after a Metal
+error nothing in it can be trusted. The gateway then starts another engine and resumes the requests.
 """
 
 from __future__ import annotations
@@ -12,33 +11,42 @@ import queue
 import time
 from collections.abc import Callable
 
-import mlx.core as mx
-
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
-from mlx_server.engine.memory.wait_policy import RETRY_S
-from mlx_server.engine.scheduling.kv_reservations import keep_up
-from mlx_server.engine.scheduling.loads import Catalog
-from mlx_server.engine.scheduling.serving import Serving
+from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
+from mlx_server.engine.scheduling.backend import Backend, open_backend
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
+from mlx_server.engine.scheduling.loads import Catalog, Evict, LoadAdvanced, LoadCompleted, LoadRefused, Loads
+from mlx_server.engine.scheduling.memory_queue import MemoryQueue
+from mlx_server.engine.scheduling.operations import Operations, shutting_down
+from mlx_server.engine.scheduling.request import IN_RUNNER, WAITING, RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.starter import Starter
+from mlx_server.engine.scheduling.status_updates import StatusUpdates
+from mlx_server.engine.scheduling.unloader import Unloader
 from mlx_server.engine.settings import EngineSettings
 from mlx_server.engine.status import Status
-from mlx_server.protocol import Event, Op, Ready, Shutdown
+from mlx_server.protocol import Event, Failed, Load, Loaded, Loading, Op, Ready, Shutdown
 
 Emit = Callable[[list[Event]], None]
 Inbox = queue.SimpleQueue[Op | None]
-"""Operations; None only wakes: the compiler has something ready."""
+"""Operations; None only wakes the thread, because a background worker has finished a job."""
 
-FIGURES_S = 0.5
-"""How often the figures are added up while there is work."""
+PRELOAD = "preload/"
+"""The ids of the loads that the engine asks of itself begin with this."""
 
 IDLE_S = 5.0
-"""With nothing to do for so long, the engine makes ready what may be wanted later. That holds all threads up
+"""After so long without work, the engine makes what later requests would wait for. That holds all threads up
 for 0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two."""
 
 
 class Scheduler:
-    """`run` is the MLX thread's work until a shutdown is asked for; `drain` goes on for a while after it."""
+    """Owner of the requests and the models, and the only surface of this package.
+
+    `run` serves until a shutdown is asked for. Then the stages of the shutdown are called, in this order:
+    `hand_back_waiting`, `drain`, `persist_caches`, `hand_back_running`, `unload_models`.
+    """
 
     def __init__(
         self,
@@ -48,133 +56,207 @@ class Scheduler:
         emit: Emit,
         status: Status,
         clock: Callable[[], float] = time.monotonic,
+        backend: Backend | None = None,
     ) -> None:
-        self._settings, self._inbox, self._status = settings, inbox, status
-        self._send, self._clock = emit, clock
+        self._settings, self._inbox, self._emit, self._clock = settings, inbox, emit, clock
+        backend = backend or open_backend(settings, BackgroundWorkers(lambda: inbox.put(None)))
+        self._store, self._make_runner = backend.store, backend.make_runner
+        self._started_s, self._ready = clock(), False
+        self._drain_until_s: float | None = None
+        self._events: list[Event] = []
+        guard, send, policy = backend.guard, self._events.append, WaitPolicy(settings.max_wait_s)
+        self._requests = RequestTable()
+        self._models = LoadedModels(self._requests, settings.max_loaded_models, settings.keep_alive_of)
+        self._queue = MemoryQueue(self._requests, policy)
+        self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
+        self._starter = Starter(self._requests, self._queue, self._models, guard, send, clock)
+        self._operations = Operations(self._requests, self._models, self._starter, send, clock)
+        self._unloader = Unloader(self._models, self._queue, self._store, send)
+        self._status = StatusUpdates(status, self._models, self._loads, guard, self._store)
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
-        self.serving = Serving(settings, catalog, BackgroundWorkers(lambda: inbox.put(None)), clock)
-        self._started_s = clock()
-        self._ready = False
-        self._figures_at_s = float("-inf")
-        self._kv_bytes: dict[str, int] = {}
-        self._draining_until: float | None = None
+        guard.tenants = lambda: self._models.tenants(self._queue.awaited_model)
+        guard.relieve = self._unloader.relieve
+
+    # --- serving ---
 
     def run(self) -> float:
-        """Serve until told to stop; the seconds that the drain may take."""
-        self.serving.preload()
-        while self._draining_until is None:
-            self._turn()
-        return max(self._draining_until - self._clock(), 0.0)
+        """Serve until a shutdown is asked for. Return the seconds that the drain may take."""
+        self.preload()
+        while self._drain_until_s is None:
+            self.turn()
+        return max(self._drain_until_s - self._clock(), 0.0)
 
-    def drain(self, seconds: float) -> int:
-        """Go on with what is in flight for so long; how many are left."""
-        self._draining_until = self._clock() + seconds
-        while self.serving.working and self._clock() < self._draining_until:
-            self._take_all()
-            self._step()
-            self.publish()
-        return sum(len(held.runner) for held in self.serving.models.all())
+    def preload(self) -> None:
+        """Ask for the models that the configuration wants loaded at the start."""
+        for name in self._settings.preload:
+            self._operations.carry_out(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
 
-    def publish(self) -> None:
-        """Sends what has happened, and notes how things stand."""
-        status, serving, now = self._status, self.serving, self._clock()
-        status.advanced()
-        status.working = serving.working
-        status.active_bytes = mx.get_active_memory()
-        if now - self._figures_at_s >= FIGURES_S or not status.working:
-            self._figures_at_s = now
-            self._add_up()
-        status.loaded = serving.models.loaded(now, self._kv_bytes)
-        status.loading = serving.loads.loading
-        if serving.out:
-            events, serving.out = serving.out, []
-            self._send(events)
-
-    def _add_up(self) -> None:
-        serving, status = self.serving, self._status
-        self._kv_bytes = serving.models.kv_bytes()
-        status.prompt_cache = serving.store.use()
-        held = sum(self._kv_bytes.values())
-        status.memory = serving.guard.use(held, status.prompt_cache.ram_bytes)
-
-    # --- a turn ---
-
-    def _turn(self) -> None:
-        serving = self.serving
-        self._say_ready()
-        self._take_all()
-        serving.load()
-        serving.start_waiting()
+    def turn(self) -> None:
+        """Carry out what has come, load a bit, start and step requests, unload what has expired."""
+        self._announce_ready()
+        self._receive()
+        self._advance_load()
+        self._starter.start_waiting()
         self._step()
-        serving.expire()
-        serving.give_back_freed()
-        self.publish()
+        self._unloader.unload_expired(self._clock())
+        self._unloader.release_freed_memory()
+        self._publish()
 
-    def _say_ready(self) -> None:
-        if self._ready or self.serving.awaited:
+    def _announce_ready(self) -> None:
+        """Send `Ready` once, as soon as each preloaded model is in memory or has failed."""
+        if self._ready or any(request.id.startswith(PRELOAD) for request in self._requests.select(*WAITING)):
             return
         self._ready = True
-        loaded = tuple(held.entry.name for held in self.serving.models.all())
+        loaded = tuple(model.entry.name for model in self._models.all())
         start_s = self._clock() - self._started_s
         log_event("engine_ready", loaded=loaded, start_s=round(start_s, 3))
-        self.serving.out.append(Ready(loaded, start_s))
+        self._events.append(Ready(loaded, start_s))
 
     def _step(self) -> None:
-        serving = self.serving
-        for held in serving.models.all():
-            if not held.runner.can_step:
+        """Make one step of each model that has work, and send its events before its KV is put away."""
+        for model in self._models.all():
+            runner = model.runner
+            if not runner.can_step:
                 continue
-            keep_up(held, serving.guard)
-            serving.out.extend(held.runner.step(self._clock))
-            if not len(held.runner):
-                serving.models.rest(held, self._clock())
-            self.publish()
-            held.runner.tidy()
+            for request in runner.prepared():
+                self._starter.join(request, model)
+            self._events.extend(runner.step(self._clock))
+            if not self._models.is_busy(model):
+                self._models.mark_unused(model, self._clock())
+            self._publish()
+            runner.cache_pending_kv()
 
-    # --- what comes in ---
+    def _publish(self) -> None:
+        """Note how things stand, and send the events that have come up."""
+        self._status.update(self._working, self._clock())
+        if self._events:
+            burst = self._events.copy()
+            self._events.clear()
+            self._emit(burst)
 
-    def _take_all(self) -> None:
-        """All that has come; with nothing else to do, wait for the next."""
+    @property
+    def _working(self) -> bool:
+        return len(self._requests) > 0 or self._loads.loading is not None
+
+    # --- receiving operations ---
+
+    def _receive(self) -> None:
+        """Carry out all operations that have come. If there is nothing else to do, wait for the next."""
         try:
-            if not self.serving.has_steps and not self.serving.out:
+            if not self._has_work_now() and not self._events:
                 self._take(self._wait())
-            while self._draining_until is None or not self._inbox.empty():
+            while self._drain_until_s is None or not self._inbox.empty():
                 self._take(self._inbox.get_nowait())
         except queue.Empty:
             pass
 
     def _take(self, op: Op | None) -> None:
         if isinstance(op, Shutdown):
-            # Asked again, it may drain for less than first told, never for longer.
             seconds = self._settings.drain_s if op.drain_s is None else op.drain_s
-            until = self._clock() + seconds
-            self._draining_until = min(until, self._draining_until or until)
-            self.serving.refusing = True
+            until_s = self._clock() + seconds
+            # A second shutdown may shorten the drain, but not lengthen it.
+            self._drain_until_s = min(until_s, self._drain_until_s or until_s)
+            self._operations.stop_accepting()
         elif op is not None:
-            self.serving.take(op)
+            self._operations.carry_out(op)
+
+    def _has_work_now(self) -> bool:
+        now = self._clock()
+        can_step = any(model.runner.can_step for model in self._models.all())
+        return not self._loads.blocked(now) or can_step or self._queue.due(now) is not None
 
     def _wait(self) -> Op | None:
-        """The next operation. Raises queue.Empty where something is to be done without one."""
-        wait_s = self._idle_s()
-        if not self.serving.working and wait_s > IDLE_S:
+        """Return the next operation. Raises queue.Empty when there is something to do without one."""
+        wait_s = self._wait_s()
+        if not self._working and wait_s > IDLE_S:
             try:
                 return self._inbox.get(timeout=IDLE_S)
             except queue.Empty:
                 self._use_idle_moment()
-            wait_s = self._idle_s()
+            wait_s = self._wait_s()
         return self._inbox.get(timeout=None if wait_s == float("inf") else wait_s)
 
     def _use_idle_moment(self) -> None:
-        for held in self.serving.models.all():
-            held.runner.look_ahead()
-        self.serving.store.write_back()
+        for model in self._models.all():
+            model.runner.warm_up()
+        self._store.write_back()
 
-    def _idle_s(self) -> float:
-        """Until a model expires, the drain does, or memory is looked at again for those that wait for it."""
-        serving, now = self.serving, self._clock()
-        until = serving.models.next_expiry_s()
-        if self._draining_until is not None:
-            until = min(until, self._draining_until)
-        if serving.loads or serving.starts.backlog:
-            until = min(until, now + RETRY_S)
-        return max(until - now, 0.0)
+    def _wait_s(self) -> float:
+        """Return the seconds until a model expires, the drain ends, or memory is to be read again."""
+        now, until_s = self._clock(), self._models.next_expiry_s()
+        if self._drain_until_s is not None:
+            until_s = min(until_s, self._drain_until_s)
+        if self._requests.any(*WAITING) or self._loads.loading is not None:
+            until_s = min(until_s, now + RETRY_S)
+        return max(until_s - now, 0.0)
+
+    # --- loading ---
+
+    def _advance_load(self) -> None:
+        for outcome in self._loads.step(self._clock):
+            match outcome:
+                case LoadAdvanced(name, fraction):
+                    self._events.append(Loading(name, round(fraction, 3)))
+                case Evict(model):
+                    self._unloader.unload(model, "evicted")
+                case LoadCompleted():
+                    self._take_in(outcome)
+                case LoadRefused(name, error):
+                    log_event("model_load_failed", cause=str(error), model=name, code=error.code)
+                    for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
+                        self._starter.fail(request, error)
+
+    def _take_in(self, load: LoadCompleted) -> None:
+        """Start the requests that waited for a model which is loaded now."""
+        name = load.entry.name
+        runner = self._make_runner(load.entry, load.weights, self._requests)
+        model = self._models.add(load.entry, load.weights, runner, self._clock())
+        log_event("model_loaded", model=name, bytes=model.bytes, load_s=round(load.load_s, 3))
+        waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
+        if not any(isinstance(request.op, Load) for request in waiting):
+            self._events.append(Loaded(name, model.bytes, load.load_s))
+        for request in waiting:
+            if self._models.get(name) is model:  # else evicted for an earlier request: the others wait on
+                self._starter.start(request, model, load.load_s)
+
+    # --- the stages of a shutdown ---
+
+    def hand_back_waiting(self) -> None:
+        """Fail the requests that wait for a model or for memory, so that the gateway sends them elsewhere."""
+        self._loads.abandon()
+        for request in self._requests.select(*WAITING):
+            self._requests.finish(request)
+            self._events.append(shutting_down(request.id))
+        self._publish()
+
+    def drain(self, seconds: float) -> int:
+        """Go on with the running requests for so long. Return how many are unfinished."""
+        self._drain_until_s = self._clock() + seconds
+        while self._working and self._clock() < self._drain_until_s:
+            self._receive()
+            self._step()
+            self._publish()
+        return len(self._requests)
+
+    def persist_caches(self, timeout_s: float) -> int:
+        """Put what was computed for unfinished requests into the prompt cache, and write that to disk.
+
+        Return how many blocks were written; what is not written in time is computed again.
+        """
+        until_s = self._clock() + timeout_s
+        for model in self._models.all():
+            model.runner.cache_all_kv()
+        return self._store.persist(max(until_s - self._clock(), 0.0))
+
+    def hand_back_running(self) -> None:
+        """Fail the requests that the drain has left, so that the gateway sends them elsewhere."""
+        message = "The engine stopped before the request was done; the request can be sent again."
+        for model in self._models.all():
+            for request in self._requests.select(*IN_RUNNER, model=model.entry.name):
+                self._events.append(Failed(request.id, "engine_unavailable", message, retryable=True))
+            model.runner.close()
+        self._publish()
+
+    def unload_models(self) -> None:
+        """Drop every model and free its memory."""
+        self._unloader.unload_all()

@@ -10,9 +10,9 @@ NOT_AT_START = ("torch", "pandas", "scipy", "datasets", "llguidance", "mlx_lm.se
 
 PROGRAM = f"""
 import json, sys
-from mlx_server.engine.quick_import import import_transformers
+from mlx_server.engine.import_patches import import_transformers
 import_transformers()
-import mlx_server.engine.scheduler
+import mlx_server.engine.scheduling.scheduler
 import transformers.models
 from pathlib import Path
 from transformers.utils import import_utils

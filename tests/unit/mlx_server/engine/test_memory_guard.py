@@ -1,4 +1,4 @@
-"""The guard's word on loads and requests, its figures, and how long what does not fit is waited for."""
+"""The guard's word on loads and requests, and its figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from mlx_server.engine.memory.guard import (
 )
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, MemoryReading
 from mlx_server.engine.memory.refusals import MustWait
-from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, Backlog
 from mlx_server.engine.memory.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Generate
@@ -163,9 +162,13 @@ def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
     machine = Machine(limit_gib=6)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
-    grown = next(n for n in range(100, 100_000) if not machine.guard.keep_up("Llama-3.1-8B", "a", n, 100_000))
+    grown = next(
+        n
+        for n in range(100, 100_000)
+        if not machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 100_000)
+    )
     assert 8_000 < grown < 12_000  # 1.6 GiB of 128 KiB a token, less the peaks
-    assert machine.guard.keep_up("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
+    assert machine.guard.extend_reservation("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
 
 
 def test_answer_with_a_limit_has_been_promised_all_of_it():
@@ -173,67 +176,13 @@ def test_answer_with_a_limit_has_been_promised_all_of_it():
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
     machine.available = 0
-    assert all(machine.guard.keep_up("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
+    assert all(machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
 
 
 def test_model_whose_configuration_says_nothing_is_judged_by_its_weights():
     machine = Machine()
     assert machine.guard.before_load(entry("odd")) == Fits()
     assert machine.guard.forecast(entry("odd")).resident_bytes == 10 * MIB
-
-
-def wait(behind_ours: bool = True) -> MustWait:
-    return MustWait(InsufficientMemory("no room", retryable=True), behind_ours=behind_ours)
-
-
-def test_backlog_is_first_come_first_served():
-    backlog = Backlog(max_wait_s=120)
-    backlog.put(generate("big", "m"), 0.0)
-    backlog.put(generate("small", "n"), 0.0)
-    first = backlog.due(0.0)
-    assert first is not None and first.op.id == "big"
-    assert backlog.awaits == "m"
-    assert backlog.postpone(wait(), 0.0) is None
-    assert backlog.due(RETRY_S / 2) is None  # nor does the small one pass it
-    first = backlog.due(RETRY_S)
-    assert first is not None and first.op.id == "big"
-    backlog.take()
-    first = backlog.due(RETRY_S)
-    assert first is not None and first.op.id == "small"
-
-
-@pytest.mark.parametrize(("behind_ours", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_wait_for_memory_is_bounded_and_leaves_no_trace(behind_ours, limit_s):
-    backlog = Backlog(max_wait_s=120)
-    backlog.put(generate("a", "m"), 0.0)
-    assert backlog.postpone(wait(behind_ours), 5.0) is None
-    assert backlog.postpone(wait(behind_ours), 5.0 + limit_s - 1) is None
-    refusal = backlog.postpone(wait(behind_ours), 5.0 + limit_s)
-    assert refusal is not None and refusal.retryable
-    assert len(backlog) == 0
-    backlog.put(generate("a", "m"), 0.0)
-    assert backlog.due(5.0 + limit_s) is not None  # at once
-    assert backlog.postpone(wait(behind_ours), 6.0 + limit_s) is None  # and with all its patience
-
-
-def test_answer_that_a_crash_cut_off_is_more_patient():
-    backlog = Backlog(max_wait_s=120)
-    backlog.put(generate("a", "m", emitted=(1, 2)), 0.0)
-    assert backlog.postpone(wait(behind_ours=False), 0.0) is None
-    assert backlog.postpone(wait(behind_ours=False), OTHERS_S + 1) is None
-    assert backlog.postpone(wait(behind_ours=False), 120.0) is not None
-
-
-def test_cancelled_request_gives_its_turn_to_the_next():
-    backlog = Backlog(max_wait_s=120)
-    backlog.put(generate("a", "m"), 0.0)
-    backlog.put(generate("b", "m"), 0.0)
-    backlog.postpone(wait(), 0.0)
-    assert backlog.remove("a")
-    assert not backlog.remove("a")
-    first = backlog.due(0.0)
-    assert first is not None and first.op.id == "b"
-    assert [op.id for op in backlog.clear()] == ["b"]
 
 
 def test_use_tells_what_is_promised_as_long_as_it_is():

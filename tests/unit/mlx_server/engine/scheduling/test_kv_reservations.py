@@ -1,4 +1,4 @@
-"""An answer that outgrows memory ends as at the end of its context."""
+"""A generation whose KV reservation cannot grow ends as at the end of its context."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.scheduling.kv_reservations import keep_up
-from mlx_server.engine.scheduling.text_runner import TextRunner
+from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
 from mlx_server.protocol import Done
 
 
@@ -20,14 +19,11 @@ def generation(id: str) -> Generation:
 
 
 @pytest.mark.parametrize("room_for", [10, 1000])
-def test_answer_ends_with_length_where_its_promise_cannot_grow(room_for: int):
-    runner: Any = TextRunner.__new__(TextRunner)
-    runner._running = {0: generation("a")}
-    held: Any = SimpleNamespace(runner=runner, entry=SimpleNamespace(name="m"))
-    guard: Any = SimpleNamespace(keep_up=lambda model, id, tokens, most: tokens < room_for)
-    answer, events = runner._running[0], []
+def test_answer_ends_with_length_where_its_reservation_cannot_grow(room_for: int):
+    guard: Any = SimpleNamespace(extend_reservation=lambda model, id, tokens, most: tokens < room_for)
+    answer, events = generation("a"), []
     while answer.done is None:
-        keep_up(held, guard)
+        extend_kv_reservations("m", [answer], guard)
         events += answer.accept(7, 1.0)
     assert isinstance(events[-1], Done)
     assert events[-1].reason == "length"

@@ -1,0 +1,68 @@
+"""What the scheduler needs of MLX, of the disk and of the machine; a test puts fakes in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlx_server.engine.background_workers import BackgroundWorkers
+from mlx_server.engine.embeddings.encoder import Encoder
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.kv.quantizing import obstacle
+from mlx_server.engine.log import log_event
+from mlx_server.engine.memory import readings
+from mlx_server.engine.memory.guard import MemoryGuard
+from mlx_server.engine.models.loading import LanguageModel, Loader, Weights, load
+from mlx_server.engine.prompt_cache.model_cache import ModelCache
+from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.runners.embedding_runner import EmbeddingRunner
+from mlx_server.engine.scheduling.runners.runner import Runner
+from mlx_server.engine.scheduling.runners.text_runner import TextRunner
+from mlx_server.engine.settings import EngineSettings
+from mlx_server.model_store import ModelEntry
+
+MakeRunner = Callable[[ModelEntry, Weights, RequestTable], Runner]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`store` is the prompt cache; `load` reads a model slice by slice; `make_runner` makes its runner."""
+
+    store: Store
+    guard: MemoryGuard
+    load: Callable[[ModelEntry], Loader]
+    make_runner: MakeRunner
+
+
+def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backend:
+    """Open the prompt cache, and return the real backend."""
+    store = settings.cache.open()
+    guard = readings.memory_guard(
+        settings.memory_limit_bytes,
+        settings.batch.prefill_step_tokens,
+        lambda: store.ram_bytes,
+        settings.kv_of,
+    )
+
+    def make_runner(entry: ModelEntry, weights: Weights, requests: RequestTable) -> Runner:
+        if isinstance(weights, Encoder):
+            return EmbeddingRunner(entry.name, requests, weights)
+        tags = {"model": entry.name, "quantization": entry.quantization}
+        kv = _usable_quantization(entry, weights, settings, guard)
+        cache = ModelCache(store, weights.identity, tags, kv)
+        return TextRunner(entry.name, requests, weights, settings.batch, workers, cache, guard, kv)
+
+    return Backend(store, guard, load, make_runner)
+
+
+def _usable_quantization(
+    entry: ModelEntry, weights: LanguageModel, settings: EngineSettings, guard: MemoryGuard
+) -> KvQuantization | None:
+    """Return the configured KV quantization, or None if the model cannot work with it."""
+    wanted = settings.kv_of(entry.name)
+    if wanted is None or (reason := obstacle(weights.model, wanted)) is None:
+        return wanted
+    log_event("kv_not_quantized", cause=reason, model=entry.name, bits=wanted.bits)
+    guard.keeps_kv_as_computed(entry)
+    return None

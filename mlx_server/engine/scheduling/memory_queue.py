@@ -1,0 +1,43 @@
+"""Decides which request that waits for memory is tried next, and how long each may wait. Pure."""
+
+from __future__ import annotations
+
+from mlx_server.engine.errors import EngineError
+from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
+from mlx_server.engine.scheduling.request import MemoryWait, Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
+
+
+class MemoryQueue:
+    """The requests WAITING_FOR_MEMORY, first come first served across models.
+
+    All wait behind the first: if smaller requests passed a large one, it might never start.
+    """
+
+    def __init__(self, requests: RequestTable, policy: WaitPolicy) -> None:
+        self._requests, self._policy = requests, policy
+
+    @property
+    def awaited_model(self) -> str | None:
+        """The model of the first request: it must not be unloaded meanwhile."""
+        first = self._first()
+        return first.model if first else None
+
+    def due(self, now: float) -> Request | None:
+        """Return the first request if it is time to try it, else None."""
+        first = self._first()
+        if first is None or (first.memory_wait and now < first.memory_wait.retry_at_s):
+            return None
+        return first
+
+    def postpone(self, request: Request, wait: MustWait, now: float) -> EngineError | None:
+        """Note that `request` found no memory. Return the error for its client if its wait is over."""
+        since_s = request.memory_wait.since_s if request.memory_wait else now
+        request.memory_wait = MemoryWait(since_s, now + RETRY_S, wait.tokens)
+        # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
+        patient = wait.behind_ours or request.resumes
+        return wait.refusal if self._policy.is_over(since_s, patient, now) else None
+
+    def _first(self) -> Request | None:
+        return self._requests.first(RequestStatus.WAITING_FOR_MEMORY)

@@ -1,0 +1,106 @@
+"""Carries out the operations that the gateway sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.models.self_test import probe
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
+from mlx_server.engine.scheduling.request import WAITING, Request
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.starter import Starter
+from mlx_server.protocol import (
+    Cancel,
+    Done,
+    Embed,
+    Event,
+    Failed,
+    Generate,
+    Load,
+    Op,
+    Probe,
+    Probed,
+    Unload,
+    Unloaded,
+    Usage,
+)
+from vestal.config import canonical
+
+
+class Operations:
+    """`send` is given the events that an operation causes at once."""
+
+    def __init__(
+        self,
+        requests: RequestTable,
+        models: LoadedModels,
+        starter: Starter,
+        send: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._requests, self._models, self._starter = requests, models, starter
+        self._send, self._clock = send, clock
+        self._refusing = False
+
+    def stop_accepting(self) -> None:
+        """Refuse all requests from now on: the engine is shutting down."""
+        self._refusing = True
+
+    def carry_out(self, op: Op) -> None:
+        """Carry out an operation, or begin to. Operations of the process itself are not known here."""
+        match op:
+            case Generate() | Embed() | Load():
+                self._accept(replace(op, model=canonical(op.model)))
+            case Cancel():
+                self._cancel(op.id)
+            case Unload():
+                self._unload(op.id, canonical(op.model))
+            case Probe():
+                ok, detail = probe([model.weights for model in self._models.all()])
+                self._send(Probed(op.id, ok, detail))
+
+    def _accept(self, op: Generate | Embed | Load) -> None:
+        if self._refusing:
+            self._send(shutting_down(op.id))
+            return
+        if op.id in self._requests:
+            error = RequestError("invalid_request", f"Request id {op.id!r} is in use; send another id.")
+            self._send(error.failed(op.id))
+            return
+        request = Request(op)
+        self._requests.add(request)
+        if (model := self._models.get(request.model)) is not None:
+            self._starter.start(request, model, load_s=0.0)
+
+    def _cancel(self, request_id: str) -> None:
+        """Finish a request, whatever its status. An unknown one has been answered already."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return
+        now = self._clock()
+        model = None if request.status in WAITING else self._models.get(request.model)
+        if model is None:
+            self._requests.finish(request)
+            self._send(Done(request.id, "cancelled", Usage(0, 0)))
+            return
+        self._send(model.runner.cancel(request, now))
+        model.runner.cache_pending_kv()
+        if not self._models.is_busy(model):
+            self._models.mark_unused(model, now)
+
+    def _unload(self, op_id: str, name: str) -> None:
+        """Unload a model once its requests are done."""
+        model = self._models.get(name)
+        if model is None:
+            self._send(Unloaded(name, op_id))
+        else:
+            model.unload_ids.append(op_id)
+
+
+def shutting_down(request_id: str) -> Failed:
+    """Return the answer to a request that is not begun because the engine ends."""
+    message = "The engine is shutting down; the request can be sent again."
+    return Failed(request_id, "engine_unavailable", message, retryable=True)

@@ -1,0 +1,127 @@
+"""One request on its way through the engine: its operation, its status and what was made for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.prompt_cache.find import Find, Gathered
+from mlx_server.protocol import Embed, Generate, Load
+
+if TYPE_CHECKING:  # these import MLX
+    from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
+    from mlx_server.engine.generation.sampling import Processor
+    from mlx_server.engine.prompt_cache.model_cache import Kept
+
+
+class RequestStatus(Enum):
+    """What a request is waiting for, or that it runs or has ended."""
+
+    WAITING_FOR_MODEL = "waiting_for_model"
+    """Its model is not in memory. Every request begins here; most stay for no time."""
+
+    WAITING_FOR_MEMORY = "waiting_for_memory"
+    """Its model is loaded. Memory has no room for its keys and values yet, or earlier requests come first."""
+
+    PREPARING = "preparing"
+    """Memory is reserved; background workers compile its grammar or read the prompt cache from disk."""
+
+    RUNNING = "running"
+    """It is in its model's batch, or in the queue of an embedding model."""
+
+    FINISHED = "finished"
+    """It was answered, failed or cancelled, and has left the request table."""
+
+
+TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
+    RequestStatus.WAITING_FOR_MODEL: frozenset(
+        {RequestStatus.WAITING_FOR_MEMORY, RequestStatus.RUNNING, RequestStatus.FINISHED}
+    ),
+    RequestStatus.WAITING_FOR_MEMORY: frozenset(
+        # Back to the first where its model was unloaded meanwhile.
+        {RequestStatus.WAITING_FOR_MODEL, RequestStatus.PREPARING, RequestStatus.FINISHED}
+    ),
+    RequestStatus.PREPARING: frozenset({RequestStatus.RUNNING, RequestStatus.FINISHED}),
+    RequestStatus.RUNNING: frozenset({RequestStatus.FINISHED}),
+    RequestStatus.FINISHED: frozenset(),
+}
+"""The statuses that may follow each status. Embeddings need no memory of their own and run at once."""
+
+
+WAITING = (RequestStatus.WAITING_FOR_MODEL, RequestStatus.WAITING_FOR_MEMORY)
+IN_RUNNER = (RequestStatus.RUNNING, RequestStatus.PREPARING)
+"""The statuses of requests that their model's runner works on."""
+
+
+@dataclass(frozen=True)
+class MemoryWait:
+    """Why a request did not start at its last attempt: `needed_tokens` (prompt, answer) had no room."""
+
+    since_s: float
+    retry_at_s: float
+    needed_tokens: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BackgroundJobs:
+    """What background workers make for one request before it can run. Each job may be absent."""
+
+    processor: Future[Processor | None] | None = None
+    """Compiles the grammar of the request's JSON schema."""
+    prefix: Future[Gathered] | None = None
+    """Reads the KV blocks of `find` from the prompt cache."""
+    find: Find | None = None
+
+    @property
+    def futures(self) -> list[Future[Any]]:
+        return [future for future in (self.processor, self.prefix) if future is not None]
+
+    @property
+    def done(self) -> bool:
+        """Whether every job has ended, with a result or an exception."""
+        return all(future.done() for future in self.futures)
+
+    def cancel(self) -> None:
+        """Cancel the jobs that have not begun. The result of one that has begun is discarded."""
+        for future in self.futures:
+            future.cancel()
+
+
+@dataclass(eq=False)
+class Request:
+    """A `Generate`, `Embed` or `Load`; `op.model` is canonical. Only `RequestTable` changes `status`.
+
+    The attributes without a default are set by the model's runner, when the request reaches it.
+    """
+
+    op: Generate | Embed | Load
+    status: RequestStatus = RequestStatus.WAITING_FOR_MODEL
+    load_s: float = 0.0
+    """How long the load took that this request waited for, in seconds."""
+    memory_wait: MemoryWait | None = None
+
+    # Of a `Generate`, from PREPARING on.
+    generation: Generation = field(init=False, repr=False)
+    jobs: BackgroundJobs = field(init=False, repr=False)
+    # Of a `Generate`, from RUNNING on: its handle in the batch, and the blocks that the prompt cache has.
+    batch_uid: int = field(init=False, repr=False)
+    cached_blocks: Kept = field(init=False, repr=False)
+    # Of an `Embed`, from RUNNING on.
+    embedding_job: EmbeddingJob = field(init=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        return self.op.id
+
+    @property
+    def model(self) -> str:
+        return self.op.model
+
+    @property
+    def resumes(self) -> bool:
+        """Whether this continues an answer that was cut off when an earlier engine died."""
+        return isinstance(self.op, Generate) and bool(self.op.emitted)

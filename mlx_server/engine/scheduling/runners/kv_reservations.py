@@ -1,0 +1,21 @@
+"""Extends the KV reservations of answers that have no limit of their own, as they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.log import log_event
+from mlx_server.engine.memory.guard import MemoryGuard
+
+
+def extend_kv_reservations(model: str, generations: Iterable[Generation], guard: MemoryGuard) -> None:
+    """Let generations whose KV reservation cannot grow finish (reason `length`) with their next token."""
+    for generation in generations:
+        tokens = len(generation.prompt) + generation.count
+        most_tokens = len(generation.prompt) + generation.limit_tokens
+        if most_tokens <= tokens + 1 or guard.extend_reservation(model, generation.id, tokens, most_tokens):
+            continue
+        generation.limit_tokens = generation.count + 1
+        cause = f"no memory for more than {tokens} tokens just now"
+        log_event("answer_cut_short", cause=cause, id=generation.id, model=model)

@@ -1,0 +1,176 @@
+"""The runner of a language model: its requests run in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mlx_server.engine.background_workers import BackgroundWorkers
+from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sampled
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.generation.logprobs import logprobs_of
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.memory.guard import MemoryGuard
+from mlx_server.engine.models.loading import LanguageModel
+from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
+from mlx_server.engine.scheduling.request import Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
+from mlx_server.engine.scheduling.runners.runner import Runner
+from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
+from mlx_server.protocol import Done, Event, Logprobs, Prefill
+
+CACHE_EVERY_TOKENS = 64
+"""How often a running answer is put into the prompt cache: an engine that dies loses no more of it."""
+
+
+class TextRunner(Runner):
+    """Runs the requests of one language model. The batch itself queues those beyond `limits.max_running`."""
+
+    def __init__(
+        self,
+        model: str,
+        requests: RequestTable,
+        language_model: LanguageModel,
+        limits: BatchLimits,
+        workers: BackgroundWorkers,
+        cache: ModelCache,
+        guard: MemoryGuard,
+        kv: KvQuantization | None = None,
+    ) -> None:
+        super().__init__(model, requests)
+        self._lm, self._workers, self._cache, self._guard = language_model, workers, cache, guard
+        self._preparation = TextPreparation(language_model, workers, cache, guard.admit)
+        self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
+        self._in_batch: dict[int, Request] = {}  # by uid; finished ones until their KV is in the prompt cache
+        self._pending_kv: dict[int, bool] = {}  # uid -> whether a snapshot of its whole state is worth taking
+        self._warmed_up = False
+
+    # --- taking requests up ---
+
+    def start(self, request: Request, now: float) -> Sequence[Event]:
+        if done := self._preparation.begin(request, now):
+            self._requests.finish(request)
+            return (done,)
+        self._requests.move(request, RequestStatus.PREPARING)
+        if not request.jobs.futures:
+            self.join(request)
+        return ()
+
+    def join(self, request: Request) -> None:
+        """Put a prepared request into the batch. Raises RequestError if its grammar cannot be used."""
+        ready = self._preparation.finish(request)
+        request.batch_uid = self._batch.add(
+            ready.tokens,
+            ready.sampler,
+            ready.processors,
+            ready.caches,
+            ready.cached,
+            request.generation.shared,
+        )
+        request.cached_blocks = Kept()
+        self._in_batch[request.batch_uid] = request
+        self._requests.move(request, RequestStatus.RUNNING)
+
+    # --- a step ---
+
+    def step(self, clock: Callable[[], float]) -> Iterator[Event]:
+        running = self._running()
+        if not running:
+            return
+        extend_kv_reservations(self._model, (request.generation for request in running), self._guard)
+        outcomes = list(self._batch.step())
+        now = clock()
+        for outcome in outcomes:
+            request = self._in_batch[outcome.uid]
+            generation = request.generation
+            if isinstance(outcome, Prefilled):
+                yield Prefill(request.id, outcome.done, outcome.total)
+                self._cache_later(request, whole=_is_worth_a_snapshot(outcome, generation.shared))
+                continue
+            yield from generation.accept(outcome.token, now, self._logprobs(generation, outcome))
+            if generation.done:
+                self._finish(request)
+            elif generation.count % CACHE_EVERY_TOKENS == 0:
+                self._cache_later(request, whole=False)
+
+    def _logprobs(self, generation: Generation, drawn: Sampled) -> Logprobs | None:
+        if generation.top_logprobs is None:
+            return None
+        token_bytes = self._lm.grammars.token_bytes
+        return logprobs_of(drawn.token, drawn.logprobs, generation.top_logprobs, token_bytes)
+
+    def cancel(self, request: Request, now: float) -> Done:
+        if request.status is RequestStatus.PREPARING:
+            request.jobs.cancel()
+            self._requests.finish(request)
+        else:
+            self._finish(request)
+        return request.generation.cancel(now)
+
+    def _finish(self, request: Request) -> None:
+        self._requests.finish(request)
+        self._cache_later(request, whole=True)
+
+    def _running(self) -> list[Request]:
+        return self._requests.select(RequestStatus.RUNNING, model=self._model)
+
+    # --- the prompt cache ---
+
+    def cache_pending_kv(self) -> None:
+        """Put what the last step computed into the prompt cache, and take finished requests out of the batch.
+
+        This waits for the step that MLX has already begun, so the events of the last one are sent first.
+        """
+        pending, self._pending_kv = self._pending_kv, {}
+        for uid, whole in pending.items():
+            request = self._in_batch[uid]
+            self._cache_kv(request, whole=whole)
+            if request.status is RequestStatus.FINISHED:
+                del self._in_batch[uid]
+                self._batch.remove(uid)
+
+    def cache_all_kv(self) -> None:
+        self.cache_pending_kv()
+        for request in self._running():
+            self._cache_kv(request, whole=True)
+
+    def _cache_later(self, request: Request, *, whole: bool) -> None:
+        uid = request.batch_uid
+        self._pending_kv[uid] = whole or self._pending_kv.get(uid, False)
+
+    def _cache_kv(self, request: Request, *, whole: bool) -> None:
+        """Put what was computed for the request into the prompt cache.
+
+        Where the model's state cannot be cut into blocks, only a `whole` snapshot can be taken.
+        """
+        if computed := self._batch.computed(request.batch_uid):
+            tokens, caches = computed.tokens, computed.caches
+            self._cache.keep(request.cached_blocks, tokens, caches, computed.row, whole=whole)
+
+    # --- the rest ---
+
+    def warm_up(self) -> None:
+        """Read the vocabulary that the first grammar would wait for, once, on the compiler's thread."""
+        if not self._lm.grammars.ready and not self._warmed_up:
+            self._warmed_up = True
+            self._workers.compiler.submit(self._lm.grammars.prepare)
+
+    def kv_bytes(self) -> int:
+        """Return the bytes of keys and values in the batch, including the room they have to grow."""
+        computed = (self._batch.computed(request.batch_uid) for request in self._running())
+        caches = {id(cache): cache for one in computed if one for cache in one.caches}
+        return sum(int(cache.nbytes) for cache in caches.values())
+
+    def close(self) -> None:
+        super().close()
+        self._in_batch.clear()
+        self._pending_kv.clear()
+        self._batch.close()
+
+
+def _is_worth_a_snapshot(at: Prefilled, shared: int) -> bool:
+    """Return whether other requests can go on from this point of a prompt.
+
+    One with the same prompt can go on from all but its last token, one that begins alike from the `shared`.
+    """
+    return at.done in (at.total - 1, shared)

@@ -1,0 +1,44 @@
+"""Keeps the engine's `Status` current, from the MLX thread."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mlx_server.engine.memory.guard import MemoryGuard
+from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
+from mlx_server.engine.scheduling.loads import Loads
+from mlx_server.engine.status import Status
+
+FIGURES_EVERY_S = 0.5
+"""How often the memory and cache figures are added up while the engine works; when idle, each time."""
+
+
+class StatusUpdates:
+    """Writes `status` after each step."""
+
+    def __init__(
+        self, status: Status, models: LoadedModels, loads: Loads, guard: MemoryGuard, store: Store
+    ) -> None:
+        self._status, self._models, self._loads = status, models, loads
+        self._guard, self._store = guard, store
+        self._figures_at_s = float("-inf")
+        self._kv_bytes: dict[str, int] = {}
+
+    def update(self, working: bool, now: float) -> None:
+        """Count one step and note how things stand; `working`: there are requests or a load in progress."""
+        status = self._status
+        status.advanced()
+        status.working = working
+        status.active_bytes = mx.get_active_memory()
+        if now - self._figures_at_s >= FIGURES_EVERY_S or not working:
+            self._figures_at_s = now
+            self._add_up()
+        status.loaded = self._models.reports(now, self._kv_bytes)
+        status.loading = self._loads.loading
+
+    def _add_up(self) -> None:
+        self._kv_bytes = self._models.kv_bytes()
+        self._status.prompt_cache = self._store.use()
+        kv_bytes = sum(self._kv_bytes.values())
+        self._status.memory = self._guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)

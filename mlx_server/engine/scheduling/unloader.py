@@ -1,0 +1,70 @@
+"""Unloads models: expired, asked to go, or evicted for another, and frees their memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from mlx_server.engine.log import log_event
+from mlx_server.engine.memory.ledger import Fits
+from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
+from mlx_server.engine.scheduling.memory_queue import MemoryQueue
+from mlx_server.protocol import Event, Unloaded
+
+
+class Unloader:
+    """Drops models and answers the `Unload` operations that named them."""
+
+    def __init__(
+        self, models: LoadedModels, queue: MemoryQueue, store: Store, send: Callable[[Event], None]
+    ) -> None:
+        self._models, self._queue, self._store, self._send = models, queue, store, send
+        self._has_unreleased = False
+
+    def unload(self, model: LoadedModel, cause: str) -> None:
+        """Drop a model. Its memory is free once no frame refers to it: see `release_freed_memory`."""
+        name = model.entry.name
+        ids: list[str | None] = [*model.unload_ids] or [None]
+        self._models.drop(model)
+        self._has_unreleased = True
+        log_event("model_unloaded", cause=cause, model=name)
+        for id in ids:
+            self._send(Unloaded(name, id))
+
+    def unload_expired(self, now: float) -> None:
+        """Unload the idle models whose keep-alive is over or that an `Unload` names."""
+        for model in self._models.expired(now):
+            if model.entry.name != self._queue.awaited_model:
+                self.unload(model, "unloaded" if model.unload_ids else "expired")
+
+    def relieve(self, fits: Fits) -> None:
+        """Make room as the memory ledger has decided: unload idle models, then shrink idle caches."""
+        for model in [model for name in fits.evict if (model := self._models.get(name))]:
+            self.unload(model, "evicted")
+        if fits.drop_caches:
+            self._store.give_back(fits.lacking_bytes)
+        release_memory()
+
+    def unload_all(self) -> None:
+        """Drop every model at the engine's end, when no answer is expected."""
+        for model in self._models.all():
+            self._models.drop(model)
+        release_memory()
+
+    def release_freed_memory(self) -> None:
+        """Return the memory of dropped models to the system.
+
+        Call this when every frame that referred to a dropped model has ended, not before.
+        """
+        if self._has_unreleased:
+            self._has_unreleased = False
+            release_memory()
+
+
+def release_memory() -> None:
+    """Collect garbage and return MLX's unused memory to the system."""
+    gc.collect()
+    mx.clear_cache()

@@ -1,0 +1,86 @@
+"""Which request that waits for memory is tried next, and for how long each may wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlx_server.engine.errors import InsufficientMemory
+from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, WaitPolicy
+from mlx_server.engine.scheduling.memory_queue import MemoryQueue
+from mlx_server.engine.scheduling.request import Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.protocol import Generate
+
+
+class Waiting:
+    """A queue, and the table it is a view of."""
+
+    def __init__(self, max_wait_s: float = 120.0) -> None:
+        self.requests = RequestTable()
+        self.queue = MemoryQueue(self.requests, WaitPolicy(max_wait_s))
+
+    def add(self, id: str, model: str = "m", **more: Any) -> Request:
+        request = Request(Generate(id, model, "text", prompt="p", **more))
+        self.requests.add(request)
+        self.requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
+        return request
+
+
+def no_room(behind_ours: bool = True) -> MustWait:
+    error = InsufficientMemory("no room", retryable=True)
+    return MustWait(error, behind_ours=behind_ours, tokens=(70, 30))
+
+
+def test_queue_is_first_come_first_served():
+    waiting = Waiting()
+    big, small = waiting.add("big", "m"), waiting.add("small", "n")
+    assert waiting.queue.due(0.0) is big
+    assert waiting.queue.awaited_model == "m"
+    assert waiting.queue.postpone(big, no_room(), 0.0) is None
+    assert waiting.queue.due(RETRY_S / 2) is None  # nor does the small one pass it
+    assert waiting.queue.due(RETRY_S) is big
+    waiting.requests.move(big, RequestStatus.PREPARING)
+    assert waiting.queue.due(RETRY_S) is small
+
+
+def test_postponed_request_keeps_its_token_counts_for_the_next_attempt():
+    waiting = Waiting()
+    request = waiting.add("a")
+    waiting.queue.postpone(request, no_room(), 0.0)
+    assert request.memory_wait is not None
+    assert request.memory_wait.needed_tokens == (70, 30)
+
+
+@pytest.mark.parametrize(("behind_ours", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
+def test_wait_for_memory_is_bounded_and_leaves_no_trace(behind_ours, limit_s):
+    waiting = Waiting()
+    request = waiting.add("a")
+    assert waiting.queue.postpone(request, no_room(behind_ours), 5.0) is None
+    assert waiting.queue.postpone(request, no_room(behind_ours), 5.0 + limit_s - 1) is None
+    refusal = waiting.queue.postpone(request, no_room(behind_ours), 5.0 + limit_s)
+    assert refusal is not None and refusal.retryable
+    waiting.requests.finish(request)
+    assert waiting.queue.awaited_model is None
+    again = waiting.add("a")
+    assert waiting.queue.due(5.0 + limit_s) is again  # at once
+    assert waiting.queue.postpone(again, no_room(behind_ours), 6.0 + limit_s) is None  # and with a whole wait
+
+
+def test_answer_that_a_crash_cut_off_waits_longer_for_what_others_hold():
+    waiting = Waiting()
+    request = waiting.add("a", emitted=(1, 2))
+    assert waiting.queue.postpone(request, no_room(behind_ours=False), 0.0) is None
+    assert waiting.queue.postpone(request, no_room(behind_ours=False), OTHERS_S + 1) is None
+    assert waiting.queue.postpone(request, no_room(behind_ours=False), 120.0) is not None
+
+
+def test_next_request_is_due_at_once_when_the_first_is_cancelled():
+    waiting = Waiting()
+    first, second = waiting.add("a"), waiting.add("b")
+    waiting.queue.postpone(first, no_room(), 0.0)
+    assert waiting.queue.due(0.0) is None
+    waiting.requests.finish(first)
+    assert waiting.queue.due(0.0) is second
