@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 from mlx_server import VERSION
 from mlx_server.engine import mlx_thread
@@ -42,6 +43,23 @@ _FLUSH_S = 2.0
 _READ_BYTES = 256 * 1024
 _STAGES_S = 30.0
 """What the stages after the drain may take before the process ends without them."""
+
+
+def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
+    """Return `event` as a frame.
+
+    If no frame can carry the event, return a frame that fails its request instead, and cancel the request
+    through `take`. Raises ProtocolError only for an event that belongs to no request.
+    """
+    try:
+        return encode(event)
+    except ProtocolError as error:
+        request = getattr(event, "id", None)
+        if request is None:
+            raise
+        log_event("event_not_sent", cause=str(error), id=request)
+        take(Cancel(request))
+        return encode(Failed(request, "engine_crashed", f"The answer cannot be passed on: {error}."))
 
 
 class Link:
@@ -87,25 +105,15 @@ class Link:
         self, loop: asyncio.AbstractEventLoop, writer: asyncio.StreamWriter, ended: asyncio.Event
     ) -> None:
         def emit(events: list[Event]) -> None:
-            loop.call_soon_threadsafe(writer.write, b"".join(map(self._encode, events)))
+            loop.call_soon_threadsafe(
+                writer.write, b"".join(frame_of(event, self._inbox.put) for event in events)
+            )
 
         def body() -> None:
             mlx_thread.body(self._config, self._inbox, emit, self._status, self._begin)
             loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=body, name="mlx", daemon=True).start()
-
-    def _encode(self, event: Event) -> bytes:
-        """Return the frame of `event`. If no frame can carry it, its request fails instead, and ends here."""
-        try:
-            return encode(event)
-        except ProtocolError as error:
-            request = getattr(event, "id", None)
-            if request is None:
-                raise
-            log_event("event_not_sent", cause=str(error), id=request)
-            self._inbox.put(Cancel(request))
-            return encode(Failed(request, "engine_crashed", f"The answer cannot be passed on: {error}."))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass operations to the MLX thread until the gateway is gone."""

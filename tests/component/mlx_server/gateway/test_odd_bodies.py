@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from mlx_server.protocol import MAX_NESTING
+
 HELLO = [{"role": "user", "content": "hello"}]
 VALID: dict[str, dict[str, Any]] = {
     "/api/chat": {
@@ -132,6 +134,22 @@ def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, pat
     each()
     health = gateway.health()
     assert (health["status"], health["engine"]["pid"]) == ("ok", pid)
+
+
+@pytest.mark.parametrize("field", ["format", "tools"])
+def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engine_lives(gateway, field):
+    pid = gateway.engine_pid()
+    schema: dict[str, Any] = {}
+    for _ in range(MAX_NESTING):
+        schema = {"items": schema}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    odd = {"format": schema, "tools": [tool]}[field]
+    answer = gateway.http.post("/api/chat", json={"model": "chat", **VALID["/api/chat"], field: odd})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert f"nested deeper than {MAX_NESTING} levels" in answer.json()["error"]
+    assert gateway.engine_pid() == pid
+    assert gateway.health()["requests"]["running"] == 0
+    assert gateway.http.post("/api/chat", json={"model": "chat", **VALID["/api/chat"]}).status_code == 200
 
 
 @pytest.mark.hypothesis

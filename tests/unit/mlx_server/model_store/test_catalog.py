@@ -1,4 +1,4 @@
-"""What the catalogue tells of folders on disk."""
+"""The catalog: which folders on disk are models, what is known of them, and what `ensure` and `remove` do."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ from vestal.config import load
 
 
 def write_model(folder, tensors=None, **config):
-    """A folder that looks like a model; its weights are zeros."""
+    """Create and return a folder that looks like a model; its weights are zeros."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(
         json.dumps({"model_type": "llama", "max_position_embeddings": 100} | config)
@@ -26,7 +26,7 @@ def write_model(folder, tensors=None, **config):
 
 @pytest.fixture
 def config_of(tmp_path):
-    """Loads a configuration with `models:` as given, on an empty home."""
+    """Return a function that loads a configuration with the given `models:` and an empty home."""
 
     def make(models=None):
         settings = {"models": models or {}, "mlx": {"models_folder": str(tmp_path / "own")}}
@@ -36,11 +36,11 @@ def config_of(tmp_path):
     return make
 
 
-def test_nothing_installed_is_an_empty_catalogue(config_of):
+def test_catalog_when_nothing_is_installed_is_empty(config_of):
     assert catalog(config_of()) == []
 
 
-def test_models_are_found_in_store_own_folder_and_by_path(config_of, tmp_path):
+def test_catalog_lists_models_of_store_models_folder_and_path_sources(config_of, tmp_path):
     config = config_of({"here": {"source": "path:models/here"}, "big:8b": {"source": "hf:org/big"}})
     write_model(tmp_path / "models" / "here")
     write_model(layout.installed_path(config.models_dir, "big:8b"))
@@ -55,7 +55,7 @@ def test_models_are_found_in_store_own_folder_and_by_path(config_of, tmp_path):
     assert len(here.digest) == 64
 
 
-def test_model_kept_by_the_hub_is_found_through_the_manifest(config_of, tmp_path):
+def test_catalog_when_manifest_names_a_hub_snapshot_lists_its_folder(config_of, tmp_path):
     config = config_of({"hub": {"source": "hf:org/model"}})
     snapshot = write_model(tmp_path / "cache" / "snapshot")
     with layout.locked_staging_folder(config.models_dir) as staging:
@@ -67,7 +67,7 @@ def test_model_kept_by_the_hub_is_found_through_the_manifest(config_of, tmp_path
 
 
 @pytest.mark.parametrize("damage", ["config", "header", "cut", "odd values"])
-def test_broken_model_is_left_out_and_logged(config_of, tmp_path, caplog, damage):
+def test_catalog_when_a_model_is_broken_logs_it_and_leaves_it_out(config_of, tmp_path, caplog, damage):
     config = config_of()
     write_model(tmp_path / "own" / "fine")
     broken = write_model(tmp_path / "own" / "broken")
@@ -82,7 +82,7 @@ def test_broken_model_is_left_out_and_logged(config_of, tmp_path, caplog, damage
     assert "broken" in caplog.text
 
 
-def test_quantized_weights_are_counted_as_what_they_stand_for(config_of, tmp_path):
+def test_catalog_of_quantized_model_counts_the_weights_that_are_packed(config_of, tmp_path):
     tensors = {
         "w.weight": ("U32", [1000, 128], 512_000),
         "w.scales": ("F16", [1000, 16], 32_000),
@@ -94,21 +94,21 @@ def test_quantized_weights_are_counted_as_what_they_stand_for(config_of, tmp_pat
     assert (entry.parameter_size, entry.quantization) == ("1.02M", "Q4")
 
 
-def test_context_may_be_configured_smaller_but_not_larger(config_of, tmp_path):
+def test_catalog_takes_configured_context_only_up_to_the_models_own(config_of, tmp_path):
     write_model(tmp_path / "m")
     for asked, got in ((50, 50), (5000, 100)):
         (entry,) = catalog(config_of({"m": {"source": f"path:{tmp_path / 'm'}", "context_tokens": asked}}))
         assert entry.context_tokens == got
 
 
-def test_embedding_model_has_the_context_of_its_sentences(config_of, tmp_path):
+def test_catalog_of_embedding_model_takes_context_from_its_sentence_configuration(config_of, tmp_path):
     folder = write_model(tmp_path / "own" / "e", model_type="bert")
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
     (entry,) = catalog(config_of())
     assert (entry.kind, entry.context_tokens) == ("embed", 64)
 
 
-def test_digest_changes_with_what_the_model_is(config_of, tmp_path):
+def test_digest_when_the_tokenizer_changes_is_another(config_of, tmp_path):
     config = config_of()
     folder = write_model(tmp_path / "own" / "m")
     first = catalog(config)[0].digest
@@ -116,7 +116,7 @@ def test_digest_changes_with_what_the_model_is(config_of, tmp_path):
     assert catalog(config)[0].digest != first
 
 
-def test_ensure_of_a_folder_in_place_fetches_nothing(config_of, tmp_path):
+def test_ensure_of_path_source_fetches_nothing(config_of, tmp_path):
     write_model(tmp_path / "m")
     config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}})
     assert [entry.path for entry in ensure(config, ["m"])] == [tmp_path / "m"]
@@ -126,7 +126,7 @@ def test_ensure_of_a_folder_in_place_fetches_nothing(config_of, tmp_path):
 @pytest.mark.parametrize(
     ("name", "code"), [("absent", "model_not_found"), ("empty", "not_a_model"), ("nobody", "model_not_found")]
 )
-def test_ensure_of_what_cannot_be_had_says_why(config_of, tmp_path, name, code):
+def test_ensure_when_model_is_unavailable_raises_its_code_name_and_remedy(config_of, tmp_path, name, code):
     (tmp_path / "empty").mkdir()
     config = config_of({n: {"source": f"path:{tmp_path / n}"} for n in ("absent", "empty")})
     with pytest.raises(ModelStoreError) as caught:
@@ -136,7 +136,7 @@ def test_ensure_of_what_cannot_be_had_says_why(config_of, tmp_path, name, code):
     assert caught.value.remedy
 
 
-def test_removed_model_is_gone_and_the_users_own_stays(config_of, tmp_path):
+def test_remove_deletes_fetched_model_and_keeps_the_users_own_folder(config_of, tmp_path):
     write_model(tmp_path / "m")
     config = config_of({"m": {"source": f"path:{tmp_path / 'm'}"}, "s": {"source": "hf:org/s"}})
     write_model(layout.installed_path(config.models_dir, "s:latest"))

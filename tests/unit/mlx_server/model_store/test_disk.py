@@ -1,4 +1,4 @@
-"""Room on the disk, asked for before anything is written."""
+"""The check for free disk space, before anything is written."""
 
 import errno
 
@@ -8,7 +8,7 @@ from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
 
 
-def test_too_little_room_names_need_free_folder_and_remedy(tmp_path):
+def test_require_space_when_too_little_is_free_names_need_free_space_folder_and_remedy(tmp_path):
     with pytest.raises(ModelStoreError) as caught:
         disk.require_space("smollm2:135m", 750_000_000, tmp_path, free=lambda _: 41_000_000)
     error = caught.value
@@ -17,19 +17,19 @@ def test_too_little_room_names_need_free_folder_and_remedy(tmp_path):
     assert "mlx.store" in error.remedy
 
 
-def test_enough_room_is_no_error(tmp_path):
+def test_require_space_when_just_enough_is_free_raises_nothing(tmp_path):
     disk.require_space("m", 1, tmp_path, free=lambda _: 1 + disk.MARGIN_BYTES)
 
 
-def test_folder_that_is_not_there_yet_is_measured_where_it_will_be(tmp_path):
+def test_free_bytes_of_missing_folder_is_that_of_the_disk_it_would_be_on(tmp_path):
     assert disk.free_bytes(tmp_path / "a" / "b") > 0
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 MB"), (93_400_000, "93 MB"), (4_100_000_000, "4.1 GB")])
-def test_sizes_are_for_people(count, text):
+def test_format_size_returns_megabytes_or_gigabytes(count, text):
     assert disk.format_size(count) == text
 
 
-def test_full_disk_is_told_from_other_faults():
+def test_is_disk_full_is_true_only_for_errors_of_missing_space():
     assert disk.is_disk_full(OSError(errno.ENOSPC, "full"))
     assert not disk.is_disk_full(OSError(errno.EACCES, "denied"))

@@ -1,4 +1,4 @@
-"""Weights that were changed since they were installed."""
+"""Detection of weights that have changed since they were installed, or were damaged during the download."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAME = "model.safetensors"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An installed model, as far as its note goes."""
+    """A folder with weights, and a manifest that records their checksums."""
     (tmp_path / NAME).write_bytes(b"weights" * 1000)
-    note(tmp_path, integrity.compute_checksums(tmp_path))
+    write_manifest(tmp_path, integrity.compute_checksums(tmp_path))
     return tmp_path
 
 
-def note(folder: Path, notes: object) -> None:
-    (folder / layout.MANIFEST).write_text(json.dumps({"name": "m", integrity.MANIFEST_KEY: notes}))
+def write_manifest(folder: Path, checksums: object) -> None:
+    (folder / layout.MANIFEST).write_text(json.dumps({"name": "m", integrity.MANIFEST_KEY: checksums}))
 
 
 def flip_a_bit(path: Path) -> None:
@@ -37,36 +37,36 @@ def flip_a_bit(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
-def test_file_with_the_size_and_time_of_its_note_is_not_read(folder: Path):
+def test_check_when_size_and_time_are_those_recorded_reads_nothing(folder: Path):
     assert list(integrity.check(folder)) == []
 
 
-def test_flipped_bit_is_found_and_named(folder: Path):
+def test_check_when_a_bit_was_flipped_raises_and_names_the_file(folder: Path):
     flip_a_bit(folder / NAME)
     with pytest.raises(UnreadableModel, match=f"{NAME}: it has changed since it was installed"):
         list(integrity.check(folder))
 
 
-def test_file_that_was_only_touched_is_read_once(folder: Path):
+def test_check_when_file_was_only_touched_reads_it_once(folder: Path):
     os.utime(folder / NAME, ns=(2, 2))
     assert len(list(integrity.check(folder))) == 1
     assert list(integrity.check(folder)) == []
 
 
-def test_hash_without_a_stamp_is_compared_as_well(folder: Path):
-    note(folder, {NAME: {"sha256": "0" * 64}})
+def test_check_when_only_a_hash_is_recorded_compares_it(folder: Path):
+    write_manifest(folder, {NAME: {"sha256": "0" * 64}})
     with pytest.raises(UnreadableModel, match="recorded 000000000000"):
         list(integrity.check(folder))
 
 
-@pytest.mark.parametrize("notes", [None, {}, [], {NAME: 3}, {NAME: {"sha256": 3}}, {"other": {}}])
-def test_model_without_a_note_passes(folder: Path, notes):
-    note(folder, notes)
+@pytest.mark.parametrize("checksums", [None, {}, [], {NAME: 3}, {NAME: {"sha256": 3}}, {"other": {}}])
+def test_check_when_no_checksum_is_recorded_passes(folder: Path, checksums):
+    write_manifest(folder, checksums)
     assert list(integrity.check(folder)) == []
 
 
 def snapshot(cache: Path, content: bytes, blob_name: str) -> Path:
-    """A repository in the hub's cache, whose weights lie in `blob_name`."""
+    """Create a repository as the hub's cache holds it, its weights in `blob_name`; return its snapshot."""
     blobs, folder = cache / "blobs", cache / "snapshots" / "main"
     blobs.mkdir()
     folder.mkdir(parents=True)
@@ -75,13 +75,13 @@ def snapshot(cache: Path, content: bytes, blob_name: str) -> Path:
     return folder
 
 
-def test_download_from_the_hub_is_compared_with_the_name_of_its_blob(tmp_path: Path):
+def test_hub_verify_when_weights_have_the_hash_that_names_their_blob_passes(tmp_path: Path):
     folder = snapshot(tmp_path, b"whole", hashlib.sha256(b"whole").hexdigest())
     hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)
     assert (folder / NAME).read_bytes() == b"whole"
 
 
-def test_damaged_download_is_removed_and_told_with_its_remedy(tmp_path: Path):
+def test_hub_verify_when_weights_are_damaged_deletes_them_and_raises_with_remedy(tmp_path: Path):
     folder = snapshot(tmp_path, b"damaged", hashlib.sha256(b"whole").hexdigest())
     with pytest.raises(ModelStoreError, match="vestal models pull m") as fault:
         hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)
@@ -89,6 +89,6 @@ def test_damaged_download_is_removed_and_told_with_its_remedy(tmp_path: Path):
     assert not (folder / NAME).exists()
 
 
-def test_small_file_whose_blob_has_another_kind_of_name_passes(tmp_path: Path):
+def test_hub_verify_when_blob_is_not_named_by_sha256_passes(tmp_path: Path):
     folder = snapshot(tmp_path, b"small", "a" * 40)
     hub.verify("m", HubSource("org/m"), folder, lambda fraction, sentence, total_bytes=0: None)

@@ -1,4 +1,4 @@
-"""The store's folders: put in place all at once, one writer at a time, orphans swept."""
+"""The store on disk: models appear as a whole, one process writes, abandoned staging folders are deleted."""
 
 import threading
 
@@ -12,11 +12,11 @@ from mlx_server.model_store.errors import ModelStoreError
     ("name", "folder"),
     [("smollm2:135m", "smollm2__135m"), ("org/model:latest", "org--model__latest"), ("a.b-c:d", "a.b-c__d")],
 )
-def test_folder_is_named_after_the_model(name, folder):
+def test_folder_name_replaces_slash_and_colon(name, folder):
     assert layout.folder_name(name) == folder
 
 
-def test_found_folder_names_a_model():
+def test_model_name_restores_the_colon():
     assert layout.model_name("qwen3__4b") == "qwen3:4b"
     assert layout.model_name("My-Model") == "My-Model"
 
@@ -28,14 +28,14 @@ def stage(staging, content):
     return folder
 
 
-def test_installed_model_has_its_manifest_and_nothing_of_the_fetch_is_left(tmp_path):
+def test_move_into_store_writes_manifest_and_leaves_no_staging_folder(tmp_path):
     with layout.locked_staging_folder(tmp_path) as staging:
         layout.move_into_store(stage(staging, "{}"), tmp_path, "m:latest", {"source": "path:x"})
     assert layout.read_manifest(tmp_path / "m__latest") == {"name": "m:latest", "source": "path:x"}
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m__latest"]
 
 
-def test_model_installed_anew_replaces_the_old_one_whole(tmp_path):
+def test_move_into_store_when_model_is_installed_replaces_it_as_a_whole(tmp_path):
     for content in ("old", "new"):
         with layout.locked_staging_folder(tmp_path) as staging:
             layout.move_into_store(stage(staging, content), tmp_path, "m", {})
@@ -43,7 +43,7 @@ def test_model_installed_anew_replaces_the_old_one_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "m"]
 
 
-def test_fetch_that_fails_leaves_nothing(tmp_path):
+def test_locked_staging_folder_when_the_block_raises_is_deleted(tmp_path):
 
     def fetch():
         with layout.locked_staging_folder(tmp_path) as staging:
@@ -55,7 +55,7 @@ def test_fetch_that_fails_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_orphans_of_dead_fetches_are_swept(tmp_path):
+def test_locked_staging_folder_deletes_staging_folders_of_dead_processes(tmp_path):
     (tmp_path / ".staging-dead" / "deep").mkdir(parents=True)
     (tmp_path / "m").mkdir()
     with layout.locked_staging_folder(tmp_path):
@@ -63,7 +63,7 @@ def test_orphans_of_dead_fetches_are_swept(tmp_path):
         assert (tmp_path / "m").exists()
 
 
-def test_second_writer_waits_and_says_so(tmp_path):
+def test_locked_staging_folder_when_locked_by_another_reports_it_and_waits(tmp_path):
     waiting = threading.Event()
     order = []
 
@@ -81,7 +81,7 @@ def test_second_writer_waits_and_says_so(tmp_path):
     assert order == ["first", "second"]
 
 
-def test_store_that_cannot_be_made_is_one_clear_error(tmp_path):
+def test_locked_staging_folder_when_store_cannot_be_created_raises_store_unwritable(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(ModelStoreError, match=r"mlx\.store") as caught,
@@ -92,6 +92,6 @@ def test_store_that_cannot_be_made_is_one_clear_error(tmp_path):
     assert str(tmp_path / "file") in caught.value.message
 
 
-def test_damaged_manifest_reads_as_none(tmp_path):
+def test_read_manifest_when_it_is_damaged_is_empty(tmp_path):
     (tmp_path / layout.MANIFEST).write_text("{")
     assert layout.read_manifest(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""The `source` of a model, as written in the configuration."""
+"""Parsing of a model's `source`, as it is written in the configuration."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSou
         ("pypi:a.b_c==1!2.0+local", PypiSource("a.b_c", "1!2.0+local")),
     ],
 )
-def test_source_is_read(text, source):
+def test_parse_source_of_each_form_returns_its_parts(text, source):
     assert parse_source("m", text) == source
 
 
@@ -26,7 +26,7 @@ def test_source_is_read(text, source):
     "text",
     ["", "path:", "hf:", "hf:alone", "hf:a/b@", "pypi:name", "pypi:x>=1", "pypi:--index-url==1", "ftp:x"],
 )
-def test_unreadable_source_is_refused_with_the_three_forms(text):
+def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
     with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
         parse_source("mine:latest", text)
     assert caught.value.code == "invalid_source"

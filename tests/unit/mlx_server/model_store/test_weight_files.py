@@ -1,4 +1,4 @@
-"""What is found out about weight files before any of their data is read."""
+"""Faults of a model's files that are found before any of their data is read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tensor(start: int = 0, rows: int = 4) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A whole model in two shards, with an index."""
+    """An undamaged model in two weight files, with an index."""
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     safetensors(tmp_path / FIRST, {"a": tensor(), "b": tensor(16)})
     safetensors(tmp_path / SECOND, {"c": tensor()})
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_whole_model_passes_and_its_headers_are_read(folder: Path):
+def test_verify_of_undamaged_model_passes_and_its_headers_can_be_read(folder: Path):
     verify(folder)
     assert set(read_headers(folder)) == {"a", "b", "c"}
 
@@ -103,7 +103,7 @@ def lose_config(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "fault"),
     [
         (cut, "cut off: 15 of 16 bytes"),
         (lengthen, "1 bytes too many"),
@@ -122,9 +122,9 @@ def lose_config(folder: Path) -> None:
         (lose_config, "config.json: No such file"),
     ],
 )
-def test_damage_is_named_with_its_file(folder: Path, damage, says: str):
+def test_verify_of_damaged_model_raises_and_names_file_and_fault(folder: Path, damage, fault: str):
     damage(folder)
-    with pytest.raises(UnreadableModel) as fault:
+    with pytest.raises(UnreadableModel) as caught:
         verify(folder)
-    assert says in str(fault.value)
-    assert str(folder) in str(fault.value)
+    assert fault in str(caught.value)
+    assert str(folder) in str(caught.value)

