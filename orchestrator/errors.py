@@ -3,7 +3,6 @@
 OrchestratorError
 ├── ConfigError            a setting is wrong or missing; the process ends with exit code 78
 │   └── NameTaken            another process already uses this VESTAL_WORKER_ID
-├── RequestRefused         an API request that is refused, with its HTTP status
 ├── IdempotencyConflict    the key belongs to an accepted task with another goal or other agents
 ├── DatabaseFailed         SQLite or Postgres is unavailable: a full disk, a lock, no connection
 ├── BackendError           a backend did not do what was asked
@@ -38,13 +37,6 @@ class ConfigError(OrchestratorError):
 
 class NameTaken(ConfigError):
     code = "worker_name_taken"
-
-
-class RequestRefused(OrchestratorError):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 class IdempotencyConflict(OrchestratorError):

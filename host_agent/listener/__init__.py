@@ -1,1 +1,1 @@
-"""The agent's HTTP side on port 9099 (design §3)."""
+"""The agent's HTTP server on port 9099: status, recovery, service control, journal and the status page."""

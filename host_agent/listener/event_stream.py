@@ -7,25 +7,27 @@ from typing import Any
 from aiohttp import web
 
 from host_agent.journal import Journal
-from host_agent.listener.refusals import BadRequest, TooMany
+from vestal.web.http_error import HttpError
 
-MOST = 32
-BEAT_S = 15.0
-MAX_SEQ_DIGITS = 18
+MAX_STREAMS = 32
+KEEPALIVE_EACH_S = 15.0
+MAX_SEQ_DIGITS = 18  # SQLite's integers are of 64 bits
 
 
-class Streams:
-    """The readers that follow the journal, a bounded number of them."""
+class EventStreams:
+    """The clients that follow the journal, a bounded number of them."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._open = 0
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """From `?since=` or `Last-Event-ID` on; without either, only what comes from now on."""
-        since = _since(request)
-        if self._open >= MOST:
-            raise TooMany(f"{MOST} readers follow the events already.", BEAT_S)
+        """Send the events after number `?since=` or `Last-Event-ID`; without either, only new ones."""
+        text = request.query.get("since") or request.headers.get("Last-Event-ID")
+        since = None if text is None else sequence_number(text, "since")
+        if self._open >= MAX_STREAMS:
+            message = f"{MAX_STREAMS} clients follow the events already; try again later."
+            raise HttpError("too_many_requests", message, retry_after_s=KEEPALIVE_EACH_S)
         self._open += 1
         try:
             return await self._follow(request, since)
@@ -40,33 +42,34 @@ class Streams:
             try:
                 for entry in [] if since is None else self._journal.since(since):
                     await response.write(_frame(entry))
-                await self._live(response, queue)
+                await self._send_live(response, queue)
             except ConnectionError:
-                pass  # the reader left
+                pass  # the client has hung up
         return response
 
-    async def _live(self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+    async def _send_live(
+        self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None]
+    ) -> None:
+        """Send the entries of `queue` until None ends it, and a comment where none comes for a while."""
         while True:
             try:
-                async with asyncio.timeout(BEAT_S):
+                async with asyncio.timeout(KEEPALIVE_EACH_S):
                     entry = await queue.get()
             except TimeoutError:
-                await response.write(b": beat\n\n")
+                await response.write(b": keep-alive\n\n")
                 continue
             if entry is None:
                 return
             await response.write(_frame(entry))
 
 
+def sequence_number(text: str, name: str) -> int:
+    """Return the whole number that the parameter `name` gives. Raise HttpError for anything else."""
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_SEQ_DIGITS:
+        raise HttpError("invalid_request", f"{name} must be a whole number.")
+    return int(text)
+
+
 def _frame(entry: dict[str, Any]) -> bytes:
     data = json.dumps(entry, default=str)
     return f"id: {entry['seq']}\nevent: journal\ndata: {data}\n\n".encode()
-
-
-def _since(request: web.Request) -> int | None:
-    text = request.query.get("since") or request.headers.get("Last-Event-ID")
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > MAX_SEQ_DIGITS:
-        raise BadRequest("since must be a whole number.")
-    return int(text)

@@ -1,43 +1,40 @@
-"""The status as Prometheus text. Pure."""
+"""The figures of GET /metrics, made from those of GET /status."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from vestal.supervision import State
+from vestal.web.metrics import CONTENT_TYPE, Metric, counter, gauge, render
 
+__all__ = ["CONTENT_TYPE", "text"]
 UP = ("ready", "busy")
 
 
 def text(status: dict[str, Any]) -> str:
-    """https://prometheus.io/docs/instrumenting/exposition_formats/"""
-    return "\n".join([*_services(status["services"]), *_host(status), ""])
+    """Return the body of GET /status as Prometheus text."""
+    return render(lambda: [*_services(status["services"]), *_host(status)])
 
 
-def _services(services: dict[str, dict[str, Any]]) -> Iterator[str]:
-    yield "# TYPE vestal_service_up gauge"
-    for name, row in services.items():
-        yield f'vestal_service_up{{service="{name}"}} {int(row["state"] in UP)}'
-    yield "# TYPE vestal_service_state gauge"
-    for name, row in services.items():
-        for state in State:
-            yield f'vestal_service_state{{service="{name}",state="{state}"}} {int(row["state"] == state)}'
-    yield "# TYPE vestal_service_restarts_total counter"
-    for name, row in services.items():
-        yield f'vestal_service_restarts_total{{service="{name}"}} {row["restart_count"]}'
+def _services(services: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+    up = {(name,): float(service["state"] in UP) for name, service in services.items()}
+    states = {
+        (name, str(state)): float(service["state"] == state)
+        for name, service in services.items()
+        for state in State
+    }
+    restarts = {(name,): service["restart_count"] for name, service in services.items()}
+    yield gauge("vestal_service_up", "Whether the service works", up, ("service",))
+    yield gauge("vestal_service_state", "1 for the state of the service", states, ("service", "state"))
+    yield counter("vestal_service_restarts_total", "Restarts of the service", restarts, ("service",))
 
 
-def _host(status: dict[str, Any]) -> Iterator[str]:
-    memory = status["host"]["memory"]
-    yield "# TYPE vestal_host_memory_total_bytes gauge"
-    yield f"vestal_host_memory_total_bytes {memory['total_bytes']}"
-    yield "# TYPE vestal_host_memory_available_bytes gauge"
-    yield f"vestal_host_memory_available_bytes {memory['available_bytes']}"
-    if status["host"]["wired_fraction"] is not None:
-        yield "# TYPE vestal_host_wired_fraction gauge"
-        yield f"vestal_host_wired_fraction {status['host']['wired_fraction']:.4f}"
-    yield "# TYPE vestal_agent_rss_bytes gauge"
-    yield f"vestal_agent_rss_bytes {status['services']['agent']['rss_bytes']}"
-    yield "# TYPE vestal_recovery_passes_total counter"
-    yield f"vestal_recovery_passes_total {status['recovery']['passes']}"
-    yield "# TYPE vestal_healthy gauge"
-    yield f"vestal_healthy {int(status['healthy'])}"
+def _host(status: dict[str, Any]) -> Iterator[Metric]:
+    memory, wired = status["host"]["memory"], status["host"]["wired_fraction"]
+    rss = status["services"]["agent"]["rss_bytes"]
+    yield gauge("vestal_host_memory_total_bytes", "Physical memory", memory["total_bytes"])
+    yield gauge("vestal_host_memory_available_bytes", "Memory that can be used", memory["available_bytes"])
+    if wired is not None:
+        yield gauge("vestal_host_wired_fraction", "Wired part of the memory (macOS)", round(wired, 4))
+    yield gauge("vestal_agent_rss_bytes", "Resident memory of the agent", rss)
+    yield counter("vestal_recovery_passes_total", "Recovery passes", status["recovery"]["passes"])
+    yield gauge("vestal_healthy", "Whether every service is healthy", int(status["healthy"]))

@@ -12,10 +12,11 @@ from host_agent.errors import PortBusy
 from host_agent.journal import Journal
 from host_agent.listener.api import Api
 from host_agent.listener.context import ListenerContext
-from host_agent.listener.guard import MAX_BODY_BYTES, Guard, Handler
+from host_agent.listener.guard import MAX_BODY_BYTES, Guard
 from host_agent.listener.slow_clients import Connection, SlowClients
 from vestal.config import Config
 from vestal.platform import network, ports
+from vestal.web.aiohttp_adapter import Handler
 
 log = logging.getLogger("vestal")
 
@@ -26,11 +27,11 @@ WILDCARD = "0.0.0.0"
 
 
 class Listener:
-    """The server and its two housekeepers: one for the bridge's address, one for slow clients."""
+    """The HTTP server, with a task that follows the bridge's address and one that closes slow connections."""
 
     def __init__(self, config: Config, token: str, context: ListenerContext, journal: Journal) -> None:
         self._config, self._journal = config, journal
-        self._guard = Guard(config.home, token, config.agent.port, context.sessions, journal)
+        self._guard = Guard(config, token, context.sessions, journal)
         api = Api(context, config.agent.port, self._guard.cookie)
         app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
@@ -42,10 +43,12 @@ class Listener:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """PortBusy names who holds the port."""
+        """Listen on the configured addresses. Raise PortBusy, which names who holds the port."""
         await self._runner.setup()
-        given = [address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")]
-        for address in given if WILDCARD in given else [LOOPBACK, *given]:
+        configured = [
+            address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")
+        ]
+        for address in configured if WILDCARD in configured else [LOOPBACK, *configured]:
             await self._bind(address)
         self._tasks = [
             asyncio.create_task(self._follow_bridge()),
@@ -53,6 +56,7 @@ class Listener:
         ]
 
     async def stop(self) -> None:
+        """Close the sockets, and the connections after a moment to end."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -69,10 +73,9 @@ class Listener:
             sentence = ports.in_use_message(holder, "VESTAL_AGENT_PORT")
             raise PortBusy(f"The agent cannot listen: {sentence}.") from None
         self._bound.add(address)
-        self._guard.allow_name(address)
 
     async def _follow_bridge(self) -> None:
-        """The bridge appears with the first start of a Docker engine, which may be long after ours."""
+        """Listen on the Docker bridge's address once it exists, which may be long after the agent's start."""
         refused = ""
         while WILDCARD not in self._bound:
             address = network.bridge_address()
@@ -90,12 +93,14 @@ class Listener:
         return list(server.connections) if server else []
 
     def _middleware(self) -> Middleware:
+        """Return the guard, around which the slow clients' clock is stopped while a request is handled."""
+
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = request.protocol
             self._slow.begin(connection)
             try:
-                return await self._guard(request, handler)
+                return await self._guard.handle(request, handler)
             finally:
                 self._slow.end(connection, time.monotonic())
 

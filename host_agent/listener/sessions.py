@@ -1,4 +1,4 @@
-"""How a browser gets in: a one-time link, asked for with the token, is exchanged for a cookie."""
+"""How a browser gets in: a one-time link, made with the token, is exchanged for a cookie."""
 
 import hmac
 import secrets
@@ -6,45 +6,46 @@ from dataclasses import dataclass, field
 
 LINK_FOR_S = 120.0
 SESSION_FOR_S = 12 * 3600.0
-MOST = 100  # links and sessions kept at once; the oldest go
+MAX_KEYS = 100  # links, and as many sessions; the oldest are dropped
 
 
 @dataclass
 class Sessions:
-    """Links not used yet and sessions open now, in memory: they end with the agent. Times are monotonic."""
+    """Unused links and open sessions, in memory: they end with the agent. Times are monotonic seconds."""
 
     _links: dict[str, float] = field(default_factory=dict)
     _sessions: dict[str, float] = field(default_factory=dict)
 
     def make_link(self, now: float) -> str:
-        """A key that opens one session within LINK_FOR_S."""
+        """Return a key that opens one session within LINK_FOR_S."""
         return _add(self._links, now + LINK_FOR_S)
 
     def redeem(self, key: str, now: float) -> str | None:
-        """A session for a key that was not used before; None otherwise."""
+        """Return a new session for a key that was not used before; None for any other."""
         found = _find(self._links, key, now)
         if found is None:
             return None
         del self._links[found]
         return _add(self._sessions, now + SESSION_FOR_S)
 
-    def holds(self, session: str, now: float) -> bool:
+    def is_open(self, session: str, now: float) -> bool:
         return _find(self._sessions, session, now) is not None
 
 
-def _add(kept: dict[str, float], until: float) -> str:
-    while len(kept) >= MOST:
-        del kept[next(iter(kept))]
+def _add(keys: dict[str, float], expires_at: float) -> str:
+    while len(keys) >= MAX_KEYS:
+        del keys[next(iter(keys))]
     key = secrets.token_urlsafe(24)
-    kept[key] = until
+    keys[key] = expires_at
     return key
 
 
-def _find(kept: dict[str, float], given: str, now: float) -> str | None:
+def _find(keys: dict[str, float], given: str, now: float) -> str | None:
+    """Return `given` if it is one of the keys. Drop those that have expired."""
     match = None
-    for key in list(kept):
-        if kept[key] <= now:
-            del kept[key]
-        elif hmac.compare_digest(key.encode(), given.encode()):
+    for key in list(keys):
+        if keys[key] <= now:
+            del keys[key]
+        elif hmac.compare_digest(key.encode(), given.encode(errors="replace")):
             match = key
     return match

@@ -1,4 +1,4 @@
-"""Closes connections that hold no whole request for too long: slow headers, idle keep-alive.
+"""Closes connections on which no whole request arrives for too long: slow headers, idle keep-alive.
 
 aiohttp has a limit for idle connections, but none for a request whose headers never end.
 """
@@ -17,32 +17,34 @@ class Connection(Protocol):
 
 
 class SlowClients:
-    """Told of each request's begin and end; asks the server what is connected."""
+    """Knows when the last request of each connection ended. The server calls `begin` and `end`."""
 
     def __init__(self, idle_for_s: float = IDLE_FOR_S) -> None:
         self._idle_for_s = idle_for_s
         self._busy: set[object] = set()
-        self._since: dict[object, float] = {}
+        self._idle_since: dict[object, float] = {}
 
     def begin(self, connection: object) -> None:
+        """Note that a whole request has arrived."""
         self._busy.add(connection)
 
     def end(self, connection: object, now: float) -> None:
+        """Note that the request has been answered, at monotonic time `now`."""
         self._busy.discard(connection)
-        self._since[connection] = now
+        self._idle_since[connection] = now
 
     def overdue(self, connected: Iterable[Connection], now: float) -> list[Connection]:
-        """Those that have made no whole request for too long. Forgets those that are gone."""
+        """Return the connections that are idle for too long. Forget those that are not connected any more."""
         connections = list(connected)
-        self._since = {connection: self._since.get(connection, now) for connection in connections}
+        self._idle_since = {connection: self._idle_since.get(connection, now) for connection in connections}
         return [
             connection
             for connection in connections
-            if connection not in self._busy and now - self._since[connection] > self._idle_for_s
+            if connection not in self._busy and now - self._idle_since[connection] > self._idle_for_s
         ]
 
     async def sweep(self, connected: Callable[[], Iterable[Connection]]) -> None:
-        """For ever."""
+        """Close overdue connections every SWEEP_EACH_S, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EACH_S)
             for connection in self.overdue(connected(), time.monotonic()):

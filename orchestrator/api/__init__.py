@@ -1,1 +1,1 @@
-"""The API on :8088."""
+"""The HTTP API on port 8088."""

@@ -1,63 +1,50 @@
-"""The API on :8088: health, cycles, knowledge and metrics here, tasks in api_tasks.
+"""The HTTP API on port 8088: health, cycles, knowledge and metrics. The routes of tasks are in `tasks`.
 
-All but GET /health wants `Authorization: Bearer <token>`; `guard` has the rest of who may come in. A refusal
-is {"error": {"code", "message"}}, and nothing has been done.
+All but GET /health needs `Authorization: Bearer <token>`. An error is answered with
+`{"error": {"code", "message"}}`, and nothing has been done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 
 from aiohttp import web
 
 from orchestrator import VERSION
 from orchestrator.api import metrics
-from orchestrator.api.guard import Handler, guard
-from orchestrator.api.requests import body_of, field, limit_of
+from orchestrator.api.guard import MAX_BODY_BYTES, Guard
+from orchestrator.api.requests import field, limit_of, read_object
 from orchestrator.api.tasks import TaskRoutes
 from orchestrator.container import Container
 from orchestrator.cycle_runner import CycleRunner
-from orchestrator.errors import (
-    BackendError,
-    DatabaseFailed,
-    IdempotencyConflict,
-    OrchestratorError,
-    RequestRefused,
-)
-from orchestrator.events import emit
 from orchestrator.knowledge.search.scope import Scope
-from orchestrator.unicode import replace_invalid_unicode
-
-MOST_BODY_BYTES = 64 * 1024
-CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+from vestal.web.http_error import HttpError
 
 
-def make_app(parts: Container, runner: CycleRunner) -> web.Application:
-    app = web.Application(
-        client_max_size=MOST_BODY_BYTES, middlewares=[_errors, guard(parts.config.token, parts.config.bind)]
-    )
-    routes = Routes(parts, runner)
+def make_app(container: Container, runner: CycleRunner) -> web.Application:
+    guard = Guard(container.config.token, container.config.bind)
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard.middleware()])
+    routes = Routes(container, runner)
     app.router.add_get("/health", routes.health)
     app.router.add_get("/cycles", routes.cycles)
     app.router.add_get("/metrics", routes.metrics)
     app.router.add_post("/knowledge/search", routes.search)
     app.router.add_get("/knowledge/notes", routes.notes)
-    TaskRoutes(parts).add_to(app)
+    TaskRoutes(container).add_to(app)
     return app
 
 
 class Routes:
-    def __init__(self, parts: Container, runner: CycleRunner) -> None:
-        self._parts = parts
+    def __init__(self, container: Container, runner: CycleRunner) -> None:
+        self._container = container
         self._runner = runner
         self._since = time.monotonic()
 
     async def health(self, request: web.Request) -> web.Response:
-        """200 while the process does its work, be the LLMs up or down: restarting it would not help them."""
+        """Answer 200 while this process works, even if every LLM is down: its restart would not help them."""
         last = self._runner.last
-        used = [b for b in self._parts.board.backends if b.used]
+        used = [b for b in self._container.board.backends if b.used]
         body = {
             "status": "degraded" if any(b.down for b in used) else "ok",
             "version": VERSION,
@@ -70,77 +57,37 @@ class Routes:
         return web.json_response(body)
 
     async def cycles(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._parts.cycles.latest, limit_of(request, default=20, most=500))
+        """Return what the newest cycles did and skipped, and why."""
+        limit = limit_of(request, default=20, maximum=500)
+        found = await asyncio.to_thread(self._container.cycles.latest, limit)
         return web.json_response({"cycles": found})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        text = await metrics.render(self._parts, self._runner, time.monotonic() - self._since)
-        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        text = await metrics.text(self._container, self._runner, time.monotonic() - self._since)
+        return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def search(self, request: web.Request) -> web.Response:
-        body = await body_of(request)
+        """Return the passages that fit `query` best, among all files, an agent's, or those below a path."""
+        body = await read_object(request)
         query = field(body, "query", str, required=True).strip()
         agent = field(body, "agent", str)
         k = field(body, "k", int) if "k" in body else 5
         if not query or not 1 <= k <= 50:
-            raise RequestRefused(400, "bad_request", "`query` must not be empty, and `k` be from 1 to 50.")
-        agents = None if agent is None else self._folders_of(agent)
-        scope = Scope(agents, field(body, "path", str) or "")
-        findings = await self._parts.search.find(query, scope, k)
+            raise HttpError("invalid_request", "`query` must not be empty, and `k` be from 1 to 50.")
+        folders = None if agent is None else self._folders_of(agent)
+        scope = Scope(folders, field(body, "path", str) or "")
+        findings = await self._container.search.find(query, scope, k)
         return web.json_response(findings.as_json())
 
     async def notes(self, request: web.Request) -> web.Response:
-        """What each agent knows, in a few sentences that nightly wrote."""
-        return web.json_response({"notes": await asyncio.to_thread(self._parts.notes.all)})
+        """Return what each agent's files are about, in a few sentences that nightly wrote."""
+        return web.json_response({"notes": await asyncio.to_thread(self._container.notes.all)})
 
     def _folders_of(self, agent: str) -> tuple[str, ...] | None:
-        if agent in self._parts.agents:
-            return self._parts.agents[agent].folders
-        if agent in self._parts.folders():
+        if agent in self._container.agents:
+            return self._container.agents[agent].folders
+        if agent in self._container.folders():
             return (agent,)
-        known = ", ".join(sorted({*self._parts.agents, *self._parts.folders()}))
-        raise RequestRefused(404, "unknown_agent", f"there is no agent {agent[:80]!r}; there are: {known}.")
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The one place where an error becomes an answer."""
-    try:
-        return await handler(request)
-    except RequestRefused as error:
-        return refusal(error.status, error.code, error.message)
-    except IdempotencyConflict as error:
-        return refusal(409, error.code, error.message)
-    except BackendError as error:
-        return refusal(503, error.code, error.message, {"Retry-After": "15"})
-    except DatabaseFailed as error:
-        return refusal(503, error.code, error.message, {"Retry-After": "5"})
-    except OrchestratorError as error:
-        return refusal(500, error.code, error.message)
-    except web.HTTPException as error:
-        code = CODES.get(error.status, "error")
-        return refusal(error.status, code, _sentence(error, request))
-    except (ConnectionError, asyncio.CancelledError):
-        raise
-    except Exception as error:
-        emit("request_failed", repr(error), method=request.method, path=request.path)
-        return refusal(500, "internal_error", f"{type(error).__name__}; the orchestrator's log has more.")
-
-
-def refusal(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False)
-    extra = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return web.Response(
-        status=status,
-        text=replace_invalid_unicode(body),
-        content_type="application/json",
-        headers={**extra, **(headers or {})},
-    )
-
-
-def _sentence(error: web.HTTPException, request: web.Request) -> str:
-    if error.status == 413:
-        return f"the body is over the {MOST_BODY_BYTES} bytes that are taken."
-    if error.status == 404:
-        return f"there is nothing at {request.path[:200]}."
-    return f"{error.reason}."
+        known = ", ".join(sorted({*self._container.agents, *self._container.folders()}))
+        message = f"There is no agent {agent[:80]!r}; there are: {known}."
+        raise HttpError("unknown_agent", message, status=404)

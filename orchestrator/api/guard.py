@@ -1,73 +1,46 @@
-"""Who may come in: the Host and Origin of a request, its token, and what its body says it is.
-
-A service on loopback is attacked from browsers: by DNS rebinding, and by `text/plain` POSTs, which skip the
-preflight. Hence the names a Host may have, our own Origin alone, and JSON only.
-"""
+"""What the orchestrator lets in, and how its errors are answered."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import urlsplit
-
 from aiohttp import web
 
-from orchestrator.errors import RequestRefused
+from orchestrator.errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError
+from orchestrator.events import emit
+from vestal.web.aiohttp_adapter import AiohttpGuard
+from vestal.web.guard import LOCAL_NAMES, Policy
+from vestal.web.http_error import HttpError
 
-OPEN_PATHS = frozenset({"/health"})
-OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal", "orchestrator"})
+MAX_BODY_BYTES = 64 * 1024
+SERVICE_NAME = "orchestrator"  # what the other containers of the stack call this one
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BACKEND_RETRY_S = 15.0
+DATABASE_RETRY_S = 5.0
 
 
-def guard(token: str, bind: str) -> Any:
-    """The middleware in front of every route; an address of our own that we bind may stand in Host."""
-    expected = f"Bearer {token}".encode()
-    names = OWN_NAMES | ({bind.lower()} - EVERYWHERE)
+class Guard(AiohttpGuard):
+    """The middleware around every route. An address of this machine's that is bound may stand in Host."""
 
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        _from_here(request, names)
-        if request.path not in OPEN_PATHS:
-            _authorized(request, expected)
-        if request.method == "POST" and request.body_exists and request.content_type != "application/json":
-            raise RequestRefused(415, "not_json", "send the body with `Content-Type: application/json`.")
-        return await handler(request)
-
-    return check
-
-
-def _from_here(request: web.Request, names: frozenset[str]) -> None:
-    host = request.headers.get("Host", "")
-    if host_name(host) not in names:
-        raise RequestRefused(
-            403, "forbidden_host", "the Host of this request is no name of this service; use 127.0.0.1."
-        )
-    # The port in Host is the published one, which only the caller knows: same origin means the same text.
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.lower() != f"http://{host.lower()}":
-        raise RequestRefused(
-            403, "forbidden_origin", "pages of other origins may not call this; call it from a program."
+    def __init__(self, token: str, bind: str) -> None:
+        self._policy = Policy(
+            token=token.encode(),
+            token_hint="`vestal token` on the host prints it.",
+            host_names=LOCAL_NAMES | {SERVICE_NAME} | ({bind.lower()} - EVERYWHERE),
+            max_body_bytes=MAX_BODY_BYTES,
         )
 
+    def policy(self) -> Policy:
+        return self._policy
 
-def _authorized(request: web.Request, expected: bytes) -> None:
-    given = request.headers.get("Authorization", "").encode(errors="replace")
-    if not hmac.compare_digest(given, expected):
-        raise RequestRefused(
-            401,
-            "unauthorized",
-            "this needs the header `Authorization: Bearer <token>`; `vestal token` prints it.",
-        )
+    def as_http_error(self, error: Exception) -> HttpError | None:
+        if isinstance(error, IdempotencyConflict):
+            return HttpError(error.code, error.message, status=409)
+        if isinstance(error, BackendError):
+            return HttpError(error.code, error.message, status=503, retry_after_s=BACKEND_RETRY_S)
+        if isinstance(error, DatabaseFailed):
+            return HttpError(error.code, error.message, status=503, retry_after_s=DATABASE_RETRY_S)
+        if isinstance(error, OrchestratorError):
+            return HttpError(error.code, error.message, status=500)
+        return None
 
-
-def host_name(host: str) -> str:
-    """`[::1]:8088` → `::1`, `LOCALHOST:8088` → `localhost`; anything odd is no name."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return ""
-    odd = not host or "@" in host or parts.path or parts.query or parts.fragment
-    return "" if odd else (parts.hostname or "")
+    def on_bug(self, request: web.Request, error: Exception) -> None:
+        emit("request_failed", repr(error), method=request.method, path=request.path)

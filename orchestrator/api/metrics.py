@@ -1,71 +1,72 @@
-"""The figures of GET /metrics, in Prometheus's text format."""
+"""The figures of GET /metrics."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 
 from orchestrator import memory_guard
 from orchestrator.container import Container
 from orchestrator.cycle_runner import CycleRunner
 from orchestrator.llm.breaker import BackendBreakerState
+from vestal.web.metrics import CONTENT_TYPE, Metric, counter, gauge, render
 
+__all__ = ["CONTENT_TYPE", "text"]
 PREFIX = "vestal_orchestrator_"
 
 
-async def render(parts: Container, runner: CycleRunner, uptime_s: float) -> str:
-    counts = await asyncio.to_thread(parts.knowledge.counts)
-    reading = memory_guard.read()
-    lines = [
-        *_metric("uptime_seconds", "gauge", {"": uptime_s}),
-        *_metric("cycles_total", "counter", {"": runner.cycles}),
-        *_metric("health_checks_total", "counter", {"": parts.board.checks}),
-        *_metric("recovery_posts_total", "counter", {"": parts.webhook.posted}),
-        *_metric(
-            "backend_healthy",
-            "gauge",
-            {f'{{backend="{b.name}"}}': int(b.healthy) for b in parts.board.backends if b.used},
-        ),
-        *_metric(
-            "backend_absent",
-            "gauge",
-            {f'{{backend="{b.name}"}}': int(b.absent) for b in parts.board.backends if b.used},
-        ),
-        *_metric(
-            "backend_breaker_open",
-            "gauge",
-            {
-                f'{{backend="{b.name}"}}': int(
-                    parts.board.breakers[b.name].state is not BackendBreakerState.CLOSED
-                )
-                for b in parts.board.backends
-                if b.used
-            },
-        ),
-        *_metric(
-            "backend_calls_in_flight",
-            "gauge",
-            {
-                f'{{backend="{b.name}"}}': parts.board.in_flight[b.name]
-                for b in parts.board.backends
-                if b.used
-            },
-        ),
-        *_metric("tasks_unfinished", "gauge", {"": await parts.tasks.waiting()}),
-        *_metric("knowledge_files", "gauge", {"": counts["files"]}),
-        *_metric("knowledge_chunks", "gauge", {"": counts["chunks"]}),
-    ]
-    if runner.last:
-        lines += _metric("last_cycle_duration_seconds", "gauge", {"": runner.last["duration_s"]})
-        lines += _metric("last_cycle_timestamp_seconds", "gauge", {"": runner.last["finished_at"]})
-    if reading:
-        lines += _metric("memory_used_bytes", "gauge", {"": reading.used_bytes})
+async def text(container: Container, runner: CycleRunner, uptime_s: float) -> str:
+    """Return the figures as they are now, as Prometheus text."""
+    knowledge = await asyncio.to_thread(container.knowledge.counts)
+    unfinished = await container.tasks.waiting()
+    return render(
+        lambda: [
+            *_service(container, runner, uptime_s),
+            *_backends(container),
+            gauge(f"{PREFIX}tasks_unfinished", "Tasks that are queued or running", unfinished),
+            gauge(f"{PREFIX}knowledge_files", "Indexed files", knowledge["files"]),
+            gauge(f"{PREFIX}knowledge_chunks", "Indexed passages", knowledge["chunks"]),
+            *_last_cycle(runner),
+            *_memory(),
+        ]
+    )
+
+
+def _service(container: Container, runner: CycleRunner, uptime_s: float) -> Iterator[Metric]:
+    checks, posts = container.board.checks, container.webhook.posted
+    yield gauge(f"{PREFIX}uptime_seconds", "Time since the service's start", uptime_s)
+    yield counter(f"{PREFIX}cycles_total", "Finished cycles", runner.cycles)
+    yield counter(f"{PREFIX}health_checks_total", "Health checks of the backends", checks)
+    yield counter(f"{PREFIX}recovery_posts_total", "Requests for a recovery pass", posts)
+
+
+def _backends(container: Container) -> Iterator[Metric]:
+    """Yield how each backend is that is used."""
+    board = container.board
+    used = [backend for backend in board.backends if backend.used]
+    healthy = {b.name: int(b.healthy) for b in used}
+    absent = {b.name: int(b.absent) for b in used}
+    refused = {b.name: int(board.breakers[b.name].state is not BackendBreakerState.CLOSED) for b in used}
+    in_flight = {b.name: board.in_flight[b.name] for b in used}
+    yield _by_backend("backend_healthy", "Whether the backend passed its last health check", healthy)
+    yield _by_backend("backend_absent", "Whether the backend has never been there", absent)
+    yield _by_backend("backend_breaker_open", "Whether the backend's circuit breaker is not closed", refused)
+    yield _by_backend("backend_calls_in_flight", "Calls to the backend that run now", in_flight)
+
+
+def _by_backend(name: str, about: str, values: Mapping[str, float]) -> Metric:
+    return gauge(PREFIX + name, about, {(name,): value for name, value in values.items()}, ("backend",))
+
+
+def _last_cycle(runner: CycleRunner) -> Iterator[Metric]:
+    if last := runner.last:
+        duration, finished = last["duration_s"], last["finished_at"]
+        yield gauge(f"{PREFIX}last_cycle_duration_seconds", "Duration of the last cycle", duration)
+        yield gauge(f"{PREFIX}last_cycle_timestamp_seconds", "When the last cycle finished", finished)
+
+
+def _memory() -> Iterator[Metric]:
+    if reading := memory_guard.read():
+        yield gauge(f"{PREFIX}memory_used_bytes", "Memory in use in this container", reading.used_bytes)
         if reading.limit_bytes:
-            lines += _metric("memory_limit_bytes", "gauge", {"": reading.limit_bytes})
-    return "\n".join(lines) + "\n"
-
-
-def _metric(name: str, kind: str, samples: dict[str, float]) -> list[str]:
-    return [
-        f"# TYPE {PREFIX}{name} {kind}",
-        *(f"{PREFIX}{name}{label} {value}" for label, value in samples.items()),
-    ]
+            yield gauge(f"{PREFIX}memory_limit_bytes", "This container's memory limit", reading.limit_bytes)

@@ -14,7 +14,7 @@ import pytest
 
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
-from host_agent.listener.retry_advice_cache import RetryAdviceCache
+from host_agent.listener.recovery_routes import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.facts import Facts, Remedy
@@ -257,9 +257,9 @@ async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same
         await asyncio.Event().wait()
         return {}
 
-    assert await RetryAdviceCache(fails).told() == {}
+    assert await RetryAdviceCache(fails).get() == {}
     hanging = RetryAdviceCache(hangs)
-    assert await hanging.told() == await hanging.told() == {}
+    assert await hanging.get() == await hanging.get() == {}
     assert looks == 1, "one look at a time"
 
 
@@ -335,7 +335,7 @@ async def test_metrics_and_status_agree(served):
 
 
 async def test_request_whose_body_never_ends_is_let_go(served, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("host_agent.listener.bodies.READ_WITHIN_S", 0.2)
+    monkeypatch.setattr("vestal.web.aiohttp_adapter.READ_WITHIN_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     head = (
         f"POST /recover HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {served.token}\r\n"

@@ -192,10 +192,10 @@ def test_nightly_after_a_missed_hour_checks_all_and_shares_the_database(
 def test_api_bad_input_is_refused_in_a_sentence(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     refusals = [
-        (one.ask("/tasks", b"{not json"), 400, "bad_json"),
-        (one.ask("/tasks", b"[" * 50_000), 400, "bad_json"),
-        (one.ask("/tasks", [1]), 400, "bad_json"),
-        (one.ask("/tasks", {"goal": 7}), 400, "bad_request"),
+        (one.ask("/tasks", b"{not json"), 400, "invalid_json"),
+        (one.ask("/tasks", b"[" * 50_000), 400, "invalid_json"),
+        (one.ask("/tasks", [1]), 400, "invalid_json"),
+        (one.ask("/tasks", {"goal": 7}), 400, "invalid_request"),
         (one.ask("/tasks", {"goal": "  "}), 400, "empty_goal"),
         (one.ask("/tasks", {"goal": "x", "agents": ["nobody"]}), 400, "unknown_agent"),
         (one.ask("/tasks", {"goal": "x", "agents": [{}]}), 400, "unknown_agent"),
@@ -204,8 +204,8 @@ def test_api_bad_input_is_refused_in_a_sentence(orchestrator: Make, llm: StandIn
         (one.ask("/tasks/none", method="DELETE"), 404, "unknown_task"),
         (one.ask("/nothing"), 404, "not_found"),
         (one.ask("/tasks", method="PUT"), 405, "method_not_allowed"),
-        (one.ask("/cycles?limit=0"), 400, "bad_request"),
-        (one.ask("/knowledge/search", {"query": ""}), 400, "bad_request"),
+        (one.ask("/cycles?limit=0"), 400, "invalid_request"),
+        (one.ask("/knowledge/search", {"query": ""}), 400, "invalid_request"),
         (one.ask("/knowledge/search", {"query": "x", "agent": "nobody"}), 404, "unknown_agent"),
         (call(f"{one.url}/tasks"), 401, "unauthorized"),
         (call(f"{one.url}/tasks", headers={"Authorization": "Bearer wrong"}), 401, "unauthorized"),

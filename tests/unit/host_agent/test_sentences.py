@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from host_agent.journal import readable_cause
-from host_agent.listener import metrics
 from vestal.platform.ports import PortHolder, in_use_message, parse_lsof
 
 
@@ -38,19 +37,3 @@ def test_readable_cause_puts_a_last_log_line_in_json_into_words():
     )
     assert readable_cause("exit code 78: a sentence") == "exit code 78: a sentence"
     assert readable_cause("odd: {not json") == "odd: {not json"
-
-
-def test_metrics_are_prometheus_text():
-    row = {"state": "ready", "restart_count": 2, "rss_bytes": 5}
-    status = {
-        "services": {"agent": row, "ollama": row | {"state": "absent"}},
-        "host": {"memory": {"total_bytes": 10, "available_bytes": 4}, "wired_fraction": None},
-        "recovery": {"passes": 3},
-        "healthy": True,
-    }
-    lines = metrics.text(status).splitlines()
-    assert 'vestal_service_up{service="agent"} 1' in lines
-    assert 'vestal_service_up{service="ollama"} 0' in lines
-    assert 'vestal_service_state{service="agent",state="ready"} 1' in lines
-    assert "vestal_recovery_passes_total 3" in lines
-    assert all(line.startswith("# TYPE ") or line.rsplit(" ", 1)[1].isdigit() for line in lines if line)

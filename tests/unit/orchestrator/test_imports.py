@@ -1,7 +1,9 @@
-"""R5.6: nothing heavy is imported before it is needed."""
+"""What the orchestrator imports: nothing heavy before it is needed, and nothing that its image lacks."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +27,28 @@ def test_module_when_imported_has_loaded_nothing_heavy(repo: Path, module: str, 
         [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_image_holds_every_module_that_its_commands_import(repo: Path, tmp_path: Path):
+    """The Dockerfile copies, and .dockerignore admits, all that the orchestrator imports of Vestal."""
+    copies = re.findall(
+        r"^COPY ((?:vestal|orchestrator)\S*) /app/(\S+)$",
+        (repo / "deploy" / "Dockerfile").read_text(),
+        re.MULTILINE,
+    )
+    admitted = (repo / ".dockerignore").read_text().splitlines()
+    for source, target in copies:
+        assert f"!{source}" in admitted
+        if (repo / source).is_dir():
+            shutil.copytree(repo / source, tmp_path / target, dirs_exist_ok=True)
+        else:
+            (tmp_path / target).mkdir(parents=True, exist_ok=True)
+            shutil.copy(repo / source, tmp_path / target)
+    program = "import orchestrator, pkgutil, importlib, vestal.web\n"
+    program += "names = [m.name for m in pkgutil.walk_packages(orchestrator.__path__, 'orchestrator.')]\n"
+    program += "[importlib.import_module(name) for name in names if not name.endswith('__main__')]\n"
+    program += "print(orchestrator.__file__, vestal.web.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.count(str(tmp_path)) == 2, done.stdout + done.stderr

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.api.guard import host_name
 from orchestrator.tasks import view as task_view
 from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 
@@ -36,16 +35,3 @@ def test_view_of_a_task_stored_with_a_lone_surrogate_can_be_read():
     )
     view = task_view.detail(status, [], None)
     assert (view["goal"], view["answer"]) == ("a\ufffd", "b\ufffd")
-
-
-def test_host_name_is_read_without_port_and_odd_ones_are_none():
-    names = {
-        "[::1]:8088": "::1",
-        "LOCALHOST:1": "localhost",
-        "a": "a",
-        "": "",
-        "a:b": "",
-        "a/b": "",
-        "u@a": "",
-    }
-    assert {given: host_name(given) for given in names} == names

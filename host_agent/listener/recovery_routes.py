@@ -1,0 +1,141 @@
+"""The routes of recovery: begin or join a pass, read its report, plan one, and reset by hand."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from host_agent.listener.context import ListenerContext
+from host_agent.listener.rate_limit import TokenBucket
+from host_agent.services import retry_advice
+from host_agent.services.retry_advice import RetryAdvice
+from vestal.web.aiohttp_adapter import read_object
+from vestal.web.http_error import HttpError
+
+log = logging.getLogger("vestal")
+
+LLM_SERVERS = ("mlx", "ollama")
+PASSES_AT_ONCE = 12
+PASS_EACH_S = 5.0
+ADVICE_FRESH_S = 0.3
+ADVICE_WITHIN_S = 0.5  # a caller waits 2 s in all; the pass begins without the advice
+ADVICE_STALE_S = 60.0
+
+Advice = Mapping[str, RetryAdvice]
+
+
+class RecoveryRoutes:
+    """One method for each route under /recover."""
+
+    def __init__(self, context: ListenerContext) -> None:
+        self._context = context
+        self._advice = RetryAdviceCache(context.status_report.outlooks)
+        self._begins = TokenBucket(capacity=PASSES_AT_ONCE, refill_s=PASS_EACH_S)
+        self._recorded: set[tuple[str, str]] = set()  # (run id, client address)
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/recover", self.begin),
+            web.get("/recover/plan", self.plan),
+            web.post("/recover/reset", self.reset),
+            web.get("/recover/{run_id}", self.report),
+        ]
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """Begin a pass, or join the one that runs. Joining is never refused for its rate."""
+        body = await read_object(request)
+        check_request(body)
+        remote = request.remote or "?"
+        passes = self._context.passes
+        if passes.running is None and (wait_s := self._begins.take(time.monotonic())):
+            message = f"Too many passes were begun; the next may begin in {wait_s:.0f} s."
+            raise HttpError("too_many_requests", message, retry_after_s=wait_s)
+        report, begun = passes.request(f"asked by {remote}")
+        self._record(report.run_id, remote, body, begun)
+        advice = await self._advice.get()
+        down = [name for name in LLM_SERVERS if body.get(name) is False]
+        answer = {
+            "run_id": report.run_id,
+            "state": "started" if begun else "joined",
+            "retry_after_s": retry_advice.retry_after_s(advice, down),
+            "services": advice,
+        }
+        return web.json_response(answer, status=202)
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """Return what a pass would do now, without doing it."""
+        return web.json_response((await self._context.passes.dry_run()).as_json())
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """Close open breakers, and start what a person stopped."""
+        await read_object(request)
+        remote = request.remote or "?"
+        self._context.journal.record("recovery", "reset_requested", "by hand", remote=remote)
+        await self._context.service_control.start_all()
+        return web.json_response({"state": "reset"}, status=202)
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Return the report of one pass, as far as it has come."""
+        report = self._context.passes.report(request.match_info["run_id"])
+        if report is None:
+            raise HttpError("not_found", "There is no such run; the newest fifty are kept.")
+        return web.json_response(report.as_json())
+
+    def _record(self, run_id: str, remote: str, body: dict[str, Any], begun: bool) -> None:
+        """Record each address that asks for a pass once in the journal: a thousand calls are one event."""
+        if begun:
+            self._recorded.clear()
+        if (run_id, remote) in self._recorded:
+            return
+        self._recorded.add((run_id, remote))
+        hint = json.dumps({name: body[name] for name in ("ollama", "mlx", "ts") if name in body})
+        self._context.journal.record(
+            "recovery", "recovery_requested", hint[:200], run_id=run_id, remote=remote
+        )
+
+
+def check_request(body: dict[str, Any]) -> None:
+    """Raise HttpError unless `ollama` and `mlx` are booleans, and `ts` a number or a string, if present."""
+    for name in LLM_SERVERS:
+        if not isinstance(body.get(name), bool | None):
+            raise HttpError("invalid_request", f"{name} must be true or false.")
+    ts = body.get("ts")
+    if isinstance(ts, bool) or not isinstance(ts, int | float | str | None):
+        raise HttpError("invalid_request", "ts must be a number or a string.")
+
+
+class RetryAdviceCache:
+    """Ask `look` how MLX and Ollama stand, once for all clients that call at the same time."""
+
+    def __init__(self, look: Callable[[], Awaitable[Advice]]) -> None:
+        self._look = look
+        self._task: asyncio.Task[None] | None = None
+        self._last: Advice = {}
+        self._looked_at = float("-inf")
+
+    async def get(self) -> Advice:
+        """Return the advice for `mlx` and `ollama`, if one of them is down and no pass will bring it up.
+
+        Where `look` takes longer than ADVICE_WITHIN_S, return its last answer, or nothing if that is too old.
+        """
+        if self._age_s() <= ADVICE_FRESH_S:
+            return self._last
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._update(), name="retry advice")
+        await asyncio.wait({self._task}, timeout=ADVICE_WITHIN_S)
+        return self._last if self._age_s() <= ADVICE_STALE_S else {}
+
+    def _age_s(self) -> float:
+        return time.monotonic() - self._looked_at
+
+    async def _update(self) -> None:
+        try:
+            self._last = await self._look()
+        except Exception:  # a pass begins whether or not there is advice
+            log.warning("the retry advice could not be read", exc_info=True)
+            self._last = {}
+        self._looked_at = time.monotonic()

@@ -1,0 +1,58 @@
+"""Events as lines of JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from pathlib import Path
+
+from vestal.web.events import EventWriter, LogHandler, line_of
+
+
+def test_writer_numbers_events_of_all_threads_without_gaps():
+    out = io.StringIO()
+    writer = EventWriter("part", lambda: out, wall=lambda: 1.23456)
+
+    def emit() -> None:
+        for _ in range(50):
+            writer.emit("thing_happened", "because", size_bytes=3)
+
+    threads = [threading.Thread(target=emit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, 201))
+    assert lines[0] == {
+        "ts": 1.235,
+        "seq": 1,
+        "component": "part",
+        "event": "thing_happened",
+        "cause": "because",
+        "size_bytes": 3,
+    }
+
+
+def test_line_holds_any_text_and_value_in_ascii():
+    line = line_of({"text": "\ud800\0\n\u00e4", "path": Path("x")})
+    assert line.isascii() and "\n" not in line
+    assert json.loads(line) == {"text": "\ud800\0\n\u00e4", "path": "x"}
+
+
+def test_log_handler_makes_an_event_with_the_traceback():
+    events: list[tuple[str, str, dict]] = []
+    handler = LogHandler(lambda event, cause, **fields: events.append((event, cause, fields)), "logged")
+    logger = logging.Logger("library")
+    logger.addHandler(handler)
+    logger.info("not this")
+    try:
+        raise ValueError("wrong")
+    except ValueError:
+        logger.exception("it %s", "failed")
+    ((event, cause, fields),) = events
+    assert (event, cause) == ("logged", "it failed: ValueError('wrong')")
+    assert (fields["level"], fields["logger"]) == ("error", "library")
+    assert "Traceback" in fields["traceback"]

@@ -1,0 +1,264 @@
+"""Who may come in: Host, Origin, token, size and content type, decided from raw headers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vestal.web.guard import LOCAL_NAMES, Policy, RequestHead, check, host_name
+
+POLICY = Policy(token=b"secret", token_hint="it is in the file.", max_body_bytes=100)
+BROWSERS = dataclasses.replace(POLICY, origin_names=LOCAL_NAMES)
+JSON = {"Content-Type": "application/json", "Content-Length": "2"}
+
+
+def code(
+    *more: tuple[bytes, bytes],
+    policy: Policy = POLICY,
+    method: str = "GET",
+    path: str = "/status",
+    host: str | None = "localhost",
+    token: str | None = "Bearer secret",
+    address: str = "127.0.0.1",
+    headers: Mapping[str, str] | None = None,
+) -> str | None:
+    """Return the code of the refusal, or None for a request that comes in."""
+    named = {"Host": host, "Authorization": token, **(headers or {})}
+    raw = [(n.encode(), v.encode("latin-1")) for n, v in named.items() if v is not None]
+    refusal = check(RequestHead(method, path, (*raw, *more), address), policy)
+    return refusal.code if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        (b"127.0.0.1:9099", "127.0.0.1"),
+        (b"LOCALHOST", "localhost"),
+        (b"LOCALHOST:1", "localhost"),
+        (b"[::1]:9099", "::1"),
+        (b"localhost.", "localhost"),
+        (b"localhost:", "localhost"),
+        (b"my_host.local:1", "my_host.local"),
+        (b"", ""),
+        (b":1", ""),
+        (b"a@127.0.0.1", ""),
+        (b"u:p@a", ""),
+        (b"127.0.0.1/x", ""),
+        (b"a?b", ""),
+        (b"127.0.0.1:port", ""),
+        (b"[::1", ""),
+        (b"[::1]x", ""),
+        (b"loc\talhost", ""),
+        (b"localhost\n", ""),
+        (b"\xff\xfe", ""),
+    ],
+)
+def test_host_name_is_the_host_without_port_and_empty_where_malformed(header: bytes, name: str):
+    assert host_name(header) == name
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:9", "[::1]:9", "host.docker.internal", "LOCALHOST."]
+)
+def test_check_host_of_this_machine_comes_in(host: str):
+    assert code(host=host) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil.example", "", "["]
+)
+def test_check_host_of_another_name_is_forbidden_even_on_open_paths(host: str):
+    assert code(host=host) == "forbidden"
+    assert code(host=host, path="/health") == "forbidden"
+
+
+def test_check_host_that_is_the_address_of_the_connection_comes_in():
+    assert code(host="192.0.2.7:11435", address="192.0.2.7") is None
+    assert code(host="192.0.2.7:11435", address="192.0.2.8") == "forbidden"
+
+
+def test_check_request_without_exactly_one_host_is_invalid():
+    assert code(host=None) == "invalid_request"
+    assert code((b"host", b"localhost")) == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://localhost:9099", None),
+        ("HTTP://LOCALHOST:9099", None),
+        ("http://localhost", "forbidden"),
+        ("http://localhost:3000", "forbidden"),
+        ("https://localhost:9099", "forbidden"),
+        ("http://evil.example", "forbidden"),
+        ("null", "forbidden"),
+        ("", "forbidden"),
+    ],
+)
+def test_check_origin_where_only_own_pages_may_use_the_service(origin: str, expected: str | None):
+    assert code(host="localhost:9099", headers={"Origin": origin}) == expected
+    assert code(host="localhost:9099", headers={"Origin": origin}, path="/health") == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://localhost:3000", None),
+        ("https://127.0.0.1", None),
+        ("http://[::1]:8080", None),
+        ("http://localhost.evil.example", "forbidden"),
+        ("https://evil.example", "forbidden"),
+        ("null", "forbidden"),
+        ("file://", "forbidden"),
+        ("http://[", "forbidden"),
+        ("localhost", "forbidden"),
+    ],
+)
+def test_check_origin_where_pages_of_this_machine_may_use_the_service(origin: str, expected: str | None):
+    assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
+
+
+def test_check_two_origins_are_forbidden():
+    assert (
+        code((b"origin", b"http://localhost"), policy=BROWSERS, headers={"Origin": "http://localhost"})
+        == "forbidden"
+    )
+
+
+@pytest.mark.parametrize("token", ["Bearer secret", "bearer secret", "BEARER  secret "])
+def test_check_right_token_comes_in(token: str):
+    assert code(token=token) is None
+
+
+@pytest.mark.parametrize(
+    "token", [None, "", "Bearer", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "secret"]
+)
+def test_check_wrong_or_missing_token_is_unauthorized(token: str | None):
+    assert code(token=token) == "unauthorized"
+    assert code(token=token, policy=dataclasses.replace(POLICY, token=b"")) == "unauthorized"
+
+
+def test_check_unauthorized_says_where_the_token_is_and_never_shows_it():
+    for headers in ([], [(b"authorization", b"Bearer x")], [(b"authorization", b"Bearer secret")] * 2):
+        refusal = check(RequestHead("GET", "/", [(b"host", b"localhost"), *headers], "::1"), POLICY)
+        assert refusal is not None and refusal.status == 401
+        assert "it is in the file." in refusal.message
+        assert "secret" not in refusal.message
+        assert refusal.headers() == {"WWW-Authenticate": "Bearer"}
+
+
+def test_check_two_authorization_headers_are_unauthorized_even_if_both_are_right():
+    assert code((b"Authorization", b"Bearer secret")) == "unauthorized"
+
+
+def test_check_open_paths_are_open_for_reading_only():
+    assert code(path="/health", token=None) is None
+    assert code(path="/health", token=None, method="HEAD") is None
+    assert code(path="/health", token=None, method="POST") == "unauthorized"
+    assert code(path="/health/", token=None) == "unauthorized"
+
+
+def test_check_address_that_needs_no_token_comes_in_without_one():
+    policy = dataclasses.replace(POLICY, needs_token=lambda address: address != "127.0.0.1")
+    assert code(policy=policy, token=None) is None
+    assert code(policy=policy, token=None, address="::2") == "unauthorized"
+
+
+def test_check_key_header_counts_where_authorization_is_not_bearer():
+    policy = dataclasses.replace(POLICY, key_header=b"x-api-key")
+    assert code(policy=policy, token=None, headers={"X-API-Key": "secret"}) is None
+    assert code(policy=policy, token="Basic eDp5", headers={"X-API-Key": "secret"}) is None
+    assert code(policy=policy, token="Bearer wrong", headers={"X-API-Key": "secret"}) == "unauthorized"
+    assert code(policy=policy, token=None, headers={"X-API-Key": "wrong"}) == "unauthorized"
+    assert code(token=None, headers={"X-API-Key": "secret"}) == "unauthorized"
+
+
+def test_check_session_cookie_stands_for_the_token():
+    policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: session == "s3")
+    assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s3"}) is None
+    assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s4"}) == "unauthorized"
+    assert code(policy=policy, token=None, headers={"Cookie": "avestal=s3"}) == "unauthorized"
+    assert code(policy=policy, token="Bearer wrong", headers={"Cookie": "vestal=s3"}) == "unauthorized"
+    assert code(token=None, headers={"Cookie": "vestal=s3"}) == "unauthorized"
+
+
+def test_check_post_by_cookie_must_be_json_even_without_a_body():
+    policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: True)
+    cookie = {"Cookie": "vestal=s3"}
+    no_body = code(policy=policy, method="POST", token=None, headers=cookie)
+    assert no_body == "unsupported_media_type"
+    assert code(policy=policy, method="POST", token=None, headers={**cookie, **JSON}) is None
+    assert code(policy=policy, method="POST", headers=cookie) is None
+
+
+def test_check_preflight_of_an_allowed_page_needs_no_token():
+    assert code(policy=BROWSERS, method="OPTIONS", token=None, headers={"Origin": "http://localhost"}) is None
+    assert (
+        code(policy=BROWSERS, method="OPTIONS", token=None, headers={"Origin": "http://evil.example"})
+        == "forbidden"
+    )
+    assert code(policy=BROWSERS, method="OPTIONS", token=None) == "unauthorized"
+    assert code(method="OPTIONS", token=None, headers={"Origin": "http://localhost"}) == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [("100", None), ("101", "too_large"), ("9" * 5000, "too_large")]
+)
+def test_check_declared_length_over_the_limit_is_too_large(length: str, expected: str | None):
+    assert code(method="POST", headers={**JSON, "Content-Length": length}) == expected
+    no_limit = dataclasses.replace(POLICY, max_body_bytes=None)
+    assert code(policy=no_limit, method="POST", headers={**JSON, "Content-Length": length}) is None
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("application/json", None),
+        ("Application/JSON; charset=utf-8", None),
+        ("text/plain", "unsupported_media_type"),
+        ("application/x-www-form-urlencoded", "unsupported_media_type"),
+        ("multipart/form-data; boundary=x", "unsupported_media_type"),
+        ("text/plain;application/json", "unsupported_media_type"),
+        ("application/jsonp", "unsupported_media_type"),
+        ("", "unsupported_media_type"),
+        (None, "unsupported_media_type"),
+    ],
+)
+def test_check_body_that_is_not_declared_as_json(content_type: str | None, expected: str | None):
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    assert code(method="POST", headers={"Content-Length": "2", **headers}) == expected
+    assert code(method="POST", headers={"Transfer-Encoding": "chunked", **headers}) == expected
+    any_type = dataclasses.replace(POLICY, json_only=False)
+    assert code(policy=any_type, method="POST", headers={"Content-Length": "2", **headers}) is None
+
+
+def test_check_post_without_a_body_needs_no_content_type():
+    assert code(method="POST") is None
+    assert code(method="POST", headers={"Content-Length": "0"}) is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"Host", b"Origin", b"Authorization", b"Cookie", b"Content-Type", b"Content-Length"]
+            )
+            | st.binary(),
+            st.binary() | st.binary().map(b"Bearer ".__add__) | st.binary().map(b"vestal=".__add__),
+        )
+    ),
+    st.sampled_from(["GET", "POST", "OPTIONS"]),
+    st.booleans(),
+)
+def test_check_any_header_bytes_give_a_decision_and_only_the_token_comes_in(headers, method, browsers):
+    policy = dataclasses.replace(BROWSERS if browsers else POLICY, cookie_name=b"vestal")
+    refusal = check(RequestHead(method, "/status", headers, "127.0.0.1"), policy)
+    if refusal is None:
+        assert (b"Authorization", b"Bearer secret") in headers or method == "OPTIONS"
+    else:
+        assert 400 <= refusal.status < 500
+        refusal.envelope().encode("ascii")

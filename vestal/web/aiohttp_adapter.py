@@ -1,0 +1,134 @@
+"""The guard as aiohttp middleware: every request is checked, and every failure is answered in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Middleware
+
+from vestal.web import guard, json_body
+from vestal.web.guard import Policy, RequestHead
+from vestal.web.http_error import STATUSES, HttpError
+
+READ_WITHIN_S = 10.0
+_CODES = {status: code for code, status in STATUSES.items()} | {400: "invalid_request"}
+_CLOSING = frozenset({"too_large", "request_timeout"})  # an unread body is dropped with its connection
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AiohttpGuard:
+    """Lets in what `policy` allows, and turns what the handlers raise into responses.
+
+    A service overrides `policy`, and those of the other methods that it needs.
+    """
+
+    response_headers: Mapping[str, str] = {}
+
+    def policy(self) -> Policy:
+        """Return what may come in just now."""
+        raise NotImplementedError
+
+    def as_http_error(self, error: Exception) -> HttpError | None:
+        """Return the answer to one of the service's own errors, or None for a bug."""
+        return None
+
+    def on_refused(self, request: web.Request, error: HttpError) -> None:
+        """Take note of a request that is answered with `error`."""
+
+    def on_bug(self, request: web.Request, error: Exception) -> None:
+        """Log an error that nobody expected."""
+
+    def middleware(self) -> Middleware:
+        """Return the function that an aiohttp application takes as middleware."""
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self.handle(request, handler)
+
+        return guarded
+
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check the request, and return the handler's response or the refusal."""
+        policy = self.policy()
+        try:
+            if refusal := guard.check(head_of(request), policy):
+                raise refusal
+            response = await handler(request)
+        except ConnectionError:
+            raise
+        except web.HTTPException as error:
+            if error.status < 400:
+                response = error
+            else:
+                response = self._refuse(request, _from_aiohttp(error, request, policy.max_body_bytes))
+        except Exception as error:
+            response = self._refuse(request, self._http_error(request, error))
+        if not response.prepared:
+            response.headers.update(self.response_headers)
+        return response
+
+    def _http_error(self, request: web.Request, error: Exception) -> HttpError:
+        if isinstance(error, HttpError):
+            return error
+        if isinstance(error, HttpProcessingError):  # a body in malformed chunks
+            return HttpError("invalid_request", f"The body cannot be read: {error.message}.")
+        if known := self.as_http_error(error):
+            return known
+        self.on_bug(request, error)
+        return HttpError(
+            "internal_error", f"This failed ({type(error).__name__}); the service's log says why."
+        )
+
+    def _refuse(self, request: web.Request, error: HttpError) -> web.Response:
+        self.on_refused(request, error)
+        if request.writer.output_size > 0:
+            raise ConnectionError("The response had begun, so the error closes its connection.") from error
+        return error_response(error)
+
+
+def head_of(request: web.Request) -> RequestHead:
+    """Return what the guard looks at."""
+    transport = request.transport
+    address = transport.get_extra_info("sockname") if transport else None
+    local = str(address[0]) if isinstance(address, tuple) else ""
+    return RequestHead(request.method, request.path, request.raw_headers, local)
+
+
+async def read_object(request: web.Request) -> dict[str, Any]:
+    """Return the JSON object in the body. Raise HttpError (400, 408) or aiohttp's own error (413)."""
+    try:
+        async with asyncio.timeout(READ_WITHIN_S):
+            raw = await request.read()
+    except TimeoutError:
+        message = f"The body did not arrive within {READ_WITHIN_S:g} s; send it again, faster."
+        raise HttpError("request_timeout", message) from None
+    return json_body.parse_object(raw)
+
+
+def error_response(error: HttpError) -> web.Response:
+    """Return the error in the envelope of the listener and the orchestrator."""
+    response = web.Response(
+        status=error.status, text=error.envelope(), content_type="application/json", headers=error.headers()
+    )
+    if error.code in _CLOSING:
+        response.force_close()
+    return response
+
+
+def _from_aiohttp(error: web.HTTPException, request: web.Request, max_body_bytes: int | None) -> HttpError:
+    """Return what stands for an error that aiohttp itself raises, such as an unknown address."""
+    if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and max_body_bytes is not None:
+        return guard.too_large(max_body_bytes)
+    code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
+    if error.status == HTTPStatus.NOT_FOUND:
+        return HttpError(code, f"There is nothing at {ascii(request.path[:200])}.")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allow = error.headers["Allow"]
+        message = f"This address takes {allow}, not {request.method[:20]}."
+        return HttpError(code, message, headers={"Allow": allow})
+    return HttpError(code, f"{error.reason}.", status=error.status)

@@ -1,0 +1,57 @@
+"""One JSON line for each event: `ts`, `seq`, `component`, `event`, `cause` and the event's own fields."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """Return the record as one line of ASCII. A value that JSON does not have becomes a string."""
+    return json.dumps(record, default=str)
+
+
+class EventWriter:
+    """Numbers the events of one program, and writes each as a line. Any thread may call it.
+
+    `stream` is asked for the stream at each event, since tests exchange sys.stdout.
+    """
+
+    def __init__(
+        self, component: str, stream: Callable[[], TextIO], wall: Callable[[], float] = time.time
+    ) -> None:
+        self.component = component
+        self._stream = stream
+        self._wall = wall
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def emit(self, event: str, cause: str = "", **fields: Any) -> None:
+        """Write one event: its name in the past tense, and its cause in words where there is one."""
+        head: dict[str, Any] = {"ts": round(self._wall(), 3), "seq": 0, "component": self.component}
+        with self._lock:
+            head["seq"] = next(self._numbers)
+            print(line_of(head | {"event": event, "cause": cause} | fields), file=self._stream(), flush=True)
+
+
+class LogHandler(logging.Handler):
+    """Makes an event of what libraries log, so that a program's log has one format."""
+
+    def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:
+        """Call `emit(event, cause, level=…, logger=…)`, with `traceback` where an exception was logged."""
+        super().__init__(level)
+        self._emit = emit
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.getMessage()
+        fields: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            cause = f"{cause}: {record.exc_info[1]!r}"
+            fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+        self._emit(self._event, cause, **fields)

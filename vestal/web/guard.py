@@ -1,0 +1,192 @@
+"""Decides whether a request may come in: its Host, Origin, token, size and content type. Pure.
+
+A service on loopback is attacked from browsers: by DNS rebinding (a foreign name that points to this machine,
+seen in `Host`), by pages of other origins (seen in `Origin`), and by `text/plain` POSTs, which skip the CORS
+preflight.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vestal.web.http_error import HttpError
+
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
+READING = frozenset({"GET", "HEAD"})
+JSON = b"application/json"
+_HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{0,5})?")
+_MAX_LENGTH_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """What is known of a request before its body is read.
+
+    `headers` are the raw names and values, in any case and with duplicates. `local_address` is the address of
+    this machine that the connection came to.
+    """
+
+    method: str
+    path: str
+    headers: Sequence[tuple[bytes, bytes]]
+    local_address: str
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return every value of the header `name`, which is given in lower case."""
+        return [value for key, value in self.headers if key.lower() == name]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What one service lets in.
+
+    `token_hint` ends the sentence of a 401 and says where the token is. A browser page of `origin_names` may
+    use the service, from any port; None: only the service's own pages may. `needs_token` is asked for the
+    local address. `key_header` is a header that carries the token where `Authorization` does not say Bearer.
+    `has_session` is asked for the value of the cookie `cookie_name`, which stands for the token. `json_only`:
+    a body must be declared as JSON.
+    """
+
+    token: bytes
+    token_hint: str
+    host_names: frozenset[str] = LOCAL_NAMES
+    origin_names: frozenset[str] | None = None
+    open_paths: frozenset[str] = frozenset({"/health"})
+    needs_token: Callable[[str], bool] = lambda address: True
+    key_header: bytes = b""
+    cookie_name: bytes = b""
+    has_session: Callable[[str], bool] = lambda session: False
+    json_only: bool = True
+    max_body_bytes: int | None = None
+
+
+def check(head: RequestHead, policy: Policy) -> HttpError | None:
+    """Return why the request is refused, or None where it may come in."""
+    return (
+        _check_host(head, policy)
+        or _check_origin(head, policy)
+        or _check_token(head, policy)
+        or _check_size(head, policy)
+        or _check_content_type(head, policy)
+    )
+
+
+def is_preflight(head: RequestHead, policy: Policy) -> bool:
+    """Return whether a browser asks if a page of another origin may send a request: without a token."""
+    return policy.origin_names is not None and head.method == "OPTIONS" and bool(head.values(b"origin"))
+
+
+def host_name(host: bytes) -> str:
+    """Return the name in a Host header, or "" for a malformed one.
+
+    `[::1]:80` → `::1`, `LocalHost.:80` → `localhost`
+    """
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return ""
+    return (match["v6"] or match["name"]).decode("ascii").lower().rstrip(".")
+
+
+def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
+    hosts = head.values(b"host")
+    if len(hosts) != 1:
+        return HttpError("invalid_request", "A request must have exactly one Host header.")
+    # An IP address that the connection came to is not a name that could have been rebound.
+    if host_name(hosts[0]) in policy.host_names | {head.local_address}:
+        return None
+    return HttpError(
+        "forbidden", f"This service is not called {_shown(hosts[0])}: use localhost as the Host."
+    )
+
+
+def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
+    origins = head.values(b"origin")
+    if not origins:  # programs send none
+        return None
+    if len(origins) == 1 and _is_allowed(origins[0].lower(), head, policy):
+        return None
+    return HttpError("forbidden", f"Pages of the Origin {_shown(origins[0])} may not use this service.")
+
+
+def _is_allowed(origin: bytes, head: RequestHead, policy: Policy) -> bool:
+    if policy.origin_names is None:
+        # Only the client knows the port that it reached the service by (a published or forwarded one), so the
+        # same origin means the same text as in Host.
+        return origin == b"http://" + head.values(b"host")[0].lower()
+    scheme, _, host = origin.partition(b"://")
+    return scheme in (b"http", b"https") and host_name(host) in policy.origin_names
+
+
+def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
+    if (head.path in policy.open_paths and head.method in READING) or is_preflight(head, policy):
+        return None
+    if not policy.needs_token(head.local_address):
+        return None
+    if len(head.values(b"authorization")) > 1:
+        return HttpError("unauthorized", f"Send one Authorization header, not several; {policy.token_hint}")
+    given = _bearer(head)
+    if given is None and policy.key_header:
+        given = next(iter(head.values(policy.key_header)), None)
+    if given is not None:
+        if policy.token and hmac.compare_digest(given.strip(), policy.token):
+            return None
+        return HttpError("unauthorized", f"The token is wrong; {policy.token_hint}")
+    session = _session(head, policy)
+    if session is not None and policy.has_session(session):
+        return None
+    return HttpError("unauthorized", f"Send `Authorization: Bearer <token>`; {policy.token_hint}")
+
+
+def _check_size(head: RequestHead, policy: Policy) -> HttpError | None:
+    limit = policy.max_body_bytes
+    length = next(iter(head.values(b"content-length")), b"0")
+    if limit is None or not length.isdigit():  # the HTTP parser refuses a malformed length
+        return None
+    return too_large(limit) if len(length) > _MAX_LENGTH_DIGITS or int(length) > limit else None
+
+
+def too_large(limit_bytes: int) -> HttpError:
+    """Return the refusal of a body over `limit_bytes`."""
+    message = f"The body is over the limit of {limit_bytes} bytes; send less."
+    return HttpError("too_large", message, max_body_bytes=limit_bytes)
+
+
+def _check_content_type(head: RequestHead, policy: Policy) -> HttpError | None:
+    if not policy.json_only or head.method in READING:
+        return None
+    # A form of another page could send a POST without a body, and the browser adds the cookie to it.
+    by_cookie = bool(policy.cookie_name) and _bearer(head) is None
+    if not by_cookie and not _has_body(head):
+        return None
+    types = head.values(b"content-type")
+    if len(types) == 1 and types[0].partition(b";")[0].strip().lower() == JSON:
+        return None
+    return HttpError("unsupported_media_type", "Send the body with `Content-Type: application/json`.")
+
+
+def _has_body(head: RequestHead) -> bool:
+    lengths = head.values(b"content-length")
+    return bool(head.values(b"transfer-encoding")) or any(length.strip(b"0 ") for length in lengths)
+
+
+def _bearer(head: RequestHead) -> bytes | None:
+    """Return what follows `Bearer` in the Authorization header, or None where it says something else."""
+    scheme, _, given = next(iter(head.values(b"authorization")), b"").strip().partition(b" ")
+    return given if scheme.lower() == b"bearer" else None
+
+
+def _session(head: RequestHead, policy: Policy) -> str | None:
+    for cookies in head.values(b"cookie") if policy.cookie_name else ():
+        for cookie in cookies.split(b";"):
+            name, _, value = cookie.strip().partition(b"=")
+            if name == policy.cookie_name:
+                return value.decode("latin-1")
+    return None
+
+
+def _shown(value: bytes) -> str:
+    """Return a header's value as it is shown in a message: short, and in printable ASCII."""
+    return ascii(value[:80].decode("latin-1"))

@@ -1,0 +1,63 @@
+"""The text of GET /metrics, written by prometheus_client, for figures that are read when they are asked for.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.registry import Collector
+
+__all__ = ["CONTENT_TYPE", "Metric", "counter", "gauge", "new_registry", "render", "summary"]
+Values = float | Mapping[Any, float]
+"""One value, or one for each tuple of label values."""
+
+
+class _Snapshot(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        return self._read()
+
+
+def new_registry() -> CollectorRegistry:
+    """Return a registry of one application's own, without figures about Python and the process."""
+    disable_created_metrics()  # no `_created` line for each histogram
+    return CollectorRegistry(auto_describe=False)
+
+
+def render(read: Callable[[], Iterable[Metric]], registry: CollectorRegistry | None = None) -> str:
+    """Return the metrics that `read` yields, and then those of `registry`, as Prometheus text."""
+    text = generate_latest(_Snapshot(read))
+    return (text + generate_latest(registry) if registry else text).decode()
+
+
+def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
+    """Return a figure that goes up and down. `labels` names what the keys of `values` stand for."""
+    family = GaugeMetricFamily(name, about, labels=labels)
+    for key, value in _items(values):
+        family.add_metric(key, value)
+    return family
+
+
+def counter(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
+    """Return a figure that only grows. `name` ends in `_total`."""
+    family = CounterMetricFamily(name, about, labels=labels)
+    for key, value in _items(values):
+        family.add_metric(key, value)
+    return family
+
+
+def summary(name: str, about: str, total: float, count: float) -> Metric:
+    """Return the sum and the number of observations."""
+    return SummaryMetricFamily(name, about, count_value=int(count), sum_value=total)
+
+
+def _items(values: Values) -> Iterable[tuple[tuple[str, ...], float]]:
+    return values.items() if isinstance(values, Mapping) else [((), values)]
