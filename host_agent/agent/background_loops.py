@@ -83,7 +83,7 @@ class BackgroundLoops:
         """
         while True:
             await asyncio.sleep(self._config.agent.monitor_interval_s)
-            if await self._components.effects.is_hung(MLX_SERVER):
+            if await self._components.checks.is_hung(MLX_SERVER):
                 self._components.passes.request("the monitor had no answer from the MLX server")
 
     async def _watch_sleep(self) -> None:
@@ -93,7 +93,7 @@ class BackgroundLoops:
         """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""
         self._components.supervisor.machine_woke(slept_s)
         self._components.ollama.woke(slept_s)
-        self._components.effects.forget_replacements()
+        self._components.restart_budget.reset()
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
     async def _restore_token(self) -> None:

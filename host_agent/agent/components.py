@@ -10,9 +10,12 @@ from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from host_agent.notifications.channels import channels
 from host_agent.notifications.notifier import Notifier
-from host_agent.recovery.effects import HostEffects
-from host_agent.recovery.ollama_effects import OllamaEffects
+from host_agent.recovery.apply_remedies import HostRemedies
+from host_agent.recovery.checks import HostChecks
+from host_agent.recovery.ollama_checks import OllamaChecks
+from host_agent.recovery.ollama_remedies import OllamaRemedies
 from host_agent.recovery.passes import Passes
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_api import DockerApi
@@ -38,7 +41,8 @@ class Components:
     ollama: OllamaService
     containers: Containers
     engine_events: EngineEvents
-    effects: HostEffects
+    checks: HostChecks
+    restart_budget: RestartBudget
     passes: Passes
     notifier: Notifier
     sleep_watch: SleepDetector
@@ -77,7 +81,8 @@ async def build(
     )
 
     # Recovery: what a pass sees and does.
-    effects = HostEffects(
+    budget, stop_s = RestartBudget(), config.supervision.stop_s
+    checks = HostChecks(
         config,
         supervisor,
         child_specs,
@@ -85,9 +90,11 @@ async def build(
         status_report,
         store,
         OrchestratorProbe(session, config.orchestrator.port).answers,
-        OllamaEffects(ollama, config.supervision.stop_s),
+        OllamaChecks(ollama),
+        budget,
     )
-    passes = Passes(effects, journal, config.home.run / "recovery.lock")
+    remedies = HostRemedies(supervisor, containers, OllamaRemedies(ollama, stop_s), budget, stop_s)
+    passes = Passes(checks, remedies, journal, config.home.run / "recovery.lock")
 
     # The listener, and the other ways to reach a person.
     control = ServiceControl(supervisor, containers, mlx, ollama, orchestrator, journal)
@@ -98,7 +105,8 @@ async def build(
         ollama=ollama,
         containers=containers,
         engine_events=EngineEvents(session, config.mlx.port, journal),
-        effects=effects,
+        checks=checks,
+        restart_budget=budget,
         passes=passes,
         notifier=Notifier(journal, channels(config.notifications, session)),
         sleep_watch=sleep_watch,

@@ -1,17 +1,15 @@
-"""Runs recovery passes: one at a time, shared by all who ask meanwhile, bounded, with a report."""
+"""Run recovery passes one at a time. Whoever asks for one while another runs joins that one."""
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
 from collections import OrderedDict
 from pathlib import Path
-from typing import Protocol
 
 from host_agent.journal import Journal
-from host_agent.recovery.facts import Facts, Issue, Remedy
-from host_agent.recovery.plan import plan
+from host_agent.recovery import recovery_pass
+from host_agent.recovery.recovery_pass import Checks, RecoveryPass, Remedies
 from host_agent.recovery.report import Report
 from vestal.platform.file_lock import LockHeld, hold_lock
 
@@ -19,36 +17,26 @@ log = logging.getLogger("vestal")
 
 KEEP_REPORTS = 50
 SETTLE_S = 90.0
-LOOK_AGAIN_S = 0.25
-LINGER_S = 0.5
-LOOKS = 5
+JOIN_WINDOW_S = 0.5
+MAX_LOOKS = 5
 LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lock
 
 
-class Effects(Protocol):
-    """What a pass reaches the world through."""
-
-    async def gather(self) -> Facts:
-        """Look at everything, now."""
-
-    async def apply(self, remedy: Remedy) -> None:
-        """Carry it out; raises with a sentence where it cannot be."""
-
-
 class Passes:
-    """Owns the running pass and the reports of those that ended."""
+    """Owns the running pass, and the reports of the newest passes."""
 
     def __init__(
         self,
-        hands: Effects,
+        checks: Checks,
+        remedies: Remedies,
         journal: Journal,
         lock_file: Path,
         *,
         settle_s: float = SETTLE_S,
-        linger_s: float = LINGER_S,
+        join_window_s: float = JOIN_WINDOW_S,
     ) -> None:
-        self._hands, self._journal, self._lock_file = hands, journal, lock_file
-        self._settle_s, self._linger_s = settle_s, linger_s
+        self._checks, self._remedies, self._journal = checks, remedies, journal
+        self._lock_file, self._settle_s, self._join_window_s = lock_file, settle_s, join_window_s
         self._joined = asyncio.Event()
         self._reports: OrderedDict[str, Report] = OrderedDict()
         self._running: Report | None = None
@@ -57,18 +45,20 @@ class Passes:
 
     @property
     def running(self) -> Report | None:
+        """Return the report of the running pass, or None."""
         return self._running
 
     @property
     def last(self) -> Report | None:
-        """The newest report of a pass that ended."""
+        """Return the report of the pass that ended last, or None."""
         return next((r for r in reversed(self._reports.values()) if r.state == "done"), None)
 
     def report(self, run_id: str) -> Report | None:
+        """Return the report of a pass, or None where there is none any more."""
         return self._reports.get(run_id)
 
     def request(self, reason: str) -> tuple[Report, bool]:
-        """The pass that runs now, begun if none does; True where it was begun."""
+        """Join the running pass, or start one. Return its report, and True where it was started."""
         if self._running is not None:
             self._joined.set()
             return self._running, False
@@ -80,110 +70,59 @@ class Passes:
         return report, True
 
     async def wait(self) -> None:
-        """Until no pass runs."""
+        """Wait until the pass that was started last has ended."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def cancel(self) -> None:
+        """Cancel the running pass and wait until it has ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def dry_run(self) -> Report:
-        """What a pass would do now."""
-        report = Report("dry-run", "dry run", time.time(), dry_run=True)
-        facts = await self._hands.gather()
-        for issue in plan(facts):
-            report.found.append(_line(issue, issue.found))
-            if issue.remedy:
-                report.done.append(_line(issue, f"would {issue.remedy}"))
-            elif not issue.comes_back:
-                report.left.append(_line(issue, issue.left))
-        report.healthy, report.state, report.finished_at = facts.healthy, "done", time.time()
-        return report
+        """Return the report of what a pass would do now. Nothing is done."""
+        return await recovery_pass.dry_run(self._checks)
 
     async def _run(self, report: Report) -> None:
+        """Run a pass under the lock that it shares with other processes, and record it in the journal."""
         self.count += 1
         try:
             async with hold_lock(self._lock_file, LOCK_TIMEOUT_S):
-                await self._heal_for_all(report)
+                await self._look_for_everyone(report)
         except LockHeld as error:
             report.left.append(f"agent: {error}; this pass gave way")
-        except Exception as error:  # the pass is a loop root: whatever failed is told, and the next one comes
+        except Exception as error:  # the root of a loop: the next pass must be possible
             log.exception("recovery pass %s failed", report.run_id)
             report.left.append(f"agent: the pass itself failed ({error!r})")
         finally:
             report.state, report.finished_at, self._running = "done", time.time(), None
         if report.found or report.left or report.reason != "scheduled":
-            self._tell(report)
-        if self._joined.is_set():  # after its last look began: their news was seen by nobody
+            self._record(report)
+        if self._joined.is_set():  # the last look began before these callers joined
             self.request(f"asked for while pass {report.run_id} ended")
 
-    async def _heal_for_all(self, report: Report) -> None:
-        """Who joins gets a look that began after they asked; those who come just as it ends join too."""
-        until = time.monotonic() + self._settle_s
-        applied: list[Issue] = []
-        for number in range(LOOKS):
+    async def _look_for_everyone(self, report: Report) -> None:
+        """Look at the machine, and again for callers who joined since the look began.
+
+        After each look there is a moment in which others may still join: a thousand callers at once take
+        longer to arrive than a look at a healthy machine. Looks end after `settle_s`, or MAX_LOOKS.
+        """
+        under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
+        deadline = time.monotonic() + self._settle_s
+        for number in range(1, MAX_LOOKS + 1):
             self._joined.clear()
-            await self._heal(report, applied, patient=number == LOOKS - 1)
-            if time.monotonic() > until:  # it was long enough, with whatever remedies there are
+            await under_way.look(self._joined, is_last=number == MAX_LOOKS)
+            if time.monotonic() > deadline:
                 return
             try:
-                async with asyncio.timeout(self._linger_s):
+                async with asyncio.timeout(self._join_window_s):
                     await self._joined.wait()
             except TimeoutError:
                 return
-            await asyncio.sleep(self._linger_s)
+            await asyncio.sleep(self._join_window_s)
 
-    async def _heal(self, report: Report, applied: list[Issue], *, patient: bool) -> None:
-        """One look. `applied` are all remedies so far. Once joined it waits no longer, or, where it is
-        `patient`, not for what has to be remedied anew: the next pass sees to that."""
-        began_at = time.monotonic()
-        facts = await self._hands.gather()
-        issues = plan(facts)
-        found = [_line(issue, issue.found) for issue in issues]
-        report.found += [line for line in found if line not in report.found]
-        for issue in issues:
-            if issue.event:
-                self._journal.record(issue.service, issue.event, f"{issue.found}; {issue.left}")
-        failed: list[tuple[Issue, str]] = []
-        applied += [issue for issue in issues if issue.remedy and await self._apply(issue, failed)]
-        if issues:
-            facts = await self._settle(applied, patient)
-        remaining = plan(facts)
-        unwell = {issue.service for issue in remaining}
-        done = [issue for issue in applied if issue.service not in unwell]
-        report.done = list(dict.fromkeys(map(_healed, done)))
-        report.left = _once_each(failed, applied, remaining, time.monotonic() - began_at)
-        report.healthy = facts.healthy
-
-    async def _apply(self, issue: Issue, failed: list[tuple[Issue, str]]) -> bool:
-        """One rung. Its failure is told and does not keep the rungs below from their turn."""
-        assert issue.remedy
-        self._journal.record(issue.service, "remedy_applied", issue.found, remedy=str(issue.remedy))
-        try:
-            await self._hands.apply(issue.remedy)
-        except Exception as error:
-            log.warning("remedy for %s failed", issue.service, exc_info=True)
-            failed.append((issue, f"tried to {issue.remedy}, but: {str(error) or repr(error)}"))
-            return False
-        return True
-
-    async def _settle(self, applied: list[Issue], patient: bool) -> Facts:
-        """Look again until all is well or nothing more will change by waiting."""
-        facts = await self._hands.gather()
-        waited_for = {issue.service for issue in applied}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settle_s):
-                while any(issue.comes_back or issue.service in waited_for for issue in plan(facts)):
-                    anew = any(issue.remedy for issue in plan(facts))
-                    if self._joined.is_set() and (anew or not patient):
-                        break
-                    await asyncio.sleep(LOOK_AGAIN_S)
-                    facts = await self._hands.gather()
-        return facts
-
-    def _tell(self, report: Report) -> None:
+    def _record(self, report: Report) -> None:
         self._journal.record(
             "recovery",
             "recovery_finished",
@@ -193,31 +132,3 @@ class Passes:
             healthy=report.healthy,
             took_s=round((report.finished_at or 0) - report.started_at, 2),
         )
-
-
-def _line(issue: Issue, text: str) -> str:
-    return f"{issue.service}: {text}"
-
-
-def _healed(issue: Issue) -> str:
-    return _line(issue, f"{issue.found}; did: {issue.remedy}; it is well now")
-
-
-def _once_each(
-    failed: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
-) -> list[str]:
-    """What is left, one line a service. A remedy that failed is told also where all is well in the end."""
-    reasons: dict[str, list[str]] = {}
-    for issue, why in failed:
-        reasons.setdefault(issue.service, []).append(why)
-    told, waited_for = set(reasons), {issue.service for issue in applied}
-    for issue in remaining:
-        if issue.left:
-            reasons.setdefault(issue.service, []).append(issue.left)
-        elif issue.service not in told:
-            waited = issue.comes_back or issue.service in waited_for
-            why = (
-                f"not well after {took_s:.0f} s" if waited else "seen as the pass ended; the next sees to it"
-            )
-            reasons.setdefault(issue.service, []).append(f"{issue.found}; {why}")
-    return [f"{service}: {'; '.join(dict.fromkeys(whys))}" for service, whys in reasons.items()]

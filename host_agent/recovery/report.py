@@ -1,4 +1,4 @@
-"""What a pass tells: what it found, what it did, what it could not do."""
+"""The report of a recovery pass: what it found, what it did, and what it left for a person."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass
 class Report:
-    """One pass. Sentences name the service first. Written only by the pass itself."""
+    """The report of one pass, which alone writes it. Each sentence begins with the name of its service."""
 
     run_id: str
     reason: str
@@ -20,11 +20,12 @@ class Report:
     dry_run: bool = False
 
     def as_json(self) -> dict[str, Any]:
+        """Return the report as GET /recover/{run_id} gives it."""
         return asdict(self)
 
     @property
     def summary(self) -> str:
-        """One line for journal and terminal."""
+        """Return the report in one line, for the journal and the terminal."""
         if not self.found:
             return "all is well" if self.healthy else "nothing to do"
         return "; ".join(self.done + [f"left: {line}" for line in self.left]) or "it came back by itself"

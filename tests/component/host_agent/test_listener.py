@@ -17,8 +17,9 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.recovery_routes import RetryAdviceCache
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
-from host_agent.recovery.facts import Facts, Remedy
+from host_agent.recovery.facts import Facts
 from host_agent.recovery.passes import Passes
+from host_agent.recovery.remedies import Remedy
 from host_agent.services import NAMES
 from host_agent.services.orchestrator.mode import Decision, Mode
 from host_agent.services.retry_advice import RetryAdvice
@@ -68,7 +69,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     config.home.prepare()
     token = ensure_token(config.home)
     journal, hands = Journal(config.home.journal_db), SlowHands()
-    passes = Passes(hands, journal, config.home.run / "recovery.lock")
+    passes = Passes(hands, hands, journal, config.home.run / "recovery.lock")
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)

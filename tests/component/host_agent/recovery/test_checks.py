@@ -1,4 +1,4 @@
-"""What a pass asks for itself: Docker calls a wedged orchestrator healthy for half a minute and more."""
+"""The checks' own probe of a container: Docker calls a hung program healthy for half a minute or more."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from host_agent.recovery.effects import CONTAINER_GRACE_S, HostEffects
-from host_agent.recovery.facts import RestartContainer
-from host_agent.recovery.plan import plan
+from host_agent.recovery.apply_remedies import HostRemedies
+from host_agent.recovery.checks import CONTAINER_GRACE_S, HostChecks
+from host_agent.recovery.issues import find_issues
+from host_agent.recovery.remedies import RestartContainer
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_status import ServiceStatus
@@ -24,8 +26,8 @@ from vestal.supervision import JsonStateStore, State
 UP = ServiceStatus(State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S + 1, extra={"status": "running"})
 
 
-class World:
-    """Stands for table and containers: one orchestrator, and what it was asked to do."""
+class FakeMachine:
+    """Stands for the status report, the containers and Ollama; there is one orchestrator."""
 
     def __init__(self, row: ServiceStatus) -> None:
         self.row, self.answers = row, False
@@ -53,25 +55,26 @@ class World:
         self.restarted.append((service, stop_s))
 
 
-def hands(world: World, home: Path) -> HostEffects:
+def checks(machine: FakeMachine, home: Path, budget: RestartBudget) -> HostChecks:
     config = load({"VESTAL_HOME": str(home)})
-    store, nothing = JsonStateStore(home / "state.json"), SimpleNamespace()
-    parts: Any = (config, nothing, (), world, world, store, world.orchestrator_answers, world)
-    return HostEffects(*parts)
+    store = JsonStateStore(home / "state.json")
+    supervisor, fake = cast(Any, SimpleNamespace()), cast(Any, machine)
+    return HostChecks(config, supervisor, (), fake, fake, store, machine.orchestrator_answers, fake, budget)
 
 
-async def test_container_that_runs_and_does_not_answer_is_restarted_a_bounded_number_of_times(home: Path):
-    world = World(UP)
-    under_test = hands(world, home)
+async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path):
+    machine = FakeMachine(UP)
+    budget, fake = RestartBudget(), cast(Any, machine)
+    under_test, remedies = checks(machine, home, budget), HostRemedies(fake, fake, fake, budget, stop_s=1)
     for _ in range(5):
-        (issue,) = plan(await under_test.gather())
+        (issue,) = find_issues(await under_test.gather())
         assert issue.remedy == RestartContainer(ORCHESTRATOR, hung=True)
-        await under_test.apply(issue.remedy)
-    (issue,) = plan(await under_test.gather())
+        await remedies.apply(issue.remedy)
+    (issue,) = find_issues(await under_test.gather())
     assert issue.remedy is None
-    assert "too often" in issue.left
-    assert world.restarted == [(ORCHESTRATOR, 3)] * 5
-    assert all(world.fresh), "a pass judges from what it sees now"
+    assert "too often" in issue.advice
+    assert machine.restarted == [(ORCHESTRATOR, 3)] * 5
+    assert all(machine.fresh), "a pass judges from what it sees now"
 
 
 @pytest.mark.parametrize(
@@ -83,20 +86,20 @@ async def test_container_that_runs_and_does_not_answer_is_restarted_a_bounded_nu
         ServiceStatus(State.STARTING, process_pid=7, uptime_s=99, extra={"status": "running"}),
     ],
 )
-async def test_container_that_may_still_be_coming_up_is_not_asked(home: Path, row: ServiceStatus):
-    facts = await hands(World(row), home).gather()
+async def test_container_that_may_still_be_starting_is_not_probed(home: Path, row: ServiceStatus):
+    facts = await checks(FakeMachine(row), home, RestartBudget()).gather()
     assert next(s for s in facts.services if s.name == ORCHESTRATOR).answers is None
 
 
-async def test_container_that_answers_is_left_alone(home: Path):
-    world = World(UP)
-    world.answers = True
-    facts = await hands(world, home).gather()
-    assert plan(facts) == ()
+async def test_container_that_answers_has_no_issue(home: Path):
+    machine = FakeMachine(UP)
+    machine.answers = True
+    facts = await checks(machine, home, RestartBudget()).gather()
+    assert find_issues(facts) == ()
     assert facts.healthy
 
 
-async def test_probe_has_no_answer_from_what_accepts_and_says_nothing(free_port: Callable[[], int]):
+async def test_orchestrator_probe_of_a_silent_server_times_out(free_port: Callable[[], int]):
     port = free_port()
 
     async def silent(request: web.Request) -> web.Response:

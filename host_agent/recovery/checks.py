@@ -1,0 +1,145 @@
+"""The checks of a recovery pass: look at every service, and probe those that should answer."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+from host_agent.recovery.facts import ControlledBy, Facts, PortFacts, ServiceFacts
+from host_agent.recovery.ollama_checks import OllamaChecks
+from host_agent.recovery.restart_budget import RestartBudget
+from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR
+from host_agent.services.docker.containers import Containers
+from host_agent.services.service_status import ServiceStatus, of_child
+from host_agent.services.status_report import StatusReport
+from vestal.config import Config
+from vestal.platform import model_servers, ports
+from vestal.platform.processes import vestal_processes
+from vestal.supervision import DOWN, ChildSpec, ProbeResult, State, StateStore, Supervisor
+
+PROBE_TIMEOUT_S = 3.0
+PROBES = 2  # without an answer in a row make a service hung
+CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's own health check watches it
+
+
+class HostChecks:
+    """Gathers the facts of this machine. `specs` are those of the supervisor's children."""
+
+    def __init__(
+        self,
+        config: Config,
+        supervisor: Supervisor,
+        specs: tuple[ChildSpec, ...],
+        containers: Containers,
+        status_report: StatusReport,
+        store: StateStore,
+        orchestrator_answers: Callable[[], Awaitable[bool]],
+        ollama: OllamaChecks,
+        budget: RestartBudget,
+    ) -> None:
+        self._config, self._supervisor, self._containers = config, supervisor, containers
+        self._status_report, self._store = status_report, store
+        self._specs = {spec.name: spec for spec in specs}
+        self._orchestrator_answers, self._ollama, self._budget = orchestrator_answers, ollama, budget
+
+    async def gather(self) -> Facts:
+        """Look at everything now, bypassing caches, and probe each service that should answer."""
+        statuses = await self._status_report.rows(fresh=True)
+        services = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
+        return Facts(
+            services=tuple(services),
+            ports=tuple(await asyncio.to_thread(self._foreign_ports, statuses)),
+            headroom=await asyncio.to_thread(model_servers.current_headroom),
+            docker_answers=statuses[DOCKER].state is State.READY,
+            orphans=await self._ollama.orphans(),
+        )
+
+    async def is_hung(self, child: str) -> bool:
+        """Return whether a child of the supervisor should answer and does not."""
+        return await self._child_answers(child, of_child(self._supervisor.status()[child])) is False
+
+    async def _service(self, name: str, status: ServiceStatus) -> ServiceFacts:
+        restarts_left = self._budget.left(name, time.monotonic())
+        if name == OLLAMA:
+            return self._ollama.facts(status, restarts_left)
+        controlled_by = self._controlled_by(name, status)
+        answers = None
+        if controlled_by is ControlledBy.SUPERVISOR:
+            answers = await self._child_answers(name, status)
+        elif controlled_by is ControlledBy.DOCKER and name == ORCHESTRATOR:
+            answers = await self._container_answers(name, status)
+        return ServiceFacts(
+            name=name,
+            controlled_by=controlled_by,
+            state=status.state,
+            detail=status.detail,
+            healthy=status.well and answers is not False,
+            answers=answers,
+            stopped_by_hand=self._stopped_by_hand(name),
+            pid=status.process_pid,
+            paused=status.extra.get("status") == "paused",
+            restarts_left=restarts_left,
+        )
+
+    def _controlled_by(self, name: str, status: ServiceStatus) -> ControlledBy:
+        if name in self._specs:
+            return ControlledBy.SUPERVISOR
+        if name in IN_CONTAINERS and status.expected:
+            return ControlledBy.DOCKER
+        return ControlledBy.NOBODY
+
+    def _stopped_by_hand(self, name: str) -> bool:
+        """Return whether a person stopped the service and nobody has started it since."""
+        if name in self._specs:
+            return bool((self._store.load(name) or {}).get("stopped_by_hand"))
+        return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
+
+    async def _child_answers(self, name: str, status: ServiceStatus) -> bool | None:
+        """Probe a child; return None where it is starting or down, or was replaced during the probe."""
+        health = self._specs[name].health
+        is_up = status.state not in (*DOWN, State.STARTING, State.STOPPING)
+        if health is None or status.process_pid is None or not is_up:
+            return None
+        for _ in range(PROBES):
+            with contextlib.suppress(Exception):  # whatever a probe raises means that it got no answer
+                async with asyncio.timeout(PROBE_TIMEOUT_S):
+                    result: ProbeResult = await health(status.process_pid)
+                    if result.alive:
+                        return True
+            if self._supervisor.status()[name].process_pid != status.process_pid:
+                return None  # it died meanwhile, and its supervisor restarts it
+        return False
+
+    async def _container_answers(self, name: str, status: ServiceStatus) -> bool | None:
+        """Probe a container's program; return None where it is starting, paused or down.
+
+        Docker's own health check takes four failures, some 30 s or more, to call a hung program unhealthy.
+        """
+        if status.state not in (State.READY, State.DEGRADED) or status.extra.get("status") != "running":
+            return None
+        if status.uptime_s < CONTAINER_GRACE_S:
+            return None
+        for _ in range(PROBES):
+            if await self._orchestrator_answers():
+                return True
+        again = (await self._containers.rows(fresh=True))[name]
+        is_same_run = again.process_pid == status.process_pid and again.extra.get("status") == "running"
+        return False if is_same_run else None  # it ended, or was paused, during the probe
+
+    def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
+        """Return the ports of services that are down which another process holds."""
+        wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
+        if ORCHESTRATOR in self._specs:
+            wanted[ORCHESTRATOR] = (self._config.orchestrator.port, "VESTAL_ORCHESTRATOR_PORT")
+        found = []
+        for name, (port, setting) in wanted.items():
+            holder = ports.holder(port) if statuses[name].process_pid is None else None
+            # The status is a moment old: the service's new process may hold the port by now.
+            if holder and holder.pid != self._supervisor.status()[name].process_pid:
+                found.append(self._port(name, port, holder, setting))
+        return found
+
+    def _port(self, service: str, port: int, holder: ports.PortHolder, setting: str) -> PortFacts:
+        home = self._config.home
+        module = holder.pid and vestal_processes.server_module(holder.pid, home.root, home.default_root)
+        return PortFacts(service, port, holder.pid, ports.in_use_message(holder, setting), bool(module))

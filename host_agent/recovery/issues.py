@@ -1,0 +1,178 @@
+"""Find the issues in the facts of a recovery pass, each with its remedy or with advice for a person. Pure.
+
+Issues come in the order in which they are dealt with: memory, ports, then the services: the MLX server,
+Ollama, the Docker engine, the containers. No remedy touches what is healthy, bypasses an open breaker, or
+starts what a person stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from host_agent.recovery.facts import ControlledBy, Facts, ServiceFacts
+from host_agent.recovery.remedies import (
+    BringUpContainer,
+    ControlThroughOwner,
+    Remedy,
+    ReplaceHungChild,
+    RestartContainer,
+    StartChild,
+    TerminateOldServer,
+    TerminateOrphan,
+    UnpauseContainer,
+)
+from vestal.supervision import State
+
+ONLY_A_REBOOT = "only_a_reboot_helps"
+IN_TRANSITION = {
+    State.STARTING: "is starting",
+    State.STOPPING: "is stopping",
+    State.BACKOFF: "waits for its next restart",
+}
+RESET = "`vestal recover --reset` tries again at once"
+NO_RESTART = "not restarted: only a reboot frees the machine's wired memory"
+TOO_OFTEN = "restarted too often within the hour already"
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Something that is not as it should be: `found` says what.
+
+    An issue with a remedy is acted on. One that `resolves_itself` is waited for. For any other, `advice` says
+    why nothing is done and what a person can do. `event` is the journal's name for an issue that a person
+    must hear of.
+    """
+
+    service: str
+    found: str
+    remedy: Remedy | None = None
+    advice: str = ""
+    resolves_itself: bool = False
+    event: str = ""
+
+
+def find_issues(facts: Facts) -> tuple[Issue, ...]:
+    """Return every issue, in the order in which they are to be dealt with."""
+    return tuple(_memory(facts)) + tuple(_ports(facts)) + tuple(_services(facts))
+
+
+def _memory(facts: Facts) -> Iterator[Issue]:
+    headroom = facts.headroom
+    if headroom.needs_reboot:
+        advice = f"{headroom.remedy}; the MLX server is not restarted"
+        yield Issue("memory", headroom.shortage, advice=advice, event=ONLY_A_REBOOT)
+    elif headroom.shortage:
+        yield Issue("memory", headroom.shortage, advice=headroom.remedy)
+
+
+def _ports(facts: Facts) -> Iterator[Issue]:
+    for port in facts.ports:
+        if port.held_by_old_server and port.pid is not None:
+            yield Issue(port.service, port.sentence, TerminateOldServer(port.service, port.pid))
+        else:
+            yield Issue(port.service, port.sentence, advice=port.sentence)
+
+
+def _services(facts: Facts) -> Iterator[Issue]:
+    blocked = {port.service for port in facts.ports if not port.held_by_old_server}
+    for service in facts.services:
+        yield from _orphans(service, facts)
+        if service.name in blocked:
+            continue
+        issue = _service(service, facts)
+        if issue:
+            yield issue
+
+
+def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
+    """Yield a service's orphans, before the service itself: they hold memory that its next server needs."""
+    for orphan in facts.orphans:
+        if orphan.service != service.name:
+            continue
+        found = f"a runner without its server holds {orphan.rss_bytes / 1024**3:.1f} GiB (PID {orphan.pid})"
+        if orphan.may_terminate:
+            yield Issue(service.name, found, TerminateOrphan(service.name, orphan.pid))
+        else:
+            yield Issue(service.name, found, advice=f"{found}; `sudo kill {orphan.pid}` ends it")
+
+
+def _service(service: ServiceFacts, facts: Facts) -> Issue | None:
+    if service.stopped_by_hand and not service.healthy:
+        start = f"`POST /services/{service.name}/start` or `vestal up` starts it"
+        return Issue(service.name, "was stopped by hand", advice=f"stopped by hand; {start}")
+    if service.controlled_by is ControlledBy.SUPERVISOR:
+        return _child(service, facts)
+    if service.healthy:
+        return None
+    if service.controlled_by is ControlledBy.OWNER:
+        return _owned(service, facts)
+    if service.controlled_by is ControlledBy.DOCKER:
+        return _container(service, facts)
+    return _watched(service)
+
+
+def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
+    name, detail = service.name, f": {service.detail}" if service.detail else ""
+    if service.answers is False and service.pid is not None:
+        return _hung_child(service, service.pid, facts)
+    if service.healthy:
+        return None
+    if service.state in IN_TRANSITION:
+        return Issue(name, IN_TRANSITION[service.state] + detail, resolves_itself=True)
+    if service.state is State.OPEN:
+        return Issue(name, f"its breaker is open{detail}", advice=f"given up for now{detail}; {RESET}")
+    if service.state is State.FAILED:
+        advice = f"cannot start{detail}; mend that, then {RESET}"
+        return Issue(name, f"cannot start{detail}", advice=advice)
+    if service.state in (State.STOPPED, State.ABSENT):
+        if facts.headroom.needs_reboot:
+            return Issue(name, "is stopped", advice=NO_RESTART.replace("restarted", "started"))
+        return Issue(name, f"is stopped{detail}", StartChild(name))
+    return _watched(service)
+
+
+def _hung_child(service: ServiceFacts, pid: int, facts: Facts) -> Issue:
+    found = f"runs (PID {pid}) and does not answer"
+    if facts.headroom.needs_reboot:
+        return Issue(service.name, found, advice=NO_RESTART)
+    if service.restarts_left <= 0:
+        return Issue(service.name, found, advice=f"{TOO_OFTEN}; {RESET}")
+    return Issue(service.name, found, ReplaceHungChild(service.name, pid))
+
+
+def _owned(service: ServiceFacts, facts: Facts) -> Issue:
+    """Return the issue of a service that has an owner, who is asked to act where the agent may ask."""
+    name, found = service.name, service.detail or f"is {service.state}"
+    hung = service.answers is False
+    if service.state in IN_TRANSITION or not (hung or service.state is State.STOPPED):
+        return _watched(service)
+    if facts.headroom.needs_reboot:
+        return Issue(name, found, advice=NO_RESTART)
+    if service.refusal:
+        return Issue(name, found, advice=found if service.refusal in found else f"{found}; {service.refusal}")
+    if service.restarts_left <= 0:
+        return Issue(name, found, advice=f"{found}; {TOO_OFTEN}")
+    action = "restart" if hung else "start"
+    return Issue(name, found, ControlThroughOwner(name, action, service.owner_plan))
+
+
+def _container(service: ServiceFacts, facts: Facts) -> Issue:
+    name = service.name
+    if not facts.docker_answers:
+        return Issue(name, "its Docker engine does not answer", advice="waits for the Docker engine")
+    if service.state in IN_TRANSITION:
+        return Issue(name, f"{IN_TRANSITION[service.state]}: {service.detail}", resolves_itself=True)
+    if service.paused:
+        return Issue(name, "is paused", UnpauseContainer(name))
+    hung = service.answers is False
+    if hung or service.state is State.DEGRADED:
+        found = "its container runs and does not answer" if hung else service.detail
+        if service.restarts_left <= 0:
+            by_hand = f"see `vestal logs {name}`; `POST /services/{name}/restart` tries again"
+            return Issue(name, found, advice=f"{found}; {TOO_OFTEN}; {by_hand}")
+        return Issue(name, found, RestartContainer(name, hung))
+    return Issue(name, service.detail or "is stopped", BringUpContainer(name))
+
+
+def _watched(service: ServiceFacts) -> Issue:
+    detail = service.detail or f"is {service.state}"
+    return Issue(service.name, detail, advice=detail, resolves_itself=service.state in IN_TRANSITION)

@@ -1,0 +1,40 @@
+"""The remedies for Ollama: restart the agent's own server as a child, any other through its owner."""
+
+from host_agent.errors import NotPossible
+from host_agent.services import terminate
+from host_agent.services.ollama import OllamaService
+
+
+class OllamaRemedies:
+    """Carries remedies out. `stop_s` is the time between SIGTERM and SIGKILL."""
+
+    def __init__(self, service: OllamaService, stop_s: float) -> None:
+        self._service, self._stop_s = service, stop_s
+
+    async def start_child(self, cause: str) -> None:
+        """Start the agent's own server, as far as its breaker and backoff allow."""
+        self._service.start_afresh()
+        await self._service.keeper.start(cause)
+
+    async def replace_hung_child(self, pid: int) -> None:
+        """Terminate the agent's own server; its supervisor then starts another."""
+        if self._service.keeper.pid != pid:
+            return
+        await terminate.terminate(pid, self._stop_s)
+        self._service.start_afresh()
+
+    async def control_through_owner(self, action: str, cause: str) -> None:
+        """Let the owner `start` or `restart` Ollama.
+
+        A restart is preceded by another check, since the server may have recovered by itself; NotPossible is
+        raised where it has.
+        """
+        if action == "restart" and (await self._service.check()).verdict.ok:
+            raise NotPossible("it answers again, so it was left alone")
+        await self._service.keeper.through_owner(action, cause)
+        self._service.start_afresh()
+
+    async def terminate_orphan(self, pid: int) -> None:
+        """Terminate a runner if it is still an orphan: the PID may belong to another process by now."""
+        if any(one.pid == pid for one, _ in await self._service.orphans()):
+            await terminate.terminate(pid, self._stop_s)

@@ -1,0 +1,142 @@
+"""One recovery pass: check every service, find the issues, apply their remedies, and check again."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Protocol
+
+from host_agent.journal import Journal
+from host_agent.recovery.facts import Facts
+from host_agent.recovery.issues import Issue, find_issues
+from host_agent.recovery.remedies import Remedy
+from host_agent.recovery.report import Report
+
+log = logging.getLogger("vestal")
+
+RECHECK_INTERVAL_S = 0.25
+
+
+class Checks(Protocol):
+    """How a pass sees the machine."""
+
+    async def gather(self) -> Facts:
+        """Look at every service now."""
+
+
+class Remedies(Protocol):
+    """How a pass acts on the machine."""
+
+    async def apply(self, remedy: Remedy) -> None:
+        """Carry a remedy out; raise an exception whose text is a sentence where that is not possible."""
+
+
+class RecoveryPass:
+    """Looks at the machine at least once, and again for callers who joined. Writes one report."""
+
+    def __init__(
+        self, checks: Checks, remedies: Remedies, journal: Journal, report: Report, settle_s: float
+    ) -> None:
+        self._checks, self._remedies, self._journal = checks, remedies, journal
+        self._report, self._settle_s = report, settle_s
+        self._applied: list[Issue] = []  # of all looks: a service may need more than one remedy
+
+    async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
+        """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.
+
+        Once a caller has joined, the look ends sooner so that theirs can begin. The last look has none after
+        it, so it goes on waiting for what needs no further remedy.
+        """
+        began_at = time.monotonic()
+        facts = await self._checks.gather()
+        issues = find_issues(facts)
+        found = [_line(issue, issue.found) for issue in issues]
+        self._report.found += [line for line in found if line not in self._report.found]
+        for issue in issues:
+            if issue.event:
+                self._journal.record(issue.service, issue.event, f"{issue.found}; {issue.advice}")
+        failures: list[tuple[Issue, str]] = []
+        for issue in issues:
+            if issue.remedy and await self._apply(issue, issue.remedy, failures):
+                self._applied.append(issue)
+        if issues:
+            facts = await self._recheck(joined, is_last)
+        self._write(facts, failures, time.monotonic() - began_at)
+
+    async def _apply(self, issue: Issue, remedy: Remedy, failures: list[tuple[Issue, str]]) -> bool:
+        """Apply a remedy and return True; note a failure, so that the next issues get their remedies too."""
+        self._journal.record(issue.service, "remedy_applied", issue.found, remedy=str(remedy))
+        try:
+            await self._remedies.apply(remedy)
+        except Exception as error:
+            log.warning("remedy for %s failed", issue.service, exc_info=True)
+            failures.append((issue, f"tried to {remedy}, but: {str(error) or repr(error)}"))
+            return False
+        return True
+
+    async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
+        """Check until every service is healthy, or none of them is about to change, or the time is over."""
+        facts = await self._checks.gather()
+        remedied = {issue.service for issue in self._applied}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settle_s):
+                while any(issue.resolves_itself or issue.service in remedied for issue in find_issues(facts)):
+                    needs_remedy = any(issue.remedy for issue in find_issues(facts))
+                    if joined.is_set() and (needs_remedy or not is_last):
+                        break
+                    await asyncio.sleep(RECHECK_INTERVAL_S)
+                    facts = await self._checks.gather()
+        return facts
+
+    def _write(self, facts: Facts, failures: list[tuple[Issue, str]], took_s: float) -> None:
+        remaining = find_issues(facts)
+        unhealthy = {issue.service for issue in remaining}
+        healed = [issue for issue in self._applied if issue.service not in unhealthy]
+        self._report.done = list(dict.fromkeys(map(_healed, healed)))
+        self._report.left = _left(failures, self._applied, remaining, took_s)
+        self._report.healthy = facts.healthy
+
+
+async def dry_run(checks: Checks) -> Report:
+    """Return the report of what a pass would do now. Nothing is done."""
+    report = Report("dry-run", "dry run", time.time(), dry_run=True)
+    facts = await checks.gather()
+    for issue in find_issues(facts):
+        report.found.append(_line(issue, issue.found))
+        if issue.remedy:
+            report.done.append(_line(issue, f"would {issue.remedy}"))
+        elif not issue.resolves_itself:
+            report.left.append(_line(issue, issue.advice))
+    report.healthy, report.state, report.finished_at = facts.healthy, "done", time.time()
+    return report
+
+
+def _line(issue: Issue, text: str) -> str:
+    return f"{issue.service}: {text}"
+
+
+def _healed(issue: Issue) -> str:
+    return _line(issue, f"{issue.found}; did: {issue.remedy}; it is well now")
+
+
+def _left(
+    failures: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
+) -> list[str]:
+    """Return what a person has to read, one line a service: failed remedies, and the issues that remain.
+
+    A failed remedy is listed even where every service is healthy in the end.
+    """
+    reasons: dict[str, list[str]] = {}
+    for issue, why in failures:
+        reasons.setdefault(issue.service, []).append(why)
+    failed, remedied = set(reasons), {issue.service for issue in applied}
+    for issue in remaining:
+        if issue.advice:
+            reasons.setdefault(issue.service, []).append(issue.advice)
+        elif issue.service not in failed:
+            waited = issue.resolves_itself or issue.service in remedied
+            why = (
+                f"not well after {took_s:.0f} s" if waited else "seen as the pass ended; the next sees to it"
+            )
+            reasons.setdefault(issue.service, []).append(f"{issue.found}; {why}")
+    return [f"{service}: {'; '.join(dict.fromkeys(whys))}" for service, whys in reasons.items()]

@@ -1,0 +1,229 @@
+"""Recovery passes: one at a time, joined by later callers, bounded, with a report of what was not done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from host_agent.journal import Journal
+from host_agent.recovery.facts import ControlledBy, Facts, ServiceFacts
+from host_agent.recovery.passes import MAX_LOOKS, Passes
+from host_agent.recovery.remedies import BringUpContainer, Remedy, StartChild
+from vestal.platform import file_lock
+from vestal.supervision import State
+
+MLX = ServiceFacts("mlx_server", ControlledBy.SUPERVISOR, State.STOPPED)
+NIGHTLY = ServiceFacts("nightly", ControlledBy.DOCKER, State.STOPPED, detail="it has no container")
+
+
+@dataclass
+class FakeMachine:
+    """A machine on which remedies work, except for the services in `broken`."""
+
+    services: dict[str, ServiceFacts]
+    broken: dict[str, Exception] = field(default_factory=dict)
+    applied: list[Remedy] = field(default_factory=list)
+
+    async def gather(self) -> Facts:
+        return Facts(services=tuple(self.services.values()))
+
+    async def apply(self, remedy: Remedy) -> None:
+        self.applied.append(remedy)
+        if remedy.service in self.broken:
+            raise self.broken[remedy.service]
+        self.services[remedy.service] = replace(
+            self.services[remedy.service], state=State.READY, healthy=True
+        )
+
+
+@pytest.fixture
+def journal(home: Path) -> Iterator[Journal]:
+    opened = Journal(home / "journal.db")
+    yield opened
+    opened.close()
+
+
+def machine_with(*services: ServiceFacts, **broken: Exception) -> FakeMachine:
+    return FakeMachine({service.name: service for service in services}, broken)
+
+
+def passes_over(machine: FakeMachine, journal: Journal, home: Path, **settings: float) -> Passes:
+    return Passes(machine, machine, journal, home / "lock", **settings)
+
+
+async def one_pass(machine: FakeMachine, journal: Journal, home: Path, settle_s: float = 0.3):
+    passes = passes_over(machine, journal, home, settle_s=settle_s)
+    report, begun = passes.request("a test")
+    assert begun
+    await passes.wait()
+    assert report.state == "done"
+    return report
+
+
+async def test_pass_heals_services_in_order_and_reports_them(journal: Journal, home: Path):
+    machine = machine_with(MLX, NIGHTLY)
+    report = await one_pass(machine, journal, home)
+    assert machine.applied == [StartChild("mlx_server"), BringUpContainer("nightly")]
+    assert report.healthy
+    assert [line.split(":")[0] for line in report.done] == ["mlx_server", "nightly"]
+    assert report.left == []
+    events = [entry["event"] for entry in journal.since(0)]
+    assert events == ["remedy_applied", "remedy_applied", "recovery_finished"]
+
+
+async def test_remedy_that_fails_does_not_prevent_the_next(journal: Journal, home: Path):
+    machine = machine_with(MLX, NIGHTLY, mlx_server=RuntimeError("the disk is full"))
+    report = await one_pass(machine, journal, home)
+    assert BringUpContainer("nightly") in machine.applied
+    assert report.left == ["mlx_server: tried to start it, but: the disk is full"], "each service once"
+    assert any(line.startswith("nightly") for line in report.done)
+    assert not report.healthy
+
+
+async def test_remedy_without_effect_is_reported_as_left(journal: Journal, home: Path):
+    machine = machine_with(MLX)
+    machine.apply = _nothing  # type: ignore[method-assign]
+    report = await one_pass(machine, journal, home, settle_s=0.1)
+    assert report.done == []
+    assert report.left == ["mlx_server: is stopped; not well after 0 s"], "the time that it took"
+
+
+async def _nothing(remedy: Remedy) -> None:
+    """Accept the remedy without an effect."""
+
+
+async def test_pass_whose_check_raises_ends_and_another_can_run(journal: Journal, home: Path):
+    machine = machine_with()
+    passes = passes_over(machine, journal, home)
+    gather, machine.gather = machine.gather, _broken  # type: ignore[method-assign]
+    report, _ = passes.request("a test")
+    await passes.wait()
+    assert "the pass itself failed" in report.left[0]
+    machine.gather = gather  # type: ignore[method-assign]
+    second, begun = passes.request("a test")
+    await passes.wait()
+    assert begun
+    assert second.healthy
+    assert passes.last is second
+    assert passes.report(report.run_id) is report
+
+
+async def _broken() -> Facts:
+    raise RuntimeError("a fault of ours")
+
+
+async def test_pass_does_nothing_while_another_process_holds_the_lock(
+    journal: Journal, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("host_agent.recovery.passes.LOCK_TIMEOUT_S", 0.0)
+    machine = machine_with(MLX)
+    with file_lock.hold_lock_blocking(home / "lock", 1.0):
+        report = await one_pass(machine, journal, home)
+    assert machine.applied == []
+    assert "gave way" in report.left[0]
+
+
+async def test_dry_run_reports_remedies_without_applying_them(journal: Journal, home: Path):
+    machine = machine_with(MLX, replace(NIGHTLY, stopped_by_hand=True))
+    report = await passes_over(machine, journal, home).dry_run()
+    assert machine.applied == []
+    assert report.done == ["mlx_server: would start it"]
+    assert "stopped by hand" in report.left[0]
+    assert journal.since(0) == []
+
+
+async def test_scheduled_pass_over_healthy_services_records_nothing(journal: Journal, home: Path):
+    passes = passes_over(machine_with(replace(MLX, state=State.READY, healthy=True)), journal, home)
+    passes.request("scheduled")
+    await passes.wait()
+    assert journal.since(0) == []
+
+
+async def test_caller_joining_after_the_check_gets_another_look(journal: Journal, home: Path):
+    """A thousand callers at once take longer to come in than a pass over a healthy stack takes."""
+    machine = machine_with(replace(MLX, state=State.READY, healthy=True))
+    passes = passes_over(machine, journal, home, join_window_s=0.1)
+    first, _ = passes.request("a test")
+    await asyncio.sleep(0.03)  # it has looked, and lingers
+    machine.services["mlx_server"] = MLX
+    joined, begun = passes.request("somebody who saw it die")
+    assert (joined, begun) == (first, False)
+    await passes.wait()
+    assert first.done == ["mlx_server: is stopped; did: start it; it is well now"]
+    assert first.left == []
+    assert passes.count == 1
+
+
+async def test_pass_joined_again_and_again_ends(journal: Journal, home: Path):
+    passes = passes_over(machine_with(MLX), journal, home, join_window_s=0.02)
+    report, _ = passes.request("a test")
+    async with asyncio.timeout(5):
+        while report.state != "done":
+            if passes.running:
+                passes.request("one more")
+            await asyncio.sleep(0.005)
+    assert report.found == ["mlx_server: is stopped"]
+
+
+async def test_caller_joining_during_the_recheck_gets_another_look_soon(journal: Journal, home: Path):
+    """A container removed again just as it came up was waited for for 90 s, and then brought up."""
+    machine = machine_with(NIGHTLY)
+    passes = passes_over(machine, journal, home, settle_s=30, join_window_s=0.05)
+    report, _ = passes.request("a test")
+    await asyncio.sleep(0.02)
+    assert machine.applied
+    machine.services["nightly"] = NIGHTLY  # gone again, before the pass has seen it up
+    await asyncio.sleep(0.05)
+    passes.request("somebody who saw it go")
+    async with asyncio.timeout(5):
+        await passes.wait()
+    assert machine.applied == [BringUpContainer("nightly"), BringUpContainer("nightly")]
+    assert report.done == ["nightly: it has no container; did: bring its container up; it is well now"]
+    assert (report.left, report.healthy) == ([], True)
+
+
+async def test_caller_joining_during_the_last_look_gets_another_pass(journal: Journal, home: Path):
+    """A container killed again while a pass that had taken long was at its end stayed down for 300 s."""
+    machine = machine_with(NIGHTLY)
+    passes = passes_over(machine, journal, home, settle_s=0)
+    heal = machine.apply
+
+    async def apply(remedy: Remedy) -> None:
+        await heal(remedy)
+        if len(machine.applied) == 1:
+            machine.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+
+    machine.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(5):
+        while passes.running:
+            await passes.wait()
+    assert (passes.count, machine.applied) == (2, [BringUpContainer("nightly")] * 2)
+    assert passes.last and passes.last.healthy
+
+
+async def test_service_that_dies_during_every_look_is_brought_up_each_time(journal: Journal, home: Path):
+    """The fifth kill within one pass was waited out for 90 s, with the container down."""
+    machine = machine_with(NIGHTLY)
+    passes = passes_over(machine, journal, home, settle_s=30, join_window_s=0.01)
+    applied = asyncio.Semaphore(0)
+
+    async def apply(remedy: Remedy) -> None:
+        machine.applied.append(remedy)
+        machine.services["nightly"] = replace(NIGHTLY, state=State.STARTING)
+        applied.release()
+
+    machine.apply = apply  # type: ignore[method-assign]
+    passes.request("a test")
+    async with asyncio.timeout(20):
+        for _ in range(MAX_LOOKS + 2):
+            await applied.acquire()
+            machine.services["nightly"] = NIGHTLY
+            passes.request("somebody who saw it go")
+    await passes.cancel()
+    assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)

@@ -1,0 +1,220 @@
+"""The issues that a recovery pass finds, and the remedy or the advice that each of them gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host_agent.recovery.facts import ControlledBy, Facts, OrphanFacts, PortFacts, ServiceFacts
+from host_agent.recovery.issues import ONLY_A_REBOOT, Issue, find_issues
+from host_agent.recovery.remedies import (
+    BringUpContainer,
+    ControlThroughOwner,
+    ReplaceHungChild,
+    RestartContainer,
+    StartChild,
+    TerminateOldServer,
+    TerminateOrphan,
+    UnpauseContainer,
+)
+from vestal.platform.memory_headroom import Headroom
+from vestal.supervision import State
+
+NO_ROOM = Headroom("80% is wired down", needs_reboot=True)
+MLX = ServiceFacts("mlx_server", ControlledBy.SUPERVISOR, State.READY, healthy=True, answers=True, pid=10)
+ORCHESTRATOR = ServiceFacts("orchestrator", ControlledBy.DOCKER, State.READY, healthy=True)
+OLLAMA = ServiceFacts("ollama", ControlledBy.NOBODY, State.ABSENT, healthy=True)
+
+
+def down(service: ServiceFacts, state: State, **changes) -> ServiceFacts:
+    return replace(service, state=state, healthy=False, answers=None, pid=None, **changes)
+
+
+def only(service: ServiceFacts, **facts) -> Issue:
+    """Return the one issue of a machine with this service."""
+    issues = find_issues(Facts(services=(service,), **facts))
+    assert len(issues) == 1
+    return issues[0]
+
+
+def test_find_issues_with_healthy_services_returns_none():
+    assert find_issues(Facts(services=(MLX, OLLAMA, ORCHESTRATOR))) == ()
+
+
+def test_stopped_child_gets_started():
+    assert only(down(MLX, State.STOPPED)).remedy == StartChild("mlx_server")
+
+
+def test_child_stopped_by_hand_gets_advice_only():
+    issue = only(down(MLX, State.STOPPED, stopped_by_hand=True))
+    assert issue.remedy is None
+    assert "POST /services/mlx_server/start" in issue.advice
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.FAILED])
+def test_child_with_open_breaker_or_failed_gets_the_reset_as_advice(state: State):
+    issue = only(down(MLX, state, detail="exit code 78"))
+    assert issue.remedy is None
+    assert "exit code 78" in issue.advice
+    assert "vestal recover --reset" in issue.advice
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.STOPPING, State.BACKOFF])
+def test_child_in_transition_is_waited_for(state: State):
+    issue = only(down(MLX, state))
+    assert issue.remedy is None
+    assert issue.resolves_itself
+
+
+def test_child_that_does_not_answer_is_replaced():
+    assert only(replace(MLX, healthy=False, answers=False)).remedy == ReplaceHungChild("mlx_server", 10)
+
+
+def test_hung_child_without_restarts_left_gets_advice_only():
+    issue = only(replace(MLX, healthy=False, answers=False, restarts_left=0))
+    assert issue.remedy is None
+    assert "too often" in issue.advice
+
+
+@pytest.mark.parametrize("service", [down(MLX, State.STOPPED), replace(MLX, healthy=False, answers=False)])
+def test_stranded_wired_memory_prevents_restarts_and_advises_a_reboot(service: ServiceFacts):
+    issues = find_issues(Facts(services=(service,), headroom=NO_ROOM))
+    assert [issue.service for issue in issues] == ["memory", "mlx_server"]
+    assert not any(issue.remedy for issue in issues)
+    assert all("reboot" in issue.advice for issue in issues)
+    assert (issues[0].event, issues[0].found) == (ONLY_A_REBOOT, NO_ROOM.shortage)
+
+
+@pytest.mark.parametrize(
+    ("service", "remedy"),
+    [
+        (down(ORCHESTRATOR, State.STOPPED, detail="it has no container"), BringUpContainer("orchestrator")),
+        (down(ORCHESTRATOR, State.FAILED), BringUpContainer("orchestrator")),
+        (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy"), RestartContainer("orchestrator")),
+        (down(ORCHESTRATOR, State.DEGRADED, paused=True), UnpauseContainer("orchestrator")),
+        # Its program got SIGSTOP; Docker calls it healthy for another 30 s.
+        (replace(ORCHESTRATOR, healthy=False, answers=False), RestartContainer("orchestrator", hung=True)),
+        (replace(ORCHESTRATOR, healthy=False, answers=False, restarts_left=0), None),
+        (down(ORCHESTRATOR, State.DEGRADED, detail="unhealthy", restarts_left=0), None),
+        (down(ORCHESTRATOR, State.BACKOFF), None),
+        (down(ORCHESTRATOR, State.STOPPED, stopped_by_hand=True), None),
+    ],
+)
+def test_container_gets_the_remedy_for_its_state(service: ServiceFacts, remedy: object):
+    assert only(service).remedy == remedy
+
+
+def test_container_without_a_docker_engine_gets_no_remedy():
+    issue = only(down(ORCHESTRATOR, State.STOPPED), docker_answers=False)
+    assert issue.remedy is None
+    assert "Docker engine" in issue.advice
+
+
+def test_port_held_by_another_program_is_named_and_the_child_not_started():
+    port = PortFacts("mlx_server", 11435, 99, "port 11435 is held by nginx (PID 99); stop it with `kill 99`")
+    issue = only(down(MLX, State.BACKOFF), ports=(port,))
+    assert issue.remedy is None
+    assert "nginx" in issue.advice
+
+
+def test_port_held_by_an_old_server_is_freed_before_the_child_is_started():
+    port = PortFacts("mlx_server", 11435, 99, "port 11435 is held by python", held_by_old_server=True)
+    issues = find_issues(Facts(services=(down(MLX, State.STOPPED),), ports=(port,)))
+    assert [issue.remedy for issue in issues] == [
+        TerminateOldServer("mlx_server", 99),
+        StartChild("mlx_server"),
+    ]
+
+
+def test_watched_service_that_is_down_gets_advice_only():
+    issue = only(down(OLLAMA, State.STOPPED, detail="start it with `ollama serve`"))
+    assert issue.remedy is None
+    assert "ollama serve" in issue.advice
+
+
+OWNED = ServiceFacts(
+    "ollama", ControlledBy.OWNER, State.READY, healthy=True, answers=True, pid=20, owner_plan="`brew …`"
+)
+
+
+@pytest.mark.parametrize(
+    ("service", "remedy"),
+    [
+        (down(OWNED, State.STOPPED), ControlThroughOwner("ollama", "start", "`brew …`")),
+        (
+            replace(OWNED, state=State.DEGRADED, healthy=False, answers=False),
+            ControlThroughOwner("ollama", "restart", "`brew …`"),
+        ),
+        # It lists no models, so it belongs to another user, and a restart changes nothing.
+        (replace(OWNED, state=State.DEGRADED, healthy=False, answers=True, detail="lists no models"), None),
+        (replace(OWNED, state=State.DEGRADED, healthy=False, answers=False, restarts_left=0), None),
+        (down(OWNED, State.STOPPED, refusal="another user (eve) runs it"), None),
+        (down(OWNED, State.STOPPED, stopped_by_hand=True), None),
+        (down(OWNED, State.STARTING), None),
+    ],
+)
+def test_owned_service_is_controlled_through_its_owner_or_gets_advice(service: ServiceFacts, remedy: object):
+    issue = only(service)
+    assert issue.remedy == remedy
+    assert service.refusal in issue.advice
+    assert issue.remedy or issue.advice or issue.resolves_itself
+
+
+@pytest.mark.parametrize(
+    "service", [down(OWNED, State.STOPPED), replace(OWNED, healthy=False, answers=False)]
+)
+def test_owned_service_is_not_restarted_where_only_a_reboot_frees_memory(service: ServiceFacts):
+    issues = find_issues(Facts(services=(replace(service, state=State.STOPPED),), headroom=NO_ROOM))
+    assert all(issue.remedy is None for issue in issues)
+
+
+def test_orphaned_runner_is_terminated_before_its_service_is_started():
+    managed = ServiceFacts("ollama", ControlledBy.SUPERVISOR, State.STOPPED)
+    issues = find_issues(
+        Facts(services=(MLX, managed, ORCHESTRATOR), orphans=(OrphanFacts("ollama", 77, 2**30),))
+    )
+    assert [issue.remedy for issue in issues] == [TerminateOrphan("ollama", 77), StartChild("ollama")]
+    assert "1.0 GiB" in issues[0].found
+
+
+def test_orphaned_runner_of_another_user_gets_advice_only():
+    (issue,) = find_issues(
+        Facts(services=(OLLAMA,), orphans=(OrphanFacts("ollama", 77, may_terminate=False),))
+    )
+    assert issue.remedy is None
+    assert "sudo kill 77" in issue.advice
+
+
+STATES = st.sampled_from(list(State))
+SERVICES = st.builds(
+    ServiceFacts,
+    name=st.sampled_from(["mlx_server", "orchestrator", "ollama"]),
+    controlled_by=st.sampled_from(list(ControlledBy)),
+    state=STATES,
+    detail=st.text(max_size=5),
+    healthy=st.booleans(),
+    answers=st.sampled_from([None, True, False]),
+    stopped_by_hand=st.booleans(),
+    pid=st.sampled_from([None, 5]),
+    paused=st.booleans(),
+)
+
+
+@given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([Headroom(), NO_ROOM]))
+def test_no_remedy_touches_a_service_that_is_healthy_given_up_or_stopped_by_hand(
+    service, engine, restarts, room
+):
+    service = replace(service, restarts_left=restarts)
+    facts = Facts((service,), headroom=room, docker_answers=engine)
+    for issue in find_issues(facts):
+        assert issue.remedy or issue.advice or issue.resolves_itself, "an issue says what becomes of it"
+        if issue.remedy is None:
+            continue
+        assert not (service.healthy and service.answers is not False)
+        assert not (service.stopped_by_hand and not service.healthy)
+        if service.controlled_by is ControlledBy.SUPERVISOR and service.answers is not False:
+            assert service.state not in (State.OPEN, State.FAILED)
+        assert service.controlled_by is not ControlledBy.NOBODY
