@@ -1,4 +1,4 @@
-"""Breaker and intensity under any order of news and any passing of time."""
+"""Breaker and intensity hold their limits under any order of starts and results, and any passing of time."""
 
 from __future__ import annotations
 
@@ -9,93 +9,96 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from vestal.supervision import Breaker, BreakerPolicy, BreakerState, Intensity
 
 POLICY = BreakerPolicy(failures=3, open_s=10, max_open_s=100)
-TRIAL_S = 7.0
+TRIAL_TIMEOUT_S = 7.0
 
 
 class AnyBreaker(RuleBasedStateMachine):
-    """Starts are tried whenever they are admitted; each reports back, or never does."""
+    """Starts are made whenever they are allowed; each reports a result, or never does."""
 
     def __init__(self) -> None:
         super().__init__()
         self.breaker = Breaker(POLICY)
         self.now = 0.0
-        self.row = 0
+        self.failures_in_a_row = 0
         self.trial_since: float | None = None
 
     @rule(seconds=st.floats(0, 30))
-    def time_passes(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    @precondition(lambda self: self.breaker.admits(self.now))
+    @precondition(lambda self: self.breaker.allows_start(self.now))
     @rule()
-    def a_start_is_made(self) -> None:
+    def begin_start(self) -> None:
         if self.trial_since is not None and self.breaker.state is BreakerState.HALF_OPEN:
-            assert self.now - self.trial_since >= TRIAL_S - 1e-6, "a second trial beside a running one"
-        was = self.breaker.state
-        self.breaker = self.breaker.admit(self.now, TRIAL_S)
-        self.trial_since = None if was is BreakerState.CLOSED else self.now
-        assert (self.breaker.state is BreakerState.CLOSED) == (was is BreakerState.CLOSED)
+            elapsed_s = self.now - self.trial_since
+            assert elapsed_s >= TRIAL_TIMEOUT_S - 1e-6, "a second trial was allowed during the first"
+        before = self.breaker.state
+        self.breaker = self.breaker.begin_trial(self.now, TRIAL_TIMEOUT_S)
+        self.trial_since = None if before is BreakerState.CLOSED else self.now
+        assert (self.breaker.state is BreakerState.CLOSED) == (before is BreakerState.CLOSED)
 
     @precondition(lambda self: self.breaker.state is not BreakerState.OPEN)
     @rule()
-    def it_fails(self) -> None:
+    def fail_start(self) -> None:
         was_trial = self.breaker.state is BreakerState.HALF_OPEN
-        self.row += 1
-        self.breaker = self.breaker.failed(self.now)
+        self.failures_in_a_row += 1
+        self.breaker = self.breaker.start_failed(self.now)
         is_open = self.breaker.state is BreakerState.OPEN
-        assert is_open == (was_trial or self.row >= POLICY.failures)
+        assert is_open == (was_trial or self.failures_in_a_row >= POLICY.failures)
         if is_open:
-            assert not self.breaker.admits(self.now)
+            assert not self.breaker.allows_start(self.now)
 
     @precondition(lambda self: self.breaker.state is not BreakerState.OPEN)
-    @rule(settles=st.booleans())
-    def it_succeeds(self, settles: bool) -> None:
-        self.row = 0
-        self.breaker = self.breaker.succeeded()
-        if settles:
-            self.breaker = self.breaker.settled()
+    @rule(runs_stably=st.booleans())
+    def succeed_start(self, runs_stably: bool) -> None:
+        self.failures_in_a_row = 0
+        self.breaker = self.breaker.start_succeeded()
+        if runs_stably:
+            self.breaker = self.breaker.ran_stably()
         assert self.breaker.state is BreakerState.CLOSED
 
     @rule()
-    def it_is_called_off(self) -> None:
-        was = self.breaker
-        self.breaker = self.breaker.abandon(self.now)
-        if was.state is not BreakerState.HALF_OPEN:
-            assert self.breaker == was
+    def cancel_trial(self) -> None:
+        before = self.breaker
+        self.breaker = self.breaker.cancel_trial(self.now)
+        if before.state is not BreakerState.HALF_OPEN:
+            assert self.breaker == before
 
     @rule()
-    def it_is_tripped(self) -> None:
+    def trip(self) -> None:
         self.breaker = self.breaker.trip(self.now)
 
     @invariant()
-    def it_never_waits_longer_than_the_maximum_and_never_wedges(self) -> None:
+    def open_time_stays_within_the_maximum_and_ends(self) -> None:
         if self.breaker.state is BreakerState.OPEN:
             assert self.breaker.until - self.now <= POLICY.max_open_s + 1e-6
         if self.breaker.state is not BreakerState.CLOSED:
-            assert self.breaker.admits(self.breaker.until)
+            assert self.breaker.allows_start(self.breaker.until)
 
 
 class AnyIntensity(RuleBasedStateMachine):
+    """Restarts are made whenever the intensity is not exceeded."""
+
     def __init__(self) -> None:
         super().__init__()
         self.intensity = Intensity(4, 60)
         self.now = 0.0
-        self.made: list[float] = []
+        self.restarts: list[float] = []
 
     @rule(seconds=st.floats(0, 40))
-    def time_passes(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
     @rule()
-    def a_restart_is_due(self) -> None:
+    def restart_if_allowed(self) -> None:
         if not self.intensity.exceeded(self.now):
             self.intensity = self.intensity.add(self.now)
-            self.made.append(self.now)
+            self.restarts.append(self.now)
 
     @invariant()
-    def no_window_holds_more_than_the_limit(self) -> None:
-        for start in self.made:
-            assert sum(1 for at in self.made if 0 <= at - start < 60) <= 4
+    def no_window_holds_more_restarts_than_the_limit(self) -> None:
+        for start in self.restarts:
+            assert sum(1 for at in self.restarts if 0 <= at - start < 60) <= 4
         assert len(self.intensity.times) <= 4
 
 

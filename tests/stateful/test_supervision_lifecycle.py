@@ -1,7 +1,7 @@
-"""Any life of a child, against what must hold in every one of them.
+"""Any life of a child, checked against what must hold in every one of them.
 
-The machine is the world: it has at most the processes that the lifecycle launched, lets them come up, answer,
-die and ignore SIGTERM as Hypothesis likes, and delivers ticks when they are due.
+The machine plays the world. It has no process that the lifecycle has not launched. It lets processes start,
+answer probes, die and ignore SIGTERM in any order, and fires the lifecycle's timer when it is due.
 """
 
 from __future__ import annotations
@@ -24,27 +24,23 @@ from vestal.supervision import (
     RestartType,
     State,
 )
-from vestal.supervision.lifecycle.child_state import ChildState, Then, initial_state
-from vestal.supervision.lifecycle.messages import (
-    Action,
-    Adopted,
-    Emit,
+from vestal.supervision.lifecycle.actions import Action, Emit, Kill, Launch, Terminate
+from vestal.supervision.lifecycle.child_state import AfterStop, ChildState, initial_state
+from vestal.supervision.lifecycle.inputs import (
     Exited,
-    HealthAnswered,
-    Hold,
+    HealthProbed,
     Input,
-    Kill,
-    Launch,
     Launched,
     LaunchFailed,
-    ReadyAnswered,
-    Release,
-    Renew,
+    MachineWoke,
+    ProcessFound,
+    ReadyProbed,
+    ReleaseHold,
+    Restart,
     Start,
     Stop,
-    Terminate,
-    Tick,
-    Woke,
+    StopAndHold,
+    TimerFired,
 )
 from vestal.supervision.lifecycle.transition import step
 
@@ -63,198 +59,200 @@ STATUSES = st.sampled_from([ExitStatus(code=n) for n in (0, 1, 78)] + [ExitStatu
 RESULTS = st.builds(
     ProbeResult,
     st.booleans(),
-    st.just("told"),
+    st.just("a detail"),
     st.sampled_from([None, State.STARTING, State.BUSY, State.DEGRADED]),
     st.sampled_from([None, 0.1, 0.5]),
 )
 
 
 class LifeOfAChild(RuleBasedStateMachine):
+    """One child in a world that Hypothesis plays."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.m: ChildState = initial_state(POLICY)
+        self.child: ChildState = initial_state(POLICY)
         self.now = 0.0
-        self.launching: int | None = None  # the run being made
+        self.launching: int | None = None  # the run that is being launched
         self.living: int | None = None  # the run that has a process
         self.ignores_term = False
         self.terminated = False
         self.restarted_at: list[float] = []
-        self.by_hand = False
-        self.crashed = False  # the next launch is a restart that nobody asked for
+        self.stopped_by_hand = False
+        self.crashed = False  # the next launch is a restart that nobody requested
 
     @initialize(restart=st.sampled_from(RestartType), ready=st.booleans(), coupled=st.booleans())
-    def is_made(self, restart: RestartType, ready: bool, coupled: bool) -> None:
-        """And started."""
-        self.m = initial_state(POLICY, restart=restart, ready_probed=ready, coupled=coupled)
-        self.tell(Start())
+    def make_and_start(self, restart: RestartType, ready: bool, coupled: bool) -> None:
+        self.child = initial_state(POLICY, restart=restart, has_ready_probe=ready, coupled=coupled)
+        self.send(Start())
 
     # --- the world ---------------------------------------------------------------------------------------
 
-    def tell(self, news: Input) -> None:
-        before = self.m
-        self.m, actions = step(before, news, self.now)
-        if isinstance(news, Start | Renew):
-            if news.reset:
-                self.restarted_at.clear()  # a person's word forgets the window
-            if news.reset or before.state in (State.STOPPED, State.FAILED):
+    def send(self, received: Input) -> None:
+        before = self.child
+        self.child, actions = step(before, received, self.now)
+        if isinstance(received, Start | Restart):
+            if received.reset:
+                self.restarted_at.clear()  # a reset also clears the intensity's window
+            if received.reset or before.state in (State.STOPPED, State.FAILED):
                 self.crashed = False
         for action in actions:
-            self.act(action, before, news)
+            self.carry_out(action, before, received)
 
-    def act(self, action: Action, before: ChildState, news: Input) -> None:
+    def carry_out(self, action: Action, before: ChildState, received: Input) -> None:
         match action:
             case Launch(run):
-                self.may_launch(run, before, reset=isinstance(news, Start | Renew) and news.reset)
+                reset = isinstance(received, Start | Restart) and received.reset
+                self.launch(run, before, reset=reset)
             case Terminate(run):
                 assert run == self.living
                 self.terminated = True
             case Kill(run):
                 assert run == self.living
                 assert self.terminated, "SIGKILL without SIGTERM before it"
-                self.ends(ExitStatus(signal=9))
+                self.exit(ExitStatus(signal=9))
             case Emit("breaker_opened", _, fields):
                 assert fields["open_s"] == POLICY.breaker.open_time(before.breaker.opens + 1)
 
-    def may_launch(self, run: int, before: ChildState, reset: bool) -> None:
+    def launch(self, run: int, before: ChildState, reset: bool) -> None:
         assert self.launching is None, "two launches at once"
-        assert self.living is None, "launched beside a living process"
+        assert self.living is None, "a launch while a process lives"
         assert run == before.run + 1
-        assert not self.by_hand, "a stop by hand is sticky"
-        assert not self.m.held, "it is not its turn"
-        assert self.now >= self.m.not_before, "memory has not settled"
+        assert not self.stopped_by_hand, "a launch of a child stopped by hand"
+        assert not self.child.on_hold, "a launch of a child on hold"
+        assert self.now >= self.child.no_start_before, "a launch before memory has settled"
         if before.breaker.state is BreakerState.OPEN and not reset:
-            assert self.now >= before.breaker.until, "the breaker was bypassed"
-            assert self.m.breaker.state is BreakerState.HALF_OPEN
-        if self.crashed and self.m.breaker.state is BreakerState.CLOSED:
+            assert self.now >= before.breaker.until, "a launch past an open breaker"
+            assert self.child.breaker.state is BreakerState.HALF_OPEN
+        if self.crashed and self.child.breaker.state is BreakerState.CLOSED:
             self.restarted_at.append(self.now)
         self.launching, self.crashed = run, False
 
-    def ends(self, status: ExitStatus) -> None:
+    def exit(self, status: ExitStatus) -> None:
         run = self.living
         assert run is not None
         self.living, self.terminated = None, False
-        self.crashes()
-        self.tell(Exited(run, status, "last words"))
+        self.note_crash_unless_planned()
+        self.send(Exited(run, status, "last line"))
 
-    def crashes(self) -> None:
-        """Unless its end was planned."""
-        if self.m.state is not State.STOPPING or self.m.then is Then.RESTART:
+    def note_crash_unless_planned(self) -> None:
+        if self.child.state is not State.STOPPING or self.child.after_stop is AfterStop.RESTART_AS_DEAD:
             self.crashed = True
 
     # --- what may happen ---------------------------------------------------------------------------------
 
     @rule(seconds=st.one_of(st.floats(0, 5), st.floats(0, 300)))
-    def time_passes(self, seconds: float) -> None:
+    def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
         for _ in range(200):
-            if self.m.wake_at is None or self.m.wake_at > end:
+            if self.child.timer_at is None or self.child.timer_at > end:
                 break
-            self.now = max(self.now, self.m.wake_at)
-            self.tell(Tick())
+            self.now = max(self.now, self.child.timer_at)
+            self.send(TimerFired())
         else:
-            raise AssertionError("ticks without end")
+            raise AssertionError("the timer fires without end")
         self.now = end
 
     @precondition(lambda self: self.launching is not None)
     @rule(ignores_term=st.booleans())
-    def the_launch_succeeds(self, ignores_term: bool) -> None:
+    def succeed_launch(self, ignores_term: bool) -> None:
         run, self.launching = self.launching, None
         assert run is not None
         self.living, self.ignores_term, self.terminated = run, ignores_term, False
-        self.tell(Launched(run, 1000 + run))
+        self.send(Launched(run, 1000 + run))
 
     @precondition(lambda self: self.launching is not None)
     @rule()
-    def the_launch_fails(self) -> None:
+    def fail_launch(self) -> None:
         run, self.launching = self.launching, None
         assert run is not None
-        self.crashes()
-        self.tell(LaunchFailed(run, "not found"))
+        self.note_crash_unless_planned()
+        self.send(LaunchFailed(run, "not found"))
 
     @precondition(lambda self: self.living is not None)
     @rule(status=STATUSES)
-    def the_process_ends(self, status: ExitStatus) -> None:
-        self.ends(status)
+    def end_process(self, status: ExitStatus) -> None:
+        self.exit(status)
 
     @precondition(lambda self: self.living is not None and self.terminated and not self.ignores_term)
     @rule()
-    def the_process_obeys(self) -> None:
-        self.ends(ExitStatus(signal=15))
+    def obey_sigterm(self) -> None:
+        self.exit(ExitStatus(signal=15))
 
     @rule(result=RESULTS)
-    def ready_answers(self, result: ProbeResult) -> None:
-        self.tell(ReadyAnswered(self.m.run, result))
+    def answer_ready_probe(self, result: ProbeResult) -> None:
+        self.send(ReadyProbed(self.child.run, result))
 
     @rule(result=RESULTS)
-    def health_answers(self, result: ProbeResult) -> None:
-        self.tell(HealthAnswered(self.m.run, result))
+    def answer_health_probe(self, result: ProbeResult) -> None:
+        self.send(HealthProbed(self.child.run, result))
 
     @rule(lives=st.lists(st.tuples(STATUSES, st.booleans(), st.sampled_from([0.0, 1.0, 10.0])), max_size=8))
-    def it_lives_and_dies_over_and_over(self, lives: list[tuple[ExitStatus, bool, float]]) -> None:
-        """Crash loops are what all this is about."""
+    def crash_in_a_loop(self, lives: list[tuple[ExitStatus, bool, float]]) -> None:
+        """Crash again and again: single rules alone seldom make a crash loop."""
         for status, ready, lives_s in lives:
-            if self.m.held:
-                self.tell(Release())
-            if self.m.wake_at is not None and not self.m.alive:
-                self.time_passes(max(0.0, self.m.wake_at - self.now))
+            if self.child.on_hold:
+                self.send(ReleaseHold())
+            if self.child.timer_at is not None and not self.child.alive:
+                self.pass_time(max(0.0, self.child.timer_at - self.now))
             if self.launching is not None:
-                self.the_launch_succeeds(False)
+                self.succeed_launch(False)
             if self.living is not None and ready:
-                self.tell(ReadyAnswered(self.m.run, ProbeResult(True)))
-            self.time_passes(lives_s)
+                self.send(ReadyProbed(self.child.run, ProbeResult(True)))
+            self.pass_time(lives_s)
             if self.living is not None:
-                self.ends(status)
+                self.exit(status)
 
-    @precondition(lambda self: self.m.run > 1)
+    @precondition(lambda self: self.child.run > 1)
     @rule(status=STATUSES)
-    def news_of_an_earlier_process_comes_late(self, status: ExitStatus) -> None:
-        before = self.m
-        self.tell(Exited(self.m.run - 1, status))
-        self.tell(ReadyAnswered(self.m.run - 1, ProbeResult(True)))
-        self.tell(HealthAnswered(self.m.run - 1, ProbeResult(False)))
-        assert self.m == before
+    def report_late_about_an_earlier_process(self, status: ExitStatus) -> None:
+        before = self.child
+        self.send(Exited(self.child.run - 1, status))
+        self.send(ReadyProbed(self.child.run - 1, ProbeResult(True)))
+        self.send(HealthProbed(self.child.run - 1, ProbeResult(False)))
+        assert self.child == before
 
     @rule(reset=st.booleans())
     def start(self, reset: bool) -> None:
-        self.by_hand = False
-        self.tell(Start(reset=reset))
+        self.stopped_by_hand = False
+        self.send(Start(reset=reset))
 
     @rule(by_hand=st.booleans())
     def stop(self, by_hand: bool) -> None:
-        self.by_hand = self.by_hand or by_hand
-        self.tell(Stop(by_hand=by_hand))
+        self.stopped_by_hand = self.stopped_by_hand or by_hand
+        self.send(Stop(by_hand=by_hand))
 
     @rule(reset=st.booleans())
-    def renew(self, reset: bool) -> None:
-        self.tell(Renew(reset=reset))
+    def restart(self, reset: bool) -> None:
+        self.send(Restart(reset=reset))
 
     @rule(slept_s=st.sampled_from([3.0, 60.0, 30000.0]))
-    def the_machine_sleeps(self, slept_s: float) -> None:
-        self.restarted_at.clear()  # from before a sleep nothing counts
-        self.tell(Woke(slept_s))
+    def sleep_machine(self, slept_s: float) -> None:
+        self.restarted_at.clear()  # restarts from before a sleep do not count
+        self.send(MachineWoke(slept_s))
 
     @rule()
     def hold(self) -> None:
-        self.tell(Hold("a sibling died"))
+        self.send(StopAndHold("a sibling died"))
 
     @rule()
     def release(self) -> None:
-        self.tell(Release())
+        self.send(ReleaseHold())
 
-    @precondition(lambda self: not self.m.alive)
-    @rule(keep=st.booleans())
-    def a_process_is_found(self, keep: bool) -> None:
-        self.living, self.ignores_term, self.terminated = self.m.run + 1, False, False
-        self.crashed = False  # the found one is the next
-        self.tell(Adopted(77, 5.0, keep))
+    @precondition(lambda self: not self.child.alive)
+    @rule(adopt=st.booleans())
+    def find_process(self, adopt: bool) -> None:
+        self.living, self.ignores_term, self.terminated = self.child.run + 1, False, False
+        self.crashed = False  # the found process takes the place of the next launch
+        self.send(ProcessFound(77, 5.0, adopt))
 
     # --- what must hold ----------------------------------------------------------------------------------
 
     @invariant()
-    def model_and_world_agree(self) -> None:
-        assert self.m.alive == (self.launching is not None or self.living is not None)
-        assert (self.m.pid is not None) == (self.living is not None)
-        assert self.m.alive == (self.m.state in (State.STARTING, State.STOPPING) or self.m.up)
+    def state_agrees_with_the_world(self) -> None:
+        assert self.child.alive == (self.launching is not None or self.living is not None)
+        assert (self.child.pid is not None) == (self.living is not None)
+        busy_with_process = self.child.state in (State.STARTING, State.STOPPING) or self.child.up
+        assert self.child.alive == busy_with_process
 
     @invariant()
     def restarts_stay_within_the_intensity(self) -> None:
@@ -262,79 +260,79 @@ class LifeOfAChild(RuleBasedStateMachine):
         assert len(window) <= POLICY.intensity.max_restarts
 
     @invariant()
-    def no_wait_is_longer_than_its_maximum(self) -> None:
-        if self.m.state is State.BACKOFF:
-            assert self.m.wake_at is not None
+    def waits_stay_within_their_maximum(self) -> None:
+        if self.child.state is State.BACKOFF:
+            assert self.child.timer_at is not None
             longest = max(POLICY.backoff.max_s, POLICY.settle_after_kill_s)
-            assert self.m.wake_at - self.now <= longest + ROUNDING
-        if self.m.state is State.OPEN:
-            assert self.m.wake_at is not None
-            assert self.m.wake_at - self.now <= POLICY.breaker.max_open_s + ROUNDING
+            assert self.child.timer_at - self.now <= longest + ROUNDING
+        if self.child.state is State.OPEN:
+            assert self.child.timer_at is not None
+            assert self.child.timer_at - self.now <= POLICY.breaker.max_open_s + ROUNDING
 
     @invariant()
-    def what_is_wanted_is_never_forgotten(self) -> None:
-        resting = self.m.state in (State.STOPPED, State.BACKOFF, State.OPEN)
-        if self.m.wanted and resting and not self.m.held:
-            assert self.m.wake_at is not None
+    def wanted_child_without_process_always_has_a_timer(self) -> None:
+        waiting = self.child.state in (State.STOPPED, State.BACKOFF, State.OPEN)
+        if self.child.wanted and waiting and not self.child.on_hold:
+            assert self.child.timer_at is not None
 
     @invariant()
-    def breaker_open_means_nothing_starts(self) -> None:
-        if self.m.state is State.STARTING:
-            assert self.m.breaker.state is not BreakerState.OPEN
+    def nothing_starts_while_the_breaker_is_open(self) -> None:
+        if self.child.state is State.STARTING:
+            assert self.child.breaker.state is not BreakerState.OPEN
 
     def teardown(self) -> None:
-        """Every stop ends, reaped."""
-        self.tell(Stop(by_hand=False))
+        """Check that a stop ends with no process, even if the process ignores SIGTERM."""
+        self.send(Stop(by_hand=False))
         if self.launching is not None:
-            self.the_launch_succeeds(True)
+            self.succeed_launch(True)
         for _ in range(5):
-            if self.m.wake_at is not None:
-                self.now = max(self.now, self.m.wake_at)
-                self.tell(Tick())
-        assert self.m.state is State.STOPPED
+            if self.child.timer_at is not None:
+                self.now = max(self.now, self.child.timer_at)
+                self.send(TimerFired())
+        assert self.child.state is State.STOPPED
         assert self.living is None
-        assert not self.m.alive
+        assert not self.child.alive
 
 
 LifeOfAChild.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestLifeOfAChild = LifeOfAChild.TestCase
 
-CRASHES_A_LIFE = 2500
+CRASHES_PER_LIFE = 2500
 INVARIANTS = (
-    LifeOfAChild.model_and_world_agree,
+    LifeOfAChild.state_agrees_with_the_world,
     LifeOfAChild.restarts_stay_within_the_intensity,
-    LifeOfAChild.no_wait_is_longer_than_its_maximum,
-    LifeOfAChild.what_is_wanted_is_never_forgotten,
-    LifeOfAChild.breaker_open_means_nothing_starts,
+    LifeOfAChild.waits_stay_within_their_maximum,
+    LifeOfAChild.wanted_child_without_process_always_has_a_timer,
+    LifeOfAChild.nothing_starts_while_the_breaker_is_open,
 )
 
 
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=4, deadline=None)
-def test_ten_thousand_crashes_in_four_lives_break_no_invariant(seed: int) -> None:
-    """A child that is never well for long: 2,500 crashes in a row, over some weeks of simulated time."""
+def test_invariants_hold_through_ten_thousand_crashes_in_four_lives(seed: int) -> None:
+    """A child that never runs well for long: 2,500 crashes in a row, over some weeks of simulated time."""
     chance = random.Random(seed)
     life = LifeOfAChild()
-    life.is_made(RestartType.PERMANENT, True, False)
+    life.make_and_start(RestartType.PERMANENT, True, False)
     crashes = 0
-    while crashes < CRASHES_A_LIFE:
-        if life.m.wake_at is not None and not life.m.alive:
-            life.time_passes(max(0.0, life.m.wake_at - life.now))
+    while crashes < CRASHES_PER_LIFE:
+        if life.child.timer_at is not None and not life.child.alive:
+            life.pass_time(max(0.0, life.child.timer_at - life.now))
         if life.launching is not None:
             if chance.random() < 0.2:
                 crashes += 1
-                life.the_launch_fails()
+                life.fail_launch()
             else:
-                life.the_launch_succeeds(chance.random() < 0.3)
+                life.succeed_launch(chance.random() < 0.3)
         if life.living is not None and chance.random() < 0.7:
-            life.tell(ReadyAnswered(life.m.run, ProbeResult(True)))
-        life.time_passes(chance.choice((0.0, 0.5, 5.0, 12.0, 40.0)))
+            life.send(ReadyProbed(life.child.run, ProbeResult(True)))
+        life.pass_time(chance.choice((0.0, 0.5, 5.0, 12.0, 40.0)))
         if life.living is not None:
             crashes += 1
-            life.ends(ExitStatus(signal=9))
+            life.exit(ExitStatus(signal=9))
         window_s = POLICY.intensity.window_s
         life.restarted_at = [at for at in life.restarted_at if life.now - at < window_s]
-        for holds in INVARIANTS:
-            holds(life)
-        assert life.m.state is not State.STOPPED  # it is always wanted
+        for invariant_holds in INVARIANTS:
+            invariant_holds(life)
+        assert life.child.state is not State.STOPPED  # the child is wanted all the time
     life.teardown()

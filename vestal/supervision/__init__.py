@@ -1,4 +1,5 @@
-"""Supervision as in Erlang/OTP, for asyncio: standard library only.
+"""Supervision of processes as in Erlang/OTP, for asyncio. It needs the standard library only; README.md
+explains it.
 
 supervisor = Supervisor([ChildSpec("web", ("python", "-m", "http.server"))])
 await supervisor.start()
@@ -19,11 +20,10 @@ from vestal.supervision.errors import (
     WaitTimeout,
 )
 from vestal.supervision.event_stream import Event, EventStream
-from vestal.supervision.lifecycle.backoff import Backoff
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
-from vestal.supervision.lifecycle.restart_policy import RestartPolicy
+from vestal.supervision.lifecycle.restart_policy import Backoff, RestartPolicy
 from vestal.supervision.lifecycle.states import (
     DOWN,
     UP,
@@ -34,8 +34,10 @@ from vestal.supervision.lifecycle.states import (
     Strategy,
 )
 from vestal.supervision.processes.handle_wrapper import HandleWrapper
-from vestal.supervision.processes.identity import ProcessIdentity, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.identity import ProcessIdentity
+from vestal.supervision.processes.pid_file import read_pid_file, write_pid_file
 from vestal.supervision.processes.process_group import ProcessGroup, spawn
+from vestal.supervision.processes.start_time import start_time
 from vestal.supervision.sleep_detector import SleepDetector, watch_sleep
 from vestal.supervision.state_store import JsonStateStore, MemoryStateStore, StateStore
 from vestal.supervision.supervisor import Supervisor

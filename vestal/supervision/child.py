@@ -1,7 +1,6 @@
-"""One child at work: feeds its lifecycle with what happens, and does what the lifecycle asks for.
+"""The shell around one child's lifecycle: it reports what happens, and carries out the actions that follow.
 
-All of it runs on one event loop. `send` is the only writer of the model; news that arrives while one is
-being dealt with waits its turn.
+Everything runs on one event loop. `Child.send` is the only place that changes the child's state.
 """
 
 from __future__ import annotations
@@ -10,46 +9,52 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.clock import Clock
 from vestal.supervision.errors import SupervisionError
 from vestal.supervision.event_stream import EventStream
-from vestal.supervision.lifecycle.child_state import Watch, initial_state
-from vestal.supervision.lifecycle.messages import (
+from vestal.supervision.lifecycle.actions import (
     Action,
-    Adopted,
     Emit,
-    Exited,
-    Fell,
-    Hold,
-    Input,
     Kill,
     Launch,
+    RestartSiblings,
+    SaveState,
+    Terminate,
+)
+from vestal.supervision.lifecycle.child_state import ActiveProbe, initial_state
+from vestal.supervision.lifecycle.inputs import (
+    Exited,
+    Input,
     Launched,
     LaunchFailed,
-    Persist,
+    MachineWoke,
+    ProcessFound,
     Start,
-    Terminate,
-    Tick,
-    Woke,
-)  # fmt: skip
-from vestal.supervision.lifecycle.saved_state import restored, to_record
+    StopAndHold,
+    TimerFired,
+)
+from vestal.supervision.lifecycle.saved_state import restore, to_record
 from vestal.supervision.lifecycle.states import ChildStatus
 from vestal.supervision.lifecycle.transition import step
-from vestal.supervision.probing import watch_health, watch_ready
+from vestal.supervision.named_tasks import NamedTasks
+from vestal.supervision.probing import poll_health_probe, poll_ready_probe
 from vestal.supervision.processes.child_process import ChildProcess
 from vestal.supervision.state_store import StateStore
 
 _log = logging.getLogger(__name__)
-_LAUNCH_ENDS_S = 5.0
+_DETACH_TIMEOUT_S = 5.0
 
 
 class Child:
-    """The shell around one lifecycle. `on_change` is called after each step, `on_fell` on a coupled death."""
+    """One supervised child.
+
+    `on_change` is called after each change of its state, `on_restart_siblings` when it died and its siblings
+    may have to restart with it. `lifecycle` is its state as the pure lifecycle sees it.
+    """
 
     def __init__(
         self,
@@ -60,217 +65,207 @@ class Child:
         *,
         coupled: bool,
         on_change: Callable[[Child], None],
-        on_fell: Callable[[Child], None],
+        on_restart_siblings: Callable[[Child], None],
     ) -> None:
         self.spec = spec
         self._clock = clock
         self._events = events
         self._store = store
         self._on_change = on_change
-        self._on_fell = on_fell
-        self._keeper = ChildProcess(spec, partial(events.emit, spec.name))
+        self._on_restart_siblings = on_restart_siblings
+        self._process = ChildProcess(spec, partial(events.emit, spec.name))
         self._inbox: deque[Input] = deque()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = NamedTasks(spec.name)
         self._timer_at: float | None = None
-        self._watching: tuple[int, Watch] = (0, Watch.NONE)
-        self._since_wall = clock.wall()
-        self.model = initial_state(
+        self._probed: tuple[int, ActiveProbe] = (0, ActiveProbe.NONE)
+        self._state_since = clock.wall()
+        self.lifecycle = initial_state(
             spec.policy,
             restart=spec.restart,
             fatal_exit_codes=spec.fatal_exit_codes,
-            ready_probed=spec.ready is not None,
-            health_probed=spec.health is not None,
+            has_ready_probe=spec.ready is not None,
+            has_health_probe=spec.health is not None,
             coupled=coupled,
-            now=clock.now(),
         )
 
     @property
     def name(self) -> str:
+        """Return the name in the child spec."""
         return self.spec.name
 
-    # --- life as a whole -----------------------------------------------------------------------------------
+    def status(self) -> ChildStatus:
+        """Return the child as people and programs see it."""
+        child = self.lifecycle
+        return ChildStatus(
+            state=child.state,
+            process_pid=child.pid,
+            restart_count=child.restarts,
+            health_check_failures=child.failed_probes,
+            circuit_breaker_state=str(child.breaker.state),
+            uptime_s=max(0.0, self._clock.now() - child.started_at) if child.pid is not None else 0.0,
+            detail=child.detail,
+            last_exit=child.last_exit,
+            since=self._state_since,
+        )
 
-    def begin(self, held: bool) -> None:
-        """Recalls what an earlier supervisor knew, takes over what it left running, or starts."""
-        if self._store is not None and self.model.run == 0:
+    # --- requests of the supervisor -------------------------------------------------------------------------
+
+    def begin(self, on_hold: bool) -> None:
+        """Restore the saved state, then adopt the process of an earlier supervisor, or start one.
+
+        With `on_hold`, the start waits for ReleaseHold. A child that was stopped by hand is not started.
+        """
+        if self._store is not None and self.lifecycle.run == 0:
             record = self._store.load(self.name)
-            self.model = restored(self.model, record, self._clock.now(), self._clock.wall())
-        if self._take_over() or self.model.by_hand:
+            self.lifecycle = restore(self.lifecycle, record, self._clock.now(), self._clock.wall())
+        if self._found_process() or self.lifecycle.stopped_by_hand:
             return
-        if held:
-            self.send(Hold("its turn comes"))
+        if on_hold:
+            self.send(StopAndHold("it waits until those before it are up"))
         self.send(Start("the supervisor started"))
 
-    def _take_over(self) -> bool:
-        """Whether an earlier supervisor's process was found (the lifecycle ends one that may not stay)."""
-        if self.model.alive or (found := self._keeper.find()) is None:
+    def _found_process(self) -> bool:
+        """Report the process of an earlier supervisor, and return whether there is one."""
+        if self.lifecycle.alive or (found := self._process.find_running()) is None:
             return False
-        self.send(Adopted(*found, keep=self.spec.adopt))
-        self._run("exit", self._await_exit(self.model.run))
+        pid, age_s = found
+        self.send(ProcessFound(pid, age_s, adopt=self.spec.adopt))
+        self._tasks.run("exit", self._await_exit(self.lifecycle.run))
         return True
 
     def machine_woke(self, slept_s: float) -> None:
-        """The machine slept: whatever runs is asked at once."""
-        self.send(Woke(slept_s))
-        if self.model.watch is Watch.HEALTH:
-            self._watch(at_once=True)
+        """Report that the machine has slept, and probe the health of a child that is up at once."""
+        self.send(MachineWoke(slept_s))
+        if self.lifecycle.active_probe is ActiveProbe.HEALTH:
+            self._start_probing(at_once=True)
 
-    async def launched(self) -> None:
-        """Returns once no launch is under way."""
-        while (launching := self._tasks.get("launch")) is not None:
-            await asyncio.wait([launching])
+    async def wait_for_launch(self) -> None:
+        """Return once no launch is under way."""
+        await self._tasks.wait("launch")
 
     async def detach(self) -> None:
-        """Stops looking after it, and leaves its process running."""
-        with contextlib.suppress(TimeoutError):  # a launch half done would leave a process nobody knows
-            async with asyncio.timeout(_LAUNCH_ENDS_S):
-                await self.launched()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Stop supervising the child, and leave its process running.
+
+        A launch that is under way is awaited: else it would leave a process that nobody knows of.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DETACH_TIMEOUT_S):
+                await self.wait_for_launch()
+        await self._tasks.cancel_all()
         self._timer_at = None
-        self._keeper.detach()
+        self._process.detach()
 
-    # --- the one writer ------------------------------------------------------------------------------------
+    # --- inputs and actions ---------------------------------------------------------------------------------
 
-    def send(self, news: Input) -> None:
-        """Tells the lifecycle, and does what it asks for."""
-        self._inbox.append(news)
+    def send(self, received: Input) -> None:
+        """Pass an input to the lifecycle, and carry out the actions that follow.
+
+        An input that arrives while another one is handled waits in the inbox until that is done.
+        """
+        self._inbox.append(received)
         if len(self._inbox) > 1:
-            return  # whoever is at it will come to this
+            return
         while self._inbox:
             try:
-                self._take(self._inbox[0])
+                self._handle(self._inbox[0])
             finally:
                 self._inbox.popleft()
 
-    def _take(self, news: Input) -> None:
-        before = self.model
-        self.model, actions = step(before, news, self._clock.now())
-        if self.model.state is not before.state:
-            self._since_wall = self._clock.wall()
+    def _handle(self, received: Input) -> None:
+        before = self.lifecycle
+        self.lifecycle, actions = step(before, received, self._clock.now())
+        if self.lifecycle.state is not before.state:
+            self._state_since = self._clock.wall()
         for action in actions:
-            self._do(action)
-        self._keep_time()
-        self._keep_watch()
+            self._carry_out(action)
+        self._update_timer()
+        self._update_probe()
         self._on_change(self)
 
-    def _do(self, action: Action) -> None:
+    def _carry_out(self, action: Action) -> None:
         match action:
             case Launch(run):
-                self._run("launch", self._launch(run))
+                self._tasks.run("launch", self._launch(run))
             case Terminate():
-                self._keeper.terminate()
+                self._process.terminate()
             case Kill():
-                self._keeper.kill()
+                self._process.kill()
             case Emit(event, cause, fields):
                 self._events.emit(self.name, event, cause, **fields)
-            case Persist():
-                self._persist()
-            case Fell():
-                self._on_fell(self)
+            case SaveState():
+                self._save_state()
+            case RestartSiblings():
+                self._on_restart_siblings(self)
 
-    def _persist(self) -> None:
+    def _save_state(self) -> None:
         if self._store is None:
             return
-        record = to_record(self.model, self._clock.now(), self._clock.wall())
+        record = to_record(self.lifecycle, self._clock.now(), self._clock.wall())
         try:
             self._store.save(self.name, record)
         except OSError as error:
             self._events.emit(self.name, "state_not_saved", str(error))
 
-    # --- processes -----------------------------------------------------------------------------------------
+    # --- the process ----------------------------------------------------------------------------------------
 
     async def _launch(self, run: int) -> None:
+        timeout_s = self.spec.policy.start_timeout_s
         try:
-            async with asyncio.timeout(self.spec.policy.start_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 if self.spec.before_launch is not None:
                     await self.spec.before_launch()
-                pid = await self._keeper.launch()
+                pid = await self._process.launch()
         except TimeoutError:
-            self.send(LaunchFailed(run, "the launcher did not come to an end"))
+            self.send(LaunchFailed(run, f"the launcher did not finish within {timeout_s:g} s"))
         except (SupervisionError, OSError) as error:
             self.send(LaunchFailed(run, str(error)))
-        except Exception as error:  # a launcher from elsewhere: its fault is the child's, not ours
+        except (
+            Exception
+        ) as error:  # a launcher is the caller's code: its error is a failed start of this child
             _log.exception("the launcher of %s failed", self.name)
             self.send(LaunchFailed(run, f"the launcher failed: {error!r}"))
         else:
             self.send(Launched(run, pid))
-            self._run("exit", self._await_exit(run))
+            self._tasks.run("exit", self._await_exit(run))
 
     async def _await_exit(self, run: int) -> None:
-        status, last_words = await self._keeper.wait()
-        self.send(Exited(run, status, last_words))
+        status, last_line = await self._process.wait()
+        self.send(Exited(run, status, last_line))
 
-    # --- time and probes -----------------------------------------------------------------------------------
+    # --- timer and probes -----------------------------------------------------------------------------------
 
-    def _keep_time(self) -> None:
-        wake_at = self.model.wake_at
-        if wake_at == self._timer_at:
+    def _update_timer(self) -> None:
+        """Set the timer to the time that the lifecycle asks for."""
+        timer_at = self.lifecycle.timer_at
+        if timer_at == self._timer_at:
             return
-        self._timer_at = wake_at
-        self._cancel("timer")
-        if wake_at is not None:
-            self._run("timer", self._tick_at(wake_at))
+        self._timer_at = timer_at
+        self._tasks.cancel("timer")
+        if timer_at is not None:
+            self._tasks.run("timer", self._fire_timer(timer_at))
 
-    async def _tick_at(self, wake_at: float) -> None:
-        while (left_s := wake_at - self._clock.now()) > 0:  # a timer may fire a shade early
-            await self._clock.sleep(left_s)
+    async def _fire_timer(self, timer_at: float) -> None:
+        while (remaining_s := timer_at - self._clock.now()) > 0:  # a sleep may end a little early
+            await self._clock.sleep(remaining_s)
         self._timer_at = None
-        self._tasks.pop("timer", None)
-        self.send(Tick())
+        self._tasks.forget("timer")  # this task: the input that it sends may set the next timer
+        self.send(TimerFired())
 
-    def _keep_watch(self) -> None:
-        wanted = (self.model.run, self.model.watch)
-        if wanted == self._watching:
+    def _update_probe(self) -> None:
+        """Run the probe that the lifecycle asks for."""
+        wanted = (self.lifecycle.run, self.lifecycle.active_probe)
+        if wanted == self._probed:
             return
-        self._watching = wanted
-        self._watch()
+        self._probed = wanted
+        self._start_probing()
 
-    def _watch(self, at_once: bool = False) -> None:
-        self._cancel("watch")
-        run, watch = self._watching
-        pid = self.model.pid
+    def _start_probing(self, at_once: bool = False) -> None:
+        self._tasks.cancel("probe")
+        run, probe = self._probed
+        pid = self.lifecycle.pid
         if pid is None:
             return
-        if watch is Watch.READY and self.spec.ready is not None:
-            self._run("watch", watch_ready(self.spec, self._clock, self.send, run, pid))
-        elif watch is Watch.HEALTH and self.spec.health is not None:
-            self._run("watch", watch_health(self.spec, self._clock, self.send, run, pid, at_once))
-
-    # --- tasks ---------------------------------------------------------------------------------------------
-
-    def _run(self, kind: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"{self.name}:{kind}")
-        self._tasks[kind] = task
-        task.add_done_callback(self._ran)
-
-    def _ran(self, task: asyncio.Task[None]) -> None:
-        for kind, known in list(self._tasks.items()):
-            if known is task:
-                del self._tasks[kind]
-        with contextlib.suppress(asyncio.CancelledError):
-            if (error := task.exception()) is not None:
-                _log.error("%s failed", task.get_name(), exc_info=error)
-
-    def _cancel(self, kind: str) -> None:
-        task = self._tasks.pop(kind, None)
-        if task is not None:
-            task.cancel()
-
-    # --- telling -------------------------------------------------------------------------------------------
-
-    def status(self) -> ChildStatus:
-        m = self.model
-        return ChildStatus(
-            state=m.state,
-            process_pid=m.pid,
-            restart_count=m.restarts,
-            health_check_failures=m.failures,
-            circuit_breaker_state=str(m.breaker.state),
-            uptime_s=max(0.0, self._clock.now() - m.started_at) if m.pid is not None else 0.0,
-            detail=m.detail,
-            last_exit=m.last_exit,
-            since=self._since_wall,
-        )
+        if probe is ActiveProbe.READY and self.spec.ready is not None:
+            self._tasks.run("probe", poll_ready_probe(self.spec, self._clock, self.send, run, pid))
+        elif probe is ActiveProbe.HEALTH and self.spec.health is not None:
+            self._tasks.run("probe", poll_health_probe(self.spec, self._clock, self.send, run, pid, at_once))

@@ -1,4 +1,4 @@
-"""The child spec, and the seams through which a child reaches the world."""
+"""The child spec: what to run and how to supervise it, with the caller's own launchers and probes."""
 
 from __future__ import annotations
 
@@ -13,54 +13,57 @@ from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
-"""Asked with the child's PID. Raising, or no answer in time, is a failure."""
+"""Called with the PID of the child. An exception, or no result in time, is a failed probe."""
 
 
 class ProcessHandle(Protocol):
-    """One running process and its whole group."""
+    """A running process and its process group."""
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int:
+        """Return the PID of the process, which is also the number of its group."""
 
     @property
     def start_time(self) -> float:
-        """With the PID, the process's identity (see `identity.start_time`)."""
+        """Return when the process started (see `processes.start_time`); with the PID, this identifies it."""
 
     async def wait(self) -> ExitStatus:
-        """Returns once the process is reaped and its group is gone."""
+        """Return once the process has been reaped and its group is gone."""
 
     def terminate(self) -> None:
-        """SIGTERM to the group."""
+        """Send SIGTERM to the group."""
 
     def kill(self) -> None:
-        """SIGKILL to the group."""
+        """Send SIGKILL to the group."""
 
     def detach(self) -> None:
-        """Lets go of it without ending it."""
+        """Stop watching the process, and leave it running."""
 
 
 class Launcher(Protocol):
-    """Makes processes. The default is `supervision.spawn`.
+    """Launches processes. A child spec without a launcher uses `vestal.supervision.spawn`.
 
-    One whose handles are of its own kind also has `adopt(identity)`, for a process that an earlier supervisor
-    left running; without it such a one gets the default handle.
+    A launcher may also have a method `adopt(identity)` that returns its own kind of handle for a process that
+    an earlier supervisor launched. Without it, such a process gets the default handle.
     """
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
-        """Raises LaunchError (or OSError) where no process came of it."""
+        """Launch a process. Raises LaunchError or OSError if that fails."""
 
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to run and how to look after it.
+    """What to run, and how to supervise it.
 
-    `env` is laid over this process's environment. `log_path` gets stdout and stderr, appended (None: they
-    stay this process's). `pid_file` holds `{pid, start_time, boot}`; with `adopt`, a process found by it is
-    taken over, without it such a one is ended before the first start. `ready` judges a start (None: running
-    is ready), `health` watches what is up (None: only its exit is watched). An exit code in
-    `fatal_exit_codes` is a mistake that no restart mends (78: EX_CONFIG).
-    `before_launch` is awaited before each process is made; where it raises LaunchError, none is, which counts
-    as a failed start (the machine's memory is looked at so before each relaunch, R6.3).
+    `env`               variables that are added to those of this process
+    `log_path`          the file to which stdout and stderr are appended; None: those of this process
+    `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
+    `adopt`             whether a process that was found is kept; else it is terminated before the first start
+    `ready`             the probe that ends a start; None: the child is ready when it runs
+    `health`            the probe of a child that is up; None: only the end of its process is noticed
+    `restart`           when a child that ended is restarted
+    `fatal_exit_codes`  exit codes that no restart can mend (78 is EX_CONFIG: a mistake in the configuration)
+    `before_launch`     awaited before every launch; a LaunchError from it counts as a failed start
     """
 
     name: str

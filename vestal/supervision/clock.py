@@ -1,4 +1,4 @@
-"""Time as a thing that is passed in: the system's clock for programs, a hand-moved one for tests."""
+"""Clocks as an argument: the machine's own for programs, and one that tests move by hand."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the shells ask for time. Deciding code takes `now: float` instead."""
+    """The time for code that acts. Code that decides takes `now: float` instead."""
 
     def now(self) -> float:
-        """Monotonic seconds; only differences mean something."""
+        """Return monotonic seconds; only differences mean something."""
 
     def wall(self) -> float:
-        """Seconds since the epoch, for people and for files."""
+        """Return the seconds since 1970, for people and for files."""
 
     async def sleep(self, seconds: float) -> None:
-        """Returns once `seconds` of this clock have passed."""
+        """Return once `seconds` of this clock have passed."""
 
 
 class SystemClock:
     """The machine's own clock. Its monotonic time stands still while the machine sleeps."""
 
     def now(self) -> float:
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def wall(self) -> float:
+        """Return the seconds since 1970."""
         return time.time()
 
     async def sleep(self, seconds: float) -> None:
+        """Return once `seconds` have passed."""
         await asyncio.sleep(max(0.0, seconds))
 
 
 class FakeClock:
-    """A clock that moves only by `advance`, which wakes those whose sleep is over, in order."""
+    """A clock for tests, which stands still until a test advances it."""
 
     def __init__(self, now: float = 0.0, wall: float = 1_000_000_000.0) -> None:
         self._now = now
@@ -45,12 +48,15 @@ class FakeClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> float:
+        """Return the time to which the clock was advanced."""
         return self._now
 
     def wall(self) -> float:
+        """Return the same time in seconds since 1970."""
         return self._now + self._wall_offset
 
     async def sleep(self, seconds: float) -> None:
+        """Return once the clock was advanced by `seconds`."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -59,7 +65,10 @@ class FakeClock:
         await woken
 
     def advance(self, seconds: float) -> None:
-        """Moves time at once. The woken run when the caller next awaits."""
+        """Move the time at once, and wake the sleepers that are due, in order.
+
+        They run when the caller next awaits.
+        """
         self._now += seconds
         while self._sleepers and self._sleepers[0][0] <= self._now:
             woken = heapq.heappop(self._sleepers)[2]
@@ -67,9 +76,12 @@ class FakeClock:
                 woken.set_result(None)
 
     async def run_for(self, seconds: float, turns: int = 20) -> None:
-        """Moves time from one due sleeper to the next, letting the woken run (and sleep again) between."""
+        """Move the time from one due sleeper to the next, and let each run, and sleep again, in between.
+
+        `turns` is how often the event loop runs for each of them.
+        """
         end = self._now + seconds
-        for _ in range(turns):  # those just created get to their first sleep
+        for _ in range(turns):  # tasks that were just created reach their first sleep
             await asyncio.sleep(0)
         while self._sleepers and self._sleepers[0][0] <= end:
             self.advance(max(0.0, self._sleepers[0][0] - self._now))

@@ -1,14 +1,15 @@
-"""What can go wrong in supervision.
+"""The errors of supervision. Pure.
 
     SupervisionError
-    ├── SpecError          a child spec that cannot work (two of one name, no command)
-    ├── UnknownChild       no child of that name
-    ├── StoppedByHand      a restart was asked for a child that a person stopped
-    ├── LaunchError        no process came of the command (not found, not executable, no such folder)
+    ├── SpecError          a child spec cannot work (two children have one name, or there is no command)
+    ├── UnknownChild       there is no child of that name
+    ├── StoppedByHand      a restart was requested for a child that a person stopped
+    ├── LaunchError        the command made no process (not found, not executable, no such folder)
     ├── StopTimeout        the process did not end, not even on SIGKILL
-    └── WaitTimeout        the state waited for did not come in time
+    └── WaitTimeout        the child did not reach the state in time
 
-Each has a stable `code`, a `message` that names the culprit and the remedy, and `retryable`.
+Each has a stable `code`, a `message` that names the culprit and the remedy, and `retryable`, which says
+whether the same call may succeed later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 
 class SupervisionError(Exception):
-    """The root. `fields` hold what the message says, for programs."""
+    """The root of the tree. `fields` repeat the facts of the message for programs."""
 
     code = "supervision_error"
     retryable = False
@@ -28,30 +29,43 @@ class SupervisionError(Exception):
         self.fields = fields
 
     def as_json(self) -> dict[str, Any]:
+        """Return the error as one flat dictionary for JSON."""
         return {"code": self.code, "message": self.message, "retryable": self.retryable, **self.fields}
 
 
 class SpecError(SupervisionError):
+    """A child spec cannot work."""
+
     code = "bad_child_spec"
 
 
 class UnknownChild(SupervisionError):
+    """There is no child of that name."""
+
     code = "unknown_child"
 
 
 class StoppedByHand(SupervisionError):
+    """A person stopped the child, so only a person's start brings it back."""
+
     code = "stopped_by_hand"
 
 
 class LaunchError(SupervisionError):
+    """The command made no process."""
+
     code = "launch_failed"
     retryable = True
 
 
 class StopTimeout(SupervisionError):
+    """The process did not end on SIGKILL."""
+
     code = "stop_timed_out"
 
 
 class WaitTimeout(SupervisionError):
+    """The child did not reach the state in time."""
+
     code = "wait_timed_out"
     retryable = True

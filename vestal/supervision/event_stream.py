@@ -1,4 +1,4 @@
-"""What happened, in the past tense: the one stream that logs, journal and page read."""
+"""Events such as `child_exited` and `breaker_opened`, from which logs, journal and status page are made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened. `ts` is wall time in seconds; `seq` counts up without gaps in one stream."""
+    """Something that happened to `component`.
+
+    `ts` is in seconds since 1970. `seq` numbers the events of one stream without gaps. `cause` says why it
+    happened, in words for people; `fields` hold the details for programs.
+    """
 
     ts: float
     seq: int
@@ -19,12 +23,13 @@ class Event:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the event as one flat dictionary for JSON."""
         head = {"ts": self.ts, "seq": self.seq, "component": self.component, "event": self.event}
         return head | {"cause": self.cause} | dict(self.fields)
 
 
 class EventStream:
-    """Numbers events and hands each to one sink, in order."""
+    """Numbers events and passes them to one sink, in order. `wall` returns the seconds since 1970."""
 
     def __init__(self, wall: Callable[[], float], sink: Callable[[Event], None]) -> None:
         self._wall = wall
@@ -32,7 +37,8 @@ class EventStream:
         self._seq = 0
 
     def emit(self, component: str, event: str, cause: str = "", **fields: Any) -> Event:
+        """Pass a new event to the sink, and return it."""
         self._seq += 1
-        happened = Event(self._wall(), self._seq, component, event, cause, fields)
-        self._sink(happened)
-        return happened
+        emitted = Event(self._wall(), self._seq, component, event, cause, fields)
+        self._sink(emitted)
+        return emitted

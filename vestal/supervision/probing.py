@@ -1,4 +1,4 @@
-"""Asking the probes: quickly while a child starts, at leisure once it is up."""
+"""Run a child's probes: often while it starts, and at the policy's interval once it is up."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from collections.abc import Callable
 
 from vestal.supervision.child_spec import ChildSpec, Probe
 from vestal.supervision.clock import Clock
-from vestal.supervision.lifecycle.messages import HealthAnswered, Input, ReadyAnswered
+from vestal.supervision.lifecycle.inputs import HealthProbed, Input, ReadyProbed
 from vestal.supervision.lifecycle.probe import ProbeResult, poll_delay
 
 Send = Callable[[Input], None]
 
 
-async def watch_ready(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
-    """Asks `ready` until cancelled (which its own answer may bring about)."""
+async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
+    """Run the ready probe and send its result, again and again until cancelled.
+
+    `send` may cancel this task, as it does for a result that ends the start.
+    """
     assert spec.ready is not None
     for n in itertools.count():
-        send(ReadyAnswered(run, await ask(spec.ready, pid, spec.policy.probe.timeout_s)))
+        send(ReadyProbed(run, await run_probe(spec.ready, pid, spec.policy.probe.timeout_s)))
         await clock.sleep(poll_delay(n))
 
 
-async def watch_health(
+async def poll_health_probe(
     spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
 ) -> None:
-    """Asks `health` until cancelled."""
+    """Run the health probe at the policy's interval and send its result, until cancelled."""
     assert spec.health is not None
     while True:
         await clock.sleep(0.0 if at_once else spec.policy.probe.interval_s)
         at_once = False
-        send(HealthAnswered(run, await ask(spec.health, pid, spec.policy.probe.timeout_s)))
+        send(HealthProbed(run, await run_probe(spec.health, pid, spec.policy.probe.timeout_s)))
 
 
-async def ask(probe: Probe, pid: int, timeout_s: float) -> ProbeResult:
-    """The probe's answer; one that raises or does not come in time is a failure, with its reason."""
+async def run_probe(probe: Probe, pid: int, timeout_s: float) -> ProbeResult:
+    """Return the probe's result. A probe that raises, or does not return in time, has failed."""
     try:
         async with asyncio.timeout(timeout_s):
             return await probe(pid)
     except TimeoutError:
         return ProbeResult(False, f"no answer within {timeout_s:g} s")
-    except Exception as error:  # whatever the probe raises, the child did not answer
+    except Exception as error:  # whatever a probe raises, the child has not answered
         return ProbeResult(False, str(error) or repr(error))

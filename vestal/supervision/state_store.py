@@ -1,4 +1,4 @@
-"""Where the supervisor's memory outlives it."""
+"""Stores for what must outlive a supervisor: open breakers, recent restarts, and stops by hand."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from typing import Any, Protocol
 
 
 class StateStore(Protocol):
-    """Small records of JSON-able data, one for each child."""
+    """Keeps one small JSON record for each name."""
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """The record saved last; None where there is none."""
+        """Return the record that was saved last; None if there is none."""
 
     def save(self, name: str, record: Mapping[str, Any]) -> None:
-        """Keeps the record. May raise OSError."""
+        """Replace the record. May raise OSError."""
 
 
 class MemoryStateStore:
-    """Forgets with its process. For tests, and where nothing needs to outlive it."""
+    """Keeps the records in memory: for tests, and where nothing has to outlive the process."""
 
     def __init__(self) -> None:
         self._records: dict[str, dict[str, Any]] = {}
 
     def load(self, name: str) -> Mapping[str, Any] | None:
+        """Return the record that was saved last; None if there is none."""
         return self._records.get(name)
 
     def save(self, name: str, record: Mapping[str, Any]) -> None:
+        """Replace the record."""
         self._records[name] = dict(record)
 
 
 class JsonStateStore:
-    """One JSON file for all children, replaced whole, by one writer.
+    """Keeps all records in one JSON file, which only one process may write.
 
-    A corrupt file is put aside as `.corrupt` and counts as none: supervision goes on without its memory.
+    The file is replaced atomically. A corrupt file is renamed to `.corrupt` and treated as missing, so that
+    supervision continues without its saved state.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,17 +47,19 @@ class JsonStateStore:
         self._records = self._read()
 
     def load(self, name: str) -> Mapping[str, Any] | None:
+        """Return the record that was saved last; None if there is none."""
         record = self._records.get(name)
         return record if isinstance(record, dict) else None
 
     def save(self, name: str, record: Mapping[str, Any]) -> None:
+        """Replace the record, and the file if the record differs. May raise OSError."""
         if self._records.get(name) == record:
             return
         self._records[name] = dict(record)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(self._records, indent=1))
-        os.replace(fresh, self._path)
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(self._records, indent=1))
+        os.replace(temporary, self._path)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -23,7 +23,7 @@ from vestal.supervision import (
     RestartPolicy,
     spawn,
 )
-from vestal.supervision.processes.exit_watch import ended
+from vestal.supervision.processes.exit_watch import wait_for_exit
 from vestal.supervision.processes.process_group import adopt
 
 RESTARTS_PER_HOUR = 5
@@ -79,7 +79,7 @@ class OllamaProcess(HandleWrapper):
     SIGKILL strands a runner's wired memory (ollama/ollama 5642, 17792)."""
 
     async def wait(self) -> ExitStatus:
-        await ended(self.pid)
+        await wait_for_exit(self.pid)
         await end_runners(await asyncio.to_thread(runners_of_group, self.pid))
         return await super().wait()
 

@@ -1,8 +1,13 @@
-"""A circuit breaker over starts: consecutive failures open it, one trial at a time closes it (R3.4).
+"""The circuit breaker over a child's starts, and its half-open rule. Pure.
 
-Pure: each method returns the next breaker. Time is monotonic seconds. A trial that never reports back
-expires, so HALF_OPEN cannot wedge; and while one runs no other is admitted (both are faults of known
-breakers, see resilience4j 903).
+    CLOSED      Starts are allowed. A number of failed starts in a row opens the breaker.
+    OPEN        No start is allowed before `until`.
+    HALF_OPEN   One trial start is under way, and no other start is allowed. The breaker closes if the trial
+                succeeds, and opens for twice as long if it fails.
+
+A trial that never reports a result expires at `until`, and the next start is another trial: otherwise the
+breaker would stay half-open for all time (as in resilience4j issue 903). Each method returns a new breaker;
+all times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ from enum import StrEnum
 
 
 class BreakerState(StrEnum):
+    """The state of a circuit breaker."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
@@ -19,20 +26,27 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True)
 class BreakerPolicy:
-    """`failures` in a row open it for `open_s`, doubling with each opening up to `max_open_s`."""
+    """`failures` failed starts in a row open the breaker.
+
+    It opens for `open_s` seconds the first time, and for twice as long each time, up to `max_open_s`.
+    """
 
     failures: int = 5
     open_s: float = 60.0
     max_open_s: float = 1800.0
 
     def open_time(self, opens: int) -> float:
-        """Seconds that the `opens`-th opening (from 1) lasts."""
+        """Return the seconds for which the breaker opens when it does so for the `opens`-th time (from 1)."""
         return min(self.open_s * 2.0 ** min(max(0, opens - 1), 64), self.max_open_s)
 
 
 @dataclass(frozen=True)
 class Breaker:
-    """`until`: when OPEN ends, or the trial of HALF_OPEN expires. `opens`: openings since it last held."""
+    """A circuit breaker.
+
+    `failures` counts the failed starts in a row. `opens` counts how often the breaker has opened since the
+    child last ran stably. `until` is when OPEN ends, or when the trial of HALF_OPEN expires.
+    """
 
     policy: BreakerPolicy = field(default_factory=BreakerPolicy)
     state: BreakerState = BreakerState.CLOSED
@@ -40,55 +54,57 @@ class Breaker:
     opens: int = 0
     until: float = 0.0
 
-    def admits(self, now: float) -> bool:
-        """Whether a start may be made now. In OPEN and HALF_OPEN it must then be taken with `admit`."""
+    def allows_start(self, now: float) -> bool:
+        """Return whether a start is allowed now. Unless the breaker is closed, call `begin_trial` for it."""
         return self.state is BreakerState.CLOSED or now >= self.until
 
-    def admit(self, now: float, timeout_s: float) -> Breaker:
-        """Takes the start that `admits` allowed: out of OPEN it is the one trial, for `timeout_s`."""
-        if not self.admits(now):
-            raise ValueError("the breaker admits no start now")
+    def begin_trial(self, now: float, timeout_s: float) -> Breaker:
+        """Return the half-open breaker for the start that is made now, which must succeed within `timeout_s`.
+
+        A closed breaker needs no trial and is returned as it is. Raises ValueError if no start is allowed.
+        """
+        if not self.allows_start(now):
+            raise ValueError("the breaker allows no start now")
         if self.state is BreakerState.CLOSED:
             return self
         return replace(self, state=BreakerState.HALF_OPEN, until=now + timeout_s)
 
-    def extend(self, now: float, timeout_s: float) -> Breaker:
-        """The trial makes progress and gets `timeout_s` from now."""
+    def extend_trial(self, now: float, timeout_s: float) -> Breaker:
+        """Give a trial that makes progress `timeout_s` from now."""
         if self.state is not BreakerState.HALF_OPEN:
             return self
         return replace(self, until=max(self.until, now + timeout_s))
 
-    def abandon(self, now: float) -> Breaker:
-        """The trial was called off, neither passed nor failed: the next start is the trial."""
+    def cancel_trial(self, now: float) -> Breaker:
+        """End a trial that neither succeeded nor failed; the next start, allowed at once, is the trial."""
         if self.state is not BreakerState.HALF_OPEN:
             return self
         return replace(self, state=BreakerState.OPEN, until=now)
 
-    def succeeded(self) -> Breaker:
-        """A start came up: closed. The open time is kept until `settled`, so that up-and-die doubles on."""
+    def start_succeeded(self) -> Breaker:
+        """Close the breaker. `opens` stays, so that a child that starts and dies waits longer each time."""
         return replace(self, state=BreakerState.CLOSED, failures=0, until=0.0)
 
-    def settled(self) -> Breaker:
-        """What came up ran on: the next opening is short again."""
-        return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
-
-    def woke(self, now: float, slept_s: float, timeout_s: float) -> Breaker:
-        """The machine slept: failures from before do not count, open time went by, a trial begins anew."""
-        if self.state is BreakerState.CLOSED:
-            return replace(self, failures=0)
-        if self.state is BreakerState.HALF_OPEN:
-            return self.extend(now, timeout_s)
-        return replace(self, until=max(now, self.until - slept_s))
-
-    def failed(self, now: float) -> Breaker:
-        """A start failed. A failed trial opens it again, for twice as long."""
-        failures = self.failures + 1
-        counted = replace(self, failures=failures)
-        if self.state is BreakerState.HALF_OPEN or failures >= self.policy.failures:
+    def start_failed(self, now: float) -> Breaker:
+        """Count a failed start. A failed trial opens the breaker, and so do `policy.failures` in a row."""
+        counted = replace(self, failures=self.failures + 1)
+        if self.state is BreakerState.HALF_OPEN or counted.failures >= self.policy.failures:
             return counted.trip(now)
         return counted
 
+    def ran_stably(self) -> Breaker:
+        """Forget past openings: the child ran for long enough, so the next opening is a short one."""
+        return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
+
     def trip(self, now: float) -> Breaker:
-        """Opens it, whatever the count."""
+        """Open the breaker, whatever the number of failures."""
         opens = self.opens + 1
         return replace(self, state=BreakerState.OPEN, opens=opens, until=now + self.policy.open_time(opens))
+
+    def machine_woke(self, now: float, slept_s: float, trial_timeout_s: float) -> Breaker:
+        """Forget failures from before the sleep, count it as open time, and give a trial its full time."""
+        if self.state is BreakerState.CLOSED:
+            return replace(self, failures=0)
+        if self.state is BreakerState.HALF_OPEN:
+            return self.extend_trial(now, trial_timeout_s)
+        return replace(self, until=max(now, self.until - slept_s))

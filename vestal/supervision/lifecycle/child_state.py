@@ -1,4 +1,4 @@
-"""What the lifecycle knows of a child: frozen data, no behavior of note."""
+"""All that the lifecycle knows about one child, as frozen data. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, State
 
 
-class Then(StrEnum):
-    """What follows when STOPPING is over."""
+class AfterStop(StrEnum):
+    """What follows once the process of a child in STOPPING has ended."""
 
-    STOP = "stop"
-    RENEW = "renew"  # a restart that was asked for: not charged
-    RESTART = "restart"  # a restart that the child earned (hung, never ready): charged like a crash
-    HOLD = "hold"  # waits for its siblings, then starts again
+    STAY_STOPPED = "stay_stopped"
+    START_AGAIN = "start_again"  # a restart was requested: it counts neither for backoff nor for intensity
+    RESTART_AS_DEAD = (
+        "restart_as_dead"  # the child hung or was never ready: counts as if it had died by itself
+    )
+    STAY_ON_HOLD = "stay_on_hold"  # starts again once its siblings are where they should be
 
 
-class Watch(StrEnum):
-    """Which probe the shell has to keep asking."""
+class ActiveProbe(StrEnum):
+    """The probe that has to run for a child in its present state."""
 
     NONE = "none"
     READY = "ready"
@@ -30,35 +32,59 @@ class Watch(StrEnum):
 
 @dataclass(frozen=True)
 class ChildState:
-    """One child. `run` numbers its processes: news of an earlier one is ignored. Times are monotonic seconds.
+    """One child. Times are monotonic seconds.
 
-    `alive`: a process exists or is being made. `held`: it may not start until its siblings are where they
-    should be. `wake_at`: when the shell owes a Tick. `not_before`: memory settles until then after a SIGKILL.
-    `grace_until`: until then a failed probe says nothing.
+    What the child spec says:
+        `coupled`             the child's death restarts siblings too (strategies other than ONE_FOR_ONE)
+        `fatal_exit_codes`    exit codes that no restart can mend
+
+    What is wanted:
+        `wanted`              the child should run
+        `stopped_by_hand`     a person stopped it; only a person's Start ends this
+        `on_hold`             it may not start before ReleaseHold
+        `after_stop`          what follows once STOPPING is over
+
+    When something is due:
+        `timer_at`            when the lifecycle needs a TimerFired; None for never
+        `no_start_before`     memory settles until then after a SIGKILL
+        `ignore_probes_until` failed health probes do not count before then: the machine has just woken
+
+    What is counted:
+        `backoff_attempt`     the exponent of the next backoff delay
+        `charge_next_start`   whether the next start counts for the restart intensity
+        `restarts`            all restarts so far
+        `failed_probes`       failed health probes in a row
+
+    The process:
+        `run`                 the number of the process among the child's; reports of another run are ignored
+        `alive`               a process exists or is being launched
+        `kill_sent`           SIGKILL was sent to it
+        `load_progress`       the progress that the last ready probe reported
+
+    `cause` is why the child does what it does (for events); `detail` is what went wrong (for its status).
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     restart: RestartType = RestartType.PERMANENT
     fatal_exit_codes: frozenset[int] = frozenset({78})
-    ready_probed: bool = True
-    health_probed: bool = True
+    has_ready_probe: bool = True
+    has_health_probe: bool = True
     coupled: bool = False
     breaker: Breaker = field(default_factory=Breaker)
     intensity: Intensity = field(default_factory=Intensity)
 
     state: State = State.STOPPED
-    since: float = 0.0
     wanted: bool = False
-    by_hand: bool = False
-    held: bool = False
-    wake_at: float | None = None
-    not_before: float = float("-inf")
-    attempt: int = 0
-    charged: bool = False
+    stopped_by_hand: bool = False
+    on_hold: bool = False
+    after_stop: AfterStop = AfterStop.STAY_STOPPED
+    timer_at: float | None = None
+    no_start_before: float = float("-inf")
+    ignore_probes_until: float = float("-inf")
+    backoff_attempt: int = 0
+    charge_next_start: bool = False
     restarts: int = 0
-    failures: int = 0
-    grace_until: float = float("-inf")
-    then: Then = Then.STOP
+    failed_probes: int = 0
     cause: str = ""
     detail: str = ""
     last_exit: ExitStatus | None = None
@@ -66,23 +92,24 @@ class ChildState:
     run: int = 0
     pid: int | None = None
     alive: bool = False
-    killed: bool = False
+    kill_sent: bool = False
     started_at: float = 0.0
     ready_at: float | None = None
-    progress: float | None = None
+    load_progress: float | None = None
 
     @property
     def up(self) -> bool:
+        """Return whether the child's process answers."""
         return self.state in UP
 
     @property
-    def watch(self) -> Watch:
-        """The probe that belongs to this state."""
-        if self.state is State.STARTING and self.pid is not None and self.ready_probed:
-            return Watch.READY
-        if self.up and self.health_probed:
-            return Watch.HEALTH
-        return Watch.NONE
+    def active_probe(self) -> ActiveProbe:
+        """Return the probe that has to run now."""
+        if self.state is State.STARTING and self.pid is not None and self.has_ready_probe:
+            return ActiveProbe.READY
+        if self.up and self.has_health_probe:
+            return ActiveProbe.HEALTH
+        return ActiveProbe.NONE
 
 
 def initial_state(
@@ -90,20 +117,18 @@ def initial_state(
     *,
     restart: RestartType = RestartType.PERMANENT,
     fatal_exit_codes: frozenset[int] = frozenset({78}),
-    ready_probed: bool = True,
-    health_probed: bool = True,
+    has_ready_probe: bool = True,
+    has_health_probe: bool = True,
     coupled: bool = False,
-    now: float = 0.0,
 ) -> ChildState:
-    """A child that has never run."""
+    """Return the state of a child that has never run."""
     return ChildState(
         policy=policy,
         restart=restart,
         fatal_exit_codes=fatal_exit_codes,
-        ready_probed=ready_probed,
-        health_probed=health_probed,
+        has_ready_probe=has_ready_probe,
+        has_health_probe=has_health_probe,
         coupled=coupled,
         breaker=Breaker(policy.breaker),
         intensity=policy.intensity,
-        since=now,
     )

@@ -1,4 +1,4 @@
-"""What a probe says, and how often it is asked."""
+"""The result of a probe, and how often a child is probed. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ LAST_POLL_S = 0.5
 
 @dataclass(frozen=True)
 class ProbePolicy:
-    """Asked every `interval_s`; no answer in `timeout_s` is a failure; `failures` in a row mean down."""
+    """A child that is up is probed every `interval_s`. No answer within `timeout_s` is a failure, and
+    `failures` of them in a row restart the child."""
 
     interval_s: float = 10.0
     timeout_s: float = 5.0
@@ -21,10 +22,12 @@ class ProbePolicy:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """An answer. `state` BUSY or STARTING (loading) means alive, whatever `ok` says.
+    """What a probe found.
 
-    `progress` (any number that grows: a fraction, bytes) lets a start that loads be told from one that is
-    wedged: with it, only an answer that has moved on earns a starting child more time.
+    A child with `state` BUSY or STARTING (it loads something) is alive, whatever `ok` says. `progress` is any
+    number that grows while a child loads, such as a fraction or a number of bytes. It distinguishes a child
+    that loads from one that hangs: if it is given, it must have grown for the child to get more time to
+    start.
     """
 
     ok: bool
@@ -34,13 +37,15 @@ class ProbeResult:
 
     @property
     def alive(self) -> bool:
+        """Return whether the child works or loads, so that the probe does not count as failed."""
         return self.ok or self.state in (State.BUSY, State.STARTING)
 
     @property
     def ready(self) -> bool:
+        """Return whether a child that is starting has finished starting."""
         return self.ok and self.state is not State.STARTING
 
 
 def poll_delay(n: int) -> float:
-    """Seconds before the ready probe number `n` + 1: 50 ms, growing to 500 ms."""
+    """Return the seconds between ready probe `n` and the next one: 50 ms at first, growing to 500 ms."""
     return min(FIRST_POLL_S * 1.5 ** min(n, 16), LAST_POLL_S)

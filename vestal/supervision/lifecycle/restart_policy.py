@@ -1,23 +1,39 @@
-"""All that decides when a child is started again, in one place."""
+"""When a child is restarted, and how long each step may take: all the limits in one place. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vestal.supervision.lifecycle.backoff import Backoff
 from vestal.supervision.lifecycle.breaker import BreakerPolicy
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy
 
 
 @dataclass(frozen=True)
-class RestartPolicy:
-    """Seconds throughout. A run of `stable_after_s` since it was ready earns one restart without delay.
+class Backoff:
+    """The delay before a restart: `min(base_s · 2^n, max_s)` seconds after `n` earlier restarts."""
 
-    `stop_timeout_s` is what SIGTERM gets before SIGKILL; a planned stop (by hand, by the supervisor, a
-    restart that was asked for) gets `planned_stop_timeout_s` where it is set, to finish what is in flight.
-    Failed probes do not count for `wake_grace_s` after the machine's sleep.
-    `settle_after_kill_s` delays the start that follows a SIGKILL (R3.6: Metal's memory comes back late).
+    base_s: float = 2.0
+    max_s: float = 60.0
+
+    def delay(self, n: int) -> float:
+        """Return the seconds to wait after `n` earlier restarts."""
+        if n > 64:  # 2^n would overflow a float, and has exceeded max_s long before
+            return self.max_s
+        return min(self.base_s * 2.0 ** max(0, n), self.max_s)
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """The limits of one child. All times are in seconds.
+
+    `start_timeout_s`          from the launch until the child must be ready
+    `stop_timeout_s`           from SIGTERM to SIGKILL
+    `planned_stop_timeout_s`   the same for a stop that was requested, in which the child may finish its work;
+                               None: `stop_timeout_s`
+    `stable_after_s`           a child that was ready for so long before it died is restarted without delay
+    `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
+    `wake_grace_s`             after the machine has slept, failed probes do not count for so long
     """
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -31,8 +47,8 @@ class RestartPolicy:
     probe: ProbePolicy = field(default_factory=ProbePolicy)
     planned_stop_timeout_s: float | None = None
 
-    def stop_time(self, planned: bool) -> float:
-        """How long SIGTERM is given."""
+    def stop_timeout(self, planned: bool) -> float:
+        """Return the seconds from SIGTERM to SIGKILL; `planned`: the stop was requested."""
         if planned and self.planned_stop_timeout_s is not None:
             return self.planned_stop_timeout_s
         return self.stop_timeout_s

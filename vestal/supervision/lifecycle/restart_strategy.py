@@ -1,9 +1,10 @@
-"""Who stops and starts with whom: OTP's strategies as a pure function over all children (R3.8).
+"""Decide which siblings stop and start together with a child: OTP's strategies. Pure.
 
-ONE_FOR_ONE never holds anyone. In the others a death makes the group FALL (those alive are ended one by
-one, last first), and then RISE (started one by one, each once its predecessor is up), which is also how
-they start at all. A child stopped by hand, or done for good, is passed over; one that is failed or open
-keeps those after it waiting.
+Under ONE_FOR_ONE nothing is decided here: each child is restarted alone. Under the other strategies, the
+death of a child stops the group it belongs to, one child at a time from the last to the first. Then the group
+starts, one child at a time from the first to the last, each when the one before it is up. This is also how
+all children start at first. A child that is not wanted (stopped by hand, or finished) is skipped. A child
+that is FAILED or OPEN keeps those after it waiting.
 """
 
 from __future__ import annotations
@@ -13,66 +14,74 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vestal.supervision.lifecycle.child_state import ChildState
-from vestal.supervision.lifecycle.messages import Hold, Release
+from vestal.supervision.lifecycle.inputs import ReleaseHold, StopAndHold
 from vestal.supervision.lifecycle.states import State, Strategy
 
-Order = tuple[str, Hold | Release]
+Instruction = tuple[str, StopAndHold | ReleaseHold]
+"""The name of a child, and the input to send to it."""
 
 
-class StrategyPhase(StrEnum):
+class GroupPhase(StrEnum):
+    """What a group of siblings does at the moment."""
+
     STEADY = "steady"
-    FALLING = "falling"
-    RISING = "rising"
+    STOPPING = "stopping"
+    STARTING = "starting"
 
 
 @dataclass(frozen=True)
-class Coupling:
-    """`names` in start order; the group that falls or rises is `names[first:]`."""
+class SiblingGroup:
+    """The children of one supervisor. `names` are in start order; `names[first:]` stop and start together."""
 
     strategy: Strategy
     names: tuple[str, ...]
-    phase: StrategyPhase = StrategyPhase.STEADY
+    phase: GroupPhase = GroupPhase.STEADY
     first: int = 0
     cause: str = ""
 
     @property
     def coupled(self) -> bool:
+        """Return whether the death of a child can restart siblings."""
         return self.strategy is not Strategy.ONE_FOR_ONE
 
-    def starting(self) -> Coupling:
-        """All are held and come up in order."""
-        return replace(self, phase=StrategyPhase.RISING, first=0)
+    def start_all(self) -> SiblingGroup:
+        """Return the group that starts all children in order; the caller puts each on hold."""
+        return replace(self, phase=GroupPhase.STARTING, first=0)
 
-    def fallen(self, name: str) -> Coupling:
-        """A child died unplanned."""
+    def child_died(self, name: str) -> SiblingGroup:
+        """Return the group that stops the siblings of a child that died, to start them with it."""
         first = 0 if self.strategy is Strategy.ONE_FOR_ALL else self.names.index(name)
-        if self.phase is not StrategyPhase.STEADY:
+        if self.phase is not GroupPhase.STEADY:
             first = min(first, self.first)
-        return replace(self, phase=StrategyPhase.FALLING, first=first, cause=f"{name} died")
+        return replace(self, phase=GroupPhase.STOPPING, first=first, cause=f"{name} died")
 
-    def decide(self, models: Mapping[str, ChildState]) -> tuple[Coupling, tuple[Order, ...]]:
-        """The next orders. To be asked again after each change of a child, until there are none."""
-        if not self.coupled or self.phase is StrategyPhase.STEADY:
+    def decide(self, children: Mapping[str, ChildState]) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
+        """Return the next instructions. Call it again after each change of a child."""
+        if not self.coupled or self.phase is GroupPhase.STEADY:
             return self, ()
-        group = [(name, models[name]) for name in self.names[self.first :]]
-        if self.phase is StrategyPhase.FALLING:
-            return self._fall(group)
-        return self._rise(group)
+        group = [(name, children[name]) for name in self.names[self.first :]]
+        if self.phase is GroupPhase.STOPPING:
+            return self._stop_last(group)
+        return self._start_next(group)
 
-    def _fall(self, group: list[tuple[str, ChildState]]) -> tuple[Coupling, tuple[Order, ...]]:
-        orders = [(name, Hold(self.cause)) for name, m in group if m.wanted and not m.alive and not m.held]
-        living = [(name, m) for name, m in group if m.alive]
-        if not living:
-            return replace(self, phase=StrategyPhase.RISING), tuple(orders)
-        name, last = living[-1]
+    def _stop_last(self, group: list[tuple[str, ChildState]]) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
+        hold = StopAndHold(self.cause)
+        waiting = [name for name, child in group if child.wanted and not child.alive and not child.on_hold]
+        instructions: list[Instruction] = [(name, hold) for name in waiting]
+        alive = [(name, child) for name, child in group if child.alive]
+        if not alive:
+            return replace(self, phase=GroupPhase.STARTING), tuple(instructions)
+        name, last = alive[-1]
         if last.state is not State.STOPPING:
-            orders.append((name, Hold(self.cause)))
-        return self, tuple(orders)
+            instructions.append((name, hold))
+        return self, tuple(instructions)
 
-    def _rise(self, group: list[tuple[str, ChildState]]) -> tuple[Coupling, tuple[Order, ...]]:
-        for name, m in group:
-            if m.held:
-                return self, ((name, Release()),)
-            if m.wanted and not m.up:
+    def _start_next(
+        self, group: list[tuple[str, ChildState]]
+    ) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
+        for name, child in group:
+            if child.on_hold:
+                return self, ((name, ReleaseHold()),)
+            if child.wanted and not child.up:
                 return self, ()
-        return replace(self, phase=StrategyPhase.STEADY), ()
+        return replace(self, phase=GroupPhase.STEADY), ()

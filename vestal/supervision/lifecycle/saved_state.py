@@ -1,7 +1,8 @@
-"""What of a child outlives its supervisor: the breaker, the restarts in the window, a stop by hand.
+"""Convert what must outlive a supervisor (breaker, restarts, a stop by hand) to a JSON record and back. Pure.
 
-Monotonic times mean nothing to the next process, so the record holds wall times; a wall clock that was set
-in between can shorten or stretch an open time, but never beyond the policy's longest.
+Monotonic times mean nothing to the next process, so the record holds times since 1970. If the wall clock is
+set in between, an open breaker may stay open for less or more time, but never for more than the policy's
+maximum.
 """
 
 from __future__ import annotations
@@ -14,41 +15,44 @@ from vestal.supervision.lifecycle.breaker import Breaker, BreakerState
 from vestal.supervision.lifecycle.child_state import ChildState
 
 
-def to_record(m: ChildState, now: float, wall: float) -> dict[str, Any]:
-    """The model's memory as JSON-able data."""
+def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
+    """Return the record for a child. `now` and `wall` are the monotonic and the wall time of one moment."""
+    breaker = child.breaker
+    # If the supervisor ends during a trial, the next one may make another at once.
+    open_s = breaker.until - now if breaker.state is BreakerState.OPEN else 0.0
     return {
-        "stopped_by_hand": m.by_hand,
+        "stopped_by_hand": child.stopped_by_hand,
         "breaker": {
-            "open": m.breaker.state is not BreakerState.CLOSED,
-            "failures": m.breaker.failures,
-            "opens": m.breaker.opens,
-            # a trial cut short by the supervisor's own end is due again at once
-            "until": wall + (m.breaker.until - now if m.breaker.state is BreakerState.OPEN else 0.0),
+            "open": breaker.state is not BreakerState.CLOSED,
+            "failures": breaker.failures,
+            "opens": breaker.opens,
+            "until": wall + open_s,
         },
-        "restarts": [wall + (at - now) for at in m.intensity.recent(now)],
+        "restarts": [wall + (at - now) for at in child.intensity.recent(now)],
     }
 
 
-def restored(m: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
-    """The model with an earlier supervisor's memory. What is not understood is as if never written."""
+def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
+    """Return the child with what the record says. A record in another form changes nothing."""
     if not record:
-        return m
+        return child
     try:
-        breaker = _breaker(m, record["breaker"], now, wall)
+        breaker = _restore_breaker(child, record["breaker"], now, wall)
         ages = [wall - float(at) for at in record["restarts"]]
-        times = tuple(sorted(now - age for age in ages if 0 <= age < m.intensity.window_s))
-        by_hand = bool(record["stopped_by_hand"])
+        times = tuple(sorted(now - age for age in ages if 0 <= age < child.intensity.window_s))
+        stopped_by_hand = bool(record["stopped_by_hand"])
     except (KeyError, TypeError, ValueError):
-        return m
-    return replace(m, by_hand=by_hand, breaker=breaker, intensity=replace(m.intensity, times=times))
+        return child
+    intensity = replace(child.intensity, times=times)
+    return replace(child, stopped_by_hand=stopped_by_hand, breaker=breaker, intensity=intensity)
 
 
-def _breaker(m: ChildState, record: Mapping[str, Any], now: float, wall: float) -> Breaker:
-    left_s = min(max(0.0, float(record["until"]) - wall), m.policy.breaker.max_open_s)
+def _restore_breaker(child: ChildState, record: Mapping[str, Any], now: float, wall: float) -> Breaker:
+    remaining_s = min(max(0.0, float(record["until"]) - wall), child.policy.breaker.max_open_s)
     return replace(
-        m.breaker,
+        child.breaker,
         state=BreakerState.OPEN if record["open"] else BreakerState.CLOSED,
         failures=max(0, int(record["failures"])),
         opens=max(0, int(record["opens"])),
-        until=now + left_s if record["open"] else 0.0,
+        until=now + remaining_s if record["open"] else 0.0,
     )

@@ -1,79 +1,79 @@
-"""The lifecycle's way up: the one gate before a launch, the launch, and being up."""
+"""Start a child: the one check before every launch, the launch, and becoming ready. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from vestal.supervision.lifecycle.actions import Action, Emit, Launch, SaveState, Transition
 from vestal.supervision.lifecycle.breaker import BreakerState
 from vestal.supervision.lifecycle.child_state import ChildState
-from vestal.supervision.lifecycle.messages import Action, Emit, Launch, Persist
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.states import State
 
-Step = tuple[ChildState, tuple[Action, ...]]
+
+def launch_if_allowed(child: ChildState, now: float) -> Transition:
+    """Launch the child, unless it is on hold, memory settles after a SIGKILL, or the breaker is open.
+
+    Every launch passes through here. A child that may not be launched yet waits in STOPPED, BACKOFF or OPEN.
+    """
+    if child.on_hold:
+        return replace(child, state=State.STOPPED, timer_at=None), ()
+    if now < child.no_start_before:
+        detail = child.detail or "the machine's memory settles after a kill"
+        return replace(child, state=State.BACKOFF, timer_at=child.no_start_before, detail=detail), ()
+    if not child.breaker.allows_start(now):
+        return replace(child, state=State.OPEN, timer_at=child.breaker.until), ()
+    actions: tuple[Action, ...] = ()
+    if child.breaker.state is not BreakerState.CLOSED:
+        child = replace(child, breaker=child.breaker.begin_trial(now, child.policy.start_timeout_s))
+        actions = (Emit("breaker_half_opened", child.cause), SaveState())
+    elif child.charge_next_start:
+        child = replace(child, intensity=child.intensity.add(now))
+        actions = (SaveState(),)
+    child = new_run(child, now)
+    return child, (
+        Launch(child.run),
+        *actions,
+    )  # the launch is first: it must not wait for a file to be written
 
 
-def and_then(told: tuple[Action, ...], rest: Step) -> Step:
-    """The step `rest`, with `told` done before its own actions."""
-    return rest[0], (*told, *rest[1])
-
-
-def bring_up(m: ChildState, now: float) -> Step:
-    """The one gate that every launch passes: held, settling, breaker, intensity."""
-    if m.held:
-        return replace(m, state=State.STOPPED, wake_at=None), ()
-    if now < m.not_before:
-        detail = "the machine's memory settles after a kill"
-        return replace(m, state=State.BACKOFF, wake_at=m.not_before, detail=m.detail or detail), ()
-    if not m.breaker.admits(now):
-        return replace(m, state=State.OPEN, wake_at=m.breaker.until), ()
-    told: tuple[Action, ...] = ()
-    if m.breaker.state is not BreakerState.CLOSED:
-        m = replace(m, breaker=m.breaker.admit(now, m.policy.start_timeout_s))
-        told = (Emit("breaker_half_opened", m.cause), Persist())
-    elif m.charged:
-        m = replace(m, intensity=m.intensity.add(now))
-        told = (Persist(),)
-    return _launch(m, now, told)
-
-
-def _launch(m: ChildState, now: float, told: tuple[Action, ...]) -> Step:
-    run = m.run + 1
-    m = new_run(m, run, now)
-    return m, (Launch(run), *told)  # launch first: every millisecond of a restart counts
-
-
-def new_run(m: ChildState, run: int, started_at: float, pid: int | None = None) -> ChildState:
-    """A process of its own: nothing of the last one's clings to it."""
+def new_run(child: ChildState, started_at: float, pid: int | None = None) -> ChildState:
+    """Return the child in STARTING with a new run, and nothing that belongs to the last process."""
     return replace(
-        m,
+        child,
         state=State.STARTING,
-        run=run,
+        run=child.run + 1,
         pid=pid,
         alive=True,
-        killed=False,
+        kill_sent=False,
         started_at=started_at,
         ready_at=None,
-        progress=None,
-        failures=0,
-        charged=False,
-        wake_at=started_at + m.policy.start_timeout_s,
+        load_progress=None,
+        failed_probes=0,
+        charge_next_start=False,
+        timer_at=started_at + child.policy.start_timeout_s,
     )
 
 
-def came_up(m: ChildState, result: ProbeResult, now: float) -> Step:
-    """The start succeeded; so did the trial, where it was one."""
-    trial = m.breaker.state is BreakerState.HALF_OPEN
-    m = replace(
-        m, state=up_state(result), ready_at=now, wake_at=None, failures=0, detail=result.detail,
-        breaker=m.breaker.succeeded(),
-    )  # fmt: skip
-    ready = Emit("child_ready", m.cause, {"pid": m.pid, "start_s": round(now - m.started_at, 3)})
-    return m, (ready, Emit("breaker_closed", "the trial came up")) if trial else (ready,)
+def became_ready(child: ChildState, result: ProbeResult, now: float) -> Transition:
+    """End STARTING: the start succeeded, which closes a half-open breaker."""
+    was_trial = child.breaker.state is BreakerState.HALF_OPEN
+    child = replace(
+        child,
+        state=up_state(result),
+        ready_at=now,
+        timer_at=None,
+        failed_probes=0,
+        detail=result.detail,
+        breaker=child.breaker.start_succeeded(),
+    )
+    fields = {"pid": child.pid, "start_s": round(now - child.started_at, 3)}
+    ready = Emit("child_ready", child.cause, fields)
+    return child, (ready, Emit("breaker_closed", "the trial start succeeded")) if was_trial else (ready,)
 
 
 def up_state(result: ProbeResult) -> State:
-    """READY, BUSY or DEGRADED."""
-    if result.state is State.STARTING:  # up, and loading something: alive, and occupied
+    """Return READY, BUSY or DEGRADED for the result of a probe that succeeded."""
+    if result.state is State.STARTING:  # the child is up and loads something more: it is occupied
         return State.BUSY
     return result.state if result.state in (State.BUSY, State.DEGRADED) else State.READY

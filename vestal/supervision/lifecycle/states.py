@@ -1,4 +1,4 @@
-"""The words: states of a child, how it ended, when it is restarted, and what is told of it."""
+"""The words of supervision: a child's states, restart types, strategies, exit statuses. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import Any
 
 
 class State(StrEnum):
-    """What a child is in. ABSENT (nothing to run) is not a fault; no child enters it by itself."""
+    """The states of a child.
+
+    ABSENT      nothing is installed that could run; this is not a fault, and only callers assign it
+    STOPPED     no process, and none is due
+    STARTING    a process is being launched, or is not ready yet
+    READY       the process answers
+    BUSY        the process answers that it is occupied, such as with loading
+    DEGRADED    the process answers that it works with restrictions
+    STOPPING    the process was told to terminate
+    BACKOFF     no process; a restart waits for its delay
+    OPEN        no process; the circuit breaker is open
+    FAILED      no process; the last one exited with a code that no restart can mend
+    """
 
     ABSENT = "absent"
     STOPPED = "stopped"
@@ -24,14 +36,17 @@ class State(StrEnum):
 
 
 UP = frozenset({State.READY, State.BUSY, State.DEGRADED})
-"""It answers."""
+"""The states of a child whose process answers."""
 
 DOWN = frozenset({State.ABSENT, State.STOPPED, State.BACKOFF, State.OPEN, State.FAILED})
-"""It has no process."""
+"""The states of a child without a process."""
 
 
 class RestartType(StrEnum):
-    """OTP's restart types: always; only after an abnormal end; never."""
+    """When a child that ended is restarted (OTP's restart types).
+
+    PERMANENT always, TRANSIENT after an abnormal end only, TEMPORARY never.
+    """
 
     PERMANENT = "permanent"
     TRANSIENT = "transient"
@@ -39,7 +54,10 @@ class RestartType(StrEnum):
 
 
 class Strategy(StrEnum):
-    """Who is restarted when one child dies: it alone; it and those after it; all."""
+    """Which children are restarted when one of them dies (OTP's strategies).
+
+    ONE_FOR_ONE that child, REST_FOR_ONE that child and those after it, ONE_FOR_ALL all of them.
+    """
 
     ONE_FOR_ONE = "one_for_one"
     REST_FOR_ONE = "rest_for_one"
@@ -48,16 +66,16 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended. Neither code nor signal: it was adopted, and only its parent was told."""
+    """How a process ended: with an exit code, or by a signal.
+
+    Both are None for an adopted process, whose exit status only its own parent can read.
+    """
 
     code: int | None = None
     signal: int | None = None
 
-    @property
-    def known(self) -> bool:
-        return self.code is not None or self.signal is not None
-
     def describe(self) -> str:
+        """Return the status in words: `exit code 3`, `killed by SIGKILL`."""
         if self.code is not None:
             return f"exit code {self.code}"
         if self.signal is not None:
@@ -66,7 +84,7 @@ class ExitStatus:
 
 
 def signal_name(number: int) -> str:
-    """`SIGKILL` for 9; `signal 77` for what has no name."""
+    """Return `SIGKILL` for 9, and `signal 77` for a number without a name."""
     try:
         return signals.Signals(number).name
     except ValueError:
@@ -75,7 +93,10 @@ def signal_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class ChildStatus:
-    """A child as told to people and programs (R3.7). `since` is wall time; `uptime_s` 0 without process."""
+    """A child as people and programs see it.
+
+    `since` is when it entered its state, in seconds since 1970. `uptime_s` is 0 without a process.
+    """
 
     state: State
     process_pid: int | None = None
@@ -88,4 +109,5 @@ class ChildStatus:
     since: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary for JSON."""
         return asdict(self) | {"state": str(self.state), "uptime_s": round(self.uptime_s, 3)}

@@ -1,96 +1,118 @@
-"""The lifecycle's way down: TERM, KILL, and what a death leads to."""
+"""Stop a child (SIGTERM, then SIGKILL), and decide what follows when its process has ended. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from vestal.supervision.lifecycle.actions import (
+    Emit,
+    Kill,
+    RestartSiblings,
+    SaveState,
+    Terminate,
+    Transition,
+    prepend,
+)
 from vestal.supervision.lifecycle.breaker import BreakerState
-from vestal.supervision.lifecycle.child_state import ChildState, Then
-from vestal.supervision.lifecycle.messages import Emit, Fell, Kill, Persist, Terminate
-from vestal.supervision.lifecycle.start import Step, and_then, bring_up
+from vestal.supervision.lifecycle.child_state import AfterStop, ChildState
+from vestal.supervision.lifecycle.start import launch_if_allowed
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType, State
 
 KILL_AGAIN_S = 5.0
 
 
-def begin_stop(m: ChildState, then: Then, cause: str, now: float) -> Step:
-    """SIGTERM now (or once the process is made), SIGKILL when its time is over."""
-    wake_at = now + m.policy.stop_time(planned=then is not Then.RESTART)
-    m = replace(m, state=State.STOPPING, then=then, cause=cause, wake_at=wake_at)
-    return m, () if m.pid is None else (Terminate(m.run),)
+def begin_stop(child: ChildState, after_stop: AfterStop, cause: str, now: float) -> Transition:
+    """Send SIGTERM, now or once the process has been launched, and set the timer for SIGKILL."""
+    planned = after_stop is not AfterStop.RESTART_AS_DEAD
+    timer_at = now + child.policy.stop_timeout(planned)
+    child = replace(child, state=State.STOPPING, after_stop=after_stop, cause=cause, timer_at=timer_at)
+    return child, () if child.pid is None else (Terminate(child.run),)
 
 
-def kill(m: ChildState, now: float) -> Step:
-    """SIGTERM's time is over. Nothing else is launched while the process lives, however long it takes."""
-    m = replace(m, wake_at=now + KILL_AGAIN_S)
-    if m.pid is None:
-        return m, ()
-    if m.killed:
-        detail = f"PID {m.pid} does not end on SIGKILL (does it wait in the kernel?)"
-        return replace(m, detail=detail), (Kill(m.run),)
-    return replace(m, killed=True), (Kill(m.run), Emit("child_killed", m.cause, {"pid": m.pid}))
+def stop_timed_out(child: ChildState, now: float) -> Transition:
+    """Send SIGKILL, and send it again every 5 s: no other process is launched while this one exists."""
+    child = replace(child, timer_at=now + KILL_AGAIN_S)
+    if child.pid is None:
+        return child, ()
+    if child.kill_sent:
+        detail = f"PID {child.pid} does not end on SIGKILL (does it wait in the kernel?)"
+        return replace(child, detail=detail), (Kill(child.run),)
+    return replace(child, kill_sent=True), (
+        Kill(child.run),
+        Emit("child_killed", child.cause, {"pid": child.pid}),
+    )
 
 
-def gone(m: ChildState, status: ExitStatus | None, now: float) -> Step:
-    """No process is left (`status` None: none was made). What now?"""
-    planned = m.state is State.STOPPING and m.then is not Then.RESTART
-    m = replace(m, alive=False, pid=None, failures=0, wake_at=None)
-    if not planned:
-        return _died(m, status, now)
-    m = replace(m, breaker=m.breaker.abandon(now))
-    if m.then is Then.STOP:
-        return replace(m, state=State.STOPPED, detail=""), (Emit("child_stopped", m.cause),)
-    told = Emit("child_restarting", m.cause, {"delay_s": 0.0})
-    m = replace(m, restarts=m.restarts + 1, state=State.STOPPED)
-    return (m, ()) if m.held else and_then((told,), bring_up(m, now))
+def process_gone(child: ChildState, status: ExitStatus | None, now: float) -> Transition:
+    """Decide what follows now that there is no process. `status` is None if the launch made none."""
+    was_planned = child.state is State.STOPPING and child.after_stop is not AfterStop.RESTART_AS_DEAD
+    child = replace(child, alive=False, pid=None, failed_probes=0, timer_at=None)
+    if not was_planned:
+        return _died(child, status, now)
+    child = replace(child, breaker=child.breaker.cancel_trial(now))
+    if child.after_stop is AfterStop.STAY_STOPPED:
+        return replace(child, state=State.STOPPED, detail=""), (Emit("child_stopped", child.cause),)
+    child = replace(child, restarts=child.restarts + 1, state=State.STOPPED)
+    if child.on_hold:
+        return child, ()
+    restarting = Emit("child_restarting", child.cause, {"delay_s": 0.0})
+    return prepend((restarting,), launch_if_allowed(child, now))
 
 
-def _died(m: ChildState, status: ExitStatus | None, now: float) -> Step:
-    unasked = m.state is not State.STOPPING
-    fell = (Fell(),) if m.coupled else ()
-    if unasked and status is not None and status.code in m.fatal_exit_codes:
-        m = replace(m, state=State.FAILED, breaker=m.breaker.abandon(now))
-        return m, (Emit("child_gave_up", m.detail, {"code": status.code}), *fell)
-    finished = unasked and status is not None and status.code == 0
-    if m.restart is RestartType.TEMPORARY or (m.restart is RestartType.TRANSIENT and finished):
-        cause = m.detail if unasked else m.cause
-        m = replace(m, state=State.STOPPED, wanted=False, breaker=m.breaker.abandon(now))
-        return m, (Emit("child_stopped", cause),)
-    m = replace(m, cause=m.detail if unasked else m.cause)
-    m, delay_s = _charge(m, now)
-    m = replace(m, held=m.coupled)
-    m, told = _open(m, now) if m.breaker.state is BreakerState.OPEN else _restart(m, delay_s, now)
-    return m, (*told, *fell)
+def _died(child: ChildState, status: ExitStatus | None, now: float) -> Transition:
+    """Restart a child that ended by itself, hung or was never ready, unless its restart type forbids it."""
+    by_itself = child.state is not State.STOPPING
+    siblings = (RestartSiblings(),) if child.coupled else ()
+    if by_itself and status is not None and status.code in child.fatal_exit_codes:
+        child = replace(child, state=State.FAILED, breaker=child.breaker.cancel_trial(now))
+        return child, (Emit("child_gave_up", child.detail, {"code": status.code}), *siblings)
+    cause = child.detail if by_itself else child.cause
+    finished = by_itself and status is not None and status.code == 0
+    if child.restart is RestartType.TEMPORARY or (child.restart is RestartType.TRANSIENT and finished):
+        child = replace(child, state=State.STOPPED, wanted=False, breaker=child.breaker.cancel_trial(now))
+        return child, (Emit("child_stopped", cause),)
+    child, delay_s = _charge(replace(child, cause=cause), now)
+    child = replace(child, on_hold=child.coupled)
+    is_open = child.breaker.state is BreakerState.OPEN
+    child, actions = _wait_for_breaker(child, now) if is_open else _restart(child, delay_s, now)
+    return child, (*actions, *siblings)
 
 
-def _charge(m: ChildState, now: float) -> tuple[ChildState, float]:
-    """Counts the death: a failed start for the breaker, a full window for the intensity; and the delay."""
-    delay_s = m.policy.backoff.delay(m.attempt)
-    attempt = m.attempt + 1
-    breaker = m.breaker
-    exceeded = m.intensity.exceeded(now)
-    if m.ready_at is None:
-        breaker = breaker.failed(now)
-    elif now - m.ready_at >= m.policy.stable_after_s:
+def _charge(child: ChildState, now: float) -> tuple[ChildState, float]:
+    """Count the death for breaker, intensity and backoff, and return the delay before the restart in seconds.
+
+    A child that was never ready is a failed start for the breaker. One that was ready for `stable_after_s` is
+    restarted without delay. A restart too many for the intensity opens the breaker.
+    """
+    delay_s = child.policy.backoff.delay(child.backoff_attempt)
+    attempt = child.backoff_attempt + 1
+    breaker = child.breaker
+    exceeded = child.intensity.exceeded(now)
+    if child.ready_at is None:
+        breaker = breaker.start_failed(now)
+    elif now - child.ready_at >= child.policy.stable_after_s:
         delay_s, attempt = 0.0, 0
-        breaker = breaker if exceeded else breaker.settled()
+        breaker = breaker if exceeded else breaker.ran_stably()
     if exceeded and breaker.state is not BreakerState.OPEN:
-        window = f"{m.policy.intensity.max_restarts} restarts within {m.policy.intensity.window_s:g} s"
-        m = replace(m, cause=f"{window}; last: {m.cause}")
+        limit = child.policy.intensity
+        window = f"{limit.max_restarts} restarts within {limit.window_s:g} s"
+        child = replace(child, cause=f"{window}; last: {child.cause}")
         breaker = breaker.trip(now)
-    return replace(m, breaker=breaker, attempt=attempt), delay_s
+    return replace(child, breaker=breaker, backoff_attempt=attempt), delay_s
 
 
-def _open(m: ChildState, now: float) -> Step:
-    m = replace(m, state=State.OPEN, wake_at=m.breaker.until, detail=m.detail or m.cause)
-    open_s = round(m.breaker.until - now, 3)
-    return m, (Emit("breaker_opened", m.cause, {"open_s": open_s, "opens": m.breaker.opens}), Persist())
+def _wait_for_breaker(child: ChildState, now: float) -> Transition:
+    detail = child.detail or child.cause
+    child = replace(child, state=State.OPEN, timer_at=child.breaker.until, detail=detail)
+    fields = {"open_s": round(child.breaker.until - now, 3), "opens": child.breaker.opens}
+    return child, (Emit("breaker_opened", child.cause, fields), SaveState())
 
 
-def _restart(m: ChildState, delay_s: float, now: float) -> Step:
-    due = max(now + delay_s, m.not_before)
-    m = replace(m, charged=True, restarts=m.restarts + 1)
-    told = Emit("child_restarting", m.cause, {"delay_s": round(due - now, 3), "attempt": m.attempt})
-    if due > now:
-        return replace(m, state=State.BACKOFF, wake_at=due), (told,)
-    return and_then((told,), bring_up(m, now))
+def _restart(child: ChildState, delay_s: float, now: float) -> Transition:
+    start_at = max(now + delay_s, child.no_start_before)
+    child = replace(child, charge_next_start=True, restarts=child.restarts + 1)
+    fields = {"delay_s": round(start_at - now, 3), "attempt": child.backoff_attempt}
+    restarting = Emit("child_restarting", child.cause, fields)
+    if start_at > now:
+        return replace(child, state=State.BACKOFF, timer_at=start_at), (restarting,)
+    return prepend((restarting,), launch_if_allowed(child, now))

@@ -1,1 +1,1 @@
-"""Start, watch, adopt and end operating-system processes, whole process groups at a time."""
+"""The operating-system processes of children: launch, find, watch and end them, whole groups at a time."""

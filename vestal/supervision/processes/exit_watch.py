@@ -1,7 +1,8 @@
-"""Learning of a process's end from the kernel at once: pidfd on Linux, kqueue on macOS and BSD.
+"""Notice the end of a process at once, by the kernel's own means: a pidfd on Linux, a kqueue on macOS and
+BSD.
 
-Both work for children and for processes that are not ours. Where the kernel has neither (Linux before 5.3,
-some sandboxes) it is looked for 50 times a second. Nothing here reaps.
+Both work for children and for other processes. Where the kernel has neither (Linux before 5.3, some
+sandboxes), the process is looked up 50 times a second. Nothing here reaps a process.
 """
 
 from __future__ import annotations
@@ -11,70 +12,69 @@ import os
 import select
 import sys
 
-from vestal.supervision.processes.identity import start_time
+from vestal.supervision.processes.start_time import start_time
 
 POLL_S = 0.02
 
 
-async def ended(pid: int) -> None:
-    """Returns once the process has ended: it is a zombie, or gone."""
+async def wait_for_exit(pid: int) -> None:
+    """Return once the process has ended: it is a zombie, or gone."""
     if sys.platform == "linux":
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
         except OSError:
-            await _polled(pid)
+            await _poll_for_exit(pid)
             return
         try:
-            await _readable(fd)
+            await _wait_until_readable(fd)
         finally:
             os.close(fd)
     elif hasattr(select, "kqueue"):
-        await _kqueue_ended(pid)
+        await _kqueue_exit(pid)
     else:
-        await _polled(pid)
+        await _poll_for_exit(pid)
 
 
-async def _readable(fd: int) -> None:
-    """Returns once the file descriptor has news."""
+async def _wait_until_readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    woken: asyncio.Future[None] = loop.create_future()
+    readable: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
-        if not woken.done():
-            woken.set_result(None)
+        if not readable.done():
+            readable.set_result(None)
 
     loop.add_reader(fd, wake)
     try:
-        await woken
+        await readable
     finally:
         loop.remove_reader(fd)
 
 
-async def _polled(pid: int) -> None:
-    while start_time(pid) is not None:  # noqa: ASYNC110 - nobody could set an event
+async def _poll_for_exit(pid: int) -> None:
+    while start_time(pid) is not None:  # noqa: ASYNC110 - no event announces the end of this process
         await asyncio.sleep(POLL_S)
 
 
 if sys.platform != "linux":  # pragma: no cover - not on the machines that measure coverage
 
-    async def _kqueue_ended(pid: int) -> None:
+    async def _kqueue_exit(pid: int) -> None:
         queue = select.kqueue()
         try:
             watch = select.kevent(
                 pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
             )
             queue.control([watch], 0)
-        except ProcessLookupError:  # ended, maybe not yet reaped
+        except ProcessLookupError:  # it has ended, and may not be reaped yet
             queue.close()
             return
         try:
-            await _readable(queue.fileno())  # a kqueue is itself readable once it has news
+            await _wait_until_readable(queue.fileno())  # a kqueue is readable once it has an event
         finally:
             queue.close()
 
 else:
 
-    async def _kqueue_ended(pid: int) -> None:
+    async def _kqueue_exit(pid: int) -> None:
         raise NotImplementedError

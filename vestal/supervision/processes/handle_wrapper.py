@@ -1,4 +1,4 @@
-"""A ProcessHandle around another: for launchers whose processes differ in one thing or two."""
+"""A process handle around another one, for launchers whose processes differ in one or two methods."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ from vestal.supervision.lifecycle.states import ExitStatus
 
 
 class HandleWrapper:
-    """Passes everything on to `process`; a kind of its own overrides what it does otherwise."""
+    """Passes every call to the wrapped handle. A subclass overrides the methods that differ."""
 
     def __init__(self, process: ProcessHandle) -> None:
         self._process = process
 
     @property
     def pid(self) -> int:
+        """Return the PID of the process."""
         return self._process.pid
 
     @property
     def start_time(self) -> float:
+        """Return when the process started."""
         return self._process.start_time
 
     async def wait(self) -> ExitStatus:
+        """Return once the process has been reaped and its group is gone."""
         return await self._process.wait()
 
     def terminate(self) -> None:
+        """Send SIGTERM to the group."""
         self._process.terminate()
 
     def kill(self) -> None:
+        """Send SIGKILL to the group."""
         self._process.kill()
 
     def detach(self) -> None:
+        """Stop watching the process, and leave it running."""
         self._process.detach()

@@ -1,4 +1,4 @@
-"""A child's log: appended to, turned over at a start when it has grown, and read back for last words."""
+"""The log of a child: append to it, rotate it at a start if it is large, and read its last lines."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ MAX_BYTES = 10 * 1024 * 1024
 _TAIL_BYTES = 8192
 
 
-def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> int:
-    """Makes the folder, moves a log past `max_bytes` to `.1`; returns where the next run's lines begin."""
+def rotate_if_large(path: Path, max_bytes: int = MAX_BYTES) -> int:
+    """Move a log that exceeds `max_bytes` to `.1`, and return the offset at which the next run's lines begin.
+
+    Makes the folder if it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         size = path.stat().st_size
@@ -23,18 +26,18 @@ def turn_over(path: Path, max_bytes: int = MAX_BYTES) -> int:
 
 
 def open_log(path: Path) -> int:
-    """A file descriptor that appends. The caller closes it."""
+    """Open the log for appending and return its file descriptor, which the caller closes."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def last_lines(path: Path, since: int = 0, count: int = 10) -> list[str]:
-    """The last `count` lines with something on them, written from byte `since` on."""
+    """Return the last `count` lines after byte offset `since` that are not empty."""
     try:
         with path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             start = max(0, min(since, end), end - _TAIL_BYTES)
             log.seek(start)
-            told = log.read(_TAIL_BYTES).decode("utf-8", "replace")
+            text = log.read(_TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.rstrip() for line in told.splitlines() if line.strip()][-count:]
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

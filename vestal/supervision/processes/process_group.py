@@ -1,7 +1,8 @@
-"""Processes in their own session and group: made, watched, adopted, and ended whole.
+"""Launch, adopt and end whole process groups.
 
-The leader's PID is the group's number. When the leader ends, what is left of its group is killed before the
-leader is reaped: until then the number cannot be anyone else's.
+Each process is the leader of its own session and group, so its PID is the group's number. When the leader
+ends, the rest of its group is killed before the leader is reaped: until then no other process can have that
+number.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.errors import LaunchError
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
-from vestal.supervision.processes.exit_watch import ended
-from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify, start_time
+from vestal.supervision.processes.exit_watch import wait_for_exit
+from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify
+from vestal.supervision.processes.start_time import start_time
 
-GROUP_GONE_S = 0.5
-_LOOK_AGAIN_S = 0.002
+GROUP_GONE_TIMEOUT_S = 0.5
+_POLL_S = 0.002
 
 
 class ProcessGroup:
-    """A ProcessHandle for the leader of a group: our own child, or one adopted by its identity."""
+    """A ProcessHandle for a group leader, which is a child of this process or was adopted by its identity."""
 
     def __init__(self, identity: ProcessIdentity, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.identity = identity
@@ -36,29 +38,34 @@ class ProcessGroup:
 
     @property
     def pid(self) -> int:
+        """Return the PID of the leader, which is the number of the group."""
         return self.identity.pid
 
     @property
     def start_time(self) -> float:
+        """Return when the leader started (see `start_time.start_time`)."""
         return self.identity.start_time
 
     async def wait(self) -> ExitStatus:
-        """Reaped (where it is our child) and the rest of its group killed and gone."""
-        await ended(self.pid)
+        """Wait for the leader to end, kill the rest of its group, reap the leader, and return its status."""
+        await wait_for_exit(self.pid)
         self._signal_group(signal.SIGKILL)
         status = self._reap()
-        await self._group_gone()
+        if self._leads:
+            await wait_until_group_gone(self.pid)
         return status
 
     def terminate(self) -> None:
+        """Send SIGTERM, and SIGCONT: a suspended process could not act on SIGTERM."""
         self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)  # a suspended one could not act on it (systemd: SendSIGCONT=)
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
+        """Send SIGKILL."""
         self._signal(signal.SIGKILL)
 
     def detach(self) -> None:
-        """It runs on. Popen would warn of a child still running."""
+        """Leave the process running, without Popen's warning about a child that still runs."""
         if self._popen is not None:
             self._popen.returncode = 0
 
@@ -70,19 +77,25 @@ class ProcessGroup:
                 os.kill(self.pid, number)
 
     def _signal_group(self, number: int) -> None:
-        if self._reaped or not self._leads or not self._is_still_ours():
+        if self._reaped or not self._leads or not self._number_is_ours():
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for zombies only
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             os.killpg(self.pid, number)
 
-    def _is_still_ours(self) -> bool:
-        """An adopted leader is reaped by its own parent; then the PID could be a stranger's."""
+    def _number_is_ours(self) -> bool:
+        """Return whether the PID still belongs to this group.
+
+        An adopted leader is reaped by its own parent, after which another process may get its PID.
+        """
         return self._popen is not None or start_time(self.pid) in (None, self.start_time)
 
     def _reap(self) -> ExitStatus:
-        """An adopted process may still be our child, where the supervisor before lived in this process."""
+        """Reap the leader if it is a child of this process.
+
+        An adopted one may be: the supervisor that launched it may have lived in this process.
+        """
         try:
-            pid, told = os.waitpid(self.pid, 0 if self._popen is not None else os.WNOHANG)
+            pid, wait_status = os.waitpid(self.pid, 0 if self._popen is not None else os.WNOHANG)
         except ChildProcessError:
             return ExitStatus()
         finally:
@@ -90,13 +103,8 @@ class ProcessGroup:
             self.detach()
         if pid == 0:
             return ExitStatus()
-        code = os.waitstatus_to_exitcode(told)
+        code = os.waitstatus_to_exitcode(wait_status)
         return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
-
-    async def _group_gone(self) -> None:
-        """The killed are gone within a millisecond or so; a new child may want their port."""
-        if self._leads:
-            await wait_until_group_gone(self.pid)
 
 
 def _leads_group(pid: int) -> bool:
@@ -106,26 +114,30 @@ def _leads_group(pid: int) -> bool:
         return False
 
 
-async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_S) -> bool:
-    """Waits, not for ever: where nobody reaps orphans, a group of zombies stays."""
+async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOUT_S) -> bool:
+    """Return True once no process of a killed group is left, so that a new child can have its port.
+
+    This takes a millisecond or so. Returns False after `timeout_s`: in a container where nothing reaps
+    orphans, the zombies of the group stay.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout_s
+    deadline = loop.time() + timeout_s
     while True:
         try:
             os.killpg(group, 0)
         except (ProcessLookupError, PermissionError):
             return True
-        if loop.time() >= end:
+        if loop.time() >= deadline:
             return False
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(_POLL_S)
 
 
 async def spawn(
     spec: ChildSpec, *, pass_fds: Sequence[int] = (), extra_env: Mapping[str, str] | None = None
 ) -> ProcessGroup:
-    """Runs the spec's command in a session and group of its own. Raises LaunchError, which says why not.
+    """Run the spec's command in its own session and group. Raises LaunchError, which says why it cannot run.
 
-    For launchers that need more than the default: `pass_fds` stay open in the child.
+    Launchers that need more than the default pass `extra_env`, and `pass_fds` that stay open in the child.
     """
     env = {**os.environ, **(spec.env or {}), **(extra_env or {})}
     popen = _popen(spec, env, pass_fds)
@@ -138,9 +150,15 @@ def _popen(spec: ChildSpec, env: Mapping[str, str], pass_fds: Sequence[int]) -> 
     log = None if spec.log_path is None else log_file.open_log(spec.log_path)
     try:
         return subprocess.Popen(
-            spec.command, env=dict(env), cwd=spec.cwd, pass_fds=tuple(pass_fds), start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
+            spec.command,
+            env=dict(env),
+            cwd=spec.cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     except OSError as error:
         raise LaunchError(_why_not(spec, error), child=spec.name) from error
     finally:
@@ -160,19 +178,23 @@ def _why_not(spec: ChildSpec, error: OSError) -> str:
 
 
 class DefaultLauncher:
-    """What a child spec without a launcher uses."""
+    """The launcher of a child spec that has none."""
 
     async def launch(self, spec: ChildSpec) -> ProcessGroup:
+        """Run the spec's command."""
         return await spawn(spec)
 
 
 def adopt(identity: ProcessIdentity) -> ProcessGroup:
-    """A handle for a running process that another supervisor made."""
+    """Return a handle for a running process that another supervisor launched."""
     return ProcessGroup(identity)
 
 
 def kill_orphaned_group(identity: ProcessIdentity) -> bool:
-    """Kills what is left of the group of a leader that is gone. A number used again since is left alone."""
+    """Kill what is left of a group whose leader has ended, and return whether there was anything.
+
+    A group whose number another process has by now is left alone.
+    """
     same_boot = identity.boot in ("", boot_id())
     if not same_boot or identity.pid <= 1 or start_time(identity.pid) is not None:
         return False

@@ -1,4 +1,4 @@
-"""Real children, and supervisors that leave none behind."""
+"""Real child processes, and supervisors that leave none of them behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MakeSpec(Protocol):
 
 @pytest.fixture
 def spec() -> MakeSpec:
-    """Makes the spec of a program in tests/children, with a quick policy; `policy` takes changes to it."""
+    """A function that makes the spec of a program in tests/children; `policy` changes the quick policy."""
 
     def make(program: str, *args: object, name: str = "child", **fields: Any) -> ChildSpec:
         command = (sys.executable, "-I", "-S", str(PROGRAMS / program), *map(str, args))
@@ -51,44 +51,49 @@ def spec() -> MakeSpec:
     return make
 
 
-class House:
-    """Supervisors made in a test, and what they told."""
+class Supervisors:
+    """The supervisors of one test, and the events of all of them."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.supervisors: list[Supervisor] = []
+        self.made: list[Supervisor] = []
 
-    def supervisor(self, *specs: ChildSpec, **options: Any) -> Supervisor:
-        made = Supervisor(specs, on_event=self.events.append, **options)
-        self.supervisors.append(made)
-        return made
+    def make(self, *specs: ChildSpec, **options: Any) -> Supervisor:
+        """Make a supervisor, which is stopped at the end of the test."""
+        supervisor = Supervisor(specs, on_event=self.events.append, **options)
+        self.made.append(supervisor)
+        return supervisor
 
     async def up(self, *specs: ChildSpec, **options: Any) -> Supervisor:
-        made = self.supervisor(*specs, **options)
-        await made.start()
+        """Make and start a supervisor, and wait until every child is ready."""
+        supervisor = self.make(*specs, **options)
+        await supervisor.start()
         for spec in specs:
-            await made.wait_for(spec.name, {State.READY}, DEADLINE_S)
-        return made
+            await supervisor.wait_for(spec.name, {State.READY}, DEADLINE_S)
+        return supervisor
 
-    def told(self, name: str) -> list[Event]:
+    def events_named(self, name: str) -> list[Event]:
+        """Return the events of this name so far."""
         return [event for event in self.events if event.event == name]
 
-    async def until(self, name: str, count: int = 1) -> Event:
-        await eventually(lambda: len(self.told(name)) >= count)
-        return self.told(name)[count - 1]
+    async def wait_for_event(self, name: str, count: int = 1) -> Event:
+        """Wait for the `count`-th event of this name, and return it."""
+        await eventually(lambda: len(self.events_named(name)) >= count)
+        return self.events_named(name)[count - 1]
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until the condition holds; fail after a deadline."""
     async with asyncio.timeout(DEADLINE_S):
         while not holds():  # noqa: ASYNC110 - what happens in other processes sets no event here
             await asyncio.sleep(0.002)
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    made = House()
+async def supervisors() -> AsyncIterator[Supervisors]:
+    made = Supervisors()
     yield made
-    for supervisor in reversed(made.supervisors):
+    for supervisor in reversed(made.made):
         await supervisor.stop()
 
 
@@ -98,14 +103,14 @@ def eventually_fixture() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 
 @pytest.fixture
-def runs() -> Callable[[int], bool]:
-    """Whether a PID is a process that runs: not gone, and no zombie."""
+def is_running() -> Callable[[int], bool]:
+    """A function that returns whether a PID belongs to a process that is not a zombie."""
     return lambda pid: start_time(pid) is not None
 
 
 @pytest.fixture
-def touched() -> Callable[[Path], Callable[[int], Awaitable[ProbeResult]]]:
-    """A ready probe: the file is there."""
+def file_probe() -> Callable[[Path], Callable[[int], Awaitable[ProbeResult]]]:
+    """A function that returns a probe, which succeeds once the given file exists."""
 
     def probe_of(path: Path) -> Callable[[int], Awaitable[ProbeResult]]:
         async def probe(pid: int) -> ProbeResult:

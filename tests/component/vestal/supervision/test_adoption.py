@@ -1,4 +1,4 @@
-"""Supervisors that come and go while their children run on."""
+"""Supervisors that find the processes of an earlier supervisor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vestal.supervision import (
 )
 from vestal.supervision.processes.identity import boot_id
 
-# A supervisor in a process of its own, which a test can kill as one kills an agent.
-AGENT = """
+# A supervisor in its own process, which a test can kill.
+SUPERVISOR_PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from vestal.supervision import ChildSpec, State, Supervisor
@@ -35,121 +35,138 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def agent(pid_file: Path, command: tuple[str, ...], repo: Path) -> int:
-    """The PID of an agent whose child is up."""
+async def start_and_kill_supervisor(pid_file: Path, command: tuple[str, ...], repo: Path) -> None:
+    """Start a supervisor in its own process, and kill that process once its child is ready."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", AGENT, str(pid_file), *command, cwd=repo, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        SUPERVISOR_PROGRAM,
+        str(pid_file),
+        *command,
+        cwd=repo,
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
     process.send_signal(signal.SIGKILL)
     await process.communicate()
-    return process.pid
 
 
-async def test_child_of_a_killed_agent_is_adopted_and_its_end_seen(house, spec, repo, tmp_path, runs):
+async def test_child_of_a_killed_supervisor_is_adopted_and_restarted_when_it_dies(
+    supervisors, spec, repo, tmp_path, is_running
+):
     pid_file = tmp_path / "run" / "child.json"
     child = spec("waits.py", pid_file=pid_file)
-    await agent(pid_file, child.command, repo)
+    await start_and_kill_supervisor(pid_file, child.command, repo)
     left = read_pid_file(pid_file)
     assert left is not None
-    assert runs(left.pid)
+    assert is_running(left.pid)
 
-    supervisor = await house.up(child)
+    supervisor = await supervisors.up(child)
     assert supervisor.status()["child"].process_pid == left.pid
-    assert house.told("child_adopted")
-    assert not house.told("child_started")
+    assert supervisors.events_named("child_adopted")
+    assert not supervisors.events_named("child_started")
 
     os.kill(left.pid, signal.SIGKILL)
-    await house.until("child_started")
-    assert house.told("child_exited")[0].fields["pid"] == left.pid
+    await supervisors.wait_for_event("child_started")
+    assert supervisors.events_named("child_exited")[0].fields["pid"] == left.pid
     fresh = read_pid_file(pid_file)
     assert fresh is not None
     assert fresh.pid == supervisor.status()["child"].process_pid != left.pid
 
 
-async def test_adopted_child_is_ended_with_its_group(house, spec, repo, tmp_path, runs, eventually):
-    pid_file, told = tmp_path / "child.json", tmp_path / "grandchild"
-    child = spec("leaves_grandchild.py", told, pid_file=pid_file)
-    await agent(pid_file, child.command, repo)
-    await eventually(told.exists)
-    supervisor = await house.up(child)
+async def test_adopted_child_is_stopped_with_its_whole_group(
+    supervisors, spec, repo, tmp_path, is_running, eventually
+):
+    pid_file, grandchild_file = tmp_path / "child.json", tmp_path / "grandchild"
+    child = spec("leaves_grandchild.py", grandchild_file, pid_file=pid_file)
+    await start_and_kill_supervisor(pid_file, child.command, repo)
+    await eventually(grandchild_file.exists)
+    supervisor = await supervisors.up(child)
     pid = supervisor.status()["child"].process_pid
     await supervisor.stop()
-    await eventually(lambda: not runs(pid) and not runs(int(told.read_text())))
+    await eventually(lambda: not is_running(pid) and not is_running(int(grandchild_file.read_text())))
     assert not pid_file.exists()
 
 
-async def test_child_of_a_killed_agent_that_may_not_stay_is_ended_first(house, spec, repo, tmp_path, runs):
+async def test_child_that_may_not_be_adopted_exits_before_its_successor_starts(
+    supervisors, spec, repo, tmp_path, is_running
+):
     pid_file = tmp_path / "child.json"
     child = spec("waits.py", pid_file=pid_file, adopt=False)
-    await agent(pid_file, child.command, repo)
+    await start_and_kill_supervisor(pid_file, child.command, repo)
     left = read_pid_file(pid_file)
     assert left is not None
-    supervisor = await house.up(child)
+    supervisor = await supervisors.up(child)
     assert supervisor.status()["child"].process_pid != left.pid
-    assert not runs(left.pid)
-    names = [event.event for event in house.events]
+    assert not is_running(left.pid)
+    names = [event.event for event in supervisors.events]
     assert names.index("child_exited") < names.index("child_started")
 
 
-async def test_what_a_dead_leader_left_of_its_group_is_killed_at_the_start(
-    house, spec, repo, tmp_path, runs, eventually
+async def test_orphaned_group_of_a_dead_leader_is_killed_at_the_start(
+    supervisors, spec, repo, tmp_path, is_running, eventually
 ):
-    pid_file, told = tmp_path / "child.json", tmp_path / "grandchild"
-    command = spec("leaves_grandchild.py", told).command
-    await agent(pid_file, command, repo)
-    await eventually(told.exists)
+    pid_file, grandchild_file = tmp_path / "child.json", tmp_path / "grandchild"
+    command = spec("leaves_grandchild.py", grandchild_file).command
+    await start_and_kill_supervisor(pid_file, command, repo)
+    await eventually(grandchild_file.exists)
     left = read_pid_file(pid_file)
     assert left is not None
     os.kill(left.pid, signal.SIGKILL)
-    await eventually(lambda: not runs(left.pid))
-    grandchild = int(told.read_text())
-    assert runs(grandchild)
-    await house.up(spec("waits.py", pid_file=pid_file))
-    assert house.told("leftovers_killed")
-    await eventually(lambda: not runs(grandchild))
+    await eventually(lambda: not is_running(left.pid))
+    grandchild = int(grandchild_file.read_text())
+    assert is_running(grandchild)
+    await supervisors.up(spec("waits.py", pid_file=pid_file))
+    assert supervisors.events_named("leftovers_killed")
+    await eventually(lambda: not is_running(grandchild))
 
 
-async def test_detached_child_runs_on_and_the_next_supervisor_reaps_it(house, spec, tmp_path, runs):
+async def test_detached_child_runs_on_until_the_next_supervisor_stops_and_reaps_it(
+    supervisors, spec, tmp_path, is_running
+):
     child = spec("waits.py", pid_file=tmp_path / "child.json")
-    first = await house.up(child)
+    first = await supervisors.up(child)
     pid = first.status()["child"].process_pid
     await first.detach()
-    assert runs(pid)
-    house.supervisors.clear()
-    second = await house.up(child)
+    assert is_running(pid)
+    supervisors.made.clear()
+    second = await supervisors.up(child)
     assert second.status()["child"].process_pid == pid
     await second.stop()
-    assert not runs(pid)
-    assert house.told("child_exited")[-1].fields["pid"] == pid
+    assert not is_running(pid)
+    assert supervisors.events_named("child_exited")[-1].fields["pid"] == pid
 
 
-async def test_pid_used_again_by_a_stranger_is_left_alone(house, spec, tmp_path, runs):
+async def test_process_that_reuses_the_pid_in_a_pid_file_is_not_touched(
+    supervisors, spec, tmp_path, is_running
+):
     stranger = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
     started = start_time(stranger.pid)
     assert started is not None
     pid_file = tmp_path / "child.json"
     write_pid_file(pid_file, ProcessIdentity(stranger.pid, started - 5, boot_id()))
-    supervisor = await house.up(spec("waits.py", pid_file=pid_file))
+    supervisor = await supervisors.up(spec("waits.py", pid_file=pid_file))
     assert supervisor.status()["child"].process_pid != stranger.pid
-    assert runs(stranger.pid)
+    assert is_running(stranger.pid)
     assert json.loads(pid_file.read_text())["pid"] == supervisor.status()["child"].process_pid
     stranger.kill()
     await stranger.wait()
 
 
-async def test_running_child_that_was_stopped_by_hand_is_ended(house, spec, tmp_path, runs):
-    """The agent was killed in the middle of the stop."""
+async def test_running_child_that_was_stopped_by_hand_is_stopped_by_the_next_supervisor(
+    supervisors, spec, tmp_path, is_running
+):
+    """The first supervisor was killed in the middle of the stop."""
     child = spec("waits.py", pid_file=tmp_path / "child.json")
-    first = await house.up(child)
+    first = await supervisors.up(child)
     pid = first.status()["child"].process_pid
     await first.detach()
-    house.supervisors.clear()
+    supervisors.made.clear()
     store = MemoryStateStore()
     record = {"open": False, "failures": 0, "opens": 0, "until": 0}
     store.save("child", {"stopped_by_hand": True, "breaker": record, "restarts": []})
-    second = house.supervisor(child, store=store)
+    second = supervisors.make(child, store=store)
     await second.start()
     await second.wait_for("child", {State.STOPPED}, 5)
-    assert not runs(pid)
+    assert not is_running(pid)

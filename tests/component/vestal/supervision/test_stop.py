@@ -1,4 +1,4 @@
-"""Every stop ends, reaped, and leaves nobody behind."""
+"""Stopping real processes: each stop ends, reaps the process and leaves nothing of its group."""
 
 from __future__ import annotations
 
@@ -14,54 +14,62 @@ from vestal.supervision import Intensity, State, StoppedByHand, Strategy, Unknow
 
 
 async def test_child_that_ignores_sigterm_is_killed_after_stop_timeout_s(
-    house, spec, touched, runs, tmp_path
+    supervisors, spec, file_probe, is_running, tmp_path
 ):
-    supervisor = await house.up(spec("ignores_term.py", tmp_path / "up", ready=touched(tmp_path / "up")))
+    supervisor = await supervisors.up(
+        spec("ignores_term.py", tmp_path / "up", ready=file_probe(tmp_path / "up"))
+    )
     pid = supervisor.status()["child"].process_pid
     began = time.monotonic()
     await supervisor.stop_child("child")
     assert 0.3 <= time.monotonic() - began < 3
-    assert house.told("child_killed")
-    assert not runs(pid)
+    assert supervisors.events_named("child_killed")
+    assert not is_running(pid)
 
 
-async def test_child_that_obeys_ends_with_its_own_code(house, spec, touched, tmp_path: Path):
-    supervisor = await house.up(spec("waits.py", tmp_path / "up", ready=touched(tmp_path / "up")))
+async def test_child_that_obeys_sigterm_exits_with_its_own_code(
+    supervisors, spec, file_probe, tmp_path: Path
+):
+    supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
     await supervisor.stop()
-    assert house.told("child_exited")[0].fields["code"] == 0
-    assert not house.told("child_killed")
+    assert supervisors.events_named("child_exited")[0].fields["code"] == 0
+    assert not supervisors.events_named("child_killed")
 
 
-async def test_child_that_is_suspended_still_ends_with_its_own_code(house, spec, touched, tmp_path: Path):
-    supervisor = await house.up(spec("waits.py", tmp_path / "up", ready=touched(tmp_path / "up")))
+async def test_suspended_child_exits_with_its_own_code(supervisors, spec, file_probe, tmp_path: Path):
+    supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
     pid = supervisor.status()["child"].process_pid
     os.kill(pid, signal.SIGSTOP)
     await supervisor.stop()
-    assert house.told("child_exited")[0].fields["code"] == 0
-    assert not house.told("child_killed")
+    assert supervisors.events_named("child_exited")[0].fields["code"] == 0
+    assert not supervisors.events_named("child_killed")
 
 
-async def test_grandchildren_are_ended_with_their_group(house, spec, touched, runs, eventually, tmp_path):
-    told = tmp_path / "grandchild"
-    supervisor = await house.up(spec("leaves_grandchild.py", told, ready=touched(told)))
-    grandchild = int(told.read_text())
-    assert runs(grandchild)
+async def test_stop_ends_grandchildren_too(supervisors, spec, file_probe, is_running, eventually, tmp_path):
+    grandchild_file = tmp_path / "grandchild"
+    supervisor = await supervisors.up(
+        spec("leaves_grandchild.py", grandchild_file, ready=file_probe(grandchild_file))
+    )
+    grandchild = int(grandchild_file.read_text())
+    assert is_running(grandchild)
     await supervisor.stop_child("child")
-    await eventually(lambda: not runs(grandchild))
+    await eventually(lambda: not is_running(grandchild))
 
 
-async def test_grandchildren_of_a_leader_that_ended_by_itself_are_ended(
-    house, spec, touched, runs, eventually, tmp_path
+async def test_exit_of_a_child_ends_its_grandchildren(
+    supervisors, spec, file_probe, is_running, eventually, tmp_path
 ):
-    told = tmp_path / "grandchild"
-    supervisor = house.supervisor(spec("leaves_grandchild.py", told, 78, ready=touched(Path("/nowhere"))))
+    grandchild_file = tmp_path / "grandchild"
+    supervisor = supervisors.make(
+        spec("leaves_grandchild.py", grandchild_file, 78, ready=file_probe(Path("/nowhere")))
+    )
     await supervisor.start()
     await supervisor.wait_for("child", {State.FAILED}, 5)
-    await eventually(lambda: not runs(int(told.read_text())))
+    await eventually(lambda: not is_running(int(grandchild_file.read_text())))
 
 
-async def test_stop_by_hand_is_sticky(house, spec):
-    supervisor = await house.up(spec("waits.py"))
+async def test_child_stopped_by_hand_refuses_a_restart_and_accepts_a_start(supervisors, spec):
+    supervisor = await supervisors.up(spec("waits.py"))
     await supervisor.stop_child("child")
     with pytest.raises(StoppedByHand, match="child was stopped by hand; start it"):
         await supervisor.restart_child("child", "recovery")
@@ -70,11 +78,15 @@ async def test_stop_by_hand_is_sticky(house, spec):
     await supervisor.wait_for("child", {State.READY}, 5)
 
 
-async def test_stop_while_starting_and_start_while_stopping_end_as_asked(house, spec, touched, tmp_path):
-    supervisor = house.supervisor(spec("ignores_term.py", tmp_path / "up", ready=touched(tmp_path / "never")))
+async def test_stop_while_starting_and_start_while_stopping_end_in_the_requested_state(
+    supervisors, spec, file_probe, tmp_path
+):
+    supervisor = supervisors.make(
+        spec("ignores_term.py", tmp_path / "up", ready=file_probe(tmp_path / "never"))
+    )
     await supervisor.start()
     stopping = asyncio.create_task(supervisor.stop_child("child"))
-    await house.until("child_started")
+    await supervisors.wait_for_event("child_started")
     await supervisor.wait_for("child", {State.STOPPING}, 5)
     await supervisor.start_child("child")
     await stopping
@@ -83,60 +95,62 @@ async def test_stop_while_starting_and_start_while_stopping_end_as_asked(house, 
     assert supervisor.status()["child"].state is State.STOPPED
 
 
-async def test_restart_asked_for_brings_a_new_process_and_ends_the_old_one_first(house, spec, runs):
-    supervisor = await house.up(spec("waits.py"))
+async def test_restart_child_ends_the_old_process_and_launches_a_new_one(supervisors, spec, is_running):
+    supervisor = await supervisors.up(spec("waits.py"))
     old = supervisor.status()["child"].process_pid
     await supervisor.restart_child("child", "asked on the page")
     status = await supervisor.wait_for("child", {State.READY}, 5)
-    assert not runs(old)
+    assert not is_running(old)
     assert status.process_pid != old
-    assert house.told("child_exited")[0].cause == "asked on the page"
+    assert supervisors.events_named("child_exited")[0].cause == "asked on the page"
 
 
-async def test_supervisor_stops_its_children_last_first(house, spec):
-    supervisor = await house.up(*(spec("waits.py", name=name) for name in "abc"))
+async def test_supervisor_stops_and_reaps_its_children_in_reverse_order(supervisors, spec):
+    supervisor = await supervisors.up(*(spec("waits.py", name=name) for name in "abc"))
     pids = [status.process_pid or 0 for status in supervisor.status().values()]
     await supervisor.stop()
-    assert [event.component for event in house.told("child_stopped")] == ["c", "b", "a"]
+    assert [event.component for event in supervisors.events_named("child_stopped")] == ["c", "b", "a"]
     for pid in pids:
-        with pytest.raises(ChildProcessError):  # reaped: not even a zombie is left
+        with pytest.raises(ChildProcessError):  # it was reaped: not even a zombie is left
             os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
 
 
-async def test_stopped_supervisor_starts_again(house, spec):
-    supervisor = await house.up(spec("waits.py"))
+async def test_stopped_supervisor_can_be_started_again(supervisors, spec):
+    supervisor = await supervisors.up(spec("waits.py"))
     await supervisor.stop()
     await supervisor.start()
     await supervisor.wait_for("child", {State.READY}, 5)
 
 
-async def test_one_for_all_restarts_every_child_when_one_dies(house, spec):
+async def test_one_for_all_restarts_every_child_when_one_dies(supervisors, spec):
     specs = [spec("waits.py", name=name, policy={"intensity": Intensity(9)}) for name in "abc"]
-    supervisor = await house.up(*specs, strategy=Strategy.ONE_FOR_ALL)
+    supervisor = await supervisors.up(*specs, strategy=Strategy.ONE_FOR_ALL)
     before = {name: status.process_pid for name, status in supervisor.status().items()}
     os.kill(before["b"] or 0, signal.SIGKILL)
-    await house.until("child_ready", 6)
+    await supervisors.wait_for_event("child_ready", 6)
     after = {name: status.process_pid for name, status in supervisor.status().items()}
     assert not set(before.values()) & set(after.values())
-    assert [event.component for event in house.told("child_started")[3:]] == ["a", "b", "c"]
+    assert [event.component for event in supervisors.events_named("child_started")[3:]] == ["a", "b", "c"]
 
 
-async def test_rest_for_one_waits_for_those_before_it(house, spec, touched, tmp_path: Path):
-    first = spec("waits.py", name="first", ready=touched(tmp_path / "go"))
-    supervisor = house.supervisor(first, spec("waits.py", name="second"), strategy=Strategy.REST_FOR_ONE)
+async def test_rest_for_one_starts_a_child_once_the_one_before_it_is_ready(
+    supervisors, spec, file_probe, tmp_path: Path
+):
+    first = spec("waits.py", name="first", ready=file_probe(tmp_path / "go"))
+    supervisor = supervisors.make(first, spec("waits.py", name="second"), strategy=Strategy.REST_FOR_ONE)
     await supervisor.start()
     assert supervisor.status()["second"].process_pid is None
     (tmp_path / "go").touch()
     await supervisor.wait_for("second", {State.READY}, 5)
 
 
-async def test_unknown_child_is_named_with_those_there_are(house, spec):
-    supervisor = house.supervisor(spec("waits.py", name="web"))
+async def test_unknown_child_error_lists_the_known_children(supervisors, spec):
+    supervisor = supervisors.make(spec("waits.py", name="web"))
     with pytest.raises(UnknownChild, match="there is no child 'wbe'; there are: web"):
         await supervisor.start_child("wbe")
 
 
-async def test_wait_for_what_does_not_come_says_what_is(house, spec):
-    supervisor = await house.up(spec("waits.py"))
+async def test_wait_timeout_error_says_the_present_state(supervisors, spec):
+    supervisor = await supervisors.up(spec("waits.py"))
     with pytest.raises(WaitTimeout, match=r"child was not open within 0.05 s; it is ready"):
         await supervisor.wait_for("child", {State.OPEN}, 0.05)

@@ -22,7 +22,7 @@ async def test_fake_clock_wakes_sleepers_in_the_order_they_are_due():
     assert clock.now() == 2.5
 
 
-async def test_fake_clock_run_for_lets_a_loop_sleep_again():
+async def test_fake_clock_run_for_wakes_a_loop_each_time_it_is_due():
     clock, ticks = FakeClock(), []
 
     async def loop() -> None:

@@ -1,4 +1,4 @@
-"""Launchers, listeners and watchers: what others plug in, and what the kernel tells."""
+"""Launchers and event receivers of the caller, and the process handling beneath them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vestal.supervision import (
     Supervisor,
     spawn,
 )
-from vestal.supervision.processes.exit_watch import _polled, ended
+from vestal.supervision.processes.exit_watch import _poll_for_exit, wait_for_exit
 
 ECHO = "import os, socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(s.recv(9)); s.recv(9)"
 
 
 class SocketLauncher:
-    """As the gateway makes its engine: one end of a socket pair each; either sees the other's end."""
+    """Gives each process one end of a socket pair, as the gateway does with its engine."""
 
     def __init__(self) -> None:
         self.ends: list[socket.socket] = []
@@ -40,58 +40,58 @@ class SocketLauncher:
             return await spawn(replace(spec, command=command), pass_fds=(theirs.fileno(),))
 
 
-async def test_launcher_of_ones_own_passes_a_socket_to_each_new_process(house):
+async def test_custom_launcher_passes_a_socket_to_each_new_process(supervisors):
     launcher = SocketLauncher()
-    supervisor = await house.up(ChildSpec("child", (sys.executable, "-c", ECHO), launcher=launcher))
+    supervisor = await supervisors.up(ChildSpec("child", (sys.executable, "-c", ECHO), launcher=launcher))
     loop = asyncio.get_running_loop()
     for end in launcher.ends:
         end.setblocking(False)
         await loop.sock_sendall(end, b"hello")
         assert await loop.sock_recv(end, 9) == b"hello"
-        end.close()  # the child sees it, and ends
-    await house.until("child_exited")
-    await house.until("child_restarting")
+        end.close()  # the child notices, and exits
+    await supervisors.wait_for_event("child_exited")
+    await supervisors.wait_for_event("child_restarting")
     await supervisor.stop()
     for end in launcher.ends:
         end.close()
 
 
-async def test_launcher_that_never_comes_to_an_end_is_a_failed_start(house, spec):
-    class Hangs:
+async def test_launcher_that_never_returns_is_a_failed_start(supervisors, spec):
+    class HangingLauncher:
         async def launch(self, spec: ChildSpec) -> ProcessGroup:
             await asyncio.Event().wait()
             raise AssertionError
 
     policy = {"start_timeout_s": 0.05, "breaker": BreakerPolicy(failures=1)}
-    supervisor = house.supervisor(spec("waits.py", launcher=Hangs(), policy=policy))
+    supervisor = supervisors.make(spec("waits.py", launcher=HangingLauncher(), policy=policy))
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.OPEN}, 5)
     assert "launcher" in status.detail
 
 
-async def test_machine_without_room_has_no_process_made_until_there_is(house, spec):
-    room = False
+async def test_before_launch_that_raises_prevents_the_launch_until_it_succeeds(supervisors, spec):
+    has_memory = False
 
     async def before_launch() -> None:
-        if not room:
+        if not has_memory:
             raise LaunchError("no memory is free")
 
     policy = {"breaker": BreakerPolicy(failures=2, open_s=0.2)}
-    supervisor = house.supervisor(spec("waits.py", before_launch=before_launch, policy=policy))
+    supervisor = supervisors.make(spec("waits.py", before_launch=before_launch, policy=policy))
     await supervisor.start()
     status = await supervisor.wait_for("child", {State.OPEN}, 5)
     assert (status.detail, status.process_pid) == ("no memory is free", None)
-    assert not house.told("child_started")
-    room = True
+    assert not supervisors.events_named("child_started")
+    has_memory = True
     await supervisor.wait_for("child", {State.READY}, 5)
-    assert house.told("breaker_closed")
+    assert supervisors.events_named("breaker_closed")
 
 
-async def test_listener_that_raises_keeps_nobody_from_being_restarted(spec):
-    def listener(event: Event) -> None:
+async def test_event_receiver_that_raises_does_not_prevent_a_restart(spec):
+    def on_event(event: Event) -> None:
         raise RuntimeError("the journal's disk is full")
 
-    supervisor = Supervisor([spec("waits.py")], on_event=listener)
+    supervisor = Supervisor([spec("waits.py")], on_event=on_event)
     await supervisor.start()
     pid = (await supervisor.wait_for("child", {State.READY}, 5)).process_pid
     os.kill(pid or 0, signal.SIGKILL)
@@ -104,30 +104,30 @@ def open_files() -> int:
     return len(os.listdir("/dev/fd"))
 
 
-async def test_many_restarts_leave_no_open_file_behind(house, spec, tmp_path: Path):
+async def test_ten_restarts_leave_no_open_file_behind(supervisors, spec, tmp_path: Path):
     policy = {"intensity": Intensity(100, 300)}
     log, pid_file = tmp_path / "a.log", tmp_path / "a.json"
-    supervisor = await house.up(spec("waits.py", policy=policy, log_path=log, pid_file=pid_file))
+    supervisor = await supervisors.up(spec("waits.py", policy=policy, log_path=log, pid_file=pid_file))
     before = open_files()
     for n in range(10):
         os.kill(supervisor.status()["child"].process_pid or 0, signal.SIGKILL)
-        await house.until("child_ready", n + 2)
+        await supervisors.wait_for_event("child_ready", n + 2)
     assert open_files() <= before
     assert sorted(os.listdir(tmp_path)) == ["a.json", "a.log"]
 
 
-async def test_output_of_every_run_is_appended_to_the_log(house, spec, tmp_path: Path):
+async def test_output_of_every_process_is_appended_to_the_log(supervisors, spec, tmp_path: Path):
     log = tmp_path / "logs" / "a.log"
     policy = {"intensity": Intensity(1, 300), "breaker": BreakerPolicy(open_s=60)}
-    supervisor = house.supervisor(spec("exits.py", 1, "on stderr", log_path=log, policy=policy))
+    supervisor = supervisors.make(spec("exits.py", 1, "on stderr", log_path=log, policy=policy))
     await supervisor.start()
     await supervisor.wait_for("child", {State.OPEN}, 5)
     assert log.read_text().splitlines() == ["starting", "on stderr"] * 2
     assert log.stat().st_mode & 0o077 == 0
 
 
-async def test_end_of_a_process_is_seen_by_every_watcher_there_is(eventually):
-    for watch in (ended, _polled):
+async def test_exit_of_a_process_is_noticed_by_kernel_event_and_by_polling():
+    for watch in (wait_for_exit, _poll_for_exit):
         process = await asyncio.create_subprocess_exec("sleep", "60")
         watching = asyncio.create_task(watch(process.pid))
         await asyncio.sleep(0)
@@ -137,4 +137,4 @@ async def test_end_of_a_process_is_seen_by_every_watcher_there_is(eventually):
             await watching
         await process.wait()
         async with asyncio.timeout(5):
-            await watch(process.pid)  # gone already
+            await watch(process.pid)  # it has ended already

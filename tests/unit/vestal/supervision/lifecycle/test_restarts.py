@@ -1,0 +1,133 @@
+"""What follows when the process of a child dies, or cannot be launched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.unit.vestal.supervision.lifecycle.driver import POLICY, ChildDriver, open_child, ready_child
+from vestal.supervision import BreakerState, ExitStatus, RestartType, State
+from vestal.supervision.lifecycle.actions import Emit, Launch
+from vestal.supervision.lifecycle.child_state import initial_state
+from vestal.supervision.lifecycle.inputs import LaunchFailed, Start, Stop
+
+
+def test_death_after_a_stable_run_launches_at_once_before_anything_is_saved():
+    driver = ready_child().exit(at=10)
+    assert driver.child.state is State.STARTING
+    actions = [action for action in driver.actions if not isinstance(action, Emit)]
+    assert isinstance(actions[0], Launch)
+
+
+def test_deaths_after_short_runs_wait_2_4_8_seconds():
+    driver = ready_child()
+    delays = []
+    for _ in range(3):
+        driver.exit()
+        assert driver.child.state is State.BACKOFF
+        delays.append((driver.child.timer_at or 0) - driver.now)
+        driver.fire_timer().launch_and_ready()
+    assert delays == [2, 4, 8]
+
+
+def test_stable_run_resets_the_backoff():
+    driver = ready_child().exit().fire_timer().launch_and_ready().exit().fire_timer().launch_and_ready()
+    driver.exit(at=driver.now + 10)
+    assert driver.child.state is State.STARTING
+    driver.launch_and_ready().exit()
+    assert driver.child.timer_at == driver.now + 2
+
+
+def test_restarts_beyond_the_intensity_open_the_breaker_though_every_start_succeeded():
+    driver = ready_child()
+    for n in range(1, 6):
+        driver.exit(at=10.0 * n).launch_and_ready()
+    driver.exit(at=60)
+    assert driver.child.state is State.OPEN
+    assert driver.has_event("breaker_opened")
+    assert driver.child.timer_at == 120
+
+
+def test_slow_failed_starts_open_the_breaker_though_they_stay_below_the_intensity():
+    """A start that takes 36 s to fail never reaches 5 restarts in 5 minutes."""
+    driver = ChildDriver().send(Start()).launch().fire_timer().exit()  # not ready in time
+    driver.fire_timer().launch().fire_timer().exit()
+    driver.fire_timer().launch().fire_timer().exit()
+    assert driver.child.state is State.OPEN
+
+
+def test_failed_launch_counts_as_a_failed_start():
+    driver = ChildDriver().send(Start())
+    for _ in range(2):
+        driver.send(LaunchFailed(driver.child.run, "the program x was not found")).fire_timer()
+    driver.send(LaunchFailed(driver.child.run, "the program x was not found"))
+    assert driver.child.state is State.OPEN
+    assert driver.child.detail == "the program x was not found"
+
+
+def test_open_breaker_allows_one_trial_whose_success_closes_it():
+    driver = open_child().fire_timer()
+    assert driver.child.breaker.state is BreakerState.HALF_OPEN
+    assert driver.has_action(Launch)
+    driver.launch_and_ready()
+    assert driver.has_event("breaker_closed")
+    assert driver.child.breaker.state is BreakerState.CLOSED
+
+
+def test_trial_that_dies_opens_the_breaker_for_twice_as_long():
+    driver = open_child().fire_timer().launch().exit()
+    assert driver.child.state is State.OPEN
+    assert driver.child.timer_at == driver.now + 120
+
+
+def test_trial_that_is_not_ready_in_time_opens_the_breaker_for_twice_as_long():
+    driver = open_child().fire_timer().launch().fire_timer()
+    assert driver.child.state is State.STOPPING
+    assert driver.exit().child.timer_at == driver.now + 120
+
+
+def test_detail_after_a_failed_start_is_the_exit_status_and_the_last_log_line():
+    assert open_child().child.detail == "exit code 1: port 11435 is held by python3"
+
+
+def test_fatal_exit_code_fails_the_child_until_it_is_started_by_request():
+    driver = ready_child().exit(ExitStatus(code=78), last_line="unknown key mlx.prot")
+    assert driver.child.state is State.FAILED
+    assert driver.has_event("child_gave_up")
+    assert driver.child.detail == "exit code 78: unknown key mlx.prot"
+    assert driver.child.timer_at is None
+    assert driver.send(Start()).has_action(Launch)
+
+
+def test_transient_child_is_restarted_unless_it_exits_with_code_0():
+    transient = initial_state(POLICY, restart=RestartType.TRANSIENT)
+    after = {
+        status: ChildDriver(transient).send(Start()).launch_and_ready().exit(status, at=20).child.state
+        for status in (ExitStatus(code=0), ExitStatus(code=1), ExitStatus())
+    }
+    assert after == {
+        ExitStatus(code=0): State.STOPPED,
+        ExitStatus(code=1): State.STARTING,
+        ExitStatus(): State.STARTING,
+    }
+
+
+def test_temporary_child_is_never_restarted():
+    temporary = initial_state(POLICY, restart=RestartType.TEMPORARY)
+    driver = ChildDriver(temporary).send(Start()).launch_and_ready().exit(at=20)
+    assert driver.child.state is State.STOPPED
+
+
+def test_restart_after_sigkill_waits_for_memory_to_settle():
+    settling = replace(POLICY, settle_after_kill_s=5)
+    driver = ready_child(settling).exit(ExitStatus(signal=9), at=10)
+    assert driver.child.state is State.BACKOFF
+    assert driver.child.timer_at == 15
+    assert ready_child(settling).exit(at=10).child.state is State.STARTING
+
+
+def test_requested_start_after_sigkill_waits_for_memory_to_settle():
+    driver = ready_child(replace(POLICY, settle_after_kill_s=5))
+    driver.send(Stop()).fire_timer().exit(ExitStatus(signal=9))
+    driver.send(Start())
+    assert driver.child.state is State.BACKOFF
+    assert driver.fire_timer().has_action(Launch)

@@ -1,0 +1,56 @@
+"""What the next supervisor restores from the record of an earlier one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from vestal.supervision import Breaker, BreakerPolicy, BreakerState, RestartPolicy
+from vestal.supervision.lifecycle.child_state import ChildState, initial_state
+from vestal.supervision.lifecycle.saved_state import restore, to_record
+
+POLICY = RestartPolicy(breaker=BreakerPolicy(open_s=60, max_open_s=240))
+
+
+def saved_and_restored(
+    child: ChildState, now: float, wall: float, *, later_now: float, later_wall: float
+) -> ChildState:
+    record = json.loads(json.dumps(to_record(child, now, wall)))
+    return restore(initial_state(POLICY), record, later_now, later_wall)
+
+
+def test_open_breaker_stays_open_for_the_remaining_time_though_monotonic_time_starts_anew():
+    child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(5000))
+    restored = saved_and_restored(child, 5000, 1e9, later_now=3, later_wall=1e9 + 20)
+    assert restored.breaker.state is BreakerState.OPEN
+    assert restored.breaker.until == pytest.approx(3 + 40)
+    assert restored.breaker.opens == 1
+
+
+def test_open_breaker_after_the_wall_clock_was_set_back_stays_within_the_maximum():
+    child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(0))
+    restored = saved_and_restored(child, 0, 1e9, later_now=0, later_wall=0)
+    assert restored.breaker.until <= 240
+
+
+def test_interrupted_trial_may_be_made_again_at_once():
+    child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(0).begin_trial(60, 30))
+    restored = saved_and_restored(child, 60, 1e9, later_now=0, later_wall=1e9)
+    assert restored.breaker.state is BreakerState.OPEN
+    assert restored.breaker.allows_start(0)
+
+
+def test_recent_restarts_and_a_stop_by_hand_are_restored():
+    intensity = POLICY.intensity.add(100).add(390)
+    child = replace(initial_state(POLICY), stopped_by_hand=True, intensity=intensity)
+    restored = saved_and_restored(child, 400, 1e9, later_now=0, later_wall=1e9 + 10)
+    assert restored.stopped_by_hand
+    assert restored.intensity.times == pytest.approx((-20.0,))
+
+
+@pytest.mark.parametrize("record", [None, {}, {"breaker": 3}, {"breaker": {}, "restarts": "x"}])
+def test_record_in_another_form_changes_nothing(record: Any):
+    assert restore(initial_state(POLICY), record, 0, 0) == initial_state(POLICY)

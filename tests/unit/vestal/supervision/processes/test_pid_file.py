@@ -1,0 +1,47 @@
+"""PID files, which another process may have left in any form, and the identities in them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vestal.supervision import ProcessIdentity, read_pid_file, start_time, write_pid_file
+from vestal.supervision.processes.identity import age_s, identify
+from vestal.supervision.processes.pid_file import remove_pid_file
+
+
+def test_identity_of_this_process_is_alive_after_a_round_trip_through_its_pid_file(tmp_path: Path):
+    me = identify(os.getpid())
+    assert me is not None
+    write_pid_file(tmp_path / "run" / "me.json", me)
+    restored = read_pid_file(tmp_path / "run" / "me.json")
+    assert restored == me
+    assert restored.alive()
+    assert 0 <= age_s(restored) < 3600
+    assert json.loads((tmp_path / "run" / "me.json").read_text())["pid"] == os.getpid()
+
+
+def test_identity_with_another_start_time_or_boot_is_not_alive():
+    started = start_time(os.getpid())
+    assert started is not None
+    assert not ProcessIdentity(os.getpid(), started - 1).alive()
+    assert not ProcessIdentity(os.getpid(), started, "another-boot").alive()
+
+
+@pytest.mark.parametrize("text", ["", "12", "[]", "{}", '{"pid": "x", "start_time": 1}', '{"pid": 1', "\x00"])
+def test_pid_file_in_another_form_is_none(tmp_path: Path, text: str):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert read_pid_file(path) is None
+
+
+def test_pid_file_of_another_process_is_not_removed(tmp_path: Path):
+    path = tmp_path / "x.json"
+    write_pid_file(path, ProcessIdentity(10, 1.0))
+    remove_pid_file(path, 11)
+    assert path.exists()
+    remove_pid_file(path, 10)
+    assert not path.exists()

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vestal.supervision import JsonStateStore
+
+
+def test_json_state_store_keeps_records_for_the_next_instance(tmp_path: Path):
+    JsonStateStore(tmp_path / "run" / "state.json").save("a", {"stopped_by_hand": True})
+    assert JsonStateStore(tmp_path / "run" / "state.json").load("a") == {"stopped_by_hand": True}
+    assert JsonStateStore(tmp_path / "run" / "state.json").load("b") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"x"'])
+def test_json_state_store_renames_a_corrupt_file_and_starts_empty(tmp_path: Path, text: str):
+    path = tmp_path / "state.json"
+    path.write_text(text)
+    store = JsonStateStore(path)
+    assert store.load("a") is None
+    assert (tmp_path / "state.json.corrupt").read_text() == text
+    store.save("a", {"x": 1})
+    assert JsonStateStore(path).load("a") == {"x": 1}

@@ -1,0 +1,61 @@
+"""What a child's lifecycle asks its shell, `vestal.supervision.child`, to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vestal.supervision.lifecycle.child_state import ChildState
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Launch a process, and report Launched or LaunchFailed with this `run`."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Send SIGTERM to the process group."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Send SIGKILL to the process group."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Emit:
+    """Publish an event about the child."""
+
+    event: str
+    cause: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SaveState:
+    """Write what must outlive the supervisor (`saved_state.to_record`) to the state store."""
+
+
+@dataclass(frozen=True)
+class RestartSiblings:
+    """The child died and is on hold: the strategy decides which siblings stop and start with it."""
+
+
+Action = Launch | Terminate | Kill | Emit | SaveState | RestartSiblings
+
+Transition = tuple[ChildState, tuple[Action, ...]]
+"""The next state of a child, and the actions to carry out, in order."""
+
+
+def prepend(actions: tuple[Action, ...], transition: Transition) -> Transition:
+    """Return the transition with `actions` before its own."""
+    child, following = transition
+    return child, (*actions, *following)

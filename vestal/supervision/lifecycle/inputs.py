@@ -1,0 +1,133 @@
+"""What a child's lifecycle reacts to: requests, reports about its process, probe results, and time. Pure.
+
+A report about a process carries its `run`, the number of the process among the child's. The lifecycle ignores
+reports about an earlier process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.states import ExitStatus
+
+# --- requests --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start the child, also one that was stopped by hand.
+
+    `reset` also closes the breaker and clears intensity and backoff. Only a person may ask for that, never a
+    loop.
+    """
+
+    cause: str = "asked to start"
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop the child. With `by_hand` it stays stopped until a Start."""
+
+    cause: str = "asked to stop"
+    by_hand: bool = True
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Stop the child and start it again.
+
+    A child that was stopped by hand stays stopped. One in BACKOFF or behind an open breaker starts no earlier
+    than it would have, unless `reset` is given.
+    """
+
+    cause: str = "asked to restart"
+    reset: bool = False
+
+
+@dataclass(frozen=True)
+class StopAndHold:
+    """Stop the child, and do not start it again before ReleaseHold: siblings stop or start first."""
+
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class ReleaseHold:
+    """Start the child if it is wanted: its siblings are where they should be."""
+
+
+# --- reports about its process ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProcessFound:
+    """A process that an earlier supervisor launched still runs. If not `adopt`, it is terminated first."""
+
+    pid: int
+    age_s: float = 0.0
+    adopt: bool = True
+
+
+@dataclass(frozen=True)
+class Launched:
+    """The launch has made a process."""
+
+    run: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class LaunchFailed:
+    """The launch has made no process; `detail` says why."""
+
+    run: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process has ended, was reaped, and its group is gone. `last_line` is the last of its log."""
+
+    run: int
+    status: ExitStatus
+    last_line: str = ""
+
+
+@dataclass(frozen=True)
+class ReadyProbed:
+    """The probe of a child that starts has a result."""
+
+    run: int
+    result: ProbeResult
+
+
+@dataclass(frozen=True)
+class HealthProbed:
+    """The probe of a child that is up has a result."""
+
+    run: int
+    result: ProbeResult
+
+
+# --- time ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TimerFired:
+    """The time `timer_at` of the child's state has come."""
+
+
+@dataclass(frozen=True)
+class MachineWoke:
+    """The machine has slept for `slept_s` seconds, in which monotonic time stood still."""
+
+    slept_s: float
+
+
+Input = (
+    Start | Stop | Restart | StopAndHold | ReleaseHold
+    | ProcessFound | Launched | LaunchFailed | Exited | ReadyProbed | HealthProbed
+    | TimerFired | MachineWoke
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Decide what follows when a process is found, launched or ends, and when a probe has a result. Pure."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import Any
+
+from vestal.supervision.lifecycle.actions import Emit, Terminate, Transition, prepend
+from vestal.supervision.lifecycle.breaker import BreakerState
+from vestal.supervision.lifecycle.child_state import AfterStop, ChildState
+from vestal.supervision.lifecycle.inputs import (
+    Exited,
+    HealthProbed,
+    Launched,
+    LaunchFailed,
+    ProcessFound,
+    ReadyProbed,
+)
+from vestal.supervision.lifecycle.probe import ProbeResult
+from vestal.supervision.lifecycle.start import became_ready, new_run, up_state
+from vestal.supervision.lifecycle.states import State
+from vestal.supervision.lifecycle.stop import begin_stop, process_gone
+
+SIGKILL = int(signal.SIGKILL)
+
+
+def process_found(child: ChildState, report: ProcessFound, now: float) -> Transition:
+    """Adopt the process of an earlier supervisor, or terminate it if it may not be adopted.
+
+    Behind an open breaker, the found process is the trial.
+    """
+    if child.alive:
+        return child, ()
+    child = replace(new_run(child, now, report.pid), wanted=not child.stopped_by_hand, on_hold=False)
+    child = replace(child, started_at=now - report.age_s)
+    adopted = Emit("child_adopted", "", {"pid": report.pid, "age_s": round(report.age_s, 1)})
+    if not child.wanted:
+        cause = "it was stopped by hand"
+        return prepend((adopted,), begin_stop(child, AfterStop.STAY_STOPPED, cause, now))
+    if not report.adopt:
+        cause = "left over from an earlier supervisor"
+        return prepend((adopted,), begin_stop(child, AfterStop.START_AGAIN, cause, now))
+    if child.breaker.state is not BreakerState.CLOSED:
+        due_breaker = replace(child.breaker, until=now)
+        child = replace(child, breaker=due_breaker.begin_trial(now, child.policy.start_timeout_s))
+    if child.has_ready_probe:
+        return child, (adopted,)
+    return prepend((adopted,), became_ready(child, ProbeResult(True), now))
+
+
+def launched(child: ChildState, report: Launched, now: float) -> Transition:
+    """Wait for the new process to be ready; without a ready probe it is ready at once."""
+    child = replace(child, pid=report.pid)
+    if child.state is State.STOPPING:  # the stop was requested while the process was being launched
+        return child, (Terminate(child.run),)
+    started = Emit("child_started", child.cause, {"pid": report.pid, "restarts": child.restarts})
+    if child.has_ready_probe:
+        return child, (started,)
+    return prepend((started,), became_ready(child, ProbeResult(True), now))
+
+
+def launch_failed(child: ChildState, report: LaunchFailed, now: float) -> Transition:
+    """Count a launch that made no process as a failed start."""
+    child = replace(child, detail=report.detail)
+    failed = Emit("child_launch_failed", report.detail)
+    return prepend((failed,), process_gone(child, None, now))
+
+
+def exited(child: ChildState, report: Exited, now: float) -> Transition:
+    """Record how the process ended, and decide what follows."""
+    status = report.status
+    fields: dict[str, Any] = {"pid": child.pid, "code": status.code, "signal": status.signal}
+    cause = child.cause if child.state is State.STOPPING else status.describe()
+    child = replace(child, last_exit=status, detail=_why_it_ended(child, report))
+    if child.kill_sent or status.signal == SIGKILL:
+        child = replace(child, no_start_before=now + child.policy.settle_after_kill_s)
+    return prepend((Emit("child_exited", cause, fields),), process_gone(child, status, now))
+
+
+def _why_it_ended(child: ChildState, report: Exited) -> str:
+    """Return why the process ended, with the last line of its log.
+
+    For a process that was terminated, this is why it was. After SIGKILL the last line says nothing: the
+    process had no time to log a reason.
+    """
+    why = child.cause if child.state is State.STOPPING else report.status.describe()
+    if report.status.signal == SIGKILL:
+        return why
+    return f"{why}: {report.last_line}" if report.last_line else why
+
+
+def ready_probed(child: ChildState, report: ReadyProbed, now: float) -> Transition:
+    """End the start of a child that is ready; give one that is loading more time."""
+    if child.state is not State.STARTING:
+        return child, ()
+    if report.result.ready:
+        return became_ready(child, report.result, now)
+    child = replace(child, detail=report.result.detail or child.detail)
+    is_loading = report.result.state is State.STARTING
+    return (_extend_start(child, report.result, now) if is_loading else child), ()
+
+
+def _extend_start(child: ChildState, result: ProbeResult, now: float) -> ChildState:
+    """Restart the start timeout if loading has progressed, so that the timeout may be shorter than a load."""
+    no_progress = (
+        result.progress is not None
+        and child.load_progress is not None
+        and result.progress <= child.load_progress
+    )
+    if no_progress:
+        return child
+    timeout_s = child.policy.start_timeout_s
+    breaker = child.breaker.extend_trial(now, timeout_s)
+    return replace(child, load_progress=result.progress, timer_at=now + timeout_s, breaker=breaker)
+
+
+def health_probed(child: ChildState, report: HealthProbed, now: float) -> Transition:
+    """Update the state of a child that is up; restart it after too many failed probes in a row."""
+    if not child.up:
+        return child, ()
+    result = report.result
+    child = replace(child, detail=result.detail)
+    if result.alive:
+        return replace(child, state=up_state(result), failed_probes=0), ()
+    if now < child.ignore_probes_until:
+        return child, ()
+    child = replace(child, failed_probes=child.failed_probes + 1)
+    if child.failed_probes < child.policy.probe.failures:
+        return child, ()
+    fields = {"pid": child.pid, "failures": child.failed_probes}
+    failed = Emit("health_failed", result.detail, fields)
+    cause = f"{child.failed_probes} health checks in a row failed: {result.detail or 'no answer'}"
+    return prepend((failed,), begin_stop(child, AfterStop.RESTART_AS_DEAD, cause, now))
