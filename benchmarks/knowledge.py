@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks.knowledge_home import KnowledgeHome
-from orchestrator.knowledge.search.keywords import EVERYDAY
+from orchestrator.knowledge.search.keywords import STOP_WORDS
 from orchestrator.knowledge.search.scope import EVERYTHING, Scope
 
 DIM = 384
@@ -48,7 +48,7 @@ class Corpus:
         self._draw = random.Random(seed)
         letters = "abcdefghijklmnopqrstuvwxyz"
         rarer = ["".join(self._draw.choices(letters, k=self._draw.randint(3, 9))) for _ in range(WORDS)]
-        self._words = [*sorted(EVERYDAY), *rarer][:WORDS]
+        self._words = [*sorted(STOP_WORDS), *rarer][:WORDS]
         self._weights = [1 / (rank + 10) for rank in range(WORDS)]
 
     def words(self, count: int) -> str:

@@ -16,7 +16,7 @@ from orchestrator.agents.agents import Agent
 from orchestrator.config import Config
 from orchestrator.cycles.store import CycleStore
 from orchestrator.knowledge.folders import files
-from orchestrator.knowledge.notes import Distiller, NoteStore
+from orchestrator.knowledge.notes import NoteStore, NoteWriter
 from orchestrator.knowledge.search.ranker import ranker_of
 from orchestrator.knowledge.search.search import KnowledgeSearch
 from orchestrator.knowledge.store import KnowledgeStore
@@ -52,7 +52,7 @@ class Container:
     updater: KnowledgeUpdater
     search: KnowledgeSearch
     notes: NoteStore
-    distiller: Distiller
+    note_writer: NoteWriter
     tasks: TaskEngine
     task_database: TaskDatabase
     membership: Membership | None  # only on Postgres, where several workers share the tasks
@@ -126,7 +126,7 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
             ),
             search=search,
             notes=notes,
-            distiller=Distiller(store, notes, client, config.chat_model),
+            note_writer=NoteWriter(store, notes, client, config.chat_model),
             tasks=TaskEngine(task_database, steps, config.max_concurrent),
             task_database=task_database,
             membership=membership,

@@ -81,7 +81,7 @@ class CycleRunner:
             "phases": [outcome.as_json() for outcome in outcomes],
             "notices": container.take_notices(),
         }
-        await asyncio.to_thread(container.search.rest)
+        await asyncio.to_thread(container.search.release_idle_memory)
         finished = time.time()
         cycle_id = await asyncio.to_thread(container.cycles.add, started, finished, trigger, record)
         self.cycles += 1

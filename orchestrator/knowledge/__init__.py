@@ -1,1 +1,1 @@
-"""What each agent knows: folders of text, cut into chunks, embedded, searched."""
+"""The agents' knowledge: folders of text, cut into chunks, embedded, and searched."""

@@ -1,4 +1,4 @@
-"""What stands in an agent's files, in so few characters that a small model reads it whole. Pure."""
+"""Summarize an agent's files in so few characters that a small model can read all of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import re
 from collections.abc import Iterable
 from itertools import zip_longest
 
-MOST_LINE_CHARS = 200
+MAX_LINE_CHARS = 200
 
 
-def digest(outline: Iterable[tuple[str, str, str]], most_chars: int) -> str:
-    """A line a chunk ("file > heading: its first sentence"), as many as fit.
+def digest(outline: Iterable[tuple[str, str, str]], max_chars: int) -> str:
+    """Return one line per chunk ("file > heading: first sentence"), as many as fit into `max_chars`.
 
-    `outline` is (file, heading, text) in the files' order. Every file gives its first chunk before any gives
-    its second, so that a long file does not stand for all.
+    `outline` has (file, heading, text) per chunk, in the order of the files. The first chunk of every file
+    comes before the second chunk of any, so that one long file does not fill the digest.
     """
     by_file: dict[str, list[str]] = {}
     for file, heading, text in outline:
         by_file.setdefault(file, []).append(_line(file, heading, text))
     taken: dict[str, list[str]] = {file: [] for file in by_file}
-    left = most_chars
-    for turn in zip_longest(*by_file.values()):
-        for file, line in zip(by_file, turn, strict=True):
-            if line is not None and len(line) < left:
+    remaining = max_chars
+    for lines in zip_longest(*by_file.values()):
+        for file, line in zip(by_file, lines, strict=True):
+            if line is not None and len(line) < remaining:
                 taken[file].append(line)
-                left -= len(line) + 1
+                remaining -= len(line) + 1
     return "\n".join(line for lines in taken.values() for line in lines)
 
 
@@ -32,4 +32,4 @@ def _line(file: str, heading: str, text: str) -> str:
     flat = " ".join(text.split())
     sentence = re.split(r"(?<=[.!?:]) ", flat, maxsplit=1)[0]
     where = f"{file} > {heading}" if heading else file
-    return f"{where}: {sentence}"[:MOST_LINE_CHARS]
+    return f"{where}: {sentence}"[:MAX_LINE_CHARS]

@@ -1,7 +1,7 @@
-"""Texts into kept vectors: in batches that the memory allows, around texts that the backend refuses.
+"""Embed texts and store the vectors, in batches as large as memory allows.
 
-Each batch is kept as soon as it is made. One that is refused (4xx: asking again will not help) is halved
-until the texts that are at fault stand alone; they go without a vector, and the rest have theirs.
+Each batch is stored at once. If the backend refuses a batch (4xx), the batch is halved until the refused
+texts are alone. Refused texts get no vector; all others do.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ from orchestrator.errors import RequestRejected
 from orchestrator.knowledge.llm_interfaces import Embedder
 from orchestrator.knowledge.vectors import VectorCache
 
-HARMLESS = "hello"
-MOST_REFUSALS = 500  # in one update (one text among 32 takes six); past it, batches are not halved
+HARMLESS_TEXT = "hello"
+MAX_REFUSALS = 500  # per update; one bad text among 32 causes six. Beyond this, batches are not halved
 
 
 class Stopped(Exception):
-    """The update cannot go on; its text says why."""
+    """The update cannot continue; the text says why."""
 
 
 @dataclass
 class Embedded:
-    """How many texts got a vector, and those that the backend refused, with its words."""
+    """How many texts got a vector; the refused texts, each with the backend's reason."""
 
     count: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
 
-class Embedding:
-    """For one update at a time."""
+class EmbeddingRun:
+    """Embeds the texts of one update at a time."""
 
     def __init__(
         self,
         vectors: VectorCache,
         client: Embedder,
         model: str,
-        most: int,
+        max_batch: int,
         memory_fraction: Callable[[], float],
     ) -> None:
         self._vectors = vectors
         self._client = client
         self._model = model
-        self._most = most
+        self._max_batch = max_batch
         self._memory_fraction = memory_fraction
         self._refusals = 0
 
     def begin(self) -> None:
-        """A new update: its refusals are counted anew."""
+        """Begin a new update: reset the count of refusals."""
         self._refusals = 0
 
     async def embed(self, texts: list[str]) -> Embedded:
-        """Vectors for those of the texts that have none; raises Stopped or BackendError."""
+        """Embed those texts that have no vector yet. Raise Stopped or BackendError."""
         missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
         result, done = Embedded(), 0
         while done < len(missing):
@@ -65,7 +65,7 @@ class Embedding:
 
     def _size(self) -> int:
         fraction = self._memory_fraction()
-        size = memory_guard.batch_size(self._most, fraction)
+        size = memory_guard.batch_size(self._max_batch, fraction)
         if size == 0:
             raise Stopped(f"memory is at {fraction:.0%} of the limit")
         return size
@@ -81,9 +81,11 @@ class Embedding:
 
     async def _refused(self, batch: list[str], error: RequestRejected, result: Embedded) -> None:
         if self._refusals == 0:
-            await self._client.embed(self._model, [HARMLESS])  # refused too, it is not the texts' fault
+            await self._client.embed(
+                self._model, [HARMLESS_TEXT]
+            )  # if this is refused too, the texts are not the cause
         self._refusals += 1
-        if len(batch) == 1 or self._refusals > MOST_REFUSALS:
+        if len(batch) == 1 or self._refusals > MAX_REFUSALS:
             result.refused |= dict.fromkeys(batch, error.message)
             return
         middle = len(batch) // 2

@@ -1,4 +1,4 @@
-"""What knowledge asks of the LLMs; `llm.client.LlmClient` is both."""
+"""What the knowledge room needs of a model. `llm.client.LlmClient` implements both protocols."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from typing import Protocol
 
 
 class Embedder(Protocol):
+    """Turns texts into vectors."""
+
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
-        """One unit-length vector a text, in order; raises BackendError."""
+        """Return one vector of unit length per text, in order. Raise BackendError."""
         ...
 
 
 class Writer(Protocol):
+    """Answers messages with text."""
+
     async def chat(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
-        """The model's answer; raises BackendError."""
+        """Return the model's answer. Raise BackendError."""
         ...

@@ -1,4 +1,4 @@
-"""What has changed in a folder since it was last embedded. It looks, and changes nothing."""
+"""Find what has changed in a folder since it was last embedded. Reads only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from orchestrator.knowledge.store import Known
 
 @dataclass
 class Scan:
-    """`touched`: another time, the same content. `gone`: no longer there, or no longer a text."""
+    """The result.
+
+    `touched` files have another date and the same content; `gone` files no longer exist as text.
+    """
 
     files: int = 0
     changed: list[Found] = field(default_factory=list)
@@ -23,7 +26,10 @@ class Scan:
 
 
 def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Scan:
-    """Compare the folder with what is known of it; `full` reads every file, else those that look changed."""
+    """Compare the folder with the stored files.
+
+    With `full` read every file, else only those that look changed.
+    """
     result = Scan()
     present = set()
     for entry in files.walk(folder):
@@ -33,7 +39,7 @@ def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Sc
         result.files += 1
         present.add(entry.path)
         _compare(entry, known.get(entry.path), model, full, result)
-    kept = [skipped for skipped in result.skipped if skipped.passing]
+    kept = [skipped for skipped in result.skipped if skipped.temporary]
     missing = set(known) - present
     result.gone += sorted(path for path in missing if not any(skipped.covers(path) for skipped in kept))
     return result

@@ -1,4 +1,4 @@
-"""Files and their chunks."""
+"""Store files and their chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.knowledge.folders.chunks import Chunk
 from orchestrator.knowledge.vectors import text_sha
 from orchestrator.storage.database import Connection, Database
 
-# Chunks with their file and agent: what every search reads.
+# Chunks joined with their file and agent, as every search reads them.
 CHUNKS = "chunks JOIN files ON files.id = file_id"
 
 
@@ -24,10 +24,13 @@ class Known:
 
 
 class KnowledgeStore:
+    """The files and chunks in the database. Its methods block."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def known(self, agent: str) -> dict[str, Known]:
+        """Return the agent's embedded files by path."""
         with self._database.connect() as db:
             rows = db.execute(
                 "SELECT path, sha256, size, mtime_ns, model FROM files WHERE agent = ?", (agent,)
@@ -35,24 +38,26 @@ class KnowledgeStore:
             return {r["path"]: Known(r["sha256"], r["size"], r["mtime_ns"], r["model"]) for r in rows}
 
     def agents(self) -> set[str]:
+        """Return the agents that have files."""
         with self._database.connect() as db:
             return {row["agent"] for row in db.execute("SELECT DISTINCT agent FROM files")}
 
     def counts(self) -> dict[str, int]:
+        """Return the numbers of files and chunks."""
         with self._database.connect() as db:
             query = "SELECT (SELECT count(*) FROM files) AS files, (SELECT count(*) FROM chunks) AS chunks"
             [row] = db.execute(query).fetchall()
             return {"files": row["files"], "chunks": row["chunks"]}
 
     def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
-        """Put each file's chunks in the place of its old ones, all in one transaction."""
+        """Replace each file and its chunks, all in one transaction."""
         with self._database.connect() as db:
             for path, known, chunks in files:
                 _replace_file(db, agent, path, known, chunks)
-            _bump(db)
+            _increase_generation(db)
 
     def touch_files(self, agent: str, touched: Mapping[str, Known]) -> None:
-        """The content is the same, its time is not: remember that, so that it need not be read again."""
+        """Store the new dates of files with unchanged content, so that they need not be read again."""
         with self._database.connect() as db:
             db.executemany(
                 "UPDATE files SET size = ?, mtime_ns = ? WHERE agent = ? AND path = ?",
@@ -60,14 +65,15 @@ class KnowledgeStore:
             )
 
     def forget_files(self, agent: str, paths: Iterable[str]) -> None:
+        """Delete files and their chunks."""
         with self._database.connect() as db:
             db.executemany(
                 "DELETE FROM files WHERE agent = ? AND path = ?", [(agent, path) for path in paths]
             )
-            _bump(db)
+            _increase_generation(db)
 
-    def unsound_files(self, agent: str, model: str) -> list[str]:
-        """The agent's files with a chunk that has no vector of this model."""
+    def files_lacking_vectors(self, agent: str, model: str) -> list[str]:
+        """Return the agent's files that have a chunk without a vector of this model."""
         with self._database.connect() as db:
             rows = db.execute(
                 f"SELECT DISTINCT path FROM {CHUNKS}"
@@ -78,11 +84,13 @@ class KnowledgeStore:
             return [row["path"] for row in rows]
 
     def generation(self) -> int:
-        """Grows with every change of the chunks; a search index built at another one is stale."""
+        """Return a number that grows with every change of the chunks, so that a search index knows if it is
+        stale.
+        """
         return int(self._database.meta("knowledge_generation") or 0)
 
     def chunks(self, ids: Iterable[int]) -> dict[int, dict[str, str]]:
-        """agent, file, heading and text by id; those that are gone are left out."""
+        """Return agent, file, heading and text of chunks by id, without those that no longer exist."""
         wanted = list(ids)
         if not wanted:
             return {}
@@ -98,7 +106,7 @@ class KnowledgeStore:
             }
 
     def outline(self, agent: str) -> list[tuple[str, str, str]]:
-        """(file, heading, text) of the agent's chunks, in the files' order."""
+        """Return (file, heading, text) of the agent's chunks, in the order of the files."""
         with self._database.connect() as db:
             rows = db.execute(
                 f"SELECT path, heading, text FROM {CHUNKS} WHERE agent = ? ORDER BY path, ordinal", (agent,)
@@ -119,7 +127,7 @@ def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: l
     )
 
 
-def _bump(db: Connection) -> None:
+def _increase_generation(db: Connection) -> None:
     db.execute(
         "INSERT INTO meta (key, value) VALUES ('knowledge_generation', '1') ON CONFLICT (key)"
         " DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"

@@ -1,7 +1,7 @@
-"""Brings what is kept into line with the folders: changed files only, by content hash; deleted ones leave.
+"""Bring the stored knowledge up to date with the folders: embed changed files, delete vanished ones.
 
-Every batch of vectors is kept as soon as it is made, so a run that is killed, or whose backend dies, loses
-one batch; the next run goes on from there. A file that cannot be read is skipped by name, and the rest go on.
+Every batch of vectors is stored at once, so a run that is killed, or whose backend dies, loses one batch, and
+the next run continues from there. A file that cannot be read is skipped and named; the others are processed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from orchestrator.errors import BackendError, DatabaseFailed
 from orchestrator.events import emit
-from orchestrator.knowledge.embedding import Embedding, Stopped
+from orchestrator.knowledge.embedding import EmbeddingRun, Stopped
 from orchestrator.knowledge.folders import files
 from orchestrator.knowledge.folders.chunks import Chunk, chunks_of
 from orchestrator.knowledge.llm_interfaces import Embedder
@@ -23,12 +23,12 @@ from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import entered
 
-MOST_NAMED = 20
+MAX_NAMED = 20
 
 
 @dataclass
 class Report:
-    """What an update saw and did; `stopped` says why it ended early, `notes` what was read with a loss."""
+    """What an update did. `stopped` says why it ended early, `notes` what could not be read completely."""
 
     files: int = 0
     changed: int = 0
@@ -39,10 +39,11 @@ class Report:
     stopped: str = ""
 
     def as_json(self) -> dict[str, object]:
-        named = {"skipped": self.skipped[:MOST_NAMED], "notes": self.notes[:MOST_NAMED]}
+        named = {"skipped": self.skipped[:MAX_NAMED], "notes": self.notes[:MAX_NAMED]}
         return {**vars(self), **named, "skipped_files": len(self.skipped)}
 
     def sentence(self) -> str:
+        """Return the report in one sentence."""
         done = f"{self.files} files, {self.changed} changed, {self.deleted} deleted"
         done += f", {self.embedded} chunks embedded"
         if self.skipped:
@@ -50,14 +51,14 @@ class Report:
         return f"{done}; stopped: {self.stopped}" if self.stopped else done
 
 
-# A file that is cut, and waits for its vectors: its path, what it was, its chunks.
+# A file whose chunks wait for their vectors: path, file facts, chunks.
 Pending = tuple[str, Known, list[Chunk]]
 
 
 class KnowledgeUpdater:
-    """One update at a time, in all processes that share `lock`.
+    """Runs one update at a time, among all processes that share `lock`.
 
-    `shared`: others, elsewhere, may have folders that are not here.
+    `shared` means that other machines may have folders that do not exist here.
     """
 
     def __init__(
@@ -73,20 +74,20 @@ class KnowledgeUpdater:
     ) -> None:
         self._shared = shared
         self._store = store
-        self._embedding = Embedding(vectors, client, model, batch, memory_fraction)
+        self._embedding = EmbeddingRun(vectors, client, model, batch, memory_fraction)
         self._model = model
         self._batch = batch
         self._lock = lock
-        self._told: list[str] = []
-        self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage of it has no vector
+        self._logged: list[str] = []
+        self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage has no vector
 
     async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> Report:
-        """Look at every folder and embed what changed; `full` reads every file."""
+        """Examine every folder and embed what changed. With `full`, read every file."""
         report = Report()
         self._embedding.begin()
         async with entered(self._lock()) as got:
             if not got:
-                report.stopped = "the other service is updating the knowledge just now"
+                report.stopped = "another process is updating the knowledge"
                 return report
             try:
                 for agent, folder in folders.items():
@@ -96,22 +97,22 @@ class KnowledgeUpdater:
             except (Stopped, BackendError) as error:
                 report.stopped = str(error)
             except DatabaseFailed as error:
-                report.stopped = f"{error.message} What was kept before stays"
-        self._tell(report)
+                report.stopped = f"{error.message} What was stored before remains"
+        self._log_skipped(report)
         return report
 
-    def _tell(self, report: Report) -> None:
-        """The files that are skipped, once: not again in every cycle."""
-        named = [*report.skipped[:MOST_NAMED], *report.notes[:MOST_NAMED]]
+    def _log_skipped(self, report: Report) -> None:
+        """Log each skipped file once, not again in every cycle."""
+        named = [*report.skipped[:MAX_NAMED], *report.notes[:MAX_NAMED]]
         for what in named:
-            if what not in self._told:
+            if what not in self._logged:
                 emit("knowledge_file_skipped" if what in report.skipped else "knowledge_file_noted", what)
-        self._told = named
+        self._logged = named
 
     async def _update_agent(self, agent: str, folder: Path, full: bool, report: Report) -> None:
         known = await asyncio.to_thread(self._store.known, agent)
-        if full:  # a file that lacks a vector is as good as new
-            for path in await asyncio.to_thread(self._store.unsound_files, agent, self._model):
+        if full:  # treat a file that lacks a vector as new
+            for path in await asyncio.to_thread(self._store.files_lacking_vectors, agent, self._model):
                 known[path] = replace(known[path], sha256="")
         found = await asyncio.to_thread(scan, folder, known, self._model, full)
         report.files += found.files
@@ -122,14 +123,14 @@ class KnowledgeUpdater:
         await self._update_files(agent, found.changed, report)
 
     async def _update_files(self, agent: str, changed: list[files.Found], report: Report) -> None:
-        """Small files share a batch: the texts of several are embedded together."""
+        """Embed changed files. Small files share a batch."""
         pending: list[Pending] = []
         texts = 0
         for found in changed:
             content = await asyncio.to_thread(files.read, found)
             if isinstance(content, files.Skipped):
                 report.skipped.append(f"{agent}/{content.path}: {content.why}")
-                if not content.passing:
+                if not content.temporary:
                     await self._forget(agent, [found.path], report)
                 continue
             if content.broken:
@@ -153,7 +154,10 @@ class KnowledgeUpdater:
         report.changed += len(pending)
 
     def _note_refused(self, agent: str, pending: list[Pending], refused: dict[str, str]) -> None:
-        """A file with a refused passage counts as known: it is tried again once it changes, or by nightly."""
+        """Remember refused passages.
+
+        Their files count as known until they change, or until nightly tries again.
+        """
         known = self._refused.setdefault(agent, {})
         for path, _, chunks in pending:
             whys = [refused[chunk.embedded_text] for chunk in chunks if chunk.embedded_text in refused]
@@ -162,9 +166,13 @@ class KnowledgeUpdater:
                 known[path] = f"{len(whys)} passage(s) found by their words only: {whys[0]}"
 
     async def _still_refused(self) -> list[str]:
-        """A line for each file with a passage that has no vector, as long as that is so."""
+        """Return a line for each file that still has a passage without a vector."""
         for agent, paths in self._refused.items():
-            lacking = await asyncio.to_thread(self._store.unsound_files, agent, self._model) if paths else []
+            lacking = (
+                await asyncio.to_thread(self._store.files_lacking_vectors, agent, self._model)
+                if paths
+                else []
+            )
             self._refused[agent] = {path: why for path, why in paths.items() if path in lacking}
         return [
             f"{agent}/{path}: {why}" for agent, paths in self._refused.items() for path, why in paths.items()
@@ -176,7 +184,7 @@ class KnowledgeUpdater:
             report.deleted += len(paths)
 
     async def _forget_gone_agents(self, folders: dict[str, Path], report: Report) -> None:
-        """What is known of a folder that is gone leaves, unless it may be another's, who has it still."""
+        """Delete the knowledge of folders that no longer exist, unless another machine may have them."""
         if self._shared:
             return
         for agent in await asyncio.to_thread(self._store.agents) - set(folders):

@@ -102,7 +102,7 @@ async def run_once(container: Container) -> bool:
         return False
     emit("nightly_run_started", folders=sorted(folders))
     report = await container.updater.update_all_agents_knowledge(folders, full=True)
-    notes = await container.distiller.distil(folders, container.agents)
+    notes = await container.note_writer.write_notes(folders, container.agents)
     dropped = await asyncio.to_thread(container.vectors.drop_unused, UNUSED_VECTORS_KEPT_S)
     freed_bytes = await asyncio.to_thread(container.database.compact)
     emit(

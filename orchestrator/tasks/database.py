@@ -141,7 +141,7 @@ class PostgresTasks:
         self.connect.patient = True
 
     def look(self) -> None:
-        self.membership.look()
+        self.membership.ping()
 
     def has_tasks(self) -> bool:
         return self.membership.tasks_exist()

@@ -99,7 +99,7 @@ class Steps:
             return {"sources": [hit.as_json() for hit in findings.hits], "note": findings.note}
 
         async def find() -> dict[str, Any]:
-            if not agent.searches or not await self._search.anything(agent.folders):
+            if not agent.searches or not await self._search.has_knowledge(agent.folders):
                 return {"sources": [], "note": ""}
             if await self._chat_only(agent.model):
                 return await by_what_there_is()

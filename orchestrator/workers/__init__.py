@@ -1,1 +1,1 @@
-"""Many workers on one Postgres: who is alive, and who goes on with the tasks of the dead."""
+"""Several workers on one Postgres: which are alive, and how the tasks of dead ones are taken over."""

@@ -1,7 +1,8 @@
-"""The workers' table in Postgres: a row for each, and its pulse.
+"""The table of workers in Postgres: one row per worker, with its heartbeat counter.
 
-A name belongs to one process at a time: two that had the same would each take the other's tasks for its own
-and end each other, for ever. The name is a lock, which the server frees as soon as its holder is dead.
+A name belongs to one process at a time. Two processes with the same name would take each other's tasks and
+declare each other dead, again and again. Therefore the name is an advisory lock, which the server frees when
+its holder dies.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from contextlib import contextmanager
 
 from orchestrator.errors import NameTaken
 from orchestrator.storage.postgres import Claim, PostgresDatabase
-from orchestrator.workers.watch import Beat
+from orchestrator.workers.watch import Heartbeat
 
-MOST_WORKERS_LOST = 10  # by one task: the next would be lost as well
-NAME_FREE_WITHIN_S = 20.0  # the server notices in 14 s that a machine is gone
+MAX_WORKERS_LOST = 10  # per task; a task that ended so many workers would end the next one too
+NAME_FREE_WITHIN_S = 20.0  # the server notices after 14 s that a machine is gone
 TRY_AGAIN_S = 0.5
-LOCK = "workers"  # nobody joins while another is being buried
+LOCK = "workers"  # no worker joins while another is declared dead
 
 
 class Membership:
-    """This process among the workers. Its name stays through restarts, its incarnation is of this life."""
+    """This process as a worker.
+
+    Its name survives restarts; its incarnation identifies this run of the process.
+    """
 
     def __init__(self, database: PostgresDatabase, worker: str) -> None:
         self._database = database
@@ -31,13 +35,16 @@ class Membership:
         self._claim: Claim | None = None
 
     def join(self, within_s: float = NAME_FREE_WITHIN_S) -> None:
-        """NameTaken where another process that is alive has the name, and keeps it for so long."""
+        """Register this worker.
+
+        Raise NameTaken if another live process holds the name for `within_s` seconds.
+        """
         deadline = time.monotonic() + within_s
         while not self._has_name():
             if time.monotonic() >= deadline:
                 raise NameTaken(
-                    f"another process works as VESTAL_WORKER_ID={self.worker} on this database:"
-                    " give each its own, or leave it unset."
+                    f"another process already uses VESTAL_WORKER_ID={self.worker} on this database:"
+                    " give each process its own, or leave it unset."
                 )
             time.sleep(TRY_AGAIN_S)
         with self._database.briefly_locked(LOCK), self._database.connect() as db:
@@ -54,8 +61,8 @@ class Membership:
         return self._claim is not None
 
     def beat(self) -> bool:
-        """False where this life was declared dead, or another process took the name over."""
-        self._has_name()  # a lock lost with its connection is taken anew, as soon as it is free
+        """Increase the heartbeat. Return False if this process was declared dead or another took its name."""
+        self._has_name()  # a lock that was lost with its connection is taken again when it is free
         with self._database.connect() as db:
             beaten = db.execute(
                 "UPDATE workers SET beats = beats + 1 WHERE worker = ? AND incarnation = ?",
@@ -63,31 +70,33 @@ class Membership:
             )
             return beaten.rowcount == 1
 
-    def beats(self) -> dict[str, Beat]:
+    def beats(self) -> dict[str, Heartbeat]:
+        """Return the heartbeat of every worker by name."""
         with self._database.connect() as db:
             rows = db.execute("SELECT worker, incarnation, beats FROM workers").fetchall()
-        return {row["worker"]: Beat(row["incarnation"], row["beats"]) for row in rows}
+        return {row["worker"]: Heartbeat(row["incarnation"], row["beats"]) for row in rows}
 
     def leave(self) -> None:
+        """Remove this worker from the table."""
         with self._database.connect() as db:
             db.execute(
                 "DELETE FROM workers WHERE worker = ? AND incarnation = ?", (self.worker, self._incarnation)
             )
 
     def close(self) -> None:
-        """Let go of the name."""
+        """Release the name."""
         if self._claim is not None:
             self._claim.end()
             self._claim = None
 
-    def look(self) -> None:
-        """DatabaseFailed, within seconds, where the server does not answer."""
+    def ping(self) -> None:
+        """Raise DatabaseFailed within seconds if the server does not answer."""
         with self._database.connect() as db:
             db.execute("SELECT 1")
 
     @contextmanager
-    def burying(self, worker: str, last: Beat) -> Iterator[bool]:
-        """Yields whether it is the caller's: one does it, and only while the pulse is the last one seen."""
+    def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:
+        """Remove a dead worker after the block. Yield False if another did it or its heartbeat moved."""
         with self._database.briefly_locked(LOCK):
             if self.beats().get(worker, last) != last:
                 yield False
@@ -99,29 +108,30 @@ class Membership:
                 )
 
     def tasks_exist(self) -> bool:
-        """Whether DBOS has made its tables yet."""
+        """Return True if DBOS has created its tables."""
         with self._database.connect() as db:
             found = db.execute("SELECT to_regclass('dbos.workflow_status') IS NOT NULL AS found").fetchall()
         return bool(found[0]["found"])
 
     def forget(self, tasks: list[str]) -> None:
+        """Delete the counts of lost workers of these tasks."""
         with self._database.connect() as db:
             db.execute("DELETE FROM taken_over WHERE task = ANY(?)", (tasks,))
 
     def given_up(self, tasks: list[str]) -> set[str]:
-        """Those of the tasks that lost more workers than MOST_WORKERS_LOST."""
+        """Return the tasks that have lost more than MAX_WORKERS_LOST workers."""
         with self._database.connect() as db:
             rows = db.execute(
-                "SELECT task FROM taken_over WHERE task = ANY(?) AND times > ?", (tasks, MOST_WORKERS_LOST)
+                "SELECT task FROM taken_over WHERE task = ANY(?) AND times > ?", (tasks, MAX_WORKERS_LOST)
             )
             return {row["task"] for row in rows}
 
     def lost_worker(self, task: str) -> bool:
-        """One more worker died with this task; returns whether it may have another."""
+        """Count a worker that died with this task. Return True if the task may run again."""
         with self._database.connect() as db:
             rows = db.execute(
                 "INSERT INTO taken_over (task, times) VALUES (?, 1)"
                 " ON CONFLICT (task) DO UPDATE SET times = taken_over.times + 1 RETURNING times",
                 (task,),
             ).fetchall()
-        return bool(rows[0]["times"] <= MOST_WORKERS_LOST)
+        return bool(rows[0]["times"] <= MAX_WORKERS_LOST)

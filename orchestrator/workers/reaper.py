@@ -1,4 +1,4 @@
-"""This worker's pulse, and what becomes of the tasks of those that have none any more."""
+"""Send this worker's heartbeat, and take over the tasks of workers whose heartbeat has stopped."""
 
 from __future__ import annotations
 
@@ -10,81 +10,86 @@ from typing import Protocol
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.workers.membership import Membership
-from orchestrator.workers.watch import BEAT_S, NO_PULSE, Beat, Watch
+from orchestrator.workers.watch import BEAT_S, NO_HEARTBEAT, Heartbeat, HeartbeatWatch
 
 
 class Tasks(Protocol):
-    """The tasks' record; all of it blocks. `here`: the tasks that this process does work on."""
+    """The stored tasks. All methods block. `here` has the tasks that this process really works on."""
 
     here: set[str]
 
     def at_work(self) -> dict[str, list[str]]:
-        """The tasks at work, by worker."""
+        """Return the running tasks by worker."""
         ...
 
     def queue_again(self, tasks: list[str]) -> None:
-        """They go on at their first unfinished step, with whoever is free."""
+        """Queue the tasks again. They continue at their first unfinished step, on any free worker."""
         ...
 
     def give_up(self, task: str) -> None:
-        """Cancel it."""
+        """Cancel the task."""
         ...
 
 
 class DeclaredDead(Exception):
-    """The others have taken this worker's tasks: it must end, and begin a new life."""
+    """Other workers have taken over this worker's tasks, so this process must end and be restarted."""
 
 
 class Reaper:
+    """Runs the heartbeat and the takeover of one worker."""
+
     def __init__(
         self, membership: Membership, tasks: Tasks, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._membership = membership
         self._tasks = tasks
         self._clock = clock
-        self._watch = Watch()
-        self._astray = Watch()
-        self._trouble = ""
+        self._watch = HeartbeatWatch()
+        self._stray_watch = HeartbeatWatch()
+        self._last_failure = ""
 
     async def run(self) -> None:
-        """Beat and look around until cancelled; raises DeclaredDead."""
+        """Run until cancelled. Raise DeclaredDead."""
         while True:
             try:
                 await asyncio.to_thread(self.round)
-                self._trouble = ""
-            except DatabaseFailed as error:  # it is away for all; what was seen before it counts no longer
-                if error.message != self._trouble:
+                self._last_failure = ""
+            except DatabaseFailed as error:  # away for all workers: what was observed before no longer counts
+                if error.message != self._last_failure:
                     emit("workers_not_seen", error.message)
-                self._trouble = error.message
+                self._last_failure = error.message
             await asyncio.sleep(BEAT_S)
 
     def round(self) -> None:
+        """Send one heartbeat and examine all workers once. Raise DeclaredDead or DatabaseFailed."""
         if not self._membership.beat():
             raise DeclaredDead
         at_work = self._tasks.at_work()
-        seen = {**dict.fromkeys(at_work, NO_PULSE), **self._membership.beats()}
+        seen = {**dict.fromkeys(at_work, NO_HEARTBEAT), **self._membership.beats()}
         self._watch = self._watch.after(seen, self._clock())
         for worker in self._watch.dead:
-            self._bury(worker, seen[worker])
-        self._take_up_strays(set(at_work.get(self._membership.worker, [])))
+            self._take_over(worker, seen[worker])
+        self._requeue_strays(set(at_work.get(self._membership.worker, [])))
 
-    def _take_up_strays(self, mine: set[str]) -> None:
-        """Queue again what is ours by the record and not by the facts: given out, and the answer was lost."""
-        strays = dict.fromkeys(mine - self._tasks.here, NO_PULSE)
-        self._astray = self._astray.after(
+    def _requeue_strays(self, mine: set[str]) -> None:
+        """Queue tasks again that are recorded as ours but do not run here, because a reply of the database
+        was lost.
+        """
+        strays = dict.fromkeys(mine - self._tasks.here, NO_HEARTBEAT)
+        self._stray_watch = self._stray_watch.after(
             strays, self._clock()
-        )  # for a while: it may be on its way, or ending
-        if lost := sorted(self._astray.dead):
+        )  # only after a while, since a task may be starting or ending
+        if lost := sorted(self._stray_watch.dead):
             self._tasks.queue_again(lost)
-            emit("tasks_found_astray", "they are queued again", tasks=lost)
+            emit("tasks_found_astray", "they did not run here and are queued again", tasks=lost)
 
-    def _bury(self, worker: str, last: Beat) -> None:
-        with self._membership.burying(worker, last) as ours:
-            if not ours:
+    def _take_over(self, worker: str, last: Heartbeat) -> None:
+        with self._membership.removing(worker, last) as is_ours:
+            if not is_ours:
                 return
-            left = self._tasks.at_work().get(worker, [])  # as it is now that nobody else may touch them
-            hopeless = [task for task in left if not self._membership.lost_worker(task)]
-            for task in hopeless:
+            left = self._tasks.at_work().get(worker, [])  # read again: now nobody else changes them
+            given_up = [task for task in left if not self._membership.lost_worker(task)]
+            for task in given_up:
                 self._tasks.give_up(task)
-            self._tasks.queue_again([task for task in left if task not in hopeless])
-        emit("worker_lost", "its pulse stopped; its tasks go on elsewhere", worker=worker, tasks=left)
+            self._tasks.queue_again([task for task in left if task not in given_up])
+        emit("worker_lost", "its heartbeat stopped; its tasks continue elsewhere", worker=worker, tasks=left)

@@ -1,8 +1,9 @@
-"""Which workers are dead, judged by what this process saw with its own clock. Pure: time is an argument.
+"""Decide which workers are dead, from what this process observed with its own clock. Pure: time is an
+argument.
 
-No two machines' clocks are compared, and no time stamp is trusted: a worker is dead whose beat has stood
-still while we looked, all the time, for DEAD_AFTER_S. After a pause of our own (the machine slept, the
-database was away) nobody has been looked at, and the watching begins anew.
+Clocks of different machines are never compared. A worker is dead if its heartbeat did not change during
+DEAD_AFTER_S seconds of continuous observation. After a gap in the observation (this machine slept, the
+database was away) the observation starts again.
 """
 
 from __future__ import annotations
@@ -11,36 +12,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 BEAT_S = 3.0
-DEAD_AFTER_S = 12.0  # with a beat before and a look after it, a task is taken over within 20 s
-MOST_GAP_S = 9.0  # between two looks
+DEAD_AFTER_S = 12.0  # plus one heartbeat and one look, a task is taken over within 20 s
+MAX_GAP_S = 9.0  # between two observations
 
 
 @dataclass(frozen=True)
-class Beat:
-    """The pulse of one life of a worker; one that was started again has another incarnation."""
+class Heartbeat:
+    """A worker's heartbeat counter. A restarted worker has another incarnation."""
 
     incarnation: str
     beats: int
 
 
-# A worker that has tasks and no pulse at all: it was buried, and took one more before it noticed.
-NO_PULSE = Beat("", 0)
+# For a worker with tasks but no row: it was removed, and took another task before it noticed.
+NO_HEARTBEAT = Heartbeat("", 0)
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What was seen of each worker, since when it has looked like that, and when we looked last."""
+class HeartbeatWatch:
+    """The last heartbeat of each worker, since when it is unchanged, and the time of the last observation."""
 
-    since: Mapping[str, tuple[Beat, float]] = field(default_factory=dict)
+    since: Mapping[str, tuple[Heartbeat, float]] = field(default_factory=dict)
     looked_at: float = float("-inf")
 
-    def after(self, seen: Mapping[str, Beat], now: float) -> Watch:
-        known = self.since if now - self.looked_at <= MOST_GAP_S else {}
+    def after(self, seen: Mapping[str, Heartbeat], now: float) -> HeartbeatWatch:
+        """Return the watch after an observation of all heartbeats."""
+        known = self.since if now - self.looked_at <= MAX_GAP_S else {}
         unchanged = {
             name: known[name] for name, beat in seen.items() if name in known and known[name][0] == beat
         }
-        return Watch({name: unchanged.get(name, (beat, now)) for name, beat in seen.items()}, now)
+        return HeartbeatWatch({name: unchanged.get(name, (beat, now)) for name, beat in seen.items()}, now)
 
     @property
     def dead(self) -> list[str]:
+        """Return the workers whose heartbeat has not changed for DEAD_AFTER_S seconds."""
         return [name for name, (_, since) in self.since.items() if self.looked_at - since >= DEAD_AFTER_S]

@@ -1,7 +1,7 @@
-"""Text cut into chunks that an embedding model takes whole. Pure.
+"""Cut a text into chunks that an embedding model reads completely. Pure.
 
-A chunk never crosses a heading, carries the path of headings above it, and holds whole paragraphs; only a
-paragraph longer than a chunk is cut, at a sentence or a word.
+A chunk never crosses a heading, has the path of headings above it, and holds whole paragraphs. Only a
+paragraph that is longer than a chunk is cut, at a sentence or a word.
 """
 
 from __future__ import annotations
@@ -10,28 +10,28 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_CHARS = 900  # some 220 tokens: all-minilm reads 256
+MAX_CHARS = 900  # about 220 tokens; all-minilm reads 256
 HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.+?)\s*#*\s*$")
 FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """`heading` is the path to it ("Guide > Install"), empty outside any."""
+    """A chunk. `heading` is the path of headings ("Guide > Install"), empty before the first heading."""
 
     heading: str
     text: str
 
     @property
     def embedded_text(self) -> str:
-        """What is embedded: the headings say what a paragraph is about when it does not."""
+        """Return the text to embed, with the headings, which often name the subject of a paragraph."""
         return f"{self.heading}\n{self.text}" if self.heading else self.text
 
 
-def chunks_of(text: str, markdown: bool, most_chars: int = MOST_CHARS) -> list[Chunk]:
-    """The chunks of a file, in order."""
+def chunks_of(text: str, markdown: bool, max_chars: int = MAX_CHARS) -> list[Chunk]:
+    """Return the chunks of a file, in order."""
     sections = _sections(text) if markdown else [("", text)]
-    return [Chunk(heading, body) for heading, section in sections for body in _packed(section, most_chars)]
+    return [Chunk(heading, body) for heading, section in sections for body in _packed(section, max_chars)]
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
@@ -55,25 +55,25 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
     yield " > ".join(title for _, title in path), "\n".join(lines)
 
 
-def _packed(section: str, most_chars: int) -> Iterator[str]:
-    held = ""
+def _packed(section: str, max_chars: int) -> Iterator[str]:
+    current = ""
     for paragraph in re.split(r"\n\s*\n", section):
-        for piece in _pieces(paragraph.strip("\n").rstrip(), most_chars):
-            joined = f"{held}\n\n{piece}" if held else piece
-            if len(joined) <= most_chars:
-                held = joined
+        for piece in _pieces(paragraph.strip("\n").rstrip(), max_chars):
+            joined = f"{current}\n\n{piece}" if current else piece
+            if len(joined) <= max_chars:
+                current = joined
                 continue
-            yield held
-            held = piece
-    if held.strip():
-        yield held
+            yield current
+            current = piece
+    if current.strip():
+        yield current
 
 
-def _pieces(paragraph: str, most_chars: int) -> Iterator[str]:
-    while len(paragraph) > most_chars:
-        window = paragraph[:most_chars]
+def _pieces(paragraph: str, max_chars: int) -> Iterator[str]:
+    while len(paragraph) > max_chars:
+        window = paragraph[:max_chars]
         ends = (window.rfind(mark) for mark in ("\n", ". ", " "))
-        cut = next((end + 1 for end in ends if end > most_chars // 2), most_chars)
+        cut = next((end + 1 for end in ends if end > max_chars // 2), max_chars)
         yield paragraph[:cut].strip()
         paragraph = paragraph[cut:].lstrip()
     if paragraph.strip():

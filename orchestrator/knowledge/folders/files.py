@@ -1,4 +1,4 @@
-"""The files of an agent's knowledge folder: which there are, and what is in them."""
+"""List and read the files of an agent's knowledge folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 
 MARKDOWN = {".md", ".markdown"}
-READ = MARKDOWN | {".txt", ".rst", ".text"}
-MOST_BYTES = 4 * 2**20
+TEXT_SUFFIXES = MARKDOWN | {".txt", ".rst", ".text"}
+MAX_BYTES = 4 * 2**20
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file as the folder lists it; `path` is relative to the folder, with forward slashes."""
+    """A file in the folder. `path` is relative to the folder, with forward slashes; times in nanoseconds."""
 
     path: str
     full: str
@@ -29,24 +29,25 @@ class Found:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file, or a whole folder, that is not read, and why.
+    """A file or a whole folder that is not read, and why.
 
-    What is known of it stays known where it merely could not be read (`passing`), and leaves where it is no
-    text to be read.
+    If it is `temporary` (a permission, a disk that is not mounted), earlier knowledge of it is kept.
+    Otherwise the file is not a text, and earlier knowledge of it is deleted.
     """
 
     path: str
     why: str
-    passing: bool = False
+    temporary: bool = False
     folder: bool = False
 
     def covers(self, path: str) -> bool:
+        """Return True if `path` is this file or lies in this folder."""
         return self.path in ("", path) or (self.folder and path.startswith(f"{self.path}/"))
 
 
 @dataclass(frozen=True)
 class Content:
-    """A file's SHA-256, its text, and how many characters stand for bytes that are no UTF-8."""
+    """A file's SHA-256, its text, and the number of bytes replaced because they are not UTF-8 (`broken`)."""
 
     sha256: str
     text: str
@@ -54,9 +55,9 @@ class Content:
 
 
 def folders(root: Path, named: dict[str, Path]) -> dict[str, Path]:
-    """The knowledge folder of each agent: root's own folders, then the named ones over them.
+    """Return the knowledge folder of each agent: the folders in `root`, overridden by the `named` ones.
 
-    A named one stays, be it there or not: it may be a disk that is not mounted just now.
+    A named folder is returned even if it does not exist, since its disk may not be mounted.
     """
     try:
         own = {entry.name: entry for entry in sorted(root.iterdir()) if _is_knowledge(entry)}
@@ -70,10 +71,10 @@ def _is_knowledge(entry: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Found | Skipped]:
-    """Every text file below the folder. Links are not followed below it: no loop, no way out."""
-    left = [(str(folder), "")]
-    while left:
-        full, path = left.pop()
+    """Yield every text file below the folder. Links are not followed, so there are no loops."""
+    to_visit = [(str(folder), "")]
+    while to_visit:
+        full, path = to_visit.pop()
         try:
             with os.scandir(full) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
@@ -81,7 +82,7 @@ def walk(folder: Path) -> Iterator[Found | Skipped]:
             yield Skipped(
                 replace_invalid_unicode(path),
                 f"unreadable folder ({error.strerror})",
-                passing=True,
+                temporary=True,
                 folder=True,
             )
             continue
@@ -94,36 +95,38 @@ def walk(folder: Path) -> Iterator[Found | Skipped]:
                 below.append((entry.path, name))
             elif (listed := _listed(entry, name)) is not None:
                 yield listed
-        left += reversed(below)
+        to_visit += reversed(below)
 
 
 def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
     suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix not in READ and (suffix or not entry.is_symlink()):  # a link without one may be to a folder
+    if suffix not in TEXT_SUFFIXES and (
+        suffix or not entry.is_symlink()
+    ):  # a link without a suffix may lead to a folder
         return None
     if not is_valid_unicode(path):
         return Skipped(replace_invalid_unicode(path), "its name is not UTF-8")
     if entry.is_symlink():
         return Skipped(path, "a link; put the file itself here, or name its folder in orchestrator.knowledge")
     if not entry.is_file(follow_symlinks=False):
-        return Skipped(path, "no regular file")
+        return Skipped(path, "not a regular file")
     try:
         stat = entry.stat(follow_symlinks=False)
     except OSError as error:
-        return Skipped(path, f"unreadable ({error.strerror})", passing=True)
-    if stat.st_size > MOST_BYTES:
-        return Skipped(path, f"{stat.st_size} bytes, over the {MOST_BYTES} that are read")
+        return Skipped(path, f"unreadable ({error.strerror})", temporary=True)
+    if stat.st_size > MAX_BYTES:
+        return Skipped(path, f"{stat.st_size} bytes, over the limit of {MAX_BYTES}")
     return Found(path, entry.path, stat.st_size, stat.st_mtime_ns)
 
 
 def sha256(found: Found) -> str | Skipped:
-    """The file's SHA-256, without a look at what it says."""
+    """Return the file's SHA-256, without decoding its text."""
     raw = _bytes(found)
     return raw if isinstance(raw, Skipped) else hashlib.sha256(raw).hexdigest()
 
 
 def read(found: Found) -> Content | Skipped:
-    """The file's text; bytes that are no UTF-8 become replacement characters, and are counted."""
+    """Return the file's text. Bytes that are not UTF-8 become replacement characters and are counted."""
     raw = _bytes(found)
     if isinstance(raw, Skipped):
         return raw
@@ -139,10 +142,11 @@ def read(found: Found) -> Content | Skipped:
 def _bytes(found: Found) -> bytes | Skipped:
     try:
         with open(found.full, "rb", buffering=0) as file:
-            return file.read(MOST_BYTES)
+            return file.read(MAX_BYTES)
     except OSError as error:
-        return Skipped(found.path, f"unreadable ({error.strerror})", passing=True)
+        return Skipped(found.path, f"unreadable ({error.strerror})", temporary=True)
 
 
 def is_markdown(path: str) -> bool:
+    """Return True for a Markdown file, by its suffix."""
     return os.path.splitext(path)[1].lower() in MARKDOWN

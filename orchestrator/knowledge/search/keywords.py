@@ -1,12 +1,13 @@
-"""The words of a question, as an FTS5 expression that finds any of them. Pure."""
+"""Turn a question into an FTS5 expression that finds any of its words. Pure."""
 
 from __future__ import annotations
 
 import re
 
-MOST_WORDS = 16  # each costs as many chunks as it stands in
-# They stand in every other chunk: BM25 gives them next to no weight, and they are all the cost.
-EVERYDAY = frozenset(
+MAX_WORDS = 16  # the cost of a word is the number of chunks that contain it
+# These stand in every other chunk, so BM25 gives them hardly any weight, and they would cause most of the
+# cost.
+STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
         """a about after all also am an and any are as at be because been before being but by can could did do
@@ -19,18 +20,20 @@ EVERYDAY = frozenset(
 
 
 def match_of(question: str) -> str:
-    """`"breaker" OR "open"`; empty where the question has no word. Each word is quoted: none is an operator.
+    """Return an expression such as `"breaker" OR "open"`, or "" for a question without words.
 
-    `kv_bits` stays one word here and becomes a phrase there, so a setting's name finds that setting.
+    Each word is quoted, so that none is read as an operator. `kv_bits` stays one word, which FTS5 reads as a
+    phrase; so a setting's name finds that setting.
     """
     words = list(dict.fromkeys(re.findall(r"\w+", question.lower())))
-    telling = [word for word in words if word not in EVERYDAY and word.strip("_")]
-    return " OR ".join(f'"{word}"' for word in (telling or words)[:MOST_WORDS])
+    significant = [word for word in words if word not in STOP_WORDS and word.strip("_")]
+    return " OR ".join(f'"{word}"' for word in (significant or words)[:MAX_WORDS])
 
 
 def names_a_thing(question: str) -> bool:
-    """Whether it has a name from a program or a file (`kv_bits`, `mlx.bind`, `HALF_OPEN`, `--json`).
+    """Return True if the question contains an identifier (`kv_bits`, `mlx.bind`, `HALF_OPEN`, `--json`).
 
-    To a vector such a name is a few syllables; as a word it stands in the few chunks that are meant.
+    An embedding sees little meaning in an identifier, but as a word it occurs only in the few relevant
+    chunks.
     """
     return re.search(r"\w_\w|\w\.\w|\w::\w|(^|\s)--\w|/\w+/", question) is not None

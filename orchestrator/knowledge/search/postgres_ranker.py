@@ -1,6 +1,7 @@
-"""Ranks in Postgres: by meaning with pgvector, exactly; by words with its full-text search.
+"""Rank chunks in Postgres: by meaning with pgvector, by words with its full-text search.
 
-No approximate index: its neighbors are found before the scope is looked at, and the rows are few enough.
+The nearest vectors are found exactly. An approximate index would choose neighbors before the scope is
+applied, and there are few enough rows.
 """
 
 from __future__ import annotations
@@ -12,35 +13,40 @@ from orchestrator.storage.database import Database
 
 
 class PostgresRanker:
+    """Implements `Ranker` on Postgres."""
+
     def __init__(self, database: Database, model: str) -> None:
         self._database = database
         self._model = model
 
-    def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
+    def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
         within, values = _within(scope)
         given = self._database.packed(vector)
         with self._database.connect() as db:
             rows = db.execute(
-                # OFFSET 0: the distances first, so that the join does not carry the vectors along.
+                # OFFSET 0 computes the distances first, so that the join does not carry the vectors.
                 "SELECT chunks.id AS id, 1 - distance AS similarity FROM"
                 " (SELECT text_sha, vector <=> ?::vector AS distance FROM vectors"
                 " WHERE model = ? AND dim = ? OFFSET 0) AS near JOIN chunks USING (text_sha)"
                 f" WHERE {within} ORDER BY distance, chunks.id LIMIT ?",
-                (given, self._model, len(vector), *values, most),
+                (given, self._model, len(vector), *values, limit),
             )
             return [(row["id"], float(row["similarity"])) for row in rows]
 
-    def rest(self) -> None:
-        """Nothing is held."""
+    def release_idle_memory(self) -> None:
+        """Do nothing: this ranker holds no memory."""
 
-    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
-        """Postgres' own ranks know nothing of rarity: each word's is weighed by how few chunks have it."""
+    def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
+        """Return chunk ids, best first.
+
+        Each word is weighted by its rarity, which Postgres's own rank ignores.
+        """
         if not match:
             return []
         within, values = _within(scope)
         with self._database.connect() as db:
             rows = db.execute(
-                # FTS5's `"a b"` is what websearch_to_tsquery reads too.
+                # websearch_to_tsquery understands FTS5's `"a b"`.
                 "WITH found AS MATERIALIZED ("
                 " SELECT n, chunks.id, file_id, ts_rank(words, query, 1) AS rank FROM"
                 " (SELECT n, websearch_to_tsquery('english', word) AS query"
@@ -50,13 +56,13 @@ class PostgresRanker:
                 " FROM found GROUP BY n)"
                 f" SELECT id FROM found JOIN rarity USING (n) WHERE {within}"
                 " GROUP BY id ORDER BY sum(weight * rank) DESC, id LIMIT ?",
-                (match.split(" OR "), *values, most),
+                (match.split(" OR "), *values, limit),
             )
             return [row["id"] for row in rows]
 
 
 def _within(scope: Scope) -> tuple[str, list[Any]]:
-    """The condition on a chunk's `file_id` that keeps a search in its scope, and its values."""
+    """Return the SQL condition on `file_id` for the scope, and its values."""
     conditions, values = list[str](), list[Any]()
     if scope.agents is not None:
         conditions.append("agent = ANY(?)")

@@ -1,4 +1,4 @@
-"""The two rankings that a search joins, from whichever database keeps the knowledge."""
+"""The two rankings that a search joins, in the database that stores the knowledge."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from orchestrator.storage.sqlite import SqliteDatabase
 
 
 class Ranker(Protocol):
-    def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
-        """(chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
+    """Ranks chunks by meaning and by words. All methods block."""
+
+    def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
+        """Return (chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
         ...
 
-    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
-        """The ids of the chunks that have the words of `keywords.match_of`, best first; none for ""."""
+    def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
+        """Return the ids of chunks that match `keywords.match_of`'s expression, best first; none for ""."""
         ...
 
-    def rest(self) -> None:
-        """Called now and then: let go of what was not used for a while."""
+    def release_idle_memory(self) -> None:
+        """Release memory that was not used for a while. Called after each cycle."""
         ...
 
 
 def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
+    """Return the ranker for this database."""
     if isinstance(database, SqliteDatabase):
         from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
         from orchestrator.knowledge.search.vector_index import CurrentIndex

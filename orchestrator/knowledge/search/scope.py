@@ -1,4 +1,4 @@
-"""Which files a search may look into. Pure."""
+"""Which files a search covers. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scope:
-    """`agents` None means everybody's; `path` is how the file's path begins ("guide/"), "" any."""
+    """`agents` limits a search to their files (None: all). `path` is a prefix such as "guide/" ("": any)."""
 
     agents: Collection[str] | None = None
     path: str = ""
 
     @property
     def everything(self) -> bool:
+        """Return True if the scope excludes nothing."""
         return self.agents is None and not self.path
 
-    def takes(self, agent: str, path: str) -> bool:
+    def contains(self, agent: str, path: str) -> bool:
+        """Return True if this file of this agent is in the scope."""
         return (self.agents is None or agent in self.agents) and path.startswith(self.path)
 
 

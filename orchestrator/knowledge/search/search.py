@@ -1,7 +1,7 @@
-"""Hybrid search: by meaning (vectors) and by words (full text), fused by rank.
+"""Hybrid search: by meaning (vectors) and by words (full text), joined by rank.
 
-Either does without the other: where no backend can embed the question the words alone answer, and a question
-without a word is answered by meaning alone. The answer says which it was.
+Each works alone too: if no backend can embed the question, words alone answer, and a question without words
+is answered by meaning alone. The result says which rankings were used.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from orchestrator.knowledge.search.scope import Scope
 from orchestrator.knowledge.store import KnowledgeStore
 from orchestrator.knowledge.vectors import VectorCache
 
-MOST_RESULTS = 50
-DEPTH = 4  # so many times what is asked for is ranked by each, so that a chunk both find may win
-LEAST_DEPTH = 40
-SPARE = 20  # of an index of a moment ago, some may be gone
-QUERY_WAIT_S = 10.0  # a person waits for the answer, and there are the words
-WORDS_WEIGHT = 0.6  # to the vectors' 1: a question is often put in other words
-NAMES_WEIGHT = 1.5  # but a name is not
+MAX_RESULTS = 50
+DEPTH = 4  # each ranking returns this many times the wanted results, so that chunks in both can win
+MIN_DEPTH = 40
+SPARE = 20  # a slightly stale index may return chunks that no longer exist
+QUERY_WAIT_S = 10.0  # a person waits, and words alone can answer
+WORDS_WEIGHT = 0.6  # relative to the vectors' 1, since questions often use other words
+NAMES_WEIGHT = 1.5  # but identifiers are spelled exactly
 TRIM_EVERY = 1000  # new questions
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk; `score` is 1.0 where every ranking has it first, `similarity` its cosine, if it has one."""
+    """A chunk. `score` is 1.0 if every ranking has it first. `similarity` is its cosine, if known."""
 
     agent: str
     file: str
@@ -48,7 +48,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found, by what ("meaning", "words"), and, where one of them could not help, why."""
+    """The hits, the rankings used ("meaning", "words"), and a note if one of them could not be used."""
 
     hits: list[Hit]
     by: tuple[str, ...]
@@ -59,6 +59,8 @@ class Findings:
 
 
 class KnowledgeSearch:
+    """Searches the knowledge of agents."""
+
     def __init__(
         self, store: KnowledgeStore, vectors: VectorCache, ranker: Ranker, client: Embedder, model: str
     ) -> None:
@@ -67,24 +69,24 @@ class KnowledgeSearch:
         self._ranker = ranker
         self._client = client
         self._model = model
-        self._asked = 0
+        self._new_questions = 0
 
-    def rest(self) -> None:
-        """Called now and then: let go of what was not used for a while."""
-        self._ranker.rest()
+    def release_idle_memory(self) -> None:
+        """Release memory that was not used for a while. Called after each cycle."""
+        self._ranker.release_idle_memory()
 
-    async def anything(self, agents: Collection[str] | None) -> bool:
-        """Whether any of these folders (None: of all) has embedded knowledge; asks no backend."""
+    async def has_knowledge(self, agents: Collection[str] | None) -> bool:
+        """Return True if any of these folders (None: any folder) has embedded knowledge. Calls no backend."""
         known = await asyncio.to_thread(self._store.agents)
         return bool(known) if agents is None else not known.isdisjoint(agents)
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
-        """The best k chunks by meaning and words; raises BackendError where the query cannot be embedded."""
+        """Return the best k chunks. Raise BackendError if the query cannot be embedded."""
         vector = await self._vector(query)
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
-        """As `search`, and by words alone, saying so, where the query cannot be embedded (in time)."""
+        """Like `search`, but use words alone, with a note, if the query cannot be embedded in time."""
         vector, note = None, ""
         try:
             async with asyncio.timeout(QUERY_WAIT_S):
@@ -106,19 +108,22 @@ class KnowledgeSearch:
     def _keep(self, query: str, vectors: list[list[float]]) -> None:
         try:
             self._vectors.keep(self._model, [query], vectors)
-            self._asked += 1
-            if self._asked % TRIM_EVERY == 0:
+            self._new_questions += 1
+            if self._new_questions % TRIM_EVERY == 0:
                 self._vectors.drop_unused(float("inf"))
-        except DatabaseFailed as error:  # a full disk: the answer matters, the cache does not
+        except DatabaseFailed as error:  # on a full disk the answer matters, the cache does not
             emit("query_vector_not_kept", str(error))
 
     async def _found(
         self, query: str, vector: list[float] | None, scope: Scope, k: int, note: str = ""
     ) -> Findings:
-        most = min(k, MOST_RESULTS)
-        depth = max(DEPTH * most, LEAST_DEPTH)
+        limit = min(k, MAX_RESULTS)
+        depth = max(DEPTH * limit, MIN_DEPTH)
         match = match_of(query)
-        near, words = await asyncio.gather(  # side by side: numpy and the databases let other threads run
+        (
+            near,
+            words,
+        ) = await asyncio.gather(  # in parallel: both release the interpreter lock
             asyncio.to_thread(self._near, vector, scope, depth),
             asyncio.to_thread(self._ranker.by_words, match, scope, depth),
         )
@@ -127,10 +132,10 @@ class KnowledgeSearch:
             rankings["meaning"] = Ranking(list(near))
         if match:
             rankings["words"] = Ranking(words, NAMES_WEIGHT if names_a_thing(query) else WORDS_WEIGHT)
-        best = fused(list(rankings.values()), most + SPARE)
+        best = fused(list(rankings.values()), limit + SPARE)
         rows = await asyncio.to_thread(self._store.chunks, [found for found, _ in best])
         hits = [Hit(score=score, similarity=near.get(n), **rows[n]) for n, score in best if n in rows]
-        return Findings(hits[:most], tuple(rankings), note)
+        return Findings(hits[:limit], tuple(rankings), note)
 
     def _near(self, vector: list[float] | None, scope: Scope, depth: int) -> dict[int, float]:
         return dict(self._ranker.by_meaning(vector, scope, depth)) if vector else {}

@@ -1,4 +1,4 @@
-"""Ranks in SQLite: by meaning with one numpy matrix, by words with FTS5's BM25."""
+"""Rank chunks in SQLite: by meaning with one numpy matrix, by words with FTS5's BM25."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ from orchestrator.storage.database import Database
 
 
 class SqliteRanker:
+    """Implements `Ranker` on SQLite."""
+
     def __init__(self, database: Database, index: CurrentIndex) -> None:
         self._database = database
         self._index = index
 
-    def by_meaning(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
-        return self._index.get(len(vector)).nearest(vector, scope, most)
+    def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
+        """Return (chunk id, cosine similarity) of the nearest chunks, nearest first."""
+        return self._index.get(len(vector)).nearest(vector, scope, limit)
 
-    def rest(self) -> None:
-        self._index.rest()
+    def release_idle_memory(self) -> None:
+        """Release the matrix if no search used it for a while."""
+        self._index.release_if_idle()
 
-    def by_words(self, match: str, scope: Scope, most: int) -> list[int]:
+    def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
+        """Return chunk ids by BM25, best first."""
         if not match:
             return []
         within, values = _within(scope)
         with self._database.connect() as db:
             rows = db.execute(
                 f"SELECT rowid AS id FROM words WHERE words MATCH ?{within} ORDER BY rank LIMIT ?",
-                (match, *values, most),
+                (match, *values, limit),
             )
             return [row["id"] for row in rows]
 
 
 def _within(scope: Scope) -> tuple[str, list[str]]:
-    """The condition on `words` that keeps a search in its scope, and its values."""
+    """Return the SQL condition on `words` for the scope, and its values."""
     conditions: list[str] = []
     values: list[str] = []
     if scope.agents is not None:
         conditions.append(f"agent IN ({', '.join('?' * len(scope.agents))})")
         values += scope.agents
     if scope.path:
-        conditions.append("substr(path, 1, length(?)) = ?")  # LIKE would take % and _ for more
+        conditions.append("substr(path, 1, length(?)) = ?")  # LIKE would treat % and _ as wildcards
         values += [scope.path, scope.path]
     if not conditions:
         return "", []
-    # CROSS JOIN: files first, by SQLite's rule; its planner would read every chunk. The plus keeps it from
-    # asking the full-text index once a chunk.
+    # CROSS JOIN makes SQLite read files first; its planner would read every chunk. The plus sign prevents a
+    # lookup in the full-text index for each chunk.
     ids = "SELECT chunks.id FROM files CROSS JOIN chunks ON file_id = files.id"
     return f" AND +rowid IN ({ids} WHERE {' AND '.join(conditions)})", values

@@ -1,8 +1,8 @@
-"""Every chunk's vector in one numpy matrix, for the search by meaning.
+"""All vectors in one numpy matrix, for the search by meaning.
 
-20,000 chunks of 384 dimensions are 30 MB, 50,000 are 77 MB; the rows stream from the database straight into
-the matrix. After a change it is built anew, but no more than a twentieth of the time goes into that: while a
-long update runs, a search may see the chunks of a moment ago (those that are gone are left out all the same).
+20,000 chunks of 384 dimensions take 30 MB, 50,000 take 77 MB; the rows stream from the database into the
+matrix. The matrix is rebuilt after a change, but rebuilding takes at most a twentieth of the time. So during
+a long update, a search may see slightly old chunks; those that no longer exist are left out of its result.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from orchestrator.storage.database import Database, Result
 if TYPE_CHECKING:
     import numpy as np
 
-SHARE_OF_TIME = 20
+REBUILD_PAUSE_FACTOR = 20
+"""After a rebuild of n seconds, the next one waits for 20 · n seconds."""
+
 IDLE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Index:
-    """Row n of `matrix` is the vector of chunk `ids[n]`, of file `paths[files[n]]` (agent, path)."""
+    """Row n of `matrix` (chunks × dim, float32) is the vector of chunk `ids[n]` in file `paths[files[n]]`."""
 
     generation: int
     dim: int
@@ -35,20 +37,20 @@ class Index:
     paths: list[tuple[str, str]]
     matrix: np.ndarray
 
-    def nearest(self, vector: list[float], scope: Scope, most: int) -> list[tuple[int, float]]:
-        """(chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
+    def nearest(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
+        """Return (chunk id, cosine similarity) of the nearest chunks in the scope, nearest first."""
         import numpy as np
 
         scores = self.matrix @ np.asarray(vector, dtype=np.float32)
         rows = np.arange(len(scores))
         if not scope.everything:
-            taken = np.fromiter(
-                (scope.takes(*path) for path in self.paths), dtype=bool, count=len(self.paths)
+            in_scope = np.fromiter(
+                (scope.contains(*path) for path in self.paths), dtype=bool, count=len(self.paths)
             )
-            rows = rows[taken[self.files]]
+            rows = rows[in_scope[self.files]]
             scores = scores[rows]
-        if len(rows) > most:
-            best = np.argpartition(scores, -most)[-most:]
+        if len(rows) > limit:
+            best = np.argpartition(scores, -limit)[-limit:]
             rows, scores = rows[best], scores[best]
         order = np.argsort(-scores, kind="stable")
         return [
@@ -57,7 +59,7 @@ class Index:
 
 
 class CurrentIndex:
-    """The index as the database stands now, or stood a moment ago; built when it is first asked for."""
+    """The current index, built at the first search and rebuilt after changes."""
 
     def __init__(
         self,
@@ -72,24 +74,24 @@ class CurrentIndex:
         self._clock = clock
         self._index: Index | None = None
         self._rebuild_from = 0.0
-        self._asked_at = clock()
+        self._used_at = clock()
         self._building = threading.Lock()
 
     def get(self, dim: int) -> Index:
-        """The index of the vectors that have `dim` dimensions."""
+        """Return the index of the vectors with `dim` dimensions."""
         with self._building:
-            self._asked_at = self._clock()
+            self._used_at = self._clock()
             index = self._index
             if index is None or index.dim != dim or self._stale(index):
                 began = self._clock()
                 self._index = index = self._build(self._store.generation(), dim)
-                self._rebuild_from = self._clock() + SHARE_OF_TIME * (self._clock() - began)
+                self._rebuild_from = self._clock() + REBUILD_PAUSE_FACTOR * (self._clock() - began)
             return index
 
-    def rest(self) -> None:
-        """Let the matrix go where nobody has searched for a while: it is most of this process's memory."""
+    def release_if_idle(self) -> None:
+        """Release the matrix, most of this process's memory, if no search used it for IDLE_S seconds."""
         with self._building:
-            if self._clock() - self._asked_at >= IDLE_S:
+            if self._clock() - self._used_at >= IDLE_S:
                 self._index = None
 
     def _stale(self, index: Index) -> bool:
@@ -97,22 +99,22 @@ class CurrentIndex:
 
     def _build(self, generation: int, dim: int) -> Index:
         with self._database.connect() as db:
-            db.execute("BEGIN")  # the count and the rows are of one moment
-            most = db.execute("SELECT count(*) AS n FROM chunks").fetchall()[0]["n"]
+            db.execute("BEGIN")  # so that the count and the rows are consistent
+            row_count = db.execute("SELECT count(*) AS n FROM chunks").fetchall()[0]["n"]
             rows = db.execute(
                 f"SELECT chunks.id AS id, files.id AS file, agent, path, vector FROM {CHUNKS}"
                 " JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
                 " WHERE vectors.dim = ? ORDER BY chunks.id",
                 (self._model, dim),
             )
-            return _filled(generation, dim, most, rows)
+            return _filled(generation, dim, row_count, rows)
 
 
-def _filled(generation: int, dim: int, most: int, rows: Result) -> Index:
+def _filled(generation: int, dim: int, row_count: int, rows: Result) -> Index:
     import numpy as np
 
-    ids, files = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int32)
-    matrix = np.empty((most, dim), dtype=np.float32)
+    ids, files = np.empty(row_count, dtype=np.int64), np.empty(row_count, dtype=np.int32)
+    matrix = np.empty((row_count, dim), dtype=np.float32)
     numbers: dict[int, int] = {}
     paths: list[tuple[str, str]] = []
     count = 0

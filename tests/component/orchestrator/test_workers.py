@@ -196,7 +196,7 @@ def test_two_workers_of_one_name_leave_the_first_alone(start: Start, llm: StandI
     tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(8)]
     assert second.process.wait(timeout=40) == 78
     [refused] = second.events("worker_refused")
-    assert "another process works as VESTAL_WORKER_ID=first on this database" in refused["cause"]
+    assert "another process already uses VESTAL_WORKER_ID=first on this database" in refused["cause"]
     all_done(one, tasks)
     assert first.process.poll() is None
     assert [asked(llm, f"goal {n}.") for n in range(8)] == [1] * 8

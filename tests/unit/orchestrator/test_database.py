@@ -80,7 +80,7 @@ def test_database_of_the_first_version_keeps_its_chunks_and_gains_words(tmp_path
     store = KnowledgeStore(database)
     ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
     assert ranker.by_words('"breakers"', EVERYTHING, 5) == [5]
-    assert store.unsound_files("docs", "m") == []
+    assert store.files_lacking_vectors("docs", "m") == []
     assert store.chunks([5])[5]["file"] == "a.md"
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
     assert ranker.by_words('"breakers"', EVERYTHING, 5) == []

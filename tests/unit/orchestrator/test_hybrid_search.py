@@ -111,10 +111,10 @@ async def test_index_that_nobody_asks_is_let_go_and_made_again_when_somebody_doe
     index = CurrentIndex(database, knowledge.store, "m", lambda: knowledge.now)
     first = index.get(DIM)
     knowledge.now += IDLE_S - 1
-    index.rest()
+    index.release_if_idle()
     assert index.get(DIM) is first
     knowledge.now += IDLE_S
-    index.rest()
+    index.release_if_idle()
     again = index.get(DIM)
     assert again is not first
     assert again.ids.tolist() == first.ids.tolist()

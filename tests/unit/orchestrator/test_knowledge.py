@@ -53,7 +53,7 @@ def test_walk_names_what_it_skips_and_follows_no_link(tmp_path: Path):
     (tmp_path / "a.md").write_text("a")
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     (tmp_path / ".hidden.md").write_text("h")
-    (tmp_path / "big.md").write_bytes(b"x" * (files.MOST_BYTES + 1))
+    (tmp_path / "big.md").write_bytes(b"x" * (files.MAX_BYTES + 1))
     os.symlink(tmp_path, tmp_path / "loop")
     os.symlink("/etc/hostname", tmp_path / "out.md")
     found = list(files.walk(tmp_path))
@@ -111,7 +111,7 @@ def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: K
     assert vectors.without_vector([chunk.embedded_text, "new", "new"], "m") == ["new"]
     assert vectors.without_vector([chunk.embedded_text], "another") == [chunk.embedded_text]
     assert vectors.vector(chunk.embedded_text, "m") == pytest.approx([0.6, 0.8])
-    assert store.unsound_files("docs", "m") == []
+    assert store.files_lacking_vectors("docs", "m") == []
     store.forget_files("docs", ["a.md", "b.md"])
     assert store.counts() == {"files": 0, "chunks": 0}
     assert vectors.drop_unused(older_than_s=-1) == 1
@@ -123,11 +123,11 @@ def test_vectors_that_nothing_uses_are_bounded_in_number(database: Database, sto
     vectors.keep("m", ["used"], [[1.0]])
     for n in range(10):
         vectors.keep("m", [f"question {n}"], [[1.0]])
-    assert vectors.drop_unused(older_than_s=3600, most=4) == 6
+    assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 6
     assert vectors.vector("used", "m") is not None
     assert vectors.vector("question 9", "m") is not None
     assert vectors.vector("question 5", "m") is None
-    assert vectors.drop_unused(older_than_s=3600, most=4) == 0
+    assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 0
 
 
 def test_without_vector_of_more_texts_than_a_statement_takes_keeps_their_order(database: Database):
@@ -145,5 +145,5 @@ def test_store_generation_grows_with_every_change(store: KnowledgeStore):
 
 def test_store_finds_files_that_lack_a_vector(store: KnowledgeStore):
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])])
-    assert store.unsound_files("docs", "m") == ["a.md"]
-    assert store.unsound_files("other", "m") == []
+    assert store.files_lacking_vectors("docs", "m") == ["a.md"]
+    assert store.files_lacking_vectors("other", "m") == []

@@ -13,7 +13,7 @@ from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.tasks.database import PostgresTasks
 from orchestrator.tasks.dbos_setup import config_of
-from orchestrator.workers.membership import MOST_WORKERS_LOST, Membership
+from orchestrator.workers.membership import MAX_WORKERS_LOST, Membership
 from orchestrator.workers.reaper import DeclaredDead, Reaper
 from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S
 from tests.real_postgres import RealPostgres
@@ -127,7 +127,7 @@ def test_worker_that_returns_between_the_look_and_the_burial_is_not_buried(room:
     old = room.join("b")
     last = old.beats()["b"]
     room.join("b")
-    with Membership(room.database, "a").burying("b", last) as ours:
+    with Membership(room.database, "a").removing("b", last) as ours:
         assert not ours
     room.reapers["b"].round()  # and is not told that it is dead
 
@@ -135,7 +135,7 @@ def test_worker_that_returns_between_the_look_and_the_burial_is_not_buried(room:
 def test_second_worker_of_the_same_name_is_refused_and_the_first_left_alone(room: Room):
     """Each took the other's name and tasks, and ended it, in turns and without an end."""
     first = room.join("a")
-    with pytest.raises(NameTaken, match="another process works as VESTAL_WORKER_ID=a on this database"):
+    with pytest.raises(NameTaken, match="another process already uses VESTAL_WORKER_ID=a on this database"):
         Membership(room.database, "a").join(within_s=0)
     assert first.beat()
 
@@ -160,12 +160,12 @@ def test_worker_whose_name_was_taken_over_while_it_was_cut_off_is_told(room: Roo
 
 def test_task_that_costs_worker_after_worker_is_given_up(room: Room):
     survivor = room.join("a")
-    for n in range(MOST_WORKERS_LOST + 1):
+    for n in range(MAX_WORKERS_LOST + 1):
         room.tasks.by_worker[f"w{n}"] = ["poison", f"innocent {n}"]
         room.rounds("a", for_s=DEAD_AFTER_S + BEAT_S)
     assert room.tasks.given_up == ["poison"]
-    assert room.tasks.queued.count("poison") == MOST_WORKERS_LOST
-    assert f"innocent {MOST_WORKERS_LOST}" in room.tasks.queued
+    assert room.tasks.queued.count("poison") == MAX_WORKERS_LOST
+    assert f"innocent {MAX_WORKERS_LOST}" in room.tasks.queued
     assert survivor.given_up(["poison", "innocent 0"]) == {"poison"}
 
 

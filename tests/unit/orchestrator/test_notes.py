@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.agents.agents import Agent
-from orchestrator.knowledge.notes import Distiller
+from orchestrator.knowledge.notes import NoteWriter
 from tests.unit.orchestrator.conftest import Knowledge
 
 CREW = {"two": Agent("two", "second", "Do it.", "big-model", ("two",))}
@@ -11,8 +11,8 @@ CREW = {"two": Agent("two", "second", "Do it.", "big-model", ("two",))}
 
 async def distilled(knowledge: Knowledge) -> dict[str, list[str]]:
     await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
-    distiller = Distiller(knowledge.store, knowledge.notes, knowledge.models, "small-model")
-    return vars(await distiller.distil(knowledge.folders(), CREW))
+    note_writer = NoteWriter(knowledge.store, knowledge.notes, knowledge.models, "small-model")
+    return vars(await note_writer.write_notes(knowledge.folders(), CREW))
 
 
 async def test_distil_asks_each_agents_own_model_once(knowledge: Knowledge):

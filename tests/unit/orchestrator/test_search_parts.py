@@ -10,23 +10,23 @@ from hypothesis import strategies as st
 
 from orchestrator.knowledge.digest import digest
 from orchestrator.knowledge.search.fusion import Ranking, fused
-from orchestrator.knowledge.search.keywords import MOST_WORDS, match_of, names_a_thing
+from orchestrator.knowledge.search.keywords import MAX_WORDS, match_of, names_a_thing
 from orchestrator.knowledge.search.scope import Scope
 
 
 def test_fused_second_in_both_beats_first_in_one():
-    best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], most=3)
+    best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], limit=3)
     assert [found for found, _ in best] == [2, 1, 4]
 
 
 def test_fused_where_the_first_places_differ_takes_the_heavier_rankings():
-    best = fused([Ranking([1], 0.6), Ranking([2])], most=2)
+    best = fused([Ranking([1], 0.6), Ranking([2])], limit=2)
     assert [found for found, _ in best] == [2, 1]
 
 
 def test_fused_first_everywhere_scores_one():
-    assert fused([Ranking([7]), Ranking([7, 8], 0.5)], most=1) == [(7, pytest.approx(1.0))]
-    assert fused([Ranking([]), Ranking([])], most=5) == []
+    assert fused([Ranking([7]), Ranking([7, 8], 0.5)], limit=1) == [(7, pytest.approx(1.0))]
+    assert fused([Ranking([]), Ranking([])], limit=5) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=1, max_size=3), st.integers(1, 10))
@@ -42,7 +42,7 @@ def test_match_leaves_out_everyday_words_unless_there_are_no_others():
     assert match_of("When does the breaker open?") == '"breaker" OR "open"'
     assert match_of("who are you") == '"who" OR "are" OR "you"'
     assert match_of("?! ...") == ""
-    assert match_of(" ".join(f"w{n}" for n in range(100))).count('"') == 2 * MOST_WORDS
+    assert match_of(" ".join(f"w{n}" for n in range(100))).count('"') == 2 * MAX_WORDS
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_match_of_any_question_is_an_expression_that_fts5_takes(question: str):
     ],
 )
 def test_scope_takes_by_agent_and_by_how_the_path_begins(scope: Scope, taken: bool):
-    assert scope.takes("docs", "guide/memory.md") is taken
+    assert scope.contains("docs", "guide/memory.md") is taken
 
 
 def test_digest_lets_every_file_speak_before_any_speaks_twice():
     long = [("a.md", f"H{n}", f"Sentence {n}. More.") for n in range(50)]
-    text = digest([*long, ("b.md", "", "Alone here.")], most_chars=120)
+    text = digest([*long, ("b.md", "", "Alone here.")], max_chars=120)
     assert text.splitlines()[0] == "a.md > H0: Sentence 0."
     assert text.splitlines()[-1] == "b.md: Alone here."
     assert len(text) <= 120
 
 
 def test_digest_of_nothing_is_empty():
-    assert digest([], most_chars=100) == ""
+    assert digest([], max_chars=100) == ""

@@ -86,7 +86,7 @@ async def test_retrieve_while_the_database_is_away_waits_and_does_not_fail():
     class Away:
         asked = 0
 
-        async def anything(self, folders: object) -> bool:
+        async def has_knowledge(self, folders: object) -> bool:
             self.asked += 1
             if self.asked == 1:
                 raise DatabaseFailed("Postgres does not answer")

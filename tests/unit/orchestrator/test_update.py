@@ -134,13 +134,13 @@ async def test_update_of_a_backend_that_refuses_everything_stops_and_flags_no_fi
 
 
 async def test_update_with_very_many_refused_texts_comes_to_its_end_in_bounded_calls(knowledge: Knowledge):
-    knowledge.write("docs", **{f"f{n:04}": f"poison {n}" for n in range(embedding.MOST_REFUSALS)})
+    knowledge.write("docs", **{f"f{n:04}": f"poison {n}" for n in range(embedding.MAX_REFUSALS)})
     knowledge.write("docs", good="good words")
     knowledge.models.refuses = "poison"
     report = await update(knowledge)
-    assert (report.stopped, report.changed) == ("", embedding.MOST_REFUSALS + 1)
-    assert len(report.notes) >= embedding.MOST_REFUSALS
-    assert len(knowledge.models.batches) < embedding.MOST_REFUSALS * 1.2
+    assert (report.stopped, report.changed) == ("", embedding.MAX_REFUSALS + 1)
+    assert len(report.notes) >= embedding.MAX_REFUSALS
+    assert len(knowledge.models.batches) < embedding.MAX_REFUSALS * 1.2
     assert len(report.as_json()["notes"]) == 20  # type: ignore[arg-type]
 
 
@@ -254,4 +254,4 @@ def test_scan_of_a_folder_that_cannot_be_read_forgets_nothing(knowledge: Knowled
 
 @pytest.mark.parametrize(("path", "covered"), [("sub/a.md", True), ("sub", True), ("subway/a.md", False)])
 def test_skipped_folder_covers_what_is_below_it(path: str, covered: bool):
-    assert Skipped("sub", "unreadable", passing=True, folder=True).covers(path) is covered
+    assert Skipped("sub", "unreadable", temporary=True, folder=True).covers(path) is covered

@@ -5,38 +5,45 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S, MOST_GAP_S, NO_PULSE, Beat, Watch
+from orchestrator.workers.watch import (
+    BEAT_S,
+    DEAD_AFTER_S,
+    MAX_GAP_S,
+    NO_HEARTBEAT,
+    Heartbeat,
+    HeartbeatWatch,
+)
 
 
-def looked(*rounds: tuple[float, dict[str, Beat]]) -> Watch:
-    watch = Watch()
+def looked(*rounds: tuple[float, dict[str, Heartbeat]]) -> HeartbeatWatch:
+    watch = HeartbeatWatch()
     for now, seen in rounds:
         watch = watch.after(seen, now)
     return watch
 
 
-def beats(until: float, beat: Beat) -> list[tuple[float, dict[str, Beat]]]:
+def beats(until: float, beat: Heartbeat) -> list[tuple[float, dict[str, Heartbeat]]]:
     return [(n * BEAT_S, {"w": beat}) for n in range(int(until / BEAT_S) + 1)]
 
 
 def test_watch_of_a_pulse_that_stands_still_calls_it_dead_in_time():
-    assert looked(*beats(DEAD_AFTER_S - BEAT_S, Beat("a", 7))).dead == []
-    assert looked(*beats(DEAD_AFTER_S, Beat("a", 7))).dead == ["w"]
+    assert looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7))).dead == []
+    assert looked(*beats(DEAD_AFTER_S, Heartbeat("a", 7))).dead == ["w"]
 
 
 def test_watch_after_a_pause_of_its_own_begins_anew():
-    watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Beat("a", 7)))
-    slept = watch.after({"w": Beat("a", 7)}, watch.looked_at + MOST_GAP_S + 3600)
+    watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
+    slept = watch.after({"w": Heartbeat("a", 7)}, watch.looked_at + MAX_GAP_S + 3600)
     assert slept.dead == []
 
 
 def test_watch_of_a_worker_that_was_started_again_sees_a_new_life():
-    watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Beat("a", 7)))
-    assert watch.after({"w": Beat("b", 7)}, DEAD_AFTER_S).dead == []
+    watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
+    assert watch.after({"w": Heartbeat("b", 7)}, DEAD_AFTER_S).dead == []
 
 
 def test_watch_of_tasks_without_any_pulse_calls_their_worker_dead():
-    assert looked(*beats(DEAD_AFTER_S, NO_PULSE)).dead == ["w"]
+    assert looked(*beats(DEAD_AFTER_S, NO_HEARTBEAT)).dead == ["w"]
 
 
 @given(
@@ -45,13 +52,13 @@ def test_watch_of_tasks_without_any_pulse_calls_their_worker_dead():
     )  # the gap before a look, the beats since the last one, and whether the worker has a row at all
 )
 def test_watch_calls_dead_exactly_what_stood_still_while_it_was_watched(looks: list[tuple[float, int, bool]]):
-    watch, now, count = Watch(), 0.0, 0
+    watch, now, count = HeartbeatWatch(), 0.0, 0
     since: float | None = None  # in the model: when the state now seen was first seen, watched without a gap
-    before: Beat | None = None
+    before: Heartbeat | None = None
     for gap, more, there in looks:
         now, count = now + gap, count + more
-        beat = Beat("a", count) if there else NO_PULSE
-        if gap > MOST_GAP_S or beat != before or since is None:
+        beat = Heartbeat("a", count) if there else NO_HEARTBEAT
+        if gap > MAX_GAP_S or beat != before or since is None:
             since = now
         before = beat
         watch = watch.after({"w": beat}, now)
