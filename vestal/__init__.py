@@ -1,1 +1,1 @@
-"""The ground floor that every other package stands on. It imports none of them."""
+"""What all other packages build on: configuration, supervision, platform and web. It imports none of them."""

@@ -68,7 +68,7 @@ class EngineSettings:
             memory_limit_bytes=config.mlx.memory_limit_bytes,
             wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
-            kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_of(model)) else None,
+            kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_quantization(model)) else None,
         )
 
     def keep_alive_of(self, model: str) -> float:

@@ -1,10 +1,11 @@
-"""The example file is documentation that can be run: it loads, and what it shows are the defaults."""
+"""The example file shows every setting, can be loaded, and has the defaults."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from vestal.config import load
+from vestal.config import environment, load
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "vestal.example.yaml"
 
@@ -13,3 +14,11 @@ def test_example_file_when_loaded_equals_the_defaults(tmp_path: Path):
     without = load(env={"VESTAL_HOME": str(tmp_path)}, cwd=tmp_path)
     given = load(env={"VESTAL_HOME": str(tmp_path), "VESTAL_CONFIG": str(EXAMPLE)}, cwd=tmp_path)
     assert given.model_dump(exclude={"file"}) == without.model_dump(exclude={"file"})
+
+
+def test_example_file_shows_every_setting():
+    text = EXAMPLE.read_text()
+    missing = [
+        key for _, key in environment.all_keys() if not re.search(rf"^ +(# )?{key}:", text, re.MULTILINE)
+    ]
+    assert not missing

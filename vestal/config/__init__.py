@@ -1,4 +1,7 @@
-"""Configuration: defaults, then one file, then the environment; every mistake is named with its place."""
+"""The configuration: defaults, overridden by one file, overridden by the environment.
+
+A mistake stops the start, and its message names the file with the line, or the variable.
+"""
 
 from vestal.config.errors import ConfigError
 from vestal.config.load import defaults_at_home, load
@@ -11,10 +14,10 @@ __all__ = [
     "Config",
     "ConfigError",
     "Home",
-    "defaults_at_home",
     "canonical",
+    "defaults_at_home",
     "ensure_token",
-    "restore_token",
     "load",
     "read_token",
+    "restore_token",
 ]

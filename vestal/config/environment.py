@@ -1,4 +1,4 @@
-"""Settings given in the environment: `VESTAL_SECTION__KEY`, and the short names that work as they stand."""
+"""Read settings from the environment: `VESTAL_SECTION__KEY`, and some shorter names."""
 
 import difflib
 import typing
@@ -9,8 +9,7 @@ import yaml
 
 from vestal.config.errors import ConfigError
 from vestal.config.settings import Settings
-
-KeyPath = tuple[str, ...]
+from vestal.config.yaml_file import KeyPath
 
 SHORT_NAMES: dict[str, KeyPath] = {
     "VESTAL_MLX_PORT": ("mlx", "port"),
@@ -27,49 +26,51 @@ SHORT_NAMES: dict[str, KeyPath] = {
     "ORCHESTRATOR_CYCLE_INTERVAL": ("orchestrator", "cycle_interval_s"),
     "SMART_WORKER_MAX_CONCURRENT": ("orchestrator", "max_concurrent"),
 }
-MODEL_KEY_PARTS = 3  # models.<name>.<key>
+MODEL_KEY_LENGTH = 3  # models, NAME, KEY
 
 
 def read(env: Mapping[str, str]) -> dict[KeyPath, tuple[str, Any]]:
-    """Key path → (name of the variable, its value). The long names win over the short ones.
+    """Return the settings in the environment: key path → (name of the variable, value).
 
-    An empty variable counts as not set. ConfigError for a VESTAL_SECTION__KEY that is no setting.
+    A long name has precedence over a short one, and an empty variable counts as unset. Raises ConfigError for
+    a VESTAL_SECTION__KEY that is not a setting.
     """
-    found = {key: (name, _value(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
+    found = {key: (name, _parse(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
     for name in sorted(env):
         if name.startswith("VESTAL_") and "__" in name and env[name]:
-            key = _key(name)
-            found[key] = (name, _value(key, env[name]))
+            key = _key_of(name)
+            found[key] = (name, _parse(key, env[name]))
     return found
 
 
-def keys() -> Iterator[KeyPath]:
-    """Every setting there is, as section and key."""
+def all_keys() -> Iterator[KeyPath]:
+    """Yield the section and key of every setting."""
     for section, section_field in Settings.model_fields.items():
         for key in getattr(section_field.annotation, "model_fields", {}):
             yield section, key
 
 
-def _key(name: str) -> KeyPath:
+def _key_of(name: str) -> KeyPath:
     key = tuple(part.lower() for part in name.removeprefix("VESTAL_").split("__"))
-    if key in set(keys()) or (key[0] == "models" and len(key) == MODEL_KEY_PARTS):
+    if key in set(all_keys()) or (key[0] == "models" and len(key) == MODEL_KEY_LENGTH):
         return key
-    known = ["VESTAL_" + "__".join(k).upper() for k in keys()]
+    known = ["VESTAL_" + "__".join(known_key).upper() for known_key in all_keys()]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "vestal.example.yaml lists the settings."
     raise ConfigError(f"{name} (environment) is not a setting; {hint}")
 
 
-def _value(key: KeyPath, text: str) -> Any:
+def _parse(key: KeyPath, text: str) -> Any:
+    """Return a list for a setting that is one, a mapping for text that begins with `{`, else the text."""
     if not _is_list(key):
-        return _yaml(text) if text.lstrip().startswith("{") else text
+        return _parse_yaml(text) if text.lstrip().startswith("{") else text
     if text.lstrip().startswith("["):
-        return _yaml(text)
+        return _parse_yaml(text)
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _yaml(text: str) -> Any:
-    """A list or mapping written out; what is none stays text, and is complained of as such."""
+def _parse_yaml(text: str) -> Any:
+    """Return the list or mapping in the text. Invalid YAML stays text, which validation then refuses."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,16 +1,10 @@
-"""What can be wrong with a configuration.
-
-ConfigError
-    one or more problems, each a sentence that names the place, the key and the remedy
-"""
+"""The error of a configuration that cannot be used."""
 
 from collections.abc import Sequence
 
-EXIT_CODE = 78  # EX_CONFIG of sysexits.h; supervisors do not restart a program that ends with it
-
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `problems` holds one sentence for each fault."""
+    """The configuration cannot be used. `problems` has one sentence for each mistake."""
 
     code = "bad_configuration"
     retryable = False

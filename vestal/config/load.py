@@ -1,4 +1,4 @@
-"""Puts the configuration together: defaults < file < environment."""
+"""Load the configuration: the defaults, the file over them, the environment over both."""
 
 import os
 import sys
@@ -14,12 +14,13 @@ from vestal.config.errors import ConfigError
 from vestal.config.paths import Home, expand
 from vestal.config.settings import Config, Settings
 from vestal.config.validation_messages import sentences
+from vestal.config.yaml_file import KeyPath
 
-SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # R3.6: Metal takes its time to give memory back
+SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process late
 
 
 def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
-    """The configuration in force. ConfigError: a sentence for each fault, with its file and line."""
+    """Return the configuration in force. Raises ConfigError with a sentence for each mistake."""
     env = os.environ if env is None else env
     cwd = cwd or Path.cwd()
     home = Home.find(env, cwd)
@@ -30,12 +31,13 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(sentences(error, file, {k: name for k, (name, _) in variables.items()})) from None
+        variable_names = {key: name for key, (name, _) in variables.items()}
+        raise ConfigError(sentences(error, file, variable_names)) from None
     return _finish(settings, home, path, env, cwd)
 
 
 def defaults_at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
-    """The defaults, in the right home: for what must work also where the settings are wrong."""
+    """Return the defaults for the home in use: for commands that must work with a broken configuration."""
     env = os.environ if env is None else env
     cwd = cwd or Path.cwd()
     return _finish(Settings(), Home.find(env, cwd), None, env, cwd)
@@ -51,22 +53,24 @@ def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
     return next((path for path in candidates if path.exists()), None)
 
 
-def _merge(data: dict[str, Any], variables: dict[environment.KeyPath, tuple[str, Any]]) -> dict[str, Any]:
-    # A section with nothing under it (`mlx:`) is null in YAML and means "as it is by default".
+def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> dict[str, Any]:
+    """Return the file's data with the values of the environment in it."""
+    # A section with nothing in it (`mlx:`) is null in YAML, and stands for its defaults.
     merged = {key: deepcopy(value) for key, value in data.items() if value is not None}
     for path, (_, value) in variables.items():
-        level = merged
+        mapping = merged
         for part in path[:-1]:
-            below = level.setdefault(part, {})
-            if not isinstance(below, dict):
+            inner = mapping.setdefault(part, {})
+            if not isinstance(inner, dict):
                 break
-            level = below
+            mapping = inner
         else:
-            level[path[-1]] = value
+            mapping[path[-1]] = value
     return merged
 
 
 def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
+    """Make paths absolute, and set the default that depends on the platform."""
     base = path.parent if path else cwd
     mlx = settings.mlx.model_copy(
         update={

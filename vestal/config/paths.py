@@ -1,4 +1,4 @@
-"""Where Vestal keeps its state: `$VESTAL_HOME`, `~/.vestal` by default."""
+"""Where Vestal keeps its files: `$VESTAL_HOME`, which is `~/.vestal` by default."""
 
 import hashlib
 import sys
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def user_folder(env: Mapping[str, str]) -> Path:
-    """The user's own folder: `$HOME`, else what the system says."""
+    """Return the user's home folder: `$HOME`, or the one that the system knows."""
     return Path(env["HOME"]) if env.get("HOME") else Path.home()
 
 
 def expand(path: str | Path, env: Mapping[str, str], base: Path) -> Path:
-    """An absolute path: `~` is the user's folder, anything relative starts at `base`."""
+    """Return an absolute path: `~` is the user's home folder, and a relative path begins at `base`."""
     text = str(path)
     if text == "~" or text.startswith("~/"):
         return user_folder(env) / text[2:]
@@ -22,7 +22,11 @@ def expand(path: str | Path, env: Mapping[str, str], base: Path) -> Path:
 
 @dataclass(frozen=True)
 class Home:
-    """The folders and files of one installation. Two homes are two installations."""
+    """The folders and files of one installation. Installations with different homes do not affect each other.
+
+    `root` is `$VESTAL_HOME`, `logs` the folder of the logs, and `default_root` the root without
+    `$VESTAL_HOME`.
+    """
 
     root: Path
     logs: Path
@@ -30,7 +34,7 @@ class Home:
 
     @classmethod
     def find(cls, env: Mapping[str, str], cwd: Path) -> "Home":
-        """`$VESTAL_HOME`, or `~/.vestal`; its logs are where the platform's users look for them."""
+        """Return the home that the environment names. On a Mac, the default one logs to `~/Library/Logs`."""
         default = user_folder(env) / ".vestal"
         root = expand(env["VESTAL_HOME"], env, cwd) if env.get("VESTAL_HOME") else default
         on_mac = sys.platform == "darwin" and root == default
@@ -39,42 +43,45 @@ class Home:
 
     @property
     def is_default(self) -> bool:
+        """Return whether this is the home without `$VESTAL_HOME`."""
         return self.root == self.default_root
 
     @property
     def token(self) -> Path:
+        """Return the file with the token for the listener and the orchestrator."""
         return self.root / "token"
 
     @property
     def run(self) -> Path:
+        """Return the folder of PID files, locks and sockets."""
         return self.root / "run"
 
     @property
     def cache(self) -> Path:
+        """Return the folder of the prompt cache."""
         return self.root / "cache"
 
     @property
     def models(self) -> Path:
+        """Return the folder of installed models."""
         return self.root / "models"
 
     @property
     def journal_db(self) -> Path:
+        """Return the agent's journal, a SQLite database."""
         return self.root / "journal.db"
 
     @property
-    def orchestrator_db(self) -> Path:
-        return self.root / "orchestrator.db"
-
-    @property
     def label(self) -> str:
-        """`vestal` for the default home, else `vestal-` and 8 hex digits: compose project, unit names."""
-        return (
-            "vestal"
-            if self.is_default
-            else f"vestal-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
-        )
+        """Return the name for the Compose project and the service manager's units.
+
+        It is `vestal` for the default home, and `vestal-` with 8 hexadecimal digits for any other.
+        """
+        if self.is_default:
+            return "vestal"
+        return f"vestal-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 
     def prepare(self) -> None:
-        """Make the folders, readable by their owner alone."""
+        """Make the folders, which only their owner can read."""
         for folder in (self.root, self.run, self.cache, self.models, self.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

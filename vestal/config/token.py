@@ -1,4 +1,4 @@
-"""The token that every caller of the listener and the orchestrator shows. Made once, mode 0600."""
+"""The token for the listener and the orchestrator, in a file that only its owner can read."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from vestal.config.paths import Home
 
 
 def ensure_token(home: Home) -> str:
-    """The token, made now if there is none. Two callers at once get the same one."""
+    """Return the token, and make it first if there is none. Two processes at once get the same token."""
     if not home.token.exists():
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _create(home)
@@ -19,21 +19,21 @@ def ensure_token(home: Home) -> str:
 
 
 def restore_token(home: Home, token: str) -> bool:
-    """Puts `token` back where the file is gone or holds another one; whether it had to.
+    """Write `token` to the file if it is missing or has another one, and return whether that was necessary.
 
-    The containers have the token of the agent's start: a file that says otherwise only locks its owner out.
-    A new one is made by `vestal down`, removing the file, and `vestal up`.
+    Agent and containers keep the token from their start, so that another one in the file would lock out the
+    user. To get a new token, the user runs `vestal down`, deletes the file, and runs `vestal up`.
     """
     with contextlib.suppress(ConfigError):
         if read_token(home) == token:
             return False
-    temporary = _write_aside(home, token)
+    temporary = _write_temporary(home, token)
     temporary.replace(home.token)
     return True
 
 
 def read_token(home: Home) -> str:
-    """The token in its file; ConfigError where there is none."""
+    """Return the token in the file. Raises ConfigError if there is none."""
     try:
         token = home.token.read_text().strip()
     except FileNotFoundError:
@@ -46,8 +46,11 @@ def read_token(home: Home) -> str:
 
 
 def _create(home: Home) -> None:
-    """Write beside and link: the file appears whole, and never over one that another process made."""
-    temporary = _write_aside(home, secrets.token_urlsafe(32))
+    """Write a new token, unless another process has just done so.
+
+    A link makes the file appear complete, and fails if there is one already.
+    """
+    temporary = _write_temporary(home, secrets.token_urlsafe(32))
     try:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, home.token)
@@ -55,7 +58,7 @@ def _create(home: Home) -> None:
         temporary.unlink()
 
 
-def _write_aside(home: Home, token: str) -> Path:
+def _write_temporary(home: Home, token: str) -> Path:
     temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""Turns pydantic's errors into sentences that name the place, the key and the remedy."""
+"""Turn pydantic's errors into sentences that name the place, the key and the remedy."""
 
 import difflib
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vestal.config.yaml_file import KeyPath, YamlFile
 
 
 def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> list[str]:
-    """One sentence for each fault, in the order they are written in the file."""
+    """Return one sentence for each mistake. `variables` names the variable that a key came from."""
     return [_sentence(detail, file, variables) for detail in error.errors()]
 
 
@@ -27,8 +27,8 @@ def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, st
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if not key:
         return f"{place}{reason}."
-    shown = "(not shown here)" if _is_secret(key) else f"is {_shown(detail['input'])}"
-    return f"{place}{'.'.join(key)} {shown}: {_reason(reason)}."
+    value = "(not shown here)" if _is_secret(key) else f"is {_shown(detail['input'])}"
+    return f"{place}{'.'.join(key)} {value}: {_plain(reason)}."
 
 
 def _place(key: KeyPath, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
@@ -39,12 +39,13 @@ def _place(key: KeyPath, file: YamlFile | None, variables: Mapping[KeyPath, str]
 
 
 def _hint(key: KeyPath) -> str:
-    known = _siblings(key)
+    known = _known_keys(key)
     close = difflib.get_close_matches(key[-1], known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"what may stand there: {', '.join(sorted(known))}."
+    return f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(known))}."
 
 
-def _siblings(key: KeyPath) -> list[str]:
+def _known_keys(key: KeyPath) -> list[str]:
+    """Return the keys that are allowed in the section of this key."""
     if key[0] == "models":
         return list(ModelSource.model_fields)
     model: Any = Settings
@@ -54,7 +55,7 @@ def _siblings(key: KeyPath) -> list[str]:
 
 
 def _is_secret(key: KeyPath) -> bool:
-    """A field that pydantic does not print: it has a password in it."""
+    """Return whether the value may contain a password: pydantic does not print such a field either."""
     model: Any = Settings
     for part in key[:-1]:
         model = getattr(model, "model_fields", {}).get(part)
@@ -82,7 +83,8 @@ _PLAIN_WORDS = {
 }
 
 
-def _reason(message: str) -> str:
+def _plain(message: str) -> str:
+    """Return pydantic's message in words for people who do not know Python."""
     if message.startswith("Input should be a valid dictionary or instance of"):
         return "give a section with keys under it"
     return _PLAIN_WORDS.get(message, message.replace("Input should be", "it should be", 1))

@@ -1,4 +1,4 @@
-"""Reads the configuration file and remembers on which line each key stands."""
+"""Read the configuration file, and remember the line of each key."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,18 +10,19 @@ import yaml
 from vestal.config.errors import ConfigError
 
 KeyPath = tuple[str, ...]
+"""Where a setting is: `("mlx", "port")`."""
 
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What a file says: `data`, and for each key path the line (from 1) it is written on."""
+    """A parsed file: its `data`, and the line (from 1) of each key path."""
 
     path: Path
     data: dict[str, Any] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def place(self, key: KeyPath) -> str:
-        """`vestal.yaml:7` for the key, or for the nearest section around it."""
+        """Return `vestal.yaml:7` for the key, or for the nearest section around it."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return f"{self.path}:{self.lines[key[:length]]}"
@@ -29,7 +30,7 @@ class YamlFile:
 
 
 def read(path: Path) -> YamlFile:
-    """Parse the file; ConfigError names the line of what is not YAML or is there twice."""
+    """Parse the file. Raises ConfigError, with the line of what is not YAML or is given twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -47,7 +48,8 @@ def read(path: Path) -> YamlFile:
     if node is None:
         return YamlFile(path)
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}:1: the file must hold sections such as `mlx:`, not {_kind(data)}.")
+        shape = "a list" if isinstance(data, list) else "a single value"
+        raise ConfigError(f"{path}:1: the file must hold sections such as `mlx:`, not {shape}.")
     return YamlFile(path, data, _lines(path, node))
 
 
@@ -61,6 +63,7 @@ def _lines(path: Path, root: yaml.Node) -> dict[KeyPath, int]:
 
 
 def _walk(prefix: KeyPath, node: yaml.Node) -> Iterator[tuple[KeyPath, int]]:
+    """Yield the path and line of each key below the node; the items of a list have their index for a key."""
     if isinstance(node, yaml.MappingNode):
         for key_node, value_node in node.value:
             key = (*prefix, str(key_node.value))
@@ -69,7 +72,3 @@ def _walk(prefix: KeyPath, node: yaml.Node) -> Iterator[tuple[KeyPath, int]]:
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield (*prefix, str(index)), item.start_mark.line + 1
-
-
-def _kind(value: object) -> str:
-    return "a list" if isinstance(value, list) else "a single value"

@@ -14,7 +14,7 @@ from mlx_server.gateway.dialects.tools import checked
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.protocol import Sampling
-from vestal.config.units import seconds
+from vestal.config.units import duration_s
 
 FOR_EVER_S = -1.0
 SEED_MASK = 2**63 - 1
@@ -73,14 +73,14 @@ class ModelBody(Body):
     @classmethod
     def _duration(cls, value: str | float | None) -> str | float | None:
         if value is not None:
-            seconds(value)
+            duration_s(value)
         return value
 
     @property
     def keep_alive_s(self) -> float | None:
         if self.keep_alive is None:
             return None
-        value = seconds(self.keep_alive)
+        value = duration_s(self.keep_alive)
         return FOR_EVER_S if value == float("inf") else value
 
     @property

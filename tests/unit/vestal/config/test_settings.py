@@ -1,0 +1,79 @@
+"""Single settings: models, KV quantization, knowledge folders, and the units that values are written in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vestal.config import Config, canonical, load, units
+
+
+def loaded(tmp_path: Path, text: str, **env: str) -> Config:
+    (tmp_path / "vestal.yaml").write_text(text)
+    return load({"HOME": str(tmp_path), **env}, tmp_path)
+
+
+def test_models_in_the_file_are_added_to_the_built_in_ones_and_replace_them_by_any_spelling(tmp_path: Path):
+    config = loaded(
+        tmp_path, "models:\n  all-minilm:latest: {source: 'path:/m'}\n  new: {source: 'hf:a/b'}\n"
+    )
+    assert set(config.models) == {"smollm2:135m", "all-minilm:latest", "new"}
+    source = config.model_source("all-minilm")
+    assert source is not None
+    assert source.source == "path:/m"
+    assert config.model_source("unknown") is None
+
+
+def test_kv_quantization_is_the_models_own_or_that_of_the_section_mlx(tmp_path: Path):
+    assert loaded(tmp_path, "").kv_quantization("anything") is None
+    text = (
+        "mlx:\n  kv_bits: 8\nmodels:\n  small: {source: 'path:/m', kv_bits: none}\n"
+        "  odd: {source: 'path:/m', kv_group_size: 32}\n  large: {source: 'path:/m', kv_bits: 4}\n"
+    )
+    config = loaded(tmp_path, text)
+    names = ("other", "small:latest", "odd", "large")
+    assert [config.kv_quantization(name) for name in names] == [(8, 64), None, (8, 32), (4, 64)]
+    env = {"VESTAL_MLX__KV_BITS": "4", "VESTAL_MLX__KV_GROUP_SIZE": "128"}
+    assert loaded(tmp_path, "", **env).kv_quantization("other") == (4, 128)
+
+
+def test_knowledge_is_one_folder_or_one_for_each_agent(tmp_path: Path):
+    def folders(text: str, **env: str) -> dict[str, str]:
+        knowledge = loaded(tmp_path, text, **env).orchestrator.knowledge
+        return {agent: str(path) for agent, path in knowledge.items()}
+
+    assert folders("") == {"docs": "docs"}
+    assert folders("orchestrator:\n  knowledge: ~/notes\n") == {"docs": "~/notes"}
+    several = "orchestrator:\n  knowledge: {docs: docs, reader: /n}\n"
+    assert folders(several) == {"docs": "docs", "reader": "/n"}
+    assert folders(several, VESTAL_ORCHESTRATOR__KNOWLEDGE="{critic: c}") == {"critic": "c"}
+    assert folders(several, VESTAL_ORCHESTRATOR__KNOWLEDGE="c") == {"docs": "c"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5m", 300), ("1h30m", 5400), ("90s", 90), ("300", 300), ("0", 0), ("1.5h", 5400)]
+)
+def test_duration_is_parsed_as_ollama_writes_it(text: str, seconds: float):
+    assert units.duration_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "-5m"])
+def test_negative_duration_is_infinite(text: str):
+    assert units.duration_s(text) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2g", 2 * 1024**3), ("512m", 512 * 1024**2), ("1.5GiB", 3 * 1024**3 // 2), ("100", 100)],
+)
+def test_size_is_parsed_as_docker_writes_it(text: str, size: int):
+    assert units.size_bytes(text) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("all-minilm", "all-minilm:latest"), ("a:b", "a:b"), ("host:5000/x/y", "host:5000/x/y:latest")],
+)
+def test_canonical_model_name_has_the_tag_latest_by_default(name: str, expected: str):
+    assert canonical(name) == expected

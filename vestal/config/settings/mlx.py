@@ -1,0 +1,117 @@
+"""The section `mlx`: the MLX server, which consists of gateway and engine."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from vestal.config import units
+from vestal.config.settings.field_types import (
+    Address,
+    Count,
+    KvBits,
+    KvGroupSize,
+    Port,
+    PositiveCount,
+    Seconds,
+    SecondsOrZero,
+    Section,
+)
+
+
+class MlxSection(Section):
+    """The MLX server. Sizes are written as in `2g`, durations as in `5m`.
+
+    `bind`                  addresses to listen on besides loopback and the Docker bridge
+    `store`                 the folder of installed models; None: `$VESTAL_HOME/models`
+    `models_folder`         a folder of the user's: each MLX model in it is served under its folder's name
+    `preload`               the models that are loaded at the start
+    `max_running`           the requests that are computed at once
+    `max_queued`            the requests that may wait; more are refused
+    `max_wait_s`            how long a request waits for an engine that restarts
+    `memory_limit`          what the engine may take; None: a share of the machine's memory
+    `wired_limit`           what Metal may wire down; None: the system's own limit
+    `keep_alive`            how long an unused model stays loaded; negative: forever
+    `drain_s`               how long a stop waits for running requests
+    `progress_timeout_s`    an engine with work that makes no progress for so long is restarted
+    `probe_interval_s`      how often an idle engine is asked for a token
+    `warm_spare`            whether a second engine process with its imports done stands by
+    `recycle_above`         an engine that holds more memory is replaced; None: 15 % above its limit
+    `recycle_after_s`       an engine of this age is replaced; 0: never
+    `prompt_cache_ram`      the size of the prompt cache in memory; 0 switches it off
+    `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
+    `max_body_bytes`        the longest request body that is read
+    """
+
+    port: Port = 11435
+    bind: list[Address] = []
+    api_key: str | None = Field(default=None, repr=False)
+    store: Path | None = None
+    models_folder: Path = Path("~/mlx-models")
+    preload: list[str] = ["smollm2:135m", "all-minilm"]
+    max_running: PositiveCount = 5
+    max_queued: Count = 64
+    max_wait_s: Seconds = 120.0
+    max_loaded_models: PositiveCount = 3
+    memory_limit: str | None = None
+    wired_limit: str | None = None
+    keep_alive: str = "5m"
+    drain_s: SecondsOrZero = 30.0
+    progress_timeout_s: Seconds = 30.0
+    probe_interval_s: Seconds = 30.0
+    warm_spare: bool = True
+    recycle_above: str | None = None
+    recycle_after_s: SecondsOrZero = 0.0
+    kv_bits: KvBits = "none"
+    kv_group_size: KvGroupSize = 64
+    prompt_cache_ram: str = "2g"
+    prompt_cache_disk: str = "10g"
+    max_body_bytes: PositiveCount = 32 * 1024 * 1024
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _is_duration(cls, value: str) -> str:
+        units.duration_s(value)
+        return value
+
+    @field_validator("prompt_cache_ram", "prompt_cache_disk")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        units.size_bytes(value)
+        return value
+
+    @field_validator("memory_limit", "wired_limit", "recycle_above")
+    @classmethod
+    def _is_positive_size(cls, value: str | None) -> str | None:
+        if value is not None and units.size_bytes(value) <= 0:
+            raise ValueError("give more than nothing, such as 20g")
+        return value
+
+    @property
+    def keep_alive_s(self) -> float:
+        """Return `keep_alive` in seconds; `inf` for forever."""
+        return units.duration_s(self.keep_alive)
+
+    @property
+    def prompt_cache_ram_bytes(self) -> int:
+        """Return `prompt_cache_ram` in bytes."""
+        return units.size_bytes(self.prompt_cache_ram)
+
+    @property
+    def prompt_cache_disk_bytes(self) -> int:
+        """Return `prompt_cache_disk` in bytes."""
+        return units.size_bytes(self.prompt_cache_disk)
+
+    @property
+    def memory_limit_bytes(self) -> int | None:
+        """Return `memory_limit` in bytes; None if it is not set."""
+        return None if self.memory_limit is None else units.size_bytes(self.memory_limit)
+
+    @property
+    def wired_limit_bytes(self) -> int | None:
+        """Return `wired_limit` in bytes; None if it is not set."""
+        return None if self.wired_limit is None else units.size_bytes(self.wired_limit)
+
+    @property
+    def recycle_above_bytes(self) -> int | None:
+        """Return `recycle_above` in bytes; None if it is not set."""
+        return None if self.recycle_above is None else units.size_bytes(self.recycle_above)

@@ -1,0 +1,24 @@
+"""The section `ollama`: which Ollama server there is, and whether Vestal manages it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vestal.config.settings.field_types import Seconds, Section
+
+
+class OllamaSection(Section):
+    """Ollama.
+
+    `manage`             auto: Vestal starts it if it is installed and nothing else runs it
+                         always: as auto, and a missing installation is a fault
+                         watch: Vestal only reports its state
+                         off: Vestal ignores it
+    `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one
+    `probe_interval_s`   how often
+    """
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"
+    manage: Literal["auto", "always", "watch", "off"] = "auto"
+    probe_model: str | None = None
+    probe_interval_s: Seconds = 30.0
