@@ -28,13 +28,13 @@ from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
 from orchestrator.recovery_webhook.webhook import RecoveryWebhook
 from orchestrator.storage.database import Database
-from orchestrator.storage.open_database import opened
+from orchestrator.storage.open_database import open_database
 from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.tasks.database import PostgresTasks, SqliteTasks, TaskDatabase
-from orchestrator.tasks.engine import TaskEngine
 from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Steps
+from orchestrator.tasks.task_queue import TaskQueue
 from orchestrator.workers.membership import Membership
 
 
@@ -53,7 +53,7 @@ class Container:
     search: KnowledgeSearch
     notes: NoteStore
     note_writer: NoteWriter
-    tasks: TaskEngine
+    tasks: TaskQueue
     task_database: TaskDatabase
     membership: Membership | None  # only on Postgres, where several workers share the tasks
     cycles: CycleStore
@@ -84,7 +84,7 @@ class Container:
 async def open_container(config: Config) -> AsyncIterator[Container]:
     """Create the container around one HTTP session. Raise ConfigError if the home cannot be used."""
     all_agents = agents.load(config.agents_file, config.chat_model)
-    database = await asyncio.to_thread(opened, config)
+    database = await asyncio.to_thread(open_database, config)
     membership = Membership(database, config.worker_id) if isinstance(database, PostgresDatabase) else None
     task_database = _tasks_of(config, membership)
     async with aiohttp.ClientSession() as session, _closing(membership):
@@ -127,7 +127,7 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
             search=search,
             notes=notes,
             note_writer=NoteWriter(store, notes, client, config.chat_model),
-            tasks=TaskEngine(task_database, steps, config.max_concurrent),
+            tasks=TaskQueue(task_database, steps, config.max_concurrent),
             task_database=task_database,
             membership=membership,
             cycles=CycleStore(database),

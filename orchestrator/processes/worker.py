@@ -1,5 +1,4 @@
-"""A worker process: it shares the task queue of one Postgres with others. No API, no cycles, no knowledge
-work.
+"""A worker process: it shares the task queue of one Postgres with others, and does nothing else.
 
 `docker compose --profile scale up --scale worker=N` starts workers. A worker ends with `os._exit`, as the
 service does.

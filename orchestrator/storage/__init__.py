@@ -1,1 +1,1 @@
-"""Where the orchestrator keeps its work: one SQLite file, or, with VESTAL_DATABASE_URL, Postgres."""
+"""The orchestrator's database: one SQLite file, or Postgres if VESTAL_DATABASE_URL is set."""

@@ -1,7 +1,7 @@
-"""What the stores ask of a database. SQLite and Postgres understand the statements that they share.
+"""The interface of a database. SQL statements use only what SQLite and Postgres have in common.
 
-Placeholders are `?`, a row is read by its columns' names, `ON CONFLICT` and `RETURNING` are used in the forms
-that both have. What only one of them can do (ranking by words or by vectors, compaction) is asked by name.
+Placeholders are `?`, columns are read by name, and `ON CONFLICT` and `RETURNING` are used in their common
+forms. What differs (ranking by words or by vectors, compaction) has methods of its own.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from typing import Any, Protocol
 
 @asynccontextmanager
 async def entered(lock: AbstractContextManager[bool]) -> AsyncIterator[bool]:
-    """Database.lock where nobody else may be held up: a server that hangs is waited for in a thread."""
-    with ExitStack() as held:
-        got = await asyncio.to_thread(held.enter_context, lock)
+    """Enter `Database.lock` in a thread, so that a server that hangs does not block the event loop."""
+    with ExitStack() as stack:
+        got = await asyncio.to_thread(stack.enter_context, lock)
         try:
             yield got
         finally:
-            await asyncio.to_thread(held.close)
+            await asyncio.to_thread(stack.close)
 
 
 class Row(Protocol):
+    """One row; columns by name."""
+
     def __getitem__(self, name: str, /) -> Any: ...
 
 
 class Result(Protocol):
+    """The rows of a statement."""
+
     rowcount: int
 
     def fetchone(self) -> Row | None: ...
@@ -39,51 +43,55 @@ class Result(Protocol):
 
 
 class Connection(Protocol):
+    """An open connection, in a transaction."""
+
     def execute(self, statement: str, values: Sequence[Any] = (), /) -> Result: ...
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]], /) -> object: ...
 
 
 class Database(ABC):
-    """`name` is what a person calls it; `notices` says in words what had to be done to open it."""
+    """A database. `name` is shown to people (without a password); `notices` are sentences about repairs."""
 
     name: str
     notices: list[str]
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what is missing; ConfigError or OSError where it cannot be used."""
+        """Create what is missing. Raise ConfigError or OSError if the database cannot be used."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Close what is held open."""
 
     @abstractmethod
     def connect(self) -> AbstractContextManager[Connection]:
-        """A connection for one operation, committed at the end or rolled back; DatabaseFailed."""
+        """Open a connection for one operation, and commit or roll back at the end. Raise DatabaseFailed."""
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[bool]:
-        """Hold a lock of that name, of all who share the database, if it is free; yields whether it was."""
+        """Hold a lock among all processes that share the database. Yield False if it is taken."""
 
     @abstractmethod
     def compact(self) -> int:
-        """Give back the space of what was deleted; returns the bytes, as far as they are known."""
+        """Return the space of deleted rows to the disk. Return the bytes, if they are known, else 0."""
 
     @abstractmethod
     def packed(self, vector: list[float]) -> object:
-        """The vector as a value of the column `vectors.vector`."""
+        """Return the vector as a value of the column `vectors.vector`."""
 
     @abstractmethod
     def unpacked(self, value: Any) -> list[float]:
-        """The vector that such a value is."""
+        """Return the vector of a value of that column."""
 
     def meta(self, key: str) -> str | None:
+        """Return the value stored under `key`, or None."""
         with self.connect() as db:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row["value"])
 
     def set_meta(self, key: str, value: str) -> None:
+        """Store `value` under `key`."""
         with self.connect() as db:
             db.execute(
                 "INSERT INTO meta (key, value) VALUES (?, ?)"

@@ -1,4 +1,4 @@
-"""The database that the settings name, ready for use."""
+"""Open the database that the settings name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from orchestrator.storage.database import Database
 from orchestrator.storage.sqlite import SqliteDatabase
 
 
-def opened(config: Config) -> Database:
-    """ConfigError where it can never be used; DatabaseFailed where it cannot be used now."""
+def open_database(config: Config) -> Database:
+    """Return the database, ready for use.
+
+    Raise ConfigError for a permanent fault, DatabaseFailed for a temporary one.
+    """
     if config.database_url:
         from orchestrator.storage.postgres import PostgresDatabase
 

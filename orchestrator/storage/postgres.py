@@ -1,6 +1,6 @@
-"""Postgres with pgvector, shared by every orchestrator and worker that VESTAL_DATABASE_URL is given to.
+"""Postgres with pgvector, shared by all orchestrators and workers with the same VESTAL_DATABASE_URL.
 
-Connections come from a small pool. A server that is away is waited for, never a reason to give up for good.
+Connections come from a small pool. An absent server is always waited for.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg_pool import ConnectionPool
 
-EXTENSIONS = "extensions"  # where some hosts of Postgres put pgvector; one that is not there is ignored
-MOST_CONNECTIONS = 4
+EXTENSIONS = (
+    "extensions"  # some Postgres services install pgvector in this schema; a missing schema is ignored
+)
+MAX_CONNECTIONS = 4
 RECONNECT_FOR_S = 2.0
 WAIT_FOR_SERVER_S = 60.0
 KEY = "hashtextextended(%s, 0)"
 
 
 class PostgresDatabase(Database):
-    """`name` has no password in it."""
+    """Implements `Database`. `name` does not contain the password."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -44,20 +46,30 @@ class PostgresDatabase(Database):
         self._opening = threading.Lock()
 
     def prepare(self) -> None:
-        """Wait for the server, then bring the tables to this version: one process does, the others wait."""
-        adopt_logger("psycopg", logging.ERROR)  # it tells each failed attempt; who asked tells it once
+        """Wait for the server, then migrate the tables to this version.
+
+        One process does so while others wait.
+        """
+        adopt_logger(
+            "psycopg", logging.ERROR
+        )  # psycopg logs each failed attempt; this method logs each reason once
         deadline = time.monotonic() + WAIT_FOR_SERVER_S
-        said = ""
-        while (trouble := self._try_to_migrate()) is not None:
+        last_obstacle = ""
+        while (obstacle := self._try_to_migrate()) is not None:
             if time.monotonic() >= deadline:
-                raise DatabaseFailed(f"{self.name} cannot be used for now ({trouble}): {meanwhile(trouble)}.")
-            if trouble != said:
-                emit("database_awaited", trouble, database=self.name)
-            said = trouble
+                raise DatabaseFailed(
+                    f"{self.name} cannot be used for now ({obstacle}): {meanwhile(obstacle)}."
+                )
+            if obstacle != last_obstacle:
+                emit("database_awaited", obstacle, database=self.name)
+            last_obstacle = obstacle
             time.sleep(1.0)
 
     def _try_to_migrate(self) -> str | None:
-        """What stands in the way for now, or None; ConfigError where waiting will not help."""
+        """Return why the migration is impossible for now, or None.
+
+        Raise ConfigError if waiting does not help.
+        """
         import psycopg
 
         try:
@@ -77,9 +89,9 @@ class PostgresDatabase(Database):
         return psycopg.connect(self._url, **_connection_settings())
 
     def failure(self, error: BaseException) -> DatabaseFailed:
-        """What befell it, in words without the password."""
-        said = one_line(error, self._url)
-        return DatabaseFailed(f"{self.name} cannot be used ({said}).")
+        """Return the error as a DatabaseFailed whose message does not contain the password."""
+        reason = one_line(error, self._url)
+        return DatabaseFailed(f"{self.name} cannot be used ({reason}).")
 
     @contextmanager
     def connect(self) -> Iterator[_Connection]:
@@ -101,12 +113,13 @@ class PostgresDatabase(Database):
                     self._url,
                     kwargs=_connection_settings(),
                     min_size=0,
-                    max_size=MOST_CONNECTIONS,
+                    max_size=MAX_CONNECTIONS,
                     timeout=CONNECT_WITHIN_S,
-                    # Then whoever asks next tries anew. The pool's own attempts double their pauses for five
-                    # minutes: a server that was away for one would not be seen for another.
+                    # After this time, the next caller tries again. The pool's own attempts double their
+                    # pauses for five minutes, so a server that was away for a minute would be missed for
+                    # another.
                     reconnect_timeout=RECONNECT_FOR_S,
-                    check=ConnectionPool.check_connection,  # one that died with the server is not handed out
+                    check=ConnectionPool.check_connection,  # so that no dead connection is used
                     open=True,
                 )
             return self._pool
@@ -118,7 +131,9 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
-        """Held by a connection of its own: the server frees it when its holder is gone."""
+        """Hold an advisory lock on a connection of its own, so that the server frees it when this process
+        dies.
+        """
         import psycopg
 
         with self._transaction() as connection:
@@ -127,29 +142,29 @@ class PostgresDatabase(Database):
             try:
                 yield got
             finally:
-                # The server notices a closed connection some time later; until then it would stay locked.
+                # The server notices a closed connection only later; until then the lock would remain.
                 if got:
                     with suppress(psycopg.Error):
                         _got(connection, f"SELECT pg_advisory_unlock({KEY}) AS got", name)
 
-    def claim(self, name: str) -> Claim | None:
-        """Hold a lock of that name for as long as this process lives, or None where another has it."""
+    def hold_lock(self, name: str) -> HeldLock | None:
+        """Hold a lock of that name until this process dies. Return None if another process has it."""
         import psycopg
 
-        with ExitStack() as undone:
+        with ExitStack() as stack:
             try:
-                connection = undone.enter_context(closing(self._connected()))
+                connection = stack.enter_context(closing(self._connected()))
                 connection.autocommit = True
                 if not _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name):
                     return None
             except psycopg.Error as error:
                 raise self.failure(error) from error
-            undone.pop_all()
-            return Claim(connection)
+            stack.pop_all()
+            return HeldLock(connection)
 
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
-        """Wait for that lock; it lasts as long as a transaction, and one who freezes with it loses it."""
+        """Wait for a lock and hold it during one transaction. A process that freezes meanwhile loses it."""
         with self._transaction() as connection:
             _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", name)
             yield
@@ -165,7 +180,7 @@ class PostgresDatabase(Database):
             raise self.failure(error) from error
 
     def compact(self) -> int:
-        return 0  # the server's autovacuum does it, at its own time
+        return 0  # the server's autovacuum does this
 
     def packed(self, vector: list[float]) -> str:
         return json.dumps(vector)
@@ -187,14 +202,14 @@ def _connection_settings() -> dict[str, Any]:
     return {"row_factory": dict_row, **settings("vestal", options)}
 
 
-class Claim:
-    """A lock, held by a connection that does nothing else; the server frees it when this process is gone."""
+class HeldLock:
+    """A lock on a connection that does nothing else. The server frees it when this process dies."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
     def holds(self) -> bool:
-        """False once the connection is lost, and the lock with it."""
+        """Return False if the connection is lost, and the lock with it."""
         import psycopg
 
         try:
@@ -205,34 +220,35 @@ class Claim:
         return True
 
     def end(self) -> None:
+        """Release the lock."""
         self._connection.close()
 
 
 class _Connection:
-    """psycopg's connection, spoken to as SQLite's is."""
+    """psycopg's connection with the interface of SQLite's."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> Any:
-        return self._connection.execute(_translated(statement), _sound(values))
+        return self._connection.execute(_translated(statement), _without_nul(values))
 
     def executemany(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         with self._connection.cursor() as cursor:
-            cursor.executemany(_translated(statement), [_sound(row) for row in rows])
+            cursor.executemany(_translated(statement), [_without_nul(row) for row in rows])
 
 
 def _translated(statement: str) -> Any:
     return statement.replace("%", "%%").replace("?", "%s")
 
 
-def _sound(values: Sequence[Any]) -> list[Any]:
-    """A text in Postgres cannot have the character NUL."""
+def _without_nul(values: Sequence[Any]) -> list[Any]:
+    """Replace NUL, which a text in Postgres cannot contain."""
     return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
 
 
 def _migrate(connection: psycopg.Connection[Any]) -> None:
-    """All in one transaction, under a lock that lasts as long: killed in the middle, nothing was done."""
+    """Migrate in one transaction, under a lock, so that a kill in the middle changes nothing."""
     with connection.transaction():
         _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", "migration")
         if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:

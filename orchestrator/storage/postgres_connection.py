@@ -1,4 +1,4 @@
-"""How this process talks to Postgres: what each session asks of the server, and how a lost one comes back."""
+"""Connection settings for Postgres: time-outs of each session, and how a lost connection is replaced."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import psycopg
 
 SCHEMA = "vestal"
-CONNECT_WITHIN_S = 5  # libpq takes whole seconds
+CONNECT_WITHIN_S = 5  # libpq accepts whole seconds only
 TRY_AGAIN_S = 1.0
-# A process that froze in mid-transaction, or whose machine is gone, must not hold its locks: the server's own
-# answers to both are a day and two hours (https://www.postgresql.org/docs/current/runtime-config-
+# A process that froze in a transaction, or whose machine is gone, must not keep its locks. The server's
+# defaults for these cases are no limit and two hours (https://www.postgresql.org/docs/current/runtime-config-
 # client.html).
 IDLE_IN_TRANSACTION_S = 5
-SESSION = {
+SESSION_TIMEOUTS = {
     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_S * 1000,  # ms
     "tcp_keepalives_idle": 5,  # s
     "tcp_keepalives_interval": 3,
     "tcp_keepalives_count": 3,
 }
-# The same of the server's silence: its machine is gone, or the network is. Without it a query waits for 15
-# minutes or more (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES).
-SILENCE = {
+# The same for a server that is silent because its machine or the network is gone. Without this a query waits
+# for 15 minutes or more (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES).
+CLIENT_TIMEOUTS = {
     "keepalives_idle": 5,  # s
     "keepalives_interval": 3,
     "keepalives_count": 3,
@@ -34,14 +34,14 @@ SILENCE = {
 
 
 def session_options(*more: str) -> str:
-    """SESSION as libpq's `options`."""
-    return " ".join([*(f"-c {name}={value}" for name, value in SESSION.items()), *more])
+    """Return SESSION_TIMEOUTS as libpq's `options`."""
+    return " ".join([*(f"-c {name}={value}" for name, value in SESSION_TIMEOUTS.items()), *more])
 
 
 def settings(application_name: str, options: str) -> dict[str, Any]:
-    """For psycopg.connect, besides the URL."""
+    """Return the keyword arguments for psycopg.connect, besides the URL."""
     return {
-        **SILENCE,
+        **CLIENT_TIMEOUTS,
         "connect_timeout": CONNECT_WITHIN_S,
         "options": options,
         "application_name": application_name,
@@ -49,15 +49,15 @@ def settings(application_name: str, options: str) -> dict[str, Any]:
 
 
 class PatientConnect:
-    """Opens connections for DBOS; once `patient`, each waits until the server is back.
+    """Opens connections for DBOS. Once `patient`, it waits until an absent server is back.
 
-    DBOS backs off by itself, up to 90 s, and knows no setting for it: a server back after a minute would be
-    left waiting for as long again. Here it is asked every second, so DBOS meets one failure an outage.
+    DBOS backs off by itself, up to 90 s, without a setting for it, so a server that returns after a minute
+    would be unused for another minute. This class tries every second, so DBOS sees one failure per outage.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.patient = False  # at the start a failure is told, and the process tries again as a whole
+        self.patient = False  # at the start a failure is raised, and the whole process starts again
 
     def __call__(self) -> psycopg.Connection[Any]:
         import psycopg

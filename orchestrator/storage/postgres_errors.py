@@ -1,6 +1,6 @@
-"""Which of Postgres's errors waiting cannot mend, and their remedies. Pure.
+"""Tell permanent errors of Postgres from temporary ones, and name the remedies. Pure.
 
-A refused connection carries no SQLSTATE: libpq hands on the server's words alone
+A refused connection has no SQLSTATE: libpq passes on only the server's message
 (https://www.postgresql.org/docs/current/libpq-connect.html).
 """
 
@@ -32,8 +32,8 @@ REMEDIES = (
     ('type "vector" does not exist', "Let a superuser run `ALTER EXTENSION vector SET SCHEMA public`."),
     ("does not exist", "Create it (`createdb`, `createuser`), or correct VESTAL_DATABASE_URL."),
 )
-# What passes, or may: a standby is promoted, a disk is emptied, another program lets go of its connections.
-PASSING = (
+# Temporary errors: a standby is promoted, a disk gets free space, another program closes its connections.
+TEMPORARY = (
     ("read-only transaction", "name the primary, not a standby, in VESTAL_DATABASE_URL"),
     ("No space left on device", "free some space on the server's disk"),
     ("too many connections", "raise the server's max_connections, or the user's CONNECTION LIMIT"),
@@ -45,22 +45,22 @@ HIDDEN = "(hidden)"
 
 
 def remedy(sentence: str, unusable_url: bool = False) -> str | None:
-    """What is to be done about the error, or None where the server may simply be away for now."""
-    found = next((cure for sign, cure in REMEDIES if sign in sentence), None)
+    """Return the remedy for a permanent error, or None if the server may just be away."""
+    found = next((advice for sign, advice in REMEDIES if sign in sentence), None)
     return FORM if found is None and unusable_url else found
 
 
 def meanwhile(sentence: str) -> str:
-    """What may be done about an error that may also pass by itself."""
-    return next((cure for sign, cure in PASSING if sign in sentence), START_IT)
+    """Return what a person can do about an error that may also disappear by itself."""
+    return next((advice for sign, advice in TEMPORARY if sign in sentence), START_IT)
 
 
 def one_line(error: BaseException, url: str) -> str:
-    """The error's words, without the password of the URL: libpq quotes what it cannot read."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    """Return the error's message on one line, without the URL's password, which libpq may quote."""
+    message = " ".join(str(error).split()) or type(error).__name__
     for secret in sorted(_secrets(url), key=len, reverse=True):
-        said = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, said)
-    return said.rstrip(".")
+        message = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, message)
+    return message.rstrip(".")
 
 
 def _secrets(url: str) -> set[str]:

@@ -1,8 +1,8 @@
-"""The tables in Postgres, one tuple of statements a version. Pure.
+"""The tables in Postgres: one tuple of statements per version. Pure.
 
-A version that was released is never changed: what comes after it is a further tuple. They lie in a schema of
-their own, beside DBOS's. Texts sort by their bytes, as in SQLite. `vector` has no fixed number of dimensions:
-each row's is that of its model.
+A released version never changes; a change is a further tuple. The tables have a schema of their own, separate
+from DBOS's. Texts sort by their bytes, as in SQLite. `vector` has no fixed number of dimensions, since models
+differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIRST = (
     """CREATE TABLE notes (
         agent TEXT COLLATE "C" PRIMARY KEY, text TEXT NOT NULL, digest_sha TEXT NOT NULL, model TEXT NOT NULL,
         made_at DOUBLE PRECISION NOT NULL)""",
-    # Who works on the tasks, and how many workers died with each task that was taken over.
+    # The workers, and how many workers died while each task ran.
     """CREATE TABLE workers (
         worker TEXT PRIMARY KEY, incarnation TEXT NOT NULL, beats BIGINT NOT NULL,
         started_at DOUBLE PRECISION NOT NULL)""",

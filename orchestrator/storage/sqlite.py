@@ -1,7 +1,7 @@
-"""orchestrator.db: SQLite in WAL, shared by the orchestrator and nightly of one machine.
+"""orchestrator.db: SQLite in WAL mode, shared by the orchestrator and nightly of one machine.
 
-A connection lives for one operation: it costs 0.2 ms, is never shared between threads, and finds the new
-file where a corrupt one was moved aside by the other service.
+Each operation opens a connection. This costs 0.2 ms, avoids sharing between threads, and finds the new file
+if the other service has moved a corrupt one aside.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.storage import sqlite_compaction, sqlite_schema
 from orchestrator.storage.database import Database
 
 BUSY_TIMEOUT_S = 30.0
-QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # some 0.1 s; larger ones get the cheap check alone
+QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # takes about 0.1 s; larger files get only the cheap check
 QUICK_CHECK_ANY_SIZE = float("inf")
 
 # SQLite's primary result codes for a damaged file
@@ -29,7 +29,7 @@ CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class SqliteDatabase(Database):
-    """One SQLite file."""
+    """Implements `Database` with one SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class SqliteDatabase(Database):
         self.notices: list[str] = []
 
     def prepare(self) -> None:
-        """Make the folder and the tables; a corrupt file is moved aside first."""
+        """Create the folder and the tables. A corrupt file is moved aside first."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         notice = move_aside_if_corrupt(self.path)
         if notice:
@@ -47,7 +47,7 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
-        """As Database has it; a file that turns out to be corrupt is moved aside for the next one."""
+        """Open a connection. If the file turns out to be corrupt, move it aside for the next operation."""
         connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
         try:
             connection.row_factory = sqlite3.Row
@@ -60,23 +60,23 @@ class SqliteDatabase(Database):
         except sqlite3.DatabaseError as error:
             connection.close()
             if _is_corruption(error):
-                self._heal()
+                self._repair()
             raise DatabaseFailed(f"{self.name} cannot be used ({error}).") from error
         finally:
             connection.close()
 
-    def _heal(self) -> None:
+    def _repair(self) -> None:
         notice = move_aside_if_corrupt(self.path, QUICK_CHECK_ANY_SIZE)
         if notice:
             self.notices.append(notice)
             return
-        # The tables are sound: it is the full-text index, and that is made of them.
+        # The tables are intact, so the full-text index is damaged; it can be rebuilt from them.
         with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)) as db, db:
             db.execute("INSERT INTO words (words) VALUES ('rebuild')")
-        self.notices.append(f"the full-text index of {self.path.name} was damaged; it was built anew")
+        self.notices.append(f"the full-text index of {self.path.name} was damaged and has been rebuilt")
 
     def close(self) -> None:
-        """Nothing is: a connection lives for one operation."""
+        """Do nothing: each operation closes its own connection."""
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
@@ -101,7 +101,7 @@ def _version(connection: sqlite3.Connection) -> int:
 def _upgrade(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     with connection:
-        connection.execute("BEGIN IMMEDIATE")  # the other service may be about to do the same
+        connection.execute("BEGIN IMMEDIATE")  # the other service may upgrade at the same time
         for statements in sqlite_schema.VERSIONS[_version(connection) :]:
             for statement in statements:
                 connection.execute(statement)
@@ -113,7 +113,7 @@ def _is_corruption(error: sqlite3.DatabaseError) -> bool:
 
 
 def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:
-    """Rename a file that is no sound SQLite database; returns the sentence that says so, or ""."""
+    """Rename a corrupt SQLite file. Return a sentence about it, or "" if the file is intact."""
     if not path.exists():
         return ""
     with locked(path.with_name(path.name + ".lock")):
@@ -125,7 +125,7 @@ def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_
             part = path.with_name(path.name + suffix)
             if part.exists():
                 part.rename(kept.with_name(kept.name + suffix))
-    notice = f"{path.name} was corrupt ({problem}); it is kept as {kept.name} and a new one was begun"
+    notice = f"{path.name} was corrupt ({problem}); it was renamed to {kept.name}, and a new file was created"
     emit("database_moved_aside", problem, path=str(path), kept=str(kept))
     return notice
 
@@ -139,7 +139,7 @@ def _corruption(path: Path, check_up_to_bytes: float) -> str:
             return "" if verdict == "ok" else str(verdict)
         return ""
     except sqlite3.OperationalError as error:
-        # "disk I/O error", "unable to open", "locked": the file may well be sound; never throw it away.
+        # "disk I/O error", "unable to open", "locked": the file may be intact, so leave it.
         emit("database_not_checked", str(error), path=str(path))
         return ""
     except sqlite3.DatabaseError as error:
@@ -150,7 +150,7 @@ def _corruption(path: Path, check_up_to_bytes: float) -> str:
 
 @contextmanager
 def locked(path: Path, blocking: bool = True) -> Iterator[bool]:
-    """Hold a lock that the kernel frees when its holder dies; yields whether it was got."""
+    """Hold a file lock that the kernel frees when this process dies. Yield False if it is taken."""
     with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""What keeps orchestrator.db small: the full-text index is merged, and an emptied file rewritten."""
+"""Keep orchestrator.db small: merge the full-text index, and rewrite a file with much free space."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sqlite3
 
 from orchestrator.events import emit
 
-WORTH_IT_BYTES = 8 * 2**20
-WORTH_IT_SHARE = 0.25
+MIN_FREE_BYTES = 8 * 2**20
+MIN_FREE_SHARE = 0.25
 
 
 def compact(db: sqlite3.Connection) -> int:
-    """Returns the bytes given back to the disk."""
+    """Compact the database. Return the bytes that were returned to the disk."""
     with db:
         db.execute("INSERT INTO words (words) VALUES ('optimize')")
     db.execute("PRAGMA optimize")
@@ -23,17 +23,19 @@ def compact(db: sqlite3.Connection) -> int:
 
 
 def _free_bytes(db: sqlite3.Connection) -> int:
-    """The empty pages' size, where it is worth the rewriting; else 0."""
+    """Return the size of the free pages if rewriting is worthwhile, else 0."""
     pages, free, size = (
         int(db.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")
     )
-    return free * size if free * size >= WORTH_IT_BYTES and free >= WORTH_IT_SHARE * pages else 0
+    return free * size if free * size >= MIN_FREE_BYTES and free >= MIN_FREE_SHARE * pages else 0
 
 
 def _rewritten(db: sqlite3.Connection) -> bool:
     try:
-        db.execute("VACUUM")  # to a temporary file first: a kill or a full disk leaves the old one whole
+        db.execute(
+            "VACUUM"
+        )  # writes a temporary file first, so a kill or a full disk leaves the old file intact
     except sqlite3.OperationalError as error:
         emit("database_not_compacted", str(error))
         return False

@@ -1,6 +1,6 @@
-"""The tables of orchestrator.db, one tuple of statements a version. Pure.
+"""The tables of orchestrator.db: one tuple of statements per version. Pure.
 
-A version that was released is never changed: what comes after it is a further tuple.
+A released version never changes; a change is a further tuple.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ FIRST = (
         made_at REAL NOT NULL, PRIMARY KEY (text_sha, model)) WITHOUT ROWID""",
 )
 
-# A chunk's id is never given again (AUTOINCREMENT): a search index that is a moment old may name a chunk that
-# is gone, never another one. The full-text index keeps no text of its own; triggers keep it in step, also
-# where a file's chunks leave with it. Rows of 1.6 KB in a table WITHOUT ROWID take a page of 4 KB each.
+# AUTOINCREMENT never reuses a chunk's id: a slightly old search index may name a deleted chunk, but never a
+# different one. The full-text index stores no text; triggers keep it current, also when a file is deleted
+# with its chunks. Rows of 1.6 KB would take a page of 4 KB each in a table WITHOUT ROWID.
 WORDS_AND_NOTES = (
     "DROP INDEX chunks_by_file",
     "DROP INDEX chunks_by_text",

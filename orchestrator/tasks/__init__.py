@@ -1,1 +1,4 @@
-"""Durable tasks: planned by the lead, answered by agents, joined; killed anywhere, they go on."""
+"""Durable tasks: the lead plans, agents answer, the lead joins.
+
+A killed task continues at its unfinished step.
+"""

@@ -1,24 +1,23 @@
-"""How much text fits into a model's context. Pure.
+"""Fit texts into a model's context. Pure.
 
-No tokenizer is at hand for the models of other hosts, so tokens are estimated, on the safe side: a prompt
-that is cut a little too early is answered, one that overflows is refused (or, by some servers, cut
-silently).
+There is no tokenizer for the models of other servers, so token counts are estimated, rather too high than too
+low: a prompt that is cut a little early is answered, but one that overflows is refused or silently cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-TEMPLATE_TOKENS = 64  # a chat template's own words, for the two messages that are sent
-SURE = 0.9  # of the estimate: over prose it is 1.4 times too high, over dense numbers 0.93 times (smollm2)
-CUT = " […]"
+TEMPLATE_TOKENS = 64  # what a chat template adds to two messages
+SAFETY = 0.9  # the estimate is 1.4 times too high for prose, but 0.93 times for dense numbers (smollm2)
+CUT_MARK = " […]"
 
 
 def tokens(text: str) -> float:
-    """At least as many tokens as a byte-pair tokenizer makes of the text, as a rule.
+    """Estimate the number of tokens of the text, usually not below what a byte-pair tokenizer produces.
 
-    Letters come 3 to a token, digits and signs one by one (small models split numbers), other scripts at two
-    thirds of their UTF-8 bytes.
+    Three letters count as a token; each digit and sign as one, since small models split numbers; other
+    scripts count two thirds of their UTF-8 bytes.
     """
     letters = sum(map(str.isalpha, filter(str.isascii, text))) + text.count(" ")
     plain = sum(map(str.isascii, text))
@@ -26,39 +25,39 @@ def tokens(text: str) -> float:
     return letters / 3 + (plain - letters) + foreign_bytes * 2 / 3
 
 
-def cut(text: str, most_tokens: float) -> str:
-    """The text, or as much of its beginning as fits, with a mark where it was cut."""
-    if tokens(text) <= most_tokens:
+def cut(text: str, max_tokens: float) -> str:
+    """Return the text, or as much of its beginning as fits, with a mark at the cut."""
+    if tokens(text) <= max_tokens:
         return text
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if tokens(text[:middle] + CUT) <= most_tokens else (low, middle - 1)
-    return text[:low] + CUT if low else ""
+        low, high = (middle, high) if tokens(text[:middle] + CUT_MARK) <= max_tokens else (low, middle - 1)
+    return text[:low] + CUT_MARK if low else ""
 
 
-def fitting(texts: Sequence[str], most_tokens: float, least_tokens: float = 32) -> list[str]:
-    """The first texts that fit together, the last one cut; left out where too little of it would stay."""
-    kept, left = [], most_tokens
+def fitting(texts: Sequence[str], max_tokens: float, min_tokens: float = 32) -> list[str]:
+    """Return the first texts that fit together. The last one is cut, or left out if little would remain."""
+    kept, remaining = [], max_tokens
     for text in texts:
-        if left < min(least_tokens, tokens(text)):
+        if remaining < min(min_tokens, tokens(text)):
             break
-        kept.append(cut(text, left))
-        left -= tokens(kept[-1])
+        kept.append(cut(text, remaining))
+        remaining -= tokens(kept[-1])
     return kept
 
 
-def shared(texts: Sequence[str], most_tokens: float) -> list[str]:
-    """All of the texts, the long ones cut so that together they fit; what a short one leaves, others get."""
-    left, kept = most_tokens, dict[int, str]()
+def shared(texts: Sequence[str], max_tokens: float) -> list[str]:
+    """Return all texts, cutting the long ones so that together they fit. Short texts leave room to others."""
+    remaining, kept = max_tokens, dict[int, str]()
     by_size = sorted(range(len(texts)), key=lambda place: tokens(texts[place]))
     for done, place in enumerate(by_size):
-        kept[place] = cut(texts[place], left / (len(texts) - done))
-        left -= tokens(kept[place])
+        kept[place] = cut(texts[place], remaining / (len(texts) - done))
+        remaining -= tokens(kept[place])
     return [kept[place] for place in range(len(texts))]
 
 
 def room(context_tokens: int, answer_tokens: int) -> tuple[int, int]:
-    """(tokens for the messages, tokens for the answer); of a small context the answer gets half at most."""
+    """Return (tokens for the messages, for the answer). The answer gets at most half of the context."""
     answer = max(1, min(answer_tokens, context_tokens // 2))
-    return max(1, int((context_tokens - answer) * SURE) - TEMPLATE_TOKENS), answer
+    return max(1, int((context_tokens - answer) * SAFETY) - TEMPLATE_TOKENS), answer

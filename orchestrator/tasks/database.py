@@ -1,4 +1,4 @@
-"""Where DBOS keeps the tasks, and as whom it works on them."""
+"""The database in which DBOS stores the tasks, and the name under which this process works on them."""
 
 from __future__ import annotations
 
@@ -12,72 +12,79 @@ from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.storage.sqlite import move_aside_if_corrupt
 from orchestrator.workers.membership import Membership
 
-WAIT_FOR_CONNECTION_S = 86_400.0  # past it, DBOS backs off: see PatientConnect
+WAIT_FOR_CONNECTION_S = 86_400.0  # beyond this, DBOS backs off by itself: see PatientConnect
 
 
 class TaskDatabase(Protocol):
+    """What the task queue needs of SQLite or Postgres."""
+
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Return the SQLAlchemy URL."""
+        ...
 
     @property
     def executor(self) -> str:
-        """The name under which tasks are taken, the same after a restart."""
+        """Return the name under which this process takes tasks. It is the same after a restart."""
         ...
 
     @property
-    def most_at_once(self) -> int | None:
-        """How many tasks all workers together work on; None: no limit but their own."""
+    def max_active(self) -> int | None:
+        """Return how many tasks all workers together may run; None: only each worker's own limit."""
         ...
 
     @property
-    def engine_settings(self) -> dict[str, Any]:
-        """For SQLAlchemy's create_engine."""
+    def sqlalchemy_options(self) -> dict[str, Any]:
+        """Return keyword arguments for SQLAlchemy's create_engine."""
         ...
 
     @property
     def exists(self) -> bool:
-        """False where there cannot have been a task yet."""
+        """Return False if there cannot have been a task yet."""
         ...
 
     def prepare(self) -> str:
-        """Before DBOS opens it; returns what had to be done, or ""."""
+        """Prepare the database before DBOS opens it. Return a notice about a repair, or ""."""
         ...
 
     def opened(self) -> None:
-        """DBOS has it open."""
+        """Note that DBOS has opened the database."""
         ...
 
-    def look(self) -> None:
-        """DatabaseFailed where it does not answer: DBOS itself would hold a thread until it does."""
+    def ping(self) -> None:
+        """Raise DatabaseFailed if the database does not answer.
+
+        DBOS itself would block a thread until it does.
+        """
         ...
 
     def has_tasks(self) -> bool:
-        """Whether there has ever been one; it makes no file and no table."""
+        """Return True if there has ever been a task. Creates no file and no table."""
         ...
 
     def forget(self, tasks: list[str]) -> None:
-        """They were deleted."""
+        """Delete what is stored besides DBOS's tables about these deleted tasks."""
         ...
 
     def given_up(self, tasks: list[str]) -> set[str]:
-        """Those of the tasks that were cancelled because too many workers died with them."""
+        """Return those tasks that were cancelled because too many workers died while they ran."""
         ...
 
 
 @dataclass(frozen=True)
 class SqliteTasks:
-    """A file of DBOS's own, for one orchestrator."""
+    """A SQLite file for DBOS alone, used by one orchestrator."""
 
     path: Path
     executor: str = "orchestrator"
-    most_at_once: int | None = None
+    max_active: int | None = None
 
     @property
     def url(self) -> str:
         return f"sqlite:///{self.path}"
 
     @property
-    def engine_settings(self) -> dict[str, Any]:
+    def sqlalchemy_options(self) -> dict[str, Any]:
         return {}
 
     @property
@@ -87,14 +94,14 @@ class SqliteTasks:
     def prepare(self) -> str:
         notice = move_aside_if_corrupt(self.path)
         connection = sqlite3.connect(self.path)
-        connection.execute("PRAGMA journal_mode = WAL")  # it stays with the file; readers wait for no writer
+        connection.execute("PRAGMA journal_mode = WAL")  # stored in the file; readers never wait for a writer
         connection.close()
         return notice
 
     def opened(self) -> None:
         pass
 
-    def look(self) -> None:
+    def ping(self) -> None:
         pass
 
     def has_tasks(self) -> bool:
@@ -105,7 +112,7 @@ class SqliteTasks:
         return found is not None
 
     def forget(self, tasks: list[str]) -> None:
-        """Nothing else is kept of them."""
+        """Do nothing: DBOS's tables are all there is."""
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return set()
@@ -113,11 +120,11 @@ class SqliteTasks:
 
 @dataclass(frozen=True)
 class PostgresTasks:
-    """The schema `dbos` of the database that all workers share."""
+    """DBOS's schema `dbos` in the Postgres that all workers share."""
 
     connect: PatientConnect
     membership: Membership
-    most_at_once: int | None
+    max_active: int | None
     exists: bool = True
 
     @property
@@ -125,7 +132,7 @@ class PostgresTasks:
         return self.connect.url
 
     @property
-    def engine_settings(self) -> dict[str, Any]:
+    def sqlalchemy_options(self) -> dict[str, Any]:
         return {"creator": self.connect, "pool_timeout": WAIT_FOR_CONNECTION_S, "pool_pre_ping": True}
 
     @property
@@ -133,14 +140,14 @@ class PostgresTasks:
         return self.membership.worker
 
     def prepare(self) -> str:
-        """Join the workers: DBOS then goes on with what this worker had at work when it died."""
+        """Register this worker. DBOS then resumes the tasks that ran here when the worker died."""
         self.membership.join()
         return ""
 
     def opened(self) -> None:
         self.connect.patient = True
 
-    def look(self) -> None:
+    def ping(self) -> None:
         self.membership.ping()
 
     def has_tasks(self) -> bool:

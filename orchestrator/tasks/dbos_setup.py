@@ -1,4 +1,4 @@
-"""How DBOS is set up: its database, its name for this process, and JSON for all that it stores."""
+"""Configure DBOS: its database, the name of this process, and JSON as its storage format."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ APPLICATION_VERSION = "tasks-1"
 POOL_SIZE = 8
 
 
-def imported() -> Any:
+def import_dbos() -> Any:
+    """Import DBOS when the first task needs it, since it takes memory and time."""
     import dbos
 
     return dbos
 
 
 def config_of(database: TaskDatabase) -> Any:
+    """Return DBOS's configuration for this database."""
     return {
         "name": "vestal",
         "system_database_url": database.url,
         "sys_db_pool_size": POOL_SIZE,
-        "db_engine_kwargs": database.engine_settings,
-        # Its own is 60 s, set on each session: so long a worker frozen in mid-transaction held up the others.
+        "db_engine_kwargs": database.sqlalchemy_options,
+        # DBOS sets 60 s on each session; for so long a worker frozen in a transaction blocked the others.
         "sys_db_idle_transaction_timeout_sec": float(IDLE_IN_TRANSACTION_S),
         "application_version": APPLICATION_VERSION,
         "executor_id": database.executor,
@@ -38,19 +40,19 @@ def config_of(database: TaskDatabase) -> Any:
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
-    """The database's errors in its own words; DatabaseFailed."""
+def translated_failures() -> Iterator[None]:
+    """Translate SQLAlchemy's errors to DatabaseFailed."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise DatabaseFailed(f"the tasks' database cannot be used ({said}).") from error
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise DatabaseFailed(f"the database of the tasks cannot be used ({reason}).") from error
 
 
 def json_serializer() -> Any:
-    """JSON in the place of DBOS's pickle: what lies in the volume must never be code."""
+    """Return a serializer that writes JSON instead of pickle, so that the stored data is never code."""
     from dbos import Serializer
 
     class JsonSerializer(Serializer):

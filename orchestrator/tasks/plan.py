@@ -1,7 +1,7 @@
-"""Who does what: the lead's answer, read leniently. Pure.
+"""Read the lead's plan, which agent does what, leniently. Pure.
 
-A large model writes the lines it is asked for, or JSON; a small one writes anything. What names no agent is
-no plan, and then every agent is asked about the whole goal.
+A large model writes the requested lines, or JSON; a small one writes anything. An answer that names no agent
+is not a plan, and then every agent is asked about the whole goal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-MOST_PARTS = 8
-MOST_PART_CHARS = 2000
+MAX_SUBTASKS = 8
+MAX_SUBTASK_CHARS = 2000
 _LINE = re.compile(
-    r"""^[\s>*#+•-]*(?:\d+[.)]\s*)?[*_`"'\[]*"""  # a bullet, a number, marks around the name
+    r"""^[\s>*#+•-]*(?:\d+[.)]\s*)?[*_`"'\[]*"""  # a bullet, a number, quotation marks around the name
     r"""(?P<name>[^\s:*_`"'\]][^:]{0,80}?)[*_`"'\]]*\s*:(?P<part>.*)$"""
 )
 _NAMES = ("agent", "name", "who", "role")
@@ -24,32 +24,34 @@ _PARTS = ("part", "task", "goal", "what", "work", "instruction", "description", 
 
 @dataclass(frozen=True)
 class SubTask:
-    """One agent's share; an empty `goal` means the whole."""
+    """One agent's part of a task. An empty `goal` means the whole goal."""
 
     agent: str
     goal: str = ""
 
 
 def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
-    """The parts that the lead's answer gives to agents there are, each agent once; () where it gives none."""
+    """Return the subtasks that the answer gives to existing agents, each agent once; () if there are none."""
     known = {name.casefold(): name for name in names}
     found: dict[str, list[str]] = {}
-    for said, part in [*_from_json(text)] or [*_from_lines(text)]:
-        name = known.get(said.strip().strip("*_`\"'[]").removeprefix("@").casefold())
+    for name_text, part in [*_from_json(text)] or [*_from_lines(text)]:
+        name = known.get(name_text.strip().strip("*_`\"'[]").removeprefix("@").casefold())
         if name is not None:
             found.setdefault(name, []).append(part.strip())
-    parts = (SubTask(name, " ".join(filter(None, said))[:MOST_PART_CHARS]) for name, said in found.items())
-    return tuple(parts)[:MOST_PARTS]
+    parts = (
+        SubTask(name, " ".join(filter(None, goals))[:MAX_SUBTASK_CHARS]) for name, goals in found.items()
+    )
+    return tuple(parts)[:MAX_SUBTASKS]
 
 
 def everybody(names: Iterable[str]) -> tuple[SubTask, ...]:
-    """The plan where the lead has none: each agent is asked about the whole goal."""
-    return tuple(SubTask(name) for name in names)[:MOST_PARTS]
+    """Return the plan without the lead's help: every agent gets the whole goal."""
+    return tuple(SubTask(name) for name in names)[:MAX_SUBTASKS]
 
 
 def _from_lines(text: str) -> Iterable[tuple[str, str]]:
     for line in text.splitlines():
-        match = _LINE.match(line[: MOST_PART_CHARS + 200])
+        match = _LINE.match(line[: MAX_SUBTASK_CHARS + 200])
         if match:
             yield match["name"], match["part"].strip(" *_")
 

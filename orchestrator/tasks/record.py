@@ -1,4 +1,4 @@
-"""The tasks as DBOS has them stored, for whoever takes over those of a dead worker. It blocks."""
+"""The tasks in DBOS's tables, for workers that take over the tasks of a dead one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from typing import Any
 
 
 class TaskRecord:
+    """Implements `workers.reaper.Tasks`. All methods block."""
+
     def __init__(self, dbos: Any, queue: str, here: set[str]) -> None:
         self.here = here
         self._dbos = dbos
         self._queue = queue
 
     def at_work(self) -> dict[str, list[str]]:
-        """The tasks at work, by worker."""
+        """Return the running tasks by worker."""
         found: dict[str, list[str]] = {}
         for task in self._dbos.list_workflows(status=["PENDING"], load_input=False, load_output=False):
             found.setdefault(task.executor_id, []).append(task.workflow_id)
         return found
 
     def queue_again(self, tasks: list[str]) -> None:
-        """They go on at their first unfinished step. Who had them before can record nothing any more."""
+        """Queue the tasks again.
+
+        They continue at their first unfinished step; earlier runs can record nothing more.
+        """
         if tasks:
             self._dbos.resume_workflows(tasks, queue_name=self._queue)
 
     def give_up(self, task: str) -> None:
+        """Cancel the task."""
         self._dbos.cancel_workflow(task)

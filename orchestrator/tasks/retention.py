@@ -1,7 +1,7 @@
-"""Finished tasks do not stay for ever: nightly lets the oldest go, with their steps and answers.
+"""Delete old finished tasks with their steps and answers. Nightly does this.
 
-Through DBOS's own client, which reads and deletes and runs nothing. A task that is queued or at work is not
-among those looked at, however old it is. The `idempotency_key` of a task that left is forgotten with it.
+It uses DBOS's client, which runs nothing. Queued and running tasks are never deleted, however old they are.
+With a task, its `idempotency_key` is deleted too.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from orchestrator.events import emit
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.view import FINISHED_STATUSES
 
-KEPT = 1000  # finished tasks, besides those of the last day
+KEPT = 1000  # finished tasks, in addition to those of the last day
 KEPT_S = 86400.0
-AT_ONCE = 100  # deleted in one transaction: the orchestrator waits no longer than for that
+AT_ONCE = 100  # tasks per transaction, so that the orchestrator never waits long
 
 
 def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
-    """Delete all but the newest `kept` of the tasks that finished over `kept_s` seconds ago; how many.
+    """Delete all but the newest `kept` of the tasks that finished over `kept_s` seconds ago. Return the
+    count.
 
-    A database that cannot be read just now is told of and left: the next night comes.
+    A database that cannot be read is logged and left for the next night.
     """
     if not database.has_tasks():
         return 0

@@ -1,6 +1,6 @@
-"""Whose turn it is where the container's memory is short: fewer steps side by side, then none (R5.8).
+"""Limit how many steps run in parallel while the container's memory is short, down to none.
 
-One turn is one attempt of a step: a step that waits for its backend has no turn, and holds up nobody.
+One turn is one attempt of a step. A step that waits for its backend has no turn, and blocks no other step.
 """
 
 from __future__ import annotations
@@ -14,39 +14,41 @@ from contextlib import asynccontextmanager
 from orchestrator import memory_guard
 from orchestrator.events import emit
 
-LOOK_AGAIN_S = 1.0  # memory that comes free is told by nobody
+POLL_S = 1.0  # no event announces freed memory, so poll
 
 
 class StepGate:
-    """Fewer turns than `most` from 80 % of the memory limit on, none from 90 %; first come first served."""
+    """Gives fewer than `max_running` turns from 80 % of the memory limit on, and none from 90 %, in order of
+    arrival.
+    """
 
     def __init__(
         self,
-        most: int,
+        max_running: int,
         memory_fraction: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
-        look_again_s: float = LOOK_AGAIN_S,
+        poll_s: float = POLL_S,
     ) -> None:
-        self._most = most
+        self._max_running = max_running
         self._memory_fraction = memory_fraction
         self._clock = clock
-        self._look_again_s = look_again_s
-        self._line = asyncio.Lock()
-        self._given_back = asyncio.Event()
+        self._poll_s = poll_s
+        self._queue = asyncio.Lock()
+        self._turn_ended = asyncio.Event()
         self.running = 0
 
     @asynccontextmanager
     async def turn(self, say: Callable[[str], None]) -> AsyncIterator[None]:
-        """Wait for a turn, saying why it is not there yet; it ends with the block."""
+        """Wait for a turn, reporting why with `say`. The turn ends with the block."""
         since = self._clock()
         held = not self._may_begin(since)
         if held:
-            self._tell(say)
-        async with self._line:
+            self._report_wait(say)
+        async with self._queue:
             while not self._may_begin(since):
-                self._given_back.clear()
+                self._turn_ended.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._given_back.wait(), self._look_again_s)
+                    await asyncio.wait_for(self._turn_ended.wait(), self._poll_s)
             self.running += 1
         try:
             if held:
@@ -55,14 +57,14 @@ class StepGate:
             yield
         finally:
             self.running -= 1
-            self._given_back.set()
+            self._turn_ended.set()
 
     def _may_begin(self, since: float) -> bool:
         waited_s = self._clock() - since
-        return memory_guard.step_may_begin(self.running, self._most, self._memory_fraction(), waited_s)
+        return memory_guard.step_may_begin(self.running, self._max_running, self._memory_fraction(), waited_s)
 
-    def _tell(self, say: Callable[[str], None]) -> None:
+    def _report_wait(self, say: Callable[[str], None]) -> None:
         fraction = self._memory_fraction()
-        why = f"memory is at {fraction:.0%} of the limit, {self.running} step(s) at work"
+        why = f"memory is at {fraction:.0%} of the limit, {self.running} step(s) running"
         say(f"waiting: {why}")
         emit("step_held", why)

@@ -1,7 +1,8 @@
-"""How long a task's step waits for a backend, or for its database. Pure: the waits so far come as arguments.
+"""Decide how long a step retries while a backend or the database is away. Pure: time is an argument.
 
-A task must outlive a crash, a night with the host off, a reboot; it must not circle for ever around a
-prompt that always fails. So waiting for a backend is measured in hours, answers that are errors in number.
+A task has to survive a crash, a night with the host switched off, and a reboot, but must not repeat a prompt
+forever that always fails. So the limit for an absent backend is in hours, and the limit for failed answers is
+a number.
 """
 
 from __future__ import annotations
@@ -10,35 +11,37 @@ from dataclasses import dataclass
 
 from orchestrator.errors import BackendUnavailable, DatabaseFailed, ModelMissing, OrchestratorError
 
-DOWN_FOR_S = 24 * 3600.0
-MODEL_MISSING_FOR_S = 1800.0
-BAD_ANSWERS = 12
+MAX_DOWN_S = 24 * 3600.0
+MAX_MODEL_MISSING_S = 1800.0
+MAX_BAD_ANSWERS = 12
 FIRST_DELAY_S = 0.5
-MOST_DELAY_S = 30.0
-AWAY = (BackendUnavailable, DatabaseFailed)  # and will be back
+MAX_DELAY_S = 30.0
+AWAY = (BackendUnavailable, DatabaseFailed)  # expected to return
 
 
 @dataclass(frozen=True)
 class StepRetry:
-    """What one step has been through: when it first waited, its waits in a row, its bad answers."""
+    """The history of one step: when it first waited, its waits in a row, and its failed answers."""
 
     since: float | None = None
     waits: int = 0
     bad_answers: int = 0
 
     def after(self, error: OrchestratorError, now: float) -> StepRetry:
+        """Return the history after another failed attempt."""
         bad = self.bad_answers + (0 if isinstance(error, (*AWAY, ModelMissing)) else 1)
         return StepRetry(now if self.since is None else self.since, self.waits + 1, bad)
 
     def exhausted(self, error: OrchestratorError, now: float) -> bool:
-        """Whether to give up: never while a backend is merely away, short of a day."""
+        """Return True if the step must give up. An absent backend is waited for for a day."""
         waited_s = now - (now if self.since is None else self.since)
         if isinstance(error, AWAY):
-            return waited_s > DOWN_FOR_S
+            return waited_s > MAX_DOWN_S
         if isinstance(error, ModelMissing):
-            return waited_s > MODEL_MISSING_FOR_S
-        return self.bad_answers >= BAD_ANSWERS
+            return waited_s > MAX_MODEL_MISSING_S
+        return self.bad_answers >= MAX_BAD_ANSWERS
 
     @property
     def delay_s(self) -> float:
-        return min(FIRST_DELAY_S * 2 ** min(max(self.waits - 1, 0), 10), MOST_DELAY_S)
+        """Return the seconds until the next attempt."""
+        return min(FIRST_DELAY_S * 2 ** min(max(self.waits - 1, 0), 10), MAX_DELAY_S)

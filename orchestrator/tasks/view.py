@@ -1,4 +1,4 @@
-"""A task as the API shows it, from DBOS's records. Pure."""
+"""Convert DBOS's records to the tasks that the API shows. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ STATES = {
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
     "CANCELLED": "cancelled",
 }
-GIVEN_UP = "given up: the orchestrator died too often while it worked on this task"
+GIVEN_UP = "given up: too many workers died while they ran this task"
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
 FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
-    """The line of a task in the list; `given_up`: it was cancelled because its workers died of it."""
+    """Return a task for the list. `given_up`: it was cancelled because too many workers died while it ran."""
     task = _task_of(status)
     return {
         "id": status.workflow_id,
@@ -38,16 +38,21 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
 
 
 def detail(
-    status: Any, steps: list[Mapping[str, Any]], doing: Mapping[str, str] | None, given_up: bool = False
+    status: Any, steps: list[Mapping[str, Any]], running: Mapping[str, str] | None, given_up: bool = False
 ) -> dict[str, Any]:
-    """All of a task: steps, answers and sources, or why it failed; `doing`: step at work → its detail."""
+    """Return a whole task: steps, answers and sources, or why it failed.
+
+    `running`: running step → its detail.
+    """
     view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}
     view["steps"] = [step_view(step) for step in steps]
-    if doing and view["state"] == "running":
+    if running and view["state"] == "running":
         recorded = {step["name"] for step in view["steps"]}
-        at_work = ((name, detail) for name, detail in doing.items() if name not in recorded)
-        view["steps"] += [{"name": name, "state": "running", "detail": detail} for name, detail in at_work]
+        running_steps = ((name, detail) for name, detail in running.items() if name not in recorded)
+        view["steps"] += [
+            {"name": name, "state": "running", "detail": detail} for name, detail in running_steps
+        ]
     answer = output.get("answer")
     view["answer"] = replace_invalid_unicode(answer) if isinstance(answer, str) else answer
     view["answers"] = output.get("answers", [])
@@ -58,11 +63,12 @@ def detail(
 
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:
-    """Whether the stored task is this one."""
+    """Return True if the stored task has this goal and these agents."""
     return _task_of(status) == task
 
 
 def step_view(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one recorded step for the API."""
     return {
         "name": step["function_name"],
         "state": "failed" if step.get("error") else "done",
@@ -74,7 +80,7 @@ def step_view(step: Mapping[str, Any]) -> dict[str, Any]:
 def _why(status: Any) -> str:
     if status.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         return GIVEN_UP
-    return str(status.error or "it failed without saying why")
+    return str(status.error or "it failed without a reason")
 
 
 def _task_of(status: Any) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A task's steps in their order: plan → (find knowledge → answer) for each agent, side by side → join.
+"""The order of a task's steps: plan → (retrieve → answer) for each agent in parallel → join.
 
-It knows nothing of DBOS. What it is given reserves the places of steps ahead, so that those which run side by
-side keep them through any kill: the order of `reserve` is part of what is stored (tasks.APPLICATION_VERSION).
-A task that names its agents has no plan step.
+The workflow does not know DBOS. It reserves the positions of steps in advance, so that parallel steps keep
+their positions after a kill: the order of the `reserve` calls is part of what is stored
+(dbos_setup.APPLICATION_VERSION). A task that names its agents has no plan step.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from orchestrator.errors import TaskFailed
 from orchestrator.tasks.plan import SubTask
 from orchestrator.tasks.steps import Steps
 
-Run = Callable[..., Awaitable[Any]]  # (work, *arguments): the step's result, from the record where it has one
-Reserve = Callable[[str], Run]  # the next place, for a step of this name
+Run = Callable[
+    ..., Awaitable[Any]
+]  # (work, *arguments) → the step's result, from the database if it is there
+Reserve = Callable[[str], Run]  # name of a step → its reserved position
 
 SOURCE_FIELDS = ("agent", "file", "heading", "score")
 
 
-async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, most_at_once: int) -> dict[str, Any]:
-    """{"answer", "answers", "sources", "notes"}; TaskFailed where no agent could answer."""
+async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, max_parallel: int) -> dict[str, Any]:
+    """Return {"answer", "answers", "sources", "notes"}. Raise TaskFailed if no agent could answer."""
     goal: str = task["goal"]
     parts, notes = await _parts(task, steps, reserve)
-    places = [(part, reserve(f"retrieve:{part.agent}"), reserve(f"answer:{part.agent}")) for part in parts]
-    free = asyncio.Semaphore(most_at_once)
+    positions = [(part, reserve(f"retrieve:{part.agent}"), reserve(f"answer:{part.agent}")) for part in parts]
+    slots = asyncio.Semaphore(max_parallel)
 
     async def one(part: SubTask, retrieve: Run, answer: Run) -> dict[str, Any]:
-        async with free:
+        async with slots:
             return await _answered(steps, goal, part, retrieve, answer)
 
-    ended = await asyncio.gather(*(one(*place) for place in places), return_exceptions=True)
-    answers = [_told(part, end) for part, end in zip(parts, ended, strict=True)]
+    ended = await asyncio.gather(*(one(*position) for position in positions), return_exceptions=True)
+    answers = [_result_of(part, end) for part, end in zip(parts, ended, strict=True)]
     good = {a["agent"]: a["answer"] for a in answers if not a["error"]}
     if not good:
         raise TaskFailed(_why(answers))
@@ -58,18 +60,18 @@ async def _parts(task: dict[str, Any], steps: Steps, reserve: Reserve) -> tuple[
 
 async def _answered(steps: Steps, goal: str, part: SubTask, retrieve: Run, answer: Run) -> dict[str, Any]:
     found = await retrieve(steps.retrieve, part.agent, part.goal or goal)
-    said = await answer(steps.answer, part.agent, goal, part.goal, found["sources"])
-    if isinstance(said, str):  # recorded by an older version
-        said = {"text": said, "sources_used": len(found["sources"])}
+    reply = await answer(steps.answer, part.agent, goal, part.goal, found["sources"])
+    if isinstance(reply, str):  # stored by an older version
+        reply = {"text": reply, "sources_used": len(found["sources"])}
     sources = [
-        {key: source[key] for key in SOURCE_FIELDS} for source in found["sources"][: said["sources_used"]]
+        {key: source[key] for key in SOURCE_FIELDS} for source in found["sources"][: reply["sources_used"]]
     ]
-    return {"answer": said["text"], "sources": sources, "notes": [*filter(None, [found["note"]])]}
+    return {"answer": reply["text"], "sources": sources, "notes": [*filter(None, [found["note"]])]}
 
 
-def _told(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
-    """One agent's answer, or why it has none; what is no failure of a step (a cancellation) goes on up."""
-    told: dict[str, Any] = {
+def _result_of(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
+    """Return one agent's answer, or why it has none. Raise all but TaskFailed, such as a cancellation."""
+    result: dict[str, Any] = {
         "agent": part.agent,
         "goal": part.goal,
         "answer": None,
@@ -78,10 +80,10 @@ def _told(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
         "notes": [],
     }
     if isinstance(end, TaskFailed):
-        return {**told, "error": end.message, "notes": [f"{part.agent} could not answer: {end.message}"]}
+        return {**result, "error": end.message, "notes": [f"{part.agent} could not answer: {end.message}"]}
     if isinstance(end, BaseException):
         raise end
-    return {**told, **end}
+    return {**result, **end}
 
 
 def _why(answers: list[dict[str, Any]]) -> str:

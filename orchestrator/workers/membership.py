@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestrator.errors import NameTaken
-from orchestrator.storage.postgres import Claim, PostgresDatabase
+from orchestrator.storage.postgres import HeldLock, PostgresDatabase
 from orchestrator.workers.watch import Heartbeat
 
 MAX_WORKERS_LOST = 10  # per task; a task that ended so many workers would end the next one too
@@ -32,7 +32,7 @@ class Membership:
         self._database = database
         self.worker = worker
         self._incarnation = uuid.uuid4().hex
-        self._claim: Claim | None = None
+        self._claim: HeldLock | None = None
 
     def join(self, within_s: float = NAME_FREE_WITHIN_S) -> None:
         """Register this worker.
@@ -57,7 +57,7 @@ class Membership:
 
     def _has_name(self) -> bool:
         if self._claim is None or not self._claim.holds():
-            self._claim = self._database.claim(f"worker {self.worker}")
+            self._claim = self._database.hold_lock(f"worker {self.worker}")
         return self._claim is not None
 
     def beat(self) -> bool:

@@ -1,5 +1,4 @@
-"""Decide which workers are dead, from what this process observed with its own clock. Pure: time is an
-argument.
+"""Decide which workers are dead, from what this process observed. Pure: time is an argument.
 
 Clocks of different machines are never compared. A worker is dead if its heartbeat did not change during
 DEAD_AFTER_S seconds of continuous observation. After a gap in the observation (this machine slept, the

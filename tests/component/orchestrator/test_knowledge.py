@@ -82,7 +82,7 @@ def test_database_damaged_under_a_running_orchestrator_is_replaced_and_filled_ag
     wait_until("the log is written back", lambda: not (one.home / "orchestrator.db-wal").exists())
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * (path.stat().st_size - 4096))
     wait_until("it is moved aside", lambda: one.events("database_moved_aside"))
-    one.cycle("was corrupt", "is kept as")
+    one.cycle("was corrupt", "was renamed to")
     one.cycle("2 changed")
     assert one.ask("/knowledge/search", {"query": "alpha"})[1]["results"][0]["file"] == "a.md"
     assert list(one.home.glob("orchestrator.db.corrupt-*"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tasks.engine import POLL_S
+from orchestrator.tasks.task_queue import POLL_S
 from tests.component.orchestrator.conftest import Orchestrator, StandIn, call, wait_until
 from tests.real_postgres import RealPostgres
 

@@ -21,7 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.memory_guard import MemoryReading, batch_size
 from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
-from orchestrator.tasks.step_retry import BAD_ANSWERS, DOWN_FOR_S, MOST_DELAY_S, StepRetry
+from orchestrator.tasks.step_retry import MAX_BAD_ANSWERS, MAX_DELAY_S, MAX_DOWN_S, StepRetry
 
 DOWN = ("mlx",)
 
@@ -105,14 +105,14 @@ def test_patience_what_is_away_is_waited_for_a_day(away: OrchestratorError):
     for now in range(0, 3600, 30):
         patience = patience.after(away, float(now))
         assert not patience.exhausted(away, float(now))
-    assert patience.exhausted(away, DOWN_FOR_S + 1)
-    assert patience.delay_s == MOST_DELAY_S
+    assert patience.exhausted(away, MAX_DOWN_S + 1)
+    assert patience.delay_s == MAX_DELAY_S
 
 
 @pytest.mark.parametrize("error", [EmptyAnswer("empty"), BackendFailed("500")])
 def test_patience_bad_answers_are_counted(error: EmptyAnswer | BackendFailed):
     patience = StepRetry()
-    for n in range(BAD_ANSWERS):
+    for n in range(MAX_BAD_ANSWERS):
         assert not patience.exhausted(error, 0.0), n
         patience = patience.after(error, 0.0)
     assert patience.exhausted(error, 0.0)

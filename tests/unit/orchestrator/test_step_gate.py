@@ -24,7 +24,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.looks = 0
-        self.gate = StepGate(4, self._look, lambda: self.now, look_again_s=0.001)
+        self.gate = StepGate(4, self._look, lambda: self.now, poll_s=0.001)
 
     def _look(self) -> float:
         self.looks += 1
@@ -93,7 +93,7 @@ async def test_turn_from_90_percent_waits_until_some_is_free(world: World):
     step = world.ask("a")
     await world.looked_again()
     assert world.begun == []
-    assert world.said == ["waiting: memory is at 93% of the limit, 0 step(s) at work"]
+    assert world.said == ["waiting: memory is at 93% of the limit, 0 step(s) running"]
     world.memory = 0.5
     await world.until_begun("a")
     assert world.said[-1] == ""

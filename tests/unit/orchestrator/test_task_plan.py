@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.tasks.plan import MOST_PARTS, SubTask, everybody, read
+from orchestrator.tasks.plan import MAX_SUBTASKS, SubTask, everybody, read
 
 CREW = ("lead", "reader", "Critic")
 
@@ -58,7 +58,7 @@ def test_read_agent_without_a_part_gets_the_whole():
 
 def test_everybody_is_bounded():
     assert everybody(("a", "b")) == (SubTask("a"), SubTask("b"))
-    assert len(everybody(f"a{n}" for n in range(99))) == MOST_PARTS
+    assert len(everybody(f"a{n}" for n in range(99))) == MAX_SUBTASKS
 
 
 @given(st.text() | st.lists(st.sampled_from(["reader", ":", "\n", "{", "}", "[", '"', "x"])).map("".join))

@@ -142,14 +142,14 @@ async def test_step_while_memory_is_short_says_so_and_asks_nothing():
     memory, said, client = [0.95], list[str](), Client()
     unused: Any = None
     model: Any = client
-    gate = StepGate(2, lambda: memory[0], look_again_s=0.01)
+    gate = StepGate(2, lambda: memory[0], poll_s=0.01)
     work = Steps(CREW, model, unused, unused, "e", 256, 4096, dict, gate)
     asking = asyncio.create_task(work.answer("reader", "goal", "", [], said.append))
     for _ in range(100):
         if said:
             break
         await asyncio.sleep(0.01)
-    assert said == ["waiting: memory is at 95% of the limit, 0 step(s) at work"]
+    assert said == ["waiting: memory is at 95% of the limit, 0 step(s) running"]
     assert not client.asked
     memory[0] = 0.5
     assert (await asyncio.wait_for(asking, 10))["text"] == "yes"

@@ -61,4 +61,4 @@ def test_detail_done_and_failed():
     assert (done["answer"], done["sources"], done["error"]) == ("a", [1], None)
     failed = detail(status("ERROR", error=TaskFailed("no model")), [], None)
     assert failed["error"] == "no model"
-    assert "died too often" in detail(status("MAX_RECOVERY_ATTEMPTS_EXCEEDED"), [], None)["error"]
+    assert "too many workers died" in detail(status("MAX_RECOVERY_ATTEMPTS_EXCEEDED"), [], None)["error"]

@@ -1,9 +1,10 @@
-"""Durable tasks on DBOS: what was accepted is finished, through any kill, and no finished step is paid twice.
+"""The queue of durable tasks, on DBOS: accepted tasks survive kills, and no finished step runs twice.
 
-DBOS writes each step's result to the database before the next begins. After a kill it resumes every
-unfinished task of this executor at its first unfinished step; on Postgres, `workers` does that for executors
-that are gone. Recovery is per application version: dbos_setup.APPLICATION_VERSION changes only when the order
-of a workflow's steps does, and then old tasks must be let finish first.
+DBOS writes each step's result to the database before the next step begins. After a kill it resumes every
+unfinished task of this worker at its first unfinished step; on Postgres, the room `workers` does so for
+workers that are gone. DBOS resumes only tasks of the same application version, so
+dbos_setup.APPLICATION_VERSION changes only when the order of the steps does, and then old tasks have to
+finish first.
 """
 
 from __future__ import annotations
@@ -22,49 +23,49 @@ from orchestrator.tasks.record import TaskRecord
 from orchestrator.tasks.steps import Steps
 
 QUEUE = "tasks"
-ANSWER_WITHIN_S = 8.0  # before a client's own patience ends, often at 10 s
+ANSWER_WITHIN_S = 8.0  # less than the time-out of most clients, 10 s
 POLL_S = 0.25  # costs 1 % of a core
 KEY_NAMESPACE = uuid.UUID("5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55")
 
 
-def begun_at_once(most_calls: int) -> int:
-    """How many tasks are at work at once: more than their calls, which the client alone bounds.
+def max_active_tasks(max_calls: int) -> int:
+    """Return how many tasks may be active at once: more than model calls, which LlmClient limits.
 
-    The queue is looked into every POLL_S only: a task begun ahead takes the place of one that ends (else the
-    models stood idle for 40 % of the time: 50 tasks of one call of 0.3 s, two at once). And those that wait
-    for their model do not hold up the others.
+    DBOS polls the queue only every POLL_S seconds. A task that is already active can use a free call at once;
+    without this the models were idle for 40 % of the time (50 tasks of one call of 0.3 s, two calls at once).
+    And tasks that wait for their model do not block the others.
     """
-    return 2 * most_calls + 2
+    return 2 * max_calls + 2
 
 
-class TaskEngine:
-    """DBOS and the one workflow. It starts, and dbos is imported, when there is a task to look at."""
+class TaskQueue:
+    """Accepts, runs, lists, shows and cancels tasks. DBOS is imported when the first task needs it."""
 
-    def __init__(self, database: TaskDatabase, steps: Steps, most_at_once: int) -> None:
+    def __init__(self, database: TaskDatabase, steps: Steps, max_calls: int) -> None:
         self._database = database
         self._steps = steps
         self._dbos: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
-        self._most_at_once = most_at_once
-        self._here: set[str] = set()  # tasks at work in this process
-        self._doing: dict[str, dict[str, str]] = {}  # task → step at work → what it waits for
+        self._max_calls = max_calls
+        self._here: set[str] = set()  # tasks that run in this process
+        self._running_steps: dict[str, dict[str, str]] = {}  # task → running step → what it waits for
         self.notices: list[str] = []
 
     @property
     def exists(self) -> bool:
-        """Whether there has ever been a task: without one, nothing of this need be loaded."""
+        """Return True if there has ever been a task. Without one, DBOS need not be loaded."""
         return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
-        """Import and launch DBOS, once; unfinished tasks go on from here."""
+        """Import and launch DBOS, once. Unfinished tasks continue."""
         async with self._starting:
             if self._dbos is not None:
                 return
             self.notices += filter(None, [await asyncio.to_thread(self._database.prepare)])
-            dbos = await asyncio.to_thread(dbos_setup.imported)
+            dbos = await asyncio.to_thread(dbos_setup.import_dbos)
             adopt_logger("dbos")
-            with dbos_setup.failures_told():
+            with dbos_setup.translated_failures():
                 await self._launch(dbos)
             self._database.opened()
             self._dbos = dbos
@@ -74,34 +75,35 @@ class TaskEngine:
         dbos.DBOS(config=dbos_setup.config_of(self._database))
         self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
         dbos.DBOS.launch()
-        begun, limit = begun_at_once(self._most_at_once), self._database.most_at_once
+        active, limit = max_active_tasks(self._max_calls), self._database.max_active
         await dbos.DBOS.register_queue_async(
             QUEUE,
             global_concurrency=limit,
-            worker_concurrency=min(begun, limit or begun),
+            worker_concurrency=min(active, limit or active),
             polling_interval_sec=POLL_S,
             on_conflict="always_update",
         )
 
     @property
     def started(self) -> bool:
+        """Return True if DBOS runs in this process."""
         return self._dbos is not None
 
     @property
     def record(self) -> TaskRecord:
-        """What is stored of the tasks; only once started."""
+        """Return the stored tasks. Only valid after `start`."""
         return TaskRecord(self._dbos.DBOS, QUEUE, self._here)
 
     async def submit(self, goal: str, agents: list[str], key: str | None) -> str:
-        """Accept a task and return its id; the same key gives the task that was accepted first.
+        """Accept a task and return its id. The same key returns the id of the task that was accepted first.
 
-        IdempotencyConflict where that one is another task. It is compared with what is stored after the
-        enqueueing, which keeps what was there: so of two that come at once, one is refused as well.
+        Raise IdempotencyConflict if that task is a different one. The comparison follows the enqueueing,
+        which never overwrites a stored task; so of two concurrent tasks with the same key, one is refused.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
         task = {"goal": goal, "agents": agents}
-        async with self._answering(f" The task may have been accepted all the same, as {task_id}."):
+        async with self._answering(f" The task may have been accepted nevertheless, as {task_id}."):
             with self._dbos.SetWorkflowID(task_id):
                 await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
             if key:
@@ -118,6 +120,7 @@ class TaskEngine:
             )
 
     async def list(self, limit: int) -> list[dict[str, Any]]:
+        """Return the newest tasks, without their steps and answers."""
         if not self.exists:
             return []
         await self.start()
@@ -127,6 +130,7 @@ class TaskEngine:
         return [view.summary(status, status.workflow_id in given_up) for status in found]
 
     async def get(self, task_id: str) -> dict[str, Any] | None:
+        """Return the task with its steps and answer, or None."""
         if not self.exists:
             return None
         await self.start()
@@ -136,7 +140,7 @@ class TaskEngine:
                 return None
             steps = await self._dbos.DBOS.list_workflow_steps_async(task_id)
         given_up = bool(await self._given_up(found))
-        return view.detail(found[0], steps, self._doing.get(task_id), given_up)
+        return view.detail(found[0], steps, self._running_steps.get(task_id), given_up)
 
     async def _given_up(self, found: Iterable[Any]) -> set[str]:
         cancelled = [status.workflow_id for status in found if status.status == "CANCELLED"]
@@ -164,7 +168,7 @@ class TaskEngine:
         """DBOS waits for its database for as long as it takes; a caller does not."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                await asyncio.to_thread(self._database.look)
+                await asyncio.to_thread(self._database.ping)
                 yield
         except TimeoutError:
             raise DatabaseFailed(f"the tasks' database does not answer; ask again soon.{else_}") from None
@@ -177,28 +181,28 @@ class TaskEngine:
                 return await self._work_task(task)
             finally:
                 self._here.discard(task_id)
-                self._doing.pop(task_id, None)
+                self._running_steps.pop(task_id, None)
 
         return work_task
 
     async def _work_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        result = await workflow.work(task, self._steps, self._reserve, self._most_at_once)
+        result = await workflow.work(task, self._steps, self._reserve, self._max_calls)
         emit("task_done", task=self._dbos.DBOS.workflow_id)
         return result
 
     def _reserve(self, name: str) -> workflow.Run:
-        """The next place among the workflow's steps, for a step of this name."""
+        """Reserve the next position among the workflow's steps for a step of this name."""
         place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
-        doing = self._doing.setdefault(task_id, {})
+        running = self._running_steps.setdefault(task_id, {})
 
         async def run(work: Any, *arguments: Any) -> Any:
             async def at_work() -> Any:
-                doing[name] = ""
+                running[name] = ""
                 emit("step_started", task=task_id, step=name)
                 try:
-                    return await work(*arguments, lambda detail: doing.__setitem__(name, detail))
+                    return await work(*arguments, lambda detail: running.__setitem__(name, detail))
                 finally:
-                    doing.pop(name, None)
+                    running.pop(name, None)
 
             return await place.run_async({"name": name, "preemptible": True}, at_work)
 
