@@ -1,11 +1,11 @@
 """HTTP client for the agent of this home, on loopback, with the token."""
 
 import http.client
-import json
 import time
 from collections.abc import Callable
 from typing import Any
 
+from host_agent.blocking_http import json_object, open_response
 from host_agent.errors import AgentUnreachable, RequestRefused
 from vestal.config import Config, read_token
 
@@ -58,15 +58,8 @@ class AgentClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> tuple[int, dict[str, Any]]:
-        """Return the HTTP status and the body; a body that is no JSON object is returned as an empty one."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)
-        headers = {"Content-Type": "application/json"}
-        if path != "/health":
-            headers["Authorization"] = f"Bearer {read_token(self._config.home)}"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            reply = connection.getresponse()
-            answer = json.loads(reply.read() or b"{}")
-            return reply.status, answer if isinstance(answer, dict) else {}
-        finally:
-            connection.close()
+        """Return the HTTP status and the body of the answer. `/health` needs no token."""
+        url = f"http://127.0.0.1:{self._port}{path}"
+        token = "" if path == "/health" else read_token(self._config.home)
+        with open_response(method, url, body=body, token=token, timeout_s=timeout_s) as response:
+            return response.status, json_object(response.read())

@@ -1,4 +1,4 @@
-"""What a diagnosis says."""
+"""What a diagnosis is, and what it reports."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,18 +6,20 @@ from typing import Literal
 
 from vestal.config import Config
 
-WITHIN_S = 20.0
+TIMEOUT_S = 20.0
+Level = Literal["ok", "note", "fault"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`fault` is to be mended, `note` is worth knowing, `ok` was looked at and is well.
+    """One result of a diagnosis.
 
-    `sentence` names the cause, `evidence` by what it was recognized, `remedy` what to do.
+    A `fault` needs a remedy, a `note` is worth knowing, and `ok` means that the diagnosis found nothing.
+    `sentence` names the cause, `evidence` is what it was recognized by, and `remedy` is what to do.
     """
 
     name: str
-    level: Literal["ok", "note", "fault"]
+    level: Level
     sentence: str
     remedy: str = ""
     evidence: str = ""
@@ -25,8 +27,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One cause that is looked for. `look` may take `within_s`; then it is named as hung, not waited for."""
+    """Looks for one cause of trouble. `diagnose` only reads: it changes nothing on this machine.
+
+    After `timeout_s` the diagnosis itself is reported as hung.
+    """
 
     name: str
-    look: Callable[[Config], Iterator[Finding]]
-    within_s: float = WITHIN_S
+    diagnose: Callable[[Config], Iterator[Finding]]
+    timeout_s: float = TIMEOUT_S

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from host_agent.sentences import as_sentence
+
 REPEAT_AFTER_S = 3600.0
 REMEDY = "`vestal doctor` says what is wrong, `vestal recover --reset` tries again at once."
 
@@ -96,8 +98,7 @@ class NoticeFilter:
 
 
 def _sentence(cause: str) -> str:
-    text = cause.strip() or "the cause is not known"
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return as_sentence(cause.strip() or "the cause is not known")
 
 
 def _duration(seconds: object) -> str:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from host_agent.cli.inspect import cache_use
-from host_agent.doctor.models import cache_check
+from host_agent.doctor.models import corrupt_cache
 from mlx_server.engine.prompt_cache.blob import Corrupt, read_facts
 from vestal.config import Config
 
@@ -72,7 +72,7 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
     """By model, the last used first; and how many files tell nothing."""
     shares: dict[str, Share] = {}
     unreadable = 0
-    for path in cache_check.files(folder):
+    for path in corrupt_cache.block_files(folder):
         try:
             with path.open("rb") as file:
                 facts = read_facts(file)
@@ -97,9 +97,9 @@ def _shares(folder: Path) -> tuple[list[Share], int]:
 def _verify(folder: Path, *, as_json: bool) -> int:
     """Reads every file, and drops what is corrupt."""
     checked, corrupt = 0, dict[str, str]()
-    for path in cache_check.files(folder):
+    for path in corrupt_cache.block_files(folder):
         try:
-            if fault := cache_check.fault(path):
+            if fault := corrupt_cache.file_fault(path):
                 corrupt[path.name] = fault
                 path.unlink(missing_ok=True)
             checked += 1

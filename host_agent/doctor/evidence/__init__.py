@@ -1,1 +1,1 @@
-"""What diagnoses look at: logs, the journal, the process table, answers over HTTP."""
+"""Where diagnoses get their evidence: logs, the journal, the process table, and answers over HTTP."""

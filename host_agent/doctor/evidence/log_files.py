@@ -1,4 +1,4 @@
-"""The ends of the logs that tell of MLX and of Ollama: our own, the Mac app's, Homebrew's, systemd's."""
+"""Read the ends of the logs about MLX and Ollama: Vestal's own, the Mac app's, Homebrew's, systemd's."""
 
 import shutil
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_agent.doctor.evidence.log_signs import Seen, recognize
+from host_agent.doctor.evidence.log_patterns import LogMatch, find_matches
 from vestal.config import Config
 from vestal.platform import commands
 from vestal.platform.macos import brew
@@ -15,46 +15,42 @@ from vestal.platform.macos import brew
 TAIL_BYTES = 512 * 1024
 RECENT_S = 3600.0
 LAST_LINES = 3
-OLLAMA_UNIT = ("journalctl", "-u", "ollama", "-q", "--no-pager", "-n", "2000", "-o", "short-iso")
+MAX_LINE_CHARS = 200
+OLLAMA_UNIT_LOG = ("journalctl", "-u", "ollama", "-q", "--no-pager", "-n", "2000", "-o", "short-iso")
 
 
 @dataclass(frozen=True)
-class Log:
-    """`written_at` in seconds since 1970."""
+class LogTail:
+    """The last lines of a log; `written_at` is the time of the last write, in seconds since 1970."""
 
     name: str
     lines: list[str]
     written_at: float
 
 
-def ends(config: Config) -> Iterator[Log]:
-    """Every log that is there and may be read; of Ollama only where it is not switched off."""
+def log_tails(config: Config) -> Iterator[LogTail]:
+    """Yield the tail of every log that exists and may be read. Ollama's are skipped where it is off."""
     with_ollama = config.ollama.manage != "off"
-    for path in [*sorted(config.home.logs.glob("*.log*")), *(_of_ollama() if with_ollama else ())]:
+    for path in [*sorted(config.home.logs.glob("*.log*")), *(_ollama_logs() if with_ollama else ())]:
         try:
-            yield Log(str(path), tail(path), path.stat().st_mtime)
+            yield LogTail(str(path), tail(path), path.stat().st_mtime)
         except OSError:
             continue
     if with_ollama and sys.platform == "linux" and shutil.which("ollama"):
-        text = commands.output(*OLLAMA_UNIT, "--since", "-1h")
+        text = commands.output(*OLLAMA_UNIT_LOG, "--since", "-1h")
         if text:
-            yield Log("`journalctl -u ollama`", text.splitlines(), time.time())
+            yield LogTail("`journalctl -u ollama`", text.splitlines(), time.time())
 
 
-def _of_ollama() -> Iterator[Path]:
-    yield Path.home() / ".ollama" / "logs" / "server.log"
-    yield from (Path(folder) / "ollama.log" for folder in brew.LOGS)
-
-
-def recent_signs(config: Config, now: float) -> Iterator[tuple[Log, list[Seen]]]:
-    """What each log has meant in the last hour."""
-    for log in ends(config):
-        if seen := recognize(log.lines, written_at=log.written_at, since=now - RECENT_S):
-            yield log, seen
+def recent_matches(config: Config, now: float) -> Iterator[tuple[LogTail, list[LogMatch]]]:
+    """Yield each log that has telling lines of the last hour, with these lines."""
+    for log in log_tails(config):
+        if matches := find_matches(log.lines, written_at=log.written_at, since=now - RECENT_S):
+            yield log, matches
 
 
 def tail(path: Path) -> list[str]:
-    """The last lines of a file, from a whole one on."""
+    """Return the complete lines in the last TAIL_BYTES of a file."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - TAIL_BYTES))
@@ -62,10 +58,15 @@ def tail(path: Path) -> list[str]:
     return text.splitlines()[1 if size > TAIL_BYTES else 0 :]
 
 
-def last_words(path: Path) -> str:
-    """The last lines that say something, in one."""
+def last_lines(path: Path) -> str:
+    """Return the last lines that are not blank, joined by ` | `; empty where the file cannot be read."""
     try:
-        said = [line.strip() for line in tail(path) if line.strip()]
+        lines = [line.strip() for line in tail(path) if line.strip()]
     except OSError:
         return ""
-    return " | ".join(line[:200] for line in said[-LAST_LINES:])
+    return " | ".join(line[:MAX_LINE_CHARS] for line in lines[-LAST_LINES:])
+
+
+def _ollama_logs() -> Iterator[Path]:
+    yield Path.home() / ".ollama" / "logs" / "server.log"
+    yield from (Path(folder) / "ollama.log" for folder in brew.LOGS)

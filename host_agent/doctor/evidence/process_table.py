@@ -1,4 +1,4 @@
-"""The machine's processes, as `ps` tells them now."""
+"""The processes of this machine, as `ps` shows them now."""
 
 import pwd
 
@@ -8,15 +8,18 @@ from vestal.platform.processes.ps import PsProcess
 
 
 def read() -> dict[int, PsProcess]:
-    """By PID. Raises OSError where `ps` tells nothing: then nobody may say that no process is there."""
-    found = ps.parse(commands.output(*ps.COMMAND) or "")
-    if not found:
-        raise OSError(f"`{' '.join(ps.COMMAND)}` told nothing")
-    return found
+    """Return the processes by PID.
+
+    Raises OSError where `ps` prints nothing: it would be wrong to conclude that no process runs.
+    """
+    processes = ps.parse(commands.output(*ps.COMMAND) or "")
+    if not processes:
+        raise OSError(f"`{' '.join(ps.COMMAND)}` printed nothing")
+    return processes
 
 
-def user(uid: int) -> str:
-    """The name of a user, or the number of one without."""
+def user_name(uid: int) -> str:
+    """Return the name of a user, or the number of a user without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

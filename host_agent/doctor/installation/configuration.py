@@ -9,19 +9,16 @@ from vestal.config import Config
 NAME = "configuration"
 
 
-def look(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """`problems` are those that kept the settings from being read; `config` then has the defaults."""
+def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
+    """Report the problems because of which the settings could not be read; `config` then has the defaults."""
     for problem in problems:
-        remedy = "correct it; until then all below is looked at with the defaults"
-        yield Finding(NAME, "fault", problem.rstrip("."), remedy)
+        remedy = "Correct it. Until then, everything below is checked with the defaults."
+        yield Finding(NAME, "fault", f"{problem.rstrip('.')}.", remedy)
     if problems:
         return
-    began_with = running_settings.read(config.home)
-    if single_instance.running(config.home) and began_with not in (None, running_settings.of(config)):
-        yield Finding(
-            NAME, "note", "the agent still runs with earlier settings", "`vestal up` applies the new ones"
-        )
+    if single_instance.running(config.home) and running_settings.have_changed(config):
+        sentence = "The agent still runs with earlier settings."
+        yield Finding(NAME, "note", sentence, "`vestal up` applies the new ones.")
         return
-    yield Finding(
-        NAME, "ok", f"the settings in {config.file} are sound" if config.file else "the defaults are in force"
-    )
+    source = f"The settings in {config.file} are valid." if config.file else "The defaults are in force."
+    yield Finding(NAME, "ok", source)

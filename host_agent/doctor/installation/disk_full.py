@@ -1,53 +1,54 @@
-"""The disk is full, or nearly: fetches, caches, logs and the journal need room."""
+"""The disk is full, or nearly: models, caches, logs and the journal need room."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
 from vestal.config import Config
 
 NAME = "disk_full"
-FAULT_BYTES = 512 * 1024**2
-NOTE_BYTES = 4 * 1024**3
-REMEDY = "free some: `vestal cache clear`, `vestal models remove NAME`, old images (`docker system prune`)"
+FAULT_BELOW_BYTES = 512 * 1024**2
+NOTE_BELOW_BYTES = 4 * 1024**3
+REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old images (`docker system prune`)."
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """Where the home and the models are; once for each disk."""
-    seen: set[int] = set()
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check the disks of the home, of the models and of the logs, each disk once."""
+    checked_devices: set[int] = set()
     for folder in (config.home.root, config.models_dir, config.home.logs):
-        existing = _existing(folder)
+        existing = _nearest_existing(folder)
         device = existing.stat().st_dev
-        if device not in seen:
-            seen.add(device)
-            yield examine(existing)
+        if device not in checked_devices:
+            checked_devices.add(device)
+            yield check_disk(existing)
 
 
-def examine(folder: Path) -> Finding:
-    """What the file system there says."""
-    told = os.statvfs(folder)
-    inodes = told.f_favail if told.f_files else None  # some file systems do not count them
-    return judge(folder, told.f_bavail * told.f_frsize, inodes)
+def check_disk(folder: Path) -> Finding:
+    """Ask the file system of `folder` for its free space, and assess it."""
+    stats = os.statvfs(folder)
+    free_files = stats.f_favail if stats.f_files else None  # some file systems do not count files
+    return assess_disk(folder, stats.f_bavail * stats.f_frsize, free_files)
 
 
-def judge(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
-    """`free_bytes` and `free_files` are what a user may still take; None: as many files as there is room."""
+def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
+    """Assess what a user may still write: bytes, and number of files (None: no limit)."""
     if free_files == 0:
-        return Finding(
-            NAME, "fault", f"the disk of {folder} can take no more files", REMEDY, "0 inodes are free"
-        )
+        sentence = f"The disk of {folder} cannot hold more files."
+        return Finding(NAME, "fault", sentence, REMEDY, "0 inodes are free")
     free = f"{free_bytes / 1e9:.1f} GB" if free_bytes >= 1e9 else f"{free_bytes / 1e6:.0f} MB"
-    if free_bytes < FAULT_BYTES:
-        return Finding(NAME, "fault", f"only {free} are free on the disk of {folder}", REMEDY)
-    if free_bytes < NOTE_BYTES:
-        return Finding(
-            NAME, "note", f"{free} are free on the disk of {folder}: too little for most models", REMEDY
-        )
-    return Finding(NAME, "ok", f"{free} are free on the disk of {folder}")
+    if free_bytes < FAULT_BELOW_BYTES:
+        return Finding(NAME, "fault", f"Only {free} are free on the disk of {folder}.", REMEDY)
+    if free_bytes < NOTE_BELOW_BYTES:
+        sentence = f"{free} are free on the disk of {folder}: too little for most models."
+        return Finding(NAME, "note", sentence, REMEDY)
+    return Finding(NAME, "ok", f"{free} are free on the disk of {folder}.")
 
 
-def _existing(folder: Path) -> Path:
+def _nearest_existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

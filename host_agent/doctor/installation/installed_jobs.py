@@ -1,8 +1,8 @@
-"""What launchd or systemd is to start may have moved since it was installed."""
+"""A job of launchd or systemd starts a Python or a checkout that was moved since its installation."""
 
 from collections.abc import Iterator
 
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.service_manager import service_manager
 from host_agent.services.child_environment import REPO
 from vestal.config import Config
@@ -10,14 +10,18 @@ from vestal.config import Config
 NAME = "installed_jobs"
 
 
-def look(config: Config) -> Iterator[Finding]:
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check what each installed job of this home starts."""
     managers = service_manager.managers(config.home)
-    found = [(manager, name) for manager in managers for name in manager.installed_jobs()]
-    if not found:
-        yield Finding(NAME, "ok", "no job is installed (`vestal install` would)")
-    for manager, name in found:
-        path = manager.paths(name)[0]
-        if problem := service_manager.stale_reason(manager, name, REPO):
-            yield Finding(NAME, "fault", f"{name}: {problem}", "`vestal install` writes it anew", str(path))
+    installed = [(manager, job) for manager in managers for job in manager.installed_jobs()]
+    if not installed:
+        yield Finding(NAME, "ok", "No job is installed (`vestal install` installs them).")
+    for manager, job in installed:
+        path = str(manager.paths(job)[0])
+        if reason := service_manager.stale_reason(manager, job, REPO):
+            yield Finding(NAME, "fault", f"{job}: {reason}.", "`vestal install` writes it again.", path)
         else:
-            yield Finding(NAME, "ok", f"{name} is installed, and what it starts is there", "", str(path))
+            yield Finding(NAME, "ok", f"{job} is installed, and what it starts exists.", "", path)
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

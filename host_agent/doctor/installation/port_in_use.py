@@ -1,9 +1,10 @@
-"""A port of ours is held by somebody else: which process, whose, since when."""
+"""Another program holds one of Vestal's ports: which process, whose, and since when."""
 
 from collections.abc import Iterator
 
 from host_agent.agent_client import AgentClient
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
+from host_agent.sentences import as_sentence
 from host_agent.services.port_check import strangers
 from vestal.config import Config
 from vestal.platform import ports
@@ -11,13 +12,20 @@ from vestal.platform import ports
 NAME = "port_in_use"
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """The agent's, the MLX server's and the orchestrator's port."""
-    free = True
-    for setting, held in strangers(config):
-        free = False
-        sentence, _, remedy = ports.in_use_message(held, setting).partition("; ")
-        yield Finding(NAME, "fault", sentence, remedy, held.command[:200])
-    if free:
-        state = "and an agent answers" if AgentClient(config).answers() else "no agent answers"
-        yield Finding(NAME, "ok", f"no stranger holds a port of ours, {state}")
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check the ports of the agent, the MLX server and the orchestrator."""
+    found = [_fault(setting, holder) for setting, holder in strangers(config)]
+    yield from found or [_ok(config)]
+
+
+def _ok(config: Config) -> Finding:
+    agent = "and an agent answers" if AgentClient(config).answers() else "and no agent answers"
+    return Finding(NAME, "ok", f"No other program holds one of Vestal's ports, {agent}.")
+
+
+def _fault(setting: str, holder: ports.PortHolder) -> Finding:
+    culprit, _, remedy = ports.in_use_message(holder, setting).partition("; ")
+    return Finding(NAME, "fault", as_sentence(culprit), as_sentence(remedy), holder.command[:200])
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

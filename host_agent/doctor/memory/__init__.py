@@ -1,1 +1,1 @@
-"""Diagnoses of memory: Metal out of memory or contended, wired memory, kills by the kernel or Docker."""
+"""Diagnoses of memory: the machine's, Metal's, and that of containers."""

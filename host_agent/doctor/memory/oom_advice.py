@@ -1,4 +1,4 @@
-"""A container was killed over its memory limit: which limit, and what would do. Pure."""
+"""Assess a container that was killed at its memory limit, and advise another limit. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,54 +8,61 @@ from host_agent.services.docker import container_status
 from host_agent.services.docker.exit_cause import Cause, explain, gibibytes
 
 NAME = "oom_killed"
-STEP = 256 * 1024**2
-ENGINE_SHARE = 0.75  # of the engine's memory that one container may sensibly have
-SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
+LIMIT_STEP_BYTES = 256 * 1024**2
+MAX_SHARE_OF_DOCKER = 0.75  # of the Docker engine's memory that one container should have at most
+LIMIT_SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 
 
-def from_record(inspect: Mapping[str, Any], engine_bytes: int) -> Finding | None:
-    """From `docker inspect` of a container that does not run."""
+def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | None:
+    """Assess the output of `docker inspect` of a container; None where it runs, or ended for another reason.
+
+    `docker_bytes` is the memory of the Docker engine (Docker Desktop's virtual machine); 0 for unknown.
+    """
     state = inspect.get("State") or {}
     if state.get("Running") or explain(container_status.evidence(inspect)).cause is not Cause.OUT_OF_MEMORY:
         return None
     evidence = (
         f"docker inspect: OOMKilled, exit code {state.get('ExitCode')}, ended {state.get('FinishedAt')}"
     )
-    return finding(
-        container_status.service_of(inspect), container_status.limit(inspect), engine_bytes, evidence
-    )
+    service, limit_bytes = container_status.service_of(inspect), container_status.limit(inspect)
+    return _finding(service, limit_bytes, docker_bytes, evidence)
 
 
-def from_journal(events: Iterable[Mapping[str, Any]], engine_bytes: int) -> Iterable[Finding]:
-    """From the agent's `container_died` events: the newest of each service."""
+def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Iterable[Finding]:
+    """Assess the `container_died` events of the agent's journal, oldest first: the newest of each service."""
     newest = {
         str(event["component"]): event
         for event in events
         if event["fields"].get("reason") == str(Cause.OUT_OF_MEMORY)
     }
     for service, event in newest.items():
-        limit = int(event["fields"].get("limit_bytes") or 0)
-        yield finding(service, limit, engine_bytes, f"the agent's journal: {event['cause']}")
+        limit_bytes = int(event["fields"].get("limit_bytes") or 0)
+        yield _finding(service, limit_bytes, docker_bytes, f"the agent's journal: {event['cause']}")
 
 
-def finding(service: str, limit: int, engine_bytes: int, evidence: str) -> Finding:
-    """The peak of a container that is gone is not kept, but it had reached its limit."""
-    over = f"its limit of {gibibytes(limit)}" if limit else "the engine's memory (it has no limit)"
-    return Finding(
-        NAME, "fault", f"{service} was killed: it reached {over}", advice(limit, engine_bytes), evidence
+def remedy(limit_bytes: int, docker_bytes: int) -> str:
+    """Advise a limit that is half as large again, where the Docker engine has that much memory.
+
+    The peak of a dead container is unknown, but it had reached its limit.
+    """
+    wanted_bytes = _round_up(limit_bytes * 3 // 2)
+    wanted = f"{wanted_bytes // 1024**2}m"
+    where = "Docker Desktop: Settings, Resources"
+    if not limit_bytes:
+        return f"Set {LIMIT_SETTING}=2g, or give Docker more memory ({where})."
+    if docker_bytes and wanted_bytes > docker_bytes * MAX_SHARE_OF_DOCKER:
+        more = f"Give Docker more memory ({where}): it has {gibibytes(docker_bytes)}."
+        return f"{more} Then set {LIMIT_SETTING}={wanted}."
+    return f"Set {LIMIT_SETTING}={wanted} and run `vestal up`."
+
+
+def _finding(service: str, limit_bytes: int, docker_bytes: int, evidence: str) -> Finding:
+    limit = (
+        f"its limit of {gibibytes(limit_bytes)}" if limit_bytes else "Docker's whole memory (it has no limit)"
     )
+    sentence = f"{service} was killed: it reached {limit}."
+    return Finding(NAME, "fault", sentence, remedy(limit_bytes, docker_bytes), evidence)
 
 
-def advice(limit: int, engine_bytes: int) -> str:
-    """Half as much again, where the engine (Docker Desktop's machine) has it to give."""
-    wanted = _rounded(limit * 3 // 2)
-    more = "give Docker more memory (Docker Desktop: Settings, Resources)"
-    if not limit:
-        return f"set {SETTING}=2g, or {more}"
-    if engine_bytes and wanted > engine_bytes * ENGINE_SHARE:
-        return f"{more}: the engine has {gibibytes(engine_bytes)}; then set {SETTING}={wanted // 1024**2}m"
-    return f"set {SETTING}={wanted // 1024**2}m and run `vestal up`"
-
-
-def _rounded(size: int) -> int:
-    return -(-size // STEP) * STEP
+def _round_up(size_bytes: int) -> int:
+    return -(-size_bytes // LIMIT_STEP_BYTES) * LIMIT_STEP_BYTES

@@ -1,4 +1,4 @@
-"""Killed for memory: a container over its limit, or our engine by the kernel of this host."""
+"""Killed for memory: a container at its limit, or one of Vestal's processes by the kernel of this machine."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from host_agent.doctor.evidence import journal_tail
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.memory import oom_advice
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_api import DockerApi
@@ -21,49 +21,45 @@ from vestal.platform.macos import jetsam
 
 NAME = oom_advice.NAME
 DAY_S = 86_400.0
-STARTED = ("child_started", "child_adopted")
-DIED = ("container_died",)
+START_EVENTS = ("child_started", "child_adopted")
+CONTAINER_END_EVENTS = ("container_died",)
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """In Docker's records, the agent's journal, and what the kernel tells, of the last day."""
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Look into Docker's records, the agent's journal and the kernel's log, each of the last day."""
     since = time.time() - DAY_S
-    records, engine_bytes, why = _docker(config)
-    found = [f for record in records if (f := oom_advice.from_record(record, engine_bytes))]
-    told = {f.sentence for f in found}
-    deaths = journal_tail.events(config.home, DIED, since)
-    found += [f for f in oom_advice.from_journal(deaths, engine_bytes) if f.sentence not in told]
-    ours = pids(journal_tail.events(config.home, STARTED, since))
-    found += [by_kernel(kill, ours[kill.pid]) for kill in _kills(since) if kill.pid in ours]
-    yield from found or [Finding(NAME, "ok", "nothing of ours was killed for memory within a day", "", why)]
+    inspections, docker_bytes, failure = _ask_docker(config)
+    found = [f for each in inspections if (f := oom_advice.assess_inspect(each, docker_bytes))]
+    already_found = {finding.sentence for finding in found}
+    ends = journal_tail.events(config.home, CONTAINER_END_EVENTS, since)
+    found += [f for f in oom_advice.assess_events(ends, docker_bytes) if f.sentence not in already_found]
+    services = services_by_pid(journal_tail.events(config.home, START_EVENTS, since))
+    found += [assess_kill(kill, services[kill.pid]) for kill in _kills(since) if kill.pid in services]
+    ok_sentence = "Nothing of Vestal's was killed for memory within a day."
+    yield from found or [Finding(NAME, "ok", ok_sentence, "", failure)]
 
 
-def pids(events: list[dict[str, Any]]) -> dict[int, str]:
-    """Which service had which PID."""
+def services_by_pid(start_events: list[dict[str, Any]]) -> dict[int, str]:
+    """Return the service that each PID belonged to, from the events of its start."""
     return {
-        int(event["fields"]["pid"]): str(event["component"]) for event in events if "pid" in event["fields"]
+        int(event["fields"]["pid"]): str(event["component"])
+        for event in start_events
+        if "pid" in event["fields"]
     }
 
 
-def by_kernel(kill: OomKill, service: str) -> Finding:
-    """Not a container: the host itself had no memory left, or a group's limit was reached."""
-    why = "over a memory limit of its own" if kill.by_own_limit else "this machine had no memory left"
+def assess_kill(kill: OomKill, service: str) -> Finding:
+    """Return the fault for a process of `service` that the kernel of this machine killed."""
+    why = "it exceeded a memory limit of its own" if kill.by_own_limit else "this machine had no memory left"
     at = time.strftime("%H:%M", time.localtime(kill.at))
-    evidence = (
-        f"the kernel, at {at}: killed {kill.name} (PID {kill.pid}), which held {gibibytes(kill.held_bytes)}"
-    )
-    remedy = "set mlx.memory_limit lower, load fewer or smaller models, or close other programs"
-    return Finding(NAME, "fault", f"the kernel killed {service}: {why}", remedy, evidence)
+    held = gibibytes(kill.held_bytes)
+    evidence = f"the kernel, at {at}: killed {kill.name} (PID {kill.pid}), which held {held}"
+    remedy = "Set mlx.memory_limit lower, load fewer or smaller models, or close other programs."
+    return Finding(NAME, "fault", f"The kernel killed {service}: {why}.", remedy, evidence)
 
 
-def _kills(since: float) -> list[OomKill]:
-    if sys.platform == "darwin":
-        return reported(jetsam.REPORTS_FOLDER, since)
-    return kernel_log.oom_kills(commands.output(*kernel_log.OOM_KILLS_COMMAND) or "")
-
-
-def reported(folder: Path, since: float) -> list[OomKill]:
-    """Those in a Mac's reports that were written since then; one that may not be read tells nothing."""
+def kills_in_reports(folder: Path, since: float) -> list[OomKill]:
+    """Return the kills in a Mac's reports written since then. A report that cannot be read is skipped."""
     found: list[OomKill] = []
     for path in sorted(folder.glob(jetsam.REPORTS_PATTERN)):
         with contextlib.suppress(OSError):
@@ -72,17 +68,26 @@ def reported(folder: Path, since: float) -> list[OomKill]:
     return found
 
 
-def _docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
-    """The records of this home's containers, the engine's memory, and why there are none."""
+def _kills(since: float) -> list[OomKill]:
+    if sys.platform == "darwin":
+        return kills_in_reports(jetsam.REPORTS_FOLDER, since)
+    return kernel_log.oom_kills(commands.output(*kernel_log.OOM_KILLS_COMMAND) or "")
+
+
+def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
+    """Return the records of this home's containers, Docker's memory in bytes, and why there is neither."""
     try:
-        return asyncio.run(_asked(config.home.label))
+        return asyncio.run(_inspect_all(config.home.label))
     except DockerUnavailable as error:
         return [], 0, str(error)
 
 
-async def _asked(project: str) -> tuple[list[dict[str, Any]], int, str]:
+async def _inspect_all(project: str) -> tuple[list[dict[str, Any]], int, str]:
     api = DockerApi()
     try:
         return await api.containers(project), await api.memory_bytes(), ""
     finally:
         await api.close()
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

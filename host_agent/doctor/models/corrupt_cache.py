@@ -1,55 +1,74 @@
-"""Files of the prompt cache are corrupt, or another block's.
+"""Files of the prompt cache are corrupt, or hold another block than their name says.
 
-The engine drops such a file when it meets it; this looks first. The check is that of
-`vestal cache verify`, but for a few seconds only, and nothing is removed.
+The engine deletes such a file when it reads it. This diagnosis checks for a few seconds and deletes nothing;
+`vestal cache verify` uses the same check on every file.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from host_agent.doctor.finding import Finding
-from host_agent.doctor.models import cache_check
+from host_agent.doctor.finding import Diagnosis, Finding
+from mlx_server.engine.prompt_cache.blob import Corrupt, decode
 from vestal.config import Config
 
 NAME = "corrupt_cache"
-FOR_S = 8.0
-NAMED = 3
-REMEDY = "`vestal cache verify` drops them; those prompts then run cold"
+BLOCKS_FOLDER = "prompts"
+CHECK_FOR_S = 8.0
+SHOWN_FILES = 3
+REMEDY = "`vestal cache verify` deletes them; their prompts are then computed again."
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """The newest files first: what was written when the machine went down is among them."""
-    yield examine(config.home.cache, time.monotonic)
+def diagnose(config: Config) -> Iterator[Finding]:
+    yield check_cache(config.home.cache, time.monotonic)
 
 
-def examine(folder: Path, clock: Callable[[], float], for_s: float = FOR_S) -> Finding:
-    """`clock` gives seconds; after `for_s` of them the rest is left for `vestal cache verify`."""
-    if not cache_check.files(folder):
-        return Finding(NAME, "ok", "the prompt cache has no files")
-    paths = sorted(cache_check.files(folder), key=_written_at, reverse=True)
-    until, checked, corrupt = clock() + for_s, 0, dict[str, str]()
+def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = CHECK_FOR_S) -> Finding:
+    """Check the files of the cache in `folder` until `check_for_s` seconds of `clock` are over.
+
+    The newest come first: among them is what was being written when the machine crashed.
+    """
+    paths = sorted(block_files(folder), key=_written_at, reverse=True)
+    if not paths:
+        return Finding(NAME, "ok", "The prompt cache has no files.")
+    deadline, checked, faults = clock() + check_for_s, 0, dict[str, str]()
     for path in paths:
-        if clock() > until:
+        if clock() > deadline:
             break
-        if why := _fault(path):
-            corrupt[path.name] = why
+        if fault := _fault_or_read_error(path):
+            faults[path.name] = fault
         checked += 1
-    rest = (
-        f"; {len(paths) - checked} more were left for `vestal cache verify`" if checked < len(paths) else ""
-    )
-    if not corrupt:
-        return Finding(NAME, "ok", f"{checked} files of the prompt cache are whole{rest}")
-    named = "; ".join(f"{name}: {why}" for name, why in list(corrupt.items())[:NAMED])
-    sentence = f"{len(corrupt)} of {checked} files of the prompt cache are corrupt{rest}"
-    return Finding(NAME, "fault", sentence, REMEDY, named)
+    unchecked = len(paths) - checked
+    rest = f"; {unchecked} more are left for `vestal cache verify`" if unchecked else ""
+    if not faults:
+        return Finding(NAME, "ok", f"{checked} files of the prompt cache are intact{rest}.")
+    evidence = "; ".join(f"{name}: {fault}" for name, fault in list(faults.items())[:SHOWN_FILES])
+    sentence = f"{len(faults)} of {checked} files of the prompt cache are corrupt{rest}."
+    return Finding(NAME, "fault", sentence, REMEDY, evidence)
 
 
-def _fault(path: Path) -> str:
+def block_files(folder: Path) -> list[Path]:
+    """Return the file of every block below the cache's folder, by name."""
+    return sorted((folder / BLOCKS_FOLDER).glob("*.safetensors"))
+
+
+def file_fault(path: Path) -> str:
+    """Return what is wrong with a block's file; empty where it is intact and its name is its key.
+
+    Raises OSError where it cannot be read.
+    """
     try:
-        return cache_check.fault(path)
+        facts, _ = decode(path.read_bytes())
+    except Corrupt as error:
+        return str(error)
+    return "" if facts.get("key") == path.stem else "it is another block's"
+
+
+def _fault_or_read_error(path: Path) -> str:
+    try:
+        return file_fault(path)
     except FileNotFoundError:
-        return ""  # an engine is at work here
+        return ""  # a running engine has deleted it meanwhile
     except OSError as error:
         return error.strerror or str(error)
 
@@ -59,3 +78,6 @@ def _written_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose, CHECK_FOR_S + 20.0)

@@ -1,10 +1,9 @@
-"""A model that the configuration wants is not there: unknown, not fetched, elsewhere, or broken."""
+"""A model that the configuration asks for cannot be used: unknown, not fetched, elsewhere, or broken."""
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from typing import Literal
 
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding, Level
 from mlx_server.model_store import BrokenModel, ModelStoreError, survey
 from mlx_server.model_store.catalog import source_path
 from mlx_server.model_store.sources.source import PathSource, parse_source
@@ -14,69 +13,73 @@ NAME = "missing_model"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A model and the settings that name it."""
+class RequestedModel:
+    """The name of a model, and the settings that ask for it, such as `mlx.preload`."""
 
     name: str
-    by: str
+    settings: str
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """What is preloaded, what the orchestrator asks for, and every folder that is no whole model."""
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check the models that are preloaded, those of the orchestrator, and all folders with broken models."""
     entries, broken = survey(config)
-    there = {entry.name for entry in entries}
-    is_broken = {each.name for each in broken}
-    missing = [each for each in wanted(config) if canonical(each.name) not in there | is_broken]
-    found = [_broken(config, each) for each in broken] + [judge(config, each, there) for each in missing]
-    yield from found or [
-        Finding(NAME, "ok", f"every model that is asked for is installed ({len(there)} in all)")
-    ]
+    installed = {entry.name for entry in entries}
+    broken_names = {each.name for each in broken}
+    requested = requested_models(config)
+    missing = [each for each in requested if canonical(each.name) not in installed | broken_names]
+    found = [_broken(config, each) for each in broken]
+    found += [assess_missing(config, each, installed) for each in missing]
+    ok_sentence = f"Every requested model is installed ({len(installed)} models in all)."
+    yield from found or [Finding(NAME, "ok", ok_sentence)]
 
 
-def wanted(config: Config) -> list[Wanted]:
-    """Each name once, with whoever asks for it."""
-    asked: dict[str, list[str]] = {}
+def requested_models(config: Config) -> list[RequestedModel]:
+    """Return each name once, with all settings that ask for it."""
+    settings_by_name: dict[str, list[str]] = {}
     for name in config.mlx.preload:
-        asked.setdefault(name, []).append("mlx.preload")
+        settings_by_name.setdefault(name, []).append("mlx.preload")
     if config.orchestrator.mode != "off" and not config.orchestrator.mac_llm_url:
-        asked.setdefault(config.orchestrator.chat_model, []).append("orchestrator.chat_model")
-        asked.setdefault(config.orchestrator.embed_model, []).append("orchestrator.embed_model")
-    return [Wanted(name, " and ".join(by)) for name, by in asked.items()]
+        orchestrator = config.orchestrator
+        settings_by_name.setdefault(orchestrator.chat_model, []).append("orchestrator.chat_model")
+        settings_by_name.setdefault(orchestrator.embed_model, []).append("orchestrator.embed_model")
+    return [RequestedModel(name, " and ".join(settings)) for name, settings in settings_by_name.items()]
 
 
-def judge(config: Config, each: Wanted, there: Set[str]) -> Finding:
-    """Why it is not there, and how it would come."""
-    settings = config.model_source(each.name)
+def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -> Finding:
+    """Say why a model is not installed, and how to get it. `installed` names the models that are."""
+    evidence = f"asked for by {model.settings}"
+    settings = config.model_source(model.name)
     if settings is None:
-        names = ", ".join(sorted(there | {canonical(name) for name in config.models})) or "none"
-        sentence = f"{each.by} asks for {each.name}, which is not in `models`"
-        remedy = "give it a source under `models`, or name one of those that there are"
-        return Finding(NAME, "fault", sentence, remedy, f"there are: {names}")
+        known = ", ".join(sorted(installed | {canonical(name) for name in config.models})) or "none"
+        sentence = f"{model.settings} asks for {model.name}, which is not in `models`."
+        remedy = "Give it a source under `models`, or name one of the known models."
+        return Finding(NAME, "fault", sentence, remedy, f"known models: {known}")
     try:
-        source = parse_source(each.name, settings.source)
+        source = parse_source(model.name, settings.source)
     except ModelStoreError as error:
-        return Finding(NAME, "fault", error.message, error.remedy, f"asked for by {each.by}")
+        return Finding(NAME, "fault", error.message, error.remedy, evidence)
     if isinstance(source, PathSource):
-        path = source_path(config, source)
-        sentence = f"{each.name} should be at {path}, and no model is there"
-        return Finding(
-            NAME, "fault", sentence, "correct its source, or put it there", f"asked for by {each.by}"
-        )
-    return _not_fetched(config, each, settings.source)
+        sentence = f"{model.name} should be at {source_path(config, source)}, and no model is there."
+        return Finding(NAME, "fault", sentence, "Correct its source, or put it there.", evidence)
+    return _not_fetched(config, model, settings.source)
 
 
-def _not_fetched(config: Config, each: Wanted, source: str) -> Finding:
-    """No fault before the first `make up`, which fetches them."""
-    level: Literal["note", "fault"]
-    level, when = ("fault", "") if config.home.journal_db.exists() else ("note", " yet")
-    sentence = f"{each.name} is not fetched{when}"
-    return Finding(
-        NAME, level, sentence, f"`vestal models ensure {each.name}`", f"{each.by}; source {source}"
-    )
+def _not_fetched(config: Config, model: RequestedModel, source: str) -> Finding:
+    """Return a fault once Vestal has run, and a note before: the first `make up` fetches the models."""
+    level: Level = "note"
+    sentence = f"{model.name} is not fetched yet."
+    if config.home.journal_db.exists():
+        level, sentence = "fault", f"{model.name} is not fetched."
+    evidence = f"{model.settings}; source {source}"
+    return Finding(NAME, level, sentence, f"`vestal models ensure {model.name}`", evidence)
 
 
-def _broken(config: Config, each: BrokenModel) -> Finding:
-    remedy = f"`vestal models remove {each.name}`, then `vestal models ensure {each.name}`"
-    if config.model_source(each.name) is None:
-        remedy = f"replace or remove its folder in {config.mlx.models_folder}"
-    return Finding(NAME, "fault", f"{each.name} is broken: {each.reason}", remedy)
+def _broken(config: Config, model: BrokenModel) -> Finding:
+    remedy = f"`vestal models remove {model.name}`, then `vestal models ensure {model.name}`."
+    if config.model_source(model.name) is None:
+        remedy = f"Replace or remove its folder in {config.mlx.models_folder}."
+    sentence = f"{model.name} is broken: {model.reason.rstrip('.')}."
+    return Finding(NAME, "fault", sentence, remedy)
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

@@ -1,114 +1,129 @@
-"""Ollama answers, and has no models, while its owner's folder is full of them: it runs as another user."""
+"""Ollama does not show the models that this user has: it runs as another user, or reads another folder."""
 
 import os
 import sys
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
-from host_agent.doctor.evidence import http_question, process_table
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.evidence import http_get, process_table
+from host_agent.doctor.finding import Diagnosis, Finding, Level
 from host_agent.doctor.ollama import processes
+from host_agent.doctor.ollama.not_running import DEFAULT_PORT
 from host_agent.service_manager import unit_lookup
 from vestal.config import Config
 from vestal.platform import commands, ports
 from vestal.platform.macos import brew
 
 NAME = "ollama_as_another_user"
-OK = 200
-NAMED = 3
-REGISTRY = "registry.ollama.ai"
+HTTP_OK = 200
+SHOWN_MODELS = 3
+DEFAULT_REGISTRY = "registry.ollama.ai"
+DEFAULT_NAMESPACE = "library"
 
 
 @dataclass(frozen=True)
-class Server:
-    """The running Ollama. `user` and `me` are names; `pid` is None where the system does not tell it."""
+class OllamaServer:
+    """The running Ollama: its PID (None where the system does not disclose it), and the names of its user
+    and of this one. `brew_service` and `systemd` say who started it."""
 
     pid: int | None
     user: str
-    me: str
-    service: brew.BrewService | None = None
+    this_user: str
+    brew_service: brew.BrewService | None = None
     systemd: bool = False
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """Only an Ollama of this machine has an owner here."""
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Compare the models that Ollama shows with those in this user's folder; only on this machine."""
     url = config.ollama.base_url
-    if config.ollama.manage == "off" or not http_question.is_local(url):
+    if config.ollama.manage == "off" or not http_get.is_local(url):
         return
-    answer = http_question.get(url.rstrip("/") + "/api/tags")
-    if answer.status != OK or not isinstance(models := answer.fields.get("models"), list):
-        return  # another diagnosis tells of that
+    answer = http_get.get(url.rstrip("/") + "/api/tags")
+    if answer.status != HTTP_OK or not isinstance(models := answer.fields.get("models"), list):
+        return  # not_running and hung report that
     shown = {str(model.get("name")) for model in models if isinstance(model, dict)}
-    unseen = owned(models_folder()) - shown
-    if not unseen:
-        yield Finding(NAME, "ok", f"Ollama shows {len(shown)} models, and all that this user has")
+    hidden = models_in(models_folder()) - shown
+    if not hidden:
+        sentence = f"Ollama shows {len(shown)} models, and all that this user has."
+        yield Finding(NAME, "ok", sentence)
         return
-    yield judge(shown, unseen, models_folder(), _server(urlsplit(url).port or 11434))
+    server = _find_server(urlsplit(url).port or DEFAULT_PORT)
+    yield assess_hidden_models(shown, hidden, models_folder(), server)
 
 
-def judge(shown: Set[str], unseen: Set[str], folder: Path, server: Server) -> Finding:
-    """It does not show models that this user has. Where it shows others, those may be meant."""
-    level: Literal["note", "fault"] = "note" if shown else "fault"
+def assess_hidden_models(shown: Set[str], hidden: Set[str], folder: Path, server: OllamaServer) -> Finding:
+    """Assess that Ollama shows the models `shown` and not `hidden`, which are in this user's `folder`.
+
+    Where it shows any models, this is only a note: they may be the ones that are meant.
+    """
+    level: Level = "note" if shown else "fault"
     who = f"PID {server.pid}, user {server.user or 'unknown'}" if server.pid else "a process of another user"
-    named = ", ".join(sorted(unseen)[:NAMED]) + (", ..." if len(unseen) > NAMED else "")
-    evidence = f"/api/tags has {len(shown)} models, {folder} has also {named}; the server is {who}"
-    if server.user == server.me:
-        sentence = f"Ollama does not show {len(unseen)} models of this user: it reads another folder"
-        remedy = f"stop it, unset OLLAMA_MODELS or set it to {folder}, and run `ollama serve`"
+    names = ", ".join(sorted(hidden)[:SHOWN_MODELS]) + (", ..." if len(hidden) > SHOWN_MODELS else "")
+    evidence = f"/api/tags has {len(shown)} models, {folder} has also {names}; the server is {who}"
+    if server.user == server.this_user:
+        sentence = f"Ollama does not show {len(hidden)} models of this user: it reads another folder."
+        remedy = f"Stop it, unset OLLAMA_MODELS or set it to {folder}, and run `ollama serve`."
         return Finding(NAME, level, sentence, remedy, evidence)
-    sentence = f"Ollama runs as {server.user or 'another user'} and does not see the models of {server.me}"
-    return Finding(
-        NAME, level, sentence, f"{_stop(server)}; then run `ollama serve` as {server.me}", evidence
-    )
+    user = server.user or "another user"
+    sentence = f"Ollama runs as {user} and does not see the models of {server.this_user}."
+    remedy = f"{_how_to_stop(server)}; then run `ollama serve` as {server.this_user}."
+    return Finding(NAME, level, sentence, remedy, evidence)
 
 
 def models_folder() -> Path:
-    """Where this user's models are."""
+    """Return the folder of this user's models."""
     return Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models")
 
 
-def owned(folder: Path) -> set[str]:
-    """Names as `/api/tags` has them: one file for each, REGISTRY/NAMESPACE/MODEL/TAG."""
-    files = (path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
-    return {_name(*path.parts[-4:]) for path in files}
+def models_in(folder: Path) -> set[str]:
+    """Return the names of the models in a folder, as `/api/tags` shows them.
+
+    Ollama keeps one manifest for each, at `manifests/REGISTRY/NAMESPACE/MODEL/TAG`.
+    """
+    manifests = (path for path in (folder / "manifests").glob("*/*/*/*") if path.is_file())
+    return {_model_name(*path.parts[-4:]) for path in manifests}
 
 
-def _name(registry: str, namespace: str, model: str, tag: str) -> str:
-    if registry != REGISTRY:
+def _model_name(registry: str, namespace: str, model: str, tag: str) -> str:
+    if registry != DEFAULT_REGISTRY:
         return f"{registry}/{namespace}/{model}:{tag}"
-    return f"{model}:{tag}" if namespace == "library" else f"{namespace}/{model}:{tag}"
+    return f"{model}:{tag}" if namespace == DEFAULT_NAMESPACE else f"{namespace}/{model}:{tag}"
 
 
-def _stop(server: Server) -> str:
-    if server.service and server.service.runs:
+def _how_to_stop(server: OllamaServer) -> str:
+    if server.brew_service and server.brew_service.runs:
         sudo = "sudo " if server.user == "root" else ""
         return f"`{sudo}brew services stop ollama`"
     if server.systemd:
         return "`sudo systemctl disable --now ollama`"
-    return f"`sudo kill {server.pid}`" if server.pid else "end it as its user"
+    return f"`sudo kill {server.pid}`" if server.pid else "Stop it as its user"
 
 
-def _server(port: int) -> Server:
-    held = ports.holder(port)
+def _find_server(port: int) -> OllamaServer:
+    holder = ports.holder(port)
     table = process_table.read()
-    found = table.get(held.pid) if held and held.pid else None
-    if found is None:  # a Mac does not tell whose socket it is, but shows every process
+    found = table.get(holder.pid) if holder and holder.pid else None
+    if found is None:  # a Mac does not disclose whose socket it is, but shows every process
         found = next(iter(processes.servers(table)), None)
-    by_unit = sys.platform == "linux" and bool(found) and _is_of_unit(found.pid if found else 0)
-    user = process_table.user(found.uid) if found else ""
-    return Server(found.pid if found else None, user, process_table.user(os.getuid()), _brew(), by_unit)
+    this_user = process_table.user_name(os.getuid())
+    if found is None:
+        return OllamaServer(None, "", this_user, _brew_service())
+    systemd = sys.platform == "linux" and _is_in_ollama_unit(found.pid)
+    return OllamaServer(found.pid, process_table.user_name(found.uid), this_user, _brew_service(), systemd)
 
 
-def _brew() -> brew.BrewService | None:
+def _brew_service() -> brew.BrewService | None:
     listed = commands.output(unit_lookup.brew(), *brew.ARGUMENTS, timeout_s=brew.TIMEOUT_S)
     return brew.parse(listed or "").get("ollama")
 
 
-def _is_of_unit(pid: int) -> bool:
+def _is_in_ollama_unit(pid: int) -> bool:
     try:
         return "ollama.service" in Path(f"/proc/{pid}/cgroup").read_text()
     except OSError:
         return False
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose, 40.0)  # Homebrew's command is slow

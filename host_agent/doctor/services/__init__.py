@@ -1,1 +1,1 @@
-"""Diagnoses of services: unhealthy, dying at start, orphaned processes."""
+"""Diagnoses of Vestal's processes: they die at start, have lost their parent, or are reported unhealthy."""

@@ -1,4 +1,4 @@
-"""Which services end within seconds of their start, from the journal's events. Pure."""
+"""Find the services that end within seconds of their start, in the events of the journal. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ EVENTS = (
     "child_stopped",
 )
 EARLY_S = 15.0
-# An end that was asked for carries the asker's words; these are what a process says by itself.
-NOT_STARTED = "it cannot be run: "
-BY_ITSELF = ("exit code ", "killed by ", "ended, ", NOT_STARTED)
+# The cause of a requested end is in the requester's words; these begin the causes of all other ends.
+LAUNCH_FAILED = "it cannot be run: "
+UNREQUESTED_CAUSES = ("exit code ", "killed by ", "ended, ", LAUNCH_FAILED)
 
 
 @dataclass(frozen=True)
 class EarlyDeath:
-    """The newest of `times` ends of a service since it was ready. `gave_up`: it is not started again."""
+    """The newest of `times` early ends of a service in a row.
+
+    `run_s` is how long the process ran. `gave_up` is True where the supervisor no longer restarts it.
+    """
 
     service: str
     cause: str
@@ -31,31 +34,31 @@ class EarlyDeath:
 
 
 def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
-    """Services that never became ready and keep ending early. Events are oldest first."""
-    started: dict[tuple[str, int], float] = {}
+    """Return the services that never became ready and keep ending early. Events are oldest first."""
+    started_at: dict[tuple[str, int], float] = {}
     found: dict[str, EarlyDeath] = {}
     for event in events:
         service, name = str(event["component"]), str(event["event"])
         pid = int(event["fields"].get("pid") or 0)
         if name == "child_started":
-            started[service, pid] = float(event["ts"])
+            started_at[service, pid] = float(event["ts"])
         elif name in ("child_ready", "child_adopted", "child_stopped"):
             found.pop(service, None)
         elif name == "child_gave_up" and service in found:
             last = found[service]
-            found[service] = EarlyDeath(
-                service, str(event["cause"]) or last.cause, last.run_s, last.times, True
-            )
+            cause = str(event["cause"]) or last.cause
+            found[service] = EarlyDeath(service, cause, last.run_s, last.times, gave_up=True)
         elif name == "child_launch_failed":
-            _note(found, service, f"{NOT_STARTED}{event['cause']}", 0.0)
-        elif name == "child_exited" and (service, pid) in started:
-            run_s = float(event["ts"]) - started.pop((service, pid))
-            _note(found, service, str(event["cause"]), run_s)
+            _count(found, service, f"{LAUNCH_FAILED}{event['cause']}", 0.0)
+        elif name == "child_exited" and (service, pid) in started_at:
+            run_s = float(event["ts"]) - started_at.pop((service, pid))
+            _count(found, service, str(event["cause"]), run_s)
     return list(found.values())
 
 
-def _note(found: dict[str, EarlyDeath], service: str, cause: str, run_s: float) -> None:
-    if run_s > EARLY_S or not cause.startswith(BY_ITSELF):
+def _count(found: dict[str, EarlyDeath], service: str, cause: str, run_s: float) -> None:
+    """Add an end to `found`. One that was late or requested ends the row, so the service is removed."""
+    if run_s > EARLY_S or not cause.startswith(UNREQUESTED_CAUSES):
         found.pop(service, None)
         return
     times = found[service].times + 1 if service in found else 1

@@ -1,4 +1,4 @@
-"""Processes of ours that nobody looks after, zombies, and Ollama's runners without their server."""
+"""Processes that nobody supervises: servers without a parent, zombies, Ollama's runners without a server."""
 
 import json
 import os
@@ -9,79 +9,82 @@ from pathlib import Path
 
 from host_agent.agent import single_instance
 from host_agent.doctor.evidence import process_table
-from host_agent.doctor.finding import Finding
+from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.ollama import processes
 from vestal.config import Config
 from vestal.platform.processes import vestal_processes
 from vestal.platform.processes.ps import PsProcess
 
 NAME = "orphans"
-INIT = 1
-A_MOMENT_S = 0.5
-NEVER_ALONE = ("mlx_server.engine", "mlx_server.model_store")
-REAPERS = ("launchd", "systemd", "init")
+INIT_PID = 1
+ZOMBIE_GRACE_S = 0.5
+ALWAYS_HAVE_A_PARENT = ("mlx_server.engine", "mlx_server.model_store")
+ADOPT_ORPHANS = ("launchd", "systemd", "init")
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Processes of this home by PID; those that an agent started or adopted (its PID files say so); and
-    whether it still lives."""
+class HomeProcesses:
+    """The processes of one home: the Python module that each PID runs, and the PIDs in PID files.
+
+    An agent that is alive supervises the recorded PIDs, because it started or adopted them.
+    """
 
     modules: Mapping[int, str]
-    recorded: Set[int] = frozenset()
-    agent_lives: bool = False
+    recorded_pids: Set[int] = frozenset()
+    agent_is_alive: bool = False
 
 
-def look(config: Config) -> Iterator[Finding]:
-    """The remedy is `kill`, which ends gracefully: `kill -9` strands wired memory on a Mac."""
+def diagnose(config: Config) -> Iterator[Finding]:
+    """Check every process. The remedy is `kill`, never `kill -9`, which strands wired memory on a Mac."""
     home = config.home
     table = process_table.read()
-    agent_lives = single_instance.running(home) is not None
-    ours = Ours(
-        dict(vestal_processes.servers_of_home(home.root, home.default_root)), _recorded(home.run), agent_lives
+    ours = HomeProcesses(
+        dict(vestal_processes.servers_of_home(home.root, home.default_root)),
+        _recorded_pids(home.run),
+        single_instance.running(home) is not None,
     )
     runners = processes.orphan_runners(table) if config.ollama.manage != "off" else []
     found = [
-        *(_orphan(process, ours) for process in orphans(table, ours)),
-        *(_zombie(process, ours) for process in _lasting(zombies(table, ours))),
-        *(_runner(process) for process in runners),
+        *(_assess_orphan(process, ours) for process in orphans(table, ours)),
+        *(_assess_zombie(process, ours) for process in _still_zombies(zombies(table, ours))),
+        *(_assess_runner(process) for process in runners),
     ]
-    yield from found or [Finding(NAME, "ok", "no process of ours has lost its parent")]
+    yield from found or [Finding(NAME, "ok", "No process of Vestal's has lost its parent.")]
 
 
-def orphans(table: Mapping[int, PsProcess], ours: Ours) -> list[PsProcess]:
-    """Servers of ours that nobody would stop. An adopted one has another parent, and is well."""
+def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
+    """Return the servers of this home that nobody would stop. An adopted one is supervised."""
     return [
         table[pid]
         for pid, module in ours.modules.items()
         if pid in table
         and module != "agent"
         and not table[pid].is_zombie
-        and not (ours.agent_lives and pid in ours.recorded)
-        and is_abandoned(table[pid], table, ours)
+        and not (ours.agent_is_alive and pid in ours.recorded_pids)
+        and has_lost_its_parent(table[pid], table, ours)
     ]
 
 
-def is_abandoned(process: PsProcess, table: Mapping[int, PsProcess], ours: Ours) -> bool:
-    """Whether its parent has gone: it has fallen to the system's own first process."""
+def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours: HomeProcesses) -> bool:
+    """Return True where the parent has ended: the system's first process is the parent then."""
     if process.parent in ours.modules:
         return False
     parent = table.get(process.parent)
-    return parent is None or parent.pid == INIT or _is_reaper(parent)
+    return parent is None or parent.pid == INIT_PID or _adopts_orphans(parent)
 
 
-def zombies(table: Mapping[int, PsProcess], ours: Ours) -> list[PsProcess]:
-    """Dead children that a process of ours has not taken leave of."""
+def zombies(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
+    """Return ended children of this home's processes whose exit code the parent has not read."""
     return [process for process in table.values() if process.is_zombie and process.parent in ours.modules]
 
 
-def _is_reaper(process: PsProcess) -> bool:
+def _adopts_orphans(process: PsProcess) -> bool:
     program = process.command.split(" ")[0].rpartition("/")[2]
-    return program in REAPERS
+    return program in ADOPT_ORPHANS
 
 
-def _recorded(folder: Path) -> frozenset[int]:
-    """PIDs in the files of the agent's and the gateway's supervisors."""
+def _recorded_pids(folder: Path) -> frozenset[int]:
+    """Return the PIDs in the PID files of the agent and of the gateway."""
     found = set()
     for path in folder.glob("*.json"):
         try:
@@ -91,37 +94,35 @@ def _recorded(folder: Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def _orphan(process: PsProcess, ours: Ours) -> Finding:
-    module = ours.modules[process.pid]
-    if process.pid not in ours.recorded and not module.startswith(NEVER_ALONE):
-        sentence = f"{module} (PID {process.pid}) runs alone, without an agent"
-        return Finding(NAME, "note", sentence, "nobody restarts it; `vestal up` would")
-    sentence = f"{module} (PID {process.pid}) runs on without the parent that looked after it"
-    remedy = f"`kill {process.pid}`, or `vestal up`, which takes over what it can"
-    evidence = f"its parent is PID {process.parent}, no agent lists it; it has run for {_age(process)}"
-    return Finding(NAME, "fault", sentence, remedy, evidence)
-
-
-def _lasting(found: list[PsProcess]) -> list[PsProcess]:
-    """Those that are zombies still: for a moment, every child that ends is one."""
+def _still_zombies(found: list[PsProcess]) -> list[PsProcess]:
+    """Return those that are zombies after a moment: every child that ends is one for a short time."""
     if not found:
         return []
-    time.sleep(A_MOMENT_S)
+    time.sleep(ZOMBIE_GRACE_S)
     now = process_table.read()
     return [process for process in found if process.pid in now and now[process.pid].is_zombie]
 
 
-def _zombie(process: PsProcess, ours: Ours) -> Finding:
-    parent = ours.modules[process.parent]
-    sentence = f"PID {process.pid} is a zombie: {parent} (PID {process.parent}) has not noted its end"
-    # It holds no memory and no port.
-    return Finding(NAME, "note", sentence, "if it stays, `vestal recover --once`", process.command)
+def _assess_orphan(process: PsProcess, ours: HomeProcesses) -> Finding:
+    module = ours.modules[process.pid]
+    if process.pid not in ours.recorded_pids and not module.startswith(ALWAYS_HAVE_A_PARENT):
+        sentence = f"{module} (PID {process.pid}) runs alone, without an agent."
+        return Finding(NAME, "note", sentence, "Nothing restarts it; after `vestal up` the agent would.")
+    sentence = f"{module} (PID {process.pid}) runs without the parent that supervised it."
+    remedy = f"`kill {process.pid}`, or `vestal up`, which adopts what it can."
+    evidence = f"its parent is PID {process.parent}, no agent lists it; it has run for {_age(process)}"
+    return Finding(NAME, "fault", sentence, remedy, evidence)
 
 
-def _runner(process: PsProcess) -> Finding:
-    sentence = (
-        f"a runner of Ollama's (PID {process.pid}) has outlived its server and holds its model's memory"
-    )
+def _assess_zombie(process: PsProcess, ours: HomeProcesses) -> Finding:
+    """Return a note, not a fault: a zombie holds no memory and no port."""
+    parent = f"{ours.modules[process.parent]} (PID {process.parent})"
+    sentence = f"PID {process.pid} is a zombie: {parent} has not read its exit code."
+    return Finding(NAME, "note", sentence, "If it stays, run `vestal recover --once`.", process.command)
+
+
+def _assess_runner(process: PsProcess) -> Finding:
+    sentence = f"A runner of Ollama (PID {process.pid}) has outlived its server and holds its model's memory."
     sudo = "" if process.uid == os.getuid() else "sudo "
     return Finding(NAME, "fault", sentence, f"`{sudo}kill {process.pid}`", process.command[:200])
 
@@ -131,3 +132,6 @@ def _age(process: PsProcess) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min" if minutes else f"{process.age_s} s"
+
+
+DIAGNOSIS = Diagnosis(NAME, diagnose)

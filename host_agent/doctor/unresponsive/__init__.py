@@ -1,1 +1,1 @@
-"""Diagnoses of servers that listen and do not answer: after sleep, or hung."""
+"""Diagnoses of servers that listen and do not answer."""

@@ -1,32 +1,108 @@
-"""A server listens and does not answer, and no sleep explains it."""
+"""Two diagnoses of servers that listen and do not answer: since the machine slept, or for another reason.
 
+After a sleep, Metal's context may be lost: a server that ran before hangs, or answers 500, until it restarts.
+"""
+
+import time
 from collections.abc import Callable, Iterator
 
-from host_agent.doctor.evidence import http_question
-from host_agent.doctor.finding import Finding
-from host_agent.doctor.unresponsive import silent_servers, wake_evidence
-from host_agent.doctor.unresponsive.silent_servers import Silent, by_sleep, remedy
+from host_agent.doctor.evidence import http_get, journal_tail
+from host_agent.doctor.finding import Diagnosis, Finding
+from host_agent.doctor.unresponsive.server_probe import UnresponsiveServer, find_unresponsive
 from vestal.config import Config
+from vestal.platform import wake_time
+from vestal.supervision.sleep_detector import awake_s, boot_s
 
+SINCE_SLEEP_NAME = "slept"
 NAME = "hung"
+CLOCK_DRIFT_S = 5.0
+WAKE_EVENTS = ("machine_woke",)
+WEEK_S = 7 * 86_400.0
+
+LastWakeTime = Callable[[Config], float | None]
+"""Returns when the machine last woke, in seconds since 1970, or None."""
 
 
-def look(
-    config: Config,
-    last_wake: Callable[[Config], float | None] = wake_evidence.last,
-    within_s: float = http_question.WITHIN_S,
+def last_wake_time(config: Config) -> float | None:
+    """Return when the machine last woke, as the system or the agent's journal says, in seconds since 1970.
+
+    Return None where it has not slept since boot, or where neither says so.
+    """
+    since = time.time() - min(WEEK_S, boot_s())
+    events = journal_tail.events(config.home, WAKE_EVENTS, since)
+    times = [wake_time.last_wake_time() or 0.0, *(float(event["ts"]) for event in events)]
+    return max(times) or None
+
+
+def diagnose_hung_since_sleep(
+    config: Config, last_wake: LastWakeTime = last_wake_time, timeout_s: float = http_get.TIMEOUT_S
 ) -> Iterator[Finding]:
-    """Ollama, the MLX server, the agent and the orchestrator."""
+    """Report the servers that do not answer and ran before the machine's last wake."""
     woke_at = last_wake(config)
-    found = [each for each in silent_servers.find(config, within_s) if not by_sleep(each, woke_at)]
-    for each in found:
-        yield judge(each)
-    if not found:
-        yield Finding(NAME, "ok", "whatever listens on a port of ours answers")
+    if woke_at is None:
+        yield _assess_unknown_wake(max(0.0, boot_s() - awake_s()))
+        return
+    servers = find_unresponsive(config, timeout_s)
+    found = [
+        assess_hung_since_sleep(server, woke_at) for server in servers if ran_before_wake(server, woke_at)
+    ]
+    ok_sentence = f"Everything that ran through the sleep answers again (woke {_clock(woke_at)})."
+    yield from found or [Finding(SINCE_SLEEP_NAME, "ok", ok_sentence)]
 
 
-def judge(each: Silent) -> Finding:
-    if each.suspended:
-        sentence = f"{each.who} is suspended (SIGSTOP) and answers nobody"
-        return Finding(NAME, "fault", sentence, f"`kill -CONT {each.pid}`", f"{each.url}: {each.why}")
-    return Finding(NAME, "fault", f"{each.who} hangs", remedy(each), f"{each.url}: {each.why}")
+def diagnose_hung(
+    config: Config, last_wake: LastWakeTime = last_wake_time, timeout_s: float = http_get.TIMEOUT_S
+) -> Iterator[Finding]:
+    """Report the servers that do not answer for another reason than the machine's sleep."""
+    woke_at = last_wake(config)
+    servers = find_unresponsive(config, timeout_s)
+    found = [assess_hung(server) for server in servers if not ran_before_wake(server, woke_at)]
+    ok_sentence = "Every server that listens on one of Vestal's ports answers."
+    yield from found or [Finding(NAME, "ok", ok_sentence)]
+
+
+def ran_before_wake(server: UnresponsiveServer, woke_at: float | None) -> bool:
+    """Return True where the server started before the wake, or where its start is unknown."""
+    return woke_at is not None and (server.started_at is None or server.started_at < woke_at)
+
+
+def assess_hung_since_sleep(server: UnresponsiveServer, woke_at: float) -> Finding:
+    """Return the fault of a server that has not answered since the wake."""
+    evidence = f"{server.url}: {server.failure}; the machine woke at {_clock(woke_at)}, and it ran before"
+    sentence = f"{server.title} has hung since the machine slept."
+    return Finding(SINCE_SLEEP_NAME, "fault", sentence, _remedy(server), evidence)
+
+
+def assess_hung(server: UnresponsiveServer) -> Finding:
+    """Return the fault of a server that hangs, or that somebody has suspended."""
+    evidence = f"{server.url}: {server.failure}"
+    if server.suspended:
+        sentence = f"{server.title} is suspended (SIGSTOP) and does not answer."
+        return Finding(NAME, "fault", sentence, f"`kill -CONT {server.pid}`", evidence)
+    return Finding(NAME, "fault", f"{server.title} hangs.", _remedy(server), evidence)
+
+
+def _remedy(server: UnresponsiveServer) -> str:
+    """A recovery pass replaces Vestal's own servers; Ollama is restarted by whoever started it."""
+    if server.service != "ollama":
+        return "`vestal recover --once` replaces it."
+    stop = f"`kill {server.pid}`" if server.pid else "stop it"
+    return (
+        f"Restart Ollama: {stop}, then `ollama serve` (or quit its app, or `brew services restart ollama`)."
+    )
+
+
+def _assess_unknown_wake(slept_s: float) -> Finding:
+    if slept_s > CLOCK_DRIFT_S:
+        sentence = f"The machine slept for {slept_s:.0f} s, and does not say when it woke."
+        return Finding(SINCE_SLEEP_NAME, "note", sentence)
+    return Finding(SINCE_SLEEP_NAME, "ok", "The machine has not slept since it was booted.")
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
+# Each asks every server in turn.
+HUNG_SINCE_SLEEP = Diagnosis(SINCE_SLEEP_NAME, diagnose_hung_since_sleep, 40.0)
+HUNG = Diagnosis(NAME, diagnose_hung, 40.0)

@@ -1,4 +1,4 @@
-"""A home, a user's folder and ports of their own; servers that answer by rule; processes that are ended."""
+"""Fixtures: a home, a user's folder and free ports; HTTP servers with given answers; processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Answers = dict[str, tuple[int, Any]]
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user, with nothing of Ollama's or Docker's in it."""
+    """The folder of a user without Ollama and Docker."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
@@ -31,7 +31,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def configure(home: Path, user: Path, free_port: Callable[[], int]) -> Callable[..., Config]:
-    """The settings of this home; each key as its variable has it."""
+    """Return a function that loads the settings of this home; keyword arguments are variables."""
     names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
     ports = {name: str(free_port()) for name in names}
     own = {"VESTAL_HOME": str(home), "HOME": str(user), "VESTAL_OLLAMA__MANAGE": "off"}
@@ -44,7 +44,7 @@ def configure(home: Path, user: Path, free_port: Callable[[], int]) -> Callable[
 
 @pytest.fixture
 def serve(free_port: Callable[[], int]) -> Iterator[Callable[[Answers], int]]:
-    """Starts a server that answers so; its port. A path that is not told is 404."""
+    """Return a function that starts an HTTP server with these answers by path, and returns its port."""
     servers: list[http.server.ThreadingHTTPServer] = []
 
     def start(answers: Answers) -> int:
@@ -73,7 +73,7 @@ def serve(free_port: Callable[[], int]) -> Iterator[Callable[[Answers], int]]:
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a process; it is ended with all below it."""
+    """Return a function that starts a process; after the test it is killed with its descendants."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*command: str, **options: Any) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""What died at its start, for want of a package or of memory: real processes, a journal, Docker's API."""
+"""Services that die at start, missing packages, kills for memory: real processes, a journal, Docker's API."""
 
 from __future__ import annotations
 
@@ -29,73 +29,75 @@ GIB = 1024**3
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"
 
 
-def of_agent(agent: AgentUnderTest) -> Config:
-    """The settings that the agent of this test has."""
+def config_of(agent: AgentUnderTest) -> Config:
+    """Return the settings of this test's agent."""
     return load(agent.env, agent.home)
 
 
-def test_gateway_that_ends_at_once_is_told_with_its_last_words(agent: AgentUnderTest):
+def test_gateway_that_ends_at_start_is_reported_with_its_last_lines(agent: AgentUnderTest):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
-    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it was given up")
-    (found,) = faults(dies_at_start.look(of_agent(agent)))
-    assert "mlx_server ended" in found.sentence and "it was given up" in found.sentence
+    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
+    (found,) = faults(dies_at_start.diagnose(config_of(agent)))
+    assert "mlx_server ended" in found.sentence and "it is no longer restarted" in found.sentence
     assert "no such model" in found.evidence
     assert "configuration" in found.remedy
-    (given_up,) = faults(unhealthy.look(of_agent(agent)))
-    assert given_up.sentence == "mlx_server was given up (failed)"
-    assert "no such model" in given_up.evidence
-    assert "recover --reset" in given_up.remedy
+    (failed,) = faults(unhealthy.diagnose(config_of(agent)))
+    assert failed.sentence == "mlx_server is no longer restarted (failed)."
+    assert "no such model" in failed.evidence
+    assert "recover --reset" in failed.remedy
 
 
-def test_gateway_that_came_up_is_no_fault(agent: AgentUnderTest):
+def test_gateway_that_became_ready_is_no_fault(agent: AgentUnderTest):
     agent.start()
-    config = of_agent(agent)
-    assert faults(dies_at_start.look(config)) == []
-    assert [found.level for found in unhealthy.look(config)] == ["ok"]
+    config = config_of(agent)
+    assert faults(dies_at_start.diagnose(config)) == []
+    assert [found.level for found in unhealthy.diagnose(config)] == ["ok"]
 
 
-def test_gateway_that_was_stopped_by_hand_is_only_noted(agent: AgentUnderTest):
+def test_gateway_that_was_stopped_by_hand_is_a_note(agent: AgentUnderTest):
     agent.start()
     agent.ask("/services/mlx_server/stop", {})
     found = agent.until(
-        lambda: [f for f in unhealthy.look(of_agent(agent)) if f.level == "note"], "it was stopped"
+        lambda: [f for f in unhealthy.diagnose(config_of(agent)) if f.level == "note"], "it was stopped"
     )
     assert "mlx_server was stopped by hand" in found[0].sentence
 
 
-def test_home_without_an_agent_is_no_fault(configure):
-    assert [found.level for found in unhealthy.look(configure())] == ["note"]
+def test_home_without_an_agent_is_a_note(configure):
+    assert [found.level for found in unhealthy.diagnose(configure())] == ["note"]
 
 
-def test_agent_that_is_suspended_does_not_tell_its_state(agent: AgentUnderTest, monkeypatch):
+def test_agent_that_does_not_report_its_state_is_a_note_and_one_that_refuses_a_fault(
+    agent: AgentUnderTest, monkeypatch
+):
     monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
     agent.start()
     assert agent.process
     agent.process.send_signal(signal.SIGSTOP)
-    config = of_agent(agent)
-    (found,) = unhealthy.look(config)
+    config = config_of(agent)
+    (found,) = unhealthy.diagnose(config)
     (agent.home / "token").unlink()
-    (refused,) = unhealthy.look(config)
+    (refused,) = unhealthy.diagnose(config)
     agent.process.send_signal(signal.SIGCONT)
-    assert found.level == "note", "that is a matter of `hung`"
-    assert "does not tell its state" in found.sentence
+    assert found.level == "note", "the diagnosis `hung` reports it as a fault"
+    assert "does not report its state" in found.sentence
     assert refused.level == "fault"
     assert "There is no token" in refused.evidence
 
 
-def test_journal_is_read_beside_a_dead_agent_too(agent: AgentUnderTest):
+def test_journal_of_a_dead_agent_is_read(agent: AgentUnderTest):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
-    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it was given up")
+    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
     agent.kill()
     agent.process = None
-    assert len(faults(dies_at_start.look(of_agent(agent)))) == 1
+    assert len(faults(dies_at_start.diagnose(config_of(agent)))) == 1
 
 
-def test_processes_of_a_living_agent_are_no_orphans(agent: AgentUnderTest):
+def test_processes_of_a_running_agent_are_no_orphans(agent: AgentUnderTest):
     agent.start()
-    assert faults(orphans.look(of_agent(agent))) == []
+    assert faults(orphans.diagnose(config_of(agent))) == []
 
 
 @pytest.fixture(scope="module")
@@ -106,22 +108,22 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "bin" / "python")
 
 
-def test_package_that_is_missing_is_named(configure, bare_python: str):
-    found = faults(missing_dependency.look(configure(), bare_python))
+def test_missing_packages_are_named(configure, bare_python: str):
+    found = faults(missing_dependency.diagnose(configure(), bare_python))
     assert [finding.sentence for finding in found] == [
-        f"{name} cannot be imported" for name in missing_dependency.PACKAGES
+        f"{name} cannot be imported." for name in missing_dependency.PACKAGES
     ]
     assert "No module named 'mlx'" in found[0].evidence
     assert "make up" in found[0].remedy
 
 
-def test_package_that_ends_its_process_is_told_apart(configure, bare_python: str):
+def test_package_that_aborts_its_process_is_reported_by_exit_code(configure, bare_python: str):
     (site,) = (Path(bare_python).parents[1] / "lib").glob("python*/site-packages")
     (site / "uvicorn.py").write_text("import os; os.abort()")
-    found = faults(missing_dependency.look(configure(), bare_python))
+    found = faults(missing_dependency.diagnose(configure(), bare_python))
     (site / "uvicorn.py").unlink()
     assert f"ended with exit code {-signal.SIGABRT}" in found[-1].sentence
-    assert "delete .venv" in found[-1].remedy
+    assert "Delete .venv" in found[-1].remedy
 
 
 def container(**state: Any) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def container(**state: Any) -> dict[str, Any]:
 
 
 class FakeDocker:
-    """One container, and an engine with 8 GiB."""
+    """A Docker engine with 8 GiB of memory and one container."""
 
     def __init__(self) -> None:
         self.inspect = container()
@@ -171,47 +173,47 @@ async def docker(home: Path, configure, monkeypatch: pytest.MonkeyPatch) -> Asyn
     await runner.cleanup()
 
 
-async def looked(config: Config) -> list[Any]:
-    return await asyncio.to_thread(lambda: list(oom_killed.look(config)))
+async def diagnosed(config: Config) -> list[Any]:
+    return await asyncio.to_thread(lambda: list(oom_killed.diagnose(config)))
 
 
-async def test_container_over_its_limit_is_told_with_a_limit_that_would_do(configure, docker: FakeDocker):
-    (found,) = await looked(configure())
+async def test_container_killed_at_its_limit_is_a_fault_with_an_advised_limit(configure, docker: FakeDocker):
+    (found,) = await diagnosed(configure())
     assert found.level == "fault"
-    assert found.sentence == "orchestrator was killed: it reached its limit of 2.0 GiB"
+    assert found.sentence == "orchestrator was killed: it reached its limit of 2.0 GiB."
     assert "MEM_LIMIT=3072m" in found.remedy
 
 
-async def test_container_that_was_started_again_is_known_from_the_journal(configure, docker: FakeDocker):
+async def test_container_killed_and_restarted_is_found_in_the_journal(configure, docker: FakeDocker):
     config = configure()
     docker.inspect = container(Running=True, OOMKilled=False, Status="running")
-    assert [found.level for found in await looked(config)] == ["ok"]
+    assert [found.level for found in await diagnosed(config)] == ["ok"]
     config.home.prepare()
     journal = Journal(config.home.journal_db)
-    told = {"reason": "out_of_memory", "limit_bytes": 2 * GIB}
-    journal.record("orchestrator", "container_died", "killed by the kernel: over its limit", **told)
-    (found,) = await looked(config)
+    fields = {"reason": "out_of_memory", "limit_bytes": 2 * GIB}
+    journal.record("orchestrator", "container_died", "killed by the kernel: over its limit", **fields)
+    (found,) = await diagnosed(config)
     journal.close()
     assert found.level == "fault"
     assert "killed by the kernel" in found.evidence
 
 
-async def test_without_a_docker_engine_that_is_told_and_all_is_well(configure):
-    (found,) = await looked(configure())
+async def test_missing_docker_engine_is_evidence_and_no_fault(configure):
+    (found,) = await diagnosed(configure())
     assert found.level == "ok"
     assert "does not answer" in found.evidence
 
 
-async def test_old_deaths_are_no_news(configure):
+async def test_container_killed_two_days_ago_is_not_reported(configure):
     config = configure()
     config.home.prepare()
     journal = Journal(config.home.journal_db, wall=lambda: time.time() - 2 * oom_killed.DAY_S)
     journal.record("nightly", "container_died", "over its limit", reason="out_of_memory", limit_bytes=GIB)
     journal.close()
-    assert [found.level for found in await looked(config)] == ["ok"]
+    assert [found.level for found in await diagnosed(config)] == ["ok"]
 
 
-def test_reports_of_a_mac_are_read_where_they_are_new_and_may_be_read(tmp_path: Path):
+def test_kills_in_reports_skips_old_and_unreadable_reports(tmp_path: Path):
     text = (RECORDED / "macos" / "jetsam.ips").read_text()
     for name, age_s in (
         ("JetsamEvent-2026-04-10-050526.ips", 0),
@@ -220,16 +222,16 @@ def test_reports_of_a_mac_are_read_where_they_are_new_and_may_be_read(tmp_path: 
         (tmp_path / name).write_text(text)
         os.utime(tmp_path / name, (time.time() - age_s,) * 2)
     (tmp_path / "JetsamEvent-unreadable.ips").mkdir()
-    assert [kill.pid for kill in oom_killed.reported(tmp_path, time.time() - 60)] == [4211]
-    assert oom_killed.reported(tmp_path / "none", 0.0) == []
+    assert [kill.pid for kill in oom_killed.kills_in_reports(tmp_path, time.time() - 60)] == [4211]
+    assert oom_killed.kills_in_reports(tmp_path / "none", 0.0) == []
 
 
 LABEL = "com.docker.compose"
-EATS = "x = bytearray(512 * 1024 * 1024)"
+ALLOCATE_512_MIB = "x = bytearray(512 * 1024 * 1024)"
 
 
 @pytest.mark.docker
-def test_container_that_a_real_engine_killed_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
+def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DOCKER_HOST")
     image = _image()
     config = configure()
@@ -238,8 +240,8 @@ def test_container_that_a_real_engine_killed_is_recognized(configure, monkeypatc
     limits = ["--memory", "64m", "--memory-swap", "64m", "--entrypoint", "python3"]
     name = config.home.label
     try:
-        _docker("run", "--name", name, *arguments, *limits, image, "-c", EATS, check=False)
-        (found,) = until(lambda: faults(oom_killed.look(config)), "it is told")
+        _docker("run", "--name", name, *arguments, *limits, image, "-c", ALLOCATE_512_MIB, check=False)
+        (found,) = until(lambda: faults(oom_killed.diagnose(config)), "it is reported")
     finally:
         _docker("rm", "--force", name, check=False)
     assert "orchestrator was killed: it reached its limit of 64 MiB" in found.sentence
@@ -247,7 +249,7 @@ def test_container_that_a_real_engine_killed_is_recognized(configure, monkeypatc
 
 
 def _image() -> str:
-    """An image with Python that this engine has; skipped where there is no engine, or none such."""
+    """Return an image with Python of this Docker engine; skip where there is no engine or no such image."""
     try:
         images = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Strangers on our ports, orphans and zombies: real processes."""
+"""Other programs on Vestal's ports, orphans and zombies: with real processes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from host_agent.agent import single_instance
-from host_agent.doctor import Diagnosis, run_diagnoses
+from host_agent.doctor import runner
 from host_agent.doctor.evidence import process_table
 from host_agent.doctor.installation import port_in_use
 from host_agent.doctor.services import orphans
-from host_agent.doctor.unresponsive import hung
+from host_agent.doctor.unresponsive.hung import diagnose_hung
 from tests.component.host_agent.doctor.conftest import faults, until
 from vestal.config import Config
 from vestal.supervision import write_pid_file
@@ -25,15 +25,15 @@ from vestal.supervision.processes.identity import identify
 
 CHILDREN = Path(__file__).resolve().parents[3] / "children"
 Run = Callable[..., subprocess.Popen[bytes]]
-# Its command line is that of a gateway; it waits. The first argument is touched once it runs.
+# Has the command line of a gateway, and waits. Touches the file of its first argument once it runs.
 AS_GATEWAY = [sys.executable, str(CHILDREN / "waits.py"), "{touched}", "-m", "mlx_server.gateway"]
-# Starts another and ends at once, as an agent that is killed.
+# Starts another process and exits at once, as an agent that is killed.
 ABANDONS = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True)"
 
 
 @pytest.fixture
 def abandoned(configure: Callable[..., Config], run: Run, tmp_path: Path):
-    """A process that looks like our gateway, whose parent has gone; its PID."""
+    """The PID of a process that looks like a gateway of this home and whose parent has exited."""
     home = configure().home
     home.prepare()
     touched = tmp_path / "touched"
@@ -52,73 +52,73 @@ def abandoned(configure: Callable[..., Config], run: Run, tmp_path: Path):
 
 
 def record(home, pid: int, name: str = "mlx_server") -> None:
-    """As the agent's supervisor does."""
+    """Write a PID file as the agent's supervisor does."""
     identity = identify(pid)
     assert identity
     write_pid_file(home.run / f"{name}.json", identity)
 
 
-def test_stranger_on_a_port_is_named_with_its_pid(configure, run: Run):
+def test_program_on_a_port_is_reported_with_its_pid(configure, run: Run):
     config = configure()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port))
-    until(lambda: faults(port_in_use.look(config)), "it listens")
-    (found,) = faults(port_in_use.look(config))
-    assert f"port {config.mlx.port} is held by" in found.sentence
+    until(lambda: faults(port_in_use.diagnose(config)), "it listens")
+    (found,) = faults(port_in_use.diagnose(config))
+    assert f"Port {config.mlx.port} is held by" in found.sentence
     assert f"PID {process.pid}" in found.sentence
     assert "answers_http.py" in found.evidence
     assert f"kill {process.pid}" in found.remedy and "VESTAL_MLX_PORT" in found.remedy
 
 
-def test_strangers_on_two_ports_are_both_named(configure, run: Run):
+def test_programs_on_two_ports_are_both_reported(configure, run: Run):
     config = configure()
     for port in (config.mlx.port, config.agent.port):
         run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
-    until(lambda: len(faults(port_in_use.look(config))) == 2, "both are named")
+    until(lambda: len(faults(port_in_use.diagnose(config))) == 2, "both are named")
 
 
-def test_stranger_that_is_silent_is_not_called_our_hung_server(configure, run: Run, tmp_path: Path):
+def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure, run: Run, tmp_path: Path):
     config = configure()
     flag = tmp_path / "hang"
     flag.touch()
     run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port), str(flag))
-    until(lambda: faults(port_in_use.look(config)), "it listens")
-    assert faults(hung.look(config)) == []
+    until(lambda: faults(port_in_use.diagnose(config)), "it listens")
+    assert faults(diagnose_hung(config)) == []
 
 
-def test_free_ports_are_well(configure):
-    (found,) = port_in_use.look(configure())
+def test_free_ports_are_ok(configure):
+    (found,) = port_in_use.diagnose(configure())
     assert (found.level, found.name) == ("ok", "port_in_use")
     assert "no agent answers" in found.sentence
 
 
-def test_gateway_whose_agent_was_killed_is_an_orphan(configure, abandoned: int):
+def test_gateway_of_a_killed_agent_is_an_orphan(configure, abandoned: int):
     config = configure()
     record(config.home, abandoned)
-    (found,) = faults(orphans.look(config))
-    assert f"mlx_server.gateway (PID {abandoned}) runs on without the parent" in found.sentence
+    (found,) = faults(orphans.diagnose(config))
+    assert f"mlx_server.gateway (PID {abandoned}) runs without the parent" in found.sentence
     assert f"kill {abandoned}" in found.remedy
 
 
-def test_gateway_that_the_next_agent_adopted_is_well(configure, abandoned: int):
+def test_gateway_adopted_by_the_next_agent_is_no_orphan(configure, abandoned: int):
     config = configure()
     record(config.home, abandoned)
     identity = identify(os.getpid())  # this test is the agent
     assert identity
     write_pid_file(single_instance.pid_file(config.home), identity)
-    assert [found.level for found in orphans.look(config)] == ["ok"]
+    assert [found.level for found in orphans.diagnose(config)] == ["ok"]
 
 
-def test_gateway_that_was_started_alone_is_only_noted(configure, abandoned: int):
-    (found,) = orphans.look(configure())
+def test_gateway_started_alone_is_a_note(configure, abandoned: int):
+    (found,) = orphans.diagnose(configure())
     assert found.level == "note"
     assert "runs alone" in found.sentence
 
 
-def test_gateway_of_another_home_is_no_business_of_ours(configure, abandoned: int, tmp_path: Path):
-    assert [found.level for found in orphans.look(configure(VESTAL_HOME=tmp_path / "other"))] == ["ok"]
+def test_gateway_of_another_home_is_ignored(configure, abandoned: int, tmp_path: Path):
+    assert [found.level for found in orphans.diagnose(configure(VESTAL_HOME=tmp_path / "other"))] == ["ok"]
 
 
-def test_zombie_below_a_process_of_ours_is_noted(configure, run: Run):
+def test_zombie_child_of_a_vestal_process_is_a_note(configure, run: Run):
     config = configure()
     program = "import subprocess, signal; child = subprocess.Popen(['true']); signal.pause()"
     parent = run(
@@ -129,17 +129,17 @@ def test_zombie_below_a_process_of_ours_is_noted(configure, run: Run):
         lambda: [p for p in psutil.Process(parent.pid).children() if p.status() == psutil.STATUS_ZOMBIE],
         "its child is a zombie",
     )[0]
-    (found,) = orphans.look(config)
+    (found,) = orphans.diagnose(config)
     assert found.level == "note"
     assert f"PID {zombie.pid} is a zombie: mlx_server.gateway (PID {parent.pid})" in found.sentence
 
 
-def test_runner_of_ollama_without_its_server_is_an_orphan(configure, run: Run, tmp_path: Path):
-    # A Python under another name, which runs the file `runner`: its command line is `/…/ollama runner`.
+def test_ollama_runner_without_its_server_is_an_orphan(configure, run: Run, tmp_path: Path):
+    # A Python under another name runs the file `runner`, so its command line is `/…/ollama runner`.
     (tmp_path / "runner").write_text("import signal; signal.pause()")
     config = configure(VESTAL_OLLAMA__MANAGE="auto")
     command = [str(tmp_path / "ollama"), "runner"]
-    # It outlives what has started it.
+    # It outlives the process that starts it.
     starts = "import os, sys; print(os.posix_spawn(sys.executable, sys.argv[1:], os.environ))"
     parent = run(
         *(sys.executable, "-c", starts, *command),
@@ -152,33 +152,33 @@ def test_runner_of_ollama_without_its_server_is_an_orphan(configure, run: Run, t
     try:
         parent.wait(timeout=10)
         until(lambda: process_table.read()[pid].command.startswith(command[0]), "it runs")
-        found = [finding for finding in faults(orphans.look(config)) if str(pid) in finding.sentence]
+        found = [finding for finding in faults(orphans.diagnose(config)) if str(pid) in finding.sentence]
         assert len(found) == 1
         assert found[0].remedy == f"`kill {pid}`"
     finally:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_process_table_of_this_machine_holds_this_process():
+def test_process_table_contains_this_process():
     me = process_table.read()[os.getpid()]
     assert (me.parent, me.uid) == (os.getppid(), os.getuid())
     assert "pytest" in me.command
-    assert process_table.user(os.getuid()) == psutil.Process().username()
+    assert process_table.user_name(os.getuid()) == psutil.Process().username()
 
 
-def test_server_that_is_suspended_is_told_from_one_that_hangs(configure, run: Run, free_port):
+def test_suspended_server_is_reported_as_suspended(configure, run: Run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
     until(lambda: psutil.Process(process.pid).net_connections(), "it listens")
     process.send_signal(signal.SIGSTOP)
-    (found,) = faults(hung.look(config, within_s=0.3))
+    (found,) = faults(diagnose_hung(config, timeout_s=0.3))
     assert f"ollama (PID {process.pid}) is suspended" in found.sentence
     assert found.remedy == f"`kill -CONT {process.pid}`"
 
 
-def test_process_table_without_ps_is_not_taken_for_an_empty_machine(configure, monkeypatch, tmp_path: Path):
+def test_orphans_without_ps_is_a_fault_and_not_ok(configure, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    (findings,) = run_diagnoses.go((Diagnosis(orphans.NAME, orphans.look),), configure())
+    (findings,) = runner.run((orphans.DIAGNOSIS,), configure())
     assert [found.level for found in findings] == ["fault"]
-    assert "could not be looked at" in findings[0].sentence and "ps -axww" in findings[0].sentence
+    assert "could not be checked" in findings[0].sentence and "ps -axww" in findings[0].sentence

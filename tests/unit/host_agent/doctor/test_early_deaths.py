@@ -1,4 +1,4 @@
-"""Which services end right after their start, and what their last words mean."""
+"""Services that end right after their start, and what their last log lines mean."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "m
     }
 
 
-def test_find_of_two_ends_in_a_row_counts_them():
+def test_find_counts_early_ends_in_a_row():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 1"),
@@ -32,7 +32,7 @@ def test_find_of_two_ends_in_a_row_counts_them():
     assert find(events) == [EarlyDeath("mlx_server", "exit code 1", 2.0, 2)]
 
 
-def test_find_of_one_that_was_given_up_says_so_with_the_last_words():
+def test_find_marks_a_service_that_is_no_longer_restarted():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 78"),
@@ -44,27 +44,27 @@ def test_find_of_one_that_was_given_up_says_so_with_the_last_words():
 @pytest.mark.parametrize(
     "later",
     [
-        [event(3, "child_started", 2), event(9, "child_ready", 2)],  # it came up after all
-        [event(3, "child_stopped")],  # nobody wants it any more
-        [event(3, "child_started", 2), event(90, "child_exited", 2, "exit code 1")],  # another fault
-        [event(3, "child_started", 2), event(4, "child_exited", 2, "the supervisor stops")],
+        [event(3, "child_started", 2), event(9, "child_ready", 2)],  # it became ready
+        [event(3, "child_stopped")],  # it was stopped
+        [event(3, "child_started", 2), event(90, "child_exited", 2, "exit code 1")],  # it ended late
+        [event(3, "child_started", 2), event(4, "child_exited", 2, "the supervisor stops")],  # requested
     ],
 )
-def test_find_of_what_came_up_or_was_stopped_tells_nothing(later: list[dict[str, Any]]):
+def test_find_forgets_a_service_that_became_ready_or_was_stopped(later: list[dict[str, Any]]):
     assert find([event(0, "child_started", 1), event(1, "child_exited", 1, "exit code 1"), *later]) == []
 
 
-def test_find_of_a_program_that_cannot_be_run_names_it():
+def test_find_includes_a_program_that_cannot_be_run():
     (found,) = find([event(0, "child_launch_failed", 0, "No such file or directory: 'x'")])
     assert found.cause == "it cannot be run: No such file or directory: 'x'"
 
 
-def test_find_of_an_end_without_its_start_tells_nothing():
+def test_find_ignores_an_end_whose_start_is_unknown():
     assert find([event(1, "child_exited", 1, "exit code 1")]) == []
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("last_lines", "words"),
     [
         ("ModuleNotFoundError: No module named 'uvicorn'", "missing_dependency"),
         ("[Errno 48] error while attempting to bind on address: Address already in use", "port_in_use"),
@@ -74,17 +74,16 @@ def test_find_of_an_end_without_its_start_tells_nothing():
         ("something else", "recover --reset"),
     ],
 )
-def test_last_words_lead_to_the_remedy(said: str, words: str):
-    found = dies_at_start.judge(
-        EarlyDeath("mlx_server", "exit code 1", 1.4, 3), Path("/l/mlx_server.log"), said
-    )
+def test_assess_death_finds_the_remedy_in_the_last_lines(last_lines: str, words: str):
+    death = EarlyDeath("mlx_server", "exit code 1", 1.4, 3)
+    found = dies_at_start.assess_death(death, Path("/l/mlx_server.log"), last_lines)
     assert "1 s after its start, 3 times in a row: exit code 1" in found.sentence
     assert words in found.remedy
-    assert said in found.evidence
+    assert last_lines in found.evidence
 
 
-def test_agent_that_its_service_manager_keeps_starting_is_told():
-    found = dies_at_start.judge_job(JobState(True, "spawn scheduled", None, 412, "78: EX_CONFIG"), "")
+def test_assess_job_of_an_agent_that_keeps_exiting_is_a_fault():
+    found = dies_at_start.assess_job(JobState(True, "spawn scheduled", None, 412, "78: EX_CONFIG"), "")
     assert found
     assert "exit code 78 (a mistake in the settings) after 412 starts" in found.sentence
 
@@ -98,5 +97,5 @@ def test_agent_that_its_service_manager_keeps_starting_is_told():
         JobState(True, "not running", None, 3, "Terminated: 15"),
     ],
 )
-def test_agent_that_runs_or_was_stopped_is_no_fault(state: JobState):
-    assert dies_at_start.judge_job(state, "") is None
+def test_assess_job_of_an_agent_that_runs_or_was_stopped_is_none(state: JobState):
+    assert dies_at_start.assess_job(state, "") is None

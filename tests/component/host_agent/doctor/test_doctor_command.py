@@ -1,4 +1,4 @@
-"""`vestal doctor` as a user runs it: with nothing running, with wrong settings, and in JSON."""
+"""`vestal doctor` as a command: with nothing running, with wrong settings, and as JSON."""
 
 from __future__ import annotations
 
@@ -41,21 +41,23 @@ def test_doctor_with_nothing_running_and_no_docker_finds_no_fault(doctor, home: 
     assert done.stdout.endswith("\nNothing is wrong.\n")
     assert done.stderr == "", "progress is for a terminal"
     named = {line[2:].split()[0] for line in done.stdout.splitlines() if line[:1] in ("✓", "·")}
-    silent = {"ollama_as_another_user"}  # with Ollama switched off there is nothing to say
+    silent = {"ollama_as_another_user"}  # reports nothing where Ollama is switched off
     assert named >= {diagnosis.name for diagnosis in DIAGNOSES} - silent
-    assert sorted(home.iterdir()) == before, "it only looks"
+    assert sorted(home.iterdir()) == before, "it changes nothing"
 
 
-def test_doctor_with_wrong_settings_tells_them_as_a_fault(doctor, user: Path):
+def test_doctor_with_wrong_settings_reports_them_as_a_fault_and_goes_on(doctor, user: Path):
     (user / "bad.yaml").write_text("mlx:\n  prot: 1\n")
     done = doctor("--json", VESTAL_CONFIG=str(user / "bad.yaml"))
     assert done.returncode == 1
     assert done.stderr == ""
-    told = json.loads(done.stdout)
-    assert set(told) == {"findings", "healthy"}
-    assert told["healthy"] is False
-    first = told["findings"][0]
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"findings", "healthy"}
+    assert answer["healthy"] is False
+    first = answer["findings"][0]
     assert set(first) == {"name", "level", "sentence", "remedy", "evidence"}
     assert (first["name"], first["level"]) == ("configuration", "fault")
     assert "bad.yaml:2: unknown key mlx.prot" in first["sentence"]
-    assert {finding["name"] for finding in told["findings"]} > {"port_in_use", "corrupt_cache"}, "it went on"
+    assert {finding["name"] for finding in answer["findings"]} > {"port_in_use", "corrupt_cache"}, (
+        "it went on"
+    )

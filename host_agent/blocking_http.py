@@ -1,0 +1,40 @@
+"""HTTP for commands, which run without an event loop: no proxy, no redirects, one connection a request."""
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@contextlib.contextmanager
+def open_response(
+    method: str, url: str, *, body: dict[str, Any] | None = None, token: str = "", timeout_s: float
+) -> Iterator[http.client.HTTPResponse]:
+    """Send a request, with `body` as JSON, and yield the response while its connection is open.
+
+    `timeout_s` limits each wait for the server. Raises OSError or http.client.HTTPException.
+    """
+    parts = urlsplit(url)
+    is_https = parts.scheme == "https"
+    connection_class = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+    connection = connection_class(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request(method, target, None if body is None else json.dumps(body), headers)
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Parse a response's body. A body that is empty or no JSON object gives an empty dict.
+
+    Raises ValueError for a body that is no JSON.
+    """
+    parsed = json.loads(raw or b"{}")
+    return parsed if isinstance(parsed, dict) else {}

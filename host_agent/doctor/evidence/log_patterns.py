@@ -1,0 +1,107 @@
+"""Recognize the log lines of MLX, Metal and Ollama that name a cause, and find out how old they are. Pure."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+_VESTAL_TIME = re.compile(r'"ts": ?(\d{9,}\.?\d*)')
+# `time=2025-08-27T13:41:47.882+08:00`, `[GIN] 2025/08/27 - 13:41:47 |`, `2025-08-27 13:41:47,882 - `
+_TIME = re.compile(r"\b(\d{4})[-/](\d\d)[-/](\d\d)(?:T| | - )(\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
+_TIME_WITHIN_CHARS = 80  # a time further into the line belongs to its text
+
+
+class Cause(StrEnum):
+    """What a log line says went wrong."""
+
+    CONTENTION = "metal_contention"
+    OUT_OF_MEMORY = "metal_out_of_memory"
+    TOO_MANY_BUFFERS = "too_many_metal_buffers"
+    LIBRARY = "metal_library_does_not_compile"
+
+
+# The first pattern that matches counts. That of OUT_OF_MEMORY also matches where Ollama's shaders do not
+# compile on this macOS (ollama issues 13460, 15594); `find_matches` corrects that by the lines before.
+PATTERNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
+    (
+        Cause.CONTENTION,
+        re.compile(r"Reentrancy avoided|compiler is no longer active|MTLCompilerService"),
+    ),
+    (Cause.TOO_MANY_BUFFERS, re.compile(r"Resource limit \(\d+\) exceeded")),
+    (Cause.LIBRARY, re.compile(r"failed to initialize the Metal library|MTLLibraryErrorDomain")),
+    (
+        Cause.OUT_OF_MEMORY,
+        re.compile(
+            r"llama runner process has terminated|failed to allocate context|"
+            r"CommandBufferCallbackErrorOutOfMemory|\[METAL\].*Insufficient Memory|"
+            r"\[metal::malloc\] (?:Unable to allocate|Attempting to allocate)"
+        ),
+    ),
+)
+SAME_FAILURE_S = 5.0
+CHARS_BEFORE, CHARS_AFTER = 60, 120
+
+
+@dataclass(frozen=True)
+class LogMatch:
+    """A line that names a cause: its time in seconds since 1970, and an excerpt around the match."""
+
+    cause: Cause
+    at: float
+    excerpt: str
+
+
+def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> list[LogMatch]:
+    """Return the lines of a log's end that name a cause and are not older than `since`.
+
+    `written_at` is the time of the log's last write. All times are in seconds since 1970.
+    """
+    found: list[LogMatch] = []
+    for line, at in with_times(lines, written_at):
+        if at < since or (match := _match(line, at)) is None:
+            continue
+        if match.cause is Cause.OUT_OF_MEMORY and _follows_library_failure(found, at):
+            match = replace(match, cause=Cause.LIBRARY)
+        found.append(match)
+    return found
+
+
+def with_times(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, float]]:
+    """Yield each line with its time. A line without one has the time of the line before.
+
+    Lines before the first time have that time; in a log without any time, all have `written_at`.
+    """
+    timed = [(line, time_of(line)) for line in lines]
+    last = next((at for _, at in timed if at is not None), written_at)
+    for line, at in timed:
+        last = at if at is not None else last
+        yield line, last
+
+
+def time_of(line: str) -> float | None:
+    """Return when a line was written, or None. A time without a zone is in this machine's zone."""
+    head = line[:_TIME_WITHIN_CHARS]
+    if vestal_time := _VESTAL_TIME.search(head):
+        return float(vestal_time[1])
+    found = _TIME.search(head)
+    if found is None:
+        return None
+    year, month, day, clock, zone = found.groups()
+    try:
+        return datetime.fromisoformat(f"{year}-{month}-{day}T{clock}{zone or ''}").timestamp()
+    except ValueError:
+        return None
+
+
+def _match(line: str, at: float) -> LogMatch | None:
+    for cause, pattern in PATTERNS:
+        if match := pattern.search(line):
+            begin = max(0, match.start() - CHARS_BEFORE)
+            return LogMatch(cause, at, line[begin : match.end() + CHARS_AFTER].strip())
+    return None
+
+
+def _follows_library_failure(found: list[LogMatch], at: float) -> bool:
+    last = found[-1] if found else None
+    return last is not None and last.cause is Cause.LIBRARY and at - last.at <= SAME_FAILURE_S

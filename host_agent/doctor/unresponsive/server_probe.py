@@ -1,0 +1,67 @@
+"""Find the servers that listen and do not answer, or answer 500, for the diagnoses in `hung`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from host_agent.doctor.evidence import http_get
+from host_agent.services.port_check import strangers
+from vestal.config import Config
+from vestal.platform import ports
+from vestal.platform.processes import process_lookup
+
+SERVER_ERROR = 500
+UNAVAILABLE = 503  # Vestal's servers answer this while they start or recover
+
+
+@dataclass(frozen=True)
+class UnresponsiveServer:
+    """A server that does not answer `url`; `failure` says what came instead of an answer.
+
+    `started_at` is in seconds since 1970. It and `pid` are None where the system does not disclose them.
+    """
+
+    service: str
+    url: str
+    failure: str
+    pid: int | None = None
+    started_at: float | None = None
+    suspended: bool = False
+
+    @property
+    def title(self) -> str:
+        """Return the service with its PID."""
+        return f"{self.service} (PID {self.pid})" if self.pid else self.service
+
+
+def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> Iterator[UnresponsiveServer]:
+    """Yield Ollama, the MLX server, the agent and the orchestrator where they listen and do not answer.
+
+    Where nothing listens, or another program does, other diagnoses report it.
+    """
+    ports_of_strangers = {holder.port for _, holder in strangers(config)}
+    for service, url in _urls(config):
+        if service != "ollama" and urlsplit(url).port in ports_of_strangers:
+            continue
+        answer = http_get.get(url, timeout_s)
+        if answer.refused or 0 < answer.status < SERVER_ERROR or answer.status == UNAVAILABLE:
+            continue
+        yield _with_process(service, url, answer.failure or f"it answered {answer.status}")
+
+
+def _urls(config: Config) -> Iterator[tuple[str, str]]:
+    if config.ollama.manage != "off":
+        yield "ollama", config.ollama.base_url.rstrip("/") + "/api/tags"
+    yield "mlx_server", f"http://127.0.0.1:{config.mlx.port}/health"
+    yield "agent", f"http://127.0.0.1:{config.agent.port}/health"
+    if config.orchestrator.mode != "off":
+        yield "orchestrator", f"http://127.0.0.1:{config.orchestrator.port}/health"
+
+
+def _with_process(service: str, url: str, failure: str) -> UnresponsiveServer:
+    port = urlsplit(url).port
+    holder = ports.holder(port) if port and http_get.is_local(url) else None
+    if holder is None or holder.pid is None:
+        return UnresponsiveServer(service, url, failure)
+    suspended = process_lookup.is_suspended(holder.pid)
+    return UnresponsiveServer(service, url, failure, holder.pid, holder.since, suspended)

@@ -1,0 +1,94 @@
+"""The causes that log lines name, and how old the lines are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from host_agent.doctor.evidence.log_patterns import Cause, LogMatch, find_matches, time_of
+from host_agent.doctor.memory import metal
+
+LOGS = Path(__file__).resolve().parents[3] / "recorded" / "logs"
+THEN = datetime.fromisoformat("2026-04-14T14:42:26-03:00").timestamp()
+
+
+def matches(name: str, since: float = THEN - 3600) -> list[LogMatch]:
+    lines = (LOGS / name).read_text().splitlines()
+    return find_matches(lines, written_at=THEN + 60, since=since)
+
+
+def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
+    found = matches("ollama_metal_memory.log")
+    assert {match.cause for match in found} == {Cause.OUT_OF_MEMORY}
+    assert "llama runner process has terminated" in found[-1].excerpt
+    assert found[-1].at == THEN
+
+
+def test_find_matches_of_shaders_that_do_not_compile_is_not_out_of_memory():
+    # "failed to allocate context" and "llama runner process has terminated" follow there too (ollama 15862).
+    assert {match.cause for match in matches("ollama_metal_library.log")} == {Cause.LIBRARY}
+
+
+def test_find_matches_in_mlx_log_recognizes_contention_for_the_compiler():
+    found = matches("mlx_compiler.log")
+    assert [match.cause for match in found] == [Cause.CONTENTION] * 2
+    assert found[0].at == 1776188541.2, "a line without a time has that of the line before"
+
+
+def test_find_matches_in_mlx_log_distinguishes_memory_from_buffers():
+    assert [match.cause for match in matches("mlx_memory.log")] == [
+        Cause.OUT_OF_MEMORY,
+        Cause.TOO_MANY_BUFFERS,
+    ]
+
+
+@pytest.mark.parametrize("name", ["ollama_metal_memory.log", "mlx_compiler.log", "mlx_memory.log"])
+def test_find_matches_ignores_old_lines(name: str):
+    assert matches(name, since=THEN + 3600) == []
+
+
+def test_find_matches_in_a_log_without_times_uses_its_last_write():
+    lines = ["error: failed to allocate context"]
+    assert find_matches(lines, written_at=100.0, since=50.0) == [
+        LogMatch(Cause.OUT_OF_MEMORY, 100.0, lines[0])
+    ]
+    assert find_matches(lines, written_at=100.0, since=150.0) == []
+
+
+def test_find_matches_dates_lines_before_the_first_time_by_that_time():
+    lines = ["Reentrancy avoided", "time=2026-04-14T14:42:26-03:00 level=INFO msg=later"]
+    assert find_matches(lines, written_at=THEN + 9999, since=THEN + 1) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        ('{"ts": 1776188541.2, "seq": 1}', 1776188541.2),
+        ("time=2026-04-14T14:42:26.001-03:00 level=INFO", THEN),
+        ("2026-04-14T17:42:26+0000 host ollama[12]: text", THEN),
+        ("2026-04-14T17:42:26Z text", THEN),
+        ("[GIN] 2026/04/14 - 14:42:26 | 200 |", datetime(2026, 4, 14, 14, 42, 26).timestamp()),
+        ("2026-04-14 14:42:26,848 ERROR vestal: text", datetime(2026, 4, 14, 14, 42, 26).timestamp()),
+        ("2026/04/14 14:42:26 routes.go:1259: INFO", datetime(2026, 4, 14, 14, 42, 26).timestamp()),
+        ("ggml_metal_init: error", None),
+        ("2026-99-99 14:42:26 no date", None),
+        ("x" * 90 + " 2026-04-14 14:42:26", None),
+    ],
+)
+def test_time_of_reads_the_format_of_every_log(line: str, at: float | None):
+    assert time_of(line) == at
+
+
+def test_assess_log_names_the_log_the_last_line_and_the_remedy():
+    (found,) = metal.assess_log("metal", metal.CONTENTION_CAUSES, "engine.log", matches("mlx_compiler.log"))
+    assert (found.level, found.name) == ("fault", "metal")
+    assert "SMART_WORKER_MAX_CONCURRENT" in found.remedy
+    assert "2 lines" in found.evidence and "engine.log" in found.evidence and "MTLCompiler" in found.evidence
+
+
+def test_assess_log_of_too_many_buffers_advises_a_new_process():
+    found = list(metal.assess_log("m", metal.OUT_OF_MEMORY_CAUSES, "engine.log", matches("mlx_memory.log")))
+    assert len(found) == 2
+    assert "Only a new engine process helps" in found[1].remedy
