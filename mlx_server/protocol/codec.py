@@ -8,7 +8,7 @@ standard library with the surrogates encoded as three bytes each ("surrogatepass
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ MAX_NESTING = 500
 """How deep the JSON inside a message may be nested. Python's decoders stop at its recursion limit, 1,000 less
 the present depth of the stack; half of that can be read wherever it arrives."""
 
+_SCALARS = (str, int, float, bool, type(None))
 _encoder = msgspec.msgpack.Encoder()
 _operations: msgspec.msgpack.Decoder[Op] = msgspec.msgpack.Decoder(Op)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
@@ -30,8 +31,8 @@ _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 def encode(message: Op | Event) -> bytes:
     """Return `message` as one frame.
 
-    Raises ProtocolError for what cannot be written, or would not be readable: an object of a foreign type,
-    nesting over MAX_NESTING, a payload over MAX_FRAME_BYTES.
+    Raises ProtocolError for what cannot be written, or would not be readable: a value that is not JSON where
+    JSON belongs, nesting over MAX_NESTING, a payload over MAX_FRAME_BYTES.
     """
     try:
         if any(_is_nested_too_deeply(value) for value in _free_form_json(message)):
@@ -86,6 +87,10 @@ def _free_form_json(message: Op | Event) -> Iterator[Any]:
 
 
 def _is_nested_too_deeply(value: Any) -> bool:
+    """Return True if `value` is nested deeper than MAX_NESTING. Raises TypeError if it is not JSON.
+
+    Some of mlx-lm's parsers evaluate a tool call's arguments as Python, so they may be a set or bytes.
+    """
     level = [value]
     for _ in range(MAX_NESTING):
         level = [child for item in level for child in _children(item)]
@@ -94,7 +99,11 @@ def _is_nested_too_deeply(value: Any) -> bool:
     return True
 
 
-def _children(item: Any) -> Any:
-    if isinstance(item, dict):
+def _children(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict) and all(isinstance(key, _SCALARS) for key in item):
         return item.values()
-    return item if isinstance(item, (list, tuple)) else ()
+    if isinstance(item, (list, tuple)):
+        return item
+    if isinstance(item, _SCALARS):
+        return ()
+    raise TypeError(f"{item!r} is not JSON")

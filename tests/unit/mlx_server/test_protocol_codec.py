@@ -164,9 +164,11 @@ def test_fields_whose_nesting_no_type_limits_are_those_that_encode_bounds():
     assert unlimited == {*generate, "ToolCall.arguments", "Failed.fields"}
 
 
-def test_message_that_holds_a_foreign_object_is_not_encoded():
-    with pytest.raises(ProtocolError, match="Token: .*object"):
-        encode(Token("a", 1, "", 0, tool_calls=(ToolCall("f", {"x": object()}),)))
+@pytest.mark.parametrize("foreign", [object(), b"bytes", {1, 2}, 1j, {(1, 2): 3}])
+def test_message_that_holds_a_value_that_is_not_json_is_not_encoded(foreign):
+    """Some of mlx-lm's parsers evaluate a tool call's arguments as Python."""
+    with pytest.raises(ProtocolError, match="Token: .* is not JSON"):
+        encode(Token("a", 1, "", 0, tool_calls=(ToolCall("f", {"x": [foreign]}),)))
 
 
 def frame_of(body) -> bytes:
