@@ -1,4 +1,4 @@
-"""The MLX server's face: HTTP in Ollama's and OpenAI's dialects, in a process that never imports mlx.
+"""The HTTP side of the MLX server: holds the clients, and survives the engine. It never imports mlx.
 
-Requests live here, engines come and go: see `request_table` (decides) and `dispatcher` (acts).
+README.md in this folder describes how a request passes through it, and where to add a dialect.
 """

@@ -14,7 +14,6 @@ from mlx_server.gateway.access import AccessControl
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.ollama import model_routes as model_routes
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
@@ -37,7 +36,6 @@ def create_app(
     app.include_router(health.router(engine, pieces.dispatcher, telemetry))
     app.include_router(engine_events.router(telemetry.engine_events))
     app.include_router(ollama_routes.router(pieces))
-    app.include_router(model_routes.router(pieces))
     app.include_router(openai_routes.router(pieces))
     app.include_router(anthropic_routes.router(pieces))
     app.add_middleware(

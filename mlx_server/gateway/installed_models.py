@@ -1,4 +1,4 @@
-"""Which models there are, by name, for the dialects; a clear refusal for one that there is not (R2.5)."""
+"""Finds installed models by name for the dialects, and explains where a model cannot be used."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
 from vestal.config import Config, canonical
 from vestal.supervision import Clock
 
-FRESH_S = 1.0
-"""The folders are read at most so often: a burst of requests reads them once."""
+MAX_AGE_S = 1.0
+"""A list of the folders that is not older is used again, so that a burst of requests reads them once."""
 
 
 class InstalledModels:
+    """The models in the folders of the model store, read anew when the last reading is too old."""
+
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
         self._clock = clock
@@ -24,18 +26,19 @@ class InstalledModels:
         self._reading = asyncio.Lock()
 
     async def all(self) -> list[ModelEntry]:
-        """Every installed model, by name."""
+        """Return every installed model, in the order of their names."""
         async with self._reading:
             now = self._clock.now()
-            if self._read_at is None or now - self._read_at > FRESH_S:
+            if self._read_at is None or now - self._read_at > MAX_AGE_S:
                 self._entries, self._broken = await asyncio.to_thread(survey, self._config)
                 self._read_at = now
             return self._entries
 
     async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
-        """The model of that name, however it is written.
+        """Return the model with this name, in any of the spellings that `canonical` knows.
 
-        Raises NotFound; BadRequest for a wrong kind; ServerFault where its folder is broken.
+        Raises NotFound, BadRequest where the model is not of the wanted kind, and ServerFault where its
+        folder is damaged.
         """
         entries = await self.all()
         wanted = canonical(name)
@@ -53,12 +56,13 @@ class InstalledModels:
         return entry
 
     async def remove(self, name: str) -> None:
-        """Deletes a model, also a broken one. Raises NotFound, or BadRequest for a folder not ours."""
+        """Delete a model, even a damaged one. Raises NotFound, and BadRequest where Vestal did not fetch
+        it."""
         await self.all()
         wanted = canonical(name)
-        there = [entry.name for entry in self._entries]
-        if wanted not in [*there, *(broken.name for broken in self._broken)]:
-            raise self._not_found(name, there)
+        available = [entry.name for entry in self._entries]
+        if wanted not in [*available, *(broken.name for broken in self._broken)]:
+            raise self._not_found(name, available)
         if not await asyncio.to_thread(remove, self._config, wanted):
             path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")
             raise BadRequest(
@@ -67,13 +71,13 @@ class InstalledModels:
         self.changed()
 
     def changed(self) -> None:
-        """Something was fetched or removed: look again."""
+        """Note that a model was fetched or removed, so that the next call reads the folders again."""
         self._read_at = None
 
     def _not_found(self, name: str, available: list[str]) -> NotFound:
         listed = ", ".join(available) or "none"
-        how = ""
+        remedy = ""
         if self._config.model_source(name) is not None:
-            how = f"; it is configured but not fetched: `vestal models pull {name}`"
-        message = f"model {name!r} not found{how}; there are: {listed}"
+            remedy = f"; it is configured but not fetched: `vestal models pull {name}`"
+        message = f"model {name!r} not found{remedy}; there are: {listed}"
         return NotFound("model_not_found", message, model=name, available=available)

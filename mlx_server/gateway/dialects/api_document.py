@@ -1,7 +1,8 @@
-"""/openapi.json: bodies, answers and errors of every route, from the models that validate them.
+"""Makes /openapi.json, which describes the bodies, answers and errors of every route.
 
-Handlers read raw bodies, whatever their Content-Type and bounded in size, so FastAPI cannot see them. A route
-says what it takes with `**takes(Body)`; `completed` makes components of that and adds each dialect's errors.
+The handlers read their bodies themselves (see `bodies`), so that FastAPI does not know their schemas. A route
+declares its body with `**takes(Body)`; `complete` moves these schemas to the document's components, and adds
+the errors in the envelope of each dialect.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from fastapi import FastAPI
 from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.bodies import Body
 
-ANY_REQUEST = frozenset({"401", "403", "500"})
-WITH_BODY = frozenset({"400", "404", "413", "503"})
-REASONS = {
+STATUSES_OF_ALL = frozenset({"401", "403", "500"})
+STATUSES_WITH_BODY = frozenset({"400", "404", "413", "503"})
+DESCRIPTIONS = {
     "400": "The body is not JSON, a field is wrong or not supported, or the prompt does not fit the context",
     "401": "This address needs the API key",
-    "403": "A page or a name of elsewhere",
-    "404": "There is no such model; the answer lists what there is",
+    "403": "The Origin or the Host of the request is foreign",
+    "404": "There is no such model; the answer lists those there are",
     "413": "The body is over mlx.max_body_bytes",
     "500": "The engine failed on this request, or the gateway did",
-    "503": "The server is full, stopping, or has no engine; Retry-After says when to ask again",
+    "503": "The server is full, stopping, or has no engine; Retry-After says when to try again",
 }
 ENVELOPES = {
     "OllamaError": {
@@ -54,56 +55,62 @@ ENVELOPES = {
         },
     },
 }
-# Bounds of a number that a validator of ours looks at first stand under pydantic's own names.
+# Where a validator of ours runs first (`WholeNumber`), pydantic writes the bounds under its own names.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 
 def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
-    """Arguments for a route whose body is `model`; `stream` is the media type of its streamed answer."""
-    dialect = model.__module__.rpartition(".")[2].removesuffix("_schema").capitalize()
+    """Return the arguments for a route whose body is `model`; `stream` is the media type of a streamed
+    answer.
+
+    The schemas are named after the dialect, the folder of the model's module: `OllamaChatBody`.
+    """
+    dialect = model.__module__.split(".")[-2].capitalize()
     schema = model.model_json_schema(ref_template=f"#/components/schemas/{dialect}{{model}}")
-    parts = {f"{dialect}{name}": part for name, part in schema.pop("$defs", {}).items()}
-    parts[f"{dialect}{model.__name__}"] = schema
-    reference = {"$ref": f"#/components/schemas/{dialect}{model.__name__}", "$defs": parts}
+    components = {f"{dialect}{name}": part for name, part in schema.pop("$defs", {}).items()}
+    components[f"{dialect}{model.__name__}"] = schema
+    reference = {"$ref": f"#/components/schemas/{dialect}{model.__name__}", "$defs": components}
     body = {"required": True, "content": {"application/json": {"schema": reference}}}
-    out: dict[str, Any] = {"openapi_extra": {"requestBody": body}}
+    arguments: dict[str, Any] = {"openapi_extra": {"requestBody": body}}
     if stream:
-        out["responses"] = {200: {"content": {stream: {"schema": {}}}}}
-    return out
+        arguments["responses"] = {200: {"content": {stream: {"schema": {}}}}}
+    return arguments
 
 
 class DocumentedApp(FastAPI):
-    """An application whose document is completed when it is first asked for."""
+    """An application whose document is completed at the first request for it."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            completed(super().openapi())
+            complete(super().openapi())
         assert self.openapi_schema is not None
         return self.openapi_schema
 
 
-def completed(document: dict[str, Any]) -> None:
-    """Moves the bodies' parts to the components, and adds the errors, each in its path's envelope."""
+def complete(document: dict[str, Any]) -> None:
+    """Move the bodies' schemas to the components, and add the errors, each in the envelope of its path."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which nothing here answers with
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with
         schemas.pop(name, None)
     schemas |= ENVELOPES
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            statuses = {*ANY_REQUEST, *operation["responses"]}
+            statuses = {*STATUSES_OF_ALL, *operation["responses"]}
             if body := operation.get("requestBody"):
-                schemas |= _renamed(body["content"]["application/json"]["schema"].pop("$defs", {}))
-                statuses |= WITH_BODY
-            for status in sorted(statuses & REASONS.keys()):
-                told = operation["responses"].get(status, {})
-                if "content" not in told:
-                    operation["responses"][status] = told | _error(status, path)
+                schemas |= _with_standard_bounds(
+                    body["content"]["application/json"]["schema"].pop("$defs", {})
+                )
+                statuses |= STATUSES_WITH_BODY
+            for status in sorted(statuses & DESCRIPTIONS.keys()):
+                declared = operation["responses"].get(status, {})
+                if "content" not in declared:
+                    operation["responses"][status] = declared | _error(status, path)
 
 
 def _error(status: str, path: str) -> dict[str, Any]:
     envelope = {"$ref": f"#/components/schemas/{_envelope(path)}"}
-    return {"description": REASONS[status], "content": {"application/json": {"schema": envelope}}}
+    return {"description": DESCRIPTIONS[status], "content": {"application/json": {"schema": envelope}}}
 
 
 def _envelope(path: str) -> str:
@@ -112,9 +119,9 @@ def _envelope(path: str) -> str:
     return "OpenAIError" if errors.is_openai(path) else "OllamaError"
 
 
-def _renamed(schema: Any) -> Any:
+def _with_standard_bounds(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_renamed(item) for item in schema]
+        return [_with_standard_bounds(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {_BOUNDS.get(key, key): _renamed(value) for key, value in schema.items()}
+    return {_BOUNDS.get(key, key): _with_standard_bounds(value) for key, value in schema.items()}

@@ -1,7 +1,8 @@
-"""Reading request bodies: bounded, JSON whatever the Content-Type says, every mistake named in one sentence.
+"""Reads request bodies: bounded in size, as JSON, and with one sentence about the first mistake.
 
-Ollama's own client and `curl -d` send JSON as `application/x-www-form-urlencoded`; browsers that would use
-that to skip the preflight are refused by their Origin (`access`).
+A body is read as JSON whatever its Content-Type says: Ollama's own client and `curl -d` send JSON as
+`application/x-www-form-urlencoded`. A browser page that does the same to avoid the preflight request is
+refused for its Origin.
 """
 
 from __future__ import annotations
@@ -12,51 +13,52 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from mlx_server.gateway.dialects.validation import sentence
+from mlx_server.gateway.dialects.validation import first_mistake
 from mlx_server.gateway.errors import BadRequest, TooLarge
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 
-DISCARDED_BODIES = 4
-"""So many times the limit is read and thrown away, so that the client reads our answer and not a reset."""
+DISCARD_FACTOR = 4
+"""A body over the limit is read and discarded up to this many times the limit: a client that is still sending
+would see a reset connection instead of our answer."""
 
 
 class Body(BaseModel):
-    """Base of every body. Wrong types are refused; unknown fields are not, clients send many."""
+    """Base class of all bodies. A wrong type is refused; an unknown field is ignored, as clients send
+    many."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number, and some clients write 64 as 64.0."""
+def _as_integer(value: Any) -> Any:
+    """Return 64 for 64.0: JSON has one kind of number, and some clients write whole numbers so."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+WholeNumber = Annotated[int, BeforeValidator(_as_integer)]
 T = TypeVar("T")
-Many = Annotated[list[T], Field(fail_fast=True)]
-"""A list whose first wrong item is the last looked at: a million took 30 s and 3 GB to complain of."""
-B = TypeVar("B", bound=Body)
+ListOf = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is validated up to its first wrong item: to report on a million of them took 30 s and 3 GB."""
+BodyT = TypeVar("BodyT", bound=Body)
 
 
-async def read(request: Request, model: type[B], max_bytes: int) -> B:
-    """The body as `model`. Raises BadRequest, TooLarge, ClientDisconnected."""
-    return validate(parse(await read_bytes(request, max_bytes)), model)
+async def read_body(http: Request, model: type[BodyT], max_bytes: int) -> BodyT:
+    """Return the body as `model`. Raises BadRequest, TooLarge, ClientDisconnected."""
+    return validated(parsed_object(await _read_bytes(http, max_bytes)), model)
 
 
-async def read_bytes(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge, ClientDisconnected."""
+async def _read_bytes(http: Request, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
-    size = 0
+    size_bytes = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size <= max_bytes:
+        async for chunk in http.stream():
+            size_bytes += len(chunk)
+            if size_bytes <= max_bytes:
                 chunks.append(chunk)
-            elif size > DISCARDED_BODIES * max_bytes:
+            elif size_bytes > DISCARD_FACTOR * max_bytes:
                 break
-    except ClientDisconnect as left:
-        raise ClientDisconnected from left
-    if size > max_bytes:
+    except ClientDisconnect as disconnect:
+        raise ClientDisconnected from disconnect
+    if size_bytes > max_bytes:
         raise TooLarge(
             "body_too_large",
             f"the body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes",
@@ -65,14 +67,14 @@ async def read_bytes(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def parse(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`. Raises BadRequest."""
+def parsed_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in `raw`. Raises BadRequest."""
     if not raw.strip():
         raise BadRequest("invalid_json", "the body is empty; send a JSON object")
     try:
-        data = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
         if b"\\u" in raw:
-            json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a surrogate pair is no text
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # raises for half a surrogate pair
     except UnicodeError as error:
         raise BadRequest("invalid_json", f"the body is not valid UTF-8: {error}") from error
     except RecursionError as error:
@@ -80,27 +82,28 @@ def parse(raw: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise BadRequest("invalid_json", f"the body is not valid JSON: {error}") from error
     if not isinstance(data, dict):
-        raise BadRequest("invalid_json", f"the body must be a JSON object, not {_kind(data)}")
+        raise BadRequest("invalid_json", f"the body must be a JSON object, not {_json_type(data)}")
     return data
 
 
-def validate(data: dict[str, Any], model: type[B]) -> B:
-    """`data` as `model`. Raises BadRequest, naming the field."""
+def validated(data: dict[str, Any], model: type[BodyT]) -> BodyT:
+    """Return `data` as `model`. Raises BadRequest that names the first wrong field."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise BadRequest("invalid_request", sentence(error)) from error
+        raise BadRequest("invalid_request", first_mistake(error)) from error
 
 
-def refuse(field: str, what: str) -> NoReturn:
-    """Something that the API has and this server has not."""
-    raise BadRequest("not_supported", f"{field}: {what}", field=field)
+def not_supported(field: str, message: str) -> NoReturn:
+    """Refuse a field that the API has and this server does not support. Raises BadRequest."""
+    raise BadRequest("not_supported", f"{field}: {message}", field=field)
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
+    """Raise ValueError for NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(f"{name} is not JSON")
 
 
-def _kind(value: Any) -> str:
-    kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
+def _json_type(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,82 +1,69 @@
-"""What every dialect's handlers share: the parts of the gateway, handed to them explicitly."""
+"""The parts of the gateway that the handlers of every dialect use, handed to them explicitly."""
 
 from __future__ import annotations
 
-import math
+import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from mlx_server import protocol
-from mlx_server.gateway.dialects.streaming import client_of, unless_left
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.errors import BadRequest, GatewayError
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.model_requests import EmbeddingRequest, ModelRequest
+from mlx_server.gateway.requests.model_requests import GenerationRequest, ModelRequest
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.config import Config
 from vestal.supervision import Clock
 
-TEXTS_AT_ONCE = 32
-"""Texts in one operation: a long list must not keep the engine from its streams, nor be repeated whole."""
-
 
 @dataclass(frozen=True)
 class GatewayContext:
-    """The gateway's parts that request handlers use."""
+    """What a dialect's router is made with. `draw_seed` makes a seed where the client gives none."""
 
     config: Config
     clock: Clock
     dispatcher: Dispatcher
-    models: InstalledModels
+    installed_models: InstalledModels
     draw_seed: Callable[[], int] = lambda: secrets.randbits(32)
 
     @property
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
 
-    def submit(self, work: ModelRequest, http: Request, dialect: str, user: str | None = None) -> Ticket:
-        return self.dispatcher.submit(work, client_of(http, user), dialect)
+    def submit(self, request: ModelRequest, http: Request, dialect: str, user: str | None = None) -> Ticket:
+        """Submit one request on behalf of the HTTP client. Raises GatewayError.
+
+        `user` is the end user that a body names; it counts as a client of its own for fairness.
+        """
+        return self.dispatcher.submit(request, _client_key(http, user), dialect)
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], http: Request, dialect: str, user: str | None = None
+    ) -> Answers:
+        """Submit all requests, or none where the queue cannot take them all. Raises GatewayError."""
+        most = self.config.mlx.max_running + self.config.mlx.max_queued
+        if len(requests) > most:  # trying again later would not help, so that it is no 503
+            message = (
+                f"{len(requests)} answers are asked for at once, and this server takes {most}: ask for fewer."
+            )
+            raise BadRequest("invalid_request", message, answers=len(requests), most=most)
+        tickets: list[Ticket] = []
+        try:
+            for request in requests:
+                tickets.append(self.submit(request, http, dialect, user))
+        except GatewayError:
+            for ticket in tickets:
+                ticket.cancel()
+            raise
+        return Answers(tickets)
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """Embeddings of many texts: base64 float32 blocks of rows, and the sums over them."""
-
-    blocks: tuple[str, ...]
-    dim: int
-    prompt_tokens: int
-    load_s: float
-
-    def rows(self, dimensions: int | None = None) -> list[list[float]]:
-        """The vectors, or the first `dimensions` of each, of length one again. Raises BadRequest."""
-        rows = [row for block in self.blocks for row in protocol.unpack_vectors(block, self.dim)]
-        if dimensions is None or dimensions == self.dim:
-            return rows
-        if dimensions > self.dim:
-            message = f"dimensions: this model's vectors have {self.dim}, not {dimensions}"
-            raise BadRequest("invalid_request", message, dimensions=self.dim)
-        return [_unit(row[:dimensions]) for row in rows]
-
-
-def _unit(row: list[float]) -> list[float]:
-    length = math.hypot(*row)
-    return [value / length for value in row] if length else row
-
-
-async def embed(pieces: GatewayContext, work: EmbeddingRequest, http: Request, dialect: str) -> Vectors:
-    """Embeds all texts, some at a time. Raises GatewayError, ClientDisconnected."""
-    blocks: list[str] = []
-    dim = tokens = 0
-    load_s = 0.0
-    for start in range(0, len(work.texts), TEXTS_AT_ONCE):
-        texts = work.texts[start : start + TEXTS_AT_ONCE]
-        part = EmbeddingRequest(work.model, texts, work.truncate, work.keep_alive_s)
-        ticket = pieces.submit(part, http, dialect)
-        answer = await unless_left(http, ticket, ticket.last())
-        assert isinstance(answer, protocol.Embedding)
-        blocks.append(answer.vectors)
-        dim, tokens, load_s = answer.dim, tokens + answer.prompt_tokens, load_s + answer.load_s
-    return Vectors(tuple(blocks), dim, tokens, load_s)
+def _client_key(http: Request, user: str | None) -> str:
+    """Return what tells clients apart for fairness: address, API key (as a digest), and end user."""
+    key = http.headers.get("authorization", "")
+    digest = hashlib.sha256(key.encode()).hexdigest()[:8] if key else ""
+    address = http.client.host if http.client else ""
+    return f"{address}|{digest}|{user or ''}"

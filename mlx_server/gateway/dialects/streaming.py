@@ -1,82 +1,118 @@
-"""Answers that end when their client leaves: waiting for the first event, and streaming the rest."""
+"""Answers that are cancelled when their client disconnects: waiting for a whole one, and streaming one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlx_server.gateway.requests.ticket import ClientDisconnected
+from mlx_server.gateway.dialects.answer_parts import AnswerPart
+from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.requests.ticket import ClientDisconnected, TicketEvent
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 
 
-def client_of(request: Request, user: str | None = None) -> str:
-    """Who asks, for fairness: the address, the key, and the user that an OpenAI body may name."""
-    key = request.headers.get("authorization", "")
-    mark = hashlib.sha256(key.encode()).hexdigest()[:8] if key else ""
-    address = request.client.host if request.client else ""
-    return f"{address}|{mark}|{user or ''}"
+class AnswerRenderer(Protocol):
+    """Writes the parts of a streamed answer in one dialect. Pure, with state between the parts.
+
+    A frame is what the dialect's clients read as one unit: a line of NDJSON, or a server-sent event with the
+    empty line after it. Every method returns the frames to send, or none.
+    """
+
+    def begin(self) -> Iterable[str]:
+        """Return the frames before the first part."""
+
+    def part(self, index: int, part: AnswerPart) -> Iterable[str]:
+        """Return the frames for a part of answer number `index`; where `part.done`, also those of its end."""
+
+    def end(self) -> Iterable[str]:
+        """Return the frames after the ends of all answers."""
+
+    def error(self, error: GatewayError) -> Iterable[str]:
+        """Return the last frames of a stream that fails: its status 200 has been sent already."""
 
 
-class Leaving(Protocol):
-    """What is given up when its client leaves: a ticket, or several."""
+async def stream_answers(
+    http: Request, answers: Answers, renderer_for: Callable[[TicketEvent], AnswerRenderer], media_type: str
+) -> Response:
+    """Return a streamed response, once the first event is there: until then a failure has its own status."""
+    first = await cancel_on_disconnect(http, answers, answers.first_event())
+    return StreamedResponse(answers, _frames(answers, first, renderer_for(first)), media_type)
+
+
+async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer) -> AsyncIterator[str]:
+    try:
+        for frame in renderer.begin():
+            yield frame
+        async for index, part in answers.parts(first):
+            for frame in renderer.part(index, part):
+                yield frame
+        for frame in renderer.end():
+            yield frame
+    except GatewayError as error:
+        for frame in renderer.error(error):
+            yield frame
+
+
+class Cancellable(Protocol):
+    """A request, or several, that can be cancelled."""
 
     @property
     def id(self) -> str: ...
     def cancel(self) -> None: ...
 
 
-async def unless_left(request: Request, ticket: Leaving, answer: Awaitable[T]) -> T:
-    """`answer`, while the client is there; when it hangs up, the ticket is cancelled: ClientDisconnected."""
-    watch = asyncio.ensure_future(_cancel_when_gone(request.receive, ticket))
+async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitable[T]) -> T:
+    """Return `result`. Where the client disconnects first, cancel `work`, which raises ClientDisconnected."""
+    watch = asyncio.ensure_future(_cancel_when_disconnected(http.receive, work))
     try:
-        return await answer
+        return await result
     except BaseException:
-        ticket.cancel()
+        work.cancel()
         raise
     finally:
         await _end(watch)
 
 
-class StreamedAnswer(Response):
-    """A body made piece by piece from a ticket's events; a client that hangs up cancels the ticket."""
+class StreamedResponse(Response):
+    """A response whose body is sent frame by frame. Where the client disconnects, `work` is cancelled."""
 
-    def __init__(self, ticket: Leaving, pieces: AsyncIterator[str], media_type: str) -> None:
+    def __init__(self, work: Cancellable, frames: AsyncIterator[str], media_type: str) -> None:
         self.status_code = 200
         self.media_type = media_type
         self.background = None
-        self._ticket = ticket
-        self._pieces = pieces
-        self.init_headers({"cache-control": "no-cache", "x-request-id": ticket.id})
+        self._work = work
+        self._frames = frames
+        self.init_headers({"cache-control": "no-cache", "x-request-id": work.id})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = asyncio.ensure_future(_cancel_when_gone(receive, self._ticket))
+        watch = asyncio.ensure_future(_cancel_when_disconnected(receive, self._work))
         try:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )
             with contextlib.suppress(ClientDisconnected):
-                async for piece in self._pieces:
-                    await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
+                async for frame in self._frames:
+                    await send({"type": "http.response.body", "body": frame.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._ticket.cancel()
+            self._work.cancel()
             await _end(watch)
 
 
-async def _cancel_when_gone(receive: Callable[[], Awaitable[object]], ticket: Leaving) -> None:
+async def _cancel_when_disconnected(receive: Callable[[], Awaitable[object]], work: Cancellable) -> None:
     while (await receive()) != {"type": "http.disconnect"}:
         pass
-    ticket.cancel()
+    work.cancel()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""The functions that a client offers: checked, and made a grammar where one must be called. Pure."""
+"""The functions that a client offers: checks them, and makes the schema of a call that is required. Pure."""
 
 from __future__ import annotations
 
@@ -11,39 +11,46 @@ from mlx_server.gateway.errors import BadRequest
 ANY_ARGUMENTS = {"type": "object"}
 
 
-def checked(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
-    """`tools`, none for an empty list. Raises BadRequest for one without a name."""
-    for at, tool in enumerate(tools or ()):
+def checked_tools(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
+    """Return `tools`, or None where there are none. Raises BadRequest for one without name or schema."""
+    for position, tool in enumerate(tools or ()):
         function = tool.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise BadRequest("invalid_request", f"tools.{at}.function.name: is missing")
+            raise BadRequest("invalid_request", f"tools.{position}.function.name: is missing")
         if not isinstance(function.get("parameters") or {}, dict):
-            raise BadRequest("invalid_request", f"tools.{at}.function.parameters: should be a JSON schema")
+            message = f"tools.{position}.function.parameters: should be a JSON schema"
+            raise BadRequest("invalid_request", message)
     return tuple(tools) if tools else None
 
 
 def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dict[str, Any]:
-    """The schema of a call to one of `tools`, or to `name` of them. Raises BadRequest."""
+    """Return the JSON schema of a call to any of `tools`, or to the one with the name. Raises BadRequest."""
     functions = [tool["function"] for tool in tools]
-    chosen = [function for function in functions if name in (None, function["name"])]
-    if not chosen:
-        there = ", ".join(function["name"] for function in functions) or "none"
-        raise BadRequest(
-            "invalid_request", f"tool_choice: {name or 'a tool'!r} is not offered; there are: {there}"
-        )
-    # The parameters' own references start at their root, which is not the root any more.
+    allowed = [function for function in functions if name in (None, function["name"])]
+    if not allowed:
+        offered = ", ".join(function["name"] for function in functions) or "none"
+        message = f"tool_choice: {name or 'a tool'!r} is not offered; there are: {offered}"
+        raise BadRequest("invalid_request", message)
+    # References in the parameters start at the root of their schema, which is not the root any more.
     try:
         definitions = {
-            f"arguments{i}": _moved(f["parameters"], i) for i, f in enumerate(chosen) if f.get("parameters")
+            f"arguments{index}": _with_moved_references(function["parameters"], index)
+            for index, function in enumerate(allowed)
+            if function.get("parameters")
         }
     except RecursionError as error:
         raise BadRequest("invalid_request", "tools: parameters are nested too deeply") from error
-    calls = [_call(function, i) for i, function in enumerate(chosen)]
+    calls = [_schema_of_call(function, index) for index, function in enumerate(allowed)]
     return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else calls[0] | {"$defs": definitions}
 
 
-def _call(function: dict[str, Any], at: int) -> dict[str, Any]:
-    arguments = {"$ref": f"#/$defs/arguments{at}"} if function.get("parameters") else ANY_ARGUMENTS
+def arguments_as_string(arguments: dict[str, Any]) -> str:
+    """Return the arguments of a call as JSON text, as OpenAI and Anthropic send them."""
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def _schema_of_call(function: dict[str, Any], index: int) -> dict[str, Any]:
+    arguments = {"$ref": f"#/$defs/arguments{index}"} if function.get("parameters") else ANY_ARGUMENTS
     return {
         "type": "object",
         "properties": {"name": {"const": function["name"]}, "arguments": arguments},
@@ -52,18 +59,13 @@ def _call(function: dict[str, Any], at: int) -> dict[str, Any]:
     }
 
 
-def _moved(schema: Any, at: int) -> Any:
+def _with_moved_references(schema: Any, index: int) -> Any:
     if isinstance(schema, list):
-        return [_moved(item, at) for item in schema]
+        return [_with_moved_references(item, index) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    out = {key: _moved(value, at) for key, value in schema.items()}
+    moved = {key: _with_moved_references(value, index) for key, value in schema.items()}
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference.startswith("#"):
-        out["$ref"] = f"#/$defs/arguments{at}{reference[1:]}"
-    return out
-
-
-def as_string(arguments: dict[str, Any]) -> str:
-    """A call's arguments as OpenAI has them."""
-    return json.dumps(arguments, ensure_ascii=False)
+        moved["$ref"] = f"#/$defs/arguments{index}{reference[1:]}"
+    return moved

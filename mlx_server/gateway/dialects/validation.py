@@ -1,4 +1,5 @@
-"""A body's first mistake as one sentence, in JSON's words and not in the validator's. Pure."""
+"""Describes the first mistake in a body in one sentence, in the terms of JSON instead of the validator's.
+Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-# A union puts the names of its alternatives among the steps to a field.
-_ALTERNATIVES = frozenset({"str", "int", "float", "bool", "dict", "list", "none"})
-_SUBJECT = re.compile(r"^(Value error, |Input |String |List )")
-_KINDS = {
+_UNION_MEMBERS = frozenset({"str", "int", "float", "bool", "dict", "list", "none"})
+"""Names that pydantic puts into the location of an error for the alternatives of a union."""
+_PREFIX = re.compile(r"^(Value error, |Input |String |List )")
+_JSON_TYPES = {
     "string_type": "a string",
     "list_type": "a list",
     "dict_type": "an object",
@@ -24,46 +25,48 @@ _KINDS = {
     "float_type": "a number",
     "bool_type": "true or false",
 }
+MAX_VALUE_LENGTH = 60
 
 
-def sentence(error: ValidationError) -> str:
-    """The first mistake: `messages.0.content: should be a string or a list (given: 3)`."""
+def first_mistake(error: ValidationError) -> str:
+    """Return a sentence such as `messages.0.content: should be a string or a list (given: 3)`."""
     found = error.errors(include_url=False, include_context=False)
     same_field = _of_the_first_field(found)
-    farthest = max(len(_steps(each)) for each in same_field)
-    wrong = [each for each in same_field if len(_steps(each)) == farthest]
-    where = ".".join(_steps(wrong[0])) or "body"
-    if wrong[0]["type"] == "missing":
+    # Each alternative of a union reports its own mistake. The one that got furthest was meant.
+    furthest = max(len(_path(each)) for each in same_field)
+    mistakes = [each for each in same_field if len(_path(each)) == furthest]
+    where = ".".join(_path(mistakes[0])) or "body"
+    if mistakes[0]["type"] == "missing":
         return f"{where}: is missing"
-    return f"{where}: {_what(wrong)} (given: {_short(wrong[0]['input'])})"
+    return f"{where}: {_expectation(mistakes)} (given: {_shortened(mistakes[0]['input'])})"
 
 
 def _of_the_first_field(found: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """What each alternative of the first field says against it: the one that got farthest was meant."""
-    steps = found[0]["loc"]
-    depth = next((at for at, step in enumerate(steps) if _is_alternative(step)), len(steps))
-    return [each for each in found if each["loc"][:depth] == steps[:depth]]
+    """Return the errors of all alternatives of the field that the first error is about."""
+    location = found[0]["loc"]
+    depth = next((at for at, step in enumerate(location) if _is_union_member(step)), len(location))
+    return [each for each in found if each["loc"][:depth] == location[:depth]]
 
 
-def _what(wrong: Sequence[ErrorDetails]) -> str:
-    first = wrong[0]
-    types = {each["type"] for each in wrong}
-    kinds = list(dict.fromkeys(kind for name, kind in _KINDS.items() if name in types))
-    if first["type"] in _KINDS:
-        if "a number" in kinds:
-            kinds = [kind for kind in kinds if kind != "a whole number"]
-        return f"should be {' or '.join(kinds)}"
-    return _SUBJECT.sub("", first["msg"].partition(" after validation")[0])
+def _expectation(mistakes: Sequence[ErrorDetails]) -> str:
+    first = mistakes[0]
+    if first["type"] not in _JSON_TYPES:
+        return _PREFIX.sub("", first["msg"].partition(" after validation")[0])
+    found_types = {each["type"] for each in mistakes}
+    expected = list(dict.fromkeys(name for key, name in _JSON_TYPES.items() if key in found_types))
+    if "a number" in expected:
+        expected = [name for name in expected if name != "a whole number"]
+    return f"should be {' or '.join(expected)}"
 
 
-def _steps(each: ErrorDetails) -> list[str]:
-    return [str(step) for step in each["loc"] if not _is_alternative(step)]
+def _path(each: ErrorDetails) -> list[str]:
+    return [str(step) for step in each["loc"] if not _is_union_member(step)]
 
 
-def _is_alternative(step: int | str) -> bool:
-    return isinstance(step, str) and (step in _ALTERNATIVES or not step.isidentifier())
+def _is_union_member(step: int | str) -> bool:
+    return isinstance(step, str) and (step in _UNION_MEMBERS or not step.isidentifier())
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."

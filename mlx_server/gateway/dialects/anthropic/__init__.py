@@ -1,1 +1,3 @@
-"""Anthropic's messages API."""
+"""Anthropic's API: messages, and the count of a prompt's tokens."""
+
+DIALECT = "anthropic"

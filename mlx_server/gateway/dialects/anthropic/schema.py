@@ -1,4 +1,4 @@
-"""Anthropic's request body for messages, and what it means as a request of ours. Pure."""
+"""Anthropic's request bodies, and the model requests that they mean. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
+from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.protocol import Sampling
 
-LIMIT = 2**31
+INT32_LIMIT = 2**31
 
 
 class Block(Body):
-    """One block of a message's content. A kind that is unknown here is passed over."""
+    """One block of a message's content. A block of an unknown type is ignored."""
 
     type: str
     text: str | None = None
@@ -26,15 +26,18 @@ class Block(Body):
     name: str | None = None
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
-    content: str | Many[Block] | None = None
+    content: str | ListOf[Block] | None = None
 
 
 class Message(Body):
     role: Literal["user", "assistant"]
-    content: str | Many[Block]
+    content: str | ListOf[Block]
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """As messages for a template: results of tools are messages of their own, before what is said."""
+        """Return messages in the form that chat templates are written for.
+
+        The results of tools become messages of their own, before the text of the message.
+        """
         if isinstance(self.content, str):
             return [{"role": self.role, "content": self.content}]
         results = [
@@ -42,12 +45,12 @@ class Message(Body):
             for block in self.content
             if block.type == "tool_result"
         ]
-        said: dict[str, Any] = {"role": self.role, "content": _text(self.content)}
+        message: dict[str, Any] = {"role": self.role, "content": _text(self.content)}
         if thoughts := "".join(block.thinking or "" for block in self.content if block.type == "thinking"):
-            said["reasoning_content"] = thoughts
+            message["reasoning_content"] = thoughts
         if calls := [_call(block) for block in self.content if block.type == "tool_use"]:
-            said["tool_calls"] = calls
-        return [*results, said] if said["content"] or calls or not results else results
+            message["tool_calls"] = calls
+        return [*results, message] if message["content"] or calls or not results else results
 
 
 class Tool(Body):
@@ -57,11 +60,10 @@ class Tool(Body):
     input_schema: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """In the form that templates are written for."""
+        """Return the tool in the form that chat templates are written for. Raises BadRequest."""
         if self.type not in (None, "custom"):
-            refuse(
-                "tools", f"the tool type {self.type!r} is Anthropic's own service; offer functions of yours"
-            )
+            message = f"the tool type {self.type!r} is a service of Anthropic; offer functions of your own"
+            not_supported("tools", message)
         function = {"name": self.name, "parameters": self.input_schema or ANY_ARGUMENTS}
         if self.description:
             function["description"] = self.description
@@ -82,17 +84,20 @@ class Metadata(Body):
 
 
 class CountBody(Body):
-    """What goes into a prompt; /v1/messages/count_tokens takes no more."""
+    """The fields that make the prompt: all that /v1/messages/count_tokens takes."""
 
     model: str = Field(min_length=1)
-    messages: Many[Message] = Field(min_length=1)
-    system: str | Many[Block] | None = None
-    tools: Many[Tool] | None = None
+    messages: ListOf[Message] = Field(min_length=1)
+    system: str | ListOf[Block] | None = None
+    tools: ListOf[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
 
     def to_count(self, model: str) -> GenerationRequest:
-        """As a request for the canonical `model` that counts the prompt. Raises BadRequest."""
+        """Return a request that counts the prompt's tokens, for the model of this canonical name.
+
+        Raises BadRequest.
+        """
         system = _text(self.system)
         choice = self.tool_choice or ToolChoice(type="auto")
         tools = None if choice.type == "none" else tuple(tool.as_dict() for tool in self.tools or ()) or None
@@ -111,18 +116,18 @@ class CountBody(Body):
             tools=tools,
             tool_choice="required" if forced else "auto",
             json_schema=call_schema(tools or (), name) if forced else None,
-            # Clients ask for thoughts of whatever model they are given; one that has none just answers.
+            # Clients ask any model for thoughts; one that cannot think just answers.
             think=False if self.thinking and self.thinking.type == "disabled" else None,
         )
 
 
 class MessagesBody(CountBody):
-    max_tokens: Whole = Field(ge=1, lt=LIMIT)
+    max_tokens: WholeNumber = Field(ge=1, lt=INT32_LIMIT)
     stream: bool | None = None
-    stop_sequences: Many[str] | None = None
+    stop_sequences: ListOf[str] | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)
+    top_k: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
     metadata: Metadata | None = None
 
     @property
@@ -130,7 +135,7 @@ class MessagesBody(CountBody):
         return self.metadata.user_id if self.metadata else None
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
+        """Return the request for the model of this canonical name. Raises BadRequest."""
         return replace(
             self.to_count(model),
             count_only=False,
@@ -150,9 +155,8 @@ def _text(content: str | list[Block] | None) -> str:
         return content or ""
     for block in content:
         if block.type in ("image", "document"):
-            refuse(
-                "messages.content", f"this server reads text only; leave out the block of type {block.type!r}"
-            )
+            message = f"this server reads text only; leave out the block of type {block.type!r}"
+            not_supported("messages.content", message)
     return "".join(block.text or "" for block in content if block.type == "text")
 
 

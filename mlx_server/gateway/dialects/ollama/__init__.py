@@ -1,1 +1,3 @@
-"""Ollama's API."""
+"""Ollama's API: text and embeddings in `routes`, models in `model_routes`."""
+
+DIALECT = "ollama"

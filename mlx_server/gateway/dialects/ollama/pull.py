@@ -1,4 +1,4 @@
-"""Fetching a model for /api/pull: the store's own program in a process beside, its progress passed on."""
+"""Fetches a model for /api/pull: runs the model store's program and passes on the progress that it prints."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mlx_server.gateway.dialects.streaming import NDJSON
 from mlx_server.gateway.errors import NotFound, ServerFault
 from vestal.config import canonical
 
-STOP_S = 5.0
-"""A fetch that is told to stop and has not after so long is killed."""
+TERMINATE_TIMEOUT_S = 5.0
+"""A program that has not exited this long after SIGTERM is killed."""
 
 
-async def answer(pieces: GatewayContext, body: ModelBody) -> Response:
-    """Streams the progress, or waits for the end of it. Raises NotFound for what is not configured."""
-    source = pieces.config.model_source(body.model)
+async def pull_model(context: GatewayContext, body: ModelBody) -> Response:
+    """Stream the progress, or return when the model is there. Raises NotFound for one without a source."""
+    source = context.config.model_source(body.model)
     if source is None:
-        listed = ", ".join(sorted(canonical(name) for name in pieces.config.models))
+        listed = ", ".join(sorted(canonical(name) for name in context.config.models))
         message = f"model {body.model!r} has no source in the configuration (`models:`); there are: {listed}"
         raise NotFound("model_not_found", message, model=body.model)
-    steps = _steps(pieces, body.model, source.source)
+    steps = _progress(context, body.model, source.source)
     if body.stream is not False:
         return StreamingResponse(_lines(steps), media_type=NDJSON)
     async for _ in steps:
@@ -49,32 +49,32 @@ async def _lines(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         yield errors.line(error)
 
 
-async def _steps(pieces: GatewayContext, name: str, source: str) -> AsyncIterator[dict[str, Any]]:
-    """Raises ServerFault with the store's own sentence."""
+async def _progress(context: GatewayContext, name: str, source: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield the progress as Ollama writes it. Raises ServerFault with the message of the model store."""
     digest = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
-    process = await _start(name)
+    process = await _start_program(name)
     assert process.stdout is not None
     fault: ServerFault | None = None
     try:
         yield {"status": f"pulling {name}"}
         async for line in process.stdout:
-            told = _told(line)
-            if "error" in told:
-                error = told["error"]
+            report = _parsed(line)
+            if "error" in report:
+                error = report["error"]
                 fault = ServerFault(error["code"], f"{error['message']} {error['remedy']}")
-            elif "fraction" in told:
-                yield _step(told, digest)
+            elif "fraction" in report:
+                yield _step(report, digest)
         if await process.wait() and fault is None:
             fault = ServerFault("fetch_failed", f"fetching {name} ended with code {process.returncode}")
     finally:
-        _stop(process)
-        pieces.models.changed()
+        _terminate(process)
+        context.installed_models.changed()
     if fault:
         raise fault
 
 
-async def _start(name: str) -> asyncio.subprocess.Process:
-    """In a group of its own: what it runs is stopped with it."""
+async def _start_program(name: str) -> asyncio.subprocess.Process:
+    """Run the program in a process group of its own, so that its children are killed with it."""
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mlx_server.model_store", "ensure", "--json", name),
         stdin=asyncio.subprocess.DEVNULL,
@@ -83,13 +83,13 @@ async def _start(name: str) -> asyncio.subprocess.Process:
     )
 
 
-def _stop(process: asyncio.subprocess.Process) -> None:
-    """The client has left, or it is done. Awaits nothing: whoever asked may be cancelled already."""
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    """Terminate the program unless it has exited. This awaits nothing, as the caller may be cancelled."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-    asyncio.get_running_loop().call_later(STOP_S, _kill, process)
+    asyncio.get_running_loop().call_later(TERMINATE_TIMEOUT_S, _kill, process)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
@@ -98,17 +98,18 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _step(told: dict[str, Any], digest: str) -> dict[str, Any]:
-    """A line of progress; clients draw a bar for a digest whose total is known."""
-    if not (total := told.get("bytes", 0)):
-        return {"status": told["sentence"]}
-    completed = round(told["fraction"] * total)
-    return {"status": told["sentence"], "digest": digest, "total": total, "completed": completed}
+def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
+    """Return one step of the progress. Clients draw a bar for a digest whose total is known."""
+    if not (total := report.get("bytes", 0)):
+        return {"status": report["sentence"]}
+    completed = round(report["fraction"] * total)
+    return {"status": report["sentence"], "digest": digest, "total": total, "completed": completed}
 
 
-def _told(line: bytes) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return the object on a line of the program's output, or an empty one."""
     try:
-        told = json.loads(line)
+        report = json.loads(line)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return report if isinstance(report, dict) else {}

@@ -1,1 +1,3 @@
-"""OpenAI's chat completions, completions, embeddings and models."""
+"""OpenAI's API: chat completions, completions, embeddings, models."""
+
+DIALECT = "openai"

@@ -1,41 +1,153 @@
-"""How OpenAI's routes word an answer: objects, choices, deltas, counts. Pure."""
+"""Writes answers as OpenAI does: one JSON object, or chunks in server-sent events. Pure."""
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answer_parts import AnswerPart, Call
-from mlx_server.gateway.dialects.tools import as_string
+from mlx_server.gateway import errors
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.embeddings import Embeddings
+from mlx_server.gateway.dialects.tools import arguments_as_string
+from mlx_server.model_store import ModelEntry
+
+FLOAT32_BYTES = 4
+STREAM_END = "data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
-class Wording:
-    """A route's objects' names, and where a part of an answer goes in them."""
+class AnswerShape:
+    """What differs between the objects of /v1/chat/completions and of /v1/completions.
 
-    prefix: str
-    whole: str
-    chunk: str
-    choice: Callable[[AnswerPart], dict[str, Any]]
-    first: dict[str, Any] | None
-    delta: Callable[[AnswerPart], dict[str, Any]]
-    last: dict[str, Any]
+    `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer; chunks
+    begin with `first_content` (None: with no chunk of their own) and end with `last_content`.
+    """
+
+    id_prefix: str
+    whole_object: str
+    chunk_object: str
+    whole_content: Callable[[AnswerPart], dict[str, Any]]
+    first_content: dict[str, Any] | None
+    chunk_content: Callable[[AnswerPart], dict[str, Any]]
+    last_content: dict[str, Any]
     logprobs: Callable[[Sequence[protocol.Logprobs]], dict[str, Any]]
 
 
-def choice(index: int, content: dict[str, Any], reason: str | None, logprobs: Any = None) -> dict[str, Any]:
-    """One of an answer's choices, whole or a part of it."""
+class AnswerChunks:
+    """Writes the answers to one HTTP request.
+
+    `prefixes` holds for each answer the text it begins with, as `echo` asks; `created` is in seconds since
+    the epoch; `include_usage`: a stream ends with the counts.
+    """
+
+    def __init__(
+        self,
+        shape: AnswerShape,
+        answer_id: str,
+        created: int,
+        model: str,
+        *,
+        prefixes: Sequence[str],
+        answers_per_prompt: int,
+        include_usage: bool,
+    ) -> None:
+        self._shape = shape
+        self._head = {"id": f"{shape.id_prefix}{answer_id}", "created": created, "model": model}
+        self._chunk_head = self._head | {"object": shape.chunk_object}
+        self._prefixes = prefixes
+        self._answers_per_prompt = answers_per_prompt
+        self._include_usage = include_usage
+        self._ends: dict[int, protocol.Done] = {}
+
+    def whole(self, answers: Sequence[tuple[AnswerPart, protocol.Done]]) -> dict[str, Any]:
+        """Return complete answers as one object."""
+        choices = []
+        for index, (answer, done) in enumerate(answers):
+            with_prefix = msgspec.structs.replace(answer, text=self._prefixes[index] + answer.text)
+            content = self._shape.whole_content(with_prefix)
+            choices.append(_choice(index, content, done.reason, self._logprobs(answer)))
+        ends = [done for _, done in answers]
+        return self._head | {
+            "object": self._shape.whole_object,
+            "choices": choices,
+            "usage": _usage(ends, self._answers_per_prompt),
+        }
+
+    # --- AnswerRenderer ---
+
+    def begin(self) -> Iterator[str]:
+        if self._shape.first_content is not None:
+            for index in range(len(self._prefixes)):
+                yield self._chunk(index, self._shape.first_content)
+        for index, prefix in enumerate(self._prefixes):
+            if prefix:
+                yield self._chunk(index, self._shape.chunk_content(AnswerPart(prefix)))
+
+    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+        if part.has_content:
+            yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(part))
+        if part.done:
+            self._ends[index] = part.done
+            yield self._chunk(index, self._shape.last_content, part.done.reason)
+
+    def end(self) -> Iterator[str]:
+        if self._include_usage:
+            ends = [self._ends[index] for index in sorted(self._ends)]
+            usage = _usage(ends, self._answers_per_prompt)
+            yield _event(self._chunk_head | {"choices": [], "usage": usage})
+        yield STREAM_END
+
+    def error(self, error: errors.GatewayError) -> Iterator[str]:
+        yield _event(errors.openai_body(error))
+        yield STREAM_END
+
+    # --- inside ---
+
+    def _chunk(
+        self, index: int, content: dict[str, Any], reason: str | None = None, logprobs: Any = None
+    ) -> str:
+        chunk = self._chunk_head | {"choices": [_choice(index, content, reason, logprobs)]}
+        return _event(chunk | {"usage": None} if self._include_usage else chunk)
+
+    def _logprobs(self, part: AnswerPart) -> dict[str, Any] | None:
+        return self._shape.logprobs(part.logprobs) if part.logprobs else None
+
+
+def embeddings(model: str, rows: Sequence[Any], prompt_tokens: int) -> dict[str, Any]:
+    """Return vectors, each a list of numbers or base64, as /v1/embeddings does."""
+    data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
+    usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def base64_rows(embeddings: Embeddings) -> list[str]:
+    """Return each vector as base64 of its float32 bytes, without a detour over Python's numbers."""
+    size = embeddings.dim * FLOAT32_BYTES
+    raw_blocks = [base64.b64decode(block) for block in embeddings.blocks]
+    rows = [block[start : start + size] for block in raw_blocks for start in range(0, len(block), size)]
+    return [base64.b64encode(row).decode("ascii") for row in rows]
+
+
+def model(entry: ModelEntry) -> dict[str, Any]:
+    """Return an installed model as /v1/models lists it."""
+    return {"id": entry.name, "object": "model", "created": int(entry.modified), "owned_by": "vestal"}
+
+
+def _choice(index: int, content: dict[str, Any], reason: str | None, logprobs: Any) -> dict[str, Any]:
     return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
 
-def usage(dones: Sequence[protocol.Done], answers_a_prompt: int) -> dict[str, Any]:
-    """Counts over all answers; a prompt that several answer is counted once."""
-    prompt = sum(done.usage.prompt_tokens for done in dones[::answers_a_prompt])
-    completion = sum(done.usage.completion_tokens for done in dones)
-    cached = sum(done.usage.cached_tokens for done in dones[::answers_a_prompt])
+def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, Any]:
+    """Return the counts over all answers. A prompt with several answers is counted once."""
+    prompt = sum(done.usage.prompt_tokens for done in ends[::answers_per_prompt])
+    completion = sum(done.usage.completion_tokens for done in ends)
+    cached = sum(done.usage.cached_tokens for done in ends[::answers_per_prompt])
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -48,8 +160,8 @@ def _message(part: AnswerPart) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": part.text, "refusal": None}
     if part.thinking:
         message["reasoning_content"] = part.thinking
-    if part.calls:
-        message |= {"content": part.text or None, "tool_calls": [_call(call) for call in part.calls]}
+    if part.tool_calls:
+        message |= {"content": part.text or None, "tool_calls": [_tool_call(c) for c in part.tool_calls]}
     return {"message": message}
 
 
@@ -57,58 +169,61 @@ def _delta(part: AnswerPart) -> dict[str, Any]:
     delta: dict[str, Any] = {"content": part.text} if part.text else {}
     if part.thinking:
         delta["reasoning_content"] = part.thinking
-    if part.calls:
-        delta["tool_calls"] = [{"index": call.index, **_call(call)} for call in part.calls]
+    if part.tool_calls:
+        delta["tool_calls"] = [{"index": call.index, **_tool_call(call)} for call in part.tool_calls]
     return {"delta": delta}
 
 
-def _call(call: Call) -> dict[str, Any]:
-    """OpenAI gives a call's arguments as a string."""
-    function = {"name": call.call.name, "arguments": as_string(call.call.arguments)}
+def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
+    """Return a tool call, whose arguments OpenAI gives as a string."""
+    function = {"name": call.name, "arguments": arguments_as_string(call.arguments)}
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _chat_logprobs(chances: Sequence[protocol.Logprobs]) -> dict[str, Any]:
-    rows = [_chance(c.drawn) | {"top_logprobs": [_chance(chance) for chance in c.top]} for c in chances]
+def _chat_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
+    rows = [_logprob(token.drawn) | {"top_logprobs": [_logprob(t) for t in token.top]} for token in tokens]
     return {"content": rows, "refusal": None}
 
 
-def _chance(chance: protocol.TokenLogprob) -> dict[str, Any]:
-    return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.bytes)}
+def _logprob(token: protocol.TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.bytes)}
 
 
-def _completion_logprobs(chances: Sequence[protocol.Logprobs]) -> dict[str, Any]:
-    texts = [c.drawn.text for c in chances]
+def _completion_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
+    texts = [token.drawn.text for token in tokens]
     return {
         "tokens": texts,
-        "token_logprobs": [c.drawn.logprob for c in chances],
-        "top_logprobs": [{chance.text: chance.logprob for chance in c.top} for c in chances],
-        "text_offset": [sum(map(len, texts[:at])) for at in range(len(texts))],
+        "token_logprobs": [token.drawn.logprob for token in tokens],
+        "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
+        "text_offset": [sum(map(len, texts[:position])) for position in range(len(texts))],
     }
 
 
-def data(body: dict[str, Any]) -> str:
-    """One server-sent event."""
+def _text(part: AnswerPart) -> dict[str, Any]:
+    return {"text": part.text}
+
+
+def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-CHAT = Wording(
-    prefix="chatcmpl-",
-    whole="chat.completion",
-    chunk="chat.completion.chunk",
-    choice=_message,
-    first={"delta": {"role": "assistant", "content": ""}},
-    delta=_delta,
-    last={"delta": {}},
+CHAT = AnswerShape(
+    id_prefix="chatcmpl-",
+    whole_object="chat.completion",
+    chunk_object="chat.completion.chunk",
+    whole_content=_message,
+    first_content={"delta": {"role": "assistant", "content": ""}},
+    chunk_content=_delta,
+    last_content={"delta": {}},
     logprobs=_chat_logprobs,
 )
-COMPLETION = Wording(
-    prefix="cmpl-",
-    whole="text_completion",
-    chunk="text_completion",
-    choice=lambda part: {"text": part.text},
-    first=None,
-    delta=lambda part: {"text": part.text},
-    last={"text": ""},
+COMPLETION = AnswerShape(
+    id_prefix="cmpl-",
+    whole_object="text_completion",
+    chunk_object="text_completion",
+    whole_content=_text,
+    first_content=None,
+    chunk_content=_text,
+    last_content={"text": ""},
     logprobs=_completion_logprobs,
 )

@@ -1,4 +1,4 @@
-"""OpenAI's request bodies, and what they mean as requests of ours. Pure. Defaults are OpenAI's own."""
+"""OpenAI's request bodies, and the model requests that they mean. Pure. The defaults are OpenAI's own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import Any, Literal, cast
 import msgspec
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, Many, Whole, refuse
-from mlx_server.gateway.dialects.tools import call_schema, checked
+from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
+from mlx_server.gateway.dialects.tools import call_schema, checked_tools
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.model_requests import (
-    ANY_OBJECT,
-    EmbeddingRequest,
-    GenerationRequest,
-    ModelRequest,
-)
+from mlx_server.gateway.requests.model_requests import ANY_OBJECT, EmbeddingRequest, GenerationRequest
 from mlx_server.protocol import Sampling
 
 SEED_MASK = 2**63 - 1
-LIMIT = 2**31
-MOST_IDS = 2**20
+INT32_LIMIT = 2**31
+MAX_PROMPT_IDS = 2**20
+"""No context is so long, and the engine would read all the ids before it said so."""
+COMPLETION_MAX_TOKENS = 16
 
 
 class StreamOptions(Body):
@@ -31,27 +28,28 @@ class StreamOptions(Body):
 
 
 class TextBody(Body):
-    """What chat and completions have in common."""
+    """The fields that chat completions and completions have in common."""
 
     model: str = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    stop: str | Many[str] | None = None
-    seed: Whole | None = None
-    n: Whole | None = Field(default=None, ge=1, le=128)
+    max_tokens: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
+    stop: str | ListOf[str] | None = None
+    seed: WholeNumber | None = None
+    n: WholeNumber | None = Field(default=None, ge=1, le=128)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     user: str | None = None
-    # beyond OpenAI's own, as other local servers take them
-    top_k: Whole | None = Field(default=None, ge=0, lt=LIMIT)
+    # not OpenAI's own, but other local servers have them
+    top_k: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
     min_p: float | None = Field(default=None, ge=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
 
     @property
     def include_usage(self) -> bool:
+        """Return whether a stream ends with the counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:
@@ -67,22 +65,24 @@ class TextBody(Body):
         )
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in given if text)
 
-    def echoed(self, work: ModelRequest) -> str:
-        """What of its prompt an answer begins with."""
+    def echo_of(self, request: GenerationRequest) -> str:
+        """Return the text that the answer to `request` begins with. Raises BadRequest."""
         return ""
 
-    def several(self, prompts: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-        """`n` answers to each of `prompts`, prompt by prompt; each has a seed of its own."""
-        answers = [work for work in prompts for _ in range(self.n or 1)]
-        samplings = (
-            msgspec.structs.replace(work.sampling, seed=(work.sampling.seed + at) & SEED_MASK)
-            for at, work in enumerate(answers)
-        )
-        return [replace(work, sampling=own) for work, own in zip(answers, samplings, strict=True)]
+    def _repeated(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """Return `n` of each request, next to each other, all with different seeds."""
+        repeated = [request for request in requests for _ in range(self.n or 1)]
+        return [_with_seed_offset(request, offset) for offset, request in enumerate(repeated)]
+
+
+def _with_seed_offset(request: GenerationRequest, offset: int) -> GenerationRequest:
+    sampling = request.sampling
+    seed = (sampling.seed + offset) & SEED_MASK
+    return replace(request, sampling=msgspec.structs.replace(sampling, seed=seed))
 
 
 class ContentPart(Body):
@@ -101,7 +101,10 @@ class ToolCall(Body):
     function: FunctionCall
 
     def as_dict(self) -> dict[str, Any]:
-        """Chat templates take the arguments as an object, not as the string that OpenAI makes of it."""
+        """Return the call for a chat template, which takes the arguments as an object, not as a string.
+
+        Raises BadRequest where the string is not JSON.
+        """
         arguments: Any = self.function.arguments or {}
         if isinstance(arguments, str):
             try:
@@ -115,13 +118,14 @@ class ToolCall(Body):
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Many[ContentPart] | None = None
+    content: str | ListOf[ContentPart] | None = None
     name: str | None = None
-    tool_calls: Many[ToolCall] | None = None
+    tool_calls: ListOf[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
     def as_dict(self, model: str) -> dict[str, Any]:
+        """Return the message in the form that chat templates are written for. Raises BadRequest."""
         role = "system" if self.role == "developer" else self.role
         message: dict[str, Any] = {"role": role, "content": self._text(model)}
         if self.name:
@@ -139,7 +143,7 @@ class Message(Body):
             return self.content or ""
         other = next((part.type for part in self.content if part.type not in ("text", "input_text")), None)
         if other:
-            refuse(
+            not_supported(
                 "messages.content", f"model {model!r} reads text only; leave out the part of type {other!r}"
             )
         return "".join(part.text or "" for part in self.content)
@@ -156,7 +160,7 @@ class ResponseFormat(Body):
 
     @property
     def as_schema(self) -> dict[str, Any] | None:
-        """Raises BadRequest."""
+        """Return the schema of the answer, or None for any text. Raises BadRequest."""
         if self.type != "json_schema":
             return None if self.type == "text" else dict(ANY_OBJECT)
         if self.json_schema is None:
@@ -165,23 +169,22 @@ class ResponseFormat(Body):
 
 
 class ChatBody(TextBody):
-    messages: Many[Message] = Field(min_length=1)
-    max_completion_tokens: Whole | None = Field(default=None, ge=1, lt=LIMIT)
-    tools: Many[dict[str, Any]] | None = None
+    messages: ListOf[Message] = Field(min_length=1)
+    max_completion_tokens: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
+    tools: ListOf[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    top_logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
     reasoning_effort: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None  # as other local servers take them
+    chat_template_kwargs: dict[str, Any] | None = None  # not OpenAI's own
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
-        """As requests for the canonical `model`, one an answer. Raises BadRequest."""
-        return self.several([self.to_request(model, drawn_seed)])
+        """Return one request for each answer, for the model of this canonical name. Raises BadRequest."""
+        return self._repeated([self._to_request(model, drawn_seed)])
 
-    def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        """As a request for the canonical `model`. Raises BadRequest for what is not supported."""
-        tools = None if self.tool_choice == "none" else checked(self.tools)
+    def _to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        tools = None if self.tool_choice == "none" else checked_tools(self.tools)
         json_schema = self.response_format.as_schema if self.response_format else None
         forced = self._forced_tool()
         if forced is not None:
@@ -199,11 +202,14 @@ class ChatBody(TextBody):
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             sampling=self.sampling(drawn_seed),
             max_tokens=next((limit for limit in limits if limit is not None), None),
-            stop=self.stops,
+            stop=self.stop_strings,
         )
 
     def _forced_tool(self) -> str | None:
-        """None where no tool is forced, "" where any may be called, else its name. Raises BadRequest."""
+        """Return the name of the tool that must be called, "" for any, None where none must be.
+
+        Raises BadRequest.
+        """
         match self.tool_choice:
             case None | "auto" | "none":
                 return None
@@ -215,6 +221,7 @@ class ChatBody(TextBody):
         raise BadRequest("invalid_request", message)
 
     def _template(self) -> dict[str, Any] | None:
+        """Return further variables for the chat template."""
         effort = (
             {} if self.reasoning_effort in (None, "none") else {"reasoning_effort": self.reasoning_effort}
         )
@@ -222,28 +229,28 @@ class ChatBody(TextBody):
 
 
 class CompletionBody(TextBody):
-    prompt: str | Many[str] | Many[int] | Many[Many[int]]
+    prompt: str | ListOf[str] | ListOf[int] | ListOf[ListOf[int]]
     suffix: str | None = None
     echo: bool | None = None
-    best_of: Whole | None = None
-    logprobs: Whole | None = Field(default=None, ge=0, le=20)
+    best_of: WholeNumber | None = None
+    logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
-        """As `ChatBody.to_requests`, without a template. 16 tokens by default, as OpenAI has it."""
+        """Return one request for each answer, for the model of this canonical name. Raises BadRequest."""
         if self.suffix:
-            refuse("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
+            not_supported("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
         if self.echo and self.logprobs is not None:
-            refuse("echo", "the prompt's own logprobs are not computed; leave out `echo` or `logprobs`")
+            not_supported("echo", "the logprobs of the prompt are not computed; leave out one of the two")
         if self.best_of is not None and self.best_of > 1:
-            refuse("best_of", "one answer at a time")
-        return self.several([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
+            not_supported("best_of", "this server does not choose between answers; leave it out")
+        return self._repeated([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
 
-    def echoed(self, work: ModelRequest) -> str:
-        if not self.echo or not isinstance(work, GenerationRequest):
+    def echo_of(self, request: GenerationRequest) -> str:
+        if not self.echo:
             return ""
-        if work.prompt is None:
-            refuse("echo", "only a prompt given as text is echoed; leave it out, or send text")
-        return work.prompt
+        if request.prompt is None:
+            not_supported("echo", "only a prompt given as text is echoed; leave it out, or send text")
+        return request.prompt
 
     def _to_request(self, model: str, prompt: str | list[int], drawn_seed: int) -> GenerationRequest:
         return GenerationRequest(
@@ -252,39 +259,39 @@ class CompletionBody(TextBody):
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
             sampling=self.sampling(drawn_seed),
-            max_tokens=self.max_tokens or 16,
-            stop=self.stops,
+            max_tokens=self.max_tokens or COMPLETION_MAX_TOKENS,
+            stop=self.stop_strings,
             top_logprobs=self.logprobs,
         )
 
     def _prompts(self) -> list[str | list[int]]:
-        """One or many texts, or the token ids of one or many."""
+        """Return the prompts, each a text or a list of token ids. Raises BadRequest."""
         if not self.prompt:
             if isinstance(self.prompt, str):
                 return [""]
             raise BadRequest("empty_prompt", "prompt: give at least one text")
-        alone = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
-        prompts = cast(list[str | list[int]], [self.prompt] if alone else self.prompt)
-        # No context is so long, and the engine would read them all to say so.
-        if any(isinstance(prompt, list) and len(prompt) > MOST_IDS for prompt in prompts):
-            raise BadRequest("invalid_request", f"prompt: give at most {MOST_IDS} token ids")
+        is_single = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        prompts = cast(list[str | list[int]], [self.prompt] if is_single else self.prompt)
+        if any(isinstance(prompt, list) and len(prompt) > MAX_PROMPT_IDS for prompt in prompts):
+            raise BadRequest("invalid_request", f"prompt: give at most {MAX_PROMPT_IDS} token ids")
         return prompts
 
 
 class EmbeddingsBody(Body):
     model: str = Field(min_length=1)
-    input: str | Many[str] | Many[int] | Many[Many[int]]
+    input: str | ListOf[str] | ListOf[int] | ListOf[ListOf[int]]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Whole | None = Field(default=None, ge=1, lt=LIMIT)
+    dimensions: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
     user: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
+        """Return the request for the model of this canonical name. Raises BadRequest."""
         if not self.input:
             raise BadRequest("invalid_request", "input: give at least one text")
         texts = [self.input] if isinstance(self.input, str) else self.input
         strings = tuple(text for text in texts if isinstance(text, str))
         if len(strings) != len(texts):
-            refuse(
+            not_supported(
                 "input",
                 "token ids are not supported: they are another tokenizer's than this model's; send text "
                 "(langchain's OpenAIEmbeddings does with check_embedding_ctx_length=False)",

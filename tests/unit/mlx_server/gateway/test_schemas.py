@@ -1,4 +1,4 @@
-"""Bodies of any shape become a request or a BadRequest, never anything else; and what the fields mean."""
+"""A body of any shape becomes a model request or a BadRequest and nothing else; and what the fields mean."""
 
 from __future__ import annotations
 
@@ -12,30 +12,20 @@ from hypothesis import strategies as st
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.anthropic import schema as anthropic_schema
-from mlx_server.gateway.dialects.bodies import parse, validate
+from mlx_server.gateway.dialects.bodies import parsed_object, validated
 from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.openai import schema as openai_schema
 from mlx_server.gateway.dialects.tools import call_schema
 from mlx_server.gateway.errors import BadRequest
 
 HELLO = [{"role": "user", "content": "hello"}]
-FIELDS = [
-    *("model", "name", "messages", "prompt", "input", "options", "stream", "keep_alive", "format", "think"),
-    *("tools", "stop", "seed", "n", "temperature", "max_tokens", "max_completion_tokens", "stream_options"),
-    *("response_format", "tool_choice", "images", "raw", "system", "num_predict", "top_k", "role", "content"),
-    *(
-        "thinking",
-        "tool_choice",
-        "type",
-        "name",
-        "input_schema",
-        "json_schema",
-        "schema",
-        "logprobs",
-        "parameters",
-    ),
-    *("tool_calls", "function", "arguments", "encoding_format", "dimensions"),
-]
+FIELD_NAMES = """
+    model name messages prompt input options stream keep_alive format think tools stop seed n temperature
+    max_tokens max_completion_tokens stream_options response_format tool_choice images raw system num_predict
+    top_k role content thinking type input_schema json_schema schema logprobs parameters tool_calls function
+    arguments encoding_format dimensions
+"""
+FIELDS = FIELD_NAMES.split()
 SCALARS = (
     st.sampled_from(["nan", "inf", "-1e999"])
     | st.none()
@@ -50,7 +40,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6).map(lambda body: {"model": "m", **body})
-ALL = [
+SCHEMAS = [
     ollama_schema.ChatBody,
     ollama_schema.GenerateBody,
     ollama_schema.EmbedBody,
@@ -63,17 +53,19 @@ ALL = [
 
 
 def _request(schema, body):
-    made = validate(body, schema)
-    vectors = "Embed" in schema.__name__
-    if hasattr(made, "to_requests"):
-        return made.to_requests("m:latest", 1)[0]
-    return made.to_request("m:latest") if vectors else made.to_request("m:latest", 1)
+    """Return the first model request that the body means; the drawn seed is 1."""
+    valid = validated(body, schema)
+    if hasattr(valid, "to_requests"):
+        return valid.to_requests("m:latest", 1)[0]
+    if "Embed" in schema.__name__:
+        return valid.to_request("m:latest")
+    return valid.to_request("m:latest", 1)
 
 
-@pytest.mark.parametrize("schema", ALL)
+@pytest.mark.parametrize("schema", SCHEMAS)
 @settings(max_examples=60, deadline=None)
 @given(body=BODIES)
-def test_any_body_is_a_request_for_the_engine_or_a_clear_refusal(schema, body):
+def test_body_of_any_shape_becomes_a_request_or_a_bad_request(schema, body):
     try:
         request = _request(schema, body)
     except BadRequest:
@@ -84,38 +76,39 @@ def test_any_body_is_a_request_for_the_engine_or_a_clear_refusal(schema, body):
 
 @settings(max_examples=100, deadline=None)
 @given(raw=st.binary(max_size=60) | st.text(alphabet='{}[]",:0\\ueE+-. ', max_size=20).map(str.encode))
-def test_any_bytes_are_an_object_or_a_clear_refusal(raw):
+def test_parsed_object_of_any_bytes_is_an_object_or_a_bad_request(raw):
     with contextlib.suppress(BadRequest):
-        assert isinstance(parse(raw), dict)
+        assert isinstance(parsed_object(raw), dict)
 
 
-def test_ollama_defaults_are_ollamas_and_a_drawn_seed():
+def test_ollama_chat_without_options_has_ollamas_defaults_and_the_drawn_seed():
     sampling = _request(ollama_schema.ChatBody, {"model": "m", "messages": HELLO}).sampling
     assert (sampling.seed, sampling.temperature, sampling.top_k, sampling.top_p) == (1, 0.8, 40, 0.9)
 
 
 @pytest.mark.parametrize(
-    ("given_s", "kept_s"),
+    ("keep_alive", "keep_alive_s"),
     [("5m", 300.0), (0, 0.0), ("0", 0.0), (-1, -1.0), ("-1m", -1.0), (2.5, 2.5), (None, None)],
 )
-def test_keep_alive_is_read_as_ollama_writes_it(given_s, kept_s):
-    assert validate({"model": "m", "keep_alive": given_s}, ollama_schema.ChatBody).keep_alive_s == kept_s
+def test_ollama_keep_alive_in_each_form_is_read_as_seconds(keep_alive, keep_alive_s):
+    body = {"model": "m", "keep_alive": keep_alive}
+    assert validated(body, ollama_schema.ChatBody).keep_alive_s == keep_alive_s
 
 
 @pytest.mark.parametrize(("num_predict", "limit"), [(5, 5), (5.0, 5), (-1, None), (-2, None), (0, None)])
-def test_num_predict_without_a_positive_number_is_no_limit(num_predict, limit):
+def test_ollama_num_predict_that_is_not_positive_is_no_limit(num_predict, limit):
     body = {"model": "m", "prompt": "a", "options": {"num_predict": num_predict}}
     assert _request(ollama_schema.GenerateBody, body).max_tokens == limit
 
 
-def test_stop_of_one_text_is_a_list_of_one():
+def test_stop_given_as_text_or_list_becomes_the_strings_that_are_not_empty():
     body: dict[str, Any] = {"model": "m", "messages": HELLO, "stop": "END"}
     assert _request(openai_schema.ChatBody, body).stop == ("END",)
     body = {"model": "m", "messages": HELLO, "options": {"stop": ["a", ""]}}
     assert _request(ollama_schema.ChatBody, body).stop == ("a",)
 
 
-def test_openai_tool_calls_reach_the_template_with_arguments_as_an_object():
+def test_openai_tool_call_for_the_template_has_its_arguments_as_an_object():
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     messages = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call]}]
     request = _request(openai_schema.ChatBody, {"model": "m", "messages": messages})
@@ -123,7 +116,7 @@ def test_openai_tool_calls_reach_the_template_with_arguments_as_an_object():
     assert request.messages[1]["content"] == ""
 
 
-def test_openai_developer_is_the_templates_system():
+def test_openai_developer_message_becomes_a_system_message():
     request = _request(openai_schema.ChatBody, {"model": "m", "messages": [HELLO[0] | {"role": "developer"}]})
     assert request.messages[0]["role"] == "system"
 
@@ -141,7 +134,7 @@ TOOL = {
 }
 
 
-def test_forced_tool_becomes_the_schema_of_a_call_to_it():
+def test_openai_forced_tool_becomes_the_schema_of_its_call():
     choice = {"type": "function", "function": {"name": "weather"}}
     body = {"model": "m", "messages": HELLO, "tools": [TOOL], "tool_choice": choice}
     request = _request(openai_schema.ChatBody, body)
@@ -162,12 +155,12 @@ def test_forced_tool_becomes_the_schema_of_a_call_to_it():
         {"tools": [{"type": "function", "function": {"name": "x", "parameters": "y"}}]},
     ],
 )
-def test_tools_that_make_no_sense_are_refused_by_name(wrong):
+def test_openai_tools_that_are_invalid_are_refused_with_a_message_about_them(wrong):
     with pytest.raises(BadRequest, match="tool"):
         _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO} | wrong)
 
 
-def test_tools_nested_without_end_are_refused():
+def test_call_schema_of_deeply_nested_parameters_raises():
     deep: dict[str, Any] = {}
     for _ in range(900):
         deep = {"properties": {"a": deep}}
@@ -176,13 +169,18 @@ def test_tools_nested_without_end_are_refused():
         call_schema(tools)
 
 
-def test_several_answers_are_requests_with_seeds_of_their_own():
+def test_openai_n_answers_become_requests_with_different_seeds():
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 7}
-    works = openai_schema.CompletionBody.model_validate(body).to_requests("m", 1)
-    assert [(work.prompt, work.sampling.seed) for work in works] == [("a", 7), ("a", 8), ("b", 9), ("b", 10)]
+    requests = openai_schema.CompletionBody.model_validate(body).to_requests("m", 1)
+    assert [(request.prompt, request.sampling.seed) for request in requests] == [
+        ("a", 7),
+        ("a", 8),
+        ("b", 9),
+        ("b", 10),
+    ]
 
 
-def test_tools_that_may_not_be_used_are_left_out():
+def test_openai_tool_choice_none_leaves_out_the_tools():
     body = {"model": "m", "messages": HELLO, "tools": [TOOL]}
     assert _request(openai_schema.ChatBody, body).tools == (TOOL,)
     assert _request(openai_schema.ChatBody, body | {"tool_choice": "none"}).tools is None
@@ -213,16 +211,16 @@ def test_tools_that_may_not_be_used_are_left_out():
         ),
     ],
 )
-def test_wrong_field_is_named_in_jsons_words(schema, body, sentence):
+def test_validated_wrong_field_is_named_in_json_terms(schema, body, sentence):
     with pytest.raises(BadRequest) as caught:
-        validate({"model": "m", **body}, schema)
+        validated({"model": "m", **body}, schema)
     assert caught.value.message == sentence
 
 
-@pytest.mark.parametrize("schema", ALL)
+@pytest.mark.parametrize("schema", SCHEMAS)
 @settings(max_examples=40, deadline=None)
 @given(body=BODIES)
-def test_no_sentence_names_the_validators_own_classes(schema, body):
+def test_refusal_of_any_body_does_not_name_the_validators_classes(schema, body):
     try:
         _request(schema, body)
     except BadRequest as refused:
@@ -242,12 +240,12 @@ def test_no_sentence_names_the_validators_own_classes(schema, body):
         (ollama_schema.ChatBody, {"options": {"stop": [1] * 300_000}}),
     ],
 )
-def test_list_of_many_wrong_items_is_refused_for_its_first(schema, body):
-    """A complaint about each took ten seconds and gigabytes, and held up every other client."""
+def test_validated_list_of_many_wrong_items_is_refused_at_the_first(schema, body):
+    """A report on every item took ten seconds and gigabytes, and delayed every other client."""
     tracemalloc.start()
     try:
         with pytest.raises(BadRequest, match="should be"):
-            validate({"model": "m", **body}, schema)
+            validated({"model": "m", **body}, schema)
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()

@@ -1,0 +1,136 @@
+"""Writes answers as Anthropic does: one message of content blocks, or the events that build one. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mlx_server import protocol
+from mlx_server.gateway import errors
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.tools import arguments_as_string
+
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+Event = tuple[str, dict[str, Any]]
+"""The name of a server-sent event, and its fields."""
+
+
+def whole_message(answer_id: str, model: str, answer: AnswerPart, done: protocol.Done) -> dict[str, Any]:
+    """Return a complete answer as one message."""
+    content = {"content": _blocks(answer), **_stop(done)}
+    return _empty_message(answer_id, model) | content | {"usage": _usage(done)}
+
+
+class MessageEvents:
+    """Writes one answer as server-sent events, in the order that Anthropic prescribes."""
+
+    def __init__(self, answer_id: str, model: str, prompt_tokens: int) -> None:
+        self._message = _empty_message(answer_id, model)
+        self._prompt_tokens = prompt_tokens
+        self._blocks = BlockEvents()
+
+    # --- AnswerRenderer ---
+
+    def begin(self) -> Iterator[str]:
+        usage = {"input_tokens": self._prompt_tokens, "output_tokens": 0}
+        yield _frame("message_start", message=self._message | {"usage": usage})
+
+    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+        for name, fields in self._blocks.add(part):
+            yield _frame(name, **fields)
+        if part.done:
+            for name, fields in self._blocks.close():
+                yield _frame(name, **fields)
+            yield _frame("message_delta", delta=_stop(part.done), usage=_usage(part.done))
+
+    def end(self) -> Iterator[str]:
+        yield _frame("message_stop")
+
+    def error(self, error: errors.GatewayError) -> Iterator[str]:
+        yield _frame("error", **errors.anthropic_body(error))
+
+
+class BlockEvents:
+    """Divides the parts of an answer into content blocks. At most one block is open; each has a number."""
+
+    def __init__(self) -> None:
+        self._open_type: str | None = None
+        self._index = -1
+
+    def add(self, part: AnswerPart) -> list[Event]:
+        """Return the events that add `part`."""
+        events: list[Event] = []
+        if part.thinking:
+            events += self._open("thinking", {"thinking": "", "signature": ""})
+            events.append(self._delta({"type": "thinking_delta", "thinking": part.thinking}))
+        if part.text:
+            events += self._open("text", {"text": ""})
+            events.append(self._delta({"type": "text_delta", "text": part.text}))
+        for call in part.tool_calls:
+            events += self.close()
+            events += self._open("tool_use", {"id": call.id, "name": call.name, "input": {}})
+            arguments = arguments_as_string(call.arguments)
+            events.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
+            events += self.close()
+        return events
+
+    def close(self) -> list[Event]:
+        """Return the event that ends the open block, or none."""
+        if self._open_type is None:
+            return []
+        self._open_type = None
+        return [("content_block_stop", {"index": self._index})]
+
+    def _open(self, block_type: str, empty: dict[str, Any]) -> list[Event]:
+        """Return the events that open a block of the type, unless such a block is open."""
+        if self._open_type == block_type:
+            return []
+        events = self.close()
+        self._open_type, self._index = block_type, self._index + 1
+        started = {"index": self._index, "content_block": {"type": block_type, **empty}}
+        return [*events, ("content_block_start", started)]
+
+    def _delta(self, delta: dict[str, Any]) -> Event:
+        return "content_block_delta", {"index": self._index, "delta": delta}
+
+
+def _empty_message(answer_id: str, model: str) -> dict[str, Any]:
+    return {
+        "id": f"msg_{answer_id}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+
+
+def _blocks(answer: AnswerPart) -> list[dict[str, Any]]:
+    thinking = {"type": "thinking", "thinking": answer.thinking, "signature": ""}
+    text = {"type": "text", "text": answer.text}
+    return [
+        *([thinking] if answer.thinking else []),
+        *([text] if answer.text else []),
+        *(_tool_use(call) for call in answer.tool_calls),
+    ]
+
+
+def _tool_use(call: AnswerToolCall) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+
+
+def _stop(done: protocol.Done) -> dict[str, Any]:
+    if done.stopped_by is not None and done.reason == "stop":
+        return {"stop_reason": "stop_sequence", "stop_sequence": done.stopped_by}
+    return {"stop_reason": STOP_REASONS.get(done.reason, "end_turn"), "stop_sequence": None}
+
+
+def _usage(done: protocol.Done) -> dict[str, int]:
+    return {"input_tokens": done.usage.prompt_tokens, "output_tokens": done.usage.completion_tokens}
+
+
+def _frame(name: str, **fields: Any) -> str:
+    body = json.dumps({"type": name, **fields}, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {body}\n\n"

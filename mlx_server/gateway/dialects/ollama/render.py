@@ -1,0 +1,129 @@
+"""Writes answers as Ollama does: one JSON object, or one on each line of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from mlx_server import protocol
+from mlx_server.gateway import errors
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.requests.ticket import Ticket
+from vestal.supervision import Clock
+
+Content = Callable[[AnswerPart], dict[str, Any]]
+"""Returns the fields that hold the content of a part: they differ between /api/generate and /api/chat."""
+
+
+def generate_content(part: AnswerPart) -> dict[str, Any]:
+    return {"response": part.text} | _thinking(part) | _logprobs(part)
+
+
+def chat_content(part: AnswerPart) -> dict[str, Any]:
+    message = {"role": "assistant", "content": part.text} | _thinking(part)
+    if part.tool_calls:
+        message["tool_calls"] = [_tool_call(call) for call in part.tool_calls]
+    return {"message": message} | _logprobs(part)
+
+
+def load_answer(model: str, wall_s: float, content: Content, *, unloaded: bool) -> dict[str, Any]:
+    """Return the answer to a request without a prompt, which loaded or unloaded the model."""
+    reason = "unload" if unloaded else "load"
+    return _head(model, wall_s) | content(AnswerPart()) | {"done": True, "done_reason": reason}
+
+
+class AnswerLines:
+    """Writes the answer to one request. The ticket has the times that the counts at the end include."""
+
+    def __init__(self, model: str, ticket: Ticket, clock: Clock, content: Content) -> None:
+        self._model = model
+        self._ticket = ticket
+        self._clock = clock
+        self._content = content
+
+    def whole(self, answer: AnswerPart, done: protocol.Done) -> dict[str, Any]:
+        """Return a complete answer as one object."""
+        return self._head() | self._content(answer) | self._end(done)
+
+    # --- AnswerRenderer ---
+
+    def begin(self) -> Iterator[str]:
+        yield from ()
+
+    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+        if part.has_content:
+            yield _line(self._head() | self._content(part) | {"done": False})
+        if part.done:
+            yield _line(self._head() | self._content(AnswerPart()) | self._end(part.done))
+
+    def end(self) -> Iterator[str]:
+        yield from ()
+
+    def error(self, error: errors.GatewayError) -> Iterator[str]:
+        yield errors.line(error)
+
+    # --- inside ---
+
+    def _head(self) -> dict[str, Any]:
+        return _head(self._model, self._clock.wall())
+
+    def _end(self, done: protocol.Done) -> dict[str, Any]:
+        """Return the reason, counts and durations. No count is 0, since clients divide by them."""
+        usage, now = done.usage, self._clock.now()
+        decode_s = usage.decode_s
+        if self._ticket.crashes and self._ticket.first_token_at is not None:
+            decode_s = now - self._ticket.first_token_at  # the last engine knows only its own share
+        return {
+            "done": True,
+            "done_reason": "stop" if done.reason == "tool_calls" else done.reason,
+            "total_duration": nanoseconds(now - self._ticket.submitted_at),
+            "load_duration": nanoseconds(usage.load_s),
+            "prompt_eval_count": max(1, usage.prompt_tokens),
+            "prompt_eval_duration": nanoseconds(usage.prefill_s),
+            "eval_count": max(1, usage.completion_tokens),
+            "eval_duration": nanoseconds(decode_s),
+        }
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a duration as Ollama has it; never 0, since clients divide by it."""
+    return max(1, int(seconds * 1e9))
+
+
+def iso_time(since_epoch_s: float) -> str:
+    """Return a time as Ollama writes it, such as `2025-01-31T12:00:00.123456Z`."""
+    return datetime.fromtimestamp(since_epoch_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _head(model: str, wall_s: float) -> dict[str, Any]:
+    return {"model": model, "created_at": iso_time(wall_s)}
+
+
+def _thinking(part: AnswerPart) -> dict[str, Any]:
+    return {"thinking": part.thinking} if part.thinking else {}
+
+
+def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
+    """Return a tool call, whose arguments Ollama gives as an object."""
+    return {"id": call.id, "function": {"index": call.index, "name": call.name, "arguments": call.arguments}}
+
+
+def _logprobs(part: AnswerPart) -> dict[str, Any]:
+    if not part.logprobs:
+        return {}
+    return {
+        "logprobs": [
+            _logprob(token.drawn) | {"top_logprobs": [_logprob(each) for each in token.top]}
+            for token in part.logprobs
+        ]
+    }
+
+
+def _logprob(token: protocol.TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.bytes)}
+
+
+def _line(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
