@@ -5,7 +5,6 @@ from typing import Any
 
 from aiohttp import web
 
-from host_agent.listener import metrics
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
 from host_agent.listener.recovery_routes import RecoveryRoutes
@@ -76,6 +75,8 @@ class Api:
         return web.json_response({"events": self._context.journal.since(since, JOURNAL_LIMIT)})
 
     async def metrics(self, request: web.Request) -> web.Response:
+        from host_agent.listener import metrics  # at the first call: it takes 2 MB of memory
+
         text = metrics.text(await self._status())
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 

@@ -17,6 +17,7 @@ from host_agent.listener.slow_clients import Connection, SlowClients
 from vestal.config import Config
 from vestal.platform import network, ports
 from vestal.web.aiohttp_adapter import Handler
+from vestal.web.aiohttp_runner import JsonAppRunner
 
 log = logging.getLogger("vestal")
 
@@ -35,7 +36,7 @@ class Listener:
         api = Api(context, config.agent.port, self._guard.cookie)
         app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
-        self._runner = web.AppRunner(
+        self._runner = JsonAppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=2.0, lingering_time=2.0
         )
         self._slow = SlowClients()

@@ -1,7 +1,7 @@
-"""GET /events: what became of the engine and its requests, for the agent's journal. A long poll.
+"""GET /events: what happened to the engine and its requests, for the host agent's journal. A long poll.
 
-The agent is not the engine's parent and would otherwise only see that a number of restarts went up; the page
-has to say what died, why, and what was done about it.
+The agent is not the engine's parent, and would otherwise only see that the number of restarts went up. Its
+status page shows what died, why, and what was done about it.
 """
 
 from __future__ import annotations
@@ -17,63 +17,64 @@ from starlette.responses import JSONResponse, Response
 from mlx_server.gateway import errors
 from vestal.supervision.event_stream import Event
 
-KEPT = 200
-LONGEST_WAIT_S = 30.0
+MAX_EVENTS = 200
+MAX_WAIT_S = 30.0
 COMPONENT = "mlx_engine"
 ABOUT_REQUESTS = frozenset({"requests_parked", "request_resumed"})
 
 
-class EngineEvents:
-    """The newest of the engine's events, and a bell for who waits for the next. One event loop owns it."""
+class EngineEventBuffer:
+    """The newest events of the engine, and a signal to the requests that wait for the next one."""
 
     def __init__(self) -> None:
-        self.instance = f"{os.getpid()}-{time.time_ns()}"  # numbers begin anew with each gateway
-        self._kept: deque[Event] = deque(maxlen=KEPT)
-        self._bell = asyncio.Event()
+        self.instance = f"{os.getpid()}-{time.time_ns()}"  # the numbers start again with each gateway
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._changed = asyncio.Event()
         self._closing = False
 
-    def take(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
+        """Keep the event if it is about the engine. The gateway's stop ends all waiting."""
         if event.component == COMPONENT or event.event in ABOUT_REQUESTS:
-            self._kept.append(event)
-            self._ring()
-        elif event.event == "server_stopping":  # nobody may be kept waiting: uvicorn would wait for them
+            self._events.append(event)
+            self._wake()
+        elif event.event == "server_stopping":  # uvicorn would wait for the open responses
             self._closing = True
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
-        self._bell.set()
-        self._bell = asyncio.Event()
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def after(self, seq: int, wait_s: float) -> list[Event]:
-        """Those with a higher number, waited for up to `wait_s` where there is none yet."""
-        bell = self._bell
+        """Return the events with a higher number. Where there is none, wait up to `wait_s` for one."""
+        changed = self._changed
         if not (found := self._newer(seq)) and wait_s > 0 and not self._closing:
             try:
                 async with asyncio.timeout(wait_s):
-                    await bell.wait()
+                    await changed.wait()
             except TimeoutError:
                 return []
             found = self._newer(seq)
         return found
 
     def _newer(self, seq: int) -> list[Event]:
-        return [event for event in self._kept if event.seq > seq]
+        return [event for event in self._events if event.seq > seq]
 
 
-def router(events: EngineEvents) -> APIRouter:
+def router(events: EngineEventBuffer) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/events", responses={400: {}})
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
-        """`since` counts only with the `instance` it came from: another gateway's numbers begin anew."""
-        seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), LONGEST_WAIT_S)
+        """`since` counts only with the `instance` it came from: another gateway's numbers start again."""
+        seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
         found = await events.after(seq if instance in ("", events.instance) else 0, wait)
-        told = [
+        body = [
             {"ts": e.ts, "seq": e.seq, "component": e.component, "event": e.event, "cause": e.cause}
             | {"fields": dict(e.fields)}
             for e in found
         ]
-        return JSONResponse({"instance": events.instance, "events": told})
+        return JSONResponse({"instance": events.instance, "events": body})
 
     return routes
 
@@ -84,5 +85,5 @@ def _number(text: str, name: str) -> float:
     except ValueError:
         number = -1.0
     if not 0 <= number < 2**53:
-        raise errors.BadRequest("invalid_request", f"`{name}` must be a number from 0 on, not {text[:40]!r}")
+        raise errors.BadRequest("invalid_request", f"`{name}` must be a number from 0 on, not {text[:40]!r}.")
     return number

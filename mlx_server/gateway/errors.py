@@ -1,74 +1,48 @@
-"""Every refusal and failure that a client can be told, and how each dialect words it.
+"""Every refusal and failure that a client can meet, and how each dialect words it.
 
-    GatewayError                 status
-    ├── BadRequest               400   invalid_json, invalid_request, not_supported, empty_prompt,
-    │                                  context_exceeded, not_an_embedding_model, not_a_chat_model
-    ├── Unauthorized             401   missing_api_key
-    ├── Forbidden                403   foreign_origin, foreign_host
-    ├── NotFound                 404   model_not_found, unknown_route
-    ├── MethodNotAllowed         405   method_not_allowed
-    ├── TooLarge                 413   body_too_large
-    ├── ServerFault              500   engine_crashed, model_load_failed, internal_error
-    ├── Unavailable              503   overloaded, engine_unavailable, draining, insufficient_memory where
-    │                                  it may fit later   (with Retry-After)
-    └── InsufficientStorage      507   insufficient_memory: it can never fit here
+    HttpError                    status
+    └── GatewayError
+        ├── BadRequest           400   invalid_json, invalid_request, not_supported, empty_prompt,
+        │                              context_exceeded, not_an_embedding_model, not_a_chat_model
+        ├── NotFound             404   model_not_found
+        ├── TooLarge             413   too_large
+        ├── ServerFault          500   engine_crashed, model_load_failed
+        ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where
+        │                              it may fit later   (with Retry-After)
+        └── InsufficientStorage  507   insufficient_memory: it can never fit here
 
 `code` is stable, `message` one sentence that names the culprit and, where there is one, the remedy. `fields`
-are the message's figures for programs.
+are the message's figures for programs. The guard and the application itself raise HttpError with the codes
+that all services share; these are listed in `vestal.web`.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
+from vestal.web.http_error import HttpError
 
 RETRY_AFTER_S = 5
 
 
-class GatewayError(Exception):
-    status: ClassVar[int] = 500
-    openai_type: ClassVar[str] = "server_error"
-
-    def __init__(self, code: str, message: str, *, retry_after_s: float | None = None, **fields: Any) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.retry_after_s = retry_after_s
-        self.fields = fields
+class GatewayError(HttpError):
+    status = 500
 
 
 class BadRequest(GatewayError):
     status = 400
-    openai_type = "invalid_request_error"
-
-
-class Unauthorized(GatewayError):
-    status = 401
-    openai_type = "authentication_error"
-
-
-class Forbidden(GatewayError):
-    status = 403
-    openai_type = "permission_error"
 
 
 class NotFound(GatewayError):
     status = 404
-    openai_type = "not_found_error"
-
-
-class MethodNotAllowed(GatewayError):
-    status = 405
-    openai_type = "invalid_request_error"
 
 
 class TooLarge(GatewayError):
     status = 413
-    openai_type = "invalid_request_error"
 
 
 class ServerFault(GatewayError):
@@ -77,7 +51,6 @@ class ServerFault(GatewayError):
 
 class Unavailable(GatewayError):
     status = 503
-    openai_type = "service_unavailable_error"
 
     def __init__(
         self, code: str, message: str, *, retry_after_s: float | None = RETRY_AFTER_S, **fields: Any
@@ -86,7 +59,7 @@ class Unavailable(GatewayError):
 
 
 class InsufficientStorage(GatewayError):
-    """Sending it again is in vain, and clients that repeat any 5xx are told so."""
+    """A request that cannot succeed later either. Clients that repeat any 5xx are asked not to."""
 
     status = 507
 
@@ -107,13 +80,13 @@ _BY_CODE: dict[str, type[GatewayError]] = {
 
 
 def from_code(code: str, message: str, **fields: Any) -> GatewayError:
-    """The error for one of the engine's or the request table's codes."""
+    """Return the error for a code of the engine or of the request table."""
     return _BY_CODE.get(code, ServerFault)(code, message, **fields)
 
 
 def from_engine(failed: protocol.Failed) -> GatewayError:
-    """The engine's refusal, for the client."""
-    taken = {"code", "message", "retry_after_s"}
+    """Return the error for a failure that the engine reports."""
+    taken = {"code", "message", "status", "retry_after_s", "headers"}
     fields = {k: v for k, v in failed.fields.items() if k not in taken}
     if failed.code == "insufficient_memory" and failed.retryable:
         return Unavailable(failed.code, failed.message, **fields)
@@ -122,6 +95,15 @@ def from_engine(failed: protocol.Failed) -> GatewayError:
 
 # --- wording ---
 
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    503: "service_unavailable_error",
+}
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -134,47 +116,47 @@ _ANTHROPIC_TYPES = {
 
 
 def is_openai(path: str) -> bool:
-    """Which dialect's envelope an error on this path is put in."""
+    """Return whether errors on this path have OpenAI's envelope, unless `is_anthropic` is true as well."""
     return path == "/v1" or path.startswith("/v1/")
 
 
 def is_anthropic(path: str) -> bool:
+    """Return whether errors on this path have Anthropic's envelope."""
     return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
-def ollama_body(error: GatewayError) -> dict[str, Any]:
-    """Ollama's clients read `error` as a string; the rest is for programs."""
+def ollama_body(error: HttpError) -> dict[str, Any]:
+    """Return the error as Ollama's clients read it, `error` being a string. The rest is for programs."""
     return {**error.fields, "error": error.message, "code": error.code}
 
 
-def openai_body(error: GatewayError) -> dict[str, Any]:
-    detail = {"message": error.message, "type": error.openai_type, "param": None, "code": error.code}
+def openai_body(error: HttpError) -> dict[str, Any]:
+    error_type = _OPENAI_TYPES.get(error.status, "server_error")
+    detail = {"message": error.message, "type": error_type, "param": None, "code": error.code}
     return {"error": {**error.fields, **detail}}
 
 
-def anthropic_body(error: GatewayError) -> dict[str, Any]:
-    kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
-    detail = {"type": kind, "message": error.message, "code": error.code}
+def anthropic_body(error: HttpError) -> dict[str, Any]:
+    error_type = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    detail = {"type": error_type, "message": error.message, "code": error.code}
     return {"type": "error", "error": {**error.fields, **detail}}
 
 
-def body(error: GatewayError, path: str) -> dict[str, Any]:
-    """The envelope that the path's dialect has for errors."""
+def body(error: HttpError, path: str) -> dict[str, Any]:
+    """Return the error in the envelope of the path's dialect."""
     if is_anthropic(path):
         return anthropic_body(error)
     return openai_body(error) if is_openai(path) else ollama_body(error)
 
 
-def response(error: GatewayError, path: str) -> Response:
-    """The whole answer, `Retry-After` included."""
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(max(1, round(error.retry_after_s)))}
+def response(error: HttpError, path: str) -> Response:
+    """Return the whole response, with its headers."""
+    headers = error.headers()
     if error.status == InsufficientStorage.status:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body(error, path), status_code=error.status, headers=headers)
 
 
-def line(error: GatewayError) -> str:
-    """An error in the middle of an Ollama stream."""
+def line(error: HttpError) -> str:
+    """Return the error as a line in the middle of an Ollama stream."""
     return json.dumps(ollama_body(error), ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
 """Where the gateway listens: loopback, what `mlx.bind` names, and the Docker bridge as soon as it exists.
 
-The bridge's address is what `host-gateway` names inside containers on Linux; it comes with the Docker engine,
-which may start later than we do. Never 0.0.0.0 unless configured.
+The bridge's address is what `host-gateway` names inside containers on Linux. It appears with the Docker
+engine, which may start later than the gateway. The gateway listens on 0.0.0.0 only if that is configured.
 """
 
 from __future__ import annotations
@@ -9,27 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import socket
 from collections.abc import Generator
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mlx_server.gateway import errors
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports
+from vestal.web.http_error import HttpError
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 BRIDGE_INTERVAL_S = 5.0
 BACKLOG = 2048
-CONNECTIONS_END_S = 3
+CLOSE_WITHIN_S = 3
 EXIT_BUSY = 75  # EX_TEMPFAIL: the port may become free, so it is tried again
 EXIT_CONFIG = 78
 
 
 class CannotListen(Exception):
-    """One sentence with the remedy, and the exit code that says whether trying again may help."""
+    """The gateway cannot listen. `exit_code` says whether trying again may help."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -37,7 +42,7 @@ class CannotListen(Exception):
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """A bound socket. Raises CannotListen."""
+    """Return a listening socket. Raise CannotListen."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -68,20 +73,40 @@ def _cannot(error: OSError, address: str, port: int) -> CannotListen:
 
 
 def _addresses(configured: list[str]) -> list[str]:
-    """Loopback and what is configured; a wildcard takes the place of all others of its family."""
+    """Return loopback and what is configured. A wildcard stands for all other addresses of its family."""
     wanted = dict.fromkeys([LOOPBACK, *("127.0.0.1" if a == "localhost" else a for a in configured)])
     return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
+
+
+class _Protocol(H11Protocol):
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP request, or one without exactly one Host header, in JSON.
+
+        uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
+        """
+        error = HttpError("invalid_request", "This is no HTTP request, or has not exactly one Host header.")
+        body = json.dumps(errors.ollama_body(error)).encode()
+        length = str(len(body)).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", length),
+            (b"connection", b"close"),
+        ]
+        response = h11.Response(status_code=error.status, headers=headers, reason=b"Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Signals are the program's; it drains first."""
+        """Leave the signals to the program, which drains before it stops the servers."""
         yield
 
 
 class Listeners:
-    """Serves one application on sockets that may come later."""
+    """Serves one application on several sockets, some of which are added while it runs."""
 
     def __init__(self, config: Config, telemetry: Telemetry) -> None:
         self._port = config.mlx.port
@@ -93,7 +118,7 @@ class Listeners:
         self.bridge: str | None = None
 
     def bind(self) -> None:
-        """Takes all configured addresses, or none. Raises CannotListen."""
+        """Listen on all configured addresses. Raise CannotListen, and listen on none, where one fails."""
         try:
             for address in self._addresses:
                 self._sockets.append(bind(address, self._port))
@@ -102,22 +127,23 @@ class Listeners:
                 sock.close()
             raise
 
-    def names(self) -> frozenset[str]:
-        """What this machine may be called in a `Host` header, besides the usual names."""
+    def host_names(self) -> frozenset[str]:
+        """Return what this machine may be called in a `Host` header, besides the usual names."""
         bridge = [self.bridge] if self.bridge else []
         return frozenset({self._hostname, f"{self._hostname}.local", *self._addresses, *bridge})
 
-    def keyless(self) -> frozenset[str]:
+    def keyless_addresses(self) -> frozenset[str]:
+        """Return the address of the Docker bridge, which needs no API key, once there is one."""
         return frozenset({self.bridge} if self.bridge else ())
 
     def serve(self, app: FastAPI) -> None:
-        """Starts serving on what `bind` took."""
+        """Start serving on the sockets that `bind` made."""
         self._serve(app, self._sockets)
         self._telemetry.emit("listening", addresses=self._addresses, port=self._port)
 
     async def follow_bridge(self, app: FastAPI) -> None:
-        """Serves on the bridge's address whenever there is a new one, for as long as it runs."""
-        complaint = ""
+        """Serve on the Docker bridge's address whenever there is a new one, until cancelled."""
+        last_failure = ""
         while True:
             address = await asyncio.to_thread(network.bridge_address)
             if self._is_covered(address):
@@ -125,37 +151,37 @@ class Listeners:
             elif address and address != self.bridge:
                 try:
                     self._serve(app, [bind(address, self._port)])
-                    self.bridge, complaint = address, ""
+                    self.bridge, last_failure = address, ""
                     self._telemetry.emit(
                         "listening", "the Docker bridge", addresses=[address], port=self._port
                     )
                 except CannotListen as error:
-                    if str(error) != complaint:
-                        complaint = str(error)
-                        self._telemetry.emit("listening_failed", complaint, addresses=[address])
+                    if str(error) != last_failure:
+                        last_failure = str(error)
+                        self._telemetry.emit("listening_failed", last_failure, addresses=[address])
             await asyncio.sleep(BRIDGE_INTERVAL_S)
 
     async def stop(self) -> None:
-        """Closes the listeners and gives open connections a moment to end."""
+        """Close the sockets, and the connections after a moment to end."""
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
 
     def _is_covered(self, address: str | None) -> bool:
-        """Whether it is listened on anyway."""
+        """Return whether the address is listened on already, under its own name or a wildcard."""
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=_Protocol,
             ws="none",
             loop="asyncio",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=CONNECTIONS_END_S,
+            timeout_graceful_shutdown=CLOSE_WITHIN_S,
         )
         server = _Server(config)
         self._servers.append((server, asyncio.ensure_future(server.serve(sockets=sockets))))

@@ -1,6 +1,6 @@
 """The gateway as a program: configuration, sockets, signals, and a shutdown in order.
 
-Exit codes: 0 stopped as told; 75 the port is taken (trying again may help); 78 the configuration is wrong.
+Exit codes: 0 stopped by a signal; 75 the port is taken, try again; 78 the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.listeners import EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
-from mlx_server.gateway.telemetry import LogToEvents, Telemetry
+from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
+from vestal.web.events import LogHandler
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
 TICK_S = 0.5
-LOOK_S = 0.02
+POLL_S = 0.02
 
 
 def main(engine_command: tuple[str, ...] = ENGINE) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code."""
+    """Run until SIGTERM or SIGINT, and return the exit code."""
     faulthandler.enable()
     try:
         config = load()
@@ -49,7 +50,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
     except CannotListen as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    logging.basicConfig(level=logging.WARNING, handlers=[LogToEvents(telemetry)])
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(telemetry.emit, "logged")])
     asyncio.run(_run(config, clock, telemetry, listeners, engine_command))
     return 0
 
@@ -61,13 +62,19 @@ async def _run(
     table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
     engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
-    pieces = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
-    app = create_app(pieces, engine, telemetry, more_names=listeners.names, keyless=listeners.keyless)
+    context = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
+    app = create_app(
+        context,
+        engine,
+        telemetry,
+        host_names=listeners.host_names,
+        keyless_addresses=listeners.keyless_addresses,
+    )
     signals = _signals()
     telemetry.emit("server_started", pid=os.getpid())
     tasks = [
-        asyncio.ensure_future(engine.start()),  # may first have to end one that was left over
-        asyncio.ensure_future(_ticking(dispatcher, clock)),
+        asyncio.ensure_future(engine.start()),  # first terminates an engine that an earlier gateway left
+        asyncio.ensure_future(_tick(dispatcher, clock)),
         asyncio.ensure_future(listeners.follow_bridge(app)),
     ]
     listeners.serve(app)
@@ -84,7 +91,7 @@ async def _run(
 
 
 def _signals() -> asyncio.Queue[str]:
-    """The names of the signals that ask for an end, as they come."""
+    """Return a queue of the names of the signals SIGTERM and SIGINT, as they arrive."""
     queue: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,18 +99,19 @@ def _signals() -> asyncio.Queue[str]:
     return queue
 
 
-async def _drain(dispatcher: Dispatcher, clock: Clock, drain_s: float, again: asyncio.Queue[str]) -> None:
-    """Refuses what is new and lets finish what is in flight, until `drain_s` or a second signal."""
+async def _drain(dispatcher: Dispatcher, clock: Clock, drain_s: float, signals: asyncio.Queue[str]) -> None:
+    """Refuse new requests and let those in flight finish, for up to `drain_s` or until a second signal."""
     dispatcher.drain()
     end = clock.now() + drain_s
-    while not dispatcher.idle and clock.now() < end and again.empty():
-        await clock.sleep(LOOK_S)
+    while not dispatcher.idle and clock.now() < end and signals.empty():
+        await clock.sleep(POLL_S)
     if not dispatcher.idle:
-        dispatcher.fail_unfinished("the server stops; send the request again when it is back")
-        await clock.sleep(LOOK_S)  # the clients get their last line
+        dispatcher.fail_unfinished("The server stops; send the request again when it is back.")
+        await clock.sleep(POLL_S)  # the clients receive their last line
 
 
-async def _ticking(dispatcher: Dispatcher, clock: Clock) -> None:
+async def _tick(dispatcher: Dispatcher, clock: Clock) -> None:
+    """Tell the dispatcher every TICK_S that time has passed, until cancelled."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await clock.sleep(TICK_S)

@@ -1,24 +1,26 @@
-"""What the gateway tells: one JSON object a line on stderr, and counters for `/metrics`."""
+"""The gateway's events, one JSON object a line on stderr, and the sums that GET /metrics shows."""
 
 from __future__ import annotations
 
-import json
-import logging
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from mlx_server.gateway.engine_events import EngineEvents
+from mlx_server.gateway.engine_events import EngineEventBuffer
 from vestal.supervision.event_stream import Event, EventStream
+from vestal.web.events import line_of
+from vestal.web.histogram import Histogram
 
 COMPONENT = "mlx_server"
+FIRST_TOKEN_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+PAUSE_BOUNDS_S = (0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120)
 
 
 @dataclass(frozen=True)
 class EndedRequest:
-    """What is known of a request at its end. Times in seconds from its arrival; None: no token came."""
+    """A request at its end. Times are seconds from its arrival; `first_token_s` is None if no token came."""
 
     id: str
     dialect: str
@@ -31,44 +33,41 @@ class EndedRequest:
 
 
 class Telemetry:
-    """The one event stream of this process, and the sums that `/metrics` shows."""
+    """The one event stream of this process, and the sums and histograms that GET /metrics shows."""
 
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._events = EventStream(wall, self.write)
-        self.engine_events = EngineEvents()
+        self.engine_events = EngineEventBuffer()
         self.requests: Counter[tuple[str, str]] = Counter()  # (dialect, outcome)
         self.tokens = 0
         self.request_s = 0.0
-        self.first_token_s = 0.0
-        self.first_tokens = 0
+        self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS_S)
         self.engine_crashes = 0
         self.survived_crashes = 0
-        self.pauses = 0
-        self.pause_s = 0.0
-        self.last_pause_s = 0.0
+        self.pause_s = Histogram(PAUSE_BOUNDS_S)
+        self._stream = stream or sys.stderr
+        self._events = EventStream(wall, self._write)
 
     def emit(self, event: str, cause: str = "", **fields: Any) -> None:
+        """Write an event of the gateway: its name in the past tense, and its cause in words."""
         self._events.emit(COMPONENT, event, cause, **fields)
 
     def relay(self, event: Event) -> None:
-        """An event of the engine's supervisor, numbered into this stream."""
+        """Write an event of the engine's supervisor, under this stream's next number."""
         self._events.emit(event.component, event.event, event.cause, **event.fields)
 
-    def write(self, event: Event) -> None:
-        print(json.dumps(event.as_json(), ensure_ascii=True, default=str), file=self._stream, flush=True)
-        self.engine_events.take(event)
+    def _write(self, event: Event) -> None:
+        print(line_of(event.as_json()), file=self._stream, flush=True)
+        self.engine_events.add(event)
 
     def request_ended(self, request: EndedRequest) -> None:
-        """Count the request, and write one line about it."""
+        """Count the request, and write one event about it."""
         self.requests[request.dialect, request.outcome] += 1
         self.request_s += request.total_s
         fields: dict[str, Any] = {"id": request.id, "dialect": request.dialect, "model": request.model}
         fields |= {"outcome": request.outcome, "tokens": request.tokens}
         fields["ms"] = round(request.total_s * 1000, 1)
         if request.first_token_s is not None:
-            self.first_tokens += 1
-            self.first_token_s += request.first_token_s
+            self.first_token_s.observe(request.first_token_s)
             fields["first_token_ms"] = round(request.first_token_s * 1000, 1)
         if request.crashes:
             fields["crashes"] = request.crashes
@@ -76,24 +75,5 @@ class Telemetry:
         self.emit("request_finished", **fields)
 
     def stream_paused(self, seconds: float) -> None:
-        """How long the engine was away from work in flight: from its loss to the next token."""
-        self.pauses += 1
-        self.pause_s += seconds
-        self.last_pause_s = seconds
-
-
-class LogToEvents(logging.Handler):
-    """What libraries log becomes an event, so that a log has one format."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        super().__init__(logging.WARNING)
-        self._telemetry = telemetry
-
-    def emit(self, record: logging.LogRecord) -> None:
-        cause = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            cause = f"{cause}: {record.exc_info[1]!r}"
-        fields: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
-        if record.exc_info:
-            fields["traceback"] = logging.Formatter().formatException(record.exc_info)
-        self._telemetry.emit("logged", cause, **fields)
+        """Count a pause: how long a running request had no engine, from its loss to the next token."""
+        self.pause_s.observe(seconds)

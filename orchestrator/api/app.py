@@ -12,7 +12,6 @@ import time
 from aiohttp import web
 
 from orchestrator import VERSION
-from orchestrator.api import metrics
 from orchestrator.api.guard import MAX_BODY_BYTES, Guard
 from orchestrator.api.requests import field, limit_of, read_object
 from orchestrator.api.tasks import TaskRoutes
@@ -63,6 +62,8 @@ class Routes:
         return web.json_response({"cycles": found})
 
     async def metrics(self, request: web.Request) -> web.Response:
+        from orchestrator.api import metrics  # at the first call: it takes 2 MB of memory
+
         text = await metrics.text(self._container, self._runner, time.monotonic() - self._since)
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 

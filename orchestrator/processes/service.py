@@ -20,6 +20,7 @@ from orchestrator.cycle_runner import CycleRunner
 from orchestrator.errors import ConfigError
 from orchestrator.events import emit
 from orchestrator.processes import common, worker_loops
+from vestal.web.aiohttp_runner import JsonAppRunner
 
 STOP_GRACE_S = 3.0
 
@@ -48,7 +49,7 @@ async def _serve(config: Config) -> None:
 
 
 async def _listen(config: Config, container: Container, runner: CycleRunner) -> web.TCPSite:
-    app_runner = web.AppRunner(make_app(container, runner), access_log=None, handle_signals=False)
+    app_runner = JsonAppRunner(make_app(container, runner), access_log=None, handle_signals=False)
     await app_runner.setup()
     site = web.TCPSite(app_runner, config.bind, config.port)
     try:

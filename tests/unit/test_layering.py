@@ -55,6 +55,7 @@ PURE = (
     "vestal/supervision/lifecycle/states.py",
     "vestal/platform/processes/process_snapshot.py",
     "vestal/web/guard.py",
+    "vestal/web/histogram.py",
     "vestal/web/http_error.py",
     "vestal/web/json_body.py",
     "host_agent/recovery/facts.py",

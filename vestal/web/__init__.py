@@ -25,7 +25,9 @@ and prometheus_client are imported only by the modules that are about them.
     guard             decides (pure) whether a request may come in
     json_body         decides (pure) whether a body is a JSON object
     aiohttp_adapter   the guard as aiohttp middleware
+    aiohttp_runner    runs an aiohttp application, and refuses in JSON what is no HTTP request
     asgi_adapter      the guard as ASGI middleware, with CORS
+    histogram         counts of durations by size (pure)
     metrics           the text of GET /metrics
     events            one JSON line for each event
 """

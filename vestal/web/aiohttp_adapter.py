@@ -63,9 +63,8 @@ class AiohttpGuard:
             raise
         except web.HTTPException as error:
             if error.status < 400:
-                response = error
-            else:
-                response = self._refuse(request, _from_aiohttp(error, request, policy.max_body_bytes))
+                raise
+            response = self._refuse(request, _from_aiohttp(error, request, policy.max_body_bytes))
         except Exception as error:
             response = self._refuse(request, self._http_error(request, error))
         if not response.prepared:
@@ -120,11 +119,16 @@ def error_response(error: HttpError) -> web.Response:
     return response
 
 
+def code_of(status: int) -> str:
+    """Return the shared code for the status of one of aiohttp's own errors, or else HTTP's name for it."""
+    return _CODES.get(status) or HTTPStatus(status).name.lower()
+
+
 def _from_aiohttp(error: web.HTTPException, request: web.Request, max_body_bytes: int | None) -> HttpError:
     """Return what stands for an error that aiohttp itself raises, such as an unknown address."""
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and max_body_bytes is not None:
         return guard.too_large(max_body_bytes)
-    code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
+    code = code_of(error.status)
     if error.status == HTTPStatus.NOT_FOUND:
         return HttpError(code, f"There is nothing at {ascii(request.path[:200])}.")
     if isinstance(error, web.HTTPMethodNotAllowed):

@@ -7,7 +7,6 @@ refused for its Origin.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -16,6 +15,8 @@ from starlette.requests import ClientDisconnect, Request
 from mlx_server.gateway.dialects.validation import first_mistake
 from mlx_server.gateway.errors import BadRequest, TooLarge
 from mlx_server.gateway.requests.ticket import ClientDisconnected
+from vestal.web.http_error import HttpError
+from vestal.web.json_body import parse_object
 
 DISCARD_FACTOR = 4
 """A body over the limit is read and discarded up to this many times the limit: a client that is still sending
@@ -60,7 +61,7 @@ async def _read_bytes(http: Request, max_bytes: int) -> bytes:
         raise ClientDisconnected from disconnect
     if size_bytes > max_bytes:
         raise TooLarge(
-            "body_too_large",
+            "too_large",
             f"the body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes",
             max_body_bytes=max_bytes,
         )
@@ -69,21 +70,10 @@ async def _read_bytes(http: Request, max_bytes: int) -> bytes:
 
 def parsed_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`. Raises BadRequest."""
-    if not raw.strip():
-        raise BadRequest("invalid_json", "the body is empty; send a JSON object")
     try:
-        data = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-        if b"\\u" in raw:
-            json.dumps(data, ensure_ascii=False).encode("utf-8")  # raises for half a surrogate pair
-    except UnicodeError as error:
-        raise BadRequest("invalid_json", f"the body is not valid UTF-8: {error}") from error
-    except RecursionError as error:
-        raise BadRequest("invalid_json", "the body is nested too deeply") from error
-    except ValueError as error:
-        raise BadRequest("invalid_json", f"the body is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise BadRequest("invalid_json", f"the body must be a JSON object, not {_json_type(data)}")
-    return data
+        return parse_object(raw)
+    except HttpError as error:
+        raise BadRequest(error.code, error.message) from error
 
 
 def validated(data: dict[str, Any], model: type[BodyT]) -> BodyT:
@@ -97,13 +87,3 @@ def validated(data: dict[str, Any], model: type[BodyT]) -> BodyT:
 def not_supported(field: str, message: str) -> NoReturn:
     """Refuse a field that the API has and this server does not support. Raises BadRequest."""
     raise BadRequest("not_supported", f"{field}: {message}", field=field)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    """Raise ValueError for NaN and Infinity, which Python reads and JSON does not have."""
-    raise ValueError(f"{name} is not JSON")
-
-
-def _json_type(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")

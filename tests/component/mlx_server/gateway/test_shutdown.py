@@ -58,7 +58,7 @@ def ask(gateway: Any, content: str, tokens: int) -> httpx.Response:
 
 def tokens(gateway: Any) -> int:
     lines = gateway.http.get("/metrics").text.splitlines()
-    return int(next(line for line in lines if line.startswith("vestal_tokens_total ")).split()[1])
+    return int(float(next(line for line in lines if line.startswith("vestal_tokens_total ")).split()[1]))
 
 
 def engine_log(gateway: Any) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
-"""Access control: names, origins, and the key beyond this machine."""
+"""What the gateway lets in: names, origins, and the key beyond this machine."""
 
 from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway.access import AccessControl
+from mlx_server.gateway import errors
+from mlx_server.gateway.access import access_policy
+from vestal.web.asgi_adapter import AsgiGuard
 
 BRIDGE, LAN = "172.17.0.1", "192.168.1.20"
 
@@ -22,7 +24,8 @@ async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **hea
     async def receive():
         raise AssertionError("the body is not read")
 
-    access = AccessControl(app, "secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}))
+    policy = access_policy("secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}))
+    access = AsgiGuard(app, policy, errors.response)
     raw = [(name.encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "server": (ours, 11435)}
     await access(scope, receive, send)
@@ -42,6 +45,8 @@ async def test_request_from_this_machine_or_its_containers_needs_no_key(ours):
         ({"authorization": "Basic secret"}, 401),
         ({"authorization": "Bearer "}, 401),
         ({"authorization": "bearer secret"}, 200),
+        ({"x-api-key": "secret"}, 200),
+        ({"x-api-key": "wrong"}, 401),
     ],
 )
 async def test_request_to_a_wider_address_needs_the_key(headers, status):
@@ -87,3 +92,17 @@ async def test_host_that_is_not_ours_is_refused(host, status):
 async def test_origin_of_elsewhere_is_refused(origin, status):
     assert await _status("127.0.0.1", origin=origin) == status
     assert await _status("127.0.0.1", method="OPTIONS", origin=origin) == (204 if status == 200 else 403)
+
+
+async def test_preflight_to_a_wider_address_needs_no_key():
+    """Browsers send no key with a preflight, so a page could else never use the key that it has."""
+    origin = {"origin": "http://localhost:3000", "host": LAN}
+    assert await _status(LAN, method="OPTIONS", **origin) == 204
+    assert await _status(LAN, **origin) == 401
+
+
+async def test_body_of_any_content_type_comes_in():
+    """Ollama's server takes any: `curl -d` says it sends a form, and `fetch` says text/plain."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        headers = {"content-type": kind, "content-length": "2"}
+        assert await _status("127.0.0.1", method="POST", **headers) == 200

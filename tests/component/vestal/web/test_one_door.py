@@ -1,0 +1,185 @@
+"""Listener, gateway and orchestrator refuse the same request with the same status and code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.component.vestal.web import services
+from tests.component.vestal.web.services import MAX_BODY_BYTES, TOKEN, Service
+
+RIGHT = b"Bearer " + TOKEN.encode()
+OVERSIZED = b'{"a": "' + b"x" * MAX_BODY_BYTES + b'"}'
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(OVERSIZED), OVERSIZED)
+
+
+@pytest.fixture(params=["listener", "gateway", "orchestrator"])
+async def service(
+    request: pytest.FixtureRequest, home: Path, free_port: Callable[[], int]
+) -> AsyncIterator[Service]:
+    started = {
+        "listener": lambda: services.listener(home, free_port()),
+        "gateway": lambda: services.gateway(home, free_port()),
+        "orchestrator": lambda: services.orchestrator(free_port()),
+    }[request.param]()
+    async with started as service:
+        yield service
+
+
+REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
+    ("no token", {"Authorization": None}, 401, "unauthorized"),
+    ("wrong token", {"Authorization": b"Bearer wrong"}, 401, "unauthorized"),
+    ("empty token", {"Authorization": b"Bearer "}, 401, "unauthorized"),
+    ("another scheme", {"Authorization": b"Basic " + TOKEN.encode()}, 401, "unauthorized"),
+    ("token that is not UTF-8", {"Authorization": b"Bearer \xff\xfe\x80"}, 401, "unauthorized"),
+    ("header that is not UTF-8", {"Authorization": b"\xe4\xf6\xfc"}, 401, "unauthorized"),
+    ("two tokens", {"more": [(b"Authorization", RIGHT)]}, 401, "unauthorized"),
+    ("foreign origin", {"Origin": b"https://evil.example"}, 403, "forbidden"),
+    ("null origin", {"Origin": b"null"}, 403, "forbidden"),
+    ("empty origin", {"Origin": b""}, 403, "forbidden"),
+    ("origin that is not UTF-8", {"Origin": b"http://\xff"}, 403, "forbidden"),
+    ("foreign host", {"Host": b"evil.example"}, 403, "forbidden"),
+    ("foreign host with our port", {"Host": b"evil.example:8088"}, 403, "forbidden"),
+    ("our name below a foreign one", {"Host": b"localhost.evil.example"}, 403, "forbidden"),
+    ("user in the host", {"Host": b"me@localhost"}, 403, "forbidden"),
+    ("empty host", {"Host": b""}, 403, "forbidden"),
+    ("host that is not UTF-8", {"Host": b"\xff"}, 403, "forbidden"),
+    ("missing host", {"Host": None}, 400, "invalid_request"),
+    ("declared oversize", {"body": OVERSIZED}, 413, "too_large"),
+    ("chunked oversize", {"body": CHUNKED, "chunked": True}, 413, "too_large"),
+    ("malformed JSON", {"body": b"{"}, 400, "invalid_json"),
+    ("empty body", {"body": b""}, 400, "invalid_json"),
+    ("a list", {"body": b"[1]"}, 400, "invalid_json"),
+    ("a string", {"body": b'"x"'}, 400, "invalid_json"),
+    ("not UTF-8", {"body": b"\xff\xfe"}, 400, "invalid_json"),
+    ("UTF-16", {"body": "{}".encode("utf-16")}, 400, "invalid_json"),
+    ("NaN", {"body": b'{"mlx": NaN, "goal": NaN, "model": NaN}'}, 400, "invalid_json"),
+    ("deep nesting", {"body": b"[" * 50_000}, 400, "invalid_json"),
+    ("lone surrogate", {"body": b'{"x": "\\ud800"}'}, 400, "invalid_json"),
+    ("wrong type", {"body": b'{"mlx": 1, "goal": 1, "model": 1}'}, 400, "invalid_request"),
+    ("unknown address", {"path": "/nowhere"}, 404, "not_found"),
+    ("another method", {"method": "PUT"}, 405, "method_not_allowed"),
+    ("open path with another method", {"path": "/health", "Authorization": None}, 401, "unauthorized"),
+]
+
+
+async def send(service: Service, change: dict[str, Any]) -> services.Response:
+    change = dict(change)
+    method, path, body = change.pop("method", "POST"), change.pop("path", None), change.pop("body", None)
+    more = change.pop("more", [])
+    if change.pop("chunked", False):
+        change |= {"Content_Length": None, "Transfer_Encoding": b"chunked"}
+    return await service.ask(method, path, body, *more, **change)
+
+
+async def test_refusals_have_one_status_and_code_in_all_services(service: Service):
+    found, wanted = {}, {}
+    for name, change, status, code in REFUSED:
+        response = await send(service, change)
+        found[name], wanted[name] = (response.status, response.code), (status, code)
+        assert "json" in response.headers["content-type"], name
+        assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401), name
+        assert ("allow" in response.headers) == (status == 405), name
+        assert TOKEN.encode() not in response.body
+    assert found == wanted
+    assert not service.done
+
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    ("as it should be", {}),
+    ("scheme in lower case", {"Authorization": b"bearer  " + TOKEN.encode()}),
+    ("host without port", {"Host": b"localhost"}),
+    ("host with another port", {"Host": b"127.0.0.1:1"}),
+    ("host in capitals, with the root's dot", {"Host": b"LOCALHOST.:80"}),
+    ("IPv6 host", {"Host": b"[::1]"}),
+    ("IPv6 host with port", {"Host": b"[::1]:8088"}),
+    ("Docker's name of the host", {"Host": b"host.docker.internal:1"}),
+    ("content type with a parameter", {"Content_Type": b"Application/JSON; charset=utf-8"}),
+    ("own origin", {"Host": b"localhost:1", "Origin": b"http://localhost:1"}),
+]
+
+
+async def test_acceptable_variants_come_in_everywhere(service: Service):
+    for name, change in ACCEPTED:
+        response = await send(service, change)
+        assert (response.status, response.code) == service.accepted, name
+
+
+@pytest.mark.parametrize("content_type", [b"text/plain", b"application/x-www-form-urlencoded", b"", None])
+async def test_body_that_is_not_declared_as_json_is_refused_but_by_the_gateway(
+    service: Service, content_type: bytes | None
+):
+    """The gateway takes what Ollama takes; see decision 14."""
+    response = await service.ask(Content_Type=content_type)
+    refused = (415, "unsupported_media_type")
+    wanted = service.accepted if service.name == "gateway" else refused
+    assert (response.status, response.code) == wanted
+
+
+async def test_bytes_that_are_no_request_are_a_400(service: Service):
+    for raw in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        assert (await service.exchange(raw)).status == 400
+
+
+async def test_two_hosts_are_a_400(service: Service):
+    assert (await service.ask("POST", None, None, (b"Host", b"localhost"))).status == 400
+
+
+async def test_body_in_malformed_chunks_is_a_400(service: Service):
+    response = await send(service, {"body": b"zz\r\nx\r\n", "chunked": True})
+    assert response.status == 400
+
+
+HEADERS = st.sampled_from(
+    [
+        b"Authorization",
+        b"Cookie",
+        b"Host",
+        b"Origin",
+        b"Content-Type",
+        b"X-API-Key",
+        b"Last-Event-ID",
+        b"Accept",
+    ]
+)
+VALUES = st.binary(max_size=60).map(lambda value: value.translate(None, b"\r\n\0"))
+PATHS = st.binary(max_size=20).map(lambda path: path.translate(None, b"\r\n\0 "))
+
+
+async def test_any_header_bytes_are_never_a_500(service: Service):
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.tuples(HEADERS, VALUES), max_size=4), st.booleans(), PATHS)
+    def each(more: list[tuple[bytes, bytes]], replaced: bool, path: bytes) -> None:
+        names = {name.title().decode() for name, _ in more} if replaced else set()
+        changed = {name.replace("-", "_"): None for name in names}
+        target = f"/{path.decode('latin-1')}" if path else None
+        for method, address in (("POST", None), ("GET", service.open_path), ("GET", target)):
+            asked = service.ask(method, address, None if method == "POST" else b"", *more, **changed)
+            response = asyncio.run_coroutine_threadsafe(asked, loop).result(20)
+            assert response.status < 500, (more, path)
+
+    await asyncio.to_thread(each)
+
+
+async def test_any_key_of_a_link_is_never_a_500(home: Path, free_port: Callable[[], int]):
+    async with services.listener(home, free_port()) as service:
+        for path in ("/?key=%ff", "/?key=%ED%A0%80", "/?key=", "/recover/%ff", "/services/%ff/stop"):
+            response = await service.ask("GET", path, b"")
+            assert response.status < 500, path
+        denied = await service.ask("GET", "/x%ff%00", b"", Authorization=None)
+        assert denied.status == 401
+
+
+async def test_refusals_are_valid_json_whatever_they_quote(service: Service):
+    response = await service.ask("GET", "/%ED%A0%80%00", b"")
+    json.loads(response.body.decode("utf-8"))
+    assert response.status == 404
