@@ -52,13 +52,7 @@ async def run_async(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResul
     After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = await _start(command)
     except OSError as error:
         return _not_found(command, error)
     try:
@@ -116,6 +110,29 @@ def _run(
     except OSError as error:
         return _not_found(command, error)
     return CommandResult(done.returncode, done.stdout)
+
+
+async def _start(command: tuple[str, ...]) -> Process:
+    """Start the command as the leader of its own process group.
+
+    A caller that is cancelled meanwhile must not leave it behind: asyncio itself would kill the command only,
+    and not what the command has started by then.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError):
+            await _kill_group(await starting)
+        raise
 
 
 def _timed_out(timeout_s: float) -> CommandResult:

@@ -1,4 +1,4 @@
-"""Who holds a TCP port: which process, which PID, whose, since when."""
+"""Find the process that listens on a TCP port."""
 
 import shutil
 import socket
@@ -9,11 +9,16 @@ from dataclasses import dataclass
 import psutil
 
 WILDCARDS = {"0.0.0.0", "::", "*"}
+LSOF_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
 class PortHolder:
-    """A process that listens on a port. `pid` is None where the system does not tell us."""
+    """A process that listens on a port.
+
+    `pid` is None if the system does not disclose it, as for another user's process. `since` is when the
+    process started, in seconds since 1970.
+    """
 
     port: int
     pid: int | None
@@ -24,7 +29,7 @@ class PortHolder:
 
 
 def is_free(port: int, address: str = "127.0.0.1") -> bool:
-    """Whether a server could bind the port now."""
+    """Return whether a server could bind the port now."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,36 +41,36 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 
 
 def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
-    """The process that listens on the port at this address or at all addresses; None where none does."""
+    """Return the process that listens on the port at this address or at all addresses, or None."""
     try:
         sockets = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS tells only root
-        return _by_lsof(port) or (None if is_free(port, address) else PortHolder(port, None))
+    except psutil.AccessDenied:  # macOS lists the sockets of all processes only for root
+        return _holder_by_lsof(port) or (None if is_free(port, address) else PortHolder(port, None))
     for entry in sockets:
         if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port:
-            here = entry.laddr.ip.removeprefix("::ffff:")
-            if here == address or here in WILDCARDS or address in WILDCARDS:
-                return _described(port, entry.pid)
+            listens_at = entry.laddr.ip.removeprefix("::ffff:")
+            if listens_at == address or listens_at in WILDCARDS or address in WILDCARDS:
+                return _describe(port, entry.pid)
     return None
 
 
-def in_use_message(held: PortHolder, setting: str) -> str:
-    """One sentence: who holds the port, and what to do. `setting` names another port's variable."""
-    if held.pid is None:
+def in_use_message(holder: PortHolder, setting: str) -> str:
+    """Return a sentence with the holder and the remedy. `setting` is how to choose another port."""
+    if holder.pid is None:
         return (
-            f"port {held.port} is held by a process of another user; find it with "
-            f"`sudo lsof -nP -iTCP:{held.port} -sTCP:LISTEN`, or set {setting} to another port"
+            f"port {holder.port} is held by a process of another user; find it with "
+            f"`sudo lsof -nP -iTCP:{holder.port} -sTCP:LISTEN`, or set {setting} to another port"
         )
-    since = f", since {_when(held.since)}" if held.since else ""
-    user = f", user {held.user}" if held.user and held.user != _me() else ""
+    since = f", since {_time_of_day(holder.since)}" if holder.since else ""
+    user = f", user {holder.user}" if holder.user and holder.user != _current_user() else ""
     return (
-        f"port {held.port} is held by {held.name or 'a process'} (PID {held.pid}{user}{since}); "
-        f"stop it with `kill {held.pid}`, or set {setting} to another port"
+        f"port {holder.port} is held by {holder.name or 'a process'} (PID {holder.pid}{user}{since}); "
+        f"stop it with `kill {holder.pid}`, or set {setting} to another port"
     )
 
 
 def parse_lsof(port: int, output: str) -> PortHolder | None:
-    """The first process in the output of `lsof -F pcL`."""
+    """Return the first process in the output of `lsof -F pcL`; None if there is none."""
     fields: dict[str, str] = {}
     for line in output.splitlines():
         if line[:1] == "p" and "p" in fields:
@@ -76,19 +81,19 @@ def parse_lsof(port: int, output: str) -> PortHolder | None:
     return PortHolder(port, int(fields["p"]), fields.get("c", ""), "", fields.get("L", ""))
 
 
-def _by_lsof(port: int) -> PortHolder | None:
+def _holder_by_lsof(port: int) -> PortHolder | None:
     if not shutil.which("lsof"):
         return None
     command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-FpcL"]
     try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LSOF_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = parse_lsof(port, output)
-    return _described(port, found.pid) if found else None
+    found = parse_lsof(port, done.stdout)
+    return _describe(port, found.pid) if found else None
 
 
-def _described(port: int, pid: int | None) -> PortHolder:
+def _describe(port: int, pid: int | None) -> PortHolder:
     if pid is None:
         return PortHolder(port, None)
     try:
@@ -97,23 +102,25 @@ def _described(port: int, pid: int | None) -> PortHolder:
             name, since = process.name(), process.create_time()
     except psutil.Error:
         return PortHolder(port, pid)
-    return PortHolder(port, pid, name, _quietly(process, "cmdline"), _quietly(process, "username"), since)
+    command, user = _read_or_empty(process, "cmdline"), _read_or_empty(process, "username")
+    return PortHolder(port, pid, name, command, user, since)
 
 
-def _quietly(process: psutil.Process, what: str) -> str:
+def _read_or_empty(process: psutil.Process, attribute: str) -> str:
+    """Return an attribute of the process; empty if the system does not disclose it."""
     try:
-        value = getattr(process, what)()
+        value = getattr(process, attribute)()
     except (psutil.Error, KeyError):
         return ""
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
-def _me() -> str:
-    return _quietly(psutil.Process(), "username")
+def _current_user() -> str:
+    return _read_or_empty(psutil.Process(), "username")
 
 
-def _when(since: float) -> str:
-    """10:31 today, else with the date."""
-    started, now = time.localtime(since), time.localtime()
-    same_day = started[:3] == now[:3]
-    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", started)
+def _time_of_day(seconds: float) -> str:
+    """Return `10:31` for a time today, and `2025-11-16 10:31` for any other."""
+    then, now = time.localtime(seconds), time.localtime()
+    same_day = then[:3] == now[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)

@@ -1,4 +1,4 @@
-"""Which processes are ours: a container's are not, though the host sees them."""
+"""Which processes are Vestal's servers, with real processes; one in a container is not."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vestal.platform.processes import vestal_processes
+from vestal.platform.processes.vestal_processes import (
+    server_module,
+    server_module_of_command,
+    servers_of_home,
+)
 
 PROGRAM = "import time; print('up', flush=True); time.sleep(60)"
-APART = ("unshare", "--pid", "--fork", "--kill-child")
+IN_PID_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
+OTHER_HOME = Path("/nowhere")
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
-    """Runs a module named as one of ours, for a home; the process of its Python."""
+def run_orchestrator(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
+    """A function that runs a module named `orchestrator` for the home `tmp_path`, and returns its process."""
     (tmp_path / "orchestrator.py").write_text(PROGRAM)
     started: list[subprocess.Popen[str]] = []
 
@@ -39,20 +44,20 @@ def run(tmp_path: Path) -> Iterator[Callable[..., psutil.Process]]:
         popen.communicate()
 
 
-def test_process_for_this_home_is_ours_and_for_another_not(run, tmp_path: Path):
-    pid = run().pid
-    assert vestal_processes.server_module(pid, tmp_path, Path("/nowhere")) == "orchestrator"
-    assert vestal_processes.server_module(pid, tmp_path / "other", Path("/nowhere")) is None
-    assert (pid, "orchestrator") in vestal_processes.servers_of_home(tmp_path, Path("/nowhere"))
+def test_server_of_this_home_is_found_and_one_of_another_home_is_not(run_orchestrator, tmp_path: Path):
+    pid = run_orchestrator().pid
+    assert server_module(pid, tmp_path, OTHER_HOME) == "orchestrator"
+    assert server_module(pid, tmp_path / "other", OTHER_HOME) is None
+    assert (pid, "orchestrator") in servers_of_home(tmp_path, OTHER_HOME)
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="makes a namespace of PIDs: root, Linux"
 )
-def test_process_in_a_container_is_not_ours(run, tmp_path: Path):
-    inside = run(*APART)
+def test_server_in_a_container_is_not_found(run_orchestrator, tmp_path: Path):
+    inside = run_orchestrator(*IN_PID_NAMESPACE)
     assert "orchestrator" in inside.cmdline()
-    assert vestal_processes.server_module(inside.pid, tmp_path, Path("/nowhere")) is None
+    assert server_module(inside.pid, tmp_path, OTHER_HOME) is None
 
 
 @pytest.mark.parametrize(
@@ -69,5 +74,5 @@ def test_process_in_a_container_is_not_ours(run, tmp_path: Path):
         ("python -m", None),
     ],
 )
-def test_servers_are_told_by_their_command_line(line: str, server: str | None):
-    assert vestal_processes.server_module_of_command(line.split()) == server
+def test_server_is_recognized_by_its_command_line(line: str, server: str | None):
+    assert server_module_of_command(line.split()) == server

@@ -1,0 +1,89 @@
+"""Running commands, with real programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vestal.platform import commands
+from vestal.platform.commands import NOT_FOUND, TIMED_OUT, CommandResult
+
+BOTH_STREAMS = ("sh", "-c", "echo out; echo err >&2; exit 3")
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+SLEEPING_CHILD = 'sleep 60 & echo $! > "$1"; wait'
+
+
+async def test_run_and_run_async_return_both_streams_and_the_exit_code():
+    expected = CommandResult(3, "out\nerr\n")
+    assert commands.run(*BOTH_STREAMS) == await commands.run_async(*BOTH_STREAMS) == expected
+
+
+async def test_run_and_run_async_of_a_missing_program_return_not_found():
+    done = commands.run("no-such-program")
+    assert done == await commands.run_async("no-such-program")
+    assert done == CommandResult(NOT_FOUND, "no-such-program: No such file or directory")
+
+
+async def test_run_and_run_async_of_a_slow_program_return_timed_out():
+    done = commands.run(*SLEEP, timeout_s=0.2)
+    assert done == await commands.run_async(*SLEEP, timeout_s=0.2)
+    assert done == CommandResult(TIMED_OUT, "no answer within 0.2 s")
+
+
+def test_output_is_in_english_without_stderr_and_none_if_the_program_failed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert commands.output("sh", "-c", 'echo "$LC_ALL $NO_COLOR"; echo err >&2') == "C 1\n"
+    assert commands.output(*BOTH_STREAMS) is None
+    assert commands.output("no-such-program") is None
+    assert commands.output(*SLEEP, timeout_s=0.2) is None
+
+
+@pytest.mark.parametrize("ends_by", ["timeout", "cancellation"])
+async def test_run_async_kills_the_children_of_the_command(tmp_path: Path, ends_by: str):
+    """The command's child holds the pipe, so to wait for the command alone would take 60 s."""
+    pid_file = tmp_path / "pid"
+    timeout_s = 2.0 if ends_by == "timeout" else 60.0
+    command = ("sh", "-c", SLEEPING_CHILD, "sh", str(pid_file))
+    task = asyncio.create_task(commands.run_async(*command, timeout_s=timeout_s))
+    await _until(lambda: pid_file.exists() and pid_file.read_text() != "")
+    if ends_by == "cancellation":
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        assert (await task).exit_code == TIMED_OUT
+    await _until(lambda: not _is_running(int(pid_file.read_text())))
+
+
+async def test_run_async_cancelled_while_it_starts_kills_the_children_of_the_command(tmp_path: Path):
+    """On a busy machine the command may run before asyncio has noticed that it was started."""
+    pid_file = tmp_path / "pid"
+    task = asyncio.create_task(commands.run_async("sh", "-c", SLEEPING_CHILD, "sh", str(pid_file)))
+    while not (pid_file.exists() and pid_file.read_text()):
+        await asyncio.sleep(0)  # lets the task begin
+        time.sleep(0.05)  # noqa: ASYNC251 - keeps the loop from noticing what happens meanwhile
+    task.cancel()
+    async with asyncio.timeout(30):
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await _until(lambda: not _is_running(int(pid_file.read_text())))
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - what happens in other processes sets no event here
+            await asyncio.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
