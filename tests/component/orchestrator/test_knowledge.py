@@ -141,7 +141,7 @@ def test_vestal_search_tells_file_and_heading(orchestrator: Make, llm: StandIn, 
     nothing = vestal_search(one, "five", "--path", "elsewhere/")
     assert (nothing.returncode, nothing.stdout) == (1, "Nothing was found.\n")
     refused = vestal_search(one, "five", "--agent", "nobody")
-    assert "The orchestrator refused: there is no agent 'nobody'" in refused.stderr
+    assert "The orchestrator refused: There is no agent 'nobody'" in refused.stderr
 
 
 def test_vestal_search_without_an_orchestrator_says_how_to_start_it(orchestrator: Make):
