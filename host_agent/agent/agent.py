@@ -52,7 +52,7 @@ class Agent:
 async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> None:
     """Record a failure instead of raising it: the agent starts anyway, and the next pass tries again."""
     try:
-        await ollama.begin()
+        await ollama.adopt_or_start()
     except Exception as error:
         log.exception("Ollama could not be started or adopted")
         journal.record("ollama", "begin_failed", repr(error))
@@ -64,7 +64,7 @@ async def _stop(components: Components, loops: BackgroundLoops, journal: Journal
     await loops.stop()
     await components.passes.cancel()
     journal.disconnect_followers()
-    for stop in (components.ollama.keeper.end, components.supervisor.stop):
+    for stop in (components.ollama.controller.stop, components.supervisor.stop):
         try:
             await stop()
         except SupervisionError as error:

@@ -92,7 +92,7 @@ class BackgroundLoops:
     def _on_wake(self, slept_s: float) -> None:
         """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""
         self._components.supervisor.machine_woke(slept_s)
-        self._components.ollama.woke(slept_s)
+        self._components.ollama.machine_woke(slept_s)
         self._components.restart_budget.reset()
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
@@ -112,7 +112,7 @@ class BackgroundLoops:
         may be waiting for this very container, which has died a second time.
         """
         while True:
-            reason = await self._components.containers.deaths.calls_for_a_pass.get()
+            reason = await self._components.containers.deaths.pass_requests.get()
             await asyncio.sleep(RECREATE_GRACE_S)
             self._components.passes.request(reason)
 

@@ -19,12 +19,12 @@ from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_api import DockerApi
-from host_agent.services.docker.docker_engine import DockerEngine
+from host_agent.services.docker.docker_engine import DockerEngineMonitor
 from host_agent.services.mlx.engine_events import EngineEvents
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator import mode, native
-from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
@@ -36,7 +36,7 @@ from vestal.supervision import JsonStateStore, SleepDetector, Supervisor
 class Components:
     """The components that the agent starts, runs and stops."""
 
-    orchestrator: Decision
+    orchestrator: ModeDecision
     supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
     ollama: OllamaService
     containers: Containers
@@ -70,7 +70,7 @@ async def build(
     child_specs = (mlx.spec(), *native_specs)
     supervisor = Supervisor(child_specs, on_event=journal.append, store=store, name="agent")
     containers = Containers(docker, compose, journal, store)
-    docker_engine = DockerEngine(docker, compose.project, orchestrator)
+    docker_engine = DockerEngineMonitor(docker, compose.project, orchestrator)
 
     def request_pass(reason: str) -> None:
         passes.request(reason)

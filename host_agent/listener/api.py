@@ -45,7 +45,7 @@ class Api:
         return web.json_response(await self._status())
 
     async def _status(self) -> dict[str, Any]:
-        services = await self._context.status_report.rows()
+        services = await self._context.status_report.service_statuses()
         last, running = self._context.passes.last, self._context.passes.running
         recovery = {
             "running": running.run_id if running else None,
@@ -57,13 +57,13 @@ class Api:
             "services": {name: service.as_json() for name, service in services.items()},
             "host": self._context.status_report.host(),
             "recovery": recovery,
-            "healthy": all(service.well for service in services.values()),
+            "healthy": all(service.healthy for service in services.values()),
         }
 
     async def service(self, request: web.Request) -> web.Response:
         """Begin to restart, stop or start one service. The journal says how it went."""
         name, action = request.match_info["name"], request.match_info["action"]
-        self._context.service_control.begin(name, action)
+        self._context.service_control.request(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:

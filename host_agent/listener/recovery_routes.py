@@ -33,7 +33,7 @@ class RecoveryRoutes:
 
     def __init__(self, context: ListenerContext) -> None:
         self._context = context
-        self._advice = RetryAdviceCache(context.status_report.outlooks)
+        self._advice = RetryAdviceCache(context.status_report.retry_advice)
         self._begins = TokenBucket(capacity=PASSES_AT_ONCE, refill_s=PASS_EACH_S)
         self._recorded: set[tuple[str, str]] = set()  # (run id, client address)
 

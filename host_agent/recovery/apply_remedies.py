@@ -42,7 +42,7 @@ class HostRemedies:
         """Carry one remedy out; raise an exception whose text is a sentence where that is not possible."""
         match remedy:
             case TerminateOldServer(_, pid):
-                await terminate.terminate(pid, self._stop_s)
+                await terminate.terminate_pid(pid, self._stop_s)
             case TerminateOrphan(_, pid):
                 await self._ollama.terminate_orphan(pid)
             case StartChild(service):
@@ -72,7 +72,7 @@ class HostRemedies:
         if service == OLLAMA:
             await self._ollama.replace_hung_child(pid)
             return
-        await terminate.terminate(pid, self._stop_s)
+        await terminate.terminate_pid(pid, self._stop_s)
         replaced = set(State) - {State.STOPPING, State.STOPPED}
         await self._supervisor.wait_for(service, replaced, REPLACED_WITHIN_S)
 

@@ -10,7 +10,7 @@ from host_agent.recovery.ollama_checks import OllamaChecks
 from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR
 from host_agent.services.docker.containers import Containers
-from host_agent.services.service_status import ServiceStatus, of_child
+from host_agent.services.service_status import ServiceStatus
 from host_agent.services.status_report import StatusReport
 from vestal.config import Config
 from vestal.platform import model_servers, ports
@@ -44,7 +44,7 @@ class HostChecks:
 
     async def gather(self) -> Facts:
         """Look at everything now, bypassing caches, and probe each service that should answer."""
-        statuses = await self._status_report.rows(fresh=True)
+        statuses = await self._status_report.service_statuses(fresh=True)
         services = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
         return Facts(
             services=tuple(services),
@@ -56,7 +56,10 @@ class HostChecks:
 
     async def is_hung(self, child: str) -> bool:
         """Return whether a child of the supervisor should answer and does not."""
-        return await self._child_answers(child, of_child(self._supervisor.status()[child])) is False
+        return (
+            await self._child_answers(child, ServiceStatus.of_child(self._supervisor.status()[child]))
+            is False
+        )
 
     async def _service(self, name: str, status: ServiceStatus) -> ServiceFacts:
         restarts_left = self._budget.left(name, time.monotonic())
@@ -73,7 +76,7 @@ class HostChecks:
             controlled_by=controlled_by,
             state=status.state,
             detail=status.detail,
-            healthy=status.well and answers is not False,
+            healthy=status.healthy and answers is not False,
             answers=answers,
             stopped_by_hand=self._stopped_by_hand(name),
             pid=status.process_pid,
@@ -122,7 +125,7 @@ class HostChecks:
         for _ in range(PROBES):
             if await self._orchestrator_answers():
                 return True
-        again = (await self._containers.rows(fresh=True))[name]
+        again = (await self._containers.service_statuses(fresh=True))[name]
         is_same_run = again.process_pid == status.process_pid and again.extra.get("status") == "running"
         return False if is_same_run else None  # it ended, or was paused, during the probe
 

@@ -17,17 +17,17 @@ class OllamaChecks:
 
     def facts(self, status: ServiceStatus, restarts_left: int) -> ServiceFacts:
         """Return the facts about Ollama. `status` was checked for this pass."""
-        scene, keeper = self._service.scene, self._service.keeper
-        answers = not scene.down if status.state in UP else None
-        plan = keeper.way(scene.owner, "restart" if scene.owner.runs else "start")
+        seen, controller = self._service.observation, self._service.controller
+        answers = not seen.is_down if status.state in UP else None
+        plan = controller.control_plan(seen.owner, "restart" if seen.owner.runs else "start")
         return ServiceFacts(
             name=OLLAMA,
             controlled_by=self._controlled_by(status),
             state=status.state,
             detail=status.detail,
-            healthy=status.well and answers is not False,
+            healthy=status.healthy and answers is not False,
             answers=answers,
-            stopped_by_hand=keeper.stopped_by_hand and not scene.owner.runs,
+            stopped_by_hand=controller.stopped_by_hand and not seen.owner.runs,
             pid=status.process_pid,
             restarts_left=restarts_left,
             owner_plan=str(plan),
@@ -36,17 +36,17 @@ class OllamaChecks:
 
     async def orphans(self) -> tuple[OrphanFacts, ...]:
         """Return the runners whose server has ended. None may be terminated where Ollama is only watched."""
-        acts = self._service.keeper.acts
+        may_act = self._service.controller.may_act
         return tuple(
-            OrphanFacts(OLLAMA, one.pid, process_lookup.rss_bytes(one.pid), mine and acts)
-            for one, mine in await self._service.orphans()
+            OrphanFacts(OLLAMA, runner.pid, process_lookup.rss_bytes(runner.pid), is_mine and may_act)
+            for runner, is_mine in await self._service.orphans()
         )
 
     def _controlled_by(self, status: ServiceStatus) -> ControlledBy:
-        keeper, owner = self._service.keeper, self._service.scene.owner
-        if keeper.has_one:
+        controller, seen = self._service.controller, self._service.observation
+        if controller.has_child:
             return ControlledBy.SUPERVISOR
-        if not status.expected or status.state is State.ABSENT or not self._service.scene.installed:
+        if not status.expected or status.state is State.ABSENT or not seen.installed:
             return ControlledBy.NOBODY
-        is_ours_to_start = owner.kind is OwnerKind.NOBODY and keeper.acts
+        is_ours_to_start = seen.owner.kind is OwnerKind.NOBODY and controller.may_act
         return ControlledBy.SUPERVISOR if is_ours_to_start else ControlledBy.OWNER

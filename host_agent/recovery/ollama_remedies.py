@@ -13,15 +13,15 @@ class OllamaRemedies:
 
     async def start_child(self, cause: str) -> None:
         """Start the agent's own server, as far as its breaker and backoff allow."""
-        self._service.start_afresh()
-        await self._service.keeper.start(cause)
+        self._service.forget_failures()
+        await self._service.controller.start(cause)
 
     async def replace_hung_child(self, pid: int) -> None:
         """Terminate the agent's own server; its supervisor then starts another."""
-        if self._service.keeper.pid != pid:
+        if self._service.controller.pid != pid:
             return
-        await terminate.terminate(pid, self._stop_s)
-        self._service.start_afresh()
+        await terminate.terminate_pid(pid, self._stop_s)
+        self._service.forget_failures()
 
     async def control_through_owner(self, action: str, cause: str) -> None:
         """Let the owner `start` or `restart` Ollama.
@@ -31,10 +31,10 @@ class OllamaRemedies:
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")
-        await self._service.keeper.through_owner(action, cause)
-        self._service.start_afresh()
+        await self._service.controller.control_through_owner(action, cause)
+        self._service.forget_failures()
 
     async def terminate_orphan(self, pid: int) -> None:
         """Terminate a runner if it is still an orphan: the PID may belong to another process by now."""
-        if any(one.pid == pid for one, _ in await self._service.orphans()):
-            await terminate.terminate(pid, self._stop_s)
+        if any(runner.pid == pid for runner, _ in await self._service.orphans()):
+            await terminate.terminate_pid(pid, self._stop_s)

@@ -1,4 +1,7 @@
-"""What the agent looks after: MLX server, Ollama, Docker engine and containers, orchestrator."""
+"""The services that the agent looks after, one room each, and what their rooms share.
+
+`status_report` says how all of them are, `service_control` starts and stops one for a person.
+"""
 
 AGENT = "agent"
 MLX_SERVER = "mlx_server"

@@ -1,4 +1,4 @@
-"""What the agent's children are told through their environment."""
+"""The environment variables that the agent's children get, natively and in containers."""
 
 import socket
 from collections.abc import Mapping
@@ -12,21 +12,25 @@ HOST_FROM_CONTAINER = "host.docker.internal"
 
 
 def common(config: Config) -> dict[str, str]:
-    """For every child: the same home and the same configuration file, wherever it is started from."""
-    told = {"VESTAL_HOME": str(config.home.root), "PYTHONUNBUFFERED": "1"}
+    """Return what every child gets: the same home and configuration file, whatever its working directory."""
+    environment = {"VESTAL_HOME": str(config.home.root), "PYTHONUNBUFFERED": "1"}
     if config.file:
-        told["VESTAL_CONFIG"] = str(config.file)
-    return told
+        environment["VESTAL_CONFIG"] = str(config.file)
+    return environment
 
 
 def orchestrator(config: Config, host: str) -> dict[str, str]:
-    """The environment of R5.7, natively (`host` is 127.0.0.1) or in a container (host.docker.internal)."""
+    """Return the orchestrator's settings.
+
+    `host` is this machine's name as the orchestrator sees it: 127.0.0.1 natively, host.docker.internal in a
+    container.
+    """
     settings = config.orchestrator
     mlx = settings.mlx_api_url or f"http://{host}:{config.mlx.port}"
     webhook = settings.recovery_webhook_url or f"http://{host}:{config.agent.port}/recover"
     ollama = "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url)
     return {
-        # The first is this machine's; empty, it is not used.
+        # The first URL is this machine's; an empty one is not used.
         "OLLAMA_BASE_URL": ",".join([ollama, *settings.more_ollama_urls]),
         "MLX_API_URL": ",".join([_from(host, mlx), *settings.more_mlx_urls]),
         "VESTAL_LLM_API_KEY": settings.more_api_key or "",
@@ -45,12 +49,12 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
 
 
 def native_orchestrator(config: Config) -> Mapping[str, str]:
-    """For the orchestrator and nightly as children of the agent."""
+    """Return the whole environment of the orchestrator and of nightly as children of the agent."""
     own = {
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
         "VESTAL_AGENTS_FILE": str(agents_file(config)),
-        # The same after a restart: on Postgres it then goes on with its own tasks at once.
+        # With the same name after a restart, a worker on Postgres resumes its own tasks at once.
         "VESTAL_WORKER_ID": f"{socket.gethostname()}:{config.orchestrator.port}",
         "VESTAL_KNOWLEDGE": ",".join(f"{name}={path}" for name, path in knowledge_folders(config).items()),
     }
@@ -58,17 +62,17 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
 
 
 def knowledge_folders(config: Config) -> dict[str, Path]:
-    """The folders whose Markdown the agents may search, by agent; relative to the checkout."""
+    """Return, by agent, the folder whose Markdown it may search; a relative path begins at the checkout."""
     return {name: REPO / path.expanduser() for name, path in config.orchestrator.knowledge.items()}
 
 
 def agents_file(config: Config) -> Path:
-    """Who works on tasks; relative to the checkout."""
+    """Return the file that defines the agents; a relative path begins at the checkout."""
     return REPO / config.orchestrator.agents.expanduser()
 
 
 def _from(host: str, url: str) -> str:
-    """The URL as `host` must say it: loopback means this machine, and a container has its own."""
+    """Return the URL with `host` for loopback, which would name the container itself inside a container."""
     if host in LOOPBACK:
         return url
     for name in LOOPBACK:

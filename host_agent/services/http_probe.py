@@ -1,4 +1,4 @@
-"""Asks a service over HTTP on this host. No proxy, no redirects, a short time."""
+"""Ask a service of this machine something over HTTP: no proxy, no redirects, a short deadline."""
 
 import json
 from dataclasses import dataclass
@@ -11,32 +11,44 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class NoAnswer(Exception):
-    """Nothing came back in time; the message says why in a few words."""
+    """No answer came in time; the message says why in a few words."""
 
 
 @dataclass(frozen=True)
 class Reply:
+    """An answer: its status, and its body as parsed JSON, or None where the body is no JSON."""
+
     status: int
-    body: Any  # parsed JSON; None where it is none
+    body: Any
 
     @property
     def fields(self) -> dict[str, Any]:
+        """Return the body where it is an object, else an empty dictionary."""
         return self.body if isinstance(self.body, dict) else {}
 
 
 async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEOUT_S) -> Reply:
-    """GET; raises NoAnswer."""
+    """Send a GET request and return the reply, whatever its status; raise NoAnswer where none comes."""
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with session.get(url, timeout=timeout, allow_redirects=False) as reply:
-            raw = await reply.content.read(MAX_BODY_BYTES)
-            return Reply(reply.status, _json(raw))
+            return Reply(reply.status, _json(await _read(reply.content)))
     except TimeoutError:
         raise NoAnswer(f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
         raise NoAnswer(f"nothing listens there ({error.strerror or error})") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswer(f"the connection broke off ({error or type(error).__name__})") from None
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """Read the body to its end, however many pieces it arrives in; drop what is over MAX_BODY_BYTES."""
+    raw = bytearray()
+    async for piece in content.iter_any():
+        raw += piece
+        if len(raw) > MAX_BODY_BYTES:
+            break
+    return bytes(raw[:MAX_BODY_BYTES])
 
 
 def _json(raw: bytes) -> Any:

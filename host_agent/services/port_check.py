@@ -1,4 +1,4 @@
-"""Before anything is started: are our ports free, or held by processes of ours?"""
+"""Check, before anything is started, that no other program holds the ports of this home."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from vestal.platform.processes import vestal_processes
 
 
 def check_ports(config: Config) -> None:
-    """PortBusy names the first port of ours that somebody else holds."""
-    for setting, held in strangers(config):
-        raise PortBusy(f"Nothing was started: {ports.in_use_message(held, setting)}.")
+    """Raise PortBusy, with the holder's name, where another program holds one of the ports."""
+    for setting, holder in foreign_holders(config):
+        raise PortBusy(f"Nothing was started: {ports.in_use_message(holder, setting)}.")
 
 
-def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
-    """Each port of ours that somebody else holds: the setting that names another, and the holder."""
+def foreign_holders(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
+    """Yield, for each port that another program holds, the setting that changes the port, and the holder."""
     wanted = {
         "VESTAL_AGENT_PORT": config.agent.port,
         "VESTAL_MLX_PORT": config.mlx.port,
@@ -25,14 +25,14 @@ def strangers(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
     if config.orchestrator.mode == "off":
         del wanted["VESTAL_ORCHESTRATOR_PORT"]
     for setting, port in wanted.items():
-        held = ports.holder(port)
-        if held and not _is_ours(config, held):
-            yield setting, held
+        holder = ports.holder(port)
+        if holder and not _belongs_to_home(config, holder):
+            yield setting, holder
 
 
-def _is_ours(config: Config, held: ports.PortHolder) -> bool:
-    """A process of this home, or the proxy of a container that this home has published."""
-    if held.pid and vestal_processes.server_module(held.pid, config.home.root, config.home.default_root):
+def _belongs_to_home(config: Config, holder: ports.PortHolder) -> bool:
+    """Return whether a server of this home holds the port, or Docker's proxy for a container of this home."""
+    if holder.pid and vestal_processes.server_module(holder.pid, config.home.root, config.home.default_root):
         return True
-    is_proxy = held.pid is None or "docker" in held.name
-    return held.port == config.orchestrator.port and is_proxy and mode.has_containers(config)
+    is_proxy = holder.pid is None or "docker" in holder.name
+    return holder.port == config.orchestrator.port and is_proxy and mode.has_containers(config)

@@ -1,4 +1,4 @@
-"""The supervision settings as the supervisor's own types."""
+"""Turn the `supervision` settings into the supervisor's types."""
 
 from vestal.config.settings import SupervisionSection
 from vestal.supervision import Backoff, BreakerPolicy, Intensity, ProbePolicy, RestartPolicy
@@ -10,7 +10,7 @@ def restart_policy(
     start_timeout_s: float = 60.0,
     planned_stop_timeout_s: float | None = None,
 ) -> RestartPolicy:
-    """R3.2 to R3.6 with the configured numbers."""
+    """Return the policy that the agent's children share: backoff, restart intensity, breaker, and probes."""
     return RestartPolicy(
         backoff=Backoff(settings.backoff_base_s, settings.backoff_max_s),
         intensity=Intensity(settings.max_restarts, settings.window_s),

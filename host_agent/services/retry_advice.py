@@ -1,4 +1,7 @@
-"""What a pass can do for MLX and Ollama, told to whoever asks for one. Pure (decision 13)."""
+"""Advise the callers of POST /recover: why a pass will not bring MLX or Ollama up now, when to retry. Pure.
+
+See docs/decisions/0013-what-no-pass-will-bring-up.md.
+"""
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -7,38 +10,38 @@ from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
 SOON_S = 5
-COMING = frozenset({State.STARTING, State.STOPPING, State.BACKOFF})
+IN_TRANSITION = frozenset({State.STARTING, State.STOPPING, State.BACKOFF})
 GIVEN_UP = frozenset({State.OPEN, State.FAILED})
 
 
 class RetryAdvice(StrEnum):
-    """Why a pass will not bring it up now. What has none is well, or is for the pass to heal."""
+    """Why a recovery pass will not bring a server up now."""
 
-    RECOVERING = "recovering"  # its supervisor is at it already
-    OPEN = "open"  # given up for now: a breaker is open
+    RECOVERING = "recovering"  # its supervisor is already restarting it
+    OPEN = "open"  # its breaker is open, or it was given up
     MANUAL_STOP = "manual_stop"  # a person stopped it, and nobody has started it since
 
 
-ASK_AGAIN_S = {RetryAdvice.RECOVERING: 10, RetryAdvice.OPEN: 60, RetryAdvice.MANUAL_STOP: 300}
+RETRY_AFTER_S = {RetryAdvice.RECOVERING: 10, RetryAdvice.OPEN: 60, RetryAdvice.MANUAL_STOP: 300}
 
 
-def of(row: ServiceStatus, by_hand: bool) -> RetryAdvice | None:
-    """How it stands with one service. `by_hand`: a person stopped it."""
-    if row.well:
+def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
+    """Return the advice for one service, or None where it is healthy or a pass can recover it."""
+    if status.healthy:
         return None
-    if by_hand:
+    if stopped_by_hand:
         return RetryAdvice.MANUAL_STOP
-    if row.state in GIVEN_UP:
+    if status.state in GIVEN_UP:
         return RetryAdvice.OPEN
-    return RetryAdvice.RECOVERING if row.state in COMING else None
+    return RetryAdvice.RECOVERING if status.state in IN_TRANSITION else None
 
 
-def of_mlx(server: ServiceStatus, engine: ServiceStatus, by_hand: bool) -> RetryAdvice | None:
-    """A gateway that lives may have given its engine up, or be waiting for it."""
-    return of(server, by_hand) or of(engine, by_hand=False)
+def for_mlx(gateway: ServiceStatus, engine: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
+    """Return the advice for the MLX server: a healthy gateway may have given its engine up."""
+    return for_service(gateway, stopped_by_hand) or for_service(engine, stopped_by_hand=False)
 
 
-def retry_after_s(outlooks: Mapping[str, RetryAdvice], down: Iterable[str]) -> int:
-    """When to ask again: as soon as is worth it for any of those that were reported `down`."""
-    waits = [ASK_AGAIN_S[outlooks[name]] if name in outlooks else SOON_S for name in down]
+def retry_after_s(advice: Mapping[str, RetryAdvice], down: Iterable[str]) -> int:
+    """Return the seconds until another request is worth it for any of the servers reported as `down`."""
+    waits = [RETRY_AFTER_S[advice[name]] if name in advice else SOON_S for name in down]
     return min(waits, default=SOON_S)

@@ -1,4 +1,4 @@
-"""What a person may ask of one service: start, stop, restart."""
+"""Start, stop or restart one service because a person asks for it (POST /services/{name}/{action})."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from host_agent.services import (
 from host_agent.services.docker.containers import Containers
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
-from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import GIVEN_UP
 from vestal.platform.processes import process_lookup
 from vestal.supervision import DOWN, Supervisor
@@ -27,14 +27,14 @@ from vestal.supervision import DOWN, Supervisor
 log = logging.getLogger("vestal")
 
 BY_HAND = "a person"
-WHOSE = {
+NOT_CONTROLLED_HERE = {
     AGENT: "The agent is started and stopped with `vestal up` and `vestal down`.",
     DOCKER: "Vestal only watches the Docker engine: start or stop it as you installed it.",
 }
 
 
 class ServiceControl:
-    """Begins what was asked for; the outcome is in the journal and the table."""
+    """Carries requests out in the background; the journal and the status report show the result."""
 
     def __init__(
         self,
@@ -42,54 +42,62 @@ class ServiceControl:
         containers: Containers,
         mlx: MlxService,
         ollama: OllamaService,
-        decision: Decision,
+        decision: ModeDecision,
         journal: Journal,
     ) -> None:
         self._supervisor, self._containers, self._mlx = supervisor, containers, mlx
         self._ollama, self._decision, self._journal = ollama, decision, journal
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, service: str, action: str) -> None:
-        """UnknownService and NotPossible at once; the rest goes on in the background."""
-        if service not in NAMES:
-            raise UnknownService(f"There is no service {service!r}; there are: {', '.join(NAMES)}.")
-        if service in WHOSE:
-            raise NotPossible(WHOSE[service])
-        if service == OLLAMA and (why_not := self._ollama.refusal(action)):
-            raise NotPossible(why_not)
-        if service == MLX_ENGINE and action != "restart":
-            raise NotPossible(f"The engine lives and dies with its gateway: {action} {MLX_SERVER} instead.")
-        if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
-            raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
+    def request(self, service: str, action: str) -> None:
+        """Begin to `start`, `stop` or `restart` a service.
+
+        Raise UnknownService or NotPossible at once; a later failure is recorded in the journal.
+        """
+        self._refuse_impossible(service, action)
         self._journal.record(service, f"{action}_requested", "by hand")
-        task = asyncio.create_task(self._do(service, action))
+        task = asyncio.create_task(self._carry_out(service, action))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def start_all(self) -> None:
-        """What was stopped by hand or given up runs again: `vestal up` and `vestal recover --reset`."""
+        """Start whatever was stopped by hand or given up, for `vestal up` and `vestal recover --reset`."""
         children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
         status = self._supervisor.status()
         for name in (name for name in children if status[name].state in DOWN):
             await self._supervisor.start_child(name, "asked for by hand", reset=True)
-        if status[MLX_SERVER].state not in DOWN and (await self._mlx.engine(fresh=True)).state in GIVEN_UP:
-            self.begin(MLX_SERVER, "restart")  # it lives and has given its engine up: a new one starts afresh
+        if status[MLX_SERVER].state not in DOWN:
+            engine = await self._mlx.engine_status(fresh=True)
+            if engine.state in GIVEN_UP:
+                self.request(MLX_SERVER, "restart")  # only a new gateway starts an engine that was given up
         await self._ollama.start_again()
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:
-                self._containers.allow(name)
+                self._containers.clear_manual_stop(name)
 
-    async def _do(self, service: str, action: str) -> None:
+    def _refuse_impossible(self, service: str, action: str) -> None:
+        if service not in NAMES:
+            raise UnknownService(f"There is no service {service!r}; there are: {', '.join(NAMES)}.")
+        if service in NOT_CONTROLLED_HERE:
+            raise NotPossible(NOT_CONTROLLED_HERE[service])
+        if service == OLLAMA and (refusal := self._ollama.refusal(action)):
+            raise NotPossible(refusal)
+        if service == MLX_ENGINE and action != "restart":
+            raise NotPossible(f"The engine lives and dies with its gateway: {action} {MLX_SERVER} instead.")
+        if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
+            raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
+
+    async def _carry_out(self, service: str, action: str) -> None:
         try:
             if service == MLX_ENGINE:
                 await self._restart_engine()
             elif service == OLLAMA:
-                await self._ollama.by_hand(action)
+                await self._ollama.manual_action(action)
             elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
                 await self._container(service, action)
             else:
                 await self._child(service, action)
-        except Exception as error:  # nobody awaits this: it is told in the journal
+        except Exception as error:  # nobody awaits this task, so the journal reports its failure
             log.warning("%s of %s failed", action, service, exc_info=True)
             self._journal.record(service, f"{action}_failed", str(error) or repr(error))
 
@@ -112,7 +120,8 @@ class ServiceControl:
                 await self._containers.restart(service, BY_HAND)
 
     async def _restart_engine(self) -> None:
-        pid = (await self._mlx.engine()).process_pid
+        """Terminate the MLX engine; its gateway starts another."""
+        pid = (await self._mlx.engine_status()).process_pid
         if pid is None or "mlx_server.engine" not in process_lookup.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
         os.kill(pid, signal.SIGTERM)

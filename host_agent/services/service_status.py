@@ -1,4 +1,4 @@
-"""One line of the table of services (R3.7, R4.7)."""
+"""The status of one service, as GET /status and the status page show it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,12 +6,12 @@ from typing import Any
 
 from vestal.supervision import ChildStatus, State
 
-WELL = frozenset({State.READY, State.BUSY})
+HEALTHY_STATES = frozenset({State.READY, State.BUSY})
 
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """The state of a service. `expected` is False for what this machine does without by choice."""
+    """The status of a service. `expected` is False where this machine does without the service by choice."""
 
     state: State
     process_pid: int | None = None
@@ -23,15 +23,31 @@ class ServiceStatus:
     expected: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of_child(cls, status: ChildStatus, **extra: Any) -> "ServiceStatus":
+        """Return the status of a supervisor's child."""
+        return cls(
+            state=status.state,
+            process_pid=status.process_pid,
+            restart_count=status.restart_count,
+            health_check_failures=status.health_check_failures,
+            circuit_breaker_state=str(status.circuit_breaker_state),
+            uptime_s=status.uptime_s,
+            detail=status.detail,
+            extra=extra,
+        )
+
     @property
-    def well(self) -> bool:
-        """Nothing to heal here: it serves, or it is not here and need not be."""
-        return self.state in WELL or self.state is State.ABSENT or not self.expected
+    def healthy(self) -> bool:
+        """Return whether nothing needs recovery: the service works, is absent, or is not expected."""
+        return self.state in HEALTHY_STATES or self.state is State.ABSENT or not self.expected
 
     def with_extra(self, **extra: Any) -> "ServiceStatus":
+        """Return a copy with more fields in `extra`."""
         return replace(self, extra={**self.extra, **extra})
 
     def as_json(self) -> dict[str, Any]:
+        """Return the status as GET /status gives it; the fields of `extra` stand beside the others."""
         return {
             "state": str(self.state),
             "process_pid": self.process_pid,
@@ -42,17 +58,3 @@ class ServiceStatus:
             "detail": self.detail,
             "expected": self.expected,
         } | dict(self.extra)
-
-
-def of_child(status: ChildStatus, **extra: Any) -> ServiceStatus:
-    """The row of a child of the supervisor."""
-    return ServiceStatus(
-        state=status.state,
-        process_pid=status.process_pid,
-        restart_count=status.restart_count,
-        health_check_failures=status.health_check_failures,
-        circuit_breaker_state=str(status.circuit_breaker_state),
-        uptime_s=status.uptime_s,
-        detail=status.detail,
-        extra=extra,
-    )

@@ -1,4 +1,4 @@
-"""The table of services (R4.7): every row, asked for at once."""
+"""Report the status of every service and of the machine."""
 
 import asyncio
 import os
@@ -20,41 +20,47 @@ from host_agent.services import (
     retry_advice,
 )
 from host_agent.services.docker.containers import Containers
-from host_agent.services.docker.docker_engine import DockerEngine
+from host_agent.services.docker.docker_engine import DockerEngineMonitor
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
-from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import RetryAdvice
-from host_agent.services.service_status import ServiceStatus, of_child
+from host_agent.services.service_status import ServiceStatus
 from vestal.platform import memory, model_servers
 from vestal.supervision import DOWN, SleepDetector, State, StateStore, Supervisor
 
 
 class StatusReport:
-    """Reads; owns nothing."""
+    """Asks every service for its status. It changes nothing."""
 
     def __init__(
         self,
         supervisor: Supervisor,
         mlx: MlxService,
         ollama: OllamaService,
-        engine: DockerEngine,
+        docker_engine: DockerEngineMonitor,
         containers: Containers,
-        decision: Decision,
+        decision: ModeDecision,
         store: StateStore,
         sleep: SleepDetector,
     ) -> None:
         self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
-        self._engine, self._containers, self._decision = engine, containers, decision
+        self._docker_engine, self._containers, self._decision = docker_engine, containers, decision
         self._store, self._sleep = store, sleep
         self._started_at = time.monotonic()
 
-    async def rows(self, fresh: bool = False) -> dict[str, ServiceStatus]:
-        """Name → row, in the order of NAMES. `fresh`: nothing from a cache; one who acts on it needs that."""
+    async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
+        """Return the status of every service by name, in the order of NAMES.
+
+        With `fresh` nothing comes from a cache, as a caller needs who acts on the answer.
+        """
         engine, ollama, docker, orchestrators = await asyncio.gather(
-            self._mlx_engine(fresh), self._ollama.row(fresh), self._engine.row(), self._orchestrators(fresh)
+            self._mlx_engine(fresh),
+            self._ollama.service_status(fresh),
+            self._docker_engine.service_status(),
+            self._orchestrators(fresh),
         )
-        found = {
+        statuses = {
             AGENT: self._agent(),
             MLX_SERVER: self._child(MLX_SERVER, port=self._mlx.port),
             MLX_ENGINE: engine,
@@ -62,20 +68,20 @@ class StatusReport:
             DOCKER: docker,
             **orchestrators,
         }
-        return {name: found[name] for name in NAMES}
+        return {name: statuses[name] for name in NAMES}
 
-    async def outlooks(self) -> dict[str, RetryAdvice]:
-        """`mlx` and `ollama`, where one of them is down and a recovery pass will not bring it up now."""
-        engine, ollama = await asyncio.gather(self._mlx_engine(fresh=False), self._ollama.row())
-        by_hand = bool((self._store.load(MLX_SERVER) or {}).get("stopped_by_hand"))
-        found = {
-            "mlx": retry_advice.of_mlx(self._child(MLX_SERVER), engine, by_hand),
-            "ollama": retry_advice.of(ollama, self._ollama.keeper.stopped_by_hand),
+    async def retry_advice(self) -> dict[str, RetryAdvice]:
+        """Return why a recovery pass will not bring `mlx` or `ollama` up now, for those with a reason."""
+        engine, ollama = await asyncio.gather(self._mlx_engine(fresh=False), self._ollama.service_status())
+        mlx_stopped_by_hand = bool((self._store.load(MLX_SERVER) or {}).get("stopped_by_hand"))
+        advice = {
+            "mlx": retry_advice.for_mlx(self._child(MLX_SERVER), engine, mlx_stopped_by_hand),
+            "ollama": retry_advice.for_service(ollama, self._ollama.controller.stopped_by_hand),
         }
-        return {name: told for name, told in found.items() if told}
+        return {name: reason for name, reason in advice.items() if reason}
 
     def host(self) -> dict[str, Any]:
-        """The machine: memory in bytes, and how long it has slept since the agent began."""
+        """Return the machine's memory in bytes, and how long it has slept since the agent started."""
         now = memory.read()
         return {
             "memory": now.as_json(),
@@ -92,20 +98,21 @@ class StatusReport:
         )
 
     def _child(self, name: str, **extra: Any) -> ServiceStatus:
-        row = of_child(self._supervisor.status()[name], **extra)
+        status = ServiceStatus.of_child(self._supervisor.status()[name], **extra)
         by_hand = (self._store.load(name) or {}).get("stopped_by_hand")
-        if row.state is State.STOPPED and by_hand:
-            return replace(row, detail="stopped by hand")
-        return replace(row, detail=readable_cause(row.detail))
+        if status.state is State.STOPPED and by_hand:
+            return replace(status, detail="stopped by hand")
+        return replace(status, detail=readable_cause(status.detail))
 
     async def _mlx_engine(self, fresh: bool) -> ServiceStatus:
-        server = self._supervisor.status()[MLX_SERVER]
-        if server.state in DOWN:
-            return ServiceStatus(State.STOPPED, detail=f"its gateway is {server.state}")
-        row = await self._mlx.engine(fresh)
-        if server.state is State.STARTING and row.state is State.STOPPED:
-            return replace(row, state=State.STARTING, detail="its gateway is starting")
-        return row
+        """Return the engine's status from its gateway; without a gateway there is no engine."""
+        gateway = self._supervisor.status()[MLX_SERVER]
+        if gateway.state in DOWN:
+            return ServiceStatus(State.STOPPED, detail=f"its gateway is {gateway.state}")
+        engine = await self._mlx.engine_status(fresh)
+        if gateway.state is State.STARTING and engine.state is State.STOPPED:
+            return replace(engine, state=State.STARTING, detail="its gateway is starting")
+        return engine
 
     async def _orchestrators(self, fresh: bool) -> dict[str, ServiceStatus]:
         if self._decision.mode is Mode.OFF:
@@ -113,5 +120,5 @@ class StatusReport:
             return dict.fromkeys(IN_CONTAINERS, off)
         if self._decision.mode is Mode.NATIVE:
             return {name: self._child(name, runs="natively") for name in IN_CONTAINERS}
-        rows = await self._containers.rows(fresh)
-        return {name: row.with_extra(runs="in a container") for name, row in rows.items()}
+        statuses = await self._containers.service_statuses(fresh)
+        return {name: status.with_extra(runs="in a container") for name, status in statuses.items()}

@@ -1,4 +1,4 @@
-"""Ends a process gracefully, and in the end for certain: this very process, never a later one of its PID."""
+"""Terminate a process: SIGTERM, then SIGKILL. A later process with the same PID is spared."""
 
 import asyncio
 import contextlib
@@ -11,27 +11,27 @@ from vestal.platform.processes import process_lookup
 from vestal.supervision import ProcessIdentity
 from vestal.supervision.processes.identity import identify
 
-LOOK_AGAIN_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 
-async def terminate(pid: int, grace_s: float) -> None:
-    """SIGTERM, and SIGKILL after `grace_s`; NotPossible where it survives that too."""
+async def terminate_pid(pid: int, grace_s: float) -> None:
+    """Send SIGTERM, and SIGKILL after `grace_s`; raise NotPossible where the process survives that too."""
     identity = identify(pid)
     if identity is not None:
         await terminate_identity(identity, grace_s)
 
 
 async def terminate_identity(identity: ProcessIdentity, grace_s: float) -> bool:
-    """As `terminate`; False where it had ended already."""
+    """Terminate as `terminate_pid` does; return False where the process had ended before."""
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)
     if process_lookup.is_suspended(identity.pid):
-        _send(identity, signal.SIGCONT)  # or it could never act on the SIGTERM
-    if await _gone(identity, grace_s):
+        _send(identity, signal.SIGCONT)  # a suspended process does not handle SIGTERM
+    if await _has_ended(identity, grace_s):
         return True
     _send(identity, signal.SIGKILL)
-    if not await _gone(identity, grace_s):
+    if not await _has_ended(identity, grace_s):
         raise NotPossible(f"PID {identity.pid} does not end, not even on SIGKILL.")
     return True
 
@@ -42,10 +42,11 @@ def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
             os.kill(identity.pid, number)
 
 
-async def _gone(identity: ProcessIdentity, timeout_s: float) -> bool:
+async def _has_ended(identity: ProcessIdentity, timeout_s: float) -> bool:
+    """Wait for the process to end; return False where it still runs after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while identity.alive():
         if time.monotonic() > deadline:
             return False
-        await asyncio.sleep(LOOK_AGAIN_S)
+        await asyncio.sleep(POLL_INTERVAL_S)
     return True

@@ -10,7 +10,7 @@ from host_agent.errors import DockerUnavailable
 from host_agent.service_manager import service_manager
 from host_agent.services import terminate
 from host_agent.services.docker.compose import SCALE, Compose, last_lines
-from host_agent.services.mlx.service import SIX_STAGES_S
+from host_agent.services.mlx.service import SHUTDOWN_STAGES_S
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
 from vestal.platform.processes import vestal_processes
@@ -41,7 +41,7 @@ def stop_agent(config: Config) -> str:
     if identity is None:
         return ""
     # The gateway drains its requests, and native orchestrators finish their step.
-    grace_s = config.mlx.drain_s + SIX_STAGES_S + 4 * config.supervision.stop_s
+    grace_s = config.mlx.drain_s + SHUTDOWN_STAGES_S + 4 * config.supervision.stop_s
     asyncio.run(terminate.terminate_identity(identity, grace_s))
     return f"agent: stopped (PID {identity.pid}), with all its services"
 
@@ -70,7 +70,7 @@ def _stop_leftover_processes(config: Config) -> list[str]:
 
 
 def _stop_leftover(pid: int, name: str, config: Config) -> str:
-    asyncio.run(terminate.terminate(pid, config.mlx.drain_s + SIX_STAGES_S))
+    asyncio.run(terminate.terminate_pid(pid, config.mlx.drain_s + SHUTDOWN_STAGES_S))
     return f"{name}: stopped (PID {pid}, left over)"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from host_agent.agent_client import AgentClient
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.sentences import as_sentence
-from host_agent.services.port_check import strangers
+from host_agent.services.port_check import foreign_holders
 from vestal.config import Config
 from vestal.platform import ports
 
@@ -14,7 +14,7 @@ NAME = "port_in_use"
 
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check the ports of the agent, the MLX server and the orchestrator."""
-    found = [_fault(setting, holder) for setting, holder in strangers(config)]
+    found = [_fault(setting, holder) for setting, holder in foreign_holders(config)]
     yield from found or [_ok(config)]
 
 

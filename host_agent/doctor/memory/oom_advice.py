@@ -24,7 +24,7 @@ def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | N
     evidence = (
         f"docker inspect: OOMKilled, exit code {state.get('ExitCode')}, ended {state.get('FinishedAt')}"
     )
-    service, limit_bytes = container_status.service_of(inspect), container_status.limit(inspect)
+    service, limit_bytes = container_status.service_of(inspect), container_status.memory_limit_bytes(inspect)
     return _finding(service, limit_bytes, docker_bytes, evidence)
 
 

@@ -20,7 +20,7 @@ def servers(table: Mapping[int, PsProcess]) -> list[PsProcess]:
 
 def orphan_runners(table: Mapping[int, PsProcess]) -> list[PsProcess]:
     """Return the runners whose server is gone: they hold a model's memory (ollama issue 5642)."""
-    return [table[runner.pid] for runner in classify.orphans(map(as_snapshot, table.values()))]
+    return [table[runner.pid] for runner in classify.orphaned_runners(map(as_snapshot, table.values()))]
 
 
 def lookalikes(table: Mapping[int, PsProcess]) -> list[PsProcess]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from host_agent.doctor.evidence import http_get
-from host_agent.services.port_check import strangers
+from host_agent.services.port_check import foreign_holders
 from vestal.config import Config
 from vestal.platform import ports
 from vestal.platform.processes import process_lookup
@@ -39,7 +39,7 @@ def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> 
 
     Where nothing listens, or another program does, other diagnoses report it.
     """
-    ports_of_strangers = {holder.port for _, holder in strangers(config)}
+    ports_of_strangers = {holder.port for _, holder in foreign_holders(config)}
     for service, url in _urls(config):
         if service != "ollama" and urlsplit(url).port in ports_of_strangers:
             continue

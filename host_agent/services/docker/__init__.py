@@ -1,1 +1,1 @@
-"""Docker: the engine's API, compose, the state of containers, and why a container died."""
+"""The Docker engine and this home's containers: the engine's API, compose, and why a container died."""

@@ -1,4 +1,4 @@
-"""`docker compose` for this home's project: which command, with which environment."""
+"""Run `docker compose` for the project of this home."""
 
 import asyncio
 import contextlib
@@ -14,28 +14,30 @@ from host_agent.services.orchestrator import knowledge_mounts
 from vestal.config import Config
 
 SCALE, WORKER = "scale", "worker"  # a profile of docker-compose.yml, and its service
-UP_TIMEOUT_S = 540.0  # it may have to build the image first
+UP_TIMEOUT_S = 540.0  # building the image may be part of it
+VERSION_TIMEOUT_S = 20.0
 LAST_LINES = 3
 
 
 class Compose:
-    """One project. The CLI runs its commands in the foreground, the agent awaits them."""
+    """The compose project of one home. The command line runs its commands in the foreground."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.project = config.home.label
 
     def command(self, *arguments: str) -> list[str]:
+        """Return a `docker compose` command line; raise DockerUnavailable without a `docker` command."""
         docker = find_program("docker")
         if docker is None:
             raise DockerUnavailable("The `docker` command is not installed: install Docker, or run natively.")
-        where = ["--project-name", self.project, "--project-directory", str(REPO)]
+        project = ["--project-name", self.project, "--project-directory", str(REPO)]
         files = [REPO / "docker-compose.yml", *knowledge_mounts.write(self._config)]
-        named = [part for file in files for part in ("--file", str(file))]
-        return [docker, "compose", *where, *named, *arguments]
+        file_arguments = [part for file in files for part in ("--file", str(file))]
+        return [docker, "compose", *project, *file_arguments, *arguments]
 
     def environment(self) -> Mapping[str, str]:
-        """This process's environment, and what the compose file asks for."""
+        """Return this process's environment with the variables that docker-compose.yml reads."""
         config = self._config
         own = {
             "COMPOSE_PROJECT_NAME": self.project,
@@ -50,30 +52,30 @@ class Compose:
         }
         with contextlib.suppress(OSError):
             own["VESTAL_TOKEN"] = config.home.token.read_text().strip()
-        told = child_environment.orchestrator(config, HOST_FROM_CONTAINER)
-        # DOCKER_BUILDKIT: the Dockerfile's build secret needs it, and an older engine's default is off.
-        return {**os.environ, "DOCKER_BUILDKIT": "1", **told, **own}
+        settings = child_environment.orchestrator(config, HOST_FROM_CONTAINER)
+        # The Dockerfile's build secret needs BuildKit, which older engines do not use by default.
+        return {**os.environ, "DOCKER_BUILDKIT": "1", **settings, **own}
 
     @property
     def image(self) -> str:
-        """The one image of both services; the project's own: two checkouts must not take turns with it."""
+        """Return the name of the image that every service runs; by default one for each project."""
         return os.environ.get("VESTAL_ORCHESTRATOR_IMAGE") or f"{self.project}-orchestrator:local"
 
     def has_plugin(self) -> bool:
-        """Whether `docker compose` exists on this machine."""
+        """Return whether `docker compose` exists on this machine."""
         docker = find_program("docker")
         if docker is None:
             return False
         try:
             done = subprocess.run(
-                [docker, "compose", "version"], capture_output=True, timeout=20, check=False
+                [docker, "compose", "version"], capture_output=True, timeout=VERSION_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return False
         return done.returncode == 0
 
     async def run(self, *arguments: str, timeout_s: float = UP_TIMEOUT_S) -> None:
-        """Run it to its end; ComposeFailed tells its last lines."""
+        """Run a command to its end; raise ComposeFailed with its last lines if it fails or takes too long."""
         process = await asyncio.create_subprocess_exec(
             *self.command(*arguments),
             env=self.environment(),
@@ -95,6 +97,6 @@ class Compose:
 
 
 def last_lines(output: bytes) -> str:
-    """The end of a command's output, in one line."""
+    """Return the last lines of a command's output as one line."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
     return "; ".join(lines[-LAST_LINES:]) or "it said nothing"

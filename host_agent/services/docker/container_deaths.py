@@ -1,4 +1,4 @@
-"""What the engine's events tell of our containers' ends, and which end a record speaks of. Pure."""
+"""The death of a container as the Docker engine's events show it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,19 +7,22 @@ from typing import Any
 from host_agent.services.docker.container_status import timestamp
 from host_agent.services.docker.exit_cause import Cause
 
-KILL = {"9"}
-STOP = {"2", "3", "15"}  # what an image may name as its STOPSIGNAL
-KEEP = 20
-# Docker tells of a kill after it was done, so its event may follow the `die`; and of a `die` only after
-# the container's output was read to its end.
-NEAR_S = 10.0
-STOP_WITHIN_S = 120.0  # the longest grace anybody gives between the two signals of a stop
-EARLY_S = 0.1  # clocks of one machine, read by two programs
+KILL_SIGNALS = {"9"}
+STOP_SIGNALS = {"2", "3", "15"}  # those that images use as their STOPSIGNAL
+KEPT_EVENTS = 20  # of each container
+# The engine sends a `kill` event after the kill, so it may follow the `die`; and a `die` event only after it
+# has read the container's output to its end.
+WINDOW_S = 10.0
+STOP_WINDOW_S = 120.0  # the longest grace that anybody gives between the two signals of a stop
+CLOCK_TOLERANCE_S = 0.1  # two programs read the machine's clock
 
 
 @dataclass(frozen=True)
 class Death:
-    """One end of one run. `run_began_at` is 0 where the start was not seen."""
+    """The end of one run of a container. `run_began_at` is 0 where the start of the run was not seen.
+
+    `stopped_by` names who stopped it, where that was the agent.
+    """
 
     service: str
     container: str
@@ -38,72 +41,85 @@ class ExplainedDeath:
     sentence: str
 
     @property
-    def lasting(self) -> bool:
-        """Worth a word also when all is well again: it will come back unless somebody acts."""
+    def is_recurring(self) -> bool:
+        """Return whether it will happen again unless a person acts, so that it is shown when all is well."""
         return self.cause is Cause.OUT_OF_MEMORY
 
 
-class Trail:
-    """The newest signs of each container: `oom`, `kill`, `stop` (asked for) and `start`, with their times."""
+class EventTrail:
+    """Remembers the newest events of each container that explain a death, with their times.
+
+    The events are `oom`, `kill` (by SIGKILL), `stop` (by a signal that asks the program to end) and `start`.
+    """
 
     def __init__(self) -> None:
-        self._signs: dict[str, list[tuple[str, float]]] = {}
+        self._events: dict[str, list[tuple[str, float]]] = {}
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        sign = sign_of(event)
-        if sign:
-            signs = self._signs.setdefault(container_of(event), [])
-            signs.append((sign, time_of(event)))
-            del signs[:-KEEP]
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Remember an event of the engine, if it may explain a death."""
+        name = _trail_name(event)
+        if name:
+            events = self._events.setdefault(container_of(event), [])
+            events.append((name, time_of(event)))
+            del events[:-KEPT_EVENTS]
 
-    def began_at(self, container: str) -> float:
-        """When its newest run began."""
-        return max((at for sign, at in self._signs.get(container, ()) if sign == "start"), default=0.0)
+    def run_began_at(self, container: str) -> float:
+        """Return when the newest run of a container began, or 0 where that was not seen."""
+        return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
-    def age(self, death: Death, sign: str, within_s: float = NEAR_S) -> float | None:
-        """Seconds from the newest such sign of that run to its end (negative: it was told later)."""
-        ages = (death.at - at for found, at in self._signs.get(death.container, ()) if found == sign)
+    def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:
+        """Return the seconds from the nearest such event of the same run to the death, or None.
+
+        The result is negative where the event came after the death.
+        """
+        ages = (death.at - at for found, at in self._events.get(death.container, ()) if found == name)
         run_s = death.at - death.run_began_at
-        return min((age for age in ages if -NEAR_S <= age <= min(within_s, run_s)), key=abs, default=None)
+        return min((age for age in ages if -WINDOW_S <= age <= min(window_s, run_s)), key=abs, default=None)
 
 
-def sign_of(event: Mapping[str, Any]) -> str:
+def _trail_name(event: Mapping[str, Any]) -> str:
     action, signal = str(event.get("Action", "")), str(attributes(event).get("signal", ""))
     if action == "kill":
-        return "kill" if signal in KILL else "stop" if signal in STOP else ""
+        return "kill" if signal in KILL_SIGNALS else "stop" if signal in STOP_SIGNALS else ""
     return action if action in ("oom", "start") else ""
 
 
 def time_of(event: Mapping[str, Any]) -> float:
+    """Return the time of an event, in seconds since the epoch."""
     return float(event.get("timeNano") or 0) / 1e9 or float(event.get("time") or 0)
 
 
 def container_of(event: Mapping[str, Any]) -> str:
+    """Return the identifier of an event's container."""
     return str((event.get("Actor") or {}).get("ID", ""))
 
 
 def attributes(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the attributes of an event: the container's labels, and what the action adds."""
     return (event.get("Actor") or {}).get("Attributes") or {}
 
 
-def is_of(death: Death, inspect: Mapping[str, Any]) -> bool:
-    """Whether the record's last end is this death. A container of the same service may be another one, and
-    the same container may have ended again since."""
+def is_last_end_of(death: Death, inspect: Mapping[str, Any]) -> bool:
+    """Return whether a death is the last end in a container's record.
+
+    The record may be of another container of the service, or the container may have ended again since.
+    """
     if str(inspect.get("Id", "")) != death.container:
         return False
     finished = finished_at(inspect)
-    return finished > 0 and -EARLY_S <= death.at - finished <= NEAR_S
+    return finished > 0 and -CLOCK_TOLERANCE_S <= death.at - finished <= WINDOW_S
 
 
 def finished_at(inspect: Mapping[str, Any]) -> float:
-    """Of its last end; it stays while the next run runs."""
+    """Return when a container last ended; the time stays in its record while it runs again."""
     return timestamp((inspect.get("State") or {}).get("FinishedAt"))
 
 
 def stays_ended(inspect: Mapping[str, Any]) -> bool:
-    """Whether it has ended and Docker is not about to restart it."""
+    """Return whether a container has ended and the engine will not restart it."""
     return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead")
 
 
 def has_ended(inspect: Mapping[str, Any]) -> bool:
+    """Return whether a container has ended, be it that the engine is about to restart it."""
     return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead", "restarting")

@@ -1,4 +1,4 @@
-"""Reads `docker inspect`. Pure."""
+"""Read the status of a container from its `docker inspect` record. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,53 +20,62 @@ HEALTH = {"starting": State.STARTING, "unhealthy": State.DEGRADED}
 
 
 def service_of(inspect: Mapping[str, Any]) -> str:
-    """Which compose service a container belongs to."""
+    """Return the compose service that a container belongs to."""
     return str((inspect.get("Config", {}).get("Labels") or {}).get("com.docker.compose.service", ""))
 
 
-def row(inspect: Mapping[str, Any], now: float, told: str = "", lasting: bool = False) -> ServiceStatus:
-    """The row of a container. `told` is why it last died, where that is known; a row that is ready again
-    says it only where it is `lasting`."""
+def service_status(
+    inspect: Mapping[str, Any], now: float, last_death: str = "", is_recurring: bool = False
+) -> ServiceStatus:
+    """Return the status of a container.
+
+    `last_death` says why it last ended, where that is known. A container that is ready again shows it only
+    where it `is_recurring`.
+    """
     state = inspect.get("State") or {}
     health = state.get("Health") or {}
     status, running = str(state.get("Status", "")), bool(state.get("Running"))
     found = _state(status, str(health.get("Status", "")))
-    up = running and status == "running"
+    is_up = running and status == "running"
     return ServiceStatus(
         state=found,
         process_pid=state.get("Pid") or None,
         restart_count=int(inspect.get("RestartCount") or 0),
         health_check_failures=int(health.get("FailingStreak") or 0),
-        uptime_s=max(0.0, now - timestamp(state.get("StartedAt"))) if up else 0.0,
-        detail=_detail(found, status, health, told, lasting),
+        uptime_s=max(0.0, now - timestamp(state.get("StartedAt"))) if is_up else 0.0,
+        detail=_detail(found, status, health, last_death, is_recurring),
         extra={
             "container": str(inspect.get("Id", ""))[:12],
             "status": status,
-            "exit_code": None if up else state.get("ExitCode"),
-            "memory_limit_bytes": limit(inspect),
+            "exit_code": None if is_up else state.get("ExitCode"),
+            "memory_limit_bytes": memory_limit_bytes(inspect),
         },
     )
 
 
 def evidence(inspect: Mapping[str, Any], **more: Any) -> Evidence:
-    """What the container's own record says of its last end, and `more` from elsewhere."""
+    """Return what a container's own record says about its last end, with `more` evidence from elsewhere."""
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
-    return Evidence(**{**known, "limit_bytes": limit(inspect), **more})
+    return Evidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})
 
 
-def last_words(inspect: Mapping[str, Any]) -> str:
-    """Why a container that does not run has ended, from its record alone (its end was not watched)."""
+def explain_from_record(inspect: Mapping[str, Any]) -> str:
+    """Return why a container ended, from its record alone; empty where it runs."""
     status = str((inspect.get("State") or {}).get("Status", ""))
     return explain(evidence(inspect)).sentence if status in ("exited", "dead", "restarting") else ""
 
 
-def limit(inspect: Mapping[str, Any]) -> int:
+def memory_limit_bytes(inspect: Mapping[str, Any]) -> int:
+    """Return a container's memory limit, 0 where it has none."""
     return int((inspect.get("HostConfig") or {}).get("Memory") or 0)
 
 
 def timestamp(text: object) -> float:
-    """Docker's times have nanoseconds; a container that never ran has the year 1."""
+    """Return one of the engine's times in seconds since the epoch, 0 where it is none.
+
+    The engine writes nanoseconds, and the year 1 for what has never happened.
+    """
     try:
         return max(0.0, datetime.fromisoformat(str(text)).timestamp())
     except (ValueError, OverflowError):
@@ -79,10 +88,10 @@ def _state(status: str, health: str) -> State:
     return STATES.get(status, State.STOPPED)
 
 
-def _detail(state: State, status: str, health: Mapping[str, Any], told: str, lasting: bool) -> str:
+def _detail(state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool) -> str:
     if state is State.READY:
-        return told if lasting else ""
+        return last_death if is_recurring else ""
     if state is State.DEGRADED and status == "running":
         log = health.get("Log") or [{}]
         return f"unhealthy: {str(log[-1].get('Output', '')).strip()[:200]}"
-    return f"{status}; {told}" if told and status != "paused" else status
+    return f"{status}; {last_death}" if last_death and status != "paused" else status

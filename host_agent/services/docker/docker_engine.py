@@ -1,22 +1,23 @@
-"""The Docker engine's own row."""
+"""The status of the Docker engine. Vestal never starts it: it belongs to the user or the system."""
 
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_api import DockerApi
-from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
 START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
 
 
-class DockerEngine:
-    """Watched, never started: it belongs to the user or to the system."""
+class DockerEngineMonitor:
+    """Asks the engine for its version. Only an orchestrator in containers needs the engine."""
 
-    def __init__(self, api: DockerApi, project: str, decision: Decision) -> None:
+    def __init__(self, api: DockerApi, project: str, decision: ModeDecision) -> None:
         self._api, self._project, self._decision = api, project, decision
         self._failures = 0
 
-    async def row(self) -> ServiceStatus:
+    async def service_status(self) -> ServiceStatus:
+        """Return the engine's status. An engine that is not needed and does not answer is `absent`."""
         needed = self._decision.mode is Mode.DOCKER
         extra = {
             "project": self._project,
@@ -26,12 +27,12 @@ class DockerEngine:
         try:
             version = await self._api.version()
         except DockerUnavailable as error:
-            return self._silent(needed, str(error)).with_extra(**extra)
+            return self._without_answer(needed, str(error)).with_extra(**extra)
         self._failures = 0
         detail = self._decision.why if not needed else ""
         return ServiceStatus(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
 
-    def _silent(self, needed: bool, why: str) -> ServiceStatus:
+    def _without_answer(self, needed: bool, why: str) -> ServiceStatus:
         if not needed:
             return ServiceStatus(State.ABSENT, detail=self._decision.why, expected=False)
         self._failures += 1

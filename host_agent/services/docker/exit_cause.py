@@ -1,7 +1,7 @@
-"""Why a container ended, said from evidence alone. Pure.
+"""Explain from evidence why a container ended. Pure.
 
-137 alone means only SIGKILL, and Docker's OOMKilled flag alone is unreliable (field notes): an `oom` event
-of the engine shortly before, or our own stop, tells more.
+Exit code 137 says SIGKILL and no more, and the record's OOMKilled flag alone is unreliable: an `oom` event of
+the engine shortly before the end, or a stop that the agent asked for, says more.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from enum import StrEnum
 SIGNALS = {1: "SIGHUP", 2: "SIGINT", 6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 KILLED = 137
 SIGNAL_BASE = 128
-OOM_WINDOW_S = 10.0  # the engine's `oom` event comes just before, or just after, its `die`
+OOM_WINDOW_S = 10.0  # the engine's `oom` event comes just before or just after its `die` event
 
 
 class Cause(StrEnum):
+    """Why a container ended."""
+
     FINISHED = "finished"
     STOPPED = "stopped"
     OUT_OF_MEMORY = "out_of_memory"
@@ -25,7 +27,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one end. Ages are seconds between that event and the end; None: no such event."""
+    """What is known about one end. An age is the seconds from an event to the end, None without one."""
 
     exit_code: int
     oom_flag: bool = False
@@ -38,12 +40,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Explanation:
+    """A cause, and a sentence for people with the remedy where there is one."""
+
     cause: Cause
     sentence: str
 
 
 def explain(evidence: Evidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT") -> Explanation:
-    """The cause with the strongest evidence, in one sentence with the remedy where there is one."""
+    """Return the cause with the strongest evidence; `limit_setting` raises the memory limit."""
     code = evidence.exit_code
     if _out_of_memory(evidence):
         limit = f"its limit of {gibibytes(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"
@@ -75,7 +79,7 @@ def explain(evidence: Evidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_L
 
 
 def gibibytes(size: int) -> str:
-    """`2.0 GiB`, and `512 MiB` below one."""
+    """Return a size for people: `2.0 GiB`, or `512 MiB` below one GiB."""
     return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
 
 

@@ -1,1 +1,1 @@
-"""The MLX server as a child of the agent."""
+"""The MLX server: its gateway is a child of the agent, its engine a child of the gateway."""

@@ -1,4 +1,4 @@
-"""The engine's life, told by its gateway and taken into the journal: what died, why, what was done."""
+"""Copy the MLX engine's events from its gateway into the journal: what died, why, and what was done."""
 
 import asyncio
 from typing import Any
@@ -10,46 +10,47 @@ from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer
 from vestal.supervision import Event
 
-WAIT_S = 25.0
-ANSWER_WITHIN_S = 35.0
-AWAY_S = 1.0  # between two looks at a gateway that is away
+WAIT_S = 25.0  # the gateway answers when there are events, or after this time
+ANSWER_TIMEOUT_S = 35.0
+RETRY_S = 1.0
 
 
 class EngineEvents:
-    """Follows one gateway, and the next one where it is replaced."""
+    """Follows one gateway, and its successor where it is replaced."""
 
     def __init__(self, session: aiohttp.ClientSession, port: int, journal: Journal) -> None:
         self._session, self._journal = session, journal
         self._url = f"http://127.0.0.1:{port}/events"
         self._instance, self._seq = "", 0
-        # An adopted gateway tells again what the agent before has noted already.
+        # A gateway that outlived the agent sends again what the agent before has recorded already.
         newest = journal.newest(1)
-        self._noted_until = newest[0]["ts"] if newest else 0.0
+        self._recorded_until = newest[0]["ts"] if newest else 0.0
 
     async def follow(self) -> None:
-        """For ever."""
+        """Copy events until cancelled; a gateway that is away is asked again after RETRY_S."""
         while True:
             try:
-                await self._once()
+                await self._fetch()
             except NoAnswer:
-                await asyncio.sleep(AWAY_S)
+                await asyncio.sleep(RETRY_S)
 
-    async def _once(self) -> None:
+    async def _fetch(self) -> None:
+        """Ask once for the events after the last one and record them; raise NoAnswer without a list."""
         query = f"since={self._seq}&instance={self._instance}&wait_s={WAIT_S:g}"
-        reply = await http_probe.get(self._session, f"{self._url}?{query}", ANSWER_WITHIN_S)
+        reply = await http_probe.get(self._session, f"{self._url}?{query}", ANSWER_TIMEOUT_S)
         events = reply.fields.get("events")
         if not isinstance(events, list):
             raise NoAnswer(f"HTTP {reply.status} is no list of events")
         instance = str(reply.fields.get("instance"))
-        if instance != self._instance:  # another gateway, whose numbers begin anew
+        if instance != self._instance:  # another gateway numbers its events from 1
             self._instance, self._seq = instance, 0
         for entry in events:
-            self._take(entry)
+            self._record(entry)
 
-    def _take(self, entry: dict[str, Any]) -> None:
+    def _record(self, entry: dict[str, Any]) -> None:
         event = Event(
             entry["ts"], entry["seq"], entry["component"], entry["event"], entry["cause"], entry["fields"]
         )
         self._seq = event.seq
-        if event.ts > self._noted_until:
+        if event.ts > self._recorded_until:
             self._journal.append(event)

@@ -1,4 +1,4 @@
-"""The MLX server: the gateway as a child of the agent, and what it tells of its engine."""
+"""The MLX server: how its gateway is started and probed, and the status of its engine."""
 
 import sys
 import time
@@ -13,13 +13,15 @@ from vestal.config import Config
 from vestal.supervision import ChildSpec, ProbeResult, State
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
-SIX_STAGES_S = 20.0  # beside the drain: the engine's six stages (10 s and its kill), the connections
-FRESH_S = 0.3  # several readers at once share one look at the engine
+SHUTDOWN_STAGES_S = 20.0  # after the drain: the engine's six stages (10 s and its kill), and the connections
+START_TIMEOUT_S = 180.0
+STATUS_TIMEOUT_S = 1.0
+CACHE_S = 0.3  # readers that ask at the same time share one answer
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 
 
 class MlxService:
-    """Knows how to start the gateway, how to ask it, and how to read its answers."""
+    """Describes the gateway to the supervisor, and asks the gateway how it and its engine are."""
 
     def __init__(
         self, config: Config, session: aiohttp.ClientSession, command: tuple[str, ...] = GATEWAY
@@ -30,8 +32,13 @@ class MlxService:
         self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
     def spec(self) -> ChildSpec:
+        """Return the gateway's child spec."""
         home = self._config.home
-        planned_stop_timeout_s = self._config.mlx.drain_s + SIX_STAGES_S
+        policy = restart_policy(
+            self._config.supervision,
+            start_timeout_s=START_TIMEOUT_S,
+            planned_stop_timeout_s=self._config.mlx.drain_s + SHUTDOWN_STAGES_S,
+        )
         return ChildSpec(
             name=MLX_SERVER,
             command=self._command,
@@ -40,51 +47,49 @@ class MlxService:
             pid_file=home.run / "mlx_server.json",
             ready=self.probe,
             health=self.probe,
-            policy=restart_policy(
-                self._config.supervision, start_timeout_s=180.0, planned_stop_timeout_s=planned_stop_timeout_s
-            ),
+            policy=policy,
         )
 
     async def probe(self, pid: int) -> ProbeResult:
-        """Liveness of the gateway with this PID."""
+        """Return whether the gateway answers; `pid` is its process."""
         try:
-            return judge(await http_probe.get(self._session, self._url))
+            return judge_gateway(await http_probe.get(self._session, self._url))
         except NoAnswer as error:
             return ProbeResult(False, f"{self._url}: {error}")
 
-    async def engine(self, fresh: bool = False) -> ServiceStatus:
-        """The row of the engine, as its gateway tells it."""
-        asked, row = self._engine
-        if fresh or time.monotonic() - asked > FRESH_S:
+    async def engine_status(self, fresh: bool = False) -> ServiceStatus:
+        """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`."""
+        asked_at, status = self._engine
+        if fresh or time.monotonic() - asked_at > CACHE_S:
             try:
-                row = engine_row(await http_probe.get(self._session, self._url, timeout_s=1.0))
+                reply = await http_probe.get(self._session, self._url, timeout_s=STATUS_TIMEOUT_S)
             except NoAnswer:
                 return ServiceStatus(State.STOPPED, detail="its gateway does not answer")
-            self._engine = (time.monotonic(), row)
-        return row
+            status = read_engine_status(reply)
+            self._engine = (time.monotonic(), status)
+        return status
 
 
-def judge(reply: Reply) -> ProbeResult:
-    """What the gateway's /health says about its life (design §3)."""
-    told = str(reply.fields.get("status", ""))
-    if told == "failed":
-        # The gateway lives and answers; it has given its engine up. A restart would bypass that breaker.
-        return ProbeResult(True, _why(reply) or "the engine was given up", State.DEGRADED)
-    if told not in STATES:
+def judge_gateway(reply: Reply) -> ProbeResult:
+    """Return what the gateway's answer to GET /health says about the gateway."""
+    status = str(reply.fields.get("status", ""))
+    if status == "failed":
+        # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
+        return ProbeResult(True, _engine_detail(reply) or "the engine was given up", State.DEGRADED)
+    if status not in STATES:
         return ProbeResult(False, f"/health answered {reply.status} with no status that is known")
-    return ProbeResult(told == "ok", "" if told == "ok" else told, STATES[told])
+    return ProbeResult(status == "ok", "" if status == "ok" else status, STATES[status])
 
 
-def engine_row(reply: Reply) -> ServiceStatus:
-    """The engine's row from the gateway's /health."""
+def read_engine_status(reply: Reply) -> ServiceStatus:
+    """Return the engine's status from the gateway's answer to GET /health."""
     engine = reply.fields.get("engine")
     if not isinstance(engine, dict):
         return ServiceStatus(State.STOPPED, detail="the gateway tells nothing of its engine")
-    told = str(engine.get("state") or "stopped")
-    state = State(told) if told in set(State) else State.DEGRADED
+    name = str(engine.get("state") or "stopped")
     pid = engine.get("pid")
     return ServiceStatus(
-        state=state,
+        state=State(name) if name in set(State) else State.DEGRADED,
         process_pid=pid if isinstance(pid, int) else None,
         restart_count=_number(engine.get("restarts")),
         health_check_failures=_number(engine.get("health_check_failures")),
@@ -99,7 +104,7 @@ def engine_row(reply: Reply) -> ServiceStatus:
     )
 
 
-def _why(reply: Reply) -> str:
+def _engine_detail(reply: Reply) -> str:
     engine = reply.fields.get("engine")
     return str(engine.get("detail") or "") if isinstance(engine, dict) else ""
 

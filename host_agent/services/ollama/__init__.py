@@ -1,4 +1,9 @@
-"""Ollama: watched, adopted where somebody else looks after it, started where nobody does."""
+"""Ollama: found, probed, started where nobody runs it, and otherwise controlled through its owner.
+
+`service` is what the rest of the agent uses, `controller` starts and stops. `discovery` looks for the
+server's owner and `ownership` judges what it found; `control_plan` says how that owner starts and stops it.
+`probe` asks the server, and `answers` judges what it says.
+"""
 
 from host_agent.services.ollama.installation import installed
 from host_agent.services.ollama.service import OllamaService

@@ -1,5 +1,8 @@
-"""Reads what Ollama answers. Pure. An answer must mean something: 200 with an empty text is a failure
-(ollama/ollama 18213: after a GPU reset six hours of them)."""
+"""Read what Ollama answers, and judge whether it works. Pure.
+
+Status 200 is not enough: after a GPU reset Ollama answered 200 with an empty text for six hours
+(ollama/ollama issue 18213).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,13 +14,17 @@ from host_agent.services.http_probe import Reply
 from vestal.config.model_names import canonical
 
 OK, BAD_REQUEST, TOO_MANY, BUSY = 200, 400, 429, 503
-FOR_EVER_S = 10 * 365 * 86400.0
-EMBEDS = ("bert", "nomic-bert", "nomic-bert-moe", "gemma-embedding", "xlm-roberta")
+NEVER_UNLOADED_S = 10 * 365 * 86400.0
+EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "gemma-embedding", "xlm-roberta")
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model in memory, from /api/ps. `size_bytes` of memory; `context_tokens` 0 where it is not told."""
+class LoadedModel:
+    """A model in memory, as GET /api/ps lists it.
+
+    `size_bytes` is its memory. `context_tokens` is 0 where Ollama does not say it, and `expires_at` (seconds
+    since the epoch) 0 where there is no time.
+    """
 
     name: str
     size_bytes: int = 0
@@ -27,18 +34,21 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Light:
-    """The answers that cost nothing: version, installed and loaded models. `wrong` says what is not right."""
+class ServerInfo:
+    """What Ollama answers without the use of a model: its version, installed and loaded models.
+
+    `error` says what is wrong with the answers.
+    """
 
     version: str = ""
     models: tuple[str, ...] = ()
-    loaded: tuple[Loaded, ...] = ()
-    wrong: str = ""
+    loaded: tuple[LoadedModel, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a token, or a vector, says. `busy`: no answer, and yet it works."""
+    """Whether a model works. `busy` means that it gave no answer although it works."""
 
     ok: bool
     detail: str = ""
@@ -46,77 +56,83 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A request to a model: path and body."""
+class ModelRequest:
+    """A request to a model: the path and the JSON body of a POST."""
 
     path: str
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
-def light(version: Reply, tags: Reply, ps: Reply) -> Light:
-    """What the three free questions say together."""
-    told = str(version.fields.get("version", "?"))
+def read_server_info(version: Reply, tags: Reply, ps: Reply) -> ServerInfo:
+    """Return what the answers to /api/version, /api/tags and /api/ps say."""
+    number = str(version.fields.get("version", "?"))
     names = tags.fields.get("models")
-    if OK not in (version.status,) or tags.status != OK or not isinstance(names, list):
+    if version.status != OK or tags.status != OK or not isinstance(names, list):
         why = _error(tags) or _error(version)
         statuses = f"it answered {version.status} to /api/version and {tags.status} to /api/tags"
-        return Light(told, wrong=f"{statuses}{f' ({why})' if why else ''}")
+        return ServerInfo(number, error=f"{statuses}{f' ({why})' if why else ''}")
     models = tuple(str(entry.get("name", "?")) for entry in names if isinstance(entry, dict))
-    return Light(told, models, loaded(ps))
+    return ServerInfo(number, models, read_loaded_models(ps))
 
 
-def loaded(ps: Reply) -> tuple[Loaded, ...]:
-    """The models in memory; none where the answer is not one (older releases have no /api/ps)."""
+def read_loaded_models(ps: Reply) -> tuple[LoadedModel, ...]:
+    """Return the models in memory; none where the answer is an error (older releases have no /api/ps)."""
     listed = ps.fields.get("models") if ps.status == OK else None
-    return tuple(_loaded(entry) for entry in listed or () if isinstance(entry, dict))
+    return tuple(_loaded_model(entry) for entry in listed or () if isinstance(entry, dict))
 
 
-def chosen(models: Sequence[Loaded], configured: str | None) -> Loaded | None:
-    """The model to ask: the configured one, else the smallest that is loaded. None: none is loaded, and a
-    model is not loaded only to be asked."""
+def choose_probe_model(models: Sequence[LoadedModel], configured: str | None) -> LoadedModel | None:
+    """Return the model to probe: the configured one, else the smallest that is loaded.
+
+    Return None where none is loaded: no model is loaded only to be probed.
+    """
     if configured:
         wanted = canonical(configured)
-        return next((m for m in models if canonical(m.name) == wanted), Loaded(configured))
+        return next((m for m in models if canonical(m.name) == wanted), LoadedModel(configured))
     return min(models, key=lambda m: m.size_bytes, default=None)
 
 
-def question(model: Loaded, now: float, *, tokens: int = 1) -> Question:
-    """One token, or one vector, that leaves the model as it is: the same context (another would load it
-    anew), and unloaded when it would have been."""
+def probe_request(model: LoadedModel, now: float, *, tokens: int = 1) -> ModelRequest:
+    """Return a request for one token, or one vector, that leaves the model as it is.
+
+    It names the model's context size, since another one would load the model anew, and the time for which the
+    model stays loaded.
+    """
     body: dict[str, Any] = {"model": model.name, "options": {}}
     if model.context_tokens:
         body["options"]["num_ctx"] = model.context_tokens
     if model.expires_at:
-        left_s = model.expires_at - now
-        body["keep_alive"] = -1 if left_s > FOR_EVER_S else f"{max(1, math.ceil(left_s))}s"
+        remaining_s = model.expires_at - now
+        is_permanent = remaining_s > NEVER_UNLOADED_S
+        body["keep_alive"] = -1 if is_permanent else f"{max(1, math.ceil(remaining_s))}s"
     if model.embeds:
-        return Question("/api/embed", body | {"input": "one"})
+        return ModelRequest("/api/embed", body | {"input": "one"})
     body["options"] |= {"num_predict": tokens, "temperature": 0}
-    return Question("/api/generate", body | {"prompt": "One, two, three,", "raw": True, "stream": False})
+    return ModelRequest("/api/generate", body | {"prompt": "One, two, three,", "raw": True, "stream": False})
 
 
-def verdict(asked: Question, reply: Reply) -> Verdict:
-    """Whether the answer is one."""
+def judge(request: ModelRequest, reply: Reply) -> Verdict:
+    """Return whether the reply to a model request shows that the model works."""
     if reply.status in (TOO_MANY, BUSY):
         return Verdict(True, "its queue is full", busy=True)
     if reply.status != OK:
         why = _error(reply)
-        return Verdict(False, f"{asked.path} answered {reply.status}{f': {why}' if why else ''}")
-    return _vector(reply) if asked.path == "/api/embed" else _text(reply)
+        return Verdict(False, f"{request.path} answered {reply.status}{f': {why}' if why else ''}")
+    return _judge_vector(reply) if request.path == "/api/embed" else _judge_text(reply)
 
 
-def takes_no_text(reply: Reply) -> bool:
-    """The model only embeds."""
+def says_embeddings_only(reply: Reply) -> bool:
+    """Return whether Ollama refused to generate because the model only embeds."""
     return reply.status == BAD_REQUEST and "does not support generate" in _error(reply)
 
 
-def _text(reply: Reply) -> Verdict:
+def _judge_text(reply: Reply) -> Verdict:
     if reply.fields.get("response") or reply.fields.get("thinking"):
         return Verdict(True)
     return Verdict(False, "it answers 200 with an empty text (its runner has lost the GPU)")
 
 
-def _vector(reply: Reply) -> Verdict:
+def _judge_vector(reply: Reply) -> Verdict:
     vectors = reply.fields.get("embeddings")
     numbers = vectors[0] if isinstance(vectors, list) and vectors and isinstance(vectors[0], list) else []
     if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
@@ -124,27 +140,27 @@ def _vector(reply: Reply) -> Verdict:
     return Verdict(True) if any(numbers) else Verdict(False, "it answers 200 with a vector of zeros")
 
 
-def _loaded(entry: Mapping[str, Any]) -> Loaded:
+def _loaded_model(entry: Mapping[str, Any]) -> LoadedModel:
     details = entry.get("details")
     family = str(details.get("family", "")) if isinstance(details, dict) else ""
-    return Loaded(
+    return LoadedModel(
         name=str(entry.get("name", "")),
-        size_bytes=_whole(entry.get("size")),
-        embeds=family in EMBEDS,
-        context_tokens=_whole(entry.get("context_length")),
+        size_bytes=_integer(entry.get("size")),
+        embeds=family in EMBEDDING_FAMILIES,
+        context_tokens=_integer(entry.get("context_length")),
         expires_at=_time(entry.get("expires_at")),
     )
 
 
 def _time(text: object) -> float:
-    """Go writes up to nine digits of a second; 0 for no time, and a far year for never."""
+    """Return a time in seconds since the epoch, 0 where there is none; "never" is a year far ahead."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except (ValueError, OverflowError):
         return 0.0
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 

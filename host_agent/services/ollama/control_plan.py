@@ -1,4 +1,4 @@
-"""How Ollama is started, stopped and restarted, by its owner. Pure: an owner and an action in, a way out."""
+"""Plan how Ollama is started, stopped or restarted by its owner. Pure."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,25 @@ Commands = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Tools:
-    """What there is on this machine to do it with. `acts` is False where Vestal only watches."""
+    """What this machine has for the purpose. `may_act` is False where Vestal only watches Ollama."""
 
     uid: int = 0
     brew: str = "brew"
     agents_folder: str = ""  # ~/Library/LaunchAgents
-    acts: bool = True
+    may_act: bool = True
 
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """One of: `commands` of the owner's, one after the other; `end` the process with this PID and, with
-    `ours`, start one of our own; or neither, and `refusal` says who can."""
+    """How an action is carried out, in one of three ways.
+
+    The owner's `commands` are run in order; or the process `terminate_pid` is terminated and, with
+    `start_own`, the agent's own server is started; or nothing is done, and `refusal` says who can act.
+    """
 
     commands: Commands = ()
-    end: int | None = None
-    ours: bool = False
+    terminate_pid: int | None = None
+    start_own: bool = False
     refusal: str = ""
 
     def __str__(self) -> str:
@@ -32,23 +35,23 @@ class ControlPlan:
             return self.refusal
         if self.commands:
             return " and ".join(f"`{' '.join(command)}`" for command in self.commands)
-        ended = f"end PID {self.end}" if self.end is not None else ""
-        started = "start `ollama serve` under Vestal" if self.ours else ""
-        return " and ".join(part for part in (ended, started) if part)
+        end = f"end PID {self.terminate_pid}" if self.terminate_pid is not None else ""
+        start = "start `ollama serve` under Vestal" if self.start_own else ""
+        return " and ".join(part for part in (end, start) if part)
 
 
-def way(owner: Owner, action: str, tools: Tools) -> ControlPlan:
-    """The way to `start`, `stop` or `restart` it; one with a refusal where that is not for us to do."""
-    found = _way(owner, action, tools)
-    if found.refusal or tools.acts:
-        return found
-    by_hand = str(found) if found.commands else _by_hand(owner, action)
+def make_plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
+    """Return the plan to `start`, `stop` or `restart` Ollama; a refusal where the agent may not."""
+    plan = _plan(owner, action, tools)
+    if plan.refusal or tools.may_act:
+        return plan
+    by_hand = str(plan) if plan.commands else _by_hand(owner, action)
     return ControlPlan(
         refusal=f"Vestal only watches Ollama (ollama.manage is watch); to {action} it: {by_hand}"
     )
 
 
-def _way(owner: Owner, action: str, tools: Tools) -> ControlPlan:
+def _plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
     match owner.kind:
         case OwnerKind.BREW:
             return ControlPlan(((tools.brew, "services", action, "ollama"),))
@@ -61,9 +64,9 @@ def _way(owner: Owner, action: str, tools: Tools) -> ControlPlan:
         case OwnerKind.LAUNCHD_SYSTEM:
             return _as_root(owner, _launchctl_system(owner.name, action), tools)
         case OwnerKind.APP:
-            return _app(owner, action)
+            return _menu_bar_app(owner, action)
         case OwnerKind.ORPHAN | OwnerKind.NOBODY | OwnerKind.OURS:
-            return _ownerless(owner, action)
+            return _without_owner(owner, action)
         case _:
             return ControlPlan(refusal=_refusal(owner, action))
 
@@ -93,26 +96,26 @@ def _as_root(owner: Owner, command: tuple[str, ...], tools: Tools) -> ControlPla
     return ControlPlan(refusal=f"{owner} looks after Ollama, and root is needed: {by_hand}")
 
 
-def _app(owner: Owner, action: str) -> ControlPlan:
-    """The app starts its server again within a second: a restart is an end, a stop means quitting the app."""
+def _menu_bar_app(owner: Owner, action: str) -> ControlPlan:
+    """Return the plan for Ollama.app, which restarts its server within a second until the app is quit."""
     if action == "restart" and owner.pid is not None:
-        return ControlPlan(end=owner.pid)
+        return ControlPlan(terminate_pid=owner.pid)
     if action == "stop":
         return ControlPlan((("osascript", "-e", 'quit app "Ollama"'),))
     return ControlPlan((("open", "-g", "-a", "Ollama"),))
 
 
-def _ownerless(owner: Owner, action: str) -> ControlPlan:
-    """Nobody but us would start it again, so it becomes ours."""
+def _without_owner(owner: Owner, action: str) -> ControlPlan:
+    """Return the plan for a server that nobody else would start again, so that it becomes the agent's own."""
     if action == "stop":
-        return ControlPlan(end=owner.pid)
-    return ControlPlan(end=owner.pid if action == "restart" else None, ours=True)
+        return ControlPlan(terminate_pid=owner.pid)
+    return ControlPlan(terminate_pid=owner.pid if action == "restart" else None, start_own=True)
 
 
 def _by_hand(owner: Owner, action: str) -> str:
-    ended = [f"`kill {owner.pid}`"] if owner.pid is not None and action != "start" else []
-    started = ["`ollama serve`"] if action != "stop" and owner.kind is not OwnerKind.APP else []
-    return ", then ".join(ended + started) or "nothing runs"
+    end = [f"`kill {owner.pid}`"] if owner.pid is not None and action != "start" else []
+    start = ["`ollama serve`"] if action != "stop" and owner.kind is not OwnerKind.APP else []
+    return ", then ".join(end + start) or "nothing runs"
 
 
 def _refusal(owner: Owner, action: str) -> str:

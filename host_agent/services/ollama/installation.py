@@ -1,4 +1,4 @@
-"""What there is of Ollama on this machine: its program, its address, the models that its owner has."""
+"""What this machine has of Ollama: its program, its address, and this user's models."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PORT = 11434
 
 @dataclass(frozen=True)
 class Address:
-    """Where Ollama is asked. `host` is an IP address where it is this machine."""
+    """The address of Ollama. Where it is `local`, `host` is an IP address of this machine."""
 
     url: str
     host: str
@@ -24,12 +24,12 @@ class Address:
 
     @property
     def netloc(self) -> str:
-        """As OLLAMA_HOST takes it."""
+        """Return host and port as the variable OLLAMA_HOST takes them."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def address(base_url: str) -> Address:
-    """`ollama.base_url` taken apart."""
+def parse_address(base_url: str) -> Address:
+    """Return the parts of `ollama.base_url`."""
     parts = urlsplit(base_url)
     host = parts.hostname or "127.0.0.1"
     local = host in LOOPBACK
@@ -38,17 +38,17 @@ def address(base_url: str) -> Address:
 
 
 def program() -> str | None:
-    """The full path of `ollama`, also where PATH is bare."""
+    """Return the full path of the `ollama` program, or None where it is not installed."""
     return find_program("ollama", extra_folders=INSTALLED_AT)
 
 
 def installed() -> bool:
-    """Whether this machine has the `ollama` program (`ollama-mcp` is not it)."""
+    """Return whether this machine has the `ollama` program (`ollama-mcp` is another one)."""
     return program() is not None
 
 
 def has_manifests() -> bool:
-    """Whether this user has models: a server that lists none is another user's, or looks elsewhere."""
+    """Return whether this user has models. A server that lists none then looks elsewhere."""
     folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models") / "manifests"
     try:
         return any(path.is_file() for path in folder.rglob("*"))
@@ -56,6 +56,6 @@ def has_manifests() -> bool:
         return False
 
 
-def stands_in(config: Config, where: Address) -> bool:
-    """Whether our own MLX server stands where Ollama would (mlx.port is Ollama's)."""
-    return where.local and where.port == config.mlx.port
+def is_replaced_by_mlx_server(config: Config, address: Address) -> bool:
+    """Return whether the MLX server listens at Ollama's address, because `mlx.port` is Ollama's port."""
+    return address.local and address.port == config.mlx.port

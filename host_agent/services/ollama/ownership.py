@@ -1,6 +1,6 @@
-"""Who looks after the Ollama that runs, or is to run, here. Pure: evidence in, an owner out.
+"""Find the owner of Ollama: who starts it and restarts it. Pure: evidence in, an owner out.
 
-What somebody else looks after is not started twice and not fought: it is restarted through its owner.
+Where Ollama has an owner, the agent starts no second server. It asks the owner to restart the first.
 """
 
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ AGENT = ("host_agent.cli.main", "agent")
 
 
 class OwnerKind(StrEnum):
-    """`nobody`: nothing runs and nothing is registered. `orphan`: it runs, and nobody would bring it back."""
+    """Who starts and restarts Ollama."""
 
-    NOBODY = "nobody"
-    OURS = "vestal"
+    NOBODY = "nobody"  # nothing runs, and nothing is registered to start it
+    OURS = "vestal"  # this agent's supervisor
     OTHER_VESTAL = "other_vestal"
     BREW = "brew"
     LAUNCHD = "launchd"
@@ -31,35 +31,42 @@ class OwnerKind(StrEnum):
     SYSTEMD_SYSTEM = "systemd_system"
     APP = "app"
     TERMINAL = "terminal"
-    ORPHAN = "orphan"
+    ORPHAN = "orphan"  # it runs, and nobody would restart it
     OTHER_USER = "other_user"
     CONTAINER = "container"
     REMOTE = "remote"
-    STRANGER = "stranger"
+    STRANGER = "stranger"  # another program holds Ollama's port
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen. `address` is set where Ollama is not on this machine. `holder` listens on its port,
-    `above` are the holder's ancestors, parent first. `held_unseen`: somebody listens whom the system does not
-    show us. `ours` is the PID of our own child, `home` our VESTAL_HOME. `jobs`: the launchd jobs and systemd
-    units that are about Ollama, or run the holder. `app`: the menu-bar app runs.
+    """What was seen of Ollama.
+
+    `address` is set where Ollama is on another machine. `holder` is the process that listens on Ollama's
+    port, and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true where the system
+    does not show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's
+    VESTAL_HOME. `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder.
+    `app` is the menu-bar app, where it runs.
     """
 
     address: str = ""
     me: str = ""
     home: str = ""
     holder: ProcessSnapshot | None = None
-    held_unseen: bool = False
-    above: tuple[ProcessSnapshot, ...] = ()
-    ours: int | None = None
+    is_holder_hidden: bool = False
+    ancestors: tuple[ProcessSnapshot, ...] = ()
+    own_pid: int | None = None
     jobs: tuple[Job, ...] = ()
     app: ProcessSnapshot | None = None
 
 
 @dataclass(frozen=True)
 class Owner:
-    """`name`: the job's label, the unit, the user, the program. `pid`: what listens, where that is known."""
+    """The owner of Ollama.
+
+    `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, where it is
+    known.
+    """
 
     kind: OwnerKind = OwnerKind.NOBODY
     name: str = ""
@@ -69,14 +76,14 @@ class Owner:
 
     @property
     def runs(self) -> bool:
-        """Whether something listens where Ollama should."""
+        """Return whether something listens on Ollama's port."""
         return self.pid is not None or self.kind in (OwnerKind.OTHER_USER, OwnerKind.REMOTE)
 
     def __str__(self) -> str:
-        return _TOLD[self.kind].format(self=self)
+        return _DESCRIPTIONS[self.kind].format(self=self)
 
 
-_TOLD = {
+_DESCRIPTIONS = {
     OwnerKind.NOBODY: "nobody",
     OwnerKind.OURS: "Vestal",
     OwnerKind.OTHER_VESTAL: "another Vestal ({self.name})",
@@ -96,34 +103,36 @@ _TOLD = {
 
 
 def owner_of(evidence: Evidence) -> Owner:
-    """The owner of what listens; where nothing does, of what is registered to run here."""
+    """Return the owner of the server that listens; where none does, of the server that is registered."""
     if evidence.address:
         return Owner(OwnerKind.REMOTE, evidence.address)
     holder = evidence.holder
     if holder is None:
-        return Owner(OwnerKind.OTHER_USER, "not told") if evidence.held_unseen else _registered(evidence)
-    kind, name = _runs(evidence, holder)
+        if evidence.is_holder_hidden:
+            return Owner(OwnerKind.OTHER_USER, "unknown")
+        return _registered_owner(evidence)
+    kind, name = _owner_of_running(evidence, holder)
     return Owner(kind, name, holder.pid, holder.user, holder.arguments)
 
 
-def _runs(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
-    if holder.pid == e.ours:
+def _owner_of_running(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
+    if holder.pid == evidence.own_pid:
         return OwnerKind.OURS, ""
     if holder.program in CONTAINER_PORTS or holder.name in CONTAINER_PORTS:
         return OwnerKind.CONTAINER, holder.program or holder.name
     if not is_server(holder) and holder.program != "ollama":
         return OwnerKind.STRANGER, f"{holder.program or holder.name} (PID {holder.pid})"
-    job = _job_of(e, holder)
+    job = _job_of(evidence, holder)
     if job is not None:
         return job
-    if holder.user and e.me and holder.user != e.me:
+    if holder.user and evidence.me and holder.user != evidence.me:
         return OwnerKind.OTHER_USER, holder.user
-    return _started_by(e, holder)
+    return _starter_of(evidence, holder)
 
 
-def _job_of(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
-    """The job or unit that runs this very process."""
-    for job in e.jobs:
+def _job_of(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
+    """Return the job or unit whose process the holder is, or None."""
+    for job in evidence.jobs:
         if job.pid == holder.pid:
             return _kind_of(job), job.name
     return None
@@ -137,23 +146,23 @@ def _kind_of(job: Job) -> OwnerKind:
     return OwnerKind.LAUNCHD_SYSTEM if job.system else OwnerKind.LAUNCHD
 
 
-def _started_by(e: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
-    """No job runs it: its ancestors tell."""
-    if any(is_menu_bar_app(process) for process in e.above):
+def _starter_of(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
+    """Return who started a server that no job runs, judged by its ancestors and its environment."""
+    if any(is_menu_bar_app(process) for process in evidence.ancestors):
         return OwnerKind.APP, ""
-    vestal = next((p for p in e.above if p.words[-2:] == AGENT or AGENT[0] in p.arguments), None)
-    if vestal is not None and vestal.home != e.home:
-        return OwnerKind.OTHER_VESTAL, f"PID {vestal.pid}"
-    if holder.home and holder.home != e.home:
+    agent = next((p for p in evidence.ancestors if p.words[-2:] == AGENT or AGENT[0] in p.arguments), None)
+    if agent is not None and agent.home != evidence.home:
+        return OwnerKind.OTHER_VESTAL, f"PID {agent.pid}"
+    if holder.home and holder.home != evidence.home:
         return OwnerKind.OTHER_VESTAL, f"home {holder.home}"
-    shell = next((p for p in e.above[:2] if p.program.lstrip("-") in SHELLS), None)
+    shell = next((p for p in evidence.ancestors[:2] if p.program.lstrip("-") in SHELLS), None)
     if shell is not None:
         return OwnerKind.TERMINAL, f"{shell.program.lstrip('-')}, PID {shell.pid}"
     return OwnerKind.ORPHAN, ""
 
 
-def about_ollama(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
-    """Of all jobs those that run the holder, or have Ollama's name (`dev.me.ollama-mcp` has another)."""
+def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
+    """Return the jobs that run process `holder` or have Ollama's name (`dev.me.ollama-mcp` has another)."""
     return tuple(
         job
         for job in jobs
@@ -162,8 +171,8 @@ def about_ollama(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
     )
 
 
-def _registered(e: Evidence) -> Owner:
-    """Nothing listens: is somebody there whose business it is to start it?"""
-    for job in e.jobs:
+def _registered_owner(evidence: Evidence) -> Owner:
+    """Return who is registered to start Ollama while nothing listens."""
+    for job in evidence.jobs:
         return Owner(_kind_of(job), job.name)
-    return Owner(OwnerKind.APP) if e.app is not None else Owner()
+    return Owner(OwnerKind.APP) if evidence.app is not None else Owner()

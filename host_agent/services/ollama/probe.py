@@ -1,6 +1,7 @@
-"""Asks Ollama what a client would ask, on a budget of its own: what is free each time, a token now and then.
+"""Probe Ollama as a client would: what costs nothing each time, a token from a model at an interval.
 
-Nobody waits behind users: a token that does not come at once stays asked for, and is looked at again later.
+Nothing waits behind users: a probe of a model that is not answered at once stays open, and a later check
+looks for its answer.
 """
 
 import asyncio
@@ -13,129 +14,129 @@ import aiohttp
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers
-from host_agent.services.ollama.answers import Light, Loaded, Question, Verdict
-from host_agent.services.ollama.probe_budget import TOKEN_WITHIN_S, ProbeBudget
+from host_agent.services.ollama.answers import LoadedModel, ModelRequest, ServerInfo, Verdict
+from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S, ProbeBudget
 from vestal.config.settings import OllamaSection
 from vestal.platform.processes import process_lookup
 
-FREE_WITHIN_S = 3.0
+SERVER_INFO_TIMEOUT_S = 3.0
 SAMPLE_S = 0.5
 SECOND_CHANCE_TOKENS = 8  # one token may be half a character
 
 
 @dataclass(frozen=True)
-class Check:
-    """What came back. `light` is None where nothing did."""
+class CheckResult:
+    """The result of a check. `server_info` is None where the server did not answer."""
 
-    light: Light | None
+    server_info: ServerInfo | None
     verdict: Verdict
 
 
-class Probe:
-    """One Ollama. `runners` gives the PIDs of its runners, whose CPU tells busy from hung."""
+class OllamaProbe:
+    """Probes one server. `runners` returns the PIDs of its runners, whose CPU time tells busy from hung."""
 
     def __init__(
         self,
         settings: OllamaSection,
         session: aiohttp.ClientSession,
         runners: Callable[[], tuple[int, ...]],
-        token_within_s: float = TOKEN_WITHIN_S,
+        token_timeout_s: float = TOKEN_TIMEOUT_S,
     ) -> None:
         self._settings, self._session, self._runners = settings, session, runners
         self._url = settings.base_url.rstrip("/")
-        self._token_within_s = token_within_s
-        self._patience = ProbeBudget(settings.probe_interval_s)
-        self._question: asyncio.Task[Verdict] | None = None
+        self._token_timeout_s = token_timeout_s
+        self._budget = ProbeBudget(settings.probe_interval_s)
+        self._request: asyncio.Task[Verdict] | None = None
 
-    async def light(self) -> Light:
-        """The free questions, at once; raises NoAnswer."""
+    async def server_info(self) -> ServerInfo:
+        """Ask for the version and the models; raise NoAnswer."""
         paths = ("/api/version", "/api/tags", "/api/ps")
-        ask = (http_probe.get(self._session, self._url + path, FREE_WITHIN_S) for path in paths)
-        replies = await asyncio.gather(*ask, return_exceptions=True)
+        requests = (http_probe.get(self._session, self._url + path, SERVER_INFO_TIMEOUT_S) for path in paths)
+        replies = await asyncio.gather(*requests, return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
                 raise reply
         version, tags, ps = (reply for reply in replies if isinstance(reply, Reply))
-        return answers.light(version, tags, ps)
+        return answers.read_server_info(version, tags, ps)
 
-    async def check(self) -> Check:
-        """All of it: the free questions, and a token where one is due."""
+    async def check(self) -> CheckResult:
+        """Ask for the version and the models, and probe a model where that is due."""
         try:
-            light = await self.light()
+            info = await self.server_info()
         except NoAnswer as error:
-            self.forget()
-            return Check(None, Verdict(False, str(error)))
-        if light.wrong:
-            return Check(light, Verdict(False, light.wrong))
-        return Check(light, await self._token(light))
+            self.reset()
+            return CheckResult(None, Verdict(False, str(error)))
+        if info.error:
+            return CheckResult(info, Verdict(False, info.error))
+        return CheckResult(info, await self._check_model(info))
 
-    def forget(self) -> None:
-        """What was asked for, and what the last answer was: the next check asks anew."""
-        if self._question is not None:
-            self._question.cancel()
-        self._question = None
-        self._patience = ProbeBudget(self._settings.probe_interval_s)
+    def reset(self) -> None:
+        """Forget the open probe and the last answer, so that the next check sends a new probe."""
+        if self._request is not None:
+            self._request.cancel()
+        self._request = None
+        self._budget = ProbeBudget(self._settings.probe_interval_s)
 
-    async def _token(self, light: Light) -> Verdict:
-        model = answers.chosen(light.loaded, self._settings.probe_model)
+    async def _check_model(self, info: ServerInfo) -> Verdict:
+        model = answers.choose_probe_model(info.loaded, self._settings.probe_model)
         if model is None:
-            self.forget()
+            self.reset()
             return Verdict(True)
-        if self._question is None:
-            if not self._patience.due(time.monotonic()):
+        if self._request is None:
+            if not self._budget.is_due(time.monotonic()):
                 return Verdict(True)
-            self._patience = self._patience.asked(time.monotonic())
-            self._question = asyncio.create_task(self._ask(model), name="ollama's token")
-        return await self._heard(self._question)
+            self._budget = self._budget.asked(time.monotonic())
+            self._request = asyncio.create_task(self._probe_model(model), name="ollama's token")
+        return await self._verdict_of(self._request)
 
-    async def _heard(self, question: asyncio.Task[Verdict]) -> Verdict:
-        """The answer; or what it means that there is none yet."""
-        waited_s = self._patience.waited_s(time.monotonic())
-        done, _ = await asyncio.wait({question}, timeout=max(SAMPLE_S, self._token_within_s - waited_s))
-        if question.cancelled():  # forgotten meanwhile: another server runs by now
+    async def _verdict_of(self, request: asyncio.Task[Verdict]) -> Verdict:
+        """Return the verdict of an open probe, or what it means that there is no answer yet."""
+        waited_s = self._budget.waited_s(time.monotonic())
+        done, _ = await asyncio.wait({request}, timeout=max(SAMPLE_S, self._token_timeout_s - waited_s))
+        if request.cancelled():  # `reset` was called meanwhile: another server runs by now
             return Verdict(True, busy=True)
         if done:
-            verdict = question.result()
+            verdict = request.result()
         else:
-            burns = await self._burns()
-            verdict = self._patience.without_answer(time.monotonic(), burns, self._token_within_s)
+            runner_cores = await self._measure_runner_cores()
+            verdict = self._budget.judge_silence(time.monotonic(), runner_cores, self._token_timeout_s)
             if verdict.ok:
                 return verdict
-            question.cancel()
-        self._question = None
-        self._patience = self._patience.answered(verdict, time.monotonic())
+            request.cancel()
+        self._request = None
+        self._budget = self._budget.answered(verdict, time.monotonic())
         return verdict
 
-    async def _ask(self, model: Loaded) -> Verdict:
+    async def _probe_model(self, model: LoadedModel) -> Verdict:
         try:
-            asked = answers.question(model, time.time())
-            reply = await self._post(asked)
-            if answers.takes_no_text(reply):
-                asked = answers.question(replace(model, embeds=True), time.time())
-                reply = await self._post(asked)
-            verdict = answers.verdict(asked, reply)
-            if verdict.ok or reply.status != answers.OK or asked.path != "/api/generate":
+            request = answers.probe_request(model, time.time())
+            reply = await self._post(request)
+            if answers.says_embeddings_only(reply):
+                request = answers.probe_request(replace(model, embeds=True), time.time())
+                reply = await self._post(request)
+            verdict = answers.judge(request, reply)
+            if verdict.ok or reply.status != answers.OK or request.path != "/api/generate":
                 return verdict
-            asked = answers.question(model, time.time(), tokens=SECOND_CHANCE_TOKENS)
-            return answers.verdict(asked, await self._post(asked))
+            request = answers.probe_request(model, time.time(), tokens=SECOND_CHANCE_TOKENS)
+            return answers.judge(request, await self._post(request))
         except NoAnswer as error:
             return Verdict(False, str(error))
 
-    async def _post(self, asked: Question) -> Reply:
-        timeout = aiohttp.ClientTimeout(total=None)  # how long it may take is `ProbeBudget`'s to say
+    async def _post(self, request: ModelRequest) -> Reply:
+        timeout = aiohttp.ClientTimeout(total=None)  # `ProbeBudget` decides how long it may take
         try:
             async with self._session.post(
-                self._url + asked.path, json=dict(asked.body), timeout=timeout, allow_redirects=False
+                self._url + request.path, json=dict(request.body), timeout=timeout, allow_redirects=False
             ) as reply:
                 try:
                     return Reply(reply.status, await reply.json(content_type=None))
                 except ValueError:
                     return Reply(reply.status, None)
         except (aiohttp.ClientError, OSError) as error:
-            raise NoAnswer(f"{asked.path} broke off ({error or type(error).__name__})") from None
+            raise NoAnswer(f"{request.path} broke off ({error or type(error).__name__})") from None
 
-    async def _burns(self) -> float:
-        """Cores that the runners use just now."""
+    async def _measure_runner_cores(self) -> float:
+        """Return how many cores the runners use at present."""
         pids = await asyncio.to_thread(self._runners)
         before = sum(map(process_lookup.cpu_s, pids))
         await asyncio.sleep(SAMPLE_S)

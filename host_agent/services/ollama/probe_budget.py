@@ -1,50 +1,57 @@
-"""When a question to a model is due, and how long no answer still means that it works. Pure.
+"""Decide when a probe of a model is due, and how long no answer still means that the model works. Pure.
 
-Ollama serves in order, so a token asked for behind users waits for them: that is busy and not hung, as long
-as its runner burns CPU; and that is believed for a while only (ollama/ollama 10516: 100 %, and no token).
+Ollama serves requests in order, so a probe waits behind users. The server is then busy, not hung, as long as
+its runner uses the CPU. That is believed for BUSY_FOR_S only: a runner may use 100 % and never give a token
+(ollama/ollama issue 10516).
 """
 
 from dataclasses import dataclass, replace
 
 from host_agent.services.ollama.answers import Verdict
 
-TOKEN_WITHIN_S = 10.0
+TOKEN_TIMEOUT_S = 10.0
 BUSY_FOR_S = 900.0
-BURNS = 0.02  # of one core: a runner on a GPU needs little of the CPU, an idle one none
+BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner none
 
 
 @dataclass(frozen=True)
 class ProbeBudget:
-    """Times are monotonic seconds. `asked_at`: a question is out since; `ok_at`: the last good answer."""
+    """The history of the probes. Times are monotonic seconds.
+
+    `asked_at` is when the probe was sent that has no answer yet, `ok_at` when the last good answer came.
+    """
 
     interval_s: float = 30.0
     asked_at: float | None = None
     ok_at: float | None = None
     failed: bool = False
 
-    def due(self, now: float) -> bool:
-        """Whether to ask: nothing is out, and the last answer was bad or is old."""
+    def is_due(self, now: float) -> bool:
+        """Return whether to send a probe: none is open, and the last answer was bad or is old."""
         if self.asked_at is not None:
             return False
         return self.failed or self.ok_at is None or now - self.ok_at >= self.interval_s
 
     def asked(self, now: float) -> "ProbeBudget":
+        """Return the budget after a probe was sent."""
         return replace(self, asked_at=now)
 
     def waited_s(self, now: float) -> float:
-        """How long a question has been out."""
+        """Return how long the current probe has been without an answer, 0 where there is none."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
     def answered(self, verdict: Verdict, now: float) -> "ProbeBudget":
+        """Return the budget after a probe was answered."""
         ok_at = now if verdict.ok else self.ok_at
         return replace(self, asked_at=None, ok_at=ok_at, failed=not verdict.ok)
 
-    def without_answer(self, now: float, burns: float, within_s: float = TOKEN_WITHIN_S) -> Verdict:
-        """What the silence since `asked_at` means; `burns`: how many cores the runners use just now."""
+    def judge_silence(self, now: float, runner_cores: float, timeout_s: float = TOKEN_TIMEOUT_S) -> Verdict:
+        """Return what it means that no answer has come. `runner_cores` is how many cores the runners use."""
         waited_s = self.waited_s(now)
-        if waited_s < within_s:
+        if waited_s < timeout_s:
             return Verdict(True, busy=True)
-        if burns >= BURNS and waited_s < BUSY_FOR_S:
+        is_busy = runner_cores >= BUSY_CORES
+        if is_busy and waited_s < BUSY_FOR_S:
             return Verdict(True, f"busy: a token asked for waits since {waited_s:.0f} s", busy=True)
-        works = ", though a runner burns CPU" if burns >= BURNS else ""
-        return Verdict(False, f"no token within {waited_s:.0f} s{works}")
+        though_busy = ", though a runner burns CPU" if is_busy else ""
+        return Verdict(False, f"no token within {waited_s:.0f} s{though_busy}")

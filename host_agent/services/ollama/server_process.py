@@ -1,4 +1,4 @@
-"""`ollama serve` as a child of ours: how it is started, and how its runners end with it."""
+"""`ollama serve` as a child of the agent: how it is started, and how its runners are terminated after it."""
 
 import asyncio
 import contextlib
@@ -28,19 +28,19 @@ from vestal.supervision.processes.process_group import adopt
 
 RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0
-CHECK_WITHIN_S = 20.0  # the free questions, and a token
+CHECK_TIMEOUT_S = 20.0  # of a health check: version, models, and a token
 RUNNER_GRACE_S = 5.0
-Guard = Callable[[], Awaitable[None]]
-"""Raises LaunchError where Ollama may not be started just now."""
+LaunchGuard = Callable[[], Awaitable[None]]
+"""Raises LaunchError where Ollama may not be started at present."""
 
 
-def spec(config: Config, where: Address, ready: Probe, health: Probe, guard: Guard) -> ChildSpec:
-    """The child. Its program is looked for at each start: it may be installed, or moved, meanwhile."""
+def spec(config: Config, address: Address, ready: Probe, health: Probe, guard: LaunchGuard) -> ChildSpec:
+    """Return the child spec of `ollama serve`."""
     home = config.home
     return ChildSpec(
         name=OLLAMA,
         command=(installation.program() or "ollama", "serve"),
-        env={**child_environment.common(config), "OLLAMA_HOST": where.netloc},
+        env={**child_environment.common(config), "OLLAMA_HOST": address.netloc},
         log_path=home.logs / "ollama.log",
         pid_file=home.run / "ollama.json",
         ready=ready,
@@ -52,40 +52,45 @@ def spec(config: Config, where: Address, ready: Probe, health: Probe, guard: Gua
 
 
 def _policy(config: Config) -> RestartPolicy:
-    """As everywhere, and at most five restarts an hour (R4.4): what hangs again and again needs a person."""
+    """Return the common policy with at most five restarts an hour; more often needs a person."""
     policy = restart_policy(config.supervision)
     window_s = max(HOUR_S, config.supervision.window_s)
     return replace(
         policy,
         intensity=Intensity(min(RESTARTS_PER_HOUR, config.supervision.max_restarts), window_s),
-        probe=replace(policy.probe, timeout_s=CHECK_WITHIN_S),
+        probe=replace(policy.probe, timeout_s=CHECK_TIMEOUT_S),
     )
 
 
 class OllamaLauncher:
-    """Starts the program where it is now."""
+    """Looks for the program at each start: it may have been installed or moved since the last."""
 
     async def launch(self, spec: ChildSpec) -> "OllamaProcess":
+        """Start the server."""
         found = installation.program()
         command = (found, *spec.command[1:]) if found else spec.command
         return OllamaProcess(await spawn(replace(spec, command=command)))
 
     def adopt(self, identity: ProcessIdentity) -> "OllamaProcess":
+        """Take over a server that an earlier agent started."""
         return OllamaProcess(adopt(identity))
 
 
 class OllamaProcess(HandleWrapper):
-    """Where the server is gone, its runners are ended gracefully before what is left of the group is killed:
-    SIGKILL strands a runner's wired memory (ollama/ollama 5642, 17792)."""
+    """A server. Once it has ended, its runners are terminated gracefully, before its process group is killed.
+
+    SIGKILL can strand the memory that a runner has wired (ollama/ollama issues 5642, 17792).
+    """
 
     async def wait(self) -> ExitStatus:
+        """Wait until the server and its runners have ended."""
         await wait_for_exit(self.pid)
-        await end_runners(await asyncio.to_thread(runners_of_group, self.pid))
+        await terminate_runners(await asyncio.to_thread(runners_of_group, self.pid))
         return await super().wait()
 
 
 def runners_of_group(group: int) -> tuple[int, ...]:
-    """The runners in a server's process group: their parent may be gone, their group is not."""
+    """Return the PIDs of the runners in a server's process group; they stay in it when the server ends."""
     found = []
     for process in process_lookup.find_by_words("ollama", "llama-server"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -94,7 +99,7 @@ def runners_of_group(group: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-async def end_runners(pids: tuple[int, ...], grace_s: float = RUNNER_GRACE_S) -> None:
-    """SIGTERM, and SIGKILL for one that does not end."""
+async def terminate_runners(pids: tuple[int, ...], grace_s: float = RUNNER_GRACE_S) -> None:
+    """Send SIGTERM to the runners, and SIGKILL to those that still run after `grace_s`."""
     with contextlib.suppress(NotPossible):
-        await asyncio.gather(*(terminate.terminate(pid, grace_s) for pid in pids))
+        await asyncio.gather(*(terminate.terminate_pid(pid, grace_s) for pid in pids))

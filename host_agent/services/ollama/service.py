@@ -1,4 +1,4 @@
-"""What stands at `ollama.base_url`: looked at, judged, and shown. `keeper` starts and stops it."""
+"""Ollama as the rest of the agent sees it: observed, judged, and shown. `controller` starts and stops it."""
 
 import asyncio
 import time
@@ -8,24 +8,26 @@ from dataclasses import replace
 import aiohttp
 
 from host_agent.services.http_probe import NoAnswer
-from host_agent.services.ollama import installation
+from host_agent.services.ollama import installation, status
 from host_agent.services.ollama.answers import Verdict
 from host_agent.services.ollama.controller import OllamaController
 from host_agent.services.ollama.discovery import Discovery
-from host_agent.services.ollama.ownership import Owner
-from host_agent.services.ollama.probe import FREE_WITHIN_S, Check, Probe
-from host_agent.services.ollama.status import FAILURES, Scene, lists_none, row
+from host_agent.services.ollama.probe import SERVER_INFO_TIMEOUT_S, CheckResult, OllamaProbe
+from host_agent.services.ollama.status import FAILURES_UNTIL_DOWN, Observation
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 from vestal.supervision import Event, ProbeResult, State, StateStore
 
-FRESH_S = 1.0
-CHECK_AGAIN_S = 0.1
+CACHE_S = 1.0
+RECHECK_INTERVAL_S = 0.1
 
 
 class OllamaService:
-    """The one who knows how things stand with Ollama. Checks that arrive together are one check."""
+    """Observes Ollama. Checks that are asked for at the same time are one check.
+
+    `request_pass` is called with a reason where a recovery pass is needed.
+    """
 
     def __init__(
         self,
@@ -33,200 +35,203 @@ class OllamaService:
         session: aiohttp.ClientSession,
         store: StateStore,
         on_event: Callable[[Event], None],
-        calls_for_a_pass: Callable[[str], object] = lambda reason: None,
+        request_pass: Callable[[str], object] = lambda reason: None,
     ) -> None:
-        self._config, self._calls_for_a_pass = config, calls_for_a_pass
-        self._where = installation.address(config.ollama.base_url)
+        self._config, self._request_pass = config, request_pass
+        self._address = installation.parse_address(config.ollama.base_url)
         self.off = config.ollama.manage == "off"
-        self._survey = Discovery(config, self._where)
-        self._probe = Probe(config.ollama, session, self._runners)
-        self.keeper = OllamaController(
-            config, self._where, self._survey, store, on_event, ready=self._ready, health=self._health
+        self._discovery = Discovery(config, self._address)
+        self._probe = OllamaProbe(config.ollama, session, self._runners)
+        self.controller = OllamaController(
+            config,
+            self._address,
+            self._discovery,
+            store,
+            on_event,
+            ready=self._ready,
+            health=self._health,
         )
-        self._scene = Scene(installed=True, where=self._where.url)
-        self._looked_at = float("-inf")
-        self._looked_at_child: tuple[int | None, State] = (None, State.STOPPED)
-        self._checking: asyncio.Task[Scene] | None = None
+        self._observation = Observation(installed=True, url=self._address.url)
+        self._observed_at = float("-inf")
+        self._observed_child: tuple[int | None, State] = (None, State.STOPPED)
+        self._checking: asyncio.Task[Observation] | None = None
 
-    # --- what it is like ---------------------------------------------------------------------------------
+    # --- status and checks ----------------------------------------------------------------------------------
 
-    async def row(self, fresh: bool = False) -> ServiceStatus:
-        """`absent` is not a fault: nothing is installed, or Ollama is switched off in the configuration.
-        `fresh`: judged now, for one who acts on it."""
+    async def service_status(self, fresh: bool = False) -> ServiceStatus:
+        """Return the status of Ollama. With `fresh` it is checked now, as a caller needs who acts on it.
+
+        `absent` is no fault: Ollama is not installed, or switched off in the configuration.
+        """
         if absent := self._absent():
             return absent
         if fresh:
-            scene = await self.judged()
+            seen = await self.check_until_certain()
         elif self._checking is None and self._is_old():
-            scene = await self._glance()
+            seen = await self._observe_server_info()
         else:
-            scene = self._scene
-        return row(replace(scene, by_hand=self.keeper.stopped_by_hand), self.keeper.status())
+            seen = self._observation
+        seen = replace(seen, stopped_by_hand=self.controller.stopped_by_hand)
+        return status.service_status(seen, self.controller.status())
 
-    async def check(self) -> Scene:
-        """Everything is asked now, a token too where one is due; a bad answer counts."""
+    async def check(self) -> Observation:
+        """Ask the server everything, with a probe of a model where that is due, and count a failure."""
         if self._checking is None:
             self._checking = asyncio.create_task(self._check(), name="ollama's check")
         return await asyncio.shield(self._checking)
 
-    async def judged(self) -> Scene:
-        """Checked until it is well, or three times in a row was not (R3.2)."""
-        scene = await self.check()
-        while not scene.verdict.ok and scene.failures < FAILURES and scene.owner.runs:
-            await asyncio.sleep(CHECK_AGAIN_S)
-            scene = await self.check()
-        return scene
-
-    async def probe_now(self, cause: str) -> bool:
-        """After a GPU reset, say: old answers are dropped, everything is asked at once, and what is down
-        is left to a recovery pass that begins now. True where it is well, or need not be there."""
-        if self._absent() or self.keeper.stopped_by_hand:
-            return True
-        self.start_afresh()
-        scene = await self.judged()
-        if scene.down or not row(scene, self.keeper.status()).well:
-            self._calls_for_a_pass(f"Ollama does not answer as it should ({cause})")
-            return False
-        return True
-
-    def woke(self, slept_s: float) -> None:
-        """The machine slept: failures from before do not count, and our own child is asked at once."""
-        self.start_afresh()
-        self.keeper.woke(slept_s)
-
-    def start_afresh(self) -> None:
-        """Earlier failures are forgotten: another server runs, or the machine has slept."""
-        self._probe.forget()
-        self._scene = replace(self._scene, failures=0, verdict=Verdict(True))
-        self._looked_at = float("-inf")
+    async def check_until_certain(self) -> Observation:
+        """Check until the server works, or as many checks in a row have failed as make it down."""
+        seen = await self.check()
+        while not seen.verdict.ok and seen.failures < FAILURES_UNTIL_DOWN and seen.owner.runs:
+            await asyncio.sleep(RECHECK_INTERVAL_S)
+            seen = await self.check()
+        return seen
 
     @property
-    def scene(self) -> Scene:
-        """What was seen last."""
-        return self._scene
+    def observation(self) -> Observation:
+        """Return what was observed last."""
+        return self._observation
 
     async def orphans(self) -> tuple[tuple[ProcessSnapshot, bool], ...]:
-        """The runners whose server is gone, and whether each is this user's."""
-        if self.off or not self._where.local:
+        """Return the runners whose server has ended, and whether each is this user's."""
+        if self.off or not self._address.local:
             return ()
-        return tuple((one, self._survey.is_mine(one)) for one in await self._survey.orphans())
+        found = await self._discovery.orphans()
+        return tuple((runner, self._discovery.is_mine(runner)) for runner in found)
 
-    # --- life ---------------------------------------------------------------------------------------------
+    def forget_failures(self) -> None:
+        """Forget earlier failures, because another server runs or the machine has slept."""
+        self._probe.reset()
+        self._observation = replace(self._observation, failures=0, verdict=Verdict(True))
+        self._observed_at = float("-inf")
 
-    async def begin(self) -> None:
-        """At the agent's start: what an earlier agent left is adopted, and what nobody runs is started."""
+    def machine_woke(self, slept_s: float) -> None:
+        """Forget the failures from before the machine slept, and let the supervisor probe at once."""
+        self.forget_failures()
+        self.controller.machine_woke(slept_s)
+
+    # --- start and stop -------------------------------------------------------------------------------------
+
+    async def adopt_or_start(self) -> None:
+        """Adopt the server that an earlier agent started, or start one where nobody else would."""
         if self._absent() is None:
-            await self.keeper.begin()
-            await self._glance()
+            await self.controller.adopt_or_start()
+            await self._observe_server_info()
 
     def refusal(self, action: str) -> str:
-        """Why a person's `start`, `stop` or `restart` is not for us to do; nothing where it may be tried."""
+        """Return why the agent may not `start`, `stop` or `restart` Ollama; empty where it may try."""
         absent = self._absent()
-        return f"Ollama is {absent.detail}." if absent else self.keeper.refusal(action)
+        return f"Ollama is {absent.detail}." if absent else self.controller.refusal(action)
 
-    async def by_hand(self, action: str) -> None:
-        """Because a person says so; raises NotPossible."""
-        self.start_afresh()
-        await self.keeper.by_hand(action)
+    async def manual_action(self, action: str) -> None:
+        """Start, stop or restart Ollama because a person asks for it; raise NotPossible."""
+        self.forget_failures()
+        await self.controller.manual_action(action)
 
     async def start_again(self) -> None:
-        """`vestal up`, `vestal recover --reset`: what was stopped by hand, or given up, is wanted again."""
-        given_up = self.keeper.has_one and self.keeper.pid is None
-        if self._absent() is None and (self.keeper.stopped_by_hand or given_up):
-            await self.by_hand("start")
+        """Start Ollama if it was stopped by hand or given up (`vestal up`, `vestal recover --reset`)."""
+        given_up = self.controller.has_child and self.controller.pid is None
+        if self._absent() is None and (self.controller.stopped_by_hand or given_up):
+            await self.manual_action("start")
+
+    # --- watching -------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """For ever: asks each `supervision.health_interval_s` what our supervisor does not ask itself."""
+        """Until cancelled, check a server that has another owner each `supervision.health_interval_s`."""
         while True:
             await asyncio.sleep(self._config.supervision.health_interval_s)
             if self._absent() is None:
-                await self.look_after()
+                await self.watch_once()
 
-    async def look_after(self) -> None:
-        """One round. What is down, or gone, is left to a recovery pass: it counts, and has its limits."""
-        if await self.keeper.gives_way():
-            self.start_afresh()
-        if self.keeper.has_one:
+    async def watch_once(self) -> None:
+        """Check once, and request a recovery pass where Ollama is down or gone: the pass limits restarts."""
+        if await self.controller.yield_to_other_server():
+            self.forget_failures()
+        if self.controller.has_child:
             return
-        scene = await self.check()
-        gone = (
-            not scene.owner.runs and self.keeper.acts and scene.installed and not self.keeper.stopped_by_hand
-        )
-        if (scene.down or gone) and scene.failures == FAILURES:
-            self._calls_for_a_pass("Ollama is gone" if gone else f"Ollama is down: {scene.verdict.detail}")
+        seen = await self.check()
+        is_wanted = self.controller.may_act and seen.installed and not self.controller.stopped_by_hand
+        is_gone = not seen.owner.runs and is_wanted
+        if (seen.is_down or is_gone) and seen.failures == FAILURES_UNTIL_DOWN:
+            self._request_pass("Ollama is gone" if is_gone else f"Ollama is down: {seen.verdict.detail}")
 
-    def _is_old(self) -> bool:
-        """Whether what was seen may be otherwise by now."""
-        child = self.keeper.status()
-        changed = (child.process_pid, child.state) != self._looked_at_child
-        return changed or time.monotonic() - self._looked_at > FRESH_S
-
-    # --- looking ------------------------------------------------------------------------------------------
+    # --- observing ------------------------------------------------------------------------------------------
 
     def _absent(self) -> ServiceStatus | None:
+        """Return the status of an Ollama that the configuration does without, or None."""
         if self.off:
             return ServiceStatus(State.ABSENT, detail="switched off (ollama.manage)", expected=False)
-        if installation.stands_in(self._config, self._where):
-            told = f"the MLX server stands in for it on port {self._where.port}"
-            return ServiceStatus(State.ABSENT, detail=told, expected=False)
+        if installation.is_replaced_by_mlx_server(self._config, self._address):
+            detail = f"the MLX server stands in for it on port {self._address.port}"
+            return ServiceStatus(State.ABSENT, detail=detail, expected=False)
         return None
 
-    async def _check(self) -> Scene:
+    def _is_old(self) -> bool:
+        """Return whether the last observation may no longer be true."""
+        child = self.controller.status()
+        changed = (child.process_pid, child.state) != self._observed_child
+        return changed or time.monotonic() - self._observed_at > CACHE_S
+
+    async def _check(self) -> Observation:
         try:
-            check = await self._probe.check()
-            failures = 0 if check.verdict.ok else self._scene.failures + 1
-            # Who it is matters for a remedy; what has been down for long is not looked up each time.
-            return await self._seen(check, failures, fresh=not check.verdict.ok and failures <= FAILURES)
+            result = await self._probe.check()
+            failures = 0 if result.verdict.ok else self._observation.failures + 1
+            # A remedy needs the owner. After many failures it is not looked up at each check.
+            fresh = not result.verdict.ok and failures <= FAILURES_UNTIL_DOWN
+            return await self._observe(result, failures, fresh)
         finally:
             self._checking = None
 
-    async def _glance(self) -> Scene:
-        """The free questions only: for people who look again and again. What a check found stays found."""
-        before = self._scene
+    async def _observe_server_info(self) -> Observation:
+        """Ask only what costs nothing, for frequent readers; keep the verdict of the last check."""
+        before = self._observation
         try:
-            light = await self._probe.light()
+            info = await self._probe.server_info()
         except NoAnswer as error:
-            return await self._seen(Check(None, Verdict(False, str(error))), before.failures, fresh=False)
-        owner = await self._survey.owner(self.keeper.pid)
-        is_the_same = before.light is not None and owner.pid == before.owner.pid
-        kept = before.verdict if is_the_same else Verdict(True)
-        check = Check(light, Verdict(False, light.wrong) if light.wrong else kept)
-        return await self._seen(check, before.failures if is_the_same else 0, fresh=False)
+            no_answer = CheckResult(None, Verdict(False, str(error)))
+            return await self._observe(no_answer, before.failures, fresh=False)
+        owner = await self._discovery.owner(self.controller.pid)
+        is_same_server = before.server_info is not None and owner.pid == before.owner.pid
+        verdict = before.verdict if is_same_server else Verdict(True)
+        result = CheckResult(info, Verdict(False, info.error) if info.error else verdict)
+        return await self._observe(result, before.failures if is_same_server else 0, fresh=False)
 
-    async def _seen(self, check: Check, failures: int, fresh: bool) -> Scene:
-        child = self.keeper.status()
-        owner = await self._survey.owner(child.process_pid, fresh)
+    async def _observe(self, result: CheckResult, failures: int, fresh: bool) -> Observation:
+        """Add to a check's result what else is to be known, and remember all of it."""
+        child = self.controller.status()
+        owner = await self._discovery.owner(child.process_pid, fresh)
         is_installed = await asyncio.to_thread(installation.installed)
-        nothing = check.light is not None and not check.light.models and not check.light.wrong
-        self._scene = Scene(
+        info = result.server_info
+        lists_none = info is not None and not info.models and not info.error and self._address.local
+        self._observation = Observation(
             owner=owner,
-            light=check.light,
-            verdict=check.verdict,
+            server_info=info,
+            verdict=result.verdict,
             failures=failures,
             installed=is_installed,
-            must_be=self._config.ollama.manage == "always",
-            lists_none=nothing and self._where.local and await asyncio.to_thread(installation.has_manifests),
-            how=self.keeper.how(owner),
-            where=self._where.url,
+            required=self._config.ollama.manage == "always",
+            lists_no_models=lists_none and await asyncio.to_thread(installation.has_manifests),
+            instructions=self.controller.instructions(owner),
+            url=self._address.url,
         )
-        self.keeper.owner = owner
-        self._looked_at, self._looked_at_child = time.monotonic(), (child.process_pid, child.state)
-        return self._scene
+        self.controller.owner = owner
+        self._observed_at, self._observed_child = time.monotonic(), (child.process_pid, child.state)
+        return self._observation
 
     def _runners(self) -> tuple[int, ...]:
-        owner: Owner = self._scene.owner
-        return self._survey.runners(owner.pid)
+        return self._discovery.runners(self._observation.owner.pid)
 
-    # --- probes of our own child --------------------------------------------------------------------------
+    # --- the supervisor's probes of the agent's own server --------------------------------------------------
 
     async def _ready(self, pid: int) -> ProbeResult:
-        light = await asyncio.wait_for(self._probe.light(), FREE_WITHIN_S + 1)
-        return ProbeResult(not light.wrong, light.wrong)
+        info = await asyncio.wait_for(self._probe.server_info(), SERVER_INFO_TIMEOUT_S + 1)
+        return ProbeResult(not info.error, info.error)
 
     async def _health(self, pid: int) -> ProbeResult:
-        scene = await self.check()
-        if not scene.verdict.ok:
-            return ProbeResult(False, scene.verdict.detail)
-        if scene.lists_none:
-            return ProbeResult(True, lists_none(scene), State.DEGRADED)
-        return ProbeResult(True, scene.verdict.detail, State.BUSY if scene.verdict.busy else None)
+        seen = await self.check()
+        if not seen.verdict.ok:
+            return ProbeResult(False, seen.verdict.detail)
+        if seen.lists_no_models:
+            return ProbeResult(True, status.no_models_sentence(seen), State.DEGRADED)
+        return ProbeResult(True, seen.verdict.detail, State.BUSY if seen.verdict.busy else None)

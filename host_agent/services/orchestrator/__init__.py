@@ -1,1 +1,1 @@
-"""The orchestrator: in containers or natively, decided when the agent starts."""
+"""The orchestrator: whether it runs in containers or natively, and how it is started and probed."""

@@ -1,6 +1,6 @@
-"""The knowledge folders in the containers, one below /knowledge for each agent, read-only.
+"""Mount the agents' knowledge folders in the containers: read-only, one below /knowledge for each agent.
 
-The first is the compose file's own mount; the others stand in a file that `docker compose` reads beside it.
+docker-compose.yml mounts the first folder itself. The others stand in a second compose file, written here.
 """
 
 import json
@@ -11,17 +11,17 @@ from host_agent.services import IN_CONTAINERS
 from host_agent.services.child_environment import knowledge_folders
 from vestal.config import Config
 
-FILE = "knowledge.compose.json"  # YAML, too
+FILE = "knowledge.compose.json"  # JSON is YAML, too
 
 
 def environment(config: Config) -> dict[str, str]:
-    """What docker-compose.yml asks for: the first folder, and whose it is."""
+    """Return the variables with which docker-compose.yml mounts the first folder: its agent and its path."""
     name, path = next(iter(knowledge_folders(config).items()))
     return {"VESTAL_KNOWLEDGE_NAME": name, "VESTAL_KNOWLEDGE_PATH": str(path)}
 
 
 def write(config: Config) -> list[Path]:
-    """The further compose file, written anew; none where there is one folder."""
+    """Write the second compose file and return it in a list; the list is empty where there is one folder."""
     others = list(knowledge_folders(config).items())[1:]
     if not others:
         return []
@@ -35,7 +35,7 @@ def write(config: Config) -> list[Path]:
 
 
 def check(config: Config) -> None:
-    """HostAgentError names a folder that is not there: Docker would make an empty one, owned by root."""
+    """Raise HostAgentError for a folder that does not exist: Docker would make an empty one, as root."""
     for name, path in knowledge_folders(config).items():
         if not path.is_dir():
             raise HostAgentError(
@@ -45,5 +45,5 @@ def check(config: Config) -> None:
 
 
 def _mount(name: str, path: Path) -> dict[str, object]:
-    source = str(path).replace("$", "$$")  # compose would put a variable in its place
+    source = str(path).replace("$", "$$")  # compose would replace a variable
     return {"type": "bind", "source": source, "target": f"/knowledge/{name}", "read_only": True}

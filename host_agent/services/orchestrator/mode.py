@@ -1,4 +1,4 @@
-"""Where the orchestrator runs: in containers, or natively under the agent. Decided at the agent's start."""
+"""Decide, when the agent starts, where the orchestrator runs: in containers or as the agent's child."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,75 +10,88 @@ from host_agent.errors import DockerUnavailable
 from vestal.config import Config
 
 
-class Engine(Protocol):
-    """What is asked of a Docker engine (DockerApi): raises DockerUnavailable where none answers."""
+class DockerEngine(Protocol):
+    """What the decision asks of the Docker engine. Both raise DockerUnavailable where none answers."""
 
-    async def version(self) -> str: ...
-    async def has_image(self, name: str) -> bool: ...
+    async def version(self) -> str:
+        """Return the engine's version."""
+
+    async def has_image(self, name: str) -> bool:
+        """Return whether the engine has an image of this name."""
 
 
 class ComposeCommand(Protocol):
-    """What is asked of `docker compose` (Compose)."""
+    """What the decision asks of `docker compose`."""
 
     @property
-    def image(self) -> str: ...
-    def has_plugin(self) -> bool: ...
+    def image(self) -> str:
+        """Return the name of the orchestrator's image."""
+
+    def has_plugin(self) -> bool:
+        """Return whether `docker compose` exists."""
 
 
 class Mode(StrEnum):
+    """Where the orchestrator runs, if at all."""
+
     DOCKER = "docker"
     NATIVE = "native"
     OFF = "off"
 
 
 @dataclass(frozen=True)
-class Decision:
+class ModeDecision:
+    """A mode, and why it was chosen."""
+
     mode: Mode
     why: str
 
 
-async def decide(config: Config, api: Engine, compose: ComposeCommand) -> Decision:
-    """As configured; with `auto`, containers where engine and `docker compose` answer and the image is built.
+async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
+    """Return the configured mode; with `auto`, containers if they are possible and the image is built.
 
-    Once containers were made for this home it stays with them: their volume holds the tasks.
+    A home that has made containers stays with them: their volume holds the tasks.
     """
-    possible = await possible_mode(config, api, compose)
+    possible = await possible_mode(config, docker, compose)
     if possible.mode is not Mode.DOCKER or config.orchestrator.mode != "auto" or has_containers(config):
         return possible
     try:
-        built = await api.has_image(compose.image)
+        is_built = await docker.has_image(compose.image)
     except DockerUnavailable as error:
-        return Decision(Mode.NATIVE, str(error).rstrip("."))
-    return possible if built else Decision(Mode.NATIVE, "its image is not built; `vestal up` builds it")
+        return ModeDecision(Mode.NATIVE, str(error).rstrip("."))
+    if not is_built:
+        return ModeDecision(Mode.NATIVE, "its image is not built; `vestal up` builds it")
+    return possible
 
 
-async def possible_mode(config: Config, api: Engine, compose: ComposeCommand) -> Decision:
-    """The same without a look at the image: what is worth building it for."""
+async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
+    """Return the mode as if the image were built: `docker` means that building it is worth while."""
     wanted = config.orchestrator.mode
     if wanted != "auto":
-        return Decision(Mode(wanted), f"orchestrator.mode is {wanted}")
+        return ModeDecision(Mode(wanted), f"orchestrator.mode is {wanted}")
     if has_containers(config):
-        return Decision(Mode.DOCKER, "it has containers already")
+        return ModeDecision(Mode.DOCKER, "it has containers already")
     try:
-        version = await api.version()
+        version = await docker.version()
     except DockerUnavailable as error:
-        return Decision(Mode.NATIVE, str(error).rstrip("."))
+        return ModeDecision(Mode.NATIVE, str(error).rstrip("."))
     if not await asyncio.to_thread(compose.has_plugin):
-        return Decision(Mode.NATIVE, "`docker compose` is missing")
-    return Decision(Mode.DOCKER, f"Docker engine {version} answers")
+        return ModeDecision(Mode.NATIVE, "`docker compose` is missing")
+    return ModeDecision(Mode.DOCKER, f"Docker engine {version} answers")
 
 
 def remember_containers(config: Config) -> None:
-    """Containers exist now."""
+    """Note that this home has containers now."""
     _marker(config).touch(mode=0o600)
 
 
 def forget_containers(config: Config) -> None:
-    """They were taken down."""
+    """Note that this home's containers were removed."""
     _marker(config).unlink(missing_ok=True)
 
 
 def has_containers(config: Config) -> bool:
+    """Return whether this home has made containers and not removed them."""
     return _marker(config).exists()
 
 

@@ -1,4 +1,4 @@
-"""The orchestrator and nightly as children of the agent, where no Docker engine answers."""
+"""The orchestrator and nightly as children of the agent, where they do not run in containers."""
 
 import http
 import sys
@@ -17,7 +17,7 @@ HEARTBEAT_STALE_S = 60.0
 
 
 def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ...]:
-    """Both children, in start order."""
+    """Return the specs of both children, in the order in which they start."""
 
     async def orchestrator_answers(pid: int) -> ProbeResult:
         url = f"http://127.0.0.1:{config.orchestrator.port}/health"

@@ -1,4 +1,4 @@
-"""The agent's own question to the orchestrator in its container, over the port that is published here."""
+"""The agent's own probe of the orchestrator in its container, through its published port."""
 
 import aiohttp
 
@@ -7,13 +7,14 @@ from host_agent.services.http_probe import NoAnswer
 
 
 class OrchestratorProbe:
-    """Any answer will do: what it says of its models is not for the container to be restarted for."""
+    """Sends GET /health. The port is this machine's."""
 
     def __init__(self, session: aiohttp.ClientSession, port: int, timeout_s: float = 3.0) -> None:
         self._session, self._timeout_s = session, timeout_s
         self._url = f"http://127.0.0.1:{port}/health"
 
     async def answers(self) -> bool:
+        """Return whether any answer came, whatever it says: a restart would not heal unhealthy models."""
         try:
             await http_probe.get(self._session, self._url, self._timeout_s)
         except NoAnswer:

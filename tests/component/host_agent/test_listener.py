@@ -21,7 +21,7 @@ from host_agent.recovery.facts import Facts
 from host_agent.recovery.passes import Passes
 from host_agent.recovery.remedies import Remedy
 from host_agent.services import NAMES
-from host_agent.services.orchestrator.mode import Decision, Mode
+from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import RetryAdvice
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.service_status import ServiceStatus
@@ -50,10 +50,10 @@ class FixedTable:
     def __init__(self) -> None:
         self.outlook: dict[str, RetryAdvice] = {}
 
-    async def rows(self) -> dict[str, ServiceStatus]:
+    async def service_statuses(self) -> dict[str, ServiceStatus]:
         return {name: ServiceStatus(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
 
-    async def outlooks(self) -> dict[str, RetryAdvice]:
+    async def retry_advice(self) -> dict[str, RetryAdvice]:
         return self.outlook
 
     def host(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     passes = Passes(hands, hands, journal, config.home.run / "recovery.lock")
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
-    actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, Decision(Mode.OFF, ""), journal)
+    actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
     table = FixedTable()
     parts = ListenerContext(cast(StatusReport, table), passes, journal, actions, Sessions())
     listener = Listener(config, token, parts, journal)

@@ -28,7 +28,7 @@ from vestal.supervision import JsonStateStore
         ([event("die", 100, exitCode="137")], "SIGKILL, cause unknown", 137),
         ([event("kill", 100, signal="9"), event("die", 100, exitCode="137")], "request to the Docker", 137),
         ([event("die", 100, exitCode="1")], "ended with an error", 1),
-        # `docker stop`: the engine tells of the signal, at times only after the end
+        # `docker stop`: the engine sends the signal's event, at times only after the end
         ([event("kill", 100, signal="15"), event("die", 101, exitCode="0")], "stopped by a request", 0),
         ([event("die", 100, exitCode="0"), event("kill", 100, signal="15")], "stopped by a request", 0),
         ([event("die", 100, exitCode="137"), event("kill", 101, signal="9")], "killed by a request", 137),
@@ -41,7 +41,7 @@ from vestal.supervision import JsonStateStore
         ([event("kill", 99, signal="1"), event("die", 100, exitCode="0")], "ended by itself", 0),
     ],
 )
-async def test_death_is_explained_from_the_events_around_it(
+async def test_death_is_recorded_with_the_cause_that_the_events_around_it_show(
     engine: FakeEngine, api: DockerApi, home: Path, monkeypatch, events, words: str, code: int
 ):
     monkeypatch.setattr("host_agent.services.docker.death_watch.LATE_EVIDENCE_S", 0.05)
@@ -62,7 +62,9 @@ async def test_death_is_explained_from_the_events_around_it(
     journal.close()
 
 
-async def test_our_own_stop_is_said_to_be_ours(engine: FakeEngine, api: DockerApi, home: Path):
+async def test_death_after_a_stop_by_the_agent_is_attributed_to_whoever_asked(
+    engine: FakeEngine, api: DockerApi, home: Path
+):
     journal = Journal(home / "journal.db")
     watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
     found = watch._explanation(Death("orchestrator", ID, 0.0, 137, stopped_by="a person"), engine.inspect)
@@ -86,65 +88,67 @@ async def containers(
     journal.close()
 
 
-async def _until_heard(containers: Containers, engine: FakeEngine, *events: dict[str, Any]) -> None:
+async def _until_explained(containers: Containers, engine: FakeEngine, *events: dict[str, Any]) -> None:
     for happened in events:
         engine.events.put_nowait(happened)
     async with asyncio.timeout(5):
-        while containers.deaths.told(engine.inspect) is None:  # noqa: ASYNC110 - a table is read
+        while containers.deaths.explanation_of(engine.inspect) is None:  # noqa: ASYNC110 - a table is read
             await asyncio.sleep(0.01)
 
 
-async def test_fresh_look_at_what_was_just_killed_waits_for_the_evidence(
-    containers: Containers, engine: FakeEngine
-):
+async def test_fresh_status_after_a_kill_waits_for_the_evidence(containers: Containers, engine: FakeEngine):
     """`docker kill` and at once POST /recover said "SIGKILL, cause unknown": the evidence came 1 s later."""
-    await containers.rows()
+    await containers.service_statuses()
     now = time.time()
     engine.end_container(137, now)
-    looking = asyncio.create_task(containers.rows(fresh=True))
+    looking = asyncio.create_task(containers.service_statuses(fresh=True))
     engine.events.put_nowait(event("die", now, exitCode="137"))
     engine.events.put_nowait(event("kill", now, signal="9"))
     assert "killed by a request" in (await looking)["orchestrator"].detail
 
 
-async def test_row_tells_the_cause_of_the_last_end_and_not_of_the_one_before(
+async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_before(
     containers: Containers, engine: FakeEngine
 ):
     """`docker kill`, heal, `docker stop`, POST /recover gave the cause of the kill."""
     first = time.time() - 20
     engine.end_container(137, first)
-    await _until_heard(
+    await _until_explained(
         containers, engine, event("kill", first, signal="9"), event("die", first, exitCode="137")
     )
-    assert "killed by a request" in (await containers.rows(fresh=True))["orchestrator"].detail
+    assert "killed by a request" in (await containers.service_statuses(fresh=True))["orchestrator"].detail
     engine.run_container_again()
-    assert (await containers.rows(fresh=True))["orchestrator"].detail == "", "it is ready: old news"
+    assert (await containers.service_statuses(fresh=True))["orchestrator"].detail == "", (
+        "it is ready: old news"
+    )
     second = time.time()
     engine.end_container(0, second)
-    assert containers.deaths.told(engine.inspect) is None
-    await _until_heard(
+    assert containers.deaths.explanation_of(engine.inspect) is None
+    await _until_explained(
         containers,
         engine,
         event("start", first + 5),
         event("kill", second, signal="15"),
         event("die", second, exitCode="0"),
     )
-    assert "stopped by a request" in (await containers.rows(fresh=True))["orchestrator"].detail
+    assert "stopped by a request" in (await containers.service_statuses(fresh=True))["orchestrator"].detail
     engine.inspect["Id"] = "another container"
-    assert containers.deaths.told(engine.inspect) is None, "made anew: that end was not its own"
+    assert containers.deaths.explanation_of(engine.inspect) is None, "made anew: that end was not its own"
 
 
-async def test_fresh_look_sees_a_pause_that_the_cache_does_not(containers: Containers, engine: FakeEngine):
+async def test_fresh_status_sees_a_pause_that_the_cached_one_does_not(
+    containers: Containers, engine: FakeEngine
+):
     """`vestal status; docker pause; POST /recover` said healthy."""
-    assert (await containers.rows())["orchestrator"].well
+    assert (await containers.service_statuses())["orchestrator"].healthy
     state: Any = engine.inspect["State"]
     state |= {"Status": "paused"}
-    row = (await containers.rows(fresh=True))["orchestrator"]
-    assert row.extra["status"] == "paused"
-    assert not row.well
+    status = (await containers.service_statuses(fresh=True))["orchestrator"]
+    assert status.extra["status"] == "paused"
+    assert not status.healthy
 
 
-async def test_unhealthy_event_is_passed_on_by_itself(containers: Containers, engine: FakeEngine):
+async def test_unhealthy_event_requests_a_pass(containers: Containers, engine: FakeEngine):
     engine.events.put_nowait(event("health_status: unhealthy", 100))
     async with asyncio.timeout(5):
-        assert await containers.deaths.calls_for_a_pass.get() == "Docker calls orchestrator unhealthy"
+        assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"

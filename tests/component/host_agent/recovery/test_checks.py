@@ -29,17 +29,17 @@ UP = ServiceStatus(State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S + 1, e
 class FakeMachine:
     """Stands for the status report, the containers and Ollama; there is one orchestrator."""
 
-    def __init__(self, row: ServiceStatus) -> None:
-        self.row, self.answers = row, False
+    def __init__(self, status: ServiceStatus) -> None:
+        self.status, self.answers = status, False
         self.fresh: list[bool] = []
         self.restarted: list[tuple[str, int]] = []
 
-    async def rows(self, fresh: bool = False) -> dict[str, ServiceStatus]:
+    async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         self.fresh.append(fresh)
         return {
             MLX_SERVER: ServiceStatus(State.READY, process_pid=1),
             DOCKER: ServiceStatus(State.READY),
-            ORCHESTRATOR: self.row,
+            ORCHESTRATOR: self.status,
         }
 
     async def orphans(self) -> tuple[()]:
@@ -78,7 +78,7 @@ async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path
 
 
 @pytest.mark.parametrize(
-    "row",
+    "status",
     [
         ServiceStatus(
             State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S - 1, extra={"status": "running"}
@@ -86,8 +86,8 @@ async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path
         ServiceStatus(State.STARTING, process_pid=7, uptime_s=99, extra={"status": "running"}),
     ],
 )
-async def test_container_that_may_still_be_starting_is_not_probed(home: Path, row: ServiceStatus):
-    facts = await checks(FakeMachine(row), home, RestartBudget()).gather()
+async def test_container_that_may_still_be_starting_is_not_probed(home: Path, status: ServiceStatus):
+    facts = await checks(FakeMachine(status), home, RestartBudget()).gather()
     assert next(s for s in facts.services if s.name == ORCHESTRATOR).answers is None
 
 

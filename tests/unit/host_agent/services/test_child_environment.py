@@ -1,4 +1,4 @@
-"""What children and containers are told."""
+"""The environment of the agent's children and containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def config(tmp_path: Path, **env: str):
     return load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "v"), **env}, tmp_path)
 
 
-def test_container_reaches_this_host_by_its_name_and_native_by_loopback(tmp_path: Path):
+def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_natively(tmp_path: Path):
     settings = config(tmp_path, VESTAL_MLX_PORT="1234", VESTAL_AGENT_PORT="4321")
     inside = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
     assert inside["MLX_API_URL"] == inside["MAC_LLM_URL"] == "http://host.docker.internal:1234"
@@ -30,21 +30,21 @@ def test_container_reaches_this_host_by_its_name_and_native_by_loopback(tmp_path
     assert native["VESTAL_TOKEN_FILE"] == str(tmp_path / "v" / "token")
 
 
-def test_addresses_that_are_given_are_passed_on(tmp_path: Path):
+def test_configured_addresses_are_passed_on(tmp_path: Path):
     settings = config(
         tmp_path, MLX_API_URL="http://10.1.1.1:8000", RECOVERY_WEBHOOK_URL="http://localhost:1/recover"
     )
-    told = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
-    assert told["MLX_API_URL"] == "http://10.1.1.1:8000"
-    assert told["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:1/recover"
+    environment = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
+    assert environment["MLX_API_URL"] == "http://10.1.1.1:8000"
+    assert environment["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:1/recover"
 
 
-def test_ollama_that_is_switched_off_has_no_address(tmp_path: Path):
+def test_ollama_switched_off_has_an_empty_address(tmp_path: Path):
     settings = config(tmp_path, VESTAL_OLLAMA__MANAGE="off")
     assert child_environment.orchestrator(settings, "127.0.0.1")["OLLAMA_BASE_URL"] == ""
 
 
-def test_more_hosts_follow_this_machines_own(tmp_path: Path):
+def test_addresses_of_more_hosts_follow_this_machines(tmp_path: Path):
     settings = config(
         tmp_path,
         VESTAL_OLLAMA__MANAGE="off",
@@ -52,14 +52,14 @@ def test_more_hosts_follow_this_machines_own(tmp_path: Path):
         VESTAL_ORCHESTRATOR__MORE_OLLAMA_URLS="http://mini:11434",
         VESTAL_ORCHESTRATOR__MORE_API_KEY="k",
     )
-    told = child_environment.orchestrator(settings, "127.0.0.1")
-    assert told["MLX_API_URL"] == "http://127.0.0.1:11435,http://studio:11435,http://mini:11435"
-    assert told["OLLAMA_BASE_URL"] == ",http://mini:11434"  # none of this machine's
-    assert told["VESTAL_LLM_API_KEY"] == "k"
+    environment = child_environment.orchestrator(settings, "127.0.0.1")
+    assert environment["MLX_API_URL"] == "http://127.0.0.1:11435,http://studio:11435,http://mini:11435"
+    assert environment["OLLAMA_BASE_URL"] == ",http://mini:11434"  # none of this machine's
+    assert environment["VESTAL_LLM_API_KEY"] == "k"
     assert "more_api_key" not in repr(settings.orchestrator)
 
 
-def test_compose_gets_the_homes_project_and_limit(tmp_path: Path):
+def test_compose_environment_has_the_homes_project_and_memory_limit(tmp_path: Path):
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__MEM_LIMIT="512m")
     compose = Compose(settings)
     assert compose.project == settings.home.label
@@ -68,12 +68,12 @@ def test_compose_gets_the_homes_project_and_limit(tmp_path: Path):
     assert environment["VESTAL_HOME"] == str(settings.home.root)
 
 
-def test_knowledge_folders_reach_native_children_and_containers(tmp_path: Path):
+def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containers(tmp_path: Path):
     given = f"{{reader: {tmp_path}/no$tes, docs: docs}}"
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__KNOWLEDGE=given)
     docs = str(child_environment.REPO / "docs")
-    told = child_environment.native_orchestrator(settings)
-    assert told["VESTAL_KNOWLEDGE"] == f"reader={tmp_path}/no$tes,docs={docs}"
+    environment = child_environment.native_orchestrator(settings)
+    assert environment["VESTAL_KNOWLEDGE"] == f"reader={tmp_path}/no$tes,docs={docs}"
 
     environment = Compose(settings).environment()
     assert environment["VESTAL_KNOWLEDGE_NAME"] == "reader"
@@ -88,6 +88,6 @@ def test_knowledge_folders_reach_native_children_and_containers(tmp_path: Path):
     assert knowledge_mounts.write(config(tmp_path)) == []
 
 
-def test_last_lines_of_a_failure_are_one_line():
+def test_last_lines_joins_the_end_of_the_output_in_one_line():
     assert last_lines(b"one\n\ntwo\nthree\nfour\n") == "two; three; four"
     assert last_lines(b"") == "it said nothing"

@@ -1,4 +1,4 @@
-"""Where the Docker engine is looked for."""
+"""The address of the Docker engine, from the environment and from docker's contexts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from host_agent.services.docker.docker_endpoint import find_endpoint
 
 
-def test_context_in_use_names_the_socket(tmp_path: Path):
+def test_endpoint_without_docker_host_is_that_of_the_context_in_use(tmp_path: Path):
     folder = tmp_path / ".docker"
     # sha256 of "desktop-linux", as the docker command names the folder
     meta = folder / "contexts/meta/fe9c6bd7a66301f49ca9b6a70b217107cd1284598bfc254700c989b916da791e"
@@ -30,5 +30,5 @@ def test_context_in_use_names_the_socket(tmp_path: Path):
         ("ssh://host", None),
     ],
 )
-def test_docker_host_is_followed(address: str, endpoint: str | None):
+def test_endpoint_with_docker_host_is_that_address_if_supported(address: str, endpoint: str | None):
     assert find_endpoint({"DOCKER_HOST": address}) == endpoint

@@ -1,4 +1,4 @@
-"""Exit 137 is explained from evidence, and from nothing else (design §4)."""
+"""The end of a container is explained from evidence alone; exit code 137 without any has no known cause."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ RUNNING = {
         (Evidence(137, stopped_by="a person"), Cause.STOPPED),
         (Evidence(137, oom_flag=True, stopped_by="a person"), Cause.OUT_OF_MEMORY),
         (Evidence(137, kill_request_age_s=0.1), Cause.KILLED_BY_REQUEST),
-        # `docker stop`, or compose that makes the container anew
+        # `docker stop`, or compose that recreates the container
         (Evidence(0, stop_request_age_s=0.1), Cause.STOPPED),
         (Evidence(143, stop_request_age_s=0.1), Cause.STOPPED),
         (Evidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), Cause.STOPPED),
@@ -66,44 +66,49 @@ RUNNING = {
         (Evidence(1), Cause.ERROR),
     ],
 )
-def test_end_is_explained_by_the_strongest_evidence(evidence: Evidence, cause: Cause):
+def test_explain_returns_the_cause_with_the_strongest_evidence(evidence: Evidence, cause: Cause):
     assert explain(evidence).cause is cause
 
 
-def test_kill_by_the_kernel_names_the_limit_and_the_setting():
+def test_explain_a_kill_for_memory_names_the_limit_and_the_setting():
     sentence = explain(Evidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
-def test_kill_without_evidence_says_that_the_cause_is_unknown():
+def test_explain_a_kill_without_evidence_says_that_the_cause_is_unknown():
     assert explain(Evidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
-def test_recorded_inspect_of_an_out_of_memory_kill_is_recognized():
+def test_explain_the_recorded_inspect_of_a_kill_for_memory_finds_the_cause():
     found = explain(container_status.evidence(OOM_KILLED))
     assert found.cause is Cause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence
 
 
-def test_row_of_an_exited_container_has_its_exit_code_and_what_was_told():
-    row = container_status.row(OOM_KILLED, now=0.0, told="03:58: killed by the kernel")
-    assert (row.state, row.process_pid, row.uptime_s) == (State.STOPPED, None, 0.0)
-    assert row.extra["exit_code"] == 137
-    assert "killed by the kernel" in row.detail
+def test_status_of_an_exited_container_has_its_exit_code_and_its_last_death():
+    status = container_status.service_status(OOM_KILLED, now=0.0, last_death="03:58: killed by the kernel")
+    assert (status.state, status.process_pid, status.uptime_s) == (State.STOPPED, None, 0.0)
+    assert status.extra["exit_code"] == 137
+    assert "killed by the kernel" in status.detail
 
 
-def test_row_of_a_running_container_is_ready_with_its_age():
+def test_status_of_a_running_container_is_ready_with_its_uptime():
     started = container_status.timestamp(RUNNING["State"]["StartedAt"])  # type: ignore[index]
-    row = container_status.row(RUNNING, now=started + 60)
-    assert (row.state, row.process_pid, row.restart_count) == (State.READY, 23751, 2)
-    assert row.uptime_s == pytest.approx(60)
-    assert row.well
+    status = container_status.service_status(RUNNING, now=started + 60)
+    assert (status.state, status.process_pid, status.restart_count) == (State.READY, 23751, 2)
+    assert status.uptime_s == pytest.approx(60)
+    assert status.healthy
 
 
-def test_ready_row_tells_an_old_death_only_where_it_lasts():
-    assert container_status.row(RUNNING, now=0.0, told="03:58: stopped by a person").detail == ""
-    assert container_status.row(RUNNING, now=0.0, told="03:58: its limit", lasting=True).detail
+def test_status_of_a_ready_container_shows_only_a_recurring_death():
+    assert (
+        container_status.service_status(RUNNING, now=0.0, last_death="03:58: stopped by a person").detail
+        == ""
+    )
+    assert container_status.service_status(
+        RUNNING, now=0.0, last_death="03:58: its limit", is_recurring=True
+    ).detail
 
 
 @pytest.mark.parametrize(
@@ -118,11 +123,11 @@ def test_ready_row_tells_an_old_death_only_where_it_lasts():
         ("dead", "", State.FAILED),
     ],
 )
-def test_container_states_are_ours(status: str, health: str, state: State):
+def test_status_maps_the_engines_states_to_the_agents(status: str, health: str, state: State):
     inspect = {"State": {"Status": status, "Running": status == "running", "Health": {"Status": health}}}
-    assert container_status.row(inspect, now=0.0).state is state
+    assert container_status.service_status(inspect, now=0.0).state is state
 
 
 @pytest.mark.parametrize("text", [None, "", "0001-01-01T00:00:00Z", "nonsense"])
-def test_time_that_is_none_is_zero(text: object):
+def test_timestamp_of_no_time_is_zero(text: object):
     assert container_status.timestamp(text) == 0.0

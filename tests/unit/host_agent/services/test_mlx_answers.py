@@ -1,11 +1,11 @@
-"""What the gateway's /health means for its life, and for the engine's row."""
+"""What the gateway's answer to GET /health says about the gateway and its engine."""
 
 from __future__ import annotations
 
 import pytest
 
 from host_agent.services.http_probe import Reply
-from host_agent.services.mlx.service import engine_row, judge
+from host_agent.services.mlx.service import judge_gateway, read_engine_status
 from vestal.supervision import State
 
 
@@ -19,23 +19,23 @@ from vestal.supervision import State
         ("failed", True, State.DEGRADED, True),
     ],
 )
-def test_gateway_that_answers_is_alive_whatever_its_engine_does(status, ok, state, alive):
-    result = judge(Reply(200, {"status": status, "engine": {"state": "failed"}}))
+def test_gateway_that_answers_is_alive_whatever_the_state_of_its_engine(status, ok, state, alive):
+    result = judge_gateway(Reply(200, {"status": status, "engine": {"state": "failed"}}))
     assert (result.ok, result.state, result.alive) == (ok, state, alive)
 
 
 @pytest.mark.parametrize("reply", [Reply(500, None), Reply(200, []), Reply(200, {"status": "what"})])
-def test_answer_that_means_nothing_is_a_failure(reply: Reply):
-    assert not judge(reply).alive
+def test_gateway_with_an_unknown_answer_is_not_alive(reply: Reply):
+    assert not judge_gateway(reply).alive
 
 
-def test_engine_row_has_what_the_gateway_tells():
+def test_engine_status_has_the_fields_of_the_gateways_answer():
     engine = {"pid": 7, "state": "ready", "restarts": 3, "last_crash": {"cause": "killed"}}
-    row = engine_row(Reply(200, {"status": "ok", "engine": engine, "models": {"loaded": ["a"]}}))
-    assert (row.state, row.process_pid, row.restart_count) == (State.READY, 7, 3)
-    assert row.extra["models"] == ["a"]
+    status = read_engine_status(Reply(200, {"status": "ok", "engine": engine, "models": {"loaded": ["a"]}}))
+    assert (status.state, status.process_pid, status.restart_count) == (State.READY, 7, 3)
+    assert status.extra["models"] == ["a"]
 
 
 @pytest.mark.parametrize("body", [None, {}, {"engine": None}, {"engine": {"state": "odd", "pid": "x"}}])
-def test_engine_row_of_an_odd_answer_is_not_ready(body):
-    assert not engine_row(Reply(200, body)).well
+def test_engine_status_of_an_odd_answer_is_not_healthy(body):
+    assert not read_engine_status(Reply(200, body)).healthy

@@ -1,4 +1,4 @@
-"""Where the orchestrator runs, decided from what the Docker engine can do."""
+"""The decision where the orchestrator runs, from what the Docker engine and compose can do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from host_agent.services.orchestrator.mode import Mode
 from vestal.config import load
 
 
-class Engine:
+class FakeEngine:
     """Stands for DockerApi."""
 
     def __init__(self, answers: bool = True, built: bool = True) -> None:
@@ -27,7 +27,7 @@ class Engine:
         return self.built
 
 
-class Plugin:
+class FakeCompose:
     """Stands for Compose."""
 
     image = "vestal-orchestrator:local"
@@ -48,31 +48,33 @@ def _config(home: Path, wanted: str = "auto"):
 @pytest.mark.parametrize(
     ("engine", "plugin", "expected", "why"),
     [
-        (Engine(), Plugin(), Mode.DOCKER, "engine 20.10 answers"),
-        (Engine(answers=False), Plugin(), Mode.NATIVE, "No Docker engine"),
-        (Engine(), Plugin(present=False), Mode.NATIVE, "`docker compose` is missing"),
-        (Engine(built=False), Plugin(), Mode.NATIVE, "image is not built"),
+        (FakeEngine(), FakeCompose(), Mode.DOCKER, "engine 20.10 answers"),
+        (FakeEngine(answers=False), FakeCompose(), Mode.NATIVE, "No Docker engine"),
+        (FakeEngine(), FakeCompose(present=False), Mode.NATIVE, "`docker compose` is missing"),
+        (FakeEngine(built=False), FakeCompose(), Mode.NATIVE, "image is not built"),
     ],
 )
-async def test_auto_takes_containers_only_where_all_of_it_is_there(home, engine, plugin, expected, why):
+async def test_auto_chooses_containers_only_with_engine_compose_and_image(
+    home, engine, plugin, expected, why
+):
     decision = await mode.decide(_config(home), engine, plugin)
     assert decision.mode is expected
     assert why in decision.why
 
 
-async def test_auto_with_containers_made_before_stays_with_them(home):
+async def test_auto_keeps_to_containers_that_exist(home):
     config = _config(home)
     mode.remember_containers(config)
-    decision = await mode.decide(config, Engine(answers=False), Plugin())
+    decision = await mode.decide(config, FakeEngine(answers=False), FakeCompose())
     assert decision.mode is Mode.DOCKER, "their volume holds the tasks"
 
 
 @pytest.mark.parametrize("wanted", ["native", "docker", "off"])
-async def test_configured_mode_is_taken_at_its_word(home, wanted: str):
-    decision = await mode.decide(_config(home, wanted), Engine(answers=False), Plugin())
+async def test_configured_mode_is_chosen_without_asking_the_engine(home, wanted: str):
+    decision = await mode.decide(_config(home, wanted), FakeEngine(answers=False), FakeCompose())
     assert decision.mode == wanted
 
 
-async def test_image_is_worth_building_where_containers_are_possible(home):
-    decision = await mode.possible_mode(_config(home), Engine(built=False), Plugin())
+async def test_possible_mode_without_an_image_is_docker(home):
+    decision = await mode.possible_mode(_config(home), FakeEngine(built=False), FakeCompose())
     assert decision.mode is Mode.DOCKER

@@ -1,4 +1,4 @@
-"""Who looks after Ollama: from what a Mac and a Linux machine show of its process."""
+"""The owner of Ollama, from what macOS and Linux show of its process, and the plan to control it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from host_agent.service_manager.unit_lookup import (
     parse_launchctl_print,
     parse_systemctl_show,
 )
-from host_agent.services.ollama.classify import is_runner, is_server, orphans
-from host_agent.services.ollama.control_plan import Tools, way
-from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, about_ollama, owner_of
+from host_agent.services.ollama.classify import is_runner, is_server, orphaned_runners
+from host_agent.services.ollama.control_plan import Tools, make_plan
+from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, ollama_jobs, owner_of
 from vestal.platform.commands import CommandResult
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
@@ -26,7 +26,7 @@ AGENT = ProcessSnapshot(400, 1, "python3.12", ("python", "-m", "host_agent.cli.m
 APP_PATH = "/Applications/Ollama.app/Contents/MacOS/Ollama"
 APP = ProcessSnapshot(500, 1, "Ollama", (APP_PATH,), exe=APP_PATH, user="ada")
 SERVE = ProcessSnapshot(900, 1, "ollama", ("/opt/homebrew/opt/ollama/bin/ollama", "serve"), user="ada")
-SEEN = Evidence(me="ada", home=HOME, holder=SERVE, above=(LAUNCHD,))
+SEEN = Evidence(me="ada", home=HOME, holder=SERVE, ancestors=(LAUNCHD,))
 
 # `launchctl list` on macOS: PID, last exit status, label.
 LAUNCHCTL_LIST = """PID\tStatus\tLabel
@@ -54,7 +54,7 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
 @pytest.mark.parametrize(
     ("evidence", "kind", "name"),
     [
-        (replace(SEEN, ours=900), OwnerKind.OURS, ""),
+        (replace(SEEN, own_pid=900), OwnerKind.OURS, ""),
         (replace(SEEN, jobs=(Job("homebrew.mxcl.ollama", 900),)), OwnerKind.BREW, "homebrew.mxcl.ollama"),
         (replace(SEEN, jobs=(Job("sh.brew.ollama", 900),)), OwnerKind.BREW, "sh.brew.ollama"),
         (replace(SEEN, jobs=(Job("org.example.ollama", 900),)), OwnerKind.LAUNCHD, "org.example.ollama"),
@@ -63,14 +63,18 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
         (replace(SEEN, jobs=(Job("ollama.service", 900, True),)), OwnerKind.SYSTEMD_SYSTEM, None),
         # A unit that runs another process than the one that listens is not its owner.
         (replace(SEEN, jobs=(Job("ollama.service", 7),)), OwnerKind.ORPHAN, ""),
-        (replace(SEEN, holder=replace(SERVE, ppid=500), above=(APP, LAUNCHD)), OwnerKind.APP, ""),
-        (replace(SEEN, holder=replace(SERVE, ppid=300), above=(ZSH, LAUNCHD)), OwnerKind.TERMINAL, None),
+        (replace(SEEN, holder=replace(SERVE, ppid=500), ancestors=(APP, LAUNCHD)), OwnerKind.APP, ""),
+        (replace(SEEN, holder=replace(SERVE, ppid=300), ancestors=(ZSH, LAUNCHD)), OwnerKind.TERMINAL, None),
         (SEEN, OwnerKind.ORPHAN, ""),
         (replace(SEEN, holder=replace(SERVE, user="eve")), OwnerKind.OTHER_USER, "eve"),
-        (replace(SEEN, holder=None, held_unseen=True), OwnerKind.OTHER_USER, None),
-        (replace(SEEN, above=(replace(AGENT, home="/tmp/b"), LAUNCHD)), OwnerKind.OTHER_VESTAL, "PID 400"),
+        (replace(SEEN, holder=None, is_holder_hidden=True), OwnerKind.OTHER_USER, None),
+        (
+            replace(SEEN, ancestors=(replace(AGENT, home="/tmp/b"), LAUNCHD)),
+            OwnerKind.OTHER_VESTAL,
+            "PID 400",
+        ),
         (replace(SEEN, holder=replace(SERVE, home="/tmp/b")), OwnerKind.OTHER_VESTAL, "home /tmp/b"),
-        # Our own agent was killed, and its PID file is gone: nobody's, so it may become ours again.
+        # The agent was killed and its PID file is gone: nobody owns the server, so it may be taken over.
         (replace(SEEN, holder=replace(SERVE, home=HOME)), OwnerKind.ORPHAN, ""),
         (
             replace(SEEN, holder=ProcessSnapshot(5, 1, "docker-proxy", ("docker-proxy",), user="root")),
@@ -93,7 +97,7 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
         (replace(SEEN, address="http://10.0.0.2:11434"), OwnerKind.REMOTE, "http://10.0.0.2:11434"),
     ],
 )
-def test_owner_of_evidence_is_who_would_bring_it_back(evidence: Evidence, kind: OwnerKind, name: str | None):
+def test_owner_is_whoever_would_restart_the_server(evidence: Evidence, kind: OwnerKind, name: str | None):
     owner = owner_of(evidence)
     assert owner.kind is kind
     assert name is None or owner.name == name
@@ -108,7 +112,7 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "action", "told"),
+    ("kind", "name", "action", "text"),
     [
         (
             OwnerKind.BREW,
@@ -130,9 +134,9 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
         (OwnerKind.ORPHAN, "", "restart", "end PID 900 and start `ollama serve` under Vestal"),
     ],
 )
-def test_way_goes_through_the_owner(kind: OwnerKind, name: str, action: str, told: str):
-    found = way(owner(kind, name), action, TOOLS)
-    assert (found.refusal, str(found)) == ("", told)
+def test_plan_uses_the_owners_own_command(kind: OwnerKind, name: str, action: str, text: str):
+    found = make_plan(owner(kind, name), action, TOOLS)
+    assert (found.refusal, str(found)) == ("", text)
 
 
 @pytest.mark.parametrize(
@@ -152,23 +156,23 @@ def test_way_goes_through_the_owner(kind: OwnerKind, name: str, action: str, tol
         (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
     ],
 )
-def test_way_that_is_not_ours_is_refused_and_names_who_can(kind: OwnerKind, name: str, words: str):
-    found = way(owner(kind, name), "restart", TOOLS)
+def test_plan_for_an_owner_who_must_act_is_a_refusal_that_names_it(kind: OwnerKind, name: str, words: str):
+    found = make_plan(owner(kind, name), "restart", TOOLS)
     assert words in found.refusal
-    assert (found.commands, found.end, found.ours) == ((), None, False)
+    assert (found.commands, found.terminate_pid, found.start_own) == ((), None, False)
 
 
-def test_way_for_root_uses_the_systems_own_manager():
-    found = way(owner(OwnerKind.SYSTEMD_SYSTEM, "ollama.service"), "restart", replace(TOOLS, uid=0))
+def test_plan_for_root_controls_the_systems_unit():
+    found = make_plan(owner(OwnerKind.SYSTEMD_SYSTEM, "ollama.service"), "restart", replace(TOOLS, uid=0))
     assert found.commands == (("systemctl", "restart", "ollama.service"),)
 
 
 @pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
-def test_way_where_vestal_only_watches_is_a_refusal_with_what_to_type(kind: OwnerKind):
-    found = way(owner(kind), "restart", replace(TOOLS, acts=False))
+def test_plan_where_vestal_only_watches_is_a_refusal_with_the_command_to_type(kind: OwnerKind):
+    found = make_plan(owner(kind), "restart", replace(TOOLS, may_act=False))
     assert "ollama.manage is watch" in found.refusal
     assert "`" in found.refusal
-    assert (found.commands, found.end, found.ours) == ((), None, False)
+    assert (found.commands, found.terminate_pid, found.start_own) == ((), None, False)
 
 
 @pytest.mark.parametrize(
@@ -187,26 +191,26 @@ def test_way_where_vestal_only_watches_is_a_refusal_with_what_to_type(kind: Owne
         (("/home/ada/llama.cpp/llama-server", "-m", "x.gguf"), False, False),
     ],
 )
-def test_kind_of_a_process_is_told_by_its_words(words: tuple[str, ...], server: bool, runner: bool):
+def test_process_is_classified_by_its_command_line(words: tuple[str, ...], server: bool, runner: bool):
     process = ProcessSnapshot(7, 1, words[0].rsplit("/", 1)[-1], words)
     assert (is_server(process), is_runner(process)) == (server, runner)
 
 
-def test_orphans_are_runners_that_init_took_in():
+def test_orphaned_runners_are_those_whose_parent_is_init():
     runner = ProcessSnapshot(10, 900, "ollama", ("ollama", "runner", "--port", "1"))
     user_systemd = ProcessSnapshot(50, 1, "systemd", ("systemd", "--user"))
     left, adopted = replace(runner, pid=11, ppid=1), replace(runner, pid=12, ppid=50)
     by_hand = replace(runner, pid=13, ppid=300)
-    found = orphans((SERVE, runner, left, adopted, by_hand, user_systemd, ZSH))
+    found = orphaned_runners((SERVE, runner, left, adopted, by_hand, user_systemd, ZSH))
     assert [process.pid for process in found] == [11, 12]
 
 
-def test_launchctls_jobs_about_ollama_are_those_that_run_it_or_are_named_so():
-    jobs = about_ollama(parse_launchctl_list(LAUNCHCTL_LIST), 900)
+def test_ollama_jobs_are_those_that_run_its_server_or_have_its_name():
+    jobs = ollama_jobs(parse_launchctl_list(LAUNCHCTL_LIST), 900)
     assert jobs == (Job("homebrew.mxcl.ollama", 900), Job("org.example.ollama"))
 
 
-def test_launchctls_own_state_is_read_and_not_that_of_what_is_nested():
+def test_launchctl_print_is_read_at_its_top_level_only():
     assert parse_launchctl_print("homebrew.mxcl.ollama", CommandResult(0, LAUNCHCTL_PRINT)) == Job(
         "homebrew.mxcl.ollama", 612, system=True
     )
@@ -223,7 +227,7 @@ def test_launchctls_own_state_is_read_and_not_that_of_what_is_nested():
         ("", None),
     ],
 )
-def test_systemctls_unit_counts_where_it_runs_or_is_wanted(output: str, job: Job | None):
+def test_systemctl_show_is_a_job_if_the_unit_runs_or_is_enabled(output: str, job: Job | None):
     assert parse_systemctl_show("ollama.service", output, system=True) == job
 
 
@@ -239,5 +243,5 @@ def test_systemctls_unit_counts_where_it_runs_or_is_wanted(output: str, job: Job
         ("0::/\n", None),
     ],
 )
-def test_cgroup_names_the_unit_and_whose_it_is(text: str, job: Job | None):
+def test_cgroup_names_the_unit_and_its_manager(text: str, job: Job | None):
     assert parse_cgroup(text) == job

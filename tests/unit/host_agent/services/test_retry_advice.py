@@ -1,10 +1,10 @@
-"""What a recovery pass can do for MLX and Ollama: nothing more than is true is promised."""
+"""The advice to callers of POST /recover: which service no pass will bring up, and when to ask again."""
 
 from __future__ import annotations
 
 import pytest
 
-from host_agent.services.retry_advice import RetryAdvice, of, of_mlx, retry_after_s
+from host_agent.services.retry_advice import RetryAdvice, for_mlx, for_service, retry_after_s
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
@@ -12,11 +12,11 @@ READY = ServiceStatus(State.READY)
 
 
 @pytest.mark.parametrize(
-    ("state", "by_hand", "told"),
+    ("state", "by_hand", "advice"),
     [
         (State.READY, False, None),
         (State.ABSENT, False, None),
-        (State.READY, True, None),  # somebody else has started it
+        (State.READY, True, None),  # another program has started it
         (State.STOPPED, True, RetryAdvice.MANUAL_STOP),
         (State.STOPPED, False, None),  # the pass starts it
         (State.DEGRADED, False, None),
@@ -27,19 +27,22 @@ READY = ServiceStatus(State.READY)
         (State.FAILED, False, RetryAdvice.OPEN),
     ],
 )
-def test_outlook_of_a_service(state: State, by_hand: bool, told: RetryAdvice | None):
-    assert of(ServiceStatus(state), by_hand) is told
+def test_advice_for_a_service_follows_from_its_state(state: State, by_hand: bool, advice: RetryAdvice | None):
+    assert for_service(ServiceStatus(state), by_hand) is advice
 
 
-def test_outlook_of_a_gateway_that_gave_its_engine_up_is_the_engines():
-    assert of_mlx(ServiceStatus(State.DEGRADED), ServiceStatus(State.OPEN), by_hand=False) is RetryAdvice.OPEN
-    assert of_mlx(READY, ServiceStatus(State.BACKOFF), by_hand=False) is RetryAdvice.RECOVERING
-    assert of_mlx(READY, READY, by_hand=True) is None
+def test_advice_for_a_healthy_gateway_is_that_of_its_engine():
+    assert (
+        for_mlx(ServiceStatus(State.DEGRADED), ServiceStatus(State.OPEN), stopped_by_hand=False)
+        is RetryAdvice.OPEN
+    )
+    assert for_mlx(READY, ServiceStatus(State.BACKOFF), stopped_by_hand=False) is RetryAdvice.RECOVERING
+    assert for_mlx(READY, READY, stopped_by_hand=True) is None
 
 
-def test_retry_after_is_that_of_the_one_that_comes_back_first():
-    told = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.OPEN}
-    assert retry_after_s(told, ["mlx"]) == 300
-    assert retry_after_s(told, ["mlx", "ollama"]) == 60
+def test_retry_after_is_the_shortest_wait_of_the_services_that_are_down():
+    advice = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.OPEN}
+    assert retry_after_s(advice, ["mlx"]) == 300
+    assert retry_after_s(advice, ["mlx", "ollama"]) == 60
     assert retry_after_s({"mlx": RetryAdvice.MANUAL_STOP}, ["mlx", "ollama"]) == 5
-    assert retry_after_s(told, []) == 5
+    assert retry_after_s(advice, []) == 5

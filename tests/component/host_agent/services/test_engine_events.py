@@ -54,7 +54,7 @@ async def _until(journal: Journal, expected: list[str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_events_of_a_gateway_and_of_the_next_one_are_each_noted_once(gateway, home):
+async def test_events_of_two_gateways_in_a_row_are_each_recorded_once(gateway, home):
     stands, port = gateway
     journal = Journal(home / "journal.db")
     async with aiohttp.ClientSession() as session:
@@ -71,7 +71,7 @@ async def test_events_of_a_gateway_and_of_the_next_one_are_each_noted_once(gatew
     journal.close()
 
 
-async def test_agent_that_adopts_a_gateway_notes_only_what_is_new(gateway, home):
+async def test_agent_that_adopts_a_gateway_records_only_new_events(gateway, home):
     stands, port = gateway
     journal = Journal(home / "journal.db", wall=lambda: 10.0)
     journal.record("agent", "agent_started")

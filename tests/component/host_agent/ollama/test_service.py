@@ -1,4 +1,4 @@
-"""Ollama, looked at: absent is no fault, silent is one, and an answer must mean something."""
+"""The status of Ollama, and the probe of its models: silence is a fault, and so is an empty answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from host_agent.services.ollama import OllamaService, installation
-from host_agent.services.ollama.probe import Probe
+from host_agent.services.ollama.probe import OllamaProbe
 from tests.children import stand_in_ollama
 from vestal.config import load
 from vestal.config.settings import OllamaSection
@@ -76,49 +76,49 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ({"error": "reentrancy"}, 500, State.DEGRADED, "500 to /api/tags (reentrancy)"),
     ],
 )
-async def test_answer_decides_the_state(
+async def test_status_follows_from_the_servers_answers(
     session, bare, home, free_port: Callable[[], int], tags: object, status: int, state: State, words: str
 ):
     port = free_port()
     runner = await answering(port, tags, status)
-    row = await service(home, port, session).row()
+    found = await service(home, port, session).service_status()
     await runner.cleanup()
-    assert row.state is state
-    assert words in row.detail
+    assert found.state is state
+    assert words in found.detail
 
 
-async def test_silence_where_it_is_installed_is_a_fault_with_the_remedy(session, bare, home, free_port):
+async def test_status_of_a_silent_installed_server_is_stopped_with_the_remedy(session, bare, home, free_port):
     stand_in_ollama.install(bare)
     for manage, remedy in (("auto", "recovery pass starts it"), ("watch", "`ollama serve`")):
-        row = await service(home, free_port(), session, manage).row()
-        assert row.state is State.STOPPED
-        assert remedy in row.detail
-        assert not row.well
+        found = await service(home, free_port(), session, manage).service_status()
+        assert found.state is State.STOPPED
+        assert remedy in found.detail
+        assert not found.healthy
 
 
 @pytest.mark.skipif(installation.installed(), reason="Ollama is installed here, in one of its usual places")
 @pytest.mark.parametrize(("manage", "state"), [("auto", State.ABSENT), ("always", State.STOPPED)])
-async def test_silence_where_it_is_not_installed_is_a_fault_only_where_it_must_be(
+async def test_status_without_an_installation_is_a_fault_only_if_ollama_is_required(
     session, bare, home, free_port, manage: str, state: State
 ):
-    row = await service(home, free_port(), session, manage).row(fresh=True)
-    assert row.state is state
-    assert row.well == (state is State.ABSENT)
-    assert "not installed" in row.detail
+    found = await service(home, free_port(), session, manage).service_status(fresh=True)
+    assert found.state is state
+    assert found.healthy == (state is State.ABSENT)
+    assert "not installed" in found.detail
 
 
-async def test_switched_off_it_is_not_asked(session, home, free_port):
+async def test_status_switched_off_is_absent_whatever_answers(session, home, free_port):
     port = free_port()
     runner = await answering(port, {"models": []})
-    row = await service(home, port, session, "off").row(fresh=True)
+    found = await service(home, port, session, "off").service_status(fresh=True)
     await runner.cleanup()
-    assert (row.state, row.expected) == (State.ABSENT, False)
+    assert (found.state, found.expected) == (State.ABSENT, False)
 
 
-async def test_where_the_mlx_server_stands_in_for_it_there_is_no_other(session, home):
+async def test_status_is_absent_if_the_mlx_server_has_its_port(session, home):
     under_test = service(home, 11435, session)
-    row = await under_test.row()
-    assert (row.state, row.expected) == (State.ABSENT, False)
+    found = await under_test.service_status()
+    assert (found.state, found.expected) == (State.ABSENT, False)
     assert "stands in" in under_test.refusal("start")
 
 
@@ -146,7 +146,7 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data=data, timeout=5) as reply:
             return json.loads(reply.read())
 
-    def tell(self, **how: Any) -> None:
+    def misbehave(self, **how: Any) -> None:
         fresh = self.control.with_suffix(".new")
         fresh.write_text(json.dumps(how))
         fresh.rename(self.control)
@@ -159,29 +159,29 @@ class Server:
 def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
     running = Server(tmp_path, free_port())
     yield running
-    running.tell()
+    running.misbehave()
     running.process.terminate()
     running.process.wait()
 
 
-def probe(server: Server, session: aiohttp.ClientSession, **settings: Any) -> Probe:
+def probe(server: Server, session: aiohttp.ClientSession, **settings: Any) -> OllamaProbe:
     section = server.section.model_copy(update=settings)
-    return Probe(section, session, server.runners, token_within_s=0.3)
+    return OllamaProbe(section, session, server.runners, token_timeout_s=0.3)
 
 
-async def test_probe_asks_no_model_where_none_is_loaded(server, session):
+async def test_check_loads_no_model_if_none_is_loaded(server, session):
     check = await probe(server, session).check()
     assert check.verdict.ok
     assert server.ask("/api/ps") == {"models": []}
 
 
-async def test_probe_loads_the_model_it_is_told_to_ask(server, session):
+async def test_check_loads_the_configured_probe_model(server, session):
     check = await probe(server, session, probe_model="all-minilm").check()
     assert check.verdict.ok
     assert [m["name"] for m in server.ask("/api/ps")["models"]] == ["all-minilm:latest"]
 
 
-async def test_probe_leaves_a_loaded_model_and_its_time_as_they_are(server, session):
+async def test_check_keeps_a_loaded_model_and_its_unload_time(server, session):
     body = {"model": "smollm2:135m", "options": {"num_ctx": 2048}, "keep_alive": "60s"}
     server.ask("/api/generate", prompt="one", **body)
     (before,), runners = server.ask("/api/ps")["models"], server.runners()
@@ -196,53 +196,57 @@ async def test_probe_leaves_a_loaded_model_and_its_time_as_they_are(server, sess
 
 
 @pytest.mark.parametrize("model", ["smollm2:135m", "all-minilm:latest"])
-async def test_probe_takes_empty_answers_for_failures_and_200_for_nothing(server, session, model: str):
+async def test_check_with_empty_answers_fails_whatever_the_status(server, session, model: str):
     server.ask("/api/embed" if "minilm" in model else "/api/generate", model=model, prompt="one", input="one")
-    server.tell(empty=True)
+    server.misbehave(empty=True)
     under_test = probe(server, session)
     assert not (await under_test.check()).verdict.ok
-    server.tell()
+    server.misbehave()
     assert (await under_test.check()).verdict.ok
 
 
-async def test_probe_tells_busy_from_hung_by_whether_a_runner_works(server, session):
+async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_otherwise(server, session):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
-    server.tell(hang="tokens", busy=True)
+    server.misbehave(hang="tokens", busy=True)
     under_test = probe(server, session)
     check = await under_test.check()
     assert (check.verdict.ok, check.verdict.busy) == (True, True)
-    server.tell(hang="tokens")
+    server.misbehave(hang="tokens")
     check = await under_test.check()
     assert not check.verdict.ok
     assert "no token within" in check.verdict.detail
-    server.tell()
+    server.misbehave()
     assert (await under_test.check()).verdict.ok
 
 
-async def test_three_bad_answers_in_a_row_mean_down_and_a_probe_now_calls_for_a_pass(server, session, home):
-    called: list[str] = []
+async def test_third_failed_check_in_a_row_means_down_and_requests_a_pass(server, session, home):
+    requested: list[str] = []
     environment = {
         "VESTAL_HOME": str(home),
         "OLLAMA_BASE_URL": server.section.base_url,
         "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.001",
     }
     config = load(environment, cwd=home)
-    under_test = OllamaService(config, session, MemoryStateStore(), lambda event: None, called.append)
-    assert await under_test.probe_now("the GPU was reset")
+    under_test = OllamaService(config, session, MemoryStateStore(), lambda event: None, requested.append)
+    assert (await under_test.check_until_certain()).verdict.ok
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
-    server.tell(empty=True)
-    scenes = [await under_test.check() for _ in range(3)]
-    assert [(scene.failures, scene.down) for scene in scenes] == [(1, False), (2, False), (3, True)]
-    assert not await under_test.probe_now("the GPU was reset")
-    assert "the GPU was reset" in called[0]
-    under_test.woke(60.0)
+    server.misbehave(empty=True)
+    observations = []
+    for _ in range(3):
+        await under_test.watch_once()
+        observations.append((under_test.observation.failures, under_test.observation.is_down, len(requested)))
+    assert observations == [(1, False, 0), (2, False, 0), (3, True, 1)]
+    assert "Ollama is down: it answers 200 with an empty text" in requested[0]
+    await under_test.watch_once()
+    assert len(requested) == 1, "the failures after that request no further passes"
+    under_test.machine_woke(60.0)
     assert (await under_test.check()).failures == 1, "what failed before the sleep does not count"
-    server.tell()
-    assert not (await under_test.check()).down
+    server.misbehave()
+    assert not (await under_test.check()).is_down
 
 
-async def test_check_whose_question_is_forgotten_meanwhile_ends_without_a_verdict(session, free_port):
-    """A restart by hand forgets it; whoever waits for the check must not be cancelled with it."""
+async def test_check_whose_probe_is_reset_meanwhile_ends_as_busy(session, free_port):
+    """A restart by hand resets the probe, which must not cancel those who wait for the check."""
     asked, port = asyncio.Event(), free_port()
 
     async def listed(request: web.Request) -> web.Response:
@@ -259,11 +263,11 @@ async def test_check_whose_question_is_forgotten_meanwhile_ends_without_a_verdic
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    under_test = Probe(
-        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, lambda: (), token_within_s=30
+    under_test = OllamaProbe(
+        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, lambda: (), token_timeout_s=30
     )
     checking = asyncio.create_task(under_test.check())
     await asyncio.wait_for(asked.wait(), 10)
-    under_test.forget()
+    under_test.reset()
     assert (await asyncio.wait_for(checking, 10)).verdict.ok
     await runner.cleanup()

@@ -104,7 +104,7 @@ def ready(agent: AgentUnderTest, but: int | None = None) -> int:
     return int(agent.until(found, "Ollama is ready"))
 
 
-def test_ollama_that_nobody_runs_is_started_and_ends_with_the_agent(agent, ollama):
+def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, ollama):
     agent.start()
     pid = ready(agent)
     told = row(agent)
@@ -118,7 +118,7 @@ def test_ollama_that_nobody_runs_is_started_and_ends_with_the_agent(agent, ollam
     assert not (agent.home / "run" / "ollama.json").exists()
 
 
-def test_ollama_that_runs_is_adopted_and_outlives_the_agent(agent, ollama):
+def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     process = ollama.serve()
     agent.start()
     assert ready(agent) == process.pid
@@ -131,7 +131,7 @@ def test_ollama_that_runs_is_adopted_and_outlives_the_agent(agent, ollama):
     assert process.poll() is None
 
 
-def test_managed_ollama_that_is_killed_comes_back_and_its_runners_are_ended_gracefully(agent, ollama):
+def test_killed_managed_ollama_restarts_and_its_runners_get_sigterm(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.generate()
@@ -142,7 +142,7 @@ def test_managed_ollama_that_is_killed_comes_back_and_its_runners_are_ended_grac
     assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
 
 
-def test_managed_ollama_that_hangs_is_replaced_by_a_pass(agent, ollama):
+def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.tell(hang="all", ignore_term=True)
@@ -155,7 +155,7 @@ def test_managed_ollama_that_hangs_is_replaced_by_a_pass(agent, ollama):
 
 
 @pytest.mark.parametrize("fault", [{"empty": True}, {"status": 500}])
-def test_managed_ollama_whose_answers_are_none_is_replaced(agent, ollama, fault):
+def test_managed_ollama_with_empty_answers_is_replaced(agent, ollama, fault):
     agent.start()
     first = ready(agent)
     ollama.generate()
@@ -168,7 +168,7 @@ def test_managed_ollama_whose_answers_are_none_is_replaced(agent, ollama, fault)
     assert report["healthy"], report
 
 
-def test_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent, ollama):
+def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent, ollama):
     agent.env["VESTAL_SUPERVISION__HEALTH_INTERVAL_S"] = "0.2"
     agent.start()
     first = ready(agent)
@@ -183,7 +183,7 @@ def test_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent, olla
     )
 
 
-def test_adopted_ollama_without_an_owner_that_is_no_use_becomes_ours(agent, ollama):
+def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, ollama):
     """Its starter is gone: nobody else would ever start it again."""
     shell = subprocess.run(
         ["sh", "-c", f"{ollama.program} serve >/dev/null 2>&1 & echo $!"],
@@ -205,7 +205,7 @@ def test_adopted_ollama_without_an_owner_that_is_no_use_becomes_ours(agent, olla
     assert row(agent)["managed"] is True
 
 
-def test_ollama_of_another_user_lists_no_models_and_is_told(agent, ollama):
+def test_ollama_of_another_user_is_reported_because_it_lists_no_models(agent, ollama):
     manifest = ollama.home / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library" / "a"
     manifest.mkdir(parents=True)
     (manifest / "latest").write_text("{}")
@@ -221,7 +221,7 @@ def test_ollama_of_another_user_lists_no_models_and_is_told(agent, ollama):
     assert process.poll() is None
 
 
-def test_runner_left_behind_is_ended_by_a_pass(agent, ollama):
+def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
     ollama.tell(leave_runner=True)
     process = ollama.serve()
     agent.start()
@@ -239,7 +239,7 @@ def test_runner_left_behind_is_ended_by_a_pass(agent, ollama):
     assert ready(agent, but=process.pid)
 
 
-def test_ollama_that_cannot_start_opens_its_breaker_and_a_pass_does_not_force_it(agent, ollama):
+def test_ollama_that_cannot_start_opens_its_breaker_which_a_pass_respects(agent, ollama):
     ollama.tell(exit_code=1)
     agent.start()
     told = agent.until(lambda: (r := row(agent))["state"] == "open" and r, "its breaker is open", 30)
@@ -253,7 +253,7 @@ def test_ollama_that_cannot_start_opens_its_breaker_and_a_pass_does_not_force_it
     assert ready(agent)
 
 
-def test_stop_by_hand_is_sticky_and_start_brings_it_back(agent, ollama):
+def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollama):
     agent.start()
     first = ready(agent)
     assert agent.ask("/services/ollama/stop", {})[0] == 202
@@ -275,7 +275,7 @@ def test_stop_by_hand_is_sticky_and_start_brings_it_back(agent, ollama):
     assert ready(agent, but=second)
 
 
-def test_agent_killed_and_started_again_adopts_the_ollama_it_had_started(agent, ollama):
+def test_restarted_agent_adopts_the_ollama_that_it_had_started(agent, ollama):
     agent.start()
     first = ready(agent)
     agent.kill()
@@ -285,7 +285,7 @@ def test_agent_killed_and_started_again_adopts_the_ollama_it_had_started(agent, 
     assert row(agent)["managed"] is True
 
 
-def test_agent_and_ollama_killed_leave_a_runner_that_the_next_agent_ends_gracefully(agent, ollama):
+def test_runner_that_outlived_agent_and_ollama_gets_sigterm_from_the_next_agent(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.generate()
@@ -298,7 +298,7 @@ def test_agent_and_ollama_killed_leave_a_runner_that_the_next_agent_ends_gracefu
     assert ollama.control.with_name("runner_ended").read_text() == "SIGTERM"
 
 
-def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_port, tmp_path_factory):
+def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_port, tmp_path_factory):
     agent.start()
     first = ready(agent)
     other = AgentUnderTest(tmp_path_factory.mktemp("other"), free_port(), free_port())
@@ -323,7 +323,7 @@ def test_second_agent_leaves_the_first_ones_ollama_alone(agent, ollama, free_por
     assert psutil.pid_exists(first)
 
 
-def test_ollama_that_is_only_watched_is_not_touched(agent, ollama):
+def test_watched_ollama_is_not_touched(agent, ollama):
     agent.env["VESTAL_OLLAMA__MANAGE"] = "watch"
     agent.start()
     assert row(agent)["state"] == "stopped"
@@ -334,7 +334,7 @@ def test_ollama_that_is_only_watched_is_not_touched(agent, ollama):
     assert "ollama.manage is watch" in answer["error"]["message"]
 
 
-def test_adopted_ollama_that_dies_has_its_runners_ended_gracefully_too(agent, ollama):
+def test_runners_of_an_adopted_ollama_that_dies_get_sigterm(agent, ollama):
     """Its handle is not of the launch: the runners got SIGKILL at once, which strands wired memory."""
     agent.start()
     first = ready(agent)

@@ -1,0 +1,85 @@
+"""What the agent makes of a service's HTTP answer, and of none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from host_agent.services import http_probe
+from host_agent.services.http_probe import NoAnswer
+
+MODELS = {"models": [{"name": f"model-{number}:latest"} for number in range(5000)]}
+
+
+async def in_pieces(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    raw = json.dumps(MODELS).encode()
+    for start in range(0, len(raw), 50_000):
+        await response.write(raw[start : start + 50_000])
+        await asyncio.sleep(0.01)
+    return response
+
+
+async def without_json(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="starting", status=503)
+
+
+async def redirected(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound("/in-pieces")
+
+
+async def never(request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.fixture
+async def url(free_port: Callable[[], int]) -> AsyncIterator[str]:
+    app = web.Application()
+    handlers = {"/in-pieces": in_pieces, "/text": without_json, "/redirect": redirected, "/never": never}
+    for path, handler in handlers.items():
+        app.router.add_get(path, handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    yield f"http://127.0.0.1:{port}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+async def test_get_reads_a_body_that_arrives_in_pieces(session: aiohttp.ClientSession, url: str):
+    """Only the first piece was read: a long list of models was no JSON, and Ollama was called broken."""
+    assert (await http_probe.get(session, f"{url}/in-pieces")).fields == MODELS
+
+
+async def test_get_of_a_body_that_is_no_json_keeps_the_status(session: aiohttp.ClientSession, url: str):
+    reply = await http_probe.get(session, f"{url}/text")
+    assert (reply.status, reply.body, reply.fields) == (503, None, {})
+
+
+async def test_get_does_not_follow_a_redirect(session: aiohttp.ClientSession, url: str):
+    assert (await http_probe.get(session, f"{url}/redirect")).status == 302
+
+
+async def test_get_without_an_answer_raises_at_the_deadline(session: aiohttp.ClientSession, url: str):
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.1 s"):
+        await http_probe.get(session, f"{url}/never", timeout_s=0.1)
+
+
+async def test_get_from_a_free_port_says_that_nothing_listens(
+    session: aiohttp.ClientSession, free_port: Callable[[], int]
+):
+    with pytest.raises(NoAnswer, match="nothing listens there"):
+        await http_probe.get(session, f"http://127.0.0.1:{free_port()}/health")
