@@ -1,4 +1,4 @@
-"""The documentation is true where a machine can check it: links, anchors, and the paths of architecture.md."""
+"""Check what a machine can check of the documentation: links, anchors, and the paths of architecture.md."""
 
 from __future__ import annotations
 
