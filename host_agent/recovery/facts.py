@@ -1,4 +1,4 @@
-"""The facts that the checks of a recovery pass find, and from which `issues` decides. Frozen; no I/O."""
+"""The facts that the checks of a recovery pass find, and from which `issues` decides. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum

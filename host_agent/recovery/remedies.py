@@ -1,6 +1,6 @@
 """The remedies that a recovery pass has. `issues` chooses one, `apply_remedies` carries it out.
 
-The text of a remedy completes "would …" and "tried to …" in the report of a pass.
+The text of a remedy completes "would …" and "tried to …" in the report of a pass. Pure.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What launchctl's exit codes and messages mean.
+"""What launchctl's exit codes and messages mean. Pure.
 
 An error reads `Bootstrap failed: 5: Input/output error`.
 """

@@ -1,4 +1,4 @@
-"""Property lists from the templates in deploy/launchd. plistlib escapes every value: no text is pasted."""
+"""Property lists from the templates in deploy/launchd. plistlib escapes every value. Pure."""
 
 import plistlib
 import re

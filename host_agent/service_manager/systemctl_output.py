@@ -1,4 +1,4 @@
-"""What systemctl's exit codes and messages mean."""
+"""What systemctl's exit codes and messages mean. Pure."""
 
 from collections.abc import Sequence
 

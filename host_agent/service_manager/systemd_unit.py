@@ -1,4 +1,4 @@
-"""Unit files from the templates in deploy/systemd, quoted as systemd.syntax(7) and systemd.service(5) say."""
+"""Unit files from the templates in deploy/systemd, quoted as systemd.syntax(7) requires. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Python strings can hold lone surrogates (a client's or a model's JSON may spell `\\ud83d` alone), and Python
 integers can exceed 64 bits. MessagePack can carry neither. Such a message crosses as JSON, written by the
-standard library with the surrogates encoded as three bytes each ("surrogatepass").
+standard library with the surrogates encoded as three bytes each ("surrogatepass"). Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Embedding vectors as base64 text: the form that OpenAI's API has for them, and a compact one."""
+"""Embedding vectors as base64 text: the form that OpenAI's API has, and a compact one. Pure."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def _table() -> tuple[dict[str, tuple[str, ...]], dict[str, set[str]]]:
 
 ALLOWED, FOREIGN_TO = _table()
 
-# These decide; a shell beside them acts. Time and randomness reach them as arguments.
+# Modules that decide and do not act: time and randomness are arguments. Each says "Pure." in its docstring.
 PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
     "host_agent/service_manager/jobs.py",
@@ -144,6 +144,20 @@ PURE = (
     "orchestrator/knowledge/search/fusion.py",
     "orchestrator/knowledge/search/keywords.py",
     "orchestrator/knowledge/search/scope.py",
+    "host_agent/listener/rate_limit.py",
+    "host_agent/services/docker/container_deaths.py",
+    "host_agent/services/docker/container_status.py",
+    "host_agent/services/docker/exit_cause.py",
+    "mlx_server/engine/generation/generation.py",
+    "mlx_server/engine/models/residency.py",
+    "mlx_server/engine/scheduling/memory_queue.py",
+    "mlx_server/engine/scheduling/request.py",
+    "mlx_server/engine/scheduling/request_table.py",
+    "mlx_server/gateway/dialects/answer_parts.py",
+    "mlx_server/gateway/dialects/anthropic/render.py",
+    "mlx_server/gateway/dialects/ollama/schema.py",
+    "mlx_server/gateway/dialects/openai/schema.py",
+    "orchestrator/unicode.py",
 )
 IMPURE = {
     *("asyncio", "time", "random", "os", "subprocess", "socket", "threading", "secrets", "sqlite3"),
@@ -170,6 +184,10 @@ def _imports(path: Path) -> set[str]:
             found.add(base)
             found.update(f"{base}.{alias.name}" for alias in node.names if base.split(".")[0] in PACKAGES)
     return found
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text())) or ""
 
 
 def _within(module: str, prefix: str) -> bool:
@@ -236,7 +254,16 @@ def test_no_folder_holds_more_modules_than_a_reader_can_survey():
     assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
 
 
-def test_deciding_modules_import_nothing_that_acts():
+def test_modules_that_call_themselves_pure_are_those_in_the_list():
+    called_pure = {
+        str(path.relative_to(REPO))
+        for path in SOURCES
+        if path.name != "__init__.py" and re.search(r"\bPure\b", _docstring(path))
+    }
+    assert called_pure == set(PURE)
+
+
+def test_pure_modules_import_nothing_that_acts():
     touched = {name: {i.split(".")[0] for i in _imports(REPO / name)} & IMPURE for name in PURE}
     assert not {name: acts for name, acts in touched.items() if acts}
 

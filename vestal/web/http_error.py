@@ -1,4 +1,4 @@
-"""The error that every HTTP service answers with, and its JSON envelope."""
+"""The error that every HTTP service answers with, and its JSON envelope. Pure."""
 
 from __future__ import annotations
 

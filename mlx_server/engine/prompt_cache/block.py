@@ -1,4 +1,4 @@
-"""Keys and values of some tokens in a row, of all layers, as raw numbers in numpy's hands. No MLX.
+"""Keys and values of some tokens in a row, of all layers, as raw numbers in numpy's hands. Pure.
 
 Arrays of one shape and type (usually all) lie in one group, so that a block is few arrays and copying is
 fast. Numbers are unsigned integers of the right width: numpy knows no bfloat16, and nothing is computed.

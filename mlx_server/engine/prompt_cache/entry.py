@@ -1,4 +1,4 @@
-"""What the cache keeps under a key, a block or a snapshot, from and to a file's bytes."""
+"""What the cache keeps under a key, a block or a snapshot, from and to a file's bytes. Pure."""
 
 from __future__ import annotations
 

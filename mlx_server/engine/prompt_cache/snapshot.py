@@ -1,4 +1,4 @@
-"""A whole state after some tokens, for caches that cannot be cut (rotating, arrays). No MLX.
+"""A whole state after some tokens, for caches that cannot be cut (rotating, arrays). Pure.
 
 It holds for exactly these tokens, and is of use to a prompt that begins with all of them.
 """
