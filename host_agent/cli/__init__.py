@@ -1,1 +1,4 @@
-"""The command `vestal`. One module a command; nothing is imported before it is needed."""
+"""The command `vestal`: one module for each command, in the rooms run, inspect, orchestrator and install.
+
+`parser` names the module of each command; `main` imports it when the command is given.
+"""

@@ -1,4 +1,4 @@
-"""`vestal`: dispatch; every error is one sentence and an exit code (sysexits.h), never a traceback."""
+"""Run one command of `vestal`. Every error ends as one sentence and an exit code, never as a traceback."""
 
 import errno
 import importlib
@@ -8,22 +8,15 @@ from collections.abc import Sequence
 
 from host_agent.cli import parser
 
-CONFIG_EXIT_CODE = 78
-INTERRUPTED = 130
-SOFTWARE_EXIT_CODE = 70
-WITHOUT_SETTINGS = ("down", "doctor", "logs")  # a mistake in the file must not keep a stack running
-
-ROOM_OF = {
-    **dict.fromkeys(("up", "down", "recover", "agent", "server"), "run"),
-    **dict.fromkeys(("status", "doctor", "logs", "models", "cache", "token", "version"), "inspect"),
-    **dict.fromkeys(("install", "uninstall"), "install"),
-    **dict.fromkeys(("task", "search"), "orchestrator"),
-}
-"""The folder of each command's module, which is imported when the command is given."""
+# As in sysexits.h: EX_SOFTWARE, EX_IOERR, EX_CONFIG; and what a shell gives for SIGINT.
+SOFTWARE_EXIT_CODE, IO_ERROR_EXIT_CODE, CONFIG_EXIT_CODE = 70, 74, 78
+INTERRUPTED_EXIT_CODE = 130
+# Where the settings are wrong, these run with the defaults: a mistake must not keep a stack running.
+RUN_WITHOUT_SETTINGS = ("down", "doctor", "logs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run the command that `arguments` (by default sys.argv) name, and return its exit code."""
     options = parser.build().parse_args(arguments)
     from host_agent.errors import HostAgentError
     from vestal.config import ConfigError, defaults_at_home, load
@@ -33,54 +26,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             config = load()
         except ConfigError as error:
-            if options.command not in WITHOUT_SETTINGS:
+            if options.command not in RUN_WITHOUT_SETTINGS:
                 raise
             options.problems = error.problems
-            if options.command != "doctor":  # it has its own words for them
+            if options.command != "doctor":  # the doctor reports them itself
                 for problem in error.problems:
-                    complain(f"{problem} (going on with the defaults)")
+                    print_error(f"{problem} (going on with the defaults)")
             config = defaults_at_home()
-        module = importlib.import_module(f"host_agent.cli.{ROOM_OF[options.command]}.{options.command}")
+        module = importlib.import_module(f"host_agent.cli.{parser.COMMANDS[options.command].module}")
         return int(module.run(options, config))
     except ConfigError as error:
         for problem in error.problems:
-            complain(problem)
+            print_error(problem)
         return CONFIG_EXIT_CODE
     except HostAgentError as error:
-        complain(str(error))
+        print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         if options.command == "up":
-            complain("Interrupted. What was started goes on: `make up` completes it, `make down` stops it.")
-        return INTERRUPTED
+            print_error("Interrupted. What has started goes on: `make up` continues, `make down` stops it.")
+        return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; there is nobody to tell
+        sys.stderr.close()  # the reader of the pipe has ended, as `head` does
         return 0
     except OSError as error:
-        complain(_of_system(error))
-        return 74
+        print_error(_system_error_sentence(error))
+        return IO_ERROR_EXIT_CODE
     except Exception as error:
-        complain(f"{type(error).__name__}: {error} (this is a fault of Vestal's; {_kept(config)})")
+        details = _write_traceback(config)
+        print_error(f"{type(error).__name__}: {error} (this is a bug in Vestal; {details})")
         return SOFTWARE_EXIT_CODE
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     print(f"vestal: {sentence}", file=sys.stderr)
 
 
-def _of_system(error: OSError) -> str:
+def _system_error_sentence(error: OSError) -> str:
+    """Return what the system refused, and the remedy."""
     where = error.filename or "the disk"
     if error.errno == errno.ENOSPC:
         return f"There is no space left for {where}: free some and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where} may not be written or read ({error.strerror}): change its owner, or set VESTAL_HOME."
+        reason = error.strerror
+        return f"{where} cannot be written or read ({reason}): change its owner, or set VESTAL_HOME."
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"{where} is not a folder: move it away, or set VESTAL_HOME to another place."
     return f"{where}: {error.strerror or error}."
 
 
-def _kept(config: object) -> str:
-    """Where the traceback went."""
+def _write_traceback(config: object) -> str:
+    """Append the traceback to logs/vestal.log, and return a clause that says where the details are."""
     try:
         path = config.home.logs / "vestal.log"  # type: ignore[attr-defined]
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,99 +1,173 @@
-"""What `vestal` understands. Imports nothing of ours, so that `--help` is quick."""
+"""The commands of `vestal`, their modules and their options. Imports nothing of Vestal: `--help` is quick.
+
+To add a command, write a module with `run(options, config) -> int`, which returns the exit code, add it to
+COMMANDS, and add its options in `build`.
+"""
 
 import argparse
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """The module of a command, below `host_agent.cli`, and one or two sentences for its help."""
+
+    module: str
+    help: str
+
 
 COMMANDS = {
-    "up": "start everything, and wait until it is healthy",
-    "down": "stop everything; no process, container or port of ours stays",
-    "status": "what lives, what does not, and why (exit code 0 healthy, 1 degraded, 2 down)",
-    "doctor": "what is wrong with this machine, and the remedy (exit code 0 nothing, 1 something)",
-    "recover": "one recovery pass, now",
-    "task": "give the agents a goal and wait for their answer (exit code 0 done, 1 failed, 2 cancelled)",
-    "logs": "show the logs",
-    "agent": "the host agent in the foreground",
-    "server": "the MLX server in the foreground, without an agent",
-    "search": "search the agents' knowledge (exit code 0 something found, 1 nothing)",
-    "models": "list, pull or ensure models",
-    "cache": "what the prompt cache keeps on disk; `cache clear` empties it, `cache verify` checks it",
-    "install": "start at login, be kept alive, and recover every 300 s (launchd or systemd); --show shows it",
-    "uninstall": "stop what install started, and remove what it wrote",
-    "token": "print the token",
-    "version": "print the version",
+    "up": Command("run.up", "Start everything, and wait until it is healthy."),
+    "down": Command("run.down", "Stop everything; no process, container or port of Vestal remains."),
+    "recover": Command("run.recover", "Run one recovery pass now."),
+    "agent": Command("run.agent", "Run the host agent in the foreground."),
+    "server": Command("run.server", "Run the MLX server in the foreground, without an agent."),
+    "status": Command(
+        "inspect.status",
+        "Show each service and its state. The exit code is 0 for healthy, 1 for degraded, 2 for down.",
+    ),
+    "doctor": Command(
+        "inspect.doctor",
+        "Find out what is wrong with this machine, and show the remedies. "
+        "The exit code is 1 where something is wrong.",
+    ),
+    "logs": Command("inspect.logs", "Show the last lines of the logs."),
+    "models": Command("inspect.models", "List, fetch or remove models."),
+    "cache": Command("inspect.cache", "List, check or empty the prompt cache on disk."),
+    "token": Command("inspect.token", "Print the token."),
+    "version": Command("inspect.version", "Print the version."),
+    "task": Command(
+        "orchestrator.task",
+        "Give the agents a goal, and wait for their answer. "
+        "The exit code is 0 for done, 1 for failed, 2 for cancelled.",
+    ),
+    "search": Command(
+        "orchestrator.search", "Search the agents' knowledge. The exit code is 1 where nothing was found."
+    ),
+    "install": Command(
+        "install.install",
+        "Let launchd or systemd start the agent, restart it when it fails, and recover every 300 s.",
+    ),
+    "uninstall": Command("install.uninstall", "Stop what install started, and delete what it wrote."),
 }
 
 
 def build() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vestal", description="Keeps local LLMs alight.")
+    """Return the parser; the parsed options have the command's name in `command`."""
+    parser = argparse.ArgumentParser(
+        prog="vestal",
+        description="Keep the LLM servers of this machine running.",
+        epilog="`vestal COMMAND --help` shows the options of a command.",
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    added = {
-        name: subparsers.add_parser(name, help=text, description=text) for name, text in COMMANDS.items()
+    parsers = {
+        name: subparsers.add_parser(name, help=command.help, description=command.help)
+        for name, command in COMMANDS.items()
     }
-    _options(added)
+    _add_run_options(parsers)
+    _add_inspect_options(parsers)
+    _add_task_options(parsers["task"])
+    _add_search_options(parsers["search"])
+    _add_install_options(parsers)
     return parser
 
 
-def _options(added: dict[str, argparse.ArgumentParser]) -> None:
-    up = added["up"]
-    up.add_argument("--timeout", type=float, default=300.0, metavar="S", help="how long to wait (300)")
-    status = added["status"].add_mutually_exclusive_group()
-    status.add_argument("--json", action="store_true", help="as the listener gives it")
-    status.add_argument("--open", action="store_true", help="open the page in a browser")
-    added["doctor"].add_argument("--json", action="store_true")
-    recover = added["recover"].add_mutually_exclusive_group()
-    recover.add_argument("--once", action="store_true", help="one pass (as without an option)")
-    recover.add_argument("--dry-run", action="store_true", help="say what a pass would do")
-    recover.add_argument("--reset", action="store_true", help="also try what was given up or stopped by hand")
-    added["recover"].add_argument("--json", action="store_true", help="the report as JSON")
-    logs = added["logs"]
-    logs.add_argument("-f", "--follow", action="store_true")
-    logs.add_argument("-n", "--lines", type=int, default=20, metavar="N")
-    logs.add_argument("service", nargs="?", help="agent, mlx_server, mlx_engine, orchestrator or nightly")
-    _search_options(added["search"])
-    models = added["models"]
-    models.add_argument("what", nargs="?", choices=("list", "pull", "ensure", "remove"), default="list")
-    models.add_argument("names", nargs="*", metavar="NAME")
-    added["cache"].add_argument("what", nargs="?", choices=("ls", "clear", "verify"), default="ls")
-    added["cache"].add_argument("--json", action="store_true")
-    added["agent"].add_argument(
-        "--managed", action="store_true", help="as launchd and systemd start it: exit code 0 where one runs"
+def _add_run_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    parsers["up"].add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="seconds to wait for healthy services (300)"
     )
-    _task_options(added["task"])
-    _install_options(added)
+    recover = parsers["recover"].add_mutually_exclusive_group()
+    recover.add_argument("--once", action="store_true", help="run one pass (the default)")
+    recover.add_argument("--dry-run", action="store_true", help="show what a pass would do")
+    recover.add_argument(
+        "--reset", action="store_true", help="also start what has failed too often or was stopped by hand"
+    )
+    parsers["recover"].add_argument("--json", action="store_true", help="print the report as JSON")
+    parsers["agent"].add_argument(
+        "--managed",
+        action="store_true",
+        help="as started by launchd or systemd: exit with 0 where another agent runs",
+    )
 
 
-def _search_options(search: argparse.ArgumentParser) -> None:
-    search.add_argument("query")
-    search.add_argument("-n", "--count", type=int, default=5, metavar="N", help="so many results (5)")
-    search.add_argument("--agent", metavar="NAME", help="in this agent's knowledge only")
-    search.add_argument("--path", metavar="BEGINNING", help="in files whose path begins so (guide/)")
-    search.add_argument("--json", action="store_true", help="as the orchestrator gives it")
+def _add_inspect_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    status = parsers["status"].add_mutually_exclusive_group()
+    status.add_argument("--json", action="store_true", help="print the answer of the agent's GET /status")
+    status.add_argument("--open", action="store_true", help="open the status page in a browser")
+    parsers["doctor"].add_argument("--json", action="store_true", help="print the findings as JSON")
+    logs = parsers["logs"]
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines as they are written")
+    logs.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="lines of each log (20)")
+    logs.add_argument(
+        "service",
+        nargs="?",
+        help="agent, mlx_server, mlx_engine, ollama, orchestrator or nightly; all of them by default",
+    )
+    models = parsers["models"]
+    models.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "pull", "ensure", "remove"),
+        default="list",
+        help="list (the default) shows the installed models; pull and ensure fetch what is missing",
+    )
+    models.add_argument("names", nargs="*", metavar="NAME", help="models, as named in the configuration")
+    cache = parsers["cache"]
+    cache.add_argument(
+        "action",
+        nargs="?",
+        choices=("ls", "clear", "verify"),
+        default="ls",
+        help="ls (the default) lists it by model, clear empties it, verify deletes corrupt files",
+    )
+    cache.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def _task_options(task: argparse.ArgumentParser) -> None:
-    what = task.add_mutually_exclusive_group(required=True)
-    what.add_argument("goal", nargs="?", metavar="GOAL", help="what is to be done; - reads it from stdin")
-    what.add_argument("--follow", metavar="ID", help="an earlier task, to its end")
-    what.add_argument("--cancel", metavar="ID", help="end a task")
-    what.add_argument("--list", action="store_true", help="the last tasks")
+def _add_task_options(task: argparse.ArgumentParser) -> None:
+    action = task.add_mutually_exclusive_group(required=True)
+    action.add_argument("goal", nargs="?", metavar="GOAL", help="what to do; - reads it from stdin")
+    action.add_argument("--follow", metavar="ID", help="wait for the answer of an earlier task")
+    action.add_argument("--cancel", metavar="ID", help="cancel a task")
+    action.add_argument("--list", action="store_true", help="list the last tasks")
     task.add_argument(
-        "--agent", action="append", metavar="NAME", help="ask this one (again for more); else the lead plans"
+        "--agent",
+        action="append",
+        metavar="NAME",
+        help="ask this agent (repeat for several); without it, the lead makes a plan",
     )
-    task.add_argument("--key", help="the same key is the same task, however often it is sent")
-    task.add_argument("--detach", action="store_true", help="print the id, and do not wait")
-    task.add_argument("--json", action="store_true", help="the task at its end, as JSON")
+    task.add_argument(
+        "--key", help="idempotency key: the same key is the same task, however often it is sent"
+    )
+    task.add_argument("--detach", action="store_true", help="print the task's id, and do not wait")
+    task.add_argument("--json", action="store_true", help="print the finished task as JSON")
 
 
-def _install_options(added: dict[str, argparse.ArgumentParser]) -> None:
-    what = added["install"].add_mutually_exclusive_group()
-    what.add_argument(
-        "--show", action="store_true", help="what is installed, and how it runs (exit code 0 well, 1 not)"
+def _add_search_options(search: argparse.ArgumentParser) -> None:
+    search.add_argument("query", help="what to search for")
+    search.add_argument("-n", "--count", type=int, default=5, metavar="N", help="number of results (5)")
+    search.add_argument("--agent", metavar="NAME", help="search only this agent's knowledge")
+    search.add_argument(
+        "--path", metavar="PREFIX", help="search only files whose path begins with this (guide/)"
     )
-    what.add_argument("--server-only", action="store_true", help="the MLX server alone, without the agent")
-    added["install"].add_argument(
+    search.add_argument("--json", action="store_true", help="print the orchestrator's answer as JSON")
+
+
+def _add_install_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
+    install = parsers["install"]
+    action = install.add_mutually_exclusive_group()
+    action.add_argument(
+        "--show",
+        action="store_true",
+        help="show the installed jobs and their state (exit code 0 where all is well, else 1)",
+    )
+    action.add_argument(
+        "--server-only", action="store_true", help="install the MLX server alone, without the agent"
+    )
+    install.add_argument(
         "--daemon",
         action="store_true",
-        help="macOS: from boot on, without a login at the screen (prints the commands that need sudo)",
+        help="macOS: run from boot on, without a login at the screen (prints the commands that need sudo)",
     )
-    added["install"].add_argument("--json", action="store_true", help="with --show: for a program")
+    install.add_argument("--json", action="store_true", help="with --show: print it as JSON")
     for name in ("install", "uninstall"):
-        added[name].add_argument("--dry-run", action="store_true", help="say what it would do")
+        parsers[name].add_argument("--dry-run", action="store_true", help="show what it would do")

@@ -1,1 +1,1 @@
-"""Commands that show: status, logs, doctor, cache, models, token, version."""
+"""Commands that show something: status, doctor, logs, models, cache, token, version."""

@@ -1,6 +1,7 @@
-"""`vestal doctor`: what is wrong with this machine, and the remedy. Exit code 0 nothing, 1 something.
+"""`vestal doctor`: show what is wrong with this machine, and the remedies.
 
-It needs no agent, no Docker engine and no sound settings: each of these is something that it tells of.
+The exit code is 1 where something is wrong, else 0. The command needs no agent, no Docker engine and no valid
+settings: the lack of each is one of its findings.
 """
 
 import argparse
@@ -10,41 +11,50 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from host_agent.cli.table import Column, print_table
 from host_agent.doctor import Finding, diagnose
 from vestal.config import Config
 
-MARKS = {"ok": "✓", "note": "·", "fault": "✗"}
-WIDTH = 22
-ERASE = "\r\x1b[K"
+MARKS = {"ok": ("✓", "green"), "note": ("·", "yellow"), "fault": ("✗", "red")}
+COLUMNS = (Column(width=1), Column(width=22), Column(wraps=True))
+ERASE_LINE = "\r\x1b[K"
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     on_terminal = sys.stderr.isatty()
+    on_wait = _show_running if on_terminal else lambda names: None
     findings: list[Finding] = []
-    for found in diagnose(config, options.problems, _show_waiting if on_terminal else lambda names: None):
+    for found in diagnose(config, options.problems, on_wait):
         findings += found
         if on_terminal:
-            print(ERASE, end="", file=sys.stderr, flush=True)
-        if not options.json:
-            _show(found)
+            print(ERASE_LINE, end="", file=sys.stderr, flush=True)
+        if found and not options.json:
+            print_table(COLUMNS, [_row(finding) for finding in found])
+            sys.stdout.flush()
     faults = [finding for finding in findings if finding.level == "fault"]
     if options.json:
-        print(json.dumps({"findings": [asdict(each) for each in findings], "healthy": not faults}, indent=2))
+        answer = {"findings": [asdict(finding) for finding in findings], "healthy": not faults}
+        print(json.dumps(answer, indent=2))
     else:
-        print(f"\n{len(faults)} to be mended." if faults else "\nNothing is wrong.")
+        print(f"\n{_count(len(faults))}" if faults else "\nNothing is wrong.")
     return 1 if faults else 0
 
 
-def _show(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        print(f"{MARKS[finding.level]} {finding.name:{WIDTH}} {finding.sentence}")
-        if finding.evidence and finding.level != "ok":
-            print(f"  {'':{WIDTH}}   {finding.evidence}")
-        if finding.remedy:
-            print(f"  {'':{WIDTH}} → {finding.remedy}")
-    sys.stdout.flush()
+def _row(finding: Finding) -> tuple[str | tuple[str, str], ...]:
+    lines = [finding.sentence]
+    if finding.evidence and finding.level != "ok":
+        lines.append(f"  {finding.evidence}")
+    if finding.remedy:
+        lines.append(f"→ {finding.remedy}")
+    return MARKS[finding.level], finding.name, "\n".join(lines)
 
 
-def _show_waiting(names: Sequence[str]) -> None:
-    line = f"looking: {', '.join(names)}"
-    print(f"{ERASE}{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+def _count(faults: int) -> str:
+    return "One thing is wrong." if faults == 1 else f"{faults} things are wrong."
+
+
+def _show_running(names: Sequence[str]) -> None:
+    """Show on the terminal's last line which diagnoses still run."""
+    line = f"checking: {', '.join(names)}"
+    width = shutil.get_terminal_size().columns - 1
+    print(f"{ERASE_LINE}{line[:width]}", end="", file=sys.stderr, flush=True)

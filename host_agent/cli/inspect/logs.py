@@ -1,4 +1,4 @@
-"""`vestal logs`: the ends of the logs, and what comes after with -f."""
+"""`vestal logs`: show the last lines of the logs and, with -f, new lines as they are written."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from host_agent.services.docker.compose import Compose
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
 
-FILES = {
+LOG_FILES = {
     "agent": "agent.log",
     "mlx_server": "mlx_server.log",
     "mlx_engine": "engine.log",
@@ -24,29 +24,32 @@ FILES = {
     "orchestrator": "orchestrator.log",
     "nightly": "nightly.log",
 }
-LOOK_AGAIN_S = 0.3
+POLL_S = 0.3
 TAIL_BYTES = 256 * 1024
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    if options.service and options.service not in FILES:
-        raise UnknownService(f"There are no logs of {options.service!r}; there are: {', '.join(FILES)}.")
-    wanted = [options.service] if options.service else list(FILES)
+    if options.service and options.service not in LOG_FILES:
+        services = ", ".join(LOG_FILES)
+        raise UnknownService(f"There is no log of {options.service!r}. The services are: {services}.")
+    wanted = [options.service] if options.service else list(LOG_FILES)
     in_containers = [name for name in wanted if name in IN_CONTAINERS] if mode.has_containers(config) else []
-    paths = {name: config.home.logs / FILES[name] for name in wanted if name not in in_containers}
+    paths = {name: config.home.logs / LOG_FILES[name] for name in wanted if name not in in_containers}
     with _compose_logs(options, config, in_containers):
-        shown = _show_ends({name: path for name, path in paths.items() if path.exists()}, options.lines)
-        if not shown and not in_containers and not options.follow:
+        existing = {name: path for name, path in paths.items() if path.exists()}
+        offsets = _print_tails(existing, options.lines)
+        if not offsets and not in_containers and not options.follow:
             raise HostAgentError(
                 f"There are no logs in {config.home.logs} yet: `vestal up` starts everything."
             )
         if options.follow:
-            _follow(paths, shown)
+            _follow(paths, offsets)
     return 0
 
 
 @contextlib.contextmanager
 def _compose_logs(options: argparse.Namespace, config: Config, services: list[str]) -> Iterator[None]:
+    """Let `docker compose logs` print the logs of these services while the body of `with` runs."""
     if not services:
         yield
         return
@@ -62,37 +65,39 @@ def _compose_logs(options: argparse.Namespace, config: Config, services: list[st
                 process.terminate()
 
 
-def _show_ends(paths: dict[str, Path], lines: int) -> dict[str, int]:
-    """Prints the last lines of each; name → how far it was read."""
-    shown = {}
+def _print_tails(paths: dict[str, Path], lines: int) -> dict[str, int]:
+    """Print the last lines of each log, and return the offset in bytes up to which each was read."""
+    offsets = {}
     for name, path in paths.items():
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL_BYTES))
             for line in file.read().decode(errors="replace").splitlines()[-lines:] if lines > 0 else []:
-                _print(name, line)
-            shown[name] = size
-    return shown
+                _print_line(name, line)
+            offsets[name] = size
+    return offsets
 
 
-def _follow(paths: dict[str, Path], shown: dict[str, int]) -> None:
+def _follow(paths: dict[str, Path], offsets: dict[str, int]) -> None:
+    """Print new lines of each log until interrupted."""
     while True:
         for name, path in paths.items():
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                shown[name] = _show_new(name, file, shown.get(name, 0))
+                offsets[name] = _print_new_lines(name, file, offsets.get(name, 0))
         sys.stdout.flush()
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(POLL_S)
 
 
-def _show_new(name: str, file: BinaryIO, since: int) -> int:
+def _print_new_lines(name: str, file: BinaryIO, offset: int) -> int:
+    """Print the complete lines after `offset`, and return the offset after them."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(since if since <= size else 0)  # it was cut: from its new beginning
+    file.seek(offset if offset <= size else 0)  # a shorter file was rotated: read it from its beginning
     text = file.read()
-    whole = text.rfind(b"\n") + 1
-    for line in text[:whole].decode(errors="replace").splitlines():
-        _print(name, line)
-    return file.tell() - (len(text) - whole)
+    end = text.rfind(b"\n") + 1
+    for line in text[:end].decode(errors="replace").splitlines():
+        _print_line(name, line)
+    return file.tell() - (len(text) - end)
 
 
-def _print(name: str, line: str) -> None:
+def _print_line(name: str, line: str) -> None:
     print(f"{name:13} | {line}")

@@ -1,4 +1,4 @@
-"""`vestal models`: what the model store does, in a process of its own (it may need mlx to convert)."""
+"""`vestal models`: run the model store in a process of its own, because a conversion needs mlx."""
 
 import argparse
 import subprocess
@@ -8,7 +8,8 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
+    """Return the exit code of the model store. `pull` is another name for `ensure`."""
     config.home.prepare()
-    what = "ensure" if options.what == "pull" else options.what
-    command = [sys.executable, "-m", "mlx_server.model_store", what, *options.names]
+    action = "ensure" if options.action == "pull" else options.action
+    command = [sys.executable, "-m", "mlx_server.model_store", action, *options.names]
     return subprocess.run(command, check=False).returncode

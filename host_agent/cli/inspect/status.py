@@ -1,4 +1,7 @@
-"""`vestal status`: the table of services. Exit code 0 all healthy, 1 degraded, 2 down."""
+"""`vestal status`: show each service and its state.
+
+The exit code is 0 where all services are healthy, 1 where one is not, and 2 where no agent answers.
+"""
 
 import argparse
 import json
@@ -7,23 +10,33 @@ import webbrowser
 from typing import Any
 
 from host_agent.agent_client import AgentClient
+from host_agent.cli.table import Column, print_table
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config
 
 HEALTHY, DEGRADED, DOWN = 0, 1, 2
-GOOD, POOR = ("ready", "busy"), ("starting", "stopping", "backoff", "degraded")
+HEALTHY_STATES = ("ready", "busy")
+CHANGING_STATES = ("starting", "stopping", "backoff", "degraded")
+COLUMNS = (
+    Column("service"),
+    Column("state"),
+    Column("pid"),
+    Column("up"),
+    Column("restarts"),
+    Column("detail", wraps=True),
+)
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     client = AgentClient(config)
     if not client.answers():
-        return _down(options, config)
+        return _report_down(options, config)
     try:
         if options.open:
-            return _open(client)
+            return _open_page(client)
         status = client.get("/status")
     except AgentUnreachable:
-        return _down(options, config)
+        return _report_down(options, config)
     if options.json:
         print(json.dumps(status, indent=2))
     else:
@@ -32,51 +45,49 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(status: dict[str, Any]) -> None:
-    """The table, in color on a terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("service", "state", "pid", "up", "restarts", "detail"):
-        table.add_column(title, no_wrap=title != "detail", overflow="fold")
-    for name, row in status["services"].items():
-        state = Text(row["state"], style=_colour(row))
-        pid = str(row["process_pid"] or "")
-        table.add_row(name, state, pid, uptime(row["uptime_s"]), str(row["restart_count"]), row["detail"])
-    # Piped, the whole text is wanted, whatever the width of a terminal that is not there.
-    width = None if sys.stdout.isatty() else 200
-    console = Console(highlight=False, width=width)
-    console.print(table)
+    """Print the services, and the warning about this machine's memory where there is one."""
+    print_table(COLUMNS, [_row(name, service) for name, service in status["services"].items()])
     if warning := status["host"].get("warning"):
-        console.print(Text(f"memory: {warning}", style="red"))
+        print_table([Column(wraps=True)], [[(f"memory: {warning}", "red")]])
 
 
-def uptime(seconds: float) -> str:
-    """`3 d`, `2 h`, `5 min`, `12 s`; nothing for what does not run."""
+def format_uptime(seconds: float) -> str:
+    """Return `3 d`, `2 h`, `5 min` or `12 s`; an empty string for a service that does not run."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds)} s" if seconds > 0 else ""
 
 
-def _colour(row: dict[str, Any]) -> str:
-    if row["state"] in GOOD:
+def _row(name: str, service: dict[str, Any]) -> tuple[str | tuple[str, str], ...]:
+    return (
+        name,
+        (service["state"], _color(service)),
+        str(service["process_pid"] or ""),
+        format_uptime(service["uptime_s"]),
+        str(service["restart_count"]),
+        service["detail"],
+    )
+
+
+def _color(service: dict[str, Any]) -> str:
+    if service["state"] in HEALTHY_STATES:
         return "green"
-    if row["state"] == "absent" or not row.get("expected", True):
+    if service["state"] == "absent" or not service.get("expected", True):
         return "dim"
-    return "yellow" if row["state"] in POOR else "red"
+    return "yellow" if service["state"] in CHANGING_STATES else "red"
 
 
-def _open(client: AgentClient) -> int:
+def _open_page(client: AgentClient) -> int:
+    """Print a login link that works once, and open it in a browser where a person looks at the output."""
     url = client.post("/login-links")["url"]
     print(url)
     if sys.stdout.isatty():
         webbrowser.open(url)
-    return 0
+    return HEALTHY
 
 
-def _down(options: argparse.Namespace, config: Config) -> int:
+def _report_down(options: argparse.Namespace, config: Config) -> int:
     if options.json:
         print(json.dumps({"services": {}, "healthy": False, "error": "no agent answers"}))
     else:

@@ -1,4 +1,4 @@
-"""`vestal token`."""
+"""`vestal token`: print the token, which is made where there is none."""
 
 import argparse
 

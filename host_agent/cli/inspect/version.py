@@ -1,4 +1,4 @@
-"""`vestal version`."""
+"""`vestal version`: print the version."""
 
 import argparse
 

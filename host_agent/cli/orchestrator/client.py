@@ -1,77 +1,65 @@
-"""Talks to the orchestrator of this home over its port on loopback, with the token."""
+"""HTTP client for the orchestrator of this home, on loopback, with the token."""
 
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from host_agent.blocking_http import json_object, open_response
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
 from vestal.config import Config, read_token
 
-TIMEOUT_S = 60.0  # its stream says something every 15 s
+TIMEOUT_S = 60.0  # for each wait; a stream of events sends something every 15 s
 
 
 class OrchestratorClient:
-    """One call is one connection. OrchestratorUnreachable, or OrchestratorRefused with the reason it gave."""
+    """Opens one connection for each call.
+
+    Every call raises OrchestratorUnreachable, or OrchestratorRefused with the orchestrator's message.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._port = config.orchestrator.port
 
     def get(self, path: str) -> dict[str, Any]:
-        return self._call("GET", path, None)
+        return self._call("GET", path)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._call("POST", path, body)
 
     def delete(self, path: str) -> dict[str, Any]:
-        return self._call("DELETE", path, None)
+        return self._call("DELETE", path)
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """What the SSE stream at `path` tells, until it ends; OrchestratorUnreachable where it breaks off."""
-        connection = self._connection()
-        try:
-            reply = self._sent(connection, "GET", path, None)
-            for line in reply:
+        """Yield the data of each server-sent event at `path`, until the stream ends."""
+        with self._open("GET", path) as response:
+            for line in response:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._unreachable(error) from error
-        finally:
-            connection.close()
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        connection = self._connection()
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        with self._open(method, path, body) as response:
+            return json_object(response.read())
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        url, token = f"http://127.0.0.1:{self._port}{path}", read_token(self._config.home)
         try:
-            return _object(self._sent(connection, method, path, body).read())
+            with open_response(method, url, body=body, token=token, timeout_s=TIMEOUT_S) as response:
+                if response.status >= http.client.BAD_REQUEST:
+                    raise OrchestratorRefused(_refusal(response))
+                yield response
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._unreachable(error) from error
-        finally:
-            connection.close()
-
-    def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
-
-    def _sent(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: dict[str, Any] | None
-    ) -> http.client.HTTPResponse:
-        headers = {
-            "Content-Type": "application/json",
-            "Authorization": f"Bearer {read_token(self._config.home)}",
-        }
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        reply = connection.getresponse()
-        if reply.status >= http.client.BAD_REQUEST:
-            said = _object(reply.read()).get("error")
-            message = said.get("message") if isinstance(said, dict) else None
-            raise OrchestratorRefused(f"The orchestrator refused: {message or f'it answered {reply.status}'}")
-        return reply
-
-    def _unreachable(self, error: Exception) -> OrchestratorUnreachable:
-        reason = f"No orchestrator answers on port {self._port} ({error or type(error).__name__})"
-        return OrchestratorUnreachable(f"{reason}: `vestal status` tells why, `vestal up` starts it.")
+            reason = f"No orchestrator answers on port {self._port} ({error or type(error).__name__})"
+            message = f"{reason}: `vestal status` says why, `vestal up` starts it."
+            raise OrchestratorUnreachable(message) from error
 
 
-def _object(raw: bytes) -> dict[str, Any]:
-    found = json.loads(raw or b"{}")
-    return found if isinstance(found, dict) else {}
+def _refusal(response: http.client.HTTPResponse) -> str:
+    error = json_object(response.read()).get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return f"The orchestrator refused: {message or f'it answered {response.status}'}"

@@ -1,4 +1,7 @@
-"""`vestal search`: the agents' knowledge, by meaning and by words. Exit code 0 something found, 1 nothing."""
+"""`vestal search`: search the agents' knowledge by meaning and by words.
+
+The exit code is 0 where something was found, and 1 where not.
+"""
 
 import argparse
 import json
@@ -13,8 +16,8 @@ WIDTH = 100
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    asked = {"query": options.query, "k": options.count, "agent": options.agent, "path": options.path}
-    body = {name: value for name, value in asked.items() if value is not None}
+    query = {"query": options.query, "k": options.count, "agent": options.agent, "path": options.path}
+    body = {name: value for name, value in query.items() if value is not None}
     answer = OrchestratorClient(config).post("/knowledge/search", body)
     if options.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -25,13 +28,13 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 def _lines(answer: dict[str, Any]) -> list[str]:
     lines = [answer["note"]] if answer["note"] else []
-    for number, hit in enumerate(answer["results"], 1):
-        heading = f" ({hit['heading']})" if hit["heading"] else ""
-        lines += [f"{number}. {hit['agent']}/{hit['file']}{heading}", *_shown(hit["text"])]
+    for number, result in enumerate(answer["results"], 1):
+        heading = f" ({result['heading']})" if result["heading"] else ""
+        lines += [f"{number}. {result['agent']}/{result['file']}{heading}", *_excerpt(result["text"])]
     return lines if answer["results"] else [*lines, "Nothing was found."]
 
 
-def _shown(text: str) -> list[str]:
+def _excerpt(text: str) -> list[str]:
     wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, WIDTH - 4)]
     more = ["…"] if len(wrapped) > SHOWN_LINES else []
     return [f"    {line}" for line in [*wrapped[:SHOWN_LINES], *more]]

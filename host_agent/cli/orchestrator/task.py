@@ -1,7 +1,8 @@
-"""`vestal task`: a goal for the orchestrator's agents, followed to its answer.
+"""`vestal task`: give the orchestrator's agents a goal, and wait for the answer.
 
-Progress goes to stderr, the answer to stdout. Exit code 0 done, 1 failed, 2 cancelled, 64 refused, 69 no
-orchestrator. The task is the orchestrator's: whatever happens to this command, it goes on.
+Progress goes to stderr, the answer to stdout. The exit code is 0 for done, 1 for failed, 2 for cancelled, 64
+for a refused request and 69 where no orchestrator answers. The task runs in the orchestrator: it goes on when
+this command ends.
 """
 
 import argparse
@@ -12,14 +13,23 @@ import uuid
 from typing import Any
 
 from host_agent.cli.orchestrator.client import OrchestratorClient
-from host_agent.cli.orchestrator.task_progress import EXIT_CODES, FINISHED, Progress, ending, printable
+from host_agent.cli.orchestrator.task_progress import (
+    EXIT_CODES,
+    FINISHED,
+    TaskProgress,
+    printable,
+    result_text,
+)
+from host_agent.cli.table import Column, print_table
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
 from vestal.config import Config
 
-INTERRUPTED = 130
-AWAY_FOR_S = 120.0  # it may be starting again; the task is not lost
-LOOK_AGAIN_S = 1.0
-MOST_GOAL_CHARS = 16_000  # the orchestrator's own limit; a larger body would not even be read
+INTERRUPTED_EXIT_CODE = 130
+RECONNECT_TIMEOUT_S = 120.0  # the orchestrator may be restarting; its tasks are kept
+RECONNECT_DELAY_S = 1.0
+MAX_GOAL_CHARS = 16_000  # the orchestrator's own limit; it does not read a larger body
+LISTED_GOAL_CHARS = 60
+LIST_COLUMNS = (Column("id"), Column("state"), Column("goal", wraps=True))
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -27,27 +37,30 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.list:
         return _list(options, client)
     if options.cancel:
-        print(f"task {client.delete(f'/tasks/{_id(options.cancel)}')['id']}: cancelled")
+        print(f"task {client.delete(f'/tasks/{_parse_id(options.cancel)}')['id']}: cancelled")
         return 0
-    task_id = _id(options.follow) if options.follow else _submit(options, client)
+    task_id = _parse_id(options.follow) if options.follow else _submit(options, client)
     if options.detach:
         print(json.dumps({"id": task_id}) if options.json else task_id)
         return 0
     try:
-        return _show(options, _followed(client, task_id))
+        return _print_result(options, _wait_for_end(client, task_id))
     except KeyboardInterrupt:
-        _say(f"The task goes on: `vestal task --follow {task_id}` shows it, `--cancel {task_id}` ends it.")
-        return INTERRUPTED
+        _print_progress(
+            f"The task goes on: `vestal task --follow {task_id}` shows it, `--cancel {task_id}` cancels it."
+        )
+        return INTERRUPTED_EXIT_CODE
 
 
 def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
-    goal = sys.stdin.read(MOST_GOAL_CHARS + 1) if options.goal == "-" else options.goal or ""
+    """Send the goal, and return the task's id. Raises OrchestratorRefused for an empty or too long goal."""
+    goal = sys.stdin.read(MAX_GOAL_CHARS + 1) if options.goal == "-" else options.goal or ""
     if not goal.strip():
-        raise OrchestratorRefused('There is no goal: say what is to be done, `vestal task "…"`.')
-    if len(goal) > MOST_GOAL_CHARS:
+        raise OrchestratorRefused('There is no goal: say what to do, as in `vestal task "…"`.')
+    if len(goal) > MAX_GOAL_CHARS:
         raise OrchestratorRefused(
-            f"The goal is over {MOST_GOAL_CHARS} characters: put it into a file"
-            " among the knowledge, and ask about that."
+            f"The goal is over {MAX_GOAL_CHARS} characters: put it into a file"
+            " of the knowledge, and ask about that."
         )
     body: dict[str, Any] = {"goal": goal}
     if options.key:
@@ -57,33 +70,36 @@ def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
     return str(client.post("/tasks", body)["id"])
 
 
-def _followed(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
-    """The task at its end. An orchestrator that goes away meanwhile is waited for."""
-    progress, away_since = Progress(), None
+def _wait_for_end(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
+    """Print the progress, and return the finished task.
+
+    Raises OrchestratorUnreachable where the orchestrator is away for more than RECONNECT_TIMEOUT_S.
+    """
+    progress, away_since = TaskProgress(), None
     while True:
         try:
             for task in client.events(f"/tasks/{task_id}/events"):
                 away_since = None
-                for line in progress.lines(task):
-                    _say(line)
+                for line in progress.new_lines(task):
+                    _print_progress(line)
                 if task["state"] in FINISHED:
                     return task
         except OrchestratorUnreachable:
             if away_since is None:
                 away_since = time.monotonic()
-                _say("the orchestrator is away; the task goes on when it is back")
-            if time.monotonic() - away_since > AWAY_FOR_S:
+                _print_progress("the orchestrator is away; the task goes on when it is back")
+            if time.monotonic() - away_since > RECONNECT_TIMEOUT_S:
                 raise
-        time.sleep(LOOK_AGAIN_S)
+        time.sleep(RECONNECT_DELAY_S)
 
 
-def _show(options: argparse.Namespace, task: dict[str, Any]) -> int:
+def _print_result(options: argparse.Namespace, task: dict[str, Any]) -> int:
     if options.json:
         print(json.dumps(task, indent=2))
     elif task["state"] == "done":
-        print(ending(task))
+        print(result_text(task))
     else:
-        _say(ending(task))
+        _print_progress(result_text(task))
     return EXIT_CODES[task["state"]]
 
 
@@ -91,19 +107,25 @@ def _list(options: argparse.Namespace, client: OrchestratorClient) -> int:
     tasks = client.get("/tasks")["tasks"]
     if options.json:
         print(json.dumps(tasks, indent=2))
-        return 0
-    for task in tasks:
-        print(printable(f"{task['id']}  {task['state']:9}  {' '.join(task['goal'].split())[:60]}"))
+    elif tasks:
+        print_table(LIST_COLUMNS, [_row(task) for task in tasks])
     return 0
 
 
-def _id(given: str) -> str:
-    """An id that is none would be another address."""
+def _row(task: dict[str, Any]) -> tuple[str, ...]:
+    goal = printable(" ".join(task["goal"].split()))[:LISTED_GOAL_CHARS]
+    return str(task["id"]), str(task["state"]), goal
+
+
+def _parse_id(text: str) -> str:
+    """Return the id in its standard form. Anything else must not become part of a URL."""
     try:
-        return str(uuid.UUID(given))
+        return str(uuid.UUID(text))
     except ValueError:
-        raise OrchestratorRefused(f"{given!r} is no task's id: `vestal task --list` shows them.") from None
+        raise OrchestratorRefused(
+            f"{text!r} is not the id of a task: `vestal task --list` shows the ids."
+        ) from None
 
 
-def _say(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

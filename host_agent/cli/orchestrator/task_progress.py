@@ -1,4 +1,4 @@
-"""What a task's progress looks like in a terminal. Pure."""
+"""What a task's progress and its end look like in a terminal. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -6,31 +6,31 @@ from typing import Any
 
 FINISHED = ("done", "failed", "cancelled")
 EXIT_CODES = {"done": 0, "failed": 1, "cancelled": 2}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Progress:
-    """Turns the task as it is told, again and again, into the lines that are new."""
+class TaskProgress:
+    """Turns successive snapshots of one task into the lines that are new."""
 
     def __init__(self) -> None:
         self._shown: dict[str, str] = {}
 
-    def lines(self, task: Mapping[str, Any]) -> list[str]:
-        """The lines for what has changed since the last call."""
-        told = {"task": f"task {task['id']}: {task['state']}"}
+    def new_lines(self, task: Mapping[str, Any]) -> list[str]:
+        """Return a line for the task and for each step that has changed since the last call."""
+        lines = {"task": f"task {task['id']}: {task['state']}"}
         for step in task.get("steps", []):
-            told[f"step {step['name']}"] = f"  {step['name']}: {_state(step)}"
-        new = [printable(line) for what, line in told.items() if self._shown.get(what) != line]
-        self._shown |= told
+            lines[f"step {step['name']}"] = f"  {step['name']}: {_state(step)}"
+        new = [printable(line) for key, line in lines.items() if self._shown.get(key) != line]
+        self._shown |= lines
         return new
 
 
-def ending(task: Mapping[str, Any]) -> str:
-    """What is to be said last: the answer with its sources, or why there is none."""
+def result_text(task: Mapping[str, Any]) -> str:
+    """Return the answer of a finished task with its sources, or why there is none."""
     if task["state"] == "failed":
-        return printable(f"It failed: {task.get('error') or 'no reason is told'}")
+        return printable(f"The task failed: {task.get('error') or 'no reason is known'}")
     if task["state"] == "cancelled":
-        return "It was cancelled."
+        return "The task was cancelled."
     files = dict.fromkeys(f"{source['agent']}/{source['file']}" for source in task.get("sources", []))
     parts = [str(task.get("answer") or "")]
     parts += [f"Sources: {', '.join(files)}"] if files else []
@@ -39,12 +39,14 @@ def ending(task: Mapping[str, Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """A model's words may hold escape sequences; to a terminal those are commands."""
-    return _CONTROL.sub("", text)
+    """Return `text` without control characters: a model's text may hold commands for the terminal."""
+    return _CONTROL_CHARACTERS.sub("", text)
 
 
 def _state(step: Mapping[str, Any]) -> str:
     if step["state"] == "running":
         return str(step.get("detail") or "at work")
-    begun, ended = step.get("started_at"), step.get("finished_at")
-    return f"{step['state']} ({ended - begun:.1f} s)" if begun and ended else str(step["state"])
+    started_at, finished_at = step.get("started_at"), step.get("finished_at")
+    if started_at and finished_at:
+        return f"{step['state']} ({finished_at - started_at:.1f} s)"
+    return str(step["state"])

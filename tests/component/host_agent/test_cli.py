@@ -1,4 +1,4 @@
-"""The command: exit codes that mean something, and one sentence for each mistake."""
+"""The command `vestal`: its exit codes, and one sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPO = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs `vestal` in a home and on ports of its own, with nothing running."""
+    """Return a function that runs `vestal` with a home and ports of its own, where nothing runs."""
     names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
     foreign = ("VESTAL_", "MLX_", "OLLAMA_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -36,14 +36,14 @@ def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line on stderr."""
+    """Return stderr, which must be one line."""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("vestal: ")
     return lines[0]
 
 
-def test_status_with_nothing_running_is_down(vestal):
+def test_status_with_nothing_running_exits_with_2(vestal):
     done = vestal("status")
     assert done.returncode == 2
     assert "vestal up" in done.stdout
@@ -55,10 +55,10 @@ def test_wrong_configuration_is_one_line_and_exit_code_78(vestal, home: Path):
     done = vestal("up", VESTAL_CONFIG=str(home / "bad.yaml"))
     assert done.returncode == 78
     assert "bad.yaml:2: unknown key mlx.prot; did you mean port?" in sentence(done)
-    assert not (home / "run").exists(), "nothing is half done"
+    assert not (home / "run").exists(), "nothing is written"
 
 
-def test_up_on_a_busy_port_names_the_holder_and_starts_nothing(vestal, home: Path):
+def test_up_with_a_port_in_use_names_the_process_and_starts_nothing(vestal, home: Path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
@@ -75,7 +75,7 @@ def test_up_on_a_busy_port_names_the_holder_and_starts_nothing(vestal, home: Pat
     assert "kill" in faults[0]["remedy"]
 
 
-def test_up_with_an_unknown_model_says_so_and_starts_nothing(vestal, home: Path):
+def test_up_with_an_unknown_model_names_it_and_starts_nothing(vestal, home: Path):
     done = vestal("up", MLX_PRELOAD_MODELS="no-such-model")
     assert done.returncode == 1
     assert "no-such-model" in sentence(done)
@@ -83,43 +83,43 @@ def test_up_with_an_unknown_model_says_so_and_starts_nothing(vestal, home: Path)
     assert list((home / "run").glob("*.json")) == []
 
 
-def test_down_with_nothing_running_is_fine(vestal):
+def test_down_with_nothing_running_succeeds(vestal):
     done = vestal("down")
     assert (done.returncode, done.stdout.strip()) == (0, "nothing was running")
 
 
-def test_home_that_may_not_be_written_is_one_sentence(vestal, home: Path):
+def test_home_that_cannot_be_written_is_one_sentence_and_exit_code_74(vestal, home: Path):
     (home / "file").write_text("")
     done = vestal("up", VESTAL_HOME=str(home / "file" / "below"))
     assert done.returncode == 74
     assert str(home / "file") in sentence(done)
 
 
-def test_token_is_made_and_printed(vestal, home: Path):
+def test_token_makes_and_prints_the_token(vestal, home: Path):
     assert vestal("token").stdout == (home / "token").read_text()
 
 
-def test_logs_of_an_unknown_service_list_the_names(vestal):
+def test_logs_of_an_unknown_service_lists_the_services(vestal):
     done = vestal("logs", "foo")
     assert done.returncode == 64
     assert "mlx_engine" in sentence(done)
 
 
-def test_logs_show_the_last_lines_with_their_service(vestal, home: Path):
+def test_logs_prints_the_last_lines_with_their_service(vestal, home: Path):
     (home / "logs").mkdir()
     (home / "logs" / "engine.log").write_text("one\ntwo\nthree\n")
     done = vestal("logs", "-n", "2", "mlx_engine")
     assert [line.split(" | ")[1] for line in done.stdout.splitlines()] == ["two", "three"]
 
 
-def test_recover_dry_run_without_an_agent_says_what_it_would_do(vestal, home: Path):
+def test_recover_dry_run_without_an_agent_shows_what_it_would_do(vestal, home: Path):
     done = vestal("recover", "--dry-run")
     assert done.returncode == 1
     assert "would start it" in done.stdout
     assert not (home / "run").exists()
 
 
-def test_cache_is_cleared_but_for_the_links_the_engine_needs(vestal, home: Path):
+def test_cache_clear_keeps_the_links_that_the_engine_needs(vestal, home: Path):
     for folder in ("blas", "kv"):
         (home / "cache" / folder).mkdir(parents=True)
         (home / "cache" / folder / "file").write_bytes(b"x" * 1024)

@@ -53,7 +53,7 @@ def test_task_command_bad_input_is_one_sentence_and_64(orchestrator: Make, llm: 
         (("x", "--agent", "nobody"), "", "there is no agent 'nobody'; there are: lead"),
         ((" ",), "", "There is no goal"),
         (("-",), "x" * 10_000_000, "over 16000 characters"),
-        (("--follow", "../cycles"), "", "is no task's id"),
+        (("--follow", "../cycles"), "", "is not the id of a task"),
         (("--cancel", "5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55"), "", "there is no task"),
     ):
         done = vestal(one, *arguments, stdin=stdin)

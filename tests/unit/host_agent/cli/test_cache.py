@@ -1,4 +1,4 @@
-"""`vestal cache`: lists, checks and clears, with no engine and beside one."""
+"""`vestal cache`: list, verify and clear, without an engine and while one runs."""
 
 import argparse
 import json
@@ -19,14 +19,14 @@ from mlx_server.engine.prompt_cache.folder import Folder
 from mlx_server.engine.prompt_cache.store import Store
 from tests.prompt_cache_model import Model
 
-NOBODY = 1
-"""A port that nobody listens on."""
+UNUSED_PORT = 1
+"""A port on which nothing listens."""
 USE = {"hits_ram": 91, "hits_disk": 12, "misses": 30, "written_bytes": 5 << 20}
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """The cache of an engine that kept 5 blocks and a snapshot of one model, and one block of another."""
+    """A cache with 5 blocks and a snapshot of one model, and one block of another, as an engine writes it."""
     store = Store(Folder(tmp_path / "cache" / "prompts"), 1 << 20, 1 << 20)
     ours, other = Model(store), Model(store, "other")
     other.tags["model"] = "other:1"
@@ -42,7 +42,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def gateway() -> Iterator[HTTPServer]:
-    """Answers any GET as /health does, as far as the cache goes."""
+    """Answers every GET as the gateway answers /health, with the fields of the prompt cache."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -64,7 +64,7 @@ def gateway() -> Iterator[HTTPServer]:
     server.server_close()
 
 
-def vestal(folder: Path, *arguments: str, port: int = NOBODY) -> int:
+def vestal(folder: Path, *arguments: str, port: int = UNUSED_PORT) -> int:
     options = parser.build().parse_args(["cache", *arguments])
     assert isinstance(options, argparse.Namespace)
     config: Any = SimpleNamespace(home=SimpleNamespace(cache=folder), mlx=SimpleNamespace(port=port))
@@ -75,44 +75,46 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "prompts").glob("*.safetensors"))
 
 
-def test_ls_tells_what_each_model_has(folder, capsys):
+def test_ls_lists_blocks_tokens_and_bytes_of_each_model(folder, capsys):
     assert vestal(folder, "ls", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    shares = {share["model"]: share for share in told["models"]}
+    answer = json.loads(capsys.readouterr().out)
+    shares = {share["model"]: share for share in answer["models"]}
     assert {name: (share["blocks"], share["tokens"]) for name, share in shares.items()} == {
         "m:1": (6, 27),
         "other:1": (1, 4),
     }
     assert sum(share["bytes"] for share in shares.values()) == sum(f.stat().st_size for f in files(folder))
-    assert told["unreadable"] == 0
+    assert answer["unreadable"] == 0
     assert vestal(folder) == 0
-    assert "6 blocks" in capsys.readouterr().out
+    titles, first, second, *_ = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["model", "blocks", "tokens", "size", "last", "used"]
+    assert sorted([first.split()[:3], second.split()[:3]]) == [["m:1", "6", "27"], ["other:1", "1", "4"]]
 
 
-def test_ls_tells_what_the_running_engine_makes_of_it(folder, gateway, capsys):
+def test_ls_shows_how_the_running_engine_uses_the_cache(folder, gateway, capsys):
     assert vestal(folder, "ls", port=gateway.server_port) == 0
-    told = capsys.readouterr().out
-    assert "3.0 MiB in memory; 91 blocks found in memory, 12 on disk, 30 computed; 5.0 MiB written" in told
+    output = capsys.readouterr().out
+    assert "3.0 MiB in memory; 91 blocks found in memory, 12 on disk, 30 computed; 5.0 MiB written" in output
     assert vestal(folder, "ls", "--json", port=gateway.server_port) == 0
     assert json.loads(capsys.readouterr().out)["engine"]["hits_ram"] == 91
     assert vestal(folder, "ls", "--json") == 0
     assert json.loads(capsys.readouterr().out)["engine"] is None
 
 
-def test_ls_counts_what_it_cannot_read(folder, capsys):
+def test_ls_counts_unreadable_files(folder, capsys):
     files(folder)[0].write_bytes(b"rubbish")
     files(folder)[1].write_bytes(b"")
     vestal(folder, "ls", "--json")
     assert json.loads(capsys.readouterr().out)["unreadable"] == 2
 
 
-def test_without_a_cache_all_is_well(tmp_path, capsys):
+def test_every_action_succeeds_without_a_cache(tmp_path, capsys):
     for what in ("ls", "verify", "clear"):
         assert vestal(tmp_path / "none", what) == 0
     assert "0.0 MiB" in capsys.readouterr().out
 
 
-def test_verify_drops_the_corrupt_and_says_so(folder, capsys):
+def test_verify_deletes_corrupt_files_and_reports_them(folder, capsys):
     assert vestal(folder, "verify") == 0
     flipped, swapped, other, *_ = files(folder)
     data = bytearray(flipped.read_bytes())
@@ -120,21 +122,21 @@ def test_verify_drops_the_corrupt_and_says_so(folder, capsys):
     flipped.write_bytes(data)
     swapped.write_bytes(other.read_bytes())
     capsys.readouterr()
-    assert vestal(folder, "verify", "--json") == cache.CORRUPT
-    told = json.loads(capsys.readouterr().out)
-    assert (told["checked"], set(told["corrupt"])) == (7, {flipped.name, swapped.name})
+    assert vestal(folder, "verify", "--json") == cache.CORRUPT_EXIT_CODE
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["checked"], set(answer["corrupt"])) == (7, {flipped.name, swapped.name})
     assert len(files(folder)) == 5
     assert vestal(folder, "verify") == 0
 
 
-def test_clear_leaves_the_links_that_the_engine_needs(folder, capsys):
+def test_clear_keeps_the_links_that_the_engine_needs(folder, capsys):
     assert vestal(folder, "clear") == 0
     assert [entry.name for entry in folder.iterdir()] == ["blas"]
     assert (folder / "blas" / "lib").exists()
-    assert "cleared" in capsys.readouterr().out
+    assert "Deleted" in capsys.readouterr().out
 
 
-def test_clear_beside_an_engine_is_seen_by_it(folder):
+def test_clear_while_an_engine_runs_makes_its_blocks_misses(folder):
     store = Store(Folder(folder / "prompts"), 1 << 20, 1 << 20)
     model = Model(store)
     assert model.get(range(20)) > 0
@@ -146,7 +148,7 @@ def test_clear_beside_an_engine_is_seen_by_it(folder):
     store.close()
 
 
-def test_command_loads_no_numpy_and_no_mlx(repo):
+def test_cache_command_imports_neither_numpy_nor_mlx(repo):
     program = (
         "import sys, host_agent.cli.inspect.cache; print([m for m in ('mlx', 'numpy') if m in sys.modules])"
     )
