@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,11 @@ def chat(id: str, content: str, max_tokens: int | None = 16, **more: Any) -> Gen
     )
 
 
-@pytest.fixture(scope="session")
-def start(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
-    """Starts engines with further environment; those that still run at the end are ended."""
+@contextmanager
+def engines_started(
+    models_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Engine]]:
+    """Yield a function that starts an engine with further environment; end those that still run."""
     engines: list[Engine] = []
 
     def start_engine(**env: str) -> Engine:
@@ -118,20 +121,30 @@ def start(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]
         engines.append(Engine(home, {"VESTAL_MODELS_DIR": str(models_dir), **env}))
         return engines[-1]
 
-    yield start_engine
-    for engine in engines:
-        engine.close()
+    try:
+        yield start_engine
+    finally:
+        for engine in engines:
+            engine.close()
+
+
+@pytest.fixture(scope="module")
+def start(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
+    """A function that starts an engine; all are ended when the file of tests has ended."""
+    with engines_started(models_dir, tmp_path_factory) as start_engine:
+        yield start_engine
 
 
 @pytest.fixture(scope="session")
-def engine(start, tmp_path_factory) -> Engine:
+def engine(models_dir: Path, tmp_path_factory) -> Iterator[Engine]:
     """One engine, ready, shared by the tests that leave it as they found it."""
     folder = tmp_path_factory.mktemp("models")
     write_broken_model(folder / "broken")
-    shared: Engine = start(VESTAL_MLX__MODELS_FOLDER=str(folder), VESTAL_MLX__MAX_RUNNING="8")
-    ready = shared.wait(lambda e: isinstance(e, Ready))
-    assert set(ready.loaded) == {CHAT, EMBED}
-    return shared
+    with engines_started(models_dir, tmp_path_factory) as start_engine:
+        shared = start_engine(VESTAL_MLX__MODELS_FOLDER=str(folder), VESTAL_MLX__MAX_RUNNING="8")
+        ready = shared.wait(lambda e: isinstance(e, Ready))
+        assert set(ready.loaded) == {CHAT, EMBED}
+        yield shared
 
 
 def write_broken_model(folder: Path) -> None:

@@ -120,10 +120,11 @@ def text_of() -> Callable[[str, int], str]:
     return module.text_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_gateway(
     tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
 ) -> Iterator[Callable[..., Gateway]]:
+    """A function that makes a gateway (not started); all are stopped when the file of tests has ended."""
     made: list[Gateway] = []
 
     def make(engine: dict[str, Any] | None = None, *program: str, **env: str) -> Gateway:

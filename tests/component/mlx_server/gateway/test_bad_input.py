@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -76,6 +79,13 @@ CASES = [
     ("/v1/embeddings", {"model": "vectors", "input": [[1]]}, 400, "not_supported", "token"),
     ("/v1/embeddings", {"model": "chat", "input": "a"}, 400, "not_an_embedding_model", "chat"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def engine_survives(gateway: Any) -> Iterator[None]:
+    """Fail each test whose request ended the engine."""
+    yield
+    assert gateway.health()["engine"]["restarts"] == 0
 
 
 def _error(path: str, body: dict) -> tuple[str, str]:
@@ -156,7 +166,3 @@ def test_page_of_this_machine_is_served_with_cors(gateway, origin):
     answer = gateway.http.get("/api/tags", headers={"Origin": origin})
     assert answer.headers["access-control-allow-origin"] == origin
     assert gateway.http.options("/api/chat", headers={"Origin": origin}).status_code == 204
-
-
-def test_nothing_of_all_this_has_ended_the_engine(gateway):
-    assert gateway.health()["engine"]["restarts"] == 0
