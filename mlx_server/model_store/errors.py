@@ -1,4 +1,4 @@
-"""The one exception of the model store. Its `code` tells what happened:
+"""The one exception of the model store. Its `code` says what happened:
 
 ModelStoreError
 ├─ invalid_source             the `source` in the configuration cannot be parsed

@@ -1,7 +1,7 @@
 """Frames: how messages are cut out of a byte stream. Pure.
 
-A frame is a format byte, the payload's length (4 bytes, big-endian) and the payload. The format byte also
-tells a frame from anything else that might reach the socket, such as the output of another program version.
+A frame is a format byte, the payload's length (4 bytes, big-endian) and the payload. Anything else
+that reaches the socket, such as the lines of another version's protocol, is recognized by its first byte.
 """
 
 from __future__ import annotations
