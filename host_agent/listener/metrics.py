@@ -12,7 +12,7 @@ UP = ("ready", "busy")
 
 def text(status: dict[str, Any]) -> str:
     """Return the body of GET /status as Prometheus text."""
-    return render(lambda: [*_services(status["services"]), *_host(status)])
+    return render([*_services(status["services"]), *_host(status)])
 
 
 def _services(services: dict[str, dict[str, Any]]) -> Iterator[Metric]:

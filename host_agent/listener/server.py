@@ -77,15 +77,15 @@ class Listener:
 
     async def _follow_bridge(self) -> None:
         """Listen on the Docker bridge's address once it exists, which may be long after the agent's start."""
-        refused = ""
+        failed = ""
         while WILDCARD not in self._bound:
             address = network.bridge_address()
-            if address and address not in self._bound and address != refused:
+            if address and address not in self._bound and address != failed:
                 try:
                     await self._bind(address)
                     self._journal.record("listener", "address_bound", "the Docker bridge", address=address)
                 except (OSError, PortBusy) as error:
-                    refused = address
+                    failed = address
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
             await asyncio.sleep(BRIDGE_EACH_S)
 
@@ -94,7 +94,7 @@ class Listener:
         return list(server.connections) if server else []
 
     def _middleware(self) -> Middleware:
-        """Return the guard, around which the slow clients' clock is stopped while a request is handled."""
+        """Return the guard as middleware. A connection is not idle while its request is handled."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -18,7 +18,7 @@ SHOWN_PHASES = (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED)
 def text(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetry) -> str:
     """Return the figures as Prometheus text. Those of the engine start again with each engine."""
     return render(
-        lambda: [
+        [
             *_of_engine(engine, telemetry),
             *_of_memory(engine.report),
             *_of_prompt_cache(engine.report.prompt_cache),

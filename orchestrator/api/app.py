@@ -62,7 +62,7 @@ class Routes:
         return web.json_response({"cycles": found})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        from orchestrator.api import metrics  # at the first call: it takes 2 MB of memory
+        from orchestrator.api import metrics  # at the first call: it takes over 1 MB of memory
 
         text = await metrics.text(self._container, self._runner, time.monotonic() - self._since)
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})

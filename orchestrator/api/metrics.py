@@ -20,7 +20,7 @@ async def text(container: Container, runner: CycleRunner, uptime_s: float) -> st
     knowledge = await asyncio.to_thread(container.knowledge.counts)
     unfinished = await container.tasks.waiting()
     return render(
-        lambda: [
+        [
             *_service(container, runner, uptime_s),
             *_backends(container),
             gauge(f"{PREFIX}tasks_unfinished", "Tasks that are queued or running", unfinished),

@@ -24,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AiohttpGuard:
     """Lets in what `policy` allows, and turns what the handlers raise into responses.
 
-    A service overrides `policy`, and those of the other methods that it needs.
+    Each service has a subclass of its own, which overrides `policy` and may override the other hooks.
     """
 
     response_headers: Mapping[str, str] = {}
@@ -59,13 +59,13 @@ class AiohttpGuard:
             if refusal := guard.check(head_of(request), policy):
                 raise refusal
             response = await handler(request)
-        except ConnectionError:
-            raise
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             response = self._refuse(request, _from_aiohttp(error, request, policy.max_body_bytes))
         except Exception as error:
+            if isinstance(error, ConnectionError) and _client_is_gone(request):
+                raise
             response = self._refuse(request, self._http_error(request, error))
         if not response.prepared:
             response.headers.update(self.response_headers)
@@ -88,6 +88,10 @@ class AiohttpGuard:
         if request.writer.output_size > 0:
             raise ConnectionError("The response had begun, so the error closes its connection.") from error
         return error_response(error)
+
+
+def _client_is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def head_of(request: web.Request) -> RequestHead:

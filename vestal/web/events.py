@@ -40,7 +40,7 @@ class EventWriter:
 
 
 class LogHandler(logging.Handler):
-    """Makes an event of what libraries log, so that a program's log has one format."""
+    """Makes an event of what libraries log, so that all lines of a program's log have one format."""
 
     def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:
         """Call `emit(event, cause, level=…, logger=…)`, with `traceback` where an exception was logged."""

@@ -30,8 +30,8 @@ from vestal.config import ensure_token, load
 from vestal.supervision import State, Supervisor
 
 
-class SlowHands:
-    """Passes that end when told to."""
+class BlockedEffects:
+    """Recovery passes that end once `may_end` is set."""
 
     def __init__(self) -> None:
         self.may_end = asyncio.Event()
@@ -46,15 +46,15 @@ class SlowHands:
         raise AssertionError("nothing is broken")
 
 
-class FixedTable:
+class FixedStatusReport:
     def __init__(self) -> None:
-        self.outlook: dict[str, RetryAdvice] = {}
+        self.advice: dict[str, RetryAdvice] = {}
 
     async def service_statuses(self) -> dict[str, ServiceStatus]:
         return {name: ServiceStatus(State.READY, extra={"rss_bytes": 1}) for name in NAMES}
 
     async def retry_advice(self) -> dict[str, RetryAdvice]:
-        return self.outlook
+        return self.advice
 
     def host(self) -> dict[str, Any]:
         memory = {"total_bytes": 2, "available_bytes": 1}
@@ -68,14 +68,14 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}, home)
     config.home.prepare()
     token = ensure_token(config.home)
-    journal, hands = Journal(config.home.journal_db), SlowHands()
-    passes = Passes(hands, hands, journal, config.home.run / "recovery.lock")
+    journal, effects = Journal(config.home.journal_db), BlockedEffects()
+    passes = Passes(effects, effects, journal, config.home.run / "recovery.lock")
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
-    table = FixedTable()
-    parts = ListenerContext(cast(StatusReport, table), passes, journal, actions, Sessions())
-    listener = Listener(config, token, parts, journal)
+    report = FixedStatusReport()
+    context = ListenerContext(cast(StatusReport, report), passes, journal, actions, Sessions())
+    listener = Listener(config, token, context, journal)
     await listener.start()
     base = f"http://127.0.0.1:{port}"
     headers = {"Authorization": f"Bearer {token}"}
@@ -85,14 +85,14 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
             client=client,
             token=token,
             journal=journal,
-            hands=hands,
+            effects=effects,
             passes=passes,
-            table=table,
+            report=report,
             port=port,
             base=base,
             home=home,
         )
-    hands.may_end.set()
+    effects.may_end.set()
     await passes.wait()
     journal.close()
     await listener.stop()
@@ -106,22 +106,22 @@ async def refused(reply: aiohttp.ClientResponse, status: int) -> dict[str, Any]:
     return error
 
 
-async def test_health_and_page_are_open_and_the_rest_is_not(served):
-    async with aiohttp.ClientSession(served.base) as stranger:
-        assert (await stranger.get("/health")).status == 200
-        page = await stranger.get("/")
+async def test_listener_without_token_serves_only_health_and_page(served):
+    async with aiohttp.ClientSession(served.base) as anonymous:
+        assert (await anonymous.get("/health")).status == 200
+        page = await anonymous.get("/")
         assert page.status == 200
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
         for path in ("/status", "/journal", "/events", "/metrics", "/recover/x", "/nowhere"):
-            error = await refused(await stranger.get(path), 401)
+            error = await refused(await anonymous.get(path), 401)
             assert str(served.home / "token") in error["message"]
-        await refused(await stranger.post("/recover", json={}), 401)
-        await refused(await stranger.post("/services/mlx_server/stop", json={}), 401)
-    assert served.hands.passes == 0
+        await refused(await anonymous.post("/recover", json={}), 401)
+        await refused(await anonymous.post("/services/mlx_server/stop", json={}), 401)
+    assert served.effects.passes == 0
 
 
 @pytest.mark.parametrize("value", ["Bearer wrong", "Bearer ", "Basic eDp5", "Bearer \u00e4"])
-async def test_wrong_token_is_refused(served, value: str):
+async def test_status_with_wrong_token_is_401(served, value: str):
     reply = await served.client.get("/status", headers={"Authorization": value})
     await refused(reply, 401)
 
@@ -138,14 +138,14 @@ async def test_wrong_token_is_refused(served, value: str):
         ({"Host": "LOCALHOST"}, 202),
     ],
 )
-async def test_foreign_origin_and_host_are_refused(served, headers: dict[str, str], status: int):
+async def test_recover_with_foreign_origin_or_host_is_403(served, headers: dict[str, str], status: int):
     reply = await served.client.post("/recover", json={}, headers=headers)
     assert reply.status == status
     if status == 403:
         await refused(reply, 403)
 
 
-async def test_own_origin_is_welcome(served):
+async def test_recover_from_own_page_is_accepted(served):
     reply = await served.client.post("/recover", json={}, headers={"Origin": served.base})
     assert reply.status == 202
 
@@ -171,16 +171,18 @@ async def test_own_origin_is_welcome(served):
         (b'{"mlx": null}', "application/json", 202),
     ],
 )
-async def test_body_is_checked(served, body: bytes, kind: str, status: int):
+async def test_recover_body_is_accepted_only_as_json_of_the_right_types(
+    served, body: bytes, kind: str, status: int
+):
     reply = await served.client.post("/recover", data=body, headers={"Content-Type": kind})
     if status != 202:
         await refused(reply, status)
-        assert served.hands.passes == 0
+        assert served.effects.passes == 0
     else:
         assert reply.status == 202
 
 
-async def test_body_over_64_kib_in_chunks_is_refused_too(served):
+async def test_recover_chunked_body_over_64_kib_is_413(served):
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(70):
             yield b"x" * 1024
@@ -189,7 +191,7 @@ async def test_body_over_64_kib_in_chunks_is_refused_too(served):
     await refused(reply, 413)
 
 
-async def test_unknown_address_and_method_are_json(served):
+async def test_listener_unknown_address_method_or_run_is_refused_in_json(served):
     await refused(await served.client.get("/nowhere"), 404)
     reply = await served.client.get("/recover")
     await refused(reply, 405)
@@ -198,7 +200,7 @@ async def test_unknown_address_and_method_are_json(served):
     await refused(await served.client.get("/journal?since=x"), 400)
 
 
-async def test_unknown_service_lists_the_names_and_watched_ones_say_whose_they_are(served):
+async def test_service_action_on_unknown_or_foreign_service_is_refused_with_the_remedy(served):
     error = await refused(await served.client.post("/services/foo/stop"), 404)
     for name in NAMES:
         assert name in error["message"]
@@ -207,7 +209,7 @@ async def test_unknown_service_lists_the_names_and_watched_ones_say_whose_they_a
     await refused(await served.client.post("/services/mlx_engine/stop"), 409)
 
 
-async def test_two_hundred_callers_at_once_share_one_pass(served):
+async def test_recover_two_hundred_callers_at_once_share_one_pass(served):
     async def call() -> tuple[int, dict[str, Any]]:
         async with served.client.post("/recover", json={"mlx": False}) as reply:
             return reply.status, await reply.json()
@@ -217,7 +219,7 @@ async def test_two_hundred_callers_at_once_share_one_pass(served):
     assert len({body["run_id"] for _, body in answers}) == 1
     assert sorted(body["state"] for _, body in answers) == ["joined"] * 199 + ["started"]
     assert all(body["retry_after_s"] > 0 for _, body in answers)
-    served.hands.may_end.set()
+    served.effects.may_end.set()
     await served.passes.wait()
     assert served.passes.count == 1
     requests = [e for e in served.journal.since(0) if e["event"] == "recovery_requested"]
@@ -228,16 +230,16 @@ async def test_two_hundred_callers_at_once_share_one_pass(served):
     assert {"found", "done", "left", "healthy"} <= set(report)
 
 
-async def test_recover_what_no_pass_will_bring_up_is_told_beside_the_contract(served):
+async def test_recover_with_a_service_that_no_pass_starts_says_so_and_when_to_ask_again(served):
     ask = lambda body: served.client.post("/recover", json=body)  # noqa: E731
-    well = await (await ask({"mlx": False})).json()
-    assert (well["state"], well["retry_after_s"], well["services"]) == ("started", 5, {})
-    served.table.outlook = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.RECOVERING}
+    healthy = await (await ask({"mlx": False})).json()
+    assert (healthy["state"], healthy["retry_after_s"], healthy["services"]) == ("started", 5, {})
+    served.report.advice = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.RECOVERING}
     deadline = asyncio.get_running_loop().time() + 10
-    while not (told := await (await ask({"mlx": False})).json())["services"]:
+    while not (advised := await (await ask({"mlx": False})).json())["services"]:
         assert asyncio.get_running_loop().time() < deadline
-    assert told == {
-        "run_id": well["run_id"],
+    assert advised == {
+        "run_id": healthy["run_id"],
         "state": "joined",
         "retry_after_s": 300,
         "services": {"mlx": "manual_stop", "ollama": "recovering"},
@@ -246,7 +248,7 @@ async def test_recover_what_no_pass_will_bring_up_is_told_beside_the_contract(se
     assert (await (await ask({})).json())["retry_after_s"] == 5
 
 
-async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same():
+async def test_retry_advice_whose_source_fails_or_hangs_is_empty():
     async def fails() -> dict[str, RetryAdvice]:
         raise RuntimeError("no")
 
@@ -264,8 +266,8 @@ async def test_recover_when_the_look_fails_or_hangs_begins_the_pass_all_the_same
     assert looks == 1, "one look at a time"
 
 
-async def test_passes_are_limited_in_rate_and_a_joined_one_is_never_refused(served):
-    served.hands.may_end.set()
+async def test_recover_past_the_rate_is_429_but_never_for_joining(served):
+    served.effects.may_end.set()
     reply = None
     for _ in range(40):
         reply = await served.client.post("/recover", json={})
@@ -275,12 +277,12 @@ async def test_passes_are_limited_in_rate_and_a_joined_one_is_never_refused(serv
     assert reply is not None
     await refused(reply, 429)
     assert int(reply.headers["Retry-After"]) >= 1
-    served.hands.may_end.clear()
+    served.effects.may_end.clear()
     served.passes.request("by the schedule")
     assert (await served.client.post("/recover", json={})).status == 202
 
 
-async def test_one_time_link_opens_the_page_once(served):
+async def test_login_link_opens_one_session_and_then_no_more(served):
     made = await served.client.post("/login-links", json={})
     assert made.status == 201
     url = (await made.json())["url"]
@@ -296,46 +298,50 @@ async def test_one_time_link_opens_the_page_once(served):
         assert (await browser.post("/recover", json={})).status == 202
         # What a form of another page could send, cookie and all, is refused.
         await refused(await browser.post("/services/mlx_server/stop", data="x=1"), 415)
-    async with aiohttp.ClientSession(served.base, cookie_jar=aiohttp.CookieJar(unsafe=True)) as thief:
-        await thief.get(url)
-        await refused(await thief.get("/status"), 401)
+    async with aiohttp.ClientSession(
+        served.base, cookie_jar=aiohttp.CookieJar(unsafe=True)
+    ) as second_browser:
+        await second_browser.get(url)
+        await refused(await second_browser.get("/status"), 401)
 
 
-async def test_events_come_live_after_those_that_were_missed(served):
+async def test_events_stream_sends_missed_events_and_then_live_ones(served):
     first = served.journal.record("test", "first_happened", "cause", number=1)
     async with served.client.get(f"/events?since={first['seq'] - 1}") as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         assert (await _next_event(stream))["event"] == "first_happened"
         served.journal.record("test", "second_happened")
-        told = await _next_event(stream)
-    assert (told["event"], told["component"]) == ("second_happened", "test")
+        event = await _next_event(stream)
+    assert (event["event"], event["component"]) == ("second_happened", "test")
 
 
 async def _next_event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
     async with asyncio.timeout(5):
         async for line in stream.content:
             if line.startswith(b"data: "):
-                told = json.loads(line.removeprefix(b"data: "))
-                if told["component"] == "test":
-                    return told
+                event = json.loads(line.removeprefix(b"data: "))
+                if event["component"] == "test":
+                    return event
     raise AssertionError("the stream ended")
 
 
-async def test_denials_are_in_the_journal_and_a_flood_is_one_line(served):
+async def test_denied_requests_flood_leaves_one_event_in_the_journal(served):
     for _ in range(30):
         await served.client.get("/status", headers={"Authorization": "Bearer wrong"})
     denied = [e for e in served.journal.since(0) if e["event"] == "request_denied"]
     assert len(denied) == 1
 
 
-async def test_metrics_and_status_agree(served):
+async def test_metrics_healthy_agrees_with_status(served):
     status = await (await served.client.get("/status")).json()
     assert status["healthy"] is True
     text = await (await served.client.get("/metrics")).text()
     assert "vestal_healthy 1" in text
 
 
-async def test_request_whose_body_never_ends_is_let_go(served, monkeypatch: pytest.MonkeyPatch):
+async def test_recover_body_that_never_ends_is_408_and_closes_the_connection(
+    served, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("vestal.web.aiohttp_adapter.READ_WITHIN_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     head = (

@@ -63,7 +63,7 @@ def request(method: str, path: str, headers: dict[str, str | None], body: bytes)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def test_any_request_gets_an_answer_and_none_acts_without_the_token(agent):
+def test_agent_any_request_is_answered_and_does_nothing_without_the_token(agent):
     agent.start()
     token = (agent.home / "token").read_text().strip()
     gateway, passes = agent.gateway(), agent.status()["recovery"]["passes"]
@@ -94,7 +94,7 @@ def test_any_request_gets_an_answer_and_none_acts_without_the_token(agent):
     assert not [entry for entry in agent.journal() if entry["event"].endswith("_requested")]
 
 
-def test_bytes_that_are_no_request_get_an_answer_or_a_hang_up(agent):
+def test_agent_bytes_that_are_no_request_are_never_a_500(agent):
     agent.start()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

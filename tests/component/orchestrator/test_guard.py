@@ -22,7 +22,7 @@ def code(answer: tuple[int, dict]) -> tuple[int, str]:
     return answer[0], answer[1]["error"]["code"]
 
 
-def test_post_that_is_not_json_is_415_and_nothing_is_done(one: Orchestrator):
+def test_tasks_post_that_is_not_json_is_415_and_creates_no_task(one: Orchestrator):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         answer = one.ask("/tasks", {"goal": "x"}, headers={"Content-Type": kind})
         assert code(answer) == (415, "unsupported_media_type")
@@ -32,7 +32,7 @@ def test_post_that_is_not_json_is_415_and_nothing_is_done(one: Orchestrator):
     assert code(one.ask("/tasks", b"", method="POST")) == (400, "invalid_json")
 
 
-def test_request_of_a_foreign_origin_is_403(one: Orchestrator):
+def test_tasks_request_of_a_foreign_origin_is_403(one: Orchestrator):
     foreign = ("http://evil.example", "null", "", "https://localhost", "http://localhost:3000", one.url + "0")
     for origin in foreign:
         assert code(one.ask("/tasks", headers={"Origin": origin})) == (403, "forbidden"), origin
@@ -40,7 +40,7 @@ def test_request_of_a_foreign_origin_is_403(one: Orchestrator):
     assert one.ask("/tasks", headers={"Origin": one.url})[0] == 200
 
 
-def test_request_for_a_foreign_host_is_403_and_our_names_are_taken(one: Orchestrator):
+def test_tasks_request_for_a_foreign_host_is_403_and_for_its_own_names_200(one: Orchestrator):
     names = ("localhost", "127.0.0.1", "[::1]", "host.docker.internal", "orchestrator", "LOCALHOST")
     for host in (*names, *(f"{name}:{one.port}" for name in names)):
         assert one.ask("/tasks", headers={"Host": host})[0] == 200, host
@@ -58,7 +58,7 @@ def test_request_for_a_foreign_host_is_403_and_our_names_are_taken(one: Orchestr
 
 
 @pytest.mark.parametrize(("host", "status"), [("", 403), ("localhost", 404)])
-def test_request_with_an_empty_host_or_odd_bytes_is_refused_in_json(
+def test_tasks_request_with_empty_host_or_invalid_unicode_is_refused_in_json(
     one: Orchestrator, host: str, status: int
 ):
     connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=10)

@@ -118,7 +118,7 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     async def nothing() -> dict[str, Any]:
         return {}
 
-    status_report: Any = SimpleNamespace(outlooks=nothing, rows=nothing, host=dict)
+    status_report: Any = SimpleNamespace(retry_advice=nothing)
     passes: Any = SimpleNamespace(running=True, request=request_pass, report=lambda run_id: None)
     journal = Journal(config.home.journal_db)
     context = ListenerContext(status_report, passes, journal, cast(Any, None), Sessions())

@@ -136,3 +136,13 @@ async def test_response_parse_reads_a_code_of_either_envelope():
     head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\r\n"
     assert Response.parse(head + b'{"error": {"code": "a"}}').code == "a"
     assert Response.parse(head + b'{"error": "sentence", "code": "b"}').code == "b"
+
+
+async def test_handler_connection_error_of_its_own_is_a_bug_while_the_client_is_there(
+    serve: Serve, request: pytest.FixtureRequest
+):
+    async def handler(request: web.Request) -> web.Response:
+        raise ConnectionRefusedError("no backend")
+
+    assert (await (await serve(handler)).ask()).code == "internal_error"
+    assert len(request.node.stash[GUARD].bugs) == 1

@@ -79,7 +79,7 @@ async def send(service: Service, change: dict[str, Any]) -> services.Response:
     return await service.ask(method, path, body, *more, **change)
 
 
-async def test_refusals_have_one_status_and_code_in_all_services(service: Service):
+async def test_service_refuses_each_bad_request_with_the_shared_status_and_code(service: Service):
     found, wanted = {}, {}
     for name, change, status, code in REFUSED:
         response = await send(service, change)
@@ -106,14 +106,14 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_acceptable_variants_come_in_everywhere(service: Service):
+async def test_service_accepts_every_valid_variant_of_the_headers(service: Service):
     for name, change in ACCEPTED:
         response = await send(service, change)
         assert (response.status, response.code) == service.accepted, name
 
 
 @pytest.mark.parametrize("content_type", [b"text/plain", b"application/x-www-form-urlencoded", b"", None])
-async def test_body_that_is_not_declared_as_json_is_refused_but_by_the_gateway(
+async def test_service_body_not_declared_as_json_is_415_except_in_the_gateway(
     service: Service, content_type: bytes | None
 ):
     """The gateway takes what Ollama takes; see decision 14."""
@@ -123,16 +123,17 @@ async def test_body_that_is_not_declared_as_json_is_refused_but_by_the_gateway(
     assert (response.status, response.code) == wanted
 
 
-async def test_bytes_that_are_no_request_are_a_400(service: Service):
+async def test_service_bytes_that_are_no_http_request_are_a_400_in_json(service: Service):
     for raw in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
-        assert (await service.exchange(raw)).status == 400
+        response = await service.exchange(raw)
+        assert (response.status, response.code) == (400, "invalid_request")
 
 
-async def test_two_hosts_are_a_400(service: Service):
+async def test_service_request_with_two_hosts_is_a_400(service: Service):
     assert (await service.ask("POST", None, None, (b"Host", b"localhost"))).status == 400
 
 
-async def test_body_in_malformed_chunks_is_a_400(service: Service):
+async def test_service_body_in_malformed_chunks_is_a_400(service: Service):
     response = await send(service, {"body": b"zz\r\nx\r\n", "chunked": True})
     assert response.status == 400
 
@@ -153,7 +154,7 @@ VALUES = st.binary(max_size=60).map(lambda value: value.translate(None, b"\r\n\0
 PATHS = st.binary(max_size=20).map(lambda path: path.translate(None, b"\r\n\0 "))
 
 
-async def test_any_header_bytes_are_never_a_500(service: Service):
+async def test_service_any_header_bytes_are_never_a_500(service: Service):
     loop = asyncio.get_running_loop()
 
     @settings(max_examples=100, suppress_health_check=list(HealthCheck))
@@ -170,7 +171,7 @@ async def test_any_header_bytes_are_never_a_500(service: Service):
     await asyncio.to_thread(each)
 
 
-async def test_any_key_of_a_link_is_never_a_500(home: Path, free_port: Callable[[], int]):
+async def test_listener_any_bytes_in_the_address_are_never_a_500(home: Path, free_port: Callable[[], int]):
     async with services.listener(home, free_port()) as service:
         for path in ("/?key=%ff", "/?key=%ED%A0%80", "/?key=", "/recover/%ff", "/services/%ff/stop"):
             response = await service.ask("GET", path, b"")
@@ -179,7 +180,7 @@ async def test_any_key_of_a_link_is_never_a_500(home: Path, free_port: Callable[
         assert denied.status == 401
 
 
-async def test_refusals_are_valid_json_whatever_they_quote(service: Service):
+async def test_service_refusal_that_quotes_invalid_unicode_is_valid_json(service: Service):
     response = await service.ask("GET", "/%ED%A0%80%00", b"")
     json.loads(response.body.decode("utf-8"))
     assert response.status == 404

@@ -9,7 +9,7 @@ from host_agent.listener.sessions import LINK_FOR_S, MAX_KEYS, SESSION_FOR_S, Se
 from host_agent.listener.slow_clients import SlowClients
 
 
-def test_bucket_gives_its_capacity_and_then_one_each_interval():
+def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
     bucket = TokenBucket(capacity=2, refill_s=5.0)
     assert [bucket.take(0.0), bucket.take(0.0)] == [0.0, 0.0]
     assert bucket.take(1.0) == pytest.approx(4.0)
@@ -18,7 +18,7 @@ def test_bucket_gives_its_capacity_and_then_one_each_interval():
     assert [bucket.take(1000.0) for _ in range(3)][:2] == [0.0, 0.0]
 
 
-def test_link_opens_one_session_and_then_no_more():
+def test_sessions_link_redeemed_twice_opens_one_session():
     sessions = Sessions()
     key = sessions.make_link(0.0)
     session = sessions.redeem(key, 1.0)
@@ -28,7 +28,7 @@ def test_link_opens_one_session_and_then_no_more():
     assert not sessions.is_open("other", 2.0)
 
 
-def test_links_and_sessions_end():
+def test_sessions_links_and_sessions_expire():
     sessions = Sessions()
     assert sessions.redeem(sessions.make_link(0.0), LINK_FOR_S + 1) is None
     session = sessions.redeem(sessions.make_link(0.0), 0.0)
@@ -36,7 +36,7 @@ def test_links_and_sessions_end():
     assert not sessions.is_open(session, SESSION_FOR_S + 1)
 
 
-def test_links_are_bounded():
+def test_sessions_past_the_limit_drop_the_oldest_link():
     sessions = Sessions()
     first = sessions.make_link(0.0)
     for _ in range(MAX_KEYS):
@@ -48,7 +48,7 @@ class Connection:
     def force_close(self) -> None: ...
 
 
-def test_connection_without_a_whole_request_is_overdue_and_a_busy_one_is_not():
+def test_slow_clients_idle_connection_is_overdue_and_a_busy_one_is_not():
     slow, idle, busy = SlowClients(idle_for_s=20.0), Connection(), Connection()
     slow.begin(busy)
     assert slow.overdue([idle, busy], 0.0) == []

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from host_agent.listener import metrics
 
 
-def test_metrics_text_is_read_by_prometheus_with_every_name_and_label():
+def test_metrics_text_holds_every_name_and_label_as_prometheus_reads_it():
     service = {"state": "ready", "restart_count": 2, "rss_bytes": 5}
     memory = {"total_bytes": 10, "available_bytes": 4}
     status = {

@@ -33,7 +33,7 @@ async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **hea
 
 
 @pytest.mark.parametrize("ours", ["127.0.0.1", "::1", BRIDGE])
-async def test_request_from_this_machine_or_its_containers_needs_no_key(ours):
+async def test_access_from_this_machine_or_its_containers_needs_no_key(ours):
     assert await _status(ours) == 200
 
 
@@ -49,11 +49,11 @@ async def test_request_from_this_machine_or_its_containers_needs_no_key(ours):
         ({"x-api-key": "wrong"}, 401),
     ],
 )
-async def test_request_to_a_wider_address_needs_the_key(headers, status):
+async def test_access_to_a_wider_address_needs_the_key(headers, status):
     assert await _status(LAN, host=f"{LAN}:11435", **headers) == status
 
 
-async def test_health_needs_no_key():
+async def test_access_to_health_needs_no_key():
     assert await _status(LAN, "/health", host=LAN) == 200
 
 
@@ -73,7 +73,7 @@ async def test_health_needs_no_key():
         ("", 403),
     ],
 )
-async def test_host_that_is_not_ours_is_refused(host, status):
+async def test_access_with_a_foreign_host_is_403(host, status):
     assert await _status("127.0.0.1", host=host) == status
 
 
@@ -89,19 +89,19 @@ async def test_host_that_is_not_ours_is_refused(host, status):
         ("http://[", 403),
     ],
 )
-async def test_origin_of_elsewhere_is_refused(origin, status):
+async def test_access_with_a_foreign_origin_is_403(origin, status):
     assert await _status("127.0.0.1", origin=origin) == status
     assert await _status("127.0.0.1", method="OPTIONS", origin=origin) == (204 if status == 200 else 403)
 
 
-async def test_preflight_to_a_wider_address_needs_no_key():
+async def test_access_preflight_to_a_wider_address_needs_no_key():
     """Browsers send no key with a preflight, so a page could else never use the key that it has."""
     origin = {"origin": "http://localhost:3000", "host": LAN}
     assert await _status(LAN, method="OPTIONS", **origin) == 204
     assert await _status(LAN, **origin) == 401
 
 
-async def test_body_of_any_content_type_comes_in():
+async def test_access_with_any_content_type_is_allowed():
     """Ollama's server takes any: `curl -d` says it sends a form, and `fetch` says text/plain."""
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         headers = {"content-type": kind, "content-length": "2"}

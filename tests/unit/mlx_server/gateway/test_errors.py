@@ -9,7 +9,7 @@ from mlx_server.protocol import Failed
 
 
 @pytest.mark.parametrize(("retryable", "status"), [(True, 503), (False, 507)])
-def test_lack_of_memory_is_told_with_its_figures_and_whether_to_come_again(retryable, status):
+def test_errors_insufficient_memory_has_its_figures_and_says_whether_to_retry(retryable, status):
     figures = {"needs_bytes": 41, "free_bytes": 18}
     error = errors.from_engine(Failed("r", "insufficient_memory", "no room", retryable, figures))
     answer = errors.response(error, "/api/chat")

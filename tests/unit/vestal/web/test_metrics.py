@@ -13,7 +13,7 @@ def test_render_shows_each_kind_of_figure_as_prometheus_reads_it():
     for wait_s in (0.1, 0.5, 3.0):
         waits.observe(wait_s)
     text = render(
-        lambda: [
+        [
             gauge("up", "Whether it works", 1),
             gauge("part_bytes", "By part", {("a", 'q"\n'): 2, ("b", "c"): 2.5}, ("part", "kind")),
             counter("calls_total", "Calls", {("x",): 3}, ("by",)),
