@@ -18,7 +18,7 @@ class LockHeld(Exception):
     """Another process holds the lock, and did not release it in time."""
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"another process has been healing for {timeout_s:.0f} s")
+        super().__init__(f"a recovery in another process did not finish within {timeout_s:.0f} s")
 
 
 def try_lock(path: Path) -> int | None:

@@ -146,7 +146,7 @@ class Child:
     async def detach(self) -> None:
         """Stop supervising the child, and leave its process running.
 
-        A launch that is under way is awaited: else it would leave a process that nobody knows of.
+        A launch that is under way is awaited: it would leave a process without a PID file.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DETACH_TIMEOUT_S):

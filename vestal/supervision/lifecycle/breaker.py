@@ -6,7 +6,7 @@
                 succeeds, and opens for twice as long if it fails.
 
 A trial that never reports a result expires at `until`, and the next start is another trial: otherwise the
-breaker would stay half-open for all time (as in resilience4j issue 903). Each method returns a new breaker;
+breaker would stay half-open indefinitely (as in resilience4j issue 903). Each method returns a new breaker;
 all times are monotonic seconds.
 """
 

@@ -12,14 +12,18 @@ from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, Sta
 
 
 class AfterStop(StrEnum):
-    """What follows once the process of a child in STOPPING has ended."""
+    """What follows once the process of a child in STOPPING has ended.
+
+    STAY_STOPPED     nothing
+    START_AGAIN      a start; a restart was requested, so it counts neither for backoff nor for intensity
+    RESTART_AS_DEAD  what follows a death: the child hung, or was not ready in time
+    STAY_ON_HOLD     a start, once the siblings are where they should be
+    """
 
     STAY_STOPPED = "stay_stopped"
-    START_AGAIN = "start_again"  # a restart was requested: it counts neither for backoff nor for intensity
-    RESTART_AS_DEAD = (
-        "restart_as_dead"  # the child hung or was never ready: counts as if it had died by itself
-    )
-    STAY_ON_HOLD = "stay_on_hold"  # starts again once its siblings are where they should be
+    START_AGAIN = "start_again"
+    RESTART_AS_DEAD = "restart_as_dead"
+    STAY_ON_HOLD = "stay_on_hold"
 
 
 class ActiveProbe(StrEnum):

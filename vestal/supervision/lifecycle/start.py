@@ -31,10 +31,8 @@ def launch_if_allowed(child: ChildState, now: float) -> Transition:
         child = replace(child, intensity=child.intensity.add(now))
         actions = (SaveState(),)
     child = new_run(child, now)
-    return child, (
-        Launch(child.run),
-        *actions,
-    )  # the launch is first: it must not wait for a file to be written
+    # The launch comes first: it must not wait until a file has been written.
+    return child, (Launch(child.run), *actions)
 
 
 def new_run(child: ChildState, started_at: float, pid: int | None = None) -> ChildState:

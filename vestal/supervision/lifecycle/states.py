@@ -17,7 +17,7 @@ class State(StrEnum):
     READY       the process answers
     BUSY        the process answers that it is occupied, such as with loading
     DEGRADED    the process answers that it works with restrictions
-    STOPPING    the process was told to terminate
+    STOPPING    the process was sent SIGTERM, and has not ended yet
     BACKOFF     no process; a restart waits for its delay
     OPEN        no process; the circuit breaker is open
     FAILED      no process; the last one exited with a code that no restart can mend

@@ -37,10 +37,8 @@ def stop_timed_out(child: ChildState, now: float) -> Transition:
     if child.kill_sent:
         detail = f"PID {child.pid} does not end on SIGKILL (does it wait in the kernel?)"
         return replace(child, detail=detail), (Kill(child.run),)
-    return replace(child, kill_sent=True), (
-        Kill(child.run),
-        Emit("child_killed", child.cause, {"pid": child.pid}),
-    )
+    killed = Emit("child_killed", child.cause, {"pid": child.pid})
+    return replace(child, kill_sent=True), (Kill(child.run), killed)
 
 
 def process_gone(child: ChildState, status: ExitStatus | None, now: float) -> Transition:
