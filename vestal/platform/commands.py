@@ -46,13 +46,15 @@ def output(*command: str, timeout_s: float = TIMEOUT_S) -> str | None:
     return done.text if done.exit_code == 0 else None
 
 
-async def run_async(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResult:
-    """Do what `run` does, on the event loop.
+async def run_async(
+    *command: str, timeout_s: float = TIMEOUT_S, env: Mapping[str, str] | None = None
+) -> CommandResult:
+    """Do what `run` does, on the event loop, with the environment `env` or this process's.
 
     After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed.
     """
     try:
-        process = await _start(command)
+        process = await _start(command, env)
     except OSError as error:
         return _not_found(command, error)
     try:
@@ -112,7 +114,7 @@ def _run(
     return CommandResult(done.returncode, done.stdout)
 
 
-async def _start(command: tuple[str, ...]) -> Process:
+async def _start(command: tuple[str, ...], env: Mapping[str, str] | None) -> Process:
     """Start the command as the leader of its own process group.
 
     A caller that is cancelled meanwhile must not leave it behind: asyncio itself would kill the command only,
@@ -121,6 +123,7 @@ async def _start(command: tuple[str, ...]) -> Process:
     starting = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
             *command,
+            env=env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -92,7 +92,10 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
     except (DockerUnavailable, subprocess.TimeoutExpired) as error:
         return f"containers: not stopped, because Docker does not answer ({error})", []
     if result.returncode:
-        return f"containers: `docker compose down` failed: {last_lines(result.stderr)}", []
+        return (
+            f"containers: `docker compose down` failed: {last_lines(result.stderr.decode(errors='replace'))}",
+            [],
+        )
     mode.forget_containers(config)
     return "", [f"containers: stopped and removed (project {compose.project}; its data volume stays)"]
 

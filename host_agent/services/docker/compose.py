@@ -1,9 +1,7 @@
 """Run `docker compose` for the project of this home."""
 
-import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import Mapping
 
 from host_agent.errors import ComposeFailed, DockerUnavailable
@@ -12,6 +10,7 @@ from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
 from host_agent.services.find_program import find_program
 from host_agent.services.orchestrator import knowledge_mounts
 from vestal.config import Config
+from vestal.platform import commands
 
 SCALE, WORKER = "scale", "worker"  # a profile of docker-compose.yml, and its service
 UP_TIMEOUT_S = 540.0  # building the image may be part of it
@@ -66,37 +65,20 @@ class Compose:
         docker = find_program("docker")
         if docker is None:
             return False
-        try:
-            done = subprocess.run(
-                [docker, "compose", "version"], capture_output=True, timeout=VERSION_TIMEOUT_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-        return done.returncode == 0
+        return commands.run(docker, "compose", "version", timeout_s=VERSION_TIMEOUT_S).exit_code == 0
 
     async def run(self, *arguments: str, timeout_s: float = UP_TIMEOUT_S) -> None:
         """Run a command to its end; raise ComposeFailed with its last lines if it fails or takes too long."""
-        process = await asyncio.create_subprocess_exec(
-            *self.command(*arguments),
-            env=self.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        done = await commands.run_async(
+            *self.command(*arguments), timeout_s=timeout_s, env=self.environment()
         )
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            if isinstance(error, TimeoutError):
-                raise ComposeFailed(f"`docker compose {arguments[0]}` took over {timeout_s:.0f} s.") from None
-            raise
-        if process.returncode:
-            raise ComposeFailed(f"`docker compose {arguments[0]}` failed: {last_lines(output)}")
+        if done.exit_code == commands.TIMED_OUT:
+            raise ComposeFailed(f"`docker compose {arguments[0]}` took over {timeout_s:.0f} s.")
+        if done.exit_code:
+            raise ComposeFailed(f"`docker compose {arguments[0]}` failed: {last_lines(done.text)}")
 
 
-def last_lines(output: bytes) -> str:
+def last_lines(output: str) -> str:
     """Return the last lines of a command's output as one line."""
-    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     return "; ".join(lines[-LAST_LINES:]) or "it said nothing"

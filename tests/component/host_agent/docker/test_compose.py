@@ -1,0 +1,58 @@
+"""Running `docker compose`, where a script stands for the `docker` command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from host_agent.errors import ComposeFailed
+from host_agent.services.docker.compose import Compose
+from vestal.config import load
+
+Install = Callable[[str], Compose]
+
+
+@pytest.fixture
+def install(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """A function that installs a script as the `docker` command and returns the compose project."""
+
+    def made(script: str) -> Compose:
+        command = tmp_path / "docker"
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return Compose(load({"VESTAL_HOME": str(home)}, cwd=home))
+
+    return made
+
+
+async def test_run_that_fails_raises_with_the_last_lines(install: Install):
+    compose = install("echo one; echo two >&2; echo three; exit 3")
+    with pytest.raises(ComposeFailed, match="`docker compose up` failed: one; two; three"):
+        await compose.run("up", "--detach")
+
+
+async def test_run_passes_the_projects_variables_on(install: Install, tmp_path: Path):
+    compose = install(f'echo "$COMPOSE_PROJECT_NAME $DOCKER_BUILDKIT" > {tmp_path}/seen')
+    await compose.run("up")
+    assert (tmp_path / "seen").read_text() == f"{compose.project} 1\n"
+
+
+async def test_run_that_takes_too_long_is_killed_with_its_plugin(install: Install, tmp_path: Path):
+    """`docker` runs the compose plugin as a child, which went on when only `docker` was killed."""
+    compose = install(f"sleep 60 & echo $! > {tmp_path}/plugin; wait")
+    with pytest.raises(ComposeFailed, match=r"took over 1 s"):
+        await compose.run("up", timeout_s=1.0)
+    plugin = int((tmp_path / "plugin").read_text())
+    async with asyncio.timeout(5):
+        while psutil.pid_exists(plugin):  # noqa: ASYNC110 - init reaps it
+            await asyncio.sleep(0.02)
+
+
+def test_has_plugin_is_whether_docker_compose_answers(install: Install):
+    assert install('[ "$1 $2" = "compose version" ]').has_plugin()
+    assert not install("exit 1").has_plugin()
