@@ -1,4 +1,4 @@
-"""A real agent process with a stand-in gateway, in a home and on ports of its own."""
+"""A real agent process with a fake gateway, in a home and on ports of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = {
     "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.1",
     "VESTAL_SUPERVISION__STOP_S": "1",
     "VESTAL_MLX__DRAIN_S": "1",
-    # Only what a test asks for may heal.
+    # Nothing recovers by itself: a test requests each recovery pass.
     "VESTAL_SUPERVISION__HEALTH_INTERVAL_S": "900",
     "VESTAL_AGENT__MONITOR_INTERVAL_S": "900",
 }
@@ -43,7 +43,7 @@ class AgentUnderTest:
         self.process: subprocess.Popen[str] | None = None
 
     def launch(self) -> subprocess.Popen[str]:
-        """Another agent for this home."""
+        """Start an agent process for this home, and return without waiting."""
         return subprocess.Popen(
             [sys.executable, str(PROGRAM)],
             env=self.env,
@@ -79,7 +79,7 @@ class AgentUnderTest:
         return self.ask("/status")[1]
 
     def gateway(self) -> int:
-        """The PID of the gateway, once there is one and it is ready."""
+        """Return the PID of the gateway, once it is ready."""
         row = self.until(self._ready_row, "a gateway is ready")
         return int(row["process_pid"])
 
@@ -88,17 +88,17 @@ class AgentUnderTest:
         return row if row["state"] == "ready" and row["process_pid"] else None
 
     def recover(self) -> dict[str, Any]:
-        """One pass, to its end."""
+        """Run one recovery pass, and return its report."""
         return self.pass_done(self.begin_pass())
 
     def begin_pass(self) -> str:
-        """The id of a pass that is under way."""
+        """Request a recovery pass, and return its id."""
         code, run = self.ask("/recover", {})
         assert code == 202, run
         return str(run["run_id"])
 
     def pass_done(self, run_id: str) -> dict[str, Any]:
-        """Its report, once it has ended."""
+        """Return the report of a pass, once it has ended."""
         done = lambda: (r := self.ask(f"/recover/{run_id}")[1])["state"] == "done" and r  # noqa: E731
         return self.until(done, "the pass ends", 30)
 

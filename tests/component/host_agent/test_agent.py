@@ -1,4 +1,4 @@
-"""The agent as a process: what it looks after comes back, and what outlives it is adopted."""
+"""The agent as a process: it restarts its services, and adopts those that outlived an earlier agent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 from vestal.supervision import State
 
 
-def test_gateway_killed_is_restarted_and_told(agent):
+def test_killed_gateway_is_restarted_and_recorded_in_the_journal(agent):
     first = agent.start().gateway()
     os.kill(first, signal.SIGKILL)
     agent.until(lambda: agent.gateway() != first, "another gateway")
@@ -21,44 +21,44 @@ def test_gateway_killed_is_restarted_and_told(agent):
     assert any(e["event"] == "child_exited" and e["component"] == "mlx_server" for e in agent.journal())
 
 
-def test_agent_killed_leaves_its_child_and_the_next_adopts_and_restarts_it(agent):
+def test_killed_agent_leaves_its_gateway_and_the_next_adopts_and_restarts_it(agent):
     gateway = agent.start().gateway()
     events = len(agent.journal())
     agent.kill()
     assert psutil.pid_exists(gateway)
     assert agent.start().gateway() == gateway
-    # The journal is whole after the kill, and goes on.
+    # The journal has every event after the kill, and goes on.
     seqs = [entry["seq"] for entry in agent.journal()]
     assert seqs == sorted(set(seqs))
     assert len(seqs) > events
     os.kill(gateway, signal.SIGKILL)
-    agent.until(lambda: agent.gateway() != gateway, "the adopted one was restarted")
+    agent.until(lambda: agent.gateway() != gateway, "the adopted gateway was restarted")
 
 
-def test_second_agent_says_who_runs_and_ends_with_75(agent):
+def test_second_agent_names_the_first_and_exits_with_75(agent):
     agent.start()
     second = agent.launch()
-    _, told = second.communicate(timeout=15)
+    _, output = second.communicate(timeout=15)
     assert second.returncode == 75
-    assert f"PID {agent.process.pid}" in told.splitlines()[-1]
+    assert f"PID {agent.process.pid}" in output.splitlines()[-1]
 
 
-def test_agent_on_a_busy_port_names_the_holder_and_starts_nothing(agent):
+def test_agent_whose_port_is_in_use_names_the_process_and_starts_nothing(agent):
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", agent.port))
         held.listen()
         process = agent.launch()
-        _, told = process.communicate(timeout=15)
+        _, output = process.communicate(timeout=15)
     assert process.returncode == 75
-    last = told.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert f"port {agent.port} is held by" in last
     assert f"PID {os.getpid()}" in last
     assert "VESTAL_AGENT_PORT" in last
     assert agent.processes() == []
 
 
-def test_sigterm_ends_all_and_leaves_no_pid_file(agent):
+def test_sigterm_stops_the_gateway_and_leaves_no_pid_file(agent):
     gateway = agent.start().gateway()
     agent.process.send_signal(signal.SIGTERM)
     agent.process.communicate(timeout=15)
@@ -67,7 +67,7 @@ def test_sigterm_ends_all_and_leaves_no_pid_file(agent):
     assert list((agent.home / "run").glob("*.json")) == []
 
 
-def test_gateway_that_hangs_is_replaced_by_a_pass(agent):
+def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     first = agent.start().gateway()
     os.kill(first, signal.SIGSTOP)
     report = agent.recover()
@@ -78,7 +78,7 @@ def test_gateway_that_hangs_is_replaced_by_a_pass(agent):
     assert not psutil.pid_exists(first)
 
 
-def test_pass_over_a_healthy_stack_changes_nothing(agent):
+def test_recovery_pass_over_healthy_services_changes_nothing(agent):
     before = agent.start().gateway()
     report = agent.recover()
     assert (report["healthy"], report["found"], report["done"], report["left"]) == (True, [], [], [])
@@ -86,7 +86,7 @@ def test_pass_over_a_healthy_stack_changes_nothing(agent):
     assert agent.gateway() == before
 
 
-def test_stop_by_hand_is_sticky_for_passes_and_for_the_next_agent(agent):
+def test_service_stopped_by_hand_stays_stopped_through_passes_and_the_next_agent(agent):
     agent.start().gateway()
     assert agent.ask("/services/mlx_server/stop", {})[0] == 202
     stopped = lambda: agent.status()["services"]["mlx_server"]["state"] == "stopped"  # noqa: E731
@@ -102,11 +102,11 @@ def test_stop_by_hand_is_sticky_for_passes_and_for_the_next_agent(agent):
     assert agent.gateway()
 
 
-def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_words_are_told(agent):
+def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_message_shown(agent):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
     row = lambda: agent.status()["services"]["mlx_server"]  # noqa: E731
-    agent.until(lambda: row()["state"] == State.FAILED, "it is given up")
+    agent.until(lambda: row()["state"] == State.FAILED, "it has failed")
     assert "no such model" in row()["detail"]
     report = agent.recover()
     assert "no such model" in report["left"][0]
@@ -116,17 +116,17 @@ def test_gateway_with_a_wrong_configuration_is_not_restarted_and_its_words_are_t
     assert agent.gateway()
 
 
-def test_engine_that_its_gateway_gave_up_is_told_and_the_gateway_left_alone(agent):
+def test_failed_engine_is_reported_and_its_gateway_not_restarted(agent):
     before = agent.start().gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     (agent.home / "fake_gateway.json").write_text(json.dumps({"status": "failed", "engine": engine}))
-    report = agent.until(lambda: (r := agent.recover())["left"] and r, "it is seen")
+    report = agent.until(lambda: (r := agent.recover())["left"] and r, "the pass reports it")
     assert "mlx_engine: five starts failed" in report["left"]
     assert not report["healthy"]
     assert agent.status()["services"]["mlx_server"]["process_pid"] == before
 
 
-def test_status_has_what_the_design_promises(agent):
+def test_status_has_every_service_and_field_of_its_contract(agent):
     status = agent.start().status()
     names = ["agent", "mlx_server", "mlx_engine", "ollama", "docker", "orchestrator", "nightly"]
     assert list(status["services"]) == names

@@ -1,4 +1,4 @@
-"""What keeps a running agent from its work: a hang, a lost token, settings that have changed."""
+"""A running agent that hangs, whose token is lost, or whose settings have changed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _vestal(agent, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)
 
 
-def test_agent_that_hangs_is_replaced_and_what_it_looked_after_adopted(agent, monkeypatch):
-    """The 300 s backstop is all there is above the agent: a hung one must not hold its place for ever."""
+def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch):
+    """Only the recovery pass every 300 s supervises the agent, so it must replace a hung one."""
     gateway = agent.start().gateway()
     hung = agent.process.pid
     for name, value in agent.env.items():
@@ -43,7 +43,7 @@ def test_agent_that_hangs_is_replaced_and_what_it_looked_after_adopted(agent, mo
     assert agent.gateway() == gateway
 
 
-def test_agent_on_another_port_than_configured_is_not_taken_for_hung(agent, free_port):
+def test_agent_on_another_port_than_configured_is_not_killed_as_hung(agent, free_port):
     agent.start()
     config = _config(agent, VESTAL_AGENT_PORT=str(free_port()))
     with pytest.raises(AgentUnreachable, match=f"listens on port {agent.port}"):
@@ -51,19 +51,18 @@ def test_agent_on_another_port_than_configured_is_not_taken_for_hung(agent, free
     assert agent.process.poll() is None
 
 
-def test_token_removed_or_changed_while_the_agent_runs_is_put_back(agent):
+def test_token_deleted_or_changed_while_the_agent_runs_is_restored(agent):
     token = agent.home / "token"
-    right = token.read_text() if token.exists() else ""
     agent.start()
     right = token.read_text()
     for spoil in (token.unlink, lambda: token.write_text("another")):
         spoil()
-        agent.until(lambda: token.exists() and token.read_text() == right, "it is put back")
+        agent.until(lambda: token.exists() and token.read_text() == right, "it is restored")
         assert token.stat().st_mode & 0o777 == 0o600
     assert any(entry["event"] == "token_restored" for entry in agent.journal())
 
 
-def test_mistake_in_the_settings_does_not_keep_the_stack_running(agent):
+def test_down_with_wrong_settings_stops_everything(agent):
     agent.start()
     (agent.home / "vestal.yaml").write_text("mlx: {keep_alive: soon}\n")
     down = _vestal(agent, "down")
@@ -72,7 +71,7 @@ def test_mistake_in_the_settings_does_not_keep_the_stack_running(agent):
     assert agent.processes() == []
 
 
-def test_settings_are_the_same_until_one_changes(agent):
+def test_running_settings_differ_only_where_a_setting_has_changed(agent):
     same, other = _config(agent), _config(agent, VESTAL_MLX__MAX_RUNNING="4")
     assert running_settings.of(same) == running_settings.of(_config(agent))
     assert running_settings.of(same) != running_settings.of(other)

@@ -1,8 +1,11 @@
-"""Causes in the journal, in words for people."""
+"""Sentences for people: from short texts, and from causes in the journal."""
 
 from __future__ import annotations
 
+import pytest
+
 from host_agent.journal import readable_cause
+from host_agent.sentences import as_sentence
 
 
 def test_readable_cause_puts_a_last_log_line_in_json_into_words():
@@ -13,3 +16,11 @@ def test_readable_cause_puts_a_last_log_line_in_json_into_words():
     )
     assert readable_cause("exit code 78: a sentence") == "exit code 78: a sentence"
     assert readable_cause("odd: {not json") == "odd: {not json"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("killed by SIGSEGV", "Killed by SIGSEGV."), ("  It is done. ", "It is done.")],
+)
+def test_as_sentence_adds_capital_and_full_stop(text: str, sentence: str):
+    assert as_sentence(text) == sentence

@@ -1,4 +1,4 @@
-"""The journal on disk: writers that are killed, damage, bounds, and readers that fall behind."""
+"""The journal on disk: a killed writer, a damaged file, the bound, and followers that fall behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from host_agent.journal import PRUNE_EVERY, Journal
 REPO = Path(__file__).resolve().parents[3]
 
 
-def test_journal_killed_in_the_midst_of_writing_is_whole(home: Path):
+def test_journal_whose_writer_is_killed_has_every_event(home: Path):
     program = (
         "import sys; from pathlib import Path; from host_agent.journal import Journal\n"
         f"journal = Journal(Path({str(home / 'journal.db')!r}))\n"
@@ -40,7 +40,7 @@ def test_journal_killed_in_the_midst_of_writing_is_whole(home: Path):
     journal.close()
 
 
-def test_journal_is_bounded_and_reads_both_ways(home: Path):
+def test_journal_is_bounded_and_reads_from_both_ends(home: Path):
     journal = Journal(home / "journal.db", max_rows=50)
     for number in range(2 * PRUNE_EVERY):
         journal.record("test", "counted", number=number)
@@ -54,7 +54,7 @@ def test_journal_is_bounded_and_reads_both_ways(home: Path):
     journal.close()
 
 
-def test_damaged_journal_is_put_aside(home: Path):
+def test_damaged_journal_is_renamed_and_replaced(home: Path):
     path = home / "journal.db"
     path.write_bytes(b"this is no database at all" * 100)
     journal = Journal(path)
@@ -63,7 +63,7 @@ def test_damaged_journal_is_put_aside(home: Path):
     assert len(list(home.glob("journal.db.damaged-*"))) == 1
 
 
-async def test_reader_that_falls_behind_is_cut_off_and_the_others_are_not(home: Path):
+async def test_follower_that_falls_behind_is_disconnected_and_others_are_not(home: Path):
     journal = Journal(home / "journal.db")
     with journal.follow() as slow:
         for _ in range(1001):
@@ -73,6 +73,6 @@ async def test_reader_that_falls_behind_is_cut_off_and_the_others_are_not(home: 
             entry = quick.get_nowait()
         assert entry is not None
         assert entry["event"] == "after"
-        told = [slow.get_nowait() for _ in range(slow.qsize())]
-    assert told[-1] is None
+        received = [slow.get_nowait() for _ in range(slow.qsize())]
+    assert received[-1] is None
     journal.close()
