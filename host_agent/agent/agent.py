@@ -19,7 +19,7 @@ log = logging.getLogger("vestal")
 
 
 class Agent:
-    """Looks after every service of one home on this machine."""
+    """Supervises every service of one home on this machine."""
 
     def __init__(self, config: Config, token: str, gateway: tuple[str, ...] = GATEWAY) -> None:
         self._config, self._token, self._gateway = config, token, gateway
@@ -44,7 +44,7 @@ class Agent:
             await _stop(components, loops, journal)
 
     def _record_start(self, journal: Journal, components: Components) -> None:
-        decision = components.orchestrator
+        decision = components.mode_decision
         fields = {"mode": str(decision.mode), "port": self._config.agent.port}
         journal.record("agent", "agent_started", decision.why, **fields)
 

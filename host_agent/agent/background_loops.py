@@ -45,7 +45,7 @@ class BackgroundLoops:
             "sleep": self._watch_sleep,
             "notifications": components.notifier.run,
         }
-        if components.orchestrator.mode is Mode.DOCKER:
+        if components.mode_decision.mode is Mode.DOCKER:
             loops["container events"] = components.containers.deaths.run
             loops["container recovery"] = self._recover_dead_containers
         self._tasks = [asyncio.create_task(self._run(name, loop)) for name, loop in loops.items()]
@@ -87,7 +87,7 @@ class BackgroundLoops:
                 self._components.passes.request("the monitor had no answer from the MLX server")
 
     async def _watch_sleep(self) -> None:
-        await watch_sleep(self._components.sleep_watch, SystemClock(), self._on_wake)
+        await watch_sleep(self._components.sleep_detector, SystemClock(), self._on_wake)
 
     def _on_wake(self, slept_s: float) -> None:
         """Check everything at once after the machine slept: Metal's context may be lost, Ollama may hang."""

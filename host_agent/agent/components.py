@@ -36,7 +36,7 @@ from vestal.supervision import JsonStateStore, SleepDetector, Supervisor
 class Components:
     """The components that the agent starts, runs and stops."""
 
-    orchestrator: ModeDecision
+    mode_decision: ModeDecision  # where the orchestrator runs
     supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
     ollama: OllamaService
     containers: Containers
@@ -45,7 +45,7 @@ class Components:
     restart_budget: RestartBudget
     passes: Passes
     notifier: Notifier
-    sleep_watch: SleepDetector
+    sleep_detector: SleepDetector
     listener_context: ListenerContext  # what the listener's routes show and act on
     listener: Listener
 
@@ -60,24 +60,24 @@ async def build(
 ) -> Components:
     """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
     store = JsonStateStore(config.home.root / "supervision.json")
-    sleep_watch = SleepDetector()
+    sleep_detector = SleepDetector()
     compose = Compose(config)
-    orchestrator = await mode.decide(config, docker, compose)
+    mode_decision = await mode.decide(config, docker, compose)
 
     # The services. Ollama requests recovery passes, which are built below because they need the services.
     mlx = MlxService(config, session, gateway)
-    native_specs = native.specs(config, session) if orchestrator.mode is Mode.NATIVE else ()
+    native_specs = native.specs(config, session) if mode_decision.mode is Mode.NATIVE else ()
     child_specs = (mlx.spec(), *native_specs)
     supervisor = Supervisor(child_specs, on_event=journal.append, store=store, name="agent")
     containers = Containers(docker, compose, journal, store)
-    docker_engine = DockerEngineMonitor(docker, compose.project, orchestrator)
+    docker_engine = DockerEngineMonitor(docker, compose.project, mode_decision)
 
     def request_pass(reason: str) -> None:
         passes.request(reason)
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
     status_report = StatusReport(
-        supervisor, mlx, ollama, docker_engine, containers, orchestrator, store, sleep_watch
+        supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector
     )
 
     # Recovery: what a pass sees and does.
@@ -96,11 +96,11 @@ async def build(
     remedies = HostRemedies(supervisor, containers, OllamaRemedies(ollama, stop_s), budget, stop_s)
     passes = Passes(checks, remedies, journal, config.home.run / "recovery.lock")
 
-    # The listener, and the other ways to reach a person.
-    control = ServiceControl(supervisor, containers, mlx, ollama, orchestrator, journal)
+    # The interfaces to people: the listener and the notifications.
+    control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     listener_context = ListenerContext(status_report, passes, journal, control, Sessions())
     return Components(
-        orchestrator=orchestrator,
+        mode_decision=mode_decision,
         supervisor=supervisor,
         ollama=ollama,
         containers=containers,
@@ -109,7 +109,7 @@ async def build(
         restart_budget=budget,
         passes=passes,
         notifier=Notifier(journal, channels(config.notifications, session)),
-        sleep_watch=sleep_watch,
+        sleep_detector=sleep_detector,
         listener_context=listener_context,
         listener=Listener(config, token, listener_context, journal),
     )

@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from host_agent.errors import HostAgentError, UnknownService
+from host_agent.service_logs import LOG_FILES, log_path
 from host_agent.services import IN_CONTAINERS
 from host_agent.services.docker.compose import Compose
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
 
-LOG_FILES = {
-    "agent": "agent.log",
-    "mlx_server": "mlx_server.log",
-    "mlx_engine": "engine.log",
-    "ollama": "ollama.log",
-    "orchestrator": "orchestrator.log",
-    "nightly": "nightly.log",
-}
 POLL_S = 0.3
 TAIL_BYTES = 256 * 1024
 
@@ -34,7 +27,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         raise UnknownService(f"There is no log of {options.service!r}. The services are: {services}.")
     wanted = [options.service] if options.service else list(LOG_FILES)
     in_containers = [name for name in wanted if name in IN_CONTAINERS] if mode.has_containers(config) else []
-    paths = {name: config.home.logs / LOG_FILES[name] for name in wanted if name not in in_containers}
+    paths = {name: log_path(config.home.logs, name) for name in wanted if name not in in_containers}
     with _compose_logs(options, config, in_containers):
         existing = {name: path for name, path in paths.items() if path.exists()}
         offsets = _print_tails(existing, options.lines)

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from host_agent.cli.run.down import ordered_stop_s
 from host_agent.service_manager.jobs import JobSettings
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.find_program import EXTRA_FOLDERS
-from host_agent.services.mlx.service import SHUTDOWN_STAGES_S
 from vestal.config import Config
 from vestal.config.environment import SHORT_NAMES
 
@@ -51,9 +51,8 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
 
 
 def stop_within_s(config: Config) -> int:
-    """Return a time in seconds that is longer than an ordered stop: drain, six stages, orchestrators."""
-    ordered_s = config.mlx.drain_s + SHUTDOWN_STAGES_S + 4 * config.supervision.stop_s
-    return max(MIN_STOP_S, int(ordered_s) + STOP_MARGIN_S)
+    """Return a time in whole seconds that is longer than an ordered stop of the agent takes."""
+    return max(MIN_STOP_S, int(ordered_stop_s(config)) + STOP_MARGIN_S)
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

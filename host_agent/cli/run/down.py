@@ -40,10 +40,17 @@ def stop_agent(config: Config) -> str:
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
-    # The gateway drains its requests, and native orchestrators finish their step.
-    grace_s = config.mlx.drain_s + SHUTDOWN_STAGES_S + 4 * config.supervision.stop_s
-    asyncio.run(terminate.terminate_identity(identity, grace_s))
+    asyncio.run(terminate.terminate_identity(identity, ordered_stop_s(config)))
     return f"agent: stopped (PID {identity.pid}), with all its services"
+
+
+def ordered_stop_s(config: Config) -> float:
+    """Return how long an agent may take to stop, in seconds.
+
+    The gateway drains its requests and goes through the six stages of its shutdown; native orchestrators
+    finish their step.
+    """
+    return config.mlx.drain_s + SHUTDOWN_STAGES_S + 4 * config.supervision.stop_s
 
 
 def _stop_installed_jobs(config: Config) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from host_agent.agent_client import AgentClient
 from host_agent.errors import HostAgentError
+from host_agent.service_logs import log_path
 
 POLL_S = 0.25
 HEALTHY_STATES = ("ready", "busy", "absent")
 NOT_WAITED_FOR = ("ollama", "docker")  # someone else may have to start them
-LOG_FILES = {"mlx_engine": "engine.log"}  # the others are named after their service
 
 
 class NotHealthy(HostAgentError):
@@ -75,5 +75,4 @@ def _sentence(unhealthy: dict[str, dict[str, Any]], logs: Path) -> str:
         for name, service in unhealthy.items()
     )
     first = next(iter(unhealthy))
-    log = logs / LOG_FILES.get(first, f"{first}.log")
-    return f"Not healthy: {states}; {log} and `vestal doctor` say more."
+    return f"Not healthy: {states}; {log_path(logs, first)} and `vestal doctor` say more."

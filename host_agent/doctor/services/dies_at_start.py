@@ -11,13 +11,13 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.services import early_deaths
 from host_agent.doctor.services.early_deaths import EarlyDeath
 from host_agent.journal import readable_cause
+from host_agent.service_logs import log_path
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.jobs import AGENT, JobState
 from vestal.config import Config
 
 NAME = "dies_at_start"
 SINCE_S = 3600.0
-LOG_FILES = {"mlx_engine": "engine.log"}  # the others are named after their service
 CONFIG_EXIT_CODE = 78
 # A pattern of the last log lines, and the remedy. The first that matches counts.
 REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -71,7 +71,7 @@ def _remedy_for(last_lines: str) -> str:
 
 
 def _check_service(config: Config, death: EarlyDeath) -> Finding:
-    log = config.home.logs / LOG_FILES.get(death.service, f"{death.service}.log")
+    log = log_path(config.home.logs, death.service)
     return assess_death(death, log, log_files.last_lines(log))
 
 
