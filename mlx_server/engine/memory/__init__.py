@@ -1,6 +1,7 @@
-"""Memory is never the surprise: what a model and a request will take, known before either is begun.
+"""Forecast what a model or a request will take in memory, and decide before it starts whether it fits.
 
-kv, weights, forecast   what it will take, from config.json and the weight files' headers
-ledger                  what there is, who has it, and what to do about a need: pure
-guard                   the engine's own ledger, kept current; `host` reads the machine
+kv, weights, forecast   the forecast, from config.json and the headers of the weight files
+ledger                  the decision, from what exists, who holds it, and what is needed. Pure
+guard                   the engine's current ledger; `readings` reads the machine
+refusals, wait_policy   what a client is told, and how long a request waits
 """

@@ -1,4 +1,4 @@
-"""What a model and its requests will take in memory, before anything of it is loaded. Pure.
+"""Forecast what a model and its requests take in memory, before any of it is loaded. Pure.
 
 Calibrated on SmolLM2-135M and all-minilm (MLX 0.32, Linux): with 1 or 4 rows, steps of 128 or 512 tokens and
 prompts of 1,024 or 3,000, the peak above the weights was within 10 % of this.
@@ -28,7 +28,7 @@ _ENCODER_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Widths:
-    """A layer's, in numbers: hidden state, the feed-forward's inside, attention heads, a head's dimension."""
+    """The sizes of a layer: hidden state, feed-forward, attention heads, dimension of a head; vocabulary."""
 
     hidden: int
     inner: int
@@ -39,7 +39,7 @@ class Widths:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A model's needs. `kv` is None for a model that only embeds."""
+    """What a model needs. `kv` is None for a model that only embeds."""
 
     weights: Weights
     tokenizer_bytes: int
@@ -51,17 +51,17 @@ class Forecast:
 
     @property
     def resident_bytes(self) -> int:
-        """What it holds as long as it is loaded."""
+        """Return the bytes that the model holds while it is loaded."""
         return self.weights.bytes + self.tokenizer_bytes
 
     @property
     def load_bytes(self) -> int:
-        """What must be free to load it and answer one modest request."""
+        """Return the bytes that must be free to load the model and answer one small request."""
         first = self.requests_bytes(1, min(_FIRST_REQUEST_TOKENS, self.context_tokens))
         return self.resident_bytes + max(self.weights.loading_bytes, first)
 
     def requests_bytes(self, rows: int, tokens: int) -> int:
-        """The most that `rows` requests take together, the longest of `tokens`, beyond what is resident."""
+        """Return the most bytes that `rows` requests take besides the model, the longest of `tokens`."""
         if rows <= 0:
             return 0
         if self.kv is None:
@@ -70,9 +70,9 @@ class Forecast:
         return kv + self._activations(rows, min(self.step_tokens, tokens), tokens)
 
     def _activations(self, rows: int, step: int, tokens: int) -> int:
-        """The peak of a prefill step: one layer's activations, its scores, its KV as it is copied."""
+        """Return the peak bytes of a prefill step: one layer's activations, scores, and copied KV."""
         widths, number = self.widths, self.weights.number_bytes
-        # The encoders' GELU keeps one more of the inner width than a gated feed-forward does.
+        # GELU in encoders keeps one more array of the inner width than a gated feed-forward.
         per_token = 6 * widths.hidden + (4 if self.kv is None else 3) * widths.inner
         floats = rows * step * per_token
         if not (self.fused_attention and widths.head_dim in _FUSED_HEAD_DIMS):
@@ -93,7 +93,7 @@ def forecast(
     tokenizer_file_bytes: int = 0,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Raises KeyError, TypeError or ValueError where the files say too little to tell."""
+    """Return the forecast. Raise KeyError, TypeError or ValueError if the files say too little."""
     weights = forecast_weights(headers, config, arithmetic)
     shapes = {name: tuple(entry["shape"]) for name, entry in headers.items()}
     return Forecast(
@@ -107,8 +107,8 @@ def forecast(
     )
 
 
-def weights_alone(weights_bytes: int) -> Forecast:
-    """For a model whose configuration tells nothing."""
+def forecast_from_weights_only(weights_bytes: int) -> Forecast:
+    """Return a forecast for a model whose configuration is unusable: of its weights only."""
     weights = Weights(weights_bytes, SLICE_BYTES, 2)
     return Forecast(weights, 0, None, Widths(0, 0, 0, 0, 0), 1, 1, True)
 

@@ -1,7 +1,7 @@
-"""The engine's own ledger: forecasts, promises to requests, and the word on each new need. Pure.
+"""Keep the engine's memory ledger, with forecasts and reservations, and decide on each new need. Pure.
 
-It reaches the machine through `read`, the models' files through `facts_of`, the loaded models through
-`tenants`. Used from the MLX thread only. A check costs some 100 µs: reading the machine's figures.
+It reads the machine through `read`, the models' files through `files_of`, and the loaded models through
+`tenants`. It is used on the MLX thread only. A check takes about 100 µs, for reading the machine's figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from mlx_server.engine.errors import LoadError
 from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
-from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, weights_alone
+from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, forecast_from_weights_only
 from mlx_server.engine.memory.ledger import (
     Fits,
     Holding,
@@ -29,23 +29,25 @@ from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.protocol import Generate, MemoryUse
 
 UNLIMITED_ANSWER_TOKENS = 2048
-"""What an answer without `max_tokens` is given room for; most end long before the context does."""
+"""Tokens reserved for an answer without `max_tokens`. Most answers end long before the context does."""
 
 
-def answer_room(op: Generate, limit_tokens: int) -> int:
-    """How many tokens of answer are planned for, of `limit_tokens` that it may have."""
+def reserved_answer_tokens(op: Generate, limit_tokens: int) -> int:
+    """Return the tokens to reserve for an answer that may have `limit_tokens`."""
     if op.max_tokens is not None and op.max_tokens >= 0:
         return limit_tokens
     return min(limit_tokens, max(UNLIMITED_ANSWER_TOKENS, len(op.emitted) + UNLIMITED_ANSWER_TOKENS // 4))
 
 
 EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
-"""An unlimited answer so near the end of its promise asks for more, once in so many tokens."""
+"""An answer without a limit asks for a larger reservation when so few tokens of it remain, each so many
+tokens.
+"""
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a model's folder says of itself, nothing of it loaded."""
+    """What a model's folder says about the model, without loading it."""
 
     config: dict[str, Any]
     headers: Headers
@@ -54,7 +56,10 @@ class Files:
 
 @dataclass(frozen=True)
 class Tenant:
-    """A loaded model: the bytes its weights take, and the ids of its requests."""
+    """A loaded model: the bytes of its weights, and the ids of its requests.
+
+    `awaited` means that a request is about to start on it.
+    """
 
     entry: ModelEntry
     bytes: int
@@ -64,7 +69,7 @@ class Tenant:
 
 
 class MemoryGuard:
-    """Decides; those who ask act on it. `relieve` is called where room must be made for a request first."""
+    """Decides; its callers act. `relieve` is called if memory has to be freed for a request first."""
 
     def __init__(
         self,
@@ -77,17 +82,20 @@ class MemoryGuard:
     ) -> None:
         self._limit_bytes, self._arithmetic, self._step_tokens = limit_bytes, arithmetic, step_tokens
         self._read, self._files_of, self._kv_of = read, files_of, kv_of
-        self._kept_as_computed: set[str] = set()  # digests
+        self._unquantizable: set[str] = set()  # digests of models that cannot use quantized KV
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
         self._forecasts: dict[tuple[str, KvQuantization | None], Forecast] = {}
-        self._promised: dict[str, dict[str, int]] = {}  # model → request → tokens
+        self._reserved: dict[str, dict[str, int]] = {}  # model → request → tokens
         self._loading: Holding | None = None
 
     # --- models ---
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
-        """The word on loading `entry` where `leaving` go anyhow. Raises InsufficientMemory, MustWait."""
+        """Decide on loading `entry` while the models `leaving` are unloaded.
+
+        Raise InsufficientMemory or MustWait.
+        """
         expected = self.forecast(entry)
         need = Need(expected.load_bytes, expected.load_bytes)
         ask = Ask(
@@ -100,20 +108,20 @@ class MemoryGuard:
         return fits
 
     def load_ended(self) -> None:
-        """The model is a tenant now, or will not come."""
+        """Record that the load has ended: the model is a tenant now, or the load failed."""
         self._loading = None
 
     def forecast(self, entry: ModelEntry) -> Forecast:
-        """What `entry` will take; kept by its identity. Where its files say too little, its weights alone."""
-        kv = None if entry.digest in self._kept_as_computed else self._kv_of(entry.name)
+        """Return the (cached) forecast of `entry`; if its files say too little, only of its weights."""
+        kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
         known = self._forecasts.get((entry.digest, kv))
         if known is None:
             known = self._forecasts[entry.digest, kv] = self._forecast(entry, kv)
         return known
 
-    def keeps_kv_as_computed(self, entry: ModelEntry) -> None:
-        """It turned out that the model cannot work with quantized keys and values."""
-        self._kept_as_computed.add(entry.digest)
+    def cannot_quantize_kv(self, entry: ModelEntry) -> None:
+        """Record that the model cannot work with quantized keys and values."""
+        self._unquantizable.add(entry.digest)
 
     def _forecast(self, entry: ModelEntry, kv: KvQuantization | None) -> Forecast:
         try:
@@ -131,21 +139,26 @@ class MemoryGuard:
                 tokenizer_file_bytes=files.tokenizer_file_bytes,
                 kv=kv,
             )
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):  # an odd configuration may still load
-            return weights_alone(entry.weights_bytes)
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            ZeroDivisionError,
+        ):  # a model with an odd configuration may still load
+            return forecast_from_weights_only(entry.weights_bytes)
 
     # --- requests ---
 
     def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
-        """Promise a request the KV of its prompt and its answer. Raises InsufficientMemory, MustWait."""
-        answer_tokens = answer_room(op, limit_tokens)
+        """Reserve the KV of a request's prompt and answer. Raise InsufficientMemory or MustWait."""
+        answer_tokens = reserved_answer_tokens(op, limit_tokens)
         fits = self.check(op.model, prompt_tokens, answer_tokens)
         if fits != Fits():
             self.relieve(fits)
-        self._promised.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
+        self._reserved.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int) -> Fits:
-        """The word on a request, nothing promised. Raises InsufficientMemory, MustWait."""
+        """Decide on a request without a reservation. Raise InsufficientMemory or MustWait."""
         ledger = self._ledger()
         entry = self._entry(model)
         if entry is None:
@@ -158,40 +171,42 @@ class MemoryGuard:
         need = self._request_need(entry, prompt_tokens + answer_tokens)
         return self._decide(ledger, need, ask, (prompt_tokens, answer_tokens))
 
-    def extend_reservation(self, model: str, request: str, tokens: int, most_tokens: int) -> bool:
-        """Whether a request grown to `tokens`, of `most_tokens` that it may have, can go on.
+    def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
+        """Return True if a request that has grown to `tokens` of at most `max_tokens` can continue.
 
-        Its promise is extended in good time, and asked for again and again until it is used up.
+        Its reservation is extended early. If that fails, it is tried again until the reservation is used up.
         """
-        promised = self._promised.get(model, {}).get(request, most_tokens)
-        if promised >= most_tokens or tokens < promised - EXTEND_BEFORE_TOKENS:
+        reserved = self._reserved.get(model, {}).get(request, max_tokens)
+        if reserved >= max_tokens or tokens < reserved - EXTEND_BEFORE_TOKENS:
             return True
         if tokens % EXTEND_EVERY_TOKENS == 0 and (entry := self._entry(model)) is not None:
             ledger = self._ledger()
-            more = min(promised + UNLIMITED_ANSWER_TOKENS // 2, most_tokens)
+            more = min(reserved + UNLIMITED_ANSWER_TOKENS // 2, max_tokens)
             fits = decide(ledger, self._request_need(entry, more, request))
             if isinstance(fits, Fits):
                 if fits != Fits():
                     self.relieve(fits)
-                self._promised[model][request] = more
+                self._reserved[model][request] = more
                 return True
-        return tokens < promised
+        return tokens < reserved
 
     def _entry(self, model: str) -> ModelEntry | None:
         return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
 
     def _request_need(self, entry: ModelEntry, tokens: int, request: str | None = None) -> Need:
-        """What one more request of `tokens` takes, or what `request` takes in growing to them."""
+        """Return what another request of `tokens` takes, or what `request` takes when it grows to them."""
         expected = self.forecast(entry)
-        ours = self._promised.get(entry.name, {})
-        before = expected.requests_bytes(len(ours), max(ours.values(), default=0))
-        after = expected.requests_bytes(len(ours) + (request not in ours), max([tokens, *ours.values()]))
+        reservations = self._reserved.get(entry.name, {})
+        before = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))
+        after = expected.requests_bytes(
+            len(reservations) + (request not in reservations), max([tokens, *reservations.values()])
+        )
         return Need(after - before, expected.requests_bytes(1, tokens), staying=entry.name)
 
     # --- the ledger ---
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
-        """What is down in it, for those who ask."""
+        """Return the figures of the ledger for status and metrics."""
         held = [self._holding(tenant) for tenant in self.tenants()]
         weights = sum(tenant.bytes for tenant in self.tenants())
         return MemoryUse(weights, kv_bytes, sum(h.reserved_bytes for h in held), prompt_cache_bytes)
@@ -204,13 +219,13 @@ class MemoryGuard:
 
     def _holding(self, tenant: Tenant) -> Holding:
         name, expected = tenant.entry.name, self.forecast(tenant.entry)
-        promised = self._promised.get(name, {})
-        for gone in promised.keys() - set(tenant.requests):
-            del promised[gone]
+        reservations = self._reserved.get(name, {})
+        for gone in reservations.keys() - set(tenant.requests):
+            del reservations[gone]
         if expected.kv is None:
             reserved = expected.requests_bytes(min(len(tenant.requests), 1), 0)
         else:
-            reserved = expected.requests_bytes(len(promised), max(promised.values(), default=0))
+            reserved = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))
         bytes_ = tenant.bytes + expected.tokenizer_bytes
         return Holding(name, bytes_, reserved, bool(tenant.requests), tenant.last_used_s, tenant.awaited)
 
@@ -221,4 +236,4 @@ class MemoryGuard:
         error = refusal(decision, ledger, need, ask)
         if isinstance(decision, Never):
             raise error
-        raise MustWait(error, behind_ours=bool(decision.busy), tokens=tokens)
+        raise MustWait(error, held_by_requests=bool(decision.busy), tokens=tokens)

@@ -1,8 +1,8 @@
-"""What the KV cache of a model takes, from its config.json. Pure.
+"""Forecast what a model's KV cache takes, from its config.json. Pure.
 
 mlx-lm's batch caches grow by 256 tokens, and every row of a batch is as long as the longest (left-padded), so
-the cost of rows is that of the longest times their number. Where the layout of a layer is not known here,
-it counts as full attention: too much rather than too little. Only full attention is ever quantized.
+the cost is that of the longest row times the number of rows. A layer of unknown layout counts as full
+attention: too much rather than too little. Only full attention is ever quantized.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from mlx_server.engine.kv.kv_quantization import KvQuantization
 
 GROWTH_TOKENS = 256
 
-# Families whose mlx-lm model keeps rotating caches for sliding-window layers; gemma2's and qwen2's do not.
+# Families whose mlx-lm model uses rotating caches for sliding-window layers. Those of gemma2 and qwen2 do
+# not.
 _ROTATES_BY_LAYER_TYPES = frozenset(
     {
         *("afmoe", "exaone4", "exaone_moe", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gpt_oss"),
@@ -38,9 +39,12 @@ _PROJECTION = re.compile(r"layers\.(\d+)\.[\w.]*?([kv])_proj\.weight$")
 
 @dataclass(frozen=True)
 class KvShape:
-    """Layers by what they keep. `layer_floats` is a token's keys and values in one layer, in numbers;
-    `state_floats` what the layers without KV (linear attention, convolutions) keep for each request.
-    `quantized` is how full layers keep theirs, where not as computed."""
+    """The layers of a model by what they store.
+
+    `layer_floats` counts the numbers of one token's keys and values in one layer, `state_floats` the numbers
+    that layers without KV (linear attention, convolutions) store per request. `quantized` says how layers
+    with full attention store theirs; None: as computed.
+    """
 
     full_layers: int
     sliding_layers: int
@@ -52,18 +56,21 @@ class KvShape:
 
     @property
     def token_bytes(self) -> int:
-        """What one more token takes while every window has room."""
+        """Return the bytes of one more token, while no sliding window is full."""
         sliding = self.sliding_layers * self.layer_floats * self.number_bytes
         return int(self.full_layers * self.full_layer_bytes + sliding)
 
     @property
     def full_layer_bytes(self) -> float:
-        """What a token takes in one layer of full attention."""
+        """Return the bytes of one token in one layer of full attention."""
         number = self.quantized.bytes_a_number(self.number_bytes) if self.quantized else self.number_bytes
         return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:
-        """`rows` in one batch, the longest of `tokens`. A window's cache holds a prefill step more."""
+        """Return the bytes of `rows` in one batch, the longest of `tokens`.
+
+        A window also holds a prefill step.
+        """
         if rows <= 0:
             return 0
         grown = -(-max(tokens, 1) // GROWTH_TOKENS) * GROWTH_TOKENS
@@ -73,7 +80,7 @@ class KvShape:
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's part of a configuration, where others stand beside it."""
+    """Return the language model's part of the configuration of a model that has other parts too."""
     nested = config.get("text_config")
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
@@ -84,9 +91,11 @@ def kv_shape(
     number_bytes: int,
     quantization: KvQuantization | None = None,
 ) -> KvShape:
-    """`shapes` are the weights', by name: where they hold the projections of keys and values, they decide.
+    """Return the shape of the KV cache. Raise KeyError, TypeError or ValueError if the configuration says too
+    little.
 
-    Raises KeyError, TypeError or ValueError where the configuration says too little.
+    `shapes` has the shapes of the weights by name. If they include the projections of keys and values, these
+    decide.
     """
     own = text_config(config)
     layers = int(own.get("num_hidden_layers") or own.get("n_layers") or own["n_layer"])
@@ -103,16 +112,17 @@ def kv_shape(
 
 
 def head_dim(own: Mapping[str, Any]) -> int:
-    """Numbers in a row of one attention head."""
+    """Return the dimension of one attention head."""
     heads = int(own.get("num_attention_heads") or own.get("n_head") or 1)
     hidden = int(own.get("hidden_size") or own.get("n_embd") or own["d_model"])
     return int(own.get("head_dim") or hidden // heads)
 
 
 def _is_quantized(own: Mapping[str, Any], quantization: KvQuantization, sliding_layers: int) -> bool:
-    """As far as a configuration tells: what else stands in the way shows when the model is there.
+    """Return True if the configuration allows quantized KV. Other obstacles show only when the model is
+    loaded.
 
-    Layers that may slide without our knowing it count as computed: too much rather than too little.
+    Layers that may have a sliding window count as not quantized: too much rather than too little.
     """
     hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
     may_slide = hints and not sliding_layers
@@ -143,7 +153,7 @@ def _stateful_layers(own: Mapping[str, Any], layers: int) -> int:
 
 
 def _state_floats(own: Mapping[str, Any]) -> int:
-    """One layer's state for one request; float32 states count double beside 16-bit numbers."""
+    """Return the numbers in one layer's state per request. float32 counts twice relative to 16 bits."""
     heads = int(own.get("linear_num_value_heads") or 0)
     if heads:
         keys = int(own.get("linear_num_key_heads") or heads) * int(own["linear_key_head_dim"])
@@ -155,7 +165,7 @@ def _state_floats(own: Mapping[str, Any]) -> int:
 
 
 def _latent_floats(own: Mapping[str, Any]) -> int:
-    """Multi-head latent attention: the latent, or the heads where the library keeps those; 0 for others."""
+    """Return the numbers per token with multi-head latent attention (latent or heads); 0 otherwise."""
     rank = own.get("kv_lora_rank")
     if not isinstance(rank, int):
         return 0
@@ -168,7 +178,7 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
 
 
 def _projected_floats(shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Rows of the projections of keys and values, in the mean over their layers; 0 where they are fused."""
+    """Return the mean rows of the projections of keys and values per layer; 0 if they are fused."""
     rows = {"k": 0, "v": 0}
     layers: set[str] = set()
     for name, shape in shapes.items():

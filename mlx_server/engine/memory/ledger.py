@@ -1,10 +1,10 @@
-"""The engine's memory ledger: what there is, who has it, and what to do about a need. Pure.
+"""The engine's memory ledger: what exists, who holds it, and how a need can be met. Pure.
 
-Two bounds hold at once. The engine as a whole stays under its limit; and what it has promised but not taken
-yet, with the need, stays under what the machine has available now. Figures are read anew for each decision
-and nothing remembers a refusal, so the guard cannot outlive its reason.
+Two bounds hold at once. The engine as a whole stays under its limit. And what it has reserved but not yet
+taken, plus the need, stays under what the machine has available now. Figures are read anew for each decision,
+and no refusal is remembered, so a refusal never outlasts its cause.
 
-Order of relief: idle caches, idle models (least recently used first), wait for what runs, refuse.
+Order of relief: idle caches, idle models (least recently used first), wait for running requests, refuse.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """The machine and the engine's process as they are now, in bytes.
+    """The memory of the machine and of the engine's process, in bytes.
 
-    `active_bytes` and `cached_bytes` are MLX's: in use, and kept for reuse. Its counters miss some of what
-    Metal holds, and the process's footprint misses some of what they count: the larger of the two is taken.
+    `active_bytes` and `cached_bytes` are MLX's counters: in use, and kept for reuse. They miss some of what
+    Metal holds, and the process's footprint misses some of what they count, so `own_bytes` takes the larger.
     """
 
     total_bytes: int
@@ -29,17 +29,18 @@ class MemoryReading:
     footprint_bytes: int
     active_bytes: int
     cached_bytes: int
-    prompt_cache_bytes: int = 0  # of requests long gone; plain memory, unknown to MLX
+    prompt_cache_bytes: int = 0  # from earlier requests; plain memory that MLX does not count
     wired_bytes: int | None = None
 
     @property
     def own_bytes(self) -> int:
+        """Return what the engine holds."""
         return max(self.footprint_bytes, self.active_bytes + self.cached_bytes + self.prompt_cache_bytes)
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A model in memory, or on its way there. `reserved_bytes` is promised to its requests."""
+    """A model that is loaded or being loaded. `reserved_bytes` is reserved for its requests."""
 
     name: str
     bytes: int
@@ -51,7 +52,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Need:
-    """`bytes` more are asked for; `alone_bytes` would be, were nothing else there but `staying`, if given."""
+    """`bytes` are needed now; `alone_bytes` would be needed if only the model `staying` were loaded."""
 
     bytes: int
     alone_bytes: int
@@ -60,9 +61,9 @@ class Need:
 
 @dataclass(frozen=True)
 class Fits:
-    """Go ahead, having dropped idle caches if told to, and unloaded the models of `evict`.
+    """The need fits after dropping idle caches (if `drop_caches`) and unloading the models in `evict`.
 
-    `lacking_bytes` is what must come of it: a cache that can be dropped in part need not go whole.
+    `lacking_bytes` has to be freed, so that a cache need not be dropped completely.
     """
 
     drop_caches: bool = False
@@ -72,7 +73,7 @@ class Fits:
 
 @dataclass(frozen=True)
 class Wait:
-    """Not now. `busy` are the models whose requests hold what is lacking; without any, others do."""
+    """The need does not fit now. `busy` models hold what is lacking; if empty, other programs hold it."""
 
     free_bytes: int
     busy: tuple[str, ...] = ()
@@ -80,7 +81,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Never:
-    """Not in this machine, within this limit."""
+    """The need can never fit into this machine within the limit."""
 
     needs_bytes: int
     free_bytes: int
@@ -90,22 +91,22 @@ Decision = Fits | Wait | Never
 
 
 def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
-    """All but 2 GiB or 15 % of the machine's memory, and no more than its GPU can hold.
+    """Return the machine's memory less 2 GiB or 15 % (whichever is more), and at most what its GPU can hold.
 
-    On a machine so small that this would leave less than half, half.
+    On a small machine the limit is at least half of the memory.
     """
     limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
     return min(limit, gpu_bytes) if gpu_bytes else limit
 
 
 def kept_free_bytes(total_bytes: int) -> int:
-    """What the rest of the machine is left with, whatever the limit."""
+    """Return the bytes that are always left to other programs."""
     return min(512 * MIB, total_bytes * 3 // 100)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """`overhead_bytes` is the engine's process without any model."""
+    """The state that a decision is based on. `overhead_bytes` is the engine's process without any model."""
 
     limit_bytes: int
     overhead_bytes: int
@@ -113,28 +114,28 @@ class Ledger:
     holdings: Sequence[Holding] = ()
 
     @property
-    def promised_bytes(self) -> int:
-        """What the engine will take at most, if nothing more is asked of it."""
+    def reserved_total_bytes(self) -> int:
+        """Return the most that the engine will take without another request."""
         return self.overhead_bytes + sum(h.bytes + h.reserved_bytes for h in self.holdings)
 
     @property
     def free_bytes(self) -> int:
-        """What can be promised now. Negative where too much is taken."""
-        own, promised = self.reading.own_bytes, self.promised_bytes
-        within_limit = self.limit_bytes - max(own, promised)
-        to_come = max(promised - own, 0)
+        """Return what can be reserved now; negative if too much is taken."""
+        own, reserved = self.reading.own_bytes, self.reserved_total_bytes
+        within_limit = self.limit_bytes - max(own, reserved)
+        to_come = max(reserved - own, 0)
         kept = kept_free_bytes(self.reading.total_bytes)
         return min(within_limit, self.reading.available_bytes - to_come - kept)
 
     @property
     def idle_caches_bytes(self) -> int:
-        """What dropping idle caches frees. Up to what is promised, it would only be taken again."""
+        """Return what dropping idle caches frees. Below what is reserved, it would only be taken again."""
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
-        return min(caches, max(self.reading.own_bytes - self.promised_bytes, 0))
+        return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))
 
 
 def decide(ledger: Ledger, need: Need) -> Decision:
-    """How the need is met, if it can be."""
+    """Decide how the need can be met."""
     staying = sum(h.bytes for h in ledger.holdings if h.name == need.staying)
     at_least = ledger.overhead_bytes + staying + need.alone_bytes
     if at_least > ledger.limit_bytes:
@@ -157,8 +158,10 @@ def decide(ledger: Ledger, need: Need) -> Decision:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """With nothing else to run, what the process has not given back must not keep it from ever running."""
+    """Return True if the machine has room although the process has not returned memory, when nothing else
+    runs.
+    """
     leaving = sum(h.bytes for h in ledger.holdings if h.name in evict)
     kept = kept_free_bytes(ledger.reading.total_bytes)
     available = ledger.reading.available_bytes + ledger.idle_caches_bytes + leaving - kept
-    return need.bytes <= min(available, ledger.limit_bytes - ledger.promised_bytes + leaving)
+    return need.bytes <= min(available, ledger.limit_bytes - ledger.reserved_total_bytes + leaving)

@@ -1,4 +1,4 @@
-"""Reads what the ledger needs: the machine's memory, the process's, MLX's counters, a model's files."""
+"""Read what the ledger needs: memory of the machine and the process, MLX's counters, a model's files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _process = psutil.Process(os.getpid())
 
 
 def read(prompt_cache_bytes: int = 0) -> MemoryReading:
-    """How things stand now, in bytes. In a container, its limit is the machine."""
+    """Return the current memory in bytes. In a container, the container's limit counts as the machine."""
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available
     if (bound := _cgroup()) is not None:
@@ -40,7 +40,7 @@ def read(prompt_cache_bytes: int = 0) -> MemoryReading:
 
 
 def limit_bytes(configured: int | None) -> int:
-    """What the engine may take: as configured, else the machine's less what others need."""
+    """Return the bytes that the engine may take: as configured, or `default_limit_bytes`."""
     if configured is not None:
         return configured
     gpu = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
@@ -48,7 +48,7 @@ def limit_bytes(configured: int | None) -> int:
 
 
 def arithmetic() -> Arithmetic:
-    """How this build of MLX holds weights and attends."""
+    """Return how this build of MLX stores weights and computes attention."""
     metal = mx.metal.is_available()
     return Arithmetic(dense_float32=not metal, fused_attention=metal)
 
@@ -59,35 +59,35 @@ def memory_guard(
     prompt_cache_bytes: Callable[[], int] = lambda: 0,
     kv_of: KvOf = as_computed,
 ) -> MemoryGuard:
-    """The guard over this machine's memory; `step_tokens` of a prompt are processed at once.
+    """Return the guard for this machine's memory. `step_tokens` of a prompt are processed at once.
 
-    `prompt_cache_bytes` tells what caches of requests long gone hold: it is given up first.
+    `prompt_cache_bytes` returns what the prompt cache holds in memory, which is freed first.
     """
     limit = limit_bytes(configured_limit_bytes)
     return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:
-    """Tell Metal what it may wire down, where that is configured, and only there: see engine/batching.py."""
+    """Set Metal's wired limit, only if it is configured: generation/batch.py says why it is left alone."""
     if configured_bytes is not None and mx.metal.is_available():
         mx.set_wired_limit(configured_bytes)
 
 
 def files_of(entry: ModelEntry) -> Files:
-    """The configuration and headers of a model's folder. Raises UnreadableModel."""
+    """Return the configuration and headers of a model's folder. Raise UnreadableModel."""
     tokenizer = entry.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
     return Files(weight_files.read_config(entry.path), weight_files.read_headers(entry.path), size)
 
 
 def _cgroup() -> tuple[int, int] | None:
-    """Limit and use of the control group we are in, where it has a limit (version 2)."""
+    """Return limit and use of this process's cgroup (version 2), or None without a limit."""
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         if limit == "max":
             return None
         used = int((_CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        return int(limit), used - int(stat.get("inactive_file", 0))  # cached files give way
+        return int(limit), used - int(stat.get("inactive_file", 0))  # the kernel reclaims cached files
     except (OSError, ValueError):
         return None

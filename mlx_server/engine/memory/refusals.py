@@ -1,4 +1,4 @@
-"""What is said to those for whom there is no room, with the figures and a remedy. Pure."""
+"""Word the refusal of what does not fit into memory, with the figures and a remedy. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
 
 @dataclass(frozen=True)
 class Ask:
-    """Who asks, in words, what would help, and its own figures for programs."""
+    """What is asked for, in words; what would help; figures for programs."""
 
     what: str
     remedy: str
@@ -18,16 +18,21 @@ class Ask:
 
 
 class MustWait(Exception):
-    """It does not fit just now. `refusal` is what to say where the wait is in vain; `tokens` are those of a
-    request, prompt and answer; `behind_ours`: it is requests of our own that hold what is lacking."""
+    """The need does not fit now.
 
-    def __init__(self, refusal: EngineError, *, behind_ours: bool, tokens: tuple[int, int] = (0, 0)) -> None:
+    `refusal` is the error if waiting does not help. `held_by_requests` is True if running requests hold what
+    is lacking. `tokens` are the prompt and answer tokens of a request.
+    """
+
+    def __init__(
+        self, refusal: EngineError, *, held_by_requests: bool, tokens: tuple[int, int] = (0, 0)
+    ) -> None:
         super().__init__(str(refusal))
-        self.refusal, self.tokens, self.behind_ours = refusal, tokens, behind_ours
+        self.refusal, self.tokens, self.held_by_requests = refusal, tokens, held_by_requests
 
 
 def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: Ask) -> InsufficientMemory:
-    """`needs 41.2 GiB of memory, 18.0 GiB free of 24.0 GiB; …`."""
+    """Return the error, such as `… needs 41.2 GiB of memory, 18.0 GiB free of 24.0 GiB; …`."""
     total, limit = ledger.reading.total_bytes, ledger.limit_bytes
     needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes
     free = max(min(decision.free_bytes, limit), 0)
@@ -42,5 +47,5 @@ def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: Ask) -> Ins
 
 
 def size(count: int) -> str:
-    """`41.2 GiB`, `640 MiB`: powers of 1024, as the system tells memory."""
+    """Return `41.2 GiB` or `640 MiB`: powers of 1024, as operating systems report memory."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

@@ -1,7 +1,7 @@
-"""What a model's weights take once they are loaded, from the headers of its files. Pure.
+"""Forecast what a model's weights take when they are loaded, from the headers of its files. Pure.
 
-On Metal they are kept as they lie on disk. MLX's CPU build gets them dense, in float32: there a 4-bit model
-takes eight times its file. mlx-lm loads the language model only; what sees or hears stays on disk.
+On Metal they stay as they are on disk. MLX's CPU build gets them dense, in float32, so a 4-bit model takes
+eight times its file. mlx-lm loads only the language model; the parts for images and audio stay on disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Headers = Mapping[str, Mapping[str, Any]]
 """Tensor name → its entry in a safetensors header: dtype, shape, data_offsets."""
 
 SLICE_BYTES = 16 * 1024 * 1024
-"""How much of the weights is read at once."""
+"""How many bytes of weights are read at once."""
 
 _NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _EIGHT_BIT_FLOATS = frozenset({"F8_E4M3", "F8_E5M2"})
@@ -25,8 +25,11 @@ _NOT_LOADED = ("vision_tower.", "vision_model.", "visual.", "audio_tower.", "mul
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How this machine's MLX computes. `dense_float32`: weights are made so as they are loaded (CPU).
-    `fused_attention`: scores are never written out (Metal)."""
+    """How this machine's MLX computes.
+
+    `dense_float32`: weights are converted to float32 while they are loaded (CPU). `fused_attention`:
+    attention scores are never stored (Metal).
+    """
 
     dense_float32: bool
     fused_attention: bool
@@ -34,8 +37,11 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Weights:
-    """`loading_bytes` is what stands beside the weights while they are read; `number_bytes` the width of
-    what is computed with, and so of the KV cache."""
+    """The weights of a model in memory.
+
+    `loading_bytes` are needed in addition while the weights are read. `number_bytes` is the width of the
+    numbers in computations, and so in the KV cache.
+    """
 
     bytes: int
     loading_bytes: int
@@ -43,12 +49,12 @@ class Weights:
 
 
 def forecast_weights(headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic) -> Weights:
-    """Raises KeyError, TypeError or ValueError for headers that are none."""
+    """Return the forecast. Raise KeyError, TypeError or ValueError for invalid headers."""
     kept = {name: entry for name, entry in headers.items() if not _left_out(name)}
     sizes = {name: _loaded_bytes(name, entry, kept, config, arithmetic) for name, entry in kept.items()}
     largest = max(sizes.values(), default=0)
     number = 4 if arithmetic.dense_float32 else _number_bytes(kept)
-    # What is converted stands in memory twice until its slice is done.
+    # Converted tensors are in memory twice until their slice is done.
     converted = arithmetic.dense_float32 and any(entry["dtype"] != "F32" for entry in kept.values())
     return Weights(sum(sizes.values()), max(largest, SLICE_BYTES) if converted else SLICE_BYTES, number)
 
@@ -59,7 +65,7 @@ def _left_out(name: str) -> bool:
 
 
 def stored_bytes(entry: Mapping[str, Any]) -> int:
-    """A tensor's bytes on disk."""
+    """Return a tensor's bytes on disk."""
     start, end = entry["data_offsets"]
     return int(end) - int(start)
 
@@ -69,7 +75,7 @@ def _loaded_bytes(
 ) -> int:
     dtype, stored = str(entry["dtype"]), stored_bytes(entry)
     if not arithmetic.dense_float32:
-        # What mlx-lm cannot keep in eight bits it makes bfloat16.
+        # mlx-lm converts eight-bit floats that it cannot keep to bfloat16.
         return stored * 2 if dtype in _EIGHT_BIT_FLOATS and not _packed_floats(config) else stored
     stem, _, last = name.rpartition(".")
     if dtype in _PACKED and (bits := _bits(stem, last, headers, config)):
@@ -87,7 +93,7 @@ def _is_quantized(stem: str, headers: Headers) -> bool:
 
 
 def _bits(stem: str, last: str, headers: Headers, config: Mapping[str, Any]) -> int:
-    """Bits of a packed weight; 0 for integers that are none."""
+    """Return the bits of a packed weight; 0 for integers that are not packed weights."""
     if last not in ("weight", "qweight") or not any(f"{stem}.{s}" in headers for s in ("scales", "qzeros")):
         return 0
     for key in ("quantization", "quantization_config"):
@@ -106,7 +112,7 @@ def _packed_floats(config: Mapping[str, Any]) -> bool:
 
 
 def _number_bytes(headers: Headers) -> int:
-    """One float32 norm makes all that follows it float32."""
+    """Return the width of computed numbers. One float32 norm makes everything after it float32."""
     floats = {name: str(e["dtype"]) for name, e in headers.items() if e["dtype"] in _NUMBER_BYTES}
     norms = [dtype for name, dtype in floats.items() if "norm" in name]
     return max((_NUMBER_BYTES[dtype] for dtype in norms or floats.values()), default=2)

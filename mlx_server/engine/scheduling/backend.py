@@ -64,5 +64,5 @@ def _usable_quantization(
     if wanted is None or (reason := obstacle(weights.model, wanted)) is None:
         return wanted
     log_event("kv_not_quantized", cause=reason, model=entry.name, bits=wanted.bits)
-    guard.keeps_kv_as_computed(entry)
+    guard.cannot_quantize_kv(entry)
     return None

@@ -125,7 +125,7 @@ class Loads:
                 entry = find_entry(self._catalog, name)
                 leaving = self._models.evictions_for_one_more()
                 if leaving is None:
-                    raise MustWait(self._all_busy(name), behind_ours=True)
+                    raise MustWait(self._all_busy(name), held_by_requests=True)
                 fits = self._guard.before_load(entry, [model.entry.name for model in leaving])
             except MustWait as wait:
                 if self._has_waited_long_enough(name, wait, now):
@@ -147,7 +147,7 @@ class Loads:
     def _has_waited_long_enough(self, name: str, wait: MustWait, now: float) -> bool:
         # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
         waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
-        patient = wait.behind_ours or any(request.resumes for request in waiting)
+        patient = wait.held_by_requests or any(request.resumes for request in waiting)
         return self._policy.is_over(self._blocked_since_s.setdefault(name, now), patient, now)
 
     def _refuse(self, name: str, error: EngineError) -> LoadRefused:

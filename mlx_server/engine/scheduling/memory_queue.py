@@ -36,7 +36,7 @@ class MemoryQueue:
         since_s = request.memory_wait.since_s if request.memory_wait else now
         request.memory_wait = MemoryWait(since_s, now + RETRY_S, wait.tokens)
         # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
-        patient = wait.behind_ours or request.resumes
+        patient = wait.held_by_requests or request.resumes
         return wait.refusal if self._policy.is_over(since_s, patient, now) else None
 
     def _first(self) -> Request | None:

@@ -15,7 +15,7 @@ from mlx_server.engine.memory.guard import (
     Files,
     MemoryGuard,
     Tenant,
-    answer_room,
+    reserved_answer_tokens,
 )
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, MemoryReading
 from mlx_server.engine.memory.refusals import MustWait
@@ -115,7 +115,7 @@ def test_requests_are_promised_their_kv_until_they_end():
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=16_000))
     with pytest.raises(MustWait) as waiting:
         machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
-    assert waiting.value.behind_ours
+    assert waiting.value.held_by_requests
     assert "requests to Llama-3.1-8B hold" in str(waiting.value.refusal)
     assert waiting.value.tokens == (100, 16_000)
     with pytest.raises(MustWait):
@@ -151,11 +151,11 @@ def test_request_makes_idle_models_of_others_leave():
 
 
 def test_unlimited_answer_is_given_bounded_room():
-    assert answer_room(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
-    assert answer_room(generate("a", "m", -1), 50) == 50
-    assert answer_room(generate("a", "m", 9000), 9000) == 9000
+    assert reserved_answer_tokens(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
+    assert reserved_answer_tokens(generate("a", "m", -1), 50) == 50
+    assert reserved_answer_tokens(generate("a", "m", 9000), 9000) == 9000
     resumed = generate("a", "m", None, emitted=tuple(range(5000)))
-    assert 5000 < answer_room(resumed, 100_000) < 6000
+    assert 5000 < reserved_answer_tokens(resumed, 100_000) < 6000
 
 
 def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
@@ -205,5 +205,5 @@ def test_forecast_follows_the_models_own_quantization_until_it_turns_out_that_it
     assert guard.forecast(entry("Qwen3-8B")) == machine.guard.forecast(entry("Qwen3-8B"))
     quantized = guard.forecast(entry("Llama-3.1-8B"))
     assert quantized.requests_bytes(4, 8000) < 0.7 * computed.requests_bytes(4, 8000)
-    guard.keeps_kv_as_computed(entry("Llama-3.1-8B"))
+    guard.cannot_quantize_kv(entry("Llama-3.1-8B"))
     assert guard.forecast(entry("Llama-3.1-8B")) == computed

@@ -143,7 +143,7 @@ def test_what_is_promised_stays_under_the_limit(ledger: Ledger, need: Need):
     if not isinstance(answer, Fits):
         return
     staying = [h for h in ledger.holdings if h.name not in answer.evict]
-    after = replace(ledger, holdings=staying).promised_bytes + need.bytes
+    after = replace(ledger, holdings=staying).reserved_total_bytes + need.bytes
     assert after <= ledger.limit_bytes or need.bytes == 0
 
 

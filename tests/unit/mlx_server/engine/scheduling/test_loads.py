@@ -117,8 +117,8 @@ def world() -> World:
     return World()
 
 
-def no_room(behind_ours: bool = True) -> MustWait:
-    return MustWait(InsufficientMemory("no room", retryable=True), behind_ours=behind_ours)
+def no_room(held_by_requests: bool = True) -> MustWait:
+    return MustWait(InsufficientMemory("no room", retryable=True), held_by_requests=held_by_requests)
 
 
 def test_one_load_serves_all_requests_for_the_model(world):
@@ -157,12 +157,14 @@ def test_load_that_waited_too_long_is_refused_with_the_guards_error(world):
 
 
 @pytest.mark.parametrize(
-    ("behind_ours", "resumes", "limit_s"),
+    ("held_by_requests", "resumes", "limit_s"),
     [(True, False, 60.0), (False, False, OTHERS_S), (False, True, 60.0)],
 )
-def test_load_waits_longer_behind_our_own_requests_and_for_a_cut_off_answer(behind_ours, resumes, limit_s):
+def test_load_waits_longer_behind_our_own_requests_and_for_a_cut_off_answer(
+    held_by_requests, resumes, limit_s
+):
     world = World(max_wait_s=60.0)
-    world.guard.decisions["a"] = no_room(behind_ours)
+    world.guard.decisions["a"] = no_room(held_by_requests)
     assert world.ask("a", **({"a": (1, 2)} if resumes else {})) == []
     world.now += limit_s - 1.0
     assert world.step() == []

@@ -29,9 +29,9 @@ class Waiting:
         return request
 
 
-def no_room(behind_ours: bool = True) -> MustWait:
+def no_room(held_by_requests: bool = True) -> MustWait:
     error = InsufficientMemory("no room", retryable=True)
-    return MustWait(error, behind_ours=behind_ours, tokens=(70, 30))
+    return MustWait(error, held_by_requests=held_by_requests, tokens=(70, 30))
 
 
 def test_queue_is_first_come_first_served():
@@ -54,27 +54,29 @@ def test_postponed_request_keeps_its_token_counts_for_the_next_attempt():
     assert request.memory_wait.needed_tokens == (70, 30)
 
 
-@pytest.mark.parametrize(("behind_ours", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_wait_for_memory_is_bounded_and_leaves_no_trace(behind_ours, limit_s):
+@pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
+def test_wait_for_memory_is_bounded_and_leaves_no_trace(held_by_requests, limit_s):
     waiting = Waiting()
     request = waiting.add("a")
-    assert waiting.queue.postpone(request, no_room(behind_ours), 5.0) is None
-    assert waiting.queue.postpone(request, no_room(behind_ours), 5.0 + limit_s - 1) is None
-    refusal = waiting.queue.postpone(request, no_room(behind_ours), 5.0 + limit_s)
+    assert waiting.queue.postpone(request, no_room(held_by_requests), 5.0) is None
+    assert waiting.queue.postpone(request, no_room(held_by_requests), 5.0 + limit_s - 1) is None
+    refusal = waiting.queue.postpone(request, no_room(held_by_requests), 5.0 + limit_s)
     assert refusal is not None and refusal.retryable
     waiting.requests.finish(request)
     assert waiting.queue.awaited_model is None
     again = waiting.add("a")
     assert waiting.queue.due(5.0 + limit_s) is again  # at once
-    assert waiting.queue.postpone(again, no_room(behind_ours), 6.0 + limit_s) is None  # and with a whole wait
+    assert (
+        waiting.queue.postpone(again, no_room(held_by_requests), 6.0 + limit_s) is None
+    )  # and with a whole wait
 
 
 def test_answer_that_a_crash_cut_off_waits_longer_for_what_others_hold():
     waiting = Waiting()
     request = waiting.add("a", emitted=(1, 2))
-    assert waiting.queue.postpone(request, no_room(behind_ours=False), 0.0) is None
-    assert waiting.queue.postpone(request, no_room(behind_ours=False), OTHERS_S + 1) is None
-    assert waiting.queue.postpone(request, no_room(behind_ours=False), 120.0) is not None
+    assert waiting.queue.postpone(request, no_room(held_by_requests=False), 0.0) is None
+    assert waiting.queue.postpone(request, no_room(held_by_requests=False), OTHERS_S + 1) is None
+    assert waiting.queue.postpone(request, no_room(held_by_requests=False), 120.0) is not None
 
 
 def test_next_request_is_due_at_once_when_the_first_is_cancelled():
