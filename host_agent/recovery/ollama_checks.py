@@ -1,4 +1,4 @@
-"""What a recovery pass finds out about Ollama: its state, who controls it, and the runners it left behind."""
+"""The checks of Ollama: its state, who controls it, and runners that outlived their server."""
 
 from host_agent.recovery.facts import ControlledBy, OrphanFacts, ServiceFacts
 from host_agent.services import OLLAMA

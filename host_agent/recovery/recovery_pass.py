@@ -75,7 +75,7 @@ class RecoveryPass:
         return True
 
     async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
-        """Check until every service is healthy, or none of them is about to change, or the time is over."""
+        """Check until every service is healthy, or no service is about to change, or the time is over."""
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}
         with contextlib.suppress(TimeoutError):

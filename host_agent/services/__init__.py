@@ -1,4 +1,4 @@
-"""The services that the agent looks after, one room each, and what their rooms share.
+"""The services that the agent supervises or watches, a package for each, and what these share.
 
 `status_report` says how all of them are, `service_control` starts and stops one for a person.
 """

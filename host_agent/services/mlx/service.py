@@ -77,7 +77,7 @@ def judge_gateway(reply: Reply) -> ProbeResult:
         # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
         return ProbeResult(True, _engine_detail(reply) or "the engine was given up", State.DEGRADED)
     if status not in STATES:
-        return ProbeResult(False, f"/health answered {reply.status} with no status that is known")
+        return ProbeResult(False, f"/health answered {reply.status} with an unknown status")
     return ProbeResult(status == "ok", "" if status == "ok" else status, STATES[status])
 
 
@@ -85,7 +85,7 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
     """Return the engine's status from the gateway's answer to GET /health."""
     engine = reply.fields.get("engine")
     if not isinstance(engine, dict):
-        return ServiceStatus(State.STOPPED, detail="the gateway tells nothing of its engine")
+        return ServiceStatus(State.STOPPED, detail="the gateway's answer has no engine")
     name = str(engine.get("state") or "stopped")
     pid = engine.get("pid")
     return ServiceStatus(

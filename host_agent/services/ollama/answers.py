@@ -95,7 +95,7 @@ def choose_probe_model(models: Sequence[LoadedModel], configured: str | None) ->
 def probe_request(model: LoadedModel, now: float, *, tokens: int = 1) -> ModelRequest:
     """Return a request for one token, or one vector, that leaves the model as it is.
 
-    It names the model's context size, since another one would load the model anew, and the time for which the
+    It names the model's context size, since another one would reload the model, and the time for which the
     model stays loaded.
     """
     body: dict[str, Any] = {"model": model.name, "options": {}}

@@ -19,7 +19,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """How an action is carried out, in one of three ways.
+    """How an action is carried out: one of three.
 
     The owner's `commands` are run in order; or the process `terminate_pid` is terminated and, with
     `start_own`, the agent's own server is started; or nothing is done, and `refusal` says who can act.

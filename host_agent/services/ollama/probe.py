@@ -33,7 +33,10 @@ class CheckResult:
 
 
 class OllamaProbe:
-    """Probes one server. `runners` returns the PIDs of its runners, whose CPU time tells busy from hung."""
+    """Probes one server.
+
+    `runners` returns the PIDs of its runners: their CPU time shows whether a silent server is busy or hung.
+    """
 
     def __init__(
         self,

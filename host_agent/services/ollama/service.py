@@ -81,7 +81,7 @@ class OllamaService:
         return await asyncio.shield(self._checking)
 
     async def check_until_certain(self) -> Observation:
-        """Check until the server works, or as many checks in a row have failed as make it down."""
+        """Check until one check succeeds, or FAILURES_UNTIL_DOWN of them have failed in a row."""
         seen = await self.check()
         while not seen.verdict.ok and seen.failures < FAILURES_UNTIL_DOWN and seen.owner.runs:
             await asyncio.sleep(RECHECK_INTERVAL_S)
@@ -198,7 +198,7 @@ class OllamaService:
         return await self._observe(result, before.failures if is_same_server else 0, fresh=False)
 
     async def _observe(self, result: CheckResult, failures: int, fresh: bool) -> Observation:
-        """Add to a check's result what else is to be known, and remember all of it."""
+        """Complete a check's result with the owner and the installation, and remember the observation."""
         child = self.controller.status()
         owner = await self._discovery.owner(child.process_pid, fresh)
         is_installed = await asyncio.to_thread(installation.installed)

@@ -133,7 +133,9 @@ async def test_status_shows_the_cause_of_the_last_death_and_not_of_the_one_befor
     )
     assert "stopped by a request" in (await containers.service_statuses(fresh=True))["orchestrator"].detail
     engine.inspect["Id"] = "another container"
-    assert containers.deaths.explanation_of(engine.inspect) is None, "made anew: that end was not its own"
+    assert containers.deaths.explanation_of(engine.inspect) is None, (
+        "another container: that death was not its own"
+    )
 
 
 async def test_fresh_status_sees_a_pause_that_the_cached_one_does_not(

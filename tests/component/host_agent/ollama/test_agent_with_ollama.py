@@ -1,4 +1,4 @@
-"""The agent and a program that behaves like Ollama: started, adopted, replaced, stopped, left alone."""
+"""The agent with a program that behaves like Ollama, which it starts, adopts, replaces and stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.component.host_agent.conftest import AgentUnderTest
 
 
 class StandIn:
-    """A program `ollama` on a PATH of its own, what it is told, and the servers started by hand."""
+    """A program `ollama` on a PATH of its own, a file that controls it, and the servers started by hand."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.program = stand_in_ollama.install(folder / "bin")
@@ -37,13 +37,14 @@ class StandIn:
             "OLLAMA_HOST": f"127.0.0.1:{self.port}",
         }
 
-    def tell(self, **how: Any) -> None:
+    def misbehave(self, **how: Any) -> None:
+        """Control the servers from now on; without arguments they work again."""
         fresh = self.control.with_suffix(".new")
         fresh.write_text(json.dumps(how))
         fresh.rename(self.control)
 
     def serve(self) -> subprocess.Popen[bytes]:
-        """Somebody starts it by hand, in a session that is gone."""
+        """Start a server as a person would, in a session that has ended."""
         process = subprocess.Popen(
             [str(self.program), "serve"],
             env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | self.env,
@@ -81,7 +82,7 @@ def ollama(tmp_path: Path, free_port: Callable[[], int], agent: AgentUnderTest) 
     }
     agent.env |= stand_in.env | own
     yield stand_in
-    stand_in.tell()
+    stand_in.misbehave()
     if agent.process and agent.process.poll() is None:
         agent.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,22 +95,32 @@ def ollama(tmp_path: Path, free_port: Callable[[], int], agent: AgentUnderTest) 
             os.kill(pid, signal.SIGKILL)
 
 
-def row(agent: AgentUnderTest) -> dict[str, Any]:
+def status_of(agent: AgentUnderTest) -> dict[str, Any]:
     return agent.status()["services"]["ollama"]
 
 
 def ready(agent: AgentUnderTest, but: int | None = None) -> int:
-    """The PID of a server that is ready, and is not `but`."""
-    found = lambda: (r := row(agent))["state"] == "ready" and r["process_pid"] != but and r["process_pid"]  # noqa: E731
+    """Wait until a server is ready and return its PID, which is not `but`."""
+
+    def found() -> int | None:
+        seen = status_of(agent)
+        pid = seen["process_pid"]
+        return pid if seen["state"] == "ready" and pid != but else None
+
     return int(agent.until(found, "Ollama is ready"))
 
 
 def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, ollama):
     agent.start()
     pid = ready(agent)
-    told = row(agent)
-    assert (told["managed"], told["owner"], told["version"], told["models"]) == (True, "Vestal", "0.32.5", 2)
-    assert "started by Vestal" in told["detail"]
+    status = status_of(agent)
+    assert (status["managed"], status["owner"], status["version"], status["models"]) == (
+        True,
+        "Vestal",
+        "0.32.5",
+        2,
+    )
+    assert "started by Vestal" in status["detail"]
     assert json.loads((agent.home / "run" / "ollama.json").read_text())["pid"] == pid
     assert "Listening on" in (agent.home / "logs" / "ollama.log").read_text()
     agent.process.send_signal(signal.SIGTERM)
@@ -122,8 +133,8 @@ def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     process = ollama.serve()
     agent.start()
     assert ready(agent) == process.pid
-    told = row(agent)
-    assert told["managed"] is False
+    status = status_of(agent)
+    assert status["managed"] is False
     report = agent.recover()
     assert (report["found"], report["done"], report["healthy"]) == ([], [], True)
     agent.process.send_signal(signal.SIGTERM)
@@ -145,10 +156,10 @@ def test_killed_managed_ollama_restarts_and_its_runners_get_sigterm(agent, ollam
 def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
     agent.start()
     first = ready(agent)
-    ollama.tell(hang="all", ignore_term=True)
+    ollama.misbehave(hang="all", ignore_term=True)
     run_id = agent.begin_pass()
-    agent.until(lambda: not psutil.pid_exists(first), "the hung one is ended", 30)
-    ollama.tell()
+    agent.until(lambda: not psutil.pid_exists(first), "the hung server has ended", 30)
+    ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
     assert any("end the hung process" in line and "it is well now" in line for line in report["done"]), report
@@ -159,10 +170,10 @@ def test_managed_ollama_with_empty_answers_is_replaced(agent, ollama, fault):
     agent.start()
     first = ready(agent)
     ollama.generate()
-    ollama.tell(**fault)
+    ollama.misbehave(**fault)
     run_id = agent.begin_pass()
-    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
-    ollama.tell()
+    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
     assert report["healthy"], report
@@ -173,9 +184,9 @@ def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent,
     agent.start()
     first = ready(agent)
     ollama.generate()
-    ollama.tell(empty=True)
-    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
-    ollama.tell()
+    ollama.misbehave(empty=True)
+    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    ollama.misbehave()
     assert ready(agent, but=first)
     assert any(
         e["event"] == "health_failed" and "empty text" in e["cause"] and e["component"] == "ollama"
@@ -184,7 +195,7 @@ def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent,
 
 
 def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, ollama):
-    """Its starter is gone: nobody else would ever start it again."""
+    """The shell that started it has ended, so nobody else would restart it."""
     shell = subprocess.run(
         ["sh", "-c", f"{ollama.program} serve >/dev/null 2>&1 & echo $!"],
         env={k: v for k, v in os.environ.items() if not k.startswith("VESTAL_")} | ollama.env,
@@ -195,26 +206,26 @@ def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, olla
     first = int(shell.stdout)
     agent.start()
     assert ready(agent) == first
-    assert row(agent)["owner"] == "nobody (it was started by hand)"
+    assert status_of(agent)["owner"] == "nobody (it was started by hand)"
     ollama.generate()
-    ollama.tell(empty=True)
+    ollama.misbehave(empty=True)
     agent.ask("/recover", {})
-    agent.until(lambda: not psutil.pid_exists(first), "the broken one is ended", 30)
-    ollama.tell()
+    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    ollama.misbehave()
     assert ready(agent, but=first)
-    assert row(agent)["managed"] is True
+    assert status_of(agent)["managed"] is True
 
 
 def test_ollama_of_another_user_is_reported_because_it_lists_no_models(agent, ollama):
     manifest = ollama.home / ".ollama" / "models" / "manifests" / "registry.ollama.ai" / "library" / "a"
     manifest.mkdir(parents=True)
     (manifest / "latest").write_text("{}")
-    ollama.tell(models=[])
+    ollama.misbehave(models=[])
     process = ollama.serve()
     agent.start()
-    told = agent.until(lambda: (r := row(agent))["state"] == "degraded" and r, "it is told")
-    assert "lists no models" in told["detail"]
-    assert "brew services stop ollama" in told["detail"]
+    status = agent.until(lambda: (r := status_of(agent))["state"] == "degraded" and r, "Ollama is degraded")
+    assert "lists no models" in status["detail"]
+    assert "brew services stop ollama" in status["detail"]
     report = agent.recover()
     assert not report["healthy"]
     assert any("lists no models" in line for line in report["left"])
@@ -222,7 +233,7 @@ def test_ollama_of_another_user_is_reported_because_it_lists_no_models(agent, ol
 
 
 def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
-    ollama.tell(leave_runner=True)
+    ollama.misbehave(leave_runner=True)
     process = ollama.serve()
     agent.start()
     ready(agent)
@@ -230,7 +241,7 @@ def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
     (runner,) = ollama.runners()
     process.kill()
     process.wait()
-    ollama.tell()
+    ollama.misbehave()
     assert psutil.pid_exists(runner)
     report = agent.recover()
     assert runner not in ollama.runners()
@@ -240,15 +251,15 @@ def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
 
 
 def test_ollama_that_cannot_start_opens_its_breaker_which_a_pass_respects(agent, ollama):
-    ollama.tell(exit_code=1)
+    ollama.misbehave(exit_code=1)
     agent.start()
-    told = agent.until(lambda: (r := row(agent))["state"] == "open" and r, "its breaker is open", 30)
-    assert told["circuit_breaker_state"] == "open"
-    assert "could not create the server" in told["detail"]
+    status = agent.until(lambda: (r := status_of(agent))["state"] == "open" and r, "its breaker is open", 30)
+    assert status["circuit_breaker_state"] == "open"
+    assert "could not create the server" in status["detail"]
     report = agent.recover()
     assert any("vestal recover --reset" in line for line in report["left"])
-    assert row(agent)["state"] == "open"
-    ollama.tell()
+    assert status_of(agent)["state"] == "open"
+    ollama.misbehave()
     assert agent.ask("/recover/reset", {})[0] == 202
     assert ready(agent)
 
@@ -257,7 +268,7 @@ def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollam
     agent.start()
     first = ready(agent)
     assert agent.ask("/services/ollama/stop", {})[0] == 202
-    stopped = lambda: (r := row(agent))["state"] == "stopped" and r["detail"] == "stopped by hand"  # noqa: E731
+    stopped = lambda: (r := status_of(agent))["state"] == "stopped" and r["detail"] == "stopped by hand"  # noqa: E731
     agent.until(stopped, "it is stopped")
     assert not psutil.pid_exists(first)
     report = agent.recover()
@@ -268,7 +279,7 @@ def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollam
     agent.process.send_signal(signal.SIGTERM)
     agent.process.communicate(timeout=15)
     agent.process = agent.launch()
-    agent.until(stopped, "a stop in order has not made it forgotten")
+    agent.until(stopped, "it is still stopped after the agent stopped in order")
     assert agent.ask("/services/ollama/start", {})[0] == 202
     second = ready(agent)
     assert agent.ask("/services/ollama/restart", {})[0] == 202
@@ -282,7 +293,7 @@ def test_restarted_agent_adopts_the_ollama_that_it_had_started(agent, ollama):
     assert psutil.pid_exists(first)
     agent.start()
     assert ready(agent) == first
-    assert row(agent)["managed"] is True
+    assert status_of(agent)["managed"] is True
 
 
 def test_runner_that_outlived_agent_and_ollama_gets_sigterm_from_the_next_agent(agent, ollama):
@@ -308,15 +319,15 @@ def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_p
     assert process
     try:
         assert ready(other) == first
-        assert "another Vestal" in row(other)["owner"]
+        assert "another Vestal" in status_of(other)["owner"]
         code, answer = other.ask("/services/ollama/restart", {})
         assert code == 409
         assert "another Vestal" in answer["error"]["message"]
         ollama.generate()
-        ollama.tell(empty=True)
+        ollama.misbehave(empty=True)
         assert not other.recover()["healthy"]
         assert psutil.pid_exists(first)
-        ollama.tell()
+        ollama.misbehave()
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=15)
@@ -326,7 +337,7 @@ def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_p
 def test_watched_ollama_is_not_touched(agent, ollama):
     agent.env["VESTAL_OLLAMA__MANAGE"] = "watch"
     agent.start()
-    assert row(agent)["state"] == "stopped"
+    assert status_of(agent)["state"] == "stopped"
     report = agent.recover()
     assert any("only watches" in line and "`ollama serve`" in line for line in report["left"])
     code, answer = agent.ask("/services/ollama/start", {})
@@ -335,7 +346,7 @@ def test_watched_ollama_is_not_touched(agent, ollama):
 
 
 def test_runners_of_an_adopted_ollama_that_dies_get_sigterm(agent, ollama):
-    """Its handle is not of the launch: the runners got SIGKILL at once, which strands wired memory."""
+    """Runners of an adopted server got SIGKILL at once, which can strand wired memory."""
     agent.start()
     first = ready(agent)
     agent.kill()

@@ -126,6 +126,8 @@ async def test_status_is_absent_if_the_mlx_server_has_its_port(session, home):
 
 
 class Server:
+    """A running program that behaves like `ollama serve`."""
+
     def __init__(self, folder: Path, port: int) -> None:
         self.port, self.control = port, folder / "control.json"
         self.section = OllamaSection(base_url=f"http://127.0.0.1:{port}", probe_interval_s=0.001)
@@ -147,6 +149,7 @@ class Server:
             return json.loads(reply.read())
 
     def misbehave(self, **how: Any) -> None:
+        """Control the server from now on; without arguments it works again."""
         fresh = self.control.with_suffix(".new")
         fresh.write_text(json.dumps(how))
         fresh.rename(self.control)

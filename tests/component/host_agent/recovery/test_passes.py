@@ -144,7 +144,7 @@ async def test_scheduled_pass_over_healthy_services_records_nothing(journal: Jou
 
 
 async def test_caller_joining_after_the_check_gets_another_look(journal: Journal, home: Path):
-    """A thousand callers at once take longer to come in than a pass over a healthy stack takes."""
+    """A thousand callers take longer to arrive than a pass over healthy services takes."""
     machine = machine_with(replace(MLX, state=State.READY, healthy=True))
     passes = passes_over(machine, journal, home, join_window_s=0.1)
     first, _ = passes.request("a test")

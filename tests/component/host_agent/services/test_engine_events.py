@@ -1,4 +1,4 @@
-"""The agent follows its gateway's events into the journal: each once, also across gateways and agents."""
+"""Following the gateway's events into the journal: each is recorded once, across gateways and agents."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from host_agent.journal import Journal
 from host_agent.services.mlx.engine_events import EngineEvents
 
 
-class Gateway:
-    """Stands for the gateway: `events` are told to who has not seen them, `instance` is its life."""
+class FakeGateway:
+    """Sends the events after `since`; `instance` tells one gateway process from the next."""
 
     def __init__(self) -> None:
         self.instance = "first"
         self.events: list[dict[str, Any]] = []
 
-    def tell(self, event: str, ts: float) -> None:
+    def emit(self, event: str, ts: float) -> None:
         head = {"ts": ts, "seq": len(self.events) + 1, "component": "mlx_engine", "event": event}
         self.events.append(head | {"cause": "", "fields": {}})
 
@@ -37,14 +37,14 @@ class Gateway:
 
 
 @pytest.fixture
-async def gateway(free_port: Callable[[], int]) -> AsyncIterator[tuple[Gateway, int]]:
-    stands, port = Gateway(), free_port()
+async def gateway(free_port: Callable[[], int]) -> AsyncIterator[tuple[FakeGateway, int]]:
+    fake, port = FakeGateway(), free_port()
     app = web.Application()
-    app.router.add_get("/events", stands.answer)
+    app.router.add_get("/events", fake.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield stands, port
+    yield fake, port
     await runner.cleanup()
 
 
@@ -55,28 +55,28 @@ async def _until(journal: Journal, expected: list[str]) -> None:
 
 
 async def test_events_of_two_gateways_in_a_row_are_each_recorded_once(gateway, home):
-    stands, port = gateway
+    fake, port = gateway
     journal = Journal(home / "journal.db")
     async with aiohttp.ClientSession() as session:
         following = asyncio.create_task(EngineEvents(session, port, journal).follow())
-        stands.tell("child_started", 1.0)
-        stands.tell("child_exited", 2.0)
+        fake.emit("child_started", 1.0)
+        fake.emit("child_exited", 2.0)
         await _until(journal, ["child_started", "child_exited"])
-        stands.instance, stands.events = "second", []
-        stands.tell("child_started", 3.0)
+        fake.instance, fake.events = "second", []
+        fake.emit("child_started", 3.0)
         await _until(journal, ["child_started", "child_exited", "child_started"])
-        stands.tell("child_ready", 4.0)
+        fake.emit("child_ready", 4.0)
         await _until(journal, ["child_started", "child_exited", "child_started", "child_ready"])
         following.cancel()
     journal.close()
 
 
 async def test_agent_that_adopts_a_gateway_records_only_new_events(gateway, home):
-    stands, port = gateway
+    fake, port = gateway
     journal = Journal(home / "journal.db", wall=lambda: 10.0)
     journal.record("agent", "agent_started")
-    stands.tell("child_started", 5.0)
-    stands.tell("child_exited", 11.0)
+    fake.emit("child_started", 5.0)
+    fake.emit("child_exited", 11.0)
     async with aiohttp.ClientSession() as session:
         following = asyncio.create_task(EngineEvents(session, port, journal).follow())
         await _until(journal, ["agent_started", "child_exited"])
