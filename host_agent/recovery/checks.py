@@ -139,10 +139,10 @@ class HostChecks:
             holder = ports.holder(port) if statuses[name].process_pid is None else None
             # The status is a moment old: the service's new process may hold the port by now.
             if holder and holder.pid != self._supervisor.status()[name].process_pid:
-                found.append(self._port(name, port, holder, setting))
+                found.append(self._port(name, holder, setting))
         return found
 
-    def _port(self, service: str, port: int, holder: ports.PortHolder, setting: str) -> PortFacts:
+    def _port(self, service: str, holder: ports.PortHolder, setting: str) -> PortFacts:
         home = self._config.home
         module = holder.pid and vestal_processes.server_module(holder.pid, home.root, home.default_root)
-        return PortFacts(service, port, holder.pid, ports.in_use_message(holder, setting), bool(module))
+        return PortFacts(service, holder.pid, ports.in_use_message(holder, setting), bool(module))

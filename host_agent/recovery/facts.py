@@ -54,10 +54,9 @@ class OrphanFacts:
 
 @dataclass(frozen=True)
 class PortFacts:
-    """The port of a service that is down, held by another process; `sentence` names that process."""
+    """A process that holds the port of a service that is down; `sentence` names process and port."""
 
     service: str
-    port: int
     pid: int | None
     sentence: str
     held_by_old_server: bool = False  # an earlier server of this home

@@ -4,7 +4,7 @@ Where Ollama has an owner, the agent starts no second server. It asks the owner 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from host_agent.service_manager.unit_lookup import Job
@@ -72,7 +72,6 @@ class Owner:
     name: str = ""
     pid: int | None = None
     user: str = ""
-    command: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def runs(self) -> bool:
@@ -112,7 +111,7 @@ def owner_of(evidence: Evidence) -> Owner:
             return Owner(OwnerKind.OTHER_USER, "unknown")
         return _registered_owner(evidence)
     kind, name = _owner_of_running(evidence, holder)
-    return Owner(kind, name, holder.pid, holder.user, holder.arguments)
+    return Owner(kind, name, holder.pid, holder.user)
 
 
 def _owner_of_running(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:

@@ -114,14 +114,14 @@ def test_container_without_a_docker_engine_gets_no_remedy():
 
 
 def test_port_held_by_another_program_is_named_and_the_child_not_started():
-    port = PortFacts("mlx_server", 11435, 99, "port 11435 is held by nginx (PID 99); stop it with `kill 99`")
+    port = PortFacts("mlx_server", 99, "port 11435 is held by nginx (PID 99); stop it with `kill 99`")
     issue = only(down(MLX, State.BACKOFF), ports=(port,))
     assert issue.remedy is None
     assert "nginx" in issue.advice
 
 
 def test_port_held_by_an_old_server_is_freed_before_the_child_is_started():
-    port = PortFacts("mlx_server", 11435, 99, "port 11435 is held by python", held_by_old_server=True)
+    port = PortFacts("mlx_server", 99, "port 11435 is held by python", held_by_old_server=True)
     issues = find_issues(Facts(services=(down(MLX, State.STOPPED),), ports=(port,)))
     assert [issue.remedy for issue in issues] == [
         TerminateOldServer("mlx_server", 99),
