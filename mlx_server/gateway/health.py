@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from msgspec.structs import asdict
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.requests.dispatcher import Dispatcher
@@ -29,7 +29,7 @@ def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
         body = report(engine, dispatcher, telemetry)
         return JSONResponse(body, status_code=200 if body["status"] in SERVED else 503)
 
-    @routes.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(http: Request) -> Response:
         from mlx_server.gateway import metrics  # at the first call: it takes over 1 MB of memory
 

@@ -111,7 +111,7 @@ async def _drain(dispatcher: Dispatcher, clock: Clock, drain_s: float, signals: 
 
 
 async def _tick(dispatcher: Dispatcher, clock: Clock) -> None:
-    """Tell the dispatcher every TICK_S that time has passed, until cancelled."""
+    """Have the dispatcher handle what is due, every TICK_S, until cancelled."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await clock.sleep(TICK_S)
