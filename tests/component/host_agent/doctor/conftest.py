@@ -18,6 +18,9 @@ from host_agent.doctor import Finding
 from vestal.config import Config, load
 
 Answers = dict[str, tuple[int, Any]]
+CHILDREN = Path(__file__).resolve().parents[3] / "children"
+# What Ollama without models answers.
+EMPTY_OLLAMA_ANSWERS = {"/api/tags": (200, {"models": []}), "/api/version": (200, {"version": "0.15.5"})}
 
 
 @pytest.fixture
@@ -102,3 +105,20 @@ def until(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> Any
 
 def faults(findings: Iterator[Finding] | list[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.level == "fault"]
+
+
+@pytest.fixture
+def config(configure: Callable[..., Config]) -> Config:
+    made = configure()
+    made.home.prepare()
+    return made
+
+
+@pytest.fixture
+def at(configure: Callable[..., Config]) -> Callable[[int], Config]:
+    """Return a function that loads settings with Ollama on this port."""
+
+    def make(port: int) -> Config:
+        return configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
+
+    return make

@@ -1,4 +1,4 @@
-"""Other programs on Vestal's ports, orphans and zombies: with real processes."""
+"""Processes that nobody supervises: orphans, zombies and runners of Ollama, all real."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ import pytest
 from host_agent.agent import single_instance
 from host_agent.doctor import runner
 from host_agent.doctor.evidence import process_table
-from host_agent.doctor.installation import port_in_use
 from host_agent.doctor.services import orphans
-from host_agent.doctor.unresponsive.hung import diagnose_hung
-from tests.component.host_agent.doctor.conftest import faults, until
+from tests.component.host_agent.doctor.conftest import CHILDREN, faults, until
 from vestal.config import Config
 from vestal.supervision import write_pid_file
 from vestal.supervision.processes.identity import identify
 
-CHILDREN = Path(__file__).resolve().parents[3] / "children"
 Run = Callable[..., subprocess.Popen[bytes]]
 # Has the command line of a gateway, and waits. Touches the file of its first argument once it runs.
 AS_GATEWAY = [sys.executable, str(CHILDREN / "waits.py"), "{touched}", "-m", "mlx_server.gateway"]
@@ -56,39 +53,6 @@ def record(home, pid: int, name: str = "mlx_server") -> None:
     identity = identify(pid)
     assert identity
     write_pid_file(home.run / f"{name}.json", identity)
-
-
-def test_program_on_a_port_is_reported_with_its_pid(configure, run: Run):
-    config = configure()
-    process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port))
-    until(lambda: faults(port_in_use.diagnose(config)), "it listens")
-    (found,) = faults(port_in_use.diagnose(config))
-    assert f"Port {config.mlx.port} is held by" in found.sentence
-    assert f"PID {process.pid}" in found.sentence
-    assert "answers_http.py" in found.evidence
-    assert f"kill {process.pid}" in found.remedy and "VESTAL_MLX_PORT" in found.remedy
-
-
-def test_programs_on_two_ports_are_both_reported(configure, run: Run):
-    config = configure()
-    for port in (config.mlx.port, config.agent.port):
-        run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
-    until(lambda: len(faults(port_in_use.diagnose(config))) == 2, "both are named")
-
-
-def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure, run: Run, tmp_path: Path):
-    config = configure()
-    flag = tmp_path / "hang"
-    flag.touch()
-    run(sys.executable, str(CHILDREN / "answers_http.py"), str(config.mlx.port), str(flag))
-    until(lambda: faults(port_in_use.diagnose(config)), "it listens")
-    assert faults(diagnose_hung(config)) == []
-
-
-def test_free_ports_are_ok(configure):
-    (found,) = port_in_use.diagnose(configure())
-    assert (found.level, found.name) == ("ok", "port_in_use")
-    assert "no agent answers" in found.sentence
 
 
 def test_gateway_of_a_killed_agent_is_an_orphan(configure, abandoned: int):
@@ -164,17 +128,6 @@ def test_process_table_contains_this_process():
     assert (me.parent, me.uid) == (os.getppid(), os.getuid())
     assert "pytest" in me.command
     assert process_table.user_name(os.getuid()) == psutil.Process().username()
-
-
-def test_suspended_server_is_reported_as_suspended(configure, run: Run, free_port):
-    port = free_port()
-    process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
-    config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
-    until(lambda: psutil.Process(process.pid).net_connections(), "it listens")
-    process.send_signal(signal.SIGSTOP)
-    (found,) = faults(diagnose_hung(config, timeout_s=0.3))
-    assert f"ollama (PID {process.pid}) is suspended" in found.sentence
-    assert found.remedy == f"`kill -CONT {process.pid}`"
 
 
 def test_orphans_without_ps_is_a_fault_and_not_ok(configure, monkeypatch, tmp_path: Path):

@@ -1,13 +1,10 @@
-"""Services that die at start, missing packages, kills for memory: real processes, a journal, Docker's API."""
+"""Kills for memory, by Docker's API, the journal and a Mac's reports; Metal's failures, by logs."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,114 +13,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from host_agent import agent_client
-from host_agent.doctor.installation import missing_dependency
-from host_agent.doctor.memory import oom_killed
-from host_agent.doctor.services import dies_at_start, orphans, unhealthy
+from host_agent.doctor.memory import metal, oom_killed
 from host_agent.journal import Journal
-from tests.component.host_agent.conftest import AgentUnderTest
 from tests.component.host_agent.doctor.conftest import faults, until
-from vestal.config import Config, load
+from vestal.config import Config
 
 GIB = 1024**3
 RECORDED = Path(__file__).resolve().parents[3] / "recorded"
-
-
-def config_of(agent: AgentUnderTest) -> Config:
-    """Return the settings of this test's agent."""
-    return load(agent.env, agent.home)
-
-
-def test_gateway_that_ends_at_start_is_reported_with_its_last_lines(agent: AgentUnderTest):
-    (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
-    agent.process = agent.launch()
-    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
-    (found,) = faults(dies_at_start.diagnose(config_of(agent)))
-    assert "mlx_server ended" in found.sentence and "it is no longer restarted" in found.sentence
-    assert "no such model" in found.evidence
-    assert "configuration" in found.remedy
-    (failed,) = faults(unhealthy.diagnose(config_of(agent)))
-    assert failed.sentence == "mlx_server is no longer restarted (failed)."
-    assert "no such model" in failed.evidence
-    assert "recover --reset" in failed.remedy
-
-
-def test_gateway_that_became_ready_is_no_fault(agent: AgentUnderTest):
-    agent.start()
-    config = config_of(agent)
-    assert faults(dies_at_start.diagnose(config)) == []
-    assert [found.level for found in unhealthy.diagnose(config)] == ["ok"]
-
-
-def test_gateway_that_was_stopped_by_hand_is_a_note(agent: AgentUnderTest):
-    agent.start()
-    agent.ask("/services/mlx_server/stop", {})
-    found = agent.until(
-        lambda: [f for f in unhealthy.diagnose(config_of(agent)) if f.level == "note"], "it was stopped"
-    )
-    assert "mlx_server was stopped by hand" in found[0].sentence
-
-
-def test_home_without_an_agent_is_a_note(configure):
-    assert [found.level for found in unhealthy.diagnose(configure())] == ["note"]
-
-
-def test_agent_that_does_not_report_its_state_is_a_note_and_one_that_refuses_a_fault(
-    agent: AgentUnderTest, monkeypatch
-):
-    monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
-    agent.start()
-    assert agent.process
-    agent.process.send_signal(signal.SIGSTOP)
-    config = config_of(agent)
-    (found,) = unhealthy.diagnose(config)
-    (agent.home / "token").unlink()
-    (refused,) = unhealthy.diagnose(config)
-    agent.process.send_signal(signal.SIGCONT)
-    assert found.level == "note", "the diagnosis `hung` reports it as a fault"
-    assert "does not report its state" in found.sentence
-    assert refused.level == "fault"
-    assert "There is no token" in refused.evidence
-
-
-def test_journal_of_a_dead_agent_is_read(agent: AgentUnderTest):
-    (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
-    agent.process = agent.launch()
-    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
-    agent.kill()
-    agent.process = None
-    assert len(faults(dies_at_start.diagnose(config_of(agent)))) == 1
-
-
-def test_processes_of_a_running_agent_are_no_orphans(agent: AgentUnderTest):
-    agent.start()
-    assert faults(orphans.diagnose(config_of(agent))) == []
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The interpreter of an environment in which nothing is installed."""
-    folder = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=120)
-    return str(folder / "bin" / "python")
-
-
-def test_missing_packages_are_named(configure, bare_python: str):
-    found = faults(missing_dependency.diagnose(configure(), bare_python))
-    assert [finding.sentence for finding in found] == [
-        f"{name} cannot be imported." for name in missing_dependency.PACKAGES
-    ]
-    assert "No module named 'mlx'" in found[0].evidence
-    assert "make up" in found[0].remedy
-
-
-def test_package_that_aborts_its_process_is_reported_by_exit_code(configure, bare_python: str):
-    (site,) = (Path(bare_python).parents[1] / "lib").glob("python*/site-packages")
-    (site / "uvicorn.py").write_text("import os; os.abort()")
-    found = faults(missing_dependency.diagnose(configure(), bare_python))
-    (site / "uvicorn.py").unlink()
-    assert f"ended with exit code {-signal.SIGABRT}" in found[-1].sentence
-    assert "Delete .venv" in found[-1].remedy
+LABEL = "com.docker.compose"
+ALLOCATE_512_MIB = "x = bytearray(512 * 1024 * 1024)"
 
 
 def container(**state: Any) -> dict[str, Any]:
@@ -226,10 +124,6 @@ def test_kills_in_reports_skips_old_and_unreadable_reports(tmp_path: Path):
     assert oom_killed.kills_in_reports(tmp_path / "none", 0.0) == []
 
 
-LABEL = "com.docker.compose"
-ALLOCATE_512_MIB = "x = bytearray(512 * 1024 * 1024)"
-
-
 @pytest.mark.docker
 def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DOCKER_HOST")
@@ -264,3 +158,26 @@ def _image() -> str:
 def _docker(*arguments: str, check: bool = True) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=60, check=check)
     return done.stdout
+
+
+def test_log_lines_of_the_last_hour_about_contention_are_a_fault(config: Config):
+    text = (RECORDED / "logs" / "mlx_compiler.log").read_text()
+    for then in ("1776188541.2", "1776188545.9"):
+        text = text.replace(then, f"{time.time() - 60:.1f}")
+    (config.home.logs / "engine.log").write_text(text)
+    (found,) = metal.CONTENTION.diagnose(config)
+    assert found.level == "fault"
+    assert str(config.home.logs / "engine.log") in found.evidence
+
+
+def test_log_of_ollama_is_read_and_old_lines_are_ignored(configure, user: Path):
+    config = configure(VESTAL_OLLAMA__MANAGE="watch")
+    log = user / ".ollama" / "logs" / "server.log"
+    log.parent.mkdir(parents=True)
+    text = (RECORDED / "logs" / "ollama_metal_memory.log").read_text()
+    log.write_text(text)
+    assert faults(metal.OUT_OF_MEMORY.diagnose(config)) == [], "the lines are months old"
+    log.write_text(text.replace("2026-04-14T14:42", time.strftime("%Y-%m-%dT%H:%M")).replace("-03:00", ""))
+    (found,) = faults(metal.OUT_OF_MEMORY.diagnose(config))
+    assert "server.log" in found.evidence
+    assert "smaller model" in found.remedy

@@ -1,0 +1,43 @@
+"""Assessing the disk, the Python and the BLAS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from host_agent.doctor.installation import disk_full, engine_blas, python_build
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "free_files", "level"),
+    [(100 * 1024**2, None, "fault"), (2 * GIB, 10, "note"), (50 * GIB, 10, "ok"), (50 * GIB, 0, "fault")],
+)
+def test_assess_disk_by_free_bytes_and_free_files(free_bytes: int, free_files: int | None, level: str):
+    assert disk_full.assess_disk(Path("/x"), free_bytes, free_files).level == level
+
+
+@pytest.mark.parametrize(
+    ("built_for", "apple", "level", "words"),
+    [
+        ("arm64", True, "ok", ""),
+        ("x86_64", True, "fault", "arm64 Python"),
+        ("x86_64", False, "fault", "another machine"),
+    ],
+)
+def test_assess_build_of_a_python_not_built_for_arm64_is_a_fault(
+    built_for: str, apple: bool, level: str, words: str
+):
+    found = python_build.assess_build(built_for, apple, "/usr/local/bin/python3")
+    assert found.level == level
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("blas", "level"),
+    [(None, "note"), ("", "fault"), ("MLX's reference BLAS", "fault"), ("none", "fault"), ("OpenBLAS", "ok")],
+)
+def test_assess_blas_of_the_reference_blas_is_a_fault(blas: str | None, level: str):
+    assert engine_blas.assess_blas(blas).level == level
