@@ -32,7 +32,7 @@ def messages() -> dict[str, protocol.Op | protocol.Event]:
     return {
         "token": protocol.Token(request, 12_345, " hello", 17),
         "token with 5 log-probabilities": protocol.Token(
-            request, 12_345, " hello", 17, chances=protocol.Logprobs(likely, (likely,) * 5)
+            request, 12_345, " hello", 17, logprobs=protocol.Logprobs(likely, (likely,) * 5)
         ),
         "generate, 2,000 words of text": protocol.Generate(
             request, model, "chat", ({"role": "user", "content": prompt},), sampling=sampling

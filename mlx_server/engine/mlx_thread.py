@@ -53,8 +53,8 @@ def _serve(
     from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config)
-    if not begin.is_set():  # a spare has the time
-        tokenizers.read_ahead(
+    if not begin.is_set():  # a standby engine has time for this
+        tokenizers.preload_tokenizers(
             entry.path
             for entry in catalog(config)
             if entry.kind == "generate" and entry.name in settings.preload

@@ -64,7 +64,7 @@ class Prefill(EngineEvent, frozen=True):
 class Token(EngineEvent, frozen=True):
     """Token number `index` of the answer (0 is the first), and the output that it completed, if any.
 
-    `text` is the visible part of that output; `thinking` and `tool_calls` are separate. `chances` holds the
+    `text` is the visible part of that output; `thinking` and `tool_calls` are separate. `logprobs` holds the
     log-probabilities, if they were asked for. Only the answer's first token carries `prompt_tokens`, because
     some APIs report that number before any text.
     """
@@ -75,7 +75,7 @@ class Token(EngineEvent, frozen=True):
     index: int
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
-    chances: Logprobs | None = None
+    logprobs: Logprobs | None = None
     prompt_tokens: int | None = None
 
 

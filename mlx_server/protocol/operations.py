@@ -16,10 +16,10 @@ class Generate(Operation, frozen=True):
     The text is `prompt`, or `prompt_ids` in its place. `tools` are offered to the chat template, and
     `template` holds further variables for it, such as enable_thinking. `think=True` requires a model that
     thinks; None leaves it to the template. `json_schema` constrains the answer (after any thinking) to JSON
-    of that schema. `calls` says whether tool calls are looked for in the answer: not at all ("text"), looked
-    for ("auto"), or the only thing allowed ("only"). `top_logprobs` asks for the log-probabilities of the
-    drawn token and of so many alternatives. With `count_only`, nothing is generated: `Done` reports the
-    prompt's tokens, however many there are.
+    of that schema. `tool_choice` says how tool calls in the answer are treated: as text ("none"), as calls
+    wherever they stand ("auto"), or the whole answer has to be a call ("required"). `top_logprobs` asks for
+    the log-probabilities of the drawn token and of so many alternatives. With `count_only`, nothing is
+    generated: `Done` reports the prompt's tokens, however many there are.
 
     `emitted` holds the token ids that the gateway has already received, if the request is resumed.
     `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
@@ -37,7 +37,7 @@ class Generate(Operation, frozen=True):
     template: dict | None = None
     think: bool | None = None
     json_schema: dict | None = None
-    calls: Literal["text", "auto", "only"] = "text"
+    tool_choice: Literal["none", "auto", "required"] = "none"
     top_logprobs: int | None = None
     emitted: tuple[int, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)

@@ -103,7 +103,7 @@ PURE = (
     "mlx_server/engine/grammar/constraint.py",
     "mlx_server/engine/grammar/json_schema.py",
     "mlx_server/engine/kv/kv_quantization.py",
-    "mlx_server/engine/generation/prompts/long_text.py",
+    "mlx_server/engine/generation/prompts/length_check.py",
     "mlx_server/engine/memory/forecast.py",
     "mlx_server/engine/memory/guard.py",
     "mlx_server/engine/memory/kv.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlx_server.engine.embeddings.encoder import Encoder, batches
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.prompts.render import unreadable
+from mlx_server.engine.generation.prompts.length_check import tokenization_error
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 READ_CHARS = 256 * 1024
@@ -28,7 +28,7 @@ class EmbeddingJob:
         try:
             return self._encoder.tokenize([text[:READ_CHARS] for text in op.texts])
         except Exception as error:  # the tokenizer's library raises bare exceptions
-            raise unreadable(error) from error
+            raise tokenization_error(error) from error
 
     def _fit(self, op: Embed, ids: list[int]) -> list[int]:
         limit = self._encoder.context_tokens

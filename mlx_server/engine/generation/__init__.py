@@ -1,1 +1,1 @@
-"""From a prompt's tokens to an answer's text: the batch, sampling, detokenizing, parsing."""
+"""Generates answers: the batch, sampling, detokenizing, and parsing of thinking and tool calls."""

@@ -1,8 +1,8 @@
-"""Token ids in, text out: one per request. Pure.
+"""Turns the token ids of one answer into text, up to the first stop string. Pure.
 
-Two things are held back: bytes of a character that is not complete yet, and text that may turn out to be the
-start of a stop string. Stop strings are matched on the text, so it does not matter how they were tokenized.
-What is still held when generation ends belongs to the answer: `flush`.
+Two kinds of text are withheld: a character whose bytes are not complete yet, and text that may turn out to be
+the beginning of a stop string. Stop strings are matched on the text, so it does not matter how they were
+tokenized. Text that is still withheld when the generation ends belongs to the answer: `flush` returns it.
 """
 
 from __future__ import annotations
@@ -15,58 +15,62 @@ _CONTEXT_TOKENS = 4
 
 
 class Detokenizer:
-    """`decode` turns ids into text. `context` is the end of a prompt whose text the answer continues.
+    """Detokenizes one answer. `decode` turns token ids into text.
 
-    Some tokenizers drop a space at the start of what they decode; with the context before it, it is kept.
+    `context` holds the last tokens of a prompt whose text the answer continues. Some tokenizers drop a space
+    at the start of what they decode; decoded after the context, the space is preserved.
+
+    `stopped` becomes True, and `stopped_by` the stop string, when a stop string is complete.
     """
 
     def __init__(self, decode: Decode, stop: Sequence[str] = (), context: Sequence[int] = ()) -> None:
         self._decode = decode
         self._stop = tuple(text for text in stop if text)
         self._window = list(context[-_CONTEXT_TOKENS:])
-        self._done = len(self._window)  # tokens of the window whose text is out
-        self._done_chars = len(decode(self._window)) if self._window else 0
-        self._held = ""
+        # The first tokens of the window are only context: their text was decoded before.
+        self._context_tokens = len(self._window)
+        self._context_chars = len(decode(self._window)) if self._window else 0
+        self._withheld = ""
         self.stopped = False
         self.stopped_by: str | None = None
 
     def push(self, token: int) -> str:
-        """The text that `token` releases, perhaps none. Sets `stopped` where a stop string is complete."""
+        """Continue the answer with `token`, and return the text that it releases, which may be empty."""
         self._window.append(token)
         text = self._decode(self._window)
-        if text.endswith(_INCOMPLETE) or len(text) <= self._done_chars:
+        if text.endswith(_INCOMPLETE) or len(text) <= self._context_chars:
             return ""
-        new = text[self._done_chars :]
-        # The tokens before last stay as context for the next: decoding depends on neighbors.
-        self._window = self._window[self._done :]
-        self._done = len(self._window)
-        self._done_chars = len(self._decode(self._window))
-        return self._match(new)
+        new = text[self._context_chars :]
+        # The tokens just decoded are the context of the next ones: decoding depends on neighbors.
+        self._window = self._window[self._context_tokens :]
+        self._context_tokens = len(self._window)
+        self._context_chars = len(self._decode(self._window))
+        return self._up_to_stop_string(new)
 
     def flush(self) -> str:
-        """The text still held, once no more tokens come. Nothing after a stop string."""
+        """End the answer, and return the text still withheld; none after a stop string."""
         if self.stopped:
             return ""
-        rest = self._decode(self._window)[self._done_chars :] if self._window else ""
-        text = self._match(rest)
-        held, self._held = self._held, ""
-        self._window, self._done, self._done_chars = [], 0, 0
-        return text if self.stopped else text + held
+        rest = self._decode(self._window)[self._context_chars :] if self._window else ""
+        text = self._up_to_stop_string(rest)
+        withheld, self._withheld = self._withheld, ""
+        self._window, self._context_tokens, self._context_chars = [], 0, 0
+        return text if self.stopped else text + withheld
 
-    def _match(self, new: str) -> str:
-        pending = self._held + new
-        starts = [(at, stop) for stop in self._stop if (at := pending.find(stop)) >= 0]
-        if starts:
-            first, self.stopped_by = min(starts)
-            self.stopped, self._held = True, ""
+    def _up_to_stop_string(self, new: str) -> str:
+        """Return what can be released of the withheld text and `new`; set `stopped` at a stop string."""
+        pending = self._withheld + new
+        matches = [(at, stop) for stop in self._stop if (at := pending.find(stop)) >= 0]
+        if matches:
+            first, self.stopped_by = min(matches)
+            self.stopped, self._withheld = True, ""
             return pending[:first]
-        keep = max((_overlap(pending, stop) for stop in self._stop), default=0)
-        cut = len(pending) - keep
-        self._held = pending[cut:]
+        cut = len(pending) - max((partial_match_length(pending, stop) for stop in self._stop), default=0)
+        self._withheld = pending[cut:]
         return pending[:cut]
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a start of `stop`, but not the whole of it."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+def partial_match_length(text: str, pattern: str) -> int:
+    """Return the length of the longest end of `text` that `pattern` begins with but is longer than."""
+    longest = min(len(text), len(pattern) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(pattern[:n])), 0)

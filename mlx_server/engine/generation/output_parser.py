@@ -1,9 +1,10 @@
-"""An answer's text, taken apart as it comes: thoughts, tool calls, and what is said. Pure.
+"""Separates an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
 
-    THOUGHT ──end mark──► SPEECH ──start mark──► CALL ──end mark──► SPEECH
+    THINKING ──end marker──► TEXT ──start marker──► TOOL_CALL ──end marker──► TEXT
 
-Where tools are offered, an answer that begins as a call in bare JSON would is held until it cannot be one.
-Nothing is lost: what turns out to be no call (cut off, misspelt, to an unknown tool) is said as text.
+Models also write calls as bare JSON, without markers. If tools are offered, an answer that may begin such a
+call is withheld until it cannot be one. No output is lost: what turns out not to be a call (truncated,
+misspelled, or of a tool that was not offered) is released as text.
 """
 
 from __future__ import annotations
@@ -13,24 +14,34 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Literal
 
-from mlx_server.engine.generation.tool_calls import Parser, known, may_become_call, parse
+from mlx_server.engine.generation.detokenizer import partial_match_length
+from mlx_server.engine.generation.tool_calls import (
+    ToolParser,
+    are_all_offered,
+    may_begin_tool_call,
+    parse_tool_calls,
+)
 from mlx_server.protocol import ToolCall
 
-Calls = Literal["text", "auto", "only"]
+ToolChoice = Literal["none", "auto", "required"]
 
 
 @dataclass(frozen=True)
-class Marks:
-    """A model's own marks; a call whose end mark is empty goes on to the answer's end."""
+class OutputMarkers:
+    """The texts that a model writes before and after its thinking and its tool calls, and its call parser.
 
-    think: tuple[str, str] | None = None
-    call: tuple[str, str] = ("<tool_call>", "</tool_call>")
-    parser: Parser | None = None
+    `thinking` is None for a model that does not think. If the end marker of `tool_call` is empty, a call goes
+    on to the end of the answer.
+    """
+
+    thinking: tuple[str, str] | None = None
+    tool_call: tuple[str, str] = ("<tool_call>", "</tool_call>")
+    tool_parser: ToolParser | None = None
 
 
 @dataclass(frozen=True)
 class OutputPiece:
-    """What some text released."""
+    """A part of an answer: visible text, thinking and tool calls."""
 
     text: str = ""
     thinking: str = ""
@@ -42,144 +53,145 @@ class OutputPiece:
         )
 
 
-class _In(Enum):
-    THOUGHT = auto()
-    SPEECH = auto()
-    CALL = auto()
+class _Section(Enum):
+    THINKING = auto()
+    TEXT = auto()
+    TOOL_CALL = auto()
 
 
 class OutputParser:
-    """`calls`: "text" looks for none, "auto" for any among what is said, "only": the answer is one.
+    """Parses one answer: `push` takes its text in pieces, `flush` ends it.
 
-    `thinking` says that the prompt ends inside a thought.
+    `tool_choice` "none" takes calls for text, "auto" finds them anywhere in the visible text, and "required"
+    expects the whole answer to be calls. `tools` are those that the client offers. `thinking` says that the
+    prompt ends inside the model's thinking, so that the answer begins there.
+
+    `has_tool_calls` becomes True with the first call.
     """
 
     def __init__(
         self,
-        marks: Marks,
-        calls: Calls = "text",
+        markers: OutputMarkers,
+        tool_choice: ToolChoice = "none",
         tools: Sequence[dict[str, Any]] = (),
         thinking: bool = False,
     ) -> None:
-        self._marks, self._calls, self._tools = marks, calls, tuple(tools)
-        self._in = _In.THOUGHT if thinking else _In.SPEECH
-        self._held = ""
-        self._fresh = True  # nothing was said yet
-        self._trim = thinking or calls != "text"  # blanks are dropped until something is said
-        self.called = False
+        self._markers, self._tool_choice, self._tools = markers, tool_choice, tuple(tools)
+        self._section = _Section.THINKING if thinking else _Section.TEXT
+        self._withheld = ""
+        self._at_start = True  # no visible text and no call yet
+        self._skip_whitespace = thinking or tool_choice != "none"  # until the next text or thinking
+        self.has_tool_calls = False
 
     def push(self, text: str) -> OutputPiece:
-        """The answer goes on with `text`."""
-        self._held += text
-        out = OutputPiece()
+        """Continue the answer with `text`, and return what can be released."""
+        self._withheld += text
+        released = OutputPiece()
         while True:
-            before = (self._in, self._held)
-            out += self._advance()
-            if (self._in, self._held) == before:
-                return out
+            before = (self._section, self._withheld)
+            released += self._advance()
+            if (self._section, self._withheld) == before:
+                return released
 
     def flush(self) -> OutputPiece:
-        """The answer has ended: what is still held."""
-        held, self._held = self._held, ""
-        match self._in:
-            case _In.THOUGHT:
-                return OutputPiece(thinking=held.rstrip())
-            case _In.CALL:
-                return self._take_calls(held, self._marks.parser, self._marks.call[0] + held)
-            case _ if self._calls != "text" and self._fresh:
-                return self._bare(held)
-        return self._say(held)
+        """End the answer, and return all that was withheld."""
+        rest, self._withheld = self._withheld, ""
+        match self._section:
+            case _Section.THINKING:
+                return OutputPiece(thinking=rest.rstrip())
+            case _Section.TOOL_CALL:
+                start = self._markers.tool_call[0]
+                return self._calls_or_text(rest, self._markers.tool_parser, start + rest)
+            case _ if self._tool_choice != "none" and self._at_start:
+                return self._bare_calls_or_text(rest)
+        return self._text(rest)
 
     def _advance(self) -> OutputPiece:
-        match self._in:
-            case _In.THOUGHT:
-                return self._think()
-            case _In.SPEECH:
-                return self._speak()
-            case _In.CALL:
-                return self._call()
+        match self._section:
+            case _Section.THINKING:
+                return self._advance_thinking()
+            case _Section.TEXT:
+                return self._advance_text()
+            case _Section.TOOL_CALL:
+                return self._advance_tool_call()
         return OutputPiece()
 
-    def _think(self) -> OutputPiece:
-        assert self._marks.think
-        end = self._marks.think[1]
-        thought, mark, rest = self._held.partition(end)
-        if mark:
-            thinking = self._trimmed(thought.rstrip())
-            self._in, self._held, self._trim = _In.SPEECH, rest, True
+    def _advance_thinking(self) -> OutputPiece:
+        assert self._markers.thinking
+        end = self._markers.thinking[1]
+        thought, marker, rest = self._withheld.partition(end)
+        if marker:
+            thinking = self._without_leading_whitespace(thought.rstrip())
+            self._section, self._withheld, self._skip_whitespace = _Section.TEXT, rest, True
             return OutputPiece(thinking=thinking)
-        cut = len(
-            thought[: len(thought) - _overlap(thought, end)].rstrip()
-        )  # blanks before the mark are its own
-        self._held = thought[cut:]
-        return OutputPiece(thinking=self._trimmed(thought[:cut]))
+        # Whitespace before the end marker belongs to the marker, so it is withheld with the marker's start.
+        without_marker = thought[: len(thought) - partial_match_length(thought, end)]
+        cut = len(without_marker.rstrip())
+        self._withheld = thought[cut:]
+        return OutputPiece(thinking=self._without_leading_whitespace(thought[:cut]))
 
-    def _trimmed(self, thought: str) -> str:
-        """A thought's first blanks are the template's, not the thought's."""
-        if self._trim:
+    def _without_leading_whitespace(self, thought: str) -> str:
+        """Remove whitespace from the start of the thinking: the chat template causes it."""
+        if self._skip_whitespace:
             thought = thought.lstrip()
-            self._trim = not thought
+            self._skip_whitespace = not thought
         return thought
 
-    def _speak(self) -> OutputPiece:
-        if self._trim or self._fresh:
-            start = self._held.lstrip()
-            if self._trim:
-                self._held = start
-            if self._marks.think and self._fresh:
-                think = self._marks.think[0]
-                if start.startswith(think):
-                    self._in, self._held, self._trim = _In.THOUGHT, start[len(think) :], True
+    def _advance_text(self) -> OutputPiece:
+        if self._skip_whitespace or self._at_start:
+            text = self._withheld.lstrip()
+            if self._skip_whitespace:
+                self._withheld = text
+            if self._markers.thinking and self._at_start:
+                marker = self._markers.thinking[0]
+                if text.startswith(marker):
+                    self._section, self._withheld = _Section.THINKING, text[len(marker) :]
+                    self._skip_whitespace = True
                     return OutputPiece()
-                if think.startswith(start):
+                if marker.startswith(text):
                     return OutputPiece()
-            if self._calls == "only" or (self._calls == "auto" and self._fresh and may_become_call(start)):
+            if self._tool_choice == "required":
                 return OutputPiece()
-        return self._until_call()
+            if self._tool_choice == "auto" and self._at_start and may_begin_tool_call(text):
+                return OutputPiece()
+        return self._text_up_to_call()
 
-    def _until_call(self) -> OutputPiece:
-        if self._calls != "auto":
-            text, self._held = self._held, ""
-            return self._say(text)
-        mark = self._marks.call[0]
-        said, found, rest = self._held.partition(mark)
+    def _text_up_to_call(self) -> OutputPiece:
+        if self._tool_choice != "auto":
+            text, self._withheld = self._withheld, ""
+            return self._text(text)
+        marker = self._markers.tool_call[0]
+        text, found, rest = self._withheld.partition(marker)
         if found:
-            self._in, self._held = _In.CALL, rest
-            return self._say(said)
-        keep = _overlap(said, mark)
-        cut = len(said) - keep
-        self._held = said[cut:]
-        return self._say(said[:cut])
+            self._section, self._withheld = _Section.TOOL_CALL, rest
+            return self._text(text)
+        cut = len(text) - partial_match_length(text, marker)
+        self._withheld = text[cut:]
+        return self._text(text[:cut])
 
-    def _call(self) -> OutputPiece:
-        start, end = self._marks.call
-        body, found, rest = self._held.partition(end) if end else (self._held, "", "")
+    def _advance_tool_call(self) -> OutputPiece:
+        start, end = self._markers.tool_call
+        body, found, rest = self._withheld.partition(end) if end else (self._withheld, "", "")
         if not found:
             return OutputPiece()
-        self._in, self._held = _In.SPEECH, rest
-        return self._take_calls(body, self._marks.parser, start + body + end)
+        self._section, self._withheld = _Section.TEXT, rest
+        return self._calls_or_text(body, self._markers.tool_parser, start + body + end)
 
-    def _take_calls(self, body: str, parser: Parser | None, as_text: str) -> OutputPiece:
-        if calls := parse(body, self._tools, parser):
-            self.called = self._trim = True
-            self._fresh = False
+    def _calls_or_text(self, body: str, parser: ToolParser | None, as_text: str) -> OutputPiece:
+        if calls := parse_tool_calls(body, self._tools, parser):
+            self.has_tool_calls = self._skip_whitespace = True
+            self._at_start = False
             return OutputPiece(tool_calls=calls)
-        return self._say(as_text)
+        return self._text(as_text)
 
-    def _bare(self, held: str) -> OutputPiece:
-        calls = parse(held, self._tools)
-        if known(calls, self._tools):
-            self.called = True
+    def _bare_calls_or_text(self, text: str) -> OutputPiece:
+        calls = parse_tool_calls(text, self._tools)
+        if are_all_offered(calls, self._tools):
+            self.has_tool_calls = True
             return OutputPiece(tool_calls=calls)
-        return self._say(held)
+        return self._text(text)
 
-    def _say(self, text: str) -> OutputPiece:
+    def _text(self, text: str) -> OutputPiece:
         if text:
-            self._fresh = self._trim = False
+            self._at_start = self._skip_whitespace = False
         return OutputPiece(text)
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of `text` that is a start of `mark`, but not the whole of it."""
-    longest = min(len(text), len(mark) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(mark[:n])), 0)

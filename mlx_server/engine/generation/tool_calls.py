@@ -1,4 +1,4 @@
-"""What a model wrote as a tool call, as a name and arguments. Pure: a model's own parser is handed in."""
+"""Reads tool calls, each a name and arguments, from what a model has written. Pure: parsers are arguments."""
 
 from __future__ import annotations
 
@@ -8,34 +8,40 @@ from typing import Any
 
 from mlx_server.protocol import ToolCall
 
-Parser = Callable[[str, Any], Any]
-"""mlx-lm's: a call's text and the tools, to one call or a list of them; raises what it likes."""
+ToolParser = Callable[[str, Any], Any]
+"""A parser of mlx-lm's: takes the text of a call and the offered tools, returns one call or a list of calls,
+each a dict. It may raise any exception for text that it cannot read."""
 
-_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
+_CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
 
 
-def parse(text: str, tools: Sequence[dict[str, Any]], parser: Parser | None = None) -> tuple[ToolCall, ...]:
-    """The calls in `text`, by the model's own parser or as JSON; none where there is no whole call in it."""
+def parse_tool_calls(
+    text: str, tools: Sequence[dict[str, Any]], parser: ToolParser | None = None
+) -> tuple[ToolCall, ...]:
+    """Return the calls in `text`, read by `parser` or else as JSON; none unless the whole text is calls."""
     if parser is not None:
         try:
-            if calls := _calls(parser(text, list(tools))):
+            if calls := _to_calls(parser(text, list(tools))):
                 return calls
-        except Exception:  # a call cut off or misspelt breaks a parser anywhere; then it is no call
+        except Exception:  # a truncated or misspelled call can break a parser anywhere; it is not a call then
             pass
     try:
-        return _calls(json.loads(text.strip()))
-    except ValueError:
+        return _to_calls(json.loads(text.strip()))
+    except (ValueError, RecursionError):
         return ()
 
 
-def known(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]) -> bool:
-    """Whether every call is to one of `tools`: JSON without a mark might mean anything."""
+def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]) -> bool:
+    """Return whether there are calls, and each calls one of `tools`.
+
+    JSON without markers around it is only taken for a call if this is True: it might mean anything.
+    """
     names = {tool["function"]["name"] for tool in tools}
     return bool(calls) and all(call.name in names for call in calls)
 
 
-def may_become_call(text: str) -> bool:
-    """Whether `text`, the start of an answer, may be the start of a call in bare JSON."""
+def may_begin_tool_call(text: str) -> bool:
+    """Return whether `text`, the beginning of an answer, can go on to be a call in JSON without markers."""
     rest = text.lstrip()
     if rest.startswith("["):
         rest = rest[1:].lstrip()
@@ -44,27 +50,41 @@ def may_become_call(text: str) -> bool:
     if not rest.startswith("{"):
         return False
     key = rest[1:].lstrip()
-    return not key or any(word.startswith(key) or key.startswith(word) for word in _KEYS)
+    return not key or any(known.startswith(key) or key.startswith(known) for known in _CALL_KEYS)
 
 
-def _calls(found: Any) -> tuple[ToolCall, ...]:
+def _to_calls(found: Any) -> tuple[ToolCall, ...]:
+    """Return the calls in a parsed value, or none if any part of it is not a call."""
     items = found if isinstance(found, list) else [found]
-    calls = tuple(call for call in map(_call, items) if call is not None)
+    calls = tuple(call for call in map(_to_call, items) if call is not None)
     return calls if len(calls) == len(items) else ()
 
 
-def _call(found: Any) -> ToolCall | None:
+def _to_call(found: Any) -> ToolCall | None:
     if not isinstance(found, dict):
         return None
     if isinstance(found.get("function"), dict):
         found = found["function"]
     name = found.get("name")
-    arguments = found.get("arguments", found.get("parameters", {}))
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            return None
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+    arguments = _to_json_object(found.get("arguments", found.get("parameters", {})))
+    if not isinstance(name, str) or not name or arguments is None:
         return None
     return ToolCall(name, arguments)
+
+
+def _to_json_object(arguments: Any) -> dict[str, Any] | None:
+    """Return `arguments`, a dict or JSON text of one, as a JSON object; None if it is not one.
+
+    Some of mlx-lm's parsers evaluate arguments as Python literals, so that these can hold bytes, sets or
+    complex numbers, none of which can be sent to a client.
+    """
+    try:
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

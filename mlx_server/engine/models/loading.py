@@ -1,4 +1,4 @@
-"""Loads a model bit by bit, so that the MLX thread can serve others between the bits."""
+"""Loads a model in steps, so that the MLX thread can serve the models in memory in between."""
 
 from __future__ import annotations
 
@@ -14,44 +14,53 @@ from mlx_lm.utils import dequantize_model, load_model
 
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
-from mlx_server.engine.generation.output_parser import Marks
+from mlx_server.engine.generation.output_parser import OutputMarkers
 from mlx_server.engine.grammar.grammars import Grammars
 from mlx_server.engine.memory.weights import SLICE_BYTES
-from mlx_server.engine.models.tokenizers import tokenizer_of
+from mlx_server.engine.models.tokenizers import take_tokenizer
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files import integrity, weight_files
 from mlx_server.model_store.files.fingerprint import fingerprint
 
 T = TypeVar("T")
-_ASIDE_WAIT_S = 0.002
+_BACKGROUND_POLL_S = 0.002
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model that generates, and its tokenizer (mlx-lm's wrapper)."""
+    """A model that generates text, its tokenizer (mlx-lm's wrapper), and what was derived from both.
+
+    `identity` names all that the model's keys and values depend on: its files, and the types of its weights.
+    Prompts cached under one identity are not used under another.
+    """
 
     model: Any
     tokenizer: Any
     context_tokens: int
     end_tokens: frozenset[int]
     grammars: Grammars
-    marks: Marks
+    markers: OutputMarkers
     identity: str
-    """All that makes its keys and values what they are."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, special tokens included: markers of tools and thought are among them."""
+        """Return the text of `ids`, special tokens included: markers of tool calls are among them."""
         return str(
             self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
 
 
 Weights = LanguageModel | Encoder
+"""A model in memory."""
+
 Loader = Generator[float, None, Weights]
+"""Yields the fraction done, returns the model."""
 
 
 def load(entry: ModelEntry) -> Loader:
-    """Yields the fraction done, returns the model. Raises LoadError, whatever the library raised."""
+    """Load the model in steps: yield the fraction done (0 to 1) after each, and return the model.
+
+    Raises LoadError if the model cannot be loaded.
+    """
     try:
         weight_files.verify(entry.path)
         for _ in integrity.check(entry.path):
@@ -61,7 +70,7 @@ def load(entry: ModelEntry) -> Loader:
         return (yield from _load_language_model(entry))
     except weight_files.UnreadableModel as error:
         raise LoadError(entry.name, str(error)) from error
-    except Exception as error:  # a broken folder makes mlx-lm raise nearly anything
+    except Exception as error:  # mlx-lm may raise any exception for a damaged folder
         reason = str(error).strip().splitlines() or [""]
         raise LoadError(entry.name, f"{reason[0][:300]} ({type(error).__name__})") from error
 
@@ -83,59 +92,71 @@ def _load_language_model(entry: ModelEntry) -> Loader:
             model = dequantize_model(model)
         model.set_dtype(mx.float32)
     yield 0.1
-    tokenizer, ends, grammars = yield from _aside(0.1, lambda: _read_tokenizer(entry.path, config))
+    read = yield from _in_background(0.1, lambda: _read_tokenizer(entry.path, config))
+    tokenizer, end_tokens, grammars = read
     for done in _evaluate(_arrays(model)):
         yield 0.2 + 0.8 * done
-    marks, identity = marks_of(tokenizer), _identity(entry, _arrays(model))
-    return LanguageModel(model, tokenizer, entry.context_tokens, ends, grammars, marks, identity)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        context_tokens=entry.context_tokens,
+        end_tokens=end_tokens,
+        grammars=grammars,
+        markers=output_markers(tokenizer),
+        identity=_identity(entry, _arrays(model)),
+    )
 
 
 def _identity(entry: ModelEntry, arrays: Sequence[mx.array]) -> str:
-    """The files, and what they were turned into: on a CPU the weights are widened."""
-    kinds = sorted({str(array.dtype) for array in arrays})
-    return f"{fingerprint(entry.path)} {' '.join(kinds)}"
+    """Return the files' fingerprint and the weights' types, which on a CPU differ from those in the files."""
+    types = sorted({str(array.dtype) for array in arrays})
+    return f"{fingerprint(entry.path)} {' '.join(types)}"
 
 
 def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozenset[int], Grammars]:
-    tokenizer = tokenizer_of(folder, config)
-    ends = frozenset(tokenizer.eos_token_ids)
-    return tokenizer, ends, Grammars(tokenizer._tokenizer, ends)
+    tokenizer = take_tokenizer(folder, config)
+    end_tokens = frozenset(tokenizer.eos_token_ids)
+    return tokenizer, end_tokens, Grammars(tokenizer._tokenizer, end_tokens)
 
 
-def _aside(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
-    """Do `work`, which touches nothing of MLX's, in a thread: it takes longer than a step of the others."""
+def _in_background(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
+    """Run `work` in a thread, yield `fraction` until it is done, and return its result.
+
+    For work that does not use MLX and takes longer than a step of the models in memory.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         result = pool.submit(work)
         while not result.done():
-            wait([result], timeout=_ASIDE_WAIT_S)
+            wait([result], timeout=_BACKGROUND_POLL_S)
             yield fraction
         return result.result()
 
 
-def marks_of(tokenizer: Any) -> Marks:
-    """What the model puts around thoughts and calls, as far as its tokenizer and template tell."""
+def output_markers(tokenizer: Any) -> OutputMarkers:
+    """Return what the model writes around thinking and tool calls, by its tokenizer and chat template."""
     template = str(getattr(tokenizer, "chat_template", "") or "")
-    think = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
-    if think is None and "<think>" in template and "</think>" in template:
-        think = ("<think>", "</think>")
+    thinking = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
+    if thinking is None and "<think>" in template and "</think>" in template:
+        thinking = ("<think>", "</think>")
     if not tokenizer.has_tool_calling:
-        return Marks(think)
-    return Marks(think, (tokenizer.tool_call_start, tokenizer.tool_call_end), tokenizer.tool_parser)
+        return OutputMarkers(thinking)
+    tool_call = (tokenizer.tool_call_start, tokenizer.tool_call_end)
+    return OutputMarkers(thinking, tool_call, tokenizer.tool_parser)
 
 
 def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:
-    """Read the weights in slices; the fraction done after each."""
+    """Read the weights from the disk in slices of SLICE_BYTES; yield the fraction done after each."""
     total = sum(array.nbytes for array in arrays) or 1
     done = 0
-    batch: list[mx.array] = []
+    pending: list[mx.array] = []
     for array in arrays:
-        batch.append(array)
-        if sum(a.nbytes for a in batch) >= SLICE_BYTES:
-            mx.eval(batch)
-            done += sum(a.nbytes for a in batch)
-            batch = []
+        pending.append(array)
+        if (pending_bytes := sum(a.nbytes for a in pending)) >= SLICE_BYTES:
+            mx.eval(pending)
+            done += pending_bytes
+            pending = []
             yield done / total
-    mx.eval(batch)
+    mx.eval(pending)
 
 
 def _arrays(model: Any) -> list[mx.array]:
@@ -143,8 +164,5 @@ def _arrays(model: Any) -> list[mx.array]:
 
 
 def weights_bytes(weights: Weights) -> int:
-    """Memory the weights take."""
+    """Return the bytes that the weights take in memory."""
     return sum(array.nbytes for array in _arrays(weights.model))
-
-
-Load = Callable[[ModelEntry], Loader]

@@ -1,4 +1,4 @@
-"""Which models leave memory, and when: keep-alive first, then least recently used. Pure."""
+"""Decides which models are unloaded: those whose keep-alive is over, then the least recently used. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resident:
-    """A loaded model. `busy` with requests; otherwise it expires at `expires_s` (inf: never)."""
+    """A loaded model. Unless it is `busy` with requests, it expires at `expires_s` (infinity: never)."""
 
     name: str
     busy: bool
@@ -18,17 +18,20 @@ class Resident:
 
 
 def expired(residents: Sequence[Resident], now: float) -> list[str]:
-    """Idle models whose time is up."""
+    """Return the names of the idle models whose keep-alive is over."""
     return [r.name for r in residents if not r.busy and r.expires_s <= now]
 
 
 def next_expiry_s(residents: Sequence[Resident]) -> float:
-    """When `expired` is worth asking again; inf where nothing will expire by itself."""
+    """Return when the next idle model expires; infinity if none does."""
     return min((r.expires_s for r in residents if not r.busy), default=math.inf)
 
 
 def victims(residents: Sequence[Resident], limit: int) -> list[str] | None:
-    """The idle models to unload so that one more fits under `limit`; None where all others are busy."""
+    """Return the models to unload so that one more is within `limit`; None if too many are busy.
+
+    Only idle models are unloaded, the least recently used first.
+    """
     surplus = len(residents) + 1 - limit
     if surplus <= 0:
         return []
@@ -36,7 +39,10 @@ def victims(residents: Sequence[Resident], limit: int) -> list[str] | None:
     return [r.name for r in idle[:surplus]] if len(idle) >= surplus else None
 
 
-def deadline(now: float, keep_alive_s: float | None, default_s: float) -> float:
-    """When a model used at `now` expires. None takes the default; a negative time means never."""
+def expiry_s(now: float, keep_alive_s: float | None, default_s: float) -> float:
+    """Return when a model that is used at `now` expires; infinity for a negative keep-alive.
+
+    If `keep_alive_s` is None, `default_s` is used.
+    """
     seconds = default_s if keep_alive_s is None else keep_alive_s
     return math.inf if seconds < 0 else now + seconds

@@ -1,4 +1,4 @@
-"""Does arithmetic still give sense? One forward pass of what is loaded, outside any batch."""
+"""Checks that the loaded models still compute: one forward pass of each, outside any batch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.models.loading import LanguageModel, Weights
 
 
-def probe(loaded: Sequence[Weights]) -> tuple[bool, str]:
-    """Whether every loaded model gives one finite, non-trivial result, and a sentence about it."""
+def run_self_test(loaded: Sequence[Weights]) -> tuple[bool, str]:
+    """Return whether every model computes a plausible result, and a sentence about it."""
     for weights in loaded:
-        fault = _embeds(weights) if isinstance(weights, Encoder) else _generates(weights)
+        fault = _embedding_fault(weights) if isinstance(weights, Encoder) else _logits_fault(weights)
         if fault:
             return False, fault
-    return True, f"{len(loaded)} of {len(loaded)} models gave sense"
+    return True, f"{len(loaded)} of {len(loaded)} models compute plausible results."
 
 
-def _generates(model: LanguageModel) -> str:
+def _logits_fault(model: LanguageModel) -> str:
+    """Return "" if the logits after one token are finite and not all equal, and else what is wrong."""
     logits = model.model(mx.array([[min(model.end_tokens, default=0)]]))[0, -1].astype(mx.float32)
     spread = cast(float, (mx.max(logits) - mx.min(logits)).item())
-    return "" if math.isfinite(spread) and spread > 0 else f"a token's logits spread over {spread}"
+    return "" if math.isfinite(spread) and spread > 0 else f"The logits of a token spread over {spread}."
 
 
-def _embeds(encoder: Encoder) -> str:
+def _embedding_fault(encoder: Encoder) -> str:
+    """Return "" if an embedding has length 1, as all should, and else what is wrong."""
     (vector,) = encoder.encode(encoder.tokenize(["probe"]))
     norm = math.sqrt(sum(value * value for value in vector))
-    return "" if math.isfinite(norm) and norm > 0.5 else f"a vector has norm {norm}"
+    return "" if math.isfinite(norm) and norm > 0.5 else f"An embedding has length {norm}, not 1."

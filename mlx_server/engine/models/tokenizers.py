@@ -1,4 +1,8 @@
-"""Tokenizers, read ahead by a spare: reading one takes as long as the weights of a small model (0.35 s)."""
+"""Reads tokenizers, which takes as long as reading the weights of a small model (0.35 s).
+
+A standby engine has time for that before it is needed: it preloads the tokenizers of the models that it will
+load first.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +14,37 @@ from mlx_lm.utils import load_config, load_tokenizer
 
 from mlx_server.engine.log import log_event
 
-Stamp = tuple[int, int]
-_ahead: dict[Path, tuple[Stamp, Any]] = {}
+FilesVersion = tuple[int, int]
+_preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
 
 
-def read_ahead(folders: Iterable[Path]) -> None:
-    """Keeps each folder's tokenizer for the first `tokenizer_of`. A broken one is the load's to report."""
+def preload_tokenizers(folders: Iterable[Path]) -> None:
+    """Read the tokenizer of each model folder, for the first `take_tokenizer` of that folder.
+
+    A folder that cannot be read is skipped: loading its model reports the error.
+    """
     for folder in folders:
         try:
-            stamp = _stamp(folder)
-            _ahead[folder] = (stamp, load_tokenizer(folder, eos_token_ids=_ends(load_config(folder))))
-        except Exception as error:  # a broken folder makes mlx-lm raise nearly anything
+            version = _files_version(folder)
+            tokenizer = load_tokenizer(folder, eos_token_ids=_end_token_ids(load_config(folder)))
+            _preloaded[folder] = (version, tokenizer)
+        except Exception as error:  # mlx-lm may raise any exception for a damaged folder
             log_event("tokenizer_not_read_ahead", cause=f"{type(error).__name__}: {error}")
 
 
-def tokenizer_of(folder: Path, config: dict[str, Any]) -> Any:
-    """The tokenizer of the model in `folder`: the one read ahead, where its files are still those."""
-    stamp, tokenizer = _ahead.pop(folder, (None, None))
-    if tokenizer is not None and stamp == _stamp(folder):
+def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
+    """Return the tokenizer of the model in `folder`: the preloaded one, unless its files have changed."""
+    version, tokenizer = _preloaded.pop(folder, (None, None))
+    if tokenizer is not None and version == _files_version(folder):
         return tokenizer
-    return load_tokenizer(folder, eos_token_ids=_ends(config))
+    return load_tokenizer(folder, eos_token_ids=_end_token_ids(config))
 
 
-def _ends(config: dict[str, Any]) -> Any:
+def _end_token_ids(config: dict[str, Any]) -> Any:
     return config.get("eos_token_id")
 
 
-def _stamp(folder: Path) -> Stamp:
-    """When the newest of its small files was written, and how much they hold."""
+def _files_version(folder: Path) -> FilesVersion:
+    """Return the newest modification time (ns) of the folder's JSON files, and their total size in bytes."""
     states = [path.stat() for path in folder.glob("*.json")]
     return max(state.st_mtime_ns for state in states), sum(state.st_size for state in states)

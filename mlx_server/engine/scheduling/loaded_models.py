@@ -78,7 +78,7 @@ class LoadedModels:
         """Start the keep-alive anew: it runs from the end of the last request."""
         model.last_used_s = now
         default_s = self._default_keep_alive_s(model.entry.name)
-        model.expires_s = residency.deadline(now, model.keep_alive_s, default_s)
+        model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)
 
     def expired(self, now: float) -> list[LoadedModel]:
         """Return the idle models whose keep-alive is over or that an `Unload` names."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.models.self_test import probe
+from mlx_server.engine.models.self_test import run_self_test
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.request import WAITING, Request
 from mlx_server.engine.scheduling.request_table import RequestTable
@@ -59,7 +59,7 @@ class Operations:
             case Unload():
                 self._unload(op.id, canonical(op.model))
             case Probe():
-                ok, detail = probe([model.weights for model in self._models.all()])
+                ok, detail = run_self_test([model.weights for model in self._models.all()])
                 self._send(Probed(op.id, ok, detail))
 
     def _accept(self, op: Generate | Embed | Load) -> None:

@@ -56,8 +56,8 @@ class AnswerAssembler:
     def part_of(self, event: TicketEvent) -> AnswerPart:
         """Return the part that `event`, a token or the end, adds."""
         assert isinstance(event, protocol.Token | protocol.Done)
-        if isinstance(event, protocol.Token) and event.chances:
-            self._logprobs = (*self._logprobs, event.chances)
+        if isinstance(event, protocol.Token) and event.logprobs:
+            self._logprobs = (*self._logprobs, event.logprobs)
         part = AnswerPart(
             event.text,
             event.thinking or "",

@@ -49,11 +49,11 @@ class GenerationRequest:
         return Lane.CONTROL if self.count_only else Lane.GENERATE
 
     @property
-    def _calls(self) -> Literal["text", "auto", "only"]:
+    def _effective_tool_choice(self) -> Literal["none", "auto", "required"]:
         if self.tool_choice == "required":
-            return "only"
+            return "required"
         # An answer in a given JSON schema is not a tool call, even where it looks like one.
-        return "auto" if self.tools and self.json_schema is None else "text"
+        return "auto" if self.tools and self.json_schema is None else "none"
 
     def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
         """Return the operation for an engine; `emitted` are the ids of the tokens that the client has."""
@@ -66,7 +66,7 @@ class GenerationRequest:
             prompt_ids=self.prompt_ids,
             count_only=self.count_only,
             tools=self.tools,
-            calls=self._calls,
+            tool_choice=self._effective_tool_choice,
             think=self.think,
             template=self.template,
             json_schema=self.json_schema,

@@ -100,7 +100,7 @@ def test_operation_crosses_the_wire_unchanged(operation):
 
 
 @given(EVENTS)
-@example(Token("a", 1, "\udfff", 0, chances=Logprobs(LOGPROB, (LOGPROB,))))
+@example(Token("a", 1, "\udfff", 0, logprobs=Logprobs(LOGPROB, (LOGPROB,))))
 @example(Token("a", 1, "", 0, tool_calls=(ToolCall("\ud800", {"deep": [{"null": None}]}),)))
 @example(Failed("r", "context_exceeded", "long", fields={"prompt_tokens": 9, "deep": {"null": None}}))
 @example(Alive(1, True, 2, (LoadedModelReport("m", "embed", 3, 4),)))

@@ -1,1 +1,1 @@
-"""From a request's messages and tools to the prompt's tokens."""
+"""Turns the messages and tools of a request into the tokens of the prompt."""

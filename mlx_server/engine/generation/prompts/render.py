@@ -1,4 +1,4 @@
-"""From a `Generate` to the prompt's token ids, through the model's own template."""
+"""Renders a `Generate` operation to the token ids of its prompt, with the model's own chat template."""
 
 from __future__ import annotations
 
@@ -7,67 +7,45 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.prompts.long_text import tokens_at_least
-from mlx_server.engine.generation.prompts.tool_prompt import told
+from mlx_server.engine.generation.prompts.length_check import check_length, tokenization_error
+from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.prompt_cache.block import common
 from mlx_server.protocol import Generate
 
-RESERVED = frozenset(
+RESERVED_ARGUMENTS = frozenset(
     {"tokenize", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "conversation"}
     | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
     | {"return_assistant_tokens_mask", "messages", "template_kwargs"}
 )
-"""Arguments of `apply_chat_template` that are no variables of templates."""
-
-
-COUNTED_TOKENS = 500_000
-"""What is counted for its own sake may be longer than the context, within reason."""
+"""Arguments of `apply_chat_template` itself, which a client cannot set as variables of the template."""
 
 
 def prompt_tokens(op: Generate, tokenizer: Any, context_tokens: int) -> list[int]:
-    """The ids, without what was emitted; they may be more than the context. Raises RequestError."""
-    _refuse_endless(op, tokenizer, context_tokens)
-    tokens = _chat(op, tokenizer) if op.kind == "chat" else _text(op, tokenizer)
+    """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
+
+    They may be more than the context. Raises RequestError for a prompt that cannot be used.
+    """
+    check_length(op, tokenizer, context_tokens)
+    tokens = _chat_tokens(op, tokenizer) if op.kind == "chat" else _text_tokens(op, tokenizer)
     if not tokens:
         raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
     return tokens
 
 
-def _refuse_endless(op: Generate, tokenizer: Any, context_tokens: int) -> None:
-    most = max(context_tokens, COUNTED_TOKENS) if op.count_only else context_tokens
-
-    def count(text: str) -> int:
-        try:
-            return len(tokenizer.encode(text, add_special_tokens=False))
-        except Exception as error:  # as in `_text`
-            raise unreadable(error) from error
-
-    texts = [str(message.get("content") or "") for message in op.messages or ()]
-    tools = [json.dumps(tool) for tool in op.tools or ()]
-    if (least := tokens_at_least([op.prompt or "", *texts, *tools], count, most)) > most:
-        raise RequestError(
-            "context_exceeded",
-            f"The prompt has {least} tokens or more, and the context of {op.model} is {context_tokens}: "
-            "shorten it.",
-            prompt_tokens=least,
-            context_tokens=context_tokens,
-        )
-
-
-def _text(op: Generate, tokenizer: Any) -> list[int]:
+def _text_tokens(op: Generate, tokenizer: Any) -> list[int]:
     if op.prompt_ids is not None:
-        return _known(op.prompt_ids, len(tokenizer))
+        return _checked_ids(op.prompt_ids, len(tokenizer))
     prompt = op.prompt or ""
     bos = tokenizer.bos_token
-    special = bos is None or not prompt.startswith(bos)
+    add_special_tokens = bos is None or not prompt.startswith(bos)
     try:
-        return list(tokenizer.encode(prompt, add_special_tokens=special)) if prompt else []
-    except Exception as error:  # e.g. half a surrogate pair, which JSON can carry and UTF-8 cannot
-        raise unreadable(error) from error
+        return list(tokenizer.encode(prompt, add_special_tokens=add_special_tokens)) if prompt else []
+    except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot
+        raise tokenization_error(error) from error
 
 
-def _known(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
-    """Raises RequestError: an id that is none would read beyond the model's weights."""
+def _checked_ids(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
+    """Raise RequestError for an id outside the vocabulary: it would read beyond the model's weights."""
     wrong = next((token for token in ids if not 0 <= token < vocabulary_tokens), None)
     if wrong is not None:
         raise RequestError(
@@ -77,78 +55,78 @@ def _known(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
     return list(ids)
 
 
-def _chat(op: Generate, tokenizer: Any) -> list[int]:
+def _chat_tokens(op: Generate, tokenizer: Any) -> list[int]:
     if not op.messages:
         raise RequestError("empty_prompt", "There are no messages: send at least one.")
     if not tokenizer.has_chat_template:
         raise RequestError("not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt.")
-    messages = [normalized(message) for message in op.messages]
-    # An answer begun by the client is continued, not answered.
-    begun = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+    messages = [normalize_message(message) for message in op.messages]
+    # The last message may be the beginning of an answer, written by the client: the model continues it.
+    continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
     try:
-        return _rendered(
-            op, messages, tokenizer, add_generation_prompt=not begun, continue_final_message=begun
+        return _apply_template(
+            op, messages, tokenizer, add_generation_prompt=not continues, continue_final_message=continues
         )
     except RequestError:
         raise
-    except Exception as error:  # a template is the model's own program: it raises what it likes
+    except Exception as error:  # a template is a program that comes with the model: it may raise anything
         raise RequestError(
             "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
         ) from error
 
 
-def tokens_before_last_turn(op: Generate, tokenizer: Any, prompt: Sequence[int]) -> int:
-    """How much of a chat's `prompt` stands before its last message: other chats may begin with it too.
+def tokens_before_last_message(op: Generate, tokenizer: Any, prompt: Sequence[int]) -> int:
+    """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
 
-    0 where that cannot be told: a template may refuse a conversation that nobody has begun.
+    Return 0 if that is not known: it is a text, there is one message, or the template refuses the messages
+    without the last one (some templates require a message of the user).
     """
-    messages = [normalized(message) for message in op.messages or ()][:-1]
+    messages = [normalize_message(message) for message in op.messages or ()][:-1]
     if op.kind != "chat" or not messages:
         return 0
     try:
-        before = _rendered(op, messages, tokenizer, add_generation_prompt=False)
-    except Exception:  # as above; nothing is lost but warmth
+        before = _apply_template(op, messages, tokenizer, add_generation_prompt=False)
+    except Exception:  # the template may raise anything; without this number, less is found in the cache
         return 0
     return common(before, prompt)
 
 
-def _rendered(op: Generate, messages: list[dict[str, Any]], tokenizer: Any, **how: bool) -> list[int]:
-    """Through the template. Raises what that raises."""
-    if taken := RESERVED & (op.template or {}).keys():
-        raise RequestError("invalid_request", f"{min(taken)!r} is no variable of a template.")
+def _apply_template(
+    op: Generate, messages: list[dict[str, Any]], tokenizer: Any, **options: bool
+) -> list[int]:
+    """Return the token ids of the rendered chat. Raises RequestError, and whatever the template raises."""
+    if reserved := RESERVED_ARGUMENTS & (op.template or {}).keys():
+        raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
     tools = list(op.tools or ())
-    if tools and not _knows_tools(tokenizer):
-        messages, tools = told(messages, tools), []
+    if tools and not _template_uses_tools(tokenizer):
+        messages, tools = describe_tools(messages, tools), []
     ids = tokenizer.apply_chat_template(
         messages,
         tools=tools or None,
-        **how,
+        **options,
         **({} if op.think is None else {"enable_thinking": op.think}),
         **(op.template or {}),
     )
     return list(ids)
 
 
-def _knows_tools(tokenizer: Any) -> bool:
-    """Whether the model's template has a place for tools."""
+def _template_uses_tools(tokenizer: Any) -> bool:
     return bool(tokenizer.has_tool_calling) or "tools" in str(getattr(tokenizer, "chat_template", ""))
 
 
-def unreadable(error: Exception) -> RequestError:
-    """The error for text that the tokenizer cannot take."""
-    return RequestError("invalid_request", f"The text cannot be split into tokens: {error}")
+def normalize_message(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of `message` as templates expect it: content a string, tool arguments an object.
 
-
-def normalized(message: dict[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it: content a string, tool-call arguments an object."""
-    out = dict(message)
-    out["content"] = message.get("content") or ""
+    Raises RequestError if the arguments of a tool call are not JSON.
+    """
+    normalized = dict(message)
+    normalized["content"] = message.get("content") or ""
     if calls := message.get("tool_calls"):
-        out["tool_calls"] = [_call(call) for call in calls]
-    return out
+        normalized["tool_calls"] = [_normalize_tool_call(call) for call in calls]
+    return normalized
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
+def _normalize_tool_call(call: dict[str, Any]) -> dict[str, Any]:
     function = dict(call.get("function") or {})
     if isinstance(function.get("arguments"), str):
         try:

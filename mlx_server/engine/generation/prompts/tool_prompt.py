@@ -1,4 +1,7 @@
-"""Tools for templates that know of none: told in a system message, in words many models learn. Pure."""
+"""Describes tools in a system message, for chat templates that have no place for tools. Pure.
+
+The text and its tags are those that many models were trained with.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +18,34 @@ To call one, answer with its name and arguments as JSON between tags:
 </tool_call>"""
 
 
-def told(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`messages` as plain text: the tools in the system's, calls and their results where they stood."""
-    plain = [_plain(message) for message in messages]
-    text = _INTRODUCTION.format(tools="\n".join(_json(tool.get("function") or tool) for tool in tools))
+def describe_tools(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return `messages` with all about tools as plain text.
+
+    The system message (a new one if there is none) describes the tools. Calls and their results become text
+    in the messages that hold them; a result is sent as the user's message.
+    """
+    plain = [_as_plain_text(message) for message in messages]
+    text = _INTRODUCTION.format(tools="\n".join(_to_json(tool.get("function") or tool) for tool in tools))
     if plain and plain[0].get("role") == "system":
         return [{**plain[0], "content": f"{plain[0]['content']}\n\n{text}"}, *plain[1:]]
     return [{"role": "system", "content": text}, *plain]
 
 
-def _plain(message: dict[str, Any]) -> dict[str, Any]:
+def _as_plain_text(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content") or ""
     if message.get("role") == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
-    calls = [_tagged(call.get("function") or {}) for call in message.get("tool_calls") or ()]
-    kept = {key: value for key, value in message.items() if key not in ("tool_calls", "tool_call_id")}
-    return kept | {"content": "\n".join([content, *calls] if content else calls) if calls else content}
+    calls = [_tagged_call(call.get("function") or {}) for call in message.get("tool_calls") or ()]
+    others = {key: value for key, value in message.items() if key not in ("tool_calls", "tool_call_id")}
+    return others | {"content": "\n".join([content, *calls] if content else calls) if calls else content}
 
 
-def _tagged(function: dict[str, Any]) -> str:
+def _tagged_call(function: dict[str, Any]) -> str:
     call = {"name": function.get("name"), "arguments": function.get("arguments") or {}}
-    return f"<tool_call>\n{_json(call)}\n</tool_call>"
+    return f"<tool_call>\n{_to_json(call)}\n</tool_call>"
 
 
-def _json(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)

@@ -12,10 +12,10 @@ from mlx_server.engine.memory.guard import MemoryGuard
 def extend_kv_reservations(model: str, generations: Iterable[Generation], guard: MemoryGuard) -> None:
     """Let generations whose KV reservation cannot grow finish (reason `length`) with their next token."""
     for generation in generations:
-        tokens = len(generation.prompt) + generation.count
+        tokens = len(generation.prompt) + generation.completion_tokens
         most_tokens = len(generation.prompt) + generation.limit_tokens
         if most_tokens <= tokens + 1 or guard.extend_reservation(model, generation.id, tokens, most_tokens):
             continue
-        generation.limit_tokens = generation.count + 1
+        generation.limit_tokens = generation.completion_tokens + 1
         cause = f"no memory for more than {tokens} tokens just now"
         log_event("answer_cut_short", cause=cause, id=generation.id, model=model)

@@ -12,8 +12,8 @@ from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.output_parser import Marks, OutputParser
-from mlx_server.engine.generation.prompts.render import prompt_tokens, tokens_before_last_turn
+from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
+from mlx_server.engine.generation.prompts.render import prompt_tokens, tokens_before_last_message
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
@@ -69,32 +69,40 @@ class TextPreparation:
             return Done(op.id, "stop", Usage(len(prompt), 0))
         limit = answer_limit(op, len(prompt), self._lm.context_tokens)
         context = prompt if op.kind == "text" else ()
-        text = Detokenizer(self._lm.decode, op.stop, context)
+        detokenizer = Detokenizer(self._lm.decode, op.stop, context)
         parser, after_thought = self._parser(op, prompt)
         generation = Generation(
-            op.id, prompt, limit, self._lm.end_tokens, text, now, request.load_s, parser, op.top_logprobs
+            op.id,
+            prompt,
+            limit,
+            self._lm.end_tokens,
+            detokenizer,
+            now,
+            request.load_s,
+            parser,
+            op.top_logprobs,
         )
         if done := generation.replay(op.emitted, now):
             return done
         self._reserve_memory(op, len(prompt), limit)
         if self._snapshots_only:
-            generation.shared = tokens_before_last_turn(op, self._lm.tokenizer, prompt)
+            generation.shared_prefix_tokens = tokens_before_last_message(op, self._lm.tokenizer, prompt)
         request.generation, request.jobs = generation, self._submit_jobs(op, prompt, after_thought)
         return None
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[OutputParser, tuple[int, ...]]:
         """Return the parser of the answer, and the tokens that end a thought which the prompt has begun."""
-        marks = self._lm.marks
+        markers = self._lm.markers
         if op.kind == "text":
-            return OutputParser(Marks()), ()
-        if op.think and not marks.think:
+            return OutputParser(OutputMarkers()), ()
+        if op.think and not markers.thinking:
             raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
         end_of_prompt = self._lm.decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
-        thinking = marks.think is not None and end_of_prompt.endswith(marks.think[0])
-        parser = OutputParser(marks, op.calls, op.tools or (), thinking)
-        if not thinking or marks.think is None:
+        thinking = markers.thinking is not None and end_of_prompt.endswith(markers.thinking[0])
+        parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking)
+        if not thinking or markers.thinking is None:
             return parser, ()
-        return parser, tuple(self._lm.tokenizer.encode(marks.think[1], add_special_tokens=False))
+        return parser, tuple(self._lm.tokenizer.encode(markers.thinking[1], add_special_tokens=False))
 
     def _submit_jobs(
         self, op: Generate, prompt: Sequence[int], after_thought: tuple[int, ...]
@@ -123,13 +131,13 @@ class TextPreparation:
         grammar = jobs.processor.result() if jobs.processor else None
         caches: list[Any] = []
         if jobs.find and jobs.prefix:
-            caches, generation.cached = self._cache.take(jobs.find, jobs.prefix.result())
+            caches, generation.cached_tokens = self._cache.take(jobs.find, jobs.prefix.result())
         return BatchInput(
             [*generation.prompt, *op.emitted],
             make_sampler(op.sampling, len(op.emitted)),
             make_processors(op.sampling) + ([grammar] if grammar else []),
             caches,
-            generation.cached,
+            generation.cached_tokens,
         )
 
 

@@ -65,7 +65,7 @@ class TextRunner(Runner):
             ready.processors,
             ready.caches,
             ready.cached,
-            request.generation.shared,
+            request.generation.shared_prefix_tokens,
         )
         request.cached_blocks = Kept()
         self._in_batch[request.batch_uid] = request
@@ -85,12 +85,14 @@ class TextRunner(Runner):
             generation = request.generation
             if isinstance(outcome, Prefilled):
                 yield Prefill(request.id, outcome.done, outcome.total)
-                self._cache_later(request, whole=_is_worth_a_snapshot(outcome, generation.shared))
+                self._cache_later(
+                    request, whole=_is_worth_a_snapshot(outcome, generation.shared_prefix_tokens)
+                )
                 continue
             yield from generation.accept(outcome.token, now, self._logprobs(generation, outcome))
             if generation.done:
                 self._finish(request)
-            elif generation.count % CACHE_EVERY_TOKENS == 0:
+            elif generation.completion_tokens % CACHE_EVERY_TOKENS == 0:
                 self._cache_later(request, whole=False)
 
     def _logprobs(self, generation: Generation, drawn: Sampled) -> Logprobs | None:

@@ -1,4 +1,4 @@
-"""Whatever the cuts between tokens, the text that comes out is the text that went in, up to a stop string."""
+"""The text comes out as it went in, up to a stop string, wherever it is cut into tokens."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mlx_server.engine.generation.detokenizer import Detokenizer
 
 
 class Vocabulary:
-    """Token ids for arbitrary byte strings, decoded as byte-level tokenizers do."""
+    """Gives token ids to byte strings, and decodes them as byte-level tokenizers do."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -23,14 +23,14 @@ class Vocabulary:
         return b"".join(self.pieces[i] for i in ids).decode("utf-8", "replace")
 
 
-def run(stream: Detokenizer, tokens: Sequence[int]) -> list[str]:
-    """What each token released, and at the end what was held; stops where the stream stops."""
-    out = []
+def run(detokenizer: Detokenizer, tokens: Sequence[int]) -> list[str]:
+    """Return what each token released, and what `flush` released unless a stop string came first."""
+    released = []
     for token in tokens:
-        out.append(stream.push(token))
-        if stream.stopped:
-            return out
-    return [*out, stream.flush()]
+        released.append(detokenizer.push(token))
+        if detokenizer.stopped:
+            return released
+    return [*released, detokenizer.flush()]
 
 
 def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
@@ -44,23 +44,23 @@ few_letters = st.text("abé", max_size=30)
 
 
 @given(texts, st.lists(st.integers(0, 80)))
-def test_text_cut_anywhere_comes_out_whole(text, at):
+def test_text_cut_into_any_tokens_comes_out_whole(text, at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     assert "".join(run(Detokenizer(vocabulary.decode), tokens)) == text
 
 
 @given(few_letters, st.text("abé", min_size=1, max_size=4), st.lists(st.integers(0, 60)))
-def test_stop_string_cut_anywhere_ends_the_text_before_it(text, stop, at):
+def test_stop_string_cut_into_any_tokens_ends_the_text_before_it(text, stop, at):
     vocabulary = Vocabulary()
-    stream = Detokenizer(vocabulary.decode, [stop])
-    out = "".join(run(stream, vocabulary.tokens(*cut(text.encode(), at))))
+    detokenizer = Detokenizer(vocabulary.decode, [stop])
+    out = "".join(run(detokenizer, vocabulary.tokens(*cut(text.encode(), at))))
     assert out == text.split(stop)[0]
-    assert stream.stopped == (stop in text)
+    assert detokenizer.stopped == (stop in text)
 
 
 @given(few_letters, st.lists(st.integers(0, 60)), st.integers(0, 30))
-def test_replay_up_to_any_token_then_on_gives_the_same_pieces(text, at, cut_at):
+def test_replay_gives_the_same_pieces(text, at, cut_at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     whole = run(Detokenizer(vocabulary.decode, ["ab", "éé"]), tokens)
@@ -68,39 +68,39 @@ def test_replay_up_to_any_token_then_on_gives_the_same_pieces(text, at, cut_at):
     assert whole[cut_at:] == again[cut_at:]
 
 
-def test_character_over_three_tokens_is_held_until_it_is_whole():
+def test_character_in_three_tokens_is_withheld_until_it_is_complete():
     vocabulary = Vocabulary()
     smile = "😀".encode()
     tokens = vocabulary.tokens(b"a", smile[:1], smile[1:3], smile[3:], b"b")
     assert run(Detokenizer(vocabulary.decode), tokens) == ["a", "", "", "😀", "b", ""]
 
 
-def test_possible_start_of_a_stop_string_is_held_and_then_released():
+def test_possible_start_of_a_stop_string_is_withheld_and_then_released():
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(b"grade: ", b"E", b"N", b"ough")
     assert run(Detokenizer(vocabulary.decode, ["END"]), tokens) == ["grade: ", "", "", "ENough", ""]
 
 
-def test_text_held_at_the_end_is_flushed():
+def test_flush_returns_withheld_text():
     # mlx-lm drops it: "grade: E" with the stop string "END" became "grade: ".
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(b"grade: ", b"E")
     assert run(Detokenizer(vocabulary.decode, ["END"]), tokens) == ["grade: ", "", "E"]
 
 
-def test_incomplete_character_at_the_end_shows_as_replacement():
+def test_flush_returns_a_replacement_character_for_an_incomplete_one():
     vocabulary = Vocabulary()
     assert run(Detokenizer(vocabulary.decode), vocabulary.tokens(b"a", b"\xf0\x9f")) == ["a", "", "\ufffd"]
 
 
-def test_first_of_two_stop_strings_in_the_text_counts():
+def test_earliest_of_two_stop_strings_ends_the_text():
     vocabulary = Vocabulary()
     assert run(Detokenizer(vocabulary.decode, ["three", "two"]), vocabulary.tokens(b"one two three")) == [
         "one "
     ]
 
 
-def test_space_after_a_prompt_is_kept_where_decoding_drops_leading_spaces():
+def test_space_after_the_context_is_preserved_if_decoding_drops_leading_spaces():
     words = {1: "capital", 2: " is", 3: " Paris"}
 
     def decode(ids):

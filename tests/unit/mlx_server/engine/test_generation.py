@@ -1,4 +1,4 @@
-"""A generation from its first token to its end, and taken up again in its middle."""
+"""A generation from its first token to its end, and resumed in its middle."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,12 +12,12 @@ LETTERS = dict(enumerate("#abcdef"))
 
 
 def generation(limit=100, stop=()):
-    text = Detokenizer(lambda ids: "".join(LETTERS[i] for i in ids), stop)
-    return Generation("r", [9, 9, 9], limit, frozenset({END}), text, started_s=10.0, load_s=0.5)
+    detokenizer = Detokenizer(lambda ids: "".join(LETTERS[i] for i in ids), stop)
+    return Generation("r", [9, 9, 9], limit, frozenset({END}), detokenizer, started_s=10.0, load_s=0.5)
 
 
 def feed(subject, tokens):
-    """The events for `tokens`, up to the end of the answer."""
+    """Return the events that `tokens` cause, up to the end of the answer."""
     events = []
     for token in tokens:
         events += subject.accept(token, 12.0)
@@ -30,31 +30,31 @@ def text_of(events):
     return "".join(event.text for event in events)
 
 
-def test_end_token_is_not_sent_and_not_counted():
+def test_accept_end_token_is_neither_sent_nor_counted():
     events = feed(generation(), [1, 2, END, 3])
     assert events[:2] == [Token("r", 1, "a", 0, prompt_tokens=3), Token("r", 2, "b", 1)]
     assert isinstance(events[2], Done)
     assert (events[2].reason, events[2].usage.completion_tokens) == ("stop", 2)
 
 
-def test_limit_ends_the_answer_with_its_last_token():
+def test_accept_token_at_the_limit_ends_the_answer():
     events = feed(generation(limit=2), [1, 2, 3])
     assert [type(event) for event in events] == [Token, Token, Done]
     assert events[-1].reason == "length"
 
 
-def test_stop_string_ends_the_answer_without_it():
+def test_accept_stop_string_ends_the_answer_and_is_cut():
     events = feed(generation(stop=["cd"]), [1, 2, 3, 4, 5])
     assert text_of(events) == "ab"
     assert events[-1].reason == "stop"
 
 
-def test_text_held_at_the_limit_is_in_done():
+def test_accept_text_withheld_at_the_limit_is_in_done():
     events = feed(generation(limit=3, stop=["cd"]), [1, 2, 3])
     assert (events[-1].reason, events[-1].text) == ("length", "c")
 
 
-def test_usage_splits_time_at_the_first_token():
+def test_usage_divides_the_time_at_the_first_token():
     subject = generation(limit=2)
     subject.accept(1, 13.0)
     done = subject.accept(2, 14.5)[-1]
@@ -63,7 +63,7 @@ def test_usage_splits_time_at_the_first_token():
     assert (usage.prompt_tokens, usage.load_s, usage.prefill_s, usage.decode_s) == (3, 0.5, 3.0, 1.5)
 
 
-def test_cancelled_says_so_with_what_was_made():
+def test_cancel_reports_the_tokens_generated_so_far():
     subject = generation()
     feed(subject, [1, 2])
     done = subject.cancel(13.0)
@@ -76,7 +76,7 @@ def test_cancelled_says_so_with_what_was_made():
     st.lists(st.text("abcdef", min_size=1, max_size=3), max_size=2),
     st.integers(0, 20),
 )
-def test_resumed_at_any_token_the_text_is_whole_and_nothing_doubled(tokens, limit, stop, cut):
+def test_generation_resumed_at_any_token_loses_and_repeats_no_text(tokens, limit, stop, cut):
     whole = feed(generation(limit, stop), tokens)
     sent = [event for event in whole if isinstance(event, Token)][:cut]
     subject = generation(limit, stop)

@@ -1,4 +1,4 @@
-"""Answers taken apart into thoughts, calls and speech, however they are cut into pieces."""
+"""Answers are separated into thinking, tool calls and text, wherever they are cut into pieces."""
 
 import json
 
@@ -6,22 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.generation.output_parser import Marks, OutputParser, OutputPiece
+from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser, OutputPiece
 from mlx_server.protocol import ToolCall
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-THINKS = Marks(think=("<think>", "</think>"))
+THINKS = OutputMarkers(thinking=("<think>", "</think>"))
 OSLO = ToolCall("weather", {"city": "Oslo"})
 CALL = json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})
 TAGGED = f"<tool_call>\n{CALL}\n</tool_call>"
 
 
-def read(text, *, marks=THINKS, calls="auto", thinking=False, size=1):
-    reader = OutputParser(marks, calls, TOOLS, thinking)
-    out = OutputPiece()
+def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1):
+    """Return the whole answer `text`, parsed in pieces of `size` characters."""
+    parser = OutputParser(markers, tool_choice, TOOLS, thinking)
+    answer = OutputPiece()
     for start in range(0, len(text), size):
-        out += reader.push(text[start : start + size])
-    return out + reader.flush()
+        answer += parser.push(text[start : start + size])
+    return answer + parser.flush()
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
@@ -45,35 +46,35 @@ def read(text, *, marks=THINKS, calls="auto", thinking=False, size=1):
         ("", OutputPiece()),
     ],
 )
-def test_reader_takes_an_answer_apart(text, piece, size):
-    assert read(text, size=size) == piece
+def test_answer_is_separated_for_any_size_of_piece(text, piece, size):
+    assert parse(text, size=size) == piece
 
 
-def test_thought_begun_in_the_prompt_goes_on():
-    assert read("hm</think>Yes.", thinking=True) == OutputPiece("Yes.", thinking="hm")
+def test_thinking_begun_in_the_prompt_continues_in_the_answer():
+    assert parse("hm</think>Yes.", thinking=True) == OutputPiece("Yes.", thinking="hm")
 
 
-def test_mark_in_the_middle_of_speech_is_speech():
-    assert read("Write <think> first", calls="text") == OutputPiece("Write <think> first")
+def test_thinking_marker_within_text_is_text():
+    assert parse("Write <think> first", tool_choice="none") == OutputPiece("Write <think> first")
 
 
-def test_calls_that_nobody_looks_for_are_text():
-    assert read(TAGGED, calls="text") == OutputPiece(TAGGED)
+def test_tool_call_is_text_if_tool_choice_is_none():
+    assert parse(TAGGED, tool_choice="none") == OutputPiece(TAGGED)
 
 
-def test_answer_that_must_be_a_call_is_one_or_text():
-    assert read(CALL, calls="only") == OutputPiece(tool_calls=(OSLO,))
-    assert read(CALL[:20], calls="only") == OutputPiece(CALL[:20])
+def test_required_call_that_is_truncated_is_text():
+    assert parse(CALL, tool_choice="required") == OutputPiece(tool_calls=(OSLO,))
+    assert parse(CALL[:20], tool_choice="required") == OutputPiece(CALL[:20])
 
 
-def test_models_own_parser_is_asked_first_and_may_fail():
+def test_call_that_the_models_parser_fails_on_is_text():
     def parser(text, tools):
         name, _, city = text.partition(":")
         return [{"name": name, "arguments": {"city": city}}] if city else 1 / 0
 
-    marks = Marks(call=("[CALL]", ""), parser=parser)
-    assert read("[CALL]weather:Oslo", marks=marks) == OutputPiece(tool_calls=(OSLO,))
-    assert read("[CALL]weather", marks=marks) == OutputPiece("[CALL]weather")
+    markers = OutputMarkers(tool_call=("[CALL]", ""), tool_parser=parser)
+    assert parse("[CALL]weather:Oslo", markers=markers) == OutputPiece(tool_calls=(OSLO,))
+    assert parse("[CALL]weather", markers=markers) == OutputPiece("[CALL]weather")
 
 
 PARTS = [
@@ -93,16 +94,16 @@ PARTS = [
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.integers(1, 9), st.booleans(), st.booleans())
-def test_how_an_answer_is_cut_does_not_matter(parts, size, thinking, auto):
-    calls = "auto" if auto else "text"
+def test_answer_parsed_in_any_pieces_equals_the_answer_parsed_whole(parts, size, thinking, auto):
+    tool_choice = "auto" if auto else "none"
     text = "".join(parts)
-    assert read(text, size=size, thinking=thinking, calls=calls) == read(
-        text, size=1000, thinking=thinking, calls=calls
+    assert parse(text, size=size, thinking=thinking, tool_choice=tool_choice) == parse(
+        text, size=1000, thinking=thinking, tool_choice=tool_choice
     )
 
 
 @given(st.text("<tool_cal>/{}[] ab\n", max_size=40), st.integers(1, 9))
-def test_no_text_is_lost_where_there_is_no_call(text, size):
-    piece = read(text, marks=Marks(), size=size)
+def test_answer_without_a_call_is_released_whole(text, size):
+    piece = parse(text, markers=OutputMarkers(), size=size)
     assert not piece.tool_calls
     assert piece.text in (text, text.lstrip())

@@ -1,4 +1,4 @@
-"""Models that think, without one: marks from tokenizer or template, and what the template is told."""
+"""Markers of thinking and tool calls, and what a chat template receives of both. No model is loaded."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.generation.prompts.render import prompt_tokens
-from mlx_server.engine.generation.prompts.tool_prompt import told
-from mlx_server.engine.generation.tool_calls import may_become_call, parse
-from mlx_server.engine.models.loading import marks_of
+from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
+from mlx_server.engine.generation.tool_calls import may_begin_tool_call, parse_tool_calls
+from mlx_server.engine.models.loading import output_markers
 from mlx_server.protocol import Generate, ToolCall
 
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells the weather."}}
 
 
 def tokenizer(**more: Any) -> Any:
-    known = {"has_thinking": False, "has_tool_calling": False, "chat_template": "plain", "bos_token": None}
-    return SimpleNamespace(has_chat_template=True, **(known | more))
+    defaults = {"has_thinking": False, "has_tool_calling": False, "chat_template": "plain", "bos_token": None}
+    return SimpleNamespace(has_chat_template=True, **(defaults | more))
 
 
-def test_marks_are_the_tokenizers_own():
+def test_output_markers_are_the_tokenizers():
     parser = object()
-    marks = marks_of(
+    markers = output_markers(
         tokenizer(
             has_thinking=True,
             think_start="<t>",
@@ -32,16 +32,20 @@ def test_marks_are_the_tokenizers_own():
             tool_parser=parser,
         )
     )
-    assert (marks.think, marks.call, marks.parser) == (("<t>", "</t>"), ("[C]", ""), parser)
+    assert (markers.thinking, markers.tool_call, markers.tool_parser) == (
+        ("<t>", "</t>"),
+        ("[C]", ""),
+        parser,
+    )
 
 
-def test_marks_of_a_thought_may_stand_in_the_template_alone():
-    assert marks_of(tokenizer(chat_template="x<think>y</think>")).think == ("<think>", "</think>")
-    assert marks_of(tokenizer()).think is None
+def test_output_markers_of_thinking_are_found_in_the_template_if_the_tokenizer_has_none():
+    assert output_markers(tokenizer(chat_template="x<think>y</think>")).thinking == ("<think>", "</think>")
+    assert output_markers(tokenizer()).thinking is None
 
 
 def rendered(op: Generate, **more: Any) -> dict[str, Any]:
-    """What the template is given."""
+    """Return the arguments that the template receives."""
     seen: dict[str, Any] = {}
 
     def apply_chat_template(messages: list, **variables: Any) -> list[int]:
@@ -57,47 +61,61 @@ def chat(**more: Any) -> Generate:
 
 
 @pytest.mark.parametrize("think", [True, False])
-def test_think_reaches_the_template(think):
+def test_think_is_passed_to_the_template_only_if_set(think):
     assert rendered(chat(think=think))["enable_thinking"] is think
     assert "enable_thinking" not in rendered(chat())
 
 
-def test_tools_go_to_a_template_that_knows_them():
+def test_tools_are_passed_to_a_template_that_uses_tools():
     seen = rendered(chat(tools=(TOOL,)), chat_template="{% if tools %}")
     assert seen["tools"] == [TOOL]
     assert len(seen["messages"]) == 1
 
 
-def test_tools_are_told_where_a_template_knows_none():
+def test_tools_are_described_in_a_system_message_if_the_template_uses_none():
     seen = rendered(chat(tools=(TOOL,)))
     assert seen["tools"] is None
     assert seen["messages"][0]["role"] == "system"
     assert '"weather"' in seen["messages"][0]["content"]
 
 
-def test_calls_and_results_are_told_where_they_stood():
+def test_describe_tools_writes_calls_and_results_as_text_in_place():
     call = {"id": "c", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "rain", "tool_call_id": "c"},
     ]
-    system, asked, result = told(turns, [TOOL])
+    system, asked, result = describe_tools(turns, [TOOL])
     assert system["content"].startswith("Be kind.")
     assert asked["content"].startswith("<tool_call>") and "Oslo" in asked["content"]
     assert result == {"role": "user", "content": "<tool_response>\nrain\n</tool_response>"}
 
 
-def test_parser_that_finds_a_call_without_arguments_gives_none_of_them():
-    assert parse('{"name": "weather"}', [TOOL]) == (ToolCall("weather", {}),)
-    assert parse('[{"name": "weather"}, 3]', [TOOL]) == ()
+def test_parse_tool_calls_accepts_missing_arguments_and_refuses_a_list_with_other_items():
+    assert parse_tool_calls('{"name": "weather"}', [TOOL]) == (ToolCall("weather", {}),)
+    assert parse_tool_calls('[{"name": "weather"}, 3]', [TOOL]) == ()
 
 
 @pytest.mark.parametrize("text", ["", "  [", '{"na', '[{ "name": "x', '{"type": "function"'])
-def test_start_of_a_call_is_held(text):
-    assert may_become_call(text)
+def test_may_begin_tool_call_is_true_for_the_start_of_a_call(text):
+    assert may_begin_tool_call(text)
 
 
 @pytest.mark.parametrize("text", ["The", '{"city"', "[1", "{}"])
-def test_start_of_anything_else_is_not_held(text):
-    assert not may_become_call(text)
+def test_may_begin_tool_call_is_false_for_other_text(text):
+    assert not may_begin_tool_call(text)
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, 1 + 2j, ..., {(1, 2): 3}, float("nan"), "\ud83d", (1,)])
+def test_parse_tool_calls_arguments_of_a_parser_are_json_or_there_is_no_call(value):
+    calls = parse_tool_calls("x", [TOOL], lambda text, tools: {"name": "weather", "arguments": {"a": value}})
+    if isinstance(value, (str, tuple)):
+        assert calls == (ToolCall("weather", {"a": list(value) if isinstance(value, tuple) else value}),)
+    else:
+        assert calls == ()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"name": "weather", "arguments": {"a": NaN}}'])
+def test_parse_tool_calls_text_that_is_not_json_is_no_call(text):
+    assert parse_tool_calls(text, [TOOL]) == ()

@@ -1,4 +1,4 @@
-"""What a spare read ahead is used once, and only for the files it was read from."""
+"""A preloaded tokenizer is used once, and only while its files are unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mlx_server.engine.models import tokenizers
-from mlx_server.engine.models.tokenizers import read_ahead, tokenizer_of
+from mlx_server.engine.models.tokenizers import preload_tokenizers, take_tokenizer
 
 
 @pytest.fixture
@@ -21,21 +21,21 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_tokenizer_that_was_read_ahead_is_used_once(folder):
-    read_ahead([folder])
-    ahead = tokenizers._ahead[folder][1]
-    assert tokenizer_of(folder, {"eos_token_id": 1}) is ahead
-    assert tokenizer_of(folder, {"eos_token_id": 1}) is not ahead
-    assert set(ahead.eos_token_ids) == {1}
+def test_take_tokenizer_returns_a_preloaded_one_once(folder):
+    preload_tokenizers([folder])
+    preloaded = tokenizers._preloaded[folder][1]
+    assert take_tokenizer(folder, {"eos_token_id": 1}) is preloaded
+    assert take_tokenizer(folder, {"eos_token_id": 1}) is not preloaded
+    assert set(preloaded.eos_token_ids) == {1}
 
 
-def test_tokenizer_when_its_files_have_changed_is_read_again(folder):
-    read_ahead([folder])
-    ahead = tokenizers._ahead[folder][1]
+def test_take_tokenizer_reads_again_if_the_files_have_changed(folder):
+    preload_tokenizers([folder])
+    preloaded = tokenizers._preloaded[folder][1]
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "x": 1}')
-    assert tokenizer_of(folder, {"eos_token_id": 1}) is not ahead
+    assert take_tokenizer(folder, {"eos_token_id": 1}) is not preloaded
 
 
-def test_read_ahead_of_broken_folder_leaves_it_to_the_load(tmp_path):
-    read_ahead([tmp_path])
-    assert tmp_path not in tokenizers._ahead
+def test_preload_tokenizers_skips_a_damaged_folder(tmp_path):
+    preload_tokenizers([tmp_path])
+    assert tmp_path not in tokenizers._preloaded

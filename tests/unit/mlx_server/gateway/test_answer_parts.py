@@ -16,10 +16,10 @@ def _token(index: int, text: str, **fields) -> protocol.Token:
 
 def test_part_of_a_token_without_text_hands_its_logprobs_to_the_next_text():
     assembler = AnswerAssembler("r")
-    held_back = assembler.part_of(_token(0, "", chances=LOGPROBS[0]))
+    held_back = assembler.part_of(_token(0, "", logprobs=LOGPROBS[0]))
     assert not held_back.has_content
-    assert assembler.part_of(_token(1, "ab", chances=LOGPROBS[1])).logprobs == LOGPROBS[:2]
-    assert assembler.part_of(_token(2, "c", chances=LOGPROBS[2])).logprobs == LOGPROBS[2:]
+    assert assembler.part_of(_token(1, "ab", logprobs=LOGPROBS[1])).logprobs == LOGPROBS[:2]
+    assert assembler.part_of(_token(2, "c", logprobs=LOGPROBS[2])).logprobs == LOGPROBS[2:]
 
 
 def test_part_of_tool_calls_numbers_them_through_the_whole_answer():

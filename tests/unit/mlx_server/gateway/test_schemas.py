@@ -142,7 +142,7 @@ def test_openai_forced_tool_becomes_the_schema_of_its_call():
     assert schema["properties"]["name"] == {"const": "weather"}
     moved = schema["$defs"]["arguments0"]
     assert moved["properties"]["city"] == {"$ref": "#/$defs/arguments0/$defs/city"}
-    assert request.operation("r", ()).calls == "only"
+    assert request.operation("r", ()).tool_choice == "required"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Long texts are counted only until they are known to exceed the limit."""
+
+from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS, min_token_count
+
+
+class Counter:
+    """Counts a token for each four characters, and how many characters it was given."""
+
+    def __init__(self) -> None:
+        self.counted_chars = 0
+
+    def __call__(self, text: str) -> int:
+        self.counted_chars += len(text)
+        return -(-len(text) // 4)
+
+
+def test_min_token_count_short_texts_are_not_counted():
+    count = Counter()
+    assert min_token_count(["", "a" * CHUNK_CHARS], count, 10) == 0
+    assert count.counted_chars == 0
+
+
+def test_min_token_count_stops_in_the_chunk_that_exceeds_the_limit():
+    count = Counter()
+    assert min_token_count(["a" * 100 * CHUNK_CHARS], count, 1000) > 1000
+    assert count.counted_chars == CHUNK_CHARS
+
+
+def test_min_token_count_many_short_texts_add_up_until_the_limit():
+    count = Counter()
+    assert min_token_count(["aaaa" * 100] * 10_000, count, 5000) > 5000
+    assert count.counted_chars < 30_000
+
+
+def test_min_token_count_never_exceeds_the_true_count():
+    text = "a" * 3 * CHUNK_CHARS
+    assert 0 < min_token_count([text], Counter(), 10**9) <= len(text) // 4
