@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_server.engine.prompt_cache.block import Block, Run
+from mlx_server.engine.prompt_cache.block import Block, BlockRun
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.store import BlockStore
 
 SIZE = 4
 BLOCK_BYTES = SIZE * 2 * 4 * 2
@@ -37,10 +37,10 @@ def snapshot_of(tokens: Sequence[int]) -> Snapshot:
     return Snapshot(tuple(tokens), values_of(tokens).groups, ("F32",), '{"array": 0}')
 
 
-def is_right(value: Run | Snapshot, tokens: Sequence[int], salt: str = "model") -> bool:
+def is_right(value: BlockRun | Snapshot, tokens: Sequence[int], salt: str = "model") -> bool:
     """Whether it is what a cold run would have computed for the first of `tokens`."""
     begun = tuple(tokens[: value.tokens])
-    arrays = [block.groups[0] for block in value.blocks] if isinstance(value, Run) else [value.arrays[0]]
+    arrays = [block.groups[0] for block in value.blocks] if isinstance(value, BlockRun) else [value.arrays[0]]
     whole = np.concatenate(arrays, axis=2)
     return value.ids == begun and np.array_equal(whole, values_of(begun, salt).groups[0])
 
@@ -48,7 +48,7 @@ def is_right(value: Run | Snapshot, tokens: Sequence[int], salt: str = "model") 
 class Model:
     """A model's use of a store, as `ModelCache` has it."""
 
-    def __init__(self, store: Store, identity: str = "model") -> None:
+    def __init__(self, store: BlockStore, identity: str = "model") -> None:
         self.store, self.salt = store, identity
         self.keys = PrefixKeys(identity, SIZE)
         self.tags = {**TAGS, "identity": identity}
@@ -56,16 +56,16 @@ class Model:
     def keep(self, tokens: Sequence[int]) -> int:
         """How many blocks were new."""
         keys = self.keys.of_blocks(tokens)
-        first = self.store.kept(keys)
+        first = self.store.count_stored(keys)
         blocks = blocks_of(tokens[: len(keys) * SIZE], self.salt)
         new = dict(zip(keys[first:], blocks[first:], strict=True))
         if new:
-            self.store.keep(new, self.tags, keys)
+            self.store.insert(new, self.tags, keys)
         return len(new)
 
     def keep_snapshot(self, tokens: Sequence[int]) -> str:
         (key,) = self.keys.of_snapshots(tokens, [len(tokens)])
-        self.store.keep({key: snapshot_of(tokens)}, self.tags)
+        self.store.insert({key: snapshot_of(tokens)}, self.tags)
         return key
 
     def get(self, tokens: Sequence[int]) -> int:
@@ -73,8 +73,8 @@ class Model:
         find = self.store.find(self.keys, tokens, self.tags)
         if find is None:
             return 0
-        gathered = self.store.gather(find)
-        self.store.learn(find, gathered, self.tags)
+        gathered = self.store.restore(find)
+        self.store.record_restore(find, gathered, self.tags)
         if gathered.value is None:
             return 0
         assert is_right(gathered.value, tokens, self.salt)

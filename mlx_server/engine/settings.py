@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
 from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
-from mlx_server.engine.prompt_cache.folder import Folder
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.store import BlockStore
 from vestal.config import Config, canonical
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
@@ -27,8 +27,8 @@ class CacheSettings:
     ram_bytes: int
     disk_bytes: int
 
-    def open(self) -> Store:
-        return Store(Folder(self.folder), self.ram_bytes, self.disk_bytes)
+    def open(self) -> BlockStore:
+        return BlockStore(BlockFolder(self.folder), self.ram_bytes, self.disk_bytes)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mlx_server.engine.generation.batch import BatchLimits  # noqa: E402
 from mlx_server.engine.memory import readings  # noqa: E402
 from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
-from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
+from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
 from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
@@ -49,7 +49,7 @@ def generate(models_dir: str) -> int:
     assert entry is not None
     model = loaded(entry)
     assert isinstance(model, LanguageModel)
-    cache = ModelCache(Store(None, 0, 0), model.identity, {})
+    cache = ModelCache(BlockStore(None, 0, 0), model.identity, {})
     workers, requests = BackgroundWorkers(lambda: None), RequestTable()
     guard: Any = SimpleNamespace(admit=lambda *_: None, extend_reservation=lambda *_: True)
     runner = TextRunner(entry.name, requests, model, BatchLimits(2, 128), workers, cache, guard)

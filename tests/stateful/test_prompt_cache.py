@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mlx_server.engine.prompt_cache.folder import SUFFIX, Folder
+from mlx_server.engine.prompt_cache.folder import SUFFIX, BlockFolder
 from mlx_server.engine.prompt_cache.keys import length_of
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import BLOCK_BYTES, SIZE, Model
 
 RAM_BYTES = 6 * BLOCK_BYTES
@@ -25,7 +25,7 @@ ENGINE = st.integers(0, 1)
 MODEL = st.sampled_from(["model", "other"])
 
 
-class RecordingFolder(Folder):
+class RecordingFolder(BlockFolder):
     """Take a key out of `spoiled` when its file is written again; put the files it removes into `removed`."""
 
     def __init__(self, path: Path, spoiled: dict[str, bytes], removed: dict[str, bytes]) -> None:
@@ -55,9 +55,9 @@ class AnyUse(RuleBasedStateMachine):
         self.stores = [self.opened(0), self.opened(1)]
         self.known: dict[str, set[tuple[int, ...]]] = {"model": set(), "other": set()}
 
-    def opened(self, engine: int) -> Store:
+    def opened(self, engine: int) -> BlockStore:
         removed = dict[str, bytes]() if engine == 0 else self.spoiled
-        return Store(RecordingFolder(self.path, self.spoiled, removed), RAM_BYTES, DISK_BYTES)
+        return BlockStore(RecordingFolder(self.path, self.spoiled, removed), RAM_BYTES, DISK_BYTES)
 
     def files(self) -> list[Path]:
         return sorted(self.path.glob("*.safetensors"))
@@ -149,9 +149,9 @@ class AnyUse(RuleBasedStateMachine):
 
     @rule(engine=ENGINE, limit=st.integers(0, RAM_BYTES))
     def memory_is_asked_back(self, engine: int, limit: int) -> None:
-        self.stores[engine].shrink_ram(limit)
+        self.stores[engine].set_ram_limit(limit)
         assert self.stores[engine].ram_bytes <= limit
-        self.stores[engine].shrink_ram(RAM_BYTES)
+        self.stores[engine].set_ram_limit(RAM_BYTES)
 
     @invariant()
     def bytes_are_within_the_limits(self) -> None:

@@ -114,7 +114,7 @@ PURE = (
     "mlx_server/engine/prompt_cache/blob.py",
     "mlx_server/engine/prompt_cache/block.py",
     "mlx_server/engine/prompt_cache/entry.py",
-    "mlx_server/engine/prompt_cache/find.py",
+    "mlx_server/engine/prompt_cache/prefix_match.py",
     "mlx_server/engine/prompt_cache/keys.py",
     "mlx_server/engine/prompt_cache/lru.py",
     "mlx_server/engine/prompt_cache/snapshot.py",

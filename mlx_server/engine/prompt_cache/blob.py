@@ -1,11 +1,11 @@
-"""A block as bytes: safetensors, with a checksum over all of it in the metadata. Pure.
+"""Encode a block as safetensors, with a checksum over everything in the metadata. Pure.
 
     8 bytes    the header's length N, little-endian
     N bytes    the header: JSON, name → dtype, shape, data_offsets; and __metadata__, strings only
     the rest   the tensors' data
 
-safetensors itself loads a flipped bit in silence (and so does mlx-lm's loader), hence the checksum: CRC-32,
-which is as fast as the copying, and finds every fault of a few bits.
+safetensors and mlx-lm's loader read a flipped bit without an error. The checksum is CRC-32, which is as fast
+as copying and detects every error of a few bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_HEADER_BYTES = 16 << 20
 
 
 class Corrupt(Exception):
-    """These bytes are no whole block; the message says how."""
+    """The bytes are not an intact block; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Tensor:
 
 
 def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[bytes | memoryview]:
-    """The file's parts, in order."""
+    """Return the parts of the file, in order."""
     header: dict[str, Any] = {}
     at = 0
     for name, tensor in tensors.items():
@@ -47,7 +47,7 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[byte
 
 
 def file_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
-    """How long the file of them will be at most, without a look at the data."""
+    """Return the file's maximum length in bytes, without reading the data."""
     data = sum(len(tensor.data) for tensor in tensors.values())
     widest = {name: _spec(tensor, data, data) for name, tensor in tensors.items()}
     return 8 + len(_header(widest, facts, "0" * 8)) + data
@@ -60,15 +60,15 @@ def _spec(tensor: Tensor, begin: int, end: int) -> dict[str, Any]:
 def _header(table: Mapping[str, Any], facts: Mapping[str, str], checksum: str) -> bytes:
     whole = {**table, "__metadata__": {**facts, CHECKSUM: checksum}}
     text = json.dumps(whole, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % 8)  # the format wants its data aligned
+    return text + b" " * (-len(text) % 8)  # the format requires aligned data
 
 
 def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Facts and tensors, which refer to `blob`. Raises Corrupt."""
+    """Return metadata and tensors; the tensors refer to `blob`. Raise Corrupt."""
     header, data = _split(blob)
     try:
         facts = dict(header.pop("__metadata__"))
-        told = facts.pop(CHECKSUM)
+        stored_checksum = facts.pop(CHECKSUM)
         spans = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
         tensors = {
             name: Tensor(
@@ -77,34 +77,34 @@ def decode(blob: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
             for name, spec in spans
         }
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise Corrupt(f"its header is not that of a block: {error!r}") from error
-    if told != _checksum(header, facts, [data]):
-        raise Corrupt("its checksum does not fit")
+        raise Corrupt(f"its header is not a block's header: {error!r}") from error
+    if stored_checksum != _checksum(header, facts, [data]):
+        raise Corrupt("its checksum is wrong")
     return facts, tensors
 
 
 def read_facts(file: BinaryIO) -> dict[str, str]:
-    """Only the facts, of a file that is not read to its end: nothing is checked. Raises Corrupt, OSError."""
+    """Return only the metadata, unchecked, without reading the whole file. Raise Corrupt or OSError."""
     length = file.read(8)
     size = int.from_bytes(length, "little")
     if size > _MAX_HEADER_BYTES:
-        raise Corrupt("it is cut off, or no safetensors file")
+        raise Corrupt("it is truncated, or not a safetensors file")
     facts = _split(length + file.read(size))[0].get("__metadata__")
     if not isinstance(facts, dict):
-        raise Corrupt("its header is not that of a block")
+        raise Corrupt("its header is not a block's header")
     return facts
 
 
 def _split(blob: bytes) -> tuple[dict[str, Any], memoryview]:
     size = int.from_bytes(blob[:8], "little")
     if len(blob) < 8 or size > min(len(blob) - 8, _MAX_HEADER_BYTES):
-        raise Corrupt("it is cut off, or no safetensors file")
+        raise Corrupt("it is truncated, or not a safetensors file")
     try:
         header = json.loads(blob[8 : 8 + size])
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"its header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise Corrupt("its header is no object")
+        raise Corrupt("its header is not an object")
     return header, memoryview(blob)[8 + size :]
 
 

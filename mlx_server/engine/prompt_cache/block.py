@@ -1,7 +1,8 @@
-"""Keys and values of some tokens in a row, of all layers, as raw numbers in numpy's hands. Pure.
+"""Keys and values of consecutive tokens, of all layers, as raw numbers in numpy arrays. Pure.
 
-Arrays of one shape and type (usually all) lie in one group, so that a block is few arrays and copying is
-fast. Numbers are unsigned integers of the right width: numpy knows no bfloat16, and nothing is computed.
+Arrays of one shape and type (usually all of them) form one group, so that a block has few arrays and copying
+is fast. Numbers are stored as unsigned integers of the same width, because numpy has no bfloat16 and nothing
+is computed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ RAW = {
     **{"F32": "<u4", "U32": "<u4", "I32": "<u4", "F16": "<u2", "BF16": "<u2", "U16": "<u2", "I16": "<u2"},
     **{"U8": "u1", "I8": "u1", "BOOL": "u1", "I64": "<u8", "U64": "<u8"},
 }
-"""safetensors' types, and the unsigned integers that hold them."""
+"""safetensors' types, and numpy's unsigned integers of the same width."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """`groups`: (arrays, heads, tokens, width) each; `order`: the group of each array, layer by layer.
+    """One block. Each group has the shape (arrays, heads, tokens, width).
 
-    `ids` are the tokens themselves.
+    `order` has the group of each array, layer by layer. `ids` are the tokens.
     """
 
     ids: tuple[int, ...]
@@ -43,26 +44,26 @@ class Block:
         return sum(group.nbytes for group in self.groups)
 
     def fits(self, other: Block) -> bool:
-        """Whether the two can be parts of one sequence."""
+        """Return True if both blocks can belong to one sequence."""
         return (self.dtypes, self.order, self._widths()) == (other.dtypes, other.order, other._widths())
 
     def _widths(self) -> list[tuple[int, ...]]:
         return [group.shape[:2] + group.shape[3:] for group in self.groups]
 
     def parts(self) -> list[Array]:
-        """Each layer's keys and values, (heads, tokens, width), still in the groups' memory."""
+        """Return each layer's keys and values, (heads, tokens, width), as views of the groups."""
         parts = [iter(group) for group in self.groups]
         return [next(parts[number]) for number in self.order]
 
     def head(self, tokens: int) -> Block:
-        """The first so many, in memory of their own."""
+        """Return a copy of the first `tokens` tokens."""
         groups = tuple(group[:, :, :tokens].copy() for group in self.groups)
         return Block(self.ids[:tokens], groups, self.dtypes, self.order)
 
 
 @dataclass(frozen=True)
-class Run:
-    """Blocks in a row that fit each other: what begins a prompt."""
+class BlockRun:
+    """Consecutive blocks of one sequence: the beginning of a prompt."""
 
     blocks: tuple[Block, ...]
 
@@ -76,7 +77,7 @@ class Run:
 
 
 def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) -> Block:
-    """Copies each layer's keys and values, (heads, tokens, width), into one block."""
+    """Copy each layer's keys and values, (heads, tokens, width), into one block."""
     groups: dict[tuple[int, int, str], list[Array]] = {}
     order: list[int] = []
     for part, dtype in zip(parts, dtypes, strict=True):
@@ -88,13 +89,13 @@ def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) 
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens the two begin with alike."""
+    """Return the length of the common beginning."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a file of it holds: its tensors, and the facts needed to read them."""
+    """Return the tensors and the metadata of the block's file."""
     parts = zip(block.groups, block.dtypes, strict=True)
     tensors = {
         f"group.{number}": Tensor(dtype, group.shape, group.reshape(-1).view(np.uint8).data)
@@ -104,17 +105,17 @@ def to_tensors(block: Block) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Block:
-    """The block. Raises Corrupt."""
+    """Return the block. Raise Corrupt."""
     try:
         order, ids = numbers_of(facts["order"]), numbers_of(facts["tokens"])
         parts = [tensors[f"group.{number}"] for number in range(len(tensors))]
         groups = tuple(array_of(part) for part in parts)
     except (KeyError, ValueError, TypeError) as error:
-        raise Corrupt(f"its tensors are not those of a block: {error!r}") from error
-    # Each group has so many arrays as the layers take from it.
+        raise Corrupt(f"its tensors are not a block's: {error!r}") from error
+    # Each group must have as many arrays as `order` takes from it.
     shapes = [(order.count(number), 4, len(ids)) for number in range(len(groups))]
     if not groups or shapes != [(len(group), group.ndim, *group.shape[2:3]) for group in groups]:
-        raise Corrupt("its tensors are not those of its tokens")
+        raise Corrupt("its tensors do not match its tokens")
     return Block(ids, groups, tuple(part.dtype for part in parts), order)
 
 
@@ -127,5 +128,5 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 
 def array_of(tensor: Tensor) -> Array:
-    """Its raw numbers, still in the file's memory. Raises KeyError, ValueError or TypeError."""
+    """Return the raw numbers as a view of the file's bytes. Raise KeyError, ValueError or TypeError."""
     return np.frombuffer(tensor.data, dtype=RAW[tensor.dtype]).reshape(tensor.shape)

@@ -1,4 +1,4 @@
-"""What the cache keeps under a key, a block or a snapshot, from and to a file's bytes. Pure."""
+"""Convert what is stored under a key, a block or a snapshot, to and from the bytes of a file. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mlx_server.engine.prompt_cache.block import Block
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 
 FORMAT = "2"
-"""Files of another are never read."""
+"""The version of the format. Files of another version are never read."""
 
 Value = Block | Snapshot
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`tags` are what its file says of it: its model's `identity`, name and settings."""
+    """A value with its tags: the model's `identity`, name and settings, which its file also has."""
 
     value: Value
     tags: Mapping[str, str]
@@ -29,21 +29,21 @@ class Entry:
 
 
 def file_bytes(key: str, entry: Entry) -> int:
-    """What its file will take at most."""
+    """Return the maximum size of the entry's file."""
     return blob.file_bytes(*_contents(key, entry))
 
 
 def pack(key: str, entry: Entry) -> list[bytes | memoryview]:
-    """Its file's parts, in order."""
+    """Return the parts of the entry's file, in order."""
     return blob.encode(*_contents(key, entry))
 
 
 def unpack(key: str, data: bytes, identity: str) -> Value:
-    """What the file `key` holds for the model of this identity. Raises Corrupt."""
+    """Return the value in the file `key` of the model with this identity. Raise Corrupt."""
     facts, tensors = blob.decode(data)
-    told = {name: facts.get(name) for name in ("key", "format", "identity")}
-    if told != {"key": key, "format": FORMAT, "identity": identity}:
-        raise Corrupt("it is of another prompt, model or setting")
+    found = {name: facts.get(name) for name in ("key", "format", "identity")}
+    if found != {"key": key, "format": FORMAT, "identity": identity}:
+        raise Corrupt("it belongs to another prompt, model or setting")
     return (snapshot if "tree" in facts else block).from_tensors(tensors, facts)
 
 

@@ -1,7 +1,7 @@
-"""The files: one a block, written aside, synced and renamed; so a file is whole or not there.
+"""The folder of block files. A file is written under a temporary name and renamed: complete or absent.
 
-Any number of engines may share a folder. A name says what is in it, so two that write the same block write
-the same bytes, and one that has lost a file to another's limit sees a miss.
+Several engines may share a folder. A file's name determines its contents, so two engines that write the same
+block write the same bytes. A file that another engine deleted is a miss.
 """
 
 from __future__ import annotations
@@ -16,51 +16,55 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUFFIX = ".safetensors"
-ASIDE = ".tmp"
+TEMPORARY = ".tmp"
 _BIRTH = ".folder"
-"""An empty file that is as old as the folder. The folder's own number is given again to the next one."""
+"""An empty file that is as old as the folder. The folder's own inode number may be reused by the next folder.
+"""
 
-_STRANGERS_S = 3600.0
-"""A file aside is swept when it is so old, whoever wrote it: PIDs come again."""
+_ORPHAN_AGE_S = 3600.0
+"""A temporary file of this age is deleted whoever wrote it, because PIDs are reused."""
 
-_LIFE = uuid.uuid4().hex[:8]
-"""Tells this process from an earlier one of the same PID."""
+_RUN_ID = uuid.uuid4().hex[:8]
+"""Distinguishes this process from an earlier one with the same PID."""
 
 
 @dataclass(frozen=True)
-class Contents:
-    """Key and size of each file, the longest unused first; and how many left-overs were swept."""
+class FolderContents:
+    """Key and size of each file, least recently used first; and how many temporary files were deleted."""
 
     files: tuple[tuple[str, int], ...]
     swept: int
 
 
-class Folder:
-    """Files by key. Every method but `mark` may raise OSError; FileNotFoundError for what is gone."""
+class BlockFolder:
+    """Block files by key.
+
+    Every method except `identity` may raise OSError (FileNotFoundError for a missing file).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._numbers = itertools.count()
 
-    def open(self) -> Contents:
-        """Makes it, looks through it, and sweeps what writers have left behind."""
+    def open(self) -> FolderContents:
+        """Create the folder if needed, list it, and delete temporary files of dead writers."""
         found: list[tuple[int, str, int]] = []
         swept = 0
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self.path / _BIRTH, os.O_CREAT | os.O_RDONLY, 0o600))
         with os.scandir(self.path) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):  # gone while we look, or none of ours
+                with contextlib.suppress(OSError):  # deleted meanwhile, or not one of ours
                     status = entry.stat(follow_symlinks=False)
-                    if entry.name.endswith(ASIDE):
-                        swept += self._sweep(Path(entry.path), status.st_mtime)
+                    if entry.name.endswith(TEMPORARY):
+                        swept += self._delete_orphan(Path(entry.path), status.st_mtime)
                     elif entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
                         key = entry.name.removesuffix(SUFFIX)
                         found.append((status.st_mtime_ns, key, status.st_size))
-        return Contents(tuple((key, size) for _, key, size in sorted(found)), swept)
+        return FolderContents(tuple((key, size) for _, key, size in sorted(found)), swept)
 
-    def mark(self) -> tuple[int, ...] | None:
-        """Tells this folder from one that was made anew in its place; None where there is none."""
+    def identity(self) -> tuple[int, ...] | None:
+        """Return a value that changes if the folder is deleted and created again; None without a folder."""
         try:
             status = (self.path / _BIRTH).stat()
         except OSError:
@@ -71,22 +75,24 @@ class Folder:
         return self._file(key).read_bytes()
 
     def write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
-        """All of it, or nothing."""
-        aside = self.path / f"{key}.{os.getpid()}-{_LIFE}-{next(self._numbers)}{ASIDE}"
+        """Write the whole file or nothing."""
+        temporary = self.path / f"{key}.{os.getpid()}-{_RUN_ID}-{next(self._numbers)}{TEMPORARY}"
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 for part in parts:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.rename(self._file(key))
+            temporary.rename(self._file(key))
         except BaseException:
             with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
 
-    def used(self, key: str) -> None:
-        """Its time is what the next engine goes by; to the nanosecond, the kernel's own clock is coarse."""
+    def touch(self, key: str) -> None:
+        """Set the file's time, which the next engine uses for eviction, in nanoseconds (the kernel's clock is
+        coarse).
+        """
         now = time.time_ns()
         os.utime(self._file(key), ns=(now, now))
 
@@ -96,14 +102,14 @@ class Folder:
     def _file(self, key: str) -> Path:
         return self.path / (key + SUFFIX)
 
-    def _sweep(self, aside: Path, modified: float) -> bool:
-        """Unless its writer lives; whether it did."""
-        writer = aside.name.removesuffix(ASIDE).rpartition(".")[2].split("-")
+    def _delete_orphan(self, temporary: Path, modified: float) -> bool:
+        """Delete a temporary file unless the process that writes it is alive. Return True if deleted."""
+        writer = temporary.name.removesuffix(TEMPORARY).rpartition(".")[2].split("-")
         pid = int(writer[0]) if writer[0].isascii() and writer[0].isdecimal() else None
-        lives = pid is not None and (_LIFE in writer if pid == os.getpid() else _alive(pid))
-        if time.time() - modified <= _STRANGERS_S and (lives or pid is None):
+        lives = pid is not None and (_RUN_ID in writer if pid == os.getpid() else _alive(pid))
+        if time.time() - modified <= _ORPHAN_AGE_S and (lives or pid is None):
             return False
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         return True
 
 

@@ -1,4 +1,4 @@
-"""Least recently used goes first, counted in bytes. Pure."""
+"""Evict the least recently used, counted in bytes. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 class Lru:
-    """Keys with their sizes; never more than `limit_bytes` together.
+    """Keys with their sizes, together never more than `limit_bytes`.
 
-    `group_of` sorts them: those of a group can be asked for.
+    `group_of` returns the group of a key; `group` lists the keys of a group.
     """
 
     def __init__(self, limit_bytes: int, group_of: Callable[[str], str] = str) -> None:
         self.limit_bytes = limit_bytes
         self.total_bytes = 0
         self._group_of = group_of
-        self._sizes: OrderedDict[str, int] = OrderedDict()  # the longest unused first
-        self._groups: dict[str, dict[str, None]] = {}  # their keys, the newest last
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._groups: dict[str, dict[str, None]] = {}  # keys by group, the newest last
 
     def __contains__(self, key: str) -> bool:
         return key in self._sizes
@@ -26,14 +26,14 @@ class Lru:
         return len(self._sizes)
 
     def __iter__(self) -> Iterator[str]:
-        """The longest unused first."""
+        """Iterate over the keys, least recently used first."""
         return iter(list(self._sizes))
 
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
-        """Takes `sizes`' keys in, as the ends of `chain`, all of which counts as used now.
+        """Add the keys of `sizes`, the ends of `chain`, and mark the whole chain as used.
 
-        Returns those that must go for it: others first, then the chain's own end. What is greater than the
-        limit alone is not taken in.
+        Return the evicted keys: others first, then the end of the chain. A key larger than the limit is not
+        added, and is returned too.
         """
         known = list(chain)
         refused = [key for key, size in sizes.items() if size > self.limit_bytes]
@@ -47,28 +47,31 @@ class Lru:
         return refused + self._shrink()
 
     def group(self, name: str) -> list[str]:
-        """The keys of a group, the newest first."""
+        """Return the keys of a group, the newest first."""
         return list(reversed(self._groups.get(name, {})))
 
     def use(self, chain: Iterable[str]) -> None:
-        """A chain was used. Its end is the first to go: a block is of no use without those before it."""
+        """Mark a chain as used.
+
+        Its end is evicted first, since a block cannot be used without those before it.
+        """
         for key in reversed(list(chain)):
             if key in self._sizes:
                 self._sizes.move_to_end(key)
 
     def discard(self, key: str) -> None:
-        """It is gone; nothing where it was not there."""
+        """Remove a key, if it is there."""
         if key in self._sizes:
             self._forget(key)
 
     def clear(self) -> None:
-        """All are gone."""
+        """Remove all keys."""
         self._sizes.clear()
         self._groups.clear()
         self.total_bytes = 0
 
     def resize(self, limit_bytes: int) -> list[str]:
-        """A new limit; those that must go."""
+        """Set the limit and return the evicted keys."""
         self.limit_bytes = limit_bytes
         return self._shrink()
 

@@ -1,4 +1,4 @@
-"""Between MLX's caches and what is kept of them: the only file here that knows MLX, on its thread."""
+"""Convert between MLX's caches and blocks or snapshots, on the MLX thread. Only this file here knows MLX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, R
 from mlx_server.engine.kv.kv_cache import RequestKV
 from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.kv.quantized_kv import QuantizedRequestKV
-from mlx_server.engine.prompt_cache.block import Array, Block, Run, block_of
+from mlx_server.engine.prompt_cache.block import Array, Block, BlockRun, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 
 _NAMES = {
@@ -28,22 +28,22 @@ _KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
 _CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 ROOM_TOKENS = 256
-"""What is restored has room for so many more: the first token would have all of it copied otherwise."""
+"""Restored arrays have room for so many more tokens; otherwise the first token would copy all of them."""
 
 
 def can_be_cut(caches: Sequence[Any]) -> bool:
-    """Whether what was computed for some tokens can be told apart; in rotating and array caches it cannot."""
+    """Return True if the caches can be cut into blocks of tokens. Rotating and array caches cannot."""
     return all(isinstance(cache, BatchKVCache) and cache.keys is not None for cache in caches)
 
 
 def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
-    """`tokens`, which stand from `start` on in one request of a batch, in blocks of `size`.
+    """Return blocks of `size` with `tokens`, which begin at `start` in row `row` of a batch.
 
-    One copy, from MLX's memory to the blocks'.
+    The data is copied once, from MLX's memory to the blocks.
     """
     begin = caches[0].left_padding.tolist()[row] + start  # the same in all layers
     arrays = [array for cache in caches for array in _arrays(cache)]
-    parts = [whole[row, :, begin : begin + len(tokens)] for whole in _seen(arrays)]
+    parts = [whole[row, :, begin : begin + len(tokens)] for whole in _numpy_views(arrays)]
     dtypes = [_NAMES[array.dtype] for array in arrays]
     return [
         block_of(tokens[at : at + size], [part[:, at : at + size] for part in parts], dtypes)
@@ -52,21 +52,21 @@ def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size
 
 
 def _arrays(cache: Any) -> list[mx.array]:
-    """A layer's keys and values; where they are quantized, three arrays stand for each."""
+    """Return a layer's keys and values: two arrays, or three for each if they are quantized."""
     return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
-def caches_of(value: Run | Snapshot, kv: KvQuantization | None) -> list[Any]:
-    """A cache for each layer that holds the value's tokens, which were kept under this setting."""
-    return _from_run(value, kv) if isinstance(value, Run) else _from_snapshot(value)
+def caches_of(value: BlockRun | Snapshot, kv: KvQuantization | None) -> list[Any]:
+    """Return a cache for each layer with the value's tokens, which were stored under this setting."""
+    return _from_run(value, kv) if isinstance(value, BlockRun) else _from_snapshot(value)
 
 
-def _from_run(run: Run, kv: KvQuantization | None) -> list[Any]:
+def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
     first, total = run.blocks[0], run.tokens
     dtypes = [first.dtypes[number] for number in first.order]
     shapes = [(part.shape[0], total + ROOM_TOKENS, part.shape[2]) for part in first.parts()]
     raw = [mx.zeros((1, *shape), _RAW[_TYPES[name].size]) for shape, name in zip(shapes, dtypes, strict=True)]
-    _fill([view[0] for view in _seen(raw)], run.blocks)
+    _fill([view[0] for view in _numpy_views(raw)], run.blocks)
     arrays = [array.view(_TYPES[name]) for array, name in zip(raw, dtypes, strict=True)]
     if kv is None:
         return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
@@ -76,7 +76,7 @@ def _from_run(run: Run, kv: KvQuantization | None) -> list[Any]:
 
 
 def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:
-    """Writes straight into MLX's memory: every copy less is felt in the time to the first token."""
+    """Write directly into MLX's memory, because each copy adds to the time to the first token."""
     at = 0
     for block in blocks:
         for view, part in zip(views, block.parts(), strict=True):
@@ -85,10 +85,10 @@ def _fill(views: Sequence[Array], blocks: Sequence[Block]) -> None:
 
 
 def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:
-    """The whole state of one request of a batch; None where it has none, or one that is not known here."""
+    """Return the whole state of one request of a batch; None if it has none, or one of an unknown class."""
     try:
         alone = [cache.extract(row) for cache in caches]
-    except (TypeError, AttributeError):  # a layer without state yet, or a cache that cannot be taken apart
+    except (TypeError, AttributeError):  # a layer without state yet, or a cache that cannot extract one row
         return None
     arrays: list[mx.array] = []
     try:
@@ -101,15 +101,15 @@ def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot
     return Snapshot(tuple(tokens), tuple(np.array(one) for one in raw), names, json.dumps(tree))
 
 
-def _from_snapshot(kept: Snapshot) -> list[Any]:
+def _from_snapshot(stored: Snapshot) -> list[Any]:
     def array(number: int) -> mx.array:
-        return _array(kept.arrays[number], kept.dtypes[number])
+        return _array(stored.arrays[number], stored.dtypes[number])
 
-    return [_CLASSES[name].from_state(_state(plain, array)) for name, plain in json.loads(kept.tree)]
+    return [_CLASSES[name].from_state(_state(plain, array)) for name, plain in json.loads(stored.tree)]
 
 
 def _class_name(cache: Any) -> str:
-    """Raises KeyError for one that is not known here; so do its parts."""
+    """Return the class name of a cache. Raise KeyError if it or one of its parts is of an unknown class."""
     name = type(cache).__name__
     if _CLASSES[name] is not type(cache):
         raise KeyError(name)
@@ -119,7 +119,7 @@ def _class_name(cache: Any) -> str:
 
 
 def _plain(state: Any, arrays: list[mx.array]) -> Any:
-    """The state as JSON has it, its arrays put aside. Raises KeyError for what JSON does not know."""
+    """Return the state as JSON values, moving arrays to `arrays`. Raise KeyError for any other type."""
     if isinstance(state, mx.array):
         arrays.append(state)
         return {"array": len(arrays) - 1}
@@ -136,9 +136,11 @@ def _state(plain: Any, array: Callable[[int], mx.array]) -> Any:
     return [_state(part, array) for part in plain] if isinstance(plain, list) else plain
 
 
-def _seen(arrays: Sequence[mx.array]) -> list[Array]:
-    """Their raw numbers as numpy sees them, in MLX's memory. To be let go of before the next step: an array
-    that is seen cannot be written in place."""
+def _numpy_views(arrays: Sequence[mx.array]) -> list[Array]:
+    """Return the raw numbers as numpy views of MLX's memory.
+
+    Release the views before the next step, since MLX cannot write to an array in place while a view exists.
+    """
     raw = [_raw(array) for array in arrays]
     mx.eval(raw)
     return [np.asarray(one) for one in raw]

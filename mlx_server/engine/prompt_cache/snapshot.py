@@ -17,7 +17,7 @@ from mlx_server.engine.prompt_cache.block import Array, array_of, numbers_of, te
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`tree` is JSON: each layer's class and state, with `{"array": N}` where the N-th of `arrays` stands."""
+    """A state. `tree` is JSON with each layer's class and state; `{"array": N}` stands for `arrays[N]`."""
 
     ids: tuple[int, ...]
     arrays: tuple[Array, ...]
@@ -34,7 +34,7 @@ class Snapshot:
 
 
 def to_tensors(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a file of it holds."""
+    """Return the tensors and the metadata of the snapshot's file."""
     parts = zip(snapshot.arrays, snapshot.dtypes, strict=True)
     tensors = {
         f"array.{number}": Tensor(dtype, array.shape, array.reshape(-1).view(np.uint8).data)
@@ -44,7 +44,7 @@ def to_tensors(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Snapshot:
-    """The snapshot. Raises Corrupt."""
+    """Return the snapshot. Raise Corrupt."""
     try:
         parts = [tensors[f"array.{number}"] for number in range(len(tensors))]
         arrays = tuple(array_of(part) for part in parts)
@@ -53,4 +53,4 @@ def from_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Sna
             numbers_of(facts["tokens"]), arrays, tuple(part.dtype for part in parts), facts["tree"]
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise Corrupt(f"its tensors are not those of a snapshot: {error!r}") from error
+        raise Corrupt(f"its tensors are not a snapshot's: {error!r}") from error

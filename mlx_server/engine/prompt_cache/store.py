@@ -1,7 +1,7 @@
-"""Both levels: finds the longest run of blocks that begins a prompt, and keeps what was computed.
+"""Both tiers, RAM and disk: find and restore the beginning of a prompt, and insert what was computed.
 
-One thread (MLX's) calls all methods but `gather`, which does the reading and may run in any. A file that
-cannot be read, or is not what its name says, is dropped and missed.
+The MLX thread calls all methods except `restore`, which reads files and may run on any thread. A file that
+cannot be read, or does not hold what its name says, is dropped and counts as a miss.
 """
 
 from __future__ import annotations
@@ -12,172 +12,180 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
-from mlx_server.engine.prompt_cache.block import Block, Run, common
-from mlx_server.engine.prompt_cache.disk import Disk
+from mlx_server.engine.prompt_cache.block import Block, BlockRun, common
+from mlx_server.engine.prompt_cache.disk_tier import DiskTier
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
-from mlx_server.engine.prompt_cache.find import Counts, Find, Gathered, Reading, Tags
-from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
+from mlx_server.engine.prompt_cache.prefix_match import (
+    HitCounts,
+    PrefixMatch,
+    RestoredPrefix,
+    RestoreProgress,
+    Tags,
+)
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 from mlx_server.protocol import PromptCacheUse
 
-_NEXT_TRIED = 4
-"""So many of the blocks that may go on from the last whole one are looked at."""
+_MAX_NEXT_KEYS = 4
+"""How many of the blocks that follow the last matching one are compared with the rest of the prompt."""
 
 
-class Store:
-    """`folder` None: RAM only. A limit of 0 switches its level off."""
+class BlockStore:
+    """The blocks of all models. Without a `folder` they are in RAM only. A limit of 0 switches a tier off."""
 
     def __init__(
         self,
-        folder: Folder | None,
+        folder: BlockFolder | None,
         ram_bytes: int,
         disk_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.counts = Counts()
-        self._disk = Disk(folder, disk_bytes, clock)
+        self.counts = HitCounts()
+        self._disk = DiskTier(folder, disk_bytes, clock)
         self._ram, self._entries = Lru(ram_bytes, parent_of), dict[str, Entry]()
         self._lock = threading.Lock()
-        self._read_ahead: dict[str, tuple[Value, str]] = {}  # by `gather`; RAM's at the next call
+        self._read_ahead: dict[
+            str, tuple[Value, str]
+        ] = {}  # read by `restore`; moved to RAM at the next call on the MLX thread
 
-    # --- finding ---
+    # --- find and restore ---
 
-    def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> Find | None:
-        """What there is of `tokens`; None for nothing."""
-        self._refresh(tags)
+    def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
+        """Return what both tiers have of the beginning of `tokens`, or None."""
+        self._apply_changes(tags)
         keys = prefixes.of_blocks(tokens)
-        found = tuple(keys[: self.kept(keys)])
-        next_keys = tuple(self._group(as_parent(found[-1] if found else prefixes.root))[:_NEXT_TRIED])
+        found = tuple(keys[: self.count_stored(keys)])
+        next_keys = tuple(self._group(as_parent(found[-1] if found else prefixes.root))[:_MAX_NEXT_KEYS])
         lengths = {length_of(key) for key in self._group(prefixes.snapshots)} - {0}
-        snapshots = tuple(key for key in prefixes.of_snapshots(tokens, lengths) if self.kept([key]))
+        snapshots = tuple(key for key in prefixes.of_snapshots(tokens, lengths) if self.count_stored([key]))
         if not found and not next_keys and not snapshots:
             self.counts.misses += len(keys)
             return None
         held = {key: value for key in (*found, *next_keys, *snapshots) if (value := self._value(key))}
         whole, size = tuple(tokens), prefixes.block_tokens
-        return Find(whole, size, found, next_keys, snapshots, held, tags["identity"])
+        return PrefixMatch(whole, size, found, next_keys, snapshots, held, tags["identity"])
 
-    def gather(self, find: Find) -> Gathered:
-        """Reads what is on disk, up to the first block that cannot be had."""
-        reading = Reading(find)
-        for key in find.snapshots:
+    def restore(self, match: PrefixMatch) -> RestoredPrefix:
+        """Read what is on disk, up to the first block that cannot be read."""
+        progress = RestoreProgress(match)
+        for key in match.snapshots:
             length = length_of(key)
-            value = self._have(key, reading, find.tokens[:length])
+            value = self._get(key, progress, match.tokens[:length])
             if isinstance(value, Snapshot):
-                return reading.done(value)
-        blocks = self._run(reading)
-        return reading.done(Run(tuple(blocks)) if blocks else None)
+                return progress.result(value)
+        blocks = self._matching_blocks(progress)
+        return progress.result(BlockRun(tuple(blocks)) if blocks else None)
 
-    def _run(self, reading: Reading) -> list[Block]:
-        find, blocks = reading.find, list[Block]()
-        size = find.block_tokens
-        for at, key in enumerate(find.keys):
-            block = self._have(key, reading, find.tokens[at * size : (at + 1) * size])
+    def _matching_blocks(self, progress: RestoreProgress) -> list[Block]:
+        match, blocks = progress.match, list[Block]()
+        size = match.block_tokens
+        for at, key in enumerate(match.keys):
+            block = self._get(key, progress, match.tokens[at * size : (at + 1) * size])
             if not isinstance(block, Block) or (blocks and not block.fits(blocks[0])):
                 return blocks
             blocks.append(block)
-        part = self._part(reading)
+        part = self._partial_block(progress)
         if part and (not blocks or part.fits(blocks[0])):
             blocks.append(part)
         return blocks
 
-    def _part(self, reading: Reading) -> Block | None:
-        """The begin of a block that follows the last and goes on as the prompt does, for a while."""
-        find = reading.find
-        rest = find.tokens[len(find.keys) * find.block_tokens :]
+    def _partial_block(self, progress: RestoreProgress) -> Block | None:
+        """Return the beginning of a following block, as far as it has the prompt's next tokens, or None."""
+        match = progress.match
+        rest = match.tokens[len(match.keys) * match.block_tokens :]
         best: Block | None = None
-        length, used = 0, list(reading.used)
-        for key in find.next_keys:
-            block = self._have(key, reading)
+        length, used = 0, list(progress.used)
+        for key in match.next_keys:
+            block = self._get(key, progress)
             same = common(block.ids, rest) if isinstance(block, Block) else 0
             if isinstance(block, Block) and same > length:
-                best, length, reading.used = block, same, [*used, key]
+                best, length, progress.used = block, same, [*used, key]
         if best is None:
-            reading.used = used  # looked at only
+            progress.used = used  # these were compared but are not used
         return best.head(length) if best else None
 
-    def _have(self, key: str, reading: Reading, ids: Sequence[int] | None = None) -> Value | None:
-        """From memory or disk; None where it cannot be had, or does not hold `ids`."""
-        find = reading.find
-        value = find.held.get(key)
+    def _get(self, key: str, progress: RestoreProgress, ids: Sequence[int] | None = None) -> Value | None:
+        """Return a value from memory or disk; None if it cannot be read or does not hold `ids`."""
+        match = progress.match
+        value = match.held.get(key)
         if value is None:
-            with self._lock:  # read a moment ago, for another request
+            with self._lock:  # it may just have been read for another request
                 value, _ = self._read_ahead.get(key, (None, ""))
         if value is None:
-            value = self._read(key, reading)
+            value = self._read(key, progress)
         if value is not None and ids is not None and value.ids != tuple(ids):
-            log_event("cache_block_dropped", cause="it is of other tokens", key=key)
-            reading.broken.append(key)
+            log_event("cache_block_dropped", cause="it holds other tokens", key=key)
+            progress.broken.append(key)
             return None
         if value is not None:
-            reading.used.append(key)
+            progress.used.append(key)
         return value
 
-    def _read(self, key: str, reading: Reading) -> Value | None:
-        identity = reading.find.identity
+    def _read(self, key: str, progress: RestoreProgress) -> Value | None:
+        identity = progress.match.identity
         try:
             value = unpack(key, self._disk.read(key), identity)
-        except FileNotFoundError:  # another engine's limit, or `vestal cache clear`
-            reading.missing.append(key)
+        except FileNotFoundError:  # deleted by another engine or by `vestal cache clear`
+            progress.missing.append(key)
         except (OSError, Corrupt) as error:
             log_event("cache_block_dropped", cause=str(error), key=key)
-            reading.broken.append(key)
+            progress.broken.append(key)
         else:
             with self._lock:
                 self._read_ahead[key] = value, identity
             return value
         return None
 
-    def learn(self, find: Find, gathered: Gathered, tags: Tags) -> None:
-        """What `gather` has found out: what was of use, and what cannot be had."""
-        self._refresh(tags)
-        in_ram = sum(key in find.held for key in gathered.used)
+    def record_restore(self, match: PrefixMatch, restored: RestoredPrefix, tags: Tags) -> None:
+        """Count hits and misses of a restoration, mark what was used, and drop what could not be read."""
+        self._apply_changes(tags)
+        in_ram = sum(key in match.held for key in restored.used)
         self.counts.hits_ram += in_ram
-        self.counts.hits_disk += len(gathered.used) - in_ram
-        had = gathered.value.tokens if gathered.value is not None else 0
-        self.counts.misses += (len(find.tokens) - had) // find.block_tokens
-        self.counts.missing += len(gathered.missing)
-        self.counts.broken += len(gathered.broken)
-        for key in (*gathered.missing, *gathered.broken):
+        self.counts.hits_disk += len(restored.used) - in_ram
+        restored_tokens = restored.value.tokens if restored.value is not None else 0
+        self.counts.misses += (len(match.tokens) - restored_tokens) // match.block_tokens
+        self.counts.missing += len(restored.missing)
+        self.counts.broken += len(restored.broken)
+        for key in (*restored.missing, *restored.broken):
             self._entries.pop(key, None)
             self._ram.discard(key)
-        self._disk.forget(gathered.missing, remove=False)
-        self._disk.forget(gathered.broken, remove=True)
-        self._ram.use(gathered.used)
-        self._disk.use(gathered.used)
+        self._disk.discard(restored.missing, remove=False)
+        self._disk.discard(restored.broken, remove=True)
+        self._ram.use(restored.used)
+        self._disk.mark_used(restored.used)
 
-    # --- keeping ---
+    # --- insert ---
 
-    def kept(self, keys: Sequence[str]) -> int:
-        """How many of `keys` are kept already, from the first on."""
-        kept = 0
-        while kept < len(keys) and (keys[kept] in self._entries or keys[kept] in self._disk):
-            kept += 1
-        return kept
+    def count_stored(self, keys: Sequence[str]) -> int:
+        """Return how many of `keys` are stored, counted from the first to the first one that is not."""
+        count = 0
+        while count < len(keys) and (keys[count] in self._entries or keys[count] in self._disk):
+            count += 1
+        return count
 
-    def keep(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
-        """Takes values in, in both levels: the ends of `chain`."""
-        self._refresh(tags)
+    def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
+        """Insert values, the ends of `chain`, into both tiers."""
+        self._apply_changes(tags)
         entries = {key: Entry(value, tags) for key, value in values.items()}
-        self._hold(entries, chain)
+        self._insert_into_ram(entries, chain)
         self._disk.put(entries, chain)
 
-    def write_back(self) -> None:
-        """There is time: what could not be written when it came is."""
+    def retry_unwritten(self) -> None:
+        """Queue again what could not be written before. Called in idle moments."""
         self._forget_cleared()
-        left_out = self._disk.left_out()
-        self._disk.leave([key for key in left_out if key not in self._entries])
-        if waiting := {key: entry for key in left_out if (entry := self._entries.get(key))}:
+        unwritten = self._disk.unwritten()
+        self._disk.abandon([key for key in unwritten if key not in self._entries])
+        if waiting := {key: entry for key in unwritten if (entry := self._entries.get(key))}:
             self._disk.put(waiting, ())
 
     def persist(self, timeout_s: float) -> int:
-        """Waits until all is on disk, or the time is up; blocks written meanwhile."""
+        """Write everything to disk within `timeout_s` seconds. Return the number of blocks written."""
         before, until = self._disk.written.blocks, time.monotonic() + timeout_s
         while True:
             at = self._disk.written.blocks
-            self.write_back()
+            self.retry_unwritten()
             done = self._disk.flush(max(until - time.monotonic(), 0.0))
             if not done or self._disk.written.blocks == at:
                 return self._disk.written.blocks - before
@@ -197,8 +205,8 @@ class Store:
     def written_bytes(self) -> int:
         return self._disk.written.bytes
 
-    def use(self) -> PromptCacheUse:
-        """What is kept, and what it was good for."""
+    def usage(self) -> PromptCacheUse:
+        """Return the figures for status and metrics."""
         disk, counts = self._disk, self.counts
         return PromptCacheUse(
             ram_bytes=self._ram.total_bytes,
@@ -215,30 +223,30 @@ class Store:
             not_written=disk.written.failed,
         )
 
-    def give_back(self, size: int) -> None:
-        """Gives so much memory back, once; what goes is on disk, or lost to the next prompt only."""
+    def free_ram(self, size: int) -> None:
+        """Free `size` bytes of RAM once. What is dropped is on disk, or has to be computed again."""
         limit_bytes = self._ram.limit_bytes
-        self.shrink_ram(max(self._ram.total_bytes - max(size, 0), 0))
-        self.shrink_ram(limit_bytes)
+        self.set_ram_limit(max(self._ram.total_bytes - max(size, 0), 0))
+        self.set_ram_limit(limit_bytes)
 
-    def shrink_ram(self, limit_bytes: int) -> None:
-        """A new limit for RAM; what goes is on disk, or lost to the next prompt only."""
-        self._let_go(self._ram.resize(limit_bytes))
+    def set_ram_limit(self, limit_bytes: int) -> None:
+        """Set the limit for RAM. What is dropped is on disk, or has to be computed again."""
+        self._drop_from_ram(self._ram.resize(limit_bytes))
 
-    # --- inside ---
+    # --- internal ---
 
-    def _refresh(self, tags: Tags) -> None:
-        """Takes up what happened beside: a folder that was cleared, blocks that were read."""
+    def _apply_changes(self, tags: Tags) -> None:
+        """Apply what happened meanwhile: a deleted folder, blocks read by `restore`."""
         with self._lock:
             read, self._read_ahead = self._read_ahead, {}
         if self._forget_cleared():
             return
         for key, (value, identity) in reversed(read.items()):
             if key in self._disk and identity == tags["identity"]:
-                self._hold({key: Entry(value, tags)})
+                self._insert_into_ram({key: Entry(value, tags)})
 
     def _forget_cleared(self) -> bool:
-        """Whether `vestal cache clear` was run: it means RAM too."""
+        """Return True, after clearing RAM too, if `vestal cache clear` deleted the folder."""
         if not self._disk.was_cleared():
             return False
         log_event("cache_cleared", cause="its folder was removed")
@@ -246,14 +254,14 @@ class Store:
         self._ram.clear()
         return True
 
-    def _hold(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
+    def _insert_into_ram(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
         self._entries.update(entries)
-        self._let_go(self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain))
+        self._drop_from_ram(self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain))
 
-    def _let_go(self, keys: Sequence[str]) -> None:
+    def _drop_from_ram(self, keys: Sequence[str]) -> None:
         for key in keys:
             self._entries.pop(key, None)
-        self._disk.leave(keys)
+        self._disk.abandon(keys)
 
     def _value(self, key: str) -> Value | None:
         entry = self._entries.get(key) or self._disk.pending(key)

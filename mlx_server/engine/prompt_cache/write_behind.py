@@ -1,4 +1,4 @@
-"""A thread that does the disk's slow work: writes in the order they came, and what must follow them."""
+"""A thread for slow work on the disk: it carries out jobs in order of arrival."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Job = Callable[[], None]
 
 
 class WriteBehind:
-    """Owner of the thread. Jobs that are waiting hold at most `limit_bytes`; past that they are refused."""
+    """Owns the thread. Waiting jobs hold at most `limit_bytes`; further jobs are refused."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -23,7 +23,10 @@ class WriteBehind:
         self._thread.start()
 
     def put(self, job: Job, size: int = 0) -> bool:
-        """Has it done some time; False where too much waits already. What it raises is logged."""
+        """Queue a job that holds `size` bytes.
+
+        Return False if too much waits. An exception of the job is logged.
+        """
         with self._lock:
             if size and self._waiting_bytes + size > self._limit_bytes:
                 return False
@@ -32,13 +35,13 @@ class WriteBehind:
         return True
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until all that was put is done; False where it took too long."""
+        """Wait until all queued jobs are done. Return False after `timeout_s` seconds."""
         done = threading.Event()
         self._jobs.put((done.set, 0))
         return done.wait(timeout_s)
 
     def close(self) -> None:
-        """What was put is still done; the thread then ends."""
+        """End the thread after all queued jobs."""
         self._jobs.put(None)
 
     def _work(self) -> None:
@@ -46,7 +49,7 @@ class WriteBehind:
             job, size = entry
             try:
                 job()
-            except Exception as error:  # the next block may fare better
+            except Exception as error:  # the next job may succeed
                 log_event("cache_write_failed", cause=f"{type(error).__name__}: {error}")
             finally:
                 with self._lock:

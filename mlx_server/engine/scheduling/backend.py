@@ -14,7 +14,7 @@ from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel, Loader, Weights, load
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.request_table import RequestTable
 from mlx_server.engine.scheduling.runners.embedding_runner import EmbeddingRunner
 from mlx_server.engine.scheduling.runners.runner import Runner
@@ -29,7 +29,7 @@ MakeRunner = Callable[[ModelEntry, Weights, RequestTable], Runner]
 class Backend:
     """`store` is the prompt cache; `load` reads a model slice by slice; `make_runner` makes its runner."""
 
-    store: Store
+    store: BlockStore
     guard: MemoryGuard
     load: Callable[[ModelEntry], Loader]
     make_runner: MakeRunner

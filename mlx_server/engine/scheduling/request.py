@@ -9,13 +9,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.prompt_cache.find import Find, Gathered
+from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
 from mlx_server.protocol import Embed, Generate, Load
 
 if TYPE_CHECKING:  # these import MLX
     from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
     from mlx_server.engine.generation.sampling import Processor
-    from mlx_server.engine.prompt_cache.model_cache import Kept
+    from mlx_server.engine.prompt_cache.model_cache import StoredBlocks
 
 
 class RequestStatus(Enum):
@@ -72,9 +72,9 @@ class BackgroundJobs:
 
     processor: Future[Processor | None] | None = None
     """Compiles the grammar of the request's JSON schema."""
-    prefix: Future[Gathered] | None = None
+    prefix: Future[RestoredPrefix] | None = None
     """Reads the KV blocks of `find` from the prompt cache."""
-    find: Find | None = None
+    find: PrefixMatch | None = None
 
     @property
     def futures(self) -> list[Future[Any]]:
@@ -109,7 +109,7 @@ class Request:
     jobs: BackgroundJobs = field(init=False, repr=False)
     # Of a `Generate`, from RUNNING on: its handle in the batch, and the blocks that the prompt cache has.
     batch_uid: int = field(init=False, repr=False)
-    cached_blocks: Kept = field(init=False, repr=False)
+    cached_blocks: StoredBlocks = field(init=False, repr=False)
     # Of an `Embed`, from RUNNING on.
     embedding_job: EmbeddingJob = field(init=False, repr=False)
 

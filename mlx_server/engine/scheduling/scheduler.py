@@ -179,7 +179,7 @@ class Scheduler:
     def _use_idle_moment(self) -> None:
         for model in self._models.all():
             model.runner.warm_up()
-        self._store.write_back()
+        self._store.retry_unwritten()
 
     def _wait_s(self) -> float:
         """Return the seconds until a model expires, the drain ends, or memory is to be read again."""

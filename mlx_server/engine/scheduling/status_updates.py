@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.loads import Loads
 from mlx_server.engine.status import Status
@@ -18,7 +18,7 @@ class StatusUpdates:
     """Writes `status` after each step."""
 
     def __init__(
-        self, status: Status, models: LoadedModels, loads: Loads, guard: MemoryGuard, store: Store
+        self, status: Status, models: LoadedModels, loads: Loads, guard: MemoryGuard, store: BlockStore
     ) -> None:
         self._status, self._models, self._loads = status, models, loads
         self._guard, self._store = guard, store
@@ -39,6 +39,6 @@ class StatusUpdates:
 
     def _add_up(self) -> None:
         self._kv_bytes = self._models.kv_bytes()
-        self._status.prompt_cache = self._store.use()
+        self._status.prompt_cache = self._store.usage()
         kv_bytes = sum(self._kv_bytes.values())
         self._status.memory = self._guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)

@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.ledger import Fits
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.protocol import Event, Unloaded
@@ -19,7 +19,7 @@ class Unloader:
     """Drops models and answers the `Unload` operations that named them."""
 
     def __init__(
-        self, models: LoadedModels, queue: MemoryQueue, store: Store, send: Callable[[Event], None]
+        self, models: LoadedModels, queue: MemoryQueue, store: BlockStore, send: Callable[[Event], None]
     ) -> None:
         self._models, self._queue, self._store, self._send = models, queue, store, send
         self._has_unreleased = False
@@ -45,7 +45,7 @@ class Unloader:
         for model in [model for name in fits.evict if (model := self._models.get(name))]:
             self.unload(model, "evicted")
         if fits.drop_caches:
-            self._store.give_back(fits.lacking_bytes)
+            self._store.free_ram(fits.lacking_bytes)
         release_memory()
 
     def unload_all(self) -> None:

@@ -111,7 +111,7 @@ class TextPreparation:
         find = self._cache.find([*prompt, *op.emitted])
         return BackgroundJobs(
             self._workers.compiler.submit(compile_grammar) if compile_grammar else None,
-            self._workers.reader.submit(self._cache.gathering(find)) if find else None,
+            self._workers.reader.submit(self._cache.restore_job(find)) if find else None,
             find,
         )
 
@@ -131,7 +131,7 @@ class TextPreparation:
         grammar = jobs.processor.result() if jobs.processor else None
         caches: list[Any] = []
         if jobs.find and jobs.prefix:
-            caches, generation.cached_tokens = self._cache.take(jobs.find, jobs.prefix.result())
+            caches, generation.cached_tokens = self._cache.finish_restore(jobs.find, jobs.prefix.result())
         return BatchInput(
             [*generation.prompt, *op.emitted],
             make_sampler(op.sampling, len(op.emitted)),

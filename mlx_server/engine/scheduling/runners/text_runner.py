@@ -11,7 +11,7 @@ from mlx_server.engine.generation.logprobs import logprobs_of
 from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel
-from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache
+from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks
 from mlx_server.engine.scheduling.request import Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import RequestTable
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
@@ -67,7 +67,7 @@ class TextRunner(Runner):
             ready.cached,
             request.generation.shared_prefix_tokens,
         )
-        request.cached_blocks = Kept()
+        request.cached_blocks = StoredBlocks()
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)
 
@@ -147,7 +147,7 @@ class TextRunner(Runner):
         """
         if computed := self._batch.computed(request.batch_uid):
             tokens, caches = computed.tokens, computed.caches
-            self._cache.keep(request.cached_blocks, tokens, caches, computed.row, whole=whole)
+            self._cache.store_computed(request.cached_blocks, tokens, caches, computed.row, whole=whole)
 
     # --- the rest ---
 

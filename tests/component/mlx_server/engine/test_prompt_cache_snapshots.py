@@ -14,9 +14,9 @@ from mlx_lm.models import gemma3_text, jamba, llama, mamba  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
 from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
-from mlx_server.engine.prompt_cache.folder import Folder  # noqa: E402
-from mlx_server.engine.prompt_cache.model_cache import Kept, ModelCache  # noqa: E402
-from mlx_server.engine.prompt_cache.store import Store  # noqa: E402
+from mlx_server.engine.prompt_cache.folder import BlockFolder  # noqa: E402
+from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks  # noqa: E402
+from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 
 PROMPT = [(7 * n * n + n) % 60 + 1 for n in range(90)]
 ANSWER_TOKENS = 12
@@ -86,18 +86,18 @@ class Runs:
 
     def __init__(self, model: Any, folder: Path, kv: KvQuantization | None = None) -> None:
         self.model, self.kv = model, kv
-        self.store = Store(Folder(folder), 1 << 26, 1 << 26)
+        self.store = BlockStore(BlockFolder(folder), 1 << 26, 1 << 26)
         self.cache = ModelCache(self.store, "tiny", {}, kv)
 
     def answers(self, *prompts: Sequence[int]) -> tuple[list[list[int]], list[int]]:
         """Of prompts that run together: the tokens of each answer, and how much of each prompt was kept."""
         batch = Batch(self.model, 8, 32, self.kv)
-        kept, answers, cached = dict[int, Kept](), dict[int, list[int]](), list[int]()
+        kept, answers, cached = dict[int, StoredBlocks](), dict[int, list[int]](), list[int]()
         for prompt in prompts:
             find = self.cache.find(prompt)
-            caches, had = self.cache.take(find, self.cache.gathering(find)()) if find else ([], 0)
+            caches, had = self.cache.finish_restore(find, self.cache.restore_job(find)()) if find else ([], 0)
             uid = batch.add(prompt, third_best, [], caches, had)
-            kept[uid], answers[uid] = Kept(), []
+            kept[uid], answers[uid] = StoredBlocks(), []
             cached.append(had)
         while len(batch):
             for outcome in list(batch.step()):
@@ -111,9 +111,9 @@ class Runs:
         batch.close()
         return list(answers.values()), cached
 
-    def keep(self, batch: Batch, uid: int, kept: dict[int, Kept], whole: bool) -> None:
+    def keep(self, batch: Batch, uid: int, kept: dict[int, StoredBlocks], whole: bool) -> None:
         if computed := batch.computed(uid):
-            self.cache.keep(kept[uid], computed.tokens, computed.caches, computed.row, whole=whole)
+            self.cache.store_computed(kept[uid], computed.tokens, computed.caches, computed.row, whole=whole)
 
 
 @pytest.fixture

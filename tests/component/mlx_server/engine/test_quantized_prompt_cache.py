@@ -13,7 +13,7 @@ mx = pytest.importorskip("mlx.core")
 from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.engine.kv.quantized_kv import QuantizedBatchKV, QuantizedRequestKV  # noqa: E402
 from mlx_server.engine.prompt_cache import blob, block, mlx_arrays, snapshot  # noqa: E402
-from mlx_server.engine.prompt_cache.block import Run  # noqa: E402
+from mlx_server.engine.prompt_cache.block import BlockRun  # noqa: E402
 from mlx_server.engine.prompt_cache.snapshot import Snapshot  # noqa: E402
 from mlx_server.protocol import Done  # noqa: E402
 from tests.component.mlx_server.engine.conftest import Engine  # noqa: E402
@@ -73,7 +73,7 @@ def test_blocks_through_their_files_are_restored_bit_by_bit(bits, dtype, row):
     for one in blocks:
         facts, tensors = blob.decode(b"".join(blob.encode(*block.to_tensors(one))))
         read.append(block.from_tensors(tensors, facts))
-    restored = mlx_arrays.caches_of(Run(tuple(read)), KvQuantization(bits, GROUP_SIZE))
+    restored = mlx_arrays.caches_of(BlockRun(tuple(read)), KvQuantization(bits, GROUP_SIZE))
     assert_same(restored, caches, row, 32)
 
 

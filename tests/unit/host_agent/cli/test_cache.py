@@ -15,8 +15,8 @@ import pytest
 
 from host_agent.cli import parser
 from host_agent.cli.inspect import cache
-from mlx_server.engine.prompt_cache.folder import Folder
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import Model
 
 UNUSED_PORT = 1
@@ -27,7 +27,7 @@ USE = {"hits_ram": 91, "hits_disk": 12, "misses": 30, "written_bytes": 5 << 20}
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A cache with 5 blocks and a snapshot of one model, and one block of another, as an engine writes it."""
-    store = Store(Folder(tmp_path / "cache" / "prompts"), 1 << 20, 1 << 20)
+    store = BlockStore(BlockFolder(tmp_path / "cache" / "prompts"), 1 << 20, 1 << 20)
     ours, other = Model(store), Model(store, "other")
     other.tags["model"] = "other:1"
     ours.keep(range(20))
@@ -137,7 +137,7 @@ def test_clear_keeps_the_links_that_the_engine_needs(folder, capsys):
 
 
 def test_clear_while_an_engine_runs_makes_its_blocks_misses(folder):
-    store = Store(Folder(folder / "prompts"), 1 << 20, 1 << 20)
+    store = BlockStore(BlockFolder(folder / "prompts"), 1 << 20, 1 << 20)
     model = Model(store)
     assert model.get(range(20)) > 0
     vestal(folder, "clear")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_server.engine.prompt_cache.block import Block, Run, block_of, common
+from mlx_server.engine.prompt_cache.block import Block, BlockRun, block_of, common
 
 
 def block(tokens: int) -> Block:
@@ -21,7 +21,7 @@ def test_block_of_layers_parts_has_them_in_order():
 
 
 def test_run_is_all_its_blocks_tokens():
-    run = Run((block(4), block(3)))
+    run = BlockRun((block(4), block(3)))
     assert (run.tokens, run.ids) == (7, (0, 1, 2, 3, 0, 1, 2))
 
 

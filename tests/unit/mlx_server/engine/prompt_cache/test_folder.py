@@ -8,12 +8,12 @@ import subprocess
 import pytest
 
 from mlx_server.engine.prompt_cache import folder as module
-from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.folder import BlockFolder
 
 
 @pytest.fixture
 def folder(tmp_path):
-    made = Folder(tmp_path / "a" / "prompts")
+    made = BlockFolder(tmp_path / "a" / "prompts")
     made.open()
     return made
 
@@ -39,7 +39,7 @@ def dead_pid():
 def test_written_is_read_and_found_by_the_next(folder):
     folder.write("k", [b"ab", memoryview(b"cd")])
     assert folder.read("k") == b"abcd"
-    assert Folder(folder.path).open().files == (("k", 4),)
+    assert BlockFolder(folder.path).open().files == (("k", 4),)
     assert folder.path.stat().st_mode & 0o777 == 0o700
     folder.remove("k")
     folder.remove("k")
@@ -51,7 +51,7 @@ def test_opened_gives_the_longest_unused_first(folder):
     for at, key in enumerate("abc"):
         folder.write(key, [b"x"])
         os.utime(folder.path / f"{key}.safetensors", (at, at))
-    folder.used("a")
+    folder.touch("a")
     assert [key for key, _ in folder.open().files] == ["b", "c", "a"]
 
 
@@ -64,7 +64,7 @@ def test_left_overs_of_the_dead_are_swept_by_the_thousand(folder, dead_pid):
 
 def test_left_over_of_the_living_stays_until_it_is_too_old(folder):
     aside(folder, f"{os.getppid()}-abc-1")
-    aside(folder, f"{os.getpid()}-{module._LIFE}-2")
+    aside(folder, f"{os.getpid()}-{module._RUN_ID}-2")
     aside(folder, "stranger")
     assert folder.open().swept == 0
     aside(folder, f"{os.getppid()}-abc-3", age_s=7200)
@@ -100,21 +100,21 @@ def test_failed_write_leaves_nothing(folder):
 
 def test_file_in_its_place_is_an_os_error(tmp_path):
     (tmp_path / "f").write_text("")
-    blocked = Folder(tmp_path / "f")
+    blocked = BlockFolder(tmp_path / "f")
     with pytest.raises(OSError):
         blocked.open()
     with pytest.raises(OSError) as error:
         blocked.write("k", [b""])
     assert error.value.errno == errno.ENOTDIR
-    assert Folder(tmp_path / "f" / "g").mark() is None
+    assert BlockFolder(tmp_path / "f" / "g").identity() is None
 
 
 def test_folder_made_anew_has_another_mark(folder):
-    before = folder.mark()
-    Folder(folder.path).open()
+    before = folder.identity()
+    BlockFolder(folder.path).open()
     folder.write("k", [b""])
-    assert folder.mark() == before
+    assert folder.identity() == before
     shutil.rmtree(folder.path)
-    assert folder.mark() is None
+    assert folder.identity() is None
     folder.open()
-    assert folder.mark() not in (None, before)
+    assert folder.identity() not in (None, before)

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from mlx_server.engine.prompt_cache import disk
-from mlx_server.engine.prompt_cache.folder import Folder
-from mlx_server.engine.prompt_cache.store import Store
+from mlx_server.engine.prompt_cache import disk_tier
+from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import BLOCK_BYTES, SIZE, TAGS, Model
 
 PROMPT = list(range(22))
@@ -22,7 +22,7 @@ class Clock:
         return self.now
 
 
-class FullFolder(Folder):
+class FullFolder(BlockFolder):
     """Fails as a full disk does, while `full`."""
 
     full = True
@@ -38,7 +38,7 @@ def open_store(tmp_path):
     stores = []
 
     def opened(ram=MANY, on_disk=MANY, folder=None, clock=Clock()):  # noqa: B008
-        stores.append(Store(folder or Folder(tmp_path / "prompts"), ram, on_disk, clock))
+        stores.append(BlockStore(folder or BlockFolder(tmp_path / "prompts"), ram, on_disk, clock))
         return stores[-1]
 
     yield opened
@@ -217,7 +217,7 @@ def test_full_disk_costs_warmth_and_one_line_until_there_is_room(open_store, tmp
     assert model.store.disk_bytes == 0
     full.full = False
     assert model.store.persist(5.0) == 0  # it rests
-    clock.now += disk.REST_S
+    clock.now += disk_tier.PAUSE_AFTER_FAILURE_S
     assert model.store.persist(5.0) == 10
     assert "cache_written_again" in capfd.readouterr().err
     assert Model(open_store()).get(PROMPT[:WHOLE]) == WHOLE
@@ -231,7 +231,7 @@ def test_file_in_the_folders_place_is_one_line(open_store, tmp_path, capfd):
     assert (model.get(PROMPT), model.store.persist(5.0)) == (WHOLE, 0)
     assert capfd.readouterr().err.count("cache_not_written") == 1
     (tmp_path / "prompts").unlink()
-    clock.now += disk.REST_S
+    clock.now += disk_tier.PAUSE_AFTER_FAILURE_S
     assert model.store.persist(5.0) == 5
 
 
@@ -257,7 +257,7 @@ def test_two_stores_on_one_folder_take_nothing_from_each_other(open_store, tmp_p
     two.store.persist(5.0)
     for path in files(tmp_path):  # as the limit of one would have it
         path.unlink()
-    two.store.shrink_ram(0)
+    two.store.set_ram_limit(0)
     assert two.get(PROMPT) == 0
     assert two.store.counts.missing == 1
     assert one.get(PROMPT) == WHOLE
@@ -268,10 +268,10 @@ def test_find_whose_blocks_have_left_is_gathered_from_what_it_holds(open_store):
     model.keep(PROMPT)
     find = model.store.find(model.keys, PROMPT, TAGS)
     assert find
-    model.store.shrink_ram(0)
-    gathered = model.store.gather(find)
+    model.store.set_ram_limit(0)
+    gathered = model.store.restore(find)
     assert gathered.value and gathered.value.tokens == WHOLE
-    model.store.learn(find, gathered, TAGS)
+    model.store.record_restore(find, gathered, TAGS)
     assert model.get(PROMPT) == 0
 
 
@@ -286,7 +286,7 @@ def test_block_is_read_once_for_two_requests(open_store):
     read = store._disk.read
     store._disk.read = lambda key: reads.append(key) or read(key)  # type: ignore[func-returns-value]
     for find in finds:
-        gathered = store.gather(find)
+        gathered = store.restore(find)
         assert gathered.value and gathered.value.tokens == WHOLE
     assert len(reads) == len(set(reads))
 
@@ -322,11 +322,11 @@ def test_ram_that_holds_more_than_the_disk_may_is_not_written_again_and_again(op
     for first in range(8):
         model.keep([first, *PROMPT])
     store.persist(5.0)
-    written = store.use().written
+    written = store.usage().written
     for _ in range(3):
-        store.write_back()
+        store.retry_unwritten()
     assert store.persist(5.0) == 0
-    assert store.use().written == written
+    assert store.usage().written == written
 
 
 def test_use_tells_what_was_found_where_and_what_was_not(open_store):
@@ -334,15 +334,15 @@ def test_use_tells_what_was_found_where_and_what_was_not(open_store):
     assert first.get(PROMPT) == 0
     first.keep(PROMPT)
     assert first.get(PROMPT) == WHOLE
-    use = first.store.use()
+    use = first.store.usage()
     assert (use.hits_ram, use.hits_disk, use.misses) == (5, 0, 5)
     assert use.ram_bytes == 5 * BLOCK_BYTES
     first.store.persist(5.0)  # some may have been written before
-    use = first.store.use()
+    use = first.store.usage()
     assert (use.written, use.not_written) == (5, 0)
     assert use.written_bytes == use.disk_bytes
     second = Model(open_store())
     assert second.get([*PROMPT[:12], *range(90, 100)]) == 12
-    use = second.store.use()
+    use = second.store.usage()
     assert (use.hits_ram, use.hits_disk, use.misses) == (0, 3, 2)
-    assert use.disk_bytes == first.store.use().disk_bytes
+    assert use.disk_bytes == first.store.usage().disk_bytes

@@ -1,7 +1,8 @@
-"""The disk level: which files there are, and the thread that writes them.
+"""The disk tier: an index of the files, and the thread that writes them.
 
-The MLX thread calls all methods but `read`, which any may call. What the writing thread has done comes back
-through a queue, so that one thread alone owns the index. A disk that cannot be written costs warmth, no more.
+The MLX thread calls all methods except `read`, which any thread may call. The writing thread reports through
+a queue, so that the MLX thread alone owns the index. If the disk cannot be written, prompts are only cached
+in memory.
 """
 
 from __future__ import annotations
@@ -14,44 +15,46 @@ from dataclasses import dataclass
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.entry import Entry, file_bytes, pack
-from mlx_server.engine.prompt_cache.folder import Folder
+from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.keys import parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
 WAITING_BYTES = 256 << 20
-"""So much may wait to be written; past that a block stays in RAM only, until there is time."""
+"""At most so many bytes wait to be written; further blocks stay in RAM until there is time."""
 
-REST_S = 60.0
-"""After a failure (a full disk, say) nothing is written for so long."""
+PAUSE_AFTER_FAILURE_S = 60.0
+"""After a failure, such as a full disk, nothing is written for so many seconds."""
 
 
 @dataclass
-class Written:
-    """Since the start."""
+class WriteCounts:
+    """What was written since the start of the engine."""
 
     blocks: int = 0
     bytes: int = 0
     failed: int = 0
 
 
-class Disk:
-    """`folder` None, or a limit of 0: there is no disk level, and nothing is ever found."""
+class DiskTier:
+    """The blocks on disk. With `folder` None or a limit of 0, there is no disk tier and nothing is found."""
 
     def __init__(
-        self, folder: Folder | None, limit_bytes: int, clock: Callable[[], float] = time.monotonic
+        self, folder: BlockFolder | None, limit_bytes: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.written = Written()
+        self.written = WriteCounts()
         self._folder = folder if limit_bytes else None
         self._index = Lru(limit_bytes, parent_of)
-        self._pending: dict[str, Entry] = {}  # in the index, not yet in a file
-        self._left_out: dict[str, None] = {}  # in the order they came; neither written nor waiting to be
+        self._pending: dict[str, Entry] = {}  # in the index, but not in a file yet
+        self._unwritten: dict[
+            str, None
+        ] = {}  # neither written nor waiting to be written, in order of arrival
         self._done: queue.SimpleQueue[tuple[str, int, OSError | None]] = queue.SimpleQueue()
         self._writer = WriteBehind(WAITING_BYTES)
         self._clock = clock
-        self._rests_until_s = float("-inf")
+        self._paused_until_s = float("-inf")
         self._failing = False
-        self._mark: tuple[int, ...] | None = None
+        self._folder_id: tuple[int, ...] | None = None
         self._open()
 
     def __contains__(self, key: str) -> bool:
@@ -66,90 +69,96 @@ class Disk:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """The keys of a group, the newest first."""
+        """Return the keys of a group, the newest first."""
         return self._index.group(name)
 
     def pending(self, key: str) -> Entry | None:
-        """What waits to be written can be had without a file."""
+        """Return an entry that waits to be written, or None."""
         return self._pending.get(key)
 
     def read(self, key: str) -> bytes:
-        """A file's bytes. Raises OSError."""
+        """Return a file's bytes. Raise OSError."""
         if self._folder is None:
             raise FileNotFoundError(key)
         return self._folder.read(key)
 
     def was_cleared(self) -> bool:
-        """Whether the folder was removed since it was opened: then what was in it is forgotten."""
-        self._settle()
-        if self._folder is None or self._mark is None or self._folder.mark() == self._mark:
+        """Return True if the folder was deleted since it was opened. Then forget what was in it."""
+        self._collect_results()
+        if self._folder is None or self._folder_id is None or self._folder.identity() == self._folder_id:
             return False
         self._index.clear()
         self._pending.clear()
-        self._left_out.clear()
+        self._unwritten.clear()
         self._open()
         return True
 
-    def left_out(self) -> list[str]:
-        """What was put and could not be taken, or written. What went for others is not meant to come back:
-        where RAM holds more than the disk may, all of it would be written again and again."""
-        self._settle()
-        return list(self._left_out)
+    def unwritten(self) -> list[str]:
+        """Return the keys that were put and could not be queued or written.
 
-    def leave(self, keys: Sequence[str]) -> None:
-        """They cannot be put again: nobody has them any more."""
+        Evicted blocks are not among them: if RAM holds more than the disk may, they would be written again
+        and again.
+        """
+        self._collect_results()
+        return list(self._unwritten)
+
+    def abandon(self, keys: Sequence[str]) -> None:
+        """Forget unwritten keys whose values are no longer in RAM."""
         for key in keys:
-            self._left_out.pop(key, None)
+            self._unwritten.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
-        """Has the ends of a chain written, one day. What is not in the index afterwards was not taken."""
-        self._settle()
+        """Queue entries, the ends of `chain`, for writing.
+
+        A key that is not in the index afterwards was refused.
+        """
+        self._collect_results()
         if self._folder is None:
             return
-        self._left_out |= dict.fromkeys(key for key in entries if key not in self._index)
-        if self._clock() < self._rests_until_s:
+        self._unwritten |= dict.fromkeys(key for key in entries if key not in self._index)
+        if self._clock() < self._paused_until_s:
             return
-        if self._mark is None:
+        if self._folder_id is None:
             self._open()
-            if self._mark is None:
+            if self._folder_id is None:
                 return
         taken: dict[str, int] = {}
         for key, entry in entries.items():
             size = file_bytes(key, entry)
             if key in self._index or size > self._index.limit_bytes:
-                self.leave([key])
+                self.abandon([key])
                 continue
             if not self._writer.put(self._writing(self._folder, key, entry), entry.nbytes):
-                break  # nothing that follows is of use without it
+                break  # the blocks after it cannot be used without it
             taken[key] = size
             self._pending[key] = entry
-            self.leave([key])
+            self.abandon([key])
         self._remove(self._index.add(taken, chain))
-        self.use(chain)  # as written, its begin would be the first to go in the next engine
+        self.mark_used(chain)  # otherwise the next engine would evict the beginning of the chain first
 
-    def use(self, chain: Sequence[str]) -> None:
-        """A chain was used; the next engine shall know it too."""
+    def mark_used(self, chain: Sequence[str]) -> None:
+        """Record the use of a chain, in the index and in the files' times for the next engine."""
         self._index.use(chain)
-        there = [key for key in reversed(chain) if key in self._index]
+        present = [key for key in reversed(chain) if key in self._index]
 
-        def mark(folder: Folder) -> None:
-            for key in there:  # the end of a chain is the first to go
+        def mark(folder: BlockFolder) -> None:
+            for key in present:  # the end of a chain is evicted first
                 with contextlib.suppress(FileNotFoundError):
-                    folder.used(key)
+                    folder.touch(key)
 
         self._in_background(mark)
 
-    def forget(self, keys: Sequence[str], *, remove: bool) -> None:
-        """Files that are of no use, or gone already."""
+    def discard(self, keys: Sequence[str], *, remove: bool) -> None:
+        """Remove keys from the index and, with `remove`, their files."""
         for key in keys:
             self._index.discard(key)
         if remove:
             self._remove(keys)
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until all that was put is in files; False where it took too long."""
+        """Wait until everything queued is written. Return False after `timeout_s` seconds."""
         done = self._writer.flush(timeout_s)
-        self._settle()
+        self._collect_results()
         return done
 
     def close(self) -> None:
@@ -163,16 +172,16 @@ class Disk:
         try:
             contents = self._folder.open()
         except OSError as error:
-            self._fails(error)
+            self._pause_writing(error)
             return
-        self._mark = self._folder.mark()
+        self._folder_id = self._folder.identity()
         for key, size in contents.files:
             self._remove(self._index.add({key: size}))
         log_event(
             "cache_opened", blocks=len(self._index), bytes=self._index.total_bytes, swept=contents.swept
         )
 
-    def _writing(self, folder: Folder, key: str, entry: Entry) -> Callable[[], None]:
+    def _writing(self, folder: BlockFolder, key: str, entry: Entry) -> Callable[[], None]:
         def job() -> None:
             try:
                 parts = pack(key, entry)
@@ -184,8 +193,8 @@ class Disk:
 
         return job
 
-    def _settle(self) -> None:
-        """Takes up what the writing thread has done."""
+    def _collect_results(self) -> None:
+        """Apply what the writing thread has reported."""
         while True:
             try:
                 key, size, error = self._done.get_nowait()
@@ -195,8 +204,8 @@ class Disk:
             if error is not None:
                 self.written.failed += 1
                 self._index.discard(key)
-                self._left_out[key] = None
-                self._fails(error)
+                self._unwritten[key] = None
+                self._pause_writing(error)
                 continue
             self.written.blocks += 1
             self.written.bytes += size
@@ -204,11 +213,11 @@ class Disk:
                 self._failing = False
                 log_event("cache_written_again")
 
-    def _fails(self, error: OSError) -> None:
-        """Said once, not for every block."""
-        if isinstance(error, FileNotFoundError) and self._mark is not None:
-            return  # the folder was cleared under us: `was_cleared` sees to it
-        self._rests_until_s = self._clock() + REST_S
+    def _pause_writing(self, error: OSError) -> None:
+        """Stop writing for a while, and log the failure once, not for every block."""
+        if isinstance(error, FileNotFoundError) and self._folder_id is not None:
+            return  # the folder was deleted: `was_cleared` handles it
+        self._paused_until_s = self._clock() + PAUSE_AFTER_FAILURE_S
         if not self._failing:
             self._failing = True
             log_event("cache_not_written", cause=f"{error}; prompts are cached in memory only")
@@ -218,20 +227,20 @@ class Disk:
             self._pending.pop(key, None)
         gone = list(keys)
 
-        def remove(folder: Folder) -> None:
+        def remove(folder: BlockFolder) -> None:
             for key in gone:
                 folder.remove(key)
 
         if gone:
             self._in_background(remove)
 
-    def _in_background(self, deed: Callable[[Folder], None]) -> None:
+    def _in_background(self, action: Callable[[BlockFolder], None]) -> None:
         folder = self._folder
         if folder is None:
             return
 
         def job() -> None:
-            with contextlib.suppress(OSError):  # gone already, or nothing can be done here
-                deed(folder)
+            with contextlib.suppress(OSError):  # the file is already gone, or nothing can be done
+                action(folder)
 
         self._writer.put(job)
