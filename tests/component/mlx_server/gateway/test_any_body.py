@@ -1,4 +1,4 @@
-"""No body ends the engine, hangs, or is answered with a 500: bodies made from the gateway's own OpenAPI."""
+"""Bodies made from the gateway's own OpenAPI document: none hangs, gets a 500, or ends the engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from schemathesis.specs.openapi.checks import (
 
 pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
-READING = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
+WITHOUT_BODY = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
-def aimed(document: dict[str, Any], chat: str, embed: str) -> dict[str, Any]:
-    """The document with values that get past the first checks, and no field that nobody reads."""
+def narrowed(document: dict[str, Any], chat: str, embed: str) -> dict[str, Any]:
+    """Return the document with values that pass the first checks, and without unknown fields."""
     values = {"n": [None, 1, 2], "keep_alive": [None, "5m", -1, 0], "format": [None, "json", {}]}
     values |= {name: [None] for name in ("images", "suffix", "template", "context", "best_of")}
     for name, schema in document["components"]["schemas"].items():
@@ -34,15 +34,15 @@ def aimed(document: dict[str, Any], chat: str, embed: str) -> dict[str, Any]:
     return document
 
 
-def operations(document: dict[str, Any], passed_over: tuple[str, ...]) -> Iterator[Any]:
+def operations(document: dict[str, Any], except_for: tuple[str, ...]) -> Iterator[Any]:
     for found in schemathesis.openapi.from_dict(document).get_all_operations():
         operation: Any = found.ok()  # type: ignore[union-attr]
-        if operation.path not in passed_over:
+        if operation.path not in except_for:
             yield operation
 
 
-def ask(gateway: Any, operation: Any, mode: GenerationMode, examples: int, limit_s: float) -> None:
-    """Sends so many bodies; each has its answer in time, and one that the document foresees."""
+def send_bodies(gateway: Any, operation: Any, mode: GenerationMode, examples: int, limit_s: float) -> None:
+    """Send this many bodies, and check that each is answered in time and as the document says."""
 
     @settings(
         max_examples=examples,
@@ -64,14 +64,14 @@ def ask(gateway: Any, operation: Any, mode: GenerationMode, examples: int, limit
     each()
 
 
-def unharmed(gateway: Any, pid: int) -> None:
+def assert_unharmed(gateway: Any, pid: int) -> None:
     health = gateway.until(
-        lambda: (found := gateway.health())["requests"]["running"] == 0 and found, "nothing is left running"
+        lambda: (found := gateway.health())["requests"]["running"] == 0 and found, "no request is running"
     )
     assert (health["status"], health["engine"]["pid"], health["engine"]["restarts"]) == ("ok", pid, 0)
 
 
-def test_document_describes_every_body_and_its_errors(gateway):
+def test_openapi_document_describes_every_body_and_its_errors(gateway):
     document = gateway.http.get("/openapi.json").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -85,22 +85,22 @@ def test_document_describes_every_body_and_its_errors(gateway):
     assert refused["schema"] == {"$ref": "#/components/schemas/AnthropicError"}
 
 
-def test_any_body_is_answered_as_the_document_says_and_the_engine_lives(gateway):
+def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway):
     pid = gateway.engine_pid()
-    document = aimed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
+    document = narrowed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
     for operation in operations(document, ()):
         for mode in MODES if operation.method in ("post", "delete") else MODES[:1]:
-            ask(gateway, operation, mode, 4 if operation.path in READING else 15, limit_s=10)
-    unharmed(gateway, pid)
+            send_bodies(gateway, operation, mode, 4 if operation.path in WITHOUT_BODY else 15, limit_s=10)
+    assert_unharmed(gateway, pid)
 
 
 @pytest.mark.model
 @pytest.mark.timeout(180)
-def test_any_body_leaves_the_real_engine_alive(real_gateway: Any, request: pytest.FixtureRequest) -> None:
+def test_real_engine_survives_any_body(real_gateway: Any, request: pytest.FixtureRequest) -> None:
     pid = real_gateway.engine_pid()
-    document = aimed(real_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
-    # What reads nothing of a body needs no engine; a pull or a delete would touch the tests' own models.
-    for operation in operations(document, (*READING, "/api/pull", "/api/delete", "/v1/models/{name}")):
+    document = narrowed(real_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
+    # Routes without a body need no engine; a pull or a delete would change the models of other tests.
+    for operation in operations(document, (*WITHOUT_BODY, "/api/pull", "/api/delete", "/v1/models/{name}")):
         for mode in MODES:
-            ask(real_gateway, operation, mode, 4, limit_s=30)
-    unharmed(real_gateway, pid)
+            send_bodies(real_gateway, operation, mode, 4, limit_s=30)
+    assert_unharmed(real_gateway, pid)

@@ -1,17 +1,16 @@
-"""Whatever is sent, the answer is JSON in the dialect's envelope with a fitting status."""
+"""Bad requests: each is answered in JSON, in the envelope of its dialect, with a fitting status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 HELLO = [{"role": "user", "content": "hello"}]
-IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
-SEEN = [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": ""}}]}]
+OPENAI_IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+ANTHROPIC_IMAGE = [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": ""}}]}]
 
-CASES = [
+CASES: list[tuple[str, Any, int, str, str]] = [
     ("/api/chat", b"{", 400, "invalid_json", "JSON"),
     ("/api/chat", b"", 400, "invalid_json", "empty"),
     ("/api/chat", b"[1]", 400, "invalid_json", "a list"),
@@ -53,7 +52,7 @@ CASES = [
     ("/v1/chat/completions", {"model": "chat"}, 400, "invalid_request", "messages"),
     ("/v1/chat/completions", {"model": "nix", "messages": HELLO}, 404, "model_not_found", "nix"),
     ("/v1/chat/completions", {"model": "chat", "messages": []}, 400, "invalid_request", "messages"),
-    ("/v1/chat/completions", {"model": "chat", "messages": IMAGE}, 400, "not_supported", "image_url"),
+    ("/v1/chat/completions", {"model": "chat", "messages": OPENAI_IMAGE}, 400, "not_supported", "image_url"),
     ("/v1/chat/completions", {"model": "chat", "messages": HELLO, "n": 999}, 400, "invalid_request", "n"),
     (
         "/v1/chat/completions",
@@ -72,8 +71,20 @@ CASES = [
         "echo",
     ),
     ("/v1/completions", {"model": "chat", "prompt": []}, 400, "empty_prompt", "prompt"),
-    ("/v1/messages", {"model": "chat", "max_tokens": 1, "messages": SEEN}, 400, "not_supported", "image"),
-    ("/v1/messages/count_tokens", {"model": "chat", "messages": SEEN}, 400, "not_supported", "image"),
+    (
+        "/v1/messages",
+        {"model": "chat", "max_tokens": 1, "messages": ANTHROPIC_IMAGE},
+        400,
+        "not_supported",
+        "image",
+    ),
+    (
+        "/v1/messages/count_tokens",
+        {"model": "chat", "messages": ANTHROPIC_IMAGE},
+        400,
+        "not_supported",
+        "image",
+    ),
     ("/api/generate", {"model": "chat", "prompt": "", "images": ["aa"]}, 400, "not_supported", "images"),
     ("/v1/completions", {"model": "chat", "prompt": ["a"] * 999}, 400, "invalid_request", "999 answers"),
     ("/v1/embeddings", {"model": "vectors", "input": [[1]]}, 400, "not_supported", "token"),
@@ -81,25 +92,31 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def engine_survives(gateway: Any) -> Iterator[None]:
-    """Fail each test whose request ended the engine."""
-    yield
-    assert gateway.health()["engine"]["restarts"] == 0
+def _post(gateway, path: str, body: Any):
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    return gateway.http.post(path, **sent)
 
 
 def _error(path: str, body: dict) -> tuple[str, str]:
+    """Return code and message of an error in either envelope."""
     error = body["error"] if path.startswith("/v1") else {"message": body["error"], "code": body["code"]}
     return error["code"], error["message"]
 
 
 @pytest.mark.parametrize(("path", "body", "status", "code", "word"), CASES)
-def test_bad_body_is_answered_with_one_clear_sentence(gateway, path, body, status, code, word):
-    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
-    answer = gateway.http.post(path, **sent)
+def test_bad_body_is_refused_with_its_code_and_a_message_about_it(gateway, path, body, status, code, word):
+    answer = _post(gateway, path, body)
     found, message = _error(path, answer.json())
     assert (answer.status_code, found) == (status, code), message
     assert word.lower() in message.lower()
+
+
+def test_engine_survives_every_malformed_body(gateway):
+    engine = gateway.health()["engine"]
+    for path, body, *_ in CASES:
+        _post(gateway, path, body)
+        after = gateway.health()["engine"]
+        assert (after["pid"], after["restarts"]) == (engine["pid"], engine["restarts"]), f"{path}: {body!r}"
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
@@ -115,7 +132,7 @@ def test_bad_body_is_answered_with_one_clear_sentence(gateway, path, body, statu
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_refusal_by_the_engine_has_its_status_also_when_streaming(gateway, path, code, status, stream):
+def test_failure_of_the_engine_has_its_own_status_whole_and_streamed(gateway, path, code, status, stream):
     answer = gateway.http.post(path, json=gateway.chat(f"fail={code}", stream=stream))
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code
@@ -132,13 +149,13 @@ def test_refusal_by_the_engine_has_its_status_also_when_streaming(gateway, path,
         ("GET", "/v1/models/nix", 404, "model_not_found"),
     ],
 )
-def test_unknown_route_is_answered_in_json(gateway, method, path, status, code):
+def test_unknown_route_or_method_is_refused_in_json(gateway, method, path, status, code):
     answer = gateway.http.request(method, path)
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code
 
 
-def test_body_over_the_limit_is_refused_and_the_server_goes_on(make_gateway):
+def test_body_over_the_limit_is_refused_and_the_next_request_is_served(make_gateway):
     gateway = make_gateway(VESTAL_MLX__MAX_BODY_BYTES="1000").start().until_ok()
     answer = gateway.http.post("/api/chat", json=gateway.chat("x" * 2000))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
@@ -156,13 +173,13 @@ def test_body_over_the_limit_is_refused_and_the_server_goes_on(make_gateway):
         ({"Host": "127.0.0.1.evil.example"}, "forbidden"),
     ],
 )
-def test_browser_page_of_elsewhere_is_refused(gateway, headers, code):
+def test_request_of_a_foreign_page_or_to_a_foreign_name_is_refused(gateway, headers, code):
     answer = gateway.http.post("/api/chat", json=gateway.chat("hello"), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, code)
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"])
-def test_page_of_this_machine_is_served_with_cors(gateway, origin):
+def test_page_of_this_machine_is_served_with_cors_headers(gateway, origin):
     answer = gateway.http.get("/api/tags", headers={"Origin": origin})
     assert answer.headers["access-control-allow-origin"] == origin
     assert gateway.http.options("/api/chat", headers={"Origin": origin}).status_code == 204

@@ -1,4 +1,4 @@
-"""A model whose folder is broken: a clear 5xx that names the fault, and a server that goes on (R2.6)."""
+"""Models whose folders are damaged: a clear error names the fault, and the other models are served."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture(scope="module")
 def broken(make_gateway) -> Gateway:
+    """A gateway with two damaged models beside the good ones."""
     gateway: Gateway = make_gateway()
     found: Path = gateway.home / "found"
     make_model(found / "cut", model_type="llama")
@@ -23,7 +24,7 @@ def broken(make_gateway) -> Gateway:
     return gateway.start().until_ok()
 
 
-@pytest.mark.parametrize(("model", "says"), [("cut", "cut off"), ("not-json", "not JSON")])
+@pytest.mark.parametrize(("model", "fault"), [("cut", "cut off"), ("not-json", "not JSON")])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -36,27 +37,27 @@ def broken(make_gateway) -> Gateway:
         ("/v1/messages", {"messages": HELLO, "max_tokens": 5}),
     ],
 )
-def test_broken_model_is_a_500_that_names_the_fault(broken, path, body, model, says):
+def test_request_for_a_damaged_model_fails_with_500_and_names_the_fault(broken, path, body, model, fault):
     answer = broken.http.post(path, json={"model": model, **body})
     assert answer.status_code == 500
     error = answer.json()["error"] if path.startswith("/v1") else answer.json()
     assert error["code"] == "model_load_failed"
-    assert says in answer.text and model in answer.text
+    assert fault in answer.text and model in answer.text
 
 
-def test_broken_model_in_the_users_own_folder_is_not_deleted_and_named(broken):
+def test_delete_of_a_damaged_model_in_the_users_own_folder_is_refused(broken):
     answer = broken.http.request("DELETE", "/api/delete", json={"model": "cut"})
     assert answer.status_code == 400
     assert "not fetched by Vestal" in answer.json()["error"]
 
 
-def test_server_lists_and_serves_the_others(broken):
+def test_good_models_beside_damaged_ones_are_listed_and_served(broken):
     names = [model["name"] for model in broken.http.get("/api/tags").json()["models"]]
     assert names == ["chat:latest", "vectors:latest"]
     assert broken.http.post("/api/chat", json=broken.chat("tokens=1", stream=False)).status_code == 200
 
 
-def test_model_that_can_never_fit_is_not_asked_for_again(broken):
+def test_model_that_can_never_fit_in_memory_is_refused_without_a_retry(broken):
     answer = broken.http.post("/v1/chat/completions", json=broken.chat("fail=insufficient_memory"))
     assert answer.status_code == 507
     assert answer.headers["x-should-retry"] == "false"

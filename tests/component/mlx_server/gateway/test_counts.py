@@ -1,4 +1,4 @@
-"""Counts, durations, times and choices as clients compute with them, whole and streamed alike."""
+"""Counts, durations, times and choices that clients compute with: the same whole and streamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 DURATIONS = ("load_duration", "prompt_eval_duration", "eval_duration")
 TEXT: dict[str, Any] = {"model": "smollm2:135m", "options": {"temperature": 0, "num_predict": 8}}
-ASKED = {
+BODIES = {
     "/api/generate": TEXT | {"prompt": "Once upon a time"},
     "/api/chat": TEXT | {"messages": [{"role": "user", "content": "Tell me a story."}]},
 }
@@ -34,9 +34,9 @@ def is_now(created_at: str) -> bool:
 
 @pytest.mark.model
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("path", ASKED)
-def test_counts_and_durations_add_up(real_gateway, path, stream):
-    answer = real_gateway.http.post(path, json=ASKED[path] | {"stream": stream})
+@pytest.mark.parametrize("path", BODIES)
+def test_ollama_answer_has_counts_and_durations_that_add_up(real_gateway, path, stream):
+    answer = real_gateway.http.post(path, json=BODIES[path] | {"stream": stream})
     *pieces, last = lines(answer)
     assert all(is_now(line["created_at"]) and line["model"] == TEXT["model"] for line in (*pieces, last))
     assert all(not piece["done"] and "eval_count" not in piece for piece in pieces)
@@ -47,7 +47,7 @@ def test_counts_and_durations_add_up(real_gateway, path, stream):
 
 
 @pytest.mark.model
-def test_embed_tells_counts_and_durations(real_gateway):
+def test_ollama_embed_has_a_count_and_durations(real_gateway):
     body = {"model": "all-minilm", "input": ["a cat", "a kitten"]}
     answer = real_gateway.http.post("/api/embed", json=body).json()
     assert 4 < answer["prompt_eval_count"] < 20
@@ -56,8 +56,8 @@ def test_embed_tells_counts_and_durations(real_gateway):
 
 @pytest.mark.model
 @pytest.mark.parametrize("stop", [None, [" the", " and"], "a"])
-def test_logprobs_are_those_of_the_text_whole_and_streamed(real_gateway, stop):
-    body: dict[str, Any] = {"model": "smollm2:135m", "messages": ASKED["/api/chat"]["messages"]}
+def test_openai_logprobs_belong_to_the_text_whole_and_streamed(real_gateway, stop):
+    body: dict[str, Any] = {"model": "smollm2:135m", "messages": BODIES["/api/chat"]["messages"]}
     body |= {"temperature": 0, "max_tokens": 24, "logprobs": True, "top_logprobs": 1, "stop": stop}
     whole = real_gateway.http.post("/v1/chat/completions", json=body).json()["choices"][0]
     streamed = events(real_gateway.http.post("/v1/chat/completions", json=body | {"stream": True}))
@@ -74,38 +74,38 @@ def test_logprobs_are_those_of_the_text_whole_and_streamed(real_gateway, stop):
 @pytest.mark.parametrize(
     "keep_alive", [0, 0.0, -1, -1.5, "0", "-1", "0s", "5m", "1h30m", "1.5h", "-1m", "300ms", 30, 1.5, None]
 )
-def test_keep_alive_in_each_of_its_forms_is_taken(gateway, keep_alive):
+def test_keep_alive_in_each_of_its_forms_is_accepted(gateway, keep_alive):
     body = {"model": "chat", "prompt": "tokens=1", "stream": False, "keep_alive": keep_alive}
     assert gateway.http.post("/api/generate", json=body).status_code == 200
 
 
 @pytest.mark.parametrize("keep_alive", ["", "soon", "5 m", "5x", "m", "nan", "1m-1s", True, [], {}, ["5m"]])
-def test_keep_alive_that_is_no_duration_is_a_bad_request(gateway, keep_alive):
+def test_keep_alive_that_is_no_duration_is_refused(gateway, keep_alive):
     for path in ("/api/generate", "/api/chat", "/api/embed", "/api/show"):
         answer = gateway.http.post(path, json={"model": "chat", "keep_alive": keep_alive})
         assert answer.status_code == 400
         assert answer.json()["error"].startswith("keep_alive: ")
 
 
-@pytest.mark.parametrize(("keep_alive", "left"), [("1h30m", timedelta(hours=1.5)), (-1, None)])
-def test_keep_alive_is_what_ps_tells(gateway, keep_alive, left):
+@pytest.mark.parametrize(("keep_alive", "expires_in"), [("1h30m", timedelta(hours=1.5)), (-1, None)])
+def test_ps_shows_when_a_model_expires(gateway, keep_alive, expires_in):
     def expiry() -> timedelta:
         models = gateway.http.get("/api/ps").json()["models"]
         (found,) = [model for model in models if model["name"] == "chat:latest"]
         return datetime.fromisoformat(found["expires_at"]) - datetime.now().astimezone()
 
     gateway.http.post("/api/generate", json={"model": "chat", "keep_alive": keep_alive})
-    least = timedelta(days=365) if left is None else left - timedelta(minutes=1)
-    most = left or timedelta.max
-    gateway.until(lambda: least < expiry() <= most, "it is told")
+    least = timedelta(days=365) if expires_in is None else expires_in - timedelta(minutes=1)
+    most = expires_in or timedelta.max
+    gateway.until(lambda: least < expiry() <= most, "the expiry is shown")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_several_answers_streamed_each_begin_and_end_and_are_counted_once(gateway, path):
-    asked = (
+def test_openai_stream_of_several_answers_begins_and_ends_each_and_counts_the_prompt_once(gateway, path):
+    prompt = (
         {"messages": [{"role": "user", "content": "tokens=3"}]} if "chat" in path else {"prompt": "tokens=3"}
     )
-    body = {"model": "chat", "n": 3, "stream": True, "stream_options": {"include_usage": True}, **asked}
+    body = {"model": "chat", "n": 3, "stream": True, "stream_options": {"include_usage": True}, **prompt}
     *chunks, last = events(gateway.http.post(path, json=body))
     assert last["choices"] == []
     assert last["usage"] == {
@@ -123,6 +123,6 @@ def test_several_answers_streamed_each_begin_and_end_and_are_counted_once(gatewa
         assert starts == [0, 1, 2]
 
 
-def test_stream_without_include_usage_names_no_usage(gateway):
+def test_openai_stream_without_include_usage_has_no_usage(gateway):
     chunks = events(gateway.http.post("/v1/chat/completions", json=gateway.chat("tokens=2", stream=True)))
     assert chunks and not any("usage" in chunk for chunk in chunks)

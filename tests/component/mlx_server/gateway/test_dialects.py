@@ -1,4 +1,4 @@
-"""What each route answers, field by field, where clients rely on it."""
+"""The answer of each route, in the fields that clients rely on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _lines(answer) -> list[dict]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_generate_streamed_ends_with_every_count_and_duration(gateway, text_of):
+def test_ollama_generate_streamed_ends_with_every_count_and_duration(gateway, text_of):
     answer = gateway.http.post("/api/generate", json={"model": "chat", "prompt": "tokens=4", "system": "x"})
     assert answer.headers["content-type"] == "application/x-ndjson"
     *pieces, last = _lines(answer)
@@ -25,7 +25,7 @@ def test_generate_streamed_ends_with_every_count_and_duration(gateway, text_of):
     assert all(last[name] > 0 for name in DURATIONS)
 
 
-def test_generate_raw_and_limited_ends_for_its_length(gateway, text_of):
+def test_ollama_generate_raw_with_a_limit_ends_with_reason_length(gateway, text_of):
     body = {"model": "chat:latest", "prompt": "raw", "raw": True, "stream": False}
     answer = gateway.http.post("/api/generate", json=body | {"options": {"num_predict": 3}}).json()
     assert (answer["response"], answer["done_reason"]) == (text_of("raw", 3), "length")
@@ -40,7 +40,7 @@ def test_generate_raw_and_limited_ends_for_its_length(gateway, text_of):
         ("/api/chat", {"messages": [], "keep_alive": "0s"}, "unload"),
     ],
 )
-def test_empty_prompt_loads_or_unloads(gateway, path, body, reason):
+def test_ollama_empty_prompt_loads_or_unloads_the_model(gateway, path, body, reason):
     answer = gateway.http.post(path, json={"model": "chat", **body}).json()
     assert (answer["done"], answer["done_reason"]) == (True, reason)
 
@@ -53,16 +53,16 @@ def test_empty_prompt_loads_or_unloads(gateway, path, body, reason):
         ("/api/chat", {"keep_alive": 0}, "unload"),
     ],
 )
-def test_embedding_model_too_is_loaded_and_unloaded_by_an_empty_prompt(gateway, path, body, reason):
-    held = lambda: "vectors:latest" in gateway.health()["models"]["loaded"]  # noqa: E731
+def test_ollama_empty_prompt_loads_or_unloads_an_embedding_model_too(gateway, path, body, reason):
+    is_loaded = lambda: "vectors:latest" in gateway.health()["models"]["loaded"]  # noqa: E731
     gateway.http.post("/api/embed", json={"model": "vectors"})
-    gateway.until(held, "it is loaded")
+    gateway.until(is_loaded, "it is loaded")
     answer = gateway.http.post(path, json={"model": "vectors", **body})
     assert (answer.status_code, answer.json()["done"], answer.json()["done_reason"]) == (200, True, reason)
-    gateway.until(lambda: held() is (reason == "load"), "it has left, or not")
+    gateway.until(lambda: is_loaded() is (reason == "load"), "it is as the reason says")
 
 
-def test_embed_of_nothing_loads_or_unloads(gateway):
+def test_ollama_embed_without_input_loads_or_unloads_the_model(gateway):
     for keep_alive in ("5m", 0):
         for path, vectors in (("/api/embed", "embeddings"), ("/api/embeddings", "embedding")):
             answer = gateway.http.post(path, json={"model": "vectors", "keep_alive": keep_alive})
@@ -71,13 +71,13 @@ def test_embed_of_nothing_loads_or_unloads(gateway):
         gateway.until(lambda: loaded() is (keep_alive != 0), f"as {keep_alive} says")  # noqa: B023
 
 
-def test_json_is_read_whatever_the_content_type(gateway):
+def test_body_with_the_content_type_of_a_form_is_read_as_json(gateway):
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     body = json.dumps(gateway.chat("tokens=1", stream=False))
     assert gateway.http.post("/api/chat", content=body, headers=headers).status_code == 200
 
 
-def test_embeddings_of_many_texts_keep_their_order(gateway):
+def test_ollama_embeddings_of_many_texts_keep_their_order(gateway):
     texts = ["x" * n for n in range(1, 80)]
     answer = gateway.http.post("/api/embed", json={"model": "vectors", "input": texts}).json()
     assert [row[0] for row in answer["embeddings"]] == [float(len(text)) for text in texts]
@@ -87,7 +87,7 @@ def test_embeddings_of_many_texts_keep_their_order(gateway):
     assert old == {"embedding": [4.0, 1.0, 0.5]}
 
 
-def test_openai_embeddings_come_as_floats_or_base64(gateway):
+def test_openai_embeddings_as_floats_or_base64_are_equal(gateway):
     body = {"model": "vectors", "input": ["a", "bcd"]}
     floats = gateway.http.post("/v1/embeddings", json=body).json()["data"]
     packed = gateway.http.post("/v1/embeddings", json=body | {"encoding_format": "base64"}).json()["data"]
@@ -96,7 +96,7 @@ def test_openai_embeddings_come_as_floats_or_base64(gateway):
     assert rows == [row["embedding"] for row in floats]
 
 
-def test_openai_chat_takes_parts_of_text_and_a_limit(gateway, text_of):
+def test_openai_chat_with_content_parts_and_a_limit_joins_them_and_ends_there(gateway, text_of):
     content = [{"type": "text", "text": "par"}, {"type": "text", "text": "ts"}]
     body = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_completion_tokens": 2}
     answer = gateway.http.post("/v1/chat/completions", json=body).json()
@@ -111,12 +111,12 @@ def test_openai_chat_takes_parts_of_text_and_a_limit(gateway, text_of):
     assert answer["object"] == "chat.completion"
 
 
-def test_openai_completions_answer_plain_text(gateway, text_of):
+def test_openai_completion_returns_plain_text(gateway, text_of):
     answer = gateway.http.post("/v1/completions", json={"model": "chat", "prompt": ["go"], "max_tokens": 2})
     assert answer.json()["choices"][0]["text"] == text_of("go", 2)
 
 
-def test_openai_prompts_may_be_token_ids(gateway, text_of):
+def test_openai_completion_accepts_token_ids(gateway, text_of):
     one = {"model": "chat", "prompt": [5, 6], "max_tokens": 2}
     (choice,) = gateway.http.post("/v1/completions", json=one).json()["choices"]
     assert choice["text"] == text_of("5 6", 2)
@@ -125,7 +125,7 @@ def test_openai_prompts_may_be_token_ids(gateway, text_of):
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_openai_echo_begins_each_answer_with_its_prompt(gateway, text_of, n):
+def test_openai_completion_with_echo_begins_each_answer_with_its_prompt(gateway, text_of, n):
     body = {"model": "chat", "prompt": ["go", "stay"], "max_tokens": 2, "echo": True, "n": n}
     wanted = [prompt + text_of(prompt, 2) for prompt in ("go", "stay") for _ in range(n)]
     whole = gateway.http.post("/v1/completions", json=body).json()
@@ -139,7 +139,7 @@ def test_openai_echo_begins_each_answer_with_its_prompt(gateway, text_of, n):
     assert texts == wanted
 
 
-def test_anthropic_counts_tokens_and_says_so_before_the_text(gateway):
+def test_anthropic_counts_the_prompts_tokens_and_streams_the_count_first(gateway):
     body = {"model": "chat", "messages": [{"role": "user", "content": "tokens=2"}]}
     counted = gateway.http.post("/v1/messages/count_tokens", json=body).json()
     assert counted == {"input_tokens": 7}
@@ -148,7 +148,7 @@ def test_anthropic_counts_tokens_and_says_so_before_the_text(gateway):
     assert start["message"]["usage"] == {"input_tokens": 7, "output_tokens": 0}
 
 
-def test_models_are_listed_alike_in_both_dialects(gateway):
+def test_models_are_listed_alike_by_ollama_and_openai(gateway):
     tags = {model["name"] for model in gateway.http.get("/api/tags").json()["models"]}
     ids = {model["id"] for model in gateway.http.get("/v1/models").json()["data"]}
     assert tags == ids == {"chat:latest", "vectors:latest"}
@@ -158,7 +158,7 @@ def test_models_are_listed_alike_in_both_dialects(gateway):
     assert gateway.http.get("/api/version").json()["version"]
 
 
-def test_ps_names_what_is_loaded_and_until_when(gateway):
+def test_ollama_ps_lists_a_loaded_model_with_its_expiry(gateway):
     gateway.http.post("/api/generate", json={"model": "chat", "keep_alive": "5m"})
     gateway.until(lambda: gateway.http.get("/api/ps").json()["models"], "a model is loaded")
     (model,) = gateway.http.get("/api/ps").json()["models"]
@@ -166,19 +166,19 @@ def test_ps_names_what_is_loaded_and_until_when(gateway):
     assert model["expires_at"]
 
 
-def test_delete_of_a_folder_that_is_not_ours_is_refused(gateway):
+def test_ollama_delete_of_a_model_that_vestal_did_not_fetch_is_refused(gateway):
     answer = gateway.http.request("DELETE", "/api/delete", json={"model": "chat"})
     assert answer.status_code == 400
     assert "chat" in answer.json()["error"]
 
 
-def test_pull_of_what_is_not_configured_names_what_is(gateway):
+def test_ollama_pull_of_an_unknown_model_names_the_configured_ones(gateway):
     answer = gateway.http.post("/api/pull", json={"model": "nix"})
     assert answer.status_code == 404
     assert "smollm2:135m" in answer.json()["error"]
 
 
-def test_pull_that_fails_ends_in_the_stores_own_sentence(make_gateway):
+def test_ollama_pull_that_fails_ends_with_the_model_stores_message(make_gateway):
     missing = {"VESTAL_MODELS__GONE__SOURCE": "path:./not-there"}
     gateway = make_gateway(**missing).start().until_ok()
     *_, last = _lines(gateway.http.post("/api/pull", json={"model": "gone"}, timeout=30))
@@ -187,7 +187,7 @@ def test_pull_that_fails_ends_in_the_stores_own_sentence(make_gateway):
     assert whole.status_code == 500
 
 
-def test_metrics_count_what_was_served(gateway):
+def test_metrics_count_the_finished_requests(gateway):
     text = gateway.http.get("/metrics").text
     assert "vestal_engine_up 1" in text
     assert 'vestal_requests_total{dialect="ollama",outcome="done"}' in text

@@ -1,4 +1,4 @@
-"""/api/ps, /health and /metrics tell the engine's own figures of memory and of the prompt cache."""
+"""/api/ps, /health and /metrics show the engine's figures for memory and prompt cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 MODEL = "smollm2:135m"
 
 
-def held(gateway: Any) -> dict[str, Any]:
-    """What /api/ps tells of the model; it is told with the engine's next report."""
-    told: list[dict[str, Any]] = gateway.until(
-        lambda: [m for m in gateway.http.get("/api/ps").json()["models"] if m["name"] == MODEL], "it is there"
+def shown_by_ps(gateway: Any) -> dict[str, Any]:
+    """Return the model as /api/ps shows it, which it does after the engine's next report."""
+    shown: list[dict[str, Any]] = gateway.until(
+        lambda: [m for m in gateway.http.get("/api/ps").json()["models"] if m["name"] == MODEL],
+        "the model is shown",
     )
-    return told[0]
+    return shown[0]
 
 
 def ask(gateway: Any, tokens: int) -> None:
@@ -36,30 +37,31 @@ def metrics(gateway: Any) -> dict[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[:1] != "#"}
 
 
-def test_ps_size_is_weights_and_the_keys_and_values_in_use(real_gateway):
-    """As Ollama has it: `size` is all of a model's memory, `size_vram` the GPU's part of it."""
-    weights = held(real_gateway)["size"]
+def test_ps_size_is_the_weights_and_the_kv_cache_in_use(real_gateway):
+    """As in Ollama, `size` is all memory of a model, and `size_vram` the part of it on the GPU."""
+    weights = shown_by_ps(real_gateway)["size"]
     asking = threading.Thread(target=ask, args=(real_gateway, 60))
     asking.start()
     busy = real_gateway.until(
-        lambda: model if (model := held(real_gateway))["size"] > weights else None, "it tells more"
+        lambda: model if (model := shown_by_ps(real_gateway))["size"] > weights else None,
+        "the size has grown",
     )
     asking.join()
     assert busy["size_vram"] == (busy["size"] if sys.platform == "darwin" else 0)
-    real_gateway.until(lambda: held(real_gateway)["size"] == weights, "what it held is free")
+    real_gateway.until(lambda: shown_by_ps(real_gateway)["size"] == weights, "the KV cache is freed")
 
 
-def test_health_and_metrics_tell_memory_and_prompt_cache(real_gateway):
+def test_health_and_metrics_show_the_same_memory_and_prompt_cache(real_gateway):
     for _ in range(2):
         ask(real_gateway, 4)
 
     def idle_after_a_hit() -> dict[str, Any] | None:
-        """The figures are up to half a second old, so that they may still be those of the last request."""
+        """Return the health once the figures, up to half a second old, are those of an idle engine."""
         health = real_gateway.health()
         held = health["memory"]["kv_bytes"], health["memory"]["promised_bytes"]
         return health if health["prompt_cache"]["hits_ram"] and held == (0, 0) else None
 
-    health = real_gateway.until(idle_after_a_hit, "a hit, and nothing held any more")
+    health = real_gateway.until(idle_after_a_hit, "there is a hit, and no memory is held")
     memory, cache = health["memory"], health["prompt_cache"]
     assert memory["weights_bytes"] > 500_000_000
     assert memory["weights_bytes"] < memory["in_use_bytes"] < memory["limit_bytes"]
@@ -76,7 +78,7 @@ def test_health_and_metrics_tell_memory_and_prompt_cache(real_gateway):
     assert shown["vestal_prompt_cache_written_bytes_total"] == cache["written_bytes"]
 
 
-def test_figures_begin_anew_with_each_engine(real_gateway):
+def test_figures_of_a_new_engine_begin_at_zero(real_gateway):
     pid = real_gateway.engine_pid()
     real_gateway.kill_engine()
     real_gateway.until(

@@ -1,4 +1,4 @@
-"""R2.3: a limit on what runs, a bounded queue, 503 with Retry-After past it, and fairness."""
+"""Limits: few requests run, few wait, the next gets 503 with Retry-After; clients are served fairly."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ LONG = "tokens=100000 step_ms=5"
 
 @pytest.fixture(scope="module")
 def small(make_gateway):
+    """A gateway that runs one request and lets four wait."""
     return make_gateway(VESTAL_MLX__MAX_RUNNING="1", VESTAL_MLX__MAX_QUEUED="4").start().until_ok()
 
 
@@ -25,10 +26,10 @@ def _counts(gateway) -> tuple[int, int]:
     return requests["running"], requests["queued"]
 
 
-def test_request_past_the_queue_is_refused_with_retry_after_and_the_rest_are_served(small):
+def test_request_beyond_the_queue_is_refused_with_retry_after_and_the_others_are_served(small):
     with ThreadPoolExecutor(6) as pool:
         with small.http.stream("POST", "/api/chat", json=small.chat(LONG)) as running:
-            lines = running.iter_lines()  # held: letting go of it hangs up
+            lines = running.iter_lines()  # must stay referenced: the connection closes with it
             next(lines)
             waiting = [pool.submit(_ask, small, f"{n} tokens=2") for n in range(4)]
             small.until(lambda: _counts(small) == (1, 4), "the queue is full")
@@ -37,12 +38,14 @@ def test_request_past_the_queue_is_refused_with_retry_after_and_the_rest_are_ser
                 assert refused.status_code == 503
                 assert envelope(refused.json())["code"] == "overloaded"
                 assert int(refused.headers["retry-after"]) > 0
-            vectors = small.http.post("/api/embed", json={"model": "vectors", "input": "in its own lane"})
+            vectors = small.http.post(
+                "/api/embed", json={"model": "vectors", "input": "in a lane of its own"}
+            )
             assert vectors.status_code == 200
         assert {answer.result().status_code for answer in waiting} == {200}
 
 
-def test_client_with_one_request_does_not_wait_for_all_of_anothers(small):
+def test_client_with_one_request_is_served_before_the_queue_of_another_client(small):
     order: list[str] = []
 
     def ask(name: str, key: str) -> None:
@@ -61,7 +64,7 @@ def test_client_with_one_request_does_not_wait_for_all_of_anothers(small):
     assert order.index("modest") <= 1, order
 
 
-def test_burst_within_the_limits_is_served_whole(gateway):
+def test_burst_within_the_limits_is_served_completely(gateway):
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda n: _ask(gateway, f"burst {n} tokens=5"), range(20)))
     assert {answer.status_code for answer in answers} == {200}

@@ -1,4 +1,4 @@
-"""Bodies that no schema describes: broken JSON, odd text, huge numbers and lists, deep nesting."""
+"""Bodies that no schema describes: invalid JSON, odd text, huge numbers and lists, deep nesting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "float"},
     "/v1/messages": {"messages": HELLO, "max_tokens": 4, "system": "x", "stop_sequences": ["x"]},
 }
-# Each is JSON's text, as it is sent: some of it no program of ours could have made.
+# Pieces of JSON text as sent, valid or not; Python's JSON writer would not produce all of them.
 ODD = (
     st.sampled_from(
         [
@@ -75,7 +75,7 @@ ODD = (
 
 
 def mutants(body: dict[str, Any]) -> st.SearchStrategy[str]:
-    """The body with one of its fields, at any depth, odd; missing; or there twice."""
+    """Return bodies with one field replaced by an odd value at any depth, doubled, or joined by odd ones."""
     spots = list(_spots(body, ()))
     return st.builds(
         lambda spot, odd, how: how(body, spot, odd), st.sampled_from(spots), ODD, st.sampled_from(HOW)
@@ -112,7 +112,7 @@ HOW = (replaced, replaced, replaced, doubled, wrapped)
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", VALID)
-def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, path):
+def test_mutated_body_is_served_or_refused_in_its_dialects_envelope(gateway, path):
     pid = gateway.engine_pid()
     model = "vectors" if "embed" in path else "chat"
 
@@ -127,8 +127,8 @@ def test_mutated_body_is_served_or_refused_in_the_dialects_envelope(gateway, pat
         answer = gateway.http.post(path, content=body.encode("utf-8", "surrogatepass"), timeout=10)
         assert answer.status_code in (200, 400, 404), f"{body[:300]}: {answer.text}"
         if answer.status_code != 200:
-            told = answer.json()
-            message = told["error"]["message"] if path.startswith("/v1") else told["error"]
+            body_of_error = answer.json()["error"]
+            message = body_of_error["message"] if path.startswith("/v1") else body_of_error
             assert 10 < len(message) < 600
 
     each()
@@ -155,7 +155,7 @@ def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engi
 @pytest.mark.hypothesis
 @pytest.mark.model
 @pytest.mark.parametrize("path", VALID)
-def test_mutated_body_leaves_the_real_engine_alive(real_gateway, path):
+def test_real_engine_survives_mutated_bodies(real_gateway, path):
     pid = real_gateway.engine_pid()
     model = "all-minilm" if "embed" in path else "smollm2:135m"
 
@@ -177,7 +177,7 @@ def test_mutated_body_leaves_the_real_engine_alive(real_gateway, path):
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
-def test_prompt_past_the_context_is_refused_with_both_figures(real_gateway, path):
+def test_prompt_longer_than_the_context_is_refused_with_both_figures(real_gateway, path):
     body = {
         "model": "smollm2:135m",
         "messages": [{"role": "user", "content": "word " * 500}],
@@ -185,7 +185,7 @@ def test_prompt_past_the_context_is_refused_with_both_figures(real_gateway, path
     }
     answer = real_gateway.http.post(path, json=body)
     assert answer.status_code == 400
-    told = answer.json() if path.startswith("/api") else answer.json()["error"]
-    assert told["code"] == "context_exceeded"
-    assert told["prompt_tokens"] > 500 > told["context_tokens"] == 96
-    assert answer.text.count(str(told["prompt_tokens"])) >= 2  # for programs, and in the sentence
+    error = answer.json() if path.startswith("/api") else answer.json()["error"]
+    assert error["code"] == "context_exceeded"
+    assert error["prompt_tokens"] > 500 > error["context_tokens"] == 96
+    assert answer.text.count(str(error["prompt_tokens"])) >= 2  # as a field, and in the message

