@@ -115,7 +115,7 @@ def config(configure: Callable[..., Config]) -> Config:
 
 
 @pytest.fixture
-def at(configure: Callable[..., Config]) -> Callable[[int], Config]:
+def config_with_ollama(configure: Callable[..., Config]) -> Callable[[int], Config]:
     """Return a function that loads settings with Ollama on this port."""
 
     def make(port: int) -> Config:

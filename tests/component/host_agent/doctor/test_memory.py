@@ -39,7 +39,6 @@ class FakeDocker:
 
     def __init__(self) -> None:
         self.inspect = container()
-        self.silent = asyncio.Event()
 
     def app(self) -> web.Application:
         app = web.Application()

@@ -40,8 +40,8 @@ def with_models(user: Path) -> Path:
     return user
 
 
-def test_ollama_without_the_users_models_reads_another_folder(at, serve, with_models):
-    (found,) = another_user.diagnose(at(serve(EMPTY_OLLAMA_ANSWERS)))
+def test_ollama_without_the_users_models_reads_another_folder(config_with_ollama, serve, with_models):
+    (found,) = another_user.diagnose(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))
     assert found.level == "fault"
     assert "hf.co/org/model:Q4_K_M, llama3.2:3b" in found.evidence
     assert f"PID {os.getpid()}" in found.evidence
@@ -51,29 +51,29 @@ def test_ollama_without_the_users_models_reads_another_folder(at, serve, with_mo
 @pytest.mark.skipif(
     os.getuid() != 0 or not shutil.which(SYSTEM_PYTHON), reason="needs another user's process"
 )
-def test_ollama_of_another_user_is_reported_with_that_user(at, run, free_port, with_models):
+def test_ollama_of_another_user_is_reported_with_that_user(config_with_ollama, run, free_port, with_models):
     port = free_port()
     run(SYSTEM_PYTHON, "-I", "-c", EMPTY_OLLAMA_PROGRAM, str(port), user=NOBODY, cwd="/")
-    (found,) = until(lambda: list(another_user.diagnose(at(port))), "it answers")
+    (found,) = until(lambda: list(another_user.diagnose(config_with_ollama(port))), "it answers")
     assert "runs as nobody and does not see the models of root" in found.sentence
     assert found.remedy.startswith("`sudo kill")
 
 
 @pytest.mark.parametrize("models", [[], [{"name": "a"}]])
-def test_ollama_of_a_user_without_models_is_ok(at, serve, user: Path, models: list[object]):
-    found = list(another_user.diagnose(at(serve({"/api/tags": (200, {"models": models})}))))
+def test_ollama_of_a_user_without_models_is_ok(config_with_ollama, serve, user: Path, models: list[object]):
+    found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
-def test_ollama_that_shows_its_users_models_is_ok(at, serve, with_models):
+def test_ollama_that_shows_its_users_models_is_ok(config_with_ollama, serve, with_models):
     models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
-    found = list(another_user.diagnose(at(serve({"/api/tags": (200, {"models": models})}))))
+    found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
 
 
-def test_ollama_installed_and_not_running_is_a_fault(at, free_port, monkeypatch):
+def test_ollama_installed_and_not_running_is_a_fault(config_with_ollama, free_port, monkeypatch):
     monkeypatch.setattr(ollama, "installed", lambda: True)
-    (found,) = not_running.diagnose(at(free_port()))
+    (found,) = not_running.diagnose(config_with_ollama(free_port()))
     assert found.level == "fault"
     assert "`ollama serve`" in found.remedy
 
@@ -87,9 +87,9 @@ def test_ollama_mcp_is_not_taken_for_the_server(run, tmp_path: Path):
     assert text == f"no `ollama serve` runs; {name} (PID {process.pid}) runs and is not it"
 
 
-def test_ollama_not_installed_is_a_note(at, free_port, monkeypatch):
+def test_ollama_not_installed_is_a_note(config_with_ollama, free_port, monkeypatch):
     monkeypatch.setattr(ollama, "installed", lambda: False)
-    assert [found.level for found in not_running.diagnose(at(free_port()))] == ["note"]
+    assert [found.level for found in not_running.diagnose(config_with_ollama(free_port()))] == ["note"]
 
 
 def test_ollama_on_another_machine_that_does_not_answer_is_a_fault(configure, serve):
@@ -101,11 +101,13 @@ def test_ollama_on_another_machine_that_does_not_answer_is_a_fault(configure, se
     assert list(another_user.diagnose(config)) == []
 
 
-def test_another_program_on_the_port_of_ollama_is_reported(at, run, free_port):
+def test_another_program_on_the_port_of_ollama_is_reported(config_with_ollama, run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     found = until(
-        lambda: [f for f in not_running.diagnose(at(port)) if "is not Ollama's" in f.sentence],
+        lambda: [
+            f for f in not_running.diagnose(config_with_ollama(port)) if "is not Ollama's" in f.sentence
+        ],
         "it listens",
     )
     assert f"PID {process.pid}" in found[0].sentence

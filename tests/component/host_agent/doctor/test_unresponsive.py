@@ -19,20 +19,22 @@ from tests.component.host_agent.doctor.conftest import CHILDREN, EMPTY_OLLAMA_AN
 Run = Callable[..., subprocess.Popen[bytes]]
 
 
-def test_hung_ollama_is_reported_with_its_pid(at, run, free_port, tmp_path: Path):
+def test_hung_ollama_is_reported_with_its_pid(config_with_ollama, run, free_port, tmp_path: Path):
     port, flag = free_port(), tmp_path / "hang"
     flag.touch()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port), str(flag))
-    found = until(lambda: faults(diagnose_hung(at(port), timeout_s=0.5)), "it listens")
+    found = until(lambda: faults(diagnose_hung(config_with_ollama(port), timeout_s=0.5)), "it listens")
     assert f"ollama (PID {process.pid}) hangs." == found[0].sentence
     assert "no answer within 0.5 s" in found[0].evidence
     assert f"`kill {process.pid}`, then `ollama serve`" in found[0].remedy
 
 
-def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(at, run, free_port, tmp_path: Path):
+def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(
+    config_with_ollama, run, free_port, tmp_path: Path
+):
     port, flag = free_port(), tmp_path / "hang"
     flag.touch()
-    config = at(port)
+    config = config_with_ollama(port)
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port), str(flag))
     until(lambda: faults(diagnose_hung(config, lambda config: None, 0.3)), "it listens")
     woke_at = time.time()  # after it was started
@@ -45,8 +47,8 @@ def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(at, run, f
     )
 
 
-def test_wake_in_the_agents_journal_counts(at, serve):
-    config = at(serve({"/api/tags": (500, {"error": "reentrancy"})}))
+def test_wake_in_the_agents_journal_counts(config_with_ollama, serve):
+    config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     config.home.prepare()
     journal = Journal(
         config.home.journal_db, wall=lambda: time.time() + 60
@@ -57,19 +59,19 @@ def test_wake_in_the_agents_journal_counts(at, serve):
     assert "has hung since the machine slept" in found.sentence
 
 
-def test_ollama_started_after_the_wake_hangs_for_another_reason(at, serve):
-    config = at(serve({"/api/tags": (500, {"error": "reentrancy"})}))
+def test_ollama_started_after_the_wake_hangs_for_another_reason(config_with_ollama, serve):
+    config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     assert faults(diagnose_hung_since_sleep(config, lambda config: 1000.0)) == []
     assert len(faults(diagnose_hung(config, lambda config: 1000.0))) == 1
 
 
-def test_ollama_that_answers_500_is_reported_as_hung(at, serve):
-    (found,) = faults(diagnose_hung(at(serve({"/api/tags": (500, {"error": "reentrancy"})}))))
+def test_ollama_that_answers_500_is_reported_as_hung(config_with_ollama, serve):
+    (found,) = faults(diagnose_hung(config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))))
     assert "it answered 500" in found.evidence
 
 
-def test_ollama_that_answers_is_not_hung(at, serve):
-    assert faults(diagnose_hung(at(serve(EMPTY_OLLAMA_ANSWERS)))) == []
+def test_ollama_that_answers_is_not_hung(config_with_ollama, serve):
+    assert faults(diagnose_hung(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))) == []
 
 
 def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure, run: Run, tmp_path: Path):
