@@ -1,7 +1,8 @@
-"""`python -m mlx_server.engine --fd N`: the engine process. Its parent gives it one end of a socketpair.
+"""`python -m mlx_server.engine --fd N`: the engine process. Its parent keeps the other end of socket N.
 
-The parent must start it with `mlx_server.engine_environment` for a fast BLAS on Linux. SIGUSR1 writes every
-thread's stack to the log. Exit codes: 0 after a graceful shutdown, 70 broken, 78 the configuration is wrong.
+The parent must set the environment of `mlx_server.engine_environment`, for a fast BLAS on Linux. SIGUSR1
+writes the stack of every thread to the log. Exit codes: 0 after a graceful shutdown, 70 after an unexpected
+error, 78 if the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -22,27 +23,29 @@ EXIT_CONFIG = 78
 
 
 def main() -> int:
-    """Run the engine; its exit code."""
+    """Run the engine. Return the exit code."""
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     parser = argparse.ArgumentParser(prog="python -m mlx_server.engine", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="the engine's end of the socketpair")
-    parser.add_argument("--spare", action="store_true", help="import, then wait for the word to begin")
+    parser.add_argument(
+        "--standby", action="store_true", help="import MLX, then wait for the `begin` operation"
+    )
     options = parser.parse_args()
     try:
         config = load()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
-    # Models are local by now: no look at the hub, and no advice about packages we do without.
+    # The models are local: nothing may ask the hub, and advice about missing packages is of no interest.
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
     }
     library = blas.preload()
-    log_event("spare_started" if options.spare else "engine_started", pid=os.getpid(), blas=library)
-    return asyncio.run(Link(options.fd, config, library, spare=options.spare).run())
+    log_event("spare_started" if options.standby else "engine_started", pid=os.getpid(), blas=library)
+    return asyncio.run(Link(options.fd, config, library, standby=options.standby).run())
 
 
 if __name__ == "__main__":
@@ -51,5 +54,5 @@ if __name__ == "__main__":
         log_event("server_shutdown_complete")
     sys.stdout.flush()
     sys.stderr.flush()
-    # The interpreter's own way out runs destructors of MLX that may abort: everything is released already.
+    # A normal exit of the interpreter runs destructors of MLX that may abort. All is released already.
     os._exit(code)

@@ -1,7 +1,7 @@
-"""Threads beside MLX's, for work that touches no MLX: grammars are compiled, blocks of the cache are read.
+"""Threads for work that does not touch MLX: compiling grammars, and reading the prompt cache from disk.
 
-llguidance lets other threads run while it compiles a schema, but not while it reads a vocabulary. That takes
-0.3 s for 49,000 tokens, in two pieces, once a model: `Grammars.prepare` does it before it is needed.
+llguidance lets other threads run while it compiles a schema, but not while it reads a vocabulary, which takes
+0.3 s for 49,000 tokens, once for each model. `Grammars.prepare` does that before it is needed.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 class BackgroundWorker:
-    """One thread, first come first served. `wake` is called in it after each job."""
+    """One thread that runs its jobs in order. It calls `wake` after each."""
 
     def __init__(self, name: str, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
-        """The result of `job`, to come. What it raises is raised where the result is asked for."""
+        """Run `job` later. Return the future of its result, which raises what the job raises."""
         future = self._thread.submit(job)
         future.add_done_callback(lambda _: self._wake())
         return future
 
 
 class BackgroundWorkers:
-    """The threads there are: a schema that takes a second to compile does not hold up the cache."""
+    """One thread for each sort of work: a schema that takes a second to compile delays no cache read."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.compiler = BackgroundWorker("compiler", wake)

@@ -1,10 +1,10 @@
-"""Why the engine refuses or fails a request. One tree; each becomes a `Failed` event.
+"""Why the engine refuses or fails a request. Each error becomes a `Failed` event.
 
-EngineError
+EngineError                 overloaded; model_load_failed, when the models cannot even be listed
 ├─ RequestError             the request cannot be served, now or later: context_exceeded, empty_prompt,
 │                           not_an_embedding_model, not_a_chat_model, invalid_request, model_not_found
 ├─ LoadError                the model cannot be loaded: model_load_failed
-└─ InsufficientMemory       it does not fit: insufficient_memory, retryable where it may fit later
+└─ InsufficientMemory       memory has no room: insufficient_memory, retryable if there may be room later
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlx_server.protocol import ErrorCode, Failed
 
 
 class EngineError(Exception):
-    """`code` is one of the protocol's; `fields` holds figures for a program."""
+    """`code` is one of the protocol's error codes; `fields` are figures for programs."""
 
     retryable = False
 
@@ -25,7 +25,7 @@ class EngineError(Exception):
         self.fields = fields
 
     def failed(self, request: str) -> Failed:
-        """The event that tells the gateway."""
+        """Return the event that fails this request."""
         return Failed(request, self.code, str(self), self.retryable, self.fields)
 
 
@@ -41,7 +41,7 @@ class LoadError(EngineError):
 
 
 class InsufficientMemory(EngineError):
-    """A model or a request does not fit; `fields` has the figures, in bytes."""
+    """There is no room for a model or a request; `fields` holds the figures, in bytes."""
 
     def __init__(self, message: str, *, retryable: bool, **fields: Any) -> None:
         super().__init__("insufficient_memory", message, **fields)

@@ -1,7 +1,8 @@
-"""Imports transformers faster: 0.25 s less of each start, and of each pause after a crash.
+"""Imports transformers 0.25 s faster, which shortens each start, and each pause of a stream after a crash.
 
-To learn what it could import, transformers reads all of its 1,600 source files, and reads them again for
-`transformers.models`: it remembers what a folder holds, but asks once for the folder, once for `__init__.py`.
+To learn what it could import, transformers reads all of its 1,600 source files, and then reads them again for
+`transformers.models`: it caches the result by path, but asks once for the folder and once for the folder's
+`__init__.py`.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from mlx_server.engine.log import log_event
 
 
 def import_transformers() -> None:
-    """Import transformers so that the second look is answered by the first. Without it all works, slower."""
+    """Import transformers, and let the second scan of its sources use the result of the first."""
     import transformers
 
     try:
         from transformers.utils import import_utils
 
-        look = import_utils.create_import_structure_from_path
-        models = Path(transformers.__file__).parent / "models"  # as its own first look names it
+        scan = import_utils.create_import_structure_from_path
+        models = Path(transformers.__file__).parent / "models"  # the first scan uses this very path
 
-        def look_once(module_path: Any) -> Any:
+        def scan_once(module_path: Any) -> Any:
             folder = os.path.dirname(module_path) if os.path.isfile(module_path) else module_path
-            return look(models if folder == str(models) else folder)
+            return scan(models if folder == str(models) else folder)
 
-        import_utils.create_import_structure_from_path = look_once
-    except Exception as error:  # another release may have none of this
+        import_utils.create_import_structure_from_path = scan_once
+    except Exception as error:  # another release of transformers may lack these functions
         log_event("quick_import_skipped", cause=f"{type(error).__name__}: {error}")

@@ -1,8 +1,8 @@
-"""The main thread: asyncio between the gateway's socket and the MLX thread. Touches no MLX.
+"""The engine's main thread: asyncio between the gateway's socket and the MLX thread. It never touches MLX.
 
-It answers for the engine while the MLX thread works: `hello` before MLX is even imported, `alive` each
-second.
-End of file means that the gateway is gone, and the engine goes too; so no child outlives its parent.
+It reports to the gateway while the MLX thread works: `hello` before MLX is even imported, then `alive` each
+second. End of file on the socket means that the gateway is gone, and the engine then shuts down: no engine
+outlives its gateway.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from vestal.config import Config
 
 ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0
+"""How long the gateway may take to read the last events."""
 _READ_BYTES = 256 * 1024
 _STAGES_S = 30.0
-"""What the stages after the drain may take before the process ends without them."""
+"""How long the stages of a shutdown may take besides the drain; the process then exits without them."""
 
 
 def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
@@ -63,24 +64,27 @@ def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
 
 
 class Link:
-    """Runs the engine over the socket `fd`; `run` ends with the process's exit code."""
+    """Connects the engine to the gateway over the socket `fd`. `blas` names the library that `hello` reports.
 
-    def __init__(self, fd: int, config: Config, blas: str, *, spare: bool = False) -> None:
+    A `standby` engine imports MLX, then stays silent until the gateway sends `Begin`.
+    """
+
+    def __init__(self, fd: int, config: Config, blas: str, *, standby: bool = False) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
-        os.set_inheritable(fd, False)  # MLX runs a compiler on Linux: it must not hold our end open
+        os.set_inheritable(fd, False)  # MLX starts a compiler on Linux, which must not keep the socket open
         self._config, self._blas = config, blas
         self._inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         self._status = Status()
         self._stopping = False
-        self._begin = threading.Event()  # a spare has its imports done, and waits for this
-        self._greeted = asyncio.Event()
-        if not spare:
-            self._begin.set()
-            self._greeted.set()
+        self._may_serve = threading.Event()  # the MLX thread of a standby waits for this, its imports done
+        self._may_report = asyncio.Event()
+        if not standby:
+            self._may_serve.set()
+            self._may_report.set()
 
     async def run(self) -> int:
-        """Serve until a shutdown is asked for, by an operation, a signal or the gateway's end."""
+        """Serve until an operation, a signal or the gateway's end stops the engine. Return the exit code."""
         loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection(sock=self._socket)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,7 +93,7 @@ class Link:
         self._start_thread(loop, writer, ended)
         tasks = [
             asyncio.create_task(self._read(reader)),
-            asyncio.create_task(self._stay_alive(writer)),
+            asyncio.create_task(self._report(writer)),
         ]
         await ended.wait()
         for task in tasks:
@@ -109,11 +113,11 @@ class Link:
                 writer.write, b"".join(frame_of(event, self._inbox.put) for event in events)
             )
 
-        def body() -> None:
-            mlx_thread.body(self._config, self._inbox, emit, self._status, self._begin)
+        def run_mlx_thread() -> None:
+            mlx_thread.run(self._config, self._inbox, emit, self._status, self._may_serve)
             loop.call_soon_threadsafe(ended.set)
 
-        threading.Thread(target=body, name="mlx", daemon=True).start()
+        threading.Thread(target=run_mlx_thread, name="mlx", daemon=True).start()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Pass operations to the MLX thread until the gateway is gone."""
@@ -125,34 +129,34 @@ class Link:
                     self._receive(decode_op(frame))
         except (ProtocolError, OSError) as error:
             cause = f"the link broke: {error}"
-        # Nobody is left to read an answer: there is nothing to drain for.
+        # The gateway is gone, so nothing would read what a drain finishes.
         self._stop(cause, drain_s=0.0)
 
     def _receive(self, op: Op) -> None:
         if isinstance(op, Shutdown):
             self._stop("the gateway asked for it", op.drain_s)
         elif isinstance(op, Begin):
-            self._begin.set()
-            self._greeted.set()
+            self._may_serve.set()
+            self._may_report.set()
         else:
             self._inbox.put(op)
 
     def _stop_by_signal(self, name: str) -> None:
-        """Told twice, it waits for no answer: what is in flight goes on in the next engine."""
+        """Shut down. A second signal cuts the drain short: the gateway resumes the requests elsewhere."""
         self._stop(name, drain_s=0.0 if self._stopping else None)
 
     def _stop(self, cause: str, drain_s: float | None = None) -> None:
         log_event("shutdown_asked", cause=cause)
         self._inbox.put(Shutdown(drain_s))
-        self._begin.set()
+        self._may_serve.set()
         if not self._stopping:
             self._stopping = True
             limit_s = (self._config.mlx.drain_s if drain_s is None else drain_s) + _STAGES_S
             asyncio.get_running_loop().call_later(limit_s, self._give_up)
 
-    async def _stay_alive(self, writer: asyncio.StreamWriter) -> None:
-        """Says hello, and alive each second. Nothing is heard of a spare."""
-        await self._greeted.wait()
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        """Send `hello`, then `alive` each second; a standby engine sends nothing until it may report."""
+        await self._may_report.wait()
         mlx = importlib.metadata.version("mlx")
         writer.write(encode(Hello(os.getpid(), VERSION, mlx, self._blas)))
         while True:
@@ -160,7 +164,7 @@ class Link:
             await asyncio.sleep(ALIVE_INTERVAL_S)
 
     def _give_up(self) -> None:
-        """A stop must end: an MLX thread that hangs is not waited for for ever."""
+        """End the process although the MLX thread has not ended: it hangs."""
         log_event("shutdown_hung", cause="the MLX thread did not end after its drain")
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         os._exit(mlx_thread.EXIT_BROKEN)

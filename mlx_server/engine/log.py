@@ -1,4 +1,4 @@
-"""The engine's log: one JSON object a line on stderr, which its parent writes to a file."""
+"""The engine's log: one JSON object on each line of stderr, which the gateway directs to a file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _numbers = itertools.count(1)
 
 
 def log_event(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event, named in the past tense, with its fields."""
+    """Write one event with its fields. The name is in the past tense."""
     body = {"ts": round(time.time(), 3), "seq": next(_numbers), "component": "mlx_engine", "event": event}
     if cause:
         body["cause"] = cause
     line = json.dumps(body | fields, ensure_ascii=False, default=str)
-    sys.stderr.write(line + "\n")  # at once: other threads write too
+    sys.stderr.write(line + "\n")  # in one call, because other threads write too
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The body of the MLX thread: imports MLX, serves, and ends in the six stages."""
+"""What the MLX thread does: it imports MLX, serves, and ends in the six stages of a shutdown."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from vestal.config import Config
 Emit = Callable[[list[Event]], None]
 
 EXIT_BROKEN = 70
-"""The engine met an error it cannot vouch for itself after; its parent starts another."""
+"""Exit code after an error that leaves the process in an unknown state; the gateway starts another engine."""
 
 
-def body(
-    config: Config, inbox: queue.SimpleQueue[Op | None], emit: Emit, status: Status, begin: threading.Event
+def run(
+    config: Config,
+    inbox: queue.SimpleQueue[Op | None],
+    emit: Emit,
+    status: Status,
+    may_serve: threading.Event,
 ) -> None:
-    """Import, and from `begin` on run to the end.
+    """Import MLX, wait for `may_serve`, serve, and return when the engine has shut down.
 
-    Never returns after an unexpected error: the process ends with EXIT_BROKEN.
+    After an unexpected error the process exits with EXIT_BROKEN.
     """
     try:
-        _serve(config, inbox, emit, status, begin)
+        _serve(config, inbox, emit, status, may_serve)
     except BaseException as error:
         log_event("engine_broken", cause=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
@@ -37,7 +41,11 @@ def body(
 
 
 def _serve(
-    config: Config, inbox: queue.SimpleQueue[Op | None], emit: Emit, status: Status, begin: threading.Event
+    config: Config,
+    inbox: queue.SimpleQueue[Op | None],
+    emit: Emit,
+    status: Status,
+    may_serve: threading.Event,
 ) -> None:
     import mlx.core as mx
 
@@ -53,16 +61,16 @@ def _serve(
     from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config)
-    if not begin.is_set():  # a standby engine has time for this
+    if not may_serve.is_set():  # a standby engine has time for this
         tokenizers.preload_tokenizers(
             entry.path
             for entry in catalog(config)
             if entry.kind == "generate" and entry.name in settings.preload
         )
-    begin.wait()
+    may_serve.wait()
     readings.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s, settings.persist_s))
-    # A thread that dies with streams of its own may abort the whole process at exit (SIGABRT, seen on Linux).
+    # A thread that ends with MLX streams of its own may abort the process at exit (SIGABRT, seen on Linux).
     mx.clear_streams()

@@ -1,4 +1,4 @@
-"""The part of the configuration that the engine goes by."""
+"""The settings of the engine, taken from the configuration."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from mlx_server.engine.prompt_cache.store import BlockStore
 from vestal.config import Config, canonical
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
-"""Who stops the engine kills it after `supervision.stop_s`, drain aside: the other stages need some of it."""
+"""What persisting the prompt cache may take, in seconds and as a share of `supervision.stop_s`: the gateway
+kills an engine that takes longer than that to stop, besides the drain, and the other stages need time too."""
 
 _PREFILL_STEP_TOKENS = 512 if sys.platform == "darwin" else 128
-"""Half a second of a small model on a CPU; twice as much per step was no faster."""
+"""Prompt tokens in one step. 128 take a small model half a second on a CPU; twice as many were no faster."""
 
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The prompt cache: its folder, and what it may take in RAM and on disk; 0 is none."""
+    """The prompt cache: its folder, and the bytes it may take in RAM and on disk; 0 switches one off."""
 
     folder: Path
     ram_bytes: int
     disk_bytes: int
 
     def open(self) -> BlockStore:
+        """Open the prompt cache in its folder."""
         return BlockStore(BlockFolder(self.folder), self.ram_bytes, self.disk_bytes)
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Model names are canonical; a negative keep-alive means for ever.
+    """What the engine needs of the configuration. Model names are canonical.
 
-    `memory_limit_bytes` None means a share of the machine's. `max_wait_s` bounds a wait for memory.
+    A negative `keep_alive_s` keeps models loaded. `memory_limit_bytes` None means a share of the machine's
+    memory. `max_wait_s` bounds how long a load or a request waits for memory.
     """
 
     preload: tuple[str, ...]
@@ -52,6 +55,7 @@ class EngineSettings:
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
+        """Return the settings that `config` implies."""
         keep_alive_s = config.mlx.keep_alive_s
         return cls(
             preload=tuple(dict.fromkeys(canonical(name) for name in config.mlx.preload)),
@@ -72,5 +76,5 @@ class EngineSettings:
         )
 
     def keep_alive_of(self, model: str) -> float:
-        """Preloaded models stay, others leave after the configured time without use."""
+        """Return for how long `model` stays without use, in seconds: preloaded models stay, negative."""
         return -1.0 if model in self.preload else self.keep_alive_s

@@ -1,4 +1,4 @@
-"""What the MLX thread lets the link's thread see: plain attributes, written by one, read by the other."""
+"""The figures that the MLX thread leaves for the main thread to report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from mlx_server.protocol import Alive, LoadedModelReport, MemoryUse, PromptCache
 
 
 class Status:
-    """A snapshot for `alive`, kept current by the MLX thread. Each attribute is replaced whole."""
+    """The MLX thread writes these attributes, the main thread reads them for `alive`.
+
+    There is no lock: each attribute is replaced as a whole.
+    """
 
     def __init__(self) -> None:
         self.progress = 0
@@ -22,11 +25,15 @@ class Status:
         self._process = psutil.Process()
 
     def advanced(self) -> None:
-        """One more step of any kind: the proof that the MLX thread is not wedged."""
+        """Count one more step of any kind: the proof that the MLX thread does not hang."""
         self.progress += 1
 
     def alive(self) -> Alive:
-        """The event for now. MLX's counters miss some of what Metal holds, and the other way round."""
+        """Return the `alive` event for now.
+
+        MLX's counters and the process's resident memory each miss some of what Metal holds, so the footprint
+        is the larger of the two.
+        """
         return Alive(
             self.progress,
             self.working,

@@ -186,7 +186,7 @@ def first(deed: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--fd", type=int, required=True)
-    parser.add_argument("--spare", action="store_true")
+    parser.add_argument("--standby", action="store_true")
     options = parser.parse_args()
     fd = options.fd
     file = HOME / "fake_engine.json"
@@ -194,7 +194,7 @@ def main() -> None:
     if "exit_code" in settings:
         print("the fake engine was told to end", file=sys.stderr)
         sys.exit(settings["exit_code"])
-    asyncio.run(FakeEngine(socket.socket(fileno=fd), settings, options.spare).run())
+    asyncio.run(FakeEngine(socket.socket(fileno=fd), settings, options.standby).run())
 
 
 if __name__ == "__main__":

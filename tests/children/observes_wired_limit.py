@@ -26,10 +26,10 @@ from mlx_server.engine.memory import readings  # noqa: E402
 from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
+from mlx_server.engine.scheduling.backend import release_memory  # noqa: E402
 from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
 from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
-from mlx_server.engine.scheduling.unloader import release_memory  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling, Token  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402

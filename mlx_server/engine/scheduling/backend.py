@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import mlx.core as mx
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.embeddings.encoder import Encoder
@@ -27,12 +30,15 @@ MakeRunner = Callable[[ModelEntry, Weights, RequestTable], Runner]
 
 @dataclass(frozen=True)
 class Backend:
-    """`store` is the prompt cache; `load` reads a model slice by slice; `make_runner` makes its runner."""
+    """`load` reads a model slice by slice, `make_runner` makes the runner of a model that is read."""
 
-    store: BlockStore
+    prompt_cache: BlockStore
     guard: MemoryGuard
     load: Callable[[ModelEntry], Loader]
     make_runner: MakeRunner
+    release_memory: Callable[[], None]
+    active_bytes: Callable[[], int]
+    """Returns the bytes that MLX's arrays hold."""
 
 
 def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backend:
@@ -53,7 +59,13 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
         cache = ModelCache(store, weights.identity, tags, kv)
         return TextRunner(entry.name, requests, weights, settings.batch, workers, cache, guard, kv)
 
-    return Backend(store, guard, load, make_runner)
+    return Backend(store, guard, load, make_runner, release_memory, mx.get_active_memory)
+
+
+def release_memory() -> None:
+    """Collect garbage and return MLX's unused memory to the system."""
+    gc.collect()
+    mx.clear_cache()
 
 
 def _usable_quantization(

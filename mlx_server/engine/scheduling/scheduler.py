@@ -60,7 +60,7 @@ class Scheduler:
     ) -> None:
         self._settings, self._inbox, self._emit, self._clock = settings, inbox, emit, clock
         backend = backend or open_backend(settings, BackgroundWorkers(lambda: inbox.put(None)))
-        self._store, self._make_runner = backend.store, backend.make_runner
+        self._prompt_cache, self._make_runner = backend.prompt_cache, backend.make_runner
         self._started_s, self._ready = clock(), False
         self._drain_until_s: float | None = None
         self._events: list[Event] = []
@@ -71,8 +71,10 @@ class Scheduler:
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
         self._starter = Starter(self._requests, self._queue, self._models, guard, send, clock)
         self._operations = Operations(self._requests, self._models, self._starter, send, clock)
-        self._unloader = Unloader(self._models, self._queue, self._store, send)
-        self._status = StatusUpdates(status, self._models, self._loads, guard, self._store)
+        self._unloader = Unloader(self._models, self._queue, self._prompt_cache, backend.release_memory, send)
+        self._status = StatusUpdates(
+            status, self._models, self._loads, guard, self._prompt_cache, backend.active_bytes
+        )
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
         guard.tenants = lambda: self._models.tenants(self._queue.awaited_model)
         guard.relieve = self._unloader.relieve
@@ -179,7 +181,7 @@ class Scheduler:
     def _use_idle_moment(self) -> None:
         for model in self._models.all():
             model.runner.warm_up()
-        self._store.retry_unwritten()
+        self._prompt_cache.retry_unwritten()
 
     def _wait_s(self) -> float:
         """Return the seconds until a model expires, the drain ends, or memory is to be read again."""
@@ -246,7 +248,7 @@ class Scheduler:
         until_s = self._clock() + timeout_s
         for model in self._models.all():
             model.runner.cache_all_kv()
-        return self._store.persist(max(until_s - self._clock(), 0.0))
+        return self._prompt_cache.persist(max(until_s - self._clock(), 0.0))
 
     def hand_back_running(self) -> None:
         """Fail the requests that the drain has left, so that the gateway sends them elsewhere."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mlx.core as mx
+from collections.abc import Callable
 
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.prompt_cache.store import BlockStore
@@ -18,10 +18,16 @@ class StatusUpdates:
     """Writes `status` after each step."""
 
     def __init__(
-        self, status: Status, models: LoadedModels, loads: Loads, guard: MemoryGuard, store: BlockStore
+        self,
+        status: Status,
+        models: LoadedModels,
+        loads: Loads,
+        guard: MemoryGuard,
+        prompt_cache: BlockStore,
+        active_bytes: Callable[[], int],
     ) -> None:
         self._status, self._models, self._loads = status, models, loads
-        self._guard, self._store = guard, store
+        self._guard, self._prompt_cache, self._active_bytes = guard, prompt_cache, active_bytes
         self._figures_at_s = float("-inf")
         self._kv_bytes: dict[str, int] = {}
 
@@ -30,7 +36,7 @@ class StatusUpdates:
         status = self._status
         status.advanced()
         status.working = working
-        status.active_bytes = mx.get_active_memory()
+        status.active_bytes = self._active_bytes()
         if now - self._figures_at_s >= FIGURES_EVERY_S or not working:
             self._figures_at_s = now
             self._add_up()
@@ -39,6 +45,6 @@ class StatusUpdates:
 
     def _add_up(self) -> None:
         self._kv_bytes = self._models.kv_bytes()
-        self._status.prompt_cache = self._store.usage()
+        self._status.prompt_cache = self._prompt_cache.usage()
         kv_bytes = sum(self._kv_bytes.values())
         self._status.memory = self._guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-
-import mlx.core as mx
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.ledger import Fits
@@ -19,9 +16,15 @@ class Unloader:
     """Drops models and answers the `Unload` operations that named them."""
 
     def __init__(
-        self, models: LoadedModels, queue: MemoryQueue, store: BlockStore, send: Callable[[Event], None]
+        self,
+        models: LoadedModels,
+        queue: MemoryQueue,
+        prompt_cache: BlockStore,
+        release_memory: Callable[[], None],
+        send: Callable[[Event], None],
     ) -> None:
-        self._models, self._queue, self._store, self._send = models, queue, store, send
+        self._models, self._queue, self._prompt_cache = models, queue, prompt_cache
+        self._release_memory, self._send = release_memory, send
         self._has_unreleased = False
 
     def unload(self, model: LoadedModel, cause: str) -> None:
@@ -45,14 +48,14 @@ class Unloader:
         for model in [model for name in fits.evict if (model := self._models.get(name))]:
             self.unload(model, "evicted")
         if fits.drop_caches:
-            self._store.free_ram(fits.lacking_bytes)
-        release_memory()
+            self._prompt_cache.free_ram(fits.lacking_bytes)
+        self._release_memory()
 
     def unload_all(self) -> None:
         """Drop every model at the engine's end, when no answer is expected."""
         for model in self._models.all():
             self._models.drop(model)
-        release_memory()
+        self._release_memory()
 
     def release_freed_memory(self) -> None:
         """Return the memory of dropped models to the system.
@@ -61,10 +64,4 @@ class Unloader:
         """
         if self._has_unreleased:
             self._has_unreleased = False
-            release_memory()
-
-
-def release_memory() -> None:
-    """Collect garbage and return MLX's unused memory to the system."""
-    gc.collect()
-    mx.clear_cache()
+            self._release_memory()

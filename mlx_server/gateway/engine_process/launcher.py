@@ -45,7 +45,7 @@ class EngineLauncher:
     async def prepare_standby(self, spec: ChildSpec) -> None:
         """Start a standby engine unless one is alive. Raises LaunchError, OSError."""
         if self._standby is None or not self._standby.alive:
-            self._standby = StandbyEngine(*await _start_process(spec, "--spare"))
+            self._standby = StandbyEngine(*await _start_process(spec, "--standby"))
 
     async def discard_standby(self) -> None:
         """Kill the standby engine, where there is one."""

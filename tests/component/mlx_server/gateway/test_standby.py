@@ -13,7 +13,7 @@ def _standby_engines(gateway) -> list[int]:
     found = []
     for child in psutil.Process(gateway.process.pid).children():
         with contextlib.suppress(psutil.Error):
-            if "--spare" in child.cmdline() and child.pid != gateway.engine_pid():
+            if "--standby" in child.cmdline() and child.pid != gateway.engine_pid():
                 found.append(child.pid)
     return found
 

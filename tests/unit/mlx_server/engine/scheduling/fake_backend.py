@@ -1,0 +1,235 @@
+"""A whole scheduler without MLX: fake models on a fake machine, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mlx_server.engine.errors import EngineError, InsufficientMemory, LoadError, RequestError
+from mlx_server.engine.generation.batch import BatchLimits
+from mlx_server.engine.memory.guard import Tenant
+from mlx_server.engine.memory.ledger import Fits
+from mlx_server.engine.memory.refusals import MustWait
+from mlx_server.engine.prompt_cache.store import BlockStore
+from mlx_server.engine.scheduling.backend import Backend
+from mlx_server.engine.scheduling.request import BackgroundJobs, Request, RequestStatus
+from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.runners.runner import Runner
+from mlx_server.engine.scheduling.scheduler import Scheduler
+from mlx_server.engine.settings import CacheSettings, EngineSettings
+from mlx_server.engine.status import Status
+from mlx_server.model_store import BrokenModel, ModelEntry
+from mlx_server.protocol import (
+    Done,
+    Embed,
+    Embedding,
+    Event,
+    Failed,
+    Generate,
+    Loaded,
+    MemoryUse,
+    Op,
+    Usage,
+)
+
+CHAT, OTHER_CHAT, EMBED = "chat:latest", "other:latest", "embed:latest"
+MODELS = (CHAT, OTHER_CHAT, EMBED)
+
+
+def entry(name: str) -> ModelEntry:
+    kind: Any = "embed" if name == EMBED else "generate"
+    return ModelEntry(name, Path(name), kind, 1, 1, 0.0, "mlx", "llama", "", "", 10, digest=name)
+
+
+class FakeGuard:
+    """`places` bounds the generations that run at once; no model can be loaded while `can_load` is False.
+
+    With `evicts_idle_models`, room for a generation is made by unloading every idle model but its own.
+    """
+
+    def __init__(self) -> None:
+        self.places, self.can_load, self.held_by_requests = 2, True, True
+        self.evicts_idle_models = False
+        self.tenants: Callable[[], Sequence[Tenant]] = tuple
+        self.relieve: Callable[[Fits], None] = lambda fits: None
+        self.loading = 0
+
+    def before_load(self, entry: ModelEntry, leaving: Sequence[str] = ()) -> Fits:
+        if not self.can_load:
+            raise self._must_wait()
+        self.loading += 1
+        return Fits()
+
+    def load_ended(self) -> None:
+        self.loading = 0
+
+    def admit(self, op: Generate) -> None:
+        self.check(op.model)
+        if self.evicts_idle_models:
+            idle = [t for t in self.tenants() if not (t.requests or t.awaited or t.entry.name == op.model)]
+            self.relieve(Fits(evict=tuple(tenant.entry.name for tenant in idle)))
+
+    def check(self, model: str, *tokens: int) -> Fits:
+        if sum(len(t.requests) for t in self.tenants() if t.entry.kind == "generate") >= self.places:
+            raise self._must_wait()
+        return Fits()
+
+    def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
+        return MemoryUse()
+
+    def _must_wait(self) -> MustWait:
+        return MustWait(InsufficientMemory("no room", retryable=True), held_by_requests=self.held_by_requests)
+
+
+class FakeRunner(Runner):
+    """Answers a generation after `max_tokens` steps; a JSON schema needs a job that the test ends."""
+
+    def __init__(self, engine: FakeEngine, model: str, requests: RequestTable) -> None:
+        super().__init__(model, requests)
+        self._engine, self._steps, self.closed = engine, dict[str, int](), False
+
+    def start(self, request: Request, now: float) -> Sequence[Event]:
+        op = request.op
+        assert not self.closed, "a request reached a model that had been unloaded"
+        if isinstance(op, Generate) != (self._model != EMBED):
+            raise RequestError("invalid_request", f"{self._model} is of another kind.")
+        if isinstance(op, Generate):
+            assert self._requests.first(RequestStatus.WAITING_FOR_MEMORY) is request, "it passed another"
+            self._engine.guard.admit(op)
+            request.jobs = self._engine.jobs_of(op)
+            self._requests.move(request, RequestStatus.PREPARING)
+            if request.jobs.futures:
+                return ()
+        self.join(request)
+        return ()
+
+    def join(self, request: Request) -> None:
+        if request.status is RequestStatus.PREPARING and request.jobs.processor:
+            request.jobs.processor.result()
+        self._steps[request.id] = 0
+        self._requests.move(request, RequestStatus.RUNNING)
+        self._engine.started.append(request.id)
+
+    def step(self, clock: Callable[[], float]) -> Iterator[Event]:
+        for request in self._requests.select(RequestStatus.RUNNING, model=self._model):
+            op = request.op
+            self._steps[op.id] += 1
+            if isinstance(op, Generate) and self._steps[op.id] < (op.max_tokens or 1):
+                continue
+            self._requests.finish(request)
+            if isinstance(op, Generate):
+                yield Done(op.id, "length", Usage(1, self._steps[op.id]))
+            else:
+                yield Embedding(op.id, "", 1, 1)
+
+    def cancel(self, request: Request, now: float) -> Done:
+        if request.status is RequestStatus.PREPARING:
+            request.jobs.cancel()
+        self._requests.finish(request)
+        return Done(request.id, "cancelled", Usage(1, 0))
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+class FakeEngine:
+    """A scheduler over fakes. `events` holds all that it sent, `started` the ids in the order they ran."""
+
+    def __init__(
+        self, *, preload: Sequence[str] = (), max_loaded_models: int = 2, drain_s: float = 30.0
+    ) -> None:
+        self.now, self.guard = 1000.0, FakeGuard()
+        self.events, self.started = list[Event](), list[str]()
+        self._answers: dict[str, list[Event]] = {}
+        self.jobs: dict[str, Future] = {}
+        self.loaders_broken = False
+        self.requests: RequestTable | None = None
+        self.inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
+        guard: Any = self.guard
+        self.scheduler = Scheduler(
+            EngineSettings(
+                preload=tuple(preload),
+                max_loaded_models=max_loaded_models,
+                keep_alive_s=60.0,
+                drain_s=drain_s,
+                persist_s=1.0,
+                batch=BatchLimits(8, 128),
+                cache=CacheSettings(Path("never opened"), 0, 0),
+            ),
+            self._catalog,
+            self.inbox,
+            self._receive,
+            Status(),
+            lambda: self.now,
+            Backend(BlockStore(None, 0, 0), guard, self._load, self._make_runner, lambda: None, lambda: 0),
+        )
+
+    def _catalog(self) -> tuple[list[ModelEntry], list[BrokenModel]]:
+        return [entry(name) for name in MODELS], [BrokenModel("broken:latest", "cut off")]
+
+    def _load(self, of: ModelEntry) -> Generator[float, None, Any]:
+        yield 0.5
+        self.now += 0.1  # longer than a turn
+        yield 0.9
+        if self.loaders_broken:
+            raise LoadError(of.name, "cut off")
+        return SimpleNamespace(model=SimpleNamespace(parameters=dict))
+
+    def _make_runner(self, entry: ModelEntry, weights: Any, requests: RequestTable) -> FakeRunner:
+        self.requests = requests
+        return FakeRunner(self, entry.name, requests)
+
+    def jobs_of(self, op: Generate) -> BackgroundJobs:
+        if op.json_schema is None:
+            return BackgroundJobs()
+        self.jobs[op.id] = Future()
+        return BackgroundJobs(processor=self.jobs[op.id])
+
+    def end_job(self, id: str, error: EngineError | None = None) -> None:
+        job = self.jobs.pop(id)
+        if job.cancelled():
+            return
+        if error is None:
+            job.set_result(None)
+        else:
+            job.set_exception(error)
+
+    def _receive(self, events: list[Event]) -> None:
+        self.events += events
+        for event in events:
+            if isinstance(event, (Done, Failed, Loaded, Embedding)) and event.id:
+                self._answers.setdefault(event.id, []).append(event)
+
+    def send(self, *ops: Op) -> None:
+        for op in ops:
+            self.inbox.put(op)
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.inbox.put(None)  # never wait for an operation
+            self.scheduler.turn()
+
+    def answers(self, id: str) -> list[Event]:
+        """The events that end request `id`."""
+        return self._answers.get(id, [])
+
+    def answer(self, id: str) -> Any:
+        (answer,) = self.answers(id)
+        return answer
+
+    def status(self, id: str) -> RequestStatus:
+        request = self.requests.get(id) if self.requests else None
+        return request.status if request else RequestStatus.FINISHED
+
+
+def generate(id: str, model: str = CHAT, steps: int = 1, **more: Any) -> Generate:
+    return Generate(id, model, "text", prompt="p", max_tokens=steps, **more)
+
+
+def embed(id: str, model: str = EMBED) -> Embed:
+    return Embed(id, model, ("text",))

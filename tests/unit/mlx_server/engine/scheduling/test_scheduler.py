@@ -1,0 +1,251 @@
+"""Requests on their way through the whole scheduler, over fake models."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.memory.wait_policy import RETRY_S
+from mlx_server.engine.scheduling.request import RequestStatus
+from mlx_server.protocol import (
+    Cancel,
+    Done,
+    Embedding,
+    Failed,
+    Load,
+    Loaded,
+    Loading,
+    Ready,
+    Shutdown,
+    Unload,
+    Unloaded,
+)
+from tests.unit.mlx_server.engine.scheduling.fake_backend import (
+    CHAT,
+    EMBED,
+    OTHER_CHAT,
+    FakeEngine,
+    embed,
+    generate,
+)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def loaded() -> FakeEngine:
+    """Two chat models are in memory."""
+    engine = FakeEngine(max_loaded_models=3)
+    engine.send(Load("load", CHAT), Load("load other", OTHER_CHAT))
+    engine.turn(8)
+    assert engine.answer("load") and engine.answer("load other")
+    engine.events.clear()
+    return engine
+
+
+def of(engine: FakeEngine, *kinds: type) -> list:
+    return [event for event in engine.events if isinstance(event, kinds)]
+
+
+def test_ready_follows_the_answers_to_all_preloads():
+    engine = FakeEngine(preload=[CHAT, "nobody:latest", EMBED])
+    engine.scheduler.preload()
+    engine.turn(8)
+    (ready,) = of(engine, Ready)
+    assert set(ready.loaded) == {CHAT, EMBED}
+    before = engine.events[: engine.events.index(ready)]
+    assert {event.id for event in before if isinstance(event, (Loaded, Failed))} == {
+        f"preload/{name}" for name in (CHAT, "nobody:latest", EMBED)
+    }
+
+
+def test_engine_without_preloads_is_ready_at_once(engine):
+    engine.turn()
+    assert of(engine, Ready) == [engine.events[0]]
+
+
+def test_request_for_an_unloaded_model_loads_it_and_carries_the_loads_time(engine):
+    engine.send(generate("a"))
+    engine.turn(5)
+    assert [event.fraction for event in of(engine, Loading)] == [0.0, 0.9]
+    (event,) = of(engine, Loaded)
+    assert (event.id, event.model) == (None, CHAT)
+    assert event.load_s > 0
+    assert engine.answer("a").reason == "length"
+
+
+def test_generations_start_first_come_first_served_across_models(loaded):
+    loaded.guard.places = 1
+    loaded.send(generate("a", steps=3), generate("b", OTHER_CHAT), generate("c", CHAT), generate("d", CHAT))
+    for _ in range(20):
+        loaded.turn()
+        loaded.now += RETRY_S
+    assert loaded.started == ["a", "b", "c", "d"]
+    assert all(isinstance(loaded.answer(id), Done) for id in "abcd")
+
+
+def test_generation_whose_wait_is_over_is_refused_and_the_next_is_tried(loaded):
+    loaded.guard.places = 0
+    loaded.send(generate("a"), generate("b"))
+    loaded.turn()
+    assert loaded.status("a") is RequestStatus.WAITING_FOR_MEMORY
+    loaded.now += 120.0
+    loaded.turn()
+    assert loaded.answer("a").code == "insufficient_memory"
+    assert loaded.status("b") is RequestStatus.WAITING_FOR_MEMORY
+    loaded.guard.places = 1
+    loaded.now += RETRY_S
+    loaded.turn()
+    assert loaded.answer("b").reason == "length"
+
+
+def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
+    loaded.send(generate("bad", json_schema={}), generate("good", json_schema={}))
+    loaded.turn()
+    assert loaded.status("bad") is loaded.status("good") is RequestStatus.PREPARING
+    loaded.end_job("bad", RequestError("invalid_request", "no such schema"))
+    loaded.end_job("good")
+    loaded.turn()
+    assert loaded.answer("bad").code == "invalid_request"
+    assert loaded.answer("good").reason == "length"
+
+
+def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
+    loaded.send(embed("a", CHAT), generate("b", EMBED))
+    loaded.turn(5)
+    assert loaded.answer("a").code == loaded.answer("b").code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        RequestStatus.WAITING_FOR_MODEL,
+        RequestStatus.WAITING_FOR_MEMORY,
+        RequestStatus.PREPARING,
+        RequestStatus.RUNNING,
+    ],
+)
+def test_cancel_in_any_status_is_answered_once_and_frees_the_request(status):
+    engine = FakeEngine()
+    if status is RequestStatus.WAITING_FOR_MODEL:
+        engine.guard.can_load = False
+    elif status is RequestStatus.WAITING_FOR_MEMORY:
+        engine.guard.places = 0
+    schema: dict | None = {} if status is RequestStatus.PREPARING else None
+    engine.send(generate("a", steps=99, json_schema=schema))
+    engine.turn(5)
+    if status is not RequestStatus.WAITING_FOR_MODEL:
+        assert engine.status("a") is status
+    engine.send(Cancel("a"), Cancel("a"))
+    engine.turn(3)
+    assert engine.answer("a").reason == "cancelled"
+    assert engine.status("a") is RequestStatus.FINISHED
+    engine.guard.can_load, engine.guard.places = True, 1
+    engine.now += RETRY_S
+    engine.send(generate("b"))
+    engine.turn(5)
+    assert engine.answer("b").reason == "length"
+
+
+def test_cancel_of_an_unknown_request_is_answered_by_nothing(loaded):
+    loaded.send(Cancel("nobody"))
+    loaded.turn()
+    assert loaded.events == []
+
+
+def test_id_in_use_is_refused_and_the_first_request_runs_on(loaded):
+    loaded.send(generate("a", steps=2), generate("a"))
+    loaded.turn(3)
+    failed, done = loaded.answers("a")
+    assert isinstance(failed, Failed) and failed.code == "invalid_request"
+    assert isinstance(done, Done) and done.usage.completion_tokens == 2
+
+
+def test_model_is_unloaded_when_its_requests_are_done(loaded):
+    loaded.send(generate("a", steps=3), Unload("go", CHAT), Unload("nobody", "nobody"))
+    loaded.turn(4)
+    done, unloaded = loaded.answer("a"), next(e for e in of(loaded, Unloaded) if e.id == "go")
+    assert loaded.events.index(done) < loaded.events.index(unloaded)
+    assert {event.id for event in of(loaded, Unloaded)} == {"go", "nobody"}
+
+
+def test_idle_model_expires_but_not_while_a_request_for_it_is_next(loaded):
+    loaded.guard.places = 0
+    loaded.send(generate("a"))
+    loaded.turn()
+    loaded.now += 61.0
+    loaded.turn()
+    assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
+    loaded.guard.places = 1
+    loaded.now += RETRY_S
+    loaded.turn()
+    assert loaded.answer("a").reason == "length"
+
+
+def test_request_whose_model_left_while_it_waited_loads_it_again(loaded):
+    loaded.guard.places = 0
+    loaded.send(generate("first"), generate("second", OTHER_CHAT))
+    loaded.turn()
+    loaded.now += 61.0  # the second one's model expires: it is not next
+    loaded.turn()
+    assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
+    loaded.guard.places = 1
+    for _ in range(8):
+        loaded.now += RETRY_S
+        loaded.turn()
+    assert loaded.answer("first").reason == loaded.answer("second").reason == "length"
+    assert [event.model for event in of(loaded, Loaded)] == [OTHER_CHAT]
+
+
+def test_requests_of_a_model_evicted_on_its_arrival_are_not_lost():
+    """An earlier generation may evict the new model before all that waited for it have started."""
+    engine = FakeEngine(max_loaded_models=3)
+    engine.send(Load("load", CHAT))
+    engine.turn(5)
+    engine.guard.evicts_idle_models, engine.guard.places = True, 0
+    engine.send(generate("first"))
+    engine.turn()
+    engine.send(generate("wrong kind", EMBED), embed("second"))
+    engine.turn(2)
+    engine.guard.places = 1
+    for _ in range(12):
+        engine.now += RETRY_S
+        engine.turn()
+    assert engine.answer("first").reason == "length"
+    assert engine.answer("wrong kind").code == "invalid_request"
+    assert isinstance(engine.answer("second"), Embedding)
+
+
+def test_shutdown_refuses_what_waits_drains_what_runs_and_hands_back_the_rest():
+    engine = FakeEngine(drain_s=1.0)
+    engine.send(generate("running", steps=1000), generate("long", steps=1000))
+    engine.turn(5)
+    engine.send(generate("waits"), generate("elsewhere", OTHER_CHAT), Shutdown(), generate("late"))
+    drain_s = engine.scheduler.run()
+    engine.events.clear()
+    engine.scheduler.hand_back_waiting()
+    assert [(event.id, event.code) for event in of(engine, Failed)] == [
+        ("elsewhere", "engine_unavailable"),
+        ("waits", "engine_unavailable"),
+    ]
+    engine.send(generate("later"), Cancel("running"), Shutdown(0.0))
+    assert engine.scheduler.drain(drain_s) == 1
+    engine.scheduler.persist_caches(1.0)
+    engine.scheduler.hand_back_running()
+    engine.scheduler.unload_models()
+    assert engine.answer("later").retryable
+    assert engine.answer("running").reason == "cancelled"
+    long = engine.answer("long")
+    assert (long.code, long.retryable) == ("engine_unavailable", True)
+    assert of(engine, Unloaded) == []
+
+
+def test_second_shutdown_shortens_the_drain_and_never_lengthens_it(engine):
+    engine.send(Shutdown(10.0), Shutdown(99.0))
+    assert engine.scheduler.run() == pytest.approx(10.0)
+    engine.send(Shutdown(2.0))
+    engine.turn()
+    assert engine.scheduler._drain_until_s == pytest.approx(engine.now + 2.0)
