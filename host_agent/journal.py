@@ -59,12 +59,6 @@ class Journal:
         query = f"SELECT {COLUMNS} FROM events ORDER BY seq DESC LIMIT ?"
         return [event_from_row(row) for row in self._database.execute(query, (limit,))][::-1]
 
-    def last(self, component: str, event: str) -> dict[str, Any] | None:
-        """Return the newest event of this component with this name, or None."""
-        query = f"SELECT {COLUMNS} FROM events WHERE component = ? AND event = ? ORDER BY seq DESC LIMIT 1"
-        row = self._database.execute(query, (component, event)).fetchone()
-        return event_from_row(row) if row else None
-
     @contextlib.contextmanager
     def follow(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:
         """Yield a queue that receives each new event.

@@ -120,8 +120,8 @@ async def test_notifier_delivers_to_every_channel_and_records_failures(session, 
             while (await entries.get() or {}).get("event") != "notice_delivered":
                 pass
     assert [notice["event"] for notice in webhook.received] == ["breaker_opened"]
-    failed = journal.last("notifications", "notice_not_delivered")
-    assert failed is not None and (failed["cause"], failed["fields"]["channel"]) == ("no desktop", "desktop")
+    (failed,) = [entry for entry in journal.newest() if entry["event"] == "notice_not_delivered"]
+    assert (failed["cause"], failed["fields"]["channel"]) == ("no desktop", "desktop")
     journal.disconnect_followers()
     await task
     journal.close()
