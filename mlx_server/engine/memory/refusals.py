@@ -1,4 +1,4 @@
-"""Word the refusal of what does not fit into memory, with the figures and a remedy. Pure."""
+"""Word the refusals of `MemoryGuard`: a model or request does not fit into memory. Pure."""
 
 from __future__ import annotations
 

@@ -12,4 +12,8 @@ share blocks, and a turn that continues an earlier one writes only its own token
 into blocks (rotating caches, arrays of state) is stored whole, as a snapshot, at the end of a prompt and of
 an answer. Any doubt is a miss, and a miss is never an error. Only `mlx_arrays` knows MLX; everything else is
 plain bytes in numpy arrays.
+
+A runner (`scheduling/runners/text_runner.py`) inserts what it has computed after each part of a prompt, every
+64 tokens of an answer, and at the end. Each block is queued at once for the writing thread; one that does not
+fit into the queue, or fails, is queued again in idle moments and at shutdown.
 """

@@ -1,4 +1,7 @@
-"""A thread for slow work on the disk: it carries out jobs in order of arrival."""
+"""A thread for slow work on the disk: it carries out jobs in order of arrival.
+
+`DiskTier` decides what is written, and gives it to this thread.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one process of a child, with its PID file and its log."""
+"""The one process of a child, with its PID file and its log.
+
+A process that an earlier supervisor launched, and that still runs, is found by the PID file and adopted.
+"""
 
 from __future__ import annotations
 
