@@ -1,6 +1,6 @@
 """Advise the callers of POST /recover: why a pass will not bring MLX or Ollama up now, when to retry. Pure.
 
-See docs/decisions/0013-what-no-pass-will-bring-up.md.
+See docs/decisions/0013-recover-names-services-it-cannot-start.md.
 """
 
 from collections.abc import Iterable, Mapping

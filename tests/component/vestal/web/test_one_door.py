@@ -116,7 +116,7 @@ async def test_service_accepts_every_valid_variant_of_the_headers(service: Servi
 async def test_service_body_not_declared_as_json_is_415_except_in_the_gateway(
     service: Service, content_type: bytes | None
 ):
-    """The gateway takes what Ollama takes; see decision 14."""
+    """The gateway takes what Ollama takes; see docs/decisions/0015-one-http-guard.md."""
     response = await service.ask(Content_Type=content_type)
     refused = (415, "unsupported_media_type")
     wanted = service.accepted if service.name == "gateway" else refused
