@@ -17,8 +17,8 @@ them:
     too_many_requests       429   past the rate; `Retry-After` says when to come again
     internal_error          500   a fault of the service; its log has the details
 
-What belongs to one service alone has a code of its own (`unknown_task`, `model_not_found`). The decisions
-behind this list are in docs/decisions/0015-one-http-guard.md. This package imports nothing else of Vestal; aiohttp
+A refusal that only one service makes has a code of its own (`unknown_task`, `model_not_found`). The page
+docs/decisions/0015-one-http-guard.md explains this list. This package imports nothing else of Vestal; aiohttp
 and prometheus_client are imported only by the modules that are about them.
 
     http_error        the error that all services answer with, and its JSON envelope
