@@ -9,11 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mlx_server import VERSION
-from mlx_server.gateway import engine_events, errors, health
+from mlx_server.gateway import engine_events, health
 from mlx_server.gateway.access import access_policy
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
 from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
@@ -41,7 +42,7 @@ def create_app(
     app.include_router(openai_routes.router(context))
     app.include_router(anthropic_routes.router(context))
     policy = access_policy(context.config.mlx.api_key, host_names, keyless_addresses)
-    app.add_middleware(AsgiGuard, policy=policy, respond=errors.response)
+    app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
     app.add_exception_handler(HttpError, _http_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
     app.add_exception_handler(HTTPException, _no_route)
@@ -51,7 +52,7 @@ def create_app(
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HttpError)
-    return errors.response(error, request.url.path)
+    return error_response(error, request.url.path)
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:
@@ -65,10 +66,10 @@ async def _no_route(request: Request, error: Exception) -> Response:
         refusal = HttpError("method_not_allowed", f"{path} does not take {method}.", headers=error.headers)
     else:
         refusal = HttpError("not_found", f"There is no {method} {path} here.", headers=error.headers)
-    return errors.response(refusal, path)
+    return error_response(refusal, path)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
     """Answer an error that nobody expected. Starlette raises it again, and the server logs it."""
     message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
-    return errors.response(HttpError("internal_error", message), request.url.path)
+    return error_response(HttpError("internal_error", message), request.url.path)

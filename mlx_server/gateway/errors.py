@@ -1,4 +1,4 @@
-"""Every refusal and failure that a client can meet, and how each dialect words it.
+"""Every refusal and failure that a client of the gateway can meet.
 
     HttpError                    status
     └── GatewayError
@@ -12,16 +12,14 @@
         └── InsufficientStorage  507   insufficient_memory: it can never fit here
 
 `code` is stable, `message` one sentence that names the culprit and, where there is one, the remedy. `fields`
-are the message's figures for programs. The guard and the application itself raise HttpError with the codes
+are the message's figures for programs. Each dialect words them in its own envelope, see
+`dialects.error_envelopes`. The guard and the application itself raise HttpError with the codes
 that all services share; these are listed in `vestal.web`.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
-
-from starlette.responses import JSONResponse, Response
 
 from mlx_server import protocol
 from vestal.web.http_error import HttpError
@@ -91,72 +89,3 @@ def from_engine(failed: protocol.Failed) -> GatewayError:
     if failed.code == "insufficient_memory" and failed.retryable:
         return Unavailable(failed.code, failed.message, **fields)
     return from_code(failed.code, failed.message, **fields)
-
-
-# --- wording ---
-
-_OPENAI_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "invalid_request_error",
-    503: "service_unavailable_error",
-}
-_ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    503: "overloaded_error",
-}
-
-
-def is_openai(path: str) -> bool:
-    """Return whether errors on this path have OpenAI's envelope, unless `is_anthropic` is true as well."""
-    return path == "/v1" or path.startswith("/v1/")
-
-
-def is_anthropic(path: str) -> bool:
-    """Return whether errors on this path have Anthropic's envelope."""
-    return path == "/v1/messages" or path.startswith("/v1/messages/")
-
-
-def ollama_body(error: HttpError) -> dict[str, Any]:
-    """Return the error as Ollama's clients read it, `error` being a string. The rest is for programs."""
-    return {**error.fields, "error": error.message, "code": error.code}
-
-
-def openai_body(error: HttpError) -> dict[str, Any]:
-    error_type = _OPENAI_TYPES.get(error.status, "server_error")
-    detail = {"message": error.message, "type": error_type, "param": None, "code": error.code}
-    return {"error": {**error.fields, **detail}}
-
-
-def anthropic_body(error: HttpError) -> dict[str, Any]:
-    error_type = _ANTHROPIC_TYPES.get(error.status, "api_error")
-    detail = {"type": error_type, "message": error.message, "code": error.code}
-    return {"type": "error", "error": {**error.fields, **detail}}
-
-
-def body(error: HttpError, path: str) -> dict[str, Any]:
-    """Return the error in the envelope of the path's dialect."""
-    if is_anthropic(path):
-        return anthropic_body(error)
-    return openai_body(error) if is_openai(path) else ollama_body(error)
-
-
-def response(error: HttpError, path: str) -> Response:
-    """Return the whole response, with its headers."""
-    headers = error.headers()
-    if error.status == InsufficientStorage.status:
-        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
-    return JSONResponse(body(error, path), status_code=error.status, headers=headers)
-
-
-def line(error: HttpError) -> str:
-    """Return the error as a line in the middle of an Ollama stream."""
-    return json.dumps(ollama_body(error), ensure_ascii=False) + "\n"

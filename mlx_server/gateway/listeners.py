@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mlx_server.gateway import errors
+from mlx_server.gateway.dialects.error_envelopes import ollama_body
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports
@@ -85,7 +85,7 @@ class _Protocol(H11Protocol):
         uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
         """
         error = HttpError("invalid_request", "This is no HTTP request, or has not exactly one Host header.")
-        body = json.dumps(errors.ollama_body(error)).encode()
+        body = json.dumps(ollama_body(error)).encode()
         length = str(len(body)).encode()
         headers = [
             (b"content-type", b"application/json"),

@@ -1,1 +1,34 @@
-"""The HTTP APIs. Each dialect has its routes, schema and rendering; what they share stands beside them."""
+"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`.
+
+Each dialect has
+
+| module   | job                                                                                        |
+|----------|--------------------------------------------------------------------------------------------|
+| `schema` | the request bodies (`Body`), each with a method that returns the model requests it means   |
+| `render` | the answers: a whole one as an object, an `AnswerRenderer` for the parts of a stream       |
+| `routes` | `router(context)`: read a body, submit its requests, return the whole answer or a stream   |
+
+and all dialects share
+
+| module            | what it offers                                                                       |
+|-------------------|--------------------------------------------------------------------------------------|
+| `context`         | `GatewayContext`: settings, models, `submit` for one request, `generate` for answers |
+| `bodies`          | `read_body`, and the field types that keep validation strict and cheap               |
+| `validation`      | the first mistake in a body as one sentence                                          |
+| `tools`           | the functions that a client offers                                                   |
+| `answer_parts`    | `AnswerPart`: what an event of the engine adds to an answer, free of any dialect     |
+| `answers`         | `Answers`: the parts of one or several answers, as they arrive or whole              |
+| `streaming`       | `stream_answers`, and the cancelling of requests whose client disconnects            |
+| `embeddings`      | the vectors of many texts                                                            |
+| `error_envelopes` | the form that errors have in each dialect, by path                                   |
+| `api_document`    | /openapi.json                                                                        |
+
+To add a dialect:
+
+1. Make a folder with `schema`, `render` and `routes`; `anthropic` is the shortest example. Its `__init__`
+   holds `DIALECT`, the name that logs and metrics show.
+2. Include its router in `gateway.app`.
+3. If its errors look different, add an `ErrorEnvelope` and its paths to `error_envelopes`.
+4. Add its bodies to `tests/unit/mlx_server/gateway/test_schemas.py`, its renderer to `test_renderers.py`, and
+   its official client to `tests/clients`.
+"""

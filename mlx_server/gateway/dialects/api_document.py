@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.bodies import Body
+from mlx_server.gateway.dialects.error_envelopes import ENVELOPES, envelope_for
 
 STATUSES_OF_ALL = frozenset({"401", "403", "500"})
 STATUSES_WITH_BODY = frozenset({"400", "404", "413", "503"})
@@ -24,36 +24,6 @@ DESCRIPTIONS = {
     "413": "The body is over mlx.max_body_bytes",
     "500": "The engine failed on this request, or the gateway did",
     "503": "The server is full, stopping, or has no engine; Retry-After says when to try again",
-}
-ENVELOPES = {
-    "OllamaError": {
-        "type": "object",
-        "required": ["error", "code"],
-        "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
-    },
-    "OpenAIError": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type", "param", "code"],
-                "properties": {name: {"type": "string"} for name in ("message", "type", "code")},
-            }
-        },
-    },
-    "AnthropicError": {
-        "type": "object",
-        "required": ["type", "error"],
-        "properties": {
-            "type": {"const": "error"},
-            "error": {
-                "type": "object",
-                "required": ["type", "message", "code"],
-                "properties": {name: {"type": "string"} for name in ("message", "type", "code")},
-            },
-        },
-    },
 }
 # Where a validator of ours runs first (`WholeNumber`), pydantic writes the bounds under its own names.
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
@@ -92,7 +62,7 @@ def complete(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with
         schemas.pop(name, None)
-    schemas |= ENVELOPES
+    schemas |= {envelope.name: envelope.schema for envelope in ENVELOPES}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
@@ -109,14 +79,8 @@ def complete(document: dict[str, Any]) -> None:
 
 
 def _error(status: str, path: str) -> dict[str, Any]:
-    envelope = {"$ref": f"#/components/schemas/{_envelope(path)}"}
+    envelope = {"$ref": f"#/components/schemas/{envelope_for(path).name}"}
     return {"description": DESCRIPTIONS[status], "content": {"application/json": {"schema": envelope}}}
-
-
-def _envelope(path: str) -> str:
-    if errors.is_anthropic(path):
-        return "AnthropicError"
-    return "OpenAIError" if errors.is_openai(path) else "OllamaError"
 
 
 def _with_standard_bounds(schema: Any) -> Any:

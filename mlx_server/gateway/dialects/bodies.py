@@ -24,8 +24,7 @@ would see a reset connection instead of our answer."""
 
 
 class Body(BaseModel):
-    """Base class of all bodies. A wrong type is refused; an unknown field is ignored, as clients send
-    many."""
+    """Base class of all bodies. It refuses wrong types, and ignores unknown fields: clients send many."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
@@ -62,7 +61,7 @@ async def _read_bytes(http: Request, max_bytes: int) -> bytes:
     if size_bytes > max_bytes:
         raise TooLarge(
             "too_large",
-            f"the body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes",
+            f"The body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes.",
             max_body_bytes=max_bytes,
         )
     return b"".join(chunks)

@@ -166,4 +166,4 @@ class EngineSupervisor:
                 self._telemetry.engine_crashes += 1
         elif event.event == "child_gave_up":
             log = self._config.home.logs / "engine.log"
-            self._dispatcher.give_up(f"the engine cannot start: {event.cause} (see {log})")
+            self._dispatcher.give_up(f"The engine cannot start: {event.cause} (see {log}).")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlx_server import protocol
-from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.error_envelopes import anthropic_body
 from mlx_server.gateway.dialects.tools import arguments_as_string
+from mlx_server.gateway.errors import GatewayError
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 Event = tuple[str, dict[str, Any]]
@@ -47,8 +48,8 @@ class MessageEvents:
     def end(self) -> Iterator[str]:
         yield _frame("message_stop")
 
-    def error(self, error: errors.GatewayError) -> Iterator[str]:
-        yield _frame("error", **errors.anthropic_body(error))
+    def error(self, error: GatewayError) -> Iterator[str]:
+        yield _frame("error", **anthropic_body(error))
 
 
 class BlockEvents:

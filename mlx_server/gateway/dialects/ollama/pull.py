@@ -14,11 +14,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.ollama.render import error_line
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON
-from mlx_server.gateway.errors import NotFound, ServerFault
+from mlx_server.gateway.errors import GatewayError, NotFound, ServerFault
 from vestal.config import canonical
 
 TERMINATE_TIMEOUT_S = 5.0
@@ -30,7 +30,7 @@ async def pull_model(context: GatewayContext, body: ModelBody) -> Response:
     source = context.config.model_source(body.model)
     if source is None:
         listed = ", ".join(sorted(canonical(name) for name in context.config.models))
-        message = f"model {body.model!r} has no source in the configuration (`models:`); there are: {listed}"
+        message = f"Model {body.model!r} has no source in the configuration (`models:`); there are: {listed}."
         raise NotFound("model_not_found", message, model=body.model)
     steps = _progress(context, body.model, source.source)
     if body.stream is not False:
@@ -45,8 +45,8 @@ async def _lines(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
         async for step in steps:
             yield json.dumps(step, ensure_ascii=False) + "\n"
         yield json.dumps({"status": "success"}) + "\n"
-    except errors.GatewayError as error:
-        yield errors.line(error)
+    except GatewayError as error:
+        yield error_line(error)
 
 
 async def _progress(context: GatewayContext, name: str, source: str) -> AsyncIterator[dict[str, Any]]:
@@ -65,7 +65,7 @@ async def _progress(context: GatewayContext, name: str, source: str) -> AsyncIte
             elif "fraction" in report:
                 yield _step(report, digest)
         if await process.wait() and fault is None:
-            fault = ServerFault("fetch_failed", f"fetching {name} ended with code {process.returncode}")
+            fault = ServerFault("fetch_failed", f"Fetching {name} ended with exit code {process.returncode}.")
     finally:
         _terminate(process)
         context.installed_models.changed()

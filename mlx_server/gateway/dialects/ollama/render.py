@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlx_server import protocol
-from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.error_envelopes import ollama_body
+from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.supervision import Clock
 
@@ -61,8 +62,8 @@ class AnswerLines:
     def end(self) -> Iterator[str]:
         yield from ()
 
-    def error(self, error: errors.GatewayError) -> Iterator[str]:
-        yield errors.line(error)
+    def error(self, error: GatewayError) -> Iterator[str]:
+        yield error_line(error)
 
     # --- inside ---
 
@@ -85,6 +86,11 @@ class AnswerLines:
             "eval_count": max(1, usage.completion_tokens),
             "eval_duration": nanoseconds(decode_s),
         }
+
+
+def error_line(error: GatewayError) -> str:
+    """Return an error as a line in the middle of a stream."""
+    return json.dumps(ollama_body(error), ensure_ascii=False) + "\n"
 
 
 def nanoseconds(seconds: float) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from mlx_server import protocol
-from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
 from mlx_server.gateway.dialects.embeddings import Embeddings
+from mlx_server.gateway.dialects.error_envelopes import openai_body
 from mlx_server.gateway.dialects.tools import arguments_as_string
+from mlx_server.gateway.errors import GatewayError
 from mlx_server.model_store import ModelEntry
 
 FLOAT32_BYTES = 4
@@ -103,8 +104,8 @@ class AnswerChunks:
             yield _event(self._chunk_head | {"choices": [], "usage": usage})
         yield STREAM_END
 
-    def error(self, error: errors.GatewayError) -> Iterator[str]:
-        yield _event(errors.openai_body(error))
+    def error(self, error: GatewayError) -> Iterator[str]:
+        yield _event(openai_body(error))
         yield STREAM_END
 
     # --- inside ---

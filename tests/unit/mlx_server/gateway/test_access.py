@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlx_server.gateway import errors
 from mlx_server.gateway.access import access_policy
+from mlx_server.gateway.dialects.error_envelopes import error_response
 from vestal.web.asgi_adapter import AsgiGuard
 
 BRIDGE, LAN = "172.17.0.1", "192.168.1.20"
@@ -25,7 +25,7 @@ async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **hea
         raise AssertionError("the body is not read")
 
     policy = access_policy("secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}))
-    access = AsgiGuard(app, policy, errors.response)
+    access = AsgiGuard(app, policy, error_response)
     raw = [(name.encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "server": (ours, 11435)}
     await access(scope, receive, send)

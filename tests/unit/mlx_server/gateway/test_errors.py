@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_server.gateway import errors
+from mlx_server.gateway.dialects.error_envelopes import envelope_for, error_response
 from mlx_server.protocol import Failed
 
 
@@ -12,12 +13,12 @@ from mlx_server.protocol import Failed
 def test_errors_insufficient_memory_has_its_figures_and_says_whether_to_retry(retryable, status):
     figures = {"needs_bytes": 41, "free_bytes": 18}
     error = errors.from_engine(Failed("r", "insufficient_memory", "no room", retryable, figures))
-    answer = errors.response(error, "/api/chat")
+    answer = error_response(error, "/api/chat")
     assert answer.status_code == status
     assert ("retry-after" in answer.headers) is retryable
     assert answer.headers.get("x-should-retry") == (None if retryable else "false")
     for path in ("/api/chat", "/v1/chat/completions", "/v1/messages"):
-        body = errors.body(error, path)
+        body = envelope_for(path).body(error)
         detail = body["error"] if path.startswith("/v1") else body
         assert detail["code"] == "insufficient_memory"
         assert detail["needs_bytes"] == 41

@@ -1,0 +1,127 @@
+"""Words an error as the clients of each dialect read it. The path of a request decides on the dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from mlx_server.gateway.errors import InsufficientStorage
+from vestal.web.http_error import HttpError
+
+
+@dataclass(frozen=True)
+class ErrorEnvelope:
+    """One dialect's form of an error: its name and JSON schema in the API document, and its body."""
+
+    name: str
+    schema: dict[str, Any]
+    body: Callable[[HttpError], dict[str, Any]]
+
+
+def _strings(*names: str) -> dict[str, Any]:
+    return {name: {"type": "string"} for name in names}
+
+
+def ollama_body(error: HttpError) -> dict[str, Any]:
+    """Return the error for Ollama's clients, which read `error` as a string. The rest is for programs."""
+    return {**error.fields, "error": error.message, "code": error.code}
+
+
+OLLAMA = ErrorEnvelope(
+    "OllamaError",
+    {"type": "object", "required": ["error", "code"], "properties": _strings("error", "code")},
+    ollama_body,
+)
+
+_OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "invalid_request_error",
+    503: "service_unavailable_error",
+}
+
+
+def openai_body(error: HttpError) -> dict[str, Any]:
+    """Return the error for OpenAI's clients."""
+    error_type = _OPENAI_TYPES.get(error.status, "server_error")
+    detail = {"message": error.message, "type": error_type, "param": None, "code": error.code}
+    return {"error": {**error.fields, **detail}}
+
+
+OPENAI = ErrorEnvelope(
+    "OpenAIError",
+    {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": _strings("message", "type", "code"),
+            }
+        },
+    },
+    openai_body,
+)
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+
+
+def anthropic_body(error: HttpError) -> dict[str, Any]:
+    """Return the error for Anthropic's clients."""
+    error_type = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    detail = {"type": error_type, "message": error.message, "code": error.code}
+    return {"type": "error", "error": {**error.fields, **detail}}
+
+
+ANTHROPIC = ErrorEnvelope(
+    "AnthropicError",
+    {
+        "type": "object",
+        "required": ["type", "error"],
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "required": ["type", "message", "code"],
+                "properties": _strings("message", "type", "code"),
+            },
+        },
+    },
+    anthropic_body,
+)
+
+ENVELOPES = (OLLAMA, OPENAI, ANTHROPIC)
+_BY_PATH = {"/v1/messages": ANTHROPIC, "/v1": OPENAI}
+"""The envelope of each path and of the paths below it. The longest path counts; Ollama's is for the rest."""
+
+
+def envelope_for(path: str) -> ErrorEnvelope:
+    """Return the envelope that errors on this path have."""
+    while path:
+        if path in _BY_PATH:
+            return _BY_PATH[path]
+        path = path.rpartition("/")[0]
+    return OLLAMA
+
+
+def error_response(error: HttpError, path: str) -> Response:
+    """Return the whole response to a request for `path` that fails with `error`."""
+    headers = error.headers()
+    if error.status == InsufficientStorage.status:
+        headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
+    return JSONResponse(envelope_for(path).body(error), status_code=error.status, headers=headers)
