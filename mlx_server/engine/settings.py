@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
-from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
+from mlx_server.engine.kv.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from vestal.config import Config, canonical
@@ -51,7 +51,7 @@ class EngineSettings:
     memory_limit_bytes: int | None = None
     wired_limit_bytes: int | None = None
     max_wait_s: float = 120.0
-    kv_of: KvOf = as_computed
+    kv_of: KvQuantizationOf = never_quantized
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:

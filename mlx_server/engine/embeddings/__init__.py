@@ -1,1 +1,1 @@
-"""Embedding models: a BERT encoder in plain MLX, and what turns its output into one vector a text."""
+"""Embedding models: a BERT encoder in plain MLX, and the job that turns texts into vectors with it."""

@@ -1,4 +1,4 @@
-"""BERT's encoder (Devlin et al. 2018; weights as Hugging Face names them), without pooler or heads."""
+"""The encoder of BERT (Devlin et al. 2018) in MLX, without pooler and heads, with Hugging Face's weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 @dataclass(frozen=True)
 class BertShape:
-    """The fields of `config.json` that shape the encoder."""
+    """The fields of a model's `config.json` that define the encoder."""
 
     hidden_size: int
     intermediate_size: int
@@ -24,7 +24,10 @@ class BertShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertShape:
-        """Raises ValueError where the config is of something else, KeyError where it lacks a field."""
+        """Return the shape that `config` describes.
+
+        Raises ValueError if the model is not a BERT that is supported, KeyError if a field is missing.
+        """
         for key, known in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
             if config.get(key, known) != known:
                 raise ValueError(f"its {key} is {config[key]!r}; only {known!r} is supported")
@@ -68,7 +71,7 @@ class _Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """Token ids and mask, both (batch, length) → hidden states (batch, length, hidden)."""
+    """Takes token ids and mask, both (batch, length), and returns hidden states (batch, length, hidden)."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Bert(nn.Module):
         return x
 
 
-_NAMES = (
+_HUGGING_FACE_NAMES = (
     ("embeddings.word_embeddings.", "words."),
     ("embeddings.position_embeddings.", "positions."),
     ("embeddings.token_type_embeddings.", "types."),
@@ -103,14 +106,14 @@ _NAMES = (
 _UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
 
 
-def rename(weights: dict[str, mx.array]) -> list[tuple[str, mx.array]]:
-    """Hugging Face's weight names → ours; what the encoder does not use is left out."""
+def rename_weights(weights: dict[str, mx.array]) -> list[tuple[str, mx.array]]:
+    """Return the weights under the names of `Bert`'s attributes, without those that it does not use."""
     renamed = []
     for full_name, weight in weights.items():
         name = full_name.removeprefix("bert.")
         if name.startswith(_UNUSED):
             continue
-        for old, new in _NAMES:
+        for old, new in _HUGGING_FACE_NAMES:
             name = name.replace(old, new)
         renamed.append((name, weight))
     return renamed

@@ -1,4 +1,4 @@
-"""Texts in, one unit vector each out: tokenize, cut, batch by length, encode, pool, normalize."""
+"""Turns texts into unit vectors: tokenize, truncate, batch by length, encode, pool, normalize."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from typing import Any
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from mlx_server.engine.embeddings.bert import Bert, BertShape, rename
+from mlx_server.engine.embeddings.bert import Bert, BertShape, rename_weights
 
 _MAX_BATCH_TOKENS = 2048
-"""Padded tokens in one forward pass: the MLX thread gives others a turn after each."""
+"""The padded tokens of one forward pass. Other requests run between two passes."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded embedding model. `pool_first` takes the first token's state, else the mean over all."""
+    """A loaded embedding model, whose vectors have `dim` numbers.
+
+    A vector is the state of the first token with `pools_first_token`, and else the mean over all tokens.
+    """
 
     model: Bert
     tokenizer: Tokenizer
     context_tokens: int
     dim: int
-    pool_first: bool
+    pools_first_token: bool
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, special tokens included, at full length."""
+        """Return the token ids of each text, special tokens included, at full length."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def cut(self, ids: list[int]) -> list[int]:
-        """`ids` within the context, the closing special token kept."""
+    def truncate(self, ids: list[int]) -> list[int]:
+        """Return `ids` shortened to the context, with the closing special token."""
         return ids if len(ids) <= self.context_tokens else [*ids[: self.context_tokens - 1], ids[-1]]
 
     def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
-        """One vector for each, in order; evaluated."""
+        """Compute the vectors of texts, given by their token ids, and return them in the same order."""
         length = max(map(len, batch))
         ids = mx.array([row + [0] * (length - len(row)) for row in batch])
         mask = mx.array([[1.0] * len(row) + [0.0] * (length - len(row)) for row in batch])
         hidden = self.model(ids, mask)
-        pooled = hidden[:, 0] if self.pool_first else _mean(hidden, mask)
+        pooled = hidden[:, 0] if self.pools_first_token else _mean(hidden, mask)
         norm = mx.maximum(mx.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
         return (pooled / norm).tolist()  # type: ignore[return-value]
 
@@ -50,8 +53,11 @@ def _mean(hidden: mx.array, mask: mx.array) -> mx.array:
     return (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
 
 
-def batches(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iterator[list[int]]:
-    """Indices of `lengths` in groups of like length, each within `max_tokens` when padded."""
+def batch_by_length(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iterator[list[int]]:
+    """Yield the indices of `lengths` in groups of similar length.
+
+    A group, padded to its longest text, has at most `max_tokens` tokens unless it is a single text.
+    """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and lengths[index] * (len(batch) + 1) > max_tokens:
@@ -63,31 +69,31 @@ def batches(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS) -> Iter
 
 
 def load_encoder(folder: Path, context_tokens: int) -> Encoder:
-    """The model in `folder`; its weights are read when they are evaluated.
+    """Return the model in `folder`. Its weights are read from the disk when they are evaluated.
 
-    Raises OSError, ValueError, KeyError.
+    Raises OSError, ValueError or KeyError if the folder does not hold a supported model.
     """
     shape = BertShape.from_config(_json(folder / "config.json"))
     model = Bert(shape)
     weights: dict[str, mx.array] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         weights.update(mx.load(str(path)))  # type: ignore[arg-type]
-    model.load_weights(rename(weights))
+    model.load_weights(rename_weights(weights))
     model.set_dtype(mx.float32)
     model.eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
-    tokenizer.no_truncation()  # the file of all-minilm cuts at 128
+    tokenizer.no_truncation()  # the tokenizer.json of all-minilm truncates at 128 tokens
     return Encoder(
         model=model,
         tokenizer=tokenizer,
         context_tokens=min(context_tokens, shape.max_position_embeddings),
         dim=shape.hidden_size,
-        pool_first=_pools_first(folder),
+        pools_first_token=_pools_first_token(folder),
     )
 
 
-def _pools_first(folder: Path) -> bool:
+def _pools_first_token(folder: Path) -> bool:
     path = folder / "1_Pooling" / "config.json"
     pooling = _json(path) if path.is_file() else {}
     if pooling.get("pooling_mode_max_tokens") or pooling.get("pooling_mode_mean_sqrt_len_tokens"):

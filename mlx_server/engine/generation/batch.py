@@ -1,7 +1,7 @@
-"""mlx-lm's BatchGenerator, wrapped: the only file that knows it. Its arguments change between releases.
+"""Wraps mlx-lm's BatchGenerator, whose arguments change between releases; no other file uses it.
 
-Ending an answer is not left to it: it matches stop strings on tokens, strips them, and goes on generating.
-Here a request runs until it is removed.
+BatchGenerator does not decide when an answer ends, because it matches stop strings on tokens, strips them,
+and goes on generating. A request runs until `Batch.remove`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_server.engine.generation.sampling import Processor, Sampler
-from mlx_server.engine.kv.kv_cache import empty_caches
 from mlx_server.engine.kv.kv_quantization import KvQuantization
-from mlx_server.engine.kv.quantizing import quantized_caches
+from mlx_server.engine.kv.request_caches import make_request_caches
 
-_NEVER = 1 << 62
+_NO_TOKEN_LIMIT = 1 << 62
 
 
-def _leave_wired_limit_alone() -> None:
-    """mlx-lm raises Metal's wired limit to the maximum whenever a BatchGenerator is made.
+def _do_not_raise_wired_limit() -> None:
+    """Do nothing, where mlx-lm raises Metal's wired limit to the maximum for each new BatchGenerator.
 
-    Concurrency and cache eviction with the limit up panic the kernel (ml-explore/mlx 3186: 3 of 3 runs;
-    without raising it, none in 4.2 h). Returning None also keeps BatchGenerator.close from setting it back.
+    With the limit raised, concurrency and cache eviction panic the kernel (ml-explore/mlx 3186: 3 of 3 runs;
+    none in 4.2 h without). Since this returns None, BatchGenerator.close does not reset the limit either.
     """
 
 
-# The module, by its name: `mlx_lm.generate`, the attribute, is the function that the package imports from it.
+# Imported by name, because the attribute `mlx_lm.generate` is the function of that name, not the module.
 _generate: Any = importlib.import_module("mlx_lm.generate")
-_generate.maybe_set_recommended_wired_limit = _leave_wired_limit_alone
+_generate.maybe_set_recommended_wired_limit = _do_not_raise_wired_limit
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """`done` of `total` prompt tokens of request `uid` are in the KV cache."""
+    """Of the prompt of request `uid`, `done` tokens of `total` are in the KV cache."""
 
     uid: int
     done: int
@@ -46,43 +45,46 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Request `uid` has its next token."""
+    """The next token of request `uid`. `logprobs` is an MLX array of shape (vocabulary,)."""
 
     uid: int
     token: int
-    logprobs: Any  # (vocabulary,), an array of MLX's
+    logprobs: Any
 
 
 @dataclass(frozen=True)
-class Computed:
-    """What is in KV for one request: `tokens`, at `row` of the batched `caches`."""
+class ComputedKv:
+    """The keys and values of one request: those of `tokens`, in row `row` of the batched `caches`."""
 
     tokens: Sequence[int]
     caches: Sequence[Any]
     row: int
 
 
-def _can_be_padded(model: Any) -> bool:
-    """Whether prompts of different lengths can be processed together.
+def _supports_padding(model: Any) -> bool:
+    """Return whether prompts of different lengths can be processed together, padded to one length.
 
-    Models with a running state must leave out the padding. mlx-lm 0.32.2's mamba and jamba do not: a short
-    prompt beside a long one gets another answer, and the cache would keep the wrong state.
+    A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not: a short
+    prompt processed with a long one gets another answer, and the prompt cache would store the wrong state.
     """
     return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How many requests run together, and how much prompt is processed in one step (it delays the others)."""
+    """How many requests run together, and how many tokens of prompt a step may process.
+
+    The longer a step takes, the longer the other requests wait for their next token.
+    """
 
     max_running: int
     prefill_step_tokens: int
 
 
 class Batch:
-    """Requests that run through one model together. Used from the MLX thread only.
+    """Runs the requests of one model together. To be used from the MLX thread only.
 
-    With `kv`, their keys and values are quantized, from the first token on.
+    With `kv`, keys and values are quantized from the first token on.
     """
 
     def __init__(
@@ -91,16 +93,16 @@ class Batch:
         self._model, self._kv = model, kv
         self._generator = BatchGenerator(
             model,
-            max_tokens=_NEVER,
+            max_tokens=_NO_TOKEN_LIMIT,
             completion_batch_size=max_running,
-            prefill_batch_size=min(8, max_running) if _can_be_padded(model) else 1,
+            prefill_batch_size=min(8, max_running) if _supports_padding(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
-        self._cached: dict[int, int] = {}  # of each request: how many of its tokens came with their KV
-        self._begun: set[int] = set()  # their first token was given ahead
+        self._cached_tokens: dict[int, int] = {}  # by uid: tokens whose KV was given to `add`
+        self._returned_early: set[int] = set()  # uids whose first token `step` has returned before mlx-lm
 
     def __len__(self) -> int:
-        return len(self._cached)
+        return len(self._cached_tokens)
 
     def add(
         self,
@@ -111,56 +113,56 @@ class Batch:
         cached: int = 0,
         pause_at: int = 0,
     ) -> int:
-        """Queue a prompt, the first `cached` tokens of which `caches` hold; at least one is left. Its uid.
+        """Queue a request for the prompt `tokens`, and return its uid.
 
-        A step ends at `pause_at` tokens, if that is within the rest: the state there can be kept.
+        `caches` hold the keys and values of the first `cached` tokens, which are fewer than all. If
+        `pause_at` lies beyond them, a step ends after that many tokens, so that the caller can store the
+        state there.
         """
         rest, pause = list(tokens[cached:]), max(pause_at - cached, 0)
         (uid,) = self._generator.insert_segments(
             [[part for part in (rest[:pause], rest[pause:]) if part]],
-            caches=[list(caches) if cached else self._empty()],
+            caches=[list(caches) if cached else make_request_caches(self._model, self._kv)],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],
             logits_processors=[list(processors)],
         )
-        self._cached[uid] = cached
+        self._cached_tokens[uid] = cached
         return uid
 
-    def _empty(self) -> list[Any]:
-        return empty_caches(self._model) if self._kv is None else quantized_caches(self._model, self._kv)
-
-    def computed(self, uid: int) -> Computed | None:
-        """What is in KV for the request; None before its first step."""
+    def computed(self, uid: int) -> ComputedKv | None:
+        """Return the keys and values of a request; None before its first step."""
         for batch in (self._generator._generation_batch, self._generator._prompt_batch):
             if uid in batch.uids:
                 row = batch.uids.index(uid)
-                return Computed(batch.tokens[row], batch.prompt_cache, row)
+                return ComputedKv(batch.tokens[row], batch.prompt_cache, row)
         return None
 
     def remove(self, uid: int) -> None:
-        """Give up a request's place and its KV."""
-        self._cached.pop(uid, None)
-        self._begun.discard(uid)
+        """End a request, and free its keys and values."""
+        self._cached_tokens.pop(uid, None)
+        self._returned_early.discard(uid)
         self._generator.remove([uid])
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """One token for each that generates, and one chunk of prompt for those that do not yet."""
+        """Generate a token for each request past its prompt, and process a chunk of the other prompts."""
         prompts, tokens = self._generator.next()
         for prompt in prompts:
-            if (cached := self._cached.get(prompt.uid)) is not None:
+            if (cached := self._cached_tokens.get(prompt.uid)) is not None:
                 done, total = prompt.progress
                 yield Prefilled(prompt.uid, cached + done, cached + total)
         for answer in tokens:
-            if answer.uid in self._begun:
-                self._begun.discard(answer.uid)
-            elif answer.uid in self._cached:  # a step sampled ahead for one that was removed since
+            if answer.uid in self._returned_early:
+                self._returned_early.discard(answer.uid)
+            elif answer.uid in self._cached_tokens:  # a removed request's next token was sampled ahead
                 yield Sampled(answer.uid, answer.token, answer.logprobs)
         yield from self._first_tokens({prompt.uid for prompt in prompts if prompt.end_of_prompt})
 
     def _first_tokens(self, uids: set[int]) -> Iterator[Sampled]:
-        """Of those whose prompt has just ended.
+        """Yield the first tokens of the requests `uids`, whose prompts were processed in this step.
 
-        mlx-lm would give it with the next step: twice the time to the first token of a cached prompt.
+        mlx-lm has sampled them but returns them with the next step, which doubles the time to the first token
+        of a cached prompt.
         """
         batch = self._generator._generation_batch
         if not uids:
@@ -168,13 +170,13 @@ class Batch:
         for uid, token, logprobs in zip(
             batch.uids, batch._next_tokens.tolist(), batch._next_logprobs, strict=True
         ):
-            if uid in uids and uid in self._cached:
-                self._begun.add(uid)
+            if uid in uids and uid in self._cached_tokens:
+                self._returned_early.add(uid)
                 yield Sampled(uid, token, logprobs)
 
     def close(self) -> None:
-        """Drop all requests and their KV."""
-        self._generator.remove(list(self._cached))
-        self._cached.clear()
-        self._begun.clear()
+        """End all requests, and free their keys and values."""
+        self._generator.remove(list(self._cached_tokens))
+        self._cached_tokens.clear()
+        self._returned_early.clear()
         self._generator.close()

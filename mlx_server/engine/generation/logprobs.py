@@ -1,4 +1,4 @@
-"""How likely a drawn token was, and what else was: for clients that ask for log-probabilities."""
+"""Reports the log-probabilities of a drawn token and of the most probable ones, to clients that ask."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import numpy as np
 
 from mlx_server.protocol import Logprobs, TokenLogprob
 
-LEAST = -9999.0
-"""Stands for minus infinity, which JSON has no word for."""
+MIN_LOGPROB = -9999.0
+"""Sent in place of minus infinity, which JSON cannot express."""
 
 TokenBytes = Callable[[int], bytes]
 
 
 def logprobs_of(token: int, logprobs: mx.array, top: int, token_bytes: TokenBytes) -> Logprobs:
-    """Of `token`, and of the `top` likeliest. `logprobs` (vocabulary,) are those before the temperature."""
-    values = np.array(logprobs.astype(mx.float32))
-    best = np.argpartition(-values, top)[:top] if top < len(values) else np.arange(len(values))
-    ranked = sorted((int(i) for i in best), key=lambda i: -values[i])
+    """Return the log-probabilities of `token` and of the `top` most probable tokens.
 
-    def chance(index: int) -> TokenLogprob:
+    `logprobs` has shape (vocabulary,) and is not scaled by the temperature. `token_bytes` returns the UTF-8
+    bytes of a token.
+    """
+    values = np.array(logprobs.astype(mx.float32))
+    most_probable = np.argpartition(-values, top)[:top] if top < len(values) else np.arange(len(values))
+    ranked = sorted((int(i) for i in most_probable), key=lambda i: -values[i])
+
+    def entry(index: int) -> TokenLogprob:
         raw = token_bytes(index)
-        value = max(float(values[index]), LEAST)
+        value = max(float(values[index]), MIN_LOGPROB)
         return TokenLogprob(raw.decode("utf-8", "replace"), tuple(raw), value)
 
-    return Logprobs(chance(token), tuple(chance(index) for index in ranked if values[index] > -np.inf))
+    return Logprobs(entry(token), tuple(entry(index) for index in ranked if values[index] > -np.inf))

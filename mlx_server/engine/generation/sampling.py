@@ -1,9 +1,8 @@
-"""Draws tokens: counter-based, so that a request's text depends on nothing but itself.
+"""Samples tokens with counter-based randomness, so that a request's text does not depend on other requests.
 
-The random key of the token at position i comes from (seed, i), and the noise belongs to token ids, not to
-ranks: alone, in a batch of eight, or resumed after a crash, the same seed draws the same token wherever the
-logits agree.
-The order of the filters is Ollama's: top_k, temperature, top_p, min_p.
+The random key of the token at position i is derived from (seed, i), and each token id has its own noise,
+whatever its rank. So the same seed draws the same token alone, in a batch of eight, or resumed after a crash,
+wherever the logits agree. The filters are applied in Ollama's order: top_k, temperature, top_p, min_p.
 """
 
 from __future__ import annotations
@@ -16,24 +15,30 @@ import mlx.core as mx
 from mlx_server.protocol import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
+"""Takes log-probabilities of shape (1, vocabulary), returns token ids of shape (1,)."""
+
 Processor = Callable[[mx.array, mx.array], mx.array]
+"""A logits processor of mlx-lm: takes the tokens so far and the logits (1, vocabulary), returns logits."""
 
 _GREEDY_BELOW = 1e-5
 _MASK64 = (1 << 64) - 1
 
 
 def greedy(logprobs: mx.array) -> mx.array:
-    """The likeliest token. One function for all: BatchGenerator calls a sampler that all share once."""
+    """Return the most probable token.
+
+    All greedy requests use this one function, so that BatchGenerator calls it once for the whole batch.
+    """
     return mx.argmax(logprobs, axis=-1)
 
 
 def make_sampler(sampling: Sampling, position: int) -> Sampler:
-    """A sampler whose first call draws the token at `position` of the answer."""
+    """Return a sampler whose first call draws the token at `position` of the answer."""
     return greedy if sampling.temperature < _GREEDY_BELOW else CounterSampler(sampling, position)
 
 
 def counter_key(seed: int, position: int) -> int:
-    """64 bits from (seed, position), by SplitMix64's finaliser: near seeds give unrelated keys."""
+    """Return 64 bits from (seed, position), by SplitMix64's finalizer: near seeds give unrelated keys."""
     mixed = (seed * 0x9E3779B97F4A7C15 + position * 0xD1B54A32D192ED03 + 1) & _MASK64
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = ((mixed ^ (mixed >> shift)) * factor) & _MASK64
@@ -41,7 +46,7 @@ def counter_key(seed: int, position: int) -> int:
 
 
 class CounterSampler:
-    """Takes log-probabilities of shape (1, vocabulary), gives token ids of shape (1,)."""
+    """A `Sampler` that draws one token after the other, beginning at `position` of the answer."""
 
     def __init__(self, sampling: Sampling, position: int) -> None:
         self._sampling = sampling
@@ -51,16 +56,16 @@ class CounterSampler:
         key = mx.random.key(counter_key(self._sampling.seed, self._position))
         self._position += 1
         logits = _filter(logprobs.astype(mx.float32) * (1.0 / self._sampling.temperature), self._sampling)
-        # Not `mx.random.categorical`: it looks a number up in the running sum over the vocabulary, where the
-        # last bits of thousands of logits add up. A batch's other rounding (4e-5) changed 5 of 300 draws.
+        # `mx.random.categorical` is not used: it searches the cumulative sum over the vocabulary, in which
+        # rounding errors add up. The different rounding of a batch (4e-5) changed 5 of 300 draws.
         return mx.argmax(logits + mx.random.gumbel(logits.shape, key=key), axis=-1)
 
 
 def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
-    """`logits` with all that must not be drawn at minus infinity."""
+    """Return `logits`, with minus infinity for the tokens that must not be drawn."""
     limits = []
     if 0 < sampling.top_k < logits.shape[-1] or 0.0 < sampling.top_p < 1.0:
-        limits.append(_least_kept(logits, sampling))
+        limits.append(_smallest_kept(logits, sampling))
     if 0.0 < sampling.min_p <= 1.0:
         limits.append(mx.max(logits, axis=-1, keepdims=True) + math.log(sampling.min_p))
     for limit in limits:
@@ -68,20 +73,23 @@ def _filter(logits: mx.array, sampling: Sampling) -> mx.array:
     return logits
 
 
-def _least_kept(logits: mx.array, sampling: Sampling) -> mx.array:
-    """The smallest logit that top_k and top_p keep. Sorting the whole vocabulary takes ten times the rest."""
+def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
+    """Return the smallest logit that top_k and top_p keep, of shape (1, 1).
+
+    top_k is applied first, because sorting the whole vocabulary takes ten times as long as all the rest.
+    """
     top_k = sampling.top_k
-    best = mx.topk(logits, top_k, axis=-1) if 0 < top_k < logits.shape[-1] else logits
+    largest = mx.topk(logits, top_k, axis=-1) if 0 < top_k < logits.shape[-1] else logits
     if not 0.0 < sampling.top_p < 1.0:
-        return mx.min(best, axis=-1, keepdims=True)
-    best = mx.sort(best, axis=-1)[..., ::-1]
-    above = mx.cumsum(mx.softmax(best, axis=-1), axis=-1, inclusive=False)  # the mass above each
-    count = mx.maximum((above < sampling.top_p).sum(axis=-1, keepdims=True), 1)
-    return mx.take_along_axis(best, count - 1, axis=-1)
+        return mx.min(largest, axis=-1, keepdims=True)
+    largest = mx.sort(largest, axis=-1)[..., ::-1]
+    mass_above = mx.cumsum(mx.softmax(largest, axis=-1), axis=-1, inclusive=False)
+    count = mx.maximum((mass_above < sampling.top_p).sum(axis=-1, keepdims=True), 1)
+    return mx.take_along_axis(largest, count - 1, axis=-1)
 
 
 def make_processors(sampling: Sampling) -> list[Processor]:
-    """The penalties that are in force; an empty list lets BatchGenerator skip the work."""
+    """Return the penalties, or an empty list if they change nothing: BatchGenerator then skips the work."""
     neutral = sampling.repeat_penalty in (0.0, 1.0) and not (
         sampling.presence_penalty or sampling.frequency_penalty
     )
@@ -89,7 +97,7 @@ def make_processors(sampling: Sampling) -> list[Processor]:
 
 
 class Penalties:
-    """llama.cpp's penalties over the last `repeat_last_tokens` of prompt and answer (negative: over all)."""
+    """llama.cpp's penalties for the last `repeat_last_tokens` of prompt and answer (negative: for all)."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -98,8 +106,8 @@ class Penalties:
         s = self._sampling
         window = tokens[-s.repeat_last_tokens :] if s.repeat_last_tokens > 0 else tokens
         counts = mx.zeros((logits.shape[-1],), dtype=mx.float32).at[window].add(1.0)
-        seen = counts > 0
+        occurs = counts > 0
         if s.repeat_penalty not in (0.0, 1.0):
             weakened = mx.where(logits > 0, logits / s.repeat_penalty, logits * s.repeat_penalty)
-            logits = mx.where(seen, weakened, logits)
-        return logits - counts * s.frequency_penalty - seen * s.presence_penalty
+            logits = mx.where(occurs, weakened, logits)
+        return logits - counts * s.frequency_penalty - occurs * s.presence_penalty

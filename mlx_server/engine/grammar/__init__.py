@@ -1,1 +1,1 @@
-"""Constrain what a model may write: JSON schemas as grammars, by llguidance."""
+"""Constrains what a model may write: JSON schemas become grammars, by llguidance."""

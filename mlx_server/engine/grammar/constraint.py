@@ -1,4 +1,4 @@
-"""What an answer's next token may be, as its grammar has it. Pure: the grammar itself is behind `Matcher`."""
+"""Decides which tokens may come next in an answer, by its grammar. Pure: llguidance is behind `Matcher`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Protocol
 
 
 class Matcher(Protocol):
-    """The part of llguidance's `LLMatcher` that is used. A bitmask has one bit a token, the lowest first."""
+    """The methods of llguidance's `LLMatcher` that are used.
+
+    A bitmask has one bit for each token of the vocabulary, set if the token may come next; the lowest bit of
+    the first byte is that of token 0.
+    """
 
     def consume_token(self, token: int, /) -> bool: ...
     def is_stopped(self) -> bool: ...
@@ -16,41 +20,48 @@ class Matcher(Protocol):
 
 
 class Constraint:
-    """Follows one answer. `wake_after`: the grammar holds only once these tokens have been seen.
+    """Follows one answer: `advance` with each token, and `allowed_mask` for the next.
 
-    A model that thinks first is not held to the grammar in its thoughts, so it sleeps to the thought's end.
+    With `activate_after`, the grammar applies only once these tokens have been seen one after the other: a
+    model that thinks first is not constrained before the end of its thinking.
     """
 
-    def __init__(self, matcher: Matcher, end_tokens: frozenset[int], wake_after: Sequence[int] = ()) -> None:
+    def __init__(
+        self, matcher: Matcher, end_tokens: frozenset[int], activate_after: Sequence[int] = ()
+    ) -> None:
         self._matcher = matcher
         self._end_tokens = end_tokens
-        self._wake_after = tuple(wake_after)
-        self._last: tuple[int, ...] = ()
-        self._over = False
+        self._activate_after = tuple(activate_after)
+        self._recent: tuple[int, ...] = ()
+        self._ended = False
 
     @property
-    def asleep(self) -> bool:
-        return bool(self._wake_after)
+    def is_active(self) -> bool:
+        """Whether the grammar applies yet."""
+        return not self._activate_after
 
     @property
-    def over(self) -> bool:
-        """Nothing but the end may follow: the text is whole, or the grammar can no longer be followed."""
-        return self._over or self._matcher.is_stopped() or self._matcher.is_error()
+    def must_end(self) -> bool:
+        """Whether only an end token may come next: the text is complete, or it does not fit the grammar."""
+        return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:
-        """The answer goes on with `token`."""
-        if self.asleep:
-            self._last = (*self._last, token)[-len(self._wake_after) :]
-            if self._last == self._wake_after:
-                self._wake_after = ()
+        """Continue the answer with `token`."""
+        if not self.is_active:
+            self._recent = (*self._recent, token)[-len(self._activate_after) :]
+            if self._recent == self._activate_after:
+                self._activate_after = ()
         elif token in self._end_tokens:
-            self._over = True
-        elif not self.over:
+            self._ended = True
+        elif not self.must_end:
             self._matcher.consume_token(token)
 
-    def allowed(self) -> bytes | None:
-        """The bitmask of the tokens that may follow; None where `over` or `asleep` says it all."""
-        if self.asleep or self.over:
+    def allowed_mask(self) -> bytes | None:
+        """Return the bitmask of the tokens that may come next.
+
+        Return None if it is not needed: the grammar is not active (any token), or the answer must end.
+        """
+        if not self.is_active or self.must_end:
             return None
         mask = self._matcher.compute_bitmask()
-        return None if self.over else mask
+        return None if self.must_end else mask

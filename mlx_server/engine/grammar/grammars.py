@@ -1,6 +1,6 @@
-"""Grammars of one model, by llguidance: a JSON schema becomes a logits processor of one request.
+"""Compiles JSON schemas to grammars for one model, with llguidance, and applies them to logits.
 
-The processor's state is a function of the answer's tokens alone. A resumed request replays them, and goes on
+The state of a grammar depends on the answer's tokens alone. A resumed request replays them, and continues
 under the same constraint.
 """
 
@@ -17,136 +17,152 @@ import numpy as np
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.grammar.constraint import Constraint
-from mlx_server.engine.grammar.json_schema import closed
+from mlx_server.engine.grammar.json_schema import close_objects
 
 _WHITESPACE = r"( ?|\n[ \t]{0,20})"
-"""Between two tokens of JSON: a space, or a new line and its indentation. Where more is allowed, small models
-write blank lines until their tokens are spent."""
+"""What may stand between two tokens of JSON: a space, or a line break and indentation.
+
+If more is allowed, small models write blank lines until they reach max_tokens.
+"""
 
 _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True}
 
-SCHEMA_CHARS = 64 * 1024
-"""1,800 properties (52,000) took 0.2 s and 24 MB. Other streams go on meanwhile, other grammars wait."""
+MAX_SCHEMA_CHARS = 64 * 1024
+"""Compiling a schema of 52,000 characters (1,800 properties) took 0.2 s and 24 MB. Requests without a grammar
+continue meanwhile; other grammars wait."""
 
 _ROW_ITEMS, _STEP_ITEMS = 20_000, 500_000
-"""llguidance's own limits end the answer at an object of more than 500 optional properties; these hold for
-all that SCHEMA_CHARS lets through, at 20 ms a token for 1,500 of them."""
+"""Limits for llguidance's parser. Its default limits end an answer in an object with over 500 optional
+properties. These suffice for any schema within MAX_SCHEMA_CHARS; 1,500 such properties take 20 ms a token."""
 
-CACHED, CACHED_CHARS = 16, 2 * SCHEMA_CHARS
-"""A model's compiled grammars that are kept: so many, of schemas of so many characters together."""
+MAX_CACHED_GRAMMARS, MAX_CACHED_CHARS = 16, 2 * MAX_SCHEMA_CHARS
+"""Limits of a model's cache of compiled grammars: their number, and the characters of all their schemas."""
 
 
 class Grammars:
-    """Compiles schemas for the vocabulary of `tokenizer` (transformers' own, fast).
+    """Compiles schemas for the vocabulary of `tokenizer`, a fast tokenizer of transformers.
 
-    All but `ready` and `token_bytes` is for the compiler's thread alone; those two are for the MLX thread.
+    `has_vocabulary` and `token_bytes` are for the MLX thread, all else for the compiler's thread only.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
         self._tokenizer, self._end_tokens = tokenizer, end_tokens
         self._vocabulary: Any = None
-        self._compiled: OrderedDict[str, Any] = OrderedDict()  # by schema; the last used is last
+        self._compiled: OrderedDict[str, Any] = OrderedDict()  # by schema text, the least recently used first
 
     @property
-    def ready(self) -> bool:
-        """Whether `token_bytes` can answer."""
+    def has_vocabulary(self) -> bool:
+        """Whether the vocabulary has been read, which `token_bytes` needs."""
         return self._vocabulary is not None
 
     def token_bytes(self, token: int) -> bytes:
-        """The text of one token, which may be a part of a character only."""
+        """Return the UTF-8 bytes of one token, which may be only a part of a character."""
         return bytes(self._vocabulary.decode_bytes([token]))
 
-    def prepare(self) -> None:
-        """Read the vocabulary: once, some 0.4 s and 25 MB for 49,000 tokens. Raises RequestError."""
+    def read_vocabulary(self) -> None:
+        """Read the vocabulary, unless that is done: 0.4 s and 25 MB for 49,000 tokens.
+
+        Raises RequestError if llguidance cannot read it.
+        """
         if self._vocabulary is None:
             try:
                 self._vocabulary = _vocabulary(self._tokenizer, sorted(self._end_tokens))
-            except Exception as error:  # a tokenizer that llguidance cannot read raises what it likes
+            except Exception as error:  # llguidance may raise any exception for an unknown tokenizer
                 raise RequestError(
                     "invalid_request", f"This model's tokenizer cannot be held to a grammar: {error}"
                 ) from error
 
-    def processor(
-        self, schema: dict[str, Any], emitted: Sequence[int], wake_after: Sequence[int] = ()
+    def make_processor(
+        self, schema: dict[str, Any], emitted: Sequence[int], activate_after: Sequence[int] = ()
     ) -> GrammarProcessor:
-        """For an answer that has `emitted` already. Raises RequestError for a schema that cannot be used."""
-        self.prepare()
-        constraint = Constraint(self._matcher(schema), self._end_tokens, wake_after)
+        """Return the logits processor for an answer whose first tokens are `emitted`.
+
+        The grammar applies after the tokens `activate_after`, if there are any. Raises RequestError for a
+        schema that cannot be used.
+        """
+        self.read_vocabulary()
+        constraint = Constraint(self._matcher(schema), self._end_tokens, activate_after)
         for token in emitted:
             constraint.advance(token)
         return GrammarProcessor(constraint, self._end_tokens)
 
     def _matcher(self, schema: dict[str, Any]) -> Any:
-        """A matcher at the start of its grammar: a copy of the one that is kept."""
+        """Return a matcher at the start of the schema's grammar: a copy of the one in the cache."""
         try:
-            text = json.dumps(closed(schema))
+            text = json.dumps(close_objects(schema))
         except (ValueError, RecursionError) as error:
-            raise _unusable(str(error)) from error
+            raise _unusable_schema(str(error)) from error
         matcher = self._compiled.pop(text, None) or self._compile(text)
         self._compiled[text] = matcher
-        while len(self._compiled) > CACHED or sum(map(len, self._compiled)) > CACHED_CHARS:
+        while len(self._compiled) > MAX_CACHED_GRAMMARS or sum(map(len, self._compiled)) > MAX_CACHED_CHARS:
             self._compiled.popitem(last=False)
         return matcher.deep_copy()
 
     def _compile(self, text: str) -> Any:
         from llguidance import LLMatcher, LLParserLimits
 
-        if len(text) > SCHEMA_CHARS:
-            raise _unusable(f"it has {len(text)} characters, and the limit is {SCHEMA_CHARS}")
+        if len(text) > MAX_SCHEMA_CHARS:
+            raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
         try:
             grammar = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
         except (ValueError, RecursionError) as error:
-            raise _unusable(str(error)) from error
+            raise _unusable_schema(str(error)) from error
         limits = LLParserLimits(max_items_in_row=_ROW_ITEMS, step_max_items=_STEP_ITEMS)
         matcher = LLMatcher(self._vocabulary, grammar, limits=limits)
         if fault := matcher.get_error():
-            raise _unusable(fault)
+            raise _unusable_schema(fault)
         return matcher
 
 
 def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
-    """As `llguidance.hf.from_tokenizer` makes it, but in pieces: each holds all threads up while it lasts."""
+    """Return the vocabulary as `llguidance.hf.from_tokenizer` does, but in two calls.
+
+    Each call blocks all Python threads until it returns, so two short ones are better than a long one.
+    """
     from llguidance import LLTokenizer
 
     backend = tokenizer.backend_tokenizer
     if backend.padding or backend.truncation:
-        backend = copy(backend)  # takes as long as all the rest
+        backend = copy(backend)  # the copy takes as long as all the rest, so it is made only if needed
         backend.no_padding()
         backend.no_truncation()
-    bare = LLTokenizer(backend.to_str(), eos_token=end_tokens, slices=[])
-    return bare.with_slices(LLTokenizer.general_slices())
+    without_slices = LLTokenizer(backend.to_str(), eos_token=end_tokens, slices=[])
+    return without_slices.with_slices(LLTokenizer.general_slices())
 
 
 class GrammarProcessor:
-    """A logits processor for BatchGenerator, called once for each token to come, in order."""
+    """A logits processor for BatchGenerator, which calls it once for each next token, in order."""
 
     def __init__(self, constraint: Constraint, end_tokens: frozenset[int]) -> None:
         self._constraint, self._end_tokens = constraint, end_tokens
-        self._begun = False
+        self._was_called = False
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        if self._begun:  # before the first, all that was emitted has been replayed
+        if self._was_called:  # at the first call, the constraint has replayed all tokens
             self._constraint.advance(cast(int, tokens[-1].item()))
-        self._begun = True
-        allowed = self._constraint.allowed()
-        if allowed is not None:
-            return mx.where(_unpack(allowed, logits.shape[-1]), logits, -mx.inf)
-        return self._only_end(logits) if self._constraint.over else logits
+        self._was_called = True
+        mask = self._constraint.allowed_mask()
+        if mask is not None:
+            return mx.where(_unpack(mask, logits.shape[-1]), logits, -mx.inf)
+        return self._only_end_tokens(logits) if self._constraint.must_end else logits
 
-    def _only_end(self, logits: mx.array) -> mx.array:
+    def _only_end_tokens(self, logits: mx.array) -> mx.array:
         ends = mx.zeros((logits.shape[-1],), dtype=mx.bool_)
         ends[mx.array(sorted(self._end_tokens))] = True
         return mx.where(ends, logits, -mx.inf)
 
 
 def _unpack(bitmask: bytes, size: int) -> mx.array:
-    """One boolean a token. Plain MLX: llguidance's own kernel is Metal's only. Padding is never allowed."""
+    """Return one boolean for each of `size` logits; False for those beyond the bitmask, which are padding.
+
+    llguidance's own kernel for this needs Metal, so it is done in plain MLX.
+    """
     words = mx.array(np.frombuffer(bitmask, dtype=np.uint32))
     bits = ((words[:, None] >> mx.arange(32, dtype=mx.uint32)) & 1).astype(mx.bool_).reshape(-1)[:size]
     missing = size - bits.shape[0]
     return mx.concatenate([bits, mx.zeros((missing,), dtype=mx.bool_)]) if missing else bits
 
 
-def _unusable(fault: str) -> RequestError:
+def _unusable_schema(fault: str) -> RequestError:
     reason = " ".join(fault.split())[:300]
     return RequestError("invalid_request", f"The JSON schema cannot be used as a grammar: {reason}")

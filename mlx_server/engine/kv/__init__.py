@@ -1,1 +1,1 @@
-"""Key-value caches of requests and batches, quantized or not."""
+"""Key-value caches of requests and batches, and their quantization."""

@@ -1,4 +1,4 @@
-"""How a language model's keys and values are kept: in the numbers they came as, or in fewer bits. Pure."""
+"""The setting that stores keys and values in fewer bits than they are computed in. Pure."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KvQuantization:
-    """`bits` for each number, and a scale and a bias for each `group_size` of them in a head's row."""
+    """Each number takes `bits`, and each `group_size` numbers of a head share a scale and a bias."""
 
     bits: int
     group_size: int
 
-    def bytes_a_number(self, number_bytes: int) -> float:
-        """What one takes in the mean, its share of scale and bias (of `number_bytes` each) included."""
-        return self.bits / 8 + 2 * number_bytes / self.group_size
+    def bytes_per_number(self, unquantized_bytes: int) -> float:
+        """Return the mean bytes of a number, with its share of scale and bias (`unquantized_bytes` each)."""
+        return self.bits / 8 + 2 * unquantized_bytes / self.group_size
 
     def divides(self, head_dim: int) -> bool:
-        """Whether a head's row can be cut into groups."""
+        """Return whether the numbers of a head can be cut into groups."""
         return head_dim % self.group_size == 0
 
 
-KvOf = Callable[[str], KvQuantization | None]
-"""What the configuration says for a model, by its canonical name; None: keys and values stay as computed."""
+KvQuantizationOf = Callable[[str], KvQuantization | None]
+"""Returns the configured quantization of a model, given by its canonical name; None: not quantized."""
 
 
-def as_computed(model: str) -> None:
-    """For engines that quantize nothing."""
+def never_quantized(model: str) -> None:
+    """Return None for every model: the `KvQuantizationOf` of an engine that quantizes nothing."""
 
 
 def tags(quantization: KvQuantization | None) -> dict[str, str]:
-    """As the prompt cache's files tell it."""
+    """Return the setting as metadata for the files of the prompt cache."""
     if quantization is None:
         return {"kv_bits": "none", "kv_group_size": "none"}
     return {"kv_bits": str(quantization.bits), "kv_group_size": str(quantization.group_size)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.engine.errors import LoadError
-from mlx_server.engine.kv.kv_quantization import KvOf, KvQuantization, as_computed
+from mlx_server.engine.kv.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.engine.memory.forecast import ENGINE_BYTES, Forecast, forecast, forecast_from_weights_only
 from mlx_server.engine.memory.ledger import (
     Fits,
@@ -78,7 +78,7 @@ class MemoryGuard:
         step_tokens: int,
         read: Callable[[], MemoryReading],
         files_of: Callable[[ModelEntry], Files],
-        kv_of: KvOf = as_computed,
+        kv_of: KvQuantizationOf = never_quantized,
     ) -> None:
         self._limit_bytes, self._arithmetic, self._step_tokens = limit_bytes, arithmetic, step_tokens
         self._read, self._files_of, self._kv_of = read, files_of, kv_of

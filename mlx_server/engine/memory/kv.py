@@ -63,7 +63,7 @@ class KvShape:
     @property
     def full_layer_bytes(self) -> float:
         """Return the bytes of one token in one layer of full attention."""
-        number = self.quantized.bytes_a_number(self.number_bytes) if self.quantized else self.number_bytes
+        number = self.quantized.bytes_per_number(self.number_bytes) if self.quantized else self.number_bytes
         return self.layer_floats * number
 
     def bytes(self, rows: int, tokens: int, step_tokens: int = 0) -> int:

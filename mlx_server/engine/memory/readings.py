@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import psutil
 
-from mlx_server.engine.kv.kv_quantization import KvOf, as_computed
+from mlx_server.engine.kv.kv_quantization import KvQuantizationOf, never_quantized
 from mlx_server.engine.memory.guard import Files, MemoryGuard
 from mlx_server.engine.memory.ledger import MemoryReading, default_limit_bytes
 from mlx_server.engine.memory.weights import Arithmetic
@@ -57,7 +57,7 @@ def memory_guard(
     configured_limit_bytes: int | None,
     step_tokens: int,
     prompt_cache_bytes: Callable[[], int] = lambda: 0,
-    kv_of: KvOf = as_computed,
+    kv_of: KvQuantizationOf = never_quantized,
 ) -> MemoryGuard:
     """Return the guard for this machine's memory. `step_tokens` of a prompt are processed at once.
 

@@ -13,7 +13,7 @@ from mlx_lm.models.cache import ArraysCache, BatchKVCache, CacheList, KVCache, R
 
 from mlx_server.engine.kv.kv_cache import RequestKV
 from mlx_server.engine.kv.kv_quantization import KvQuantization
-from mlx_server.engine.kv.quantized_kv import QuantizedRequestKV
+from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
 from mlx_server.engine.prompt_cache.block import Array, Block, BlockRun, block_of
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.kv.kv_quantization import KvQuantization
-from mlx_server.engine.kv.quantizing import obstacle
+from mlx_server.engine.kv.request_caches import quantization_obstacle
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.guard import MemoryGuard
@@ -73,7 +73,7 @@ def _usable_quantization(
 ) -> KvQuantization | None:
     """Return the configured KV quantization, or None if the model cannot work with it."""
     wanted = settings.kv_of(entry.name)
-    if wanted is None or (reason := obstacle(weights.model, wanted)) is None:
+    if wanted is None or (reason := quantization_obstacle(weights.model, wanted)) is None:
         return wanted
     log_event("kv_not_quantized", cause=reason, model=entry.name, bits=wanted.bits)
     guard.cannot_quantize_kv(entry)

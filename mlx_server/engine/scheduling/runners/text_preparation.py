@@ -121,8 +121,10 @@ class TextPreparation:
         """Return what the compiler must do before `op` can run, if anything. Logprobs need the vocabulary."""
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is not None:
-            return lambda: grammars.processor(schema, op.emitted, after_thought)
-        return grammars.prepare if op.top_logprobs is not None and not grammars.ready else None
+            return lambda: grammars.make_processor(schema, op.emitted, after_thought)
+        return (
+            grammars.read_vocabulary if op.top_logprobs is not None and not grammars.has_vocabulary else None
+        )
 
     def finish(self, request: Request) -> BatchInput:
         """Collect what the jobs have made. Raises RequestError if the grammar cannot be used."""

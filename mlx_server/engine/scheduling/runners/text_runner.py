@@ -153,9 +153,9 @@ class TextRunner(Runner):
 
     def warm_up(self) -> None:
         """Read the vocabulary that the first grammar would wait for, once, on the compiler's thread."""
-        if not self._lm.grammars.ready and not self._warmed_up:
+        if not self._lm.grammars.has_vocabulary and not self._warmed_up:
             self._warmed_up = True
-            self._workers.compiler.submit(self._lm.grammars.prepare)
+            self._workers.compiler.submit(self._lm.grammars.read_vocabulary)
 
     def kv_bytes(self) -> int:
         """Return the bytes of keys and values in the batch, including the room they have to grow."""

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_map  # noqa: E402
 from mlx_lm.models.base import scaled_dot_product_attention  # noqa: E402
 from mlx_lm.models.cache import QuantizedKVCache  # noqa: E402
 
-from mlx_server.engine.kv.quantized_kv import QuantizedRequestKV  # noqa: E402
+from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV  # noqa: E402
 
 HEADS, WIDTH, VALUE_WIDTH, GROUP_SIZE = 2, 64, 32, 32
 

@@ -12,7 +12,7 @@ mx = pytest.importorskip("mlx.core")
 from mlx_lm.models import deepseek_v3, gemma3_text, gpt_oss, llama  # noqa: E402
 
 from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
-from mlx_server.engine.kv.quantizing import obstacle, quantized_caches  # noqa: E402
+from mlx_server.engine.kv.request_caches import make_request_caches, quantization_obstacle  # noqa: E402
 from tests.component.mlx_server.engine.test_prompt_cache_snapshots import (  # noqa: E402
     PROMPT,
     Runs,
@@ -67,8 +67,8 @@ def latent_attention() -> Any:
 )
 def test_only_layers_of_full_attention_are_quantized(make, kinds):
     model = made(make)
-    assert obstacle(model, EIGHT) is None
-    assert [type(cache).__name__ for cache in quantized_caches(model, EIGHT)] == kinds
+    assert quantization_obstacle(model, EIGHT) is None
+    assert [type(cache).__name__ for cache in make_request_caches(model, EIGHT)] == kinds
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_only_layers_of_full_attention_are_quantized(make, kinds):
     ],
 )
 def test_model_that_cannot_is_told_with_the_reason(make, says):
-    assert says in str(obstacle(made(make), EIGHT))
+    assert says in str(quantization_obstacle(made(make), EIGHT))
 
 
 def test_trial_computes_nothing():
     model = full_attention()  # its weights are not evaluated yet
     mx.eval(mx.zeros(1))
     before = mx.get_active_memory()
-    assert obstacle(model, EIGHT) is None
+    assert quantization_obstacle(model, EIGHT) is None
     assert mx.get_active_memory() == before
 
 

@@ -1,4 +1,4 @@
-"""A grammar followed over one answer: asleep in thoughts, awake, over."""
+"""A constraint follows an answer: not active in thinking, then active, until the answer must end."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ END = 9
 
 
 class Digits:
-    """Wants tokens 1, 2, 3 in this order, and then nothing."""
+    """A matcher that accepts tokens 1, 2 and 3 in this order, and then nothing."""
 
     def __init__(self):
         self.next, self.broken = 1, False
@@ -29,52 +29,52 @@ class Digits:
         return bytes([1 << self.next])
 
 
-def constraint(wake_after=()):
-    return Constraint(Digits(), frozenset({END}), wake_after)
+def constraint(activate_after=()):
+    return Constraint(Digits(), frozenset({END}), activate_after)
 
 
-def view(subject):
-    return subject.asleep, subject.over, subject.allowed()
+def state_of(subject):
+    return subject.is_active, subject.must_end, subject.allowed_mask()
 
 
-def test_text_that_is_whole_may_only_end():
+def test_constraint_must_end_when_the_text_is_complete():
     subject = constraint()
     for token in (1, 2, 3):
-        assert subject.allowed() == bytes([1 << token])
+        assert subject.allowed_mask() == bytes([1 << token])
         subject.advance(token)
-    assert subject.over and subject.allowed() is None
+    assert subject.must_end and subject.allowed_mask() is None
 
 
-def test_token_that_does_not_fit_leaves_only_the_end():
+def test_constraint_must_end_after_a_token_that_the_grammar_refuses():
     subject = constraint()
     subject.advance(2)
-    assert subject.over
+    assert subject.must_end
 
 
-def test_tokens_after_the_end_are_of_no_matter():
+def test_constraint_ignores_tokens_after_an_end_token():
     subject = constraint()
     for token in (END, 5, 6):
         subject.advance(token)
-    assert subject.over
+    assert subject.must_end
 
 
-def test_grammar_sleeps_until_the_last_token_of_the_mark():
-    subject = constraint(wake_after=(7, 8))
+def test_constraint_is_active_only_after_the_last_token_of_the_marker():
+    subject = constraint(activate_after=(7, 8))
     for token in (1, 7, 7, END):
         subject.advance(token)
-        assert subject.asleep and not subject.over
+        assert not subject.is_active and not subject.must_end
     for token in (7, 8):
         subject.advance(token)
-    assert view(subject) == view(constraint())
+    assert state_of(subject) == state_of(constraint())
 
 
 @given(st.lists(st.integers(1, 9), max_size=12), st.booleans())
-def test_replayed_at_any_token_it_is_where_it_was(tokens, thinks):
-    wake = (7, 8) if thinks else ()
-    whole = constraint(wake)
+def test_constraint_that_replays_tokens_has_the_same_state(tokens, thinks):
+    activate_after = (7, 8) if thinks else ()
+    uninterrupted = constraint(activate_after)
     for at, token in enumerate(tokens):
-        whole.advance(token)
-        again = constraint(wake)
+        uninterrupted.advance(token)
+        resumed = constraint(activate_after)
         for earlier in tokens[: at + 1]:
-            again.advance(earlier)
-        assert view(again) == view(whole)
+            resumed.advance(earlier)
+        assert state_of(resumed) == state_of(uninterrupted)

@@ -1,4 +1,4 @@
-"""Drawing tokens, on small vocabularies."""
+"""Samplers, filters and penalties, on small vocabularies."""
 
 import math
 from typing import Any
@@ -12,44 +12,44 @@ from mlx_server.protocol import Sampling
 LOGPROBS = mx.log(mx.array([[0.5, 0.25, 0.125, 0.0625, 0.0625]]))
 
 
-def drawn_by(sampler, logprobs=LOGPROBS) -> int:
+def draw_with(sampler, logprobs=LOGPROBS) -> int:
     token: Any = sampler(logprobs).item()
     return int(token)
 
 
 def draw(sampling, count=200):
-    """The tokens at positions 0..count."""
-    return [drawn_by(make_sampler(sampling, i)) for i in range(count)]
+    """Return the tokens at positions 0 to `count` - 1, each drawn by a new sampler."""
+    return [draw_with(make_sampler(sampling, i)) for i in range(count)]
 
 
-def test_counter_keys_of_neighbors_differ():
+def test_counter_key_differs_for_neighboring_seeds_and_positions():
     keys = {counter_key(seed, position) for seed in range(50) for position in range(50)}
     assert len(keys) == 2500
     assert all(0 <= key < 1 << 64 for key in keys)
 
 
-def test_temperature_zero_takes_the_likeliest():
+def test_make_sampler_temperature_zero_is_greedy():
     assert make_sampler(Sampling(temperature=0.0), 0) is greedy
-    assert drawn_by(greedy) == 0
+    assert draw_with(greedy) == 0
 
 
-def test_same_seed_and_position_draw_the_same_token_whatever_came_before():
+def test_sampler_draws_by_seed_and_position_whatever_was_drawn_before():
     sampling = Sampling(seed=3, temperature=1.0)
     sampler = make_sampler(sampling, 0)
-    in_order = [drawn_by(sampler) for _ in range(50)]
+    in_order = [draw_with(sampler) for _ in range(50)]
     assert in_order == draw(sampling, 50)
     assert in_order != draw(Sampling(seed=4, temperature=1.0), 50)
 
 
-def test_another_rounding_of_the_logits_draws_the_same_tokens():
+def test_sampler_draws_the_same_tokens_if_logits_are_rounded_differently():
     logprobs = 3 * mx.random.normal((1, 50_000), key=mx.random.key(1))
     rounded = logprobs + 3e-5 * mx.random.normal(logprobs.shape, key=mx.random.key(2))
     samplers = [make_sampler(Sampling(seed=5, temperature=1.0), 0) for _ in range(2)]
-    pairs = [(drawn_by(samplers[0], logprobs), drawn_by(samplers[1], rounded)) for _ in range(300)]
-    assert sum(one != other for one, other in pairs) <= 1  # 5, where the running sum was searched
+    pairs = [(draw_with(samplers[0], logprobs), draw_with(samplers[1], rounded)) for _ in range(300)]
+    assert sum(one != other for one, other in pairs) <= 1  # it was 5 with `mx.random.categorical`
 
 
-def test_frequencies_follow_the_probabilities():
+def test_sampler_draws_tokens_as_often_as_their_probabilities_say():
     drawn = draw(Sampling(seed=1, temperature=1.0), 2000)
     assert drawn.count(0) / 2000 == pytest.approx(0.5, abs=0.05)
     assert drawn.count(1) / 2000 == pytest.approx(0.25, abs=0.05)
@@ -66,28 +66,28 @@ def test_frequencies_follow_the_probabilities():
         (Sampling(temperature=1.0, top_k=99), {0, 1, 2, 3, 4}),
     ],
 )
-def test_filters_leave_what_they_should(sampling, allowed):
+def test_sampler_draws_only_tokens_that_the_filters_keep(sampling, allowed):
     assert set(draw(sampling)) == allowed
 
 
-def test_neutral_penalties_are_no_processors():
+def test_make_processors_neutral_penalties_need_none():
     assert make_processors(Sampling()) == []
     assert make_processors(Sampling(repeat_penalty=1.2, repeat_last_tokens=0)) == []
 
 
-def test_penalties_lower_what_was_said_and_nothing_else():
+def test_penalties_lower_the_logits_of_earlier_tokens_only():
     sampling = Sampling(repeat_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25)
-    (penalise,) = make_processors(sampling)
-    logits = penalise(mx.array([1, 3, 3]), mx.array([[1.0, 1.0, 1.0, -1.0]]))
+    (penalize,) = make_processors(sampling)
+    logits = penalize(mx.array([1, 3, 3]), mx.array([[1.0, 1.0, 1.0, -1.0]]))
     assert logits.tolist() == [[1.0, 0.5 - 0.25 - 0.5, 1.0, -2.0 - 0.5 - 0.5]]
 
 
-def test_penalties_look_back_no_further_than_told():
-    (penalise,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=2))
-    assert penalise(mx.array([0, 1, 2]), mx.zeros((1, 3))).tolist() == [[0.0, -1.0, -1.0]]
+def test_penalties_ignore_tokens_before_repeat_last_tokens():
+    (penalize,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=2))
+    assert penalize(mx.array([0, 1, 2]), mx.zeros((1, 3))).tolist() == [[0.0, -1.0, -1.0]]
 
 
-def test_impossible_tokens_are_never_drawn():
+def test_sampler_never_draws_a_token_of_probability_zero():
     sampler = make_sampler(Sampling(temperature=5.0, top_k=2), 0)
     logprobs = mx.array([[0.0, -math.inf, -math.inf]])
-    assert {drawn_by(sampler, logprobs) for _ in range(50)} == {0}
+    assert {draw_with(sampler, logprobs) for _ in range(50)} == {0}

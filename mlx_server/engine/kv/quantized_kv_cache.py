@@ -1,0 +1,204 @@
+"""Key-value caches with quantized numbers, of a request and of a batch.
+
+mlx-lm's own QuantizedKVCache has no form for batches: its server runs one request at a time if kv_bits is
+set.
+
+In place of one array, `keys` and `values` are a triple of arrays: packed numbers (uint32), scales and biases,
+each of shape (rows, heads, tokens, width). The numbers of each token are quantized by themselves. So the
+steps that a prompt is cut into, and the other requests in the batch, change only the last bits of the numbers
+that are quantized.
+
+mlx-lm's attention expects triples if the cache has an attribute `bits`, and it then stores all attention
+scores. For one token at a time this is right: only the packed numbers are read. For a step of a prompt it
+took two to three times as long on a CPU as dequantizing a layer's keys and values, and it needs memory for
+scores that Metal's kernel does not need. So for a step of a prompt the cache returns plain arrays, and it has
+`bits` only while it returns triples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map, tree_reduce
+from mlx_lm.models.cache import QuantizedKVCache, dynamic_roll
+
+from mlx_server.engine.kv.kv_cache import BatchKV
+
+Triple = tuple[mx.array, mx.array, mx.array]
+
+
+class QuantizedRequestKV(QuantizedKVCache):
+    """Keys and values of one request before it joins a batch."""
+
+    def size(self) -> int:
+        """Return the number of tokens."""
+        return int(self.offset)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays, with their spare capacity."""
+        return 0 if self.keys is None else int(super().nbytes)
+
+    @classmethod
+    def merge(cls, caches: Sequence[QuantizedRequestKV]) -> QuantizedBatchKV:
+        """Return a batch of the caches, left-padded to the longest."""
+        return QuantizedBatchKV.merge(caches)
+
+
+class QuantizedBatchKV(BatchKV):
+    """Keys and values of several requests, each a triple of arrays.
+
+    The attributes `offset` (tokens of each row, less its padding), `left_padding`, `_idx` (where the next
+    token is written) and `_right_padding` are those of mlx-lm's BatchKVCache.
+    """
+
+    keys: Any
+    values: Any
+    offset: Any
+    left_padding: Any
+    _idx: int
+    _right_padding: Any
+
+    def __init__(self, left_padding: Sequence[int], group_size: int = 64, bits: int = 8) -> None:
+        super().__init__(list(left_padding))
+        self.group_size, self._bits = group_size, bits
+        self._returns_triples = True
+
+    @property
+    def bits(self) -> int:
+        """The bits of a number. Raises AttributeError while keys and values are returned as plain arrays."""
+        if not self._returns_triples:
+            raise AttributeError("bits")
+        return self._bits
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
+        """Append keys and values of shape (rows, heads, tokens, width), and return all of them."""
+        begin, end = self._idx, self._idx + keys.shape[2]
+        new = self._quantized(keys), self._quantized(values)
+        if self.keys is None or end > self._capacity_tokens:
+            self._grow(new, begin, -(-(end - begin) // self.step) * self.step)
+        for stored, appended in zip((*self.keys, *self.values), (*new[0], *new[1]), strict=True):
+            stored[..., begin:end, :] = appended
+        self.offset = self.offset + (end - begin)
+        self._idx, self._returns_triples = end, end - begin == 1
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> tuple[Any, Any]:
+        """Return the stored keys and values: triples, or plain arrays after a step of several tokens."""
+        keys, values = tree_map(lambda x: x[..., : self._idx, :], (self.keys, self.values))
+        return (
+            (keys, values) if self._returns_triples else (self._dequantized(keys), self._dequantized(values))
+        )
+
+    def finalize(self) -> None:
+        """Move the padding that was to the right of each prompt to its left."""
+        if (padding := self._right_padding) is not None:
+            self._map(lambda x: dynamic_roll(x, padding[:, None], axis=2))
+            self.offset = self.offset - padding
+            self.left_padding += padding
+            self._right_padding = None
+
+    def filter(self, batch_indices: Sequence[int]) -> None:
+        """Keep these rows only, with no more padding than they need.
+
+        Nothing is copied if all rows stay in place and have no padding.
+        """
+        if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
+            return
+        self.offset = self.offset[batch_indices]
+        self.left_padding = self.left_padding[batch_indices]
+        unneeded = max(min(self.left_padding.tolist()), 0)
+        self._map(lambda x: x[batch_indices][..., unneeded:, :])
+        self._idx -= unneeded
+        self.left_padding -= unneeded
+
+    def extend(self, other: QuantizedBatchKV) -> None:
+        """Append the rows of another batch."""
+        self._become_union([self, other])
+
+    def extract(self, idx: int) -> QuantizedRequestKV:
+        """Return a copy of one row, without its padding."""
+        row = QuantizedRequestKV(self.group_size, self._bits)
+        if self.keys is not None:
+            begin = self.left_padding.tolist()[idx]
+            row.keys, row.values = tree_map(
+                lambda x: mx.contiguous(x[idx : idx + 1, :, begin : self._idx]), (self.keys, self.values)
+            )
+            row.offset = self._idx - begin
+        return row
+
+    @classmethod
+    def merge(cls, caches: Sequence[QuantizedRequestKV]) -> QuantizedBatchKV:
+        """Return a batch with a row for each cache. A single cache is not copied."""
+        batches = [cls._of_one_row(row) for row in caches]
+        if len(batches) > 1:
+            batches[0]._become_union(list(batches))
+        return batches[0]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays, with their spare capacity."""
+        return 0 if self.keys is None else int(tree_reduce(_add_bytes, (self.keys, self.values), 0))
+
+    @classmethod
+    def _of_one_row(cls, row: QuantizedRequestKV) -> QuantizedBatchKV:
+        batch = cls([0], row.group_size, row.bits)
+        if row.keys is not None:
+            batch.keys, batch.values = tuple(row.keys), tuple(row.values)
+            batch.offset = batch.offset + row.offset
+            batch._idx = row.offset
+        return batch
+
+    @property
+    def _capacity_tokens(self) -> int:
+        """The tokens that the arrays can hold."""
+        return 0 if self.keys is None else int(self.keys[0].shape[2])
+
+    def _quantized(self, numbers: mx.array) -> Triple:
+        packed, scales, biases = mx.quantize(numbers, group_size=self.group_size, bits=self._bits)
+        return packed, scales, biases
+
+    def _dequantized(self, triple: Triple) -> mx.array:
+        return mx.dequantize(*triple, group_size=self.group_size, bits=self._bits)
+
+    def _grow(self, like: tuple[Triple, Triple], used_tokens: int, more_tokens: int) -> None:
+        """Make room for more tokens after the used ones; `like` has the shapes and types of the arrays."""
+        zeros = tree_map(lambda x: mx.zeros((*x.shape[:2], more_tokens, x.shape[3]), x.dtype), like)
+        if self.keys is None:
+            self.keys, self.values = zeros
+            return
+        used = tree_map(lambda x: x[..., :used_tokens, :], (self.keys, self.values))
+        self.keys, self.values = tree_map(lambda x, z: mx.concatenate([x, z], axis=2), used, zeros)
+
+    def _map(self, change: Any) -> None:
+        """Apply `change` to each array."""
+        if self.keys is not None:
+            self.keys, self.values = tree_map(change, (self.keys, self.values))
+
+    def _become_union(self, batches: Sequence[QuantizedBatchKV]) -> None:
+        """Replace the contents by the rows of all `batches`, padded so that all end at the same token."""
+        end, capacity = max(b._idx for b in batches), max(b._capacity_tokens for b in batches)
+        offset = mx.concatenate([b.offset for b in batches])
+        left_padding = mx.concatenate([b.left_padding + (end - b._idx) for b in batches])
+        if like := next(((b.keys, b.values) for b in batches if b.keys is not None), None):
+            padded = [b._padded(like, end, capacity) for b in batches]
+            self.keys, self.values = tree_map(lambda *rows: mx.concatenate(rows), *padded)
+        self.offset, self.left_padding, self._idx = offset, left_padding, end
+
+    def _padded(self, like: tuple[Triple, Triple], end: int, capacity: int) -> tuple[Triple, Triple]:
+        """Return keys and values moved to end at token `end`, in arrays for `capacity` tokens.
+
+        `like` has the shapes and types of the arrays, for a batch that has none yet.
+        """
+        if self.keys is None:
+            rows = self.offset.shape[0]
+            return tree_map(lambda x: mx.zeros((rows, x.shape[1], capacity, x.shape[3]), x.dtype), like)
+        used = self._idx
+        widths = [(0, 0), (0, 0), (end - used, capacity - end), (0, 0)]
+        return tree_map(lambda x: mx.pad(x[..., :used, :], widths), (self.keys, self.values))
+
+
+def _add_bytes(total: int, array: mx.array) -> int:
+    return total + array.nbytes

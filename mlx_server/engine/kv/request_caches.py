@@ -1,0 +1,50 @@
+"""Makes the key-value caches of a new request, quantized or not, and tests whether a model can use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from mlx_server.engine.kv.kv_cache import RequestKV
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
+
+
+def make_request_caches(model: Any, quantization: KvQuantization | None = None) -> list[Any]:
+    """Return an empty cache for each layer of the model.
+
+    With `quantization`, the layers of full attention get quantized caches. Sliding windows and recurrent
+    states are never quantized: they take little memory, and mlx-lm cannot do it.
+    """
+    return [
+        _full_attention_cache(quantization) if type(cache) is KVCache else cache
+        for cache in make_prompt_cache(model)
+    ]
+
+
+def _full_attention_cache(quantization: KvQuantization | None) -> RequestKV | QuantizedRequestKV:
+    if quantization is None:
+        return RequestKV()
+    return QuantizedRequestKV(quantization.group_size, quantization.bits)
+
+
+def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | None:
+    """Return why the model cannot work with quantized keys and values; None if it can.
+
+    The model is called with a prompt and with a token, but nothing is computed: MLX is lazy, and checks
+    shapes and types when it is called. So no list is needed of the models that share keys between layers,
+    cache latent vectors, have attention sinks, or have heads that the group size does not divide.
+    """
+    caches = make_request_caches(model, quantization)
+    if not any(isinstance(cache, QuantizedRequestKV) for cache in caches):
+        return "no layer keeps plain keys and values"
+    try:
+        pairs = zip(caches, make_request_caches(model, quantization), strict=True)
+        batch = [one.merge([one, other]) for one, other in pairs]
+        for tokens in ([[0, 0], [0, 0]], [[0], [0]]):
+            model(mx.array(tokens), cache=batch)
+    except Exception as error:  # a model may raise any exception for a cache that it does not know
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    return None
