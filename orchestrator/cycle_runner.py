@@ -68,7 +68,7 @@ class CycleRunner:
             self._wake.set()
 
     async def cycle(self, trigger: str) -> dict[str, Any]:
-        """One cycle: health, then what the plan says, then the record of it."""
+        """Run one cycle: check health, run the phases that the plan names, and store the record of it."""
         started, container = time.time(), self._container
         backends = await container.board.check_llm_services_health()
         self._wake.clear()  # what this check saw, this cycle works on

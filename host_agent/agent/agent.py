@@ -50,7 +50,10 @@ class Agent:
 
 
 async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> None:
-    """Record a failure instead of raising it: the agent starts anyway, and the next pass tries again."""
+    """Adopt or start Ollama.
+
+    A failure is recorded, not raised: the agent starts anyway, and the next pass tries again.
+    """
     try:
         await ollama.adopt_or_start()
     except Exception as error:

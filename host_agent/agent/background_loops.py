@@ -33,7 +33,7 @@ class BackgroundLoops:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the loops. The two that watch containers run only where the orchestrator is one."""
+        """Start the loops. The two that watch containers run only if the orchestrator runs in containers."""
         components = self._components
         loops: dict[str, Loop] = {
             "scheduled passes": self._run_scheduled_passes,

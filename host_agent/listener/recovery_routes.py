@@ -109,7 +109,9 @@ def check_request(body: dict[str, Any]) -> None:
 
 
 class RetryAdviceCache:
-    """Ask `look` how MLX and Ollama stand, once for all clients that call at the same time."""
+    """Caches the retry advice that `look` finds for MLX and Ollama, so that simultaneous clients cause one
+    look.
+    """
 
     def __init__(self, look: Callable[[], Awaitable[Advice]]) -> None:
         self._look = look

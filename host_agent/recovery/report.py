@@ -6,7 +6,10 @@ from typing import Any
 
 @dataclass
 class Report:
-    """The report of one pass, which alone writes it. Each sentence begins with the name of its service."""
+    """The report of one pass; only that pass writes to it.
+
+    Each sentence begins with the name of its service.
+    """
 
     run_id: str
     reason: str

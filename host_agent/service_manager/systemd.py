@@ -72,7 +72,7 @@ class Systemd:
         return self._for_each("start", self.installed_jobs())
 
     def stop(self) -> list[str]:
-        """Stop the recovery pass first, because a pass would start the agent again."""
+        """Stop every job; the recovery pass first, because it would start the agent again."""
         return self._for_each("stop", self.installed_jobs()[::-1])
 
     def is_lingering(self) -> bool:
@@ -81,7 +81,7 @@ class Systemd:
         return result.exit_code == 0 and result.text.strip() == "yes"
 
     def enable_lingering(self) -> bool:
-        """Return True where logind accepted it; polkit may refuse."""
+        """Let this user's units run from boot on. Return True if logind accepted it; polkit may refuse."""
         return self._commands.act("loginctl", "enable-linger").exit_code == 0
 
     def _for_each(self, verb: str, jobs: list[str]) -> list[str]:

@@ -72,7 +72,9 @@ def agents_file(config: Config) -> Path:
 
 
 def _from(host: str, url: str) -> str:
-    """Return the URL with `host` for loopback, which would name the container itself inside a container."""
+    """Return the URL with `host` in place of a loopback address, which inside a container means that
+    container.
+    """
     if host in LOOPBACK:
         return url
     for name in LOOPBACK:

@@ -11,7 +11,10 @@ HEALTHY_STATES = frozenset({State.READY, State.BUSY})
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """The status of a service. `expected` is False where this machine does without the service by choice."""
+    """The status of a service.
+
+    `expected` is False if the configuration of this machine does not use the service.
+    """
 
     state: State
     process_pid: int | None = None

@@ -52,7 +52,7 @@ class StatusReport:
     async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """Return the status of every service by name, in the order of NAMES.
 
-        With `fresh` nothing comes from a cache, as a caller needs who acts on the answer.
+        With `fresh`, for callers that act on the answer, nothing comes from a cache.
         """
         engine, ollama, docker, orchestrators = await asyncio.gather(
             self._mlx_engine(fresh),

@@ -16,7 +16,10 @@ Stage = tuple[str, Callable[[], int | None]]
 
 
 def stages(scheduler: Scheduler, drain_s: float, persist_s: float) -> list[Stage]:
-    """Return the stages. They may drain for `drain_s` and write to disk for `persist_s` seconds."""
+    """Return the stages of a shutdown.
+
+    They may drain for `drain_s` and write to disk for `persist_s` seconds.
+    """
     return [
         ("stop_scheduler", scheduler.hand_back_waiting),
         ("drain", lambda: scheduler.drain(drain_s)),

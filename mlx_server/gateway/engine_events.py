@@ -66,7 +66,10 @@ def router(events: EngineEventBuffer) -> APIRouter:
 
     @routes.get("/events", responses={400: {}})
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
-        """`since` counts only with the `instance` it came from: another gateway's numbers start again."""
+        """Return the events after number `since`.
+
+        The number counts only with the `instance` that it came from: another gateway's numbers start again.
+        """
         seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
         found = await events.after(seq if instance in ("", events.instance) else 0, wait)
         body = [

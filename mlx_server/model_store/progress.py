@@ -49,7 +49,7 @@ def folder_bytes(folder: Path) -> int:
 def report_growth(
     folder: Path, total_bytes: Callable[[], int], report: Callable[[float], None]
 ) -> Iterator[None]:
-    """While the block runs, report which fraction of `total_bytes()` is in `folder`, twice a second.
+    """Report, while the block runs, which fraction of `total_bytes()` is in `folder`, twice a second.
 
     The size of the folder is the one figure that every download tool provides. Nothing is reported while
     `total_bytes()` is 0.

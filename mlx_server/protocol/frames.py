@@ -47,7 +47,7 @@ class FrameBuffer:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield each frame, header included, that `data` completes.
 
-        Raises ProtocolError at the first header that is none; the stream cannot be read any further then.
+        Raises ProtocolError at the first invalid header; nothing after it can be read.
         """
         self._buffer += data
         start, available = 0, len(self._buffer)

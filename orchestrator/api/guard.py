@@ -18,7 +18,10 @@ DATABASE_RETRY_S = 5.0
 
 
 class Guard(AiohttpGuard):
-    """The middleware around every route. An address of this machine's that is bound may stand in Host."""
+    """The middleware around every route.
+
+    A Host header may also name the address that the service is bound to.
+    """
 
     def __init__(self, token: str, bind: str) -> None:
         self._policy = Policy(

@@ -41,7 +41,7 @@ def _service(container: Container, runner: CycleRunner, uptime_s: float) -> Iter
 
 
 def _backends(container: Container) -> Iterator[Metric]:
-    """Yield how each backend is that is used."""
+    """Yield the state of each backend that is in use."""
     board = container.board
     used = [backend for backend in board.backends if backend.used]
     healthy = {b.name: int(b.healthy) for b in used}

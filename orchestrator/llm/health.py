@@ -83,7 +83,10 @@ class HealthBoard:
         return None
 
     async def take(self, model: str) -> Backend | None:
-        """Like `serving`, but count a call as begun. End it with `succeeded`, `failed` or `abandoned`."""
+        """Return what `serving` returns, and count a call as begun.
+
+        The caller ends it with `succeeded`, `failed` or `abandoned`.
+        """
         found = await self.serving(model)
         if found is None:
             return None

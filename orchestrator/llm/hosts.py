@@ -32,7 +32,9 @@ def pick(
     breakers: Mapping[str, BackendBreaker],
     now: float,
 ) -> Backend | None:
-    """The healthy backend that has the model, admits a call, and stands on the least loaded machine."""
+    """Return the healthy backend that has the model, admits a call, and runs on the least loaded machine, or
+    None.
+    """
     able = [b for b in backends if b.serves(model) and breakers[b.name].admits(now)]
     machine_calls = machine_load(urls, load)
     order = list(urls)

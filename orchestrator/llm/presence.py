@@ -12,7 +12,7 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal always installs it
 
 @dataclass(frozen=True)
 class Presence:
-    """Which backends this process ever saw healthy, and whose outage the host agent knows.
+    """Knows which backends this process ever saw healthy, and whose outage the host agent knows.
 
     A backend counts as absent if it was never seen healthy, if the host agent knows of its outage and could
     not start it, and if another backend serves. Counted as down, it would be a permanent fault.

@@ -24,7 +24,7 @@ _PARTS = ("part", "task", "goal", "what", "work", "instruction", "description", 
 
 @dataclass(frozen=True)
 class SubTask:
-    """One agent's part of a task. An empty `goal` means the whole goal."""
+    """One agent's part of a task. An agent with an empty `goal` gets the goal of the whole task."""
 
     agent: str
     goal: str = ""

@@ -98,7 +98,10 @@ def plan(
 
 
 def _about(notes: Sequence[str], max_tokens: float, prefix: str) -> list[str]:
-    """Return each note in quotation marks on one line, or "", cut so that together they fit."""
+    """Return `prefix` and the note in quotation marks, on one line, for each note; "" for an empty note.
+
+    The notes are cut so that together they fit into `max_tokens`. If little of them would remain, all are "".
+    """
     flat = [" ".join(note.replace('"', "'").split()) for note in notes]
     count = sum(map(bool, flat))
     each = budget.tokens(f'{prefix}""')

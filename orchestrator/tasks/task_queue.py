@@ -147,13 +147,13 @@ class TaskQueue:
         return await asyncio.to_thread(self._database.given_up, cancelled) if cancelled else set()
 
     async def cancel(self, task_id: str) -> None:
-        """Cancel a task that is queued or running; the step at work is broken off."""
+        """Cancel a task that is queued or running; a running step is aborted."""
         async with self._answering():
             await self._dbos.DBOS.cancel_workflow_async(task_id)
         emit("task_cancelled", task=task_id)
 
     async def waiting(self) -> int:
-        """How many tasks are queued or running."""
+        """Return how many tasks are queued or running."""
         if not self.exists:
             return 0
         await self.start()
@@ -165,7 +165,9 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _answering(self, else_: str = "") -> AsyncIterator[None]:
-        """DBOS waits for its database for as long as it takes; a caller does not."""
+        """Raise DatabaseFailed if the database does not answer soon: DBOS itself would wait for it without a
+        limit.
+        """
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await asyncio.to_thread(self._database.ping)

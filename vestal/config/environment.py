@@ -61,7 +61,7 @@ def _key_of(name: str) -> KeyPath:
 
 
 def _parse(key: KeyPath, text: str) -> Any:
-    """Return a list for a setting that is one, a mapping for text that begins with `{`, else the text."""
+    """Return a list for a setting that takes one, a mapping for text that begins with `{`, else the text."""
     if not _is_list(key):
         return _parse_yaml(text) if text.lstrip().startswith("{") else text
     if text.lstrip().startswith("["):

@@ -45,7 +45,7 @@ def may_be_stranded(memory: Memory) -> bool:
 
 
 def headroom(memory: Memory, model_server_bytes: int = 0) -> Headroom:
-    """Return whether a model server may be started.
+    """Return the headroom, which says whether another model server may be started.
 
     `model_server_bytes` is what living model servers hold in memory: that much of the wired memory is not
     stranded.

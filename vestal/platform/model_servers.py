@@ -13,9 +13,9 @@ MODULES = ("mlx_server.engine", "mlx_lm")
 
 
 def current_headroom(now: Memory | None = None) -> Headroom:
-    """Return whether the machine has memory for one more model server.
+    """Return the headroom, which says whether the machine has memory for one more model server.
 
-    Reads the memory unless it is given. The processes are read only if much memory is wired.
+    The memory is read unless it is given; the processes are read only if much memory is wired.
     """
     now = now or memory.read()
     return headroom(now, resident_bytes() if may_be_stranded(now) else 0)

@@ -30,7 +30,7 @@ class AiohttpGuard:
     response_headers: Mapping[str, str] = {}
 
     def policy(self) -> Policy:
-        """Return what may come in just now."""
+        """Return the policy that is in force now."""
         raise NotImplementedError
 
     def as_http_error(self, error: Exception) -> HttpError | None:
@@ -95,7 +95,7 @@ def _client_is_gone(request: web.Request) -> bool:
 
 
 def head_of(request: web.Request) -> RequestHead:
-    """Return what the guard looks at."""
+    """Return the parts of the request that the guard examines."""
     transport = request.transport
     address = transport.get_extra_info("sockname") if transport else None
     local = str(address[0]) if isinstance(address, tuple) else ""
@@ -129,7 +129,7 @@ def code_of(status: int) -> str:
 
 
 def _from_aiohttp(error: web.HTTPException, request: web.Request, max_body_bytes: int | None) -> HttpError:
-    """Return what stands for an error that aiohttp itself raises, such as an unknown address."""
+    """Return our error for one that aiohttp itself raises, such as an unknown address."""
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and max_body_bytes is not None:
         return guard.too_large(max_body_bytes)
     code = code_of(error.status)

@@ -57,7 +57,10 @@ class AsgiGuard:
 
 
 def head_of(scope: Scope) -> RequestHead:
-    """Return what the guard looks at. Without a server address, take the connection for one over loopback."""
+    """Return the parts of the request that the guard examines.
+
+    Without a server address, the connection counts as one over loopback.
+    """
     local_address = (scope.get("server") or ("127.0.0.1", 0))[0]
     return RequestHead(scope["method"], scope["path"], scope["headers"], str(local_address))
 

@@ -43,7 +43,9 @@ class LogHandler(logging.Handler):
     """Makes an event of what libraries log, so that all lines of a program's log have one format."""
 
     def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:
-        """Call `emit(event, cause, level=…, logger=…)`, with `traceback` where an exception was logged."""
+        """Make a handler that calls `emit(event, cause, level=…, logger=…)`, with `traceback` if an exception
+        was logged.
+        """
         super().__init__(level)
         self._emit = emit
         self._event = event

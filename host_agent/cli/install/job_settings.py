@@ -63,7 +63,9 @@ def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Return True where the name says so, or where the value is a URL with a password in it."""
+    """Return True if the variable's name suggests a secret, or if its value is a URL that contains a
+    password.
+    """
     upper = name.upper()
     by_name = SECRET_WORDS & set(upper.split("_")) or any(part in upper for part in SECRET_PARTS)
     return bool(by_name) or _has_password(value)

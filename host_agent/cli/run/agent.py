@@ -8,7 +8,10 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Return 0 with `--managed` where another agent runs: launchd would restart a failed job every 10 s."""
+    """Run the agent until it is stopped, and return the exit code.
+
+    With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
+    """
     try:
         return daemon.serve(config)
     except AlreadyRunning as error:

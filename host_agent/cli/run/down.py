@@ -21,7 +21,10 @@ COMPOSE_DOWN_TIMEOUT_S = 120.0
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Return 0, or 1 where the containers could not be stopped."""
+    """Stop the agent, its services and the containers.
+
+    Return 0, or 1 if the containers could not be stopped.
+    """
     lines = [line for line in (_stop_installed_jobs(config), stop_agent(config)) if line]
     lines += _stop_leftover_processes(config)
     problem, container_lines = _stop_containers(config)

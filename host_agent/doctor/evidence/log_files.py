@@ -43,7 +43,7 @@ def log_tails(config: Config) -> Iterator[LogTail]:
 
 
 def recent_matches(config: Config, now: float) -> Iterator[tuple[LogTail, list[LogMatch]]]:
-    """Yield each log that has telling lines of the last hour, with these lines."""
+    """Yield each log in which lines of the last hour name a cause, with these lines."""
     for log in log_tails(config):
         if matches := find_matches(log.lines, written_at=log.written_at, since=now - RECENT_S):
             yield log, matches

@@ -56,7 +56,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def assess_hidden_models(shown: Set[str], hidden: Set[str], folder: Path, server: OllamaServer) -> Finding:
     """Assess that Ollama shows the models `shown` and not `hidden`, which are in this user's `folder`.
 
-    Where it shows any models, this is only a note: they may be the ones that are meant.
+    If it shows any models, the finding is only a note, since these may be the models that the user wants.
     """
     level: Level = "note" if shown else "fault"
     who = f"PID {server.pid}, user {server.user or 'unknown'}" if server.pid else "a process of another user"

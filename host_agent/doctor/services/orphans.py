@@ -95,7 +95,9 @@ def _recorded_pids(folder: Path) -> frozenset[int]:
 
 
 def _still_zombies(found: list[PsProcess]) -> list[PsProcess]:
-    """Return those that are zombies after a moment: every child that ends is one for a short time."""
+    """Return the processes that are still zombies after a moment: every child that ends is one for a short
+    time.
+    """
     if not found:
         return []
     time.sleep(ZOMBIE_GRACE_S)

@@ -38,7 +38,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return one finding for each unhealthy service, without those that depend on another one of them."""
+    """Return one finding for each unhealthy service that does not depend on another unhealthy one."""
     found = {
         name: finding for name, service in services.items() if (finding := assess_service(name, service))
     }

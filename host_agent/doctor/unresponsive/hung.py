@@ -83,7 +83,9 @@ def assess_hung(server: UnresponsiveServer) -> Finding:
 
 
 def _remedy(server: UnresponsiveServer) -> str:
-    """A recovery pass replaces Vestal's own servers; Ollama is restarted by whoever started it."""
+    """Return the remedy: a recovery pass replaces Vestal's own servers; Ollama is restarted by whoever
+    started it.
+    """
     if server.service != "ollama":
         return "`vestal recover --once` replaces it."
     stop = f"`kill {server.pid}`" if server.pid else "stop it"

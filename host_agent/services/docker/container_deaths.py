@@ -56,7 +56,7 @@ class EventTrail:
         self._events: dict[str, list[tuple[str, float]]] = {}
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Remember an event of the engine, if it may explain a death."""
+        """Remember one of Docker's events if it may explain a death."""
         name = _trail_name(event)
         if name:
             events = self._events.setdefault(container_of(event), [])
@@ -68,9 +68,9 @@ class EventTrail:
         return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
     def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:
-        """Return the seconds from the nearest such event of the same run to the death, or None.
+        """Return the seconds from the nearest event of this kind in the same run to the death, or None.
 
-        The result is negative where the event came after the death.
+        The result is negative if the event came after the death.
         """
         ages = (death.at - at for found, at in self._events.get(death.container, ()) if found == name)
         run_s = death.at - death.run_began_at
@@ -116,10 +116,10 @@ def finished_at(inspect: Mapping[str, Any]) -> float:
 
 
 def stays_ended(inspect: Mapping[str, Any]) -> bool:
-    """Return whether a container has ended and the engine will not restart it."""
+    """Return whether a container has ended and Docker will not restart it."""
     return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead")
 
 
 def has_ended(inspect: Mapping[str, Any]) -> bool:
-    """Return whether a container has ended, be it that the engine is about to restart it."""
+    """Return whether a container has ended, even if Docker is about to restart it."""
     return str((inspect.get("State") or {}).get("Status", "")) in ("exited", "dead", "restarting")

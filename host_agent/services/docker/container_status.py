@@ -72,9 +72,9 @@ def memory_limit_bytes(inspect: Mapping[str, Any]) -> int:
 
 
 def timestamp(text: object) -> float:
-    """Return one of the engine's times in seconds since the epoch, 0 where it is none.
+    """Return one of Docker's times in seconds since the epoch; 0 if there is none.
 
-    The engine writes nanoseconds, and the year 1 for what has never happened.
+    Docker writes nanoseconds, and the year 1 for what has never happened.
     """
     try:
         return max(0.0, datetime.fromisoformat(str(text)).timestamp())

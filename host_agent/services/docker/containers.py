@@ -29,9 +29,10 @@ class Containers:
         self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
 
     async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
-        """Return the status of each service; all are `stopped` where the engine does not answer.
+        """Return the status of each service; all are `stopped` if the Docker engine does not answer.
 
-        With `fresh` the engine is asked now, and the explanation of a death that just happened is waited for.
+        With `fresh` the Docker engine is asked now, and the explanation of a death that just happened is
+        waited for.
         """
         try:
             found = await self._inspect(fresh)

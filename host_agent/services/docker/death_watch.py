@@ -68,7 +68,9 @@ class DeathWatch:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def run(self) -> None:
-        """Follow the events until cancelled; an engine that is away is asked again after RETRY_S."""
+        """Follow the events until cancelled; a Docker engine that does not answer is asked again after
+        RETRY_S.
+        """
         while True:
             try:
                 self._following = True

@@ -10,14 +10,14 @@ START_IT = "start Docker Desktop, or on Linux `sudo systemctl start docker`"
 
 
 class DockerEngineMonitor:
-    """Asks the engine for its version. Only an orchestrator in containers needs the engine."""
+    """Asks the Docker engine for its version. Only an orchestrator in containers needs the Docker engine."""
 
     def __init__(self, api: DockerApi, project: str, decision: ModeDecision) -> None:
         self._api, self._project, self._decision = api, project, decision
         self._failures = 0
 
     async def service_status(self) -> ServiceStatus:
-        """Return the engine's status. An engine that is not needed and does not answer is `absent`."""
+        """Return the Docker engine's status. It is `absent` if it is not needed and does not answer."""
         needed = self._decision.mode is Mode.DOCKER
         extra = {
             "project": self._project,

@@ -27,7 +27,7 @@ class EngineEvents:
         self._recorded_until = newest[0]["ts"] if newest else 0.0
 
     async def follow(self) -> None:
-        """Copy events until cancelled; a gateway that is away is asked again after RETRY_S."""
+        """Copy events until cancelled; a gateway that does not answer is asked again after RETRY_S."""
         while True:
             try:
                 await self._fetch()

@@ -48,7 +48,10 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model works. `busy` means that it gave no answer although it works."""
+    """The result of a probe: whether the model works.
+
+    `busy` means that it gave no answer although it works.
+    """
 
     ok: bool
     detail: str = ""

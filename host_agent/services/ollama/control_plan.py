@@ -9,7 +9,10 @@ Commands = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Tools:
-    """What this machine has for the purpose. `may_act` is False where Vestal only watches Ollama."""
+    """What Vestal can use on this machine to control Ollama.
+
+    `may_act` is False if Vestal only watches Ollama.
+    """
 
     uid: int = 0
     brew: str = "brew"

@@ -96,7 +96,7 @@ class OllamaController:
         return str(plan) if plan.refusal else f"to have it back: {plan}"
 
     def refusal(self, action: str) -> str:
-        """Return why the agent may not do this, as far as is known now; empty where it may try."""
+        """Return why the agent may not carry out `action`, as far as is known now; empty if it may try."""
         if self.has_child or (action == "start" and self.owner.runs):
             return ""
         if not self.owner.runs and action == "stop":
@@ -177,7 +177,7 @@ class OllamaController:
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """`start` or `restart` a server that has another owner, or none."""
+        """Carry out `action` (start or restart) for a server that has another owner, or none."""
         owner = await self._discovery.owner(self.pid, fresh=True)
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):
             await self._carry_out(owner, action, cause)

@@ -35,7 +35,10 @@ class Discovery:
         self._last: tuple[float, ProcessSnapshot | None, Owner] = (float("-inf"), None, Owner())
 
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
-        """Return the owner of the server. `own_pid` is the PID of the agent's own; `fresh` looks again."""
+        """Return the owner of the server.
+
+        `own_pid` is the PID of the agent's own server; `fresh` looks again.
+        """
         if not self._address.local:
             return owner_of(Evidence(address=self._address.url))
         if own_pid is not None:
@@ -52,7 +55,10 @@ class Discovery:
         return owner
 
     async def port_holder(self) -> Owner | None:
-        """Return who holds the port now, None if it is free. A free port is quickly seen: a restart waits."""
+        """Return who holds the port now; None if it is free.
+
+        A free port is recognized quickly, because a restart waits for this.
+        """
         holder = await asyncio.to_thread(ports.holder, self._address.port, self._address.host)
         return None if holder is None else await self.owner(None, fresh=True)
 

@@ -93,7 +93,7 @@ class OllamaProbe:
         return await self._verdict_of(self._request)
 
     async def _verdict_of(self, request: asyncio.Task[Verdict]) -> Verdict:
-        """Return the verdict of an open probe, or what it means that there is no answer yet."""
+        """Return the verdict on the open probe, also while it has no answer yet."""
         waited_s = self._budget.waited_s(time.monotonic())
         done, _ = await asyncio.wait({request}, timeout=max(SAMPLE_S, self._token_timeout_s - waited_s))
         if request.cancelled():  # `reset` was called meanwhile: another server runs by now

@@ -46,7 +46,10 @@ class ProbeBudget:
         return replace(self, asked_at=None, ok_at=ok_at, failed=not verdict.ok)
 
     def judge_silence(self, now: float, runner_cores: float, timeout_s: float = TOKEN_TIMEOUT_S) -> Verdict:
-        """Return what it means that no answer has come. `runner_cores` is how many cores the runners use."""
+        """Return the verdict on a probe without an answer.
+
+        `runner_cores` is how many cores the runners use.
+        """
         waited_s = self.waited_s(now)
         if waited_s < timeout_s:
             return Verdict(True, busy=True)

@@ -59,9 +59,10 @@ class OllamaService:
     # --- status and checks ----------------------------------------------------------------------------------
 
     async def service_status(self, fresh: bool = False) -> ServiceStatus:
-        """Return the status of Ollama. With `fresh` it is checked now, as a caller needs who acts on it.
+        """Return the status of Ollama.
 
-        `absent` is no fault: Ollama is not installed, or switched off in the configuration.
+        With `fresh`, for callers that act on it, Ollama is checked now. `absent` is no fault: Ollama is not
+        installed, or switched off in the configuration.
         """
         if absent := self._absent():
             return absent
@@ -75,7 +76,7 @@ class OllamaService:
         return status.service_status(seen, self.controller.status())
 
     async def check(self) -> Observation:
-        """Ask the server everything, with a probe of a model where that is due, and count a failure."""
+        """Ask for version and models, probe a model if that is due, and count a failure."""
         if self._checking is None:
             self._checking = asyncio.create_task(self._check(), name="ollama's check")
         return await asyncio.shield(self._checking)
@@ -138,7 +139,7 @@ class OllamaService:
     # --- watching -------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Until cancelled, check a server that has another owner each `supervision.health_interval_s`."""
+        """Check a server that has another owner each `supervision.health_interval_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._config.supervision.health_interval_s)
             if self._absent() is None:
@@ -159,7 +160,7 @@ class OllamaService:
     # --- observing ------------------------------------------------------------------------------------------
 
     def _absent(self) -> ServiceStatus | None:
-        """Return the status of an Ollama that the configuration does without, or None."""
+        """Return the status `absent` if the configuration does not use Ollama, else None."""
         if self.off:
             return ServiceStatus(State.ABSENT, detail="switched off (ollama.manage)", expected=False)
         if installation.is_replaced_by_mlx_server(self._config, self._address):

@@ -11,7 +11,10 @@ from vestal.config import Config
 
 
 class DockerEngine(Protocol):
-    """What the decision asks of the Docker engine. Both raise DockerUnavailable where none answers."""
+    """What the decision asks of the Docker engine.
+
+    Both methods raise DockerUnavailable if it does not answer.
+    """
 
     async def version(self) -> str:
         """Return the engine's version."""

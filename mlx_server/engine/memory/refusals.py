@@ -10,7 +10,7 @@ from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked for, in words; what would help; figures for programs."""
+    """The words of a refusal: what is asked for, and what would help; figures for programs."""
 
     what: str
     remedy: str

@@ -108,7 +108,7 @@ class DiskTier:
             self._unwritten.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
-        """Queue entries, the ends of `chain`, for writing.
+        """Queue entries, whose keys are at the end of `chain`, for writing.
 
         A key that is not in the index afterwards was refused.
         """

@@ -30,7 +30,7 @@ class Lru:
         return iter(list(self._sizes))
 
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
-        """Add the keys of `sizes`, the ends of `chain`, and mark the whole chain as used.
+        """Add the keys of `sizes`, which are at the end of `chain`, and mark the whole chain as used.
 
         Return the evicted keys: others first, then the end of the chain. A key larger than the limit is not
         added, and is returned too.

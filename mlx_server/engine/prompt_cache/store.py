@@ -166,7 +166,7 @@ class BlockStore:
         return count
 
     def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
-        """Insert values, the ends of `chain`, into both tiers."""
+        """Insert values, whose keys are at the end of `chain`, into both tiers."""
         self._apply_changes(tags)
         entries = {key: Entry(value, tags) for key, value in values.items()}
         self._insert_into_ram(entries, chain)

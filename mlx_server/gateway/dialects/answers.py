@@ -30,7 +30,7 @@ class Answers:
             ticket.cancel()
 
     async def whole(self) -> list[tuple[AnswerPart, protocol.Done]]:
-        """Return each answer with its end, once all are complete."""
+        """Return each complete answer as one part, with its `Done` event, once all answers have ended."""
         return [await self._whole(ticket) for ticket in self.tickets]
 
     async def _whole(self, ticket: Ticket) -> tuple[AnswerPart, protocol.Done]:
@@ -45,7 +45,7 @@ class Answers:
         return answer, answer.done
 
     async def first_event(self) -> TicketEvent:
-        """Return the first event of the first answer; `parts` wants it back."""
+        """Return the first event of the first answer, which the caller passes to `parts`."""
         return await self.tickets[0].next()
 
     async def parts(self, first: TicketEvent) -> AsyncIterator[tuple[int, AnswerPart]]:

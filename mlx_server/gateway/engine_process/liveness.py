@@ -70,9 +70,9 @@ class EngineLiveness:
         self._unanswered_probe_at, self._probe_at_once = None, True
 
     def probe_due(self, running: int, now: float) -> bool:
-        """Return whether the engine, with `running` of our requests, is to be sent a probe now.
+        """Return whether the engine, with `running` of our requests, should be sent a probe now.
 
-        The caller must send the probe where True is returned.
+        If so, the caller must send it.
         """
         idle = self.ready and not (running or self._working or self.loading)
         if not idle or self._unanswered_probe_at is not None:

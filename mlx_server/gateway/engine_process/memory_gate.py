@@ -23,9 +23,10 @@ class MemoryGate:
         self._read_headroom, self._clock, self._timeout_s = read_headroom, clock, timeout_s
 
     async def __call__(self) -> None:
-        """Return when the memory suffices. Raises LaunchError where it still lacks at the timeout.
+        """Return when there is enough memory.
 
-        A start without memory would fail and strand more of it, so that it is better not tried.
+        Raises LaunchError if there is too little at the timeout. A start without memory would fail and strand
+        more of it, so it is better not tried.
         """
         deadline = self._clock.now() + self._timeout_s
         while (headroom := self._read_headroom()).shortage:

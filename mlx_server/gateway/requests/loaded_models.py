@@ -54,7 +54,7 @@ class LoadedModels:
         self._reports, self._loaded = {}, set()
 
     def reload_failed(self, name: str) -> None:
-        """Take a model off the list that could not be loaded again."""
+        """Remove a model that could not be loaded again from the list."""
         self._reload.pop(name, None)
 
     def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:

@@ -66,13 +66,15 @@ class RequestLifecycle:
         return self.phase in END_PHASES
 
     def start(self) -> None:
-        """Note that it was sent to an engine, for the first time or again."""
+        """Note that the request was sent to an engine, for the first time or again."""
         self._require(*WAITING_PHASES)
         self.phase = RequestPhase.RUNNING
         self._work_done = 0.0
 
     def worked(self, work_done: float) -> None:
-        """Note progress towards the next token; `work_done` grows as its model loads and its prompt runs."""
+        """Note progress towards the next token; `work_done` grows as the model loads and the prompt is
+        processed.
+        """
         self._work_done = max(self._work_done, work_done)
 
     def take_token(self, index: int, token: int) -> bool:
@@ -88,7 +90,7 @@ class RequestLifecycle:
         return True
 
     def engine_lost(self, now: float, crashed: bool = True) -> RequestPhase:
-        """Note that its engine has exited, and return the new phase: PARKED, or FAILED.
+        """Note that the request's engine has exited, and return the new phase: PARKED, or FAILED.
 
         After a crash `crash_policy` decides; after a planned exit (`crashed` False) it is always PARKED.
         """
@@ -101,13 +103,13 @@ class RequestLifecycle:
         return self.phase
 
     def returned_by_engine(self, now: float) -> None:
-        """Park it: its engine shuts down as planned, and will not finish it."""
+        """Park the request: its engine shuts down as planned, and will not finish it."""
         self._require(RequestPhase.RUNNING)
         self.waiting_since = now
         self.phase = RequestPhase.PARKED
 
     def finish(self) -> None:
-        """Note that the engine has finished it."""
+        """Note that the engine has finished the request."""
         self._require(RequestPhase.RUNNING)
         self.phase = RequestPhase.DONE
 

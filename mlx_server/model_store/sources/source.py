@@ -32,7 +32,7 @@ class PypiSource:
 
     @property
     def requirement(self) -> str:
-        """The package and its version, as pip takes them."""
+        """Return the package and its version, as pip takes them."""
         return f"{self.package}=={self.version}"
 
 

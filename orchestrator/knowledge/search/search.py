@@ -86,7 +86,9 @@ class KnowledgeSearch:
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
-        """Like `search`, but use words alone, with a note, if the query cannot be embedded in time."""
+        """Search as `search` does, but by words alone and with a note if the query cannot be embedded in
+        time.
+        """
         vector, note = None, ""
         try:
             async with asyncio.timeout(QUERY_WAIT_S):
