@@ -8,7 +8,7 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from vestal.config import Config
 
 NAME = "missing_dependency"
-PACKAGES = ("mlx.core", "mlx_lm", "fastapi", "uvicorn", "aiohttp", "numpy")
+PACKAGES = ("mlx.core", "mlx_lm", "fastapi", "uvicorn", "aiohttp", "aiodocker", "msgspec", "numpy")
 IMPORT_TIMEOUT_S = 90.0
 IMPORT_PROGRAM = """
 import importlib, sys

@@ -50,11 +50,11 @@ def test_task_command_shows_progress_and_the_answer(orchestrator: Make, llm: Sta
 def test_task_command_bad_input_is_one_sentence_and_64(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     for arguments, stdin, words in (
-        (("x", "--agent", "nobody"), "", "there is no agent 'nobody'; there are: lead"),
+        (("x", "--agent", "nobody"), "", "There is no agent 'nobody'; there are: lead"),
         ((" ",), "", "There is no goal"),
         (("-",), "x" * 10_000_000, "over 16000 characters"),
         (("--follow", "../cycles"), "", "is not the id of a task"),
-        (("--cancel", "5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55"), "", "there is no task"),
+        (("--cancel", "5f1d7e0a-6d0c-4bb5-9d3b-1d7f8c2f6a55"), "", "There is no task"),
     ):
         done = vestal(one, *arguments, stdin=stdin)
         assert done.returncode == 64, (arguments, done.stderr)
