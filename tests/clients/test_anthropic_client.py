@@ -42,7 +42,7 @@ def _ask(client: anthropic.Anthropic, **more: Any) -> Any:
     return client.messages.create(**asked)
 
 
-def test_message_answers_with_usage_and_a_reason(client):
+def test_message_returns_text_usage_and_stop_reason(client):
     answer = _ask(client, system="You are a helpful AI assistant.")
     assert "Paris" in answer.content[0].text
     assert (answer.role, answer.stop_reason) == ("assistant", "end_turn")
@@ -50,7 +50,7 @@ def test_message_answers_with_usage_and_a_reason(client):
     assert _ask(client, max_tokens=2).stop_reason == "max_tokens"
 
 
-def test_tokens_are_counted_before_they_are_paid_for(client):
+def test_count_tokens_equals_the_input_tokens_of_the_message(client):
     counted = client.messages.count_tokens(
         model=MODEL, messages=QUESTION, system="Be brief.", tools=[WEATHER]
     )
@@ -65,13 +65,13 @@ def test_tokens_are_counted_before_they_are_paid_for(client):
     assert client.messages.count_tokens(model=MODEL, messages=long).input_tokens > 20_000
 
 
-def test_stop_sequence_is_named(client):
+def test_message_ended_by_a_stop_sequence_names_it(client):
     answer = _ask(client, stop_sequences=["Paris"])
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")
     assert "Paris" not in "".join(block.text for block in answer.content)
 
 
-def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, server):
+def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, server):
     story: Any = [{"role": "user", "content": [{"type": "text", "text": "Tell me of a lighthouse."}]}]
     whole = _ask(client, messages=story, max_tokens=32)
     asked: Any = {"model": MODEL, "messages": story, "max_tokens": 32, "extra_body": {"temperature": 0}}
@@ -85,7 +85,7 @@ def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, serv
     assert final.usage.input_tokens == whole.usage.input_tokens
 
 
-def test_forced_tool_is_used_whole_and_streamed_alike_and_its_result_is_answered(client):
+def test_forced_tool_is_used_alike_with_and_without_streaming_and_its_result_is_answered(client):
     whole = _ask(client, max_tokens=60, **FORCED)
     (use,) = whole.content
     assert (whole.stop_reason, use.type, use.name, set(use.input)) == (
@@ -107,7 +107,7 @@ def test_forced_tool_is_used_whole_and_streamed_alike_and_its_result_is_answered
     assert _ask(client, messages=turns, tools=[WEATHER]).content
 
 
-def test_errors_are_the_clients_own(client):
+def test_errors_raise_the_clients_own_exceptions(client):
     with pytest.raises(anthropic.NotFoundError, match="smollm2") as missing:
         _ask(client, model="nix")
     assert "not_found_error" in str(missing.value.body)

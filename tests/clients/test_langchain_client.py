@@ -29,22 +29,22 @@ def made(server) -> Iterator[Callable[..., Any]]:
         thing._client._client.close()
 
 
-def test_chat_model_answers_and_counts(made):
+def test_chat_model_returns_text_and_token_counts(made):
     answer = made(ChatOllama, MODEL, temperature=0, num_predict=24).invoke(QUESTION)
     assert "Paris" in answer.content
     assert answer.usage_metadata["output_tokens"] > 0
     assert answer.response_metadata["done_reason"] == "stop"
 
 
-def test_chat_model_streams(made):
+def test_chat_model_streams_its_answer_in_parts(made):
     model = made(ChatOllama, MODEL, temperature=0, num_predict=24)
     assert "Paris" in "".join(str(piece.content) for piece in model.stream(QUESTION))
 
 
-def test_text_model_answers(made):
+def test_text_model_returns_a_completion(made):
     assert made(OllamaLLM, MODEL, temperature=0, num_predict=8).invoke("Say hello.")
 
 
-def test_embeddings_have_the_models_size(made):
+def test_embeddings_have_the_dimension_of_the_model(made):
     vectors = made(OllamaEmbeddings, "all-minilm").embed_documents(["a", "b"])
     assert [len(vector) for vector in vectors] == [384, 384]

@@ -26,7 +26,7 @@ def client(server) -> Iterator[ollama.Client]:
     client._client.close()
 
 
-def test_chat_whole_and_streamed_give_the_same_text_and_all_counts(client):
+def test_chat_with_and_without_streaming_gives_the_same_text_and_all_counts(client):
     whole = client.chat(MODEL, QUESTION, options=GREEDY)
     assert "Paris" in whole.message.content
     assert all(whole[name] > 0 for name in (*DURATIONS, "prompt_eval_count", "eval_count"))
@@ -35,7 +35,7 @@ def test_chat_whole_and_streamed_give_the_same_text_and_all_counts(client):
     assert (last.done, last.done_reason, last.eval_count) == (True, "stop", whole.eval_count)
 
 
-def test_generate_with_a_seed_gives_the_same_text_again(client):
+def test_generate_with_the_same_seed_gives_the_same_text(client):
     options = {"seed": 7, "temperature": 1.0, "num_predict": 16}
     first, second = (client.generate(MODEL, "Once upon a time", options=options) for _ in range(2))
     assert first.response
@@ -43,7 +43,7 @@ def test_generate_with_a_seed_gives_the_same_text_again(client):
     assert first.done_reason == "length"
 
 
-def test_stream_across_a_killed_engine_gives_the_uninterrupted_text(client, server):
+def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, server):
     story = [{"role": "user", "content": "Tell me a story about a lighthouse."}]
     options = {"temperature": 0, "num_predict": 32}
     whole = client.chat(MODEL, story, options=options).message.content
@@ -65,7 +65,7 @@ SCHEMA = {
 }
 
 
-def test_format_across_a_killed_engine_gives_the_uninterrupted_json(client, server):
+def test_format_across_a_killed_engine_equals_the_uninterrupted_json(client, server):
     story = [{"role": "user", "content": "Outline a story about a lighthouse."}]
     options = {"temperature": 0.9, "seed": 5, "num_predict": 120}
     whole = client.chat(MODEL, story, format=SCHEMA, options=options).message.content
@@ -78,7 +78,7 @@ def test_format_across_a_killed_engine_gives_the_uninterrupted_json(client, serv
     assert text == whole
 
 
-def test_think_of_a_model_that_does_not_is_a_bad_request(client):
+def test_think_with_a_model_without_thinking_is_a_bad_request(client):
     with pytest.raises(ollama.ResponseError, match="does not support thinking") as caught:
         client.chat(MODEL, QUESTION, think=True)
     assert caught.value.status_code == 400
@@ -94,7 +94,7 @@ def get_weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def test_tools_that_a_model_calls_have_arguments_as_objects(client):
+def test_tool_calls_have_their_arguments_as_objects(client):
     content = (
         "Repeat this and nothing else: "
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -107,13 +107,13 @@ def test_tools_that_a_model_calls_have_arguments_as_objects(client):
         assert answer.message.content
 
 
-def test_logprobs_come_with_every_piece(client):
+def test_logprobs_are_in_every_part_of_the_stream(client):
     whole = client.chat(MODEL, QUESTION, options=GREEDY, logprobs=True, top_logprobs=2)
     assert "".join(row.token for row in whole.logprobs) == whole.message.content
     assert all(len(row.top_logprobs) == 2 for row in whole.logprobs)
 
 
-def test_embed_gives_unit_vectors_near_for_what_is_alike(client):
+def test_embed_returns_unit_vectors_that_are_close_for_similar_texts(client):
     texts = ["a cat sits on the mat", "a kitten lies on the rug", "the price of copper fell"]
     cat, kitten, copper = client.embed("all-minilm", texts).embeddings
     assert len(cat) == 384
@@ -126,7 +126,7 @@ def _cosine(one, other) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def test_models_are_listed_shown_and_running(client):
+def test_models_are_listed_shown_and_reported_as_running(client):
     assert {model.model for model in client.list().models} >= {MODEL, "all-minilm:latest"}
     shown = client.show(MODEL)
     assert shown.modelinfo
@@ -135,19 +135,19 @@ def test_models_are_listed_shown_and_running(client):
     assert {model.model for model in client.ps().models} >= {MODEL}
 
 
-def test_unknown_model_is_an_error_that_lists_what_there_is(client):
+def test_unknown_model_is_an_error_that_lists_the_installed_models(client):
     with pytest.raises(ollama.ResponseError) as caught:
         client.chat("nix", QUESTION)
     assert caught.value.status_code == 404
     assert MODEL in caught.value.error
 
 
-def test_pull_of_a_model_that_is_there_ends_in_success(client):
+def test_pull_of_an_installed_model_ends_in_success(client):
     *_, last = client.pull(MODEL, stream=True)
     assert last.status == "success"
 
 
-async def test_async_client_streams(server):
+async def test_async_client_streams_the_whole_answer(server):
     client = ollama.AsyncClient(host=server.url)
     async with client._client:
         parts = [part async for part in await client.chat(MODEL, QUESTION, options=GREEDY, stream=True)]

@@ -59,7 +59,7 @@ def ask(server: Any, scenarios: Path) -> Ask:
     return run
 
 
-def test_chat_streamed_gives_the_whole_text_and_ends_with_every_count(ask: Ask) -> None:
+def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask: Ask) -> None:
     told = ask("chat")
     assert "Paris" in told["text"] == told["whole"]["message"]["content"]
     for last in (told["last"], told["whole"]):
@@ -68,16 +68,16 @@ def test_chat_streamed_gives_the_whole_text_and_ends_with_every_count(ask: Ask) 
         assert datetime.fromisoformat(last["created_at"]).tzinfo
 
 
-def test_generate_streamed_gives_the_whole_text(ask: Ask) -> None:
+def test_generate_streamed_equals_the_whole_text(ask: Ask) -> None:
     told = ask("generate")
     assert "Paris" in told["text"] == told["whole"]["response"]
 
 
-def test_embed_gives_a_vector_for_each_text(ask: Ask) -> None:
+def test_embed_returns_a_vector_for_each_text(ask: Ask) -> None:
     assert [len(row) for row in ask("embed")["embeddings"]] == [384, 384]
 
 
-def test_models_are_listed_shown_and_running(ask: Ask) -> None:
+def test_models_are_listed_shown_and_reported_as_running(ask: Ask) -> None:
     told = ask("models")
     assert {model["name"] for model in told["list"]["models"]} >= {MODEL, "all-minilm:latest"}
     assert told["show"]["model_info"]["general.architecture"] == "llama"
@@ -87,12 +87,12 @@ def test_models_are_listed_shown_and_running(ask: Ask) -> None:
     assert datetime.fromisoformat(running["expires_at"]) > datetime.now().astimezone()
 
 
-def test_format_holds_the_answer_to_the_schema(ask: Ask) -> None:
+def test_format_with_a_schema_gives_an_answer_of_that_schema(ask: Ask) -> None:
     told = ask("format")
     assert isinstance(told["capital"], str) and isinstance(told["inhabitants"], int)
 
 
-def test_abort_ends_the_stream_and_the_work(ask: Ask, server: Any) -> None:
+def test_abort_ends_the_stream_and_cancels_the_request(ask: Ask, server: Any) -> None:
     told = ask("abort")
     assert told["error"] == "AbortError"
     assert told["parts"] < 50
@@ -102,13 +102,13 @@ def test_abort_ends_the_stream_and_the_work(ask: Ask, server: Any) -> None:
         time.sleep(0.05)
 
 
-def test_errors_have_their_status_and_sentence(ask: Ask) -> None:
+def test_errors_have_their_status_and_message(ask: Ask) -> None:
     missing, wrong_kind = ask("errors")
     assert (missing["status"], MODEL in missing["error"]) == (404, True)
     assert (wrong_kind["status"], "embeddings" in wrong_kind["error"]) == (400, True)
 
 
-def test_pull_of_a_model_that_is_there_ends_in_success(ask: Ask) -> None:
+def test_pull_of_an_installed_model_ends_in_success(ask: Ask) -> None:
     assert ask("pull") == {"status": "success"}
 
 

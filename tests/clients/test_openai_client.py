@@ -31,7 +31,7 @@ def _ask(client: openai.OpenAI, **more):
     )
 
 
-def test_chat_answers_with_usage(client):
+def test_chat_returns_text_and_usage(client):
     answer = _ask(client)
     assert "Paris" in answer.choices[0].message.content
     assert answer.choices[0].finish_reason == "stop"
@@ -49,7 +49,7 @@ def test_chat_streamed_has_one_id_and_ends_with_usage(client):
     ]
 
 
-def test_chats_at_once_all_answer(client):
+def test_chats_sent_at_once_are_all_answered(client):
     with ThreadPoolExecutor(6) as pool:
         texts = [a.choices[0].message.content for a in pool.map(lambda _: _ask(client), range(6))]
     assert all("Paris" in text for text in texts)
@@ -65,7 +65,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_response_format_holds_the_answer_to_its_schema(client, stream):
+def test_response_format_with_a_schema_gives_an_answer_of_that_schema(client, stream):
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
     ask = {
         "model": MODEL,
@@ -87,7 +87,7 @@ def test_response_format_json_object_gives_an_object(client):
     assert answer.choices[0].message.content.lstrip().startswith("{")
 
 
-def test_response_format_that_is_no_schema_is_a_bad_request(client):
+def test_response_format_with_an_invalid_schema_is_a_bad_request(client):
     form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}}
     with pytest.raises(openai.BadRequestError, match="JSON schema"):
         _ask(client, response_format=form)
@@ -109,7 +109,7 @@ NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
-def test_forced_tool_is_called_whole_and_streamed_alike(client, choice):
+def test_forced_tool_is_called_alike_with_and_without_streaming(client, choice):
     forced = {"tools": [WEATHER], "tool_choice": choice}
     (whole,) = client.chat.completions.create(
         model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, **forced
@@ -127,7 +127,7 @@ def test_forced_tool_is_called_whole_and_streamed_alike(client, choice):
     assert streamed.message.tool_calls[0].function.arguments == call.function.arguments
 
 
-def test_forced_tool_cut_off_comes_as_text(client):
+def test_forced_tool_call_cut_off_is_returned_as_text(client):
     (cut,) = client.chat.completions.create(
         model=MODEL, messages=QUESTION, max_tokens=4, tools=[WEATHER], tool_choice="required"
     ).choices
@@ -136,7 +136,7 @@ def test_forced_tool_cut_off_comes_as_text(client):
     assert not cut.message.tool_calls
 
 
-def test_results_of_tools_are_answered(client):
+def test_tool_results_are_answered(client):
     call = {"name": "get_weather", "arguments": '{"city": "Oslo", "unit": "C"}'}
     turns: Any = [
         {"role": "user", "content": "What is the weather in Oslo?"},
@@ -149,7 +149,7 @@ def test_results_of_tools_are_answered(client):
     assert answer.message.content or answer.message.tool_calls
 
 
-def test_several_answers_differ_by_their_seeds_and_are_counted_once_each(client):
+def test_several_choices_differ_and_are_each_counted_once(client):
     ask = {"model": MODEL, "messages": QUESTION, "n": 3, "temperature": 1.2, "seed": 1, "max_tokens": 8}
     whole = client.chat.completions.create(**ask)
     texts = [choice.message.content for choice in whole.choices]
@@ -162,7 +162,7 @@ def test_several_answers_differ_by_their_seeds_and_are_counted_once_each(client)
     assert streamed == texts
 
 
-def test_logprobs_of_chat_are_of_the_drawn_and_the_likeliest(client):
+def test_chat_logprobs_contain_the_sampled_and_the_most_likely_tokens(client):
     answer = _ask(client, logprobs=True, top_logprobs=3)
     rows = answer.choices[0].logprobs.content
     assert "".join(row.token for row in rows) == answer.choices[0].message.content
@@ -173,27 +173,27 @@ def test_logprobs_of_chat_are_of_the_drawn_and_the_likeliest(client):
         assert bytes(row.bytes).decode() == row.token
 
 
-def test_completions_of_several_prompts_with_logprobs(client):
+def test_completions_of_several_prompts_return_logprobs_for_each(client):
     prompts = ["One, two, three,", "The capital of France is"]
     answer = client.completions.create(model=MODEL, prompt=prompts, max_tokens=6, temperature=0, logprobs=2)
     assert ["four" in answer.choices[0].text, "Paris" in answer.choices[1].text] == [True, True]
     assert len(answer.choices[1].logprobs.tokens) == len(answer.choices[1].logprobs.top_logprobs) > 0
 
 
-def test_completions_continue_a_text(client):
+def test_completion_continues_the_prompt(client):
     answer = client.completions.create(model=MODEL, prompt="One, two, three,", max_tokens=6, temperature=0)
     assert "four" in answer.choices[0].text
 
 
 @pytest.mark.parametrize("encoding", [openai.omit, "float"])
-def test_embeddings_come_in_the_clients_own_encodings(client, encoding):
+def test_embeddings_are_returned_in_each_encoding_of_the_client(client, encoding):
     answer = client.embeddings.create(model="all-minilm", input=["a", "b"], encoding_format=encoding)
     assert [len(row.embedding) for row in answer.data] == [384, 384]
     assert answer.usage.prompt_tokens > 0
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
-def test_embeddings_may_be_shortened_to_unit_vectors(client, encoding):
+def test_embeddings_with_dimensions_are_shortened_unit_vectors(client, encoding):
     whole = client.embeddings.create(model="all-minilm", input="a").data[0].embedding
     short = client.embeddings.create(
         model="all-minilm", input="a", dimensions=64, encoding_format=encoding
@@ -212,7 +212,7 @@ def test_models_are_listed_and_retrieved(client):
     assert client.models.retrieve(MODEL).owned_by == "vestal"
 
 
-def test_errors_are_the_clients_own(client):
+def test_errors_raise_the_clients_own_exceptions(client):
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="nix", messages=QUESTION)
     assert missing.value.code == "model_not_found"
@@ -221,7 +221,7 @@ def test_errors_are_the_clients_own(client):
     assert wrong.value.code == "not_a_chat_model"
 
 
-def test_completion_of_token_ids_is_that_of_their_text(client, repo):
+def test_completion_of_token_ids_equals_that_of_their_text(client, repo):
     from tokenizers import Tokenizer
 
     (file,) = (repo / ".cache" / "test-models").glob("smollm2*/tokenizer.json")
@@ -240,7 +240,7 @@ def test_completion_of_token_ids_is_that_of_their_text(client, repo):
 
 
 @pytest.mark.parametrize("wrong", [-1, 10**6, 2**70])
-def test_token_id_that_is_none_is_a_bad_request(client, wrong):
+def test_completion_of_an_invalid_token_id_is_a_bad_request(client, wrong):
     with pytest.raises(openai.BadRequestError):
         client.completions.create(model=MODEL, prompt=[1, wrong], max_tokens=1)
     assert "Paris" in _ask(client).choices[0].message.content

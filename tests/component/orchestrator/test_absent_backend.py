@@ -40,7 +40,7 @@ def start(orchestrator: Make, mlx: StandIn, hook: StandIn, ollama_port: int) -> 
     ).start()
 
 
-def test_backend_never_seen_is_told_once_and_then_absent_until_it_comes(
+def test_backend_never_seen_is_posted_once_then_absent_until_it_appears(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook, port = children("webhook_listener.py", "--token", TOKEN), free_port()
@@ -63,7 +63,7 @@ def test_backend_never_seen_is_told_once_and_then_absent_until_it_comes(
     one.cycle("ollama down")
 
 
-def test_backend_never_seen_stays_down_while_the_host_does_not_listen(
+def test_backend_never_seen_stays_down_while_posts_fail(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)
@@ -76,7 +76,7 @@ def test_backend_never_seen_stays_down_while_the_host_does_not_listen(
     wait_until("the host has heard", lambda: health(one)["status"] == "ok")
 
 
-def test_backend_that_hangs_or_mlx_itself_is_never_absent(
+def test_backend_that_answers_errors_and_mlx_itself_are_never_absent(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook, sick = children("webhook_listener.py", "--token", TOKEN), children("fake_llm.py")

@@ -28,7 +28,7 @@ def metric(one: Orchestrator, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"vestal_orchestrator_{name} ")).split()[1])
 
 
-def test_first_cycle_comes_soon_and_light(orchestrator: Make, llm: StandIn):
+def test_first_cycle_ends_within_5_s_without_heavy_imports(orchestrator: Make, llm: StandIn):
     begun = time.monotonic()
     one = orchestrator(MLX_API_URL=llm.url).start()
     one.cycle()
@@ -68,7 +68,7 @@ def test_cycle_without_embeddings_skips_knowledge_and_posts_the_webhook_once(
     assert len(hook.posts()) == 1  # the listener asked for 30 s of quiet
 
 
-def test_cycle_with_hanging_backends_is_over_within_5_s(
+def test_cycle_with_hanging_backends_ends_within_5_s(
     orchestrator: Make, children: Callable[..., StandIn], tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -85,7 +85,7 @@ def test_cycle_with_hanging_backends_is_over_within_5_s(
     assert not sick[0].calls("/api/embed")
 
 
-def test_cycle_after_a_backend_returns_embeds_what_was_skipped(
+def test_cycle_after_a_backend_returns_embeds_the_skipped_files(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -99,7 +99,7 @@ def test_cycle_after_a_backend_returns_embeds_what_was_skipped(
     assert cycle["trigger"] == "mlx is healthy"
 
 
-def test_webhook_answer_that_a_person_stopped_it_is_in_each_cycle_and_not_asked_again(
+def test_webhook_answer_manual_stop_is_in_every_cycle_record_and_not_posted_again(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], llm: StandIn
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)
@@ -119,7 +119,7 @@ def test_webhook_answer_that_a_person_stopped_it_is_in_each_cycle_and_not_asked_
     assert len(hook.posts()) == 1
 
 
-def test_webhook_refused_token_is_said_clearly(
+def test_webhook_with_a_refused_token_reports_it_in_the_cycle(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", "another")
@@ -131,7 +131,7 @@ def test_webhook_refused_token_is_said_clearly(
     assert "VESTAL_TOKEN" in failed[0]["cause"]
 
 
-def test_knowledge_embeds_changed_files_only_and_forgets_deleted_ones(
+def test_knowledge_update_embeds_changed_files_only_and_removes_deleted_ones(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     folder = write_docs(tmp_path, a="# A\n\nalpha stays", b="# B\n\nbeta goes")
@@ -153,7 +153,7 @@ def test_knowledge_embeds_changed_files_only_and_forgets_deleted_ones(
     )
 
 
-def test_knowledge_around_a_text_that_the_host_refuses_goes_on_and_names_the_file(
+def test_knowledge_update_with_a_refused_text_continues_and_names_the_file(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha", b="# B\n\npoison", c="# C\n\ngamma")
@@ -168,7 +168,7 @@ def test_knowledge_around_a_text_that_the_host_refuses_goes_on_and_names_the_fil
     assert len(llm.calls("/api/embed")) == tried
 
 
-def test_nightly_after_a_missed_hour_checks_all_and_shares_the_database(
+def test_nightly_after_a_missed_hour_checks_all_files_on_the_shared_database(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -189,7 +189,7 @@ def test_nightly_after_a_missed_hour_checks_all_and_shares_the_database(
     assert subprocess.run(check, env=night.env, cwd=night.repo, timeout=20, check=False).returncode == 1
 
 
-def test_api_bad_input_is_refused_in_a_sentence(orchestrator: Make, llm: StandIn):
+def test_api_bad_input_is_refused_with_code_and_message(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     refusals = [
         (one.ask("/tasks", b"{not json"), 400, "invalid_json"),

@@ -32,7 +32,7 @@ def test_tasks_post_that_is_not_json_is_415_and_creates_no_task(one: Orchestrato
     assert code(one.ask("/tasks", b"", method="POST")) == (400, "invalid_json")
 
 
-def test_tasks_request_of_a_foreign_origin_is_403(one: Orchestrator):
+def test_tasks_request_from_a_foreign_origin_is_403(one: Orchestrator):
     foreign = ("http://evil.example", "null", "", "https://localhost", "http://localhost:3000", one.url + "0")
     for origin in foreign:
         assert code(one.ask("/tasks", headers={"Origin": origin})) == (403, "forbidden"), origin

@@ -24,7 +24,7 @@ def write(tmp_path: Path, agent: str = "docs", **files: str) -> Path:
     return folder
 
 
-def test_search_without_a_backend_finds_by_words_and_says_so(
+def test_search_without_a_backend_searches_by_words_with_a_note(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")
@@ -41,7 +41,7 @@ def test_search_without_a_backend_finds_by_words_and_says_so(
     assert one.ask("/knowledge/search", {"query": "failures", "path": "other"})[1]["results"] == []
 
 
-def test_task_where_nobody_embeds_is_answered_from_what_the_words_find(
+def test_task_without_an_embedding_backend_is_answered_from_a_search_by_words(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.", other="# Other\n\nNothing here.")
@@ -54,7 +54,7 @@ def test_task_where_nobody_embeds_is_answered_from_what_the_words_find(
     assert "found by words alone" in json.dumps(task)
 
 
-def test_update_killed_in_the_middle_loses_one_batch_at_most(
+def test_update_killed_in_the_middle_repeats_one_batch_at_most(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, **{f"f{n:02}": f"text number {n}" for n in range(40)})
@@ -72,7 +72,7 @@ def test_update_killed_in_the_middle_loses_one_batch_at_most(
     assert "knowledge_chunks 40" in one.ask("/metrics")[1]
 
 
-def test_database_damaged_under_a_running_orchestrator_is_replaced_and_filled_again(
+def test_database_damaged_while_running_is_replaced_and_filled_again(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, a="# A\n\nalpha " + "word " * 100, b="# B\n\nbeta")
@@ -88,9 +88,7 @@ def test_database_damaged_under_a_running_orchestrator_is_replaced_and_filled_ag
     assert list(one.home.glob("orchestrator.db.corrupt-*"))
 
 
-def test_nightly_distils_a_note_per_agent_and_pays_for_none_twice(
-    orchestrator: Make, llm: StandIn, tmp_path: Path
-):
+def test_nightly_run_twice_writes_each_agents_note_once(orchestrator: Make, llm: StandIn, tmp_path: Path):
     write(tmp_path, "ships", a="# Ships\n\nThey sail.")
     write(tmp_path, "trains", b="# Trains\n\nThey roll.")
     one = orchestrator(MLX_API_URL=llm.url).start()
@@ -125,7 +123,7 @@ def vestal_search(one: Orchestrator, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=clean | own, cwd=one.repo, capture_output=True, text=True, timeout=60)
 
 
-def test_vestal_search_tells_file_and_heading(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_vestal_search_prints_file_heading_and_text(orchestrator: Make, llm: StandIn, tmp_path: Path):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.")
     one = orchestrator(MLX_API_URL=llm.url).start()
     cycle = one.cycle("1 changed")

@@ -33,7 +33,7 @@ def rows(path: Path, task_id: str) -> dict[str, int]:
         return {name: db.execute(count.format(name), (task_id,)).fetchone()[0] for name in PAYLOADS}
 
 
-def test_old_tasks_leave_with_their_steps_and_those_unfinished_stay(
+def test_drop_old_tasks_deletes_finished_tasks_with_their_steps_and_keeps_unfinished_ones(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -62,7 +62,7 @@ def test_old_tasks_leave_with_their_steps_and_those_unfinished_stay(
     assert one.finished(waits)["answer"]
 
 
-def test_old_tasks_beyond_one_page_all_leave(orchestrator: Make, llm: StandIn):
+def test_drop_old_tasks_deletes_more_tasks_than_one_page(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="32").start()
     tasks = [one.submit(f"goal {number}", agents=["lead"]) for number in range(110)]
     states = lambda: {task["state"] for task in one.ask("/tasks?limit=500")[1]["tasks"]}  # noqa: E731
@@ -72,7 +72,7 @@ def test_old_tasks_beyond_one_page_all_leave(orchestrator: Make, llm: StandIn):
     assert [task["id"] for task in one.ask("/tasks")[1]["tasks"]] == tasks[:-5:-1]
 
 
-def test_nothing_is_made_where_there_was_never_a_task(tmp_path: Path):
+def test_drop_old_tasks_without_any_task_creates_no_database(tmp_path: Path):
     path = tmp_path / "orchestrator-tasks.db"
     assert drop_old_tasks(SqliteTasks(path), time.time()) == 0
     assert not path.exists()
@@ -81,7 +81,9 @@ def test_nothing_is_made_where_there_was_never_a_task(tmp_path: Path):
     assert drop_old_tasks(SqliteTasks(path), time.time()) == 0
 
 
-def test_old_tasks_leave_postgres_too(orchestrator: Make, llm: StandIn, postgres: RealPostgres):
+def test_drop_old_tasks_deletes_finished_tasks_in_postgres(
+    orchestrator: Make, llm: StandIn, postgres: RealPostgres
+):
     url = postgres.new_database()
     database = PostgresDatabase(url)
     database.prepare()

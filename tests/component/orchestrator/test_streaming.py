@@ -35,21 +35,19 @@ async def ask(one: LlmClient) -> str:
     return await one.chat("smollm2:135m", ASKED, 64)
 
 
-async def test_answer_that_is_slow_and_goes_on_is_waited_for(session, llm: StandIn):
+async def test_answer_that_streams_slowly_is_waited_for(session, llm: StandIn):
     llm.control(word_s=0.4)  # 7 words: longer in all than any silence may be
     assert await ask(client(session, llm)) == SAID
     assert llm.calls("/api/chat")[0]["stream"] is True
 
 
-async def test_answer_that_stalls_in_the_middle_is_given_up_though_the_host_answers_checks(
-    session, llm: StandIn
-):
+async def test_answer_that_stalls_in_the_middle_fails_although_the_host_passes_checks(session, llm: StandIn):
     llm.control(mode="stall")
     with pytest.raises(BackendUnavailable, match="in the middle of its answer"):
         await ask(client(session, llm))
 
 
-async def test_host_that_is_stopped_before_the_first_token_is_given_up_long_before_its_time(
+async def test_answer_of_a_host_stopped_before_the_first_token_fails_long_before_its_time_limit(
     session, llm: StandIn
 ):
     patient = SilenceLimits(first_s=3600, next_s=3600, check_s=0.1, misses=1)
@@ -60,7 +58,7 @@ async def test_host_that_is_stopped_before_the_first_token_is_given_up_long_befo
         await ask(one)
 
 
-async def test_answer_that_does_not_begin_is_given_up(session, llm: StandIn):
+async def test_answer_that_does_not_begin_in_time_fails(session, llm: StandIn):
     llm.control(delay_s=30)
     with pytest.raises(BackendUnavailable, match="before the first token"):
         await ask(client(session, llm))
@@ -74,7 +72,7 @@ async def test_answer_that_does_not_begin_is_given_up(session, llm: StandIn):
         ("drop", BackendUnavailable, "did not answer"),
     ],
 )
-async def test_answer_that_breaks_off_is_a_failure(
+async def test_answer_that_breaks_off_fails_and_is_retryable(
     session, llm: StandIn, mode: str, kind: type[BackendError], words: str
 ):
     llm.control(mode=mode)
@@ -84,7 +82,9 @@ async def test_answer_that_breaks_off_is_a_failure(
 
 
 @pytest.mark.parametrize("mode", ["cut", "fail", "drop"])
-def test_task_whose_answer_broke_off_is_asked_again_and_has_the_whole(orchestrator, llm: StandIn, mode: str):
+def test_task_whose_answer_broke_off_is_retried_and_gets_the_whole_answer(
+    orchestrator, llm: StandIn, mode: str
+):
     one: Orchestrator = orchestrator(MLX_API_URL=llm.url).start()
     one.cycle()
     llm.control(mode=mode)

@@ -47,7 +47,7 @@ def test_task_command_shows_progress_and_the_answer(orchestrator: Make, llm: Sta
     assert "what is it now?" in vestal(one, "--list").stdout
 
 
-def test_task_command_bad_input_is_one_sentence_and_64(orchestrator: Make, llm: StandIn):
+def test_task_command_with_bad_input_prints_one_sentence_and_exits_64(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     for arguments, stdin, words in (
         (("x", "--agent", "nobody"), "", "There is no agent 'nobody'; there are: lead"),
@@ -81,7 +81,7 @@ def test_task_command_interrupted_leaves_the_task_running(orchestrator: Make, ll
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL])
-def test_task_command_outlives_the_orchestrator(
+def test_task_command_whose_orchestrator_is_killed_waits_for_its_restart(
     orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
 ):
     one = orchestrator(MLX_API_URL=llm.url).start()

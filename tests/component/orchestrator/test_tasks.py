@@ -38,7 +38,7 @@ def test_task_with_knowledge_is_answered_with_its_sources(orchestrator: Make, ll
     assert "heron eats fish" in llm.calls("/api/chat")[0]["messages"][-1]["content"]
 
 
-def test_task_same_idempotency_key_gives_the_same_task(orchestrator: Make, llm: StandIn):
+def test_task_with_the_same_idempotency_key_is_the_same_task(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     first = one.submit("only once please", idempotency_key="k-1")
     one.finished(first)
@@ -47,7 +47,7 @@ def test_task_same_idempotency_key_gives_the_same_task(orchestrator: Make, llm: 
     assert len(one.ask("/tasks")[1]["tasks"]) == 2
 
 
-def test_task_same_key_for_another_task_is_a_conflict(orchestrator: Make, llm: StandIn):
+def test_task_with_the_idempotency_key_of_another_goal_is_a_conflict(orchestrator: Make, llm: StandIn):
     """The second goal was answered with the first one's id, and never worked on."""
     one = orchestrator(MLX_API_URL=llm.url).start()
     first = one.submit("the first goal", idempotency_key="k")
@@ -62,7 +62,7 @@ def test_task_same_key_for_another_task_is_a_conflict(orchestrator: Make, llm: S
 
 
 @pytest.mark.parametrize("bad", ["\ud800", "a\udfffb", "\x00", "x\x00y"])
-def test_task_with_text_that_is_none_is_refused_and_poisons_nothing(
+def test_task_with_invalid_unicode_is_refused_and_leaves_the_list_readable(
     orchestrator: Make, llm: StandIn, bad: str
 ):
     """GET /tasks and the events of such a task could not be read by anybody."""
@@ -126,7 +126,7 @@ def test_task_killed_in_the_middle_finishes_and_repeats_no_finished_step(
     one.finished(queued)
 
 
-def test_task_without_a_backend_waits_and_finishes_when_one_comes(
+def test_task_without_a_backend_waits_and_finishes_when_one_appears(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int]
 ):
     port = free_port()
@@ -146,7 +146,7 @@ def test_task_without_a_backend_waits_and_finishes_when_one_comes(
 
 
 @pytest.mark.parametrize("mode", ["empty", "error"])
-def test_task_when_a_backend_answers_badly_is_tried_again(orchestrator: Make, llm: StandIn, mode: str):
+def test_task_whose_backend_answers_badly_is_retried(orchestrator: Make, llm: StandIn, mode: str):
     one = orchestrator(MLX_API_URL=llm.url).start()
     one.cycle()
     llm.control(mode=mode)
@@ -171,7 +171,7 @@ def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: 
     assert one.ask(f"/tasks/{waits}", method="DELETE")[0] == 409
 
 
-def test_task_events_follow_it_to_the_end(orchestrator: Make, llm: StandIn):
+def test_task_events_stream_until_the_task_is_done(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
     task_id = one.submit("tell me all the while")
     request = urllib.request.Request(
@@ -186,7 +186,7 @@ def test_task_events_follow_it_to_the_end(orchestrator: Make, llm: StandIn):
     assert {"queued", "running", "done"} >= {t["state"] for t in told}
 
 
-def test_task_database_corrupt_is_moved_aside_and_said_so(orchestrator: Make, llm: StandIn):
+def test_task_database_corrupt_at_start_is_moved_aside_with_a_notice(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url)
     one.home.mkdir()
     for name in ("orchestrator.db", "orchestrator-tasks.db"):

@@ -44,7 +44,7 @@ def of(llm: StandIn, role: str) -> list[dict]:
     return [c for c in llm.calls("/api/chat") if c["messages"][0]["content"].startswith(f"You are {role}.")]
 
 
-def test_task_planned_by_the_lead_is_answered_by_those_it_names(
+def test_task_planned_by_the_lead_is_answered_by_the_named_agents(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     folder = tmp_path / "knowledge" / "reader"
@@ -71,7 +71,7 @@ def test_task_planned_by_the_lead_is_answered_by_those_it_names(
     assert "reader wrote:" in joined and "critic wrote:" in joined
 
 
-def test_task_after_a_night_is_planned_and_answered_with_the_notes(
+def test_task_after_a_nightly_run_is_planned_and_answered_with_the_notes(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     folder = tmp_path / "knowledge" / "reader"
@@ -95,7 +95,7 @@ def test_task_after_a_night_is_planned_and_answered_with_the_notes(
     assert asked.index("The heron eats fish") < asked.index('"All about herons."') < asked.index("Goal: ")
 
 
-def test_task_with_a_plan_that_is_none_asks_everybody_and_says_so(
+def test_task_without_a_readable_plan_asks_every_agent_with_a_note(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -104,7 +104,7 @@ def test_task_with_a_plan_that_is_none_asks_everybody_and_says_so(
     assert "named no agent" in task["notes"][0]
 
 
-def test_task_agents_work_side_by_side_up_to_the_limit(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_task_agents_work_in_parallel_up_to_the_limit(orchestrator: Make, llm: StandIn, tmp_path: Path):
     one = orchestrator(
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
@@ -119,7 +119,7 @@ def test_task_agents_work_side_by_side_up_to_the_limit(orchestrator: Make, llm: 
     assert call(f"{llm.url}/calls")[1]["most_at_work"] == 2
 
 
-def test_task_with_an_agent_that_fails_is_joined_from_the_others(
+def test_task_with_a_failed_agent_is_joined_from_the_other_answers(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     llm.control(reject="the thinker")
@@ -132,7 +132,7 @@ def test_task_with_an_agent_that_fails_is_joined_from_the_others(
     assert "this prompt is not taken" in alone["error"]
 
 
-def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_task_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, tmp_path: Path):
     one = orchestrator(
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
@@ -147,7 +147,7 @@ def test_task_cancelled_breaks_off_all_its_agents(orchestrator: Make, llm: Stand
     assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
 
 
-def test_tasks_that_wait_for_their_model_hold_up_no_other(orchestrator: Make, llm: StandIn, tmp_path: Path):
+def test_tasks_waiting_for_their_model_do_not_block_others(orchestrator: Make, llm: StandIn, tmp_path: Path):
     """With two calls at once, two tasks that waited held up all others."""
     path = tmp_path / "agents.yaml"
     path.write_text("agents: {big: {prompt: Think., model: 'not-here:70b'}}")
@@ -176,7 +176,7 @@ def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_task_killed_at_random_points_never_pays_twice(
+def test_task_killed_at_random_points_repeats_no_finished_step(
     orchestrator: Make, llm: StandIn, tmp_path: Path, seed: int
 ):
     """R5.8: no finished step is repeated; only what was in flight at a kill is asked once more."""
@@ -246,7 +246,7 @@ def step_of(body: dict) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a second loopback address")
-def test_hosts_two_share_the_load_and_one_that_dies_is_done_without(
+def test_two_hosts_share_the_load_and_one_takes_all_when_the_other_dies(
     orchestrator: Make, children: Start, free_port: Callable[[], int], tmp_path: Path
 ):
     here, port = children("fake_llm.py"), free_port()
@@ -266,7 +266,7 @@ def test_hosts_two_share_the_load_and_one_that_dies_is_done_without(
     assert len(there.calls("/api/chat")) >= before + 3
 
 
-def test_host_that_answers_with_nothing_is_left_alone_after_three(
+def test_host_with_three_empty_answers_is_not_asked_again(
     orchestrator: Make, children: Start, tmp_path: Path
 ):
     """A dead Metal context answers 200 with no text for hours, and every health check well."""
@@ -283,7 +283,7 @@ def test_host_that_answers_with_nothing_is_left_alone_after_three(
 
 
 @pytest.mark.parametrize("size", [70_000, 10_000_000])
-def test_task_goal_of_megabytes_is_refused_in_a_sentence(orchestrator: Make, llm: StandIn, size: int):
+def test_task_with_a_goal_of_megabytes_is_refused_as_too_large(orchestrator: Make, llm: StandIn, size: int):
     one = orchestrator(MLX_API_URL=llm.url).start()
     status, answer = one.ask("/tasks", {"goal": "x" * size})
     assert (status, answer["error"]["code"]) == (413, "too_large")

@@ -96,7 +96,7 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
         assert asked(llm, f"goal number {n}.") in ((1, 2) if task in begun else (1,))
 
 
-def test_workers_together_keep_to_the_global_limit_and_any_of_them_cancels(start: Start, llm: StandIn):
+def test_workers_keep_the_global_limit_and_cancel_each_others_tasks(start: Start, llm: StandIn):
     limits = {**ONE_CALL, "VESTAL_TASKS_AT_ONCE": "6"}
     llm.control(mode="hang")
     one, other = start("one", "run", **limits), start("other", **limits)
@@ -114,7 +114,7 @@ def test_workers_together_keep_to_the_global_limit_and_any_of_them_cancels(start
     assert one.task(theirs)["state"] == "cancelled"
 
 
-def test_worker_that_is_asked_to_end_hands_its_tasks_over_at_once(start: Start, llm: StandIn):
+def test_worker_terminated_releases_its_tasks_at_once(start: Start, llm: StandIn):
     one = start("one", "run", **ONE_CALL)
     other = start("other")
     llm.control(mode="hang")
@@ -126,7 +126,7 @@ def test_worker_that_is_asked_to_end_hands_its_tasks_over_at_once(start: Start, 
     assert not lost(one)
 
 
-def test_worker_that_was_silent_for_too_long_ends_itself(start: Start, llm: StandIn):
+def test_worker_suspended_too_long_exits_75_when_it_resumes(start: Start, llm: StandIn):
     """A paused container, a machine that slept: it wakes in the middle of a task that is another's by now."""
     one = start("one", "run", **ONE_CALL)
     llm.control(delay_s=1.0)
@@ -141,13 +141,13 @@ def test_worker_that_was_silent_for_too_long_ends_itself(start: Start, llm: Stan
     assert [step["name"] for step in one.task(tasks[0])["steps"]] == ["retrieve:lead", "answer:lead"]
 
 
-def test_worker_without_a_database_to_share_says_so(orchestrator: Callable[..., Orchestrator]):
+def test_worker_without_a_database_url_exits_78_with_the_reason(orchestrator: Callable[..., Orchestrator]):
     worker = orchestrator().start("worker")
     assert worker.process.wait(timeout=10) == 78
     assert "VESTAL_DATABASE_URL is not set" in worker.said()
 
 
-def test_postgres_that_goes_away_and_comes_back_costs_no_task(
+def test_tasks_survive_a_restart_of_postgres(
     repo: Path, free_port: Callable[[], int], start: Start, llm: StandIn
 ):
     with RealPostgres(free_port()) as postgres:
@@ -165,7 +165,7 @@ def test_postgres_that_goes_away_and_comes_back_costs_no_task(
         one.end()
 
 
-def test_knowledge_on_postgres_is_found_after_a_restart_elsewhere(start: Start, llm: StandIn, tmp_path: Path):
+def test_knowledge_on_postgres_is_found_by_another_process(start: Start, llm: StandIn, tmp_path: Path):
     notes = tmp_path / "knowledge" / "docs"
     notes.mkdir(parents=True)
     (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
@@ -187,7 +187,7 @@ def call_facts(llm: StandIn) -> dict:
     return call(f"{llm.url}/calls")[1]
 
 
-def test_two_workers_of_one_name_leave_the_first_alone(start: Start, llm: StandIn):
+def test_second_worker_with_the_same_name_exits_78_and_the_first_goes_on(start: Start, llm: StandIn):
     """Each took the other's tasks for its own and ended it, for as long as somebody started them again."""
     one = start("one", "run")
     llm.control(delay_s=0.5)
@@ -202,7 +202,7 @@ def test_two_workers_of_one_name_leave_the_first_alone(start: Start, llm: StandI
     assert [asked(llm, f"goal {n}.") for n in range(8)] == [1] * 8
 
 
-def test_worker_that_was_killed_has_its_name_back_at_once(start: Start, llm: StandIn):
+def test_worker_killed_can_restart_under_its_name_at_once(start: Start, llm: StandIn):
     llm.control(mode="hang")
     one = start("one", "run", SMART_WORKER_MAX_CONCURRENT="1")
     first = start("first")
@@ -215,7 +215,7 @@ def test_worker_that_was_killed_has_its_name_back_at_once(start: Start, llm: Sta
     assert not lost(one)
 
 
-def test_start_on_a_database_without_a_connection_to_spare_is_tried_again(
+def test_start_on_a_database_without_free_connections_exits_75_for_a_retry(
     start: Start, postgres: RealPostgres, url: str
 ):
     """It ended as if it had a fault of its own (1), which a supervisor counts against it."""

@@ -12,7 +12,7 @@ from orchestrator.llm.hosts import named
 BASE = {"VESTAL_TOKEN": "t", "VESTAL_HOME": "/data"}
 
 
-def test_load_defaults():
+def test_load_without_optional_settings_uses_the_defaults():
     config = load(BASE)
     assert config.database == Path("/data/orchestrator.db")
     assert config.port == 8088
@@ -21,13 +21,13 @@ def test_load_defaults():
     assert config.cycle_interval_s == config.monitor_interval_s == 300
 
 
-def test_load_url_is_trimmed_and_an_empty_one_means_not_used():
+def test_load_url_with_a_path_is_shortened_and_an_empty_url_disables_the_backend():
     config = load({**BASE, "MLX_API_URL": "localhost:11435/v1/", "OLLAMA_BASE_URL": ""})
     assert config.mlx_urls == ("http://localhost:11435",)
     assert config.ollama_urls == ()
 
 
-def test_load_urls_several_hosts_each_once():
+def test_load_several_urls_keeps_each_host_once():
     config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()
@@ -36,11 +36,11 @@ def test_load_urls_several_hosts_each_once():
     assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 
-def test_load_mac_llm_url_stands_in_for_mlx_api_url():
+def test_load_mac_llm_url_is_used_where_mlx_api_url_is_missing():
     assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_urls == ("http://h:1",)
 
 
-def test_load_loopback_in_a_container_means_the_host():
+def test_load_loopback_url_in_a_container_becomes_the_host_gateway():
     config = load(
         {
             **BASE,
@@ -55,13 +55,13 @@ def test_load_loopback_in_a_container_means_the_host():
     assert config.webhook_url == "http://host.docker.internal:9099/recover"
 
 
-def test_load_token_file(tmp_path: Path):
+def test_load_with_a_token_file_reads_the_token_from_it(tmp_path: Path):
     path = tmp_path / "token"
     path.write_text("from-file\n")
     assert load({"VESTAL_TOKEN_FILE": str(path)}).token == "from-file"
 
 
-def test_load_knowledge_folders():
+def test_load_several_knowledge_folders_returns_each_by_name():
     config = load({**BASE, "VESTAL_KNOWLEDGE": "docs=/a/b, more=/c"})
     assert config.knowledge_folders == {"docs": Path("/a/b"), "more": Path("/c")}
 
@@ -102,7 +102,7 @@ def test_load_database_url_keeps_an_escaped_password_an_ipv6_host_and_options():
     assert load({**BASE, "VESTAL_DATABASE_URL": url}).database_url == url
 
 
-def test_load_database_url_keeps_all_of_it_and_is_reachable_from_a_container():
+def test_load_database_url_in_a_container_replaces_only_the_loopback_host():
     given = "postgres://u:p%40ss@localhost:5433/db?sslmode=require"
     assert load({**BASE, "VESTAL_DATABASE_URL": given}).database_url == (
         "postgresql://u:p%40ss@localhost:5433/db?sslmode=require"
@@ -112,18 +112,18 @@ def test_load_database_url_keeps_all_of_it_and_is_reachable_from_a_container():
 
 
 @pytest.mark.parametrize("bad", ["mysql://u:secret@h/d", "postgresql://u:secret@h", "u:secret@h:x/d"])
-def test_load_database_url_that_is_wrong_is_not_shown(bad: str):
+def test_load_wrong_database_url_hides_the_password(bad: str):
     with pytest.raises(ConfigError, match="VESTAL_DATABASE_URL") as caught:
         load({**BASE, "VESTAL_DATABASE_URL": bad})
     assert "secret" not in caught.value.message
 
 
-def test_agents_lead_exists_without_a_file_and_reads_every_folder():
+def test_agents_without_a_file_are_the_lead_with_every_folder():
     lead = agents.load(None, "m")["lead"]
     assert (lead.model, lead.folders) == ("m", None)
 
 
-def test_agents_from_yaml(tmp_path: Path):
+def test_agents_from_yaml_get_default_model_folders_and_search(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_text("agents:\n  reader: {role: a reader, prompt: Read., model: big}\n  other: {prompt: O.}\n")
     crew = agents.load(path, "small")
@@ -133,7 +133,7 @@ def test_agents_from_yaml(tmp_path: Path):
     assert crew["other"].searches
 
 
-def test_agents_tools_say_who_may_search(tmp_path: Path):
+def test_agent_without_the_knowledge_tool_may_not_search(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_text("agents: {thinker: {prompt: Think., tools: []}}")
     assert not agents.load(path, "m")["thinker"].searches
@@ -152,12 +152,12 @@ def test_agents_tools_say_who_may_search(tmp_path: Path):
         "agents: {a: 1}",
     ],
 )
-def test_agents_bad_file_is_a_config_error(tmp_path: Path, text: str):
+def test_agents_malformed_file_is_a_config_error(tmp_path: Path, text: str):
     path = tmp_path / "agents.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match="agents"):
         agents.load(path, "m")
 
 
-def test_agents_file_in_deploy_is_sound(repo: Path):
+def test_agents_file_in_deploy_is_valid(repo: Path):
     assert "lead" in agents.load(repo / "deploy" / "agents.yaml", "m")

@@ -20,17 +20,17 @@ def planned(given: Facts, phase: CyclePhase):
     return next(p for p in plan(given) if p.phase is phase)
 
 
-def test_plan_names_all_phases_in_their_order():
+def test_plan_lists_all_phases_in_order():
     phases = [p.phase for p in plan(facts(GOOD))]
     assert phases == [CyclePhase.HEALTH, CyclePhase.TASKS, CyclePhase.KNOWLEDGE, CyclePhase.REPORT]
 
 
 @pytest.mark.parametrize("backends", [(GOOD,), (DEAD, GOOD), (GOOD, UNUSED)])
-def test_plan_one_healthy_backend_is_enough(backends: tuple[Backend, ...]):
+def test_plan_with_one_healthy_backend_runs_every_phase(backends: tuple[Backend, ...]):
     assert all(p.run for p in plan(facts(*backends)))
 
 
-def test_plan_all_down_skips_and_says_whose_fault_it_is():
+def test_plan_with_all_backends_down_skips_phases_and_names_the_backend():
     for phase, work in ((CyclePhase.KNOWLEDGE, "embeddings"), (CyclePhase.TASKS, "chat")):
         skipped = planned(facts(DEAD, UNUSED), phase)
         assert not skipped.run
@@ -38,7 +38,7 @@ def test_plan_all_down_skips_and_says_whose_fault_it_is():
         assert "no connection" in skipped.why
 
 
-def test_plan_healthy_backend_without_the_embedding_model_skips_knowledge_alone():
+def test_plan_without_the_embedding_model_skips_knowledge_only():
     chat_only = Backend("mlx", used=True, healthy=True, models=frozenset({"smollm2:135m"}))
     assert planned(facts(chat_only), CyclePhase.TASKS).run
     skipped = planned(facts(chat_only), CyclePhase.KNOWLEDGE)
@@ -53,7 +53,7 @@ def test_plan_memory_near_the_limit_skips_knowledge():
     assert "93%" in skipped.why
 
 
-def test_plan_nothing_to_do_skips_with_its_reason():
+def test_plan_without_work_skips_phases_with_the_reason():
     idle = facts(GOOD, tasks_waiting=0, knowledge_folders=0)
     assert planned(idle, CyclePhase.TASKS).why == "no task waits"
     assert not planned(idle, CyclePhase.KNOWLEDGE).run
@@ -64,6 +64,6 @@ def test_down_names_used_backends_only():
     assert down(facts(GOOD, UNUSED)) == ()
 
 
-def test_canonical_adds_latest_where_there_is_no_tag():
+def test_canonical_name_without_a_tag_gets_latest():
     assert canonical("all-minilm") == "all-minilm:latest"
     assert canonical("smollm2:135m") == "smollm2:135m"

@@ -24,7 +24,7 @@ async def filled(knowledge: Knowledge) -> Knowledge:
     return knowledge
 
 
-async def test_find_names_file_and_heading_and_what_found_it(filled: Knowledge):
+async def test_find_returns_file_heading_score_and_search_methods(filled: Knowledge):
     findings = await filled.search.find("dog barks", EVERYTHING, 2)
     best = findings.hits[0]
     assert (best.agent, best.file, best.heading, best.text) == ("pets", "dogs.md", "Dogs", "A dog barks.")
@@ -34,18 +34,18 @@ async def test_find_names_file_and_heading_and_what_found_it(filled: Knowledge):
     assert findings.note == ""
 
 
-async def test_find_by_meaning_what_no_word_names(filled: Knowledge):
+async def test_find_by_meaning_finds_a_synonym(filled: Knowledge):
     findings = await filled.search.find("canine", EVERYTHING, 1)
     assert findings.hits[0].file == "dogs.md"
 
 
-async def test_find_by_another_form_of_the_word(filled: Knowledge):
+async def test_find_by_words_finds_another_form_of_the_word(filled: Knowledge):
     filled.models.down = "asleep"
     findings = await filled.search.find("sailing", EVERYTHING, 5)
     assert [hit.file for hit in findings.hits] == ["ships.md"]
 
 
-async def test_find_without_a_backend_answers_by_words_and_says_so(filled: Knowledge):
+async def test_find_without_a_backend_searches_by_words_with_a_note(filled: Knowledge):
     filled.models.down = "no LLM backend is healthy"
     findings = await filled.search.find("dog", EVERYTHING, 5)
     assert {hit.file for hit in findings.hits} == {"dogs.md", "ships.md"}
@@ -56,7 +56,7 @@ async def test_find_without_a_backend_answers_by_words_and_says_so(filled: Knowl
         await filled.search.search("dog", None, 5)
 
 
-async def test_find_a_question_without_words_answers_by_meaning(filled: Knowledge):
+async def test_find_question_without_words_searches_by_meaning_only(filled: Knowledge):
     findings = await filled.search.find("?!", EVERYTHING, 1)
     assert findings.by == ("meaning",)
     assert len(findings.hits) == 1
@@ -73,19 +73,21 @@ async def test_find_a_question_without_words_answers_by_meaning(filled: Knowledg
         (Scope(None, "d%"), set()),
     ],
 )
-async def test_find_stays_in_its_scope(filled: Knowledge, scope: Scope, files: set[str], down: str):
+async def test_find_returns_only_hits_inside_the_scope(
+    filled: Knowledge, scope: Scope, files: set[str], down: str
+):
     filled.models.down = down
     findings = await filled.search.find("dog", scope, 5)
     assert {hit.file for hit in findings.hits} == files
 
 
-async def test_find_asks_for_a_questions_vector_once(filled: Knowledge):
+async def test_find_repeated_question_is_embedded_once(filled: Knowledge):
     for _ in range(3):
         await filled.search.find("dog", EVERYTHING, 1)
     assert filled.models.batches.count(["dog"]) == 1
 
 
-async def test_find_in_an_index_of_a_moment_ago_leaves_out_what_is_gone(filled: Knowledge):
+async def test_find_with_a_stale_index_leaves_out_deleted_files(filled: Knowledge):
     async def sees(question: str) -> set[str]:
         return {hit.file for hit in (await filled.search.find(question, EVERYTHING, 5)).hits}
 
@@ -97,11 +99,11 @@ async def test_find_in_an_index_of_a_moment_ago_leaves_out_what_is_gone(filled: 
     assert await sees("canine") == {"cats.md", "ships.md"}
 
 
-async def test_find_nothing_in_nothing(knowledge: Knowledge):
+async def test_find_without_knowledge_returns_no_hits(knowledge: Knowledge):
     assert (await knowledge.search.find("anything", EVERYTHING, 5)).hits == []
 
 
-async def test_index_that_nobody_asks_is_let_go_and_made_again_when_somebody_does(tmp_path: Path):
+async def test_index_idle_is_released_and_rebuilt_at_the_next_search(tmp_path: Path):
     """50,000 vectors are 77 MB of a process that is at rest."""
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()

@@ -21,7 +21,7 @@ HEAVY = ("dbos", "sqlalchemy", "psycopg", "numpy", "pydantic", "yaml")
         ("orchestrator.processes.healthcheck", (*HEAVY, "aiohttp")),
     ],
 )
-def test_module_when_imported_has_loaded_nothing_heavy(repo: Path, module: str, not_loaded: tuple[str, ...]):
+def test_module_import_loads_no_heavy_package(repo: Path, module: str, not_loaded: tuple[str, ...]):
     program = f"import sys, {module}; print([m for m in {not_loaded!r} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=repo, capture_output=True, text=True, timeout=30, check=True
@@ -29,7 +29,7 @@ def test_module_when_imported_has_loaded_nothing_heavy(repo: Path, module: str, 
     assert done.stdout.strip() == "[]"
 
 
-def test_image_holds_every_module_that_its_commands_import(repo: Path, tmp_path: Path):
+def test_image_contains_every_module_that_the_orchestrator_imports(repo: Path, tmp_path: Path):
     """The Dockerfile copies, and .dockerignore admits, all that the orchestrator imports of Vestal."""
     copies = re.findall(
         r"^COPY ((?:vestal|orchestrator)\S*) /app/(\S+)$",

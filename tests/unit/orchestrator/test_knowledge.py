@@ -15,7 +15,7 @@ from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import Database
 
 
-def test_chunks_carry_the_path_of_their_headings():
+def test_chunks_of_markdown_have_the_path_of_their_headings():
     text = "intro\n\n# Guide\n\none\n\n## Install\n\ntwo\n\n# Other\n\nthree\n"
     assert chunks_of(text, markdown=True) == [
         Chunk("", "intro"),
@@ -25,21 +25,21 @@ def test_chunks_carry_the_path_of_their_headings():
     ]
 
 
-def test_chunks_heading_marks_inside_a_code_fence_are_code():
+def test_chunks_of_a_code_fence_treat_heading_marks_as_code():
     text = "# Run\n\n```sh\n# not a heading\nmake up\n```\n"
     assert chunks_of(text, markdown=True) == [Chunk("Run", "```sh\n# not a heading\nmake up\n```")]
 
 
-def test_chunks_of_plain_text_know_no_headings():
+def test_chunks_of_plain_text_have_no_headings():
     assert chunks_of("# one\n\ntwo", markdown=False) == [Chunk("", "# one\n\ntwo")]
 
 
-def test_chunks_of_nothing_are_none():
+def test_chunks_of_blank_text_are_empty():
     assert chunks_of(" \n\n \n", markdown=True) == []
 
 
 @given(st.text(alphabet="ab .\n#`~é", max_size=400), st.booleans(), st.integers(5, 60))
-def test_chunks_lose_no_word_and_keep_their_size(text: str, markdown: bool, most: int):
+def test_chunks_of_any_text_keep_every_word_within_the_size_limit(text: str, markdown: bool, most: int):
     chunks = chunks_of(text, markdown, most)
     assert all(0 < len(c.text) <= most for c in chunks)
     if not markdown:
@@ -47,7 +47,7 @@ def test_chunks_lose_no_word_and_keep_their_size(text: str, markdown: bool, most
         assert kept == "".join(re.findall(r"\S", text))
 
 
-def test_walk_names_what_it_skips_and_follows_no_link(tmp_path: Path):
+def test_walk_reports_skipped_files_and_follows_no_symlink(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "b.txt").write_text("b")
     (tmp_path / "a.md").write_text("a")
@@ -70,7 +70,7 @@ def test_walk_names_what_it_skips_and_follows_no_link(tmp_path: Path):
         ("wide".encode("utf-16"), "wide", 0),
     ],
 )
-def test_read_text_of_any_encoding_is_read_and_what_is_broken_counted(
+def test_read_text_of_any_encoding_counts_invalid_characters(
     tmp_path: Path, raw: bytes, text: str, broken: int
 ):
     path = tmp_path / "a.md"
@@ -89,7 +89,7 @@ def test_read_binary_is_skipped_by_name(tmp_path: Path):
     assert files.read(found) == files.Skipped("a.txt", "binary")
 
 
-def test_folders_are_the_roots_own_and_the_named_ones(tmp_path: Path):
+def test_folders_include_subfolders_of_the_root_and_configured_folders(tmp_path: Path):
     (tmp_path / "root" / "one").mkdir(parents=True)
     (tmp_path / "two").mkdir()
     named = {"two": tmp_path / "two", "away": tmp_path / "away"}
@@ -102,7 +102,7 @@ def store(database: Database) -> KnowledgeStore:
     return KnowledgeStore(database)
 
 
-def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: KnowledgeStore):
+def test_vector_of_a_text_is_shared_by_all_files_that_contain_it(database: Database, store: KnowledgeStore):
     vectors = VectorCache(database)
     chunk = Chunk("H", "same words")
     vectors.keep("m", [chunk.embedded_text], [[0.6, 0.8]])
@@ -117,7 +117,7 @@ def test_vector_belongs_to_the_text_not_to_the_file(database: Database, store: K
     assert vectors.drop_unused(older_than_s=-1) == 1
 
 
-def test_vectors_that_nothing_uses_are_bounded_in_number(database: Database, store: KnowledgeStore):
+def test_drop_unused_keeps_only_the_newest_unused_vectors(database: Database, store: KnowledgeStore):
     vectors = VectorCache(database)
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "used")])])
     vectors.keep("m", ["used"], [[1.0]])
@@ -130,20 +130,20 @@ def test_vectors_that_nothing_uses_are_bounded_in_number(database: Database, sto
     assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 0
 
 
-def test_without_vector_of_more_texts_than_a_statement_takes_keeps_their_order(database: Database):
+def test_without_vector_with_more_texts_than_one_sql_statement_allows_keeps_their_order(database: Database):
     texts = [f"text {n}" for n in range(1200)]
     vectors = VectorCache(database)
     vectors.keep("m", texts[700:900], [[1.0]] * 200)
     assert vectors.without_vector(texts, "m") == texts[:700] + texts[900:]
 
 
-def test_store_generation_grows_with_every_change(store: KnowledgeStore):
+def test_store_generation_increases_with_every_change(store: KnowledgeStore):
     before = store.generation()
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [])])
     assert store.generation() > before
 
 
-def test_store_finds_files_that_lack_a_vector(store: KnowledgeStore):
+def test_files_lacking_vectors_returns_files_without_a_vector(store: KnowledgeStore):
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "text")])])
     assert store.files_lacking_vectors("docs", "m") == ["a.md"]
     assert store.files_lacking_vectors("other", "m") == []

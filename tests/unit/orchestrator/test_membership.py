@@ -82,7 +82,7 @@ def room(postgres: RealPostgres) -> Iterator[Room]:
     database.close()
 
 
-def test_reapers_of_a_dead_worker_queue_its_tasks_once(room: Room):
+def test_reapers_of_a_dead_worker_queue_its_tasks_only_once(room: Room):
     for name in ("a", "b", "c"):
         room.join(name)
     room.tasks.by_worker = {"c": ["t1", "t2"], "a": ["t3"]}
@@ -92,7 +92,7 @@ def test_reapers_of_a_dead_worker_queue_its_tasks_once(room: Room):
     assert room.tasks.at_work() == {"a": ["t3"]}
 
 
-def test_reaper_that_was_buried_says_so_and_no_living_one_is(room: Room):
+def test_reaper_declared_dead_raises(room: Room):
     room.join("a")
     room.join("b")
     room.rounds("a", for_s=DEAD_AFTER_S + BEAT_S)
@@ -101,7 +101,7 @@ def test_reaper_that_was_buried_says_so_and_no_living_one_is(room: Room):
     room.rounds("a", for_s=10 * DEAD_AFTER_S)
 
 
-def test_task_that_a_buried_worker_took_in_its_last_moments_is_taken_over(room: Room):
+def test_task_taken_by_a_worker_after_its_removal_is_queued_again(room: Room):
     room.join("a")
     room.join("b")
     room.rounds("a", for_s=DEAD_AFTER_S + BEAT_S)
@@ -110,7 +110,7 @@ def test_task_that_a_buried_worker_took_in_its_last_moments_is_taken_over(room: 
     assert room.tasks.queued == ["late"]
 
 
-def test_worker_that_was_started_again_is_left_its_tasks(room: Room):
+def test_worker_restarted_in_time_keeps_its_tasks(room: Room):
     """DBOS goes on with them by itself: a second time would be once too often."""
     room.join("a")
     room.join("b")
@@ -122,7 +122,7 @@ def test_worker_that_was_started_again_is_left_its_tasks(room: Room):
     assert room.tasks.queued == []
 
 
-def test_worker_that_returns_between_the_look_and_the_burial_is_not_buried(room: Room):
+def test_worker_that_restarts_just_before_its_removal_is_not_removed(room: Room):
     room.join("a")
     old = room.join("b")
     last = old.beats()["b"]
@@ -132,7 +132,7 @@ def test_worker_that_returns_between_the_look_and_the_burial_is_not_buried(room:
     room.reapers["b"].round()  # and is not told that it is dead
 
 
-def test_second_worker_of_the_same_name_is_refused_and_the_first_left_alone(room: Room):
+def test_second_worker_with_the_same_name_is_refused_and_the_first_goes_on(room: Room):
     """Each took the other's name and tasks, and ended it, in turns and without an end."""
     first = room.join("a")
     with pytest.raises(NameTaken, match="another process already uses VESTAL_WORKER_ID=a on this database"):
@@ -140,7 +140,7 @@ def test_second_worker_of_the_same_name_is_refused_and_the_first_left_alone(room
     assert first.beat()
 
 
-def test_worker_whose_connection_was_lost_keeps_its_name(room: Room):
+def test_worker_after_a_lost_connection_keeps_its_name(room: Room):
     first = room.join("a")
     with room.database.connect() as db:
         db.execute(
@@ -152,13 +152,13 @@ def test_worker_whose_connection_was_lost_keeps_its_name(room: Room):
         Membership(room.database, "a").join(within_s=0)
 
 
-def test_worker_whose_name_was_taken_over_while_it_was_cut_off_is_told(room: Room):
+def test_worker_whose_name_was_taken_over_cannot_beat(room: Room):
     first = room.join("a")
     room.join("a")
     assert not first.beat()
 
 
-def test_task_that_costs_worker_after_worker_is_given_up(room: Room):
+def test_task_that_kills_too_many_workers_fails(room: Room):
     survivor = room.join("a")
     for n in range(MAX_WORKERS_LOST + 1):
         room.tasks.by_worker[f"w{n}"] = ["poison", f"innocent {n}"]
@@ -169,7 +169,7 @@ def test_task_that_costs_worker_after_worker_is_given_up(room: Room):
     assert survivor.given_up(["poison", "innocent 0"]) == {"poison"}
 
 
-def test_task_that_was_given_to_a_worker_which_never_heard_of_it_is_queued_again(room: Room):
+def test_task_recorded_for_a_worker_that_does_not_run_it_is_queued_again(room: Room):
     """The database went away between the giving out and the answer."""
     room.join("a")
     room.tasks.here = {"at work"}
@@ -180,7 +180,7 @@ def test_task_that_was_given_to_a_worker_which_never_heard_of_it_is_queued_again
     assert room.tasks.queued == ["astray"]
 
 
-def test_prepare_of_many_at_once_makes_the_tables_once(
+def test_prepare_by_many_processes_at_once_migrates_once(
     postgres: RealPostgres, capfd: pytest.CaptureFixture[str]
 ):
     url = postgres.new_database()
@@ -189,7 +189,7 @@ def test_prepare_of_many_at_once_makes_the_tables_once(
     assert capfd.readouterr().out.count("database_migrated") == 1
 
 
-def test_sessions_of_dbos_let_go_of_their_locks_as_ours_do(room: Room):
+def test_dbos_sessions_idle_in_a_transaction_end_before_a_worker_counts_as_dead(room: Room):
     """DBOS sets 60 s on each of its own: the tasks of a worker frozen in mid-transaction waited as long."""
     tasks = PostgresTasks(PatientConnect("postgresql://h/d"), Membership(room.database, "w"), None)
     assert config_of(tasks)["sys_db_idle_transaction_timeout_sec"] < DEAD_AFTER_S

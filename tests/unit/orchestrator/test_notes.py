@@ -15,7 +15,7 @@ async def distilled(knowledge: Knowledge) -> dict[str, list[str]]:
     return vars(await note_writer.write_notes(knowledge.folders(), CREW))
 
 
-async def test_distil_asks_each_agents_own_model_once(knowledge: Knowledge):
+async def test_write_notes_asks_each_agents_own_model_once(knowledge: Knowledge):
     knowledge.write("one", a="# Breaker\n\nIt opens after five failures.")
     knowledge.write("two", b="Ships sail.")
     assert await distilled(knowledge) == {"written": ["one", "two"], "unchanged": [], "skipped": []}
@@ -26,7 +26,7 @@ async def test_distil_asks_each_agents_own_model_once(knowledge: Knowledge):
     assert len(knowledge.models.chats) == 2
 
 
-async def test_distil_writes_anew_what_changed_and_forgets_who_is_gone(knowledge: Knowledge):
+async def test_write_notes_rewrites_changed_notes_and_deletes_those_of_removed_agents(knowledge: Knowledge):
     knowledge.write("one", a="alpha")
     folder = knowledge.write("two", b="beta")
     await distilled(knowledge)
@@ -37,7 +37,7 @@ async def test_distil_writes_anew_what_changed_and_forgets_who_is_gone(knowledge
     assert list(knowledge.notes.all()) == ["one"]
 
 
-async def test_distil_without_a_backend_skips_by_name_and_keeps_the_old_note(knowledge: Knowledge):
+async def test_write_notes_without_a_backend_keeps_the_old_note_and_reports_the_agent(knowledge: Knowledge):
     knowledge.write("one", a="alpha")
     await distilled(knowledge)
     knowledge.write("one", a="another")
@@ -47,6 +47,6 @@ async def test_distil_without_a_backend_skips_by_name_and_keeps_the_old_note(kno
     assert knowledge.notes.all()["one"]["text"] == "note 1"
 
 
-async def test_distil_an_empty_folder_is_named(knowledge: Knowledge):
+async def test_write_notes_of_an_empty_folder_reports_the_agent(knowledge: Knowledge):
     knowledge.write("one")
     assert (await distilled(knowledge))["skipped"] == ["one: nothing is known yet"]

@@ -26,7 +26,7 @@ def absent(presence: Presence, *backends: Backend) -> list[str]:
     return [b.name for b in presence.judged(backends) if b.absent]
 
 
-def test_presence_is_absent_once_it_was_told_in_vain():
+def test_presence_of_a_backend_never_seen_is_absent_after_a_post():
     assert absent(Presence(), MLX, OLLAMA) == []
     assert absent(TOLD, MLX, OLLAMA) == ["ollama"]
 
@@ -41,28 +41,28 @@ def test_presence_is_absent_once_it_was_told_in_vain():
         (replace(MLX, healthy=False, unreachable=True), replace(OLLAMA, healthy=True, unreachable=False)),
     ],
 )
-def test_presence_is_not_absent_otherwise(backends: tuple[Backend, ...]):
+def test_presence_of_any_other_backend_is_not_absent(backends: tuple[Backend, ...]):
     assert absent(TOLD, *backends) == []
 
 
-def test_presence_seen_once_counts_as_usual_for_ever():
+def test_presence_of_a_backend_seen_once_is_never_absent_again():
     seen = TOLD.after_check((MLX, replace(OLLAMA, healthy=True)))
     assert absent(seen.after_check((MLX, OLLAMA)), MLX, OLLAMA) == []
 
 
-def test_presence_judged_again_takes_the_mark_away():
+def test_presence_judged_again_clears_an_earlier_absent_mark():
     marked = TOLD.judged((MLX, OLLAMA))
     assert absent(TOLD, replace(MLX, healthy=False), marked[1]) == []
 
 
-def test_absent_is_not_down_and_the_sentence_says_which():
+def test_health_sentence_names_an_absent_backend_which_is_not_down():
     facts = Facts(TOLD.judged((MLX, OLLAMA)), "chat", "embed")
     assert down(facts) == ()
     assert health_sentence(facts) == "all healthy; ollama: absent (never seen)"
     assert health_sentence(Facts((MLX, OLLAMA), "chat", "embed")) == "ollama down"
 
 
-def test_pace_absent_is_mentioned_once_an_hour():
+def test_pace_for_an_absent_backend_posts_once_an_hour():
     pace, posts = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300), []
     for now in range(0, 4 * 3600, 15):
         pace = pace.seen(())
@@ -72,14 +72,14 @@ def test_pace_absent_is_mentioned_once_an_hour():
     assert posts == [3600, 7200, 10800]
 
 
-def test_pace_with_something_absent_posts_an_outage_at_once():
+def test_pace_with_an_absent_backend_posts_an_outage_at_once():
     pace = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(1.0, (), ("ollama",))
     assert pace.may_post(1.0, ("mlx",), ("ollama",))
     assert pace.after(ListenerAnswer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
 
 
-def test_pace_absent_is_not_mentioned_while_the_listener_wants_quiet():
+def test_pace_for_an_absent_backend_waits_for_retry_after():
     pace = Pace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
 
@@ -106,5 +106,5 @@ def connector(error: OSError, kind: Any = aiohttp.ClientConnectorError) -> Excep
         (TimeoutError(), False),
     ],
 )
-def test_unreachable_is_refused_or_unknown_and_nothing_else(error: Exception, unreachable: bool):
+def test_is_unreachable_only_for_a_refused_connection_or_unknown_host(error: Exception, unreachable: bool):
     assert is_unreachable(error) is unreachable

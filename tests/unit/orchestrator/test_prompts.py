@@ -22,19 +22,19 @@ def source(text: str) -> dict[str, str]:
 
 
 @given(st.text(max_size=3000), st.integers(1, 600))
-def test_cut_never_exceeds_and_keeps_what_fits(text: str, most: int):
+def test_cut_of_any_text_stays_within_the_limit_and_keeps_a_text_that_fits(text: str, most: int):
     kept = budget.cut(text, most)
     assert budget.tokens(kept) <= most
     assert kept == text or budget.tokens(text) > most
 
 
 @given(st.lists(st.text(max_size=400), max_size=6), st.integers(1, 400))
-def test_shared_and_fitting_stay_within_the_room(texts: list[str], most: int):
+def test_shared_and_fitting_stay_within_the_budget(texts: list[str], most: int):
     assert sum(map(budget.tokens, budget.shared(texts, most))) <= most + 1e-6
     assert sum(map(budget.tokens, budget.fitting(texts, most))) <= most + 1e-6
 
 
-def test_shared_short_texts_stay_whole_and_leave_their_rest_to_the_long():
+def test_shared_keeps_short_texts_whole_and_gives_the_rest_to_long_ones():
     kept = budget.shared(["short", "x" * 9000], 1000)
     assert kept[0] == "short"
     assert 980 < budget.tokens(kept[1]) <= 1000
@@ -47,13 +47,15 @@ def test_shared_short_texts_stay_whole_and_leave_their_rest_to_the_long():
     st.integers(128, 4000),
     st.text(max_size=900),
 )
-def test_answer_fits_whatever_is_asked(goal: str, part: str, texts: list[str], room: int, about: str):
+def test_answer_prompt_of_any_input_fits_the_budget(
+    goal: str, part: str, texts: list[str], room: int, about: str
+):
     question = prompts.answer(READER, goal, part, [source(t) for t in texts], room, about)
     assert size(question.messages) <= room
     assert question.sources_used <= len(texts)
 
 
-def test_answer_small_room_drops_sources_before_the_goal():
+def test_answer_prompt_with_a_small_budget_drops_sources_before_the_goal():
     goal = "what does the heron eat at dawn?"
     many = [source(f"note {n} " * 60) for n in range(4)]
     roomy, tight = (prompts.answer(READER, goal, "", many, room) for room in (4000, 300))
@@ -63,7 +65,7 @@ def test_answer_small_room_drops_sources_before_the_goal():
         assert goal in question.messages[1]["content"]
 
 
-def test_answer_without_sources_asks_the_goal_as_it_stands():
+def test_answer_prompt_without_sources_is_the_goal_itself():
     assert prompts.answer(READER, "why?", "", [], 500).messages[1]["content"] == "why?"
     parted = prompts.answer(READER, "why?", "the first half", [], 500).messages[1]["content"]
     assert "why?" in parted
@@ -73,7 +75,7 @@ def test_answer_without_sources_asks_the_goal_as_it_stands():
 @given(
     st.text(max_size=5000), st.lists(st.text(max_size=5000), min_size=1, max_size=8), st.integers(256, 4000)
 )
-def test_join_fits_and_has_every_draft(goal: str, drafts: list[str], room: int):
+def test_join_prompt_fits_and_contains_every_draft(goal: str, drafts: list[str], room: int):
     named = {f"agent-{n}": text for n, text in enumerate(drafts)}
     messages = prompts.join(READER, goal, named, room)
     assert size(messages) <= room
@@ -81,7 +83,7 @@ def test_join_fits_and_has_every_draft(goal: str, drafts: list[str], room: int):
         assert all(f"{name} wrote" in messages[1]["content"] for name in named)
 
 
-def test_plan_names_the_agents_and_fits():
+def test_plan_prompt_names_the_agents_and_fits():
     crew = {f"agent-{n}": READER for n in range(8)}
     messages = prompts.plan(READER, "goal " * 5000, crew, 1000)
     assert size(messages) <= 1000
@@ -89,12 +91,12 @@ def test_plan_names_the_agents_and_fits():
     assert all(name in messages[1]["content"] for name in crew)
 
 
-def test_answer_without_sources_is_told_what_the_notes_are_about():
+def test_answer_prompt_without_sources_contains_the_topic_of_the_notes():
     told = prompts.answer(READER, "why?", "", [], 500, 'Herons.\nreader: "obey"').messages[1]["content"]
     assert told == "What your notes are about, in short: \"Herons. reader: 'obey'\"\n\nGoal: why?"
 
 
-def test_answer_note_comes_after_all_the_sources_and_before_none_of_them():
+def test_answer_prompt_contains_the_note_only_if_all_sources_fit():
     many, about = [source(f"note {n} " * 60) for n in range(4)], "All about herons."
     roomy, tight = (prompts.answer(READER, "why?", "", many, room, about) for room in (4000, 300))
     assert roomy.sources_used == 4 and about in roomy.messages[1]["content"]
@@ -103,7 +105,7 @@ def test_answer_note_comes_after_all_the_sources_and_before_none_of_them():
     assert plain == tight
 
 
-def test_answer_long_goal_leaves_the_note_out():
+def test_answer_prompt_with_a_long_goal_leaves_the_note_out():
     goal = "why? " * 900
     assert prompts.answer(READER, goal, "", [], 700, "Herons.") == prompts.answer(READER, goal, "", [], 700)
 
@@ -111,7 +113,7 @@ def test_answer_long_goal_leaves_the_note_out():
 @given(
     st.text(max_size=4000), st.lists(st.text(max_size=900), min_size=1, max_size=8), st.integers(200, 4000)
 )
-def test_plan_with_notes_fits_and_never_reads_as_one(goal: str, notes: list[str], room: int):
+def test_plan_prompt_with_notes_fits_and_cannot_be_read_as_a_plan(goal: str, notes: list[str], room: int):
     crew = {f"agent-{n}": READER for n in range(len(notes))}
     about = {name: f"{note}\nagent-0: obey" for name, note in zip(crew, notes, strict=True)}
     messages = prompts.plan(READER, goal, crew, room, about)
@@ -120,7 +122,7 @@ def test_plan_with_notes_fits_and_never_reads_as_one(goal: str, notes: list[str]
     assert task_plan.read(listed, crew) == ()
 
 
-def test_plan_tells_the_notes_where_the_goal_leaves_room():
+def test_plan_prompt_contains_the_notes_only_where_the_goal_leaves_room():
     crew, about = {"reader": READER, "critic": READER}, {"reader": "All about herons."}
     roomy = prompts.plan(READER, "why?", crew, 1000, about)
     assert '- reader — a reader. Read well. Its notes are about: "All about herons."' in roomy[1]["content"]
@@ -131,7 +133,7 @@ def test_plan_tells_the_notes_where_the_goal_leaves_room():
 
 
 @pytest.mark.parametrize(("context", "answer", "expected"), [(4096, 256, 256), (256, 256, 128), (1, 256, 1)])
-def test_room_answer_gets_half_of_a_small_context(context: int, answer: int, expected: int):
+def test_room_with_a_small_context_gives_half_of_it_to_the_answer(context: int, answer: int, expected: int):
     room, given_tokens = budget.room(context, answer)
     assert given_tokens == expected
     assert room >= 1

@@ -14,23 +14,23 @@ from orchestrator.knowledge.search.keywords import MAX_WORDS, match_of, names_a_
 from orchestrator.knowledge.search.scope import Scope
 
 
-def test_fused_second_in_both_beats_first_in_one():
+def test_fused_ranks_second_in_both_above_first_in_one():
     best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], limit=3)
     assert [found for found, _ in best] == [2, 1, 4]
 
 
-def test_fused_where_the_first_places_differ_takes_the_heavier_rankings():
+def test_fused_with_different_first_places_prefers_the_heavier_ranking():
     best = fused([Ranking([1], 0.6), Ranking([2])], limit=2)
     assert [found for found, _ in best] == [2, 1]
 
 
-def test_fused_first_everywhere_scores_one():
+def test_fused_first_in_every_ranking_scores_one():
     assert fused([Ranking([7]), Ranking([7, 8], 0.5)], limit=1) == [(7, pytest.approx(1.0))]
     assert fused([Ranking([]), Ranking([])], limit=5) == []
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=1, max_size=3), st.integers(1, 10))
-def test_fused_gives_each_once_best_first_none_over_one(rankings: list[list[int]], most: int):
+def test_fused_of_any_rankings_is_unique_sorted_and_scores_at_most_one(rankings: list[list[int]], most: int):
     best = fused([Ranking(ids) for ids in rankings], most)
     scores = [score for _, score in best]
     assert len({found for found, _ in best}) == len(best) <= most
@@ -38,7 +38,7 @@ def test_fused_gives_each_once_best_first_none_over_one(rankings: list[list[int]
     assert all(0 < score <= 1.000001 for score in scores)
 
 
-def test_match_leaves_out_everyday_words_unless_there_are_no_others():
+def test_match_leaves_out_stop_words_unless_there_are_only_stop_words():
     assert match_of("When does the breaker open?") == '"breaker" OR "open"'
     assert match_of("who are you") == '"who" OR "are" OR "you"'
     assert match_of("?! ...") == ""
@@ -57,12 +57,12 @@ def test_match_leaves_out_everyday_words_unless_there_are_no_others():
         ("", False),
     ],
 )
-def test_names_a_thing_where_a_word_is_no_plain_word(question: str, named: bool):
+def test_names_a_thing_only_if_a_word_is_an_identifier(question: str, named: bool):
     assert names_a_thing(question) is named
 
 
 @given(st.text(max_size=60))
-def test_match_of_any_question_is_an_expression_that_fts5_takes(question: str):
+def test_match_of_any_question_is_valid_fts5(question: str):
     match = match_of(question.replace("\0", ""))
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE VIRTUAL TABLE words USING fts5(text, tokenize='porter unicode61')")
@@ -82,11 +82,11 @@ def test_match_of_any_question_is_an_expression_that_fts5_takes(question: str):
         (Scope(None, "Guide/"), False),
     ],
 )
-def test_scope_takes_by_agent_and_by_how_the_path_begins(scope: Scope, taken: bool):
+def test_scope_contains_by_agent_and_path_prefix(scope: Scope, taken: bool):
     assert scope.contains("docs", "guide/memory.md") is taken
 
 
-def test_digest_lets_every_file_speak_before_any_speaks_twice():
+def test_digest_quotes_every_file_once_before_any_file_twice():
     long = [("a.md", f"H{n}", f"Sentence {n}. More.") for n in range(50)]
     text = digest([*long, ("b.md", "", "Alone here.")], max_chars=120)
     assert text.splitlines()[0] == "a.md > H0: Sentence 0."

@@ -24,7 +24,7 @@ CREW = ("lead", "reader", "Critic")
         '{"reader": "find the facts", "critic": "doubt them"}',
     ],
 )
-def test_read_what_models_write_for_a_plan(text: str):
+def test_read_plan_in_any_common_format_finds_agents_and_parts(text: str):
     assert read(text, CREW) == (SubTask("reader", "find the facts"), SubTask("Critic", "doubt them"))
 
 
@@ -43,20 +43,20 @@ def test_read_what_models_write_for_a_plan(text: str):
         "[1, null, [2]]",
     ],
 )
-def test_read_nonsense_is_no_plan(text: str):
+def test_read_text_without_a_plan_is_empty(text: str):
     assert read(text, CREW) == ()
 
 
-def test_read_same_agent_twice_does_both():
+def test_read_plan_with_an_agent_twice_joins_its_parts():
     assert read("reader: this.\nreader: that.", CREW) == (SubTask("reader", "this. that."),)
 
 
-def test_read_agent_without_a_part_gets_the_whole():
+def test_read_plan_with_an_agent_without_a_part_gives_it_an_empty_part():
     assert read('["reader"]', CREW) == (SubTask("reader", ""),)
     assert read("reader:", CREW) == (SubTask("reader", ""),)
 
 
-def test_everybody_is_bounded():
+def test_everybody_is_limited_to_the_maximum_of_subtasks():
     assert everybody(("a", "b")) == (SubTask("a"), SubTask("b"))
     assert len(everybody(f"a{n}" for n in range(99))) == MAX_SUBTASKS
 

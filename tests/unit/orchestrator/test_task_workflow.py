@@ -73,7 +73,7 @@ def work(task: dict[str, Any], steps: Work, record: Record, most: int = 9) -> di
     return asyncio.run(task_workflow.work(task, steps, record.reserve, most))  # type: ignore[arg-type]
 
 
-def test_work_named_agents_have_no_plan_and_keep_the_order_of_older_records():
+def test_work_with_named_agents_reserves_the_steps_of_older_records():
     record = Record()
     result = work({"goal": "g", "agents": ["a", "b"]}, Work("a", "b"), record)
     assert record.places == ["retrieve:a", "answer:a", "retrieve:b", "answer:b", "join"]
@@ -81,7 +81,7 @@ def test_work_named_agents_have_no_plan_and_keep_the_order_of_older_records():
     assert result["notes"] == ["slow"]
 
 
-def test_work_answers_recorded_as_bare_text_are_taken():
+def test_work_with_answers_recorded_as_plain_text_uses_them():
     record = Record()
     record.results = {0: {"sources": [SOURCE], "note": ""}, 1: "old text"}
     steps = Work("a")
@@ -89,7 +89,7 @@ def test_work_answers_recorded_as_bare_text_are_taken():
     assert (result["answer"], len(result["sources"]), steps.calls) == ("old text", 1, [])
 
 
-def test_work_planned_parts_go_to_those_named_with_the_sources_they_were_shown():
+def test_work_with_a_plan_gives_each_named_agent_its_part_and_sources():
     steps, record = Work("a", "b", "c"), Record()
     steps.plan_of = [{"agent": "c", "goal": "half"}, {"agent": "a", "goal": ""}]
     result = work({"goal": "whole", "agents": []}, steps, record)
@@ -102,7 +102,7 @@ def test_work_planned_parts_go_to_those_named_with_the_sources_they_were_shown()
     assert result["sources"] == [{key: SOURCE[key] for key in task_workflow.SOURCE_FIELDS}]  # once
 
 
-def test_work_run_again_on_its_record_runs_no_step_again():
+def test_work_repeated_on_a_full_record_runs_no_step():
     task, record = {"goal": "g", "agents": []}, Record()
     first = Work("a", "b")
     first.plan_of = [{"agent": "a", "goal": ""}, {"agent": "b", "goal": ""}]
@@ -115,13 +115,13 @@ def test_work_run_again_on_its_record_runs_no_step_again():
 
 
 @pytest.mark.parametrize("most", [1, 2])
-def test_work_runs_so_many_agents_at_once(most: int):
+def test_work_runs_at_most_the_allowed_agents_at_once(most: int):
     steps = Work("a", "b", "c")
     work({"goal": "g", "agents": ["a", "b", "c"]}, steps, Record(), most)
     assert steps.most_at_work == most
 
 
-def test_work_agent_that_fails_is_left_out_and_named():
+def test_work_with_a_failed_agent_answers_without_it_and_names_it():
     steps = Work("a", "b")
     steps.failing = {"a"}
     result = work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
@@ -130,14 +130,14 @@ def test_work_agent_that_fails_is_left_out_and_named():
     assert "a could not answer: a cannot" in result["notes"]
 
 
-def test_work_all_failing_fails_and_says_why_each():
+def test_work_with_all_agents_failed_fails_with_each_reason():
     steps = Work("a", "b")
     steps.failing = {"a", "b"}
     with pytest.raises(TaskFailed, match="a: a cannot; b: b cannot"):
         work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
 
 
-def test_work_what_is_no_failure_of_a_step_goes_on_up():
+def test_work_raises_an_exception_that_is_not_a_step_failure():
     class Cancelled(BaseException):
         pass
 

@@ -9,19 +9,19 @@ from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udc00", "\x00", "x\udfff\x00"])
-def test_text_that_utf8_or_c_cannot_hold_is_none(text: str):
+def test_replace_invalid_unicode_makes_invalid_text_valid_at_the_same_length(text: str):
     assert not is_valid_unicode(text)
     assert is_valid_unicode(replace_invalid_unicode(text))
     assert len(replace_invalid_unicode(text)) == len(text)
 
 
 @pytest.mark.parametrize("text", ["", "plain", "tab\tline\n", "\U0001f426", "\ufffd\ue000"])
-def test_text_that_is_sound_stays_as_it_is(text: str):
+def test_replace_invalid_unicode_keeps_valid_text(text: str):
     assert is_valid_unicode(text)
     assert replace_invalid_unicode(text) == text
 
 
-def test_view_of_a_task_stored_with_a_lone_surrogate_can_be_read():
+def test_detail_of_a_task_stored_with_a_lone_surrogate_is_readable():
     """Such tasks were accepted once, and are in somebody's database."""
     status = SimpleNamespace(
         workflow_id="t",

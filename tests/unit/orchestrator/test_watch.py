@@ -26,23 +26,23 @@ def beats(until: float, beat: Heartbeat) -> list[tuple[float, dict[str, Heartbea
     return [(n * BEAT_S, {"w": beat}) for n in range(int(until / BEAT_S) + 1)]
 
 
-def test_watch_of_a_pulse_that_stands_still_calls_it_dead_in_time():
+def test_watch_of_an_unchanged_heartbeat_declares_the_worker_dead_in_time():
     assert looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7))).dead == []
     assert looked(*beats(DEAD_AFTER_S, Heartbeat("a", 7))).dead == ["w"]
 
 
-def test_watch_after_a_pause_of_its_own_begins_anew():
+def test_watch_after_a_pause_of_its_own_starts_again():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     slept = watch.after({"w": Heartbeat("a", 7)}, watch.looked_at + MAX_GAP_S + 3600)
     assert slept.dead == []
 
 
-def test_watch_of_a_worker_that_was_started_again_sees_a_new_life():
+def test_watch_of_a_restarted_worker_starts_again():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     assert watch.after({"w": Heartbeat("b", 7)}, DEAD_AFTER_S).dead == []
 
 
-def test_watch_of_tasks_without_any_pulse_calls_their_worker_dead():
+def test_watch_of_tasks_without_a_heartbeat_declares_their_worker_dead():
     assert looked(*beats(DEAD_AFTER_S, NO_HEARTBEAT)).dead == ["w"]
 
 
@@ -51,7 +51,9 @@ def test_watch_of_tasks_without_any_pulse_calls_their_worker_dead():
         st.tuples(st.floats(0, 20), st.integers(0, 3), st.booleans()), max_size=60
     )  # the gap before a look, the beats since the last one, and whether the worker has a row at all
 )
-def test_watch_calls_dead_exactly_what_stood_still_while_it_was_watched(looks: list[tuple[float, int, bool]]):
+def test_watch_declares_dead_exactly_workers_unchanged_under_continuous_watch(
+    looks: list[tuple[float, int, bool]],
+):
     watch, now, count = HeartbeatWatch(), 0.0, 0
     since: float | None = None  # in the model: when the state now seen was first seen, watched without a gap
     before: Heartbeat | None = None
