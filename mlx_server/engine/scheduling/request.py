@@ -70,15 +70,15 @@ class MemoryWait:
 class BackgroundJobs:
     """What background workers make for one request before it can run. Each job may be absent."""
 
-    processor: Future[Processor | None] | None = None
+    grammar: Future[Processor | None] | None = None
     """Compiles the grammar of the request's JSON schema."""
     prefix: Future[RestoredPrefix] | None = None
-    """Reads the KV blocks of `find` from the prompt cache."""
-    find: PrefixMatch | None = None
+    """Restores `prefix_match` from the prompt cache."""
+    prefix_match: PrefixMatch | None = None
 
     @property
     def futures(self) -> list[Future[Any]]:
-        return [future for future in (self.processor, self.prefix) if future is not None]
+        return [future for future in (self.grammar, self.prefix) if future is not None]
 
     @property
     def done(self) -> bool:
@@ -107,9 +107,9 @@ class Request:
     # Of a `Generate`, from PREPARING on.
     generation: Generation = field(init=False, repr=False)
     jobs: BackgroundJobs = field(init=False, repr=False)
-    # Of a `Generate`, from RUNNING on: its handle in the batch, and the blocks that the prompt cache has.
+    # Of a `Generate`, from RUNNING on: its handle in the batch, and the blocks that are in the prompt cache.
     batch_uid: int = field(init=False, repr=False)
-    cached_blocks: StoredBlocks = field(init=False, repr=False)
+    stored_blocks: StoredBlocks = field(init=False, repr=False)
     # Of an `Embed`, from RUNNING on.
     embedding_job: EmbeddingJob = field(init=False, repr=False)
 

@@ -108,11 +108,11 @@ class TextPreparation:
         self, op: Generate, prompt: Sequence[int], after_thought: tuple[int, ...]
     ) -> BackgroundJobs:
         compile_grammar = self._grammar_job(op, after_thought)
-        find = self._cache.find([*prompt, *op.emitted])
+        match = self._cache.find([*prompt, *op.emitted])
         return BackgroundJobs(
             self._workers.compiler.submit(compile_grammar) if compile_grammar else None,
-            self._workers.reader.submit(self._cache.restore_job(find)) if find else None,
-            find,
+            self._workers.reader.submit(self._cache.restore_job(match)) if match else None,
+            match,
         )
 
     def _grammar_job(
@@ -130,10 +130,11 @@ class TextPreparation:
         """Collect what the jobs have made. Raises RequestError if the grammar cannot be used."""
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)
-        grammar = jobs.processor.result() if jobs.processor else None
+        grammar = jobs.grammar.result() if jobs.grammar else None
         caches: list[Any] = []
-        if jobs.find and jobs.prefix:
-            caches, generation.cached_tokens = self._cache.finish_restore(jobs.find, jobs.prefix.result())
+        if jobs.prefix_match and jobs.prefix:
+            restored = jobs.prefix.result()
+            caches, generation.cached_tokens = self._cache.finish_restore(jobs.prefix_match, restored)
         return BatchInput(
             [*generation.prompt, *op.emitted],
             make_sampler(op.sampling, len(op.emitted)),

@@ -67,7 +67,7 @@ class TextRunner(Runner):
             ready.cached,
             request.generation.shared_prefix_tokens,
         )
-        request.cached_blocks = StoredBlocks()
+        request.stored_blocks = StoredBlocks()
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)
 
@@ -147,7 +147,7 @@ class TextRunner(Runner):
         """
         if computed := self._batch.computed(request.batch_uid):
             tokens, caches = computed.tokens, computed.caches
-            self._cache.store_computed(request.cached_blocks, tokens, caches, computed.row, whole=whole)
+            self._cache.store_computed(request.stored_blocks, tokens, caches, computed.row, whole=whole)
 
     # --- the rest ---
 

@@ -108,8 +108,8 @@ class FakeRunner(Runner):
         return ()
 
     def join(self, request: Request) -> None:
-        if request.status is RequestStatus.PREPARING and request.jobs.processor:
-            request.jobs.processor.result()
+        if request.status is RequestStatus.PREPARING and request.jobs.grammar:
+            request.jobs.grammar.result()
         self._steps[request.id] = 0
         self._requests.move(request, RequestStatus.RUNNING)
         self._engine.started.append(request.id)
@@ -188,7 +188,7 @@ class FakeEngine:
         if op.json_schema is None:
             return BackgroundJobs()
         self.jobs[op.id] = Future()
-        return BackgroundJobs(processor=self.jobs[op.id])
+        return BackgroundJobs(grammar=self.jobs[op.id])
 
     def end_job(self, id: str, error: EngineError | None = None) -> None:
         job = self.jobs.pop(id)

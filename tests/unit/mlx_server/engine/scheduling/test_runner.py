@@ -23,7 +23,7 @@ class Preparing:
     def _add(self, id: str, model: str) -> Future:
         request = Request(Generate(id, model, "text"))
         job: Future = Future()
-        request.jobs = BackgroundJobs(processor=job)
+        request.jobs = BackgroundJobs(grammar=job)
         self.requests.add(request)
         for status in (RequestStatus.WAITING_FOR_MEMORY, RequestStatus.PREPARING):
             self.requests.move(request, status)
@@ -71,7 +71,7 @@ def test_request_with_two_jobs_is_prepared_when_both_have_ended():
 
 def test_cancelled_jobs_that_have_not_begun_are_not_run():
     job: Future = Future()
-    BackgroundJobs(processor=job).cancel()
+    BackgroundJobs(grammar=job).cancel()
     assert job.cancelled()
 
 
