@@ -69,7 +69,7 @@ class Grammars:
                 self._vocabulary = _vocabulary(self._tokenizer, sorted(self._end_tokens))
             except Exception as error:  # llguidance may raise any exception for an unknown tokenizer
                 raise RequestError(
-                    "invalid_request", f"This model's tokenizer cannot be held to a grammar: {error}"
+                    "invalid_request", f"This model's tokenizer cannot be used with a grammar: {error}"
                 ) from error
 
     def make_processor(

@@ -1,4 +1,4 @@
-"""Which models can work with quantized keys and values, and which of their layers do. Tiny ones."""
+"""Tiny models of several families: which can use quantized caches, for which layers, with which answers."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def latent_attention() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("make", "kinds"),
+    ("make", "cache_types"),
     [
         (full_attention, ["QuantizedRequestKV"] * 2),
         (sliding_window, ["RotatingKVCache", "QuantizedRequestKV"] * 2),
         (wide_hybrid, ["ArraysCache", "QuantizedRequestKV"] * 2),
     ],
 )
-def test_only_layers_of_full_attention_are_quantized(make, kinds):
+def test_make_request_caches_quantizes_only_layers_of_full_attention(make, cache_types):
     model = made(make)
     assert quantization_obstacle(model, EIGHT) is None
-    assert [type(cache).__name__ for cache in make_request_caches(model, EIGHT)] == kinds
+    assert [type(cache).__name__ for cache in make_request_caches(model, EIGHT)] == cache_types
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "reason"),
     [
         (lambda: full_attention(head_dim=16), "group size 32"),
         (state_space, "no layer keeps plain keys and values"),
@@ -80,11 +80,11 @@ def test_only_layers_of_full_attention_are_quantized(make, kinds):
         (latent_attention, "Error"),
     ],
 )
-def test_model_that_cannot_is_told_with_the_reason(make, says):
-    assert says in str(quantization_obstacle(made(make), EIGHT))
+def test_quantization_obstacle_names_why_a_model_cannot_be_quantized(make, reason):
+    assert reason in str(quantization_obstacle(made(make), EIGHT))
 
 
-def test_trial_computes_nothing():
+def test_quantization_obstacle_computes_nothing():
     model = full_attention()  # its weights are not evaluated yet
     mx.eval(mx.zeros(1))
     before = mx.get_active_memory()
@@ -93,19 +93,21 @@ def test_trial_computes_nothing():
 
 
 @pytest.mark.parametrize("make", [full_attention, sliding_window, wide_hybrid])
-def test_kept_state_gives_the_answer_of_the_run_that_kept_it(make, tmp_path: Path):
+def test_quantized_state_from_the_prompt_cache_gives_the_same_answer(make, tmp_path: Path):
     model = made(make)
     others = [PROMPT[20:75], PROMPT[3:10], [*PROMPT[:40], 2, 3]]
-    first = Runs(model, tmp_path / "kept", EIGHT)
-    (cold,), (had,) = first.answers(PROMPT)
-    assert (had, len(set(cold)) > 1) == (0, True)
+    first = Runs(model, tmp_path / "shared", EIGHT)
+    (cold,), (cached_at_first,) = first.answers(PROMPT)
+    assert (cached_at_first, len(set(cold)) > 1) == (0, True)
     assert first.answers(PROMPT) == ([cold], [len(PROMPT) - 1])  # from RAM
     first.store.persist(10.0)
-    again = Runs(model, tmp_path / "kept", EIGHT)
-    answers, cached = again.answers(PROMPT, *others)  # from disk, beside cold ones
+    restarted = Runs(model, tmp_path / "shared", EIGHT)
+    answers, cached = restarted.answers(
+        PROMPT, *others
+    )  # from disk, in a batch with prompts that are not cached
     assert answers[0] == cold
     assert cached[0] == len(PROMPT) - 1
     alone = [Runs(model, tmp_path / str(n), EIGHT).answers(one)[0][0] for n, one in enumerate(others)]
     assert answers[1:] == alone
-    as_computed = Runs(model, tmp_path / "kept")
-    assert as_computed.answers(PROMPT)[1] == [0]
+    not_quantized = Runs(model, tmp_path / "shared")
+    assert not_quantized.answers(PROMPT)[1] == [0]

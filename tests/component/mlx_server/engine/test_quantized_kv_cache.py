@@ -1,4 +1,4 @@
-"""The batch of quantized caches beside one cache of mlx-lm's for each request, with small random numbers."""
+"""A batch of quantized caches is compared with mlx-lm's own cache for each request, on random numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def arrays(state: Any) -> list[np.ndarray]:
 
 
 class Requests:
-    """A batch, and beside it each of its requests in a cache of its own."""
+    """A batch, and for each of its requests a cache of its own that receives the same numbers."""
 
     def __init__(self, bits: int, lengths: list[int], seed: int, value_width: int = VALUE_WIDTH) -> None:
         self.value_width = value_width
@@ -48,7 +48,7 @@ class Requests:
         return numbers(seed, rows, tokens), numbers(seed + 1000, rows, tokens, self.value_width)
 
     def update(self, seed: int, lengths: list[int]) -> None:
-        """Tokens for all, padded on the right where their numbers differ, as prompts come."""
+        """Append tokens to all, padded on the right if their numbers differ, as for the steps of prompts."""
         longest = max(lengths)
         keys, values = self.tokens(seed, len(self.alone), longest)
         if min(lengths) < longest:
@@ -73,15 +73,21 @@ class Requests:
             own.trim(tokens)
 
     def check(self) -> None:
-        """Each request's share is bit by bit what it would have alone."""
+        """Assert that each row of the batch equals the request's own cache bit by bit."""
         assert self.batch.offset.tolist() == [own.offset for own in self.alone]
         assert min(self.batch.left_padding.tolist()) >= 0
         for row, own in enumerate(self.alone):
-            taken = self.batch.extract(row)
-            assert (taken.offset, taken.bits, taken.group_size) == (own.offset, own.bits, own.group_size)
+            extracted = self.batch.extract(row)
+            assert (extracted.offset, extracted.bits, extracted.group_size) == (
+                own.offset,
+                own.bits,
+                own.group_size,
+            )
             if own.offset:
                 expected = tree_map(lambda x, to=own.offset: x[..., :to, :], (own.keys, own.values))
-                for one, other in zip(arrays((taken.keys, taken.values)), arrays(expected), strict=True):
+                for one, other in zip(
+                    arrays((extracted.keys, extracted.values)), arrays(expected), strict=True
+                ):
                     np.testing.assert_array_equal(one, other)
 
 
@@ -101,7 +107,7 @@ steps = st.lists(
 @given(
     bits=st.sampled_from([4, 8]), lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4), steps=steps
 )
-def test_rows_whatever_befell_the_batch_are_those_of_requests_alone(bits, lengths, steps):
+def test_batch_rows_equal_single_caches_after_any_operations(bits, lengths, steps):
     requests = Requests(bits, lengths, seed=1)
     for number, (what, how) in enumerate(steps):
         seed, rows = 100 * (number + 1), len(requests.alone)
@@ -121,16 +127,16 @@ def test_rows_whatever_befell_the_batch_are_those_of_requests_alone(bits, length
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("query_heads", [HEADS, 3 * HEADS])
-def test_attention_of_each_row_is_that_of_its_numbers_alone(bits, query_heads):
-    requests = Requests(bits, [7, 0, 30], seed=5, value_width=WIDTH)  # mlx-lm's wants them equal
+def test_batch_attention_of_each_row_equals_that_of_a_single_request(bits, query_heads):
+    requests = Requests(bits, [7, 0, 30], seed=5, value_width=WIDTH)  # mlx-lm's attention needs equal widths
     for step, tokens in enumerate((4, 1)):  # a step of a prompt; a token of an answer
         queries = mx.random.normal((3, query_heads, tokens, WIDTH), key=mx.random.key(step))
         mask = requests.batch.make_mask(tokens)
         keys, values = requests.tokens(50 + step, 3, tokens)
-        held = requests.batch.update_and_fetch(keys, values)
+        stored = requests.batch.update_and_fetch(keys, values)
         assert hasattr(requests.batch, "bits") == (tokens == 1)
-        # A copy of the queries: mlx-lm's attention scales them where they are.
-        found = scaled_dot_product_attention(queries[:], *held, requests.batch, WIDTH**-0.5, mask)
+        # A copy of the queries, because mlx-lm's attention scales them in place.
+        found = scaled_dot_product_attention(queries[:], *stored, requests.batch, WIDTH**-0.5, mask)
         for row, own in enumerate(requests.alone):
             mine = own.update_and_fetch(keys[row : row + 1], values[row : row + 1])
             plain = [mx.dequantize(*triple, group_size=GROUP_SIZE, bits=bits) for triple in mine]
@@ -140,7 +146,7 @@ def test_attention_of_each_row_is_that_of_its_numbers_alone(bits, query_heads):
             np.testing.assert_allclose(found[row : row + 1], alone, atol=1e-5)
 
 
-def test_bytes_are_those_of_the_arrays_and_an_empty_batch_has_none():
+def test_nbytes_counts_all_arrays_and_is_zero_for_an_empty_batch():
     empty = QuantizedRequestKV(GROUP_SIZE, 8)
     assert (empty.nbytes, empty.merge([empty, empty]).nbytes) == (0, 0)
     batch = Requests(4, [10, 256], seed=3).batch
