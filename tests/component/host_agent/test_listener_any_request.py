@@ -94,7 +94,7 @@ def test_agent_any_request_is_answered_and_does_nothing_without_the_token(agent)
     assert not [entry for entry in agent.journal() if entry["event"].endswith("_requested")]
 
 
-def test_agent_bytes_that_are_no_request_are_never_a_500(agent):
+def test_agent_bytes_that_are_no_http_request_are_never_a_500(agent):
     agent.start()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

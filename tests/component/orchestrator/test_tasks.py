@@ -93,7 +93,7 @@ def chats(llm: StandIn, role: str) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_task_killed_in_the_middle_finishes_and_repeats_no_finished_step(
+def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
     orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
 ):
     agents = tmp_path / "agents.yaml"
@@ -157,7 +157,7 @@ def test_task_whose_backend_answers_badly_is_retried(orchestrator: Make, llm: St
     assert one.finished(task_id)["answer"]
 
 
-def test_task_cancelled_while_it_hangs_frees_the_queue(orchestrator: Make, llm: StandIn):
+def test_task_cancelled_during_a_hanging_call_frees_the_queue(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
     llm.control(delay_s=30)

@@ -94,5 +94,5 @@ def test_digest_quotes_every_file_once_before_any_file_twice():
     assert len(text) <= 120
 
 
-def test_digest_of_nothing_is_empty():
+def test_digest_of_an_empty_outline_is_empty():
     assert digest([], max_chars=100) == ""

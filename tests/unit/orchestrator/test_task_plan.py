@@ -62,7 +62,7 @@ def test_everybody_is_limited_to_the_maximum_of_subtasks():
 
 
 @given(st.text() | st.lists(st.sampled_from(["reader", ":", "\n", "{", "}", "[", '"', "x"])).map("".join))
-def test_read_any_text_names_known_agents_once(text: str):
+def test_read_plan_of_any_text_names_known_agents_once(text: str):
     parts = read(text, CREW)
     assert {part.agent for part in parts} <= set(CREW)
     assert len({part.agent for part in parts}) == len(parts)

@@ -68,7 +68,7 @@ def test_weights_are_the_published_parameters_at_their_width(name, parameters):
         ("phi-4", 200),
     ],
 )
-def test_kv_of_a_token_is_what_its_heads_make(name, kib_a_token):
+def test_kv_bytes_of_a_token_follow_from_the_heads(name, kib_a_token):
     kv = of(name).kv
     assert kv is not None
     assert kv.token_bytes == kib_a_token * KIB
@@ -84,7 +84,7 @@ def test_kv_of_a_token_is_what_its_heads_make(name, kib_a_token):
         ("Phi-3-mini-4k", 8, 64, 1),  # which 64 does not divide
     ],
 )
-def test_quantized_kv_of_a_token_is_its_share_of_what_is_computed(name, bits, group_size, share):
+def test_quantized_kv_bytes_of_a_token_follow_from_bits_and_group_size(name, bits, group_size, share):
     shapes = {tensor: tuple(entry["shape"]) for tensor, entry in headers(CONFIGS[name]).items()}
     computed = kv_shape(CONFIGS[name], shapes, 2)
     quantized = kv_shape(CONFIGS[name], shapes, 2, KvQuantization(bits, group_size))
@@ -92,14 +92,14 @@ def test_quantized_kv_of_a_token_is_its_share_of_what_is_computed(name, bits, gr
     assert quantized.bytes(3, 1000) == computed.bytes(3, 1000) * share
 
 
-def test_quantized_kv_leaves_sliding_windows_as_computed():
+def test_quantized_kv_does_not_shrink_layers_with_a_sliding_window():
     gemma = CONFIGS["gemma-3-4b"]
     computed, quantized = kv_shape(gemma, {}, 2), kv_shape(gemma, {}, 2, KvQuantization(4, 64))
     saved = computed.full_layers * computed.layer_floats * 2 * (1 - 4.5 / 16)
     assert 0 < saved == pytest.approx(computed.token_bytes - quantized.token_bytes)
 
 
-def test_quantized_kv_is_not_counted_on_where_layers_may_slide_unknown_to_us():
+def test_kv_of_an_unknown_model_that_may_have_sliding_windows_counts_as_not_quantized():
     unknown = CONFIGS["Llama-3.1-8B"] | {"model_type": "unheard-of", "sliding_window": 1024}
     assert kv_shape(unknown, {}, 2, KvQuantization(4, 64)).quantized
     for hint in (
@@ -110,7 +110,7 @@ def test_quantized_kv_is_not_counted_on_where_layers_may_slide_unknown_to_us():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_kv_from_the_configuration_alone_is_the_same(name):
+def test_kv_from_the_configuration_alone_equals_kv_from_the_weights(name):
     shapes = {tensor: tuple(entry["shape"]) for tensor, entry in headers(CONFIGS[name]).items()}
     assert kv_shape(CONFIGS[name], {}, 2) == kv_shape(CONFIGS[name], shapes, 2)
 
@@ -122,7 +122,7 @@ def test_quantized_weights_stay_packed_on_metal_and_become_dense_on_a_cpu():
     assert of("Llama-3.1-8B", CPU, bits=4).weights.number_bytes == 4
 
 
-def test_layers_of_other_bits_are_counted_with_their_own():
+def test_weights_with_mixed_bits_are_counted_tensor_by_tensor():
     shapes = headers(CONFIGS["SmolLM2-135M"], bits=4)
     embed = headers(CONFIGS["SmolLM2-135M"], bits=8)
     shapes |= {name: entry for name, entry in embed.items() if "embed_tokens" in name}
@@ -130,19 +130,19 @@ def test_layers_of_other_bits_are_counted_with_their_own():
     assert forecast_weights(shapes, config, CPU).bytes == pytest.approx(134.5e6 * 4, rel=0.01)
 
 
-def test_a_70b_model_on_a_small_machine_is_seen_for_what_it_is():
+def test_forecast_of_a_70b_model_is_within_3_percent_of_its_known_size():
     assert of("Llama-3.1-70B", bits=4).load_bytes / 2**30 == pytest.approx(37.5, rel=0.03)
     assert of("Llama-3.1-70B").load_bytes / 2**30 > 131
 
 
-def test_what_sees_is_not_counted_as_it_is_not_loaded():
+def test_forecast_ignores_vision_weights_which_are_not_loaded():
     seeing = headers(CONFIGS["gemma-3-4b"])
     seeing["vision_tower.blocks.0.weight"] = {"dtype": "BF16", "shape": [10], "data_offsets": [0, 20]}
     plain = forecast_weights(headers(CONFIGS["gemma-3-4b"]), {}, METAL)
     assert forecast_weights(seeing, {}, METAL) == plain
 
 
-def test_float32_norm_makes_the_cache_float32():
+def test_forecast_with_a_float32_norm_counts_a_float32_cache():
     shapes = headers(CONFIGS["SmolLM2-135M"])
     shapes["model.norm.weight"] = {"dtype": "F32", "shape": [576], "data_offsets": [0, 2304]}
     assert forecast_weights(shapes, {}, METAL).number_bytes == 4
@@ -162,7 +162,7 @@ def test_sliding_windows_bound_the_cache_only_where_the_library_rotates():
     assert kv_shape(listed, {}, 2).sliding_layers == 12
 
 
-def test_latent_attention_keeps_the_latent_or_all_heads():
+def test_kv_of_latent_attention_holds_the_latent_or_all_heads():
     v3 = {
         "model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128,
         "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
@@ -172,7 +172,7 @@ def test_latent_attention_keeps_the_latent_or_all_heads():
     assert kv_shape(v3 | {"model_type": "deepseek_v2"}, {}, 2).token_bytes == 61 * 128 * (192 + 128) * 2
 
 
-def test_layers_of_linear_attention_keep_a_state_whatever_the_length():
+def test_kv_of_linear_attention_is_a_state_of_constant_size():
     hybrid = {
         "model_type": "qwen3_next", "num_hidden_layers": 48, "full_attention_interval": 4,
         "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256,
@@ -191,7 +191,7 @@ def test_layers_of_linear_attention_keep_a_state_whatever_the_length():
     tokens=st.integers(1, 200_000),
     more=st.integers(0, 10_000),
 )
-def test_more_rows_and_more_tokens_never_take_less(name, rows, tokens, more):
+def test_forecast_never_shrinks_with_more_rows_or_tokens(name, rows, tokens, more):
     expected = of(name)
     assert expected.kv is not None
     here = expected.requests_bytes(rows, tokens)
@@ -201,5 +201,5 @@ def test_more_rows_and_more_tokens_never_take_less(name, rows, tokens, more):
 
 
 @given(name=st.sampled_from(sorted(CONFIGS)), bits=st.sampled_from([0, 2, 4, 8]))
-def test_a_cpu_never_needs_less_than_metal(name, bits):
+def test_forecast_for_a_cpu_is_never_below_that_for_metal(name, bits):
     assert of(name, CPU, bits).load_bytes >= of(name, METAL, bits).load_bytes

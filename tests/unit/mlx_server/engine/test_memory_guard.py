@@ -72,7 +72,7 @@ class Machine:
         self.tenants[at] = replace(self.tenants[at], requests=(*self.tenants[at].requests, op.id))
 
 
-def test_70b_model_is_refused_for_good_with_figures_and_a_remedy():
+def test_load_that_can_never_fit_is_refused_with_figures_and_a_remedy():
     with pytest.raises(InsufficientMemory) as refused:
         Machine().guard.before_load(entry("Llama-3.1-70B"))
     assert not refused.value.retryable
@@ -85,7 +85,7 @@ def test_70b_model_is_refused_for_good_with_figures_and_a_remedy():
     assert refused.value.fields["total_bytes"] == 24 * GIB
 
 
-def test_idle_models_make_way_for_the_next():
+def test_load_evicts_the_least_recently_used_idle_model():
     machine = Machine()
     machine.load("Qwen3-8B", last_used_s=2)
     machine.load("Llama-3.1-8B", last_used_s=1)
@@ -94,13 +94,13 @@ def test_idle_models_make_way_for_the_next():
     assert fits == Fits(drop_caches=True, evict=("Llama-3.1-8B",))
 
 
-def test_models_that_leave_anyhow_are_not_counted():
+def test_load_does_not_count_models_that_are_being_unloaded():
     machine = Machine(limit_gib=10)
     machine.load("Llama-3.1-8B")
     assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
 
 
-def test_model_on_its_way_counts_until_it_is_there():
+def test_model_being_loaded_counts_until_its_load_ends():
     machine = Machine(limit_gib=12)
     machine.guard.before_load(entry("phi-4"))
     with pytest.raises(MustWait):
@@ -109,7 +109,7 @@ def test_model_on_its_way_counts_until_it_is_there():
     assert machine.guard.before_load(entry("Llama-3.1-8B")) == Fits()
 
 
-def test_requests_are_promised_their_kv_until_they_end():
+def test_admitted_request_reserves_its_kv_until_it_ends():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")  # 4.2 GiB, and 128 KiB a token
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=16_000))
@@ -125,7 +125,7 @@ def test_requests_are_promised_their_kv_until_they_end():
     machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
 
 
-def test_short_request_beside_a_long_one_is_padded_to_its_length():
+def test_short_request_in_a_batch_with_a_long_one_needs_as_much_kv():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("long", "Llama-3.1-8B", max_tokens=14_000))
@@ -133,7 +133,7 @@ def test_short_request_beside_a_long_one_is_padded_to_its_length():
         machine.admit(generate("short", "Llama-3.1-8B", max_tokens=10))
 
 
-def test_request_that_could_not_run_alone_is_refused_with_its_figures():
+def test_request_that_cannot_fit_alone_is_refused_with_figures():
     machine = Machine(limit_gib=8)
     machine.load("Llama-3.1-8B")
     with pytest.raises(InsufficientMemory, match=r"60000 prompt .* needs .* shorten the prompt") as no:
@@ -142,7 +142,7 @@ def test_request_that_could_not_run_alone_is_refused_with_its_figures():
     assert no.value.fields["prompt_tokens"] == 60_000
 
 
-def test_request_makes_idle_models_of_others_leave():
+def test_admitted_request_evicts_other_idle_models():
     machine = Machine(limit_gib=10)
     machine.load("Llama-3.1-8B")
     machine.load("Qwen3-8B")
@@ -150,7 +150,7 @@ def test_request_makes_idle_models_of_others_leave():
     assert machine.relieved == [Fits(drop_caches=True, evict=("Qwen3-8B",))]
 
 
-def test_unlimited_answer_is_given_bounded_room():
+def test_answer_without_max_tokens_reserves_a_bounded_number_of_tokens():
     assert reserved_answer_tokens(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
     assert reserved_answer_tokens(generate("a", "m", -1), 50) == 50
     assert reserved_answer_tokens(generate("a", "m", 9000), 9000) == 9000
@@ -158,7 +158,7 @@ def test_unlimited_answer_is_given_bounded_room():
     assert 5000 < reserved_answer_tokens(resumed, 100_000) < 6000
 
 
-def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
+def test_growing_answer_without_max_tokens_extends_its_reservation_while_memory_lasts():
     machine = Machine(limit_gib=6)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
@@ -171,7 +171,7 @@ def test_unlimited_answer_is_promised_more_as_it_grows_while_there_is_more():
     assert machine.guard.extend_reservation("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
 
 
-def test_answer_with_a_limit_has_been_promised_all_of_it():
+def test_answer_with_max_tokens_has_its_whole_reservation_from_the_start():
     machine = Machine(limit_gib=6)
     machine.load("Llama-3.1-8B")
     machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
@@ -179,13 +179,13 @@ def test_answer_with_a_limit_has_been_promised_all_of_it():
     assert all(machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
 
 
-def test_model_whose_configuration_says_nothing_is_judged_by_its_weights():
+def test_model_with_an_unusable_configuration_is_judged_by_its_weights():
     machine = Machine()
     assert machine.guard.before_load(entry("odd")) == Fits()
     assert machine.guard.forecast(entry("odd")).resident_bytes == 10 * MIB
 
 
-def test_use_tells_what_is_promised_as_long_as_it_is():
+def test_use_reports_reserved_bytes_until_the_request_ends():
     machine = Machine()
     machine.load("Llama-3.1-8B")
     weights = machine.tenants[0].bytes
@@ -197,7 +197,7 @@ def test_use_tells_what_is_promised_as_long_as_it_is():
     assert machine.guard.use(0, 0).promised_bytes == 0
 
 
-def test_forecast_follows_the_models_own_quantization_until_it_turns_out_that_it_cannot():
+def test_forecast_uses_kv_quantization_until_the_model_proves_unable():
     machine = Machine()
     settings = {"Llama-3.1-8B": KvQuantization(8, 64)}
     guard = MemoryGuard(20 * GIB, METAL, 512, machine.read, machine.files, settings.get)

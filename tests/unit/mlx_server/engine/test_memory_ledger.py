@@ -63,57 +63,57 @@ def idle(name: str, gib: int, last_used_s: float) -> Holding:
     return Holding(name, gib * GIB, 0, busy=False, last_used_s=last_used_s)
 
 
-def test_what_fits_goes_ahead_with_nothing_relieved():
+def test_decide_need_that_fits_evicts_nothing():
     assert decide(mac(), Need(10 * GIB, 10 * GIB)) == Fits()
 
 
-def test_what_no_relief_can_make_room_for_is_never():
+def test_decide_need_over_the_limit_is_never():
     answer = decide(mac(), Need(41 * GIB, 41 * GIB))
     assert isinstance(answer, Never)
     assert answer.needs_bytes == 41 * GIB + 128 * MIB
 
 
-def test_idle_caches_go_before_idle_models():
+def test_decide_drops_idle_caches_before_idle_models():
     cached = replace(MAC, footprint_bytes=12 * GIB, cached_bytes=8 * GIB, active_bytes=4 * GIB)
     assert decide(mac(idle("a", 4, 1), reading=cached), Need(12 * GIB, 12 * GIB)) == Fits(drop_caches=True)
 
 
-def test_least_recently_used_models_go_as_far_as_needed():
+def test_decide_evicts_least_recently_used_models_only_as_needed():
     full = replace(MAC, available_bytes=6 * GIB, footprint_bytes=15 * GIB, active_bytes=15 * GIB)
     ledger = mac(idle("new", 5, 3), idle("old", 5, 1), idle("older", 5, 2), reading=full)
     assert decide(ledger, Need(8 * GIB, 8 * GIB)) == Fits(drop_caches=True, evict=("old",))
     assert decide(ledger, Need(14 * GIB, 14 * GIB)) == Fits(drop_caches=True, evict=("old", "older"))
 
 
-def test_busy_models_are_waited_for_and_named():
+def test_decide_waits_for_busy_models_and_names_them():
     busy = Holding("busy", 10 * GIB, 4 * GIB, busy=True, last_used_s=1)
     answer = decide(mac(busy, reading=replace(MAC, footprint_bytes=10 * GIB)), Need(8 * GIB, 8 * GIB))
     assert answer == Wait(free_bytes=20 * GIB - 14 * GIB - 128 * MIB, busy=("busy",))
 
 
-def test_model_that_a_request_is_for_is_not_evicted_for_it():
+def test_decide_does_not_evict_the_model_of_the_request():
     ledger = Ledger(8 * GIB, 128 * MIB, replace(MAC, footprint_bytes=4 * GIB), [idle("own", 4, 1)])
     assert decide(ledger, Need(2 * GIB, 2 * GIB, staying="own")) == Fits()
     assert isinstance(decide(ledger, Need(5 * GIB, 5 * GIB, staying="own")), Never)
 
 
-def test_memory_that_others_hold_is_waited_for_without_a_name():
+def test_decide_waits_without_a_name_for_memory_of_other_programs():
     short = mac(reading=replace(MAC, available_bytes=2 * GIB, footprint_bytes=128 * MIB))
     assert decide(short, Need(8 * GIB, 8 * GIB)) == Wait(2 * GIB - kept_free_bytes(24 * GIB), ())
 
 
-def test_promises_not_taken_yet_are_counted_against_what_is_available():
+def test_decide_subtracts_reservations_not_yet_used_from_the_available_memory():
     promised = Holding("busy", 10 * GIB, 0, busy=True, last_used_s=1)
     assert isinstance(decide(mac(promised), Need(9 * GIB, 9 * GIB)), Wait)  # 18 available, 10 to come
 
 
-def test_footprint_that_is_not_given_back_is_no_outage():
+def test_decide_with_a_footprint_over_the_limit_and_nothing_loaded_fits():
     """A process grown past its limit, nothing loaded: the machine has room, so it goes on."""
     leaked = replace(MAC, footprint_bytes=19 * GIB)
     assert isinstance(decide(mac(reading=leaked), Need(4 * GIB, 4 * GIB)), Fits)
 
 
-def test_default_limit_leaves_two_gib_or_15_percent_and_heeds_the_gpu():
+def test_default_limit_leaves_2_gib_or_15_percent_and_respects_the_gpus_limit():
     assert default_limit_bytes(8 * GIB) == 6 * GIB
     assert default_limit_bytes(128 * GIB) == 128 * GIB - 128 * GIB * 15 // 100
     assert default_limit_bytes(2 * GIB) == GIB
@@ -121,13 +121,13 @@ def test_default_limit_leaves_two_gib_or_15_percent_and_heeds_the_gpu():
 
 
 @given(LEDGERS, NEEDS)
-def test_never_depends_on_the_limit_alone(ledger: Ledger, need: Need):
+def test_decide_never_depends_on_the_limit_alone(ledger: Ledger, need: Need):
     never = isinstance(decide(ledger, need), Never)
     assert never == (ledger.overhead_bytes + need.alone_bytes > ledger.limit_bytes)
 
 
 @given(LEDGERS, NEEDS)
-def test_only_idle_models_leave_least_recently_used_first(ledger: Ledger, need: Need):
+def test_decide_evicts_only_idle_models_least_recently_used_first(ledger: Ledger, need: Need):
     answer = decide(ledger, need)
     if not isinstance(answer, Fits):
         return
@@ -138,7 +138,7 @@ def test_only_idle_models_leave_least_recently_used_first(ledger: Ledger, need: 
 
 
 @given(LEDGERS, NEEDS)
-def test_what_is_promised_stays_under_the_limit(ledger: Ledger, need: Need):
+def test_decide_keeps_reservations_under_the_limit(ledger: Ledger, need: Need):
     answer = decide(ledger, need)
     if not isinstance(answer, Fits):
         return
@@ -148,7 +148,7 @@ def test_what_is_promised_stays_under_the_limit(ledger: Ledger, need: Need):
 
 
 @given(LEDGERS, NEEDS, AMOUNT)
-def test_more_memory_never_turns_a_yes_into_a_no(ledger: Ledger, need: Need, more: int):
+def test_decide_with_more_available_memory_still_fits(ledger: Ledger, need: Need, more: int):
     if not isinstance(decide(ledger, need), Fits):
         return
     reading = replace(ledger.reading, available_bytes=ledger.reading.available_bytes + more)
@@ -156,7 +156,7 @@ def test_more_memory_never_turns_a_yes_into_a_no(ledger: Ledger, need: Need, mor
 
 
 @given(LEDGERS, NEEDS)
-def test_with_nothing_running_and_room_in_the_machine_nothing_waits(ledger: Ledger, need: Need):
+def test_decide_with_nothing_running_and_free_memory_never_waits(ledger: Ledger, need: Need):
     """The guard never becomes the outage."""
     free = [replace(h, busy=False, awaited=False, reserved_bytes=0) for h in ledger.holdings]
     reading = replace(ledger.reading, available_bytes=24 * GIB)
@@ -165,5 +165,5 @@ def test_with_nothing_running_and_room_in_the_machine_nothing_waits(ledger: Ledg
 
 
 @given(LEDGERS, NEEDS)
-def test_asking_changes_nothing(ledger: Ledger, need: Need):
+def test_decide_twice_gives_the_same_answer(ledger: Ledger, need: Need):
     assert decide(ledger, need) == decide(ledger, need)

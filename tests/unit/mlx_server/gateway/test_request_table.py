@@ -200,7 +200,7 @@ def test_tick_without_an_engine_for_too_long_fails_queued_and_parked_alike(table
     assert table.count(RequestPhase.QUEUED) == table.count(RequestPhase.PARKED) == 0
 
 
-def test_tick_with_an_engine_never_fails_anything(table):
+def test_tick_with_an_engine_fails_no_request(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name, now=0.0)

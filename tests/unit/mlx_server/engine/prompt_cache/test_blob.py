@@ -43,13 +43,13 @@ VALUES = [block(), snapshot()]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["block", "snapshot"])
-def test_what_was_packed_comes_back(value):
+def test_decode_returns_what_encode_was_given(value):
     data = whole(value)
     assert same(unpack("k", data, "model"), value)
     assert len(data) <= file_bytes("k", Entry(value, TAGS)) <= len(data) + 64
 
 
-def test_mlx_reads_the_file_as_safetensors(tmp_path):
+def test_encoded_file_is_readable_by_mlx_as_safetensors(tmp_path):
     mx = pytest.importorskip("mlx.core")
     (tmp_path / "a.safetensors").write_bytes(whole(block()))
     arrays = mx.load(str(tmp_path / "a.safetensors"))
@@ -61,7 +61,7 @@ def test_mlx_reads_the_file_as_safetensors(tmp_path):
 
 @given(st.data())
 @settings(max_examples=400)
-def test_any_flipped_bit_is_corrupt_or_changes_nothing(data):
+def test_decode_with_any_flipped_bit_raises_corrupt_or_returns_the_same(data):
     value = data.draw(st.sampled_from(VALUES))
     bytes_ = bytearray(whole(value))
     at = data.draw(st.integers(0, len(bytes_) * 8 - 1))
@@ -74,7 +74,7 @@ def test_any_flipped_bit_is_corrupt_or_changes_nothing(data):
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["block", "snapshot"])
-def test_any_truncation_and_any_tail_is_corrupt(value):
+def test_decode_of_a_truncated_or_extended_file_raises_corrupt(value):
     data = whole(value)
     for end in range(len(data)):
         with pytest.raises(blob.Corrupt):
@@ -84,7 +84,7 @@ def test_any_truncation_and_any_tail_is_corrupt(value):
 
 
 @given(st.binary(max_size=64))
-def test_rubbish_is_corrupt(data):
+def test_decode_of_arbitrary_bytes_raises_corrupt(data):
     for bytes_ in (data, len(data).to_bytes(8, "little") + data):
         with pytest.raises(blob.Corrupt):
             unpack("k", bytes_, "model")

@@ -36,7 +36,7 @@ def dead_pid():
     return process.pid
 
 
-def test_written_is_read_and_found_by_the_next(folder):
+def test_written_file_is_found_by_the_next_folder(folder):
     folder.write("k", [b"ab", memoryview(b"cd")])
     assert folder.read("k") == b"abcd"
     assert BlockFolder(folder.path).open().files == (("k", 4),)
@@ -47,7 +47,7 @@ def test_written_is_read_and_found_by_the_next(folder):
         folder.read("k")
 
 
-def test_opened_gives_the_longest_unused_first(folder):
+def test_open_lists_the_least_recently_used_file_first(folder):
     for at, key in enumerate("abc"):
         folder.write(key, [b"x"])
         os.utime(folder.path / f"{key}.safetensors", (at, at))
@@ -55,14 +55,14 @@ def test_opened_gives_the_longest_unused_first(folder):
     assert [key for key, _ in folder.open().files] == ["b", "c", "a"]
 
 
-def test_left_overs_of_the_dead_are_swept_by_the_thousand(folder, dead_pid):
+def test_open_deletes_temporary_files_of_dead_writers(folder, dead_pid):
     for number in range(1000):
         aside(folder, f"{dead_pid}-abc-{number}")
     assert folder.open().swept == 1000
     assert names(folder) == set()
 
 
-def test_left_over_of_the_living_stays_until_it_is_too_old(folder):
+def test_open_keeps_temporary_files_of_living_writers_until_they_are_too_old(folder):
     aside(folder, f"{os.getppid()}-abc-1")
     aside(folder, f"{os.getpid()}-{module._RUN_ID}-2")
     aside(folder, "stranger")
@@ -72,13 +72,13 @@ def test_left_over_of_the_living_stays_until_it_is_too_old(folder):
     assert folder.open().swept == 2
 
 
-def test_left_over_of_an_earlier_process_of_our_pid_is_swept(folder):
+def test_open_deletes_temporary_files_of_an_earlier_process_with_our_pid(folder):
     aside(folder, f"{os.getpid()}-earlier-1")
     aside(folder, f"{10**30}-x-1")
     assert folder.open().swept == 2
 
 
-def test_foreign_files_are_neither_found_nor_touched(folder):
+def test_open_ignores_foreign_files(folder):
     (folder.path / "notes.txt").write_text("mine")
     (folder.path / "d.safetensors").mkdir()
     (folder.path / "l.safetensors").symlink_to("nowhere")
@@ -86,7 +86,7 @@ def test_foreign_files_are_neither_found_nor_touched(folder):
     assert names(folder) == {"notes.txt", "d.safetensors", "l.safetensors"}
 
 
-def test_failed_write_leaves_nothing(folder):
+def test_failed_write_keeps_the_old_file_and_no_temporary_one(folder):
     class Full:
         def __len__(self):
             return 1
@@ -98,7 +98,7 @@ def test_failed_write_leaves_nothing(folder):
     assert names(folder) == {"k.safetensors"}
 
 
-def test_file_in_its_place_is_an_os_error(tmp_path):
+def test_folder_whose_path_is_a_file_raises_os_error(tmp_path):
     (tmp_path / "f").write_text("")
     blocked = BlockFolder(tmp_path / "f")
     with pytest.raises(OSError):
@@ -109,7 +109,7 @@ def test_file_in_its_place_is_an_os_error(tmp_path):
     assert BlockFolder(tmp_path / "f" / "g").identity() is None
 
 
-def test_folder_made_anew_has_another_mark(folder):
+def test_identity_changes_when_the_folder_is_deleted_and_created_again(folder):
     before = folder.identity()
     BlockFolder(folder.path).open()
     folder.write("k", [b""])

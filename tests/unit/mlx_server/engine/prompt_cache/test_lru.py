@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mlx_server.engine.prompt_cache.lru import Lru
 
 
-def test_longest_unused_goes_first():
+def test_add_evicts_the_least_recently_used_key():
     lru = Lru(30)
     for key in "abc":
         assert lru.add({key: 10}) == []
@@ -15,7 +15,7 @@ def test_longest_unused_goes_first():
     assert list(lru) == ["c", "a", "d"]
 
 
-def test_chain_loses_its_end_first_and_others_before_it():
+def test_add_evicts_other_keys_before_the_end_of_the_chain():
     lru = Lru(50)
     lru.add({"x": 10})
     lru.add({"1": 10, "2": 10})
@@ -24,7 +24,7 @@ def test_chain_loses_its_end_first_and_others_before_it():
     assert lru.add({"y": 20}) == ["5", "4"]
 
 
-def test_too_big_a_one_is_not_taken_and_costs_the_others_nothing():
+def test_add_of_a_key_over_the_limit_evicts_no_other():
     lru = Lru(10)
     lru.add({"a": 5})
     assert lru.add({"b": 11}) == ["b"]
@@ -32,7 +32,7 @@ def test_too_big_a_one_is_not_taken_and_costs_the_others_nothing():
     assert Lru(0).add({"a": 1}) == ["a"]
 
 
-def test_group_gives_the_newest_first_and_forgets_who_left():
+def test_group_lists_the_newest_key_first_without_removed_ones():
     lru = Lru(40, group_of=lambda key: key[0])
     for key in ("a1", "a2", "b1"):
         lru.add({key: 10})
@@ -45,7 +45,7 @@ def test_group_gives_the_newest_first_and_forgets_who_left():
 
 
 @given(st.integers(0, 50), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20))))
-def test_bytes_are_those_of_the_keys_and_within_the_limit(limit, adds):
+def test_total_bytes_is_the_sum_of_the_keys_and_within_the_limit(limit, adds):
     lru, sizes = Lru(limit), dict[str, int]()
     for key, size in adds:
         sizes[key] = size

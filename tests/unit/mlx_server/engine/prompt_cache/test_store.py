@@ -50,7 +50,7 @@ def files(tmp_path):
     return sorted((tmp_path / "prompts").glob("*.safetensors"))
 
 
-def test_kept_is_found_as_far_as_a_prompt_begins_alike(open_store):
+def test_stored_blocks_are_found_as_far_as_a_prompt_matches(open_store):
     model = Model(open_store())
     assert model.get(PROMPT) == 0
     model.keep(PROMPT)
@@ -61,7 +61,7 @@ def test_kept_is_found_as_far_as_a_prompt_begins_alike(open_store):
     assert Model(model.store, "other").get(PROMPT) == 0
 
 
-def test_restart_finds_what_was_persisted(open_store, tmp_path):
+def test_persisted_blocks_are_found_after_a_restart(open_store, tmp_path):
     first = Model(open_store())
     first.keep(PROMPT)
     assert first.store.persist(5.0) in range(6)  # some may have been written before
@@ -73,7 +73,7 @@ def test_restart_finds_what_was_persisted(open_store, tmp_path):
     assert second.store.counts.hits_ram == 5
 
 
-def test_shared_begin_is_stored_once(open_store, tmp_path):
+def test_shared_beginning_of_two_prompts_is_stored_once(open_store, tmp_path):
     model = Model(open_store())
     assert model.keep([*range(16), *range(50, 58)]) == 6
     assert model.keep([*range(16), *range(80, 88)]) == 2
@@ -93,7 +93,7 @@ def test_ten_turns_write_each_block_once(open_store, tmp_path):
     assert len(files(tmp_path)) == len(tokens) // SIZE
 
 
-def test_without_room_in_ram_what_waits_to_be_written_is_found(open_store):
+def test_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_store):
     model = Model(open_store(ram=0))
     model.keep(PROMPT)
     assert model.get(PROMPT) == WHOLE
@@ -102,14 +102,14 @@ def test_without_room_in_ram_what_waits_to_be_written_is_found(open_store):
     assert model.store.ram_bytes == 0
 
 
-def test_without_disk_it_is_found_in_ram_only(open_store, tmp_path):
+def test_blocks_without_a_disk_tier_are_found_in_ram(open_store, tmp_path):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
     assert (model.get(PROMPT), model.store.persist(1.0)) == (WHOLE, 0)
     assert not (tmp_path / "prompts").exists()
 
 
-def test_end_of_a_chain_goes_first_on_both_levels(open_store, tmp_path):
+def test_end_of_a_chain_is_evicted_first_in_both_tiers(open_store, tmp_path):
     model = Model(open_store(ram=3 * BLOCK_BYTES, on_disk=0))
     model.keep(PROMPT)
     assert model.get(PROMPT) == 12
@@ -120,7 +120,7 @@ def test_end_of_a_chain_goes_first_on_both_levels(open_store, tmp_path):
     assert sum(path.stat().st_size for path in files(tmp_path)) <= on_disk.store.disk_bytes <= 1500
 
 
-def test_order_of_use_outlives_a_restart(open_store, tmp_path):
+def test_order_of_use_survives_a_restart(open_store, tmp_path):
     model = Model(open_store(ram=0))
     model.keep([1] * 8)
     model.keep([2] * 8)
@@ -134,7 +134,7 @@ def test_order_of_use_outlives_a_restart(open_store, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "emptied", "removed", "swapped", "a folder"])
-def test_file_that_is_not_what_it_was_is_a_miss_and_is_mended(open_store, tmp_path, fault, capfd):
+def test_damaged_file_is_a_miss_and_is_written_again(open_store, tmp_path, fault, capfd):
     first = Model(open_store())
     first.keep(PROMPT)
     first.store.persist(5.0)
@@ -167,9 +167,7 @@ def test_file_that_is_not_what_it_was_is_a_miss_and_is_mended(open_store, tmp_pa
 
 
 @pytest.mark.parametrize("fault", ["flipped", "removed"])
-def test_store_whose_file_is_harmed_while_its_block_is_in_ram_misses_once_after_a_restart(
-    open_store, tmp_path, fault
-):
+def test_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restart(open_store, tmp_path, fault):
     """A block in RAM is served without a look at its file, so the harm shows at the next start, as a miss.
 
     Found by tests/stateful/test_prompt_cache.py. The miss costs one prefill; the block is then written again.
@@ -205,7 +203,7 @@ def test_file_of_another_model_under_our_name_is_a_miss(open_store, tmp_path):
     assert Model(open_store(), "model").get(PROMPT) == 0
 
 
-def test_full_disk_costs_warmth_and_one_line_until_there_is_room(open_store, tmp_path, capfd):
+def test_full_disk_keeps_blocks_in_ram_and_logs_once_until_there_is_room(open_store, tmp_path, capfd):
     clock, full = Clock(), FullFolder(tmp_path / "prompts")
     model = Model(open_store(folder=full, clock=clock))
     model.keep(PROMPT)
@@ -223,7 +221,7 @@ def test_full_disk_costs_warmth_and_one_line_until_there_is_room(open_store, tmp
     assert Model(open_store()).get(PROMPT[:WHOLE]) == WHOLE
 
 
-def test_file_in_the_folders_place_is_one_line(open_store, tmp_path, capfd):
+def test_file_at_the_folders_path_logs_once_and_is_tried_again_later(open_store, tmp_path, capfd):
     (tmp_path / "prompts").write_text("")
     clock = Clock()
     model = Model(open_store(clock=clock))
@@ -235,7 +233,7 @@ def test_file_in_the_folders_place_is_one_line(open_store, tmp_path, capfd):
     assert model.store.persist(5.0) == 5
 
 
-def test_folder_removed_while_running_is_forgotten_and_made_again(open_store, tmp_path, capfd):
+def test_folder_removed_while_running_clears_both_tiers_and_is_created_again(open_store, tmp_path, capfd):
     model = Model(open_store())
     model.keep(PROMPT)
     model.store.persist(5.0)
@@ -249,7 +247,7 @@ def test_folder_removed_while_running_is_forgotten_and_made_again(open_store, tm
     assert len(files(tmp_path)) == 5
 
 
-def test_two_stores_on_one_folder_take_nothing_from_each_other(open_store, tmp_path):
+def test_two_stores_on_one_folder_survive_deletions_by_each_other(open_store, tmp_path):
     one, two = Model(open_store()), Model(open_store())
     one.keep(PROMPT)
     two.keep(PROMPT)
@@ -263,7 +261,7 @@ def test_two_stores_on_one_folder_take_nothing_from_each_other(open_store, tmp_p
     assert one.get(PROMPT) == WHOLE
 
 
-def test_find_whose_blocks_have_left_is_gathered_from_what_it_holds(open_store):
+def test_restore_after_an_eviction_uses_the_blocks_that_the_match_holds(open_store):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
     find = model.store.find(model.keys, PROMPT, TAGS)
@@ -291,7 +289,7 @@ def test_block_is_read_once_for_two_requests(open_store):
     assert len(reads) == len(set(reads))
 
 
-def test_longest_snapshot_that_begins_the_prompt_is_found(open_store):
+def test_find_returns_the_longest_snapshot_that_begins_the_prompt(open_store):
     model = Model(open_store())
     for length in (5, 9, 14):
         model.keep_snapshot(PROMPT[:length])
@@ -304,7 +302,7 @@ def test_longest_snapshot_that_begins_the_prompt_is_found(open_store):
     assert Model(open_store()).get(PROMPT) == 14
 
 
-def test_broken_snapshot_gives_way_to_a_shorter_one(open_store, tmp_path):
+def test_broken_snapshot_is_dropped_and_a_shorter_one_used(open_store, tmp_path):
     model = Model(open_store())
     model.keep_snapshot(PROMPT[:5])
     path = tmp_path / "prompts" / (model.keep_snapshot(PROMPT[:9]) + ".safetensors")
@@ -316,7 +314,7 @@ def test_broken_snapshot_gives_way_to_a_shorter_one(open_store, tmp_path):
     assert not path.exists()
 
 
-def test_ram_that_holds_more_than_the_disk_may_is_not_written_again_and_again(open_store):
+def test_blocks_evicted_from_disk_are_not_written_again(open_store):
     store = open_store(on_disk=5 * (BLOCK_BYTES + 1000))
     model = Model(store)
     for first in range(8):
@@ -329,7 +327,7 @@ def test_ram_that_holds_more_than_the_disk_may_is_not_written_again_and_again(op
     assert store.usage().written == written
 
 
-def test_use_tells_what_was_found_where_and_what_was_not(open_store):
+def test_usage_counts_hits_by_tier_and_misses(open_store):
     first = Model(open_store())
     assert first.get(PROMPT) == 0
     first.keep(PROMPT)
