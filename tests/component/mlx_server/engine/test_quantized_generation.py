@@ -1,7 +1,7 @@
-"""Answers with keys and values in 8 and 4 bits, alone, in a batch, and resumed.
+"""Answers with keys and values in 8 and 4 bits: whoever else is in the batch, however they came about.
 
-Their texts may differ: the last bit of a sum depends on how many rows are computed together, and that bit
-decides how a number between two quantization steps is rounded. So probabilities are compared, not texts.
+Not text for text as without: the last bit of a sum depends on how many rows are computed together, and where
+a number stands between two steps of the quantization that bit decides. So chances are compared, not texts.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def quantized(request, start) -> Engine:
 
 
 @pytest.mark.parametrize(("bits", "near"), [(8, 0.05), (4, 0.15)])
-def test_quantized_probabilities_in_a_batch_and_resumed_are_near_those_alone(home, models_dir, bits, near):
+def test_chances_in_a_batch_and_after_a_resumption_are_those_alone(home, models_dir, bits, near):
     found = run_child("compares_quantized.py", home, models_dir, bits)
     assert found["together"] < near
     assert found["resumed"] < near
-    assert found["other_text"] > 0.5  # the distance of an unrelated text, for comparison
+    assert found["other_text"] > 0.5  # so far apart they are where something is wrong
 
 
-def test_quantized_requests_join_and_leave_a_running_batch(quantized):
+def test_requests_join_and_leave_a_running_batch(quantized):
     quantized.send(chat("stays", STORY, 32), chat("leaves", STORY, 200), chat("ends", CAPITAL, 8))
     quantized.wait(lambda e: isinstance(e, Token) and e.id == "stays" and e.index == 4)
     quantized.send(chat("joins", LONG, 8))
@@ -48,11 +48,11 @@ def test_quantized_requests_join_and_leave_a_running_batch(quantized):
         assert quantized.answer(id, Done).usage.completion_tokens <= tokens
         assert quantized.text(id).strip()
     steps = [e.done for e in quantized.events if isinstance(e, Prefill) and e.id == "joins"]
-    assert len(steps) > 3  # its prompt was processed in steps while the others ran
+    assert len(steps) > 3  # its prompt was processed bit by bit beside the others
     assert not any(line["event"] == "kv_not_quantized" for line in quantized.logged())
 
 
-def test_quantized_request_sent_twice_alone_gives_the_same_text(quantized):
+def test_same_request_alone_gives_the_same_text_again(quantized):
     seeded = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9)
     for name, sampling in (("greedy", Sampling(temperature=0.0)), ("seeded", seeded)):
         quantized.send(chat(name, STORY, sampling=sampling))
@@ -61,7 +61,7 @@ def test_quantized_request_sent_twice_alone_gives_the_same_text(quantized):
         assert quantized.text(f"{name} again") == first
 
 
-def test_quantized_answer_resumed_continues_after_the_emitted_tokens(quantized):
+def test_resumed_answer_goes_on_after_what_was_said(quantized):
     quantized.send(chat("whole", STORY))
     quantized.text("whole")
     tokens = quantized.tokens("whole")
@@ -73,7 +73,7 @@ def test_quantized_answer_resumed_continues_after_the_emitted_tokens(quantized):
         assert [token.index for token in rest] == list(range(cut, len(tokens)))
 
 
-def test_model_that_cannot_be_quantized_is_served_unquantized_and_logs_the_reason(start):
+def test_model_that_the_group_size_does_not_divide_is_served_as_computed_and_that_is_logged(start):
     settings = {"VESTAL_MLX__KV_BITS": "8", "VESTAL_MLX__KV_GROUP_SIZE": "128", "MLX_PRELOAD_MODELS": CHAT}
     engine: Engine = start(**settings, **OFF)
     engine.send(chat("served", CAPITAL))
