@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.ports import Ports
 from tests.real_postgres import RealPostgres
+from tests.small_models import small_models
 
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"
@@ -106,3 +107,11 @@ def models_dir() -> Path:
         done = subprocess.run(command, env=environment, cwd=REPO, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"the built-in models could not be fetched: {done.stdout}{done.stderr}"
     return MODELS
+
+
+@pytest.fixture(scope="session")
+def small_models_dir(models_dir: Path) -> Path:
+    """The same, with a chat model of few and random weights: fast, for tests that do not need it to make sense."""
+    with MODELS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return small_models(models_dir, MODELS.parent)
