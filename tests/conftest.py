@@ -111,7 +111,7 @@ def models_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def small_models_dir(models_dir: Path) -> Path:
-    """The same, with a chat model of few and random weights: fast, for tests that do not need it to make sense."""
+    """The same names, with a chat model of few and random weights: fast, and of no sense."""
     with MODELS.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return small_models(models_dir, MODELS.parent)

@@ -1,12 +1,13 @@
 """A stand-in for the built-in chat model: its name, tokenizer and architecture, but few and random weights.
 
-It computes a token some fifteen times faster than the real model does. Its text means nothing, yet every token
-depends on all tokens before it, so a wrong key, value, position or mask shows in the text at once.
+It computes a token some fifteen times faster than the real model does. Its text is words without sense, yet
+every word depends on all tokens before it: a wrong key, value, position or mask shows in the text at once.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import zlib
@@ -20,6 +21,7 @@ KEYS_AND_VALUES, FLOAT32_BYTES = 2, 4
 TOKEN_BYTES = LAYERS * KV_HEADS * HEAD_WIDTH * KEYS_AND_VALUES * FLOAT32_BYTES
 """The keys and values of one token."""
 
+WORD = re.compile("Ġ[A-Za-z]+")  # the tokenizer writes a space as Ġ
 FOLDERS = ("smollm2__135m", "all-minilm__latest")
 
 
@@ -50,21 +52,34 @@ def _write_chat_model(real: Path, folder: Path) -> None:
     manifest = json.loads((real / "vestal-model.json").read_text())
     manifest.pop("weights", None)  # the checksums of the real ones
     (folder / "vestal-model.json").write_text(json.dumps(manifest))
-    _save(folder / "model.safetensors", _weights(config["vocab_size"]))
+    _save(folder / "model.safetensors", _weights(_are_words(folder / "tokenizer.json")))
 
 
-def _weights(vocabulary: int) -> dict[str, np.ndarray]:
-    """Return weights so large that the layers, and not the token at hand alone, decide on the next token."""
+def _are_words(tokenizer: Path) -> np.ndarray:
+    """Return for each token whether it is a word after a space: such a text is split into them again."""
+    vocabulary: dict[str, int] = json.loads(tokenizer.read_text())["model"]["vocab"]
+    words = np.zeros(len(vocabulary), dtype=bool)
+    words[[number for token, number in vocabulary.items() if WORD.fullmatch(token)]] = True
+    return words
+
+
+def _weights(are_words: np.ndarray) -> dict[str, np.ndarray]:
+    """Return weights so large that the layers, and not the token at hand alone, decide on the next token.
+
+    The last matrix makes words likely, and other tokens possible where a grammar allows nothing else.
+    """
     random = np.random.default_rng(11)
 
     def matrix(rows: int, columns: int, gain: float) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
 
     ones = np.ones(HIDDEN, dtype=np.float32)
+    vocabulary = len(are_words)
     queries, keys = HEADS * HEAD_WIDTH, KV_HEADS * HEAD_WIDTH
     weights = {
         "model.embed_tokens.weight": matrix(vocabulary, HIDDEN, np.sqrt(HIDDEN)),
-        "lm_head.weight": matrix(vocabulary, HIDDEN, 3.0),
+        "lm_head.weight": matrix(vocabulary, HIDDEN, 1.0)
+        * np.where(are_words, 3.0, 0.3).astype("f4")[:, None],
         "model.norm.weight": ones,
     }
     for layer in range(LAYERS):

@@ -1,4 +1,4 @@
-"""A real engine process over a socketpair, as the gateway starts it, with the real small models."""
+"""A real engine process over a socketpair, as the gateway starts it."""
 
 from __future__ import annotations
 
@@ -129,15 +129,32 @@ def engines_started(
 
 
 @pytest.fixture(scope="module")
-def start(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
+def start(small_models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
     """A function that starts an engine; all are ended when the file of tests has ended."""
+    with engines_started(small_models_dir, tmp_path_factory) as start_engine:
+        yield start_engine
+
+
+@pytest.fixture(scope="module")
+def start_real(models_dir: Path, tmp_path_factory) -> Iterator[Callable[..., Engine]]:
+    """The same with the real chat model: where the text has to make sense, or the size matters."""
     with engines_started(models_dir, tmp_path_factory) as start_engine:
         yield start_engine
 
 
 @pytest.fixture(scope="session")
-def engine(models_dir: Path, tmp_path_factory) -> Iterator[Engine]:
+def engine(small_models_dir: Path, tmp_path_factory) -> Iterator[Engine]:
     """One engine, ready, shared by the tests that leave it as they found it."""
+    yield from _shared_engine(small_models_dir, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def real_engine(models_dir: Path, tmp_path_factory) -> Iterator[Engine]:
+    """The same with the real chat model."""
+    yield from _shared_engine(models_dir, tmp_path_factory)
+
+
+def _shared_engine(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp("models")
     write_broken_model(folder / "broken")
     with engines_started(models_dir, tmp_path_factory) as start_engine:

@@ -8,11 +8,10 @@ import pytest
 
 from mlx_server.protocol import Alive, Done, Generate, PromptCacheUse, Ready, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat
+from tests.small_models import TOKEN_BYTES
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
-LAYERS, HEADS, WIDTH, KEYS_AND_VALUES, FLOAT32 = 30, 3, 64, 2, 4
-TOKEN_BYTES = LAYERS * HEADS * WIDTH * KEYS_AND_VALUES * FLOAT32
 STEP_TOKENS = 256
 """mlx-lm's caches grow by so many."""
 TURNS = 10

@@ -1,4 +1,4 @@
-"""Text from the real small model, in float32 on the CPU, where equal means equal."""
+"""Text from a small model, in float32 on the CPU, where equal means equal."""
 
 import pytest
 
@@ -11,12 +11,12 @@ SEEDED = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9, repeat_penalty=1
 STORY = "Tell me a story about a lighthouse."
 
 
-def test_chat_greedy_answers_sensibly(engine):
-    engine.send(chat("capital", "What is the capital of France?", max_tokens=40))
-    assert "Paris" in engine.text("capital")
-    done = engine.answer("capital", Done)
+def test_chat_greedy_answers_sensibly(real_engine):
+    real_engine.send(chat("capital", "What is the capital of France?", max_tokens=40))
+    assert "Paris" in real_engine.text("capital")
+    done = real_engine.answer("capital", Done)
     assert done.reason == "stop"  # by the end token, which is not sent
-    assert done.usage.completion_tokens == len(engine.tokens("capital"))
+    assert done.usage.completion_tokens == len(real_engine.tokens("capital"))
     assert done.usage.prompt_tokens > 20
     assert done.usage.prefill_s > 0
     assert done.usage.decode_s > 0

@@ -1,4 +1,4 @@
-"""Answers held to a JSON schema by the real small model, alone, in a batch, and taken up again."""
+"""Answers held to a JSON schema by a small model, alone, in a batch, and taken up again."""
 
 import json
 

@@ -4,7 +4,19 @@ import time
 
 import pytest
 
-from mlx_server.protocol import Alive, Cancel, Done, Failed, Load, Loaded, Prefill, Ready, Shutdown, Token
+from mlx_server.protocol import (
+    Alive,
+    Cancel,
+    Done,
+    Failed,
+    Generate,
+    Load,
+    Loaded,
+    Prefill,
+    Ready,
+    Shutdown,
+    Token,
+)
 from tests.component.mlx_server.engine.conftest import CHAT, chat
 
 pytestmark = pytest.mark.model
@@ -25,22 +37,23 @@ def big(name: str) -> dict:
     return {"type": "object", "properties": groups, "required": list(groups)}
 
 
-def while_it_waits(engine, id: str, beside: str) -> int:
-    """How many tokens `beside` had between request `id`'s sending and its first sign of life."""
-    before = len(engine.tokens(beside))
-    first = engine.wait(lambda e: isinstance(e, (Prefill, Failed)) and e.id == id)
-    events = engine.events[: engine.events.index(first)]
-    return sum(isinstance(e, Token) and e.id == beside for e in events) - before
+def tokens_while_it_waits(engine, op: Generate, stream: str) -> int:
+    """How many tokens `stream` had from the time the engine received `op` to the first sign of its life."""
+    engine.send(Load(f"before {op.id}", CHAT), op)
+    received = engine.answer(f"before {op.id}", Loaded)
+    first = engine.wait(lambda e: isinstance(e, (Prefill, Failed)) and e.id == op.id)
+    events = engine.events[engine.events.index(received) : engine.events.index(first)]
+    return sum(isinstance(e, Token) and e.id == stream for e in events)
 
 
 def test_stream_goes_on_while_schemas_are_compiled(engine):
-    engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=400))
+    engine.send(chat("stream", "Tell me a long story about a lighthouse.", max_tokens=4000))
     engine.wait(lambda e: isinstance(e, Token) and e.id == "stream" and e.index == 5)
-    engine.send(chat("compiled", ASK, max_tokens=4, json_schema=big("a")))
-    assert while_it_waits(engine, "compiled", "stream") >= 2
+    compiling = chat("compiled", ASK, max_tokens=4, json_schema=big("a"))
+    assert tokens_while_it_waits(engine, compiling, "stream") >= 2
     engine.answer("compiled", Done)
-    engine.send(chat("compiled before", ASK, max_tokens=4, json_schema=big("a")))
-    assert while_it_waits(engine, "compiled before", "stream") <= 3
+    compiled = chat("compiled before", ASK, max_tokens=4, json_schema=big("a"))
+    assert tokens_while_it_waits(engine, compiled, "stream") <= 3
     assert engine.text("compiled before") == engine.text("compiled")
     engine.send(Cancel("stream"))
     engine.answer("stream", Done)

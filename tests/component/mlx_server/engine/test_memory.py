@@ -69,8 +69,8 @@ def test_forecast_of_quantized_keys_and_values_is_what_they_take(
     assert found["requests"][0] == pytest.approx(found["requests"][1], rel=0.15)
 
 
-def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start, home, models_dir):
-    engine = start()
+def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real, home, models_dir):
+    engine = start_real()
     engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
     both = [run_child("measures_memory.py", home, models_dir, m, 1, 100, 128) for m in (CHAT, EMBED)]
     resident = sum(f["forecast"]["weights"]["bytes"] + f["forecast"]["tokenizer_bytes"] for f in both)
@@ -83,8 +83,8 @@ def test_wired_limit_is_left_alone_by_us_and_by_the_library(home, models_dir):
     assert found == {"tokens": 8, "set": 0, "set_by_the_original": 1}
 
 
-def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(start):
-    engine = start(VESTAL_MLX__MEMORY_LIMIT="400m", MLX_PRELOAD_MODELS=EMBED)
+def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(start_real):
+    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="400m", MLX_PRELOAD_MODELS=EMBED)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("too big", "Say hello."), Load("load", CHAT))
     for id in ("too big", "load"):
@@ -97,8 +97,8 @@ def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(s
     assert not any(isinstance(e, Unloaded) for e in engine.events)  # nothing was given up for it
 
 
-def test_idle_model_makes_way_where_memory_has_room_for_one(start):
-    engine = start(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=EMBED)
+def test_idle_model_makes_way_where_memory_has_room_for_one(start_real):
+    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=EMBED)
     assert engine.wait(lambda e: isinstance(e, Ready)).loaded == (EMBED,)
     engine.send(chat("first", "Say hello.", max_tokens=4))
     assert engine.answer("first", Done).reason == "length"
@@ -108,8 +108,8 @@ def test_idle_model_makes_way_where_memory_has_room_for_one(start):
     assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED, CHAT]
 
 
-def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start):
-    engine = start(VESTAL_MLX__MEMORY_LIMIT="850m", MLX_PRELOAD_MODELS=CHAT)
+def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start_real):
+    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="850m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     story = "Tell me a very long story."
     engine.send(chat("first", story, max_tokens=1500))
@@ -134,8 +134,8 @@ def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start):
     assert "max_tokens" in huge.message
 
 
-def test_load_without_room_waits_for_the_busy_model_to_be_idle(start):
-    engine = start(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=CHAT)
+def test_load_without_room_waits_for_the_busy_model_to_be_idle(start_real):
+    engine = start_real(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("running", "Tell me a very long story.", max_tokens=60))
     engine.wait(lambda e: isinstance(e, Token))
@@ -145,7 +145,7 @@ def test_load_without_room_waits_for_the_busy_model_to_be_idle(start):
 
 
 @pytest.fixture(scope="module")
-def odd_models(start, tmp_path_factory):
+def odd_models(start_real, tmp_path_factory):
     """An engine without a model, and a folder of models for it that cannot be had."""
     folder = tmp_path_factory.mktemp("odd")
     write_model(folder / "giant", CONFIGS["Llama-3.1-70B"], shards=30)
@@ -156,7 +156,7 @@ def odd_models(start, tmp_path_factory):
     (folder / "missing" / "model-00002-of-00002.safetensors").unlink()
     (folder / "garbage" / "model-00001-of-00002.safetensors").write_bytes(os.urandom(5000))
     (folder / "config" / "config.json").write_text("{'not': json")
-    engine = start(MLX_PRELOAD_MODELS="[]", VESTAL_MLX__MODELS_FOLDER=str(folder))
+    engine = start_real(MLX_PRELOAD_MODELS="[]", VESTAL_MLX__MODELS_FOLDER=str(folder))
     engine.wait(lambda e: isinstance(e, Ready))
     return engine
 

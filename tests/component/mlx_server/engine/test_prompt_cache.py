@@ -18,6 +18,7 @@ import pytest
 from mlx_server.model_store.files.integrity import MANIFEST_KEY
 from mlx_server.protocol import Done, Generate, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine
+from tests.small_models import TOKEN_BYTES
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
@@ -58,12 +59,12 @@ def terminate(engine: Engine) -> None:
 
 
 @pytest.fixture
-def live(models_dir: Path) -> Iterator[Lives]:
+def live(small_models_dir: Path) -> Iterator[Lives]:
     """Starts an engine in a home that may have had one before."""
     engines: list[Engine] = []
 
     def start(home: Path, **env: str) -> Engine:
-        whole = {"VESTAL_MODELS_DIR": str(models_dir), "MLX_PRELOAD_MODELS": CHAT, **env}
+        whole = {"VESTAL_MODELS_DIR": str(small_models_dir), "MLX_PRELOAD_MODELS": CHAT, **env}
         engines.append(Engine(home, whole))
         return engines[-1]
 
@@ -73,10 +74,10 @@ def live(models_dir: Path) -> Iterator[Lives]:
 
 
 @pytest.fixture(scope="module")
-def cold(models_dir: Path, tmp_path_factory) -> Iterator[Callable[[Generate], str]]:
+def cold(small_models_dir: Path, tmp_path_factory) -> Iterator[Callable[[Generate], str]]:
     """The text that an engine without a cache gives."""
     off = {"VESTAL_MLX__PROMPT_CACHE_RAM": "0", "VESTAL_MLX__PROMPT_CACHE_DISK": "0"}
-    env = {"VESTAL_MODELS_DIR": str(models_dir), "MLX_PRELOAD_MODELS": CHAT, **off}
+    env = {"VESTAL_MODELS_DIR": str(small_models_dir), "MLX_PRELOAD_MODELS": CHAT, **off}
     engine = Engine(tmp_path_factory.mktemp("cold"), env)
     texts: dict[Any, str] = {}
 
@@ -134,9 +135,7 @@ def test_conversation_across_restarts_is_the_cold_one_and_writes_only_its_own_to
             {"role": "assistant", "content": answer},
             {"role": "user", "content": f"And then, on day {turn}?"},
         ]
-    layers, heads, width, keys_and_values, float32 = 30, 3, 64, 2, 4
-    token_bytes = layers * heads * width * keys_and_values * float32
-    assert sum(path.stat().st_size for path in files(home)) <= 1.2 * tokens * token_bytes
+    assert sum(path.stat().st_size for path in files(home)) <= 1.2 * tokens * TOKEN_BYTES
 
 
 def test_engine_killed_in_mid_sentence_is_gone_on_from_disk(live, cold, home):
@@ -223,14 +222,14 @@ def _orphans(home: Path, count: int) -> None:
         (home / "cache" / "prompts" / f"k.{gone.pid}-x-{number}.tmp").write_bytes(b"half")
 
 
-def test_another_model_of_the_same_shape_and_name_finds_nothing(live, home, models_dir, tmp_path):
+def test_another_model_of_the_same_shape_and_name_finds_nothing(live, home, small_models_dir, tmp_path):
     op = text("mine", PROSE, 4)
     first = live(home)
     first.send(op)
     first.text("mine")
     terminate(first)
     assert files(home)
-    shutil.copytree(models_dir, tmp_path / "models", copy_function=_copy)
+    shutil.copytree(small_models_dir, tmp_path / "models", copy_function=_copy)
     (weights,) = (tmp_path / "models" / "smollm2__135m").glob("*.safetensors")
     content = bytearray(weights.read_bytes())
     _change_one_tensor(content)
@@ -278,7 +277,7 @@ def test_cache_that_cannot_be_written_costs_a_line_and_nothing_else(live, cold, 
 def test_full_disk_costs_a_line_and_nothing_else(live, cold, home):
     folder = home / "cache" / "prompts"
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("a small file system can be mounted by root only")
     try:

@@ -30,13 +30,13 @@ TWIN = "twin:latest"
 
 
 @pytest.fixture(scope="module")
-def engine(start, models_dir: Path, tmp_path_factory) -> Engine:
+def engine(start_real, models_dir: Path, tmp_path_factory) -> Engine:
     """One with the chat model, and a folder with its twin."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "twin").mkdir()
     for path in (models_dir / "smollm2__135m").iterdir():
         os.symlink(path, folder / "twin" / path.name)
-    made: Engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MODELS_FOLDER=str(folder))
+    made: Engine = start_real(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MODELS_FOLDER=str(folder))
     made.wait(lambda e: isinstance(e, Ready))
     return made
 

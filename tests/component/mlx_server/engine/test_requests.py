@@ -39,7 +39,7 @@ def test_alive_tells_what_is_loaded(engine):
     alive = engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
     assert {m.model: m.kind for m in alive.loaded} == {CHAT: "generate", EMBED: "embed"}
     assert all(m.bytes > 50_000_000 and m.expires_in_s is None for m in alive.loaded)
-    assert alive.active_bytes > 500_000_000
+    assert alive.active_bytes >= sum(m.bytes for m in alive.loaded)
 
 
 def test_vectors_equal_those_of_sentence_transformers(engine):

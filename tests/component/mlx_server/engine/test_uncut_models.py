@@ -25,26 +25,40 @@ Lives = Callable[..., Engine]
 
 
 @pytest.fixture(scope="module", params=list(tiny_models.KINDS))
-def folder(request, models_dir: Path, tmp_path_factory) -> Path:
+def folder(request, small_models_dir: Path, tmp_path_factory) -> Path:
     """Of one model."""
     parent: Path = tmp_path_factory.mktemp("models")
-    tiny_models.write(request.param, parent / "tiny", models_dir / "smollm2__135m")
+    tiny_models.write(request.param, parent / "tiny", small_models_dir / "smollm2__135m")
     return parent
 
 
+def started(home: Path, folder: Path, **env: str) -> Engine:
+    own = {"VESTAL_MODELS_DIR": str(home / "none"), "VESTAL_MLX__MODELS_FOLDER": str(folder)}
+    engine = Engine(home, {**own, "MLX_PRELOAD_MODELS": "tiny", **env})
+    engine.wait(lambda e: isinstance(e, Ready))
+    return engine
+
+
 @pytest.fixture
-def live(folder: Path, models_dir: Path) -> Iterator[Lives]:
+def live(folder: Path) -> Iterator[Lives]:
+    """A function that starts an engine in a home that may have had one before."""
     engines: list[Engine] = []
 
-    def start(home: Path, **env: str) -> Engine:
-        own = {"VESTAL_MODELS_DIR": str(models_dir), "VESTAL_MLX__MODELS_FOLDER": str(folder)}
-        engines.append(Engine(home, {**own, "MLX_PRELOAD_MODELS": "tiny", **env}))
-        engines[-1].wait(lambda e: isinstance(e, Ready))
+    def start(home: Path) -> Engine:
+        engines.append(started(home, folder))
         return engines[-1]
 
     yield start
     for engine in engines:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def cold_engine(folder: Path, tmp_path_factory) -> Iterator[Engine]:
+    """An engine without a cache: what it was asked before changes none of its answers."""
+    engine = started(tmp_path_factory.mktemp("cold"), folder, **NO_CACHE)
+    yield engine
+    engine.close()
 
 
 def chat(id: str, question: str, how: str = "drawn", *before: dict[str, Any]) -> Generate:
@@ -64,9 +78,8 @@ def kill_when_written(engine: Engine, snapshots: int) -> None:
     engine.process.wait(10)
 
 
-def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, home, tmp_path):
+def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, cold_engine, home):
     questions = {how: f"What came in {how}?" for how in SAMPLINGS}
-    cold_engine = live(tmp_path, **NO_CACHE)
     cold = {how: ask(cold_engine, chat(how, asked, how))[0][0] for how, asked in questions.items()}
     assert len(set(cold["drawn"].split())) > 4
     first = live(home)
@@ -83,7 +96,7 @@ def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, home, tm
         assert had == second.answer(how, Done).usage.prompt_tokens - 1
 
 
-def test_next_turn_after_a_kill_goes_on_from_the_answers_end(live, home, tmp_path):
+def test_next_turn_after_a_kill_goes_on_from_the_answers_end(live, cold_engine, home):
     first = live(home)
     ((answer, _),) = ask(first, chat("one", "What came in?", "greedy"))
     before = ({"role": "user", "content": "What came in?"}, {"role": "assistant", "content": answer})
@@ -92,13 +105,12 @@ def test_next_turn_after_a_kill_goes_on_from_the_answers_end(live, home, tmp_pat
     then = chat("two", "And then?", "greedy", *before)
     ((text, had),) = ask(live(home), then)
     assert had >= prompt_tokens - 1
-    ((cold, _),) = ask(live(tmp_path, **NO_CACHE), then)
+    ((cold, _),) = ask(cold_engine, then)
     assert text == cold
 
 
-def test_another_question_under_the_same_system_prompt_computes_little_of_it(live, home, tmp_path):
+def test_another_question_under_the_same_system_prompt_computes_little_of_it(live, cold_engine, home):
     ops = [chat(f"q{n}", f"{n}. What came in on day {n}?") for n in range(3)]
-    cold_engine = live(tmp_path, **NO_CACHE)
     cold = [text for op in ops for text, _ in ask(cold_engine, op)]
     engine = live(home)
     (first,) = ask(engine, ops[0])
