@@ -1,1 +1,1 @@
-"""Measurements, beside the peers where there are any: `make bench`, `make chaos`."""
+"""Measurements, with the same for other programs where there are any: `make bench`, `make chaos`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: the measurements named, or all; `--list` tells what there is."""
+"""Run the named measurements, or all: `python -m benchmarks [NAME …]`; `--list` lists them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 BENCHMARKS = {
-    "supervision": "crashing children, beside supervisord and circus",
+    "supervision": "crashing children, compared with supervisord and circus",
     "recovery": "the agent at rest, a pass, a thousand callers at once",
-    "throughput": "tokens a second at 1, 4, 8 streams, beside mlx_lm.server",
-    "warm_restart": "first token of a long prompt, cold and after a kill, beside mlx_lm.server",
+    "throughput": "tokens a second at 1, 4, 8 streams, compared with mlx_lm.server",
+    "warm_restart": "first token of a long prompt, cold and after a kill, compared with mlx_lm.server",
     "steady_memory": "what engine and gateway hold after thousands of short requests",
-    "retrieval": "recall@5 of the knowledge search on docs/, beside plain full-text search",
+    "retrieval": "recall@5 of the knowledge search on docs/, compared with full-text search alone",
     "knowledge": "speed and size of the knowledge search and its re-check",
     "orchestrator": "its container: start, memory, 50,000 chunks, 50 tasks, thousands of cycles",
     "wire": "encoding and decoding of a message between gateway and engine",
@@ -21,7 +21,7 @@ CHAOS = "chaos (make chaos): requests in flight while their engine is killed"
 
 
 def main(names: list[str]) -> int:
-    """The worst exit code."""
+    """Run the benchmarks and return the highest exit code."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print("\n".join(f"{name:<22} {about}" for name, about in BENCHMARKS.items()))

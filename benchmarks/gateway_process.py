@@ -1,4 +1,4 @@
-"""A gateway with its real engine, in a home and on a port of its own, with the models that are installed."""
+"""Run a gateway with its real engine and the installed models, in its own home and on its own port."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LOOK_S = 0.05
 
 
 class GatewayProcess:
-    """Owner of the process and of its home, which goes with it. `env` holds further settings."""
+    """A gateway process and its home, which is deleted at the end. `env` holds further settings."""
 
     def __init__(self, **env: str) -> None:
-        models = load().models_dir  # the user's own: a benchmark fetches nothing
+        models = load().models_dir  # those of the user: a benchmark fetches nothing
         self.home = Path(tempfile.mkdtemp(prefix="vestal-bench-"))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -62,7 +62,7 @@ class GatewayProcess:
             return dict(json.load(answer))
 
     def until_ok(self, timeout_s: float = 60.0) -> None:
-        """Waits until an engine serves. Raises TimeoutError with the log's end."""
+        """Wait until an engine serves. Raise TimeoutError with the end of the log."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             with contextlib.suppress(OSError, ValueError):
@@ -71,10 +71,10 @@ class GatewayProcess:
             if self._process is None or self._process.poll() is not None:
                 break
             time.sleep(LOOK_S)
-        raise TimeoutError(f"the gateway is not well; its log ends:\n{self.log()[-2000:]}")
+        raise TimeoutError(f"The gateway is not healthy. Its log ends:\n{self.log()[-2000:]}")
 
     def engine_pid(self) -> int | None:
-        """The engine that runs now; None between two."""
+        """Return the PID of the running engine, or None between two engines."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             return int(json.loads((self.home / "run" / "mlx_engine.json").read_text())["pid"])
         return None
@@ -83,7 +83,7 @@ class GatewayProcess:
         return self._log.read_text(errors="replace")
 
     def events(self, *names: str) -> Iterator[dict[str, Any]]:
-        """What the gateway has told, of these names."""
+        """Yield the events with these names from the gateway's log."""
         for line in self.log().splitlines():
             if line.startswith("{"):
                 with contextlib.suppress(ValueError):
@@ -98,7 +98,7 @@ class GatewayProcess:
         engine = self.engine_pid()
         if engine is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(engine, signal.SIGCONT)  # a stopped one could not end
+                os.kill(engine, signal.SIGCONT)  # a suspended engine could not exit
         process.terminate()
         try:
             process.wait(STOP_S)
@@ -110,7 +110,7 @@ class GatewayProcess:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a TCP port of loopback on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,11 +1,11 @@
-"""How fast and how large the orchestrator's knowledge is, without the embedding model.
+"""Measure speed and size of the orchestrator's knowledge, without the embedding model.
 
     python -m benchmarks.knowledge
     VESTAL_DATABASE_URL=postgresql://… python -m benchmarks.knowledge     # in an empty Postgres with pgvector
 
-A corpus made by rule, with a stand-in for the embeddings: search over 20,000 chunks besides the query's
-embedding; an unchanged corpus checked again, by date and by content; 50,000 chunks indexed and searched in
-one process, and what memory it took.
+The corpus is generated, and a stand-in makes the embeddings. Measured are: a search over 20,000 chunks
+without the embedding of the query; checking an unchanged corpus again, by date and by content; and the memory
+of one process that indexes and searches 50,000 chunks.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ DIM = 384
 CHUNKS_A_FILE = 10
 WORDS = 20_000
 SEARCHES = 300
-SEARCH_P95_MS, FILES_A_S, MOST_MB = 20.0, 2000, 2048 * 0.8  # the last: where the memory guard begins
+SEARCH_P95_MS, FILES_A_S, MOST_MB = 20.0, 2000, 2048 * 0.8  # the last: where the memory guard slows work down
 ROW = "{:<58} {:>10} {:>10}"
 
 
-class Stand:
-    """Unit vectors by rule; the same text has the same vector."""
+class HashEmbedder:
+    """Embed a text as a unit vector drawn from its hash; the same text has the same vector."""
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         import numpy as np
@@ -42,7 +42,7 @@ class Stand:
 
 
 class Corpus:
-    """Words as frequent as in a language (Zipf, everyday ones first), in paragraphs of a chunk each."""
+    """Text with word frequencies as in a language (Zipf, stop words first); each paragraph is one chunk."""
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
@@ -55,7 +55,7 @@ class Corpus:
         return " ".join(self._draw.choices(self._words, self._weights, k=count))
 
     def write(self, folder: Path, chunks: int) -> int:
-        """Returns the number of files."""
+        """Write a corpus of `chunks` chunks into `folder`. Return the number of files."""
         folder.mkdir(parents=True)
         files = chunks // CHUNKS_A_FILE
         for number in range(files):
@@ -73,7 +73,7 @@ async def measure(home: Path) -> bool:
 
 async def _speed(home: Path, corpus: Corpus) -> bool:
     files = corpus.write(home / "docs", 20_000)
-    knowledge = KnowledgeHome(home, Stand())
+    knowledge = KnowledgeHome(home, HashEmbedder())
     folders = {"docs": home / "docs"}
     assert (await knowledge.updater.update_all_agents_knowledge(folders)).embedded == 20_000
     good = True
@@ -100,19 +100,21 @@ async def _search_ms(
     took = []
     for _ in range(SEARCHES):
         query = corpus.words(words)
-        vector = (await Stand().embed("", [query]))[0]
-        knowledge.vectors.keep("all-minilm", [query], [vector])  # its embedding is not what is measured
+        vector = (await HashEmbedder().embed("", [query]))[0]
+        knowledge.vectors.keep(
+            "all-minilm", [query], [vector]
+        )  # stored before, because the embedding is not measured
         began = time.perf_counter()
         found = await knowledge.search.find(query, scope, 5)
         took.append((time.perf_counter() - began) * 1000)
         assert len(found.hits) == 5
-    took = sorted(took[5:])  # the first load numpy and the vectors
+    took = sorted(took[5:])  # the first searches load numpy and the vectors
     return statistics.median(took), took[int(len(took) * 0.95)]
 
 
 async def _size(home: Path, corpus: Corpus) -> bool:
     corpus.write(home / "docs", 50_000)
-    knowledge = KnowledgeHome(home, Stand())
+    knowledge = KnowledgeHome(home, HashEmbedder())
     began = time.perf_counter()
     report = await knowledge.updater.update_all_agents_knowledge({"docs": home / "docs"})
     assert report.embedded == 50_000

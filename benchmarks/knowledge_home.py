@@ -1,4 +1,4 @@
-"""The orchestrator's knowledge in a folder of its own, with any embedder, for its benchmarks."""
+"""Build the orchestrator's knowledge in a folder of its own, with any embedder, for benchmarks."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ class KnowledgeHome:
 
 
 def _database(home: Path) -> Database:
-    """SQLite in the folder, or the Postgres that VESTAL_DATABASE_URL names: an empty one."""
+    """Return SQLite in the folder, or the empty Postgres database that VESTAL_DATABASE_URL names."""
     url = os.environ.get("VESTAL_DATABASE_URL")
     return PostgresDatabase(url) if url else SqliteDatabase(home / "orchestrator.db")

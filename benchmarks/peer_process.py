@@ -1,4 +1,4 @@
-"""mlx_lm.server with the same model, BLAS and threads as our engine: the peer in every comparison."""
+"""Run mlx_lm.server, the peer of every comparison, with the model, BLAS and threads of our engine."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import IO
 from benchmarks.gateway_process import LOOK_S, free_port
 from mlx_server.engine_environment import engine_environment
 
-PROGRAM = "from mlx_server.engine import blas; blas.preload(); from mlx_lm.server import main; main()"
+PROGRAM = "from mlx_server import blas; blas.preload(); from mlx_lm.server import main; main()"
 
 
 class PeerProcess:
-    """Owner of the process. `model` is the folder it serves."""
+    """A process of mlx_lm.server. `model` is the folder of the model that it serves."""
 
     def __init__(self, model: Path) -> None:
         self.port = free_port()
@@ -53,7 +53,7 @@ class PeerProcess:
         return self._process.pid
 
     def until_ok(self, timeout_s: float = 60.0) -> None:
-        """Waits until it answers. Raises TimeoutError."""
+        """Wait until the server answers. Raise TimeoutError."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):

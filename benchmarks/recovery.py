@@ -1,8 +1,9 @@
-"""The agent at rest, a pass over a healthy stack, a thousand callers of `POST /recover` at once (design §5).
+"""Measure the agent at rest, a recovery pass over a healthy stack, and many callers of `POST /recover`.
 
     python -m benchmarks.recovery [CALLERS]
 
-A whole native stack: gateway, engine with its models, orchestrator and nightly.
+The stack is complete and native: gateway, engine with its models, orchestrator and nightly. By default 1,000
+callers post at the same time.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class AgentProcess:
 
 @contextmanager
 def agent() -> Iterator[AgentProcess]:
-    """In a home and on ports of its own; ended in order."""
+    """Run an agent in its own home and on its own ports, and stop it gracefully."""
     with tempfile.TemporaryDirectory(prefix="vestal-bench-") as home:
         port = free_port()
         own = {
@@ -85,7 +86,7 @@ async def until_healthy(session: aiohttp.ClientSession) -> None:
 
 
 async def one_pass_s(session: aiohttp.ClientSession) -> float:
-    """As its own report tells."""
+    """Run one recovery pass. Return its seconds, from the times in its report."""
     async with session.post("/recover", json={}) as reply:
         run_id = (await reply.json())["run_id"]
     report: dict[str, Any] = {"state": "running"}
@@ -96,13 +97,13 @@ async def one_pass_s(session: aiohttp.ClientSession) -> float:
 
 
 async def callers_ms(session: aiohttp.ClientSession, count: int) -> tuple[list[float], set[str]]:
-    """How long each waited for its answer, and the passes they were given."""
+    """Call POST /recover `count` times at once. Return the sorted milliseconds, and the ids of the passes."""
 
     async def call() -> tuple[float, str]:
         began = time.perf_counter()
         async with session.post("/recover", json={"mlx": True}) as reply:
-            told = await reply.json()
-        return (time.perf_counter() - began) * 1000, told.get("run_id", f"refused: {reply.status}")
+            answer = await reply.json()
+        return (time.perf_counter() - began) * 1000, answer.get("run_id", f"refused: {reply.status}")
 
     answers = await asyncio.gather(*(call() for _ in range(count)))
     return sorted(ms for ms, _ in answers), {run for _, run in answers}

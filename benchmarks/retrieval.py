@@ -1,9 +1,9 @@
-"""Recall@5 on this project's own docs: by meaning, by words, and by both.
+"""Measure recall@5 on this project's own docs: search by meaning, by words, and by both.
 
     python -m benchmarks.retrieval
 
 Each question of retrieval_questions.yaml has a passage that answers it; recall@5 is the share of questions
-whose passage is among the first five chunks. The embeddings are all-minilm's, by the real gateway and engine.
+whose passage is among the first five chunks. The real gateway and engine compute the embeddings (all-minilm).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ QUESTIONS = Path(__file__).with_name("retrieval_questions.yaml")
 K = 5
 ROW = "{:<10} {:>9} {:>15}"
 Asked = Mapping[str, Any]
-Places = dict[str, list[int | None]]  # by way: for each question the place of the answer, from 1
+Places = dict[str, list[int | None]]  # by search method: for each question the rank of the answer, from 1
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """The embedder: all-minilm behind the gateway, whose vectors are of unit length."""
+    """The embedder: all-minilm behind the gateway. Its vectors have unit length."""
 
     session: aiohttp.ClientSession
     url: str
@@ -46,7 +46,7 @@ class Gateway:
 
 
 async def measure(url: str, home: Path) -> bool:
-    """Prints what search by both missed, and the tables; whether both find no less than either alone."""
+    """Print the questions that search by both missed, and the tables. Return whether both find most."""
     good = True
     async with aiohttp.ClientSession() as session:
         knowledge = KnowledgeHome(home, Gateway(session, url))
@@ -60,7 +60,7 @@ async def measure(url: str, home: Path) -> bool:
             for asked in questions:
                 await _ask(knowledge, asked, places)
             print(ROW.format("", "recall@5", "first is right"))
-            recall = {way: _show(way, found) for way, found in places.items()}
+            recall = {method: _show(method, found) for method, found in places.items()}
             good &= recall["both"] >= max(recall.values())
     return good
 
@@ -72,12 +72,12 @@ async def _ask(knowledge: KnowledgeHome, asked: Asked, places: Places) -> None:
     assert vector
     near = [found for found, _ in knowledge.ranker.by_meaning(vector, EVERYTHING, K)]
     words = knowledge.ranker.by_words(match_of(asked["question"]), EVERYTHING, K)
-    for way, ids in (("meaning", near), ("words", words)):
+    for method, ids in (("meaning", near), ("words", words)):
         rows = knowledge.store.chunks(ids)
-        places[way].append(_place([(rows[n]["file"], rows[n]["text"]) for n in ids], asked))
+        places[method].append(_place([(rows[n]["file"], rows[n]["text"]) for n in ids], asked))
     places["both"].append(_place([(hit.file, hit.text) for hit in findings.hits], asked))
     if places["both"][-1] is None:
-        alone = {way: places[way][-1] for way in ("meaning", "words")}
+        alone = {method: places[method][-1] for method in ("meaning", "words")}
         print(f"  missed: {asked['question']} ({asked['file']}; alone: {alone})")
 
 
@@ -88,15 +88,15 @@ def _place(found: list[tuple[str, str]], asked: Asked) -> int | None:
     return None
 
 
-def _show(way: str, places: list[int | None]) -> float:
+def _show(method: str, places: list[int | None]) -> float:
     recall = sum(place is not None for place in places) / len(places)
     first = sum(place == 1 for place in places) / len(places)
-    print(ROW.format(f"by {way}", f"{recall:.0%}", f"{first:.0%}"))
+    print(ROW.format(f"by {method}", f"{recall:.0%}", f"{first:.0%}"))
     return recall
 
 
 def _questions() -> dict[str, list[Asked]]:
-    """The sets; SystemExit where an answer no longer stands in the docs: it would count as missed."""
+    """Return the question sets. Raise SystemExit if an answer is no longer in the docs."""
     sets: dict[str, list[Asked]] = yaml.safe_load(QUESTIONS.read_text(encoding="utf-8"))
     for asked in (asked for questions in sets.values() for asked in questions):
         text = " ".join((DOCS / asked["file"]).read_text(encoding="utf-8").split())

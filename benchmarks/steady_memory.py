@@ -1,11 +1,11 @@
-"""What engine and gateway hold in the course of thousands of short requests: a day of work in small.
+"""Measure the memory of engine and gateway over thousands of short requests.
 
     python -m benchmarks.steady_memory [REQUESTS]
 
-Chats under shared beginnings and a few without, JSON and vectors, ten at once; answers of a few tokens, so
-that 10,000 take some 20 minutes. The prompt cache is small, on both levels, so that it is full early: what
-grows after that is a leak. Flat is: the last tenth within 5 % of the third; with fewer than some 2,000 the
-third is still filling up.
+Ten requests run at once: chats with shared beginnings, a few chats without, JSON and embeddings. Answers have
+a few tokens, so 10,000 requests take some 20 minutes. The prompt cache is small, in RAM and on disk, so that
+it is full early: what grows after that is a leak. Memory counts as flat if the last tenth is within 5 % of
+the second to fourth. With fewer than some 2,000 requests the cache is still filling up then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.chaos.asks import EMBEDDING_MODEL, FILLER, MODEL, SCHEMA, SUBJEC
 from benchmarks.gateway_process import GatewayProcess
 
 SETTINGS = {"VESTAL_MLX__PROMPT_CACHE_RAM": "64m", "VESTAL_MLX__PROMPT_CACHE_DISK": "256m"}
-"""1,400 and 5,600 tokens: the beginnings are at home on the disk, and come and go in memory."""
+"""1,400 and 5,600 tokens: all beginnings fit on the disk, and replace each other in RAM."""
 BEGINNINGS = 24
 CLIENTS = 10
 SAMPLES = 10
@@ -37,7 +37,7 @@ EMBED_EVERY, JSON_EVERY, ALONE_EVERY = 10, 25, 40
 
 
 def ask(number: int) -> Ask:
-    """Its length and kind depend on its number alone."""
+    """Return request `number`; its length and type depend on the number alone."""
     draw = random.Random(number)
     subject = f"{number}: {draw.choice(SUBJECTS)}"
     if number % EMBED_EVERY == 0:
@@ -54,7 +54,7 @@ def ask(number: int) -> Ask:
 
 
 async def measure(requests: int) -> bool:
-    """Prints a line a tenth; whether the engine's memory was flat."""
+    """Print a line for each tenth of the requests. Return whether the engine's memory was flat."""
     numbers = iter(range(requests))
     held: list[float] = []
     done = 0
@@ -71,7 +71,7 @@ async def measure(requests: int) -> bool:
                     raise SystemExit(f"request {number}: {answer.fault}")
                 done += 1
                 if done * SAMPLES % requests < SAMPLES:
-                    row = done  # others go on while this one asks
+                    row = done  # others continue while this client waits
                     cache = (await asyncio.to_thread(gateway.health))["prompt_cache"]
                     held.append(_rss_mb(gateway.engine_pid()))
                     _show(row, time.monotonic() - began, held[-1], _rss_mb(gateway.pid), cache)

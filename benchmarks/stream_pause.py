@@ -1,8 +1,9 @@
-"""The pause of a stream across `kill -9` of its engine (design §5), with a warm spare and without, in turn.
+"""Measure the pause of a stream across `kill -9` of its engine, with a standby engine and without.
 
     python -m benchmarks.stream_pause [KILLS]
 
-One stream at a time of the small model; from the kill to the next piece of text, as its client sees it.
+One stream of the small model runs at a time. The pause is the time from the kill to the next part of the
+text, as the client sees it.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from benchmarks.gateway_process import GatewayProcess
 SETTINGS = {"VESTAL_SUPERVISION__MAX_RESTARTS": "10000"}
 PIECES_BEFORE = 12
 SETTLED_S = 5.0
-"""Long enough for the next spare to stand by."""
+"""Long enough for the next standby engine to start."""
 ROW = "{:<14} {:>8} {:>8} {:>8} {:>6}"
 
 
 async def pause_s(gateway: GatewayProcess, session: aiohttp.ClientSession) -> float:
-    """One stream, one kill."""
+    """Start one stream, kill its engine, and return the pause in seconds."""
     messages = [{"role": "user", "content": "Write a long story about a lighthouse keeper."}]
     options = {"temperature": 0, "num_predict": 48}
     ask = Ask(0, "", "/api/chat", {"model": MODEL, "stream": True, "messages": messages, "options": options})
     answer = Answer()
     sending = asyncio.ensure_future(send(session, gateway.url, ask, 60, answer))
-    while len(answer.pieces_at) < PIECES_BEFORE and not sending.done():  # noqa: ASYNC110 - another's list
+    while len(answer.pieces_at) < PIECES_BEFORE and not sending.done():  # noqa: ASYNC110 - `send` fills the list
         await asyncio.sleep(0.005)
     pid = gateway.engine_pid()
     assert pid is not None, answer.fault
@@ -47,15 +48,15 @@ async def pause_s(gateway: GatewayProcess, session: aiohttp.ClientSession) -> fl
 
 
 async def measure(kills: int) -> dict[str, list[float]]:
-    """The two take turns, so that the machine's moods fall on both."""
-    took: dict[str, list[float]] = {"without spare": [], "warm spare": []}
+    """Return the pauses in seconds. The gateways take turns, so that other load affects both."""
+    took: dict[str, list[float]] = {"no standby": [], "standby": []}
     without = GatewayProcess(**SETTINGS, VESTAL_MLX__WARM_SPARE="false")
-    with without, GatewayProcess(**SETTINGS, VESTAL_MLX__WARM_SPARE="true") as spare:
+    with without, GatewayProcess(**SETTINGS, VESTAL_MLX__WARM_SPARE="true") as standby:
         without.until_ok()
-        spare.until_ok()
+        standby.until_ok()
         async with aiohttp.ClientSession() as session:
             for _ in range(kills):
-                for name, gateway in zip(took, (without, spare), strict=True):
+                for name, gateway in zip(took, (without, standby), strict=True):
                     await asyncio.sleep(SETTLED_S)
                     took[name].append(await pause_s(gateway, session))
     return took

@@ -1,8 +1,9 @@
-"""Tokens a second at 1, 4, 8 streams beside mlx_lm.server; the gateway's share of latency; memory.
+"""Measure tokens a second against mlx_lm.server, the gateway's share of latency, and memory.
 
     python -m benchmarks.throughput [ROUNDS]
 
-Same model, BLAS and threads for both, in turn, every prompt a new one; greedy chat completions, streamed.
+Both servers have the same model, BLAS and threads, and take turns. Every prompt is new; the requests are
+greedy chat completions, streamed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _ask(model: str) -> Ask:
 
 
 async def tokens_per_s(session: aiohttp.ClientSession, url: str, model: str, streams: int) -> float:
-    """Of `streams` requests that begin together, from the first byte sent to the last received."""
+    """Return the tokens a second of `streams` simultaneous requests, from first byte sent to last read."""
     began = time.perf_counter()
     sent = [send(session, url, _ask(model), TIMEOUT_S) for _ in range(streams)]
     answers: Sequence[Answer] = await asyncio.gather(*sent)
@@ -52,14 +53,14 @@ async def tokens_per_s(session: aiohttp.ClientSession, url: str, model: str, str
 
 
 async def gateway_share(session: aiohttp.ClientSession, url: str) -> float:
-    """What of a request's time, as its client sees it, the engine did not spend on prompt and answer."""
+    """Return the share of a request's time that the engine did not spend on its prompt and answer."""
     body = {"model": MODEL, "stream": False, "messages": [{"role": "user", "content": f"{next(_numbers)}!"}]}
     body["options"] = {"temperature": 0, "num_predict": TOKENS}
     began = time.perf_counter()
     async with session.post(f"{url}/api/chat", json=body) as response:
-        told = await response.json()
+        answer = await response.json()
     took = time.perf_counter() - began
-    return 1 - (told["prompt_eval_duration"] + told["eval_duration"]) / 1e9 / took
+    return 1 - (answer["prompt_eval_duration"] + answer["eval_duration"]) / 1e9 / took
 
 
 async def measure(rounds: int) -> None:
@@ -71,7 +72,9 @@ async def measure(rounds: int) -> None:
         peer.until_ok()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
             for url, model in ((gateway.url, MODEL), (peer.url, PEER_MODEL)):
-                await tokens_per_s(session, url, model, 1)  # the first request loads, and compiles
+                await tokens_per_s(
+                    session, url, model, 1
+                )  # the first request loads the model and compiles kernels
             for streams in STREAMS * rounds:
                 ours[streams].append(await tokens_per_s(session, gateway.url, MODEL, streams))
                 theirs[streams].append(await tokens_per_s(session, peer.url, PEER_MODEL, streams))

@@ -1,9 +1,10 @@
-"""Time to the first token of a long prompt: cold, again, and after `kill -9`; beside mlx_lm.server (R6.2).
+"""Measure the time to the first token of a long prompt: cold, repeated, and after `kill -9`.
 
     python -m benchmarks.warm_restart [ROUNDS]
 
-And a conversation of ten turns whose engine is killed between all of them, beside one left in peace; and
-what keeping costs: tokens a second with the cache and without.
+The same is measured with mlx_lm.server. Two more figures: the time of a conversation of ten turns whose
+engine is killed between all turns, against one without kills; and tokens a second with the prompt cache and
+without.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ITEMS = 58  # some 1,700 tokens
 TURNS = 10
 TIMEOUT_S = 120.0
 WRITTEN_S = 2.0
-"""What is kept is written behind; a killed engine is given this time before, as a user's reading does."""
+"""The pause before a kill, as long as a user reads: the cache is written in the background."""
 ROW = "{:<24} {:>12} {:>20}"
 _numbers = itertools.count(1)
 
@@ -48,7 +49,7 @@ def _ask(model: str, messages: list[dict[str, str]], tokens: int) -> Ask:
 
 
 def _long_prompt() -> list[dict[str, str]]:
-    """One that was never sent before: it begins with a number of its own."""
+    """Return a prompt that was never sent before, because it begins with a new number."""
     items = "\n".join(FILLER.format(n=n) for n in range(1, ITEMS))
     return [{"role": "user", "content": f"List {next(_numbers)}:\n{items}\nWhat does the keeper note?"}]
 
@@ -63,7 +64,7 @@ async def first_token_s(session: aiohttp.ClientSession, url: str, ask: Ask) -> f
 
 
 async def _restart(gateway: GatewayProcess) -> None:
-    """The engine is killed, and another serves."""
+    """Kill the engine, and wait until another one serves."""
     await asyncio.sleep(WRITTEN_S)
     pid = gateway.engine_pid()
     assert pid is not None
@@ -76,14 +77,14 @@ async def _restart(gateway: GatewayProcess) -> None:
             continue
         if health["status"] == "ok" and health["engine"]["pid"] not in (None, pid):
             break
-    async with aiohttp.ClientSession() as session:  # the first request of any engine is slow
+    async with aiohttp.ClientSession() as session:  # the first request to any engine is slow
         await first_token_s(session, gateway.url, _ask(MODEL, [{"role": "user", "content": "Hello"}], 4))
 
 
 async def long_prompts(
     gateway: GatewayProcess, folder: str, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds to the first token; ours and the peer's take turns."""
+    """Return the seconds to the first token of the gateway and of mlx_lm.server, which take turns."""
     ours: dict[str, list[float]] = {"cold": [], "again": [], "after kill -9": []}
     theirs: dict[str, list[float]] = {"cold": [], "again": [], "after kill -9": []}
     async with aiohttp.ClientSession() as session:
@@ -95,7 +96,9 @@ async def long_prompts(
                 for name in ("cold", "again"):
                     theirs[name].append(await first_token_s(session, peer.url, _ask(PEER_MODEL, prompt, 24)))
                     ours[name].append(await first_token_s(session, gateway.url, _ask(MODEL, prompt, 24)))
-            with PeerProcess(load().models_dir / folder) as peer:  # it was killed; this is its next life
+            with PeerProcess(
+                load().models_dir / folder
+            ) as peer:  # the peer was killed; this is its next process
                 peer.until_ok()
                 await tokens_per_s(session, peer.url, PEER_MODEL, 1)
                 asked = _ask(PEER_MODEL, prompt, 24)
@@ -106,7 +109,7 @@ async def long_prompts(
 
 
 async def conversation_s(gateway: GatewayProcess, restarts: bool) -> float:
-    """Seconds that the answers of ten turns take, the restarts themselves not counted."""
+    """Return the seconds that the answers of ten turns take, without the restarts themselves."""
     messages: list[dict[str, str]] = [{"role": "system", "content": f"Talk {next(_numbers)}."}]
     took = 0.0
     async with aiohttp.ClientSession() as session:
@@ -126,7 +129,7 @@ async def conversation_s(gateway: GatewayProcess, restarts: bool) -> float:
 
 
 async def cost(gateway: GatewayProcess, rounds: int) -> float:
-    """Tokens a second at four streams, with the cache ÷ without; the two take turns."""
+    """Return tokens a second at four streams with the cache, divided by those without; both take turns."""
     with GatewayProcess(**SETTINGS, **NO_CACHE) as bare:
         bare.until_ok()
         async with aiohttp.ClientSession() as session:
@@ -135,7 +138,7 @@ async def cost(gateway: GatewayProcess, rounds: int) -> float:
             ratios = []
             for number in range(rounds):
                 pair = {gateway.url: 0.0, bare.url: 0.0}
-                for url in sorted(pair, reverse=bool(number % 2)):  # each comes first as often
+                for url in sorted(pair, reverse=bool(number % 2)):  # each is first equally often
                     pair[url] = await tokens_per_s(session, url, MODEL, 4)
                 ratios.append(pair[gateway.url] / pair[bare.url])
     return statistics.geometric_mean(ratios)
@@ -153,8 +156,9 @@ async def measure(rounds: int) -> None:
             print(ROW.format(name, *(f"{seconds:.2f}" for seconds in figures)))
         cold = statistics.median(ours["cold"])
         print(f"after a kill: {cold / statistics.median(ours['after kill -9']):.0f} times faster than cold")
-        peace, restarts = await conversation_s(gateway, False), await conversation_s(gateway, True)
-        print(f"ten turns: {peace:.1f} s in peace, {restarts:.1f} s with nine kills ({restarts / peace:.2f})")
+        undisturbed, restarts = await conversation_s(gateway, False), await conversation_s(gateway, True)
+        ratio = restarts / undisturbed
+        print(f"ten turns: {undisturbed:.1f} s without kills, {restarts:.1f} s with nine kills ({ratio:.2f})")
         print(f"throughput with the cache ÷ without: {await cost(gateway, 2 * rounds + 2):.3f}")
 
 

@@ -1,9 +1,9 @@
-"""Time and size of messages between gateway and engine: encoded as a frame, and decoded again.
+"""Measure time and size of messages between gateway and engine: encoded as a frame, and decoded again.
 
     python -m benchmarks.wire
 
-Prints the median over rounds, in microseconds per message. The token is what decoding costs for each token
-of each stream; the others are sent once a request, or once a second.
+Prints the median over rounds, in microseconds per message. The token message is
+sent for each token of each stream; the others are sent once a request, or once a second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROW = "{:<34} {:>8} {:>10} {:>10}"
 
 
 def messages() -> dict[str, protocol.Op | protocol.Event]:
-    """Return one message of each kind that is measured, by the name it is printed under."""
+    """Return the measured messages by the name under which they are printed."""
     request, model = "1a2b3c4d-12", "smollm2:135m"
     likely = protocol.TokenLogprob(" hello", tuple(b" hello"), -1.2345678)
     sampling = protocol.Sampling(seed=1_234_567_890, temperature=0.7, top_p=0.9)

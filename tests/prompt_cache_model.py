@@ -1,4 +1,4 @@
-"""For tests of the prompt cache: values that are a function of the prefix, so that a wrong one shows."""
+"""Keys and values for tests of the prompt cache: a function of the prefix, so a wrong value is detected."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TAGS = {"identity": "model", "model": "m:1"}
 
 
 def values_of(tokens: Sequence[int], salt: str = "model") -> Block:
-    """What the pretended model computes: each token's values are a hash of all up to it."""
+    """Return the values that the pretended model computes: for each token a hash of all tokens up to it."""
     rows = [zlib.crc32(f"{salt} {list(tokens[: at + 1])}".encode()) for at in range(len(tokens))]
     column = np.array(rows, dtype=np.uint32)[None, None, :, None]
     return Block(tuple(tokens), (np.broadcast_to(column, (2, 1, len(rows), 2)).copy(),), ("F32",), (0, 0))
 
 
 def blocks_of(tokens: Sequence[int], salt: str = "model") -> list[Block]:
-    """The same, in blocks: the last may be shorter."""
+    """Return the values of `values_of` in blocks of SIZE tokens; the last block may be shorter."""
     whole = values_of(tokens, salt)
     return [
         Block(whole.ids[at : at + SIZE], (whole.groups[0][:, :, at : at + SIZE].copy(),), ("F32",), (0, 0))
@@ -38,7 +38,7 @@ def snapshot_of(tokens: Sequence[int]) -> Snapshot:
 
 
 def is_right(value: BlockRun | Snapshot, tokens: Sequence[int], salt: str = "model") -> bool:
-    """Whether it is what a cold run would have computed for the first of `tokens`."""
+    """Return whether `value` equals what a run without cache computes for the first of `tokens`."""
     begun = tuple(tokens[: value.tokens])
     arrays = [block.groups[0] for block in value.blocks] if isinstance(value, BlockRun) else [value.arrays[0]]
     whole = np.concatenate(arrays, axis=2)
@@ -46,7 +46,7 @@ def is_right(value: BlockRun | Snapshot, tokens: Sequence[int], salt: str = "mod
 
 
 class Model:
-    """A model's use of a store, as `ModelCache` has it."""
+    """A model that uses a store in the same manner as `ModelCache`."""
 
     def __init__(self, store: BlockStore, identity: str = "model") -> None:
         self.store, self.salt = store, identity
@@ -54,7 +54,7 @@ class Model:
         self.tags = {**TAGS, "identity": identity}
 
     def keep(self, tokens: Sequence[int]) -> int:
-        """How many blocks were new."""
+        """Store the blocks of `tokens`. Return how many of them were new."""
         keys = self.keys.of_blocks(tokens)
         first = self.store.count_stored(keys)
         blocks = blocks_of(tokens[: len(keys) * SIZE], self.salt)
@@ -69,7 +69,7 @@ class Model:
         return key
 
     def get(self, tokens: Sequence[int]) -> int:
-        """How many of `tokens` it got; every one of them right."""
+        """Return how many of `tokens` were found in the store, after checking that their values are right."""
         find = self.store.find(self.keys, tokens, self.tags)
         if find is None:
             return 0

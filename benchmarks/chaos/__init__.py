@@ -1,1 +1,1 @@
-"""`make chaos`: requests in flight while their engine is killed, against the same requests left in peace."""
+"""`make chaos`: compare requests whose engine is killed with the same requests undisturbed."""

@@ -1,4 +1,4 @@
-"""Sends one request and reads its answer, whichever dialect and whether streamed or whole."""
+"""Send one request and read its answer, in any dialect, streamed or whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Answer", "send"]
 async def send(
     session: aiohttp.ClientSession, url: str, ask: Ask, timeout_s: float, answer: Answer | None = None
 ) -> Answer:
-    """Never raises for what the server or the network does: that is the answer's `fault`.
+    """Send a request and return its answer. A failure of server or network is in the answer's `fault`.
 
-    An `answer` that is given can be watched as it grows.
+    A caller that passes an `answer` can watch it grow.
     """
     answer = answer or Answer()
     try:
@@ -40,5 +40,5 @@ async def send(
 
 def _read_line(ask: Ask, answer: Answer, line: bytes) -> None:
     data = line.strip().removeprefix(b"data: ")
-    if data.startswith(b"{"):  # no comment that keeps the line open, no name of an event, no [DONE]
+    if data.startswith(b"{"):  # not a keep-alive comment, the name of an event, or [DONE]
         read(ask.path, answer, json.loads(data), time.monotonic())

@@ -1,4 +1,4 @@
-"""The load: a mix of requests in every dialect, drawn from a seed, so that a run can be had again. Pure."""
+"""The load: a mix of requests in every dialect, drawn from a seed, so that a run can be repeated. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ TOOL = {
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `kind` names its sort in the table; `path` decides how its answer is read."""
+    """One request. `kind` describes it in the report; `path` decides how its answer is read."""
 
     number: int
     kind: str
@@ -62,7 +62,7 @@ class Ask:
 
 
 def make_asks(count: int, seed: int) -> list[Ask]:
-    """`count` requests: all routes, streaming and not, greedy and seeded, short prompts and long ones."""
+    """Return `count` requests: all routes, streamed and whole, greedy and seeded, short and long prompts."""
     draw = random.Random(seed)
     return [_ASKS[number % len(_ASKS)](number, draw) for number in range(count)]
 
@@ -89,9 +89,9 @@ def _text(path: str) -> Callable[[int, random.Random], Ask]:
 
 
 def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
-    """Model, sampling and length in the route's own words, and what to call it."""
+    """Return the body with model, sampling and length in the form of the route, and a description."""
     greedy, stream = draw.random() < 0.5, draw.random() < 0.7
-    if path == "/v1/messages":  # it knows no seed: the server would draw another each time
+    if path == "/v1/messages":  # this route has no seed: the server would draw another each time
         greedy = True
     body: dict[str, Any] = {"model": MODEL, "stream": stream}
     temperature = 0.0 if greedy else 0.8
@@ -106,16 +106,16 @@ def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], 
 
 
 def _prompt(draw: random.Random) -> tuple[str, str]:
-    subject, chance = draw.choice(SUBJECTS), draw.random()
-    if chance < 0.15:
+    subject, dice = draw.choice(SUBJECTS), draw.random()
+    if dice < 0.15:
         items = "\n".join(FILLER.format(n=n) for n in range(1, draw.randint(8, 16)))
         return f"{items}\nNow write about {subject}.", "long"
-    if chance < 0.3:
+    if dice < 0.3:
         return f"Repeat ten times: {draw.choice(PIECES)} {draw.choice(PIECES)}", "multibyte"
     return f"Write a few sentences about {subject}.", "short"
 
 
-# --- held to a grammar ---
+# --- constrained by a grammar ---
 
 
 def _json(path: str) -> Callable[[int, random.Random], Ask]:

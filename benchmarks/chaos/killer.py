@@ -1,4 +1,4 @@
-"""Kills the engine at random moments of the load, and notes when and how."""
+"""Kill the engine at random moments of the load, and record when and how."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 import psutil
 
-from benchmarks.chaos.killing import WAYS, choose, kill
+from benchmarks.chaos.killing import KILL_METHODS, choose, kill
 from benchmarks.gateway_process import GatewayProcess
 
 LOOK_S = 0.02
 OOM_PATIENCE_S = 4.0
-"""An engine that needs no new memory for so long does not die of the lack; then the kernel's own way."""
+"""Seconds after which an engine that needed no new memory, and so did not die, gets SIGKILL."""
 REPLACED_S = 90.0
 
 
 @dataclass
 class Death:
-    """`at` is monotonic, `wall` the same by the wall clock; the next engine served at `replaced_at`."""
+    """One kill, `at` in monotonic and `wall` in wall-clock time. The next engine served at `replaced_at`."""
 
-    way: str
+    method: str
     pid: int
     at: float
     wall: float
@@ -33,44 +33,47 @@ class Death:
 
 
 class Killer:
-    """`deaths` are those brought about so far. A kill comes when its share of the load is done, never sooner
-    than the engine before it serves: a request that is in three crashes at one place is refused by design."""
+    """Kills the engine after random pauses; `deaths` are the kills so far.
+
+    The next kill waits until the new engine serves, because a request fails by design if it makes no progress
+    between three crashes.
+    """
 
     def __init__(self, gateway: GatewayProcess, kills: int, seed: int, pause_s: tuple[float, float]) -> None:
         self.deaths: list[Death] = []
         self.unreplaced = 0
         self._gateway = gateway
         self._draw = random.Random(seed)
-        self._ways = choose(kills, self._draw.random)
+        self._methods = choose(kills, self._draw.random)
         self._pause_s = pause_s
 
     async def run(self) -> None:
-        for way in self._ways:
+        for method in self._methods:
             await asyncio.sleep(self._draw.uniform(*self._pause_s))
             pid = self._gateway.engine_pid()
             if pid is None or not await self._serving():
                 self.unreplaced += 1
                 return
             pid = self._gateway.engine_pid() or pid
-            death = Death(way, pid, time.monotonic(), time.time())
+            death = Death(method, pid, time.monotonic(), time.time())
             self.deaths.append(death)
-            WAYS[way](pid)
-            if not await self._replaced(way, pid):
+            KILL_METHODS[method](pid)
+            if not await self._replaced(method, pid):
                 self.unreplaced += 1
                 return
             death.replaced_at = time.monotonic()
 
     async def _serving(self) -> bool:
-        """Waits for an engine that has work; a kill of an idle one would show nothing."""
+        """Wait for an engine with running requests; killing an idle one would test nothing."""
         return await self._until(
             lambda h: h["status"] == "ok" and h["requests"]["running"] > 0, REPLACED_S, every_s=0.05
         )
 
-    async def _replaced(self, way: str, pid: int) -> bool:
+    async def _replaced(self, method: str, pid: int) -> bool:
         oom_until = time.monotonic() + OOM_PATIENCE_S
         end = time.monotonic() + REPLACED_S
         while time.monotonic() < end and _alive(pid):
-            if way == "OOM" and time.monotonic() > oom_until:
+            if method == "OOM" and time.monotonic() > oom_until:
                 with contextlib.suppress(ProcessLookupError):
                     kill(pid)
             await asyncio.sleep(LOOK_S)

@@ -1,4 +1,4 @@
-"""The ways an engine dies. Each returns at once; the death is the supervisor's to see."""
+"""Methods of killing an engine. Each returns at once, without waiting for the engine's death."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def terminate(pid: int) -> None:
 
 
 def stop(pid: int) -> None:
-    """It hangs: alive, and silent."""
+    """Suspend the process: it is alive and does nothing."""
     os.kill(pid, signal.SIGSTOP)
 
 
 def abort(pid: int) -> None:
-    """What Metal's own assertions do."""
+    """Send SIGABRT, of which a process dies when an assertion in Metal fails."""
     os.kill(pid, signal.SIGABRT)
 
 
 def out_of_memory(pid: int) -> None:
-    """No further memory for it. Where no limit can be set from outside (macOS), what the kernel would do."""
+    """Forbid the process any new memory. Where no limit can be set from outside (macOS), send SIGKILL."""
     process = psutil.Process(pid)
     if hasattr(process, "rlimit"):
         with contextlib.suppress(psutil.Error):
@@ -41,7 +41,7 @@ def out_of_memory(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-WAYS: dict[str, Callable[[int], None]] = {
+KILL_METHODS: dict[str, Callable[[int], None]] = {
     "KILL": kill,
     "TERM": terminate,
     "STOP": stop,
@@ -51,7 +51,7 @@ WAYS: dict[str, Callable[[int], None]] = {
 
 
 def choose(count: int, draw: Callable[[], float]) -> list[str]:
-    """Half of them KILL, the rest in turn; `draw` gives 0..1 and shuffles them."""
-    others = [way for way in WAYS if way != "KILL"]
-    ways = ["KILL" if n % 2 == 0 else others[n // 2 % len(others)] for n in range(count)]
-    return sorted(ways, key=lambda _: draw())
+    """Return `count` methods in random order: half KILL, the rest in turn. `draw` returns 0..1."""
+    others = [method for method in KILL_METHODS if method != "KILL"]
+    methods = ["KILL" if n % 2 == 0 else others[n // 2 % len(others)] for n in range(count)]
+    return sorted(methods, key=lambda _: draw())

@@ -1,4 +1,4 @@
-"""The load at work: so many clients at once, each with its next request as soon as the last is answered."""
+"""Run the load: several clients at once, each sending its next request when the last one is answered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def run(
     timeout_s: float,
     go_on: Callable[[], bool] = lambda: False,
 ) -> list[tuple[Ask, Answer]]:
-    """Every request once, and from the first again while `go_on`; in the order of their ends."""
+    """Send every request once, and repeat them while `go_on`. Return the answers as they ended."""
     answers: list[tuple[Ask, Answer]] = []
     line = _line(asks, go_on)
 

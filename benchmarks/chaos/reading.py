@@ -1,4 +1,4 @@
-"""What one message of the server adds to an answer, in each dialect. Pure."""
+"""Add one message of the server to an answer, in each dialect. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """`finished`: the server itself said so. `pieces_at`: monotonic times of the text's pieces.
+    """An answer so far. `finished`: the server reported its end. `pieces_at`: monotonic times of its parts.
 
-    Tool calls and vectors are written into `text` as they come: what matters is that they are the same.
+    Tool calls and vectors are part of `text` too, because answers are only compared.
     """
 
     text: str = ""
@@ -37,7 +37,7 @@ Said = dict[str, Any]
 
 
 def read(path: str, answer: Answer, said: Said, at: float) -> None:
-    """Adds `said`, a message of the route `path` that came `at`. Raises KeyError where a part is missing."""
+    """Add `said`, a message of route `path` received `at`. Raise KeyError if a field is missing."""
     if said.get("error"):
         answer.fault = json.dumps(said["error"])[:200]
     else:

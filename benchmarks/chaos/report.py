@@ -1,4 +1,4 @@
-"""Counts what became of the load, and words it as one table. Pure."""
+"""Count the outcomes of the load, and format them as one table. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.chaos.verdict import Verdict, judge
 
 @dataclass
 class Report:
-    """`pauses_s` by way of death: the silence of each stream that had begun."""
+    """The outcome of a run. `pauses_s`: by kill method, the pause of each stream that had begun."""
 
     sent: int = 0
     finished: int = 0
@@ -32,7 +32,7 @@ class Report:
         return self.verdicts[Verdict.EQUAL] / self.sent if self.sent else 0.0
 
     def fails(self, least_equal: float) -> list[str]:
-        """Why this run is no success; empty for one that is."""
+        """Return the reasons why this run failed; none if it succeeded."""
         lost, doubled = self.verdicts[Verdict.LOST], self.verdicts[Verdict.DOUBLED]
         reasons = [f"{lost} lost"] if lost else []
         reasons += [f"{doubled} doubled"] if doubled else []
@@ -45,24 +45,24 @@ class Report:
 def report(
     wanted: dict[int, Answer], got: Sequence[tuple[Ask, Answer]], deaths: Sequence[Death], unreplaced: int
 ) -> Report:
-    told = Report(sent=len(got), unreplaced=unreplaced, kills=Counter(death.way for death in deaths))
+    outcome = Report(sent=len(got), unreplaced=unreplaced, kills=Counter(death.method for death in deaths))
     for ask, answer in got:
         whole = answer.finished and not answer.fault
         verdict = judge(answer.text, whole, wanted[ask.number].text)
-        told.finished += whole
-        told.verdicts[verdict] += 1
+        outcome.finished += whole
+        outcome.verdicts[verdict] += 1
         if verdict is not Verdict.EQUAL:
             why = answer.fault or f"got {answer.text!r} where {wanted[ask.number].text!r} was due"
-            told.faults.append(f"{verdict}: {ask.number} {ask.kind}: {why}")
+            outcome.faults.append(f"{verdict}: {ask.number} {ask.kind}: {why}")
         for death in deaths:
-            told.pauses_s.setdefault(death.way, []).extend(pauses(answer.pieces_at, death))
-    return told
+            outcome.pauses_s.setdefault(death.method, []).extend(pauses(answer.pieces_at, death))
+    return outcome
 
 
 def pauses(pieces_at: Sequence[float], death: Death) -> Iterable[float]:
-    """The longest silence of a stream that had begun when the engine was told to die, and went on after it.
+    """Yield the longest silence, in seconds, of a stream that began before the kill and continued after it.
 
-    An engine that ends in order still speaks for a moment; hence the longest, not the first.
+    An engine that shuts down gracefully still sends some tokens; hence the longest silence, not the first.
     """
     first = max(bisect.bisect(pieces_at, death.at), 1)
     if bisect.bisect(pieces_at, death.at) and pieces_at[-1] > death.at:
@@ -71,7 +71,7 @@ def pauses(pieces_at: Sequence[float], death: Death) -> Iterable[float]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """By the nearest rank; NaN where there are none."""
+    """Return the percentile by nearest rank, or NaN if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
@@ -82,30 +82,30 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def table(told: Report) -> str:
-    """One line of figures under their names, and the pauses by way of death."""
-    every = [pause for pauses in told.pauses_s.values() for pause in pauses]
-    kills = told.kills.total()
+def table(outcome: Report) -> str:
+    """Return one line of figures under their names, and the pauses by kill method."""
+    every = [pause for pauses in outcome.pauses_s.values() for pause in pauses]
+    kills = outcome.kills.total()
     cells = (
-        f"{told.sent}",
-        f"{told.finished}",
-        f"{told.verdicts[Verdict.LOST]}",
-        f"{told.verdicts[Verdict.DOUBLED]}",
-        f"{told.verdicts[Verdict.EQUAL]} ({told.equal_share:.1%})",
+        f"{outcome.sent}",
+        f"{outcome.finished}",
+        f"{outcome.verdicts[Verdict.LOST]}",
+        f"{outcome.verdicts[Verdict.DOUBLED]}",
+        f"{outcome.verdicts[Verdict.EQUAL]} ({outcome.equal_share:.1%})",
         f"{statistics.median(every):.2f} s" if every else "-",
         f"{percentile(every, 0.99):.2f} s" if every else "-",
-        f"{kills - told.unreplaced} of {kills}",
-        f"{statistics.median(told.noticed_ms):.1f} ms" if told.noticed_ms else "-",
+        f"{kills - outcome.unreplaced} of {kills}",
+        f"{statistics.median(outcome.noticed_ms):.1f} ms" if outcome.noticed_ms else "-",
     )
     widths = [max(len(name), len(cell)) for name, cell in zip(COLUMNS, cells, strict=True)]
     lines = [
         "  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in (COLUMNS, cells)
     ]
-    return "\n".join([*lines, "", "pauses of streams, by way of death:", *_by_way(told)])
+    return "\n".join([*lines, "", "pauses of streams, by kill method:", *_by_method(outcome)])
 
 
-def _by_way(told: Report) -> Iterable[str]:
-    for way, count in sorted(told.kills.items()):
-        pauses = told.pauses_s.get(way, [])
+def _by_method(outcome: Report) -> Iterable[str]:
+    for method, count in sorted(outcome.kills.items()):
+        pauses = outcome.pauses_s.get(method, [])
         figures = f"p50 {statistics.median(pauses):.2f} s, max {max(pauses):.2f} s" if pauses else "no stream"
-        yield f"  {way:<5} {count:>3} kills, {len(pauses):>3} streams: {figures}"
+        yield f"  {method:<5} {count:>3} kills, {len(pauses):>3} streams: {figures}"

@@ -1,22 +1,22 @@
-"""What became of a request whose engine was killed, judged by the answer it gets when left in peace. Pure."""
+"""Compare the answer of a request whose engine was killed with its undisturbed answer. Pure."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 SURE_CHARS = 8
-"""So many characters must match before a difference is called a gap or a repetition."""
+"""The number of characters that must match for a difference to count as a gap or a repetition."""
 
 
 class Verdict(StrEnum):
     EQUAL = "equal"
-    LOST = "lost"  # no end, or a piece of the text is missing
-    DOUBLED = "doubled"  # a piece of the text came twice
-    DIFFERENT = "different"  # whole, but another text: another arithmetic
+    LOST = "lost"  # no end, or a part of the text is missing
+    DOUBLED = "doubled"  # a part of the text came twice
+    DIFFERENT = "different"  # complete, but another text: other rounding
 
 
 def judge(got: str, finished: bool, wanted: str) -> Verdict:
-    """The verdict over the text `got` where `wanted` was due."""
+    """Return the verdict on the text `got` where `wanted` was expected."""
     if not finished:
         return Verdict.LOST
     if got == wanted:
@@ -36,12 +36,12 @@ def _first_difference(one: str, other: str) -> int:
 
 
 def _goes_on_later(rest_got: str, rest_wanted: str) -> bool:
-    """Whether the text goes on as it should after a gap."""
+    """Return whether the text continues as expected after a gap."""
     return len(rest_got) >= SURE_CHARS and rest_got[: 2 * SURE_CHARS] in rest_wanted
 
 
 def _goes_on_earlier(rest_got: str, wanted: str, at: int) -> bool:
-    """Whether the text goes on where it had been already."""
+    """Return whether the text continues at an earlier position, and so repeats itself."""
     head = rest_got[: 2 * SURE_CHARS]
     found = wanted.rfind(head, 0, at + len(head) - 1) if len(head) >= SURE_CHARS else -1
     return found >= 0

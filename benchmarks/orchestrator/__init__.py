@@ -1,1 +1,1 @@
-"""The orchestrator in its container: its start, its memory, its tasks, its kills."""
+"""Measure the orchestrator in its container: start, memory, tasks and long operation."""

@@ -1,8 +1,8 @@
-"""What the orchestrator's container takes: its start, 50,000 chunks, 50 tasks, thousands of cycles.
+"""Measure the orchestrator's container: its start, 50,000 chunks, 50 tasks, thousands of cycles.
 
     python -m benchmarks.orchestrator [start] [chunks] [tasks] [steady] [--chunks 50000] [--runs 5]
 
-Needs a Docker engine. The models are a stand-in that answers at once, so that what is measured is ours.
+It needs a Docker engine. A stand-in for the models answers at once, so that only our own code is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROW = "{:<66} {:>12} {:>10}"
 
 
 def start(models: StandIn, given: argparse.Namespace) -> bool:
-    """From the container's first process to the end of its first cycle, and what it holds then and later."""
+    """Measure the time from the container's first process to the end of the first cycle, and the memory."""
     took, peaks, rests = [], [], []
     for _ in range(given.runs):
         with Container(models, "512m", ORCHESTRATOR_CYCLE_INTERVAL="1") as one:
@@ -44,7 +44,7 @@ def start(models: StandIn, given: argparse.Namespace) -> bool:
 
 
 def chunks(models: StandIn, given: argparse.Namespace) -> bool:
-    """The whole corpus indexed in the first cycle, under each limit; complete, found, quick to re-check."""
+    """Index the corpus in the first cycle under each memory limit; check that it is complete and found."""
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
 
@@ -65,7 +65,7 @@ def _indexed(models: StandIn, limit: str, count: int) -> bool:
 
 
 def _held(one: Container, title: str, count: int) -> bool:
-    """All chunks are there, and the kernel had nobody to kill."""
+    """Return whether all chunks and vectors are stored and the kernel killed no process for its memory."""
     held = one.probe()
     rows = held["databases"]["orchestrator.db"]["rows"]
     _say(f"{title}: peak RSS, MB", held["peak_rss_bytes"] / MB)
@@ -76,7 +76,7 @@ def _held(one: Container, title: str, count: int) -> bool:
 
 
 def _found(one: Container, title: str) -> bool:
-    """Passages drawn at random are the first that is found."""
+    """Return whether a search for a random passage finds that passage first, each time."""
     draw, found = random.Random(2), 0
     paths = sorted((one.knowledge / "docs").iterdir())
     for _ in range(SEARCHES):
@@ -98,7 +98,7 @@ def _rechecked(one: Container, title: str, files: int) -> bool:
 
 
 def tasks(models: StandIn, given: argparse.Namespace) -> bool:
-    """Tasks of one call each, all queued at once: how long nobody was asked while some waited."""
+    """Queue tasks of one call each, and measure how long no call was in flight while tasks waited."""
     idle, whole = [], []
     for _ in range(given.runs):
         with Container(models, "512m", SMART_WORKER_MAX_CONCURRENT=str(SIDE_BY_SIDE)) as one:

@@ -1,4 +1,4 @@
-"""The orchestrator's own image in a container under a limit, beside a stand-in for the models."""
+"""Run the orchestrator's image in a container with a memory limit, and a stand-in for the models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def docker(*arguments: str, given: str | None = None, timeout_s: float = 600) ->
 
 
 def build() -> None:
-    """The image out of this checkout; VESTAL_PYTHON_IMAGE and VESTAL_BUILD_CA as for `make up`."""
+    """Build the image from this checkout, with VESTAL_PYTHON_IMAGE and VESTAL_BUILD_CA as in `make up`."""
     base = os.environ.get("VESTAL_PYTHON_IMAGE", "python:3.12-slim")
     secret = f"id=ca,src={os.environ.get('VESTAL_BUILD_CA', '/dev/null')}"
     where = ["--file", str(REPO / "deploy" / "Dockerfile"), "--tag", IMAGE, str(REPO)]
@@ -50,7 +50,7 @@ def build() -> None:
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[StandIn]:
-    """The stand-in's process, on the address that containers reach."""
+    """Run the stand-in for the models on an address that containers can reach."""
     address = bridge_address() or "127.0.0.1"
     with socket.socket() as probe:
         probe.bind((address, 0))
@@ -79,17 +79,17 @@ class StandIn:
         return found
 
 
-class Reached(Protocol):
-    """Models, by the URL that a container says."""
+class ReachableModels(Protocol):
+    """Models with the URL by which a container reaches them."""
 
     @property
     def inside(self) -> str: ...
 
 
 class Container:
-    """One container with a volume and knowledge of its own, all gone at the end."""
+    """One container with its own volume and knowledge folder; all are removed at the end."""
 
-    def __init__(self, models: Reached, mem_limit: str, command: str = "run", **env: str) -> None:
+    def __init__(self, models: ReachableModels, mem_limit: str, command: str = "run", **env: str) -> None:
         self.name = f"vestal-bench-{os.getpid()}-{time.monotonic_ns() % 10**9}"
         self.knowledge = Path(tempfile.mkdtemp(prefix="vestal-bench-"))
         self.knowledge.chmod(0o755)
@@ -122,23 +122,23 @@ class Container:
         self._url = "http://" + docker("port", self.name, "8088/tcp").splitlines()[0]
 
     def remove(self) -> None:
-        """The container; its volume stays."""
+        """Remove the container, and keep its volume."""
         docker("rm", "-f", self.name)
 
     def ask(self, path: str, body: Any = None) -> Any:
         return _ask(self._url + path, body, {"Authorization": f"Bearer {TOKEN}"})
 
     def python(self, program: str) -> str:
-        """Run beside the orchestrator, in its container; returns what it said."""
+        """Run a Python program in the orchestrator's container, and return its output."""
         return docker("exec", "-i", self.name, "python", "-", given=program)
 
     def probe(self) -> dict[str, Any]:
-        """What its process and its cgroup hold now, and its databases: see probe.py."""
+        """Return the figures of probe.py: of the process, its cgroup and its databases."""
         found: dict[str, Any] = json.loads(self.python(PROBE.read_text()))
         return found
 
     def first_cycle(self, timeout_s: float = 60) -> dict[str, Any]:
-        """The first cycle of this volume, waited for."""
+        """Wait for the first cycle on this volume, and return its record."""
         cycles = self.until(lambda: self.ask("/cycles?limit=500")["cycles"], "a first cycle", timeout_s)
         first: dict[str, Any] = cycles[-1]
         return first

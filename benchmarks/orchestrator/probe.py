@@ -1,4 +1,4 @@
-"""Runs inside the container: what the orchestrator's process, cgroup and databases hold, as JSON."""
+"""Print, inside the container, figures of the orchestrator's process, cgroup and databases as JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of_process(folder: Path) -> dict[str, int]:
 
 
 def began_at() -> float:
-    """When the container's first process was begun, in seconds since the epoch."""
+    """Return when the container's first process started, in seconds since the epoch."""
     ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
     age_s = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - age_s
@@ -67,7 +67,7 @@ def of_databases() -> dict[str, Any]:
 def size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # the WAL leaves with the last connection
+    except FileNotFoundError:  # the WAL is deleted with the last connection
         return 0
 
 

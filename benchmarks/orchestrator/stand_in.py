@@ -1,9 +1,9 @@
-"""A stand-in for the models that is never what one waits for: `python -m benchmarks.orchestrator.stand_in`.
+"""A stand-in for the models that answers at once: `python -m benchmarks.orchestrator.stand_in`.
 
-Ollama's dialect, and the host agent's `POST /recover`. A text's vector is one of 4,096, chosen by its hash:
-the same text has the same one. POST /control sets `chat_s` (what an answer takes) and `mode` (`ok`, or
-`error`: 500 to everything); GET /work tells how many calls there were, and for how long there was none in
-flight between the first and the last.
+It speaks Ollama's dialect, and has the host agent's `POST /recover`. The vector of a text is one of 4,096,
+chosen by the text's hash. POST /control sets `chat_s` (seconds that an answer takes) and `mode` (`ok`, or
+`error`: 500 to everything); GET /work returns the number of chat calls, and for how long none was in flight
+between the first and the last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MODELS = ("smollm2:135m", "all-minilm:latest")
 
 @dataclass
 class Work:
-    """Chat calls in flight, and the moments between them without any."""
+    """Count chat calls, and the time between them without any call in flight."""
 
     calls: int = 0
     in_flight: int = 0
@@ -60,7 +60,7 @@ class StandIn:
         self._work = Work()
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 << 20, middlewares=[self._ill])
+        app = web.Application(client_max_size=64 << 20, middlewares=[self._fail_if_asked])
         app.router.add_get("/api/tags", self._tags)
         app.router.add_get("/health", self._health)
         app.router.add_post("/api/show", self._show)
@@ -68,11 +68,11 @@ class StandIn:
         app.router.add_post("/api/chat", self._chat)
         app.router.add_post("/recover", self._recover)
         app.router.add_post("/control", self._control)
-        app.router.add_get("/work", self._tell)
+        app.router.add_get("/work", self._get_work)
         return app
 
     @web.middleware
-    async def _ill(
+    async def _fail_if_asked(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if self._settings["mode"] == "error" and request.path not in ALWAYS:
@@ -115,7 +115,7 @@ class StandIn:
         self._work = Work()
         return web.json_response({})
 
-    async def _tell(self, request: web.Request) -> web.Response:
+    async def _get_work(self, request: web.Request) -> web.Response:
         work = self._work
         whole_s = max(0.0, work.last_at - work.first_at)
         return web.json_response(

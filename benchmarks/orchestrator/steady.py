@@ -1,4 +1,4 @@
-"""Thousands of cycles, ten a second, with tasks and with models that come and go: what grows of it."""
+"""Run thousands of cycles, ten a second, with tasks and failing models; check that nothing grows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.orchestrator.container import Container, StandIn
 
 MB = 2**20
 SAMPLES = 20
-AWAY_EVERY = 4  # every fourth sample the models answer 500 for a while
+AWAY_EVERY = 4  # in every fourth sample the models answer 500
 TASKS_A_SAMPLE = 25
 KEPT = 100  # finished tasks; nightly keeps more
 FLAT = 0.10
@@ -19,15 +19,16 @@ TRIM = f"""
 import sys, time
 sys.path.insert(0, "/app")
 from pathlib import Path
+from orchestrator.tasks.database import SqliteTasks
 from orchestrator.tasks.retention import drop_old_tasks
-print(drop_old_tasks(Path("/data/orchestrator-tasks.db"), time.time(), kept={KEPT}, kept_s=0))
+print(drop_old_tasks(SqliteTasks(Path("/data/orchestrator-tasks.db")), time.time(), kept={KEPT}, kept_s=0))
 """
 ROW = "{:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>12} {:>10} {:>10}"
 TITLES = ("cycles", "s", "RSS MB", "files", "threads", "db MB", "tasks db MB", "cycle rows", "tasks")
 
 
 def steady(models: StandIn, given: argparse.Namespace) -> bool:
-    """A line for each twentieth; whether memory, files, threads and the tasks' database stayed flat."""
+    """Print a line for each sample. Return whether memory, files, threads and tasks' database stayed flat."""
     env = {"ORCHESTRATOR_CYCLE_INTERVAL": "0.1", "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "1"}
     with Container(models, "512m", **env, RECOVERY_WEBHOOK_URL=f"{models.inside}/recover") as one:
         (one.knowledge / "docs").mkdir()
@@ -44,7 +45,7 @@ def steady(models: StandIn, given: argparse.Namespace) -> bool:
 
 
 def _work(models: StandIn, one: Container, number: int, cycles: int) -> None:
-    """Tasks, and cycles up to that many; old tasks are dropped as nightly does."""
+    """Run tasks, and cycles until there were `cycles`; delete old tasks, as nightly does."""
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)
     for task in range(TASKS_A_SAMPLE):
@@ -71,7 +72,7 @@ def _show(cycles: int, seconds: float, held: dict[str, Any]) -> None:
 
 
 def _flat(seen: list[dict[str, Any]]) -> bool:
-    """The end beside the time when all was loaded and the kept tasks were there."""
+    """Compare the last samples with those after everything was loaded and KEPT tasks existed."""
     kept = KEPT // TASKS_A_SAMPLE + 1
     good = True
     for name, read in FIGURES.items():

@@ -1,1 +1,1 @@
-"""Ours beside supervisord and circus, with the same misbehaving children."""
+"""Compare our supervisor with supervisord and circus, with the same misbehaving children."""

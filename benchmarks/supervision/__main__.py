@@ -1,8 +1,9 @@
-"""Ours, supervisord and circus, side by side on the same children.
+"""Compare our supervisor, supervisord and circus with the same children.
 
     python -m benchmarks.supervision [KILLS]
 
-Death to the new process (design §5), a crash loop, a child that ignores SIGTERM, and grandchildren.
+Measured are: the time from a death to the new process, a crash loop, a child that ignores SIGTERM, and
+grandchildren.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our supervisor with one child and its default policy, in the foreground until SIGTERM."""
+"""Run our supervisor with one child and the default policy in the foreground until SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from vestal.supervision import ChildSpec, RestartPolicy, Supervisor
 
 STABLE_AFTER_S = 1.0
-"""As supervisord's `startsecs`: what ran so long is restarted at once."""
+"""As supervisord's `startsecs`: a child that ran so long is restarted at once."""
 
 
 async def supervise(child: str, folder: str, stop_s: float) -> None:

@@ -1,5 +1,7 @@
-"""Three supervisors, each in a process of its own, with one child. The peers live in an environment of their
-own, made at the first run from `requirements/peers.lock`."""
+"""Start three supervisors, each in its own process, with one child.
+
+The first run installs the peers from `requirements/peers.lock` into a virtual environment of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".cache" / "peers"
 STOP_S = 2
-"""What SIGTERM is given before SIGKILL, by all three."""
+"""Seconds that all three wait between SIGTERM and SIGKILL."""
 
 SUPERVISORD = """
 [supervisord]
@@ -37,14 +39,14 @@ graceful_timeout = {stop_s}
 
 @dataclass(frozen=True)
 class Contestant:
-    """A supervisor and how it is started; their defaults hold but for what is named here."""
+    """A supervisor and its start command. Settings that are not named here have their defaults."""
 
     name: str
     program: str
     settings: str = ""
 
     def start(self, folder: Path, child: Path) -> subprocess.Popen[bytes]:
-        """Runs it in the foreground, looking after `child`, an executable file."""
+        """Start the supervisor in the foreground, with the executable file `child` as its child."""
         if self.settings:
             file = folder / "settings.ini"
             file.write_text(self.settings.format(folder=folder, child=child, stop_s=STOP_S))
@@ -64,7 +66,7 @@ CONTESTANTS = (
 
 
 def prepare() -> None:
-    """Installs the peers where they are not there yet."""
+    """Install the peers unless they are installed already."""
     if all((PEERS / "bin" / peer.program).exists() for peer in CONTESTANTS if peer.settings):
         return
     print("installing supervisor and circus into .cache/peers", flush=True)

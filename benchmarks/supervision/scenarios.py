@@ -1,7 +1,7 @@
-"""What is done to the child of each supervisor, and what an outsider sees of it.
+"""Disturb the child of a supervisor, and measure from outside how the supervisor reacts.
 
-The children are shell scripts that note their PIDs in a file, so that all three are seen in the same way and
-what is timed is the supervisor, not the child's own start.
+The children are shell scripts that write their PIDs to a file. So all three supervisors are observed alike,
+and the time measured is that of the supervisor, not of a slow child.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.supervision.peers import Contestant
 
 DEADLINE_S = 15.0
 BETWEEN_S = 1.5
-"""Longer than each of them wants a child to have run before a restart is due at once."""
+"""Longer than a child must have run, for each of the supervisors, to be restarted at once."""
 
 SLEEPS = "exec sleep 3600"
 EXITS = "exit 1"
@@ -33,17 +33,17 @@ HAS_A_CHILD = 'sleep 3600 &\necho $! >> "$FOLDER/grandchildren"\nwait'
 
 @dataclass
 class Case:
-    """A supervisor at work on one child."""
+    """A running supervisor with one child."""
 
     folder: Path
     process: subprocess.Popen[bytes]
 
     def started(self) -> list[int]:
-        """The PIDs of its children so far."""
+        """Return the PIDs of all children started so far."""
         return _numbers(self.folder / "starts")
 
     def next_pid(self, seen: int) -> int:
-        """Waits for the start after the first `seen`. Raises TimeoutError."""
+        """Wait until more than `seen` children have started, and return the next PID. Raise TimeoutError."""
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             if len(started := self.started()) > seen:
@@ -52,21 +52,21 @@ class Case:
         raise TimeoutError(f"no start within {DEADLINE_S:g} s: {(self.folder / 'output.log').read_text()}")
 
     def stop(self) -> float:
-        """SIGTERM to the supervisor; the seconds until it has ended."""
+        """Send SIGTERM to the supervisor, and return the seconds until it has exited."""
         began = time.monotonic()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(DEADLINE_S)
         return time.monotonic() - began
 
-    def left(self) -> list[int]:
-        """What still lives of all that was started."""
+    def survivors(self) -> list[int]:
+        """Return the PIDs of all children and grandchildren that still live."""
         return [pid for pid in (*self.started(), *_numbers(self.folder / "grandchildren")) if _lives(pid)]
 
 
 @contextlib.contextmanager
 def case(contestant: Contestant, script: str) -> Iterator[Case]:
-    """Nothing of it stays."""
+    """Run a supervisor with `script` as its child; kill all their processes at the end."""
     with TemporaryDirectory(prefix="vestal-bench-") as name:
         folder = Path(name)
         child = folder / "child"
@@ -78,13 +78,13 @@ def case(contestant: Contestant, script: str) -> Iterator[Case]:
         finally:
             made.process.kill()
             made.process.wait()
-            for pid in made.left():
+            for pid in made.survivors():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
 
 def death_to_new_process(contestant: Contestant, kills: int) -> dict[str, str]:
-    """kill -9, no back-off due; and what the supervisor itself takes."""
+    """Kill the child `kills` times with no backoff due; measure the restart and the supervisor's memory."""
     with case(contestant, SLEEPS) as it:
         took = []
         for number in range(kills):
@@ -103,7 +103,7 @@ def death_to_new_process(contestant: Contestant, kills: int) -> dict[str, str]:
 
 
 def crash_loop(contestant: Contestant, seconds: float) -> dict[str, str]:
-    """A child that exits at once: how often it is started, and what that costs."""
+    """Run a child that exits at once; count its starts and the supervisor's CPU time."""
     with case(contestant, EXITS) as it:
         it.next_pid(0)
         time.sleep(seconds)
@@ -117,17 +117,17 @@ def crash_loop(contestant: Contestant, seconds: float) -> dict[str, str]:
 
 
 def ignores_term(contestant: Contestant) -> dict[str, str]:
-    """The supervisor is told to end while its child ignores SIGTERM."""
+    """Stop the supervisor while its child ignores SIGTERM."""
     with case(contestant, IGNORES_TERM) as it:
         it.next_pid(0)
         time.sleep(BETWEEN_S)
         took = it.stop()
-        left = len(it.left())
-    return {"ignores TERM: s to stop": f"{took:.1f}", "  processes left": str(left)}
+        remaining = len(it.survivors())
+    return {"ignores TERM: s to stop": f"{took:.1f}", "  processes left": str(remaining)}
 
 
 def grandchildren(contestant: Contestant) -> dict[str, str]:
-    """A child with a child of its own is killed, and started again; then all are stopped."""
+    """Kill a child that has a child of its own, wait for its restart, then stop the supervisor."""
     with case(contestant, HAS_A_CHILD) as it:
         pid = it.next_pid(0)
         time.sleep(BETWEEN_S)
@@ -136,8 +136,11 @@ def grandchildren(contestant: Contestant) -> dict[str, str]:
         time.sleep(BETWEEN_S)
         strays = sum(map(_lives, _numbers(it.folder / "grandchildren")[:1]))
         it.stop()
-        left = len(it.left())
-    return {"grandchildren: strays after a death": str(strays), "  processes left after the stop": str(left)}
+        remaining = len(it.survivors())
+    return {
+        "grandchildren: strays after a death": str(strays),
+        "  processes left after the stop": str(remaining),
+    }
 
 
 def _numbers(file: Path) -> list[int]:

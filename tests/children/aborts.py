@@ -1,4 +1,4 @@
-"""Dies of SIGABRT, as Metal makes its processes do."""
+"""Die of SIGABRT, as a process does when an assertion in Metal fails."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""The real agent, with `fake_gateway.py` where the gateway would be."""
+"""Run the real agent with `fake_gateway.py` in place of the gateway."""
 
 from __future__ import annotations
 

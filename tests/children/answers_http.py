@@ -1,4 +1,4 @@
-"""Answers GET /health on 127.0.0.1:PORT with 200, or hangs while FILE exists: answers_http.py PORT [FILE]"""
+"""Answer GET /health on 127.0.0.1:PORT with 200, or hang while FILE exists: answers_http.py PORT [FILE]"""
 
 import http.server
 import pathlib

@@ -1,9 +1,10 @@
-"""Prints how far apart the next token's chances are, as JSON: of requests alone, in a batch, gone on with.
+"""Print as JSON how the next token's probabilities differ between requests alone, in a batch, and resumed.
 
 Usage: compares_quantized.py MODELS_DIR KV_BITS
 
-The answers are given, so that one token drawn otherwise does not make all that follows another text. Figures
-are total variation distances, in the mean over all tokens: 0 for the same chances, 1 for nothing in common.
+The tokens of the answers are given, so that one token sampled differently does not change all that follow.
+Each figure is a total variation distance, the mean over all tokens: 0 for equal distributions, 1 for
+disjoint.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mlx_server.model_store import find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
 from vestal.config import load as load_config  # noqa: E402
 
-Chances = list[np.ndarray[Any, Any]]
+Probabilities = list[np.ndarray[Any, Any]]
 STEP_TOKENS, ANSWER_TOKENS, CUT = 64, 12, 5
 TEXTS = (
     "The fox lives in the wood, where it hunts at night and sleeps by day, far from any town or road.",
@@ -39,8 +40,8 @@ TEXTS = (
 )
 
 
-class Giver:
-    """A sampler that draws what it was told to."""
+class GivenTokens:
+    """A sampler that returns the given tokens, then token 0."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = itertools.chain(tokens, itertools.repeat(0))
@@ -50,15 +51,15 @@ class Giver:
 
 
 class Runs:
-    """Requests of one batch, each with its given answer."""
+    """Run requests in one batch, each with its given answer, and collect the probabilities of each token."""
 
     def __init__(self, model: Any, kv: KvQuantization | None) -> None:
         self._batch = Batch(model, 8, STEP_TOKENS, kv)
-        self._found: dict[int, Chances] = {}
+        self._found: dict[int, Probabilities] = {}
         self._wanted: dict[int, int] = {}
 
     def add(self, prompt: Sequence[int], answer: Sequence[int]) -> int:
-        uid = self._batch.add(list(prompt), Giver(answer), [])
+        uid = self._batch.add(list(prompt), GivenTokens(answer), [])
         self._found[uid], self._wanted[uid] = [], len(answer)
         return uid
 
@@ -71,21 +72,25 @@ class Runs:
         self._batch.remove(uid)
         self._wanted[uid] = 0
 
-    def finish(self) -> dict[int, Chances]:
+    def finish(self) -> dict[int, Probabilities]:
         while any(len(self._found[uid]) < wanted for uid, wanted in self._wanted.items()):
             self.step()
         self._batch.close()
         return self._found
 
 
-def alone(model: Any, kv: KvQuantization | None, prompt: Sequence[int], answer: Sequence[int]) -> Chances:
+def alone(
+    model: Any, kv: KvQuantization | None, prompt: Sequence[int], answer: Sequence[int]
+) -> Probabilities:
     runs = Runs(model, kv)
     uid = runs.add(prompt, answer)
     return runs.finish()[uid]
 
 
-def together(model: Any, kv: KvQuantization, work: Sequence[tuple[list[int], list[int]]]) -> list[Chances]:
-    """Two begin, the others join them, and one more comes and is cancelled."""
+def together(
+    model: Any, kv: KvQuantization, work: Sequence[tuple[list[int], list[int]]]
+) -> list[Probabilities]:
+    """Start two requests, let the others join them, and cancel one more in the middle."""
     runs = Runs(model, kv)
     uids = [runs.add(*one) for one in work[:2]]
     leaving = runs.add(work[0][0] + work[2][0], work[0][1])
@@ -99,7 +104,7 @@ def together(model: Any, kv: KvQuantization, work: Sequence[tuple[list[int], lis
     return [found[uid] for uid in uids]
 
 
-def distance(one: Sequence[Chances], other: Sequence[Chances]) -> float:
+def distance(one: Sequence[Probabilities], other: Sequence[Probabilities]) -> float:
     pairs = zip(itertools.chain(*one), itertools.chain(*other), strict=True)
     return float(np.mean([np.abs(a - b).sum() / 2 for a, b in pairs]))
 
@@ -117,7 +122,7 @@ def main(models_dir: str, bits: int) -> None:
     resumed = [alone(model, kv, prompt + answer[:CUT], answer[CUT:]) for prompt, answer in work]
     found = {
         "together": distance(own, together(model, kv, work)),
-        "resumed": distance([chances[CUT:] for chances in own], resumed),
+        "resumed": distance([probabilities[CUT:] for probabilities in own], resumed),
         "as_computed": distance(own, plain),
         "other_text": distance(own[:1], own[2:3]),
     }

@@ -1,11 +1,12 @@
-"""The real engine, behind a relay that kills it at a place that a test has named.
+"""Run the real engine behind a relay that kills it at a point which a test has chosen.
 
-`kill.json` in VESTAL_HOME tells which:
+`kill.json` in VESTAL_HOME names the point:
 
-    {"tokens": N}   once N tokens (of all requests) have gone to the gateway
-    {"held": N}     once N tokens in a row have released nothing: in a character, a stop string, a tool call
+    {"tokens": N}   when N tokens (of all requests) have been sent to the gateway
+    {"held": N}     when N tokens in a row released no text: inside a character, a stop string, a tool call
 
-The gateway has then seen exactly those. The file is taken away first: the next engine lives.
+The gateway has then received exactly these tokens. The relay deletes the file first, so the next engine
+lives.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Relay:
         while data := await from_engine.read(READ_BYTES):
             for frame in frames.feed(data):
                 to_gateway.write(frame)
-                if self.is_the_place(frame):
+                if self.is_kill_point(frame):
                     await self.kill(to_gateway)
         down.cancel()
         return await self.engine.wait()
@@ -54,7 +55,7 @@ class Relay:
             engine.write(data)
         engine.close()
 
-    def is_the_place(self, frame: bytes) -> bool:
+    def is_kill_point(self, frame: bytes) -> bool:
         event = protocol.decode_event(frame)
         if not isinstance(event, protocol.Token) or not ORDERS.exists():
             return False

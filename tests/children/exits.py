@@ -1,4 +1,4 @@
-"""Exits at once: exits.py CODE [LAST WORDS]"""
+"""Exit at once, with LAST WORDS on standard error: exits.py CODE [LAST WORDS]"""
 
 import sys
 

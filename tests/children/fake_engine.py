@@ -1,15 +1,19 @@
-"""An engine without MLX: speaks the gateway's protocol, answers by rule, dies and hangs when told to.
+"""An engine without MLX: it speaks the gateway's protocol, and dies or hangs where a prompt says so.
 
-The token at position i of a prompt is a function of the prompt and i, so any engine goes on where another
-stopped. A prompt may hold directives, and so may the file `fake_engine.json` in VESTAL_HOME (read at start):
+The token at position i of a prompt is a function of the prompt and i, so any engine can continue where
+another stopped. A prompt may contain these directives:
 
-    tokens=N     the answer's length (20)          step_ms=N    time a token takes (2)
-    die_at=N     SIGKILL itself before token N     once=1       only the first engine of this home does it
-    hang_at=N    stop itself with SIGSTOP there    stall_at=N   go on saying alive, but make no progress
-    fail=CODE    refuse with this code
-    in the file: {"exit_code": N} end at once, {"slow_start_s": S}, {"ignore_term": true},
-                 {"senseless": true} the first answer to a probe, {"mute_when_probed": true} none,
-                 {"slow_ready_s": S} so long from its first model to being ready
+    tokens=N     the length of the answer (20)      step_ms=N    milliseconds that a token takes (2)
+    die_at=N     SIGKILL itself before token N      once=1       only the first engine of this home does it
+    hang_at=N    SIGSTOP itself before token N      stall_at=N   report to be alive, but make no progress
+    fail=CODE    refuse the request with this code
+
+The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may contain:
+
+    {"exit_code": N}             exit at once           {"ignore_term": true}     ignore SIGTERM
+    {"slow_start_s": S}          seconds until the first model is loaded
+    {"slow_ready_s": S}          seconds from the first model until the engine is ready
+    {"senseless": true}          the first probe fails  {"mute_when_probed": true}  no probe is answered
 """
 
 from __future__ import annotations
@@ -36,13 +40,13 @@ READ_BYTES = 256 * 1024
 
 
 def token_at(prompt: str, index: int) -> tuple[int, str]:
-    """The token and its text: what every engine gives at this place of this prompt."""
+    """Return the token and its text that every engine produces at this position of the answer."""
     token = zlib.crc32(f"{prompt}/{index}".encode()) % 50_000
     return token, f"t{token}-{index} "
 
 
 def text_of(prompt: str, tokens: int) -> str:
-    """The whole answer."""
+    """Return the whole answer of `tokens` tokens."""
     return "".join(token_at(prompt, index)[1] for index in range(tokens))
 
 
@@ -141,18 +145,18 @@ class FakeEngine:
         if op.prompt_ids is not None:
             op = replace(op, prompt=" ".join(map(str, op.prompt_ids)))
         prompt = op.prompt if op.prompt is not None else (op.messages or ({},))[-1].get("content", "")
-        told = directives(prompt)
-        length = min(int(told.get("tokens", 20)), op.max_tokens or 1_000_000)
+        orders = directives(prompt)
+        length = min(int(orders.get("tokens", 20)), op.max_tokens or 1_000_000)
         for index, token in enumerate(op.emitted):
             assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
-        if code := told.get("fail"):
+        if code := orders.get("fail"):
             self.work.pop(op.id)
-            self.say(protocol.Failed(op.id, code, f"told to fail: {code}"))  # type: ignore[arg-type]
+            self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return
         self.say(protocol.Prefill(op.id, 1, 1))
         for index in range(len(op.emitted), length):
-            await self.misbehave(told, index)
-            await asyncio.sleep(int(told.get("step_ms", 2)) / 1000)
+            await self.misbehave(orders, index)
+            await asyncio.sleep(int(orders.get("step_ms", 2)) / 1000)
             token, text = token_at(prompt, index)
             self.steps += 1
             self.say(protocol.Token(op.id, token, text, index, prompt_tokens=None if index else 7))
@@ -160,9 +164,9 @@ class FakeEngine:
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
 
-    async def misbehave(self, told: dict[str, str], index: int) -> None:
-        deed = next((d for d in ("die_at", "hang_at", "stall_at") if told.get(d) == str(index)), None)
-        if deed is None or (told.get("once") and not first(f"{deed}{index}")):
+    async def misbehave(self, orders: dict[str, str], index: int) -> None:
+        deed = next((d for d in ("die_at", "hang_at", "stall_at") if orders.get(d) == str(index)), None)
+        if deed is None or (orders.get("once") and not first(f"{deed}{index}")):
             return
         await self.writer.drain()
         if deed == "stall_at":
@@ -192,7 +196,7 @@ def main() -> None:
     file = HOME / "fake_engine.json"
     settings = json.loads(file.read_text()) if file.exists() else {}
     if "exit_code" in settings:
-        print("the fake engine was told to end", file=sys.stderr)
+        print("the fake engine exits as its file orders", file=sys.stderr)
         sys.exit(settings["exit_code"])
     asyncio.run(FakeEngine(socket.socket(fileno=fd), settings, options.standby).run())
 

@@ -1,7 +1,7 @@
-"""Stands in for the gateway: its PID file is the supervisor's, its /health says what a file in the home says.
+"""A stand-in for the gateway whose GET /health answers with the contents of a file.
 
-`fake_gateway.json` in the home: {"status": "ok", "engine": {...}}; without it, all is well. `exit_code` in it
-ends the process at once with that code.
+The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
+that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 
 HOME = Path(os.environ["VESTAL_HOME"])
 PORT = int(os.environ["VESTAL_MLX_PORT"])
-WELL = {"status": "ok", "engine": {"pid": None, "state": "ready", "restarts": 0, "last_crash": None}}
+HEALTHY = {"status": "ok", "engine": {"pid": None, "state": "ready", "restarts": 0, "last_crash": None}}
 
 
-def told() -> dict[str, Any]:
+def health() -> dict[str, Any]:
     try:
-        return WELL | json.loads((HOME / "fake_gateway.json").read_text())
+        return HEALTHY | json.loads((HOME / "fake_gateway.json").read_text())
     except FileNotFoundError:
-        return WELL
+        return HEALTHY
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps(told()).encode()
+        body = json.dumps(health()).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
@@ -45,9 +45,9 @@ class Server(ThreadingHTTPServer):
 
 
 def main() -> None:
-    if "exit_code" in told():
+    if "exit_code" in health():
         print("the configuration is wrong: no such model", flush=True)
-        sys.exit(told()["exit_code"])
+        sys.exit(health()["exit_code"])
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     Server(("127.0.0.1", PORT), Handler).serve_forever()
 

@@ -1,10 +1,10 @@
-"""A stand-in LLM server in Ollama's dialect, for tests: deterministic, countable, and as ill as asked.
+"""A stand-in LLM server in Ollama's dialect: deterministic, it records its calls and misbehaves on demand.
 
-`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control sets any of State's fields:
-modes `ok`, `hang` (accepts, never answers), `error` (500), `empty` (200 with nothing in it); and for a
-streamed chat, after its first word, `stall` (nothing more comes), `cut` (it ends without `done`), `drop`
-(the connection breaks), `fail` (a line with an error). GET /calls
-gives what it was asked. Embeddings are hashed bags of words, so texts that share words are near each other.
+`python fake_llm.py --port N [--bind A] [--models a,b]`; POST /control sets any field of State.
+The modes are `ok`, `hang` (no answer), `error` (500), `empty` (200 without text or vectors); and for a
+streamed chat, after its first word: `stall` (nothing more is sent), `cut` (the stream ends without `done`),
+`drop` (the connection breaks), `fail` (a line with an error). GET /calls returns the requests received.
+Embeddings are hashed bags of words, so texts that share words have similar vectors.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class State:
         self.models = models
         self.calls: list[dict] = []
         self.context_length = 8192
-        self.say: dict[str, str] = {}  # words of the system message -> the answer
-        self.reject = ""  # words of the system message, or of a text to embed, that are answered with 400
+        self.say: dict[str, str] = {}  # part of the system message -> the answer
+        self.reject = ""  # part of a system message, or of a text to embed, that is answered with 400
         self.at_work = self.most_at_work = 0
         self.lock = threading.Lock()
 
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(
                     200, {"calls": list(self.state.calls), "most_at_work": self.state.most_at_work}
                 )
-        if self.ill():
+        if self.misbehaves():
             return None
         if self.path == "/api/tags":
             models = [{"name": m if ":" in m else f"{m}:latest"} for m in self.state.models]
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, {})
         with self.state.lock:
             self.state.calls.append({"path": self.path, "body": body, "at": time.time()})
-        if self.ill():
+        if self.misbehaves():
             return None
         if self.path == "/api/show":
             return self.reply(200, {"model_info": {"fake.context_length": self.state.context_length}})
@@ -89,10 +89,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, {"model": body["model"], "embeddings": vectors})
         if self.path == "/api/chat":
             asked = body["messages"][-1]["content"]
-            told = body["messages"][0]["content"]
-            if self.state.reject and self.state.reject in told:
+            system = body["messages"][0]["content"]
+            if self.state.reject and self.state.reject in system:
                 return self.reply(400, {"error": "this prompt is not taken"})
-            said = (answer for words, answer in self.state.say.items() if words in told)
+            said = (answer for words, answer in self.state.say.items() if words in system)
             text = "" if self.state.mode == "empty" else next(said, f"The answer to: {asked[-200:]}")
             if body.get("stream", True):
                 return self.stream(body["model"], text)
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.reply(404, {"error": "not found"})
 
     def stream(self, model: str, text: str) -> None:
-        """A word a line, `word_s` apart."""
+        """Send each word as a line of its own, `word_s` seconds apart."""
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
@@ -131,8 +131,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
         self.wfile.flush()
 
-    def ill(self) -> bool:
-        """Whether the mode has dealt with this request."""
+    def misbehaves(self) -> bool:
+        """Return whether the mode `hang` or `error` has already handled this request."""
         if self.state.mode == "hang":
             while self.state.mode == "hang":
                 time.sleep(0.05)

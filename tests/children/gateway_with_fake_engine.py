@@ -1,4 +1,4 @@
-"""The real gateway, with the fake engine for a child."""
+"""Run the real gateway with `fake_engine.py` as its engine."""
 
 import sys
 from pathlib import Path

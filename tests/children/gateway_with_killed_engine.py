@@ -1,4 +1,4 @@
-"""The real gateway and the real engine, with a relay between them that kills the engine to order."""
+"""Run the real gateway and the real engine, with the relay `engine_that_is_killed.py` between them."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ignores SIGTERM. Touches FILE once it does: ignores_term.py FILE"""
+"""Ignore SIGTERM, and create FILE once it is ignored: ignores_term.py FILE"""
 
 import pathlib
 import signal

@@ -1,6 +1,7 @@
-"""Forks a grandchild in its own group that ignores SIGTERM, and writes its PID to FILE.
+"""Fork a grandchild that ignores SIGTERM into this process group, and write its PID to FILE.
 
-leaves_grandchild.py FILE [CODE]: with CODE it then exits and leaves the grandchild; else it waits.
+leaves_grandchild.py FILE [CODE]: with CODE the program then exits and the grandchild lives on; else both
+wait.
 """
 
 import os
@@ -8,14 +9,14 @@ import pathlib
 import signal
 import sys
 
-told, go = os.pipe()
+read_end, write_end = os.pipe()
 grandchild = os.fork()
 if grandchild == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.write(go, b".")
+    os.write(write_end, b".")  # SIGTERM is ignored from here on
     while True:
         signal.pause()
-os.read(told, 1)
+os.read(read_end, 1)
 fresh = pathlib.Path(sys.argv[1] + ".new")
 fresh.write_text(str(grandchild))
 fresh.rename(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Prints what a model and its prompts really take in this process, as JSON, in bytes.
+"""Print as JSON how many bytes a model and its prompts really need in this process.
 
 Usage: measures_memory.py MODELS_DIR MODEL ROWS PROMPT_TOKENS STEP_TOKENS [KV_BITS]
 """
@@ -29,7 +29,7 @@ ANSWER_TOKENS = 8
 
 
 def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQuantization | None) -> int:
-    """One batch of prompts, each with a short answer, or one batch of texts; bytes of the KV in the end."""
+    """Run a batch of prompts with short answers, or of texts to embed. Return the bytes of the final KV."""
     if not isinstance(model, LanguageModel):
         model.encode([list(range(1000, 1000 + prompt_tokens))] * rows)
         return 0

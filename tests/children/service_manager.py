@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Stands in for launchctl, systemctl and loginctl, by the name it is called with.
+"""A stand-in for launchctl, systemctl and loginctl: it acts as the program by whose name it is called.
 
-$STAND_IN is a folder: `calls` gets a line for each call, `loaded` lists the jobs, `refuse-VERB` has replies
-(`EXIT_CODE TEXT`, one a line) for the next calls of a verb, `no-manager` and `linger` switch those.
+$STAND_IN is a folder. `calls` gets a line for each call. `loaded` lists the loaded jobs. `refuse-VERB` has
+the replies to the next calls of a verb, one `EXIT_CODE TEXT` a line. If the file `no-manager` exists,
+systemctl finds no service manager; if `linger` exists, lingering is enabled.
 """
 
 import os
@@ -86,7 +87,7 @@ def loginctl(words: list[str]) -> int:
 
 
 def refused(verb: str) -> int:
-    """The next reply that is laid ready for this verb, if any."""
+    """Give the next reply from `refuse-VERB` and return its exit code; return 0 if there is none."""
     ready = FOLDER / f"refuse-{verb}"
     lines = ready.read_text().splitlines() if ready.exists() else []
     if not lines:

@@ -1,9 +1,9 @@
-"""Speaks Ollama's API and misbehaves on demand: `ollama serve` and `ollama runner --model … --port …`.
+"""A stand-in for Ollama that misbehaves on demand: `ollama serve` and `ollama runner --model … --port …`.
 
-Installed as a program named `ollama` by `install` below. What it does is told by a JSON file, read at each
-request (STAND_IN_OLLAMA names it): {"models": […], "hang": "all" | "tokens", "status": 500, "empty": true,
-"busy": true, "exit_code": 1, "ignore_term": true, "leave_runner": true}. Shapes, messages and log lines are
-Ollama's own (server/routes.go, server/sched.go, llm/llama_server.go).
+`install` below installs it as a program named `ollama`. A JSON file, whose path is in STAND_IN_OLLAMA and
+which is read at each request, controls it: {"models": […], "hang": "all" | "tokens", "status": 500, "empty":
+true, "busy": true, "exit_code": 1, "ignore_term": true, "leave_runner": true}. The JSON, messages and log
+lines are Ollama's own (server/routes.go, server/sched.go, llm/llama_server.go).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOGGED = (
 
 
 def install(folder: Path) -> Path:
-    """Writes a program `ollama` into the folder; it is this file under that name."""
+    """Write a program `ollama`, which runs this module, into the folder. Return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "ollama"
     program.write_text(
@@ -43,7 +43,7 @@ def install(folder: Path) -> Path:
     return program
 
 
-def told() -> dict[str, Any]:
+def control() -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, KeyError):
         return dict(json.loads(Path(os.environ["STAND_IN_OLLAMA"]).read_text()))
     return {}
@@ -54,7 +54,7 @@ def log(line: str) -> None:
 
 
 class Runners:
-    """The loaded models, each with a process of its own, as Ollama has them."""
+    """The loaded models. Each has a runner process of its own, as in Ollama."""
 
     def __init__(self) -> None:
         self.loaded: dict[str, tuple[subprocess.Popen[bytes], datetime, int]] = {}
@@ -72,8 +72,8 @@ class Runners:
             blob = f"/models/blobs/sha256-{abs(hash(model)):064x}"
             command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", "0"]
             log(f'level=INFO source=server.go msg="starting runner" cmd="ollama {" ".join(command[2:])}"')
-            apart = bool(told().get("leave_runner"))
-            runner = subprocess.Popen(command, start_new_session=apart, stdout=subprocess.PIPE)
+            own_session = bool(control().get("leave_runner"))
+            runner = subprocess.Popen(command, start_new_session=own_session, stdout=subprocess.PIPE)
             assert runner.stdout
             runner.stdout.readline()  # it is ready
             self.loaded[model] = (runner, expires, context)
@@ -89,7 +89,7 @@ class Api(BaseHTTPRequestHandler):
     runners: Runners
 
     def do_GET(self) -> None:
-        if self._stuck("all"):
+        if self._hangs("all"):
             return
         routes = {"/api/version": self._version, "/api/tags": self._tags, "/api/ps": self._ps}
         if self.path == "/":
@@ -101,7 +101,7 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-        if self._stuck("all"):
+        if self._hangs("all"):
             return
         given = str(body.get("model", ""))
         model = given if ":" in given else f"{given}:latest"
@@ -117,19 +117,19 @@ class Api(BaseHTTPRequestHandler):
     def _answer(self, model: str, body: dict[str, Any]) -> None:
         context = int((body.get("options") or {}).get("num_ctx", 4096))
         self.runners.load(model, body.get("keep_alive"), context)
-        if told().get("status"):
+        if control().get("status"):
             for line in LOGGED:
                 log(line)
-            self._send(int(told()["status"]), {"error": BROKEN_RUNNER})
+            self._send(int(control()["status"]), {"error": BROKEN_RUNNER})
             return
-        if self._stuck("tokens"):
+        if self._hangs("tokens"):
             return
         if self.path in ("/api/embed", "/api/embeddings"):
-            vector = [0.0] * 4 if told().get("empty") else [0.1, -0.2, 0.3, 0.4]
+            vector = [0.0] * 4 if control().get("empty") else [0.1, -0.2, 0.3, 0.4]
             key = {"embeddings": [vector]} if self.path == "/api/embed" else {"embedding": vector}
             self._send(200, {"model": model, **key, "total_duration": 1, "prompt_eval_count": 1})
             return
-        text = "" if told().get("empty") else " four"
+        text = "" if control().get("empty") else " four"
         said = {"response": text} if self.path == "/api/generate" else {"message": _message(text)}
         done = {"done": True, "done_reason": "length", "eval_count": 1, "total_duration": 1}
         self._send(200, {"model": model, "created_at": _now(), **said, **done})
@@ -157,10 +157,10 @@ class Api(BaseHTTPRequestHandler):
         ]
         self._send(200, {"models": listed})
 
-    def _stuck(self, what: str) -> bool:
-        """Hangs while it is told to; True where the client is to get nothing."""
+    def _hangs(self, what: str) -> bool:
+        """Hang while the control file says so. Return True if it hung, and the client gets no answer."""
         held = False
-        while told().get("hang") == what:
+        while control().get("hang") == what:
             held = True
             time.sleep(0.02)
         return held
@@ -179,9 +179,9 @@ class Api(BaseHTTPRequestHandler):
 
 
 def serve() -> None:
-    if told().get("exit_code") is not None:
+    if control().get("exit_code") is not None:
         log("Error: could not create the server")
-        sys.exit(int(told()["exit_code"]))
+        sys.exit(int(control()["exit_code"]))
     host, _, port = os.environ.get("OLLAMA_HOST", "127.0.0.1:11434").rpartition(":")
     try:
         server = ThreadingHTTPServer((host, int(port)), Api)
@@ -191,8 +191,8 @@ def serve() -> None:
     Api.runners = Runners()
 
     def stop(number: int, frame: object) -> None:
-        if not told().get("ignore_term"):
-            if not told().get("leave_runner"):
+        if not control().get("ignore_term"):
+            if not control().get("leave_runner"):
                 Api.runners.unload()
             os._exit(0)
 
@@ -203,7 +203,7 @@ def serve() -> None:
 
 
 def runner() -> None:
-    """Holds a model, and says how it ended: `runner_ended` beside the control file gets the signal's name."""
+    """Stand for a loaded model until SIGTERM; then write `runner_ended` next to the control file."""
 
     def stop(number: int, frame: object) -> None:
         with contextlib.suppress(KeyError, OSError):
@@ -213,15 +213,15 @@ def runner() -> None:
     signal.signal(signal.SIGTERM, stop)
     print("ready", flush=True)
     while True:
-        until, busy = time.monotonic() + 0.1, told().get("busy")
+        until, busy = time.monotonic() + 0.1, control().get("busy")
         while busy and time.monotonic() < until:
             pass
         if not busy:
-            time.sleep(0.2)  # seldom: what idles must not look busy
+            time.sleep(0.2)  # rarely, because an idle runner must use no CPU
 
 
 def _models() -> list[str]:
-    return list(told().get("models", DEFAULT_MODELS))
+    return list(control().get("models", DEFAULT_MODELS))
 
 
 def _keep(value: object) -> timedelta:

@@ -1,4 +1,4 @@
-"""Runs until it is told not to. Exits 0 on SIGTERM: waits.py [FILE to touch once it runs]"""
+"""Run until SIGTERM, then exit with 0: waits.py [FILE that is created once it runs]"""
 
 import pathlib
 import signal

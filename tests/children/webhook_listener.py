@@ -1,7 +1,7 @@
-"""A stand-in for the host agent's listener: keeps what is posted, answers as asked.
+"""A stand-in for the host agent's listener that records every POST and gives a configurable answer.
 
 `python webhook_listener.py --port N [--bind A] --token T`; POST /control sets `status`, `state`,
-`services` and `retry_after_s` of the answer; GET /posts gives what came.
+`services` and `retry_after_s` of the answer; GET /posts returns the recorded requests.
 """
 
 from __future__ import annotations

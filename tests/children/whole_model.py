@@ -1,4 +1,4 @@
-"""A model loaded whole, for programs of this folder that need no engine around it."""
+"""Load a complete model, for programs of this folder that need no engine around it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlx_server.model_store import ModelEntry  # noqa: E402
 
 
 def loaded(entry: ModelEntry) -> Weights:
-    """All of it at once. Raises LoadError."""
+    """Load the weights of `entry` completely and return them. Raise LoadError."""
     loader = load(entry)
     while True:
         try:

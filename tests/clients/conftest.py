@@ -1,4 +1,4 @@
-"""One real MLX server with the real built-in models, for clients that are not ours."""
+"""Run one real MLX server with the built-in models for the client packages of other projects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anthropic's own client package against the real server and the real model."""
+"""Test Anthropic's own client package against the real server and the real model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""langchain-ollama against the real server and the real models."""
+"""Test langchain-ollama against the real server and the real models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUESTION = [SystemMessage("You are terse."), HumanMessage("What is the capital o
 
 @pytest.fixture
 def made(server) -> Iterator[Callable[..., Any]]:
-    """Makes an object of langchain's for the server; its connections, which it never closes, are closed."""
+    """Return a function that creates a LangChain object for the server; close its connections at the end."""
     things: list[Any] = []
 
     def make(kind: Callable[..., Any], model: str, **settings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Ollama's own client package against the real server and the real models."""
+"""Test Ollama's own client package against the real server and the real models."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_tool_calls_have_their_arguments_as_objects(client):
     )
     turns = [{"role": "user", "content": content}]
     answer = client.chat(MODEL, turns, tools=[get_weather], options=GREEDY | {"num_predict": 60})
-    if calls := answer.message.tool_calls:  # what a model of this size does with tools is its own affair
+    if calls := answer.message.tool_calls:  # a model of this size may or may not call the tool
         assert isinstance(calls[0].function.arguments, dict)
     else:
         assert answer.message.content

@@ -1,4 +1,4 @@
-"""Ollama's own package for JavaScript, from npm, against the real server and the real models."""
+"""Test Ollama's own JavaScript package, from npm, against the real server and the real models."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Ask = Callable[[str], Any]
 
 @pytest.fixture(scope="session")
 def scenarios(repo: Path) -> Path:
-    """The scenarios beside the package that they import, fetched once for this checkout."""
+    """Return the scenarios, next to the package that they import, which is fetched once for this checkout."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.skip(f"{program} is not there: Ollama's npm package is not tried")
+            pytest.skip(f"{program} is not installed, so Ollama's npm package cannot be tested")
     folder = repo / ".cache" / "npm"
     folder.mkdir(parents=True, exist_ok=True)
     lock = (HERE / "package-lock.json").read_bytes()
@@ -60,17 +60,17 @@ def ask(server: Any, scenarios: Path) -> Ask:
 
 
 def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask: Ask) -> None:
-    told = ask("chat")
-    assert "Paris" in told["text"] == told["whole"]["message"]["content"]
-    for last in (told["last"], told["whole"]):
+    answer = ask("chat")
+    assert "Paris" in answer["text"] == answer["whole"]["message"]["content"]
+    for last in (answer["last"], answer["whole"]):
         assert (last["done"], last["done_reason"]) == (True, "stop")
         assert min(last["prompt_eval_count"], last["eval_count"], last["total_duration"]) > 0
         assert datetime.fromisoformat(last["created_at"]).tzinfo
 
 
 def test_generate_streamed_equals_the_whole_text(ask: Ask) -> None:
-    told = ask("generate")
-    assert "Paris" in told["text"] == told["whole"]["response"]
+    answer = ask("generate")
+    assert "Paris" in answer["text"] == answer["whole"]["response"]
 
 
 def test_embed_returns_a_vector_for_each_text(ask: Ask) -> None:
@@ -78,27 +78,27 @@ def test_embed_returns_a_vector_for_each_text(ask: Ask) -> None:
 
 
 def test_models_are_listed_shown_and_reported_as_running(ask: Ask) -> None:
-    told = ask("models")
-    assert {model["name"] for model in told["list"]["models"]} >= {MODEL, "all-minilm:latest"}
-    assert told["show"]["model_info"]["general.architecture"] == "llama"
-    assert told["version"]["version"]
-    (running,) = [model for model in told["ps"]["models"] if model["name"] == MODEL]
+    answer = ask("models")
+    assert {model["name"] for model in answer["list"]["models"]} >= {MODEL, "all-minilm:latest"}
+    assert answer["show"]["model_info"]["general.architecture"] == "llama"
+    assert answer["version"]["version"]
+    (running,) = [model for model in answer["ps"]["models"] if model["name"] == MODEL]
     assert running["size"] > 0
     assert datetime.fromisoformat(running["expires_at"]) > datetime.now().astimezone()
 
 
 def test_format_with_a_schema_gives_an_answer_of_that_schema(ask: Ask) -> None:
-    told = ask("format")
-    assert isinstance(told["capital"], str) and isinstance(told["inhabitants"], int)
+    answer = ask("format")
+    assert isinstance(answer["capital"], str) and isinstance(answer["inhabitants"], int)
 
 
 def test_abort_ends_the_stream_and_cancels_the_request(ask: Ask, server: Any) -> None:
-    told = ask("abort")
-    assert told["error"] == "AbortError"
-    assert told["parts"] < 50
+    answer = ask("abort")
+    assert answer["error"] == "AbortError"
+    assert answer["parts"] < 50
     deadline = time.monotonic() + 5
     while httpx.get(f"{server.url}/health").json()["requests"]["running"]:
-        assert time.monotonic() < deadline, "the engine goes on with what nobody reads"
+        assert time.monotonic() < deadline, "the engine continues a request that was aborted"
         time.sleep(0.05)
 
 
@@ -113,5 +113,5 @@ def test_pull_of_an_installed_model_ends_in_success(ask: Ask) -> None:
 
 
 def test_stop_unloads_an_embedding_model(ask: Ask) -> None:
-    told = ask("stop")
-    assert (told["done"], told["done_reason"]) == (True, "unload")
+    answer = ask("stop")
+    assert (answer["done"], answer["done_reason"]) == (True, "unload")

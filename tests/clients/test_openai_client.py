@@ -1,4 +1,4 @@
-"""OpenAI's own client package against the real server and the real models."""
+"""Test OpenAI's own client package against the real server and the real models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models and requests come and go, other programs take and give memory: what the guard promises holds."""
+"""Check the memory guard's promises while models, requests and other programs take and release memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class GuardMachine(RuleBasedStateMachine):
         return self.guard.forecast(entry(name)).resident_bytes
 
     def taken(self) -> int:
-        """At the worst: all that was promised is in use."""
+        """Return the bytes in use in the worst case: everything that the guard has promised."""
         requests = sum(
             self.guard.forecast(entry(name)).requests_bytes(len(r), max(r.values(), default=0))
             for name, r in self.loaded.items()

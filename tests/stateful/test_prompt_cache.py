@@ -1,4 +1,4 @@
-"""The prompt cache under any order of use, restarts and faults: never a wrong value, never too many bytes."""
+"""Check that the prompt cache returns no wrong value and keeps its limits under any use and fault."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RecordingFolder(BlockFolder):
 
 
 class AnyUse(RuleBasedStateMachine):
-    """Use a store in any order: two engines share one folder, two models have one shape, files are harmed."""
+    """Use a store in any order: two engines share a folder, two models have one shape, files are damaged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class AnyUse(RuleBasedStateMachine):
 
     @rule(engine=ENGINE, name=MODEL, tokens=TOKENS)
     def a_prompt_is_asked_for(self, engine: int, name: str, tokens: list[int]) -> None:
-        got = self.model(engine, name).get(tokens)  # which looks at every value
+        got = self.model(engine, name).get(tokens)  # which checks every value
         assert got == 0 or tuple(tokens[:got]) in self.known[name]
 
     @rule(engine=ENGINE, name=MODEL, tokens=TOKENS)

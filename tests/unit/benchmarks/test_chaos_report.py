@@ -91,8 +91,8 @@ def test_report_with_a_lost_request_fails_and_counts_it():
     whole = Answer(text=WANTED, finished=True, pieces_at=[1.0, 4.0])
     wanted = {ask.number: whole for ask in asks}
     got = [(asks[0], whole), (asks[1], Answer(text="The", fault="503"))]
-    told = report(wanted, got, [Death("KILL", 1, 2.0, 0.0, 3.5)], unreplaced=0)
-    assert (told.sent, told.finished, told.verdicts[Verdict.LOST]) == (2, 1, 1)
-    assert told.fails(least_equal=0.0) == ["1 lost"]
-    assert isclose(told.pauses_s["KILL"][0], 3.0)
-    assert "1 of 1" in table(told)
+    outcome = report(wanted, got, [Death("KILL", 1, 2.0, 0.0, 3.5)], unreplaced=0)
+    assert (outcome.sent, outcome.finished, outcome.verdicts[Verdict.LOST]) == (2, 1, 1)
+    assert outcome.fails(least_equal=0.0) == ["1 lost"]
+    assert isclose(outcome.pauses_s["KILL"][0], 3.0)
+    assert "1 of 1" in table(outcome)
