@@ -48,7 +48,7 @@ def orchestrator(
         one.child.end()
 
 
-def test_mlx_stopped_by_hand_is_posted_once_and_each_cycle_says_so(
+def test_mlx_stopped_by_hand_is_posted_once_and_named_in_each_cycle(
     agent: AgentUnderTest, orchestrator: Orchestrator
 ):
     assert agent.ask("/services/mlx_server/stop", {})[0] == 202
@@ -65,7 +65,7 @@ def test_mlx_stopped_by_hand_is_posted_once_and_each_cycle_says_so(
     assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
 
 
-def test_engine_that_was_given_up_is_told_and_reset_by_hand_brings_it_back(agent: AgentUnderTest):
+def test_engine_that_was_given_up_is_reported_and_restarted_by_a_reset(agent: AgentUnderTest):
     before = agent.gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     told = agent.home / "fake_gateway.json"

@@ -93,7 +93,7 @@ def _knowledge_idle(stack) -> bool:
     return "0 changed, 0 deleted, 0 chunks embedded" in json.dumps(cycles[0])
 
 
-def test_engine_and_gateway_dead_on_the_host_are_healed_by_the_containers_own_call(stack):
+def test_dead_engine_and_hung_gateway_are_recovered_at_the_containers_request(stack):
     gateway, engine = stack.pid("mlx_server"), stack.pid("mlx_engine")
     before = len(stack.journal("recovery_requested"))
     os.kill(gateway, signal.SIGSTOP)  # hung: it holds the port and answers nobody

@@ -109,7 +109,7 @@ def run(stack, models: Models) -> Run:
     return run
 
 
-def test_tasks_all_end_done_none_lost_none_doubled(stack, run: Run):
+def test_all_tasks_end_done_once_across_kills(stack, run: Run):
     tasks = _tasks(stack)
     assert len(tasks) == TASKS and {task["id"] for task in tasks} == set(run.ids.values())
     assert {task["state"] for task in tasks} == {"done"}
@@ -131,7 +131,7 @@ def test_steps_that_were_finished_are_not_called_again(stack, run: Run, models: 
             )
 
 
-def test_each_end_is_explained_from_its_evidence(stack, run: Run):
+def test_each_container_death_is_explained_from_its_evidence(stack, run: Run):
     died = stack.until(lambda: len(found := _deaths(stack)) >= KILLS and found, "all ends are told")
     assert [entry["fields"]["exit_code"] for entry in died] == [137] * KILLS
     assert [entry["fields"]["reason"] for entry in died] == run.reasons

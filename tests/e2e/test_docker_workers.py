@@ -90,7 +90,7 @@ def test_worker_containers_are_healthy_and_a_killed_ones_tasks_are_taken_over(st
         assert 1 <= len(asked) <= 2
 
 
-def test_fewer_workers_leave_and_down_leaves_none(stack):
+def test_scaling_down_removes_workers_and_down_removes_all(stack):
     stack.env["VESTAL_ORCHESTRATOR__WORKERS"] = "1"
     assert stack.vestal("up", timeout_s=300).returncode == 0
     stack.until(lambda: len(workers(stack)) == 1, "one worker")

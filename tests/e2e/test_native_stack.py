@@ -34,7 +34,7 @@ def test_up_when_finished_names_the_addresses(stack):
     assert "natively" in stack.up_output
 
 
-def test_up_when_run_again_doubles_nothing(stack):
+def test_up_run_again_starts_no_second_process(stack):
     before = {process.pid for process in stack.processes()}
     again = stack.vestal("up")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -59,7 +59,7 @@ def test_chat_answers_with_the_real_model(stack):
     assert answer.body["eval_count"] > 0 and answer.body["total_duration"] > 0
 
 
-def test_engine_killed_in_mid_sentence_is_back_and_the_sentence_whole(stack):
+def test_engine_killed_during_an_answer_restarts_and_the_answer_is_complete(stack):
     whole = stack.mlx("/api/chat", ASK).body["message"]["content"]
     first = stack.pid("mlx_engine")
     os.kill(first, signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_agent_killed_leaves_the_rest_running_and_the_next_adopts_it(stack):
     stack.until_healthy()
 
 
-def test_recover_when_all_is_well_changes_nothing(stack):
+def test_recover_with_all_services_healthy_changes_nothing(stack):
     stack.until_healthy()
     before = stack.pid("mlx_server")
     run = stack.agent("/recover", {"ollama": False, "mlx": False, "ts": 1})
@@ -110,7 +110,7 @@ def _finished(stack, run_id: str):
     return report if report["state"] == "done" else None
 
 
-def test_recover_without_token_does_nothing_and_says_where_it_is(stack):
+def test_recover_with_a_wrong_token_is_401_and_names_the_token(stack):
     token = stack.home / "token"
     kept = token.read_text()
     assert oct(token.stat().st_mode & 0o777) == "0o600"
@@ -148,7 +148,7 @@ def test_status_exits_with_zero_when_all_is_healthy(stack):
     assert status.returncode == 0, status.stdout
 
 
-def test_down_leaves_nothing_of_ours(stack):
+def test_down_leaves_no_process_port_or_pid_file(stack):
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
     assert stack.listening() == []

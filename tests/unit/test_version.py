@@ -17,7 +17,7 @@ def test_versions_of_all_packages_equal_the_projects():
     assert {host_agent.VERSION, mlx_server.VERSION, orchestrator.VERSION} == {project}
 
 
-def test_nothing_asks_for_installed_metadata_of_the_project():
+def test_no_module_reads_installed_metadata_of_the_project():
     """`make up` puts the checkout on the path and builds no package: there is no metadata to be had."""
     packages = ("host_agent", "mlx_server", "orchestrator", "vestal")
     sources = [path for name in packages for path in (REPO / name).rglob("*.py")]

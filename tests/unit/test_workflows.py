@@ -41,7 +41,7 @@ def targets() -> set[str]:
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_workflow_runs_only_what_there_is(words: list[str]):
+def test_ci_workflow_runs_only_existing_targets_and_files(words: list[str]):
     if words[0] == "make":
         wanted = {word for word in words[1:] if not ASSIGNMENT.match(word)}
         assert wanted and wanted <= targets()
@@ -73,6 +73,6 @@ def test_every_job_and_every_command_has_a_time_limit():
         assert "run" not in step or step["timeout-minutes"] <= 40, f"{name}: {step}"
 
 
-def test_workflow_may_only_read():
+def test_ci_workflow_has_only_read_permissions():
     for path in WORKFLOWS:
         assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}

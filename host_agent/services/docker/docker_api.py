@@ -111,7 +111,7 @@ class DockerApi:
 
     @contextlib.asynccontextmanager
     async def _ask(self, request: str, timeout_s: float | None = None) -> AsyncIterator[aiodocker.Docker]:
-        """Lend the client for one request; raise DockerUnavailable for whatever goes wrong with it."""
+        """Provide the client for one request, and raise DockerUnavailable for whatever goes wrong with it."""
         within_s = timeout_s or self._timeout_s
         docker = await self._connected()
         try:

@@ -112,7 +112,7 @@ def _packed_floats(config: Mapping[str, Any]) -> bool:
 
 
 def _number_bytes(headers: Headers) -> int:
-    """Return the width of computed numbers. One float32 norm makes everything after it float32."""
+    """Return the width of computed numbers in bytes. One float32 norm makes everything after it float32."""
     floats = {name: str(e["dtype"]) for name, e in headers.items() if e["dtype"] in _NUMBER_BYTES}
     norms = [dtype for name, dtype in floats.items() if "norm" in name]
     return max((_NUMBER_BYTES[dtype] for dtype in norms or floats.values()), default=2)

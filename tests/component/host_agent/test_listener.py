@@ -230,7 +230,7 @@ async def test_recover_two_hundred_callers_at_once_share_one_pass(served):
     assert {"found", "done", "left", "healthy"} <= set(report)
 
 
-async def test_recover_with_a_service_that_no_pass_starts_says_so_and_when_to_ask_again(served):
+async def test_recover_with_a_service_that_no_pass_starts_returns_its_advice_and_retry_time(served):
     ask = lambda body: served.client.post("/recover", json=body)  # noqa: E731
     healthy = await (await ask({"mlx": False})).json()
     assert (healthy["state"], healthy["retry_after_s"], healthy["services"]) == ("started", 5, {})

@@ -63,7 +63,7 @@ def request(method: str, path: str, headers: dict[str, str | None], body: bytes)
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def test_agent_any_request_is_answered_and_does_nothing_without_the_token(agent):
+def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
     agent.start()
     token = (agent.home / "token").read_text().strip()
     gateway, passes = agent.gateway(), agent.status()["recovery"]["passes"]

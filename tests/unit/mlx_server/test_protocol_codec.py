@@ -154,7 +154,7 @@ def test_message_nested_just_deeply_enough_can_be_decoded():
         assert decode(encode(message)) == message
 
 
-def test_fields_whose_nesting_no_type_limits_are_those_that_encode_bounds():
+def test_encode_bounds_the_nesting_of_every_free_form_field():
     """`messages_with` and the codec must cover a further field of this kind too."""
     structs = [
         cls for cls in vars(protocol).values() if isinstance(cls, type) and issubclass(cls, msgspec.Struct)

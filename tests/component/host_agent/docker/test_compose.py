@@ -36,13 +36,13 @@ async def test_run_that_fails_raises_with_the_last_lines(install: Install):
         await compose.run("up", "--detach")
 
 
-async def test_run_passes_the_projects_variables_on(install: Install, tmp_path: Path):
+async def test_run_sets_the_projects_environment_variables(install: Install, tmp_path: Path):
     compose = install(f'echo "$COMPOSE_PROJECT_NAME $DOCKER_BUILDKIT" > {tmp_path}/seen')
     await compose.run("up")
     assert (tmp_path / "seen").read_text() == f"{compose.project} 1\n"
 
 
-async def test_run_that_takes_too_long_is_killed_with_its_plugin(install: Install, tmp_path: Path):
+async def test_run_that_times_out_kills_docker_and_its_compose_plugin(install: Install, tmp_path: Path):
     """`docker` runs the compose plugin as a child, which went on when only `docker` was killed."""
     compose = install(f"sleep 60 & echo $! > {tmp_path}/plugin; wait")
     with pytest.raises(ComposeFailed, match=r"took over 1 s"):

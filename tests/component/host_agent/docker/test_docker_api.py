@@ -47,7 +47,7 @@ async def received(api: DockerApi) -> list[dict[str, Any]]:
     return [happened async for happened in api.events("vestal")]
 
 
-async def test_version_is_the_engines(engine: FakeEngine, api: DockerApi):
+async def test_version_returns_the_docker_engines_version(engine: FakeEngine, api: DockerApi):
     assert await api.version() == "20.10.24"
 
 
@@ -60,7 +60,7 @@ async def test_has_image_looks_for_the_exact_name(engine: FakeEngine, api: Docke
     assert not await api.has_image("other:local")
 
 
-async def test_stop_and_restart_pass_the_grace_on(engine: FakeEngine, api: DockerApi):
+async def test_stop_and_restart_send_the_grace_time(engine: FakeEngine, api: DockerApi):
     await api.stop(ID, 20)
     await api.restart(ID, 3)
     assert engine.requests == [f"/containers/{ID}/stop?t=20", f"/containers/{ID}/restart?t=3"]
@@ -127,7 +127,7 @@ NO_ENGINE = {
 
 
 @pytest.mark.parametrize("answer", NO_ENGINE.values(), ids=NO_ENGINE.keys())
-async def test_answer_that_is_not_the_engines_raises_only_docker_unavailable(
+async def test_answer_outside_dockers_api_raises_only_docker_unavailable(
     engine: FakeEngine, api: DockerApi, answer: Handler
 ):
     engine.misbehave = answer

@@ -55,7 +55,7 @@ def test_hung_diagnosis_is_reported_and_not_waited_for(configure, hangs: Diagnos
     assert ["hangs"] in seen, "on_wait gets the names that still run"
 
 
-def test_failed_diagnosis_is_a_fault_and_the_others_go_on(configure):
+def test_diagnosis_that_raises_is_a_fault_and_the_others_still_run(configure):
     found = list(runner.run((Diagnosis("fails", fails), Diagnosis("succeeds", succeeds)), configure()))
     assert [(finding.name, finding.level) for finding in found[0]] == [("fails", "note"), ("fails", "fault")]
     assert "PermissionError" in found[0][1].sentence

@@ -132,7 +132,7 @@ def test_engine_survives_every_malformed_body(gateway):
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
-def test_failure_of_the_engine_has_its_own_status_whole_and_streamed(gateway, path, code, status, stream):
+def test_engine_failure_has_its_own_status_with_and_without_streaming(gateway, path, code, status, stream):
     answer = gateway.http.post(path, json=gateway.chat(f"fail={code}", stream=stream))
     assert answer.status_code == status
     assert _error(path, answer.json())[0] == code

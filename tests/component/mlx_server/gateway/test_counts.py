@@ -56,7 +56,7 @@ def test_ollama_embed_has_a_count_and_durations(real_gateway):
 
 @pytest.mark.model
 @pytest.mark.parametrize("stop", [None, [" the", " and"], "a"])
-def test_openai_logprobs_belong_to_the_text_whole_and_streamed(real_gateway, stop):
+def test_openai_logprobs_match_the_text_with_and_without_streaming(real_gateway, stop):
     body: dict[str, Any] = {"model": "smollm2:135m", "messages": BODIES["/api/chat"]["messages"]}
     body |= {"temperature": 0, "max_tokens": 24, "logprobs": True, "top_logprobs": 1, "stop": stop}
     whole = real_gateway.http.post("/v1/chat/completions", json=body).json()["choices"][0]

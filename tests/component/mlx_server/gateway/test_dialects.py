@@ -148,7 +148,7 @@ def test_anthropic_counts_the_prompts_tokens_and_streams_the_count_first(gateway
     assert start["message"]["usage"] == {"input_tokens": 7, "output_tokens": 0}
 
 
-def test_models_are_listed_alike_by_ollama_and_openai(gateway):
+def test_ollama_and_openai_list_the_same_models(gateway):
     tags = {model["name"] for model in gateway.http.get("/api/tags").json()["models"]}
     ids = {model["id"] for model in gateway.http.get("/v1/models").json()["data"]}
     assert tags == ids == {"chat:latest", "vectors:latest"}

@@ -133,7 +133,7 @@ def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> dict[int, dict[str
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answer_when_its_engine_is_killed_within_it_equals_the_uninterrupted_one(real, name):
+def test_answer_whose_engine_is_killed_midway_equals_the_uninterrupted_one(real, name):
     path, body, kill_at = CASES[name]
     if name == "held stop":  # the stop string begins like a part of the answer and ends differently
         text = ask(real, path, body | {"stop": None})[0]["text"]

@@ -188,7 +188,7 @@ def test_engine_lost_as_planned_leaves_no_strike(table):
     assert table.get("a").engine_losses == 5
 
 
-def test_tick_without_an_engine_for_too_long_fails_queued_and_parked_alike(table):
+def test_tick_without_an_engine_for_too_long_fails_queued_and_parked_requests(table):
     table.engine_ready()
     _submit(table, "parked", now=0.0)
     table.engine_lost(10.0)

@@ -47,7 +47,7 @@ def test_snapshot_keys_of_many_lengths_equal_those_of_single_lengths(tokens, len
     assert all(parent_of(key) == KEYS.snapshots for key in keys)
 
 
-def test_keys_distinguish_tokens_whose_digits_concatenate_alike():
+def test_keys_distinguish_tokens_whose_digits_join_to_the_same_text():
     assert KEYS.of_snapshots([1, 23], [2]) != KEYS.of_snapshots([12, 3], [2])
     assert KEYS.of_blocks([1, 2, 3, 45]) != KEYS.of_blocks([1, 2, 34, 5])
 

@@ -51,7 +51,7 @@ def test_slice_longer_than_a_turn_is_read_whole_and_no_other_with_it(clock):
     assert load.fraction == 0.5
 
 
-def test_loader_that_waits_itself_gives_the_turn_back(clock):
+def test_load_ends_its_turn_when_its_fraction_does_not_grow(clock):
     load = ModelLoad(ENTRY, slices(clock, 0.0, 0.1, 0.1, 0.1), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.1
@@ -65,7 +65,7 @@ def test_load_has_its_weights_and_its_time_when_all_is_read(clock):
     assert load.elapsed_s(clock.now + 3.0) == pytest.approx(3.0 + TURN_S / 10)
 
 
-def test_broken_model_raises_where_it_is_advanced(clock):
+def test_load_of_a_broken_model_raises_when_advanced(clock):
     def broken() -> Generator[float, None, Any]:
         yield 0.0
         raise LoadError("a", "cut off")

@@ -42,7 +42,7 @@ def test_requests_are_prepared_in_order_of_arrival_as_their_jobs_end():
     assert preparing.runner.can_step
 
 
-def test_requests_of_another_model_are_not_the_runners():
+def test_runner_ignores_requests_of_another_model():
     preparing = Preparing()
     preparing._add("other", "n").set_result(None)
     assert preparing.ready() == []
