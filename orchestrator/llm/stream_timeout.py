@@ -1,4 +1,4 @@
-"""Let a call go on for as long as its backend shows signs of life (`liveness` decides)."""
+"""Let a call continue while its backend shows signs of life (`liveness` decides)."""
 
 from __future__ import annotations
 

@@ -3,5 +3,5 @@
 kv, weights, forecast   the forecast, from config.json and the headers of the weight files
 ledger                  the decision, from what exists, who holds it, and what is needed. Pure
 guard                   the engine's current ledger; `readings` reads the machine
-refusals, wait_policy   what a client is told, and how long a request waits
+refusals, wait_policy   the errors that clients get; how long a request waits
 """
