@@ -1,6 +1,7 @@
-"""An Ollama that is not installed: told once, then no fault.
+"""An Ollama that is not installed is posted to the recovery webhook once, and is then no fault.
 
-It was "degraded" for ever, "ollama down" in each cycle, and a post at 0, 5, 15, 35 and 75 s.
+Before, the status stayed "degraded", each cycle reported "ollama down", and posts were sent at 0, 5, 15, 35
+and 75 s.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def health(one: Orchestrator) -> dict:
 
 
 def rounds(one: Orchestrator, more: int) -> None:
-    """Wait for that many more checks of the monitor."""
+    """Wait until the health monitor has made `more` further checks."""
 
     def checks() -> float:
         lines = one.ask("/metrics")[1].splitlines()
@@ -27,7 +28,7 @@ def rounds(one: Orchestrator, more: int) -> None:
         )
 
     begun = checks()
-    wait_until("the monitor goes round", lambda: checks() >= begun + more)
+    wait_until("the monitor checks again", lambda: checks() >= begun + more)
 
 
 def start(orchestrator: Make, mlx: StandIn, hook: StandIn, ollama_port: int) -> Orchestrator:
@@ -49,17 +50,17 @@ def test_backend_never_seen_is_posted_once_then_absent_until_it_appears(
     cycle = one.cycle("ollama: absent (never seen)")
     assert "down" not in phase(cycle, "health")["why"]
     rounds(one, 8)
-    assert [post["body"]["ollama"] for post in hook.posts()] == [False]  # R5.3: the first time it is told
+    assert [post["body"]["ollama"] for post in hook.posts()] == [False]  # the first outage is always posted
     assert hook.posts()[0]["body"]["mlx"] is True
     assert health(one)["status"] == "ok"
     assert health(one)["absent"] == ["ollama"]
 
-    ollama = children("fake_llm.py", port=port)  # installed at last
+    ollama = children("fake_llm.py", port=port)  # Ollama was installed in the meantime
     wait_until("it is seen", lambda: health(one)["backends"]["ollama"])
     assert health(one)["absent"] == []
     ollama.end()
     wait_until("it counts as down from now on", lambda: health(one)["status"] == "degraded")
-    wait_until("which is told", lambda: len(hook.posts()) == 2)
+    wait_until("the outage is posted", lambda: len(hook.posts()) == 2)
     one.cycle("ollama down")
 
 
@@ -69,7 +70,7 @@ def test_backend_never_seen_stays_down_while_posts_fail(
     hook = children("webhook_listener.py", "--token", TOKEN)
     hook.control(status=500)
     one = start(orchestrator, llm, hook, free_port())
-    wait_until("it is told", hook.posts)
+    wait_until("the outage is posted", hook.posts)
     rounds(one, 3)
     assert health(one)["status"] == "degraded"
     hook.control(status=202)
@@ -87,10 +88,10 @@ def test_backend_that_answers_errors_and_mlx_itself_are_never_absent(
         RECOVERY_WEBHOOK_URL=f"{hook.url}/recover",
         ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="0.1",
     ).start()
-    wait_until("it is told", hook.posts)
+    wait_until("the outage is posted", hook.posts)
     rounds(one, 3)
     assert (health(one)["status"], health(one)["absent"]) == ("degraded", [])
     other = start(orchestrator, llm, hook, int(sick.url.rpartition(":")[2]))
-    wait_until("it is told again", lambda: len(hook.posts()) >= 2)
+    wait_until("another outage is posted", lambda: len(hook.posts()) >= 2)
     rounds(other, 3)
     assert (health(other)["status"], health(other)["absent"]) == ("degraded", [])

@@ -1,4 +1,4 @@
-"""Cycles in a real process: health first, knowledge skipped without embeddings, the webhook told."""
+"""Cycles in a real process: the health phase, skipped phases, the recovery webhook, knowledge and nightly."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_first_cycle_ends_within_5_s_without_heavy_imports(orchestrator: Make, l
     assert time.monotonic() - begun < 5
     assert one.child
     loaded = Path(f"/proc/{one.child.process.pid}/maps")
-    if loaded.exists():  # Linux: nothing heavy is mapped before it is needed
+    if loaded.exists():  # on Linux: no heavy library is mapped before it is needed
         assert "numpy" not in loaded.read_text()
         rss = [
             x for x in Path(f"/proc/{one.child.process.pid}/status").read_text().splitlines() if "VmHWM" in x
@@ -60,12 +60,12 @@ def test_cycle_without_embeddings_skips_knowledge_and_posts_the_webhook_once(
     assert cycle["duration_s"] < 5
     assert phase(cycle, "knowledge")["state"] == "skipped"
     assert "no healthy backend serves embeddings" in phase(cycle, "knowledge")["why"]
-    post = wait_until("the webhook is told", hook.posts)[0]
+    post = wait_until("the outage is posted", hook.posts)[0]
     assert post["authorized"]
     assert {k: post["body"][k] for k in ("ollama", "mlx")} == {"ollama": False, "mlx": False}
     assert abs(post["body"]["ts"] - time.time()) < 60
-    wait_until("the monitor has gone round six times", lambda: metric(one, "health_checks_total") > 6)
-    assert len(hook.posts()) == 1  # the listener asked for 30 s of quiet
+    wait_until("the monitor has checked six times", lambda: metric(one, "health_checks_total") > 6)
+    assert len(hook.posts()) == 1  # the listener asked for a pause of 30 s
 
 
 def test_cycle_with_hanging_backends_ends_within_5_s(
@@ -110,11 +110,11 @@ def test_webhook_answer_manual_stop_is_in_every_cycle_record_and_not_posted_agai
         RECOVERY_WEBHOOK_URL=f"{hook.url}/recover",
         ORCHESTRATOR_CYCLE_INTERVAL="0.3",
     ).start()
-    told = "ollama: it was stopped by hand on the host (`vestal recover --reset` starts it)"
-    assert told in phase(one.cycle("recovery started"), "health")["webhook"]
+    notice = "ollama: it was stopped by hand on the host (`vestal recover --reset` starts it)"
+    assert notice in phase(one.cycle("recovery started"), "health")["webhook"]
     later = phase(one.cycle("posted already"), "health")
-    assert told in later["webhook"]
-    assert later["why"] == "ollama down"  # the host agent knows of it: it is not absent
+    assert notice in later["webhook"]
+    assert later["why"] == "ollama down"  # it is not absent, because the host agent knows it
     wait_until("six cycles", lambda: metric(one, "cycles_total") > 6)
     assert len(hook.posts()) == 1
 
@@ -160,11 +160,11 @@ def test_knowledge_update_with_a_refused_text_continues_and_names_the_file(
     llm.control(reject="poison")
     one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="0.3").start()
     first = phase(one.cycle("3 changed"), "knowledge")
-    told = "docs/b.md: 1 passage(s) found by their words only: mlx answers 400: this text is not taken"
-    assert (first["state"], first["stopped"], first["notes"]) == ("done", "", [told])
+    notice = "docs/b.md: 1 passage(s) found by their words only: mlx answers 400: this text is not taken"
+    assert (first["state"], first["stopped"], first["notes"]) == ("done", "", [notice])
     tried = len(llm.calls("/api/embed"))
     later = phase(one.cycle("3 files, 0 changed"), "knowledge")
-    assert later["notes"] == [told]
+    assert later["notes"] == [notice]
     assert len(llm.calls("/api/embed")) == tried
 
 

@@ -1,4 +1,4 @@
-"""Who may call :8088: no page of another origin, no rebound name, JSON only."""
+"""The orchestrator's API refuses foreign origins, foreign host names, and bodies that are not JSON."""
 
 from __future__ import annotations
 

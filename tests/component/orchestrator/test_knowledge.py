@@ -1,4 +1,4 @@
-"""Knowledge in real processes: searched without a backend, killed, damaged, distilled, asked."""
+"""Knowledge in real processes: search without a backend, a killed update, a damaged database, notes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_nightly_run_twice_writes_each_agents_note_once(orchestrator: Make, llm:
 
 
 def missed(one: Orchestrator) -> None:
-    """As if the last night's work were done long ago."""
+    """Set the time of the last nightly run to long ago, so that the next one is due."""
     program = (
         "import sys; from pathlib import Path; from orchestrator.storage.sqlite import SqliteDatabase;"
         "SqliteDatabase(Path(sys.argv[1])).set_meta('nightly_done_at', '1000000')"

@@ -1,4 +1,4 @@
-"""Old finished tasks leave; what is unfinished stays, and is finished."""
+"""Old finished tasks are deleted; unfinished tasks are kept, and finish."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def crew(tmp_path: Path) -> str:
 
 
 def rows(path: Path, task_id: str) -> dict[str, int]:
-    """How many rows of each of DBOS's tables speak of the task."""
+    """Return the number of rows about the task in each of DBOS's tables."""
     with closing(sqlite3.connect(path)) as db:
         count = "SELECT count(*) FROM {} WHERE workflow_uuid = ?"
         return {name: db.execute(count.format(name), (task_id,)).fetchone()[0] for name in PAYLOADS}

@@ -1,4 +1,4 @@
-"""Answers streamed from a real host that hangs, stalls, breaks off or is merely slow."""
+"""Streamed answers of a real host that hangs, stalls, breaks off or is only slow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def ask(one: LlmClient) -> str:
 
 
 async def test_answer_that_streams_slowly_is_waited_for(session, llm: StandIn):
-    llm.control(word_s=0.4)  # 7 words: longer in all than any silence may be
+    llm.control(word_s=0.4)  # 7 words take longer together than any single silence may
     assert await ask(client(session, llm)) == SAID
     assert llm.calls("/api/chat")[0]["stream"] is True
 

@@ -1,4 +1,4 @@
-"""`vestal task` against a real orchestrator."""
+"""The command `vestal task` against a real orchestrator."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ def test_task_command_shows_progress_and_the_answer(orchestrator: Make, llm: Sta
     llm.control(say={"You are": "An answer \x1b[2J\x1b]0;with orders\x07 in it"})
     done = vestal(one, "what is it?")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "An answer [2J]0;with orders in it\n"  # to a terminal they would be commands
+    assert (
+        done.stdout == "An answer [2J]0;with orders in it\n"
+    )  # a terminal would execute the escape sequences
     assert "answer:lead: done (" in done.stderr
-    told = json.loads(vestal(one, "-", "--json", stdin="what is it now?").stdout)
-    assert (told["state"], told["goal"]) == ("done", "what is it now?")
+    answer = json.loads(vestal(one, "-", "--json", stdin="what is it now?").stdout)
+    assert (answer["state"], answer["goal"]) == ("done", "what is it now?")
     assert "what is it now?" in vestal(one, "--list").stdout
 
 

@@ -1,4 +1,4 @@
-"""Tasks in a real process: answered with sources, once each, through kills and a backend that is away."""
+"""Tasks in a real process: sources, idempotency keys, kills of the process, and unavailable backends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Orchestrator]
 
 
 def asked(llm: StandIn, goal: str) -> int:
-    """How many chat calls were about this goal."""
+    """Return the number of chat calls about this goal."""
     return sum(goal in call["messages"][-1]["content"] for call in llm.calls("/api/chat"))
 
 
@@ -48,7 +48,7 @@ def test_task_with_the_same_idempotency_key_is_the_same_task(orchestrator: Make,
 
 
 def test_task_with_the_idempotency_key_of_another_goal_is_a_conflict(orchestrator: Make, llm: StandIn):
-    """The second goal was answered with the first one's id, and never worked on."""
+    """Before, the second goal got the id of the first task and was never processed."""
     one = orchestrator(MLX_API_URL=llm.url).start()
     first = one.submit("the first goal", idempotency_key="k")
     assert one.submit(" the first goal ", idempotency_key="k", agents=["lead"]) == first
@@ -65,7 +65,7 @@ def test_task_with_the_idempotency_key_of_another_goal_is_a_conflict(orchestrato
 def test_task_with_invalid_unicode_is_refused_and_leaves_the_list_readable(
     orchestrator: Make, llm: StandIn, bad: str
 ):
-    """GET /tasks and the events of such a task could not be read by anybody."""
+    """Before, such a task was accepted, and then GET /tasks and its events failed."""
     one = orchestrator(MLX_API_URL=llm.url).start()
     refused = {
         "goal": one.ask("/tasks", {"goal": f"x{bad}"}),
@@ -87,7 +87,7 @@ def test_task_with_invalid_unicode_is_refused_and_leaves_the_list_readable(
 
 
 def chats(llm: StandIn, role: str) -> int:
-    """How many chat calls this agent has made about the task that is to survive."""
+    """Return the number of chat calls of this agent about the task with the goal "survive this"."""
     found = (call["messages"] for call in llm.calls("/api/chat"))
     return sum(m[0]["content"].startswith(f"You are {role}") and "survive" in m[-1]["content"] for m in found)
 
@@ -180,10 +180,10 @@ def test_task_events_stream_until_the_task_is_done(orchestrator: Make, llm: Stan
     with urllib.request.urlopen(request, timeout=20) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         lines = stream.read().decode().splitlines()
-    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
-    assert told[-1]["state"] == "done"
-    assert told[-1]["answer"]
-    assert {"queued", "running", "done"} >= {t["state"] for t in told}
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert events[-1]["state"] == "done"
+    assert events[-1]["answer"]
+    assert {"queued", "running", "done"} >= {t["state"] for t in events}
 
 
 def test_task_database_corrupt_at_start_is_moved_aside_with_a_notice(orchestrator: Make, llm: StandIn):

@@ -1,4 +1,4 @@
-"""Several agents on one task: planned by the lead, side by side, joined, and never paid for twice."""
+"""Several agents on one task: the lead plans, they work in parallel, and no finished step is repeated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def names(task: dict) -> list[str]:
 
 
 def of(llm: StandIn, role: str) -> list[dict]:
-    """The chat calls of one agent."""
+    """Return the chat calls of one agent."""
     return [c for c in llm.calls("/api/chat") if c["messages"][0]["content"].startswith(f"You are {role}.")]
 
 
@@ -148,7 +148,7 @@ def test_task_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, t
 
 
 def test_tasks_waiting_for_their_model_do_not_block_others(orchestrator: Make, llm: StandIn, tmp_path: Path):
-    """With two calls at once, two tasks that waited held up all others."""
+    """Before, with two calls at once, two waiting tasks blocked all others."""
     path = tmp_path / "agents.yaml"
     path.write_text("agents: {big: {prompt: Think., model: 'not-here:70b'}}")
     one = orchestrator(
@@ -179,7 +179,7 @@ def test_task_prompts_fit_a_small_context(orchestrator: Make, llm: StandIn, tmp_
 def test_task_killed_at_random_points_repeats_no_finished_step(
     orchestrator: Make, llm: StandIn, tmp_path: Path, seed: int
 ):
-    """R5.8: no finished step is repeated; only what was in flight at a kill is asked once more."""
+    """No finished step is repeated; only a call that was in flight at a kill is made once more."""
     dice = random.Random(seed)
     llm.control(delay_s=0.3, say={PLANS: "critic: a\nreader: b\nthinker: c"})
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
@@ -222,10 +222,10 @@ def done_so_far(one: Orchestrator, llm: StandIn, task_id: str) -> int:
 
 
 def wait_for_more(measure: Callable[..., int], one: Orchestrator, llm: StandIn, task_id: str) -> None:
-    """Until there is more of it than now, or the task is done."""
+    """Wait until `measure` has grown, or the task is done."""
     begun = measure(one, llm, task_id)
     wait_until(
-        f"more is {measure.__name__}",
+        f"{measure.__name__} grows",
         lambda: measure(one, llm, task_id) > begun or one.task(task_id)["state"] == "done",
     )
 
@@ -235,13 +235,13 @@ def raw_calls(llm: StandIn) -> list[dict]:
 
 
 def step_of(body: dict) -> str:
-    told = body["messages"][0]["content"]
-    if PLANS in told:
+    system = body["messages"][0]["content"]
+    if PLANS in system:
         return "plan"
     return (
         "join"
-        if "Join the drafts" in told
-        else f"answer:{told.removeprefix('You are the ').partition('.')[0]}"
+        if "Join the drafts" in system
+        else f"answer:{system.removeprefix('You are the ').partition('.')[0]}"
     )
 
 
@@ -250,7 +250,7 @@ def test_two_hosts_share_the_load_and_one_takes_all_when_the_other_dies(
     orchestrator: Make, children: Start, free_port: Callable[[], int], tmp_path: Path
 ):
     here, port = children("fake_llm.py"), free_port()
-    there = children("fake_llm.py", "--bind", "127.0.0.2", port=port)  # as if it were another machine
+    there = children("fake_llm.py", "--bind", "127.0.0.2", port=port)  # stands for another machine
     there.url = f"http://127.0.0.2:{port}"
     one = orchestrator(
         MLX_API_URL=f"{here.url},{there.url}", VESTAL_AGENTS_FILE=crew(tmp_path), VESTAL_LLM_API_KEY="k"
@@ -269,7 +269,7 @@ def test_two_hosts_share_the_load_and_one_takes_all_when_the_other_dies(
 def test_host_with_three_empty_answers_is_not_asked_again(
     orchestrator: Make, children: Start, tmp_path: Path
 ):
-    """A dead Metal context answers 200 with no text for hours, and every health check well."""
+    """With a dead Metal context a server answers 200 without text for hours, and passes all health checks."""
     ill, well = children("fake_llm.py"), children("fake_llm.py")
     ill.control(mode="empty")
     one = orchestrator(MLX_API_URL=ill.url, OLLAMA_BASE_URL=well.url).start()

@@ -1,4 +1,4 @@
-"""Many processes on one real Postgres: tasks are shared, and those of a dead worker are taken over."""
+"""Many processes on one real Postgres share the tasks, and take over those of a dead worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.component.orchestrator.conftest import Orchestrator, StandIn, call, w
 from tests.real_postgres import RealPostgres
 
 TAKEN_OVER_WITHIN_S = 30.0
-ONE_CALL = {"SMART_WORKER_MAX_CONCURRENT": "1"}  # at once: it begins 4 tasks at the most, and leaves the rest
+ONE_CALL = {"SMART_WORKER_MAX_CONCURRENT": "1"}  # with one call at once a worker starts at most 4 tasks
 
 Start = Callable[..., Orchestrator]
 
@@ -28,7 +28,7 @@ def url(postgres: RealPostgres) -> str:
 def start(
     repo: Path, tmp_path: Path, free_port: Callable[[], int], url: str, llm: StandIn
 ) -> Iterator[Start]:
-    """A function that starts `run` or `worker` under a name, each in a home of its own, on one Postgres."""
+    """Return a function that starts `run` or `worker` under a name, in its own home, on one Postgres."""
     started: list[Orchestrator] = []
 
     def begin(name: str, command: str = "worker", **env: str) -> Orchestrator:
@@ -44,7 +44,7 @@ def start(
         one = Orchestrator(repo, folder, free_port(), **settings)
         started.append(one.start(command))
         if command == "worker":
-            wait_until("the worker works", lambda: one.events("tasks_engine_started"))
+            wait_until("the worker has started", lambda: one.events("tasks_engine_started"))
         return one
 
     yield begin
@@ -88,11 +88,11 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
 
     all_done(one, tasks)
 
-    [buried] = lost(one, second)
-    assert buried["worker"] == "first"
-    assert begun <= set(buried["tasks"])
-    assert buried["ts"] - killed_at < TAKEN_OVER_WITHIN_S
-    for n, task in enumerate(tasks):  # a call that was in flight is made again, and no other
+    [loss] = lost(one, second)
+    assert loss["worker"] == "first"
+    assert begun <= set(loss["tasks"])
+    assert loss["ts"] - killed_at < TAKEN_OVER_WITHIN_S
+    for n, task in enumerate(tasks):  # only a call that was in flight is repeated
         assert asked(llm, f"goal number {n}.") in ((1, 2) if task in begun else (1,))
 
 
@@ -102,7 +102,7 @@ def test_workers_keep_the_global_limit_and_cancel_each_others_tasks(start: Start
     one, other = start("one", "run", **limits), start("other", **limits)
     tasks = [one.submit(f"goal {n}.", agents=["lead"]) for n in range(12)]
     wait_until("so many are at work", lambda: len(at_work(one) | at_work(other)) >= 6)
-    for _ in range(8):  # the queue is looked into meanwhile
+    for _ in range(8):  # the workers poll the queue in the meantime
         time.sleep(POLL_S / 2)
         assert len(at_work(one) | at_work(other)) == 6
     assert at_work(one)
@@ -127,7 +127,7 @@ def test_worker_terminated_releases_its_tasks_at_once(start: Start, llm: StandIn
 
 
 def test_worker_suspended_too_long_exits_75_when_it_resumes(start: Start, llm: StandIn):
-    """A paused container, a machine that slept: it wakes in the middle of a task that is another's by now."""
+    """A paused container or a machine that slept resumes in a task that another worker has taken over."""
     one = start("one", "run", **ONE_CALL)
     llm.control(delay_s=1.0)
     other = start("other")
@@ -188,7 +188,7 @@ def call_facts(llm: StandIn) -> dict:
 
 
 def test_second_worker_with_the_same_name_exits_78_and_the_first_goes_on(start: Start, llm: StandIn):
-    """Each took the other's tasks for its own and ended it, for as long as somebody started them again."""
+    """Before, each took the other's tasks and made it exit, again and again."""
     one = start("one", "run")
     llm.control(delay_s=0.5)
     first = start("first")
@@ -218,7 +218,7 @@ def test_worker_killed_can_restart_under_its_name_at_once(start: Start, llm: Sta
 def test_start_on_a_database_without_free_connections_exits_75_for_a_retry(
     start: Start, postgres: RealPostgres, url: str
 ):
-    """It ended as if it had a fault of its own (1), which a supervisor counts against it."""
+    """Before, it exited with 1, as if it had a fault of its own, which a supervisor counts as a crash."""
     few = postgres.url_of_another_user(url, most_connections=3)
     one = start("one", "run", VESTAL_DATABASE_URL=few)
     assert one.process.wait(timeout=20) == 75

@@ -1,4 +1,4 @@
-"""One host's breaker, and which host is picked: pure."""
+"""The circuit breaker of a backend, and the choice of a backend. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_breaker_half_open_admits_a_single_trial():
     assert not trial.admits(6.0)
     assert trial.call_succeeded() == BackendBreaker()
     again = trial.call_failed(6.0)
-    assert (again.state, again.until) == (BackendBreakerState.OPEN, 16.0)  # twice as long
+    assert (again.state, again.until) == (BackendBreakerState.OPEN, 16.0)  # open for twice as long
 
 
 def test_breaker_whose_trial_was_cancelled_admits_another_trial():
@@ -66,7 +66,7 @@ def test_breaker_passed_check_resets_missed_checks_but_not_failed_calls():
     assert (breaker.state, breaker.missed) == (BackendBreakerState.CLOSED, 1)
     assert (
         failed(2).check_passed().call_failed(0.0).state is BackendBreakerState.OPEN
-    )  # a check says nothing about calls
+    )  # a passed check does not reset failed calls
 
 
 def test_breaker_already_open_is_not_prolonged_by_further_failed_calls():
@@ -112,7 +112,7 @@ def picked(
 def test_pick_prefers_the_least_loaded_machine_and_mlx_over_ollama_on_one_machine():
     assert picked({}) == "mlx"
     assert picked({"mlx": 1}) == "mlx-2"
-    assert picked({"mlx": 1, "mlx-2": 2}) == "mlx"  # not ollama: it has the same GPU
+    assert picked({"mlx": 1, "mlx-2": 2}) == "mlx"  # not ollama, which shares the GPU of mlx
     assert picked({"ollama": 1}) == "mlx-2"
 
 

@@ -32,7 +32,7 @@ def test_load_several_urls_keeps_each_host_once():
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()
     others = load({**BASE, "OLLAMA_BASE_URL": ",b:2"}).ollama_urls
-    assert others == ("", "http://b:2")  # not this machine's own
+    assert others == ("", "http://b:2")  # the empty first URL is this machine's
     assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 

@@ -1,4 +1,4 @@
-"""The SQLite file: its versions, what happens to a damaged one, and its compaction."""
+"""The SQLite database: migration, replacement of a damaged file, locks and compaction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_locked_refuses_a_second_holder(tmp_path: Path):
 
 
 def test_lock_released_can_be_taken_again_at_once(database: Database):
-    """Postgres unlocks some time after a connection was closed: one update in 300 was refused for that."""
+    """Postgres releases locks some time after their connection is closed: one update in 300 failed."""
     for _ in range(20):
         with database.lock("knowledge") as first, database.lock("knowledge") as second:
             assert (first, second) == (True, False)
@@ -84,9 +84,7 @@ def test_database_of_the_first_version_is_migrated_with_its_chunks_and_a_word_in
     assert store.chunks([5])[5]["file"] == "a.md"
     store.replace_files("docs", [("a.md", Known("sha", 1, 1, "m"), [Chunk("", "other")])])
     assert ranker.by_words('"breakers"', EVERYTHING, 5) == []
-    assert ranker.by_words('"other"', EVERYTHING, 5) == [
-        6
-    ]  # the id of a chunk that is gone is not given again
+    assert ranker.by_words('"other"', EVERYTHING, 5) == [6]  # the id of a deleted chunk is not used again
 
 
 def test_database_damaged_while_in_use_is_moved_aside_with_a_notice(tmp_path: Path):

@@ -104,7 +104,7 @@ async def test_find_without_knowledge_returns_no_hits(knowledge: Knowledge):
 
 
 async def test_index_idle_is_released_and_rebuilt_at_the_next_search(tmp_path: Path):
-    """50,000 vectors are 77 MB of a process that is at rest."""
+    """50,000 vectors would take 77 MB of an idle process."""
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     database.prepare()
     knowledge = Knowledge(tmp_path, database)

@@ -1,4 +1,4 @@
-"""What the orchestrator imports: nothing heavy before it is needed, and nothing that its image lacks."""
+"""The orchestrator imports no heavy package before it needs it, and nothing that its image lacks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_module_import_loads_no_heavy_package(repo: Path, module: str, not_loade
 
 
 def test_image_contains_every_module_that_the_orchestrator_imports(repo: Path, tmp_path: Path):
-    """The Dockerfile copies, and .dockerignore admits, all that the orchestrator imports of Vestal."""
+    """The Dockerfile copies, and .dockerignore admits, all modules that the orchestrator imports."""
     copies = re.findall(
         r"^COPY ((?:vestal|orchestrator)\S*) /app/(\S+)$",
         (repo / "deploy" / "Dockerfile").read_text(),

@@ -1,4 +1,4 @@
-"""When a host that was asked counts as hung, and what a streamed answer must be to count."""
+"""The time limits after which a host counts as hung, and the checks of a streamed answer. Pure."""
 
 from __future__ import annotations
 

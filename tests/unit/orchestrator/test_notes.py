@@ -1,4 +1,4 @@
-"""Notes on what each agent knows: one call an agent, and only where its knowledge changed."""
+"""Notes on each agent's knowledge: one call to a model for each agent whose knowledge has changed."""
 
 from __future__ import annotations
 

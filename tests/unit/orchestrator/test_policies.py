@@ -1,4 +1,4 @@
-"""The webhook's pace, a step's patience, nightly's hour, the memory guard: all pure."""
+"""The pace of webhook posts, the retries of a step, the nightly schedule and the memory guard."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_pace_for_a_backend_that_no_pass_will_start_waits_for_the_interval(state
     pace = Pace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
-    assert pace.may_post(1.0, ("mlx", "ollama"))  # another one is news
+    assert pace.may_post(1.0, ("mlx", "ollama"))  # another backend down is posted at once
 
 
 def test_pace_waits_for_the_interval_only_if_no_pass_will_start_any_backend_that_is_down():
@@ -101,28 +101,28 @@ def test_pace_under_any_checks_never_posts_before_the_pause_is_over(steps: list[
 
 @pytest.mark.parametrize("away", [BackendUnavailable("down"), DatabaseFailed("away")])
 def test_step_retry_of_an_unavailable_service_goes_on_for_a_day(away: OrchestratorError):
-    patience = StepRetry()
+    retry = StepRetry()
     for now in range(0, 3600, 30):
-        patience = patience.after(away, float(now))
-        assert not patience.exhausted(away, float(now))
-    assert patience.exhausted(away, MAX_DOWN_S + 1)
-    assert patience.delay_s == MAX_DELAY_S
+        retry = retry.after(away, float(now))
+        assert not retry.exhausted(away, float(now))
+    assert retry.exhausted(away, MAX_DOWN_S + 1)
+    assert retry.delay_s == MAX_DELAY_S
 
 
 @pytest.mark.parametrize("error", [EmptyAnswer("empty"), BackendFailed("500")])
 def test_step_retry_after_too_many_bad_answers_is_exhausted(error: EmptyAnswer | BackendFailed):
-    patience = StepRetry()
+    retry = StepRetry()
     for n in range(MAX_BAD_ANSWERS):
-        assert not patience.exhausted(error, 0.0), n
-        patience = patience.after(error, 0.0)
-    assert patience.exhausted(error, 0.0)
+        assert not retry.exhausted(error, 0.0), n
+        retry = retry.after(error, 0.0)
+    assert retry.exhausted(error, 0.0)
 
 
 def test_step_retry_of_a_missing_model_is_exhausted_after_half_an_hour():
     missing = ModelMissing("no such model")
-    patience = StepRetry().after(missing, 0.0)
-    assert not patience.exhausted(missing, 1700.0)
-    assert patience.exhausted(missing, 1801.0)
+    retry = StepRetry().after(missing, 0.0)
+    assert not retry.exhausted(missing, 1700.0)
+    assert retry.exhausted(missing, 1801.0)
 
 
 def test_schedule_is_due_once_a_night_and_after_a_missed_one():
@@ -146,11 +146,11 @@ def test_batch_size_is_between_zero_and_the_wanted_size_at_any_memory(wanted: in
 
 
 def test_step_may_begin_fewer_at_once_from_80_percent_and_none_from_90():
-    def most_beside(fraction: float) -> int:
+    def most_running(fraction: float) -> int:
         return next(n for n in range(99) if not memory_guard.step_may_begin(n, 8, fraction, 0.0))
 
     assert memory_guard.step_may_begin(98, 8, 0.79, 0.0)
-    assert [most_beside(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
+    assert [most_running(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
 
 
 def test_step_may_begin_alone_after_the_longest_wait_for_memory():

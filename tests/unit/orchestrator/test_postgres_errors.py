@@ -1,4 +1,4 @@
-"""Which errors of Postgres are worth waiting for, on its own words (psycopg 3.3, Postgres 16)."""
+"""The remedies for errors of Postgres, by their messages (psycopg 3.3, Postgres 16)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_meanwhile_for_a_temporary_error_names_the_cause(said: str, words: str):
 
 @pytest.mark.parametrize("secret", ["s3cret%40x", "s3cret@x"])
 def test_one_line_hides_the_password_escaped_and_unescaped(secret: str):
-    """libpq quotes what it cannot read of a URL: `invalid percent-encoded token: "s3cret%zz"`."""
+    """libpq quotes the part of a URL that it cannot parse: `invalid percent-encoded token: "s3cret%zz"`."""
     assert one_line(ValueError(f'invalid\n token: "{secret}"'), URL) == 'invalid token: "(hidden)"'
 
 

@@ -1,4 +1,4 @@
-"""What is absent, not down: pure, and how a refused connection is told from other failures."""
+"""A backend that was never seen is absent and not down; a refused connection differs from other failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer,
 
 MLX = Backend("mlx", used=True, healthy=True)
 OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)
-TOLD = Presence().after_post(("mlx", "ollama"))
+POSTED = Presence().after_post(("mlx", "ollama"))
 
 
 def absent(presence: Presence, *backends: Backend) -> list[str]:
@@ -28,35 +28,35 @@ def absent(presence: Presence, *backends: Backend) -> list[str]:
 
 def test_presence_of_a_backend_never_seen_is_absent_after_a_post():
     assert absent(Presence(), MLX, OLLAMA) == []
-    assert absent(TOLD, MLX, OLLAMA) == ["ollama"]
+    assert absent(POSTED, MLX, OLLAMA) == ["ollama"]
 
 
 @pytest.mark.parametrize(
     "backends",
     [
-        (replace(MLX, healthy=False), OLLAMA),  # nobody serves: all hands are wanted
-        (MLX, replace(OLLAMA, unreachable=False)),  # something is there, and ill
+        (replace(MLX, healthy=False), OLLAMA),  # no backend serves, so none counts as absent
+        (MLX, replace(OLLAMA, unreachable=False)),  # a server listens, but is unhealthy
         (MLX, replace(OLLAMA, used=False)),
         (MLX, replace(OLLAMA, healthy=True, unreachable=False)),
         (replace(MLX, healthy=False, unreachable=True), replace(OLLAMA, healthy=True, unreachable=False)),
     ],
 )
 def test_presence_of_any_other_backend_is_not_absent(backends: tuple[Backend, ...]):
-    assert absent(TOLD, *backends) == []
+    assert absent(POSTED, *backends) == []
 
 
 def test_presence_of_a_backend_seen_once_is_never_absent_again():
-    seen = TOLD.after_check((MLX, replace(OLLAMA, healthy=True)))
+    seen = POSTED.after_check((MLX, replace(OLLAMA, healthy=True)))
     assert absent(seen.after_check((MLX, OLLAMA)), MLX, OLLAMA) == []
 
 
 def test_presence_judged_again_clears_an_earlier_absent_mark():
-    marked = TOLD.judged((MLX, OLLAMA))
-    assert absent(TOLD, replace(MLX, healthy=False), marked[1]) == []
+    marked = POSTED.judged((MLX, OLLAMA))
+    assert absent(POSTED, replace(MLX, healthy=False), marked[1]) == []
 
 
 def test_health_sentence_names_an_absent_backend_which_is_not_down():
-    facts = Facts(TOLD.judged((MLX, OLLAMA)), "chat", "embed")
+    facts = Facts(POSTED.judged((MLX, OLLAMA)), "chat", "embed")
     assert down(facts) == ()
     assert health_sentence(facts) == "all healthy; ollama: absent (never seen)"
     assert health_sentence(Facts((MLX, OLLAMA), "chat", "embed")) == "ollama down"

@@ -1,4 +1,4 @@
-"""Prompts fit the room there is: sources are cut first, and the goal survives."""
+"""Prompts fit the budget of tokens: sources are cut first, and the goal last."""
 
 from __future__ import annotations
 
@@ -87,13 +87,15 @@ def test_plan_prompt_names_the_agents_and_fits():
     crew = {f"agent-{n}": READER for n in range(8)}
     messages = prompts.plan(READER, "goal " * 5000, crew, 1000)
     assert size(messages) <= 1000
-    assert task_plan.read(messages[1]["content"], crew) == ()  # a model that only repeats it has no plan
+    assert (
+        task_plan.read(messages[1]["content"], crew) == ()
+    )  # a model that only repeats the prompt has made no plan
     assert all(name in messages[1]["content"] for name in crew)
 
 
 def test_answer_prompt_without_sources_contains_the_topic_of_the_notes():
-    told = prompts.answer(READER, "why?", "", [], 500, 'Herons.\nreader: "obey"').messages[1]["content"]
-    assert told == "What your notes are about, in short: \"Herons. reader: 'obey'\"\n\nGoal: why?"
+    prompt = prompts.answer(READER, "why?", "", [], 500, 'Herons.\nreader: "obey"').messages[1]["content"]
+    assert prompt == "What your notes are about, in short: \"Herons. reader: 'obey'\"\n\nGoal: why?"
 
 
 def test_answer_prompt_contains_the_note_only_if_all_sources_fit():

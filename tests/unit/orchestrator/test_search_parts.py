@@ -1,4 +1,4 @@
-"""What a search is made of: words of a question, rankings fused, scopes; and a night's digest."""
+"""The parts of a search: words of a question, fused rankings, scopes; and the digest of a folder."""
 
 from __future__ import annotations
 

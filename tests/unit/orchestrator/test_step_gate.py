@@ -1,4 +1,4 @@
-"""Turns of a task's steps: as many as the memory allows, in the order in which they were asked for."""
+"""The gate of a task's steps admits as many as the memory allows, in the order of their requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.tasks.step_gate import StepGate
 
 @dataclass
 class World:
-    """The memory and the time; steps that begin and end when they are told."""
+    """Memory and time that the test sets, and steps that end when the test says so."""
 
     memory: float = 0.0
     now: float = 0.0
@@ -43,7 +43,7 @@ class World:
         await until(lambda: self.begun == list(names))
 
     async def looked_again(self) -> None:
-        """Whoever waits has looked several times."""
+        """Wait until the gate has read the memory several times."""
         seen = self.looks
         await until(lambda: self.looks > seen + 8)
 

@@ -1,4 +1,4 @@
-"""The lead's plan, read leniently."""
+"""The lead's plan is read from many forms of text and JSON."""
 
 from __future__ import annotations
 

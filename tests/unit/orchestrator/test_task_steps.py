@@ -1,4 +1,4 @@
-"""What the steps ask of a model, and how they take what it says."""
+"""The steps of a task: their prompts, and what they make of a model's answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CREW = {name: Agent(name, f"the {name}", "Work.", "m", (name,)) for name in (LEA
 
 
 class Client:
-    """A model that takes prompts of `most` estimated tokens and says `said`."""
+    """A model that accepts prompts of up to `most` estimated tokens and answers `said`."""
 
     def __init__(self, said: str = "yes", context: int | None = 2048, most: float = 1e9) -> None:
         self._said, self._context, self._most = said, context, most
@@ -66,7 +66,7 @@ async def test_plan_and_answer_prompts_contain_the_notes_of_each_agents_own_file
     for name in ("reader", "critic", "thinker", LEAD):
         await work.answer(name, "why?", "", [], say)
     planned, *answered = [messages[1]["content"] for messages, _, _ in client.asked]
-    assert planned.count("herons") == 1  # the reader's: the thinker may not search
+    assert planned.count("herons") == 1  # only the reader's note: the thinker may not search
     assert [("herons" in said, "boilers" in said) for said in answered] == [
         *((True, False), (False, False), (False, False), (True, True))
     ]
@@ -81,7 +81,7 @@ async def test_answer_with_unreadable_notes_is_given_without_them():
 
 
 async def test_retrieve_with_an_unavailable_database_waits_and_does_not_fail():
-    """Postgres restarts, a disk is full for a moment: the task would have been lost."""
+    """Postgres may restart, or a disk be full for a moment; before, that failed the task."""
 
     class Away:
         asked = 0
@@ -121,8 +121,8 @@ async def test_answer_uses_the_models_context_up_to_the_configured_limit(known: 
 
 async def test_answer_with_a_prompt_refused_as_too_long_is_asked_again_shorter():
     client = Client(most=700)
-    told = await steps(client).answer("reader", "goal " * 9000, "", [], say)
-    assert told == {"text": "yes", "sources_used": 0}
+    answer = await steps(client).answer("reader", "goal " * 9000, "", [], say)
+    assert answer == {"text": "yes", "sources_used": 0}
     sizes = [size(asked[0]) for asked in client.asked]
     assert len(sizes) == 3
     assert sizes == sorted(sizes, reverse=True)

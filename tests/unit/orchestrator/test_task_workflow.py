@@ -1,4 +1,4 @@
-"""A task's steps in their order, with a record in the place of DBOS: what is on record is never run again."""
+"""The order of a task's steps, with a record in place of DBOS: a recorded step never runs again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = {"agent": "docs", "file": "a.md", "heading": "A", "score": 0.5, "text":
 
 
 class Work:
-    """The steps; each call is counted. `plan_of` is the lead's plan, `failing` agents cannot answer."""
+    """Steps that record their calls. `plan_of` is the lead's plan; agents in `failing` cannot answer."""
 
     def __init__(self, *crew: str) -> None:
         self._crew = crew
@@ -51,7 +51,7 @@ class Work:
 
 
 class Record:
-    """What a durable engine keeps: places in their order, and the result of each step that was finished."""
+    """A durable record: the reserved steps in their order, and the results of the finished ones."""
 
     def __init__(self) -> None:
         self.places: list[str] = []
@@ -99,7 +99,9 @@ def test_work_with_a_plan_gives_each_named_agent_its_part_and_sources():
         ("c", "half", ["a.md"]),
         ("a", "", ["a.md"]),
     ]
-    assert result["sources"] == [{key: SOURCE[key] for key in task_workflow.SOURCE_FIELDS}]  # once
+    assert result["sources"] == [
+        {key: SOURCE[key] for key in task_workflow.SOURCE_FIELDS}
+    ]  # each source once
 
 
 def test_work_repeated_on_a_full_record_runs_no_step():
@@ -109,7 +111,7 @@ def test_work_repeated_on_a_full_record_runs_no_step():
     result = work(task, first, record)
     again = Record()
     again.results = record.results
-    second = Work("b")  # the crew has changed meanwhile
+    second = Work("b")  # the agents have changed in the meantime
     assert work(task, second, again) == result
     assert (again.places, second.calls) == (record.places, [])
 
@@ -125,7 +127,7 @@ def test_work_with_a_failed_agent_answers_without_it_and_names_it():
     steps = Work("a", "b")
     steps.failing = {"a"}
     result = work({"goal": "g", "agents": ["a", "b"]}, steps, Record())
-    assert result["answer"] == "b says"  # one answer is not joined
+    assert result["answer"] == "b says"  # a single answer needs no joining
     assert result["answers"][0]["error"] == "a cannot"
     assert "a could not answer: a cannot" in result["notes"]
 

@@ -1,4 +1,4 @@
-"""The update: changed files only, in batches, past bad files, and on from where it was cut short."""
+"""The knowledge update: changed files in batches, bad files skipped, and interrupted updates continued."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_update_with_unreadable_files_skips_and_names_them(knowledge: Know
     (folder / "binary.md").write_bytes(b"\x7fELF\0\0")
     (folder / "latin.md").write_bytes("café".encode("latin-1"))
     (folder / "loop").symlink_to(folder)
-    os.mkfifo(folder / "pipe.md")  # opening it would wait for ever
+    os.mkfifo(folder / "pipe.md")  # opening it would block
     (folder / os.fsdecode(b"name\xff.md")).write_text("x")
     report = await update(knowledge)
     assert report.changed == 2
@@ -105,7 +105,7 @@ async def test_update_retries_a_refused_text_only_when_it_changes_or_in_a_full_u
     await update(knowledge)
     knowledge.models.batches.clear()
     for _ in range(2):
-        assert (await update(knowledge)).notes == [REFUSED]  # each cycle's record says so
+        assert (await update(knowledge)).notes == [REFUSED]  # the record of each cycle contains it
     assert knowledge.models.batches == []
     assert (await update(knowledge, full=True)).notes == [REFUSED]
     assert knowledge.models.batches == [["poison words"], ["hello"]]
@@ -126,7 +126,7 @@ async def test_update_of_a_refused_text_that_was_embedded_later_no_longer_report
 
 async def test_update_with_a_backend_that_refuses_everything_stops_and_blames_no_file(knowledge: Knowledge):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
-    knowledge.models.refuses = "e"  # that of "hello", too
+    knowledge.models.refuses = "e"  # also in the probe text "hello"
     report = await update(knowledge)
     assert report.stopped == "mlx answers 400: no"
     assert (report.changed, report.notes) == (0, [])
@@ -179,7 +179,7 @@ async def test_update_of_a_restored_file_reuses_its_vectors(knowledge: Knowledge
 async def test_update_on_a_shared_database_keeps_folders_of_another_process(
     tmp_path: Path, database: Database
 ):
-    """Two on one database, each with folders of its own: each deleted the other's, in turns."""
+    """Before, two processes with different folders on one database deleted each other's files."""
     here, there = (Knowledge(tmp_path / name, database, shared=True) for name in ("here", "there"))
     here.write("docs", a="alpha")
     other = there.write("other", b="beta")
@@ -187,7 +187,7 @@ async def test_update_on_a_shared_database_keeps_folders_of_another_process(
     await update(there)
     assert (await update(here)).deleted == 0
     assert here.store.counts()["files"] == 2
-    (other / "b.md").unlink()  # but what leaves the folder itself leaves
+    (other / "b.md").unlink()  # a file deleted from a folder is removed
     assert (await update(there)).deleted == 1
     assert here.store.counts()["files"] == 1
 
@@ -212,7 +212,7 @@ async def test_update_full_embeds_a_chunk_without_a_vector(knowledge: Knowledge)
 
 
 def refuse_files(database: Database) -> None:
-    """What a full disk does."""
+    """Make the database refuse new files, as it does on a full disk."""
     with database.connect() as db:
         if isinstance(database, SqliteDatabase):
             raising = "SELECT RAISE(ABORT, 'disk is full')"

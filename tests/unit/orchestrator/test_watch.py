@@ -1,4 +1,4 @@
-"""Who counts as dead: judged by one's own clock, and only while one has looked all the time."""
+"""A worker counts as dead by the observer's clock, and only if the observer watched without a gap."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_watch_of_tasks_without_a_heartbeat_declares_their_worker_dead():
 @given(
     st.lists(
         st.tuples(st.floats(0, 20), st.integers(0, 3), st.booleans()), max_size=60
-    )  # the gap before a look, the beats since the last one, and whether the worker has a row at all
+    )  # the seconds before a look, the beats since the last look, and whether the worker has a row
 )
 def test_watch_declares_dead_exactly_workers_unchanged_under_continuous_watch(
     looks: list[tuple[float, int, bool]],
 ):
     watch, now, count = HeartbeatWatch(), 0.0, 0
-    since: float | None = None  # in the model: when the state now seen was first seen, watched without a gap
+    since: float | None = None  # when the present state was first seen in an observation without a gap
     before: Heartbeat | None = None
     for gap, more, there in looks:
         now, count = now + gap, count + more
