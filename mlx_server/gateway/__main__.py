@@ -1,4 +1,4 @@
-"""`python -m mlx_server.gateway`"""
+"""Runs the gateway: `python -m mlx_server.gateway`."""
 
 import sys
 

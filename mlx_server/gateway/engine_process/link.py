@@ -9,16 +9,13 @@ from mlx_server import protocol
 
 
 class EngineLink(asyncio.Protocol):
-    """Send operations to the engine with process id `pid`, and cut the bytes it sends into events.
+    """Send operations to the engine, and cut the bytes that it sends into events.
 
     `on_event` is called with each event in order; `on_lost` is called once, after the last event, with the
     reason why the connection closed.
     """
 
-    def __init__(
-        self, pid: int, on_event: Callable[[protocol.Event], None], on_lost: Callable[[str], None]
-    ) -> None:
-        self.pid = pid
+    def __init__(self, on_event: Callable[[protocol.Event], None], on_lost: Callable[[str], None]) -> None:
         self.lost = asyncio.Event()
         self._on_event = on_event
         self._on_lost = on_lost

@@ -33,7 +33,7 @@ class EngineSession:
         on_ready: Callable[[], None],
     ) -> None:
         self.pid = pid
-        self.link = EngineLink(pid, self._on_event, self._on_link_lost)
+        self.link = EngineLink(self._on_event, self._on_link_lost)
         self.liveness = liveness
         self.hello: protocol.Hello | None = None
         self.report = protocol.Alive(0, False, 0)

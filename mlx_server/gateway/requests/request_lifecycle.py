@@ -27,7 +27,6 @@ class RequestPhase(StrEnum):
     CANCELLED = "cancelled"
 
 
-END_PHASES = frozenset({RequestPhase.DONE, RequestPhase.FAILED, RequestPhase.CANCELLED})
 WAITING_PHASES = frozenset({RequestPhase.QUEUED, RequestPhase.PARKED})
 
 
@@ -43,8 +42,8 @@ class TokenGap(Exception):
 class RequestLifecycle:
     """One request's phase and history.
 
-    `waiting_since` is the monotonic time at which it began to wait for an engine; `emitted` are the ids of
-    the tokens given to the client, in order; `engine_losses` counts the engines that it lost, planned or not.
+    `waiting_since` is the monotonic time at which it began to wait for an engine. `emitted` are the ids of
+    the tokens given to the client, in order.
     """
 
     id: str
@@ -52,7 +51,6 @@ class RequestLifecycle:
     model: str = ""
     phase: RequestPhase = RequestPhase.QUEUED
     emitted: list[int] = field(default_factory=list)
-    engine_losses: int = 0
     crashes: CrashHistory = field(default_factory=CrashHistory)
     _work_done: float = 0.0  # towards the next token, on the present engine
 
@@ -60,10 +58,6 @@ class RequestLifecycle:
     def must_run_alone(self) -> bool:
         """Return whether no other request may run on the engine at the same time (see `crash_policy`)."""
         return self.crashes.must_run_alone
-
-    @property
-    def ended(self) -> bool:
-        return self.phase in END_PHASES
 
     def start(self) -> None:
         """Note that the request was sent to an engine, for the first time or again."""
@@ -95,7 +89,6 @@ class RequestLifecycle:
         After a crash `crash_policy` decides; after a planned exit (`crashed` False) it is always PARKED.
         """
         self._require(RequestPhase.RUNNING)
-        self.engine_losses += 1
         progress = (len(self.emitted), self._work_done)
         goes_on = not crashed or self.crashes.engine_crashed(progress)
         self.waiting_since = now

@@ -63,7 +63,7 @@ class Gateway:
         return self.until(lambda: self.health()["engine"]["pid"], "there is an engine")
 
     def kill_engine(self, number: int = signal.SIGKILL) -> None:
-        """The one that lives: just after a crash the gateway may still tell of the last."""
+        """Send a signal to the living engine: just after a crash /health may still show the dead one."""
 
         def killed() -> bool:
             try:
@@ -103,7 +103,7 @@ class Gateway:
 
 
 def make_model(folder: Path, **config: Any) -> None:
-    """The smallest folder that the catalog takes for a model."""
+    """Write the smallest folder that the catalog takes for a model."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512, **config}))
     header = json.dumps({"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}).encode()
@@ -112,7 +112,7 @@ def make_model(folder: Path, **config: Any) -> None:
 
 @pytest.fixture(scope="session")
 def text_of() -> Callable[[str, int], str]:
-    """The fake engine's own account of the text it gives to a prompt."""
+    """The fake engine's function from a prompt and a number of tokens to its text."""
     spec = importlib.util.spec_from_file_location("fake_engine", REPO / "tests/children/fake_engine.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -153,13 +153,14 @@ def make_gateway(
 
 @pytest.fixture(scope="module")
 def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
-    """One that a whole file of tests shares."""
+    """A gateway with the fake engine, shared by a file of tests."""
     return make_gateway().start().until_ok()
 
 
 @pytest.fixture(scope="module")
 def real_gateway(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
-    """The whole server with the real models; the chat model's context is small, so that every answer ends."""
+    """A gateway with the real engine and models. The chat model's context is small, so that every answer
+    ends."""
     gateway = make_gateway(
         None,
         "-m",

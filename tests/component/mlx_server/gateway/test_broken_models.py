@@ -14,7 +14,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture(scope="module")
 def broken(make_gateway) -> Gateway:
-    """A gateway with two damaged models beside the good ones."""
+    """A gateway with two damaged models and two good ones."""
     gateway: Gateway = make_gateway()
     found: Path = gateway.home / "found"
     make_model(found / "cut", model_type="llama")

@@ -38,7 +38,7 @@ STRING = {"type": "string", "minLength": 20, "maxLength": 40}
 FORM = {"type": "json_schema", "json_schema": {"name": "a", "schema": STRING}}
 CALL = 'Tool: <tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>\n'
 PROMPT_OF_CALLS = CALL * 4 + "Tool:"
-TEMPLATE = (  # the model copies its prompt: it calls tools if it is shown calls, and thinks when told to
+TEMPLATE = (  # the model copies its prompt: it calls tools if it is shown calls, and thinks if asked to
     "{% if tools %}{{ messages[-1]['content'] }}{% else %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}{# </think> #}"

@@ -22,7 +22,7 @@ class Recorder:
     async def link(self) -> tuple[EngineLink, socket.socket]:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        link = EngineLink(1, self.events.append, self.ends.append)
+        link = EngineLink(self.events.append, self.ends.append)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         return link, theirs
 

@@ -1,4 +1,4 @@
-"""The engine's refusals, as clients are told of them."""
+"""Failures that the engine reports, as clients get them."""
 
 from __future__ import annotations
 

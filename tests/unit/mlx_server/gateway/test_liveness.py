@@ -1,4 +1,4 @@
-"""Liveness: an engine that is loading, busy, idle or wedged is told apart by its events."""
+"""Liveness: the events of an engine show whether it is loading, busy, idle or wedged."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""The session with one engine: requests continue across it, and only an unplanned exit is a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+import pytest
+
+from mlx_server import protocol
+from mlx_server.gateway.engine_process.liveness import EngineLiveness
+from mlx_server.gateway.engine_process.session import EngineSession
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import FakeClock
+
+
+class FakeTransport(asyncio.Transport):
+    """Records the operations that a link sends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[protocol.Op] = []
+        self._frames = protocol.FrameBuffer()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: Any) -> None:
+        self.sent += [protocol.decode_op(frame) for frame in self._frames.feed(data)]
+
+
+class Engines:
+    """A dispatcher with one engine after another."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.telemetry = Telemetry(self.clock.wall, io.StringIO())
+        self.dispatcher = Dispatcher(RequestTable(RequestLimits(2, 2, 60)), self.clock, self.telemetry)
+        self.ready_engines = 0
+
+    def launch(self) -> tuple[EngineSession, FakeTransport]:
+        """Return the session of a new engine that is ready, and what it is sent."""
+        liveness = EngineLiveness(30.0, self.clock.now())
+        session = EngineSession(1, self.dispatcher, self.telemetry, self.clock, liveness, self._on_ready)
+        transport = FakeTransport()
+        session.link.connection_made(transport)
+        self.receive(session, protocol.Ready(()))
+        return session, transport
+
+    def receive(self, session: EngineSession, event: protocol.Event) -> None:
+        session.link.data_received(protocol.encode(event))
+
+    def _on_ready(self) -> None:
+        self.ready_engines += 1
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return Engines()
+
+
+def test_session_lost_in_mid_answer_sends_the_request_with_its_tokens_to_the_next_engine(engines):
+    session, transport = engines.launch()
+    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    assert [operation.emitted for operation in transport.sent] == [()]
+    engines.receive(session, protocol.Token(ticket.id, 7, "x", 0))
+    session.link.connection_lost(None)
+    assert not session.ready
+    assert engines.dispatcher.count(RequestPhase.PARKED) == 1
+    _, next_transport = engines.launch()
+    assert [(operation.id, operation.emitted) for operation in next_transport.sent] == [(ticket.id, (7,))]
+    assert engines.ready_engines == 2
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_session_lost_three_times_fails_a_request_unless_the_exits_were_planned(engines, planned):
+    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    for _ in range(3):
+        session, _ = engines.launch()
+        session.exit_is_planned = planned
+        session.link.connection_lost(None)
+    assert ticket.outcome == (None if planned else "engine_crashed")
+
+
+def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines):
+    session, transport = engines.launch()
+    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    engines.receive(session, protocol.Failed(ticket.id, "engine_unavailable", "shutting down"))
+    assert session.exit_is_planned
+    assert transport.sent[-1] == protocol.Shutdown(drain_s=0)
+    assert engines.dispatcher.count(RequestPhase.PARKED) == 1
+
+
+def test_session_that_is_superseded_ignores_its_engine(engines):
+    session, _ = engines.launch()
+    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    session.supersede()
+    engines.receive(session, protocol.Token(ticket.id, 7, "x", 0))
+    session.link.connection_lost(None)
+    assert ticket.tokens == 0
+    assert engines.dispatcher.count(RequestPhase.RUNNING) == 1
