@@ -165,7 +165,7 @@ def test_request_when_the_engine_refuses_its_configuration_fails_at_once(make_ga
     assert answer.status_code == 503
     error = answer.json()["error"]
     assert error["code"] == "engine_unavailable"
-    assert "told to end" in error["message"]
+    assert "exits as its file orders" in error["message"], "the last line of the engine's log"
 
 
 def test_request_whose_client_disconnects_is_cancelled_at_once(gateway):
