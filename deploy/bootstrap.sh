@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes .venv: a Python of at least 3.11 (uv where present, else venv + pip) with everything from a lock with hashes.
+# Creates .venv with Python 3.11 or newer (by uv if it is installed, else by venv and pip) and installs a lock file.
 #
 #   deploy/bootstrap.sh host     what `make up` needs
-#   deploy/bootstrap.sh dev      the same and what `make test` and `make lint` need
+#   deploy/bootstrap.sh dev      the same, and what `make test` and `make lint` need
 #
-# Runs under macOS' own /bin/sh and tools. Safe to run again: a stamp of the lock's checksum says what is installed.
+# Runs with macOS's own /bin/sh and tools. It is safe to run again: a checksum of the lock records what is installed.
 set -eu
 
 wanted="${1:-host}"
@@ -16,7 +16,7 @@ stamp="$venv/.vestal-$wanted"
 say() { printf '%s\n' "vestal: $*" >&2; }
 fail() { say "$*"; exit 69; }
 
-# The lock, the package's metadata and the folder itself: a virtual environment does not survive being moved.
+# Covers the lock, the metadata, this script and the folder, because a virtual environment cannot be moved.
 fingerprint() { { cat "$lock" "$root/pyproject.toml" "$root/deploy/bootstrap.sh"; printf '%s' "$root"; } | cksum; }
 
 is_new_enough() {
@@ -62,7 +62,7 @@ make_venv() {
     fi
 }
 
-# pip is silent or very loud. Its words go to a file, and a person sees how far it is.
+# pip prints nothing or very much. So its output goes to a file, and the user sees a line of progress.
 pip_install() {
     log="$venv/install.log"
     total="$(grep -c '^[a-z0-9].*==' "$lock")"
@@ -94,7 +94,7 @@ install_lock() {
     else
         pip_install
     fi || fail "the packages could not be installed; the lines above say why. Most often there is no network to a package index. Nothing was started; run the same command again once there is."
-    # The project itself by a path file: no build, so nothing beyond the lock is fetched.
+    # Install the project itself by a .pth file: without a build, nothing beyond the lock is downloaded.
     site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n' "$root" > "$site/vestal.pth"
     cat > "$venv/bin/vestal" <<EOF

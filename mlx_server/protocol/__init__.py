@@ -1,4 +1,4 @@
-"""The protocol between gateway and engine: one frame per message, both ways, over one socketpair.
+"""The protocol between gateway and engine: one frame per message, in both directions, over one socket pair.
 
 The gateway starts `python -m mlx_server.engine --fd N`, where N is the engine's end of the socketpair. End of
 file on either side means that the other process is gone. Messages to the engine are *operations*, messages

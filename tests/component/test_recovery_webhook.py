@@ -68,10 +68,10 @@ def test_mlx_stopped_by_hand_is_posted_once_and_named_in_each_cycle(
 def test_engine_that_was_given_up_is_reported_and_restarted_by_a_reset(agent: AgentUnderTest):
     before = agent.gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
-    told = agent.home / "fake_gateway.json"
-    told.write_text(json.dumps({"status": "failed", "engine": engine}))
+    control = agent.home / "fake_gateway.json"
+    control.write_text(json.dumps({"status": "failed", "engine": engine}))
     ask = {"mlx": False}
-    agent.until(lambda: agent.ask("/recover", ask)[1]["services"] == {"mlx": "open"}, "it is told")
-    told.write_text(json.dumps({"status": "ok", "engine": engine}))
+    agent.until(lambda: agent.ask("/recover", ask)[1]["services"] == {"mlx": "open"}, "the answer names it")
+    control.write_text(json.dumps({"status": "ok", "engine": engine}))
     assert agent.ask("/recover/reset", {})[0] == 202
     agent.until(lambda: agent.gateway() != before, "the gateway was begun anew")

@@ -1,4 +1,4 @@
-"""The stack's containers as Docker sees them, and ways to end them."""
+"""The stack's containers as Docker reports them, and functions that kill them."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def lacking(repo: Path) -> str:
 
 
 def _base_image(repo: Path) -> str:
-    """What the image is built from, as compose is told it: by the environment, or by a `.env` file."""
+    """Return the base image of the build, from the environment or a `.env` file as compose reads them."""
     file = ("--project-directory", str(repo), "--file", str(repo / "docker-compose.yml"))
-    told = json.loads(docker("compose", *file, "config", "--format", "json"))
-    return str(told["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
+    config = json.loads(docker("compose", *file, "config", "--format", "json"))
+    return str(config["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
 
 
 def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:

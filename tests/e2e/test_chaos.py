@@ -1,4 +1,4 @@
-"""A short `make chaos`: the engine is killed under load; nothing is lost, nothing comes twice (R6.1)."""
+"""A short `make chaos`: the engine is killed under load; nothing is lost, no text comes twice."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_chaos_with_the_engine_killed_under_load_loses_and_repeats_no_text(repo,
         capture_output=True,
         text=True,
     )
-    told = done.stdout + done.stderr
-    lines = [line for line in told.splitlines() if line.startswith("{")]
+    output = done.stdout + done.stderr
+    lines = [line for line in output.splitlines() if line.startswith("{")]
     figures: dict[str, Any] = json.loads(lines[0]) if lines else {}
-    assert figures.get("sent", 0) >= REQUESTS, told
-    assert figures["finished"] == figures["sent"], told
-    assert sum(figures["kills"].values()) == KILLS, told
-    assert done.returncode == 0, told
+    assert figures.get("sent", 0) >= REQUESTS, output
+    assert figures["finished"] == figures["sent"], output
+    assert sum(figures["kills"].values()) == KILLS, output
+    assert done.returncode == 0, output

@@ -60,7 +60,7 @@ def test_container_reaches_the_model_and_finishes_a_task(stack):
     done = stack.until(
         lambda: (t := stack.orchestrator(path).body)["state"] in ("done", "failed") and t,
         "the task ends",
-        240,  # it computes beside the first indexing of all documents
+        240,  # it computes while all documents are indexed for the first time
     )
     assert done["state"] == "done" and done["answer"].strip(), done
 
@@ -131,7 +131,8 @@ def test_container_killed_by_hand_comes_back_although_docker_leaves_it(stack):
     docker("kill", killed)
     stack.until(lambda: container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
     died = stack.until(
-        lambda: [e for e in stack.journal("container_died") if e["component"] == "nightly"], "told"
+        lambda: [e for e in stack.journal("container_died") if e["component"] == "nightly"],
+        "the death is reported",
     )
     assert "request to the Docker engine" in died[-1]["cause"]
     stack.until_healthy()

@@ -41,7 +41,7 @@ ROLES = {
     "reader": "answer:reader",
     "critic": "answer:critic",
 }
-WAYS: dict[str, Callable[[str], object]] = {  # the reason that the agent has to give -> what is done
+KILL_METHODS: dict[str, Callable[[str], object]] = {  # the reason that the agent must report -> the kill
     "out_of_memory": overrun,
     "unknown_kill": kill_its_process,
     "killed_by_request": lambda name: docker("kill", name),
@@ -63,8 +63,8 @@ def calls(models: Models) -> dict[Step, list[float]]:
     """When each step's model was asked, by the number of the task's goal."""
     found: dict[Step, list[float]] = defaultdict(list)
     for call in models.calls("/api/chat"):
-        told, asked = (message["content"] for message in call["body"]["messages"])
-        step = next(name for words, name in ROLES.items() if words in told)
+        system, asked = (message["content"] for message in call["body"]["messages"])
+        step = next(name for words, name in ROLES.items() if words in system)
         found[re.findall(r"goal (\d+)", asked)[-1], step].append(call["at"])
     return found
 
@@ -95,7 +95,7 @@ def run(stack, models: Models) -> Run:
     print(f"seed {SEED}: {TASKS} tasks, {KILLS} kills")
     draw = random.Random(SEED)
     run = Run({f"{number:04}": _submitted(stack, f"{number:04}") for number in range(TASKS)})
-    kinds = list(itertools.islice(itertools.cycle(WAYS), KILLS))
+    kinds = list(itertools.islice(itertools.cycle(KILL_METHODS), KILLS))
     draw.shuffle(kinds)
     steps = TASKS * 3.5
     for number, kind in enumerate(kinds):
@@ -132,7 +132,7 @@ def test_steps_that_were_finished_are_not_called_again(stack, run: Run, models: 
 
 
 def test_each_container_death_is_explained_from_its_evidence(stack, run: Run):
-    died = stack.until(lambda: len(found := _deaths(stack)) >= KILLS and found, "all ends are told")
+    died = stack.until(lambda: len(found := _deaths(stack)) >= KILLS and found, "all deaths are reported")
     assert [entry["fields"]["exit_code"] for entry in died] == [137] * KILLS
     assert [entry["fields"]["reason"] for entry in died] == run.reasons
 
@@ -175,7 +175,7 @@ def _steps(stack, run: Run, number: str) -> dict[Step, float]:
 def _kill(stack, kind: str, run: Run) -> None:
     """One kill, and the wait until another run of the container answers."""
     before = container(stack, "orchestrator")
-    WAYS[kind](before["Id"])
+    KILL_METHODS[kind](before["Id"])
 
     def again() -> Any:
         state = container(stack, "orchestrator")["State"]

@@ -1,4 +1,4 @@
-"""Two worker containers beside the orchestrator, on a real Postgres; one of them is killed."""
+"""Two worker containers and the orchestrator share a real Postgres; one worker is killed."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def test_engine_killed_during_an_answer_restarts_and_the_answer_is_complete(stac
     assert stack.mlx("/api/chat", ASK).body["message"]["content"] == whole
     assert stack.mlx("/health").body["engine"]["pid"] != first
     died = stack.until(
-        lambda: [e for e in stack.journal("child_exited") if e["fields"]["pid"] == first], "told"
+        lambda: [e for e in stack.journal("child_exited") if e["fields"]["pid"] == first],
+        "the exit is reported",
     )
     assert died[0]["component"] == "mlx_engine"
     assert died[0]["cause"] == "killed by SIGKILL"

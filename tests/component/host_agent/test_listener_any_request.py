@@ -79,13 +79,13 @@ def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
             return  # it has no end
         headers = {"Host": host, "Origin": origin, "Content-Type": kind, "Authorization": given_token}
         reply = exchange(agent.port, request(method, path, headers, body))
-        head, _, told = reply.partition(b"\r\n\r\n")
+        head, _, answer = reply.partition(b"\r\n\r\n")
         status = int(head.split()[1])
         assert 200 <= status < 500, reply
         if token not in (given_token or "") and path.partition("?")[0].partition("#")[0] not in OPEN_PATHS:
             assert status >= 400, reply
         if status >= 400 and method != "HEAD" and b"application/json" in head:
-            assert json.loads(told)["error"]["message"]
+            assert json.loads(answer)["error"]["message"]
         assert token.encode() not in reply
 
     any_request()

@@ -1,4 +1,4 @@
-"""A grammar is compiled beside the MLX thread: others go on, and its request can still be ended."""
+"""A grammar is compiled outside the MLX thread: other requests continue, and its own can be cancelled."""
 
 import time
 

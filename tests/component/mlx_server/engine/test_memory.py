@@ -1,4 +1,4 @@
-"""Forecasts beside what is measured, and a real engine with little memory."""
+"""Memory forecasts against measurements, and a real engine with little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six stages (R2.8) whenever the word comes, and with a slow disk: always to the end, exit code 0."""
+"""A shutdown at any moment, and with a slow disk, runs all six stages and exits with code 0."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ WINDOW_TOKENS = 96
 
 
 def sliding_window() -> tuple[Any, dict[str, Any]]:
-    """Rotating caches beside full ones, as in Gemma 3."""
+    """Rotating and full caches together, as in Gemma 3."""
     args = gemma3_text.ModelArgs(
         model_type="gemma3_text", hidden_size=64, num_hidden_layers=4, intermediate_size=128,
         num_attention_heads=2, head_dim=32, vocab_size=VOCABULARY, num_key_value_heads=1,
