@@ -12,8 +12,10 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 LAYERS, HEADS, KV_HEADS, HEAD_WIDTH = 4, 2, 1, 64
 HIDDEN, INTERMEDIATE = 128, 256
@@ -41,17 +43,38 @@ def small_models(real: Path, parent: Path) -> Path:
     return folder
 
 
-def _write_chat_model(real: Path, folder: Path) -> None:
+def shallow_models(real: Path, parent: Path, layers: int) -> Path:
+    """Return a models folder with the first `layers` layers of the real chat model, in `parent`."""
+    folder = parent / "shallow-models"
+    chat = FOLDERS[0]
+    _write_all_but_weights(real / chat, folder / chat, {"num_hidden_layers": layers})
+    weights = load_file(real / chat / "model.safetensors")
+    kept = {name: values for name, values in weights.items() if _layer(name) < layers}
+    _save(folder / chat / "model.safetensors", kept)
+    return folder
+
+
+def _layer(tensor: str) -> int:
+    """Return the number of the layer that a tensor belongs to, or -1."""
+    found = re.match(r"model\.layers\.(\d+)\.", tensor)
+    return int(found[1]) if found else -1
+
+
+def _write_all_but_weights(real: Path, folder: Path, changes: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy2(real / name, folder / name)
-    shape = {"hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS}
-    heads = {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_WIDTH}
-    config = json.loads((real / "config.json").read_text()) | shape | heads | {"tie_word_embeddings": False}
+    config = json.loads((real / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))
     manifest = json.loads((real / "vestal-model.json").read_text())
     manifest.pop("weights", None)  # the checksums of the real ones
     (folder / "vestal-model.json").write_text(json.dumps(manifest))
+
+
+def _write_chat_model(real: Path, folder: Path) -> None:
+    shape = {"hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS}
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_WIDTH}
+    _write_all_but_weights(real, folder, shape | heads | {"tie_word_embeddings": False})
     _save(folder / "model.safetensors", _weights(_are_words(folder / "tokenizer.json")))
 
 

@@ -1,27 +1,29 @@
-"""Print as JSON how many bytes a model and its prompts really need in this process.
+"""Print as JSON how many bytes a model and its prompts really need in this process: an object for each case.
 
-Usage: measures_memory.py MODELS_DIR MODEL ROWS PROMPT_TOKENS STEP_TOKENS [KV_BITS]
+Usage: measures_memory.py MODELS_DIR MODEL CASE...
+A case is ROWS,PROMPT_TOKENS,STEP_TOKENS,KV_BITS; with 0 bits the keys and values stay as they are computed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from mlx_server import blas
 
 blas.preload()
 
 import mlx.core as mx  # noqa: E402
-import psutil  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
 from mlx_server.engine.kv.kv_quantization import KvQuantization  # noqa: E402
 from mlx_server.engine.memory import readings  # noqa: E402
 from mlx_server.engine.models.loading import LanguageModel, Weights  # noqa: E402
-from mlx_server.model_store import find  # noqa: E402
+from mlx_server.model_store import ModelEntry, find  # noqa: E402
 from tests.children.whole_model import loaded  # noqa: E402
 from vestal.config import load as load_config  # noqa: E402
 
@@ -46,31 +48,36 @@ def run(model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv: KvQ
     return kv_bytes
 
 
-def main(
-    models_dir: str, name: str, rows: int, prompt_tokens: int, step_tokens: int, kv_bits: int = 0
-) -> None:
+def measured(
+    entry: ModelEntry, model: Weights, rows: int, prompt_tokens: int, step_tokens: int, kv_bits: int
+) -> dict[str, Any]:
+    """Return the forecasts of one case, each with what was measured."""
     kv = KvQuantization(kv_bits, 64) if kv_bits else None
-    config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
-    entry = find(config, name)
-    assert entry is not None
     guard = readings.memory_guard(None, step_tokens, kv_of=lambda name: kv)
     expected = guard.forecast(entry)
-    model = loaded(entry)
+    gc.collect()
+    mx.clear_cache()
     active = mx.get_active_memory()
     mx.reset_peak_memory()
     kv_bytes = run(model, rows, prompt_tokens, step_tokens, kv)
     tokens = prompt_tokens + ANSWER_TOKENS
-    found = {
+    return {
         "weights": [expected.weights.bytes, active],
         "requests": [
             expected.requests_bytes(rows, tokens),
             mx.get_peak_memory() - active,
         ],
         "kv": [expected.kv.bytes(rows, tokens) if expected.kv else 0, kv_bytes],
-        "footprint": psutil.Process().memory_info().rss,
         "forecast": dataclasses.asdict(expected),
     }
-    print(json.dumps(found), flush=True)
 
 
-main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+def main(models_dir: str, name: str, cases: list[str]) -> None:
+    config = load_config({"VESTAL_MODELS_DIR": models_dir}, Path.cwd())
+    entry = find(config, name)
+    assert entry is not None
+    model = loaded(entry)
+    print(json.dumps([measured(entry, model, *map(int, case.split(","))) for case in cases]), flush=True)
+
+
+main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +33,17 @@ from mlx_server.protocol import (
     Unloaded,
 )
 from tests.component.mlx_server.engine.conftest import CHAT, EMBED, chat
+from tests.small_models import shallow_models
 from tests.unit.mlx_server.published_models import CONFIGS, headers
 
 pytestmark = pytest.mark.model
 REPO = Path(__file__).resolve().parents[4]
 MIB = 1024**2
+SHALLOW_LAYERS = 8
+Measure = Callable[["Case"], dict[str, Any]]
 
 
-def run_child(name: str, home: Path, *arguments: object) -> dict[str, Any]:
+def run_child(name: str, home: Path, *arguments: object) -> Any:
     command = [sys.executable, str(REPO / "tests" / "children" / name), *map(str, arguments)]
     env = os.environ | engine_environment(home) | {"PYTHONPATH": str(REPO)}  # they share what loads a model
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, cwd=home)
@@ -45,35 +51,66 @@ def run_child(name: str, home: Path, *arguments: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("model", "rows", "prompt_tokens", "step_tokens"),
-    [(CHAT, 1, 1000, 128), (CHAT, 4, 500, 128), (CHAT, 1, 1000, 512), (EMBED, 8, 256, 128)],
-)
-def test_forecast_is_within_15_percent_of_what_is_measured(
-    home, models_dir, model, rows, prompt_tokens, step_tokens
-):
-    found = run_child("measures_memory.py", home, models_dir, model, rows, prompt_tokens, step_tokens)
-    for expected, measured in (found["weights"], found["requests"]):
-        assert expected == pytest.approx(measured, rel=0.15)
+@dataclass(frozen=True)
+class Case:
+    """Prompts that are measured; `layers`: so many of the real chat model's, for less time (0: all 30)."""
+
+    model: str
+    rows: int
+    prompt_tokens: int
+    step_tokens: int = 128
+    kv_bits: int = 0
+    layers: int = SHALLOW_LAYERS
+
+    def __str__(self) -> str:
+        return f"{self.rows},{self.prompt_tokens},{self.step_tokens},{self.kv_bits}"
 
 
-@pytest.mark.parametrize(
-    ("rows", "prompt_tokens", "kv_bits"), [(1, 1000, 0), (1, 1000, 8), (4, 500, 8), (1, 1000, 4), (4, 500, 4)]
-)
-def test_forecast_of_quantized_keys_and_values_is_what_they_take(
-    home, models_dir, rows, prompt_tokens, kv_bits
-):
-    found = run_child("measures_memory.py", home, models_dir, CHAT, rows, prompt_tokens, 128, kv_bits)
-    expected, measured = found["kv"]
-    assert expected == measured > 0
-    assert found["requests"][0] == pytest.approx(found["requests"][1], rel=0.15)
+WHOLE = [Case(CHAT, 1, 1000, layers=0), Case(EMBED, 8, 256, layers=0)]
+SHALLOW = [Case(CHAT, 1, 1000), Case(CHAT, 4, 500), Case(CHAT, 1, 1000, step_tokens=512)]
+QUANTIZED = [
+    Case(CHAT, rows, tokens, kv_bits=bits) for rows, tokens in ((1, 1000), (4, 500)) for bits in (8, 4)
+]
 
 
-def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real, home, models_dir):
+@pytest.fixture(scope="module")
+def measure(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
+    """A function that returns what is forecast and what is measured: one process for each list of cases."""
+    shallow = shallow_models(models_dir, tmp_path_factory.mktemp("models"), SHALLOW_LAYERS)
+    groups = [(models_dir, WHOLE[:1]), (models_dir, WHOLE[1:]), (shallow, SHALLOW), (shallow, QUANTIZED)]
+    measured: dict[Case, dict[str, Any]] = {}
+
+    def of(case: Case) -> dict[str, Any]:
+        if case not in measured:
+            folder, cases = next((folder, cases) for folder, cases in groups if case in cases)
+            home = tmp_path_factory.mktemp("home")
+            found = run_child("measures_memory.py", home, folder, case.model, *cases)
+            measured.update(zip(cases, found, strict=True))
+        return measured[case]
+
+    yield of
+    shutil.rmtree(shallow)
+
+
+@pytest.mark.parametrize("case", [*WHOLE, *SHALLOW], ids=repr)
+def test_forecast_is_within_15_percent_of_what_is_measured(measure, case):
+    for forecast, found in (measure(case)["weights"], measure(case)["requests"]):
+        assert forecast == pytest.approx(found, rel=0.15)
+
+
+@pytest.mark.parametrize("case", [SHALLOW[0], *QUANTIZED], ids=repr)
+def test_forecast_of_quantized_keys_and_values_is_what_they_take(measure, case):
+    forecast, found = measure(case)["kv"]
+    assert forecast == found > 0
+    forecast, found = measure(case)["requests"]
+    assert forecast == pytest.approx(found, rel=0.15)
+
+
+def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real, measure):
     engine = start_real()
     engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
-    both = [run_child("measures_memory.py", home, models_dir, m, 1, 100, 128) for m in (CHAT, EMBED)]
-    resident = sum(f["forecast"]["weights"]["bytes"] + f["forecast"]["tokenizer_bytes"] for f in both)
+    both = [measure(case)["forecast"] for case in WHOLE]
+    resident = sum(forecast["weights"]["bytes"] + forecast["tokenizer_bytes"] for forecast in both)
     footprint = psutil.Process(engine.process.pid).memory_info().rss
     assert ENGINE_BYTES + resident == pytest.approx(footprint, rel=0.15)
 
