@@ -66,7 +66,7 @@ def on_disk(home: Path) -> int:
     return sum(path.stat().st_size for path in (home / "cache" / "prompts").glob("*.safetensors"))
 
 
-def test_keys_and_values_of_what_runs_are_told_and_gone_when_it_is_done(start):
+def test_kv_bytes_of_running_requests_are_reported_and_zero_afterwards(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     (idle,) = fresh(engine).loaded

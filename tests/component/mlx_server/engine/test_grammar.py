@@ -62,7 +62,7 @@ def test_constrained_and_free_answers_share_a_batch(engine):
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}, HUGE])
-def test_schema_that_is_none_is_refused_by_name(engine, schema):
+def test_invalid_schema_is_refused_naming_the_fault(engine, schema):
     name = f"bad {len(str(schema))}"
     engine.send(chat(name, ASK, json_schema=schema))
     failed = engine.answer(name, Done)
@@ -71,7 +71,7 @@ def test_schema_that_is_none_is_refused_by_name(engine, schema):
     assert "JSON schema" in failed.message
 
 
-def test_object_of_many_optional_properties_does_not_end_the_answer_early(engine):
+def test_schema_with_many_optional_properties_does_not_end_the_answer_early(engine):
     """llguidance gives up at 2,000 items a row, some 500 such properties; the answer ended there, no JSON."""
     many = {f"property_{number}": {"type": "boolean"} for number in range(700)}
     schema = {"type": "object", "properties": {"first": {"type": "string", "maxLength": 8}, **many}}

@@ -59,7 +59,7 @@ def test_stream_goes_on_while_schemas_are_compiled(engine):
     engine.answer("stream", Done)
 
 
-def test_compiling_alone_is_work_and_ends_when_cancelled(engine):
+def test_grammar_compilation_counts_as_work_and_ends_when_cancelled(engine):
     engine.send(chat("left", ASK, json_schema=big("b")), chat("kept", ASK, json_schema=SMALL), Cancel("left"))
     done = engine.answer("left", Done)
     assert (done.reason, engine.tokens("left")) == ("cancelled", [])
@@ -68,7 +68,7 @@ def test_compiling_alone_is_work_and_ends_when_cancelled(engine):
     engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
 
 
-def test_operations_are_answered_while_a_grammar_is_all_there_is_to_wait_for(engine):
+def test_operations_are_answered_while_only_a_grammar_is_compiled(engine):
     engine.send(chat("slow", ASK, max_tokens=4, json_schema=big("c")), Load("beside", CHAT))
     loaded = engine.answer("beside", Loaded)
     assert engine.answer("slow", Done).reason == "length"
@@ -76,7 +76,7 @@ def test_operations_are_answered_while_a_grammar_is_all_there_is_to_wait_for(eng
     assert engine.events.index(loaded) < engine.events.index(first)
 
 
-def test_engine_told_to_end_compiles_and_answers_first(start):
+def test_engine_asked_to_stop_finishes_compilation_and_answer_first(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))
@@ -84,7 +84,7 @@ def test_engine_told_to_end_compiles_and_answers_first(start):
     assert engine.process.wait(20) == 0
 
 
-def test_engine_that_may_not_drain_says_so_of_what_it_compiles(start):
+def test_engine_without_drain_time_fails_requests_that_wait_for_a_grammar(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("refused", ASK, json_schema=big("e")), Shutdown(0.0))

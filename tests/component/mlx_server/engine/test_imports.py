@@ -40,5 +40,5 @@ def test_start_imports_nothing_it_does_not_need(found):
     assert found[0] == []
 
 
-def test_folder_of_models_is_looked_through_once_and_found_as_before(found):
+def test_transformers_models_folder_is_listed_once_with_the_same_result(found):
     assert found[1:] == [True, True]

@@ -99,7 +99,7 @@ def test_forecast_is_within_15_percent_of_what_is_measured(measure, case):
 
 
 @pytest.mark.parametrize("case", [SHALLOW[0], *QUANTIZED], ids=repr)
-def test_forecast_of_quantized_keys_and_values_is_what_they_take(measure, case):
+def test_forecast_of_quantized_kv_equals_what_is_measured(measure, case):
     forecast, found = measure(case)["kv"]
     assert forecast == found > 0
     forecast, found = measure(case)["requests"]
@@ -134,7 +134,7 @@ def test_model_that_can_never_fit_is_refused_with_figures_and_the_others_serve(s
     assert not any(isinstance(e, Unloaded) for e in engine.events)  # nothing was given up for it
 
 
-def test_idle_model_makes_way_where_memory_has_room_for_one(start_real):
+def test_idle_model_is_unloaded_if_memory_holds_only_one(start_real):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=EMBED)
     assert engine.wait(lambda e: isinstance(e, Ready)).loaded == (EMBED,)
     engine.send(chat("first", "Say hello.", max_tokens=4))
@@ -145,7 +145,7 @@ def test_idle_model_makes_way_where_memory_has_room_for_one(start_real):
     assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED, CHAT]
 
 
-def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start_real):
+def test_request_without_memory_waits_or_is_refused_with_figures(start_real):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="850m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     story = "Tell me a very long story."
@@ -171,7 +171,7 @@ def test_request_without_room_waits_its_turn_or_is_refused_with_figures(start_re
     assert "max_tokens" in huge.message
 
 
-def test_load_without_room_waits_for_the_busy_model_to_be_idle(start_real):
+def test_load_without_memory_waits_until_the_busy_model_is_idle(start_real):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="770m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("running", "Tell me a very long story.", max_tokens=60))

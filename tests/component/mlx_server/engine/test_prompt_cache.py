@@ -93,7 +93,7 @@ def cold(small_models_dir: Path, tmp_path_factory) -> Iterator[Callable[[Generat
     engine.close()
 
 
-def test_text_from_ram_and_from_disk_is_the_cold_text_at_any_cut_and_in_a_batch(live, cold, home):
+def test_text_restored_from_ram_or_disk_equals_the_cold_text_at_any_cut_and_in_a_batch(live, cold, home):
     whole = text("whole", PROSE)
     cuts = [text(f"cut{at}", f"{PROSE[:at]} Suddenly,") for at in (150, 533, 1010, 1201)]
     first = live(home)
@@ -117,7 +117,7 @@ def test_text_from_ram_and_from_disk_is_the_cold_text_at_any_cut_and_in_a_batch(
     assert shares == sorted(shares) and 20 < shares[0] < shares[-1]
 
 
-def test_conversation_across_restarts_is_the_cold_one_and_writes_only_its_own_tokens(live, cold, home):
+def test_conversation_across_restarts_equals_the_cold_one_and_writes_only_new_tokens(live, cold, home):
     messages: list[dict] = [{"role": "user", "content": PROSE[:500] + " What came in?"}]
     tokens = 0
     for turn in range(3):
@@ -138,7 +138,7 @@ def test_conversation_across_restarts_is_the_cold_one_and_writes_only_its_own_to
     assert sum(path.stat().st_size for path in files(home)) <= 1.2 * tokens * TOKEN_BYTES
 
 
-def test_engine_killed_in_mid_sentence_is_gone_on_from_disk(live, cold, home):
+def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold, home):
     first = live(home)
     first.send(text("killed", PROSE, 40))
     first.wait(lambda e: isinstance(e, Token) and e.index == 9)
@@ -155,7 +155,7 @@ def test_engine_killed_in_mid_sentence_is_gone_on_from_disk(live, cold, home):
     assert cached(second, "resumed") >= 15 * BLOCK_TOKENS
 
 
-def test_harmed_files_are_missed_and_orphans_are_swept(live, cold, home):
+def test_damaged_files_are_misses_and_orphaned_files_are_deleted(live, cold, home):
     faults = ["truncated", "data", "header", "swapped", "emptied"]
     ops = [text(fault, f"{fault.title()} things: {PROSE[:400]}", 4) for fault in faults]
     first = live(home)
@@ -261,7 +261,7 @@ def _change_one_tensor(content: bytearray) -> None:
     content[8 + length + (begin + end) // 2] ^= 1
 
 
-def test_cache_that_cannot_be_written_costs_a_line_and_nothing_else(live, cold, home):
+def test_unwritable_cache_folder_is_logged_once_and_requests_succeed(live, cold, home):
     (home / "cache").mkdir(parents=True)
     (home / "cache" / "prompts").write_text("in the way")
     op = text("blocked", PROSE, 4)
@@ -274,7 +274,7 @@ def test_cache_that_cannot_be_written_costs_a_line_and_nothing_else(live, cold, 
     assert len(logged(engine, "cache_not_written")) == 1
 
 
-def test_full_disk_costs_a_line_and_nothing_else(live, cold, home):
+def test_full_disk_is_logged_once_and_requests_succeed(live, cold, home):
     folder = home / "cache" / "prompts"
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]

@@ -132,7 +132,7 @@ def test_restored_state_gives_the_cold_answer(live):
     assert live().answers(PROMPT) == ([cold], [len(PROMPT) - 1])  # from disk
 
 
-def test_next_turn_goes_on_from_the_end_of_the_answer(live):
+def test_next_turn_reuses_the_cache_up_to_the_end_of_the_answer(live):
     first = live()
     (answer,), _ = first.answers(PROMPT)
     turn = [*PROMPT, *answer, 5, 6, 7]

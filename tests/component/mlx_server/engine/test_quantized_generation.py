@@ -30,7 +30,7 @@ def quantized(request, start) -> Engine:
 
 
 @pytest.mark.parametrize(("bits", "near"), [(8, 0.05), (4, 0.15)])
-def test_chances_in_a_batch_and_after_a_resumption_are_those_alone(home, small_models_dir, bits, near):
+def test_logprobs_in_a_batch_and_after_a_resumption_equal_those_alone(home, small_models_dir, bits, near):
     found = run_child("compares_quantized.py", home, small_models_dir, bits)
     assert found["together"] < near
     assert found["resumed"] < near
@@ -61,7 +61,7 @@ def test_same_request_alone_gives_the_same_text_again(quantized):
         assert quantized.text(f"{name} again") == first
 
 
-def test_resumed_answer_goes_on_after_what_was_said(quantized):
+def test_resumed_answer_continues_after_the_emitted_tokens(quantized):
     quantized.send(chat("whole", STORY))
     quantized.text("whole")
     tokens = quantized.tokens("whole")

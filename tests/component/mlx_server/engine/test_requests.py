@@ -35,7 +35,7 @@ def test_hello_comes_first_and_names_process_and_blas(engine):
     assert hello.blas.split(":")[0] in ("openblas", "accelerate")
 
 
-def test_alive_tells_what_is_loaded(engine):
+def test_alive_event_lists_the_loaded_models(engine):
     alive = engine.wait(lambda e: isinstance(e, Alive) and len(e.loaded) == 2)
     assert {m.model: m.kind for m in alive.loaded} == {CHAT: "generate", EMBED: "embed"}
     assert all(m.bytes > 50_000_000 and m.expires_in_s is None for m in alive.loaded)
@@ -54,7 +54,7 @@ def test_vectors_equal_those_of_sentence_transformers(engine):
     assert answer.embed_s > 0
 
 
-def test_vectors_do_not_depend_on_their_company(engine):
+def test_vectors_do_not_depend_on_other_texts_of_the_batch(engine):
     engine.send(Embed("alone", EMBED, ("short",)), Embed("together", EMBED, (LONG_TEXT, "short", "a b c")))
     alone = unpack_vectors(engine.answer("alone", Embedding).vectors, 384)[0]
     together = unpack_vectors(engine.answer("together", Embedding).vectors, 384)[1]
@@ -107,12 +107,12 @@ def test_request_that_cannot_be_served_fails_with_its_code(engine, op, code):
     assert failed.message
 
 
-def test_unknown_model_is_told_what_there_is(engine):
+def test_unknown_model_error_lists_the_installed_models(engine):
     engine.send(Load("unknown", "nobody:latest"))
     assert CHAT in engine.answer("unknown", Loaded).message
 
 
-def test_probe_with_both_models_finds_sense(engine):
+def test_probe_of_both_models_succeeds(engine):
     engine.send(Probe("probe"))
     assert engine.answer("probe", Probed).ok
 

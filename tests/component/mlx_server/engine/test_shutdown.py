@@ -46,7 +46,7 @@ def test_signal_before_mlx_is_imported_ends_in_the_six_stages(start, number):
     stages_of(engine)
 
 
-def test_sigterm_during_a_load_hands_back_what_waits_for_it(start):
+def test_sigterm_during_a_load_fails_the_waiting_requests_as_retryable(start):
     engine = start(MLX_PRELOAD_MODELS="[]")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("waits", "Hello"))
@@ -57,7 +57,7 @@ def test_sigterm_during_a_load_hands_back_what_waits_for_it(start):
     assert stages_of(engine)["drain"]["left"] == 0
 
 
-def test_sigterm_during_prefill_drains_a_second_one_hands_back_and_keeps_what_was_computed(start):
+def test_second_sigterm_during_prefill_fails_the_request_and_stores_what_was_computed(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("long", LONG, max_tokens=200))
@@ -87,7 +87,7 @@ def test_second_signal_does_not_wait_for_the_answers(start):
     assert stages_of(engine)["drain"]["left"] == 3
 
 
-def test_more_requests_than_places_all_end_within_the_drain(start):
+def test_more_requests_than_batch_rows_all_end_within_the_drain(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT, VESTAL_MLX__MAX_RUNNING="2")
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(*(chat(f"short{n}", f"{n}. Say hello.", max_tokens=6) for n in range(5)))
@@ -97,7 +97,7 @@ def test_more_requests_than_places_all_end_within_the_drain(start):
     assert stages_of(engine)["drain"]["left"] == 0
 
 
-def test_gateway_that_does_not_read_keeps_nobody_from_ending(start):
+def test_engine_ends_although_the_gateway_does_not_read(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     sampling = Sampling(temperature=1.0, seed=5)
@@ -107,7 +107,7 @@ def test_gateway_that_does_not_read_keeps_nobody_from_ending(start):
     assert stages_of(engine, 60.0)["drain"]["left"] == 0
 
 
-def test_slow_disk_is_given_a_part_of_the_time_and_no_more(start, tmp_path):
+def test_shutdown_with_a_slow_disk_stops_writing_after_its_share_of_time(start, tmp_path):
     engine = start(
         MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))
     )

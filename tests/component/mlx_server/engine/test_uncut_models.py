@@ -78,7 +78,7 @@ def kill_when_written(engine: Engine, snapshots: int) -> None:
     engine.process.wait(10)
 
 
-def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, cold_engine, home):
+def test_text_restored_from_ram_or_from_disk_after_a_kill_equals_the_cold_text(live, cold_engine, home):
     questions = {how: f"What came in {how}?" for how in SAMPLINGS}
     cold = {how: ask(cold_engine, chat(how, asked, how))[0][0] for how, asked in questions.items()}
     assert len(set(cold["drawn"].split())) > 4
@@ -96,7 +96,7 @@ def test_text_is_the_cold_one_from_ram_and_after_a_kill_from_disk(live, cold_eng
         assert had == second.answer(how, Done).usage.prompt_tokens - 1
 
 
-def test_next_turn_after_a_kill_goes_on_from_the_answers_end(live, cold_engine, home):
+def test_next_turn_after_a_kill_reuses_the_cache_up_to_the_answers_end(live, cold_engine, home):
     first = live(home)
     ((answer, _),) = ask(first, chat("one", "What came in?", "greedy"))
     before = ({"role": "user", "content": "What came in?"}, {"role": "assistant", "content": answer})
