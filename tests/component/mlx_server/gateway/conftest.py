@@ -159,8 +159,18 @@ def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
 
 @pytest.fixture(scope="module")
 def real_gateway(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
-    """A gateway with the real engine and models. The chat model's context is small, so that every answer
-    ends."""
+    """A gateway with the real engine and models."""
+    return _with_real_engine(make_gateway, models_dir)
+
+
+@pytest.fixture(scope="module")
+def small_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) -> Gateway:
+    """A gateway with the real engine and a small chat model, for tests whose answers need not make sense."""
+    return _with_real_engine(make_gateway, small_models_dir)
+
+
+def _with_real_engine(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
+    """Return a gateway, started and ready. The chat model's context is small, so that every answer ends."""
     gateway = make_gateway(
         None,
         "-m",

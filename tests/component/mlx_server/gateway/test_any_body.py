@@ -96,11 +96,11 @@ def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway):
 
 @pytest.mark.model
 @pytest.mark.timeout(180)
-def test_real_engine_survives_any_body(real_gateway: Any, request: pytest.FixtureRequest) -> None:
-    pid = real_gateway.engine_pid()
-    document = narrowed(real_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
+def test_real_engine_survives_any_body(small_gateway: Any, request: pytest.FixtureRequest) -> None:
+    pid = small_gateway.engine_pid()
+    document = narrowed(small_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
     # Routes without a body need no engine; a pull or a delete would change the models of other tests.
     for operation in operations(document, (*WITHOUT_BODY, "/api/pull", "/api/delete", "/v1/models/{name}")):
         for mode in MODES:
-            send_bodies(real_gateway, operation, mode, 4, limit_s=30)
-    assert_unharmed(real_gateway, pid)
+            send_bodies(small_gateway, operation, mode, 4, limit_s=30)
+    assert_unharmed(small_gateway, pid)

@@ -155,8 +155,8 @@ def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engi
 @pytest.mark.hypothesis
 @pytest.mark.model
 @pytest.mark.parametrize("path", VALID)
-def test_real_engine_survives_mutated_bodies(real_gateway, path):
-    pid = real_gateway.engine_pid()
+def test_real_engine_survives_mutated_bodies(small_gateway, path):
+    pid = small_gateway.engine_pid()
     model = "all-minilm" if "embed" in path else "smollm2:135m"
 
     @settings(
@@ -167,23 +167,23 @@ def test_real_engine_survives_mutated_bodies(real_gateway, path):
     )
     @given(body=mutants({"model": model, **VALID[path]}))
     def each(body: str) -> None:
-        answer = real_gateway.http.post(path, content=body.encode("utf-8", "surrogatepass"), timeout=30)
+        answer = small_gateway.http.post(path, content=body.encode("utf-8", "surrogatepass"), timeout=30)
         assert answer.status_code in (200, 400, 404), f"{body[:300]}: {answer.text}"
 
     each()
-    health = real_gateway.health()
+    health = small_gateway.health()
     assert (health["status"], health["engine"]["pid"]) == ("ok", pid)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
-def test_prompt_longer_than_the_context_is_refused_with_both_figures(real_gateway, path):
+def test_prompt_longer_than_the_context_is_refused_with_both_figures(small_gateway, path):
     body = {
         "model": "smollm2:135m",
         "messages": [{"role": "user", "content": "word " * 500}],
         "max_tokens": 5,
     }
-    answer = real_gateway.http.post(path, json=body)
+    answer = small_gateway.http.post(path, json=body)
     assert answer.status_code == 400
     error = answer.json() if path.startswith("/api") else answer.json()["error"]
     assert error["code"] == "context_exceeded"

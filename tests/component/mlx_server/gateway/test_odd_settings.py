@@ -85,40 +85,40 @@ def ask(gateway: Any, path: str, body: dict[str, Any]) -> None:
 
 
 @pytest.mark.hypothesis
-def test_extreme_options_are_served_or_refused(real_gateway):
+def test_extreme_options_are_served_or_refused(small_gateway):
     @BOUNDED
     @given(options=SETTINGS, prompt=WORDS.filter(bool), raw=st.booleans())
     def each(options: dict[str, Any], prompt: str, raw: bool) -> None:
-        ask(real_gateway, "/api/generate", {"prompt": prompt, "raw": raw, "options": options})
+        ask(small_gateway, "/api/generate", {"prompt": prompt, "raw": raw, "options": options})
 
     each()
 
 
 @pytest.mark.hypothesis
-def test_any_json_schema_is_used_or_refused(real_gateway):
+def test_any_json_schema_is_used_or_refused(small_gateway):
     @BOUNDED
     @given(schema=SCHEMAS)
     def each(schema: dict[str, Any]) -> None:
         turns = [{"role": "user", "content": "Answer."}]
-        ask(real_gateway, "/api/chat", {"messages": turns, "format": schema, "options": {"num_predict": 6}})
+        ask(small_gateway, "/api/chat", {"messages": turns, "format": schema, "options": {"num_predict": 6}})
 
     each()
 
 
 @pytest.mark.hypothesis
-def test_any_tool_is_used_or_refused(real_gateway):
+def test_any_tool_is_used_or_refused(small_gateway):
     @BOUNDED
     @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
     def each(name: str, parameters: dict[str, Any], forced: bool) -> None:
         tool = {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
         body = {"messages": [{"role": "user", "content": "Call."}], "tools": [tool], "max_tokens": 6}
-        ask(real_gateway, "/v1/chat/completions", body | ({"tool_choice": "required"} if forced else {}))
+        ask(small_gateway, "/v1/chat/completions", body | ({"tool_choice": "required"} if forced else {}))
 
     each()
 
 
 @pytest.mark.hypothesis
-def test_any_template_variable_is_used_or_refused(real_gateway):
+def test_any_template_variable_is_used_or_refused(small_gateway):
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | WORDS,
         lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=2),
@@ -133,7 +133,7 @@ def test_any_template_variable_is_used_or_refused(real_gateway):
     def each(variables: dict[str, Any]) -> None:
         turns = [{"role": "user", "content": "Hello."}]
         body = {"messages": turns, "max_tokens": 2, "chat_template_kwargs": variables}
-        ask(real_gateway, "/v1/chat/completions", body)
+        ask(small_gateway, "/v1/chat/completions", body)
 
     each()
 
@@ -145,20 +145,20 @@ LONG = {"words": "word " * 6_000_000, "digits": "0123456789" * 3_000_000, "one w
 @pytest.mark.parametrize(
     "path", ["/api/generate", "/api/chat", "/v1/completions", "/v1/messages/count_tokens", "/api/embed"]
 )
-def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(real_gateway, path, kind):
-    pid, began = real_gateway.engine_pid(), time.monotonic()
+def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gateway, path, kind):
+    pid, began = small_gateway.engine_pid(), time.monotonic()
     turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
     asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
     asked["/api/embed"] = {"input": LONG[kind], "model": "all-minilm"}
     body = {"model": "smollm2:135m", **asked.get(path, {"prompt": LONG[kind]})}
-    answer = real_gateway.http.post(path, json=body, timeout=60)
+    answer = small_gateway.http.post(path, json=body, timeout=60)
     assert answer.status_code == (200 if path == "/api/embed" else 400)
     assert answer.status_code == 200 or "context_exceeded" in answer.text
     assert time.monotonic() - began < 15
-    assert real_gateway.engine_pid() == pid
+    assert small_gateway.engine_pid() == pid
 
 
-def test_prompt_of_two_million_token_ids_is_refused_at_once(real_gateway):
+def test_prompt_of_two_million_token_ids_is_refused_at_once(small_gateway):
     body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
-    answer = real_gateway.http.post("/v1/completions", json=body)
+    answer = small_gateway.http.post("/v1/completions", json=body)
     assert (answer.status_code, "1048576" in answer.text) == (400, True)
