@@ -23,7 +23,8 @@ KEYS_AND_VALUES, FLOAT32_BYTES = 2, 4
 TOKEN_BYTES = LAYERS * KV_HEADS * HEAD_WIDTH * KEYS_AND_VALUES * FLOAT32_BYTES
 """The keys and values of one token."""
 
-WORD = re.compile("Ġ[A-Za-z]+")  # the tokenizer writes a space as Ġ
+WORD = re.compile("Ġ[A-Za-z]+")
+WHITE_SPACE = "ĠĊĉč"  # how the tokenizer writes spaces, line feeds, tabs and carriage returns
 FOLDERS = ("smollm2__135m", "all-minilm__latest")
 
 
@@ -75,34 +76,38 @@ def _write_chat_model(real: Path, folder: Path) -> None:
     shape = {"hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE, "num_hidden_layers": LAYERS}
     heads = {"num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD_WIDTH}
     _write_all_but_weights(real, folder, shape | heads | {"tie_word_embeddings": False})
-    _save(folder / "model.safetensors", _weights(_are_words(folder / "tokenizer.json")))
+    _save(folder / "model.safetensors", _weights(_token_factors(folder / "tokenizer.json")))
 
 
-def _are_words(tokenizer: Path) -> np.ndarray:
-    """Return for each token whether it is a word after a space: such a text is split into them again."""
-    vocabulary: dict[str, int] = json.loads(tokenizer.read_text())["model"]["vocab"]
-    words = np.zeros(len(vocabulary), dtype=bool)
-    words[[number for token, number in vocabulary.items() if WORD.fullmatch(token)]] = True
-    return words
+def _token_factors(tokenizer: Path) -> np.ndarray:
+    """Return a factor for each token's logits, as one column.
 
-
-def _weights(are_words: np.ndarray) -> dict[str, np.ndarray]:
-    """Return weights so large that the layers, and not the token at hand alone, decide on the next token.
-
-    The last matrix makes words likely, and other tokens possible where a grammar allows nothing else.
+    Words after a space are likely; a text of them is split into the same tokens again. Other tokens come where
+    a grammar allows no word, and white space last of all, since the grammar of JSON allows it without end.
     """
+    vocabulary: dict[str, int] = json.loads(tokenizer.read_text())["model"]["vocab"]
+    factors = np.full((len(vocabulary), 1), 0.3, dtype=np.float32)
+    for token, number in vocabulary.items():
+        if WORD.fullmatch(token):
+            factors[number] = 3.0
+        elif not token.strip(WHITE_SPACE):
+            factors[number] = 0.0
+    return factors
+
+
+def _weights(token_factors: np.ndarray) -> dict[str, np.ndarray]:
+    """Return weights so large that the layers, and not the token at hand alone, decide on the next token."""
     random = np.random.default_rng(11)
 
     def matrix(rows: int, columns: int, gain: float) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * gain / np.sqrt(columns)).astype(np.float32)
 
     ones = np.ones(HIDDEN, dtype=np.float32)
-    vocabulary = len(are_words)
+    vocabulary = len(token_factors)
     queries, keys = HEADS * HEAD_WIDTH, KV_HEADS * HEAD_WIDTH
     weights = {
         "model.embed_tokens.weight": matrix(vocabulary, HIDDEN, np.sqrt(HIDDEN)),
-        "lm_head.weight": matrix(vocabulary, HIDDEN, 1.0)
-        * np.where(are_words, 3.0, 0.3).astype("f4")[:, None],
+        "lm_head.weight": token_factors * matrix(vocabulary, HIDDEN, 1.0),
         "model.norm.weight": ones,
     }
     for layer in range(LAYERS):

@@ -74,6 +74,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
     "schema": (CHAT, {"messages": STORY, "response_format": FORM, "max_tokens": 30}, {"tokens": 4}),
     "thought": (CHAT, {"messages": STORY, "chat_template_kwargs": {"enable_thinking": True}}, {"tokens": 8}),
 }  # fmt: skip
+COPIED = ("unforced call", "character")  # the model has to continue what it is shown
 
 
 class GatewayWithKilledEngine(Gateway):
@@ -90,7 +91,19 @@ class GatewayWithKilledEngine(Gateway):
 def real(
     tmp_path_factory: pytest.TempPathFactory, models_dir: Path, free_port: Callable[[], int]
 ) -> Iterator[Gateway]:
-    home = tmp_path_factory.mktemp("home")
+    """A gateway whose engine has the real chat model."""
+    yield from _gateway(tmp_path_factory.mktemp("home"), models_dir, free_port())
+
+
+@pytest.fixture(scope="module")
+def small(
+    tmp_path_factory: pytest.TempPathFactory, small_models_dir: Path, free_port: Callable[[], int]
+) -> Iterator[Gateway]:
+    """A gateway whose engine has a small one, which starts and answers sooner."""
+    yield from _gateway(tmp_path_factory.mktemp("home"), small_models_dir, free_port())
+
+
+def _gateway(home: Path, models_dir: Path, port: int) -> Iterator[Gateway]:
     folder = home / "found" / "copier"
     folder.mkdir(parents=True)
     for file in (models_dir / "smollm2__135m").iterdir():
@@ -100,7 +113,7 @@ def real(
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATE}))
     env = {"MODELS_FOLDER": str(home / "found"), "PRELOAD": '["copier"]', "PROGRESS_TIMEOUT_S": "30"}
     gateway = GatewayWithKilledEngine(
-        home, free_port(), **{f"VESTAL_MLX__{name}": value for name, value in env.items()}
+        home, port, **{f"VESTAL_MLX__{name}": value for name, value in env.items()}
     )
     try:
         gateway.start()
@@ -133,21 +146,22 @@ def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> dict[int, dict[str
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answer_whose_engine_is_killed_midway_equals_the_uninterrupted_one(real, name):
+def test_answer_whose_engine_is_killed_midway_equals_the_uninterrupted_one(request, name):
+    gateway = request.getfixturevalue("real" if name in COPIED else "small")
     path, body, kill_at = CASES[name]
     if name == "held stop":  # the stop string begins like a part of the answer and ends differently
-        text = ask(real, path, body | {"stop": None})[0]["text"]
+        text = ask(gateway, path, body | {"stop": None})[0]["text"]
         body = body | {"stop": [text[12:22] + "@"]}
-    uninterrupted = ask(real, path, body)
-    survived = real.health()["requests"]["survived_crashes"]
-    orders = real.home / "kill.json"
+    uninterrupted = ask(gateway, path, body)
+    survived = gateway.health()["requests"]["survived_crashes"]
+    orders = gateway.home / "kill.json"
     orders.write_text(json.dumps(kill_at))
     try:
-        assert ask(real, path, body) == uninterrupted
+        assert ask(gateway, path, body) == uninterrupted
         assert not orders.exists(), "the answer never came to that point"
     finally:
         orders.unlink(missing_ok=True)
-    assert real.health()["requests"]["survived_crashes"] == survived + body.get("n", 1)
+    assert gateway.health()["requests"]["survived_crashes"] == survived + body.get("n", 1)
     CHECKS.get(name, lambda choice: choice["text"])(uninterrupted[0])
 
 
