@@ -82,8 +82,8 @@ def _write_chat_model(real: Path, folder: Path) -> None:
 def _token_factors(tokenizer: Path) -> np.ndarray:
     """Return a factor for each token's logits, as one column.
 
-    Words after a space are likely; a text of them is split into the same tokens again. Other tokens come where
-    a grammar allows no word, and white space last of all, since the grammar of JSON allows it without end.
+    Words after a space are likely; a text of them is split into the same tokens again. Other tokens come
+    where a grammar allows no word, white space last of all: the grammar of JSON allows it without end.
     """
     vocabulary: dict[str, int] = json.loads(tokenizer.read_text())["model"]["vocab"]
     factors = np.full((len(vocabulary), 1), 0.3, dtype=np.float32)
