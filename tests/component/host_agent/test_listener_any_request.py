@@ -66,7 +66,7 @@ def request(method: str, path: str, headers: dict[str, str | None], body: bytes)
 def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
     agent.start()
     token = (agent.home / "token").read_text().strip()
-    gateway, passes = agent.gateway(), agent.status()["recovery"]["passes"]
+    gateway = agent.gateway()
 
     @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
     @given(METHODS, PATHS, HOSTS, ORIGINS, KINDS, TOKENS, BODIES)
@@ -89,7 +89,8 @@ def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
         assert token.encode() not in reply
 
     any_request()
-    assert agent.status()["recovery"]["passes"] == passes
+    # The agent runs a pass of its own 15 s after its start; only one that a request began is a fault.
+    assert not [entry for entry in agent.journal() if "asked by" in str(entry.get("reason", entry))]
     assert agent.gateway() == gateway
     assert not [entry for entry in agent.journal() if entry["event"].endswith("_requested")]
 

@@ -324,10 +324,15 @@ def test_second_agent_does_not_touch_the_first_ones_ollama(agent, ollama, free_p
         assert code == 409
         assert "another Vestal" in answer["error"]["message"]
         ollama.generate()
-        ollama.misbehave(empty=True)
-        assert not other.recover()["healthy"]
-        assert psutil.pid_exists(first)
-        ollama.misbehave()
+        assert agent.process
+        os.kill(agent.process.pid, signal.SIGSTOP)  # or its own scheduled pass would replace the server
+        try:
+            ollama.misbehave(empty=True)
+            assert not other.recover()["healthy"]
+            assert psutil.pid_exists(first)
+            ollama.misbehave()
+        finally:
+            os.kill(agent.process.pid, signal.SIGCONT)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=15)

@@ -167,9 +167,11 @@ def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
     running.process.wait()
 
 
-def probe(server: Server, session: aiohttp.ClientSession, **settings: Any) -> OllamaProbe:
+def probe(
+    server: Server, session: aiohttp.ClientSession, token_timeout_s: float = 0.3, **settings: Any
+) -> OllamaProbe:
     section = server.section.model_copy(update=settings)
-    return OllamaProbe(section, session, server.runners, token_timeout_s=0.3)
+    return OllamaProbe(section, session, server.runners, token_timeout_s)
 
 
 async def test_check_loads_no_model_if_none_is_loaded(server, session):
@@ -179,7 +181,7 @@ async def test_check_loads_no_model_if_none_is_loaded(server, session):
 
 
 async def test_check_loads_the_configured_probe_model(server, session):
-    check = await probe(server, session, probe_model="all-minilm").check()
+    check = await probe(server, session, token_timeout_s=30, probe_model="all-minilm").check()
     assert check.verdict.ok
     assert [m["name"] for m in server.ask("/api/ps")["models"]] == ["all-minilm:latest"]
 
