@@ -35,7 +35,7 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """`default_keep_alive_s` returns, by name, how long an unused model stays; negative: until told to go."""
+    """`default_keep_alive_s` returns for how long a model stays unused; a negative time has no end."""
 
     def __init__(
         self, requests: RequestTable, limit: int, default_keep_alive_s: Callable[[str], float]
@@ -59,7 +59,7 @@ class LoadedModels:
         return model
 
     def drop(self, model: LoadedModel) -> None:
-        """Finish the model's requests without a word and forget the model."""
+        """Finish the model's requests without sending events, and forget the model."""
         model.runner.close()
         del self._models[model.entry.name]
 

@@ -1,4 +1,4 @@
-"""The MLX thread's loop: it does one bit of everything in turn.
+"""The MLX thread's loop. Each turn advances every part of the work by one step.
 
 MLX's streams belong to one thread, so no other thread touches MLX. Operations come in through a queue; events
 leave through `emit`, in one burst after each step. An exception from a step ends the process: after a Metal
@@ -94,7 +94,7 @@ class Scheduler:
             self._operations.carry_out(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
 
     def turn(self) -> None:
-        """Carry out what has come, load a bit, start and step requests, unload what has expired."""
+        """Carry out new operations, advance the load, start and step requests, unload expired models."""
         self._announce_ready()
         self._receive()
         self._advance_load()
@@ -129,7 +129,7 @@ class Scheduler:
             runner.cache_pending_kv()
 
     def _publish(self) -> None:
-        """Note how things stand, and send the events that have come up."""
+        """Update the status, and send the events that have been collected."""
         self._status.update(self._working, self._clock())
         if self._events:
             burst = self._events.copy()

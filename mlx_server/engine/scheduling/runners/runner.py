@@ -58,7 +58,7 @@ class Runner:
         """Use an idle moment to make what a later request would wait for."""
 
     def close(self) -> None:
-        """Finish all requests without a word, and free what they hold."""
+        """Finish all requests without sending events, and free what they hold."""
         for request in self._requests.select(RequestStatus.PREPARING, model=self._model):
             request.jobs.cancel()
             self._requests.finish(request)
