@@ -50,7 +50,7 @@ class ServiceStatus:
         return replace(self, extra={**self.extra, **extra})
 
     def as_json(self) -> dict[str, Any]:
-        """Return the status as GET /status gives it; the fields of `extra` stand beside the others."""
+        """Return the status as GET /status gives it; the fields of `extra` are added to the others."""
         return {
             "state": str(self.state),
             "process_pid": self.process_pid,

@@ -37,12 +37,12 @@ class Constraint:
 
     @property
     def is_active(self) -> bool:
-        """Whether the grammar applies yet."""
+        """Return True if the grammar applies yet."""
         return not self._activate_after
 
     @property
     def must_end(self) -> bool:
-        """Whether only an end token may come next: the text is complete, or it does not fit the grammar."""
+        """Return True if only an end token may come next: the text is complete, or it does not fit the grammar."""
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:

@@ -52,7 +52,7 @@ class Grammars:
 
     @property
     def has_vocabulary(self) -> bool:
-        """Whether the vocabulary has been read, which `token_bytes` needs."""
+        """Return True if the vocabulary has been read, which `token_bytes` needs."""
         return self._vocabulary is not None
 
     def token_bytes(self, token: int) -> bytes:

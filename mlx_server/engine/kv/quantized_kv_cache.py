@@ -38,7 +38,7 @@ class QuantizedRequestKV(QuantizedKVCache):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all arrays, with their spare capacity."""
+        """Return the bytes of all arrays, with their spare capacity."""
         return 0 if self.keys is None else int(super().nbytes)
 
     @classmethod
@@ -68,7 +68,7 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def bits(self) -> int:
-        """The bits of a number. Raises AttributeError while keys and values are returned as plain arrays."""
+        """Return the bits of a number. Raises AttributeError while keys and values are returned as plain arrays."""
         if not self._returns_triples:
             raise AttributeError("bits")
         return self._bits
@@ -139,7 +139,7 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all arrays, with their spare capacity."""
+        """Return the bytes of all arrays, with their spare capacity."""
         return 0 if self.keys is None else int(tree_reduce(_add_bytes, (self.keys, self.values), 0))
 
     @classmethod
@@ -153,7 +153,7 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def _capacity_tokens(self) -> int:
-        """The tokens that the arrays can hold."""
+        """Return how many tokens the arrays can hold."""
         return 0 if self.keys is None else int(self.keys[0].shape[2])
 
     def _quantized(self, numbers: mx.array) -> Triple:

@@ -80,7 +80,7 @@ class Loads:
 
     @property
     def loading(self) -> str | None:
-        """The name of the model that is being loaded."""
+        """Return the name of the model that is being loaded."""
         return self._current.entry.name if self._current else None
 
     def blocked(self, now: float) -> bool:

@@ -20,7 +20,7 @@ class MemoryQueue:
 
     @property
     def awaited_model(self) -> str | None:
-        """The model of the first request: it must not be unloaded meanwhile."""
+        """Return the model of the first request, which must not be unloaded meanwhile."""
         first = self._first()
         return first.model if first else None
 

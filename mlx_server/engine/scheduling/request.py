@@ -82,7 +82,7 @@ class BackgroundJobs:
 
     @property
     def done(self) -> bool:
-        """Whether every job has ended, with a result or an exception."""
+        """Return True if every job has ended, with a result or an exception."""
         return all(future.done() for future in self.futures)
 
     def cancel(self) -> None:
@@ -123,5 +123,5 @@ class Request:
 
     @property
     def resumes(self) -> bool:
-        """Whether this continues an answer that was cut off when an earlier engine died."""
+        """Return True if this continues an answer that was cut off when an earlier engine died."""
         return isinstance(self.op, Generate) and bool(self.op.emitted)

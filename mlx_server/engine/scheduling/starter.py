@@ -1,4 +1,4 @@
-"""Hands requests whose model is loaded to the model's runner, generations as memory allows."""
+"""Passes requests whose model is loaded to the model's runner, generations as memory allows."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Runner:
 
     @property
     def can_step(self) -> bool:
-        """Whether there is work for the MLX thread now, not only for background workers."""
+        """Return True if the MLX thread has work now, and not only the background workers."""
         return self._requests.any(RequestStatus.RUNNING, model=self._model) or bool(self.prepared())
 
     def start(self, request: Request, now: float) -> Sequence[Event]:

@@ -249,8 +249,10 @@ def _copy(source: str, target: str) -> None:
 
 def _forget_checksums(manifest: Path) -> None:
     """Or the loader would refuse what has changed since it was installed."""
-    told = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({name: value for name, value in told.items() if name != MANIFEST_KEY}))
+    manifest_facts = json.loads(manifest.read_text())
+    manifest.write_text(
+        json.dumps({name: value for name, value in manifest_facts.items() if name != MANIFEST_KEY})
+    )
 
 
 def _change_one_tensor(content: bytearray) -> None:

@@ -63,9 +63,9 @@ def test_load_is_shared_reports_progress_and_stalls_no_stream(engine):
     engine.send(Cancel("stream"))
     assert engine.answer("one", Loaded).load_s == engine.answer("two", Loaded).load_s > 0
     assert sum(line["event"] == "model_loaded" and line["model"] == TWIN for line in engine.logged()) == 1
-    told = [e.fraction for e in engine.events if isinstance(e, Loading) and e.model == TWIN]
-    assert told == sorted(told) and told[0] == 0.0 and told[-1] > 0.9
-    assert len(set(told)) == len(told)
+    fractions = [e.fraction for e in engine.events if isinstance(e, Loading) and e.model == TWIN]
+    assert fractions == sorted(fractions) and fractions[0] == 0.0 and fractions[-1] > 0.9
+    assert len(set(fractions)) == len(fractions)
     gaps = [b - a for a, b in zip(during, during[1:], strict=False)]
     usual = median(b - a for a, b in zip(before, before[1:], strict=False))
     print("usual", usual, "during", len(gaps), max(gaps), sorted(gaps)[-5:])

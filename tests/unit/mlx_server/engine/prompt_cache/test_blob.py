@@ -108,7 +108,7 @@ def _of_format(number: str) -> bytes:
     "facts", [{"order": "0,0,1"}, {"order": "0,0,-1,0"}, {"order": ""}, {"tokens": "1,2"}, {"tokens": "x"}]
 )
 def test_facts_that_do_not_fit_the_tensors_are_corrupt(facts):
-    told, tensors = blob.decode(whole(block()))
-    data = b"".join(blob.encode(tensors, {**told, **facts}))
+    stored_facts, tensors = blob.decode(whole(block()))
+    data = b"".join(blob.encode(tensors, {**stored_facts, **facts}))
     with pytest.raises(blob.Corrupt):
         unpack("k", data, "model")
