@@ -42,7 +42,7 @@ class Constraint:
 
     @property
     def must_end(self) -> bool:
-        """Return True if only an end token may come next: the text is complete, or it does not fit the grammar."""
+        """Return True if only an end token may come next: the text is complete, or does not fit."""
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:

@@ -68,7 +68,7 @@ class QuantizedBatchKV(BatchKV):
 
     @property
     def bits(self) -> int:
-        """Return the bits of a number. Raises AttributeError while keys and values are returned as plain arrays."""
+        """Return the bits of a number. Raises AttributeError while plain arrays are returned."""
         if not self._returns_triples:
             raise AttributeError("bits")
         return self._bits
