@@ -16,12 +16,12 @@ KILLS = 3
 
 @pytest.mark.model
 @pytest.mark.timeout(300)
-def test_chaos_with_the_engine_killed_under_load_loses_and_repeats_no_text(repo, models_dir):
+def test_chaos_with_the_engine_killed_under_load_loses_and_repeats_no_text(repo, small_models_dir):
     command = [sys.executable, "-m", "benchmarks.chaos", "--requests", str(REQUESTS), "--kills", str(KILLS)]
     done = subprocess.run(
         [*command, "--least-equal", "0.9", "--time-limit", "280", "--json"],
         cwd=repo,
-        env=os.environ | {"VESTAL_MODELS_DIR": str(models_dir)},
+        env=os.environ | {"VESTAL_MODELS_DIR": str(small_models_dir)},
         capture_output=True,
         text=True,
     )

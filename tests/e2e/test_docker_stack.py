@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,12 +18,18 @@ LIMIT_BYTES = 512 * 1024**2
 
 
 @pytest.fixture(scope="module")
-def stack(make_stack: Callable, docker_engine: None, tmp_path_factory: pytest.TempPathFactory):
+def stack(
+    make_stack: Callable,
+    docker_engine: None,
+    small_models_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+):
     notes = tmp_path_factory.mktemp("no$tes")
     notes.chmod(0o755)  # the containers' user is another
     (notes / "birds.md").write_text("# Birds\n\nThe heron eats fish at dawn.\n")
     stack = make_stack(
-        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": "docs", "notes": str(notes)}),
+        VESTAL_ORCHESTRATOR__KNOWLEDGE=json.dumps({"docs": "docs/decisions", "notes": str(notes)}),
+        VESTAL_MODELS_DIR=str(small_models_dir),
         VESTAL_ORCHESTRATOR__MODE="docker",
         VESTAL_ORCHESTRATOR__MEM_LIMIT="512m",
         VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",

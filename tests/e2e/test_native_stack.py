@@ -19,6 +19,7 @@ ASK = QUESTION | {"messages": [{"role": "user", "content": "What is the capital 
 def stack(make_stack: Callable):
     stack = make_stack(
         VESTAL_ORCHESTRATOR__MODE="native",
+        VESTAL_ORCHESTRATOR__KNOWLEDGE="docs/decisions",
         VESTAL_ORCHESTRATOR__CYCLE_INTERVAL_S="5",
         ORCHESTRATOR_HEALTH_MONITOR_INTERVAL="5",
     )
