@@ -24,6 +24,7 @@ class State:
     def __init__(self, models: list[str]) -> None:
         self.mode = "ok"
         self.delay_s = self.word_s = 0.0
+        self.hold = False  # requests wait for as long as it is set
         self.models = models
         self.calls: list[dict] = []
         self.context_length = 8192
@@ -78,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.state.lock:
             self.state.at_work += 1
             self.state.most_at_work = max(self.state.most_at_work, self.state.at_work)
+        while self.state.hold:
+            time.sleep(0.02)
         time.sleep(self.state.delay_s)
         with self.state.lock:
             self.state.at_work -= 1

@@ -76,15 +76,16 @@ def test_tasks_of_a_killed_worker_are_taken_over_and_their_finished_steps_not_re
     start: Start, llm: StandIn
 ):
     one = start("one", "run", **ONE_CALL)
-    llm.control(delay_s=0.8)
-    first = start("first")
-    tasks = [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(8)]
-    wait_until("the worker is at work", lambda: worked_by(first))
-    second = start("second")
+    first, second = start("first"), start("second", **ONE_CALL)
+    done = [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(4)]
+    all_done(one, done)
+    llm.control(hold=True)  # no call ends before the kill
+    tasks = done + [one.submit(f"goal number {n}.", agents=["lead"]) for n in range(4, 16)]
     wait_until("it is in the middle of a call", lambda: at_work(first))
-    begun = at_work(first)
     first.end(signal.SIGKILL)
     killed_at = time.time()
+    begun = at_work(first)
+    llm.control(hold=False)
 
     all_done(one, tasks)
 

@@ -157,6 +157,16 @@ class Server:
     def runners(self) -> tuple[int, ...]:
         return tuple(child.pid for child in psutil.Process(self.process.pid).children())
 
+    async def until_runner(self, busy: bool) -> None:
+        """Wait until the runner uses the CPU, or does not: it looks now and then at what it is to do."""
+        cpu_s = lambda: sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.runners())  # noqa: E731
+        async with asyncio.timeout(10):
+            while True:
+                before = cpu_s()
+                await asyncio.sleep(0.3)
+                if (cpu_s() > before) == busy:
+                    return
+
 
 @pytest.fixture
 def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
@@ -213,10 +223,12 @@ async def test_check_with_empty_answers_fails_whatever_the_status(server, sessio
 async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_otherwise(server, session):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True)
+    await server.until_runner(busy=True)
     under_test = probe(server, session)
     check = await under_test.check()
     assert (check.verdict.ok, check.verdict.busy) == (True, True)
     server.misbehave(hang="tokens")
+    await server.until_runner(busy=False)
     check = await under_test.check()
     assert not check.verdict.ok
     assert "no token within" in check.verdict.detail
