@@ -1,6 +1,6 @@
 """Find out what is wrong with this machine, and name the remedy: the diagnoses of `vestal doctor`.
 
-To add a diagnosis, write a module in the room that it belongs to (memory, ollama, unresponsive, installation,
+To add a diagnosis, write a module in its folder (memory, ollama, unresponsive, installation,
 models or services), as follows, and add its DIAGNOSIS to the list below.
 
 1. `diagnose(config)` yields one Finding for each fault or note, or a single one with the level `ok`. It reads

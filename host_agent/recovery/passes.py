@@ -91,7 +91,7 @@ class Passes:
             async with hold_lock(self._lock_file, LOCK_TIMEOUT_S):
                 await self._look_for_everyone(report)
         except LockHeld as error:
-            report.left.append(f"agent: {error}; this pass gave way")
+            report.left.append(f"agent: {error}; this pass was skipped")
         except Exception as error:  # the root of a loop: the next pass must be possible
             log.exception("recovery pass %s failed", report.run_id)
             report.left.append(f"agent: the pass itself failed ({error!r})")

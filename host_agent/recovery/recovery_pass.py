@@ -116,7 +116,7 @@ def _line(issue: Issue, text: str) -> str:
 
 
 def _healed(issue: Issue) -> str:
-    return _line(issue, f"{issue.found}; did: {issue.remedy}; it is well now")
+    return _line(issue, f"{issue.found}; did: {issue.remedy}; it is healthy now")
 
 
 def _left(
@@ -136,7 +136,9 @@ def _left(
         elif issue.service not in failed:
             waited = issue.resolves_itself or issue.service in remedied
             why = (
-                f"not well after {took_s:.0f} s" if waited else "seen as the pass ended; the next sees to it"
+                f"still unhealthy after {took_s:.0f} s"
+                if waited
+                else "found as the pass ended; the next pass handles it"
             )
             reasons.setdefault(issue.service, []).append(f"{issue.found}; {why}")
     return [f"{service}: {'; '.join(dict.fromkeys(whys))}" for service, whys in reasons.items()]

@@ -17,7 +17,7 @@ class JobSettings:
     """What the files of all jobs are rendered from.
 
     `environment` has the variables of the job, PATH included, and no secret. `stop_within_s` is longer than
-    an ordered stop of the agent takes.
+    a graceful stop of the agent takes.
     """
 
     environment: Mapping[str, str]

@@ -63,10 +63,10 @@ class ServiceManager(Protocol):
         """Return what the service manager reports about a job."""
 
     def load(self, job: str, changed: bool) -> str:
-        """Load and start a job. Where its file has `changed`, stop a running one in order first."""
+        """Load and start a job. If its file has `changed`, stop a running job gracefully first."""
 
     def unload(self, job: str) -> str:
-        """Stop a job in order; it is not started again."""
+        """Stop a job gracefully; it is not started again."""
 
     def start(self) -> list[str]:
         """Start every installed job again, after a `stop` or after it was unloaded. Return the problems."""

@@ -63,7 +63,7 @@ class Systemd:
         return self._systemctl(verb, self._enabled_unit(job))
 
     def unload(self, job: str) -> str:
-        """Stop a job in order and disable it. A job that is not loaded is no problem."""
+        """Stop a job gracefully and disable it. A job that is not loaded is no problem."""
         if not self.state(job).loaded:
             return ""
         return self._systemctl("disable", "--now", self._enabled_unit(job))

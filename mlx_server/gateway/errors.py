@@ -57,7 +57,7 @@ class Unavailable(GatewayError):
 
 
 class InsufficientStorage(GatewayError):
-    """A request that cannot succeed later either. Clients that repeat any 5xx are asked not to."""
+    """A request that cannot succeed later either. A header asks clients not to retry."""
 
     status = 507
 

@@ -75,5 +75,5 @@ class Telemetry:
         self.emit("request_finished", **fields)
 
     def stream_paused(self, seconds: float) -> None:
-        """Count a pause: how long a running request had no engine, from its loss to the next token."""
+        """Record a pause of one stream: the seconds from the loss of its engine to its next token."""
         self.pause_s.observe(seconds)

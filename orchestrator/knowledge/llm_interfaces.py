@@ -1,4 +1,4 @@
-"""What the knowledge room needs of a model. `llm.client.LlmClient` implements both protocols."""
+"""What `orchestrator/knowledge` needs of a model. `llm.client.LlmClient` implements both protocols."""
 
 from __future__ import annotations
 

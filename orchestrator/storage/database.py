@@ -82,7 +82,7 @@ class Database(ABC):
 
     @abstractmethod
     def unpacked(self, value: Any) -> list[float]:
-        """Return the vector of a value of that column."""
+        """Return the vector that a value of the column `vectors.vector` holds."""
 
     def meta(self, key: str) -> str | None:
         """Return the value stored under `key`, or None."""

@@ -43,7 +43,10 @@ Notes = Callable[[], Mapping[str, Mapping[str, object]]]  # folder → {"text": 
 
 
 class Steps:
-    """The work of the steps; `task_queue.py` makes it durable."""
+    """Runs each step of a task: plan, retrieve, answer or join.
+
+    It stores nothing: `task_queue.py` saves each step's result, so that no finished step runs twice.
+    """
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Steps:
         if not parts:
             parts, note = (
                 plan.everybody(crew),
-                "the lead named no agent: every one is asked",
+                "The lead named no agent, so every agent is asked.",
             )
         return {"parts": [vars(part) for part in parts], "note": note}
 

@@ -1,8 +1,8 @@
 """The queue of durable tasks, on DBOS: accepted tasks survive kills, and no finished step runs twice.
 
 DBOS writes each step's result to the database before the next step begins. After a kill it resumes every
-unfinished task of this worker at its first unfinished step; on Postgres, the room `workers` does so for
-workers that are gone. DBOS resumes only tasks of the same application version, so
+unfinished task of this worker at its first unfinished step; on Postgres, `orchestrator/workers` does so for
+workers whose heartbeat has stopped. DBOS resumes only tasks of the same application version, so
 dbos_setup.APPLICATION_VERSION changes only when the order of the steps does, and then old tasks have to
 finish first.
 """

@@ -54,7 +54,8 @@ class Reaper:
             try:
                 await asyncio.to_thread(self.round)
                 self._last_failure = ""
-            except DatabaseFailed as error:  # away for all workers: what was observed before no longer counts
+            except DatabaseFailed as error:
+                # It failed for all workers, so none is dead: HeartbeatWatch starts again after the gap.
                 if error.message != self._last_failure:
                     emit("workers_not_seen", error.message)
                 self._last_failure = error.message
@@ -81,7 +82,7 @@ class Reaper:
         )  # only after a while, since a task may be starting or ending
         if lost := sorted(self._stray_watch.dead):
             self._tasks.queue_again(lost)
-            emit("tasks_found_astray", "they did not run here and are queued again", tasks=lost)
+            emit("tasks_queued_again", "they are recorded as running here, but do not run", tasks=lost)
 
     def _take_over(self, worker: str, last: Heartbeat) -> None:
         with self._membership.removing(worker, last) as is_ours:

@@ -67,7 +67,7 @@ def test_mlx_stopped_by_hand_is_posted_once_and_named_in_each_cycle(
     assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
 
 
-def test_engine_that_was_given_up_is_reported_and_restarted_by_a_reset(agent: AgentUnderTest):
+def test_recover_names_an_engine_that_was_given_up_and_reset_restarts_the_gateway(agent: AgentUnderTest):
     before = agent.gateway()
     engine = {"pid": None, "state": "open", "detail": "five starts failed"}
     control = agent.home / "fake_gateway.json"

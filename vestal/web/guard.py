@@ -44,10 +44,10 @@ class Policy:
     """What one service lets in.
 
     `token_hint` ends the sentence of a 401 and says where the token is. A browser page of `origin_names` may
-    use the service, from any port; None: only the service's own pages may. `needs_token` is asked for the
-    local address. `key_header` is a header that carries the token where `Authorization` does not say Bearer.
-    `has_session` is asked for the value of the cookie `cookie_name`, which stands for the token. `json_only`:
-    a body must be declared as JSON.
+    use the service, from any port; None: only the service's own pages may. `needs_token` takes the local
+    address of the connection, and returns whether a request to it needs the token. `key_header` is a header
+    that carries the token if `Authorization` does not say Bearer. `has_session` takes the value of the cookie
+    `cookie_name`, and returns whether it replaces the token. `json_only`: a body must be declared as JSON.
     """
 
     token: bytes
@@ -75,7 +75,10 @@ def check(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def is_preflight(head: RequestHead, policy: Policy) -> bool:
-    """Return whether a browser asks if a page of another origin may send a request: without a token."""
+    """Return whether this is a CORS preflight, and the service admits pages of other origins.
+
+    A browser sends a preflight before the request itself, and never with a token.
+    """
     return policy.origin_names is not None and head.method == "OPTIONS" and bool(head.values(b"origin"))
 
 

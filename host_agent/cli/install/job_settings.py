@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from host_agent.cli.run.down import ordered_stop_s
+from host_agent.cli.run.down import graceful_stop_s
 from host_agent.service_manager.jobs import JobSettings
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.find_program import EXTRA_FOLDERS
@@ -51,12 +51,12 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
 
 
 def stop_within_s(config: Config) -> int:
-    """Return a time in whole seconds that is longer than an ordered stop of the agent takes."""
-    return max(MIN_STOP_S, int(ordered_stop_s(config)) + STOP_MARGIN_S)
+    """Return a time in whole seconds that is longer than a graceful stop of the agent takes."""
+    return max(MIN_STOP_S, int(graceful_stop_s(config)) + STOP_MARGIN_S)
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the settings among the variables of `env`, and the names of those that are secrets."""
+    """Return the settings in `env` that are not secrets, and the sorted names of those that are."""
     ours = {name: value for name, value in env.items() if value and _is_setting(name)}
     secrets = sorted(name for name, value in ours.items() if is_secret(name, value))
     return {name: value for name, value in ours.items() if name not in secrets}, secrets

@@ -1,4 +1,4 @@
-"""`vestal uninstall`: stop the installed jobs in order, and delete their files."""
+"""`vestal uninstall`: stop the installed jobs gracefully, and delete their files."""
 
 import argparse
 

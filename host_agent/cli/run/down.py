@@ -43,11 +43,11 @@ def stop_agent(config: Config) -> str:
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
-    asyncio.run(terminate.terminate_identity(identity, ordered_stop_s(config)))
+    asyncio.run(terminate.terminate_identity(identity, graceful_stop_s(config)))
     return f"agent: stopped (PID {identity.pid}), with all its services"
 
 
-def ordered_stop_s(config: Config) -> float:
+def graceful_stop_s(config: Config) -> float:
     """Return how long an agent may take to stop, in seconds.
 
     The gateway drains its requests and goes through the six stages of its shutdown; native orchestrators

@@ -19,14 +19,17 @@ LAST_LINES = 3
 
 
 class Compose:
-    """The compose project of one home. The command line runs its commands in the foreground."""
+    """The compose project of one home. `vestal up` runs its commands in the foreground."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.project = config.home.label
 
     def command(self, *arguments: str) -> list[str]:
-        """Return a `docker compose` command line; raise DockerUnavailable without a `docker` command."""
+        """Return the command line of `docker compose` with `arguments`, for this project.
+
+        Raise DockerUnavailable if the program `docker` is not installed.
+        """
         docker = find_program("docker")
         if docker is None:
             raise DockerUnavailable("The `docker` command is not installed: install Docker, or run natively.")
@@ -81,4 +84,4 @@ class Compose:
 def last_lines(output: str) -> str:
     """Return the last lines of a command's output as one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return "; ".join(lines[-LAST_LINES:]) or "it said nothing"
+    return "; ".join(lines[-LAST_LINES:]) or "it printed nothing"

@@ -70,7 +70,7 @@ class Containers:
         await self.bring_up(service)
 
     async def stop_by_hand(self, service: str, by: str) -> None:
-        """Stop a service. It stays stopped: neither recovery passes nor Docker's restart policy start it."""
+        """Stop a service; `by` says who. Neither recovery passes nor Docker's restart policy start it."""
         self._store.save(_key(service), {"stopped_by_hand": True})
         self.deaths.expect_stop(service, by)
         container = await self._id(service)

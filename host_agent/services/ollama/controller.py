@@ -93,7 +93,7 @@ class OllamaController:
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:
             return "the next recovery pass starts it"
-        return str(plan) if plan.refusal else f"to have it back: {plan}"
+        return str(plan) if plan.refusal else f"to start it again: {plan}"
 
     def refusal(self, action: str) -> str:
         """Return why the agent may not carry out `action`, as far as is known now; empty if it may try."""
@@ -139,7 +139,7 @@ class OllamaController:
             self._supervisor.machine_woke(slept_s)
 
     async def yield_to_other_server(self) -> bool:
-        """Stop the supervisor if its server does not run and another serves; return whether that was so."""
+        """Stop the supervisor if its server is dead and another one runs. Return whether it was stopped."""
         if not self.has_child or self.pid is not None:
             return False
         owner = await self._discovery.owner(None)
@@ -177,7 +177,11 @@ class OllamaController:
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Carry out `action` (start or restart) for a server that has another owner, or none."""
+        """Start or restart Ollama through its owner; if it has none, start the agent's own server.
+
+        Do nothing if the agent's own server runs, or if `action` is "start" and any server runs. Raise
+        NotPossible if the owner's control plan refuses the action, or one of its commands fails.
+        """
         owner = await self._discovery.owner(self.pid, fresh=True)
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):
             await self._carry_out(owner, action, cause)

@@ -17,7 +17,7 @@ HEARTBEAT_STALE_S = 60.0
 
 
 def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ...]:
-    """Return the specs of both children, in the order in which they start."""
+    """Return the specs of the orchestrator and of nightly, in the order in which they start."""
 
     async def orchestrator_answers(pid: int) -> ProbeResult:
         url = f"http://127.0.0.1:{config.orchestrator.port}/health"

@@ -22,7 +22,7 @@ _NO_TOKEN_LIMIT = 1 << 62
 
 
 def _do_not_raise_wired_limit() -> None:
-    """Do nothing, where mlx-lm raises Metal's wired limit to the maximum for each new BatchGenerator.
+    """Do nothing. mlx-lm's own function raises Metal's wired limit to the maximum for each BatchGenerator.
 
     With the limit raised, concurrency and cache eviction panic the kernel (ml-explore/mlx 3186: 3 of 3 runs;
     none in 4.2 h without). Since this returns None, BatchGenerator.close does not reset the limit either.

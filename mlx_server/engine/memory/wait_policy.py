@@ -22,6 +22,10 @@ class WaitPolicy:
     max_wait_s: float
 
     def is_over(self, since_s: float, patient: bool, now: float) -> bool:
-        """Return whether a wait since `since_s` is over. A `patient` one may last `max_wait_s`."""
+        """Return whether a wait since `since_s` is over.
+
+        `patient`: the memory will be freed, by our own requests or by a dead engine, so the wait may last
+        `max_wait_s`. Any other wait lasts OTHERS_S at most.
+        """
         limit_s = self.max_wait_s if patient else min(OTHERS_S, self.max_wait_s)
         return now - since_s >= limit_s

@@ -37,7 +37,7 @@ class Arithmetic:
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a model in memory.
+    """How many bytes the weights of a model take in memory.
 
     `loading_bytes` are needed in addition while the weights are read. `number_bytes` is the width of the
     numbers in computations, and so in the KV cache.

@@ -89,7 +89,7 @@ def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) 
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the length of the common beginning."""
+    """Return the number of tokens with which both sequences begin."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 

@@ -157,7 +157,7 @@ class RequestTable:
     # --- progress of one request ---
 
     def take_token(self, request_id: str, index: int, token: int) -> tuple[bool, list[Action]]:
-        """Return whether the client is to be given this token, and what follows. Raises TokenGap."""
+        """Return whether to send the token to the client, and the actions to carry out. Raises TokenGap."""
         request = self._running(request_id)
         if request is None:
             return False, []

@@ -73,7 +73,7 @@ def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     report = agent.recover()
     assert report["healthy"], report
     assert "does not answer" in report["found"][0]
-    assert "it is well now" in report["done"][0]
+    assert "it is healthy now" in report["done"][0]
     assert agent.gateway() != first
     assert not psutil.pid_exists(first)
 

@@ -162,7 +162,9 @@ def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
     ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
-    assert any("end the hung process" in line and "it is well now" in line for line in report["done"]), report
+    assert any("end the hung process" in line and "it is healthy now" in line for line in report["done"]), (
+        report
+    )
 
 
 @pytest.mark.parametrize("fault", [{"empty": True}, {"status": 500}])

@@ -89,7 +89,7 @@ async def test_remedy_without_effect_is_reported_as_left(journal: Journal, home:
     machine.apply = _nothing  # type: ignore[method-assign]
     report = await one_pass(machine, journal, home, settle_s=0.1)
     assert report.done == []
-    assert report.left == ["mlx_server: is stopped; not well after 0 s"], "the time that it took"
+    assert report.left == ["mlx_server: is stopped; still unhealthy after 0 s"], "the time that it took"
 
 
 async def _nothing(remedy: Remedy) -> None:
@@ -124,7 +124,7 @@ async def test_pass_does_nothing_while_another_process_holds_the_lock(
     with file_lock.hold_lock_blocking(home / "lock", 1.0):
         report = await one_pass(machine, journal, home)
     assert machine.applied == []
-    assert "gave way" in report.left[0]
+    assert "was skipped" in report.left[0]
 
 
 async def test_dry_run_reports_remedies_without_applying_them(journal: Journal, home: Path):
@@ -153,7 +153,7 @@ async def test_caller_joining_after_the_check_gets_another_look(journal: Journal
     joined, begun = passes.request("somebody who saw it die")
     assert (joined, begun) == (first, False)
     await passes.wait()
-    assert first.done == ["mlx_server: is stopped; did: start it; it is well now"]
+    assert first.done == ["mlx_server: is stopped; did: start it; it is healthy now"]
     assert first.left == []
     assert passes.count == 1
 
@@ -182,7 +182,7 @@ async def test_caller_joining_during_the_recheck_gets_another_look_soon(journal:
     async with asyncio.timeout(5):
         await passes.wait()
     assert machine.applied == [BringUpContainer("nightly"), BringUpContainer("nightly")]
-    assert report.done == ["nightly: it has no container; did: bring its container up; it is well now"]
+    assert report.done == ["nightly: it has no container; did: bring its container up; it is healthy now"]
     assert (report.left, report.healthy) == ([], True)
 
 

@@ -90,4 +90,4 @@ def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containe
 
 def test_last_lines_joins_the_end_of_the_output_in_one_line():
     assert last_lines("one\n\ntwo\nthree\nfour\n") == "two; three; four"
-    assert last_lines("") == "it said nothing"
+    assert last_lines("") == "it printed nothing"

@@ -164,7 +164,7 @@ def test_id_in_use_is_refused_and_the_first_request_runs_on(loaded):
     assert isinstance(done, Done) and done.usage.completion_tokens == 2
 
 
-def test_model_is_unloaded_when_its_requests_are_done(loaded):
+def test_unload_of_a_busy_model_waits_until_its_requests_are_done(loaded):
     loaded.send(generate("a", steps=3), Unload("go", CHAT), Unload("nobody", "nobody"))
     loaded.turn(4)
     done, unloaded = loaded.answer("a"), next(e for e in of(loaded, Unloaded) if e.id == "go")
