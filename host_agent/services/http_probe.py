@@ -14,6 +14,10 @@ class NoAnswer(Exception):
     """No answer came in time; the message says why in a few words."""
 
 
+class AnswerTimeout(NoAnswer):
+    """The connection was accepted or is under way, and no answer came within the deadline."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer: its status, and its body as parsed JSON, or None where the body is no JSON."""
@@ -34,7 +38,7 @@ async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEO
         async with session.get(url, timeout=timeout, allow_redirects=False) as reply:
             return Reply(reply.status, _json(await _read(reply.content)))
     except TimeoutError:
-        raise NoAnswer(f"no answer within {timeout_s:g} s") from None
+        raise AnswerTimeout(f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
         raise NoAnswer(f"nothing listens there ({error.strerror or error})") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:

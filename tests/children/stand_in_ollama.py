@@ -2,8 +2,10 @@
 
 `install` below installs it as a program named `ollama`. A JSON file, whose path is in STAND_IN_OLLAMA and
 which is read at each request, controls it: {"models": […], "hang": "all" | "tokens", "status": 500, "empty":
-true, "busy": true, "exit_code": 1, "ignore_term": true, "leave_runner": true}. The JSON, messages and log
-lines are Ollama's own (server/routes.go, server/sched.go, llm/llama_server.go).
+true, "busy": true, "slots": "advance" | "stand" | "idle" | "hang", "exit_code": 1, "ignore_term": true,
+"leave_runner": true}. The JSON, messages and log lines are Ollama's own (server/routes.go, server/sched.go,
+llm/llama_server.go), and /slots is llama-server's; without "slots", a runner has no such route, as in older
+releases.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -70,7 +73,8 @@ class Runners:
                 log('level=DEBUG source=sched.go msg="reloading"')
                 self.loaded.pop(model)[0].terminate()
             blob = f"/models/blobs/sha256-{abs(hash(model)):064x}"
-            command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", "0"]
+            port = str(_free_port())
+            command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", port]
             log(f'level=INFO source=server.go msg="starting runner" cmd="ollama {" ".join(command[2:])}"')
             own_session = bool(control().get("leave_runner"))
             runner = subprocess.Popen(command, start_new_session=own_session, stdout=subprocess.PIPE)
@@ -178,6 +182,36 @@ class Api(BaseHTTPRequestHandler):
         pass
 
 
+class Slots(BaseHTTPRequestHandler):
+    """What llama-server answers to GET /slots."""
+
+    def do_GET(self) -> None:
+        how = control().get("slots")
+        while how == "hang":
+            time.sleep(0.02)
+            how = control().get("slots")
+        read = 512 if how == "stand" else int(time.monotonic() * 1000)
+        slot = {
+            "id": 0,
+            "n_ctx": 4096,
+            "is_processing": how != "idle",
+            "id_task": 7,
+            "n_prompt_tokens": read,
+            "n_prompt_tokens_processed": read,
+            "n_prompt_tokens_cache": 0,
+            "next_token": [{"has_next_token": True, "n_remain": -1, "n_decoded": 0}],
+        }
+        raw = json.dumps([slot]).encode() if how else b'{"error":{"code":404,"message":"File Not Found"}}'
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response(200 if how else 404)
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 def serve() -> None:
     if control().get("exit_code") is not None:
         log("Error: could not create the server")
@@ -211,6 +245,9 @@ def runner() -> None:
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    slots = ThreadingHTTPServer(("127.0.0.1", port), Slots)
+    threading.Thread(target=slots.serve_forever, daemon=True).start()
     print("ready", flush=True)
     while True:
         until, busy = time.monotonic() + 0.1, control().get("busy")
@@ -218,6 +255,12 @@ def runner() -> None:
             pass
         if not busy:
             time.sleep(0.2)  # rarely, because an idle runner must use no CPU
+
+
+def _free_port() -> int:
+    """Return a port as Ollama finds one for its runner: bound, and given back."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def _models() -> list[str]:

@@ -67,6 +67,8 @@ PURE = (
     "host_agent/services/ollama/classify.py",
     "host_agent/services/ollama/ownership.py",
     "host_agent/services/ollama/probe_budget.py",
+    "host_agent/services/ollama/runner_readings.py",
+    "host_agent/services/ollama/silence.py",
     "host_agent/services/ollama/status.py",
     "host_agent/services/ollama/control_plan.py",
     "vestal/platform/memory_headroom.py",

@@ -193,16 +193,18 @@ class OllamaController:
         plan = self.control_plan(owner, action)
         if plan.refusal:
             raise NotPossible(plan.refusal)
-        runners = await asyncio.to_thread(self._discovery.runners, owner.pid) if owner.pid else ()
+        runners = await self._runner_pids(owner.pid) if owner.pid else set()
         for command in plan.commands:
             await _run(command)
         if plan.terminate_pid is not None:
             await terminate.terminate_pid(plan.terminate_pid, self._config.supervision.stop_s)
         if action != "start":
-            remaining = set(runners) & set(await asyncio.to_thread(self._discovery.runners, None))
-            await server_process.terminate_runners(tuple(remaining))
+            await server_process.terminate_runners(tuple(runners & await self._runner_pids(None)))
         if plan.start_own:
             await self._start_child(cause, reset=reset)
+
+    async def _runner_pids(self, server: int | None) -> set[int]:
+        return {runner.pid for runner in await asyncio.to_thread(self._discovery.runners, server)}
 
     async def _control_child(self, action: str, cause: str) -> None:
         match action:

@@ -73,10 +73,10 @@ class Discovery:
         """Return the runners whose server has ended."""
         return await asyncio.to_thread(_orphans)
 
-    def runners(self, server: int | None) -> tuple[int, ...]:
-        """Return the PIDs of the runners of one server, or of all servers where it is unknown."""
+    def runners(self, server: int | None) -> tuple[ProcessSnapshot, ...]:
+        """Return the runners of one server, or of all servers where it is unknown."""
         found = process_lookup.find_by_words("ollama", "llama-server")
-        return tuple(p.pid for p in found if classify.is_runner(p) and server in (None, p.ppid))
+        return tuple(p for p in found if classify.is_runner(p) and server in (None, p.ppid))
 
     def is_mine(self, process: ProcessSnapshot) -> bool:
         """Return whether the process is this user's, and so can be terminated without root."""

@@ -13,14 +13,15 @@ import aiohttp
 
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
-from host_agent.services.ollama import answers
+from host_agent.services.ollama import answers, silence
 from host_agent.services.ollama.answers import LoadedModel, ModelRequest, ServerInfo, Verdict
 from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S, ProbeBudget
+from host_agent.services.ollama.runners import RunnerLook
+from host_agent.services.ollama.silence import Judgement, ProgressWatch
 from vestal.config.settings import OllamaSection
-from vestal.platform.processes import process_lookup
 
 SERVER_INFO_TIMEOUT_S = 3.0
-SAMPLE_S = 0.5
+LEAST_WAIT_S = 0.5
 SECOND_CHANCE_TOKENS = 8  # one token may be half a character
 
 
@@ -35,20 +36,24 @@ class CheckResult:
 class OllamaProbe:
     """Probes one server.
 
-    `runners` returns the PIDs of its runners: their CPU time shows whether a silent server is busy or hung.
+    `look` looks at its runners, to judge a model that does not answer. `on_judgement` is called whenever that
+    judgement changes: with the new one, or with None once the model has answered.
     """
 
     def __init__(
         self,
         settings: OllamaSection,
         session: aiohttp.ClientSession,
-        runners: Callable[[], tuple[int, ...]],
+        look: RunnerLook,
         token_timeout_s: float = TOKEN_TIMEOUT_S,
+        on_judgement: Callable[[Judgement | None], None] = lambda judgement: None,
     ) -> None:
-        self._settings, self._session, self._runners = settings, session, runners
+        self._settings, self._session, self._look = settings, session, look
         self._url = settings.base_url.rstrip("/")
-        self._token_timeout_s = token_timeout_s
+        self._token_timeout_s, self._on_judgement = token_timeout_s, on_judgement
         self._budget = ProbeBudget(settings.probe_interval_s)
+        self._watch = ProgressWatch()
+        self._judgement: Judgement | None = None
         self._request: asyncio.Task[Verdict] | None = None
 
     async def server_info(self) -> ServerInfo:
@@ -78,7 +83,8 @@ class OllamaProbe:
         if self._request is not None:
             self._request.cancel()
         self._request = None
-        self._budget = ProbeBudget(self._settings.probe_interval_s)
+        self._budget, self._watch = ProbeBudget(self._settings.probe_interval_s), ProgressWatch()
+        self._judgement = None
 
     async def _check_model(self, info: ServerInfo) -> Verdict:
         model = answers.choose_probe_model(info.loaded, self._settings.probe_model)
@@ -95,20 +101,36 @@ class OllamaProbe:
     async def _verdict_of(self, request: asyncio.Task[Verdict]) -> Verdict:
         """Return the verdict on the open probe, also while it has no answer yet."""
         waited_s = self._budget.waited_s(time.monotonic())
-        done, _ = await asyncio.wait({request}, timeout=max(SAMPLE_S, self._token_timeout_s - waited_s))
-        if request.cancelled():  # `reset` was called meanwhile: another server runs by now
+        done, _ = await asyncio.wait({request}, timeout=max(LEAST_WAIT_S, self._token_timeout_s - waited_s))
+        if not done:
+            judgement = await self._judge_silence()
+        if self._request is not request:  # `reset` was called meanwhile: another server runs by now
             return Verdict(True, busy=True)
-        if done:
-            verdict = request.result()
-        else:
-            runner_cores = await self._measure_runner_cores()
-            verdict = self._budget.judge_silence(time.monotonic(), runner_cores, self._token_timeout_s)
-            if verdict.ok:
-                return verdict
+        if not done:
+            self._report(judgement)
+            if not judgement.hangs:
+                return Verdict(True, judgement.detail, busy=True)
             request.cancel()
-        self._request = None
+            self._request, self._budget = None, self._budget.given_up()
+            return Verdict(False, judgement.detail)
+        verdict = request.result()
+        self._report(None)
+        self._request, self._watch = None, ProgressWatch()
         self._budget = self._budget.answered(verdict, time.monotonic())
         return verdict
+
+    async def _judge_silence(self) -> Judgement:
+        """Look at the runners, and judge whether the model is busy or hangs."""
+        readings = await self._look.readings()
+        now = time.monotonic()
+        self._watch = self._watch.after(readings, now)
+        limit_s = self._settings.no_progress_s
+        return silence.judge(readings, self._watch, self._budget.silent_s(now), now, limit_s)
+
+    def _report(self, judgement: Judgement | None) -> None:
+        before, self._judgement = self._judgement, judgement
+        if (before and before.basis) != (judgement and judgement.basis):
+            self._on_judgement(judgement)
 
     async def _probe_model(self, model: LoadedModel) -> Verdict:
         try:
@@ -137,10 +159,3 @@ class OllamaProbe:
                     return Reply(reply.status, None)
         except (aiohttp.ClientError, OSError) as error:
             raise NoAnswer(f"{request.path} broke off ({error or type(error).__name__})") from None
-
-    async def _measure_runner_cores(self) -> float:
-        """Return how many cores the runners use at present."""
-        pids = await asyncio.to_thread(self._runners)
-        before = sum(map(process_lookup.cpu_s, pids))
-        await asyncio.sleep(SAMPLE_S)
-        return max(0.0, sum(map(process_lookup.cpu_s, pids)) - before) / SAMPLE_S

@@ -1,8 +1,6 @@
-"""Decide when a probe of a model is due, and how long no answer still means that the model works. Pure.
+"""Decide when a probe of a model is due, and keep account of the time since the last answer. Pure.
 
-Ollama serves requests in order, so a probe waits behind users. The server is then busy, not hung, as long as
-its runner uses the CPU. That is believed for BUSY_FOR_S only: a runner may use 100 % and never give a token
-(ollama/ollama issue 10516).
+Ollama serves requests in order, so a probe waits behind users: `silence` judges one that is not answered.
 """
 
 from dataclasses import dataclass, replace
@@ -10,8 +8,6 @@ from dataclasses import dataclass, replace
 from host_agent.services.ollama.answers import Verdict
 
 TOKEN_TIMEOUT_S = 10.0
-BUSY_FOR_S = 900.0
-BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner none
 
 
 @dataclass(frozen=True)
@@ -19,11 +15,14 @@ class ProbeBudget:
     """The history of the probes. Times are monotonic seconds.
 
     `asked_at` is when the probe was sent that has no answer yet, `ok_at` when the last good answer came.
+    `silent_since` is when the first of the probes was sent that have had no answer at all, however many were
+    given up and sent again since: else a model that never answers would count as new with each probe.
     """
 
     interval_s: float = 30.0
     asked_at: float | None = None
     ok_at: float | None = None
+    silent_since: float | None = None
     failed: bool = False
 
     def is_due(self, now: float) -> bool:
@@ -34,27 +33,23 @@ class ProbeBudget:
 
     def asked(self, now: float) -> "ProbeBudget":
         """Return the budget after a probe was sent."""
-        return replace(self, asked_at=now)
+        return replace(
+            self, asked_at=now, silent_since=now if self.silent_since is None else self.silent_since
+        )
 
     def waited_s(self, now: float) -> float:
         """Return how long the current probe has been without an answer, 0 where there is none."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
+    def silent_s(self, now: float) -> float:
+        """Return for how long no probe has been answered, 0 where none is open or was given up."""
+        return now - self.silent_since if self.silent_since is not None else 0.0
+
     def answered(self, verdict: Verdict, now: float) -> "ProbeBudget":
         """Return the budget after a probe was answered."""
         ok_at = now if verdict.ok else self.ok_at
-        return replace(self, asked_at=None, ok_at=ok_at, failed=not verdict.ok)
+        return replace(self, asked_at=None, ok_at=ok_at, silent_since=None, failed=not verdict.ok)
 
-    def judge_silence(self, now: float, runner_cores: float, timeout_s: float = TOKEN_TIMEOUT_S) -> Verdict:
-        """Return the verdict on a probe without an answer.
-
-        `runner_cores` is how many cores the runners use.
-        """
-        waited_s = self.waited_s(now)
-        if waited_s < timeout_s:
-            return Verdict(True, busy=True)
-        is_busy = runner_cores >= BUSY_CORES
-        if is_busy and waited_s < BUSY_FOR_S:
-            return Verdict(True, f"busy: a token asked for waits since {waited_s:.0f} s", busy=True)
-        though_busy = ", though a runner burns CPU" if is_busy else ""
-        return Verdict(False, f"no token within {waited_s:.0f} s{though_busy}")
+    def given_up(self) -> "ProbeBudget":
+        """Return the budget after a probe was given up, because the model was judged to hang."""
+        return replace(self, asked_at=None, failed=True)

@@ -4,20 +4,25 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 
+from host_agent.services import OLLAMA
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation, status
 from host_agent.services.ollama.answers import Verdict
 from host_agent.services.ollama.controller import OllamaController
 from host_agent.services.ollama.discovery import Discovery
 from host_agent.services.ollama.probe import SERVER_INFO_TIMEOUT_S, CheckResult, OllamaProbe
+from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S
+from host_agent.services.ollama.runners import RunnerLook, log_of
+from host_agent.services.ollama.silence import Judgement
 from host_agent.services.ollama.status import FAILURES_UNTIL_DOWN, Observation
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
-from vestal.supervision import Event, ProbeResult, State, StateStore
+from vestal.supervision import Event, EventStream, ProbeResult, State, StateStore
 
 CACHE_S = 1.0
 RECHECK_INTERVAL_S = 0.1
@@ -36,12 +41,15 @@ class OllamaService:
         store: StateStore,
         on_event: Callable[[Event], None],
         request_pass: Callable[[str], object] = lambda reason: None,
+        token_timeout_s: float = TOKEN_TIMEOUT_S,
     ) -> None:
         self._config, self._request_pass = config, request_pass
         self._address = installation.parse_address(config.ollama.base_url)
         self.off = config.ollama.manage == "off"
         self._discovery = Discovery(config, self._address)
-        self._probe = OllamaProbe(config.ollama, session, self._runners)
+        self._events = EventStream(time.time, on_event)
+        look = RunnerLook(session, self._runners, self._log)
+        self._probe = OllamaProbe(config.ollama, session, look, token_timeout_s, self._record_judgement)
         self.controller = OllamaController(
             config,
             self._address,
@@ -220,8 +228,21 @@ class OllamaService:
         self._observed_at, self._observed_child = time.monotonic(), (child.process_pid, child.state)
         return self._observation
 
-    def _runners(self) -> tuple[int, ...]:
+    def _runners(self) -> tuple[ProcessSnapshot, ...]:
         return self._discovery.runners(self._observation.owner.pid)
+
+    def _log(self) -> Path | None:
+        return log_of(self._observation.owner, self._config.home.logs / "ollama.log")
+
+    def _record_judgement(self, judgement: Judgement | None) -> None:
+        """Record whether a model that does not answer is judged busy or hung, and on what evidence."""
+        if judgement is None:
+            self._events.emit(OLLAMA, "silence_ended", "the model answers again")
+        else:
+            kind = "hangs" if judgement.hangs else "busy"
+            self._events.emit(
+                OLLAMA, "silence_judged", judgement.detail, judgement=kind, basis=judgement.basis
+            )
 
     # --- the supervisor's probes of the agent's own server --------------------------------------------------
 

@@ -16,9 +16,11 @@ class OllamaSection(Section):
                          off: Vestal ignores it
     `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one
     `probe_interval_s`   how often
+    `no_progress_s`      a runner that burns CPU and makes no progress for so long hangs
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"
     manage: Literal["auto", "always", "watch", "off"] = "auto"
     probe_model: str | None = None
     probe_interval_s: Seconds = 30.0
+    no_progress_s: Seconds = 300.0

@@ -15,6 +15,7 @@ from host_agent.services.ollama.ownership import Owner, OwnerKind
 from tests.children import stand_in_ollama
 from vestal.config import load
 from vestal.platform.memory_headroom import Headroom
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
 from vestal.supervision import Event, MemoryStateStore, ProbeResult, State
 
 BREW = Owner(OwnerKind.BREW, "homebrew.mxcl.ollama")
@@ -35,7 +36,7 @@ class FixedDiscovery:
     async def menu_bar_app(self) -> None:
         return None
 
-    def runners(self, server: int | None) -> tuple[int, ...]:
+    def runners(self, server: int | None) -> tuple[ProcessSnapshot, ...]:
         return ()
 
 

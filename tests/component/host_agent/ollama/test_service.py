@@ -20,10 +20,13 @@ from aiohttp import web
 
 from host_agent.services.ollama import OllamaService, installation
 from host_agent.services.ollama.probe import OllamaProbe
+from host_agent.services.ollama.runners import RunnerLook
 from tests.children import stand_in_ollama
 from vestal.config import load
 from vestal.config.settings import OllamaSection
-from vestal.supervision import MemoryStateStore, State
+from vestal.platform.processes import process_lookup
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
+from vestal.supervision import Event, MemoryStateStore, State
 
 Serve = Callable[..., int]
 
@@ -157,6 +160,9 @@ class Server:
     def runners(self) -> tuple[int, ...]:
         return tuple(child.pid for child in psutil.Process(self.process.pid).children())
 
+    def runner_snapshots(self) -> tuple[ProcessSnapshot, ...]:
+        return tuple(filter(None, map(process_lookup.snapshot, self.runners())))
+
     async def until_runner(self, busy: bool) -> None:
         """Wait until the runner uses the CPU, or does not: it looks now and then at what it is to do."""
         cpu_s = lambda: sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.runners())  # noqa: E731
@@ -181,7 +187,8 @@ def probe(
     server: Server, session: aiohttp.ClientSession, token_timeout_s: float = 0.3, **settings: Any
 ) -> OllamaProbe:
     section = server.section.model_copy(update=settings)
-    return OllamaProbe(section, session, server.runners, token_timeout_s)
+    look = RunnerLook(session, server.runner_snapshots, lambda: None)
+    return OllamaProbe(section, session, look, token_timeout_s)
 
 
 async def test_check_loads_no_model_if_none_is_loaded(server, session):
@@ -236,6 +243,86 @@ async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_oth
     assert (await under_test.check()).verdict.ok
 
 
+async def test_check_of_a_runner_that_burns_cpu_without_progress_hangs_and_goes_on_hanging(server, session):
+    """A prefill that stalled and burned CPU was busy for 15 minutes, and after one failure busy again."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", busy=True, slots="stand")
+    await server.until_runner(busy=True)
+    under_test = probe(server, session, no_progress_s=2)
+    check = await under_test.check()
+    assert check.verdict.busy
+    assert "after 2 s it counts as hung" in check.verdict.detail
+    async with asyncio.timeout(30):
+        while (check := await under_test.check()).verdict.ok:
+            pass
+    (runner,) = server.runners()
+    assert f"its runner (PID {runner}) uses " in check.verdict.detail
+    assert "has made no progress for " in check.verdict.detail
+    assert "its /slots: slot 0 has read 512 and written 0 tokens" in check.verdict.detail
+    for _ in range(3):
+        assert not (await under_test.check()).verdict.ok
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+
+
+async def test_check_of_a_runner_whose_tokens_advance_is_busy_for_as_long_as_they_do(server, session):
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="advance")  # as on a GPU: no CPU is used
+    under_test = probe(server, session, no_progress_s=0.2)
+    await under_test.check()
+    for _ in range(4):
+        check = await under_test.check()
+        assert check.verdict.busy
+        assert "makes progress (its /slots: slot 0 has read " in check.verdict.detail
+
+
+async def test_check_of_a_runner_whose_slots_do_not_answer_hangs_after_the_limit(server, session):
+    """The loop of llama-server that answers /slots is the one that computes: here it never returns."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", busy=True, slots="hang")
+    await server.until_runner(busy=True)
+    under_test = probe(server, session, no_progress_s=1)
+    assert (await under_test.check()).verdict.busy
+    check = await under_test.check()
+    assert not check.verdict.ok
+    assert "its /slots does not answer" in check.verdict.detail
+
+
+async def test_check_of_a_runner_with_idle_slots_hangs_at_once(server, session):
+    """Nothing works on the request: Ollama itself has lost it."""
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="idle")
+    check = await probe(server, session).check()
+    assert not check.verdict.ok
+    assert "its slots are idle" in check.verdict.detail
+
+
+async def test_judgement_on_a_silent_model_is_recorded_once_with_its_evidence(server, session, home):
+    events: list[Event] = []
+    environment = {
+        "VESTAL_HOME": str(home),
+        "OLLAMA_BASE_URL": server.section.base_url,
+        "VESTAL_OLLAMA__PROBE_INTERVAL_S": "0.001",
+        "VESTAL_OLLAMA__NO_PROGRESS_S": "1",
+    }
+    config, store = load(environment, cwd=home), MemoryStateStore()
+    under_test = OllamaService(config, session, store, events.append, token_timeout_s=0.3)
+    await under_test.check()
+    server.ask("/api/generate", model="smollm2:135m", prompt="one")
+    server.misbehave(hang="tokens", slots="stand")
+    for _ in range(3):
+        await under_test.check()
+    server.misbehave()
+    assert (await under_test.check()).verdict.ok
+    recorded = [(e.component, e.event, e.fields.get("judgement")) for e in events]
+    assert recorded == [
+        ("ollama", "silence_judged", "busy"),
+        ("ollama", "silence_judged", "hangs"),
+        ("ollama", "silence_ended", None),
+    ]
+    assert "its /slots: slot 0 has read 512" in events[1].cause
+
+
 async def test_third_failed_check_in_a_row_means_down_and_requests_a_pass(server, session, home):
     requested: list[str] = []
     environment = {
@@ -280,8 +367,9 @@ async def test_check_whose_probe_is_reset_meanwhile_ends_as_busy(session, free_p
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
+    look = RunnerLook(session, lambda: (), lambda: None)
     under_test = OllamaProbe(
-        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, lambda: (), token_timeout_s=30
+        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, look, token_timeout_s=30
     )
     checking = asyncio.create_task(under_test.check())
     await asyncio.wait_for(asked.wait(), 10)

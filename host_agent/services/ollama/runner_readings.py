@@ -1,0 +1,136 @@
+"""Read what a runner is doing: from its slots, or from the last line about progress in Ollama's log. Pure.
+
+Since 0.30, Ollama runs each model in a `llama-server`, whose GET /slots says how many tokens each slot has
+read and written (tools/server/server-context.cpp of llama.cpp). Older runners and the MLX runner have no such
+route. Ollama's log has a line for each part of a prompt that llama-server or the MLX runner has read.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from host_agent.services.http_probe import Reply
+
+OK, LOADING = 200, 503
+# llama-server until May 2026, llama-server since then (reading and writing), and the MLX runner:
+# `prompt processing progress, n_tokens = 512, batch.n_tokens = 512, progress = 0.173677`
+# `prompt processing, n_tokens =   2560, progress = 0.32, t =  10.00 s / 256.08 tokens per second`
+# `n_gen =    240, tg =  24.10 t/s, tg_3s =  24.02 t/s`
+# `level=INFO msg="Prompt processing progress" processed=2048 total=16384`
+_FRACTION = re.compile(r"prompt processing(?: progress)?, n_tokens = *(\d+),.*?progress = (\d+\.\d+)")
+_WRITTEN = re.compile(r"\bn_gen = *(\d+), tg = ")
+_PARTS = re.compile(r'"Prompt processing progress".*?\bprocessed=(\d+) total=(\d+)')
+_READ_REQUEST = re.compile(r"\bGET\b")
+
+
+class Activity(StrEnum):
+    """What a runner does, as far as it shows."""
+
+    IDLE = "idle"
+    WORKING = "working"
+    LOADING = "loading"
+    HIDDEN = "hidden"  # it shows nothing that would change with progress
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at a runner.
+
+    `mark` is a value that changes whenever the runner makes progress. None means that no mark could be read
+    although the runner should have one: its loop is in the middle of a step. `evidence` says in words what
+    was seen, and where.
+    """
+
+    activity: Activity
+    mark: object = None
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class RunnerReading:
+    """One look at the runner with this PID. `cores` is how many CPU cores it uses."""
+
+    pid: int
+    cores: float
+    reading: Reading
+
+
+STEP_RUNS = Reading(Activity.WORKING, None, "its /slots does not answer, as during a step")
+SHOWS_NOTHING = Reading(Activity.HIDDEN, None, "it has no /slots, and its log shows no progress")
+
+
+def read_slots(reply: Reply) -> Reading:
+    """Return the reading in the answer to GET /slots."""
+    if reply.status == LOADING:
+        return Reading(Activity.LOADING, None, "it loads its model")
+    if reply.status != OK or not isinstance(reply.body, list):
+        return SHOWS_NOTHING
+    slots = [slot for slot in reply.body if isinstance(slot, dict)]
+    busy = [slot for slot in slots if slot.get("is_processing")]
+    mark = tuple(_slot_mark(slot) for slot in slots)
+    if not busy:
+        return Reading(Activity.IDLE, mark, "its slots are idle")
+    said = ", ".join(f"slot {s.get('id')} has read {_read(s)} and written {_written(s)} tokens" for s in busy)
+    return Reading(Activity.WORKING, mark, f"its /slots: {said}")
+
+
+def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
+    """Return the reading in the last lines of Ollama's log, each with its offset in the file.
+
+    A line about progress counts as work in hand if it is about an unfinished part and only GET requests, such
+    as our own checks, were logged after it. A cancelled request or the next one leaves another line.
+    """
+    last: tuple[int, str] | None = None
+    is_newest = False
+    for offset, line in lines:
+        if _FRACTION.search(line) or _WRITTEN.search(line) or _PARTS.search(line):
+            last, is_newest = (offset, line), True
+        elif line.strip() and not _READ_REQUEST.search(line):
+            is_newest = False
+    if last is None:
+        return SHOWS_NOTHING
+    evidence = f"its log: {_in_words(last[1])}"
+    return Reading(
+        Activity.WORKING if is_newest and _is_unfinished(last[1]) else Activity.HIDDEN, last, evidence
+    )
+
+
+def _slot_mark(slot: Mapping[str, Any]) -> tuple[object, ...]:
+    return (slot.get("id"), slot.get("is_processing"), slot.get("id_task"), *_tokens(slot))
+
+
+def _tokens(slot: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return every count of tokens in a slot: releases differ in which they have."""
+    after = slot.get("next_token")
+    decoded = after[0] if isinstance(after, list) and after else after
+    read = [slot.get(name) for name in ("n_prompt_tokens", "n_past", "n_prompt_tokens_processed")]
+    return (*read, slot.get("n_decoded"), decoded.get("n_decoded") if isinstance(decoded, dict) else None)
+
+
+def _read(slot: Mapping[str, Any]) -> object:
+    return next((number for number in _tokens(slot)[:3] if number is not None), "?")
+
+
+def _written(slot: Mapping[str, Any]) -> object:
+    return next((number for number in _tokens(slot)[3:] if number is not None), "?")
+
+
+def _is_unfinished(line: str) -> bool:
+    if found := _FRACTION.search(line):
+        return float(found[2]) < 1
+    if found := _PARTS.search(line):
+        return int(found[1]) + 1 < int(
+            found[2]
+        )  # the last token of a prompt is read with the first of the answer
+    return False
+
+
+def _in_words(line: str) -> str:
+    if found := _FRACTION.search(line):
+        return f"{found[1]} tokens of a prompt are read, {float(found[2]):.0%} of it"
+    if found := _PARTS.search(line):
+        return f"{found[1]} of {found[2]} tokens of a prompt are read"
+    found = _WRITTEN.search(line)
+    return f"{found[1]} tokens are written" if found else line[:120]

@@ -1,0 +1,117 @@
+"""Look at Ollama's runners: their CPU time, the slots of a `llama-server`, and the end of Ollama's log."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import aiohttp
+
+from host_agent.services import http_probe
+from host_agent.services.http_probe import AnswerTimeout, NoAnswer
+from host_agent.services.ollama.ownership import Owner, OwnerKind
+from host_agent.services.ollama.runner_readings import (
+    SHOWS_NOTHING,
+    STEP_RUNS,
+    Activity,
+    Reading,
+    RunnerReading,
+    read_log,
+    read_slots,
+)
+from vestal.platform.macos import brew
+from vestal.platform.processes import process_lookup
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
+
+SAMPLE_S = 0.5
+SLOTS_TIMEOUT_S = 2.0
+LOG_TAIL_BYTES = 64 * 1024
+PORT_OPTION = "--port"
+
+
+class RunnerLook:
+    """Looks at the runners of one server.
+
+    `runners` returns its runners, `log` the path of its log, or None where it is not known.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        runners: Callable[[], tuple[ProcessSnapshot, ...]],
+        log: Callable[[], Path | None],
+    ) -> None:
+        self._session, self._runners, self._log = session, runners, log
+
+    async def readings(self) -> tuple[RunnerReading, ...]:
+        """Return a reading of each runner. It takes SLOTS_TIMEOUT_S at most."""
+        runners = await asyncio.to_thread(self._runners)
+        slots = asyncio.gather(*map(self._slots, runners))
+        cores, readings = await asyncio.gather(_cores(runners), slots)
+        if any(reading.activity is Activity.HIDDEN for reading in readings):
+            from_log = await asyncio.to_thread(_read_log_file, self._log())
+            readings = [from_log if r.activity is Activity.HIDDEN else r for r in readings]
+        return tuple(
+            RunnerReading(*one) for one in zip((r.pid for r in runners), cores, readings, strict=True)
+        )
+
+    async def _slots(self, runner: ProcessSnapshot) -> Reading:
+        port = port_of(runner)
+        if port is None:
+            return SHOWS_NOTHING
+        try:
+            url = f"http://127.0.0.1:{port}/slots"
+            return read_slots(await http_probe.get(self._session, url, SLOTS_TIMEOUT_S))
+        except AnswerTimeout:  # the loop that answers /slots also computes, one step at a time
+            return STEP_RUNS
+        except NoAnswer:
+            return SHOWS_NOTHING
+
+
+def port_of(runner: ProcessSnapshot) -> int | None:
+    """Return the port that Ollama has given to its runner, from the runner's command line."""
+    words = runner.words
+    after = [second for first, second in zip(words, words[1:], strict=False) if first == PORT_OPTION]
+    return int(after[0]) if after and after[0].isdecimal() and 0 < int(after[0]) <= 65535 else None
+
+
+def log_of(owner: Owner, own_log: Path) -> Path | None:
+    """Return the log of the owner's server; None where it goes to a terminal, a journal or nowhere."""
+    if owner.kind is OwnerKind.OURS:
+        return own_log
+    if owner.kind is OwnerKind.APP:
+        return Path.home() / ".ollama" / "logs" / "server.log"
+    if owner.kind is OwnerKind.BREW:
+        found = (Path(folder) / "ollama.log" for folder in brew.LOGS)
+        return next((path for path in found if path.is_file()), None)
+    try:
+        stderr = Path(os.readlink(f"/proc/{owner.pid}/fd/2"))  # Linux: a server whose output is redirected
+    except OSError:
+        return None
+    return stderr if stderr.is_file() else None
+
+
+async def _cores(runners: Sequence[ProcessSnapshot]) -> list[float]:
+    """Return how many cores each runner uses at present."""
+    pids = [runner.pid for runner in runners]
+    before = list(map(process_lookup.cpu_s, pids))
+    await asyncio.sleep(SAMPLE_S)
+    after = map(process_lookup.cpu_s, pids)
+    return [max(0.0, (now - then) / SAMPLE_S) for then, now in zip(before, after, strict=True)]
+
+
+def _read_log_file(path: Path | None) -> Reading:
+    if path is None:
+        return SHOWS_NOTHING
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            offset = file.seek(max(0, size - LOG_TAIL_BYTES))
+            raw = file.read(LOG_TAIL_BYTES)
+    except OSError:
+        return SHOWS_NOTHING
+    lines = []
+    for line in raw.splitlines(keepends=True):
+        lines.append((offset, line.decode(errors="replace")))
+        offset += len(line)
+    return read_log(lines)

@@ -1,0 +1,111 @@
+"""Judge a probe that gets no answer: is the model busy with other requests, or does it hang? Pure.
+
+A runner whose tokens advance is busy, however long its queue. One that works and makes no progress hangs:
+after `no_progress_s` if it burns CPU, and after STANDSTILL_S if it uses none. A runner that does not show its
+progress is judged by its CPU time alone, which is believed for BUSY_FOR_S only: a runner may use 100 % and
+never write a token (ollama/ollama issue 10516).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from host_agent.services.ollama.runner_readings import Activity, RunnerReading
+
+NO_PROGRESS_S = 300.0  # one step of 512 tokens takes this long only at less than 2 tokens a second
+STANDSTILL_S = 60.0  # a GPU's runner needs no CPU while it waits for a step, which takes seconds
+BUSY_FOR_S = 900.0
+BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner none
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether the model hangs or is busy. `basis` is a word for the evidence, and `detail` describes it."""
+
+    hangs: bool
+    basis: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ProgressWatch:
+    """The last mark of each runner and the time of its last change, in monotonic seconds.
+
+    It is kept as long as probes get no answer.
+    """
+
+    marks: Mapping[int, tuple[object, float]] = field(default_factory=dict)
+    advanced: frozenset[int] = frozenset()
+
+    def after(self, readings: Iterable[RunnerReading], now: float) -> "ProgressWatch":
+        """Return the watch after another look at the runners."""
+        marks: dict[int, tuple[object, float]] = {}
+        advanced = set()
+        for runner in readings:
+            before = self.marks.get(runner.pid)
+            mark = runner.reading.mark
+            if before is None:
+                marks[runner.pid] = (mark, now)
+            elif mark is None or mark == before[0]:
+                marks[runner.pid] = before
+            else:
+                marks[runner.pid] = (mark, now)
+                advanced.add(runner.pid)
+        return ProgressWatch(marks, frozenset(advanced))
+
+    def standing_s(self, pid: int, now: float) -> float:
+        """Return for how long the runner's mark has not changed."""
+        return now - self.marks[pid][1] if pid in self.marks else 0.0
+
+
+def judge(
+    readings: Iterable[RunnerReading],
+    watch: ProgressWatch,
+    silent_s: float,
+    now: float,
+    no_progress_s: float = NO_PROGRESS_S,
+) -> Judgement:
+    """Return the judgement on a model that has given no token for `silent_s` although it was asked.
+
+    `watch` includes the `readings`.
+    """
+    readings = tuple(readings)
+    working = [runner for runner in readings if runner.reading.activity is Activity.WORKING]
+    for runner in working:
+        standing_s = watch.standing_s(runner.pid, now)
+        if standing_s >= _limit_s(runner, no_progress_s):
+            stands = f"{_works(runner)} and has made no progress for {standing_s:.0f} s"
+            return _hangs("no_progress", silent_s, stands, runner)
+    for runner in working:
+        if runner.pid in watch.advanced:
+            return _busy("progress", silent_s, f"{_works(runner)} and makes progress", runner)
+    for runner in working:
+        standing_s, limit_s = watch.standing_s(runner.pid, now), _limit_s(runner, no_progress_s)
+        stands = (
+            f"no progress has been seen for {standing_s:.0f} s, and after {limit_s:.0f} s it counts as hung"
+        )
+        return _busy("progress", silent_s, f"{_works(runner)}; {stands}", runner)
+    for runner in readings:
+        if runner.cores >= BUSY_CORES or runner.reading.activity is Activity.LOADING:
+            limit = f"only its CPU time shows that it works, which is believed for {BUSY_FOR_S:.0f} s"
+            judged = _busy if silent_s < BUSY_FOR_S else _hangs
+            return judged("cpu", silent_s, f"{_works(runner)}; {limit}", runner)
+    at_rest = "; ".join(f"its runner (PID {r.pid}) uses no CPU, and {r.reading.evidence}" for r in readings)
+    return Judgement(True, "at_rest", f"no token within {silent_s:.0f} s; {at_rest or 'it has no runner'}")
+
+
+def _limit_s(runner: RunnerReading, no_progress_s: float) -> float:
+    """Return for how long this runner may stand still."""
+    return no_progress_s if runner.cores >= BUSY_CORES else min(STANDSTILL_S, no_progress_s)
+
+
+def _works(runner: RunnerReading) -> str:
+    return f"its runner (PID {runner.pid}) uses {runner.cores:.1f} cores"
+
+
+def _hangs(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> Judgement:
+    return Judgement(True, basis, f"no token within {silent_s:.0f} s; {sentence} ({runner.reading.evidence})")
+
+
+def _busy(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> Judgement:
+    waits = f"busy: a token asked for waits since {silent_s:.0f} s"
+    return Judgement(False, basis, f"{waits}; {sentence} ({runner.reading.evidence})")

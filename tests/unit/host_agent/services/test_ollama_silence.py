@@ -1,0 +1,195 @@
+"""A model that does not answer is busy or hangs: what its runner shows decides, and the verdict says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from host_agent.services.http_probe import Reply
+from host_agent.services.ollama.runner_readings import (
+    SHOWS_NOTHING,
+    STEP_RUNS,
+    Activity,
+    Reading,
+    RunnerReading,
+    read_log,
+    read_slots,
+)
+from host_agent.services.ollama.silence import Judgement, ProgressWatch, judge
+
+RUNNER = 7
+LOADS = Reading(Activity.LOADING, None, "it loads its model")
+IDLE = Reading(Activity.IDLE, (), "its slots are idle")
+
+
+def works(tokens: int) -> Reading:
+    return Reading(Activity.WORKING, tokens, f"{tokens} tokens")
+
+
+def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -> Judgement:
+    """Return the judgement after looks at one runner: (seconds since the probe, cores, reading)."""
+    watch, last = ProgressWatch(), ()
+    for at, cores, reading in looks:
+        last = (RunnerReading(RUNNER, cores, reading),)
+        watch = watch.after(last, at)
+    return judge(last, watch, silent_s=looks[-1][0], now=looks[-1][0], no_progress_s=no_progress_s)
+
+
+def test_runner_whose_tokens_advance_is_busy_however_long_it_takes():
+    found = judged((10, 0.0, works(512)), (20_000, 0.0, works(1024)))
+    assert (found.hangs, found.basis) == (False, "progress")
+    assert found.detail == (
+        "busy: a token asked for waits since 20000 s; its runner (PID 7) uses 0.0 cores and makes progress"
+        " (1024 tokens)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cores", "standing_s", "hangs"),
+    [(1.9, 299, False), (1.9, 300, True), (0.0, 59, False), (0.0, 60, True)],
+)
+def test_runner_without_progress_hangs_after_the_limit_that_its_cpu_time_allows(
+    cores: float, standing_s: float, hangs: bool
+):
+    found = judged((10, cores, works(512)), (10 + standing_s, cores, works(512)))
+    assert found.hangs == hangs
+    if hangs:
+        assert f"has made no progress for {standing_s:.0f} s (512 tokens)" in found.detail
+
+
+def test_runner_in_one_step_for_longer_than_the_limit_hangs():
+    """A step does not let /slots answer, so the last mark counts."""
+    assert judged((10, 1.0, works(512)), (310, 1.0, STEP_RUNS)).hangs
+    assert judged((10, 1.0, STEP_RUNS), (310, 1.0, STEP_RUNS)).hangs
+    assert not judged((10, 1.0, STEP_RUNS), (300, 1.0, works(512)), (400, 1.0, STEP_RUNS)).hangs
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "cores", "reading", "hangs"),
+    [
+        (15, 0.0, SHOWS_NOTHING, True),
+        (15, 0.5, SHOWS_NOTHING, False),
+        (899, 0.02, SHOWS_NOTHING, False),  # a GPU's runner needs little of the CPU
+        (900, 1.0, SHOWS_NOTHING, True),  # ollama/ollama 10516: 100 % of the CPU, and never a token
+        (15, 0.0, IDLE, True),
+        (15, 0.5, IDLE, False),
+        (15, 0.0, LOADS, False),
+        (900, 0.0, LOADS, True),
+    ],
+)
+def test_runner_that_shows_no_progress_is_judged_by_its_cpu_time(
+    silent_s: float, cores: float, reading: Reading, hangs: bool
+):
+    found = judged((silent_s, cores, reading))
+    assert found.hangs == hangs
+    assert reading.evidence in found.detail
+
+
+def test_model_without_a_runner_hangs():
+    found = judge((), ProgressWatch(), silent_s=12, now=12)
+    assert (found.hangs, found.detail) == (True, "no token within 12 s; it has no runner")
+
+
+def test_one_runner_that_stands_still_hangs_whatever_another_does():
+    first = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(10)))
+    then = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(99)))
+    watch = ProgressWatch().after(first, 0).after(then, 400)
+    found = judge(then, watch, silent_s=400, now=400)
+    assert found.hangs
+    assert "PID 1" in found.detail
+
+
+def test_replaced_runner_starts_anew():
+    watch = ProgressWatch().after((RunnerReading(1, 1.0, works(512)),), 0)
+    then = (RunnerReading(2, 1.0, works(512)),)
+    assert not judge(then, watch.after(then, 400), silent_s=400, now=400).hangs
+
+
+# --- what a runner shows ----------------------------------------------------------------------------------
+
+
+def slot(**changed: object) -> dict[str, object]:
+    """Return a slot as llama-server of Ollama 0.32 has it."""
+    return {
+        "id": 0,
+        "n_ctx": 4096,
+        "is_processing": True,
+        "id_task": 4,
+        "n_prompt_tokens": 1536,
+        "n_prompt_tokens_processed": 1024,
+        "n_prompt_tokens_cache": 512,
+        "next_token": [{"has_next_token": True, "n_remain": -1, "n_decoded": 3}],
+        **changed,
+    }
+
+
+def test_read_slots_names_the_tokens_read_and_written():
+    found = read_slots(Reply(200, [slot(), slot(id=1, is_processing=False)]))
+    assert found.activity is Activity.WORKING
+    assert found.evidence == "its /slots: slot 0 has read 1536 and written 3 tokens"
+
+
+@pytest.mark.parametrize(
+    "advanced",
+    [
+        {"n_prompt_tokens": 2048},
+        {"n_prompt_tokens_processed": 1536},
+        {"next_token": [{"n_decoded": 4}]},
+        {"next_token": {"n_decoded": 4}},
+        {"id_task": 5},
+        {"n_past": 9},
+    ],
+)
+def test_read_slots_mark_changes_with_whatever_shows_progress(advanced: dict[str, object]):
+    assert read_slots(Reply(200, [slot()])).mark == read_slots(Reply(200, [slot(n_ctx=1)])).mark
+    assert read_slots(Reply(200, [slot()])).mark != read_slots(Reply(200, [slot(**advanced)])).mark
+
+
+@pytest.mark.parametrize(
+    ("reply", "activity"),
+    [
+        (Reply(200, [slot(is_processing=False)]), Activity.IDLE),
+        (Reply(200, []), Activity.IDLE),
+        (Reply(200, [{"is_processing": True}]), Activity.WORKING),
+        (Reply(503, {"error": {"message": "Loading model"}}), Activity.LOADING),
+        (Reply(404, None), Activity.HIDDEN),
+        (Reply(501, {"error": {"message": "does not support slots endpoint"}}), Activity.HIDDEN),
+        (Reply(200, {"slots": 1}), Activity.HIDDEN),
+        (Reply(200, ["x"]), Activity.IDLE),
+    ],
+)
+def test_read_slots_of_any_answer_returns_a_reading(reply: Reply, activity: Activity):
+    assert read_slots(reply).activity is activity
+
+
+GIN_GET = '[GIN] 2026/08/21 - 10:00:01 | 200 |  1.2ms |  127.0.0.1 | GET      "/api/ps"'
+GIN_POST = '[GIN] 2026/08/21 - 10:00:02 | 499 |  9.2s |  127.0.0.1 | POST     "/api/chat"'
+OLDER = "slot update_slots: id  0 | task 0 | prompt processing progress, n_tokens = 512, batch.n_tokens = 512, progress = 0.173677"  # noqa: E501
+NEWER = "slot print_timing: id  0 | task 0 | prompt processing, n_tokens =   2560, progress = 0.32, t =  10.00 s / 256.08 tokens per second"  # noqa: E501
+MLX = 'time=2026-08-21T10:00:00 level=INFO source=pipeline.go:204 msg="Prompt processing progress" processed=2048 total=16384'  # noqa: E501
+MLX_LAST = MLX.replace("processed=2048", "processed=16383")
+WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, tg_3s =  24.02 t/s"
+
+
+@pytest.mark.parametrize(
+    ("lines", "activity", "evidence"),
+    [
+        ([OLDER], Activity.WORKING, "its log: 512 tokens of a prompt are read, 17% of it"),
+        ([OLDER, NEWER], Activity.WORKING, "its log: 2560 tokens of a prompt are read, 32% of it"),
+        ([MLX, GIN_GET, ""], Activity.WORKING, "its log: 2048 of 16384 tokens of a prompt are read"),
+        ([MLX, GIN_POST], Activity.HIDDEN, "its log: 2048 of 16384 tokens of a prompt are read"),  # cancelled
+        ([MLX_LAST], Activity.HIDDEN, "its log: 16383 of 16384 tokens of a prompt are read"),  # now it writes
+        ([NEWER, WRITES], Activity.HIDDEN, "its log: 240 tokens are written"),
+        ([GIN_POST], Activity.HIDDEN, SHOWS_NOTHING.evidence),
+        ([], Activity.HIDDEN, SHOWS_NOTHING.evidence),
+    ],
+)
+def test_read_log_finds_unfinished_work_only_in_the_newest_line(
+    lines: list[str], activity: Activity, evidence: str
+):
+    found = read_log(enumerate(lines))
+    assert (found.activity, found.evidence) == (activity, evidence)
+
+
+def test_read_log_mark_tells_equal_lines_at_different_places_apart():
+    assert read_log([(0, OLDER)]).mark == read_log([(0, OLDER), (50, GIN_GET)]).mark
+    assert read_log([(0, OLDER)]).mark != read_log([(0, OLDER), (90, OLDER)]).mark
