@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from vestal.config import environment, yaml_file
+from vestal.config import environment, ollama_host, yaml_file
 from vestal.config.errors import ConfigError
 from vestal.config.paths import Home, expand
 from vestal.config.settings import Config, Settings
 from vestal.config.validation_messages import sentences
 from vestal.config.yaml_file import KeyPath
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process late
 
 
@@ -33,7 +35,7 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     except ValidationError as error:
         variable_names = {key: name for key, (name, _) in variables.items()}
         raise ConfigError(sentences(error, file, variable_names)) from None
-    return _finish(settings, home, path, env, cwd)
+    return _finish(_with_ollama_host(settings, env), home, path, env, cwd)
 
 
 def defaults_at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
@@ -67,6 +69,20 @@ def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> d
         else:
             mapping[path[-1]] = value
     return merged
+
+
+def _with_ollama_host(settings: Settings, env: Mapping[str, str]) -> Settings:
+    """Return the settings with OLLAMA_HOST as the default of `ollama.base_url`.
+
+    A value that names the MLX server's own port is for the programs that are to use that server.
+    """
+    url = ollama_host.base_url(env)
+    if url is None or "base_url" in settings.ollama.model_fields_set:
+        return settings
+    parts = urlsplit(url)
+    if parts.port == settings.mlx.port and parts.hostname in LOOPBACK:
+        return settings
+    return settings.model_copy(update={"ollama": settings.ollama.model_copy(update={"base_url": url})})
 
 
 def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:

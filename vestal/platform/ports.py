@@ -54,6 +54,16 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
     return None
 
 
+def listening_at(pid: int) -> tuple[str, ...]:
+    """Return the addresses at which a process of this user listens, as `127.0.0.1:11434` or `[::1]:11434`."""
+    try:
+        sockets = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return ()
+    listening = (entry.laddr for entry in sockets if entry.status == psutil.CONN_LISTEN and entry.laddr)
+    return tuple(f"[{at.ip}]:{at.port}" if ":" in at.ip else f"{at.ip}:{at.port}" for at in listening)
+
+
 def in_use_message(holder: PortHolder, setting: str) -> str:
     """Return a sentence with the holder and the remedy. `setting` is how to choose another port."""
     if holder.pid is None:

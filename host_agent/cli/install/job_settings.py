@@ -22,6 +22,7 @@ FOREIGN_SETTINGS = (
     "DOCKER_CONFIG",
     "HF_HOME",
     "HF_ENDPOINT",
+    "OLLAMA_HOST",
     "OLLAMA_MODELS",
 )
 SET_BY_CONFIG = ("VESTAL_HOME", "VESTAL_CONFIG")  # set from the configuration, which has absolute paths

@@ -33,7 +33,8 @@ PATTERNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
     (
         Cause.OUT_OF_MEMORY,
         re.compile(
-            r"llama runner process has terminated|failed to allocate context|"
+            r"(?:llama runner|llama-server) process has terminated|failed to allocate context|"
+            r"llama-server reported out-of-memory|"
             r"CommandBufferCallbackErrorOutOfMemory|\[METAL\].*Insufficient Memory|"
             r"\[metal::malloc\] (?:Unable to allocate|Attempting to allocate)"
         ),

@@ -14,6 +14,7 @@ from vestal.platform.processes.ps import PsProcess
 NAME = "ollama_not_running"
 DEFAULT_PORT = 11434
 REMEDY = "Run `ollama serve` as the user who owns the models."
+USE_OTHER = "Set OLLAMA_BASE_URL (or OLLAMA_HOST) to the address of the server that runs, or end that one."
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
@@ -30,7 +31,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def evidence(table: Mapping[int, PsProcess]) -> str:
     """Say which processes of `table` run although nothing listens on Ollama's port."""
     if running := processes.servers(table):
-        return f"`ollama serve` runs (PID {running[0].pid}) and listens elsewhere: see OLLAMA_HOST"
+        at = ", ".join(ports.listening_at(running[0].pid)) or "elsewhere"
+        return f"`ollama serve` runs (PID {running[0].pid}) and listens at {at}"
     similar = processes.lookalikes(table)
     if not similar:
         return "no `ollama serve` runs"
@@ -69,7 +71,9 @@ def _assess_silence(port: int) -> Finding:
     if not ollama.installed():
         return Finding(NAME, "note", "Ollama is not installed; Vestal works without it.")
     sentence = f"Ollama is installed, and nothing listens on port {port}."
-    return Finding(NAME, "fault", sentence, REMEDY, evidence(process_table.read()))
+    table = process_table.read()
+    remedy = USE_OTHER if processes.servers(table) else REMEDY
+    return Finding(NAME, "fault", sentence, remedy, evidence(table))
 
 
 DIAGNOSIS = Diagnosis(NAME, diagnose)

@@ -132,4 +132,11 @@ def _refusal(owner: Owner, action: str) -> str:
         )
     if owner.kind is OwnerKind.STRANGER:
         return f"{owner} holds Ollama's port: end it, or set OLLAMA_BASE_URL to another port"
+    if owner.kind is OwnerKind.ELSEWHERE:
+        where = f"listens at {owner.address}" if owner.address else "does not listen yet"
+        use = f"set OLLAMA_BASE_URL=http://{owner.address} to use it" if owner.address else "wait for it"
+        return (
+            f"another `ollama serve` of this user ({owner.name}) {where}, and two would share one memory: "
+            f"{use}, or end it, or set ollama.manage to always"
+        )
     return f"Ollama belongs to {owner}: {action} it there"

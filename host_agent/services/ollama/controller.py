@@ -143,7 +143,7 @@ class OllamaController:
         if not self.has_child or self.pid is not None:
             return False
         owner = await self._discovery.owner(None)
-        if not owner.runs or owner.kind is OwnerKind.STRANGER:
+        if owner.kind is OwnerKind.STRANGER or not (owner.runs or owner.kind is OwnerKind.ELSEWHERE):
             return False
         await self._supervisor.stop()
         self._supervisor_started = False
@@ -246,6 +246,8 @@ class OllamaController:
         holder = await self._discovery.port_holder()
         if holder is not None:
             return f"port {self._address.port} is taken: it belongs to {holder}"
+        if (elsewhere := await self._discovery.server_elsewhere()) is not None:
+            return self.control_plan(elsewhere, "start").refusal
         if await self._discovery.menu_bar_app() is not None:
             return APP_RUNS
         headroom = await asyncio.to_thread(self._headroom)

@@ -1,6 +1,7 @@
 """Look for the owner of Ollama on this machine: gather the evidence that `ownership` judges; find runners."""
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from host_agent.services.ollama.ownership import (
     BREW_UNIT,
     Evidence,
     Owner,
+    OwnerKind,
     ollama_jobs,
     owner_of,
 )
@@ -32,6 +34,7 @@ class Discovery:
     def __init__(self, config: Config, address: Address) -> None:
         self._home, self._address = str(config.home.root), address
         self._me = process_lookup.current_user()
+        self._allows_two = config.ollama.manage == "always"
         self._last: tuple[float, ProcessSnapshot | None, Owner] = (float("-inf"), None, Owner())
 
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
@@ -61,6 +64,12 @@ class Discovery:
         """
         holder = await asyncio.to_thread(ports.holder, self._address.port, self._address.host)
         return None if holder is None else await self.owner(None, fresh=True)
+
+    async def server_elsewhere(self) -> Owner | None:
+        """Return the server that this user runs at another address; None where two servers are allowed."""
+        server, address = await self._elsewhere()
+        owner = owner_of(Evidence(elsewhere=server, elsewhere_address=address))
+        return owner if owner.kind is OwnerKind.ELSEWHERE else None
 
     async def menu_bar_app(self) -> ProcessSnapshot | None:
         """Return the menu-bar app, where it runs (macOS)."""
@@ -92,6 +101,7 @@ class Discovery:
 
     async def _evidence(self, holder: ProcessSnapshot | None, is_hidden: bool) -> Evidence:
         pid = holder.pid if holder else None
+        elsewhere, address = (None, "") if holder or is_hidden else await self._elsewhere()
         return Evidence(
             me=self._me,
             home=self._home,
@@ -100,7 +110,28 @@ class Discovery:
             ancestors=process_lookup.ancestors(holder) if holder else (),
             jobs=ollama_jobs(await self._jobs(holder), pid),
             app=None if holder else await self.menu_bar_app(),
+            elsewhere=elsewhere,
+            elsewhere_address=address,
         )
+
+    async def _elsewhere(self) -> tuple[ProcessSnapshot | None, str]:
+        """Return a server of this user that is no Vestal's, and the address at which it listens."""
+        if self._allows_two:
+            return None, ""
+        server = await asyncio.to_thread(self._find_elsewhere)
+        return server, next(iter(ports.listening_at(server.pid)), "") if server else ""
+
+    def _find_elsewhere(self) -> ProcessSnapshot | None:
+        home = os.environ.get("HOME", "")
+        for process in process_lookup.find_by_words("ollama"):
+            of_another_vestal = process.home and process.home != self._home
+            if not classify.is_server(process) or process.user != self._me or of_another_vestal:
+                continue
+            if not process_lookup.shares_network(process.pid):
+                continue
+            if process_lookup.variable(process.pid, "HOME") in ("", home):
+                return process
+        return None
 
     async def _jobs(self, holder: ProcessSnapshot | None) -> tuple[Job, ...]:
         found = list(await unit_lookup.launchd_jobs())

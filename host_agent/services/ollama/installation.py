@@ -1,13 +1,14 @@
 """What this machine has of Ollama: its program, its address, and this user's models."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from host_agent.services.child_environment import LOOPBACK
 from host_agent.services.find_program import find_program
-from vestal.config import Config
+from vestal.config import Config, ConfigError, ollama_host
 
 INSTALLED_AT = ("/Applications/Ollama.app/Contents/Resources",)
 PORT = 11434
@@ -35,6 +36,18 @@ def parse_address(base_url: str) -> Address:
     local = host in LOOPBACK
     host = "127.0.0.1" if host == "localhost" else host
     return Address(base_url.rstrip("/"), host, parts.port or PORT, local)
+
+
+def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
+    """Return OLLAMA_HOST for the agent's own server: the user's own value where that led to this address.
+
+    It may ask for more than the address says: with 0.0.0.0, the user wants the server reached from outside.
+    """
+    try:
+        is_users = ollama_host.base_url(env) == address.url
+    except ConfigError:
+        is_users = False
+    return env[ollama_host.VARIABLE] if is_users else address.netloc
 
 
 def program() -> str | None:

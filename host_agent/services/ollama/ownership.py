@@ -36,6 +36,7 @@ class OwnerKind(StrEnum):
     CONTAINER = "container"
     REMOTE = "remote"
     STRANGER = "stranger"  # another program holds Ollama's port
+    ELSEWHERE = "elsewhere"  # nothing listens where it should, and this user runs a server at another address
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Evidence:
     port, and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true where the system
     does not show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's
     VESTAL_HOME. `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder.
-    `app` is the menu-bar app, where it runs.
+    `app` is the menu-bar app, where it runs. `elsewhere` is another server of this user, and
+    `elsewhere_address` where it listens, empty if it does not.
     """
 
     address: str = ""
@@ -58,6 +60,8 @@ class Evidence:
     own_pid: int | None = None
     jobs: tuple[Job, ...] = ()
     app: ProcessSnapshot | None = None
+    elsewhere: ProcessSnapshot | None = None
+    elsewhere_address: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,14 @@ class Owner:
     """The owner of Ollama.
 
     `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, where it is
-    known.
+    known. `address` is where a server listens that this user runs elsewhere.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY
     name: str = ""
     pid: int | None = None
     user: str = ""
+    address: str = ""
 
     @property
     def runs(self) -> bool:
@@ -98,6 +103,7 @@ _DESCRIPTIONS = {
     OwnerKind.CONTAINER: "a container ({self.name})",
     OwnerKind.REMOTE: "another machine ({self.name})",
     OwnerKind.STRANGER: "{self.name}, which is no Ollama,",
+    OwnerKind.ELSEWHERE: "another `ollama serve` of this user ({self.name})",
 }
 
 
@@ -171,7 +177,10 @@ def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
 
 
 def _registered_owner(evidence: Evidence) -> Owner:
-    """Return who is registered to start Ollama while nothing listens."""
+    """Return who is registered to start Ollama while nothing listens, or who runs it at another address."""
+    if evidence.elsewhere is not None:
+        name = f"PID {evidence.elsewhere.pid}"
+        return Owner(OwnerKind.ELSEWHERE, name, address=evidence.elsewhere_address)
     for job in evidence.jobs:
         return Owner(_kind_of(job), job.name)
     return Owner(OwnerKind.APP) if evidence.app is not None else Owner()

@@ -40,7 +40,7 @@ def spec(config: Config, address: Address, ready: Probe, health: Probe, guard: L
     return ChildSpec(
         name=OLLAMA,
         command=(installation.program() or "ollama", "serve"),
-        env={**child_environment.common(config), "OLLAMA_HOST": address.netloc},
+        env={**child_environment.common(config), "OLLAMA_HOST": installation.served_at(address)},
         log_path=home.logs / "ollama.log",
         pid_file=home.run / "ollama.json",
         ready=ready,

@@ -6,7 +6,7 @@ from typing import Any
 from host_agent.services.ollama.answers import ServerInfo, Verdict
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.service_status import ServiceStatus
-from vestal.supervision import ChildStatus, State
+from vestal.supervision import UP, ChildStatus, State
 
 FAILURES_UNTIL_DOWN = 3  # failed checks in a row
 CHILD_STATES = (State.STARTING, State.STOPPING, State.BACKOFF, State.OPEN, State.FAILED)
@@ -53,10 +53,11 @@ def service_status(seen: Observation, child: ChildStatus) -> ServiceStatus:
 
 def _own_server(seen: Observation, child: ChildStatus, extra: dict[str, Any]) -> ServiceStatus:
     status = replace(ServiceStatus.of_child(child), extra={**extra, "owner": "Vestal", "managed": True})
-    if child.state not in (State.READY, State.BUSY):
+    if child.state not in UP:
         return status
-    trouble = "" if seen.verdict.ok else f"{_trouble(seen)}; started by Vestal"
-    return replace(status, detail=child.detail or trouble or _summary(seen, "started by Vestal"))
+    if not seen.verdict.ok:  # also before its supervisor has counted enough failures to restart it
+        return replace(status, state=State.DEGRADED, detail=f"{_trouble(seen)}; started by Vestal")
+    return replace(status, detail=child.detail or _summary(seen, "started by Vestal"))
 
 
 def _owned_server(seen: Observation, extra: dict[str, Any]) -> ServiceStatus:

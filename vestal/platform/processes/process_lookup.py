@@ -54,6 +54,19 @@ def find_by_words(*fragments: str) -> tuple[ProcessSnapshot, ...]:
     return tuple(found)
 
 
+def variable(pid: int, name: str) -> str:
+    """Return a variable in the environment of the process; empty if it is unset or not disclosed."""
+    return _read_or(lambda: psutil.Process(pid).environ().get(name, ""), "")
+
+
+def shares_network(pid: int) -> bool:
+    """Return whether the process is in this process's network; a container has another (Linux)."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
+    except OSError:
+        return True
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU time that the process has used, in seconds; 0 if it cannot be read."""
     try:

@@ -142,6 +142,47 @@ def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     assert process.poll() is None
 
 
+def test_server_that_ollama_host_names_is_found_and_a_start_of_it_binds_what_the_user_asked_for(
+    agent, ollama
+):
+    """OLLAMA_HOST was not read: the agent looked at 11434, and started a second server there."""
+    del agent.env["OLLAMA_BASE_URL"]
+    agent.env["OLLAMA_HOST"] = f"0.0.0.0:{ollama.port}"
+    process = ollama.serve()
+    agent.start()
+    assert ready(agent) == process.pid
+    process.kill()
+    process.wait()
+    agent.recover()
+    own = psutil.Process(ready(agent, but=process.pid))
+    assert own.environ()["OLLAMA_HOST"] == f"0.0.0.0:{ollama.port}"
+
+
+def test_nothing_is_started_beside_another_server_of_this_user(agent, ollama, free_port):
+    asked_for, ollama.port = ollama.port, free_port()
+    process = ollama.serve()
+    agent.until(ollama.generate, "the user's server answers")
+    agent.start()
+    there = f"127.0.0.1:{ollama.port}"
+    status = agent.until(lambda: there in (r := status_of(agent))["detail"] and r, "it is named")
+    assert status["state"] == "stopped"
+    assert f"(PID {process.pid}) listens at {there}" in status["detail"]
+    assert f"set OLLAMA_BASE_URL=http://{there} to use it" in status["detail"]
+    report = agent.recover()
+    assert any(there in line for line in report["left"]), report
+    code, answer = agent.ask("/services/ollama/start", {})
+    assert (code, there in answer["error"]["message"]) == (409, True)
+    assert not any(
+        event["event"] == "child_started" for event in agent.journal() if event["component"] == "ollama"
+    )
+    process.kill()
+    process.wait()
+    agent.recover()
+    ready(agent)
+    with urllib.request.urlopen(f"http://127.0.0.1:{asked_for}/api/version", timeout=5) as reply:
+        assert reply.status == 200
+
+
 def test_killed_managed_ollama_restarts_and_its_runners_get_sigterm(agent, ollama):
     agent.start()
     first = ready(agent)

@@ -33,6 +33,9 @@ class FixedDiscovery:
     async def port_holder(self) -> Owner | None:
         return self.owner_found if self.owner_found.runs else None
 
+    async def server_elsewhere(self) -> Owner | None:
+        return self.owner_found if self.owner_found.kind is OwnerKind.ELSEWHERE else None
+
     async def menu_bar_app(self) -> None:
         return None
 
@@ -131,6 +134,18 @@ async def test_controller_yields_to_another_server_on_its_port(
     assert not under_test.controller.has_child
     assert not any(event.event == "child_started" for event in under_test.events)
     assert not await under_test.controller.yield_to_other_server()
+
+
+async def test_server_that_went_down_is_not_started_beside_another_of_this_user(
+    under_test: ControllerUnderTest,
+):
+    """The user starts a server at another address while that of the agent waits for its next restart."""
+    under_test.discovery.owner_found = Owner(OwnerKind.ELSEWHERE, "PID 9", address="127.0.0.1:41434")
+    await under_test.controller.start("a recovery pass")
+    assert "(PID 9) listens at 127.0.0.1:41434" in under_test.controller.status().detail
+    assert not any(event.event == "child_started" for event in under_test.events)
+    assert await under_test.controller.yield_to_other_server()
+    assert not under_test.controller.has_child
 
 
 async def test_start_where_only_a_reboot_frees_memory_launches_nothing(under_test: ControllerUnderTest):

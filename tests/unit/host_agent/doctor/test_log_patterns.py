@@ -26,6 +26,22 @@ def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
     assert found[-1].at == THEN
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "llama-server process has terminated: exit status 2: error: Insufficient Memory (00000008)",
+        "llama-server reported out-of-memory during startup: failed to allocate buffer for kv cache",
+    ],
+)
+def test_find_matches_knows_the_words_of_ollama_since_0_30(said: str):
+    """Since its runner is llama-server, Ollama's log no longer says "llama runner process has terminated"."""
+    line = (
+        f'time=2026-08-21T14:42:26.001-03:00 level=INFO source=sched.go:641 msg="Load failed" error="{said}"'
+    )
+    (found,) = find_matches([line], written_at=THEN, since=0)
+    assert (found.cause, said[:30] in found.excerpt) == (Cause.OUT_OF_MEMORY, True)
+
+
 def test_find_matches_of_shaders_that_do_not_compile_is_not_out_of_memory():
     # "failed to allocate context" and "llama runner process has terminated" follow there too (ollama 15862).
     assert {match.cause for match in matches("ollama_metal_library.log")} == {Cause.LIBRARY}

@@ -51,6 +51,20 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
 """
 
 
+def test_owner_of_a_server_of_this_user_at_another_address_is_asked_by_nobody():
+    """`auto` started a second `ollama serve` beside that of a user who had set OLLAMA_HOST."""
+    brew = Job("homebrew.mxcl.ollama")
+    seen = replace(SEEN, holder=None, elsewhere=SERVE, elsewhere_address="127.0.0.1:41434", jobs=(brew,))
+    owner = owner_of(seen)
+    assert (owner.kind, owner.runs, owner.pid) == (OwnerKind.ELSEWHERE, False, None)
+    plan = make_plan(owner, "start", Tools())
+    assert not plan.start_own
+    assert "`ollama serve` of this user (PID 900) listens at 127.0.0.1:41434" in plan.refusal
+    assert "set OLLAMA_BASE_URL=http://127.0.0.1:41434 to use it" in plan.refusal
+    starting = make_plan(owner_of(replace(seen, elsewhere_address="")), "start", Tools())
+    assert "does not listen yet" in starting.refusal
+
+
 @pytest.mark.parametrize(
     ("evidence", "kind", "name"),
     [

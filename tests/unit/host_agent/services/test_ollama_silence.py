@@ -27,7 +27,7 @@ def works(tokens: int) -> Reading:
 
 def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -> Judgement:
     """Return the judgement after looks at one runner: (seconds since the probe, cores, reading)."""
-    watch, last = ProgressWatch(), ()
+    watch, last = ProgressWatch(), tuple[RunnerReading, ...]()
     for at, cores, reading in looks:
         last = (RunnerReading(RUNNER, cores, reading),)
         watch = watch.after(last, at)

@@ -46,12 +46,16 @@ def test_status_of_another_users_server_says_how_to_stop_it():
     assert "brew services stop ollama" in status.detail
 
 
-def test_status_of_the_own_server_is_the_supervisors_with_a_failure_it_has_not_judged_yet():
+def test_status_of_the_own_server_is_the_supervisors_but_never_ready_while_checks_fail():
+    """While checks of Ollama failed, its state stayed `ready` until its supervisor had counted three."""
     child = ChildStatus(State.READY, 7, restart_count=2)
     assert service_status(OWN, child).detail == "version 0.32.5, 2 models; started by Vestal"
     assert service_status(OWN, child).restart_count == 2
     failing = replace(OWN, server_info=None, verdict=Verdict(False, "no answer within 3 s"))
-    assert "does not answer (no answer within 3 s)" in service_status(failing, child).detail
+    for state in (State.READY, State.BUSY, State.DEGRADED):
+        found = service_status(failing, replace(child, state=state, detail="busy: a token waits"))
+        assert (found.state, found.healthy, found.restart_count) == (State.DEGRADED, False, 2)
+        assert found.detail == "does not answer (no answer within 3 s); started by Vestal"
     opened = ChildStatus(State.OPEN, circuit_breaker_state="open", detail="exit code 1: Error: listen tcp")
     assert service_status(replace(OWN, owner=Owner(), server_info=None), opened).detail == opened.detail
 

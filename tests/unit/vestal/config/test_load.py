@@ -147,3 +147,60 @@ def test_mistake_in_a_secret_is_named_without_its_value(tmp_path: Path):
     problem = only_problem(tmp_path, VESTAL_DATABASE_URL="mysql://u:hunter3@h/d")
     assert "postgresql://USER" in problem
     assert "hunter" not in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("1.2.3.4", "http://1.2.3.4:11434"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("1.2.3.4:1234", "http://1.2.3.4:1234"),
+        ("example.com", "http://example.com:11434"),
+        ("example.com:1234", "http://example.com:1234"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:41434", "http://127.0.0.1:41434"),
+        ("[::]:41434", "http://[::1]:41434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]:1337", "http://[::1]:1337"),
+        (":66000", "http://127.0.0.1:11434"),
+        (":-1", "http://127.0.0.1:11434"),
+        (":0", "http://127.0.0.1:11434"),
+        (' " 1.2.3.4 " ', "http://1.2.3.4:11434"),
+        ("http://1.2.3.4", "http://1.2.3.4:80"),
+        ("http://1.2.3.4:4321", "http://1.2.3.4:4321"),
+        ("https://1.2.3.4", "https://1.2.3.4:443"),
+        ("https://example.com/ollama/", "https://example.com:443/ollama"),
+        ("example.com/ollama", "http://example.com:11434/ollama"),
+        ("ollama.com", "https://ollama.com:443"),
+        ("", "http://127.0.0.1:11434"),
+    ],
+)
+def test_ollama_host_in_every_form_of_ollama_is_the_default_of_its_base_url(
+    tmp_path: Path, value: str, url: str
+):
+    """A user's OLLAMA_HOST was not read, so a second `ollama serve` was started beside theirs."""
+    assert loaded(tmp_path, OLLAMA_HOST=value).ollama.base_url == url
+
+
+def test_ollama_host_counts_less_than_the_file_and_than_the_variables_of_vestal(tmp_path: Path):
+    there = {"OLLAMA_HOST": "127.0.0.1:41434"}
+    given = "http://127.0.0.1:41436"
+    assert loaded(tmp_path, OLLAMA_BASE_URL=given, **there).ollama.base_url == given
+    assert loaded(tmp_path, VESTAL_OLLAMA__BASE_URL=given, **there).ollama.base_url == given
+    assert loaded(tmp_path, f"ollama:\n  base_url: {given}\n", **there).ollama.base_url == given
+    assert loaded(tmp_path, "ollama:\n  manage: watch\n", **there).ollama.base_url == "http://127.0.0.1:41434"
+
+
+def test_ollama_host_that_names_the_mlx_server_is_for_its_clients(tmp_path: Path):
+    """The guide tells programs of Ollama to use the MLX server by OLLAMA_HOST=127.0.0.1:11435."""
+    assert loaded(tmp_path, OLLAMA_HOST="127.0.0.1:11435").ollama.base_url == "http://127.0.0.1:11434"
+    other = loaded(tmp_path, OLLAMA_HOST="0.0.0.0:2000", VESTAL_MLX_PORT="2000")
+    assert other.ollama.base_url == "http://127.0.0.1:11434"
+
+
+@pytest.mark.parametrize("value", ["foo bar", "ftp://1.2.3.4", "http://a,b", "user@host", "a:b:c"])
+def test_ollama_host_that_is_no_address_is_named_with_the_remedy(tmp_path: Path, value: str):
+    problem = only_problem(tmp_path, OLLAMA_HOST=value)
+    assert "OLLAMA_HOST (environment) is " in problem
+    assert "set ollama.base_url" in problem

@@ -1,0 +1,76 @@
+"""Read OLLAMA_HOST, the variable by which Ollama's server and clients find each other, as Ollama does."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+
+from vestal.config.errors import ConfigError
+
+VARIABLE = "OLLAMA_HOST"
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", "11434"
+SCHEME_PORTS = {"http": "80", "https": "443"}  # of a value with a scheme; else DEFAULT_PORT
+CLOUD = "ollama.com"
+MAX_PORT = 65535
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def base_url(env: Mapping[str, str]) -> str | None:
+    """Return the URL at which a client reaches the server that OLLAMA_HOST names; None where it is unset.
+
+    The forms are those of Ollama (envconfig.Host): `host`, `host:port`, `:port`, `http://host`, IPv6 with and
+    without brackets, and a path. A server at 0.0.0.0 or :: is reached at this machine's loopback address. As
+    in Ollama, a port that is none means the default one. Raises ConfigError for a host that no URL can have.
+    """
+    text = env.get(VARIABLE, "").strip().strip("\"'").strip()
+    if not text:
+        return None
+    scheme, host, port, path = _parts(text)
+    if scheme not in SCHEME_PORTS or not (_NAME.fullmatch(host) or _is_ip_address(host)):
+        raise ConfigError(
+            f"{VARIABLE} (environment) is {text!r}, which is no address of an Ollama server: give HOST:PORT, "
+            "unset it, or set ollama.base_url."
+        )
+    host = _connectable(host)
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+
+def _parts(text: str) -> tuple[str, str, str, str]:
+    """Return scheme, host, port and path of the value."""
+    scheme, given, rest = text.partition("://")
+    default_port = SCHEME_PORTS.get(scheme, DEFAULT_PORT)
+    if not given:
+        scheme, rest, default_port = ("https", text, "443") if text == CLOUD else ("http", text, DEFAULT_PORT)
+    address, slash, path = rest.partition("/")
+    host, port = _split(address)
+    if port is None or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
+        port = default_port
+    return scheme, host or DEFAULT_HOST, str(int(port)), (slash + path).rstrip("/")
+
+
+def _split(address: str) -> tuple[str, str | None]:
+    """Return host and port of `host:port`; the port is None where the value has only a host."""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
+        return host, port[1:] if port.startswith(":") else None
+    if address.count(":") == 1:
+        host, _, port = address.partition(":")
+        return host, port
+    return address, None
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _connectable(host: str) -> str:
+    """Return the loopback address for an address that means all of this machine's."""
+    if not _is_ip_address(host):
+        return host
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return str(address)
+    return "127.0.0.1" if address.version == 4 else "::1"
