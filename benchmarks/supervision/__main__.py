@@ -14,7 +14,7 @@ from benchmarks.supervision import peers, scenarios
 from benchmarks.supervision.peers import CONTESTANTS, Contestant
 
 MOST_KILLS = 5
-"""So often does our default policy restart a child in five minutes; beyond that its pause would be measured."""
+"""Our default policy restarts a child so often in five minutes; beyond that its pause would be measured."""
 LOOP_S = 20.0
 ROW = "{:<38} {:>10} {:>12} {:>10}"
 
