@@ -22,15 +22,27 @@ import psutil
 from vestal.config import load
 
 FOREIGN = ("VESTAL_", "MLX_")
+BUILT_IN = ("smollm2__135m", "all-minilm__latest")
 STOP_S = 45.0
 LOOK_S = 0.05
+
+
+def installed_models() -> Path:
+    """Return the folder of the user's models (a benchmark fetches nothing). Exit if a built-in one is missing."""
+    folder = load().models_dir
+    if missing := [name for name in BUILT_IN if not (folder / name).is_dir()]:
+        raise SystemExit(
+            f"{folder} has no {' and no '.join(missing)}: run `make up` once, or name a folder that has them "
+            "in VESTAL_MODELS_DIR."
+        )
+    return folder
 
 
 class GatewayProcess:
     """A gateway process and its home, which is deleted at the end. `env` holds further settings."""
 
     def __init__(self, **env: str) -> None:
-        models = load().models_dir  # those of the user: a benchmark fetches nothing
+        models = installed_models()
         self.home = Path(tempfile.mkdtemp(prefix="vestal-bench-"))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

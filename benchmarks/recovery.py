@@ -24,8 +24,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from benchmarks.gateway_process import free_port
-from vestal.config import load
+from benchmarks.gateway_process import free_port, installed_models
 
 UP_WITHIN_S = 120.0
 REST_S = 30.0
@@ -48,7 +47,7 @@ def agent() -> Iterator[AgentProcess]:
         port = free_port()
         own = {
             "VESTAL_HOME": home,
-            "VESTAL_MLX__STORE": str(load().models_dir),
+            "VESTAL_MLX__STORE": str(installed_models()),
             "VESTAL_AGENT_PORT": str(port),
         }
         own |= {"VESTAL_MLX_PORT": str(free_port()), "VESTAL_ORCHESTRATOR_PORT": str(free_port())}

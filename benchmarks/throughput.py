@@ -20,9 +20,8 @@ import psutil
 
 from benchmarks.chaos.answers import Answer, send
 from benchmarks.chaos.asks import MODEL, SUBJECTS, Ask
-from benchmarks.gateway_process import GatewayProcess
+from benchmarks.gateway_process import GatewayProcess, installed_models
 from benchmarks.peer_process import PeerProcess
-from vestal.config import load
 
 STREAMS = (1, 4, 8)
 TOKENS = 64
@@ -64,7 +63,7 @@ async def gateway_share(session: aiohttp.ClientSession, url: str) -> float:
 
 
 async def measure(rounds: int) -> None:
-    folder = load().models_dir / MODEL.replace(":", "__")
+    folder = installed_models() / MODEL.replace(":", "__")
     ours: dict[int, list[float]] = {streams: [] for streams in STREAMS}
     theirs: dict[int, list[float]] = {streams: [] for streams in STREAMS}
     with GatewayProcess(VESTAL_MLX__MAX_RUNNING="8") as gateway, PeerProcess(folder) as peer:

@@ -22,10 +22,9 @@ import aiohttp
 
 from benchmarks.chaos.answers import Answer, send
 from benchmarks.chaos.asks import FILLER, MODEL, Ask
-from benchmarks.gateway_process import GatewayProcess
+from benchmarks.gateway_process import GatewayProcess, installed_models
 from benchmarks.peer_process import PeerProcess
 from benchmarks.throughput import PEER_MODEL, tokens_per_s
-from vestal.config import load
 
 SETTINGS = {
     "VESTAL_SUPERVISION__MAX_RESTARTS": "10000",
@@ -89,7 +88,7 @@ async def long_prompts(
     theirs: dict[str, list[float]] = {"cold": [], "again": [], "after kill -9": []}
     async with aiohttp.ClientSession() as session:
         for _ in range(rounds):
-            with PeerProcess(load().models_dir / folder) as peer:
+            with PeerProcess(installed_models() / folder) as peer:
                 peer.until_ok()
                 await tokens_per_s(session, peer.url, PEER_MODEL, 1)
                 prompt = _long_prompt()
@@ -97,7 +96,7 @@ async def long_prompts(
                     theirs[name].append(await first_token_s(session, peer.url, _ask(PEER_MODEL, prompt, 24)))
                     ours[name].append(await first_token_s(session, gateway.url, _ask(MODEL, prompt, 24)))
             with PeerProcess(
-                load().models_dir / folder
+                installed_models() / folder
             ) as peer:  # the peer was killed; this is its next process
                 peer.until_ok()
                 await tokens_per_s(session, peer.url, PEER_MODEL, 1)
