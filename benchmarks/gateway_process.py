@@ -28,7 +28,7 @@ LOOK_S = 0.05
 
 
 def installed_models() -> Path:
-    """Return the folder of the user's models (a benchmark fetches nothing). Exit if a built-in one is missing."""
+    """Return the folder of the user's models: a benchmark fetches none. Exit if a built-in one is missing."""
     folder = load().models_dir
     if missing := [name for name in BUILT_IN if not (folder / name).is_dir()]:
         raise SystemExit(
