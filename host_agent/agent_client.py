@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from host_agent.agent import agent_state
 from host_agent.blocking_http import json_object, open_response
 from host_agent.errors import AgentUnreachable, RequestRefused
 from vestal.config import Config, read_token
@@ -48,8 +49,8 @@ class AgentClient:
         try:
             status, answer = self._exchange(method, path, body, TIMEOUT_S)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = f"No agent answers on port {self._port} ({error or type(error).__name__})"
-            raise AgentUnreachable(f"{reason}: `vestal up` starts it.") from error
+            silent = agent_state.of_silent_agent(self._config)
+            raise AgentUnreachable(f"{silent} ({error or type(error).__name__})") from error
         if status >= http.client.BAD_REQUEST:
             message = (answer.get("error") or {}).get("message") or f"it answered {status}"
             raise RequestRefused(f"The agent refused: {message}")

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
 from host_agent.agent.background_loops import BackgroundLoops
 from host_agent.agent.components import Components, build
+from host_agent.guard.child import Keeper
 from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
@@ -21,8 +23,14 @@ log = logging.getLogger("vestal")
 class Agent:
     """Supervises every service of one home on this machine."""
 
-    def __init__(self, config: Config, token: str, gateway: tuple[str, ...] = GATEWAY) -> None:
-        self._config, self._token, self._gateway = config, token, gateway
+    def __init__(
+        self,
+        config: Config,
+        token: str,
+        gateway: tuple[str, ...] = GATEWAY,
+        keeper: Keeper = Keeper.NOBODY,
+    ) -> None:
+        self._config, self._token, self._gateway, self._keeper = config, token, gateway, keeper
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then stop every child in order."""
@@ -32,9 +40,12 @@ class Agent:
             session = await stack.enter_async_context(aiohttp.ClientSession(trust_env=False))
             docker = DockerApi()
             stack.push_async_callback(docker.close)
-            components = await build(self._config, self._token, journal, session, docker, self._gateway)
+            components = await build(
+                self._config, self._token, journal, session, docker, self._gateway, self._keeper
+            )
             await components.listener.start()
             stack.push_async_callback(components.listener.stop)
+            await components.guard.start()
             self._record_start(journal, components)
             await components.supervisor.start()
             await _adopt_or_start_ollama(components.ollama, journal)
@@ -62,14 +73,20 @@ async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> Non
 
 
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
-    """Stop the loops and the running pass first, so that nothing restarts the children stopped after them."""
+    """Stop the guard, the loops and the running pass first: nothing may restart what is stopped later."""
     journal.record("agent", "agent_stopping")
+    await _stop_supervised(components.guard.stop, journal)
     await loops.stop()
     await components.passes.cancel()
     journal.disconnect_followers()
     for stop in (components.ollama.controller.stop, components.supervisor.stop):
-        try:
-            await stop()
-        except SupervisionError as error:
-            journal.record("agent", "stop_incomplete", str(error))
+        await _stop_supervised(stop, journal)
     journal.record("agent", "agent_stopped")
+
+
+async def _stop_supervised(stop: Callable[[], Awaitable[None]], journal: Journal) -> None:
+    """Stop, and record a process that does not end: the others must be stopped all the same."""
+    try:
+        await stop()
+    except SupervisionError as error:
+        journal.record("agent", "stop_incomplete", str(error))

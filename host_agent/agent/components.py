@@ -1,9 +1,11 @@
 """The agent's composition root: build every component and connect them. Nothing is started here."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import aiohttp
 
+from host_agent.guard.child import AgentGuard, Keeper
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
@@ -16,6 +18,8 @@ from host_agent.recovery.ollama_checks import OllamaChecks
 from host_agent.recovery.ollama_remedies import OllamaRemedies
 from host_agent.recovery.passes import Passes
 from host_agent.recovery.restart_budget import RestartBudget
+from host_agent.service_manager import service_manager
+from host_agent.services import ORCHESTRATOR
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_api import DockerApi
@@ -26,16 +30,18 @@ from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator import mode, native
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.orchestrator.probe import OrchestratorProbe
+from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
 from vestal.config import Config
-from vestal.supervision import JsonStateStore, SleepDetector, Supervisor
+from vestal.supervision import HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
 
 
 @dataclass(frozen=True)
 class Components:
     """The components that the agent starts, runs and stops."""
 
+    guard: AgentGuard  # starts the agent again when it has died
     mode_decision: ModeDecision  # where the orchestrator runs
     supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
     ollama: OllamaService
@@ -57,6 +63,7 @@ async def build(
     session: aiohttp.ClientSession,
     docker: DockerApi,
     gateway: tuple[str, ...],
+    keeper: Keeper,
 ) -> Components:
     """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
     store = JsonStateStore(config.home.root / "supervision.json")
@@ -76,8 +83,9 @@ async def build(
         passes.request(reason)
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
+    guard = AgentGuard(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
     status_report = StatusReport(
-        supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector
+        guard, supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector
     )
 
     # Recovery: what a pass sees and does.
@@ -89,7 +97,12 @@ async def build(
         containers,
         status_report,
         store,
-        OrchestratorProbe(session, config.orchestrator.port).answers,
+        HealthCheck(
+            OrchestratorProbe(session, config.orchestrator.port).answers,
+            partial(containers.activity, ORCHESTRATOR),
+            restart_policy(config.supervision).probe,
+            SystemClock(),
+        ),
         OllamaChecks(ollama),
         budget,
     )
@@ -100,6 +113,7 @@ async def build(
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     listener_context = ListenerContext(status_report, passes, journal, control, Sessions())
     return Components(
+        guard=guard,
         mode_decision=mode_decision,
         supervisor=supervisor,
         ollama=ollama,

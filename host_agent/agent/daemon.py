@@ -8,12 +8,13 @@ import signal
 from host_agent.agent import running_settings
 from host_agent.agent.agent import Agent
 from host_agent.agent.single_instance import SingleInstance
+from host_agent.guard.child import Keeper
 from host_agent.services.mlx.service import GATEWAY
 from vestal.config import Config, ensure_token
 
 
-def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
-    """Run the agent until a signal stops it, and return exit code 0.
+def serve(config: Config, gateway: tuple[str, ...] = GATEWAY, keeper: Keeper = Keeper.NOBODY) -> int:
+    """Run the agent until a signal stops it, and return exit code 0. `keeper` starts it again when it fails.
 
     Raises AlreadyRunning or PortBusy before any service is started.
     """
@@ -24,18 +25,18 @@ def serve(config: Config, gateway: tuple[str, ...] = GATEWAY) -> int:
     instance.acquire()
     running_settings.write(config)
     try:
-        asyncio.run(_run(config, token, gateway))
+        asyncio.run(_run(config, token, gateway, keeper))
     finally:
         instance.release()
     return 0
 
 
-async def _run(config: Config, token: str, gateway: tuple[str, ...]) -> None:
+async def _run(config: Config, token: str, gateway: tuple[str, ...], keeper: Keeper) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Agent(config, token, gateway).run(stop)
+    await Agent(config, token, gateway, keeper).run(stop)
 
 
 def _log_to_stderr() -> None:

@@ -1,9 +1,8 @@
 """The checks of a recovery pass: look at every service, and probe those that should answer."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from host_agent.recovery.facts import ControlledBy, Facts, PortFacts, ServiceFacts
 from host_agent.recovery.ollama_checks import OllamaChecks
@@ -15,15 +14,24 @@ from host_agent.services.status_report import StatusReport
 from vestal.config import Config
 from vestal.platform import model_servers, ports
 from vestal.platform.processes import vestal_processes
-from vestal.supervision import DOWN, ChildSpec, ProbeResult, State, StateStore, Supervisor
+from vestal.supervision import ChildSpec, HealthCheck, ProbeResult, State, StateStore, Supervisor
 
-PROBE_TIMEOUT_S = 3.0
-PROBES = 2  # without an answer in a row make a service hung
 CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's own health check watches it
 
 
+@dataclass(frozen=True)
+class ProbeFinding:
+    """`answers` and `evidence` of ServiceFacts."""
+
+    answers: bool | None = None
+    evidence: str = ""
+
+
 class HostChecks:
-    """Gathers the facts of this machine. `specs` are those of the supervisor's children."""
+    """Gathers the facts of this machine. `specs` are those of the supervisor's children.
+
+    `orchestrator` asks the orchestrator where that runs in a container.
+    """
 
     def __init__(
         self,
@@ -33,14 +41,14 @@ class HostChecks:
         containers: Containers,
         status_report: StatusReport,
         store: StateStore,
-        orchestrator_answers: Callable[[], Awaitable[bool]],
+        orchestrator: HealthCheck,
         ollama: OllamaChecks,
         budget: RestartBudget,
     ) -> None:
         self._config, self._supervisor, self._containers = config, supervisor, containers
         self._status_report, self._store = status_report, store
         self._specs = {spec.name: spec for spec in specs}
-        self._orchestrator_answers, self._ollama, self._budget = orchestrator_answers, ollama, budget
+        self._orchestrator, self._ollama, self._budget = orchestrator, ollama, budget
 
     async def gather(self) -> Facts:
         """Look at everything now, bypassing caches, and probe each service that should answer."""
@@ -55,29 +63,27 @@ class HostChecks:
         )
 
     async def is_hung(self, child: str) -> bool:
-        """Return whether a child of the supervisor should answer and does not."""
-        return (
-            await self._child_answers(child, ServiceStatus.of_child(self._supervisor.status()[child]))
-            is False
-        )
+        """Return whether a child of the supervisor should answer, does not, and does not work either."""
+        return (await self._probe_child(child)).answers is False
 
     async def _service(self, name: str, status: ServiceStatus) -> ServiceFacts:
         restarts_left = self._budget.left(name, time.monotonic())
         if name == OLLAMA:
             return self._ollama.facts(status, restarts_left)
         controlled_by = self._controlled_by(name, status)
-        answers = None
+        probed = ProbeFinding()
         if controlled_by is ControlledBy.SUPERVISOR:
-            answers = await self._child_answers(name, status)
+            probed = await self._probe_child(name)
         elif controlled_by is ControlledBy.DOCKER and name == ORCHESTRATOR:
-            answers = await self._container_answers(name, status)
+            probed = await self._probe_container(name, status)
         return ServiceFacts(
             name=name,
             controlled_by=controlled_by,
             state=status.state,
             detail=status.detail,
-            healthy=status.healthy and answers is not False,
-            answers=answers,
+            healthy=status.healthy and probed.answers is not False,
+            answers=probed.answers,
+            evidence=probed.evidence,
             stopped_by_hand=self._stopped_by_hand(name),
             pid=status.process_pid,
             paused=status.extra.get("status") == "paused",
@@ -97,37 +103,25 @@ class HostChecks:
             return bool((self._store.load(name) or {}).get("stopped_by_hand"))
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
-    async def _child_answers(self, name: str, status: ServiceStatus) -> bool | None:
-        """Probe a child; return None where it is starting or down, or was replaced during the probe."""
-        health = self._specs[name].health
-        is_up = status.state not in (*DOWN, State.STARTING, State.STOPPING)
-        if health is None or status.process_pid is None or not is_up:
-            return None
-        for _ in range(PROBES):
-            with contextlib.suppress(Exception):  # whatever a probe raises means that it got no answer
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
-                    result: ProbeResult = await health(status.process_pid)
-                    if result.alive:
-                        return True
-            if self._supervisor.status()[name].process_pid != status.process_pid:
-                return None  # it died meanwhile, and its supervisor restarts it
-        return False
+    async def _probe_child(self, name: str) -> ProbeFinding:
+        """Probe a child; find nothing where it is starting or down, or was replaced during the probe."""
+        return _finding(await self._supervisor.check_health(name))
 
-    async def _container_answers(self, name: str, status: ServiceStatus) -> bool | None:
-        """Probe a container's program; return None where it is starting, paused or down.
+    async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
+        """Probe a container's program; find nothing where it is starting, paused or down.
 
         Docker's own health check takes four failures, some 30 s or more, to call a hung program unhealthy.
         """
-        if status.state not in (State.READY, State.DEGRADED) or status.extra.get("status") != "running":
-            return None
-        if status.uptime_s < CONTAINER_GRACE_S:
-            return None
-        for _ in range(PROBES):
-            if await self._orchestrator_answers():
-                return True
+        pid = status.process_pid
+        is_up = status.state in (State.READY, State.DEGRADED) and status.extra.get("status") == "running"
+        if not is_up or pid is None or status.uptime_s < CONTAINER_GRACE_S:
+            return ProbeFinding()
+        found = _finding(await self._orchestrator.settle(pid))
+        if found.answers is not False:
+            return found
         again = (await self._containers.service_statuses(fresh=True))[name]
-        is_same_run = again.process_pid == status.process_pid and again.extra.get("status") == "running"
-        return False if is_same_run else None  # it ended, or was paused, during the probe
+        is_same_run = again.process_pid == pid and again.extra.get("status") == "running"
+        return found if is_same_run else ProbeFinding()  # it ended, or was paused, during the probe
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
         """Return the ports of services that are down which another process holds."""
@@ -146,3 +140,9 @@ class HostChecks:
         home = self._config.home
         module = holder.pid and vestal_processes.server_module(holder.pid, home.root, home.default_root)
         return PortFacts(service, holder.pid, ports.in_use_message(holder, setting), bool(module))
+
+
+def _finding(result: ProbeResult | None) -> ProbeFinding:
+    if result is None or (result.alive and not result.answered):
+        return ProbeFinding(None, result.detail if result else "")
+    return ProbeFinding(result.alive, "" if result.alive else result.detail)

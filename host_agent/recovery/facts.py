@@ -20,9 +20,12 @@ class ControlledBy(StrEnum):
 class ServiceFacts:
     """The state of one service.
 
-    `answers` is the result of this pass's own probe, None where it sent none. `restarts_left` is how many
-    times a pass may still restart the running service within the hour. `owner_plan` describes how the owner
-    starts or restarts it; `refusal` says why the agent may not do that, and who can.
+    `answers` is the result of this pass's own probe; None where it sent none, or where the service works and
+    has only not answered yet. `evidence` says by what a service without an answer was judged.
+
+    `restarts_left` is how many times a pass may still restart the running service within the hour.
+    `owner_plan` describes how the owner starts or restarts it; `refusal` says why the agent may not do that,
+    and who can.
     """
 
     name: str
@@ -31,12 +34,18 @@ class ServiceFacts:
     detail: str = ""
     healthy: bool = False
     answers: bool | None = None
+    evidence: str = ""
     stopped_by_hand: bool = False
     pid: int | None = None
     paused: bool = False
     restarts_left: int = 5
     owner_plan: str = ""
     refusal: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Return whether the service has not answered the probe, and was seen to work."""
+        return self.answers is None and bool(self.evidence)
 
 
 @dataclass(frozen=True)

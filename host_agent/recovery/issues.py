@@ -131,7 +131,7 @@ def _child(service: ServiceFacts, facts: Facts) -> Issue | None:
 
 
 def _hung_child(service: ServiceFacts, pid: int, facts: Facts) -> Issue:
-    found = f"runs (PID {pid}) and does not answer"
+    found = f"runs (PID {pid}) and does not answer{_evidence(service)}"
     if facts.headroom.needs_reboot:
         return Issue(service.name, found, advice=NO_RESTART)
     if service.restarts_left <= 0:
@@ -163,14 +163,20 @@ def _container(service: ServiceFacts, facts: Facts) -> Issue:
         return Issue(name, f"{IN_TRANSITION[service.state]}: {service.detail}", resolves_itself=True)
     if service.paused:
         return Issue(name, "is paused", UnpauseContainer(name))
+    if service.works:  # Docker's own health check gets no answer either
+        return Issue(name, service.evidence, advice=f"{service.evidence}; it is not restarted while it works")
     hung = service.answers is False
     if hung or service.state is State.DEGRADED:
-        found = "its container runs and does not answer" if hung else service.detail
+        found = f"its container runs and does not answer{_evidence(service)}" if hung else service.detail
         if service.restarts_left <= 0:
             by_hand = f"see `vestal logs {name}`; `POST /services/{name}/restart` tries again"
             return Issue(name, found, advice=f"{found}; {TOO_OFTEN}; {by_hand}")
         return Issue(name, found, RestartContainer(name, hung))
     return Issue(name, service.detail or "is stopped", BringUpContainer(name))
+
+
+def _evidence(service: ServiceFacts) -> str:
+    return f": {service.evidence}" if service.evidence else ""
 
 
 def _watched(service: ServiceFacts) -> Issue:

@@ -1,6 +1,7 @@
 """Ask a service of this machine something over HTTP: no proxy, no redirects, a short deadline."""
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,17 @@ async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEO
     except TimeoutError:
         raise AnswerTimeout(f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
-        raise NoAnswer(f"nothing listens there ({error.strerror or error})") from None
+        raise NoAnswer(why_not_connected(error.os_error)) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswer(f"the connection broke off ({error or type(error).__name__})") from None
+
+
+def why_not_connected(error: OSError) -> str:
+    """Return why there is no connection. asyncio's own words, `Connect call failed`, are for programmers."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return f"it cannot be reached ({reason})"
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

@@ -18,6 +18,10 @@ def restart_policy(
         start_timeout_s=start_timeout_s,
         stop_timeout_s=settings.stop_s,
         settle_after_kill_s=settings.settle_after_kill_s,
-        probe=ProbePolicy(interval_s=settings.health_interval_s, failures=settings.health_failures),
+        probe=ProbePolicy(
+            interval_s=settings.health_interval_s,
+            failures=settings.health_failures,
+            busy_limit_s=settings.busy_limit_s,
+        ),
         planned_stop_timeout_s=planned_stop_timeout_s,
     )

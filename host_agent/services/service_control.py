@@ -68,7 +68,7 @@ class ServiceControl:
             await self._supervisor.start_child(name, "asked for by hand", reset=True)
         if status[MLX_SERVER].state not in DOWN:
             engine = await self._mlx.engine_status(fresh=True)
-            if engine.state in GIVEN_UP:
+            if engine is not None and engine.state in GIVEN_UP:
                 self.request(MLX_SERVER, "restart")  # only a new gateway starts an engine that was given up
         await self._ollama.start_again()
         if self._decision.mode is Mode.DOCKER:
@@ -121,7 +121,8 @@ class ServiceControl:
 
     async def _restart_engine(self) -> None:
         """Terminate the MLX engine; its gateway starts another."""
-        pid = (await self._mlx.engine_status()).process_pid
+        engine = await self._mlx.engine_status()
+        pid = engine.process_pid if engine else None
         if pid is None or "mlx_server.engine" not in process_lookup.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
         os.kill(pid, signal.SIGTERM)

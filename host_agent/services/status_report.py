@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -27,7 +27,18 @@ from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import RetryAdvice
 from host_agent.services.service_status import ServiceStatus
 from vestal.platform import memory, model_servers
-from vestal.supervision import DOWN, SleepDetector, State, StateStore, Supervisor
+from vestal.supervision import DOWN, UP, ChildStatus, SleepDetector, State, StateStore, Supervisor
+
+STOPPED = ServiceStatus(State.STOPPED)
+
+
+class AgentKeeper(Protocol):
+    """What starts the agent again when it has died."""
+
+    keeper: str
+
+    def describe(self) -> str:
+        """Return in words who that is."""
 
 
 class StatusReport:
@@ -35,6 +46,7 @@ class StatusReport:
 
     def __init__(
         self,
+        guard: AgentKeeper,
         supervisor: Supervisor,
         mlx: MlxService,
         ollama: OllamaService,
@@ -44,10 +56,11 @@ class StatusReport:
         store: StateStore,
         sleep: SleepDetector,
     ) -> None:
-        self._supervisor, self._mlx, self._ollama = supervisor, mlx, ollama
+        self._guard, self._supervisor, self._mlx, self._ollama = guard, supervisor, mlx, ollama
         self._docker_engine, self._containers, self._decision = docker_engine, containers, decision
         self._store, self._sleep = store, sleep
         self._started_at = time.monotonic()
+        self._last_engine: tuple[int | None, ServiceStatus] = (None, STOPPED)  # and the gateway's PID
 
     async def service_statuses(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """Return the status of every service by name, in the order of NAMES.
@@ -94,7 +107,11 @@ class StatusReport:
         uptime_s = time.monotonic() - self._started_at
         rss = psutil.Process().memory_info().rss
         return ServiceStatus(
-            State.READY, process_pid=os.getpid(), uptime_s=uptime_s, extra={"rss_bytes": rss}
+            State.READY,
+            process_pid=os.getpid(),
+            uptime_s=uptime_s,
+            detail=self._guard.describe(),
+            extra={"rss_bytes": rss, "kept_by": self._guard.keeper},
         )
 
     def _child(self, name: str, **extra: Any) -> ServiceStatus:
@@ -110,9 +127,19 @@ class StatusReport:
         if gateway.state in DOWN:
             return ServiceStatus(State.STOPPED, detail=f"its gateway is {gateway.state}")
         engine = await self._mlx.engine_status(fresh)
-        if gateway.state is State.STARTING and engine.state is State.STOPPED:
-            return replace(engine, state=State.STARTING, detail="its gateway is starting")
-        return engine
+        if gateway.state is State.STARTING and (engine is None or engine.state is State.STOPPED):
+            return replace(engine or STOPPED, state=State.STARTING, detail="its gateway is starting")
+        if engine is not None:
+            self._last_engine = (gateway.process_pid, engine)
+            return engine
+        return self._engine_of_silent_gateway(gateway)
+
+    def _engine_of_silent_gateway(self, gateway: ChildStatus) -> ServiceStatus:
+        """Return what the gateway last reported of its engine, which does not depend on its answers."""
+        reported_by, engine = self._last_engine
+        if gateway.state in UP and reported_by == gateway.process_pid:
+            return replace(engine, detail="its gateway does not answer now; this is what it last reported")
+        return replace(STOPPED, detail="its gateway does not answer")
 
     async def _orchestrators(self, fresh: bool) -> dict[str, ServiceStatus]:
         if self._decision.mode is Mode.OFF:

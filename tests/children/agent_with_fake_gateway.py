@@ -1,19 +1,35 @@
-"""Run the real agent with `fake_gateway.py` in place of the gateway."""
+"""Run the real agent with `fake_gateway.py` in place of the gateway.
+
+SIGUSR1 has it wait without end for a lock. With the argument `--guarded` it has a guard, whose `vestal
+recover` starts the agent as a user would, with the real gateway.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from host_agent.agent import daemon
 from host_agent.errors import HostAgentError
+from host_agent.guard.child import Keeper
 from vestal.config import load
 
+LOCK = threading.Lock()
 GATEWAY = (sys.executable, str(Path(__file__).with_name("fake_gateway.py")))
 
+
+def deadlock(number: int, frame: object) -> None:
+    LOCK.acquire()
+    LOCK.acquire()
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, deadlock)
+    keeper = Keeper.GUARD if "--guarded" in sys.argv else Keeper.NOBODY
     try:
-        sys.exit(daemon.serve(load(), GATEWAY))
+        sys.exit(daemon.serve(load(), GATEWAY, keeper))
     except HostAgentError as error:
         print(f"vestal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -1,7 +1,8 @@
 """A stand-in for the gateway whose GET /health answers with the contents of a file.
 
 The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
-that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code.
+that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. While it
+has `computes`, requests are not answered, and the process computes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def health() -> dict[str, Any]:
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        while "computes" in health():
+            pass
         body = json.dumps(health()).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

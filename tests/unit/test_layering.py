@@ -32,11 +32,13 @@ ALLOWED, FOREIGN_TO = _table()
 # Modules that decide and do not act: time and randomness are arguments. Each says "Pure." in its docstring.
 PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
+    "host_agent/guard/restart_plan.py",
     "host_agent/service_manager/jobs.py",
     "host_agent/service_manager/launchctl_output.py",
     "host_agent/service_manager/launchd_plist.py",
     "host_agent/service_manager/systemctl_output.py",
     "host_agent/service_manager/systemd_unit.py",
+    "vestal/supervision/health/silence.py",
     "vestal/supervision/lifecycle/breaker.py",
     "vestal/supervision/lifecycle/intensity.py",
     "vestal/supervision/lifecycle/transition.py",
@@ -147,6 +149,7 @@ PURE = (
     "orchestrator/knowledge/search/keywords.py",
     "orchestrator/knowledge/search/scope.py",
     "host_agent/listener/rate_limit.py",
+    "host_agent/services/docker/container_activity.py",
     "host_agent/services/docker/container_deaths.py",
     "host_agent/services/docker/container_status.py",
     "host_agent/services/docker/exit_cause.py",

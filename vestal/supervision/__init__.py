@@ -8,7 +8,7 @@ print(supervisor.status()["web"].as_json())
 await supervisor.stop()
 """
 
-from vestal.supervision.child_spec import ChildSpec, Launcher, Probe, ProcessHandle
+from vestal.supervision.child_spec import ChildSpec, Launcher, Probe, ProcessHandle, ReadActivity
 from vestal.supervision.clock import Clock, FakeClock, SystemClock
 from vestal.supervision.errors import (
     LaunchError,
@@ -20,6 +20,8 @@ from vestal.supervision.errors import (
     WaitTimeout,
 )
 from vestal.supervision.event_stream import Event, EventStream
+from vestal.supervision.health.health_check import HealthCheck
+from vestal.supervision.health.silence import Activity, Silence, Verdict
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
@@ -45,6 +47,7 @@ from vestal.supervision.supervisor import Supervisor
 __all__ = [
     "DOWN",
     "UP",
+    "Activity",
     "Backoff",
     "Breaker",
     "BreakerPolicy",
@@ -58,6 +61,7 @@ __all__ = [
     "FakeClock",
     "ProcessGroup",
     "HandleWrapper",
+    "HealthCheck",
     "ProcessIdentity",
     "Intensity",
     "JsonStateStore",
@@ -68,8 +72,10 @@ __all__ = [
     "ProbePolicy",
     "ProbeResult",
     "ProcessHandle",
+    "ReadActivity",
     "RestartType",
     "RestartPolicy",
+    "Silence",
     "SleepDetector",
     "SpecError",
     "State",
@@ -81,6 +87,7 @@ __all__ = [
     "Supervisor",
     "SystemClock",
     "UnknownChild",
+    "Verdict",
     "WaitTimeout",
     "read_pid_file",
     "spawn",

@@ -16,6 +16,7 @@ from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.clock import Clock
 from vestal.supervision.errors import SupervisionError
 from vestal.supervision.event_stream import EventStream
+from vestal.supervision.health.health_check import HealthCheck
 from vestal.supervision.lifecycle.actions import (
     Action,
     Emit,
@@ -28,6 +29,7 @@ from vestal.supervision.lifecycle.actions import (
 from vestal.supervision.lifecycle.child_state import ActiveProbe, initial_state
 from vestal.supervision.lifecycle.inputs import (
     Exited,
+    HealthProbed,
     Input,
     Launched,
     LaunchFailed,
@@ -37,6 +39,7 @@ from vestal.supervision.lifecycle.inputs import (
     StopAndHold,
     TimerFired,
 )
+from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.saved_state import restore, to_record
 from vestal.supervision.lifecycle.states import ChildStatus
 from vestal.supervision.lifecycle.transition import step
@@ -74,6 +77,9 @@ class Child:
         self._on_change = on_change
         self._on_restart_siblings = on_restart_siblings
         self._process = ChildProcess(spec, partial(events.emit, spec.name))
+        self._health = (
+            None if spec.health is None else HealthCheck(spec.health, spec.activity, spec.policy.probe, clock)
+        )
         self._inbox: deque[Input] = deque()
         self._tasks = NamedTasks(spec.name)
         self._timer_at: float | None = None
@@ -136,8 +142,30 @@ class Child:
     def machine_woke(self, slept_s: float) -> None:
         """Report that the machine has slept, and probe the health of a child that is up at once."""
         self.send(MachineWoke(slept_s))
+        if self._health is not None:
+            self._health.forget()
         if self.lifecycle.active_probe is ActiveProbe.HEALTH:
             self._start_probing(at_once=True)
+
+    async def check_health(self) -> ProbeResult | None:
+        """Ask the process until it has answered, or is known to be busy or hung, and return the result.
+
+        Return None where there is no process that should answer, or where it was replaced meanwhile. A result
+        that is no failure is reported to the lifecycle; what follows from a failure is for the caller to say.
+        """
+        run, pid = self.lifecycle.run, self.lifecycle.pid
+        if self._health is None or pid is None or not self.lifecycle.up:
+            return None
+
+        def is_current() -> bool:
+            return self.lifecycle.run == run and self.lifecycle.up
+
+        result = await self._health.settle(pid, is_current)
+        if not is_current():
+            return None
+        if result.alive:
+            self.send(HealthProbed(run, result))
+        return result
 
     async def wait_for_launch(self) -> None:
         """Return once no launch is under way."""
@@ -267,5 +295,7 @@ class Child:
             return
         if probe is ActiveProbe.READY and self.spec.ready is not None:
             self._tasks.run("probe", poll_ready_probe(self.spec, self._clock, self.send, run, pid))
-        elif probe is ActiveProbe.HEALTH and self.spec.health is not None:
-            self._tasks.run("probe", poll_health_probe(self.spec, self._clock, self.send, run, pid, at_once))
+        elif probe is ActiveProbe.HEALTH and self._health is not None:
+            interval_s = self.spec.policy.probe.interval_s
+            polling = poll_health_probe(self._health, interval_s, self._clock, self.send, run, pid, at_once)
+            self._tasks.run("probe", polling)

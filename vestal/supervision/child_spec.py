@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from vestal.supervision.errors import SpecError
+from vestal.supervision.health.silence import Activity
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
 """Called with the PID of the child. An exception, or no result in time, is a failed probe."""
+
+ReadActivity = Callable[[int], Awaitable[Activity]]
+"""Returns what the kernel shows of the process with this PID."""
 
 
 class ProcessHandle(Protocol):
@@ -61,6 +65,8 @@ class ChildSpec:
     `adopt`             whether a process that was found is kept; else it is terminated before the first start
     `ready`             the probe that ends a start; None: the child is ready when it runs
     `health`            the probe of a child that is up; None: only the end of its process is noticed
+    `activity`          reads what the kernel shows of the process, so that a child that works is not taken
+                        for hung; None: nothing is known of it
     `restart`           when a child that ended is restarted
     `fatal_exit_codes`  exit codes that no restart can mend (78 is EX_CONFIG: a mistake in the configuration)
     `before_launch`     awaited before every launch; a LaunchError from it counts as a failed start
@@ -74,6 +80,7 @@ class ChildSpec:
     pid_file: Path | None = None
     ready: Probe | None = None
     health: Probe | None = None
+    activity: ReadActivity | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     restart: RestartType = RestartType.PERMANENT
     adopt: bool = True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Callable
 
-from vestal.supervision.child_spec import ChildSpec, Probe
+from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.clock import Clock
+from vestal.supervision.health.health_check import HealthCheck, run_probe
 from vestal.supervision.lifecycle.inputs import HealthProbed, Input, ReadyProbed
-from vestal.supervision.lifecycle.probe import ProbeResult, poll_delay
+from vestal.supervision.lifecycle.probe import poll_delay
 
 Send = Callable[[Input], None]
 
@@ -26,22 +26,10 @@ async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, 
 
 
 async def poll_health_probe(
-    spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
+    check: HealthCheck, interval_s: float, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
 ) -> None:
-    """Run the health probe at the policy's interval and send its result, until cancelled."""
-    assert spec.health is not None
+    """Ask for the child's health every `interval_s` and send the result, until cancelled."""
     while True:
-        await clock.sleep(0.0 if at_once else spec.policy.probe.interval_s)
+        await clock.sleep(0.0 if at_once else interval_s)
         at_once = False
-        send(HealthProbed(run, await run_probe(spec.health, pid, spec.policy.probe.timeout_s)))
-
-
-async def run_probe(probe: Probe, pid: int, timeout_s: float) -> ProbeResult:
-    """Return the probe's result. A probe that raises, or does not return in time, has failed."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await probe(pid)
-    except TimeoutError:
-        return ProbeResult(False, f"no answer within {timeout_s:g} s")
-    except Exception as error:  # whatever a probe raises, the child has not answered
-        return ProbeResult(False, str(error) or repr(error))
+        send(HealthProbed(run, await check.ask(pid)))

@@ -13,6 +13,7 @@ from vestal.supervision.clock import Clock, SystemClock
 from vestal.supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.supervision.lifecycle.inputs import Restart, Start, Stop
+from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_strategy import SiblingGroup
 from vestal.supervision.lifecycle.states import ChildStatus, State, Strategy
 from vestal.supervision.state_store import StateStore
@@ -163,6 +164,13 @@ class Supervisor:
         child.send(Restart(cause, reset))
         await self._wait_while_stopping(child)
         await child.wait_for_launch()
+
+    async def check_health(self, name: str) -> ProbeResult | None:
+        """Ask a child until it has answered, or is known to be busy or hung, and return the result.
+
+        None for a child that is not up, or whose process was replaced meanwhile. The child is not restarted.
+        """
+        return await self._child(name).check_health()
 
     async def wait_for(self, name: str, states: Collection[State], timeout_s: float) -> ChildStatus:
         """Return the status of a child once it is in one of `states`. Raises WaitTimeout."""

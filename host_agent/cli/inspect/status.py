@@ -9,6 +9,7 @@ import sys
 import webbrowser
 from typing import Any
 
+from host_agent.agent import agent_state
 from host_agent.agent_client import AgentClient
 from host_agent.cli.table import Column, print_table
 from host_agent.errors import AgentUnreachable
@@ -88,8 +89,10 @@ def _open_page(client: AgentClient) -> int:
 
 
 def _report_down(options: argparse.Namespace, config: Config) -> int:
+    silent = agent_state.of_silent_agent(config)
     if options.json:
-        print(json.dumps({"services": {}, "healthy": False, "error": "no agent answers"}))
+        answer = {"services": {}, "healthy": False, "error": silent.sentence, "remedy": silent.remedy}
+        print(json.dumps(answer | {"agent": silent.state}))
     else:
-        print(f"Down: no agent answers on port {config.agent.port}. `vestal up` starts everything.")
+        print(f"Down: {silent}")
     return DOWN

@@ -4,6 +4,7 @@ It is safe to run again: what is unchanged goes on running.
 """
 
 import argparse
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from host_agent.agent import single_instance
 from host_agent.cli.install import job_settings, launch_daemon, show, uninstall
 from host_agent.cli.run.background_agent import kill_agent
 from host_agent.errors import NotInstalled
+from host_agent.guard.child import stop_leftover as stop_guard
 from host_agent.service_manager import service_manager, unit_files
 from host_agent.service_manager.jobs import AGENT, AGENT_JOBS, SERVER_ONLY_JOBS
 from host_agent.service_manager.service_manager import ServiceManager
@@ -115,6 +117,7 @@ def _install(
 
 def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config: Config) -> None:
     """End an agent that was started by hand. The one that the service manager starts adopts its children."""
+    asyncio.run(stop_guard(config.home))  # it would start another agent
     identity = single_instance.running(config.home)
     if identity is None or identity.pid == manager.state(AGENT).pid:
         return

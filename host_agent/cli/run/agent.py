@@ -4,6 +4,7 @@ import argparse
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
+from host_agent.guard.child import Keeper
 from vestal.config import Config
 
 
@@ -13,9 +14,15 @@ def run(options: argparse.Namespace, config: Config) -> int:
     With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
     """
     try:
-        return daemon.serve(config)
+        return daemon.serve(config, keeper=_keeper(options))
     except AlreadyRunning as error:
         if not options.managed:
             raise
         print(f"vestal: {error}", flush=True)
         return 0
+
+
+def _keeper(options: argparse.Namespace) -> Keeper:
+    if options.managed:
+        return Keeper.SERVICE_MANAGER
+    return Keeper.GUARD if options.guarded else Keeper.NOBODY

@@ -5,42 +5,51 @@ import signal
 import subprocess
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 
-from host_agent.agent import running_settings, single_instance
-from host_agent.agent_client import AgentClient
+from host_agent.agent import agent_state, single_instance
+from host_agent.agent_client import HEALTH_TIMEOUT_S, AgentClient
 from host_agent.errors import AgentUnreachable
 from host_agent.service_manager import service_manager
-from host_agent.services import child_environment
+from host_agent.services import child_environment, process_activity
 from vestal.config import Config, ensure_token
-from vestal.supervision import ProcessIdentity
+from vestal.platform.file_lock import LockHeld, hold_lock_blocking
+from vestal.platform.processes import process_lookup
+from vestal.supervision import ProbePolicy, ProcessIdentity, Silence, Verdict
 
 START_TIMEOUT_S = 30.0
+LOCK_TIMEOUT_S = 180.0
 HUNG_AFTER_S = 15.0
+TOKEN_TIMEOUT_S = 5.0
 POLL_S = 0.05
+QUESTION_PAUSE_S = 0.25
 SEARCHED_LINES = 5
 
 
-def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> bool:
-    """Return True where an agent was started now, and False where one already ran.
+class AgentStart(StrEnum):
+    """What was done so that an agent runs, in words for a person."""
 
-    An agent that does not answer within `hung_after_s` is replaced. Where a service manager restarts the
-    agent, that one starts it. Raises AgentUnreachable with the reason where no agent answers in the end.
+    ALREADY_RUNNING = "already running"
+    CONTINUED = "was stopped (SIGSTOP), and goes on now"
+    REPLACED = "did not answer, and was replaced; its services went on"
+    STARTED = "started"
+
+
+def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentStart:
+    """Have an agent run, and return what was done for it.
+
+    One that SIGSTOP has stopped is continued. One that does not answer is replaced where it hangs, after
+    `hung_after_s`: one that works is waited for. Where a service manager restarts the agent, that one starts
+    it. Raises AgentUnreachable with the reason where no agent answers in the end.
     """
     config.home.prepare()
-    client = AgentClient(config)
-    if identity := single_instance.running(config.home):
-        if client.wait_until(lambda: client.answers() and config.home.token.exists(), hung_after_s):
-            return False
-        _replace_hung(config, identity)
-    ensure_token(config.home)
-    if service_manager.is_agent_installed(config.home):
-        for problem in service_manager.start_installed_jobs(config.home):
-            print(f"vestal: {problem}", file=sys.stderr)
-        if client.wait_until(client.answers, START_TIMEOUT_S):
-            return True
-    _start_and_wait(config, client)
-    return True
+    try:
+        # A guard and a person may both find the agent dead, and each would start one.
+        with hold_lock_blocking(config.home.run / "start.lock", LOCK_TIMEOUT_S):
+            return _ensure_running(config, hung_after_s)
+    except LockHeld as error:
+        raise AgentUnreachable(f"The agent was not started: {error}; `vestal status` shows it.") from None
 
 
 def kill_agent(identity: ProcessIdentity) -> None:
@@ -55,19 +64,65 @@ def kill_agent(identity: ProcessIdentity) -> None:
         time.sleep(POLL_S)
 
 
-def _replace_hung(config: Config, identity: ProcessIdentity) -> None:
-    """Kill an agent that runs and does not answer.
+def _ensure_running(config: Config, hung_after_s: float) -> AgentStart:
+    client, done = AgentClient(config), AgentStart.STARTED
+    if identity := single_instance.running(config.home):
+        was_suspended = process_lookup.is_suspended(identity.pid)
+        if was_suspended:
+            os.kill(identity.pid, signal.SIGCONT)
+        why_hung = _wait_for_answer(config, client, identity, hung_after_s)
+        if why_hung is None:
+            client.wait_until(config.home.token.exists, TOKEN_TIMEOUT_S)  # the agent writes a lost one again
+            return AgentStart.CONTINUED if was_suspended else AgentStart.ALREADY_RUNNING
+        if identity.alive():
+            _say(f"PID {identity.pid} hangs ({why_hung}); it is replaced")
+            kill_agent(identity)
+            done = AgentStart.REPLACED
+    ensure_token(config.home)
+    if service_manager.is_agent_installed(config.home):
+        for problem in service_manager.start_installed_jobs(config.home):
+            print(f"vestal: {problem}", file=sys.stderr)
+        if client.wait_until(client.answers, START_TIMEOUT_S):
+            return done
+    _start_and_wait(config, client)
+    return done
+
+
+def _wait_for_answer(
+    config: Config, client: AgentClient, identity: ProcessIdentity, hung_after_s: float
+) -> str | None:
+    """Ask the agent until it answers, and return None; return why not once it hangs or has ended.
 
     Raises AgentUnreachable where it was started with another port: it is not hung, the settings have changed.
     """
-    started_with = running_settings.read(config.home)
-    if started_with is not None and started_with.port != config.agent.port:
-        raise AgentUnreachable(
-            f"The agent listens on port {started_with.port}, and the configuration says {config.agent.port}: "
-            "`vestal up` restarts it with the new settings."
-        )
-    print(f"agent: PID {identity.pid} runs and does not answer; replacing it", flush=True)
-    kill_agent(identity)
+    policy = ProbePolicy(
+        interval_s=hung_after_s / 2,
+        timeout_s=HEALTH_TIMEOUT_S,
+        busy_limit_s=config.supervision.busy_limit_s,
+    )
+    silence, said = Silence(), False
+    while True:
+        before, asked_at = process_activity.read(identity.pid, config.agent.port), time.monotonic()
+        if client.answers():
+            return None
+        now = time.monotonic()
+        if not identity.alive():
+            return "it has ended"
+        if agent_state.listens_elsewhere(config):
+            raise AgentUnreachable(str(agent_state.of_silent_agent(config)))
+        after = process_activity.read(identity.pid, config.agent.port)
+        silence = silence.add(asked_at, now, before, after)
+        judgement = silence.judge(now, policy)
+        if judgement.verdict is Verdict.HUNG:
+            return judgement.evidence
+        if judgement.verdict is Verdict.BUSY and not said:
+            _say(f"PID {identity.pid} is waited for ({judgement.evidence})")
+            said = True
+        time.sleep(QUESTION_PAUSE_S)
+
+
+def _say(sentence: str) -> None:
+    print(f"agent: {sentence}", file=sys.stderr, flush=True)
 
 
 def _start_and_wait(config: Config, client: AgentClient) -> None:
@@ -87,7 +142,7 @@ def _start_and_wait(config: Config, client: AgentClient) -> None:
 def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "host_agent.cli.main", "agent"],
+            [sys.executable, "-m", "host_agent.cli.main", "agent", "--guarded"],
             env={**os.environ, **child_environment.common(config)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -4,20 +4,23 @@ import argparse
 import asyncio
 import contextlib
 import subprocess
+from collections.abc import Callable, Mapping
 
 from host_agent.agent import single_instance
 from host_agent.errors import DockerUnavailable
+from host_agent.guard.child import stop_leftover as stop_guard
 from host_agent.service_manager import service_manager
 from host_agent.services import terminate
 from host_agent.services.docker.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx.service import SHUTDOWN_STAGES_S
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
-from vestal.platform.processes import vestal_processes
+from vestal.platform.processes import process_lookup, vestal_processes
 from vestal.supervision import read_pid_file
 
 LIST_TIMEOUT_S = 20.0
 COMPOSE_DOWN_TIMEOUT_S = 120.0
+MOST_ROUNDS = 3
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -39,12 +42,18 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def stop_agent(config: Config) -> str:
-    """Stop the agent, which stops its children in order, and return a line about it; empty if none ran."""
+    """Stop the agent, which stops its children in order, and return a line about it; empty if none ran.
+
+    The guard is stopped first: it would start another agent where this one has died, or has to be killed.
+    """
+    asyncio.run(stop_guard(config.home))
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
+    was_suspended = process_lookup.is_suspended(identity.pid)
     asyncio.run(terminate.terminate_identity(identity, graceful_stop_s(config)))
-    return f"agent: stopped (PID {identity.pid}), with all its services"
+    suspended = "; SIGSTOP had stopped it, so it was continued to end in order" if was_suspended else ""
+    return f"agent: stopped (PID {identity.pid}), with all its services{suspended}"
 
 
 def graceful_stop_s(config: Config) -> float:
@@ -66,7 +75,21 @@ def _stop_installed_jobs(config: Config) -> str:
 
 
 def _stop_leftover_processes(config: Config) -> list[str]:
-    """Stop what outlived a killed agent, found by PID files and by VESTAL_HOME in its environment."""
+    """Stop what outlived a killed agent, found by PID files and by VESTAL_HOME in its environment.
+
+    Look again after each round: an agent that was just being started shows itself only then.
+    """
+    lines: list[str] = []
+    for _ in range(MOST_ROUNDS):
+        found = _leftover_processes(config)
+        if not found:
+            break
+        lines += [_stop_leftover(pid, found[pid], config) for pid in sorted(found, key=_stop_rank(found))]
+    return lines
+
+
+def _leftover_processes(config: Config) -> dict[int, str]:
+    """Return the names of the processes of this home by PID."""
     found = {}
     for path in sorted(config.home.run.glob("*.json")):
         identity = read_pid_file(path)
@@ -74,9 +97,22 @@ def _stop_leftover_processes(config: Config) -> list[str]:
             found[identity.pid] = path.stem
     for pid, module in vestal_processes.servers_of_home(config.home.root, config.home.default_root):
         found.setdefault(pid, module)
-    # The gateway comes before its engine, because it stops the engine in order.
-    pids = sorted(found, key=lambda pid: "engine" in found[pid])
-    return [_stop_leftover(pid, found[pid], config) for pid in pids]
+    return found
+
+
+def _stop_rank(names: Mapping[int, str]) -> Callable[[int], int]:
+    """Return the key by which processes are stopped in order.
+
+    A guard would start an agent, and an agent its services; the gateway stops its engine in order.
+    """
+    order = ("guard", "agent", "")
+
+    def rank(pid: int) -> int:
+        if "engine" in names[pid]:
+            return len(order)
+        return next(number for number, suffix in enumerate(order) if names[pid].endswith(suffix))
+
+    return rank
 
 
 def _stop_leftover(pid: int, name: str, config: Config) -> str:

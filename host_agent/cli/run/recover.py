@@ -8,22 +8,33 @@ import json
 import time
 from typing import Any
 
-from host_agent.agent import single_instance
+from host_agent.agent import agent_state
+from host_agent.agent.agent_state import AgentState
 from host_agent.agent_client import AgentClient
 from host_agent.cli.run import background_agent
+from host_agent.cli.run.background_agent import AgentStart
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config
 
 PASS_TIMEOUT_S = 900.0  # a pass may wait for a build of the image, and build it itself
 POLL_S = 0.2
+WOULD = {
+    AgentState.NOT_RUNNING: "start it",
+    AgentState.SUSPENDED: "continue it",
+    AgentState.ON_ANOTHER_PORT: "leave it as it is: `vestal up` applies the settings",
+    AgentState.SILENT: "wait for it, or replace it if it hangs",
+}
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
     client = AgentClient(config)
     if options.dry_run:
         return _dry_run(options, config, client)
-    if background_agent.ensure_running(config) and not options.json:
+    done = background_agent.ensure_running(config)
+    if done is AgentStart.STARTED and not options.json:
         print("agent: it was not running; started")
+    elif done is not AgentStart.ALREADY_RUNNING and not options.json:
+        print(f"agent: it {done}")
     if options.reset:
         client.post("/recover/reset")
     run_id = client.post("/recover", {"ts": time.time()})["run_id"]
@@ -31,10 +42,11 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _dry_run(options: argparse.Namespace, config: Config, client: AgentClient) -> int:
-    if not single_instance.running(config.home):
-        print("agent: is not running\n  would start it, and then check everything else")
-        return 1
-    return _show(options, client.get("/recover/plan"))
+    if client.answers():
+        return _show(options, client.get("/recover/plan"))
+    silent = agent_state.of_silent_agent(config)
+    print(f"agent: {silent.sentence}\n  would {WOULD[silent.state]}, and then check everything else")
+    return 1
 
 
 def _wait_for_report(client: AgentClient, run_id: str) -> dict[str, Any]:

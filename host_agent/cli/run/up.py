@@ -47,8 +47,7 @@ def _stop_agent_with_other_settings(config: Config, progress: Progress) -> None:
 
 
 def _start_services(config: Config, client: AgentClient, progress: Progress) -> None:
-    started = background_agent.ensure_running(config)
-    progress.show("agent", "started" if started else "already running")
+    progress.show("agent", background_agent.ensure_running(config))
     docker = client.get("/status")["services"]["docker"]
     client.post("/recover/reset")  # start again what was stopped by hand
     if docker["orchestrator_mode"] == "docker":

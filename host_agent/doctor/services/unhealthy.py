@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from host_agent.agent import single_instance
+from host_agent.agent import agent_state
+from host_agent.agent.agent_state import AgentState
 from host_agent.agent_client import AgentClient
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.errors import AgentUnreachable, HostAgentError
@@ -19,9 +20,11 @@ DEPENDS_ON = {MLX_ENGINE: MLX_SERVER, ORCHESTRATOR: DOCKER, NIGHTLY: DOCKER}
 
 def diagnose(config: Config) -> Iterator[Finding]:
     """Ask the agent for the states that `vestal status` shows."""
-    if single_instance.running(config.home) is None:
-        sentence = "No agent runs for this home."
-        yield Finding(NAME, "note", sentence, "`vestal up` starts everything.")
+    silent = agent_state.of_silent_agent(config)
+    if silent.state in (AgentState.NOT_RUNNING, AgentState.SUSPENDED):
+        yield Finding(
+            NAME, "note", silent.sentence, silent.remedy
+        )  # `hung` reports a suspended one as a fault
         return
     try:
         services = AgentClient(config).get("/status")["services"]
@@ -38,11 +41,21 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return one finding for each unhealthy service that does not depend on another unhealthy one."""
+    """Return one finding for each unhealthy service that does not depend on another unhealthy one.
+
+    A gateway is degraded because it has given its engine up: the engine's finding has the remedy.
+    """
     found = {
         name: finding for name, service in services.items() if (finding := assess_service(name, service))
     }
+    if MLX_ENGINE in found and is_given_up(services[MLX_ENGINE]):
+        found.pop(MLX_SERVER, None)
     return [finding for name, finding in found.items() if DEPENDS_ON.get(name) not in found]
+
+
+def is_given_up(service: Mapping[str, Any]) -> bool:
+    """Return whether only a person's `vestal recover --reset` starts the service now."""
+    return service["state"] in GIVEN_UP_STATES or service.get("circuit_breaker_state") == "open"
 
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
@@ -52,7 +65,7 @@ def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
         return None
     if detail == STOPPED_BY_HAND:
         return Finding(NAME, "note", f"{name} was {STOPPED_BY_HAND}.", "`vestal up` starts it again.")
-    if state in GIVEN_UP_STATES:
+    if is_given_up(service):
         remedy = "Correct the cause, then run `vestal recover --reset`."
         return Finding(NAME, "fault", f"{name} is no longer restarted ({state}).", remedy, detail)
     return Finding(NAME, "fault", f"{name} is {state}.", "`vestal recover --once`", detail)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from host_agent.doctor.evidence import http_get, journal_tail
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.unresponsive.server_probe import UnresponsiveServer, find_unresponsive
+from host_agent.services import AGENT
 from vestal.config import Config
 from vestal.platform import wake_time
 from vestal.supervision.sleep_detector import awake_s, boot_s
@@ -77,8 +78,10 @@ def assess_hung(server: UnresponsiveServer) -> Finding:
     """Return the fault of a server that hangs, or that somebody has suspended."""
     evidence = f"{server.url}: {server.failure}"
     if server.suspended:
-        sentence = f"{server.title} is suspended (SIGSTOP) and does not answer."
-        return Finding(NAME, "fault", sentence, f"`kill -CONT {server.pid}`", evidence)
+        sentence = f"{server.title} is stopped (SIGSTOP) and does not answer."
+        remedy = f"`kill -CONT {server.pid}` continues it"
+        remedy += "; so does `vestal recover --once`." if server.service == AGENT else "."
+        return Finding(NAME, "fault", sentence, remedy, evidence)
     return Finding(NAME, "fault", f"{server.title} hangs.", _remedy(server), evidence)
 
 

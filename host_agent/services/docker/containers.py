@@ -8,13 +8,13 @@ from typing import Any
 from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
 from host_agent.services import IN_CONTAINERS
-from host_agent.services.docker import container_status
+from host_agent.services.docker import container_activity, container_status
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.container_deaths import ExplainedDeath
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.service_status import ServiceStatus
-from vestal.supervision import State, StateStore
+from vestal.supervision import Activity, State, StateStore
 
 CACHE_S = 0.5
 STOP_S = 20
@@ -42,6 +42,11 @@ class Containers:
         except DockerUnavailable as error:
             return {name: ServiceStatus(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
         return {name: self._service_status(name, found.get(name)) for name in IN_CONTAINERS}
+
+    async def activity(self, service: str, main_pid: int) -> Activity:
+        """Return what the processes of a service's container do. Raises DockerUnavailable."""
+        top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
+        return container_activity.parse_top(top, main_pid)
 
     async def bring_up(self, service: str) -> None:
         """Create the container of a service if there is none, and start it; build only a missing image."""

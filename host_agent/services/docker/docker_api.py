@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from host_agent.errors import DockerUnavailable
 from host_agent.services.docker.docker_endpoint import find_endpoint
+from host_agent.services.http_probe import why_not_connected
 
 TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 60.0
@@ -75,6 +76,11 @@ class DockerApi:
         """Resume a paused container."""
         async with self._ask("unpause the container", ACTION_TIMEOUT_S) as docker:
             await docker.containers.container(container).unpause()
+
+    async def top(self, container: str, ps_arguments: str) -> dict[str, Any]:
+        """Return `Titles` and `Processes` of `ps` with these arguments, for the processes of a container."""
+        async with self._ask("list the processes of the container") as docker:
+            return dict(await docker.containers.container(container).top(ps_args=ps_arguments))
 
     async def events(self, project: str) -> AsyncIterator[dict[str, Any]]:
         """Yield the events of a project's containers as they happen, until the engine ends the stream."""
@@ -155,6 +161,9 @@ def _sentence(error: Exception, request: str) -> str:
 def _reason(error: Exception) -> str:
     if not isinstance(error, aiodocker.DockerError):
         return str(error)[:REASON_CHARACTERS] or type(error).__name__
-    if isinstance(cause := error.__context__, aiohttp.ClientError):
-        return getattr(cause, "strerror", None) or str(cause)  # without aiodocker's two sentences around it
+    cause = error.__context__  # without aiodocker's two sentences around it
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return why_not_connected(cause.os_error)
+    if isinstance(cause, aiohttp.ClientError):
+        return str(cause)
     return error.message.strip().rstrip(".")[:REASON_CHARACTERS]

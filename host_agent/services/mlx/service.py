@@ -5,7 +5,7 @@ import time
 
 import aiohttp
 
-from host_agent.services import MLX_SERVER, child_environment, http_probe
+from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
@@ -47,6 +47,7 @@ class MlxService:
             pid_file=home.run / "mlx_server.json",
             ready=self.probe,
             health=self.probe,
+            activity=process_activity.reader(self.port),
             policy=policy,
         )
 
@@ -55,16 +56,19 @@ class MlxService:
         try:
             return judge_gateway(await http_probe.get(self._session, self._url))
         except NoAnswer as error:
-            return ProbeResult(False, f"{self._url}: {error}")
+            return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
-    async def engine_status(self, fresh: bool = False) -> ServiceStatus:
-        """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`."""
+    async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
+        """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`.
+
+        None where the gateway does not answer.
+        """
         asked_at, status = self._engine
         if fresh or time.monotonic() - asked_at > CACHE_S:
             try:
                 reply = await http_probe.get(self._session, self._url, timeout_s=STATUS_TIMEOUT_S)
             except NoAnswer:
-                return ServiceStatus(State.STOPPED, detail="its gateway does not answer")
+                return None
             status = read_engine_status(reply)
             self._engine = (time.monotonic(), status)
         return status
@@ -75,10 +79,12 @@ def judge_gateway(reply: Reply) -> ProbeResult:
     status = str(reply.fields.get("status", ""))
     if status == "failed":
         # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
-        return ProbeResult(True, _engine_detail(reply) or "the engine was given up", State.DEGRADED)
+        detail = _engine_detail(reply) or "the engine was given up"
+        return ProbeResult(True, detail, State.DEGRADED, requests=_requests(reply))
     if status not in STATES:
         return ProbeResult(False, f"/health answered {reply.status} with an unknown status")
-    return ProbeResult(status == "ok", "" if status == "ok" else status, STATES[status])
+    detail = "" if status == "ok" else status
+    return ProbeResult(status == "ok", detail, STATES[status], requests=_requests(reply))
 
 
 def read_engine_status(reply: Reply) -> ServiceStatus:
@@ -107,6 +113,14 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
 def _engine_detail(reply: Reply) -> str:
     engine = reply.fields.get("engine")
     return str(engine.get("detail") or "") if isinstance(engine, dict) else ""
+
+
+def _requests(reply: Reply) -> int | None:
+    """Return how many requests the gateway runs, queues or keeps for its next engine."""
+    counts = reply.fields.get("requests")
+    if not isinstance(counts, dict):
+        return None
+    return sum(_number(counts.get(phase)) for phase in ("running", "queued", "parked"))
 
 
 def _number(value: object) -> int:

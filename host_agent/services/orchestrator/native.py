@@ -6,7 +6,7 @@ import time
 
 import aiohttp
 
-from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe
+from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe, process_activity
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
@@ -24,7 +24,7 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
         try:
             reply = await http_probe.get(session, url)
         except NoAnswer as error:
-            return ProbeResult(False, f"{url}: {error}")
+            return ProbeResult(False, f"{url}: {error}", answered=False)
         ok = reply.status == http.HTTPStatus.OK
         return ProbeResult(ok, "" if ok else f"{url} answered {reply.status}")
 
@@ -32,17 +32,18 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
         try:
             age_s = time.time() - (config.home.root / HEARTBEAT).stat().st_mtime
         except OSError:
-            return ProbeResult(False, "no heartbeat yet")
-        ok = age_s < HEARTBEAT_STALE_S
-        return ProbeResult(ok, "" if ok else f"the last heartbeat is {age_s:.0f} s old")
+            return ProbeResult(False, "no heartbeat yet", answered=False)
+        if age_s < HEARTBEAT_STALE_S:
+            return ProbeResult(True)
+        return ProbeResult(False, f"the last heartbeat is {age_s:.0f} s old", answered=False)
 
     return (
-        _spec(config, ORCHESTRATOR, "run", orchestrator_answers),
-        _spec(config, NIGHTLY, "nightly", nightly_beats),
+        _spec(config, ORCHESTRATOR, "run", orchestrator_answers, config.orchestrator.port),
+        _spec(config, NIGHTLY, "nightly", nightly_beats, None),
     )
 
 
-def _spec(config: Config, name: str, command: str, probe: Probe) -> ChildSpec:
+def _spec(config: Config, name: str, command: str, probe: Probe, port: int | None) -> ChildSpec:
     home = config.home
     return ChildSpec(
         name=name,
@@ -52,5 +53,6 @@ def _spec(config: Config, name: str, command: str, probe: Probe) -> ChildSpec:
         pid_file=home.run / f"{name}.json",
         ready=probe,
         health=probe,
+        activity=process_activity.reader(port),
         policy=restart_policy(config.supervision),
     )

@@ -12,7 +12,10 @@ from mlx_server import protocol
 from vestal.supervision import ProbeResult, State
 
 LOADING_TIMEOUT_FACTOR = 4.0
-"""While a model loads, signs of progress may be this many times further apart."""
+"""While a model loads, signs of progress may be this many times further apart, but only as far as the load's
+own pace justifies: a load that has reported every second is stuck after the usual time."""
+PACE_FACTOR = 3.0
+"""A load may take this many times as long for its next step as it took for its slowest one so far."""
 
 
 class EngineLiveness:
@@ -32,6 +35,8 @@ class EngineLiveness:
         self._steps = -1
         self._working = False
         self._progress_events = 0
+        self._load_step_at = now
+        self._slowest_load_step_s = 0.0
         self._last_probe_at = now
         self._unanswered_probe_at: float | None = None
         self._probe_at_once = False
@@ -47,17 +52,25 @@ class EngineLiveness:
             case protocol.Alive(progress=steps, working=working, loading=loading):
                 if steps != self._steps or (working and not self._working):
                     self._last_progress_at = now
-                self._steps, self._working, self.loading = steps, working, loading
+                self._steps, self._working = steps, working
+                self._set_loading(loading, now)
             case protocol.Loading(model=model, fraction=fraction):
-                self.loading = model if fraction < 1 else None
+                self._set_loading(model if fraction < 1 else None, now)
+                self._slowest_load_step_s = max(self._slowest_load_step_s, now - self._load_step_at)
+                self._load_step_at = now
             case protocol.Loaded():
-                self.loading = None
+                self._set_loading(None, now)
             case protocol.Ready():
                 self.ready = True
             case protocol.Probed(ok=ok, detail=detail):
                 self._unanswered_probe_at, self._probe_fault = None, "" if ok else detail
             case _:
                 pass
+
+    def _set_loading(self, model: str | None, now: float) -> None:
+        """Note which model is being loaded. Each load has a pace of its own."""
+        if model != self.loading:
+            self.loading, self._load_step_at, self._slowest_load_step_s = model, now, 0.0
 
     def work_sent(self, was_idle: bool, now: float) -> None:
         """Note that an operation was sent. An engine that was idle must make progress from now on."""
@@ -106,8 +119,14 @@ class EngineLiveness:
             if probe_s > self._timeout_s:
                 return f"wedged: idle, and no answer to a probe for {probe_s:.0f} s"
         stalled_s = now - self._last_progress_at
-        allowed_s = self._timeout_s * (LOADING_TIMEOUT_FACTOR if self.loading else 1.0)
-        if (running or self._working) and stalled_s > allowed_s:
+        if (running or self._working) and stalled_s > self._patience_s():
             doing = f"loading {self.loading}" if self.loading else f"working on {running} requests"
             return f"wedged: {doing} without progress for {stalled_s:.0f} s"
         return ""
+
+    def _patience_s(self) -> float:
+        """Return how long the engine may make no progress: longer only while a model loads slowly."""
+        if not self.loading:
+            return self._timeout_s
+        by_pace_s = PACE_FACTOR * self._slowest_load_step_s
+        return min(max(self._timeout_s, by_pace_s), LOADING_TIMEOUT_FACTOR * self._timeout_s)

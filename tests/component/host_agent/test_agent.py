@@ -78,6 +78,41 @@ def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     assert not psutil.pid_exists(first)
 
 
+def test_gateway_that_computes_and_does_not_answer_is_busy_and_left_alone(agent):
+    """One body of 30 MB kept the gateway from answering for 4 s, and a pass ended it with all streams."""
+    first = agent.start().gateway()
+    (agent.home / "fake_gateway.json").write_text(json.dumps({"computes": True}))
+    report = agent.recover()
+    assert (report["healthy"], report["found"], report["done"], report["left"]) == (True, [], [], [])
+    services = agent.status()["services"]
+    assert services["mlx_server"]["state"] == "busy"
+    assert "of CPU time" in services["mlx_server"]["detail"]
+    assert services["mlx_engine"]["state"] == "ready"
+    assert "last reported" in services["mlx_engine"]["detail"]
+    (agent.home / "fake_gateway.json").unlink()
+    assert agent.recover()["healthy"]
+    assert agent.gateway() == first
+    assert any(entry["event"] == "health_overdue" for entry in agent.journal())
+
+
+def test_gateway_that_computes_without_end_is_replaced_at_the_limit(agent):
+    agent.env["VESTAL_SUPERVISION__BUSY_LIMIT_S"] = "5"
+    first = agent.start().gateway()
+    (agent.home / "fake_gateway.json").write_text(json.dumps({"computes": True}))
+    assert agent.recover()["healthy"], "it works, so it is not hung yet"
+
+    def found() -> list[str]:
+        """Return what the next pass finds, as soon as it has found something or ends."""
+        run_id = agent.begin_pass()
+        report = lambda: agent.ask(f"/recover/{run_id}")[1]  # noqa: E731
+        return agent.until(lambda: (r := report())["found"] or (r["state"] == "done" and [""]), "a pass")
+
+    sentence = agent.until(lambda: next(filter(None, found()), ""), "a pass finds it hung", 30)
+    assert "longer than 5 s, although it works" in sentence
+    (agent.home / "fake_gateway.json").unlink()  # the next one must be able to start
+    agent.until(lambda: agent.gateway() != first, "another gateway", 30)
+
+
 def test_recovery_pass_over_healthy_services_changes_nothing(agent):
     before = agent.start().gateway()
     report = agent.recover()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from host_agent.agent import running_settings
 from host_agent.cli.run import background_agent
+from host_agent.cli.run.background_agent import AgentStart
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config, load
 
@@ -28,19 +30,54 @@ def _vestal(agent, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)
 
 
-def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch):
+def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, capsys):
     """Only the recovery pass every 300 s supervises the agent, so it must replace a hung one."""
     gateway = agent.start().gateway()
-    hung = agent.process.pid
     for name, value in agent.env.items():
         if name.startswith("VESTAL_"):
             monkeypatch.setenv(name, value)
-    os.kill(hung, signal.SIGSTOP)
-    assert background_agent.ensure_running(_config(agent), hung_after_s=1.0) is True
+    os.kill(agent.process.pid, signal.SIGUSR1)
+    done = background_agent.ensure_running(_config(agent), hung_after_s=1.0)
+    assert done is AgentStart.REPLACED
     agent.process.wait(10)
     assert agent.process.returncode == -signal.SIGKILL
+    assert "it does not work" in capsys.readouterr().err
     assert psutil.pid_exists(gateway)
     assert agent.gateway() == gateway
+
+
+def test_agent_stopped_by_sigstop_is_called_stopped_and_goes_on_at_a_recovery(agent):
+    """`status` and the doctor said that no agent ran, and `vestal up` was advised, which said the same."""
+    gateway = agent.start().gateway()
+    pid = agent.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    stopped = f"The agent (PID {pid}) is stopped (SIGSTOP)"
+    status = _vestal(agent, "status")
+    assert status.returncode == 2
+    assert status.stdout.startswith(f"Down: {stopped}")
+    assert f"kill -CONT {pid}" in status.stdout
+    shown = json.loads(_vestal(agent, "status", "--json").stdout)
+    assert (shown["agent"], shown["healthy"]) == ("suspended", False)
+    assert stopped in _vestal(agent, "doctor").stdout
+    planned = _vestal(agent, "recover", "--dry-run")
+    assert planned.returncode == 1
+    assert stopped in planned.stdout
+    assert "would continue it" in planned.stdout
+    recover = _vestal(agent, "recover", "--once")
+    assert "agent: it was stopped (SIGSTOP), and goes on now" in recover.stdout
+    assert recover.returncode == 0, recover.stdout + recover.stderr
+    assert agent.process.poll() is None
+    assert agent.gateway() == gateway
+
+
+def test_agent_stopped_by_sigstop_is_ended_in_order_by_down(agent):
+    agent.start()
+    os.kill(agent.process.pid, signal.SIGSTOP)
+    down = _vestal(agent, "down")
+    assert down.returncode == 0, down.stderr
+    assert "SIGSTOP had stopped it" in down.stdout
+    assert agent.process.wait(10) == 0
+    assert agent.processes() == []
 
 
 def test_agent_on_another_port_than_configured_is_not_killed_as_hung(agent, free_port):

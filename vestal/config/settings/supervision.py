@@ -14,6 +14,7 @@ class SupervisionSection(Section):
     `stop_s`                            the time from SIGTERM to SIGKILL
     `health_interval_s`                 how often a service is probed
     `health_failures`                   the failed probes in a row that restart it
+    `busy_limit_s`                      how long a service that works may leave its probes without an answer
     `settle_after_kill_s`               the time from a SIGKILL to the next start; unset: 5 on macOS, else 0
     """
 
@@ -26,4 +27,5 @@ class SupervisionSection(Section):
     stop_s: Seconds = 10.0
     health_interval_s: Seconds = 10.0
     health_failures: PositiveCount = 3
+    busy_limit_s: Seconds = 120.0
     settle_after_kill_s: SecondsOrZero = 0.0

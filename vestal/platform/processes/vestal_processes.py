@@ -5,7 +5,13 @@ from pathlib import Path
 
 import psutil
 
-SERVERS = ("mlx_server.gateway", "mlx_server.engine", "mlx_server.model_store", "orchestrator")
+SERVERS = (
+    "host_agent.guard",
+    "mlx_server.gateway",
+    "mlx_server.engine",
+    "mlx_server.model_store",
+    "orchestrator",
+)
 PROC = Path("/proc")
 SCRIPT = "vestal"
 SCRIPT_COMMANDS = {"agent": "agent", "server": "mlx_server.gateway"}

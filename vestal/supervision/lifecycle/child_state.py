@@ -64,6 +64,7 @@ class ChildState:
         `alive`               a process exists or is being launched
         `kill_sent`           SIGKILL was sent to it
         `load_progress`       the progress that the last ready probe reported
+        `overdue`             the last health probe got no answer, and the process works
 
     `cause` is why the child does what it does (for events); `detail` is what went wrong (for its status).
     """
@@ -100,6 +101,7 @@ class ChildState:
     started_at: float = 0.0
     ready_at: float | None = None
     load_progress: float | None = None
+    overdue: bool = False
 
     @property
     def up(self) -> bool:

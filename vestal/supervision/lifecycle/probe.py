@@ -13,11 +13,13 @@ LAST_POLL_S = 0.5
 @dataclass(frozen=True)
 class ProbePolicy:
     """A child that is up is probed every `interval_s`. No answer within `timeout_s` is a failure, and
-    `failures` of them in a row restart the child."""
+    `failures` of them in a row restart the child, unless it works (see `health.silence`): one that works may
+    leave `busy_limit_s` without an answer."""
 
     interval_s: float = 10.0
     timeout_s: float = 5.0
     failures: int = 3
+    busy_limit_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,19 @@ class ProbeResult:
     number that grows while a child loads, such as a fraction or a number of bytes. It distinguishes a child
     that loads from one that hangs: if it is given, it must have grown for the child to get more time to
     start.
+
+    `answered` is False where the child gave no answer at all. `hung` is then what the kernel's view of its
+    process says about it: True, or False where it works or where it is too early to say. It is None for an
+    answer, however bad. `requests` is how many requests the child is serving, where it says so.
     """
 
     ok: bool
     detail: str = ""
     state: State | None = None
     progress: float | None = None
+    answered: bool = True
+    hung: bool | None = None
+    requests: int | None = None
 
     @property
     def alive(self) -> bool:

@@ -116,19 +116,25 @@ def _extend_start(child: ChildState, result: ProbeResult, now: float) -> ChildSt
 
 
 def health_probed(child: ChildState, report: HealthProbed, now: float) -> Transition:
-    """Update the state of a child that is up; restart it after too many failed probes in a row."""
+    """Update the state of a child that is up; restart one that is hung, or has failed too often in a row."""
     if not child.up:
         return child, ()
     result = report.result
-    child = replace(child, detail=result.detail)
+    was_overdue = child.overdue
+    child = replace(child, detail=result.detail, overdue=not result.answered and result.alive)
     if result.alive:
-        return replace(child, state=up_state(result), failed_probes=0), ()
+        overdue = Emit("health_overdue", result.detail, {"pid": child.pid})
+        actions = (overdue,) if child.overdue and not was_overdue else ()
+        return replace(child, state=up_state(result), failed_probes=0), actions
     if now < child.ignore_probes_until:
         return child, ()
     child = replace(child, failed_probes=child.failed_probes + 1)
-    if child.failed_probes < child.policy.probe.failures:
+    too_often = result.hung is None and child.failed_probes >= child.policy.probe.failures
+    if not (result.hung or too_often):
         return child, ()
     fields = {"pid": child.pid, "failures": child.failed_probes}
     failed = Emit("health_failed", result.detail, fields)
     cause = f"{child.failed_probes} health checks in a row failed: {result.detail or 'no answer'}"
+    if result.hung:
+        cause = f"it hangs: {result.detail}"
     return prepend((failed,), begin_stop(child, AfterStop.RESTART_AS_DEAD, cause, now))

@@ -47,6 +47,7 @@ def new_run(child: ChildState, started_at: float, pid: int | None = None) -> Chi
         started_at=started_at,
         ready_at=None,
         load_progress=None,
+        overdue=False,
         failed_probes=0,
         charge_next_start=False,
         timer_at=started_at + child.policy.start_timeout_s,

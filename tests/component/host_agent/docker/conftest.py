@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from host_agent.services.docker import container_activity
 from host_agent.services.docker.docker_api import DockerApi
 
 ID = "891758fb95b7c0ffee"
@@ -109,6 +110,10 @@ class FakeEngine:
             await response.write(json.dumps(await self.events.get()).encode() + b"\n")
 
     async def _act(self, request: web.Request) -> web.Response:
+        if request.match_info["action"] == "top":
+            assert request.query["ps_args"] == container_activity.PS_ARGUMENTS
+            rows = [["4711", "Ssl", "00:00:12"], ["4800", "S", "00:01:00"]]
+            return answer({"Titles": ["PID", "STAT", "TIME"], "Processes": rows})
         if request.match_info["action"] == "unpause":
             return answer({"message": "Container is not paused"}, status=500)
         return web.Response(status=204)

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from host_agent.errors import DockerUnavailable
+from host_agent.services.docker import container_activity
 from host_agent.services.docker.docker_api import DockerApi
 from tests.component.host_agent.docker.conftest import ID, FakeEngine, Handler, event
 
@@ -53,6 +54,11 @@ async def test_version_returns_the_docker_engines_version(engine: FakeEngine, ap
 
 async def test_containers_leaves_out_one_that_was_removed_meanwhile(engine: FakeEngine, api: DockerApi):
     assert [record["Id"] for record in await api.containers("vestal")] == [ID]
+
+
+async def test_top_of_a_container_gives_its_activity(engine: FakeEngine, api: DockerApi):
+    top = await api.top(ID, container_activity.PS_ARGUMENTS)
+    assert container_activity.parse_top(top, 4711).cpu_s == 72.0
 
 
 async def test_has_image_looks_for_the_exact_name(engine: FakeEngine, api: DockerApi):

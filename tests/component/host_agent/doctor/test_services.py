@@ -57,12 +57,13 @@ def test_agent_that_does_not_report_its_state_is_a_note_and_one_that_refuses_a_f
     monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
     agent.start()
     assert agent.process
-    agent.process.send_signal(signal.SIGSTOP)
+    agent.process.send_signal(signal.SIGUSR1)
     config = config_of(agent)
     (found,) = unhealthy.diagnose(config)
     (agent.home / "token").unlink()
     (refused,) = unhealthy.diagnose(config)
-    agent.process.send_signal(signal.SIGCONT)
+    agent.kill()
+    agent.process = None
     assert found.level == "note", "the diagnosis `hung` reports it as a fault"
     assert "does not report its state" in found.sentence
     assert refused.level == "fault"

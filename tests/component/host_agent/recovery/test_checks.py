@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,16 +22,28 @@ from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import load
-from vestal.supervision import JsonStateStore, State
+from vestal.supervision import (
+    Activity,
+    HealthCheck,
+    JsonStateStore,
+    ProbePolicy,
+    ProbeResult,
+    State,
+    SystemClock,
+)
 
 UP = ServiceStatus(State.READY, process_pid=7, uptime_s=CONTAINER_GRACE_S + 1, extra={"status": "running"})
 
 
 class FakeMachine:
-    """Stands for the status report, the containers and Ollama; there is one orchestrator."""
+    """Stands for the status report, the containers and Ollama; there is one orchestrator.
 
-    def __init__(self, status: ServiceStatus) -> None:
-        self.status, self.answers = status, False
+    While it `computes`, each look shows another second of CPU time.
+    """
+
+    def __init__(self, status: ServiceStatus, computes: bool = False) -> None:
+        self.status, self.answers, self.computes = status, False, computes
+        self.cpu_s = 0.0
         self.fresh: list[bool] = []
         self.restarted: list[tuple[str, int]] = []
 
@@ -45,8 +58,12 @@ class FakeMachine:
     async def orphans(self) -> tuple[()]:
         return ()
 
-    async def orchestrator_answers(self) -> bool:
-        return self.answers
+    async def orchestrator_answers(self, pid: int) -> ProbeResult:
+        return ProbeResult(self.answers, "no answer within 3 s", answered=self.answers)
+
+    async def activity(self, pid: int) -> Activity:
+        self.cpu_s += self.computes
+        return Activity(cpu_s=self.cpu_s, suspended=not self.computes)
 
     def stopped_by_hand(self, service: str) -> bool:
         return False
@@ -59,7 +76,9 @@ def checks(machine: FakeMachine, home: Path, budget: RestartBudget) -> HostCheck
     config = load({"VESTAL_HOME": str(home)})
     store = JsonStateStore(home / "state.json")
     supervisor, fake = cast(Any, SimpleNamespace()), cast(Any, machine)
-    return HostChecks(config, supervisor, (), fake, fake, store, machine.orchestrator_answers, fake, budget)
+    policy = ProbePolicy(interval_s=0.01, failures=2)
+    orchestrator = HealthCheck(machine.orchestrator_answers, machine.activity, policy, SystemClock())
+    return HostChecks(config, supervisor, (), fake, fake, store, orchestrator, fake, budget)
 
 
 async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path):
@@ -69,6 +88,7 @@ async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path
     for _ in range(5):
         (issue,) = find_issues(await under_test.gather())
         assert issue.remedy == RestartContainer(ORCHESTRATOR, hung=True)
+        assert "does not answer: no answer for 0 s: it is suspended" in issue.found
         await remedies.apply(issue.remedy)
     (issue,) = find_issues(await under_test.gather())
     assert issue.remedy is None
@@ -99,6 +119,16 @@ async def test_container_that_answers_has_no_issue(home: Path):
     assert facts.healthy
 
 
+@pytest.mark.parametrize("status", [UP, replace(UP, state=State.DEGRADED, detail="unhealthy: timed out")])
+async def test_container_that_computes_and_does_not_answer_is_not_restarted(
+    home: Path, status: ServiceStatus
+):
+    """Docker's own health check calls it unhealthy, since that gets no answer either."""
+    facts = await checks(FakeMachine(status, computes=True), home, RestartBudget()).gather()
+    assert all(issue.remedy is None and "it works" in issue.advice for issue in find_issues(facts))
+    assert next(s for s in facts.services if s.name == ORCHESTRATOR).answers is None
+
+
 async def test_orchestrator_probe_of_a_silent_server_times_out(free_port: Callable[[], int]):
     port = free_port()
 
@@ -112,7 +142,8 @@ async def test_orchestrator_probe_of_a_silent_server_times_out(free_port: Callab
     await runner.setup()
     async with aiohttp.ClientSession() as session:
         probe = OrchestratorProbe(session, port, timeout_s=0.2)
-        assert not await probe.answers(), "nobody listens"
+        refused = await probe.answers(0)
+        assert (refused.answered, refused.detail.partition(": ")[2]) == (False, "nothing listens there")
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        assert not await probe.answers()
+        assert not (await probe.answers(0)).answered
     await runner.cleanup()

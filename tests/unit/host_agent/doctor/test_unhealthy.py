@@ -50,6 +50,22 @@ def test_assess_services_omits_the_engine_of_a_failed_gateway():
     assert [found.sentence.split()[0] for found in assess_services(services)] == ["mlx_server", "nightly"]
 
 
+def test_assess_services_with_an_open_breaker_of_the_engine_advises_the_reset():
+    """The doctor showed the degraded gateway, with `vestal recover --once`, which leaves a breaker open."""
+    services = {
+        "mlx_server": service("degraded", "five starts failed"),
+        "mlx_engine": service("open", "five starts failed"),
+    }
+    (found,) = assess_services(services)
+    assert found.sentence == "mlx_engine is no longer restarted (open)."
+    assert "recover --reset" in found.remedy
+
+
+def test_assess_service_whose_breaker_is_open_in_another_state_advises_the_reset():
+    found = assess_service("mlx_engine", service("stopped") | {"circuit_breaker_state": "open"})
+    assert found and "recover --reset" in found.remedy
+
+
 def test_assess_services_omits_containers_without_docker():
     services = {
         "docker": service("stopped"),

@@ -29,8 +29,9 @@ def test_assess_hung_since_sleep_says_who_restarts_the_server():
     assert "it answered 500" in found.evidence
 
 
-def test_assess_hung_of_a_suspended_server_advises_to_continue_it():
-    assert (
-        hung.assess_hung(UnresponsiveServer("agent", "http://x", "", 7, 1.0, suspended=True)).remedy
-        == "`kill -CONT 7`"
-    )
+@pytest.mark.parametrize("service", ["agent", "mlx_server"])
+def test_assess_hung_of_a_suspended_server_advises_to_continue_it(service: str):
+    found = hung.assess_hung(UnresponsiveServer(service, "http://x", "", 7, 1.0, suspended=True))
+    assert f"{service} (PID 7) is stopped (SIGSTOP)" in found.sentence
+    assert "`kill -CONT 7` continues it" in found.remedy
+    assert ("recover --once" in found.remedy) == (service == "agent"), "a pass replaces another one"

@@ -6,7 +6,7 @@ import pytest
 
 from mlx_server import protocol
 from mlx_server.gateway.engine_process.liveness import LOADING_TIMEOUT_FACTOR, EngineLiveness
-from vestal.supervision import State
+from vestal.supervision import ProbeResult, State
 
 TIMEOUT_S = 30.0
 PROBE_INTERVAL_S = 30.0
@@ -66,12 +66,52 @@ def test_judge_the_first_request_after_idleness_has_the_whole_timeout(liveness):
     assert liveness.judge(1, 1020.0).ok
 
 
-def test_judge_an_engine_that_loads_a_model_has_a_longer_timeout(liveness):
-    for second in range(200):
-        liveness.on_event(_alive(5, loading="big"), float(second))
-    assert liveness.judge(1, TIMEOUT_S + 60).ok
+def _load(liveness: EngineLiveness, step_s: float, steps: int) -> float:
+    """Report that model `big` is loaded in steps of equal length, and return the time of the last."""
+    for number in range(steps):
+        liveness.on_event(protocol.Loading("big", number / 100), number * step_s)
+    return (steps - 1) * step_s
+
+
+def _hang(liveness: EngineLiveness, since: float, for_s: float) -> ProbeResult:
+    """Report each second that the engine lives and gets no further; return the judgement at the end."""
+    for second in range(int(for_s) + 1):
+        liveness.on_event(_alive(5, loading="big"), since + second)
+    return liveness.judge(1, since + for_s)
+
+
+def test_judge_an_engine_that_loads_slowly_has_as_long_as_its_load_takes(liveness):
+    stopped_at = _load(liveness, step_s=25.0, steps=4)
+    liveness.on_event(_alive(5, loading="big"), stopped_at)
+    assert _hang(liveness, stopped_at, TIMEOUT_S + 40).ok
     assert liveness.loading == "big"
-    assert "loading big" in liveness.judge(1, TIMEOUT_S * LOADING_TIMEOUT_FACTOR + 80).detail
+    assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 50).detail
+
+
+def test_judge_an_engine_that_loaded_quickly_and_stands_still_is_wedged_after_the_usual_time(liveness):
+    """A chat template that never ended kept the MLX thread; while one loaded, that took 120 s to notice."""
+    stopped_at = _load(liveness, step_s=0.2, steps=20)
+    liveness.on_event(_alive(5, loading="big"), stopped_at)
+    assert _hang(liveness, stopped_at, TIMEOUT_S - 1).ok
+    assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 1).detail
+
+
+def test_judge_an_engine_that_has_only_begun_to_load_has_the_usual_time(liveness):
+    liveness.on_event(protocol.Loading("big", 0.0), 0.0)
+    liveness.on_event(_alive(5, loading="big"), 0.0)
+    assert "loading big" in _hang(liveness, 0.0, TIMEOUT_S + 1).detail
+
+
+def test_judge_the_patience_with_a_load_has_a_limit_and_ends_with_it(liveness):
+    stopped_at = _load(liveness, step_s=100.0, steps=3)
+    liveness.on_event(_alive(5, loading="big"), stopped_at)
+    assert _hang(liveness, stopped_at, TIMEOUT_S * LOADING_TIMEOUT_FACTOR - 1).ok
+    assert not _hang(liveness, stopped_at, TIMEOUT_S * LOADING_TIMEOUT_FACTOR + 1).ok
+    liveness.on_event(protocol.Loaded("big", 1, 300.0), 400.0)
+    liveness.on_event(_alive(6), 400.0)
+    for second in range(32):
+        liveness.on_event(_alive(6), 400.0 + second)
+    assert not liveness.judge(1, 400.0 + TIMEOUT_S + 1).ok
 
 
 def test_judge_a_starting_engine_reports_growing_progress():

@@ -59,6 +59,34 @@ def test_third_failed_health_probe_in_a_row_restarts_the_child():
     assert driver.exit(ExitStatus(signal=9)).has_action(Launch)
 
 
+def test_health_probe_that_finds_the_child_hung_restarts_it_at_once():
+    driver = ready_child().send(HealthProbed(1, ProbeResult(False, "suspended", answered=False, hung=True)))
+    assert driver.has_event("health_failed")
+    assert driver.child.cause == "it hangs: suspended"
+    assert driver.has_action(Terminate)
+
+
+def test_health_probes_without_an_answer_are_counted_and_restart_nothing_before_the_child_is_hung():
+    driver = ready_child()
+    early = HealthProbed(1, ProbeResult(False, "no answer", answered=False, hung=False))
+    for count in range(1, 6):
+        assert not driver.send(early).actions
+        assert driver.child.failed_probes == count
+
+
+def test_child_that_works_and_does_not_answer_is_busy_and_reported_once():
+    """One request of 30 MB cost everybody their answers: the gateway, busy with it, was ended as hung."""
+    driver = ready_child()
+    busy = HealthProbed(1, ProbeResult(False, "busy: it works", State.BUSY, answered=False, hung=False))
+    assert driver.send(busy).has_event("health_overdue")
+    assert driver.child.state is State.BUSY
+    assert driver.child.detail == "busy: it works"
+    assert not driver.send(busy).actions
+    driver.send(HealthProbed(1, OK))
+    assert driver.child.state is State.READY
+    assert driver.send(busy).has_event("health_overdue")
+
+
 def test_health_probe_that_is_busy_or_loading_resets_the_count_of_failures():
     driver = ready_child()
     failed = HealthProbed(1, FAILED_PROBE)

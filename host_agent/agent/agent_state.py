@@ -1,0 +1,64 @@
+"""What is known of an agent that does not answer: whether it runs, is stopped by SIGSTOP, or hangs.
+
+Every command that reaches no agent says this, and the remedy that fits.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from host_agent.agent import running_settings, single_instance
+from vestal.config import Config
+from vestal.platform.processes import process_lookup
+from vestal.supervision import ProcessIdentity
+
+
+class AgentState(StrEnum):
+    """The state of an agent that does not answer."""
+
+    NOT_RUNNING = "not_running"
+    SUSPENDED = "suspended"
+    ON_ANOTHER_PORT = "on_another_port"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True)
+class SilentAgent:
+    """An agent that does not answer. `sentence` says why not, `remedy` what a person can do."""
+
+    state: AgentState
+    sentence: str
+    remedy: str
+    identity: ProcessIdentity | None = None
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.remedy}"
+
+
+def of_silent_agent(config: Config) -> SilentAgent:
+    """Return why no agent of this home answers. Nothing is asked of the agent itself."""
+    identity = single_instance.running(config.home)
+    if identity is None:
+        sentence = f"No agent runs for {config.home.root}."
+        return SilentAgent(AgentState.NOT_RUNNING, sentence, "`vestal up` starts everything.")
+    agent = f"The agent (PID {identity.pid})"
+    if process_lookup.is_suspended(identity.pid):
+        sentence = f"{agent} is stopped (SIGSTOP): it runs no further, and its services are not watched."
+        remedy = (
+            f"`vestal recover --once` or `kill -CONT {identity.pid}` continues it, `vestal down` ends it."
+        )
+        return SilentAgent(AgentState.SUSPENDED, sentence, remedy, identity)
+    if port := listens_elsewhere(config):
+        sentence = f"{agent} listens on port {port}, and the configuration says {config.agent.port}."
+        remedy = "`vestal up` restarts it with the new settings."
+        return SilentAgent(AgentState.ON_ANOTHER_PORT, sentence, remedy, identity)
+    sentence = f"{agent} runs and does not answer on port {config.agent.port}."
+    remedy = "`vestal recover --once` replaces it if it hangs."
+    return SilentAgent(AgentState.SILENT, sentence, remedy, identity)
+
+
+def listens_elsewhere(config: Config) -> int | None:
+    """Return the port that the running agent was started with, where the configuration has another one."""
+    started_with = running_settings.read(config.home)
+    if started_with is None or started_with.port == config.agent.port:
+        return None
+    return started_with.port

@@ -1,0 +1,128 @@
+"""The guard as a program: `python -m host_agent.guard RUN_FOLDER AGENT_PORT`.
+
+The agent starts it, and ends it before it ends itself. So an agent that is gone while the guard still lives
+has died: the guard runs `vestal recover --once`, which starts another one. It does the same for an agent that
+leaves GET /health without an answer. SIGTERM ends it with exit code 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from host_agent.guard.restart_plan import RestartPlan
+from vestal.platform.file_lock import try_lock
+from vestal.supervision import ProcessIdentity, read_pid_file
+from vestal.supervision.processes.exit_watch import wait_for_exit
+
+RECOVER = (sys.executable, "-m", "host_agent.cli.main", "recover", "--once")
+ASK_EACH_S = 60.0
+ANSWER_TIMEOUT_S = 10.0
+LOOK_EACH_S = 0.5
+
+
+class Guard:
+    """Watches the agent whose PID file is in the folder `run`."""
+
+    def __init__(self, run: Path, port: int) -> None:
+        self._run, self._port = run, port
+        self._plan = RestartPlan()
+
+    async def watch(self) -> None:
+        """Watch one agent after the other. Return where another guard or nothing is left to do."""
+        alive_since = time.monotonic()
+        while not self._is_superseded():
+            if agent := self._agent():
+                await self._until_gone_or_silent(agent)
+            now = time.monotonic()
+            self._plan, wait_s = self._plan.agent_died(now, now - alive_since)
+            if await self._comes_back_within(wait_s):
+                continue
+            if self._is_superseded() or not self._run.parent.exists():  # the home was deleted
+                return
+            await self._recover()
+            alive_since = time.monotonic()
+
+    def _agent(self) -> ProcessIdentity | None:
+        identity = read_pid_file(self._run / "agent.json")
+        return identity if identity and identity.alive() else None
+
+    def _is_superseded(self) -> bool:
+        """Return whether another guard lives: a deleted run folder hides this one from the next agent."""
+        other = read_pid_file(self._run / "guard.json")
+        return other is not None and other.pid != os.getpid() and other.alive()
+
+    async def _until_gone_or_silent(self, agent: ProcessIdentity) -> None:
+        gone = asyncio.ensure_future(wait_for_exit(agent.pid))
+        try:
+            while not gone.done():
+                await asyncio.wait({gone}, timeout=ASK_EACH_S)
+                if not gone.done() and not await self._answers():
+                    print(f"the agent (PID {agent.pid}) does not answer", flush=True)
+                    await self._recover()  # which judges whether it hangs
+        finally:
+            gone.cancel()
+        print(f"the agent (PID {agent.pid}) is gone", flush=True)
+
+    async def _comes_back_within(self, wait_s: float) -> bool:
+        """Wait; return True as soon as an agent runs that somebody else has started."""
+        deadline = time.monotonic() + wait_s
+        while self._agent() is None:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(min(LOOK_EACH_S, max(0.0, deadline - time.monotonic())))
+        return True
+
+    async def _recover(self) -> None:
+        """Run `vestal recover --once`; end it if the guard is stopped meanwhile."""
+        process = await asyncio.create_subprocess_exec(*RECOVER, stdin=asyncio.subprocess.DEVNULL)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            raise
+        print(f"`vestal recover --once` ended with exit code {code}", flush=True)
+
+    async def _answers(self) -> bool:
+        """Return whether the agent answers GET /health."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    request = (
+                        f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: close\r\n\r\n"
+                    )
+                    writer.write(request.encode())
+                    return b" 200 " in await reader.readline()
+                finally:
+                    writer.close()
+        return False
+
+
+async def run_until_stopped(guard: Guard) -> None:
+    """Watch until SIGTERM or SIGINT arrives, or another guard takes over."""
+    watching = asyncio.ensure_future(guard.watch())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, watching.cancel)
+    await asyncio.wait({watching})
+    if not watching.cancelled():
+        watching.result()  # raises what ended it
+
+
+def main(arguments: list[str]) -> int:
+    run, port = Path(arguments[0]), int(arguments[1])
+    if try_lock(run / "guard.lock") is None:
+        print("another guard watches this agent", flush=True)
+        return 0
+    asyncio.run(run_until_stopped(Guard(run, port)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""When a dead agent is started again: at once, then ever later, so that no machine is worn down. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from vestal.supervision.lifecycle.intensity import Intensity
+from vestal.supervision.lifecycle.restart_policy import Backoff
+
+STABLE_AFTER_S = 60.0
+
+
+@dataclass(frozen=True)
+class RestartPlan:
+    """How often the agent was started lately. Times are monotonic seconds.
+
+    The first start after a life of STABLE_AFTER_S is immediate. The delay then doubles from 2 s to 5 min, and
+    within 5 min there are at most 5 starts.
+    """
+
+    backoff: Backoff = field(default_factory=lambda: Backoff(2.0, 300.0))
+    intensity: Intensity = field(default_factory=lambda: Intensity(max_restarts=5, window_s=300.0))
+    starts: int = 0
+
+    def agent_died(self, now: float, lived_s: float) -> tuple[RestartPlan, float]:
+        """Return the next plan, and the seconds from `now` until the agent is to be started."""
+        starts = 0 if lived_s >= STABLE_AFTER_S else self.starts
+        wait_s = self.backoff.delay(starts - 1) if starts else 0.0
+        recent = self.intensity.recent(now)
+        if len(recent) >= self.intensity.max_restarts:
+            oldest = sorted(recent)[-self.intensity.max_restarts]
+            wait_s = max(wait_s, oldest + self.intensity.window_s - now)
+        return replace(self, starts=starts + 1, intensity=self.intensity.add(now + wait_s)), wait_s

@@ -1,0 +1,48 @@
+"""When a dead agent is started again: at once, then ever later, and never too often."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host_agent.guard.restart_plan import STABLE_AFTER_S, RestartPlan
+
+
+def delays(*lives_s: float) -> list[float]:
+    """Return the delay of the start after each of these lives; each begins when the last start was due."""
+    plan, now, waited = RestartPlan(), 0.0, []
+    for lived_s in lives_s:
+        now += lived_s
+        plan, wait_s = plan.agent_died(now, lived_s)
+        now += wait_s
+        waited.append(wait_s)
+    return waited
+
+
+def test_agent_that_ran_for_long_is_started_at_once_each_time():
+    assert delays(*[3600.0] * 5) == [0.0] * 5
+
+
+def test_agent_that_dies_at_its_start_is_started_ever_later_up_to_the_limit():
+    first = delays(*[0.0] * 20)
+    assert first[:5] == [0.0, 2.0, 4.0, 8.0, 16.0]
+    assert first[5] >= 300.0 - sum(first[:5]), "five starts in 5 min are the most"
+    assert max(first) <= 300.0
+    assert first[-1] == 300.0
+
+
+def test_long_life_ends_the_delays():
+    assert delays(0.0, 0.0, 0.0, STABLE_AFTER_S)[-1] == 0.0
+
+
+@given(st.lists(st.floats(0.0, 400.0), min_size=1, max_size=60))
+def test_any_lives_lead_to_at_most_five_starts_in_five_minutes(lives_s: list[float]):
+    plan, now, starts = RestartPlan(), 0.0, []
+    for lived_s in lives_s:
+        now += lived_s
+        plan, wait_s = plan.agent_died(now, lived_s)
+        assert wait_s >= 0.0
+        now += wait_s
+        starts.append(now)
+    for start in starts:
+        assert sum(start <= other < start + 299.9 for other in starts) <= 5

@@ -1,0 +1,118 @@
+"""Ask a process for its health, and judge it where it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from vestal.supervision.clock import Clock
+from vestal.supervision.health.silence import Activity, Silence, Verdict
+from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
+from vestal.supervision.lifecycle.states import State
+
+_log = logging.getLogger(__name__)
+ACTIVITY_TIMEOUT_S = 3.0
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.25, 2.0
+
+
+class HealthCheck:
+    """Asks one process, and remembers the questions that it left unanswered.
+
+    Whoever has to know whether the process hangs asks here: its supervisor, a monitor, a recovery pass. Their
+    questions count together, and those who ask at the same time share one.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[int], Awaitable[ProbeResult]],
+        activity: Callable[[int], Awaitable[Activity]] | None,
+        policy: ProbePolicy,
+        clock: Clock,
+    ) -> None:
+        self._probe, self._activity, self._policy, self._clock = probe, activity, policy, clock
+        self._pid = 0
+        self._silence = Silence()
+        self._requests: int | None = None  # in progress at the last answer
+        self._asking: asyncio.Task[ProbeResult] | None = None
+
+    def forget(self) -> None:
+        """Forget the unanswered questions: the machine slept meanwhile."""
+        self._silence = Silence()
+
+    async def ask(self, pid: int) -> ProbeResult:
+        """Ask the process once, and return its answer, or the judgement where there is none.
+
+        A probe that raises, or does not return in time, got no answer.
+        """
+        if self._asking is None or self._asking.done() or pid != self._pid:
+            if pid != self._pid:
+                self._pid, self._silence, self._requests = pid, Silence(), None
+            self._asking = asyncio.ensure_future(self._ask(pid))
+        return await asyncio.shield(self._asking)
+
+    async def settle(self, pid: int, is_current: Callable[[], bool] = lambda: True) -> ProbeResult:
+        """Ask until the process has answered well, is known to be busy, or is known to be hung.
+
+        A bad answer settles it when it has come `failures` times. End early where `is_current` returns False.
+        """
+        bad_answers = 0
+        while True:
+            result = await self.ask(pid)
+            bad_answers = bad_answers + 1 if result.answered else 0
+            if result.alive or result.hung or bad_answers >= self._policy.failures or not is_current():
+                return result
+            await self._clock.sleep(self._pause_s())
+            if not is_current():
+                return result
+
+    def _pause_s(self) -> float:
+        return min(max(self._policy.interval_s / 5, LEAST_PAUSE_S), MOST_PAUSE_S)
+
+    async def _ask(self, pid: int) -> ProbeResult:
+        before, asked_at = await self._read_activity(pid), self._clock.now()
+        result = await run_probe(self._probe, pid, self._policy.timeout_s)
+        if pid != self._pid:  # another process has taken its place meanwhile, and is asked now
+            return result
+        if result.answered:
+            self._silence, self._requests = Silence(), result.requests
+            return result
+        given_up_at, after = self._clock.now(), await self._read_activity(pid)
+        silence = self._silence.add(asked_at, given_up_at, before, after)
+        self._silence = silence if pid == self._pid else self._silence
+        judgement = silence.judge(given_up_at, self._policy)
+        served = f"; it served {self._requests} requests when it last answered" if self._requests else ""
+        match judgement.verdict:
+            case Verdict.BUSY:
+                return ProbeResult(False, judgement.evidence + served, State.BUSY, answered=False, hung=False)
+            case Verdict.HUNG:
+                why = f" ({result.detail})" if result.detail else ""
+                return ProbeResult(False, judgement.evidence + served + why, answered=False, hung=True)
+            case Verdict.UNDECIDED:
+                return ProbeResult(False, result.detail, answered=False, hung=False)
+
+    async def _read_activity(self, pid: int) -> Activity:
+        """Return what the kernel shows; nothing where it cannot be read."""
+        if self._activity is None:
+            return Activity()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ACTIVITY_TIMEOUT_S):
+                try:
+                    return await self._activity(pid)
+                except Exception:  # without it the process is judged by its answers alone
+                    _log.warning("the activity of PID %d could not be read", pid, exc_info=True)
+        return Activity()
+
+
+async def run_probe(
+    probe: Callable[[int], Awaitable[ProbeResult]], pid: int, timeout_s: float
+) -> ProbeResult:
+    """Return the probe's result. One that raises, or does not return in time, got no answer."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await probe(pid)
+    except TimeoutError:
+        return ProbeResult(False, f"no answer within {timeout_s:g} s", answered=False)
+    except Exception as error:  # whatever a probe raises, the child has not answered
+        return ProbeResult(False, str(error) or repr(error), answered=False)

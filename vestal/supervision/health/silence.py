@@ -1,0 +1,210 @@
+"""Judge a process that does not answer: busy, hung, or too early to say. Pure.
+
+A process that works is not hung. One request may keep its only thread for seconds, and a flood of connections
+may take all of its file descriptors; a process that is killed for that loses everybody's requests. So each
+question that gets no answer is judged by what the kernel shows of the process meanwhile:
+
+    works      it used CPU time, waits for a CPU or for the disk, or its event loop turns and may open no more
+               descriptors for those who connect: it is BUSY
+    suspended  SIGSTOP: it is HUNG at the second question
+    idle       none of these. It is HUNG after `failures` questions, asked over `failures - 1` intervals; or
+               sooner where connections or requests wait for it, and it does not even wake up for them
+
+However much it works, a process that has answered nothing for `busy_limit_s` is HUNG: it may spin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from vestal.supervision.lifecycle.probe import ProbePolicy
+
+BUSY_CORES = 0.02
+"""From this share of a core on, a process works. One that waits for requests uses a tenth of it."""
+BUSY_CPU_S = 0.03  # the kernel counts in steps of 10 ms, so that less says nothing in a short time
+TURNING_PER_S = 0.5  # an event loop of ours wakes at least once in 2 s, for its timers
+MOST_INTERVAL_S = 10.0  # where health is checked more rarely, as in tests, a hang is still judged by this
+QUICK_QUESTION_S = 2.0  # the least time in which a question can show that nobody serves those who wait
+LATE_S = 2.0
+KEPT_QUESTIONS = 8
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What the kernel shows of a process at one moment. A field is None where it cannot be read.
+
+    `cpu_s`                the CPU time that it has used since its start
+    `wakeups`              how often it has waited for something and gone on (voluntary context switches)
+    `suspended`            SIGSTOP has suspended it
+    `wants_cpu`            it runs, or waits for a CPU
+    `waits_for_disk`       it waits in the kernel, and no signal ends that
+    `waiting_connections`  connections to its port that it has not accepted
+    `unread_connections`   connections that it has accepted, with data that it has not read
+    `connections`          all connections that it has accepted
+    `open_files`, `max_open_files`   its file descriptors, and the most it may have
+    """
+
+    cpu_s: float | None = None
+    wakeups: int | None = None
+    suspended: bool | None = None
+    wants_cpu: bool | None = None
+    waits_for_disk: bool | None = None
+    waiting_connections: int | None = None
+    unread_connections: int | None = None
+    connections: int | None = None
+    open_files: int | None = None
+    max_open_files: int | None = None
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A question without an answer: when it was asked and given up, in monotonic seconds, and what the kernel
+    showed at both moments.
+
+    A question that was refused at once says little about the time since the one before. So `since` and
+    `before` are those of the previous question's end, where there is one.
+    """
+
+    asked_at: float
+    given_up_at: float
+    before: Activity
+    after: Activity
+    since: float
+
+    @property
+    def window_s(self) -> float:
+        """Return how many seconds lie between `before` and `after`."""
+        return max(self.given_up_at - self.since, 1e-3)
+
+
+class Verdict(StrEnum):
+    """What a process is that does not answer."""
+
+    UNDECIDED = "undecided"
+    BUSY = "busy"
+    HUNG = "hung"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict, and the evidence for it in words."""
+
+    verdict: Verdict
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Silence:
+    """The questions since the last answer, oldest first: the first one, and the latest KEPT_QUESTIONS."""
+
+    questions: tuple[Unanswered, ...] = ()
+
+    def add(self, asked_at: float, given_up_at: float, before: Activity, after: Activity) -> Silence:
+        """Return the silence with one more question."""
+        question = Unanswered(asked_at, given_up_at, before, after, since=asked_at)
+        if not self.questions:
+            return Silence((question,))
+        last = self.questions[-1]
+        question = replace(question, before=last.after, since=last.given_up_at)
+        return Silence((self.questions[0], *self.questions[1:][-KEPT_QUESTIONS:], question))
+
+    def judge(self, now: float, policy: ProbePolicy) -> Judgement:
+        """Return the verdict on the process that has left these questions unanswered."""
+        last = self.questions[-1]
+        silent_s = now - self.questions[0].asked_at
+        work = evidence_of_work(last)
+        unanswered = f"no answer for {silent_s:.0f} s"
+        if silent_s >= policy.busy_limit_s and len(self.questions) > 1:
+            why = f"for longer than {policy.busy_limit_s:g} s" + (f", although {work}" if work else "")
+            return Judgement(Verdict.HUNG, f"{unanswered}, {why}")
+        if work:
+            limit = f"it is ended after {policy.busy_limit_s:g} s"
+            return Judgement(Verdict.BUSY, f"busy: {unanswered}, and {work}{_crowd(last.after)}; {limit}")
+        idle = self._idle_questions(policy)
+        if last.after.suspended and len(idle) >= min(2, policy.failures):
+            return Judgement(Verdict.HUNG, f"{unanswered}: it is suspended (SIGSTOP)")
+        if len(idle) >= policy.failures and _is_long_enough(idle, now, policy):
+            return Judgement(Verdict.HUNG, f"{unanswered}, and {_idleness(last)}{_crowd(last.after)}")
+        return Judgement(Verdict.UNDECIDED, f"{unanswered}")
+
+    def _idle_questions(self, policy: ProbePolicy) -> list[Unanswered]:
+        """Return the latest questions in a row in which the process did not work.
+
+        A question that was given up much later than at its timeout says nothing: this process itself was held
+        up, and may have missed the answer.
+        """
+        idle: list[Unanswered] = []
+        for question in reversed(self.questions):
+            if evidence_of_work(question):
+                break
+            if question.given_up_at - question.asked_at <= policy.timeout_s + LATE_S:
+                idle.insert(0, question)
+        return idle
+
+
+def evidence_of_work(question: Unanswered) -> str:
+    """Return in words how the process worked while it was asked; empty where it did not."""
+    before, after = question.before, question.after
+    if before.cpu_s is not None and after.cpu_s is not None:
+        used_s = after.cpu_s - before.cpu_s
+        if used_s >= max(BUSY_CORES * question.window_s, BUSY_CPU_S):
+            return f"it works ({used_s:.1f} s of CPU time in {question.window_s:.1f} s)"
+    if after.suspended:
+        return ""
+    if after.waits_for_disk:
+        return "it waits for the disk"
+    if after.wants_cpu:
+        return "it waits for a CPU"
+    if after.waiting_connections and _turns(question):
+        return f"its event loop turns, but accepts no connection{_descriptors(after)}"
+    return ""
+
+
+def _turns(question: Unanswered) -> bool:
+    """Return whether the process wakes up now and then, as an event loop does."""
+    before, after = question.before.wakeups, question.after.wakeups
+    if before is None or after is None:
+        return False
+    return after - before >= max(1.0, TURNING_PER_S * question.window_s)
+
+
+def _is_long_enough(idle: list[Unanswered], now: float, policy: ProbePolicy) -> bool:
+    """Return whether idle questions show that the process hangs, and is not only slow for a moment."""
+    latest = idle[-policy.failures :]
+    if all(_leaves_them_waiting(question) for question in latest):
+        return True
+    intervals_s = (policy.failures - 1) * min(policy.interval_s, MOST_INTERVAL_S)
+    return now - idle[0].asked_at >= intervals_s - 1e-6
+
+
+def _leaves_them_waiting(question: Unanswered) -> bool:
+    """Return whether connections or requests wait for the process, and it does not even wake up for them."""
+    after = question.after
+    wait = bool(after.waiting_connections or after.unread_connections)
+    slept = question.before.wakeups is not None and question.before.wakeups == after.wakeups
+    return wait and slept and question.given_up_at - question.asked_at >= QUICK_QUESTION_S
+
+
+def _idleness(question: Unanswered) -> str:
+    if question.before.cpu_s is None or question.after.cpu_s is None:
+        return "it is not known to work"
+    used_s = max(0.0, question.after.cpu_s - question.before.cpu_s)
+    return f"it does not work ({used_s:.2f} s of CPU time in {question.window_s:.1f} s)"
+
+
+def _descriptors(after: Activity) -> str:
+    if after.open_files is None:
+        return ""
+    most = f" of {after.max_open_files}" if after.max_open_files else ""
+    return f" ({after.open_files}{most} file descriptors are open)"
+
+
+def _crowd(after: Activity) -> str:
+    """Return in words how many are connected to the process and how many wait for it."""
+    words = [
+        f"{after.connections} connections are open" if after.connections else "",
+        f"{after.waiting_connections} wait to be accepted" if after.waiting_connections else "",
+        f"{after.unread_connections} have data that it has not read" if after.unread_connections else "",
+    ]
+    return "".join(f"; {word}" for word in words if word)
