@@ -1,4 +1,4 @@
-"""Threads for work that does not touch MLX: compiling grammars, and reading the prompt cache from disk.
+"""Threads for work that does not touch MLX: making tokens, compiling grammars, reading the prompt cache.
 
 llguidance lets other threads run while it compiles a schema, but not while it reads a vocabulary, which takes
 0.3 s for 49,000 tokens, once for each model. `Grammars.prepare` does that before it is needed.
@@ -26,10 +26,19 @@ class BackgroundWorker:
         future.add_done_callback(lambda _: self._wake())
         return future
 
+    def close(self) -> None:
+        """Cancel the jobs that have not begun, and end the thread once the present job is done."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
 
 class BackgroundWorkers:
     """One thread for each sort of work: a schema that takes a second to compile delays no cache read."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self.compiler = BackgroundWorker("compiler", wake)
         self.reader = BackgroundWorker("cache-reader", wake)
+
+    def new_tokenizer(self) -> BackgroundWorker:
+        """Return a worker that makes tokens for one model, whose requests so keep their order."""
+        return BackgroundWorker("tokenizer", self._wake)

@@ -1,6 +1,7 @@
 """Why the engine refuses or fails a request. Each error becomes a `Failed` event.
 
 EngineError                 overloaded; model_load_failed, when the models cannot even be listed
+├─ InternalError            the work for this request failed by a fault of this program: internal_error
 ├─ RequestError             the request cannot be served, now or later: context_exceeded, empty_prompt,
 │                           not_an_embedding_model, not_a_chat_model, invalid_request, model_not_found
 ├─ LoadError                the model cannot be loaded: model_load_failed
@@ -27,6 +28,16 @@ class EngineError(Exception):
     def failed(self, request: str) -> Failed:
         """Return the event that fails this request."""
         return Failed(request, self.code, str(self), self.retryable, self.fields)
+
+
+class InternalError(EngineError):
+    """The fault is in this program. `work` says what it did for the request, as in "making its prompt"."""
+
+    def __init__(self, work: str) -> None:
+        super().__init__(
+            "internal_error",
+            f"The engine failed at {work}; its log has the details. Other requests are not affected.",
+        )
 
 
 class RequestError(EngineError):

@@ -60,7 +60,7 @@ def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
             raise
         log_event("event_not_sent", cause=str(error), id=request)
         take(Cancel(request))
-        return encode(Failed(request, "engine_crashed", f"The answer cannot be passed on: {error}."))
+        return encode(Failed(request, "internal_error", f"The answer cannot be passed on: {error}."))
 
 
 class Link:

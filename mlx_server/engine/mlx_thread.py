@@ -54,6 +54,7 @@ def _serve(
     import_transformers()
 
     from mlx_server.engine import shutdown
+    from mlx_server.engine.generation.prompts.templates.process import start_process_ahead
     from mlx_server.engine.memory import readings
     from mlx_server.engine.models import tokenizers
     from mlx_server.engine.scheduling.scheduler import Scheduler
@@ -62,6 +63,7 @@ def _serve(
 
     settings = EngineSettings.from_config(config)
     if not may_serve.is_set():  # a standby engine has time for this
+        start_process_ahead()
         tokenizers.preload_tokenizers(
             entry.path
             for entry in catalog(config)

@@ -6,7 +6,7 @@
         │                              context_exceeded, not_an_embedding_model, not_a_chat_model
         ├── NotFound             404   model_not_found
         ├── TooLarge             413   too_large
-        ├── ServerFault          500   engine_crashed, model_load_failed
+        ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
         ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where
         │                              it may fit later   (with Retry-After)
         └── InsufficientStorage  507   insufficient_memory: it can never fit here
@@ -71,6 +71,7 @@ _BY_CODE: dict[str, type[GatewayError]] = {
     "not_a_chat_model": BadRequest,
     "invalid_request": BadRequest,
     "engine_crashed": ServerFault,
+    "internal_error": ServerFault,
     "engine_unavailable": Unavailable,
     "overloaded": Unavailable,
     "insufficient_memory": InsufficientStorage,

@@ -122,6 +122,7 @@ ErrorCode = Literal[
     "not_an_embedding_model",
     "not_a_chat_model",
     "engine_crashed",
+    "internal_error",
     "engine_unavailable",
     "overloaded",
     "invalid_request",

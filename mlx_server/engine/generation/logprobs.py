@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from mlx_server.protocol import Logprobs, TokenLogprob
 
+Array = npt.NDArray[np.float32]
+
 MIN_LOGPROB = -9999.0
-"""Sent in place of minus infinity, which JSON cannot express."""
+"""Sent in place of minus infinity and of what is not a number, which JSON cannot express."""
 
 TokenBytes = Callable[[int], bytes]
 
 
-def logprobs_of(token: int, logprobs: mx.array, top: int, token_bytes: TokenBytes) -> Logprobs:
+def to_numpy(logprobs: mx.array) -> Array:
+    """Return an MLX array as float32, computed."""
+    return np.array(logprobs.astype(mx.float32))
+
+
+def logprobs_of(token: int, logprobs: Array, top: int, token_bytes: TokenBytes) -> Logprobs:
     """Return the log-probabilities of `token` and of the `top` most probable tokens.
 
     `logprobs` has shape (vocabulary,) and is not scaled by the temperature. `token_bytes` returns the UTF-8
     bytes of a token.
     """
-    values = np.array(logprobs.astype(mx.float32))
+    values = np.where(np.isfinite(logprobs), logprobs, -np.inf)
     most_probable = np.argpartition(-values, top)[:top] if top < len(values) else np.arange(len(values))
     ranked = sorted((int(i) for i in most_probable), key=lambda i: -values[i])
 
@@ -30,4 +39,4 @@ def logprobs_of(token: int, logprobs: mx.array, top: int, token_bytes: TokenByte
         value = max(float(values[index]), MIN_LOGPROB)
         return TokenLogprob(raw.decode("utf-8", "replace"), tuple(raw), value)
 
-    return Logprobs(entry(token), tuple(entry(index) for index in ranked if values[index] > -np.inf))
+    return Logprobs(entry(token), tuple(entry(index) for index in ranked if math.isfinite(values[index])))

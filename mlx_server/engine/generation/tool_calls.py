@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from mlx_server.protocol import ToolCall
@@ -11,6 +13,9 @@ from mlx_server.protocol import ToolCall
 ToolParser = Callable[[str, Any], Any]
 """A parser of mlx-lm's: takes the text of a call and the offered tools, returns one call or a list of calls,
 each a dict. It may raise any exception for text that it cannot read."""
+
+MAX_NESTING = 100
+"""How deep a call's arguments may be nested. The JSON readers of other languages stop at 128 or more."""
 
 _CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
 
@@ -36,7 +41,7 @@ def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]
 
     JSON without markers around it is only taken for a call if this is True: it might mean anything.
     """
-    names = {tool["function"]["name"] for tool in tools}
+    names = {tool["function"].get("name") for tool in tools if isinstance(tool.get("function"), dict)}
     return bool(calls) and all(call.name in names for call in calls)
 
 
@@ -67,7 +72,7 @@ def _to_call(found: Any) -> ToolCall | None:
         found = found["function"]
     name = found.get("name")
     arguments = _to_json_object(found.get("arguments", found.get("parameters", {})))
-    if not isinstance(name, str) or not name or arguments is None:
+    if not isinstance(name, str) or not name or arguments is None or not _is_portable((name, arguments)):
         return None
     return ToolCall(name, arguments)
 
@@ -80,11 +85,38 @@ def _to_json_object(arguments: Any) -> dict[str, Any] | None:
     """
     try:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _is_portable(value: Any) -> bool:
+    """Return whether any client can read `value`, as parsed by Python's JSON reader, when it is sent as JSON.
+
+    The reader takes more than JSON has: NaN, Infinity, `1e999` (which it makes infinite), halves of surrogate
+    pairs, integers beyond the largest float, and any nesting.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING):
+        if not all(map(_is_portable_scalar, level)):
+            return False
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return True
+    return False
+
+
+def _is_portable_scalar(item: Any) -> bool:
+    if isinstance(item, str):
+        return not any("\ud800" <= letter <= "\udfff" for letter in item)
+    try:
+        return not isinstance(item, (int, float)) or math.isfinite(item)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
+def _children(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict):
+        return chain(item.keys(), item.values())
+    return item if isinstance(item, (list, tuple)) else ()

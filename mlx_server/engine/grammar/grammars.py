@@ -136,15 +136,26 @@ class GrammarProcessor:
     def __init__(self, constraint: Constraint, end_tokens: frozenset[int]) -> None:
         self._constraint, self._end_tokens = constraint, end_tokens
         self._was_called = False
+        self._fault: Exception | None = None
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        if self._was_called:  # at the first call, the constraint has replayed all tokens
-            self._constraint.advance(cast(int, tokens[-1].item()))
+        last = cast(int, tokens[-1].item()) if self._was_called else None  # at first, all are replayed
         self._was_called = True
-        mask = self._constraint.allowed_mask()
+        # An error here would end the whole batch's step, and so the engine; it is kept for `raise_fault`.
+        try:
+            if last is not None:
+                self._constraint.advance(last)
+            mask, must_end = self._constraint.allowed_mask(), self._constraint.must_end
+        except Exception as error:
+            self._fault, mask, must_end = error, None, True
         if mask is not None:
             return mx.where(_unpack(mask, logits.shape[-1]), logits, -mx.inf)
-        return self._only_end_tokens(logits) if self._constraint.must_end else logits
+        return self._only_end_tokens(logits) if must_end else logits
+
+    def raise_fault(self) -> None:
+        """Raise the error that the grammar has had in a step, if any; its request cannot go on."""
+        if self._fault is not None:
+            raise self._fault
 
     def _only_end_tokens(self, logits: mx.array) -> mx.array:
         ends = mx.zeros((logits.shape[-1],), dtype=mx.bool_)

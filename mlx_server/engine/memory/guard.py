@@ -169,7 +169,7 @@ class MemoryGuard:
             {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},
         )
         need = self._request_need(entry, prompt_tokens + answer_tokens)
-        return self._decide(ledger, need, ask, (prompt_tokens, answer_tokens))
+        return self._decide(ledger, need, ask)
 
     def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
         """Return True if a request that has grown to `tokens` of at most `max_tokens` can continue.
@@ -229,11 +229,11 @@ class MemoryGuard:
         bytes_ = tenant.bytes + expected.tokenizer_bytes
         return Holding(name, bytes_, reserved, bool(tenant.requests), tenant.last_used_s, tenant.awaited)
 
-    def _decide(self, ledger: Ledger, need: Need, ask: Ask, tokens: tuple[int, int] = (0, 0)) -> Fits:
+    def _decide(self, ledger: Ledger, need: Need, ask: Ask) -> Fits:
         decision = decide(ledger, need)
         if isinstance(decision, Fits):
             return decision
         error = refusal(decision, ledger, need, ask)
         if isinstance(decision, Never):
             raise error
-        raise MustWait(error, held_by_requests=bool(decision.busy), tokens=tokens)
+        raise MustWait(error, held_by_requests=bool(decision.busy))

@@ -21,14 +21,12 @@ class MustWait(Exception):
     """The need does not fit now.
 
     `refusal` is the error if waiting does not help. `held_by_requests` is True if running requests hold what
-    is lacking. `tokens` are the prompt and answer tokens of a request.
+    is lacking.
     """
 
-    def __init__(
-        self, refusal: EngineError, *, held_by_requests: bool, tokens: tuple[int, int] = (0, 0)
-    ) -> None:
+    def __init__(self, refusal: EngineError, *, held_by_requests: bool) -> None:
         super().__init__(str(refusal))
-        self.refusal, self.tokens, self.held_by_requests = refusal, tokens, held_by_requests
+        self.refusal, self.held_by_requests = refusal, held_by_requests
 
 
 def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: Ask) -> InsufficientMemory:

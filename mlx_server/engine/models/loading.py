@@ -14,10 +14,19 @@ from mlx_lm.utils import dequantize_model, load_model
 
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
+from mlx_server.engine.generation.detokenizer import Decode
 from mlx_server.engine.generation.output_parser import OutputMarkers
+from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.generation.prompts.templates.process import TemplateProcess, take_process
 from mlx_server.engine.grammar.grammars import Grammars
 from mlx_server.engine.memory.weights import SLICE_BYTES
-from mlx_server.engine.models.tokenizers import take_tokenizer
+from mlx_server.engine.models.tokenizers import (
+    decoder_of,
+    has_template_text,
+    renders_to_tokens,
+    take_tokenizer,
+)
+from mlx_server.engine.models.vocabulary import token_rows
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files import integrity, weight_files
 from mlx_server.model_store.files.fingerprint import fingerprint
@@ -30,8 +39,8 @@ _BACKGROUND_POLL_S = 0.002
 class LanguageModel:
     """A model that generates text, its tokenizer (mlx-lm's wrapper), and what was derived from both.
 
-    `identity` names all that the model's keys and values depend on: its files, and the types of its weights.
-    Prompts cached under one identity are not used under another.
+    `decode` returns the text of token ids. `identity` names all that the model's keys and values depend on:
+    its files, and the types of its weights. Prompts cached under one identity are not used under another.
     """
 
     model: Any
@@ -41,12 +50,13 @@ class LanguageModel:
     grammars: Grammars
     markers: OutputMarkers
     identity: str
+    prompts: PromptMaker
+    decode: Decode
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens included: markers of tool calls are among them."""
-        return str(
-            self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+    def close(self) -> None:
+        """End the model's template process."""
+        if self.prompts.templates is not None:
+            self.prompts.templates.close()
 
 
 Weights = LanguageModel | Encoder
@@ -84,6 +94,16 @@ def _load_encoder(entry: ModelEntry) -> Generator[float, None, Encoder]:
 
 
 def _load_language_model(entry: ModelEntry) -> Loader:
+    templates = take_process()  # it starts while the weights are read
+    try:
+        return (yield from _load_beside(templates, entry))
+    except BaseException:  # or the load is abandoned, which raises GeneratorExit
+        templates.close()
+        raise
+
+
+def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
+    """Load the model while its template process starts. `templates` is closed if the model needs none."""
     yield 0.0
     model, config = load_model(entry.path, lazy=True)
     if not mx.metal.is_available():
@@ -96,6 +116,15 @@ def _load_language_model(entry: ModelEntry) -> Loader:
     tokenizer, end_tokens, grammars = read
     for done in _evaluate(_arrays(model)):
         yield 0.2 + 0.8 * done
+    if not (needed := has_template_text(tokenizer)):
+        templates.close()
+    prompts = PromptMaker(
+        tokenizer,
+        templates if needed else None,
+        entry.context_tokens,
+        token_rows(model),
+        renders_to_tokens(tokenizer),
+    )
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -104,6 +133,8 @@ def _load_language_model(entry: ModelEntry) -> Loader:
         grammars=grammars,
         markers=output_markers(tokenizer),
         identity=_identity(entry, _arrays(model)),
+        prompts=prompts,
+        decode=decoder_of(tokenizer),
     )
 
 

@@ -6,12 +6,14 @@ load first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlx_lm.utils import load_config, load_tokenizer
+from transformers import PreTrainedTokenizerBase
 
+from mlx_server.engine.generation.detokenizer import Decode
 from mlx_server.engine.log import log_event
 
 FilesVersion = tuple[int, int]
@@ -38,6 +40,33 @@ def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     if tokenizer is not None and version == _files_version(folder):
         return tokenizer
     return load_tokenizer(folder, eos_token_ids=_end_token_ids(config))
+
+
+def decoder_of(tokenizer: Any) -> Decode:
+    """Return a function that returns the text of token ids. It refers to the tokenizer, not to the model.
+
+    Special tokens are included: markers of tool calls are among them.
+    """
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    return decode
+
+
+def renders_to_tokens(tokenizer: Any) -> bool:
+    """Return whether the class of the tokenizer renders chats itself, in Python, to tokens."""
+    theirs = type(tokenizer._tokenizer).apply_chat_template
+    return theirs is not PreTrainedTokenizerBase.apply_chat_template
+
+
+def has_template_text(tokenizer: Any) -> bool:
+    """Return whether chats are rendered by a template that is text, as the files of a model have it.
+
+    For some models, mlx-lm has a template that is a function.
+    """
+    is_function = tokenizer._chat_template is not None or renders_to_tokens(tokenizer)
+    return bool(tokenizer.has_chat_template) and not is_function
 
 
 def _end_token_ids(config: dict[str, Any]) -> Any:

@@ -46,8 +46,14 @@ class ModelCache:
     def find(self, tokens: Sequence[int]) -> PrefixMatch | None:
         """Return what is stored of the beginning of `tokens`, without the last one: a model needs one token
         of input.
+
+        It never raises: an error is a miss.
         """
-        return self._store.find(self._keys, tokens[:-1], self._tags)
+        try:
+            return self._store.find(self._keys, tokens[:-1], self._tags)
+        except Exception as error:
+            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            return None
 
     def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
         """Return a function that reads from disk, for another thread. It never raises: an error is a miss."""

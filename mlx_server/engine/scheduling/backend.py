@@ -53,11 +53,15 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
 
     def make_runner(entry: ModelEntry, weights: Weights, requests: RequestTable) -> Runner:
         if isinstance(weights, Encoder):
-            return EmbeddingRunner(entry.name, requests, weights)
+            return EmbeddingRunner(entry.name, requests, weights, workers.new_tokenizer())
         tags = {"model": entry.name, "quantization": entry.quantization}
-        kv = _usable_quantization(entry, weights, settings, guard)
-        cache = ModelCache(store, weights.identity, tags, kv)
-        return TextRunner(entry.name, requests, weights, settings.batch, workers, cache, guard, kv)
+        try:
+            kv = _usable_quantization(entry, weights, settings, guard)
+            cache = ModelCache(store, weights.identity, tags, kv)
+            return TextRunner(entry.name, requests, weights, settings.batch, workers, cache, guard, kv)
+        except BaseException:
+            weights.close()
+            raise
 
     return Backend(store, guard, load, make_runner, release_memory, mx.get_active_memory)
 

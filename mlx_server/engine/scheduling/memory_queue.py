@@ -34,7 +34,7 @@ class MemoryQueue:
     def postpone(self, request: Request, wait: MustWait, now: float) -> EngineError | None:
         """Note that `request` found no memory. Return the error for its client if its wait is over."""
         since_s = request.memory_wait.since_s if request.memory_wait else now
-        request.memory_wait = MemoryWait(since_s, now + RETRY_S, wait.tokens)
+        request.memory_wait = MemoryWait(since_s, now + RETRY_S)
         # An answer that a crash cut off waits longer: Metal takes its time to free the dead engine's memory.
         patient = wait.held_by_requests or request.resumes
         return wait.refusal if self._policy.is_over(since_s, patient, now) else None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
-from mlx_server.protocol import Embed, Generate, Load
+from mlx_server.protocol import Done, Embed, Generate, Load
 
 if TYPE_CHECKING:  # these import MLX
     from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
-    from mlx_server.engine.generation.sampling import Processor
+    from mlx_server.engine.grammar.grammars import GrammarProcessor
     from mlx_server.engine.prompt_cache.model_cache import StoredBlocks
 
 
@@ -24,8 +24,11 @@ class RequestStatus(Enum):
     WAITING_FOR_MODEL = "waiting_for_model"
     """Its model is not in memory. Every request begins here; most stay for no time."""
 
+    TOKENIZING = "tokenizing"
+    """Its model is loaded; a background thread makes the tokens of its messages or texts."""
+
     WAITING_FOR_MEMORY = "waiting_for_memory"
-    """Its model is loaded. Memory has no room for its keys and values yet, or earlier requests come first."""
+    """Its prompt is made. Memory has no room for its keys and values yet, or earlier requests come first."""
 
     PREPARING = "preparing"
     """Memory is reserved; background workers compile its grammar or read the prompt cache from disk."""
@@ -38,7 +41,8 @@ class RequestStatus(Enum):
 
 
 TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
-    RequestStatus.WAITING_FOR_MODEL: frozenset(
+    RequestStatus.WAITING_FOR_MODEL: frozenset({RequestStatus.TOKENIZING, RequestStatus.FINISHED}),
+    RequestStatus.TOKENIZING: frozenset(
         {RequestStatus.WAITING_FOR_MEMORY, RequestStatus.RUNNING, RequestStatus.FINISHED}
     ),
     RequestStatus.WAITING_FOR_MEMORY: frozenset(
@@ -49,29 +53,28 @@ TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
     RequestStatus.RUNNING: frozenset({RequestStatus.FINISHED}),
     RequestStatus.FINISHED: frozenset(),
 }
-"""The statuses that may follow each status. Embeddings need no memory of their own and run at once."""
+"""The statuses that may follow each status. Embeddings need no memory of their own."""
 
 
 WAITING = (RequestStatus.WAITING_FOR_MODEL, RequestStatus.WAITING_FOR_MEMORY)
-IN_RUNNER = (RequestStatus.RUNNING, RequestStatus.PREPARING)
+IN_RUNNER = (RequestStatus.RUNNING, RequestStatus.PREPARING, RequestStatus.TOKENIZING)
 """The statuses of requests that their model's runner works on."""
 
 
 @dataclass(frozen=True)
 class MemoryWait:
-    """Why a request did not start at its last attempt: `needed_tokens` (prompt, answer) had no room."""
+    """Since when memory has no room for a request, and when it is tried again, on the scheduler's clock."""
 
     since_s: float
     retry_at_s: float
-    needed_tokens: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class BackgroundJobs:
     """What background workers make for one request before it can run. Each job may be absent."""
 
-    grammar: Future[Processor | None] | None = None
-    """Compiles the grammar of the request's JSON schema."""
+    grammar: Future[GrammarProcessor | None] | None = None
+    """Compiles the grammar of the request's JSON schema, or only reads the vocabulary."""
     prefix: Future[RestoredPrefix] | None = None
     """Restores `prefix_match` from the prompt cache."""
     prefix_match: PrefixMatch | None = None
@@ -91,6 +94,20 @@ class BackgroundJobs:
             future.cancel()
 
 
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """What a background thread makes of a `Generate` before the request waits for memory.
+
+    It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
+    `after_thought` are the tokens that end a thought which the prompt has begun. `answer` is the whole answer
+    where nothing has to run: the tokens are only counted, or an earlier engine had sent all of the answer.
+    """
+
+    generation: Generation
+    after_thought: tuple[int, ...] = ()
+    answer: Done | None = None
+
+
 @dataclass(eq=False)
 class Request:
     """A `Generate`, `Embed` or `Load`; `op.model` is canonical. Only `RequestTable` changes `status`.
@@ -103,7 +120,11 @@ class Request:
     load_s: float = 0.0
     """How long the load took that this request waited for, in seconds."""
     memory_wait: MemoryWait | None = None
+    prompt: PreparedPrompt | None = None
+    """Of a `Generate` that waits for memory. None if it must be made again: the model was unloaded."""
 
+    # From TOKENIZING on: the job that makes the prompt, or the `EmbeddingJob`.
+    tokenization: Future[Any] = field(init=False, repr=False)
     # Of a `Generate`, from PREPARING on.
     generation: Generation = field(init=False, repr=False)
     jobs: BackgroundJobs = field(init=False, repr=False)
@@ -120,6 +141,11 @@ class Request:
     @property
     def model(self) -> str:
         return self.op.model
+
+    @property
+    def grammar(self) -> GrammarProcessor | None:
+        """Return the grammar that constrains a RUNNING generation, if one does."""
+        return self.jobs.grammar.result() if self.jobs.grammar else None
 
     @property
     def resumes(self) -> bool:

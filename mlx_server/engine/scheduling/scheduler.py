@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from mlx_server.engine.background_workers import BackgroundWorkers
+from mlx_server.engine.errors import EngineError, LoadError
 from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
@@ -39,6 +40,10 @@ PRELOAD = "preload/"
 IDLE_S = 5.0
 """After so long without work, the engine makes what later requests would wait for. That holds all threads up
 for 0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two."""
+
+NEW_TOKENS_S = 0.005
+"""How long a turn waits for the tokens of new requests. A short prompt is made in 1 ms; if the turn went on
+without it, it would wait for the next step of the running requests, some 50 ms."""
 
 
 class Scheduler:
@@ -69,7 +74,7 @@ class Scheduler:
         self._models = LoadedModels(self._requests, settings.max_loaded_models, settings.keep_alive_of)
         self._queue = MemoryQueue(self._requests, policy)
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
-        self._starter = Starter(self._requests, self._queue, self._models, guard, send, clock)
+        self._starter = Starter(self._requests, self._queue, self._models, send, clock)
         self._operations = Operations(self._requests, self._models, self._starter, send, clock)
         self._unloader = Unloader(self._models, self._queue, self._prompt_cache, backend.release_memory, send)
         self._status = StatusUpdates(
@@ -98,7 +103,7 @@ class Scheduler:
         self._announce_ready()
         self._receive()
         self._advance_load()
-        self._starter.start_waiting()
+        self._start_requests()
         self._step()
         self._unloader.unload_expired(self._clock())
         self._unloader.release_freed_memory()
@@ -113,6 +118,12 @@ class Scheduler:
         start_s = self._clock() - self._started_s
         log_event("engine_ready", loaded=loaded, start_s=round(start_s, 3))
         self._events.append(Ready(loaded, start_s))
+
+    def _start_requests(self) -> None:
+        """Take the tokens that background threads have made, and start the requests that have memory."""
+        self._starter.wait_for_new_tokens(NEW_TOKENS_S)
+        self._starter.take_tokens()
+        self._starter.start_waiting()
 
     def _step(self) -> None:
         """Make one step of each model that has work, and send its events before its KV is put away."""
@@ -204,14 +215,24 @@ class Scheduler:
                 case LoadCompleted():
                     self._take_in(outcome)
                 case LoadRefused(name, error):
-                    log_event("model_load_failed", cause=str(error), model=name, code=error.code)
-                    for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
-                        self._starter.fail(request, error)
+                    self._refuse_load(name, error)
+
+    def _refuse_load(self, name: str, error: EngineError) -> None:
+        """Fail the requests that wait for a model which cannot be loaded."""
+        log_event("model_load_failed", cause=str(error), model=name, code=error.code)
+        for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
+            self._starter.fail(request, error)
 
     def _take_in(self, load: LoadCompleted) -> None:
         """Start the requests that waited for a model which is loaded now."""
         name = load.entry.name
-        runner = self._make_runner(load.entry, load.weights, self._requests)
+        try:
+            runner = self._make_runner(load.entry, load.weights, self._requests)
+        except (
+            Exception
+        ) as error:  # a model of mlx-lm's whose caches cannot be made; it would be so each time
+            self._refuse_load(name, LoadError(name, f"{error} ({type(error).__name__})"))
+            return
         model = self._models.add(load.entry, load.weights, runner, self._clock())
         log_event("model_loaded", model=name, bytes=model.bytes, load_s=round(load.load_s, 3))
         waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
@@ -226,16 +247,21 @@ class Scheduler:
     def hand_back_waiting(self) -> None:
         """Fail the requests that wait for a model or for memory, so that the gateway sends them elsewhere."""
         self._loads.abandon()
+        self._hand_back_waiting()
+        self._publish()
+
+    def _hand_back_waiting(self) -> None:
         for request in self._requests.select(*WAITING):
             self._requests.finish(request)
             self._events.append(shutting_down(request.id))
-        self._publish()
 
     def drain(self, seconds: float) -> int:
-        """Go on with the running requests for so long. Return how many are unfinished."""
+        """Go on with the requests that are with a runner for so long. Return how many are unfinished."""
         self._drain_until_s = self._clock() + seconds
         while self._working and self._clock() < self._drain_until_s:
             self._receive()
+            self._start_requests()
+            self._hand_back_waiting()  # whatever finds no memory at once
             self._step()
             self._publish()
         return len(self._requests)

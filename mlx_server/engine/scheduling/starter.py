@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from functools import partial
+from typing import Any
 
 from mlx_server.engine.errors import EngineError
 from mlx_server.engine.log import log_event
-from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.request import Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import RequestTable
-from mlx_server.protocol import Event, Generate, Load, Loaded
+from mlx_server.protocol import Event, Load, Loaded
 
 
 class Starter:
@@ -23,35 +25,51 @@ class Starter:
         requests: RequestTable,
         queue: MemoryQueue,
         models: LoadedModels,
-        guard: MemoryGuard,
         send: Callable[[Event], None],
         clock: Callable[[], float],
     ) -> None:
-        self._requests, self._queue, self._models, self._guard = requests, queue, models, guard
+        self._requests, self._queue, self._models = requests, queue, models
         self._send, self._clock = send, clock
+        self._new_tokenizations: list[futures.Future[Any]] = []
 
     def start(self, request: Request, model: LoadedModel, load_s: float) -> None:
-        """Start a request whose model took `load_s` to load. A generation takes its turn for memory."""
+        """Start a request whose model took `load_s` to load: its tokens are made first."""
         now = self._clock()
         self._models.mark_used(model, request.op.keep_alive_s, now)
         request.load_s = load_s
         if isinstance(request.op, Load):
             self._requests.finish(request)
             self._send(Loaded(request.model, model.bytes, load_s, request.id))
-        elif isinstance(request.op, Generate):
-            self._requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
-            self.start_waiting()
         else:
-            self._attempt(request, lambda: model.runner.start(request, now))
+            self._attempt(request, lambda: self._tokenize(request, model, now))
+
+    def _tokenize(self, request: Request, model: LoadedModel, now: float) -> Sequence[Event]:
+        model.runner.tokenize(request, now)
+        self._new_tokenizations.append(request.tokenization)
+        return ()
+
+    def wait_for_new_tokens(self, timeout_s: float) -> None:
+        """Wait for the tokenizations that have begun since the last call, at most so long."""
+        new, self._new_tokenizations = self._new_tokenizations, []
+        if new:
+            futures.wait(new, timeout_s)
+
+    def take_tokens(self) -> None:
+        """Move on the requests whose tokens have been made. A generation takes its turn for memory."""
+        for model in self._models.all():
+            for request in model.runner.tokenized():
+                self._attempt(request, partial(model.runner.take_tokens, request))
 
     def start_waiting(self) -> None:
         """Start the generations that wait for memory, in order, up to the first that finds none."""
         now = self._clock()
         while (request := self._queue.due(now)) is not None:
             model = self._models.get(request.model)
-            if model is None:  # unloaded since the request came
+            if model is None or request.prompt is None:  # unloaded since the request came
                 request.memory_wait = None
                 self._requests.move(request, RequestStatus.WAITING_FOR_MODEL)
+                if model is not None:  # and loaded again
+                    self.start(request, model, load_s=0.0)
             elif not self._start_generation(request, model, now):
                 return
 
@@ -59,9 +77,8 @@ class Starter:
         """Start a generation or fail it. Return False if it must wait on."""
 
         def start() -> Sequence[Event]:
-            if request.memory_wait:  # do not tokenize again while the tokens that were counted do not fit
-                self._guard.check(request.model, *request.memory_wait.needed_tokens)
-            return model.runner.start(request, now)
+            model.runner.start(request, now)
+            return ()
 
         try:
             self._attempt(request, start)
@@ -81,14 +98,14 @@ class Starter:
 
         self._attempt(request, join)
 
-    def _attempt(self, request: Request, prepare: Callable[[], Sequence[Event]]) -> None:
-        """Run a part of a request's preparation; an error in it fails this request alone. Raises MustWait.
+    def _attempt(self, request: Request, work: Callable[[], Sequence[Event]]) -> None:
+        """Send the events of a part of a request's way; an EngineError fails this request alone.
 
-        Everything that depends on what a client sent is made inside this call: normalized messages, the chat
-        template's text, tokens, the grammar.
+        Raises MustWait. Any other error ends the process, for `work` may use MLX. What does not use it stands
+        in a fence (`request_fence.confined`), which makes an EngineError of any error.
         """
         try:
-            events = prepare()
+            events = work()
         except EngineError as error:
             self.fail(request, error)
         else:

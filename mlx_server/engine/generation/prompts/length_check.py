@@ -21,10 +21,10 @@ MAX_COUNTED_TOKENS = 500_000
 """If tokens are only counted, the text may be longer than the context, up to this many tokens."""
 
 
-def check_length(op: Generate, tokenizer: Any, context_tokens: int) -> None:
-    """Raise RequestError (`context_exceeded`) if a long text certainly does not fit into the context.
+def check_length(op: Generate, texts: Iterable[str], tokenizer: Any, context_tokens: int) -> None:
+    """Raise RequestError (`context_exceeded`) if long `texts` certainly do not fit into the context.
 
-    Raises RequestError (`invalid_request`) if the tokenizer cannot read the text.
+    Raises RequestError (`invalid_request`) if the tokenizer cannot read them.
     """
     limit = max(context_tokens, MAX_COUNTED_TOKENS) if op.count_only else context_tokens
 
@@ -34,9 +34,7 @@ def check_length(op: Generate, tokenizer: Any, context_tokens: int) -> None:
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise tokenization_error(error) from error
 
-    texts = [str(message.get("content") or "") for message in op.messages or ()]
-    tools = [json.dumps(tool) for tool in op.tools or ()]
-    if (tokens := min_token_count([op.prompt or "", *texts, *tools], count, limit)) > limit:
+    if (tokens := min_token_count(texts, count, limit)) > limit:
         raise RequestError(
             "context_exceeded",
             f"The prompt has {tokens} tokens or more, and the context of {op.model} is {context_tokens}: "
@@ -44,6 +42,12 @@ def check_length(op: Generate, tokenizer: Any, context_tokens: int) -> None:
             prompt_tokens=tokens,
             context_tokens=context_tokens,
         )
+
+
+def texts_of(op: Generate) -> list[str]:
+    """Return the texts that a client has sent for the prompt."""
+    contents = [str(message.get("content") or "") for message in op.messages or ()]
+    return [op.prompt or "", *contents, *(json.dumps(tool) for tool in op.tools or ())]
 
 
 def min_token_count(texts: Iterable[str], count: Callable[[str], int], limit: int) -> int:

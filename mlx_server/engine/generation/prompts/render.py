@@ -1,139 +1,164 @@
-"""Renders a `Generate` operation to the token ids of its prompt, with the model's own chat template."""
+"""Turns a `Generate` operation into the token ids of its prompt, with the model's own chat template."""
 
 from __future__ import annotations
 
-import json
+import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.prompts.length_check import check_length, tokenization_error
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
+
+from mlx_server.engine.errors import EngineError, RequestError
+from mlx_server.engine.generation.prompts.length_check import (
+    CHUNK_CHARS,
+    check_length,
+    texts_of,
+    tokenization_error,
+)
+from mlx_server.engine.generation.prompts.messages import check_nesting, check_tools, normalize_messages
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimitExceeded,
+    TemplateProcessDied,
+)
+from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+from mlx_server.engine.generation.prompts.templates.remote_render import rendered_by
+from mlx_server.engine.generation.prompts.token_ids import check_client_ids, check_tokenizer_ids
 from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.prompt_cache.block import common
 from mlx_server.protocol import Generate
 
-RESERVED_ARGUMENTS = frozenset(
-    {"tokenize", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "conversation"}
-    | {"padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenizer_kwargs"}
-    | {"return_assistant_tokens_mask", "messages", "template_kwargs"}
-)
-"""Arguments of `apply_chat_template` itself, which a client cannot set as variables of the template."""
+
+def _reserved_variables() -> frozenset[str]:
+    """Return the arguments of the functions that render, which a client cannot set as template variables."""
+    functions = (PreTrainedTokenizerBase.apply_chat_template, chat_template_utils.render_jinja_template)
+    names = {name for function in functions for name in inspect.signature(function).parameters}
+    return frozenset(names - {"documents"} | {"messages", "template_kwargs"})
 
 
-def prompt_tokens(op: Generate, tokenizer: Any, context_tokens: int) -> list[int]:
-    """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
+RESERVED_VARIABLES = _reserved_variables()
 
-    They may be more than the context. Raises RequestError for a prompt that cannot be used.
+
+@dataclass(frozen=True)
+class PromptMaker:
+    """Makes the prompts of one model. It does not use MLX, and may take seconds: not for the MLX thread.
+
+    `templates` renders the model's chat template. It is None if the model has none, or if mlx-lm or the
+    tokenizer's class renders it in Python, as code that does not come with the model. With
+    `renders_to_tokens`, only such a class can say which tokens a chat has. `token_rows` is how many tokens
+    the model has weights for, if that is known.
     """
-    check_length(op, tokenizer, context_tokens)
-    tokens = _chat_tokens(op, tokenizer) if op.kind == "chat" else _text_tokens(op, tokenizer)
-    if not tokens:
-        raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
-    return tokens
 
+    tokenizer: Any
+    templates: TemplateProcess | None
+    context_tokens: int
+    token_rows: int | None = None
+    renders_to_tokens: bool = False
 
-def _text_tokens(op: Generate, tokenizer: Any) -> list[int]:
-    if op.prompt_ids is not None:
-        return _checked_ids(op.prompt_ids, len(tokenizer))
-    prompt = op.prompt or ""
-    bos = tokenizer.bos_token
-    add_special_tokens = bos is None or not prompt.startswith(bos)
-    try:
-        return list(tokenizer.encode(prompt, add_special_tokens=add_special_tokens)) if prompt else []
-    except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot
-        raise tokenization_error(error) from error
+    def tokens(self, op: Generate) -> list[int]:
+        """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
 
+        They may be more than the context. Raises RequestError for a prompt that cannot be used, EngineError
+        if the template process fails.
+        """
+        check_nesting(op)
+        check_client_ids(op.emitted, self._token_limit)
+        check_length(op, texts_of(op), self.tokenizer, self.context_tokens)
+        tokens = self._chat_tokens(op) if op.kind == "chat" else self._text_tokens(op)
+        if not tokens:
+            raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
+        check_tokenizer_ids(tokens, self.token_rows, op.model)
+        return tokens
 
-def _checked_ids(ids: Sequence[int], vocabulary_tokens: int) -> list[int]:
-    """Raise RequestError for an id outside the vocabulary: it would read beyond the model's weights."""
-    wrong = next((token for token in ids if not 0 <= token < vocabulary_tokens), None)
-    if wrong is not None:
-        raise RequestError(
-            "invalid_request",
-            f"{wrong} is no token of this model; its ids go from 0 to {vocabulary_tokens - 1}.",
-        )
-    return list(ids)
+    def tokens_before_last_message(self, op: Generate, prompt: Sequence[int]) -> int:
+        """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
 
-
-def _chat_tokens(op: Generate, tokenizer: Any) -> list[int]:
-    if not op.messages:
-        raise RequestError("empty_prompt", "There are no messages: send at least one.")
-    if not tokenizer.has_chat_template:
-        raise RequestError("not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt.")
-    messages = [normalize_message(message) for message in op.messages]
-    # The last message may be the beginning of an answer, written by the client: the model continues it.
-    continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
-    try:
-        return _apply_template(
-            op, messages, tokenizer, add_generation_prompt=not continues, continue_final_message=continues
-        )
-    except RequestError:
-        raise
-    except Exception as error:  # a template is a program that comes with the model: it may raise anything
-        raise RequestError(
-            "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
-        ) from error
-
-
-def tokens_before_last_message(op: Generate, tokenizer: Any, prompt: Sequence[int]) -> int:
-    """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
-
-    Return 0 if that is not known: it is a text, there is one message, or the template refuses the messages
-    without the last one (some templates require a message of the user).
-    """
-    messages = [normalize_message(message) for message in op.messages or ()][:-1]
-    if op.kind != "chat" or not messages:
-        return 0
-    try:
-        before = _apply_template(op, messages, tokenizer, add_generation_prompt=False)
-    except Exception:  # the template may raise anything; without this number, less is found in the cache
-        return 0
-    return common(before, prompt)
-
-
-def _apply_template(
-    op: Generate, messages: list[dict[str, Any]], tokenizer: Any, **options: bool
-) -> list[int]:
-    """Return the token ids of the rendered chat. Raises RequestError, and whatever the template raises."""
-    if reserved := RESERVED_ARGUMENTS & (op.template or {}).keys():
-        raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
-    tools = list(op.tools or ())
-    if tools and not _template_uses_tools(tokenizer):
-        messages, tools = describe_tools(messages, tools), []
-    ids = tokenizer.apply_chat_template(
-        messages,
-        tools=tools or None,
-        **options,
-        **({} if op.think is None else {"enable_thinking": op.think}),
-        **(op.template or {}),
-    )
-    return list(ids)
-
-
-def _template_uses_tools(tokenizer: Any) -> bool:
-    return bool(tokenizer.has_tool_calling) or "tools" in str(getattr(tokenizer, "chat_template", ""))
-
-
-def normalize_message(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of `message` as templates expect it: content a string, tool arguments an object.
-
-    Raises RequestError if the arguments of a tool call are not JSON.
-    """
-    normalized = dict(message)
-    normalized["content"] = message.get("content") or ""
-    if calls := message.get("tool_calls"):
-        normalized["tool_calls"] = [_normalize_tool_call(call) for call in calls]
-    return normalized
-
-
-def _normalize_tool_call(call: dict[str, Any]) -> dict[str, Any]:
-    function = dict(call.get("function") or {})
-    if isinstance(function.get("arguments"), str):
+        Return 0 if that is not known: it is a text, there is one message, or the template refuses the
+        messages without the last one (some templates require a message of the user).
+        """
+        messages = list(op.messages or ())[:-1]
+        if op.kind != "chat" or not messages:
+            return 0
         try:
-            function["arguments"] = json.loads(function["arguments"])
-        except ValueError as error:
+            before = self._apply_template(op, normalize_messages(messages), add_generation_prompt=False)
+        except Exception:  # the template may raise anything; without this number, less is found in the cache
+            return 0
+        return common(before, prompt)
+
+    @property
+    def _token_limit(self) -> int:
+        known = len(self.tokenizer)
+        return known if self.token_rows is None else min(known, self.token_rows)
+
+    def _text_tokens(self, op: Generate) -> list[int]:
+        if op.prompt_ids is not None:
+            check_client_ids(op.prompt_ids, self._token_limit)
+            return list(op.prompt_ids)
+        prompt = op.prompt or ""
+        bos = self.tokenizer.bos_token
+        return self._encode(prompt, bos is None or not prompt.startswith(bos)) if prompt else []
+
+    def _chat_tokens(self, op: Generate) -> list[int]:
+        if not op.messages:
+            raise RequestError("empty_prompt", "There are no messages: send at least one.")
+        if not self.tokenizer.has_chat_template:
+            raise RequestError(
+                "not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt."
+            )
+        if reserved := RESERVED_VARIABLES & (op.template or {}).keys():
+            raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
+        check_tools(op.tools or ())
+        messages = normalize_messages(op.messages)
+        # The last message may be the beginning of an answer, written by the client: the model continues it.
+        continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
+        try:
+            return self._apply_template(
+                op, messages, add_generation_prompt=not continues, continue_final_message=continues
+            )
+        except EngineError:
+            raise
+        except TemplateLimitExceeded as error:
             raise RequestError(
                 "invalid_request",
-                f"The arguments of tool call {function.get('name')!r} are not JSON: {error}",
+                f"The chat template of {op.model} {error} and was stopped: shorten the messages, or use "
+                "another model.",
             ) from error
-    return {**call, "function": function}
+        except TemplateProcessDied as error:
+            raise EngineError(
+                "internal_error", f"The chat template of {op.model} ended its process: {error}."
+            ) from error
+        except Exception as error:  # a template is a program that comes with the model: it may raise anything
+            raise RequestError(
+                "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
+            ) from error
+
+    def _apply_template(self, op: Generate, messages: list[dict[str, Any]], **options: bool) -> list[int]:
+        """Return the token ids of the rendered chat. Raises EngineError, and whatever the template raises."""
+        tools = list(op.tools or ())
+        if tools and not self._template_uses_tools():
+            messages, tools = describe_tools(messages, tools), []
+        variables = {} if op.think is None else {"enable_thinking": op.think}
+        arguments = {"tools": tools or None, **options, **variables, **(op.template or {})}
+        if self.templates is None:
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=self.renders_to_tokens, **arguments
+            )
+        else:
+            with rendered_by(self.templates):
+                rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+        if not isinstance(rendered, str):
+            return list(rendered)
+        if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # made long by the template
+            check_length(op, [rendered], self.tokenizer, self.context_tokens)
+        return self._encode(rendered, add_special_tokens=False)
+
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        try:
+            return list(self.tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot
+            raise tokenization_error(error) from error
+
+    def _template_uses_tools(self) -> bool:
+        template = str(getattr(self.tokenizer, "chat_template", ""))
+        return bool(self.tokenizer.has_tool_calling) or "tools" in template

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mlx_server.engine.scheduling.request import Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import RequestTable
-from mlx_server.protocol import Done, Event
+from mlx_server.protocol import Done, Event, Usage
 
 
 class Runner:
-    """The requests of one model that are PREPARING or RUNNING. Used from the MLX thread only."""
+    """The requests of one model that are TOKENIZING, PREPARING or RUNNING. For the MLX thread only."""
 
     def __init__(self, model: str, requests: RequestTable) -> None:
         self._model, self._requests = model, requests
@@ -18,12 +18,36 @@ class Runner:
     @property
     def can_step(self) -> bool:
         """Return True if the MLX thread has work now, and not only the background workers."""
-        return self._requests.any(RequestStatus.RUNNING, model=self._model) or bool(self.prepared())
+        running = self._requests.any(RequestStatus.RUNNING, model=self._model)
+        return running or bool(self.tokenized()) or bool(self.prepared())
 
-    def start(self, request: Request, now: float) -> Sequence[Event]:
-        """Take up a request: it is PREPARING, RUNNING or FINISHED afterwards. Return the events this causes.
+    # --- tokens ---
 
-        Raises RequestError, InsufficientMemory or MustWait, and then the request is as before.
+    def tokenize(self, request: Request, now: float) -> None:
+        """Let a background thread make the request's tokens: it is TOKENIZING afterwards.
+
+        Raises RequestError, and then the request is as before, if the model is of another kind.
+        """
+        raise NotImplementedError
+
+    def tokenized(self) -> list[Request]:
+        """Return the requests that are TOKENIZING and whose job has ended."""
+        tokenizing = self._requests.select(RequestStatus.TOKENIZING, model=self._model)
+        return [request for request in tokenizing if request.tokenization.done()]
+
+    def take_tokens(self, request: Request) -> Sequence[Event]:
+        """Move a tokenized request on: it is WAITING_FOR_MEMORY, RUNNING or FINISHED afterwards.
+
+        Return the events this causes. Raises EngineError if no tokens could be made.
+        """
+        raise NotImplementedError
+
+    # --- preparation ---
+
+    def start(self, request: Request, now: float) -> None:
+        """Reserve memory for a generation, and prepare it: it is PREPARING or RUNNING afterwards.
+
+        Raises EngineError or MustWait, and then the request is as before.
         """
         raise NotImplementedError
 
@@ -33,16 +57,23 @@ class Runner:
         return [request for request in preparing if request.jobs.done]
 
     def join(self, request: Request) -> None:
-        """Let a prepared request run. Raises RequestError if its preparation has failed."""
+        """Let a prepared request run. Raises EngineError if its preparation has failed."""
         raise NotImplementedError
+
+    # --- running ---
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
         """Advance the running requests by one step, and yield the events this causes."""
         raise NotImplementedError
 
     def cancel(self, request: Request, now: float) -> Done:
-        """Finish a request that is PREPARING or RUNNING, and free its place at once."""
-        raise NotImplementedError
+        """Finish a request that is TOKENIZING, PREPARING or RUNNING, and free its place at once."""
+        if request.status is RequestStatus.TOKENIZING:
+            request.tokenization.cancel()  # the result of a job that has begun is dropped
+        elif request.status is RequestStatus.PREPARING:
+            request.jobs.cancel()
+        self._requests.finish(request)
+        return Done(request.id, "cancelled", Usage(0, 0))
 
     def kv_bytes(self) -> int:
         """Return the bytes of keys and values that the running requests hold."""
@@ -58,9 +89,17 @@ class Runner:
         """Use an idle moment to make what a later request would wait for."""
 
     def close(self) -> None:
-        """Finish all requests without sending events, and free what they hold."""
+        """Finish all requests without sending events, and free what they hold.
+
+        Those that wait for memory stay, for when the model is loaded again, without what was made by it.
+        """
+        for request in self._requests.select(RequestStatus.TOKENIZING, model=self._model):
+            request.tokenization.cancel()
+            self._requests.finish(request)
         for request in self._requests.select(RequestStatus.PREPARING, model=self._model):
             request.jobs.cancel()
             self._requests.finish(request)
         for request in self._requests.select(RequestStatus.RUNNING, model=self._model):
             self._requests.finish(request)
+        for request in self._requests.select(RequestStatus.WAITING_FOR_MEMORY, model=self._model):
+            request.prompt = None

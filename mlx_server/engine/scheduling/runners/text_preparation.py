@@ -1,8 +1,9 @@
-"""Makes all that a generation needs before it can run: tokens, parser, memory, grammar, cached prefix."""
+"""Makes all that a generation needs before it can run: tokens and parser, memory, grammar, cached prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +11,17 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.detokenizer import Detokenizer
-from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
-from mlx_server.engine.generation.prompts.render import prompt_tokens, tokens_before_last_message
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
+from mlx_server.engine.grammar.grammars import GrammarProcessor
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
-from mlx_server.engine.scheduling.request import BackgroundJobs, Request
-from mlx_server.protocol import Done, Generate, Usage
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request
+from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
+from mlx_server.protocol import Generate
 
 ReserveMemory = Callable[[Generate, int, int], None]
 """Reserves KV for so many tokens of prompt and of answer. Raises InsufficientMemory or MustWait."""
-
-PROMPT_END_TOKENS = 16
-"""A thought that the chat template begins stands within the last tokens of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,10 @@ class BatchInput:
 
 
 class TextPreparation:
-    """Prepares the requests of one language model: `begin`, and `finish` once the background jobs end."""
+    """Prepares the requests of one language model: `tokenize`, `begin`, then `finish` when the jobs are done.
+
+    What works for one request alone and does not use MLX runs in a fence. To be closed.
+    """
 
     def __init__(
         self,
@@ -50,87 +50,71 @@ class TextPreparation:
     ) -> None:
         self._lm, self._workers, self._cache = language_model, workers, cache
         self._reserve_memory = reserve_memory
-        self._snapshots_only = any(
-            type(cache) is not KVCache for cache in make_prompt_cache(language_model.model)
-        )
+        snapshots_only = any(type(cache) is not KVCache for cache in make_prompt_cache(language_model.model))
+        self._prompts = PromptPreparation(language_model, snapshots_only)
+        self._tokenizer = workers.new_tokenizer()
 
-    def begin(self, request: Request, now: float) -> Done | None:
-        """Reserve memory, and set `request.generation` and `request.jobs`.
+    def tokenize(self, request: Request, now: float) -> Future[PreparedPrompt]:
+        """Return the job that makes the request's prompt. Raises RequestError for an operation that has none.
 
-        Return the answer instead if nothing has to run: the tokens are only counted, or an earlier engine
-        sent the whole answer. Raises RequestError, InsufficientMemory or MustWait; the request then refers to
-        nothing of the model, which may be unloaded while the request waits.
+        The job raises EngineError.
         """
-        op = request.op
+        op, load_s = request.op, request.load_s
         if not isinstance(op, Generate):
             raise RequestError("not_an_embedding_model", f"Model {op.model} generates text; it cannot embed.")
-        prompt = prompt_tokens(op, self._lm.tokenizer, self._lm.context_tokens)
-        if op.count_only:
-            return Done(op.id, "stop", Usage(len(prompt), 0))
-        limit = answer_limit(op, len(prompt), self._lm.context_tokens)
-        context = prompt if op.kind == "text" else ()
-        detokenizer = Detokenizer(self._lm.decode, op.stop, context)
-        parser, after_thought = self._parser(op, prompt)
-        generation = Generation(
-            op.id,
-            prompt,
-            limit,
-            self._lm.end_tokens,
-            detokenizer,
-            now,
-            request.load_s,
-            parser,
-            op.top_logprobs,
-        )
-        if done := generation.replay(op.emitted, now):
-            return done
-        self._reserve_memory(op, len(prompt), limit)
-        if self._snapshots_only:
-            generation.shared_prefix_tokens = tokens_before_last_message(op, self._lm.tokenizer, prompt)
-        request.generation, request.jobs = generation, self._submit_jobs(op, prompt, after_thought)
-        return None
 
-    def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[OutputParser, tuple[int, ...]]:
-        """Return the parser of the answer, and the tokens that end a thought which the prompt has begun."""
-        markers = self._lm.markers
-        if op.kind == "text":
-            return OutputParser(OutputMarkers()), ()
-        if op.think and not markers.thinking:
-            raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
-        end_of_prompt = self._lm.decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
-        thinking = markers.thinking is not None and end_of_prompt.endswith(markers.thinking[0])
-        parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking)
-        if not thinking or markers.thinking is None:
-            return parser, ()
-        return parser, tuple(self._lm.tokenizer.encode(markers.thinking[1], add_special_tokens=False))
+        def prepare() -> PreparedPrompt:
+            with confined(op.id, "making its prompt"):
+                return self._prompts.prepare(op, now, load_s)
+
+        return self._tokenizer.submit(prepare)
+
+    def begin(self, request: Request, now: float) -> None:
+        """Reserve memory for a request whose prompt is made, and set its `generation` and `jobs`.
+
+        Raises EngineError or MustWait; the request then has neither.
+        """
+        op, prompt = request.op, request.prompt
+        assert isinstance(op, Generate) and prompt is not None
+        generation = prompt.generation
+        self._reserve_memory(op, len(generation.prompt), generation.limit_tokens)
+        generation.started_s = now
+        request.jobs = self._submit_jobs(op, generation.prompt, prompt.after_thought)
+        request.generation, request.prompt = generation, None
 
     def _submit_jobs(
         self, op: Generate, prompt: Sequence[int], after_thought: tuple[int, ...]
     ) -> BackgroundJobs:
-        compile_grammar = self._grammar_job(op, after_thought)
+        make_grammar = self._grammar_job(op, after_thought)
         match = self._cache.find([*prompt, *op.emitted])
         return BackgroundJobs(
-            self._workers.compiler.submit(compile_grammar) if compile_grammar else None,
+            self._workers.compiler.submit(make_grammar) if make_grammar else None,
             self._workers.reader.submit(self._cache.restore_job(match)) if match else None,
             match,
         )
 
     def _grammar_job(
         self, op: Generate, after_thought: tuple[int, ...]
-    ) -> Callable[[], Processor | None] | None:
+    ) -> Callable[[], GrammarProcessor | None] | None:
         """Return what the compiler must do before `op` can run, if anything. Logprobs need the vocabulary."""
         grammars, schema = self._lm.grammars, op.json_schema
-        if schema is not None:
-            return lambda: grammars.make_processor(schema, op.emitted, after_thought)
-        return (
-            grammars.read_vocabulary if op.top_logprobs is not None and not grammars.has_vocabulary else None
-        )
+        if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
+            return None
+
+        def make_grammar() -> GrammarProcessor | None:
+            with confined(op.id, "compiling its grammar"):
+                if schema is not None:
+                    return grammars.make_processor(schema, op.emitted, after_thought)
+                grammars.read_vocabulary()
+                return None
+
+        return make_grammar
 
     def finish(self, request: Request) -> BatchInput:
-        """Collect what the jobs have made. Raises RequestError if the grammar cannot be used."""
+        """Collect what the jobs have made. Raises EngineError if the grammar cannot be used."""
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)
-        grammar = jobs.grammar.result() if jobs.grammar else None
+        grammar = request.grammar
         caches: list[Any] = []
         if jobs.prefix_match and jobs.prefix:
             restored = jobs.prefix.result()
@@ -143,16 +127,7 @@ class TextPreparation:
             generation.cached_tokens,
         )
 
-
-def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:
-    """Return how many tokens the answer may have: as asked for, within the context. Raises RequestError."""
-    context = min(op.context_tokens or model_context_tokens, model_context_tokens)
-    if prompt_tokens >= context:
-        raise RequestError(
-            "context_exceeded",
-            f"The prompt has {prompt_tokens} tokens, and the context of {op.model} is {context}: shorten it.",
-            prompt_tokens=prompt_tokens,
-            context_tokens=context,
-        )
-    room = context - prompt_tokens
-    return room if op.max_tokens is None or op.max_tokens < 0 else min(op.max_tokens, room)
+    def close(self) -> None:
+        """Drop the jobs that have not begun, and end the model's template process."""
+        self._tokenizer.close()
+        self._lm.close()

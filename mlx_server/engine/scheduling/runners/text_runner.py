@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mlx_server.engine.background_workers import BackgroundWorkers
+from mlx_server.engine.errors import EngineError
 from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sampled
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.logprobs import logprobs_of
+from mlx_server.engine.generation.logprobs import Array, logprobs_of, to_numpy
 from mlx_server.engine.kv.kv_quantization import KvQuantization
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks
-from mlx_server.engine.scheduling.request import Request, RequestStatus
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.scheduling.request import PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import RequestTable
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
 from mlx_server.engine.scheduling.runners.runner import Runner
@@ -47,17 +49,27 @@ class TextRunner(Runner):
 
     # --- taking requests up ---
 
-    def start(self, request: Request, now: float) -> Sequence[Event]:
-        if done := self._preparation.begin(request, now):
+    def tokenize(self, request: Request, now: float) -> None:
+        request.tokenization = self._preparation.tokenize(request, now)
+        self._requests.move(request, RequestStatus.TOKENIZING)
+
+    def take_tokens(self, request: Request) -> Sequence[Event]:
+        prompt: PreparedPrompt = request.tokenization.result()
+        if prompt.answer:
             self._requests.finish(request)
-            return (done,)
+            return (prompt.answer,)
+        request.prompt = prompt
+        self._requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
+        return ()
+
+    def start(self, request: Request, now: float) -> None:
+        self._preparation.begin(request, now)
         self._requests.move(request, RequestStatus.PREPARING)
         if not request.jobs.futures:
             self.join(request)
-        return ()
 
     def join(self, request: Request) -> None:
-        """Put a prepared request into the batch. Raises RequestError if its grammar cannot be used."""
+        """Put a prepared request into the batch. Raises EngineError if its grammar cannot be used."""
         ready = self._preparation.finish(request)
         request.batch_uid = self._batch.add(
             ready.tokens,
@@ -89,24 +101,38 @@ class TextRunner(Runner):
                     request, whole=_is_worth_a_snapshot(outcome, generation.shared_prefix_tokens)
                 )
                 continue
-            yield from generation.accept(outcome.token, now, self._logprobs(generation, outcome))
-            if generation.done:
-                self._finish(request)
-            elif generation.completion_tokens % CACHE_EVERY_TOKENS == 0:
-                self._cache_later(request, whole=False)
+            yield from self._accept(request, outcome, now)
 
-    def _logprobs(self, generation: Generation, drawn: Sampled) -> Logprobs | None:
-        if generation.top_logprobs is None:
+    def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
+        """Return the events that a token causes. An error in text, parser or grammar fails the request."""
+        generation = request.generation
+        # Not in the fence: MLX may raise an error here, which must end the engine.
+        logprobs = None if generation.top_logprobs is None else to_numpy(drawn.logprobs)
+        try:
+            with confined(request.id, "adding a token to its answer"):
+                if (grammar := request.grammar) is not None:
+                    grammar.raise_fault()
+                events = generation.accept(
+                    drawn.token, now, self._logprobs(generation, drawn.token, logprobs)
+                )
+        except EngineError as error:
+            self._finish(request)
+            return (error.failed(request.id),)
+        if generation.done:
+            self._finish(request)
+        elif generation.completion_tokens % CACHE_EVERY_TOKENS == 0:
+            self._cache_later(request, whole=False)
+        return events
+
+    def _logprobs(self, generation: Generation, token: int, values: Array | None) -> Logprobs | None:
+        if generation.top_logprobs is None or values is None:
             return None
-        token_bytes = self._lm.grammars.token_bytes
-        return logprobs_of(drawn.token, drawn.logprobs, generation.top_logprobs, token_bytes)
+        return logprobs_of(token, values, generation.top_logprobs, self._lm.grammars.token_bytes)
 
     def cancel(self, request: Request, now: float) -> Done:
-        if request.status is RequestStatus.PREPARING:
-            request.jobs.cancel()
-            self._requests.finish(request)
-        else:
-            self._finish(request)
+        if request.status is not RequestStatus.RUNNING:
+            return super().cancel(request, now)
+        self._finish(request)
         return request.generation.cancel(now)
 
     def _finish(self, request: Request) -> None:
@@ -165,6 +191,7 @@ class TextRunner(Runner):
 
     def close(self) -> None:
         super().close()
+        self._preparation.close()
         self._in_batch.clear()
         self._pending_kv.clear()
         self._batch.close()

@@ -1,0 +1,165 @@
+"""Starts the program of the template process, and exchanges frames with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from mlx_server.engine.generation.prompts.templates import renderer
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateError,
+    TemplateLimits,
+    TemplateProcessDied,
+    out_of_memory,
+    too_slow,
+)
+
+START_S = 20.0
+"""How long the program may take to start. It takes 0.1 s on a machine that is not overloaded."""
+_LOOK_EVERY_S = 0.02
+"""How often the program's memory is read while it renders. Most templates need less time than that."""
+_ALARM_LATER_S = 1.0
+"""The program ends itself so long after its time is over. The engine, if it lives, has ended it by then."""
+_EXIT_S = 1.0
+_READ_BYTES = 1024 * 1024
+_VARIABLES = ("TZ", "LANG", "LC_ALL", "LC_TIME", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""The part of the engine's environment that the program gets. The rest may hold secrets."""
+
+ResidentBytes = Callable[[int], int]
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 if it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+class TemplateChild:
+    """One run of the program. Only `kill` may be called while another thread is in `ask`.
+
+    Raises TemplateProcessDied if the program cannot be started.
+    """
+
+    def __init__(self, limits: TemplateLimits, resident_bytes: ResidentBytes = resident_bytes) -> None:
+        self._limits, self._resident_bytes = limits, resident_bytes
+        self._socket, theirs = socket.socketpair()
+        try:
+            self._process = _start(limits, theirs)
+        except OSError as error:
+            self._socket.close()
+            raise TemplateProcessDied(f"it could not be started: {error}") from error
+        finally:
+            theirs.close()
+        self._received = bytearray()
+        self._idle_bytes: int | None = None  # the program's resident memory, once it is ready
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the program, and reap it."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the program, reap it, and close the socket."""
+        self.kill()
+        self._socket.close()
+
+    def ask(self, request: bytes) -> bytes:
+        """Return the reply to a request. Raises TemplateError; the program must then be closed."""
+        idle_bytes = self._wait_until_ready() if self._idle_bytes is None else self._idle_bytes
+        until_s = time.monotonic() + self._limits.seconds
+        self._send(request, until_s)
+        while (reply := self._receive(min(time.monotonic() + _LOOK_EVERY_S, until_s))) is None:
+            if time.monotonic() >= until_s:
+                raise too_slow(self._limits)
+            if self._resident_bytes(self.pid) - idle_bytes > self._limits.memory_bytes:
+                raise out_of_memory(self._limits)
+        return reply
+
+    def _wait_until_ready(self) -> int:
+        if self._receive(time.monotonic() + START_S) is None:
+            raise TemplateProcessDied(f"it was not ready within {START_S:.0f} s")
+        self._idle_bytes = self._resident_bytes(self.pid)
+        return self._idle_bytes
+
+    def _send(self, request: bytes, until_s: float) -> None:
+        header = len(request).to_bytes(renderer.LENGTH_BYTES, "big")
+        self._socket.settimeout(max(until_s - time.monotonic(), _LOOK_EVERY_S))
+        try:
+            self._socket.sendall(header + request)
+        except TimeoutError as error:
+            raise too_slow(self._limits) from error
+        except OSError as error:
+            raise self._cause_of_end() from error
+
+    def _receive(self, until_s: float) -> bytes | None:
+        """Return the next frame; None if it is not complete in time."""
+        while (frame := self._take_frame()) is None:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return None
+            self._socket.settimeout(left_s)
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except TimeoutError:
+                return None
+            except OSError as error:
+                raise self._cause_of_end() from error
+            if not data:
+                raise self._cause_of_end()
+            self._received += data
+        return frame
+
+    def _take_frame(self) -> bytes | None:
+        start = renderer.LENGTH_BYTES
+        if len(self._received) < start:
+            return None
+        end = start + int.from_bytes(self._received[:start], "big")
+        if len(self._received) < end:
+            return None
+        frame = bytes(self._received[start:end])
+        del self._received[:end]
+        return frame
+
+    def _cause_of_end(self) -> TemplateError:
+        """Reap the program, which has closed its end of the socket, and return why it has ended."""
+        try:
+            code = self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            return TemplateProcessDied("it closed its socket")
+        if code == -signal.SIGALRM:
+            return too_slow(self._limits)
+        how = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"its exit code was {code}"
+        return TemplateProcessDied(how)
+
+
+def _start(limits: TemplateLimits, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    memory_bytes = limits.memory_bytes if limits.kernel_enforces_memory else 0
+    arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]
+    program = str(Path(renderer.__file__).resolve())
+    # With `close_fds=False` Python uses posix_spawn, which does not copy the engine's page tables. Yet the
+    # program inherits no file, because Python opens all files as not inheritable.
+    return subprocess.Popen(
+        [sys.executable, "-I", program, *map(str, arguments)],
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        close_fds=False,
+        env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    )

@@ -1,0 +1,121 @@
+"""The template process of one model: started ahead of need, and started anew after it has died."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from mlx_server.engine.generation.prompts.templates import renderer
+from mlx_server.engine.generation.prompts.templates.child import (
+    ResidentBytes,
+    TemplateChild,
+    resident_bytes,
+)
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimits,
+    TemplateProcessDied,
+    TemplateRefusal,
+    out_of_memory,
+    too_long,
+)
+from mlx_server.engine.log import log_event
+
+DEFAULT_LIMITS = TemplateLimits()
+
+
+class TemplateProcess:
+    """Renders templates, one after the other; a second caller waits for the first. To be closed.
+
+    The process ends with the engine at the latest: at the end of file on its standard input.
+    """
+
+    def __init__(
+        self, limits: TemplateLimits = DEFAULT_LIMITS, resident_bytes: ResidentBytes = resident_bytes
+    ) -> None:
+        self._limits, self._resident_bytes = limits, resident_bytes
+        self._child: TemplateChild | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # held while a template is rendered
+
+    @property
+    def pid(self) -> int | None:
+        """Return the PID of the process, if one has been started."""
+        child = self._child
+        return child.pid if child else None
+
+    def start(self) -> None:
+        """Start the process unless it runs, without waiting until it is ready.
+
+        If it cannot be started, log that: the first `render` tries again.
+        """
+        try:
+            with self._lock:
+                self._running()
+        except TemplateProcessDied as error:
+            log_event("template_process_not_started", cause=str(error))
+
+    def render(self, template: str, variables: dict[str, Any]) -> str:
+        """Return the text that `template` makes of `variables`, which must be JSON. Raises TemplateError.
+
+        If the process dies for an unknown cause, such as a lack of memory, render once more in a new one.
+        """
+        request = json.dumps([template, variables]).encode()
+        with self._lock:
+            try:
+                return self._text(request)
+            except TemplateProcessDied as death:
+                log_event("template_process_died", cause=str(death))
+            return self._text(request)
+
+    def close(self) -> None:
+        """End the process. A template that is being rendered raises TemplateProcessDied."""
+        self._closed = True
+        if (child := self._child) is not None:
+            child.kill()  # so that the lock is soon free
+        with self._lock:
+            self._discard()
+
+    def _text(self, request: bytes) -> str:
+        try:
+            reply = self._running().ask(request)
+        except BaseException:
+            self._discard()
+            raise
+        kind, text = reply[:1], reply[1:]
+        if kind == renderer.TEXT:
+            return text.decode("utf-8", "surrogatepass")
+        if kind == renderer.REFUSAL:
+            raise TemplateRefusal(text.decode("utf-8", "replace"))
+        self._discard()  # its memory is fragmented at best
+        raise too_long(self._limits) if kind == renderer.TOO_LONG else out_of_memory(self._limits)
+
+    def _running(self) -> TemplateChild:
+        if self._closed:
+            raise TemplateProcessDied("its model was unloaded")
+        if self._child is not None and not self._child.runs:
+            self._discard()
+        if self._child is None:
+            self._child = TemplateChild(self._limits, self._resident_bytes)
+        return self._child
+
+    def _discard(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
+
+
+_started_ahead: list[TemplateProcess] = []
+
+
+def start_process_ahead() -> None:
+    """Start a process for the first model to be loaded. A standby engine has time for that."""
+    _started_ahead.append(TemplateProcess())
+    _started_ahead[-1].start()
+
+
+def take_process() -> TemplateProcess:
+    """Return a process that is started: the one started ahead, if it has not been taken yet."""
+    process = _started_ahead.pop() if _started_ahead else TemplateProcess()
+    process.start()
+    return process

@@ -1,0 +1,189 @@
+"""The program of the template process: renders chat templates with Jinja, within limits on time and memory.
+
+A chat template is a program that comes with a model, and nothing in Python bounds the time or the memory that
+it takes. It is therefore rendered in a process of its own, which may die. The program imports nothing but the
+standard library and Jinja: with transformers, which renders templates in the same way, the process would take
+57 MB instead of 21, and 0.64 s of CPU to start instead of 0.06 s.
+
+    python -I renderer.py SECONDS MEMORY_BYTES MAX_CHARS
+
+Standard input and output carry frames: a length (4 bytes, big-endian), then so many bytes. The first frame
+out says that the program is ready. Each frame in is a request, JSON of [template, variables]; each is
+answered with one frame, whose first byte is one of the kinds below. End of file ends the program. A request
+that takes longer than SECONDS ends it too (SIGALRM), also when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+import jinja2.utils
+
+READY, TEXT, REFUSAL, TOO_LONG, NO_MEMORY = b"R", b"T", b"E", b"L", b"M"
+"""The kinds of frames to the parent. TEXT and REFUSAL are followed by the rendered text, or by the reason why
+the template refuses the variables, in UTF-8 ("surrogatepass")."""
+
+LENGTH_BYTES = 4
+MAX_REASON_CHARS = 500
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """Accepts `{% generation %}…{% endgeneration %}`, which marks the model's answers for training only."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_render_body"), [], [], body).set_lineno(line)
+
+    def _render_body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Dict:
+    """`dict` for templates, without the attributes of Python's type."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args, **kwargs)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """`namespace` for templates, without attributes whose names begin with an underscore."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # no `self`, so that namespace(self=…) works
+        self, *positional = args
+        attributes: dict[str, Any] = dict(*positional, **kwargs)
+        for name in attributes:
+            _refuse_private(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+def _refuse_private(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise jinja2.exceptions.SecurityError(f"A chat template cannot set the attribute {name!r}.")
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter `tojson` escapes characters that have a meaning in HTML."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def make_environment() -> jinja2.Environment:
+    """Return an environment that renders as `_cached_compile_jinja_template` of transformers does."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {
+        "raise_exception": _raise_exception,
+        "strftime_now": lambda format: datetime.now().strftime(format),
+        "dict": _Dict(),
+        "namespace": _Namespace,
+    }
+    return environment
+
+
+class Renderer:
+    """Renders templates to texts of at most `max_chars`. A template is compiled once for many requests."""
+
+    def __init__(self, max_chars: int) -> None:
+        self._max_chars = max_chars
+        self._compile = functools.lru_cache(maxsize=4)(make_environment().from_string)
+
+    def answer(self, request: bytes) -> bytes:
+        """Return the frame that answers a request."""
+        try:
+            template, variables = json.loads(request)
+            pieces: list[str] = []
+            chars = 0
+            for piece in self._compile(template).generate(**variables):
+                chars += len(piece)
+                if chars > self._max_chars:
+                    return TOO_LONG
+                pieces.append(piece)
+            return TEXT + "".join(pieces).encode("utf-8", "surrogatepass")
+        except MemoryError:
+            return NO_MEMORY
+        except Exception as error:  # a template may raise anything
+            reason = " ".join(str(error)[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
+            return REFUSAL + (reason or type(error).__name__).encode("utf-8", "surrogatepass")
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take `more_bytes` of address space more than it has; write no core file.
+
+    The kernel of macOS does not enforce the limit, so the parent watches this process's resident memory too.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        with open("/proc/self/statm") as file:
+            own_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = own_bytes + more_bytes
+    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _write_frame(stream: BinaryIO, payload: bytes) -> None:
+    stream.write(len(payload).to_bytes(LENGTH_BYTES, "big"))
+    stream.write(payload)
+    stream.flush()
+
+
+def main() -> None:
+    """Answer requests until the end of file."""
+    seconds, memory_bytes, max_chars = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    renderer = Renderer(max_chars)
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    if memory_bytes:
+        limit_memory(memory_bytes)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # They reach the whole process group, and an engine that drains its requests still needs this process.
+        signal.signal(number, signal.SIG_IGN)
+    _write_frame(sink, READY)
+    while len(header := source.read(LENGTH_BYTES)) == LENGTH_BYTES:
+        request = source.read(int.from_bytes(header, "big"))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        reply = renderer.answer(request)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        _write_frame(sink, reply)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):  # the engine is gone
+        main()

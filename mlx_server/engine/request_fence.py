@@ -1,0 +1,35 @@
+"""Confines an error in the work for one request to that request.
+
+An engine that dies is replaced, and its requests are resumed. An error that a request causes each time would
+so end one engine after the other. After an error of MLX the process must end, because nothing in it can be
+trusted; an error in plain Python, such as a parser's, concerns its own request only.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlx_server.engine.errors import EngineError, InternalError
+from mlx_server.engine.log import log_event
+
+_MAX_CAUSE_CHARS, _MAX_TRACEBACK_CHARS = 300, 20_000
+
+
+@contextmanager
+def confined(request: str, work: str) -> Iterator[None]:
+    """Turn any error of the enclosed block into an EngineError, which fails `request` alone.
+
+    Enclose all that is done for one request and does not use MLX; `work` names it for the log and the client,
+    as in "making its prompt". An error that is not an EngineError yet is logged with its traceback.
+    """
+    try:
+        yield
+    except (EngineError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        cause = f"{type(error).__name__}: {error}"[:_MAX_CAUSE_CHARS]
+        trace = traceback.format_exc()[-_MAX_TRACEBACK_CHARS:]
+        log_event("request_failed", cause=cause, id=request, work=work, traceback=trace)
+        raise InternalError(work) from error

@@ -1,0 +1,84 @@
+"""Makes what a generation has before it needs memory: prompt, parser, and the state of a resumed answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation.detokenizer import Detokenizer
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
+from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.models.loading import LanguageModel
+from mlx_server.engine.scheduling.request import PreparedPrompt
+from mlx_server.protocol import Done, Generate, Usage
+
+PROMPT_END_TOKENS = 16
+"""A thought that the chat template begins stands within the last tokens of the prompt."""
+
+
+class PromptPreparation:
+    """Prepares the prompts of one language model, on a background thread. It does not use MLX.
+
+    With `finds_shared_prefix`, it also finds out how much of a chat's prompt other chats may share.
+    """
+
+    def __init__(self, language_model: LanguageModel, finds_shared_prefix: bool) -> None:
+        self._prompts: PromptMaker = language_model.prompts
+        self._decode, self._markers = language_model.decode, language_model.markers
+        self._end_tokens = language_model.end_tokens
+        self._finds_shared_prefix = finds_shared_prefix
+
+    def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
+        """Return what is made for `op`. Raises EngineError."""
+        prompt = self._prompts.tokens(op)
+        parser, after_thought = self._parser(op, prompt)
+        context = prompt if op.kind == "text" else ()
+        limit = 0 if op.count_only else answer_limit(op, len(prompt), self._prompts.context_tokens)
+        generation = Generation(
+            op.id,
+            prompt,
+            limit,
+            self._end_tokens,
+            Detokenizer(self._decode, op.stop, context),
+            now,
+            load_s,
+            parser,
+            op.top_logprobs,
+        )
+        if op.count_only:
+            return PreparedPrompt(generation, answer=Done(op.id, "stop", Usage(len(prompt), 0)))
+        if answer := generation.replay(op.emitted, now):
+            return PreparedPrompt(generation, answer=answer)
+        if self._finds_shared_prefix:
+            generation.shared_prefix_tokens = self._prompts.tokens_before_last_message(op, prompt)
+        return PreparedPrompt(generation, after_thought)
+
+    def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[OutputParser, tuple[int, ...]]:
+        """Return the parser of the answer, and the tokens that end a thought which the prompt has begun."""
+        if op.kind == "text":
+            return OutputParser(OutputMarkers()), ()
+        markers = self._markers
+        if op.think and not markers.thinking:
+            raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
+        end_of_prompt = self._decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
+        thinking = markers.thinking is not None and end_of_prompt.endswith(markers.thinking[0])
+        parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking)
+        if not thinking or markers.thinking is None:
+            return parser, ()
+        end = self._prompts.tokenizer.encode(markers.thinking[1], add_special_tokens=False)
+        return parser, tuple(end)
+
+
+def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:
+    """Return how many tokens the answer may have: as asked for, within the context. Raises RequestError."""
+    context = min(op.context_tokens or model_context_tokens, model_context_tokens)
+    if prompt_tokens >= context:
+        raise RequestError(
+            "context_exceeded",
+            f"The prompt has {prompt_tokens} tokens, and the context of {op.model} is {context}: shorten it.",
+            prompt_tokens=prompt_tokens,
+            context_tokens=context,
+        )
+    room = context - prompt_tokens
+    return room if op.max_tokens is None or op.max_tokens < 0 else min(op.max_tokens, room)
