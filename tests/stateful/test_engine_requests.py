@@ -47,14 +47,23 @@ class EngineRequests(RuleBasedStateMachine):
         self.sent.append(f"r{len(self.sent)}")
         return self.sent[-1]
 
-    @rule(model=MODELS, steps=st.integers(1, 4), schema=st.booleans(), emitted=st.booleans())
-    def send_generate(self, model: str, steps: int, schema: bool, emitted: bool) -> None:
+    @rule(
+        model=MODELS,
+        steps=st.integers(1, 4),
+        slow=st.booleans(),
+        schema=st.booleans(),
+        emitted=st.booleans(),
+        count_only=st.sampled_from((False, False, True)),
+    )
+    def send_generate(
+        self, model: str, steps: int, slow: bool, schema: bool, emitted: bool, count_only: bool
+    ) -> None:
         more: dict = {"json_schema": {} if schema else None, "emitted": (1,) if emitted else ()}
-        self.engine.send(generate(self.next_id(), model, steps, **more))
+        self.engine.send(generate(self.next_id(), model, steps, slow=slow, count_only=count_only, **more))
 
-    @rule(model=MODELS)
-    def send_embed(self, model: str) -> None:
-        self.engine.send(embed(self.next_id(), model))
+    @rule(model=MODELS, slow=st.booleans())
+    def send_embed(self, model: str, slow: bool) -> None:
+        self.engine.send(embed(self.next_id(), model, slow=slow))
 
     @rule(model=MODELS, keep_alive_s=st.sampled_from((None, -1.0, 0.0, 5.0)))
     def send_load(self, model: str, keep_alive_s: float | None) -> None:
@@ -104,6 +113,12 @@ class EngineRequests(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(sorted(self.engine.jobs)))
         self.engine.end_job(id, RequestError("invalid_request", "no such schema") if fails else None)
 
+    @precondition(lambda self: self.engine.tokenizations)
+    @rule(data=st.data(), fails=st.booleans())
+    def tokenization_ends(self, data: st.DataObject, fails: bool) -> None:
+        id = data.draw(st.sampled_from(sorted(self.engine.tokenizations)))
+        self.engine.end_tokenization(id, RequestError("invalid_request", "refused") if fails else None)
+
     # --- what always holds ---
 
     @invariant()
@@ -150,6 +165,8 @@ class EngineRequests(RuleBasedStateMachine):
                 break
             for id in list(engine.jobs):
                 engine.end_job(id)
+            for id in list(engine.tokenizations):
+                engine.end_tokenization(id)
             engine.now += 0.1
             engine.turn()
         assert self.is_settled()

@@ -32,6 +32,8 @@ class BertShape:
             if config.get(key, known) != known:
                 raise ValueError(f"its {key} is {config[key]!r}; only {known!r} is supported")
         optional = {k: config[k] for k in ("type_vocab_size", "layer_norm_eps") if k in config}
+        if optional.get("type_vocab_size", 1) < 1:
+            raise ValueError("its type_vocab_size is 0; token types need one row at least")
         required = [f for f in cls.__dataclass_fields__ if f not in ("type_vocab_size", "layer_norm_eps")]
         return cls(**{key: config[key] for key in required}, **optional)
 

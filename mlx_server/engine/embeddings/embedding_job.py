@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from itertools import chain
+
 from mlx_server.engine.embeddings.encoder import Encoder, batch_by_length
-from mlx_server.engine.errors import RequestError
+from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.generation.prompts.length_check import tokenization_error
+from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 MAX_READ_CHARS = 256 * 1024
@@ -15,9 +19,9 @@ megabyte."""
 class EmbeddingJob:
     """The texts of one `Embed`, tokenized, and the vectors computed so far.
 
-    Creating the job raises RequestError if there are no texts (`empty_prompt`), a text is too long and must
-    not be truncated (`context_exceeded`), or one cannot be tokenized (`invalid_request`). Times are in
-    seconds on the caller's clock.
+    Creating the job may take seconds, and does not use MLX. It raises RequestError if there are no texts
+    (`empty_prompt`), a text is too long and must not be truncated (`context_exceeded`), or one cannot be
+    tokenized (`invalid_request`). Times are in seconds on the caller's clock.
     """
 
     def __init__(self, op: Embed, encoder: Encoder, now: float, load_s: float) -> None:
@@ -32,9 +36,12 @@ class EmbeddingJob:
 
     def _tokenize(self, op: Embed) -> list[list[int]]:
         try:
-            return self._encoder.tokenize([text[:MAX_READ_CHARS] for text in op.texts])
+            token_ids = self._encoder.tokenize([text[:MAX_READ_CHARS] for text in op.texts])
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise tokenization_error(error) from error
+        for ids in token_ids:
+            check_tokenizer_ids(ids, self._encoder.token_rows, op.model)
+        return token_ids
 
     def _truncate_or_refuse(self, op: Embed, ids: list[int]) -> list[int]:
         limit = self._encoder.context_tokens
@@ -56,7 +63,12 @@ class EmbeddingJob:
         return not self._pending_batches
 
     def answer(self, now: float) -> Embedding:
-        """Return the event that answers the operation, once the last step is done."""
+        """Return the event that answers the operation, once the last step is done.
+
+        Raises EngineError if the model has computed a number that JSON cannot express.
+        """
+        if not all(map(math.isfinite, chain.from_iterable(self._vectors))):
+            raise EngineError("internal_error", "The model computed a vector that is not of finite numbers.")
         return Embedding(
             id=self.id,
             vectors=pack_vectors(self._vectors),

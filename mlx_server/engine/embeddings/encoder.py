@@ -12,6 +12,7 @@ import mlx.core as mx
 from tokenizers import Tokenizer
 
 from mlx_server.engine.embeddings.bert import Bert, BertShape, rename_weights
+from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 
 _MAX_BATCH_TOKENS = 2048
 """The padded tokens of one forward pass. Other requests run between two passes."""
@@ -22,6 +23,7 @@ class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
     A vector is the state of the first token with `pools_first_token`, and else the mean over all tokens.
+    The model has weights for `token_rows` tokens. `probe` are the tokens of a short text.
     """
 
     model: Bert
@@ -29,6 +31,8 @@ class Encoder:
     context_tokens: int
     dim: int
     pools_first_token: bool
+    token_rows: int
+    probe: list[int]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, at full length."""
@@ -71,7 +75,7 @@ def batch_by_length(lengths: Sequence[int], max_tokens: int = _MAX_BATCH_TOKENS)
 def load_encoder(folder: Path, context_tokens: int) -> Encoder:
     """Return the model in `folder`. Its weights are read from the disk when they are evaluated.
 
-    Raises OSError, ValueError or KeyError if the folder does not hold a supported model.
+    Raises OSError, ValueError, KeyError or RequestError if the folder does not hold a supported model.
     """
     shape = BertShape.from_config(_json(folder / "config.json"))
     model = Bert(shape)
@@ -84,12 +88,16 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()  # the tokenizer.json of all-minilm truncates at 128 tokens
+    probe = tokenizer.encode("probe").ids
+    check_tokenizer_ids(probe, shape.vocab_size, folder.name)
     return Encoder(
         model=model,
         tokenizer=tokenizer,
         context_tokens=min(context_tokens, shape.max_position_embeddings),
         dim=shape.hidden_size,
         pools_first_token=_pools_first_token(folder),
+        token_rows=shape.vocab_size,
+        probe=probe,
     )
 
 

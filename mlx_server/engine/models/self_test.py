@@ -23,13 +23,15 @@ def run_self_test(loaded: Sequence[Weights]) -> tuple[bool, str]:
 
 def _logits_fault(model: LanguageModel) -> str:
     """Return "" if the logits after one token are finite and not all equal, and else what is wrong."""
-    logits = model.model(mx.array([[min(model.end_tokens, default=0)]]))[0, -1].astype(mx.float32)
+    rows = model.prompts.token_rows
+    token = min((token for token in model.end_tokens if rows is None or token < rows), default=0)
+    logits = model.model(mx.array([[token]]))[0, -1].astype(mx.float32)
     spread = cast(float, (mx.max(logits) - mx.min(logits)).item())
     return "" if math.isfinite(spread) and spread > 0 else f"The logits of a token spread over {spread}."
 
 
 def _embedding_fault(encoder: Encoder) -> str:
     """Return "" if an embedding has length 1, as all should, and else what is wrong."""
-    (vector,) = encoder.encode(encoder.tokenize(["probe"]))
+    (vector,) = encoder.encode([encoder.probe])
     norm = math.sqrt(sum(value * value for value in vector))
     return "" if math.isfinite(norm) and norm > 0.5 else f"An embedding has length {norm}, not 1."

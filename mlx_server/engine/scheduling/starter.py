@@ -55,9 +55,13 @@ class Starter:
             futures.wait(new, timeout_s)
 
     def take_tokens(self) -> None:
-        """Move on the requests whose tokens have been made. A generation takes its turn for memory."""
-        for model in self._models.all():
-            for request in model.runner.tokenized():
+        """Move on the requests whose tokens have been made, first come first served across models.
+
+        A generation takes its turn for memory.
+        """
+        for request in self._requests.select(RequestStatus.TOKENIZING):
+            model = self._models.get(request.model)
+            if model is not None and request.tokenization.done():
                 self._attempt(request, partial(model.runner.take_tokens, request))
 
     def start_waiting(self) -> None:

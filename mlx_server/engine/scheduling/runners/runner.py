@@ -19,7 +19,9 @@ class Runner:
     def can_step(self) -> bool:
         """Return True if the MLX thread has work now, and not only the background workers."""
         running = self._requests.any(RequestStatus.RUNNING, model=self._model)
-        return running or bool(self.tokenized()) or bool(self.prepared())
+        tokenizing = self._requests.select(RequestStatus.TOKENIZING, model=self._model)
+        tokenized = any(request.tokenization.done() for request in tokenizing)
+        return running or tokenized or bool(self.prepared())
 
     # --- tokens ---
 
@@ -29,11 +31,6 @@ class Runner:
         Raises RequestError, and then the request is as before, if the model is of another kind.
         """
         raise NotImplementedError
-
-    def tokenized(self) -> list[Request]:
-        """Return the requests that are TOKENIZING and whose job has ended."""
-        tokenizing = self._requests.select(RequestStatus.TOKENIZING, model=self._model)
-        return [request for request in tokenizing if request.tokenization.done()]
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
         """Move a tokenized request on: it is WAITING_FOR_MEMORY, RUNNING or FINISHED afterwards.

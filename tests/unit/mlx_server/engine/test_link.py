@@ -33,7 +33,7 @@ def test_frame_of_event_that_cannot_be_encoded_fails_and_cancels_its_request(cap
         frame_of(Token("r", 1, "", 0, tool_calls=(ToolCall("f", {"x": FOREIGN}),)), taken.append)
     )
     assert isinstance(failed, Failed)
-    assert (failed.id, failed.code) == ("r", "engine_crashed")
+    assert (failed.id, failed.code) == ("r", "internal_error")
     assert "cannot be passed on: Token" in failed.message
     assert taken == [Cancel("r")]
     assert "event_not_sent" in "".join(capsys.readouterr())

@@ -117,7 +117,6 @@ def test_admitted_request_reserves_its_kv_until_it_ends():
         machine.admit(generate("b", "Llama-3.1-8B", max_tokens=16_000))
     assert waiting.value.held_by_requests
     assert "requests to Llama-3.1-8B hold" in str(waiting.value.refusal)
-    assert waiting.value.tokens == (100, 16_000)
     with pytest.raises(MustWait):
         machine.guard.check("Llama-3.1-8B", 100, 16_000)
     machine.tenants = [replace(machine.tenants[0], requests=())]

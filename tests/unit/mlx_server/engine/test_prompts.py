@@ -1,46 +1,70 @@
-"""Messages are normalized for chat templates, and the tokens before the last message are counted."""
+"""The tokens of a prompt: which there may be, and how many precede the last message."""
 
 from typing import Any
 
 import pytest
 
-from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.prompts.render import (
-    normalize_message,
-    prompt_tokens,
-    tokens_before_last_message,
+from mlx_server.engine.errors import EngineError, RequestError
+from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS
+from mlx_server.engine.generation.prompts.render import RESERVED_VARIABLES, PromptMaker
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimitExceeded,
+    TemplateProcessDied,
 )
 from mlx_server.protocol import Generate
 
 
 class Tokenizer:
-    """Makes a token of each letter. If `strict`, its template refuses chats without a user's message."""
+    """Makes a token of each letter. Its template raises `error`, or repeats its text `times` times."""
 
-    has_chat_template, has_tool_calling, chat_template = True, False, "{{ tools }}"
+    has_chat_template, has_tool_calling, chat_template, bos_token = True, False, "{{ tools }}", None
 
-    def __init__(self, strict: bool = False) -> None:
-        self._strict = strict
+    def __init__(self, error: Exception | None = None, times: int = 1) -> None:
+        self._error, self._times = error, times
+        self.encoded_chars = 0
+
+    def __len__(self) -> int:
+        return 0x110000
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        self.encoded_chars += len(text)
         return [ord(letter) for letter in text]
 
-    def apply_chat_template(
-        self, messages: list[dict], *, add_generation_prompt: bool, **_: Any
-    ) -> list[int]:
-        if self._strict and all(message["role"] != "user" for message in messages):
-            raise ValueError("there is no user's message")
+    def apply_chat_template(self, messages: list[dict], *, add_generation_prompt: bool, **_: Any) -> str:
+        if self._error:
+            raise self._error
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return self.encode(text + "<assistant>" * add_generation_prompt)
+        return (text + "<assistant>" * add_generation_prompt) * self._times
 
 
-def chat(*messages: tuple[str, str]) -> Generate:
+class Strict(Tokenizer):
+    """Its template refuses chats without a user's message."""
+
+    def apply_chat_template(self, messages: list[dict], **options: Any) -> str:
+        if all(message["role"] != "user" for message in messages):
+            raise ValueError("there is no user's message")
+        return super().apply_chat_template(messages, **options)
+
+
+def chat(*messages: tuple[str, str], **more: Any) -> Generate:
     all_messages = tuple({"role": role, "content": content} for role, content in messages)
-    return Generate("r", "m", "chat", messages=all_messages)
+    return Generate("r", "m", "chat", messages=all_messages, **more)
+
+
+def maker(tokenizer: Any, token_rows: int | None = None) -> PromptMaker:
+    return PromptMaker(tokenizer, None, 1000, token_rows)
 
 
 def before_last_message(op: Generate, tokenizer: Any) -> str:
-    prompt = prompt_tokens(op, tokenizer, 1000)
-    return "".join(map(chr, prompt[: tokens_before_last_message(op, tokenizer, prompt)]))
+    prompts = maker(tokenizer)
+    prompt = prompts.tokens(op)
+    return "".join(map(chr, prompt[: prompts.tokens_before_last_message(op, prompt)]))
+
+
+def refusal(op: Generate, tokenizer: Any, token_rows: int | None = None) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        maker(tokenizer, token_rows).tokens(op)
+    return caught.value
 
 
 def test_tokens_before_last_message_end_where_it_begins():
@@ -55,25 +79,76 @@ def test_tokens_before_last_message_end_where_it_begins():
 def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_or_a_text():
     assert before_last_message(chat(("user", "Why?")), Tokenizer()) == ""
     refused = chat(("system", "Be brief."), ("user", "Why?"))
-    assert before_last_message(refused, Tokenizer(strict=True)) == ""
-    assert tokens_before_last_message(Generate("r", "m", "text", prompt="Why?"), Tokenizer(), [87]) == 0
+    assert before_last_message(refused, Strict()) == ""
+    text = Generate("r", "m", "text", prompt="Why?")
+    assert maker(Tokenizer()).tokens_before_last_message(text, [87]) == 0
 
 
-def test_normalize_message_turns_arguments_from_a_string_into_an_object():
-    call: dict = {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
-    message = normalize_message({"role": "assistant", "content": None, "tool_calls": [call]})
-    assert message["content"] == ""
-    assert message["tool_calls"][0]["function"]["arguments"] == {"city": "Oslo"}
-    assert message["tool_calls"][0]["id"] == "c1"
-    assert call["function"]["arguments"] == '{"city": "Oslo"}'  # the request is not changed
+HELLO = chat(("user", "Hello"))
 
 
-def test_normalize_message_leaves_arguments_that_are_an_object():
-    message = normalize_message({"role": "assistant", "tool_calls": [{"function": {"arguments": {"a": 1}}}]})
-    assert message["tool_calls"][0]["function"]["arguments"] == {"a": 1}
+def test_template_that_refuses_is_an_invalid_request_in_its_own_words():
+    error = refusal(HELLO, Tokenizer(ValueError("roles must alternate")))
+    assert (error.code, error.retryable) == ("invalid_request", False)
+    assert str(error) == "The chat template of m refuses these messages: roles must alternate"
 
 
-def test_normalize_message_arguments_that_are_not_json_raise_with_the_tools_name():
-    with pytest.raises(RequestError, match="weather") as caught:
-        normalize_message({"tool_calls": [{"function": {"name": "weather", "arguments": "{"}}]})
-    assert caught.value.code == "invalid_request"
+def test_template_that_exceeds_a_limit_is_an_invalid_request_that_names_the_limit():
+    error = refusal(HELLO, Tokenizer(TemplateLimitExceeded("took longer than 5 s")))
+    assert error.code == "invalid_request"
+    assert str(error).startswith("The chat template of m took longer than 5 s and was stopped: shorten")
+
+
+def test_template_process_that_dies_again_is_an_internal_error_of_this_request():
+    error = refusal(HELLO, Tokenizer(TemplateProcessDied("it was ended by SIGKILL")))
+    assert error.code == "internal_error"
+    assert "it was ended by SIGKILL" in str(error)
+
+
+def test_text_that_a_template_makes_long_is_refused_before_all_of_it_is_tokenized():
+    """A tokenizer takes seconds for a megabyte, and cannot be stopped."""
+    tokenizer = Tokenizer(times=10**6)
+    assert refusal(HELLO, tokenizer).code == "context_exceeded"
+    assert tokenizer.encoded_chars <= CHUNK_CHARS
+
+
+@pytest.mark.parametrize("name", ["tools", "messages", "self", "tokenize", "conversations", "chat_template"])
+def test_variable_that_is_an_argument_of_the_renderer_is_refused_by_name(name):
+    assert name in RESERVED_VARIABLES
+    error = refusal(chat(("user", "Hello"), template={name: 1}), Tokenizer())
+    assert error.code == "invalid_request"
+    assert repr(name) in str(error)
+
+
+def test_variable_that_think_sets_too_is_taken_from_the_template_variables():
+    """`reasoning_effort: none` with `enable_thinking` was refused in the words of a Python error."""
+    seen: dict[str, Any] = {}
+
+    class Thinking(Tokenizer):
+        def apply_chat_template(self, messages: list[dict], **options: Any) -> str:
+            seen.update(options)
+            return "text"
+
+    maker(Thinking()).tokens(chat(("user", "Hi"), think=False, template={"enable_thinking": True}))
+    assert seen["enable_thinking"] is True
+
+
+def test_client_id_beyond_the_embedding_is_refused_although_the_tokenizer_has_it():
+    """MLX checks no index: it would read memory beyond the weights."""
+    text = Generate("r", "m", "text", prompt_ids=(1, 64))
+    assert "64 is no token of this model; its ids go from 0 to 63" in str(refusal(text, Tokenizer(), 64))
+    assert maker(Tokenizer(), 65).tokens(text) == [1, 64]
+    assert refusal(Generate("r", "m", "text", prompt_ids=(-1,)), Tokenizer()).code == "invalid_request"
+
+
+@pytest.mark.parametrize("op", [chat(("user", "é")), Generate("r", "m", "text", prompt="é")])
+def test_token_of_the_tokenizer_beyond_the_embedding_is_refused(op):
+    error = refusal(op, Tokenizer(), 128)
+    assert error.code == "invalid_request"
+    assert "token 233" in str(error) and "128 tokens only" in str(error)
+
+
+def test_token_of_a_resumed_answer_beyond_the_embedding_is_refused():
+    resumed = chat(("user", "Hi"), emitted=(1, 500))
+    assert "500 is no token" in str(refusal(resumed, Tokenizer(), 128))
+    assert isinstance(refusal(resumed, Tokenizer(), 128), RequestError)

@@ -16,7 +16,7 @@ from mlx_server.engine.memory.ledger import Fits
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.backend import Backend
-from mlx_server.engine.scheduling.request import BackgroundJobs, Request, RequestStatus
+from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import RequestTable
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.scheduler import Scheduler
@@ -38,6 +38,7 @@ from mlx_server.protocol import (
 
 CHAT, OTHER_CHAT, EMBED = "chat:latest", "other:latest", "embed:latest"
 MODELS = (CHAT, OTHER_CHAT, EMBED)
+SLOW = "a text that takes long to tokenize"
 
 
 def entry(name: str) -> ModelEntry:
@@ -57,6 +58,7 @@ class FakeGuard:
         self.tenants: Callable[[], Sequence[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
         self.loading = 0
+        self.admitted = set[str]()
 
     def before_load(self, entry: ModelEntry, leaving: Sequence[str] = ()) -> Fits:
         if not self.can_load:
@@ -68,15 +70,12 @@ class FakeGuard:
         self.loading = 0
 
     def admit(self, op: Generate) -> None:
-        self.check(op.model)
+        if sum(len(self.admitted.intersection(tenant.requests)) for tenant in self.tenants()) >= self.places:
+            raise self._must_wait()
         if self.evicts_idle_models:
             idle = [t for t in self.tenants() if not (t.requests or t.awaited or t.entry.name == op.model)]
             self.relieve(Fits(evict=tuple(tenant.entry.name for tenant in idle)))
-
-    def check(self, model: str, *tokens: int) -> Fits:
-        if sum(len(t.requests) for t in self.tenants() if t.entry.kind == "generate") >= self.places:
-            raise self._must_wait()
-        return Fits()
+        self.admitted.add(op.id)
 
     def use(self, kv_bytes: int, prompt_cache_bytes: int) -> MemoryUse:
         return MemoryUse()
@@ -86,26 +85,47 @@ class FakeGuard:
 
 
 class FakeRunner(Runner):
-    """Answers a generation after `max_tokens` steps; a JSON schema needs a job that the test ends."""
+    """Answers a generation after `max_tokens` steps.
+
+    A JSON schema needs a job that the test ends, and so do the tokens of a SLOW text.
+    """
 
     def __init__(self, engine: FakeEngine, model: str, requests: RequestTable) -> None:
         super().__init__(model, requests)
         self._engine, self._steps, self.closed = engine, dict[str, int](), False
 
-    def start(self, request: Request, now: float) -> Sequence[Event]:
+    def tokenize(self, request: Request, now: float) -> None:
         op = request.op
         assert not self.closed, "a request reached a model that had been unloaded"
         if isinstance(op, Generate) != (self._model != EMBED):
             raise RequestError("invalid_request", f"{self._model} is of another kind.")
-        if isinstance(op, Generate):
-            assert self._requests.first(RequestStatus.WAITING_FOR_MEMORY) is request, "it passed another"
-            self._engine.guard.admit(op)
-            request.jobs = self._engine.jobs_of(op)
-            self._requests.move(request, RequestStatus.PREPARING)
-            if request.jobs.futures:
-                return ()
-        self.join(request)
+        assert isinstance(op, (Generate, Embed))
+        request.tokenization = self._engine.tokenization_of(op)
+        self._requests.move(request, RequestStatus.TOKENIZING)
+
+    def take_tokens(self, request: Request) -> Sequence[Event]:
+        assert not self.closed, "tokens were taken from a model that had been unloaded"
+        prompt = request.tokenization.result()
+        if isinstance(request.op, Embed):
+            self.join(request)
+        elif isinstance(request.op, Generate) and request.op.count_only:
+            self._requests.finish(request)
+            return (Done(request.id, "stop", Usage(1, 0)),)
+        else:
+            request.prompt = prompt
+            self._requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
         return ()
+
+    def start(self, request: Request, now: float) -> None:
+        op = request.op
+        assert isinstance(op, Generate)
+        assert not self.closed and request.prompt is self._engine.prompts[op.id], "its prompt is an old one"
+        assert self._requests.first(RequestStatus.WAITING_FOR_MEMORY) is request, "it passed another"
+        self._engine.guard.admit(op)
+        request.jobs = self._engine.jobs_of(op)
+        self._requests.move(request, RequestStatus.PREPARING)
+        if not request.jobs.futures:
+            self.join(request)
 
     def join(self, request: Request) -> None:
         if request.status is RequestStatus.PREPARING and request.jobs.grammar:
@@ -126,12 +146,6 @@ class FakeRunner(Runner):
             else:
                 yield Embedding(op.id, "", 1, 1)
 
-    def cancel(self, request: Request, now: float) -> Done:
-        if request.status is RequestStatus.PREPARING:
-            request.jobs.cancel()
-        self._requests.finish(request)
-        return Done(request.id, "cancelled", Usage(1, 0))
-
     def close(self) -> None:
         super().close()
         self.closed = True
@@ -146,8 +160,10 @@ class FakeEngine:
         self.now, self.guard = 1000.0, FakeGuard()
         self.events, self.started = list[Event](), list[str]()
         self._answers: dict[str, list[Event]] = {}
-        self.jobs: dict[str, Future] = {}
-        self.loaders_broken = False
+        self.jobs: dict[str, Future] = {}  # of grammars, still to be compiled
+        self.tokenizations: dict[str, Future] = {}  # of SLOW texts
+        self.prompts: dict[str, PreparedPrompt] = {}  # the latest of each request
+        self.loaders_broken = self.runners_broken = False
         self.requests: RequestTable | None = None
         self.inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         guard: Any = self.guard
@@ -182,6 +198,8 @@ class FakeEngine:
 
     def _make_runner(self, entry: ModelEntry, weights: Any, requests: RequestTable) -> FakeRunner:
         self.requests = requests
+        if self.runners_broken:
+            raise ValueError("a model of an unknown kind")
         return FakeRunner(self, entry.name, requests)
 
     def jobs_of(self, op: Generate) -> BackgroundJobs:
@@ -191,13 +209,19 @@ class FakeEngine:
         return BackgroundJobs(grammar=self.jobs[op.id])
 
     def end_job(self, id: str, error: EngineError | None = None) -> None:
-        job = self.jobs.pop(id)
-        if job.cancelled():
-            return
-        if error is None:
-            job.set_result(None)
-        else:
-            job.set_exception(error)
+        """End the compilation of a request's grammar."""
+        _end(self.jobs.pop(id), None, error)
+
+    def tokenization_of(self, op: Generate | Embed) -> Future:
+        self.tokenizations[op.id] = job = Future[Any]()
+        if SLOW not in ((op.prompt,) if isinstance(op, Generate) else op.texts):
+            self.end_tokenization(op.id)
+        return job
+
+    def end_tokenization(self, id: str, error: EngineError | None = None) -> None:
+        prompt: Any = SimpleNamespace()
+        self.prompts[id] = prompt
+        _end(self.tokenizations.pop(id), prompt, error)
 
     def _receive(self, events: list[Event]) -> None:
         self.events += events
@@ -227,9 +251,18 @@ class FakeEngine:
         return request.status if request else RequestStatus.FINISHED
 
 
-def generate(id: str, model: str = CHAT, steps: int = 1, **more: Any) -> Generate:
-    return Generate(id, model, "text", prompt="p", max_tokens=steps, **more)
+def _end(job: Future, result: Any, error: EngineError | None) -> None:
+    if job.cancelled():
+        return
+    if error is None:
+        job.set_result(result)
+    else:
+        job.set_exception(error)
 
 
-def embed(id: str, model: str = EMBED) -> Embed:
-    return Embed(id, model, ("text",))
+def generate(id: str, model: str = CHAT, steps: int = 1, *, slow: bool = False, **more: Any) -> Generate:
+    return Generate(id, model, "text", prompt=SLOW if slow else "p", max_tokens=steps, **more)
+
+
+def embed(id: str, model: str = EMBED, *, slow: bool = False) -> Embed:
+    return Embed(id, model, (SLOW if slow else "text",))

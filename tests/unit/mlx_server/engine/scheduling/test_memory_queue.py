@@ -25,13 +25,14 @@ class Waiting:
     def add(self, id: str, model: str = "m", **more: Any) -> Request:
         request = Request(Generate(id, model, "text", prompt="p", **more))
         self.requests.add(request)
-        self.requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
+        for status in (RequestStatus.TOKENIZING, RequestStatus.WAITING_FOR_MEMORY):
+            self.requests.move(request, status)
         return request
 
 
 def no_room(held_by_requests: bool = True) -> MustWait:
     error = InsufficientMemory("no room", retryable=True)
-    return MustWait(error, held_by_requests=held_by_requests, tokens=(70, 30))
+    return MustWait(error, held_by_requests=held_by_requests)
 
 
 def test_queue_is_first_come_first_served():
@@ -44,14 +45,6 @@ def test_queue_is_first_come_first_served():
     assert waiting.queue.due(RETRY_S) is big
     waiting.requests.move(big, RequestStatus.PREPARING)
     assert waiting.queue.due(RETRY_S) is small
-
-
-def test_postponed_request_keeps_its_token_counts_for_the_next_attempt():
-    waiting = Waiting()
-    request = waiting.add("a")
-    waiting.queue.postpone(request, no_room(), 0.0)
-    assert request.memory_wait is not None
-    assert request.memory_wait.needed_tokens == (70, 30)
 
 
 @pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])

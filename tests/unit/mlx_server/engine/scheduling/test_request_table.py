@@ -10,11 +10,13 @@ from mlx_server.protocol import Embed, Generate, Load
 
 FOR_MODEL = RequestStatus.WAITING_FOR_MODEL
 FOR_MEMORY = RequestStatus.WAITING_FOR_MEMORY
+TOKENIZING = RequestStatus.TOKENIZING
 PATHS: dict[RequestStatus, list[RequestStatus]] = {
     RequestStatus.WAITING_FOR_MODEL: [],
-    RequestStatus.WAITING_FOR_MEMORY: [FOR_MEMORY],
-    RequestStatus.PREPARING: [FOR_MEMORY, RequestStatus.PREPARING],
-    RequestStatus.RUNNING: [FOR_MEMORY, RequestStatus.PREPARING, RequestStatus.RUNNING],
+    RequestStatus.TOKENIZING: [TOKENIZING],
+    RequestStatus.WAITING_FOR_MEMORY: [TOKENIZING, FOR_MEMORY],
+    RequestStatus.PREPARING: [TOKENIZING, FOR_MEMORY, RequestStatus.PREPARING],
+    RequestStatus.RUNNING: [TOKENIZING, RequestStatus.RUNNING],
     RequestStatus.FINISHED: [RequestStatus.FINISHED],
 }
 """How a new request reaches each status."""
@@ -62,6 +64,7 @@ def test_finished_request_is_in_no_view(table):
 def test_queue_is_ordered_by_the_time_its_requests_reached_it_not_by_arrival():
     table = table_of(*(Generate(id, "m", "text", prompt="p") for id in "abc"))
     for id in "ca":
+        table.move(got(table, id), TOKENIZING)
         table.move(got(table, id), FOR_MEMORY)
     assert ids(table.select(FOR_MEMORY)) == ["c", "a"]
     table.move(got(table, "c"), FOR_MODEL)  # its model was unloaded: behind those that wait already

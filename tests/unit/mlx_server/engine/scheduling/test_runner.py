@@ -25,7 +25,11 @@ class Preparing:
         job: Future = Future()
         request.jobs = BackgroundJobs(grammar=job)
         self.requests.add(request)
-        for status in (RequestStatus.WAITING_FOR_MEMORY, RequestStatus.PREPARING):
+        for status in (
+            RequestStatus.TOKENIZING,
+            RequestStatus.WAITING_FOR_MEMORY,
+            RequestStatus.PREPARING,
+        ):
             self.requests.move(request, status)
         return job
 

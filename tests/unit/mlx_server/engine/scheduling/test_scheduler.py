@@ -113,6 +113,91 @@ def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
     assert loaded.answer("good").reason == "length"
 
 
+def test_prompt_that_takes_long_delays_no_request_of_another_model_and_no_running_one(loaded):
+    """A template with nested loops once held up all streams for 133 s."""
+    loaded.guard.places = 3
+    loaded.send(generate("running", steps=99))
+    loaded.turn()
+    loaded.send(generate("slow", slow=True), generate("beside", OTHER_CHAT), generate("behind", CHAT))
+    loaded.turn(3)
+    assert loaded.status("slow") is RequestStatus.TOKENIZING
+    assert loaded.answer("beside").reason == "length"
+    assert loaded.started == ["running", "beside", "behind"]
+    loaded.end_tokenization("slow")
+    loaded.turn()
+    assert loaded.answer("slow").reason == "length"
+
+
+def test_prompt_that_cannot_be_made_fails_only_its_request(loaded):
+    loaded.send(generate("bad", slow=True), generate("good", slow=True), embed("text"))
+    loaded.turn()
+    loaded.end_tokenization("bad", RequestError("invalid_request", "The chat template took too long."))
+    loaded.end_tokenization("good")
+    loaded.turn(5)
+    assert loaded.answer("bad").code == "invalid_request"
+    assert loaded.answer("good").reason == "length"
+    assert isinstance(loaded.answer("text"), Embedding)
+
+
+def test_tokens_that_are_only_counted_do_not_wait_for_memory(loaded):
+    loaded.guard.places = 0
+    loaded.send(generate("waits"), generate("counted", count_only=True))
+    loaded.turn()
+    assert loaded.answer("counted").usage.prompt_tokens == 1
+    assert loaded.status("waits") is RequestStatus.WAITING_FOR_MEMORY
+
+
+def test_model_stays_while_a_prompt_of_it_is_made(loaded):
+    loaded.send(generate("slow", OTHER_CHAT, slow=True))
+    loaded.turn()
+    loaded.now += 61.0
+    loaded.turn()
+    assert [event.model for event in of(loaded, Unloaded)] == [CHAT]
+    loaded.end_tokenization("slow")
+    loaded.turn()
+    assert loaded.answer("slow").reason == "length"
+
+
+def test_prompt_made_by_a_model_that_was_loaded_again_since_is_made_anew(loaded):
+    """Its files may have changed; and the old prompt's tokenizer would stay in memory."""
+    loaded.guard.places = 0
+    loaded.send(generate("first"), generate("second", OTHER_CHAT))
+    loaded.turn()
+    made_first = loaded.prompts["second"]
+    loaded.now += 61.0
+    loaded.turn()
+    assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
+    loaded.send(Load("again", OTHER_CHAT))
+    loaded.turn(5)
+    loaded.guard.places = 1
+    for _ in range(5):
+        loaded.now += RETRY_S
+        loaded.turn()
+    assert loaded.answer("second").reason == "length"
+    assert loaded.prompts["second"] is not made_first
+
+
+def test_shutdown_finishes_prompts_that_are_being_made_if_there_is_time(loaded):
+    loaded.send(generate("slow", slow=True), Shutdown(5.0))
+    drain_s = loaded.scheduler.run()
+    loaded.scheduler.hand_back_waiting()
+    loaded.end_tokenization("slow")
+    assert loaded.scheduler.drain(drain_s) == 0
+    assert loaded.answer("slow").reason == "length"
+
+
+def test_model_whose_runner_cannot_be_made_fails_its_requests_and_not_the_engine():
+    engine = FakeEngine()
+    engine.runners_broken = True
+    engine.send(generate("a"))
+    engine.turn(5)
+    assert engine.answer("a").code == "model_load_failed"
+    engine.runners_broken = False
+    engine.send(generate("b"))
+    engine.turn(5)
+    assert engine.answer("b").reason == "length"
+
+
 def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
     loaded.send(embed("a", CHAT), generate("b", EMBED))
     loaded.turn(5)
@@ -123,6 +208,7 @@ def test_request_of_the_wrong_kind_fails_with_its_code(loaded):
     "status",
     [
         RequestStatus.WAITING_FOR_MODEL,
+        RequestStatus.TOKENIZING,
         RequestStatus.WAITING_FOR_MEMORY,
         RequestStatus.PREPARING,
         RequestStatus.RUNNING,
@@ -135,7 +221,7 @@ def test_cancel_in_any_status_is_answered_once_and_frees_the_request(status):
     elif status is RequestStatus.WAITING_FOR_MEMORY:
         engine.guard.places = 0
     schema: dict | None = {} if status is RequestStatus.PREPARING else None
-    engine.send(generate("a", steps=99, json_schema=schema))
+    engine.send(generate("a", steps=99, slow=status is RequestStatus.TOKENIZING, json_schema=schema))
     engine.turn(5)
     if status is not RequestStatus.WAITING_FOR_MODEL:
         assert engine.status("a") is status
