@@ -18,6 +18,7 @@ import numpy as np
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.grammar.constraint import Constraint
 from mlx_server.engine.grammar.json_schema import close_objects
+from mlx_server.engine.grammar.schema_recursion import is_endless
 
 _WHITESPACE = r"( ?|\n[ \t]{0,20})"
 """What may stand between two tokens of JSON: a space, or a line break and indentation.
@@ -89,6 +90,10 @@ class Grammars:
     def _matcher(self, schema: dict[str, Any]) -> Any:
         """Return a matcher at the start of the schema's grammar: a copy of the one in the cache."""
         try:
+            if is_endless(schema):
+                raise _unusable_schema(
+                    "no text meets it, because it requires a value within itself without end"
+                )
             text = json.dumps(close_objects(schema))
         except (ValueError, RecursionError) as error:
             raise _unusable_schema(str(error)) from error
@@ -111,6 +116,8 @@ class Grammars:
         matcher = LLMatcher(self._vocabulary, grammar, limits=limits)
         if fault := matcher.get_error():
             raise _unusable_schema(fault)
+        if matcher.is_stopped() and not matcher.is_accepting():
+            raise _unusable_schema("no text meets it")
         return matcher
 
 

@@ -154,8 +154,8 @@ def _start(limits: TemplateLimits, theirs: socket.socket) -> subprocess.Popen[by
     memory_bytes = limits.memory_bytes if limits.kernel_enforces_memory else 0
     arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]
     program = str(Path(renderer.__file__).resolve())
-    # With `close_fds=False` Python uses posix_spawn, which does not copy the engine's page tables. Yet the
-    # program inherits no file, because Python opens all files as not inheritable.
+    # With `close_fds=False` Python uses posix_spawn, which does not copy the engine's page tables. The program
+    # closes by itself what it inherits; Python opens all files as not inheritable anyway.
     return subprocess.Popen(
         [sys.executable, "-I", program, *map(str, arguments)],
         stdin=theirs.fileno(),

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import resource
 import signal
 import sys
@@ -38,6 +39,7 @@ the template refuses the variables, in UTF-8 ("surrogatepass")."""
 
 LENGTH_BYTES = 4
 MAX_REASON_CHARS = 500
+_MOST_FILES = 4096
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -168,6 +170,7 @@ def _write_frame(stream: BinaryIO, payload: bytes) -> None:
 def main() -> None:
     """Answer requests until the end of file."""
     seconds, memory_bytes, max_chars = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    os.closerange(3, _MOST_FILES)  # an inherited socket would stay open after the engine has closed it
     renderer = Renderer(max_chars)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     if memory_bytes:

@@ -1,0 +1,99 @@
+"""Finds JSON schemas that no finite text meets, because they require a value within itself without end. Pure.
+
+llguidance refuses other schemas that nothing meets, such as an empty `enum`. For these it makes a grammar
+whose text never ends, or which allows no token at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+_MAX_PASSES = 100
+
+
+def is_endless(schema: dict[str, Any]) -> bool:
+    """Return True if each value that meets `schema` contains another one that meets it, and so on.
+
+    Return False in cases of doubt: references to elsewhere, or a very long chain of references.
+    """
+    finite: set[str] = set()  # the references whose schemas have a finite value
+    references = sorted(set(_references(schema)))
+    for _ in range(_MAX_PASSES):
+        before = len(finite)
+        for reference in references:
+            if reference not in finite and _is_finite(_resolve(schema, reference), finite):
+                finite.add(reference)
+        if len(finite) == before:
+            return not _is_finite(schema, finite)
+        references.reverse()  # a chain of references in either order takes two passes
+    return False
+
+
+def _is_finite(schema: Any, finite: set[str]) -> bool:
+    """Return whether a finite value meets `schema`, given the references that have one."""
+    if not isinstance(schema, dict):
+        return True
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#") and reference not in finite:
+        return False
+    if not all(_is_finite(part, finite) for part in _list(schema.get("allOf"))):
+        return False
+    for key in ("anyOf", "oneOf"):
+        choices = _list(schema.get(key))
+        if choices and not any(_is_finite(choice, finite) for choice in choices):
+            return False
+    if schema.get("type") in ("object", ["object"]):
+        return all(_is_finite(part, finite) for part in _required_properties(schema))
+    if schema.get("type") in ("array", ["array"]):
+        return all(_is_finite(part, finite) for part in _required_items(schema))
+    return True
+
+
+def _required_properties(schema: dict[str, Any]) -> Iterator[Any]:
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        for name in _list(schema.get("required")):
+            if isinstance(name, str):
+                yield properties.get(name)
+
+
+def _required_items(schema: dict[str, Any]) -> Iterator[Any]:
+    least = schema.get("minItems")
+    if isinstance(least, int):
+        first = _list(schema.get("prefixItems"))[: max(least, 0)]
+        yield from first
+        if least > len(first):
+            yield schema.get("items")
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield the references within the schema that appear anywhere in `value`."""
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            yield reference
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _resolve(schema: dict[str, Any], reference: str) -> Any:
+    """Return the schema that a JSON pointer such as `#/$defs/n` names; None if there is none."""
+    found: Any = schema
+    for step in unquote(reference[1:]).split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

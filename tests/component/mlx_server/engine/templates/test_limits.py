@@ -1,0 +1,235 @@
+"""The template process: what ends it, what it may take, and that it outlives nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlx_server.engine.generation.prompts.templates.limits import (
+    MIB,
+    TemplateLimitExceeded,
+    TemplateLimits,
+    TemplateProcessDied,
+    TemplateRefusal,
+)
+from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+
+LOOPS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
+LISTS = (
+    "{% set ns = namespace(l=[], s='yyyyyyyyyyyyyyyy') %}{% for a in range(90000) %}"
+    "{% set ns.s = ns.s ~ 'y' %}{% set ns.l = [ns.l, ns.s ~ ns.s] %}{% endfor %}"
+)
+HELLO = "Hello {{ name }}"
+SHORT = TemplateLimits(seconds=0.5)
+SOON_S = 5.0
+
+Start = Callable[[TemplateLimits], TemplateProcess]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def start_process(limits: TemplateLimits) -> TemplateProcess:
+            process = TemplateProcess(limits)
+            stack.callback(process.close)
+            process.start()
+            return process
+
+        yield start_process
+
+
+@pytest.fixture
+def process(start: Start) -> TemplateProcess:
+    return start(TemplateLimits())
+
+
+def greeting(process: TemplateProcess) -> str:
+    return process.render(HELLO, {"name": "you"})
+
+
+def wait_until(reached: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not reached():
+        assert time.monotonic() < deadline, "not reached in time"
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_nested_loops_are_stopped_and_the_next_template_is_rendered(start):
+    """Such a template held up all streams for 133 s."""
+    process = start(SHORT)
+    greeting(process)
+    started = time.monotonic()
+    with pytest.raises(TemplateLimitExceeded, match=r"took longer than 0\.5 s"):
+        process.render(LOOPS, {})
+    assert 0.4 < time.monotonic() - started < 2
+    assert greeting(process) == "Hello you"
+
+
+def test_time_limit_holds_while_a_template_is_compiled(start):
+    with pytest.raises(TemplateLimitExceeded, match="took longer"):
+        start(SHORT).render("{{ 10 ** (10 ** 10) }}", {})  # Jinja computes constants when it compiles
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS; macOS has the other test")
+@pytest.mark.parametrize("bomb", ["{% set x = 'a' * 10**9 %}", LISTS])
+def test_allocation_beyond_the_limit_fails_in_the_kernel(process, bomb):
+    with pytest.raises(TemplateLimitExceeded, match="needed more than 256 MiB of memory"):
+        process.render(bomb, {})
+    assert greeting(process) == "Hello you"
+
+
+@pytest.mark.parametrize("bomb", ["{% set x = 'a' * (2 * 10**9) %}{{ x }}", LISTS])
+def test_memory_is_watched_where_the_kernel_does_not_enforce_the_limit(start, bomb):
+    process = start(TemplateLimits(seconds=30, memory_bytes=64 * MIB, kernel_enforces_memory=False))
+    greeting(process)
+    with pytest.raises(TemplateLimitExceeded, match="needed more than 64 MiB of memory"):
+        process.render(bomb, {})
+    assert greeting(process) == "Hello you"
+
+
+@pytest.mark.parametrize(
+    "text", ["{% for a in range(9000) %}{{ 'x' * 10000 }}{% endfor %}", "{{ 'x' * 20000000 }}"]
+)
+def test_text_beyond_the_limit_is_refused(process, text):
+    """A text of 2 GB ended three engines for want of memory."""
+    with pytest.raises(TemplateLimitExceeded, match="made a text of more than 16777216 characters"):
+        process.render(text, {})
+    assert greeting(process) == "Hello you"
+
+
+def test_long_text_within_the_limit_arrives_whole(process):
+    name = "é\U0001f600" * 1_000_000
+    assert process.render(HELLO, {"name": name}) == f"Hello {name}"
+
+
+def test_endless_recursion_of_macros_is_a_refusal(process):
+    with pytest.raises(TemplateRefusal, match="recursion"):
+        process.render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", {})
+    assert greeting(process) == "Hello you"
+
+
+def test_objection_that_is_long_is_cut(process):
+    with pytest.raises(TemplateRefusal) as caught:
+        process.render("{{ raise_exception('no\n way ' * 1000000) }}", {})
+    assert str(caught.value).startswith("no way no way")
+    assert len(str(caught.value)) <= 500
+
+
+def test_half_a_surrogate_pair_passes_through(process):
+    assert process.render(HELLO, {"name": "\ud83d"}) == "Hello \ud83d"
+
+
+def test_killed_process_is_replaced_without_an_error(process):
+    greeting(process)
+    before = process.pid
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: not runs(before))
+    assert greeting(process) == "Hello you"
+    assert process.pid != before
+
+
+def test_process_killed_while_it_renders_is_replaced_and_the_template_rendered_again(start):
+    process = start(TemplateLimits(seconds=30))
+    greeting(process)
+    before = process.pid
+    threading.Timer(0.3, os.kill, (before, signal.SIGKILL)).start()
+    loops = "{% for a in range(90000) %}{% for b in range(40) %}{% endfor %}{% endfor %}"
+    assert process.render(loops + HELLO, {"name": "you"}) == "Hello you"
+    assert process.pid != before
+
+
+def test_stopped_process_is_ended_after_its_time(start):
+    process = start(SHORT)
+    greeting(process)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(TemplateLimitExceeded, match="took longer"):
+        greeting(process)
+    assert greeting(process) == "Hello you"
+
+
+def test_close_ends_a_template_that_is_being_rendered_and_no_process_is_started_again(start):
+    process = start(TemplateLimits(seconds=60))
+    greeting(process)
+    pid, errors = process.pid, list[Exception]()
+
+    def render() -> None:
+        try:
+            process.render(LOOPS, {})
+        except TemplateProcessDied as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=render)
+    thread.start()
+    wait_until(lambda: psutil.Process(pid).cpu_times().user > 0.2)
+    started = time.monotonic()
+    process.close()
+    thread.join(SOON_S)
+    assert not thread.is_alive() and time.monotonic() - started < 1
+    assert len(errors) == 1
+    assert not runs(pid) and process.pid is None
+    with pytest.raises(TemplateProcessDied, match="unloaded"):
+        greeting(process)
+
+
+def test_signals_to_the_whole_group_do_not_end_the_process(process):
+    """The engine drains its requests after SIGTERM, and some need their prompt yet."""
+    greeting(process)
+    before = process.pid
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(before, number)
+    assert greeting(process) == "Hello you"
+    assert process.pid == before
+
+
+OWNER = """
+import sys, threading
+from mlx_server.engine.generation.prompts.templates.limits import TemplateLimits
+from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+process = TemplateProcess(TemplateLimits(seconds=1.0))
+process.render("", {})
+print(process.pid, flush=True)
+process.render(sys.argv[1], {}) if sys.argv[1] else threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("template", ["", LOOPS], ids=["idle", "rendering"])
+def test_process_ends_when_its_engine_is_killed(template):
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, template], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    with owner.stdout:
+        pid = int(owner.stdout.readline())
+        if template:
+            wait_until(lambda: psutil.Process(pid).cpu_times().user > 0.2)
+        owner.kill()
+        owner.wait()
+    wait_until(lambda: not runs(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_process_inherits_no_file_and_no_secret(start, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    with Path(__file__).open() as file:
+        os.set_inheritable(file.fileno(), True)
+        process = start(TemplateLimits())
+        greeting(process)
+        folder = Path(f"/proc/{process.pid}")
+        assert "secret" not in (folder / "environ").read_text()
+        assert sorted(os.listdir(folder / "fd")) == ["0", "1", "2"]
