@@ -154,7 +154,7 @@ def _start(limits: TemplateLimits, theirs: socket.socket) -> subprocess.Popen[by
     memory_bytes = limits.memory_bytes if limits.kernel_enforces_memory else 0
     arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]
     program = str(Path(renderer.__file__).resolve())
-    # With `close_fds=False` Python uses posix_spawn, which does not copy the engine's page tables. The program
+    # With `close_fds=False` Python uses posix_spawn, which copies no page tables of the engine. The program
     # closes by itself what it inherits; Python opens all files as not inheritable anyway.
     return subprocess.Popen(
         [sys.executable, "-I", program, *map(str, arguments)],
