@@ -12,9 +12,10 @@ import time
 from collections import deque
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mlx_server.gateway import errors
+from mlx_server.gateway.json_text import JsonResponse
 from vestal.supervision.event_stream import Event
 
 MAX_EVENTS = 200
@@ -77,7 +78,7 @@ def router(events: EngineEventBuffer) -> APIRouter:
             | {"fields": dict(e.fields)}
             for e in found
         ]
-        return JSONResponse({"instance": events.instance, "events": body})
+        return JsonResponse({"instance": events.instance, "events": body})
 
     return routes
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from msgspec.structs import asdict
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
@@ -27,7 +28,7 @@ def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
     @routes.get("/health", responses={503: {"content": JSON, "description": "Nothing would be served now"}})
     async def health(http: Request) -> Response:
         body = report(engine, dispatcher, telemetry)
-        return JSONResponse(body, status_code=200 if body["status"] in SERVED else 503)
+        return JsonResponse(body, status_code=200 if body["status"] in SERVED else 503)
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(http: Request) -> Response:

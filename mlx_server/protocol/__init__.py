@@ -10,6 +10,9 @@ processes have the same version, so it is a bug or damage.
     read:   for frame in frame_buffer.feed(data): decode_event(frame)    in the gateway
                                                   decode_op(frame)       in the engine
 
+A client's request is encoded before it is taken in (`prepare`), but for its id and the tokens that were
+received already; `PreparedOp.frame` adds these for each engine.
+
 Times are in seconds, counts in tokens, unless a name says otherwise.
 
 The life of a `Generate`: any number of `Prefill`, then a `Token` for each token with rising `index`, then one
@@ -22,7 +25,7 @@ whole answer is every `Token.text` in order, then `Done.text`. The token that en
 """
 
 from mlx_server.protocol.base import ProtocolError
-from mlx_server.protocol.codec import MAX_NESTING, decode_event, decode_op, encode
+from mlx_server.protocol.codec import PreparedOp, decode_event, decode_op, encode, prepare
 from mlx_server.protocol.events import (
     Alive,
     Done,
@@ -40,6 +43,7 @@ from mlx_server.protocol.events import (
     Unloaded,
 )
 from mlx_server.protocol.frames import MAX_FRAME_BYTES, FrameBuffer
+from mlx_server.protocol.free_form import MAX_NESTING
 from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
 from mlx_server.protocol.operations import Begin, Cancel, Embed, Generate, Load, Op, Probe, Shutdown, Unload
 from mlx_server.protocol.values import Logprobs, Sampling, TokenLogprob, ToolCall, Usage
@@ -68,6 +72,7 @@ __all__ = [
     "MemoryUse",
     "Op",
     "Prefill",
+    "PreparedOp",
     "Probe",
     "Probed",
     "PromptCacheUse",
@@ -85,5 +90,6 @@ __all__ = [
     "decode_op",
     "encode",
     "pack_vectors",
+    "prepare",
     "unpack_vectors",
 ]

@@ -8,21 +8,23 @@ standard library with the surrogates encoded as three bytes each ("surrogatepass
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from mlx_server.protocol.base import ProtocolError
 from mlx_server.protocol.events import Done, Event, Failed, Token
-from mlx_server.protocol.frames import JSON, MSGPACK, pack_frame, unpack_frame
+from mlx_server.protocol.frames import JSON, MAX_FRAME_BYTES, MSGPACK, pack_frame, unpack_frame
+from mlx_server.protocol.free_form import check_json
 from mlx_server.protocol.operations import Generate, Op
 
-MAX_NESTING = 500
-"""How deep the JSON inside a message may be nested. Python's decoders stop at its recursion limit, 1,000 less
-the present depth of the stack; half of that can be read wherever it arrives."""
+MAX_ADDED_BYTES = 8 * 1024 * 1024
+"""Room that a prepared operation leaves in its frame for what is added later: the ids of an answer's tokens,
+at most 7 bytes each, for the longest contexts there are."""
 
-_SCALARS = (str, int, float, bool, type(None))
+_MSGPACK_MAP = struct.Struct(">BH")  # the byte 0xde, then the number of fields
 _encoder = msgspec.msgpack.Encoder()
 _operations: msgspec.msgpack.Decoder[Op] = msgspec.msgpack.Decoder(Op)
 _events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
@@ -35,14 +37,64 @@ def encode(message: Op | Event) -> bytes:
     JSON belongs, nesting over MAX_NESTING, a payload over MAX_FRAME_BYTES.
     """
     try:
-        if any(_is_nested_too_deeply(value) for value in _free_form_json(message)):
-            raise ProtocolError(f"JSON nested deeper than {MAX_NESTING} levels")
+        for field, value in _free_form_json(message):
+            check_json(field, value)
         try:
             return pack_frame(MSGPACK, _encoder.encode(message))
         except (UnicodeEncodeError, OverflowError):
             return pack_frame(JSON, _to_json(message))
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"{type(message).__name__}: {error}") from error
+
+
+class PreparedOp:
+    """An operation whose large fields are encoded already, and known to fit into a frame.
+
+    `frame` adds the fields that differ from one sending to the next. It cannot fail, so that a request which
+    was prepared before it was taken in can be sent to any number of engines. Requests that differ only in the
+    added fields may share one PreparedOp.
+    """
+
+    __slots__ = ("_encoded", "_fields", "_format")
+
+    def __init__(self, payload_format: bytes, encoded: bytes, fields: int) -> None:
+        """Take the encoded fields, one after the other, without what stands around them."""
+        self._format = payload_format
+        self._encoded = encoded
+        self._fields = fields
+
+    def frame(self, **added: Any) -> bytes:
+        """Return the operation as one frame, with these fields added to it."""
+        added = {name: msgspec.to_builtins(value) for name, value in added.items()}
+        if self._format == JSON:
+            return pack_frame(JSON, b"{", self._encoded, b",", _json_fields(added), b"}")
+        header = _MSGPACK_MAP.pack(0xDE, self._fields + len(added))
+        return pack_frame(MSGPACK, header, self._encoded, _msgpack_fields(added))
+
+
+def prepare(operation: Op, *added_later: str) -> PreparedOp:
+    """Return `operation` encoded without the fields `added_later`, which `PreparedOp.frame` adds.
+
+    Raises ProtocolError for what `encode` refuses; its text begins with the field that is wrong.
+    """
+    for field, value in _free_form_json(operation):
+        check_json(field, value)
+    fields: dict[str, Any] = {"op": operation.__struct_config__.tag}
+    later: dict[str, Any] = {}
+    for name in operation.__struct_fields__:
+        (later if name in added_later else fields)[name] = getattr(operation, name)
+    try:
+        _msgpack_fields(later)  # such values can be added to either format
+        try:
+            payload_format, encoded = MSGPACK, _msgpack_fields(fields)
+        except (UnicodeEncodeError, OverflowError):
+            payload_format, encoded = JSON, _json_fields(fields)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ProtocolError(str(error)) from error
+    most = MAX_FRAME_BYTES - MAX_ADDED_BYTES
+    if len(encoded) > most:
+        raise ProtocolError(f"{len(encoded)} bytes are over the limit of {most} for one request")
+    return PreparedOp(payload_format, encoded, len(fields))
 
 
 def decode_op(frame: bytes) -> Op:
@@ -65,7 +117,21 @@ def _decode(frame: bytes, decoder: msgspec.msgpack.Decoder) -> Any:
         raise ProtocolError(f"{error}; received {payload[:80]!r}") from error
 
 
-def _to_json(message: Op | Event) -> bytes:
+def _msgpack_fields(fields: dict[str, Any]) -> bytes:
+    """Return the names and values of a map, without its header."""
+    buffer = bytearray()
+    for name, value in fields.items():
+        _encoder.encode_into(name, buffer, -1)
+        _encoder.encode_into(value, buffer, -1)
+    return bytes(buffer)
+
+
+def _json_fields(fields: dict[str, Any]) -> bytes:
+    """Return the names and values of an object, without its braces."""
+    return _to_json(fields)[1:-1]
+
+
+def _to_json(message: Any) -> bytes:
     text = json.dumps(msgspec.to_builtins(message), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
@@ -74,36 +140,14 @@ def _from_json(payload: bytes) -> Any:
     return json.loads(payload.decode("utf-8", "surrogatepass"))
 
 
-def _free_form_json(message: Op | Event) -> Iterator[Any]:
-    """Yield the parts of a message whose nesting no type limits."""
+def _free_form_json(message: Op | Event) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a message whose nesting and values no type limits, by name."""
     match message:
         case Generate():
-            yield (message.messages, message.tools, message.template, message.json_schema)
+            for name in ("messages", "tools", "template", "json_schema"):
+                yield name, getattr(message, name)
         case Token() | Done():
             for call in message.tool_calls or ():
-                yield call.arguments
+                yield "arguments", call.arguments
         case Failed():
-            yield message.fields
-
-
-def _is_nested_too_deeply(value: Any) -> bool:
-    """Return True if `value` is nested deeper than MAX_NESTING. Raises TypeError if it is not JSON.
-
-    Some of mlx-lm's parsers evaluate a tool call's arguments as Python, so they may be a set or bytes.
-    """
-    level = [value]
-    for _ in range(MAX_NESTING):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return False
-    return True
-
-
-def _children(item: Any) -> Iterable[Any]:
-    if isinstance(item, dict) and all(isinstance(key, _SCALARS) for key in item):
-        return item.values()
-    if isinstance(item, (list, tuple)):
-        return item
-    if isinstance(item, _SCALARS):
-        return ()
-    raise TypeError(f"{item!r} is not JSON")
+            yield "fields", message.fields

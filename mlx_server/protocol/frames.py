@@ -20,11 +20,12 @@ MAX_FRAME_BYTES = 64 * 1024 * 1024
 _HEADER = struct.Struct(">cI")
 
 
-def pack_frame(payload_format: bytes, payload: bytes) -> bytes:
-    """Return the frame that carries `payload`. Raises ProtocolError if it is too long."""
-    if len(payload) > MAX_FRAME_BYTES:
-        raise ProtocolError(f"{len(payload)} bytes are over the limit of {MAX_FRAME_BYTES} for one frame")
-    return _HEADER.pack(payload_format, len(payload)) + payload
+def pack_frame(payload_format: bytes, *payload: bytes) -> bytes:
+    """Return the frame that carries the parts of `payload`. Raises ProtocolError if they are too long."""
+    length = sum(map(len, payload))
+    if length > MAX_FRAME_BYTES:
+        raise ProtocolError(f"{length} bytes are over the limit of {MAX_FRAME_BYTES} for one frame")
+    return b"".join((_HEADER.pack(payload_format, length), *payload))
 
 
 def unpack_frame(frame: bytes) -> tuple[bytes, bytes]:

@@ -5,12 +5,17 @@ An engine sends tokens; a dialect renders parts: text, thoughts, tool calls, log
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 
 from mlx_server import protocol
 from mlx_server.gateway.requests.ticket import TicketEvent
+
+LEAST_LOGPROB = -9999.0
+"""What OpenAI writes for a token that cannot be drawn, such as one that a grammar excludes: the logarithm of
+0 is no JSON number."""
 
 
 class AnswerToolCall(msgspec.Struct, frozen=True):
@@ -57,7 +62,7 @@ class AnswerAssembler:
         """Return the part that `event`, a token or the end, adds."""
         assert isinstance(event, protocol.Token | protocol.Done)
         if isinstance(event, protocol.Token) and event.logprobs:
-            self._logprobs = (*self._logprobs, event.logprobs)
+            self._logprobs = (*self._logprobs, _with_finite_numbers(event.logprobs))
         part = AnswerPart(
             event.text,
             event.thinking or "",
@@ -72,6 +77,18 @@ class AnswerAssembler:
     def _numbered(self, call: protocol.ToolCall) -> AnswerToolCall:
         index, self._tool_calls = self._tool_calls, self._tool_calls + 1
         return AnswerToolCall(f"call_{self._request_id}_{index}", index, call.name, call.arguments)
+
+
+def _with_finite_numbers(logprobs: protocol.Logprobs) -> protocol.Logprobs:
+    if all(math.isfinite(token.logprob) for token in (logprobs.drawn, *logprobs.top)):
+        return logprobs
+    return protocol.Logprobs(_finite(logprobs.drawn), tuple(map(_finite, logprobs.top)))
+
+
+def _finite(token: protocol.TokenLogprob) -> protocol.TokenLogprob:
+    if math.isfinite(token.logprob):
+        return token
+    return msgspec.structs.replace(token, logprob=LEAST_LOGPROB)
 
 
 def joined(parts: Sequence[AnswerPart]) -> AnswerPart:

@@ -13,7 +13,7 @@ from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.errors import BadRequest, GatewayError
 from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.model_requests import GenerationRequest, ModelRequest
+from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.config import Config
 from vestal.supervision import Clock
@@ -33,23 +33,26 @@ class GatewayContext:
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
 
-    def submit(self, request: ModelRequest, http: Request, dialect: str, user: str | None = None) -> Ticket:
+    def submit(
+        self, request: SendableRequest, http: Request, dialect: str, user: str | None = None
+    ) -> Ticket:
         """Submit one request on behalf of the HTTP client. Raises GatewayError.
 
         `user` is the end user that a body names; it counts as a client of its own for fairness.
         """
         return self.dispatcher.submit(request, _client_key(http, user), dialect)
 
+    def check_answer_count(self, answers: int) -> None:
+        """Raise BadRequest for more answers to one body than the server can take at once."""
+        most = self.config.mlx.max_running + self.config.mlx.max_queued
+        if answers > most:  # trying again later would not help, so that it is no 503
+            message = f"{answers} answers are asked for at once, and this server takes {most}: ask for fewer."
+            raise BadRequest("invalid_request", message, answers=answers, most=most)
+
     def generate(
-        self, requests: Sequence[GenerationRequest], http: Request, dialect: str, user: str | None = None
+        self, requests: Sequence[SendableRequest], http: Request, dialect: str, user: str | None = None
     ) -> Answers:
         """Submit all requests, or none where the queue cannot take them all. Raises GatewayError."""
-        most = self.config.mlx.max_running + self.config.mlx.max_queued
-        if len(requests) > most:  # trying again later would not help, so that it is no 503
-            message = (
-                f"{len(requests)} answers are asked for at once, and this server takes {most}: ask for fewer."
-            )
-            raise BadRequest("invalid_request", message, answers=len(requests), most=most)
         tickets: list[Ticket] = []
         try:
             for request in requests:

@@ -12,6 +12,7 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import EmbeddingRequest
+from mlx_server.gateway.requests.sendable import sendable
 
 TEXTS_AT_ONCE = 32
 """Texts in one operation. A long list must not keep the engine from its streams for long, nor be repeated as
@@ -50,7 +51,7 @@ async def embed(
     load_s = 0.0
     for start in range(0, len(request.texts), TEXTS_AT_ONCE):
         some = replace(request, texts=request.texts[start : start + TEXTS_AT_ONCE])
-        ticket = context.submit(some, http, dialect)
+        ticket = context.submit(sendable(some), http, dialect)
         embedded = await cancel_on_disconnect(http, ticket, ticket.last())
         assert isinstance(embedded, protocol.Embedding)
         blocks.append(embedded.vectors)

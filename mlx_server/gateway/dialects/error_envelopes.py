@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mlx_server.gateway.errors import InsufficientStorage
+from mlx_server.gateway.json_text import JsonResponse
 from vestal.web.http_error import HttpError
 
 
@@ -124,4 +125,4 @@ def error_response(error: HttpError, path: str) -> Response:
     headers = error.headers()
     if error.status == InsufficientStorage.status:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
-    return JSONResponse(envelope_for(path).body(error), status_code=error.status, headers=headers)
+    return JsonResponse(envelope_for(path).body(error), error.status, headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -13,8 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from mlx_server.gateway.dialects.answer_parts import AnswerPart
 from mlx_server.gateway.dialects.answers import Answers
-from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected, TicketEvent
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
@@ -28,16 +31,16 @@ class AnswerRenderer(Protocol):
     empty line after it. Every method returns the frames to send, or none.
     """
 
-    def begin(self) -> Iterable[str]:
+    def begin(self) -> Iterable[bytes]:
         """Return the frames before the first part."""
 
-    def part(self, index: int, part: AnswerPart) -> Iterable[str]:
+    def part(self, index: int, part: AnswerPart) -> Iterable[bytes]:
         """Return the frames for a part of answer number `index`; where `part.done`, also those of its end."""
 
-    def end(self) -> Iterable[str]:
+    def end(self) -> Iterable[bytes]:
         """Return the frames after the ends of all answers."""
 
-    def error(self, error: GatewayError) -> Iterable[str]:
+    def error(self, error: GatewayError) -> Iterable[bytes]:
         """Return the last frames of a stream that fails: its status 200 has been sent already."""
 
 
@@ -46,10 +49,14 @@ async def stream_answers(
 ) -> Response:
     """Return a streamed response, once the first event is there: until then a failure has its own status."""
     first = await cancel_on_disconnect(http, answers, answers.first_event())
-    return StreamedResponse(answers, _frames(answers, first, renderer_for(first)), media_type)
+    try:
+        return StreamedResponse(answers, _frames(answers, first, renderer_for(first)), media_type)
+    except BaseException:
+        answers.cancel()
+        raise
 
 
-async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer) -> AsyncIterator[str]:
+async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer) -> AsyncIterator[bytes]:
     try:
         for frame in renderer.begin():
             yield frame
@@ -60,6 +67,13 @@ async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer
             yield frame
     except GatewayError as error:
         for frame in renderer.error(error):
+            yield frame
+    except Exception as error:  # a bug in a renderer: the client reads an error instead of a cut line
+        log.exception("The stream of %s could not be written", answers.id)
+        message = (
+            f"The gateway could not write this answer ({type(error).__name__}); its log has the details."
+        )
+        for frame in renderer.error(ServerFault("internal_error", message)):
             yield frame
 
 
@@ -86,7 +100,7 @@ async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitab
 class StreamedResponse(Response):
     """A response whose body is sent frame by frame. Where the client disconnects, `work` is cancelled."""
 
-    def __init__(self, work: Cancellable, frames: AsyncIterator[str], media_type: str) -> None:
+    def __init__(self, work: Cancellable, frames: AsyncIterator[bytes], media_type: str) -> None:
         self.status_code = 200
         self.media_type = media_type
         self.background = None
@@ -102,7 +116,7 @@ class StreamedResponse(Response):
             )
             with contextlib.suppress(ClientDisconnected):
                 async for frame in self._frames:
-                    await send({"type": "http.response.body", "body": frame.encode(), "more_body": True})
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._work.cancel()

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.json_text import valid_text
 
 ANY_ARGUMENTS = {"type": "object"}
+
+
+def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of a past call as the object that chat templates take.
+
+    OpenAI's clients send them as JSON text, and Ollama's as an object. `field` is where they stand in the
+    body. Raises BadRequest for a text that is no JSON object. Half of a surrogate pair becomes U+FFFD.
+    """
+    if not given or isinstance(given, dict):
+        return given or {}
+    try:
+        arguments = json.loads(given, parse_constant=_refuse_constant)
+        if "\\u" in given:
+            arguments = json.loads(valid_text(json.dumps(arguments, ensure_ascii=False)))
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("invalid_request", f"{field}: not JSON ({error})") from error
+    if not isinstance(arguments, dict | None):
+        raise BadRequest("invalid_request", f"{field}: should be a JSON object (given: {given[:60]})")
+    return arguments or {}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def checked_tools(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
@@ -42,11 +66,6 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
         raise BadRequest("invalid_request", "tools: parameters are nested too deeply") from error
     calls = [_schema_of_call(function, index) for index, function in enumerate(allowed)]
     return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else calls[0] | {"$defs": definitions}
-
-
-def arguments_as_string(arguments: dict[str, Any]) -> str:
-    """Return the arguments of a call as JSON text, as OpenAI and Anthropic send them."""
-    return json.dumps(arguments, ensure_ascii=False)
 
 
 def _schema_of_call(function: dict[str, Any], index: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _JSON_TYPES = {
     "bool_type": "true or false",
 }
 MAX_VALUE_LENGTH = 60
+_WRITER = json.JSONEncoder(ensure_ascii=True, default=str)
 
 
 def first_mistake(error: ValidationError) -> str:
@@ -68,5 +69,12 @@ def _is_union_member(step: int | str) -> bool:
 
 
 def _shortened(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
+    """Return the beginning of `value` as JSON. It is written piece by piece, as it may be large and deep."""
+    if isinstance(value, str):
+        value = value[:MAX_VALUE_LENGTH]
+    text = ""
+    for piece in _WRITER.iterencode(value):
+        text += piece[: MAX_VALUE_LENGTH + 1]
+        if len(text) > MAX_VALUE_LENGTH:
+            return f"{text[: MAX_VALUE_LENGTH - 3]}..."
+    return text

@@ -9,7 +9,7 @@ from mlx_server import protocol
 
 
 class EngineLink(asyncio.Protocol):
-    """Send operations to the engine, and cut the bytes that it sends into events.
+    """Sends operations to the engine, and cuts the bytes that it sends into events.
 
     `on_event` is called with each event in order; `on_lost` is called once, after the last event, with the
     reason why the connection closed.
@@ -24,24 +24,13 @@ class EngineLink(asyncio.Protocol):
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
-        """Send `operation`. Do nothing where the connection is closed: `on_lost` reports that.
+        """Send `operation`, which no client has made: see `send_frame`."""
+        self.send_frame(protocol.encode(operation))
 
-        A request that no frame can carry fails as though the engine had refused it.
-        """
-        if self._transport is None or self._transport.is_closing():
-            return
-        try:
-            frame = protocol.encode(operation)
-        except protocol.ProtocolError as error:
-            self._refuse(operation, error)
-        else:
+    def send_frame(self, frame: bytes) -> None:
+        """Send one frame. Do nothing where the connection is closed: `on_lost` reports that."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
-
-    def _refuse(self, operation: protocol.Op, error: protocol.ProtocolError) -> None:
-        message = f"The request cannot be passed to the engine: {error}."
-        failed = protocol.Failed(getattr(operation, "id", ""), "invalid_request", message)
-        # Not at once: the sender has not noted yet that the request runs.
-        asyncio.get_running_loop().call_soon(self._on_event, failed)
 
     def abort(self, fault: str) -> None:
         """Close the connection for the reason `fault`. The engine exits when it reads the end of file."""

@@ -56,11 +56,11 @@ class EngineSession:
 
     # --- towards the engine ---
 
-    def send(self, operation: protocol.Op) -> None:
-        """Send an operation that a request needs, and expect progress on it from now on."""
+    def send(self, frame: bytes) -> None:
+        """Send the frame of an operation that a request needs, and expect progress on it from now on."""
         first_request = self._running() <= 1
         self.liveness.work_sent(first_request, self._clock.now())
-        self.link.send(operation)
+        self.link.send_frame(frame)
 
     def _exit_at_once(self) -> None:
         """Ask an engine that drains after a signal from outside to exit now.

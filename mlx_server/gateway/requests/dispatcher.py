@@ -8,6 +8,7 @@ completed before the next one begins.
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 
@@ -15,7 +16,7 @@ from mlx_server import protocol
 from mlx_server.gateway import errors
 from mlx_server.gateway.requests.admission import QueueFull
 from mlx_server.gateway.requests.loaded_models import LoadedModels
-from mlx_server.gateway.requests.model_requests import LoadRequest, ModelRequest
+from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import (
     Action,
@@ -24,16 +25,20 @@ from mlx_server.gateway.requests.request_table import (
     RequestTable,
     SendToEngine,
 )
+from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock
+
+log = logging.getLogger(__name__)
 
 GATEWAY_ITSELF = "gateway"
 """Client and dialect of the requests by which the gateway has models loaded again after a crash."""
 
 OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
-Send = Callable[[protocol.Op], None]
+Send = Callable[[bytes], None]
+"""Sends one frame to the present engine."""
 
 
 class Dispatcher:
@@ -54,7 +59,7 @@ class Dispatcher:
 
     # --- clients ---
 
-    def submit(self, request: ModelRequest, client: str, dialect: str) -> Ticket:
+    def submit(self, request: SendableRequest, client: str, dialect: str) -> Ticket:
         """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine)."""
         if self.refusing:
             raise self.refusing
@@ -120,7 +125,7 @@ class Dispatcher:
         loaded_by_requests = (ticket.request.model for ticket in self._tickets.values())
         for model, keep_alive_s in self.loaded_models.to_reload({*loaded, *loaded_by_requests}):
             if not self.refusing:
-                self.submit(LoadRequest(model, keep_alive_s), GATEWAY_ITSELF, GATEWAY_ITSELF)
+                self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
     def engine_lost(self, crashed: bool) -> None:
         """Park or fail what ran on an engine whose link has closed, after all its events were handled.
@@ -152,7 +157,24 @@ class Dispatcher:
     # --- events of the present engine ---
 
     def on_event(self, event: protocol.Event) -> None:
-        """Handle one event of the present engine."""
+        """Handle one event of the present engine.
+
+        An event that cannot be handled fails its own request: the exception must not reach the link, which
+        would close, and so interrupt every other request.
+        """
+        try:
+            self._handle(event)
+        except Exception as error:
+            log.exception("An event of the engine could not be handled (%s)", type(event).__name__)
+            request_id = getattr(event, "id", None)
+            if request_id in self._tickets:
+                message = (
+                    f"The gateway could not handle the answer ({type(error).__name__}); its log has more."
+                )
+                self._on_failed(protocol.Failed(request_id, "engine_crashed", message))
+                self._carry_out([CancelOnEngine(request_id)])
+
+    def _handle(self, event: protocol.Event) -> None:
         self.loaded_models.on_event(event)
         match event:
             case protocol.Token():
@@ -218,16 +240,15 @@ class Dispatcher:
             return
         actions = self._table.finished(request_id)
         ticket.put(event)
-        self._end(ticket, "done")
         self._carry_out(actions)
+        self._end(ticket, "done")
 
     def _on_failed(self, event: protocol.Failed) -> None:
         ticket = self._tickets.get(event.id)
         if ticket is None or not self._table.is_running(event.id):
             return
-        actions = self._table.finished(event.id)
+        self._carry_out(self._table.finished(event.id))
         self._fail(ticket, errors.from_engine(event))
-        self._carry_out(actions)
 
     # --- what the table decided ---
 
@@ -235,17 +256,28 @@ class Dispatcher:
         for action in actions:
             match action:
                 case SendToEngine(request_id):
-                    request = self._table.get(request_id)
-                    emitted = request.emitted if request else []
-                    self._send_to_engine(self._tickets[request_id].request.operation(request_id, emitted))
+                    self._send_request(request_id)
                 case CancelOnEngine(request_id):
-                    self._send_to_engine(protocol.Cancel(request_id))
+                    self._send_to_engine(protocol.encode(protocol.Cancel(request_id)))
                 case FailRequest(request_id, code, message):
                     self._fail(self._tickets[request_id], errors.from_code(code, message))
 
-    def _send_to_engine(self, operation: protocol.Op) -> None:
+    def _send_request(self, request_id: str) -> None:
+        """Send a request that the table has started. Where that fails, the request fails, and no other."""
+        request = self._table.get(request_id)
+        emitted = request.emitted if request else []
+        try:
+            self._send_to_engine(self._tickets[request_id].request.frame(request_id, emitted))
+        except Exception as error:  # such as MemoryError: the frame of a large request is as large again
+            log.exception("Request %s could not be sent", request_id)
+            message = (
+                f"The request could not be passed to the engine ({type(error).__name__}); try again later."
+            )
+            self._on_failed(protocol.Failed(request_id, "overloaded", message))
+
+    def _send_to_engine(self, frame: bytes) -> None:
         if self._send is not None:
-            self._send(operation)
+            self._send(frame)
 
     def _fail(self, ticket: Ticket, error: errors.GatewayError) -> None:
         if ticket.dialect == GATEWAY_ITSELF:

@@ -1,18 +1,21 @@
 """What the engine can be asked for: generate, embed, load, unload. Pure.
 
 A model request is what a client wants, free of any dialect: each dialect translates its bodies to these.
-Together with a request id and the ids of the tokens that the client already has, it makes the protocol's
-operation, anew for each engine that it is sent to.
+`sendable` encodes it as the protocol's operation; the request id, and the ids of the tokens that the client
+already has, are added for each engine that it is sent to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
 from mlx_server.gateway.requests.admission import Lane
+
+SEED_MASK = 2**63 - 1
+"""Seeds are kept to 63 bits, the most that the protocol carries."""
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """The JSON schema of an answer that may be any JSON object."""
@@ -55,10 +58,10 @@ class GenerationRequest:
         # An answer in a given JSON schema is not a tool call, even where it looks like one.
         return "auto" if self.tools and self.json_schema is None else "none"
 
-    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
-        """Return the operation for an engine; `emitted` are the ids of the tokens that the client has."""
+    def operation(self) -> protocol.Op:
+        """Return the operation for an engine, without an id and the tokens that the client has."""
         return protocol.Generate(
-            id=request_id,
+            id="",
             model=self.model,
             kind=self.kind,
             messages=self.messages,
@@ -71,7 +74,6 @@ class GenerationRequest:
             template=self.template,
             json_schema=self.json_schema,
             top_logprobs=self.top_logprobs,
-            emitted=tuple(emitted),
             sampling=self.sampling,
             max_tokens=self.max_tokens,
             stop=self.stop,
@@ -93,8 +95,8 @@ class EmbeddingRequest:
     def lane(self) -> Lane:
         return Lane.EMBED
 
-    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
-        return protocol.Embed(request_id, self.model, self.texts, self.truncate, self.keep_alive_s)
+    def operation(self) -> protocol.Op:
+        return protocol.Embed("", self.model, self.texts, self.truncate, self.keep_alive_s)
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class LoadRequest:
     def lane(self) -> Lane:
         return Lane.CONTROL
 
-    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
-        return protocol.Load(request_id, self.model, self.keep_alive_s)
+    def operation(self) -> protocol.Op:
+        return protocol.Load("", self.model, self.keep_alive_s)
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,8 @@ class UnloadRequest:
     def lane(self) -> Lane:
         return Lane.CONTROL
 
-    def operation(self, request_id: str, emitted: Sequence[int]) -> protocol.Op:
-        return protocol.Unload(request_id, self.model)
+    def operation(self) -> protocol.Op:
+        return protocol.Unload("", self.model)
 
 
 ModelRequest = GenerationRequest | EmbeddingRequest | LoadRequest | UnloadRequest

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError
-from mlx_server.gateway.requests.model_requests import ModelRequest
+from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.telemetry import EndedRequest
 
 LastEvent = protocol.Done | protocol.Embedding | protocol.Loaded | protocol.Unloaded
@@ -30,7 +30,7 @@ class Ticket:
     def __init__(
         self,
         request_id: str,
-        request: ModelRequest,
+        request: SendableRequest,
         dialect: str,
         submitted_at: float,
         on_cancel: Callable[[Ticket], None],

@@ -39,6 +39,7 @@ from mlx_server.protocol import (
     decode_op,
     encode,
     pack_vectors,
+    prepare,
     unpack_vectors,
 )
 from mlx_server.protocol.frames import JSON, MSGPACK, pack_frame
@@ -46,7 +47,7 @@ from mlx_server.protocol.frames import JSON, MSGPACK, pack_frame
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 """Lone surrogates and NUL included."""
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
     max_leaves=10,
 )
@@ -91,7 +92,7 @@ LOGPROB = TokenLogprob("x", (120,), -math.inf)
 
 @given(OPERATIONS)
 @example(Generate("a", "m", "text", prompt="\ud83d\ude00 is two surrogates, and 😀 one character"))
-@example(Generate("a", "m", "chat", messages=({"\ud800": ["\x00", 2**70, math.nan]},)))
+@example(Generate("a", "m", "chat", messages=({"\ud800": ["\x00", 2**70, 1e308]},)))
 @example(Generate("a", "m", "text", keep_alive_s=math.inf))
 @example(Begin())
 @example(Shutdown())
@@ -162,6 +163,81 @@ def test_encode_bounds_the_nesting_of_every_free_form_field():
     unlimited = {f"{cls.__name__}.{f.name}" for cls in structs for f in fields(cls) if "dict" in str(f.type)}
     generate = {f"Generate.{name}" for name in ("messages", "tools", "template", "json_schema")}
     assert unlimited == {*generate, "ToolCall.arguments", "Failed.fields"}
+
+
+@pytest.mark.parametrize(
+    ("number", "complaint"),
+    [
+        (math.nan, "NaN is not a JSON number"),
+        (math.inf, "a number is over 1.8e308"),
+        (-math.inf, "a number is over 1.8e308"),
+    ],
+)
+def test_free_form_number_that_json_lacks_is_not_encoded_and_its_place_is_named(number, complaint):
+    """`{"x": NaN}` in a past call, and `1e999` in a schema, once kept their slots for good."""
+    value: dict = {"deep": [1, {"x": number}]}
+    for message in messages_with(value):
+        with pytest.raises(ProtocolError, match=rf"{type(message).__name__}: .*deep\.1\.x: {complaint}"):
+            encode(message)
+
+
+def test_fault_in_a_wide_and_deep_value_is_found_quickly_and_shown_shortly():
+    """The keys are the client's: of any length, and as many as fit into a body."""
+    deep: object = math.nan
+    for _ in range(400):
+        deep = {"k" * 1000: deep}
+    wide = {"a": [0] * 300_000, "b": deep}
+    with pytest.raises(ProtocolError, match="…: NaN is not a JSON number$") as caught:
+        encode(Generate("a", "m", "chat", template=wide))
+    assert len(str(caught.value)) < 700
+
+
+def prepared(operation) -> bytes:
+    """Return `operation` as a frame, in the two steps in which the gateway makes it."""
+    later = {
+        name: getattr(operation, name) for name in ("id", "emitted", "sampling") if hasattr(operation, name)
+    }
+    return prepare(operation, *later).frame(**later)
+
+
+def can_be_added(operation) -> bool:
+    """Return whether the fields that are added later are as the gateway has them: 64 bits, valid text."""
+    added = [getattr(operation, name, None) for name in ("id", "emitted", "sampling")]
+    try:
+        msgspec.msgpack.encode(added)
+    except (UnicodeEncodeError, OverflowError):
+        return False
+    return True
+
+
+def test_operation_whose_later_fields_do_not_fit_into_64_bits_is_not_prepared():
+    with pytest.raises(ProtocolError):
+        prepare(Generate("", "m", "text", sampling=Sampling(seed=2**64)), "sampling")
+
+
+@given(OPERATIONS.filter(can_be_added))
+@example(Generate("a", "m", "text", prompt="\ud83d", emitted=(1, 2**40), sampling=Sampling(seed=2**63 - 1)))
+@example(Generate("a", "m", "chat", messages=({"x": 2**70},)))
+def test_operation_prepared_first_and_completed_later_crosses_the_wire_unchanged(operation):
+    assert canonical(decode_op(prepared(operation))) == canonical(operation)
+
+
+def test_prepared_operation_serves_any_number_of_frames():
+    shared = prepare(Generate("", "m", "text", prompt="hello"), "id", "emitted")
+    for number in range(3):
+        sent = decode_op(shared.frame(id=f"r{number}", emitted=[*range(number)]))
+        assert sent == Generate(f"r{number}", "m", "text", prompt="hello", emitted=tuple(range(number)))
+
+
+def test_operation_that_leaves_no_room_for_the_tokens_of_its_answer_is_not_prepared():
+    """A request that is resumed after a crash carries them, and must still fit into a frame."""
+    with pytest.raises(ProtocolError, match="for one request"):
+        prepare(Generate("", "m", "text", prompt="a" * (MAX_FRAME_BYTES - 1000)), "id")
+
+
+def test_operation_nested_too_deeply_is_not_prepared_and_its_field_is_named():
+    with pytest.raises(ProtocolError, match=f"^tools: JSON nested deeper than {MAX_NESTING} levels"):
+        prepare(Generate("", "m", "chat", tools=(nested(955),)), "id")
 
 
 @pytest.mark.parametrize("foreign", [object(), b"bytes", {1, 2}, 1j, {(1, 2): 3}])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
 from mlx_server.gateway.dialects.error_envelopes import anthropic_body
-from mlx_server.gateway.dialects.tools import arguments_as_string
 from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.json_text import json_bytes, json_text
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 Event = tuple[str, dict[str, Any]]
@@ -33,11 +32,11 @@ class MessageEvents:
 
     # --- AnswerRenderer ---
 
-    def begin(self) -> Iterator[str]:
+    def begin(self) -> Iterator[bytes]:
         usage = {"input_tokens": self._prompt_tokens, "output_tokens": 0}
         yield _frame("message_start", message=self._message | {"usage": usage})
 
-    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+    def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         for name, fields in self._blocks.add(part):
             yield _frame(name, **fields)
         if part.done:
@@ -45,10 +44,10 @@ class MessageEvents:
                 yield _frame(name, **fields)
             yield _frame("message_delta", delta=_stop(part.done), usage=_usage(part.done))
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[bytes]:
         yield _frame("message_stop")
 
-    def error(self, error: GatewayError) -> Iterator[str]:
+    def error(self, error: GatewayError) -> Iterator[bytes]:
         yield _frame("error", **anthropic_body(error))
 
 
@@ -71,7 +70,7 @@ class BlockEvents:
         for call in part.tool_calls:
             events += self.close()
             events += self._open("tool_use", {"id": call.id, "name": call.name, "input": {}})
-            arguments = arguments_as_string(call.arguments)
+            arguments = json_text(call.arguments)
             events.append(self._delta({"type": "input_json_delta", "partial_json": arguments}))
             events += self.close()
         return events
@@ -132,6 +131,5 @@ def _usage(done: protocol.Done) -> dict[str, int]:
     return {"input_tokens": done.usage.prompt_tokens, "output_tokens": done.usage.completion_tokens}
 
 
-def _frame(name: str, **fields: Any) -> str:
-    body = json.dumps({"type": name, **fields}, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {name}\ndata: {body}\n\n"
+def _frame(name: str, **fields: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), json_bytes({"type": name, **fields}))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import prompt_tokens
@@ -13,6 +15,9 @@ from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
+from mlx_server.gateway.dialects.translation import translated
+from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 
 def router(context: GatewayContext) -> APIRouter:
@@ -21,28 +26,48 @@ def router(context: GatewayContext) -> APIRouter:
 
     @routes.post("/messages", **takes(MessagesBody, stream=SSE))
     async def messages(http: Request) -> Response:
-        body = await read_body(http, MessagesBody, context.max_body_bytes)
-        model = (await context.installed_models.get(body.model, "generate")).name
-        request = body.to_request(model, context.draw_seed())
-        answers = context.generate([request], http, DIALECT, body.user)
-        if body.stream:
+        asked = await _read(context, http)
+        answers = context.generate([asked.request], http, DIALECT, asked.user)
+        if asked.stream:
             return await stream_answers(
                 http,
                 answers,
-                lambda first: render.MessageEvents(answers.id, body.model, prompt_tokens(first)),
+                lambda first: render.MessageEvents(answers.id, asked.model, prompt_tokens(first)),
                 SSE,
             )
         ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-        message = render.whole_message(answers.id, body.model, answer, done)
-        return JSONResponse(message, headers={"request-id": answers.id})
+        message = render.whole_message(answers.id, asked.model, answer, done)
+        return JsonResponse(message, headers={"request-id": answers.id})
 
     @routes.post("/messages/count_tokens", **takes(CountBody))
     async def count_tokens(http: Request) -> Response:
-        body = await read_body(http, CountBody, context.max_body_bytes)
-        request = body.to_count((await context.installed_models.get(body.model, "generate")).name)
-        ticket = context.submit(request, http, DIALECT)
+        ticket = context.submit(await _read_count(context, http), http, DIALECT)
         done = await cancel_on_disconnect(http, ticket, ticket.last())
         assert isinstance(done, protocol.Done)
-        return JSONResponse({"input_tokens": done.usage.prompt_tokens})
+        return JsonResponse({"input_tokens": done.usage.prompt_tokens})
 
     return routes
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is kept of a body while its answer is made; `model` is spelled as the client did."""
+
+    model: str
+    stream: bool
+    user: str | None
+    request: SendableRequest
+
+
+async def _read(context: GatewayContext, http: Request) -> _Asked:
+    body = await read_body(http, MessagesBody, context.max_body_bytes)
+    model = (await context.installed_models.get(body.model, "generate")).name
+    seed = context.draw_seed()
+    request = await translated(http, lambda: sendable(body.to_request(model, seed)))
+    return _Asked(body.model, bool(body.stream), body.user, request)
+
+
+async def _read_count(context: GatewayContext, http: Request) -> SendableRequest:
+    body = await read_body(http, CountBody, context.max_body_bytes)
+    model = (await context.installed_models.get(body.model, "generate")).name
+    return await translated(http, lambda: sendable(body.to_count(model)))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama import DIALECT, render_models
-from mlx_server.gateway.dialects.ollama.pull import pull_model
+from mlx_server.gateway.dialects.ollama.pull import Pulls
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect
+from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_requests import UnloadRequest
+from mlx_server.gateway.requests.sendable import sendable
 from vestal.config import canonical
 
 OLLAMA_API = "0.12.6"
@@ -22,6 +24,7 @@ OLLAMA_API = "0.12.6"
 def router(context: GatewayContext) -> APIRouter:
     """Return the routes for models."""
     routes = APIRouter()
+    pulls = Pulls(context)
 
     @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=PlainTextResponse)
@@ -31,13 +34,13 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.head("/api/version", include_in_schema=False)
     @routes.get("/api/version")
     async def version(http: Request) -> Response:
-        return JSONResponse({"version": OLLAMA_API, "server": "vestal"})
+        return JsonResponse({"version": OLLAMA_API, "server": "vestal"})
 
     @routes.head("/api/tags", include_in_schema=False)
     @routes.get("/api/tags")
     async def tags(http: Request) -> Response:
         entries = await context.installed_models.all()
-        return JSONResponse({"models": [render_models.tag(entry) for entry in entries]})
+        return JsonResponse({"models": [render_models.tag(entry) for entry in entries]})
 
     @routes.get("/api/ps")
     async def ps(http: Request) -> Response:
@@ -47,23 +50,23 @@ def router(context: GatewayContext) -> APIRouter:
             render_models.running(report, entries.get(report.model), wall_s)
             for report in context.dispatcher.loaded_models.reports
         ]
-        return JSONResponse({"models": running})
+        return JsonResponse({"models": running})
 
     @routes.post("/api/show", **takes(ModelBody))
     async def show(http: Request) -> Response:
         body = await read_body(http, ModelBody, context.max_body_bytes)
-        return JSONResponse(render_models.shown(await context.installed_models.get(body.model)))
+        return JsonResponse(render_models.shown(await context.installed_models.get(body.model)))
 
     @routes.post("/api/pull", **takes(ModelBody, stream=NDJSON))
     async def pull(http: Request) -> Response:
-        return await pull_model(context, await read_body(http, ModelBody, context.max_body_bytes))
+        return await pulls.answer(http, await read_body(http, ModelBody, context.max_body_bytes))
 
     @routes.delete("/api/delete", response_class=Response, **takes(ModelBody))
     async def delete(http: Request) -> Response:
         body = await read_body(http, ModelBody, context.max_body_bytes)
         name = canonical(body.model)
         if name in context.dispatcher.loaded_models.names:
-            ticket = context.submit(UnloadRequest(name), http, DIALECT)
+            ticket = context.submit(sendable(UnloadRequest(name)), http, DIALECT)
             await cancel_on_disconnect(http, ticket, ticket.last())
         await context.installed_models.remove(body.model)
         return Response(status_code=200)

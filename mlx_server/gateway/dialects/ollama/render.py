@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +10,13 @@ from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
 from mlx_server.gateway.dialects.error_envelopes import ollama_body
 from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.supervision import Clock
+
+FIRST_SECOND = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""The times that a date of four digits can say, in seconds since the epoch."""
 
 Content = Callable[[AnswerPart], dict[str, Any]]
 """Returns the fields that hold the content of a part: they differ between /api/generate and /api/chat."""
@@ -50,19 +54,19 @@ class AnswerLines:
 
     # --- AnswerRenderer ---
 
-    def begin(self) -> Iterator[str]:
+    def begin(self) -> Iterator[bytes]:
         yield from ()
 
-    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+    def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         if part.has_content:
-            yield _line(self._head() | self._content(part) | {"done": False})
+            yield line(self._head() | self._content(part) | {"done": False})
         if part.done:
-            yield _line(self._head() | self._content(AnswerPart()) | self._end(part.done))
+            yield line(self._head() | self._content(AnswerPart()) | self._end(part.done))
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[bytes]:
         yield from ()
 
-    def error(self, error: GatewayError) -> Iterator[str]:
+    def error(self, error: GatewayError) -> Iterator[bytes]:
         yield error_line(error)
 
     # --- inside ---
@@ -88,9 +92,14 @@ class AnswerLines:
         }
 
 
-def error_line(error: GatewayError) -> str:
+def error_line(error: GatewayError) -> bytes:
     """Return an error as a line in the middle of a stream."""
-    return json.dumps(ollama_body(error), ensure_ascii=False) + "\n"
+    return line(ollama_body(error))
+
+
+def line(body: dict[str, Any]) -> bytes:
+    """Return an object as one line of a stream."""
+    return json_bytes(body) + b"\n"
 
 
 def nanoseconds(seconds: float) -> int:
@@ -99,8 +108,12 @@ def nanoseconds(seconds: float) -> int:
 
 
 def iso_time(since_epoch_s: float) -> str:
-    """Return a time as Ollama writes it, such as `2025-01-31T12:00:00.123456Z`."""
-    return datetime.fromtimestamp(since_epoch_s, UTC).isoformat().replace("+00:00", "Z")
+    """Return a time as Ollama writes it, such as `2025-01-31T12:00:00.123456Z`.
+
+    A time outside the years that can be written, as a file of a broken disk may have it, becomes the nearest.
+    """
+    within = min(max(since_epoch_s, FIRST_SECOND), LAST_SECOND)
+    return datetime.fromtimestamp(within, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _head(model: str, wall_s: float) -> dict[str, Any]:
@@ -129,7 +142,3 @@ def _logprobs(part: AnswerPart) -> dict[str, Any]:
 
 def _logprob(token: protocol.TokenLogprob) -> dict[str, Any]:
     return {"token": token.text, "logprob": token.logprob, "bytes": list(token.bytes)}
-
-
-def _line(body: dict[str, Any]) -> str:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.embeddings import embed
+from mlx_server.gateway.dialects.embeddings import Embeddings, embed
 from mlx_server.gateway.dialects.ollama import DIALECT, model_routes, render, schema
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect, stream_answers
-from mlx_server.gateway.requests.model_requests import GenerationRequest, LoadRequest, UnloadRequest
+from mlx_server.gateway.dialects.translation import translated
+from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 
 def router(context: GatewayContext) -> APIRouter:
@@ -24,36 +27,40 @@ def router(context: GatewayContext) -> APIRouter:
     return routes
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is kept of a body while its answer is made.
+
+    `model` is spelled as the client did. `request` generates an answer, or, for a body without a prompt,
+    loads or `unloads` the model.
+    """
+
+    model: str
+    stream: bool
+    generates: bool
+    unloads: bool
+    request: SendableRequest
+
+
 def _text_router(context: GatewayContext) -> APIRouter:
     routes = APIRouter(prefix="/api")
     limit = context.max_body_bytes
 
     @routes.post("/generate", **takes(schema.GenerateBody, stream=NDJSON))
     async def generate(http: Request) -> Response:
-        body = await read_body(http, schema.GenerateBody, limit)
-        if not body.has_prompt:
-            return await _load(context, http, body, render.generate_content)
-        model = (await context.installed_models.get(body.model, "generate")).name
-        request = body.to_request(model, context.draw_seed())
-        return await _answer(context, http, body, request, render.generate_content)
+        asked = await _read(context, http, schema.GenerateBody)
+        return await _answer(context, http, asked, render.generate_content)
 
     @routes.post("/chat", **takes(schema.ChatBody, stream=NDJSON))
     async def chat(http: Request) -> Response:
-        body = await read_body(http, schema.ChatBody, limit)
-        if not body.messages:
-            return await _load(context, http, body, render.chat_content)
-        model = (await context.installed_models.get(body.model, "generate")).name
-        request = body.to_request(model, context.draw_seed())
-        return await _answer(context, http, body, request, render.chat_content)
+        asked = await _read(context, http, schema.ChatBody)
+        return await _answer(context, http, asked, render.chat_content)
 
     @routes.post("/embed", **takes(schema.EmbedBody))
     async def embed_(http: Request) -> Response:
         started_at = context.clock.now()
         body = await read_body(http, schema.EmbedBody, limit)
-        request = body.to_request((await context.installed_models.get(body.model, "embed")).name)
-        if not request.texts:
-            await _load_or_unload(context, http, body, request.model)
-        embeddings = await embed(context, request, http, DIALECT)
+        embeddings = await _embedded(context, http, body)
         answer: dict[str, Any] = {
             "model": body.model,
             "embeddings": embeddings.rows(body.dimensions or None),
@@ -61,44 +68,57 @@ def _text_router(context: GatewayContext) -> APIRouter:
             "load_duration": render.nanoseconds(embeddings.load_s),
             "prompt_eval_count": embeddings.prompt_tokens,
         }
-        return JSONResponse(answer)
+        return JsonResponse(answer)
 
     @routes.post("/embeddings", **takes(schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read_body(http, schema.EmbeddingsBody, limit)
-        request = body.to_request((await context.installed_models.get(body.model, "embed")).name)
-        if not request.texts:
-            await _load_or_unload(context, http, body, request.model)
-        rows = (await embed(context, request, http, DIALECT)).rows()
-        return JSONResponse({"embedding": rows[0] if rows else []})
+        rows = (await _embedded(context, http, body)).rows()
+        return JsonResponse({"embedding": rows[0] if rows else []})
 
     return routes
 
 
-async def _load(
-    context: GatewayContext, http: Request, body: schema.ModelBody, content: render.Content
-) -> Response:
-    """Answer a body without a prompt: load the model, or unload it with `keep_alive` 0 (`ollama stop`)."""
-    await _load_or_unload(context, http, body, (await context.installed_models.get(body.model)).name)
-    return JSONResponse(render.load_answer(body.model, context.clock.wall(), content, unloaded=body.unloads))
+async def _read(
+    context: GatewayContext, http: Request, body_type: type[schema.GenerateBody | schema.ChatBody]
+) -> _Asked:
+    body = await read_body(http, body_type, context.max_body_bytes)
+    generates = body.has_prompt
+    name = (await context.installed_models.get(body.model, "generate" if generates else None)).name
+    seed = context.draw_seed()
+    request = await translated(
+        http, lambda: sendable(body.to_request(name, seed) if generates else body.to_load_request(name))
+    )
+    return _Asked(body.model, body.stream is not False, generates, body.unloads, request)
 
 
-async def _load_or_unload(context: GatewayContext, http: Request, body: schema.ModelBody, model: str) -> None:
-    request = UnloadRequest(model) if body.unloads else LoadRequest(model, body.keep_alive_s)
+async def _embedded(
+    context: GatewayContext, http: Request, body: schema.EmbedBody | schema.EmbeddingsBody
+) -> Embeddings:
+    """Return the vectors of the body's texts. Without texts there are none, and the model is only loaded."""
+    name = (await context.installed_models.get(body.model, "embed")).name
+    request = body.to_request(name)
+    if not request.texts:
+        await _submit_and_wait(context, http, sendable(body.to_load_request(name)))
+    return await embed(context, request, http, DIALECT)
+
+
+async def _submit_and_wait(context: GatewayContext, http: Request, request: SendableRequest) -> None:
     ticket = context.submit(request, http, DIALECT)
     await cancel_on_disconnect(http, ticket, ticket.last())
 
 
-async def _answer(
-    context: GatewayContext,
-    http: Request,
-    body: schema.ModelBody,
-    request: GenerationRequest,
-    content: render.Content,
-) -> Response:
-    answers = context.generate([request], http, DIALECT)
-    renderer = render.AnswerLines(body.model, answers.tickets[0], context.clock, content)
-    if body.stream is not False:
-        return await stream_answers(http, answers, lambda _: renderer, NDJSON)
+async def _answer(context: GatewayContext, http: Request, asked: _Asked, content: render.Content) -> Response:
+    if not asked.generates:  # `ollama stop` unloads a model so
+        await _submit_and_wait(context, http, asked.request)
+        wall_s = context.clock.wall()
+        return JsonResponse(render.load_answer(asked.model, wall_s, content, unloaded=asked.unloads))
+    answers = context.generate([asked.request], http, DIALECT)
+
+    def renderer(_: object = None) -> render.AnswerLines:
+        return render.AnswerLines(asked.model, answers.tickets[0], context.clock, content)
+
+    if asked.stream:
+        return await stream_answers(http, answers, renderer, NDJSON)
     ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-    return JSONResponse(renderer.whole(answer, done), headers={"x-request-id": answers.id})
+    return JsonResponse(renderer().whole(answer, done), headers={"x-request-id": answers.id})

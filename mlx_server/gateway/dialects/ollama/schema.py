@@ -10,15 +10,23 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
-from mlx_server.gateway.dialects.tools import checked_tools
+from mlx_server.gateway.dialects.tools import call_arguments, checked_tools
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.model_requests import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.requests.model_requests import (
+    ANY_OBJECT,
+    SEED_MASK,
+    EmbeddingRequest,
+    GenerationRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 from mlx_server.protocol import Sampling
 from vestal.config.units import duration_s
 
 KEEP_LOADED_S = -1.0
 """A keep-alive that never expires, as the protocol has it."""
-SEED_MASK = 2**63 - 1
+MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
+"""A longer keep-alive never expires: it is added to times, and 10¹² s from now no calendar has a date."""
 INT32_LIMIT = 2**31
 DEFAULT_REPEAT_LAST_N = 64
 
@@ -87,12 +95,16 @@ class ModelBody(Body):
         if self.keep_alive is None:
             return None
         value = duration_s(self.keep_alive)
-        return KEEP_LOADED_S if value == float("inf") else value
+        return KEEP_LOADED_S if value > MAX_KEEP_ALIVE_S else value
 
     @property
     def unloads(self) -> bool:
-        """Return whether the model is to be unloaded, which a keep-alive of 0 without a prompt asks for."""
+        """Return whether a body without a prompt asks to unload the model, by a keep-alive of 0."""
         return self.keep_alive_s == 0
+
+    def to_load_request(self, model: str) -> LoadRequest | UnloadRequest:
+        """Return what a body without a prompt means, for the model of this canonical name."""
+        return UnloadRequest(model) if self.unloads else LoadRequest(model, self.keep_alive_s)
 
 
 class TextBody(ModelBody):
@@ -115,19 +127,39 @@ class TextBody(ModelBody):
         return dict(ANY_OBJECT)
 
 
+class CalledFunction(Body):
+    name: str
+    arguments: dict[str, Any] | str | None = None
+
+
+class ToolCall(Body):
+    """A call in an earlier answer. Ollama's own clients send no id; others do."""
+
+    id: str | None = None
+    type: str | None = None
+    function: CalledFunction
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the call in the form that chat templates are written for. Raises BadRequest."""
+        arguments = call_arguments("messages.tool_calls.function.arguments", self.function.arguments)
+        call = {"function": {"name": self.function.name, "arguments": arguments}}
+        return call | {key: value for key, value in (("id", self.id), ("type", self.type)) if value}
+
+
 class Message(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
     images: ListOf[Any] | None = None
-    tool_calls: ListOf[dict[str, Any]] | None = None
+    tool_calls: ListOf[ToolCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the message in the form that chat templates are written for."""
+        """Return the message in the form that chat templates are written for. Raises BadRequest."""
+        calls = None if self.tool_calls is None else [call.as_dict() for call in self.tool_calls]
         optional = {
-            "tool_calls": self.tool_calls,
+            "tool_calls": calls,
             "name": self.tool_name,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.thinking,
@@ -139,6 +171,11 @@ class Message(Body):
 class ChatBody(TextBody):
     messages: ListOf[Message] | None = None
     tools: ListOf[dict[str, Any]] | None = None
+
+    @property
+    def has_prompt(self) -> bool:
+        """Return whether there are messages; without any the model is only loaded or unloaded."""
+        return bool(self.messages)
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,12 @@ from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
 from mlx_server.gateway.dialects.embeddings import Embeddings
 from mlx_server.gateway.dialects.error_envelopes import openai_body
-from mlx_server.gateway.dialects.tools import arguments_as_string
 from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.json_text import json_bytes, json_text
 from mlx_server.model_store import ModelEntry
 
 FLOAT32_BYTES = 4
-STREAM_END = "data: [DONE]\n\n"
+STREAM_END = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class AnswerChunks:
 
     # --- AnswerRenderer ---
 
-    def begin(self) -> Iterator[str]:
+    def begin(self) -> Iterator[bytes]:
         if self._shape.first_content is not None:
             for index in range(len(self._prefixes)):
                 yield self._chunk(index, self._shape.first_content)
@@ -90,21 +89,21 @@ class AnswerChunks:
             if prefix:
                 yield self._chunk(index, self._shape.chunk_content(AnswerPart(prefix)))
 
-    def part(self, index: int, part: AnswerPart) -> Iterator[str]:
+    def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         if part.has_content:
             yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(part))
         if part.done:
             self._ends[index] = part.done
             yield self._chunk(index, self._shape.last_content, part.done.reason)
 
-    def end(self) -> Iterator[str]:
+    def end(self) -> Iterator[bytes]:
         if self._include_usage:
             ends = [self._ends[index] for index in sorted(self._ends)]
             usage = _usage(ends, self._answers_per_prompt)
             yield _event(self._chunk_head | {"choices": [], "usage": usage})
         yield STREAM_END
 
-    def error(self, error: GatewayError) -> Iterator[str]:
+    def error(self, error: GatewayError) -> Iterator[bytes]:
         yield _event(openai_body(error))
         yield STREAM_END
 
@@ -112,7 +111,7 @@ class AnswerChunks:
 
     def _chunk(
         self, index: int, content: dict[str, Any], reason: str | None = None, logprobs: Any = None
-    ) -> str:
+    ) -> bytes:
         chunk = self._chunk_head | {"choices": [_choice(index, content, reason, logprobs)]}
         return _event(chunk | {"usage": None} if self._include_usage else chunk)
 
@@ -177,7 +176,7 @@ def _delta(part: AnswerPart) -> dict[str, Any]:
 
 def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
     """Return a tool call, whose arguments OpenAI gives as a string."""
-    function = {"name": call.name, "arguments": arguments_as_string(call.arguments)}
+    function = {"name": call.name, "arguments": json_text(call.arguments)}
     return {"id": call.id, "type": "function", "function": function}
 
 
@@ -204,8 +203,8 @@ def _text(part: AnswerPart) -> dict[str, Any]:
     return {"text": part.text}
 
 
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: %s\n\n" % json_bytes(body)
 
 
 CHAT = AnswerShape(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
@@ -14,36 +15,37 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import embed
 from mlx_server.gateway.dialects.openai import DIALECT, render, schema
 from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
+from mlx_server.gateway.dialects.translation import translated
+from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
 
 
 def router(context: GatewayContext) -> APIRouter:
     """Return all routes of OpenAI's API."""
     routes = APIRouter(prefix="/v1")
-    limit = context.max_body_bytes
 
     @routes.get("/models")
     async def models(http: Request) -> Response:
         entries = await context.installed_models.all()
-        return JSONResponse({"object": "list", "data": [render.model(entry) for entry in entries]})
+        return JsonResponse({"object": "list", "data": [render.model(entry) for entry in entries]})
 
     @routes.get("/models/{name:path}", responses={404: {}})
     async def model(http: Request, name: str) -> Response:
-        return JSONResponse(render.model(await context.installed_models.get(name)))
+        return JsonResponse(render.model(await context.installed_models.get(name)))
 
     @routes.post("/chat/completions", **takes(schema.ChatBody, stream=SSE))
     async def chat(http: Request) -> Response:
-        body = await read_body(http, schema.ChatBody, limit)
-        return await _answer(context, http, body, render.CHAT)
+        return await _answer(context, http, schema.ChatBody, render.CHAT)
 
     @routes.post("/completions", **takes(schema.CompletionBody, stream=SSE))
     async def completions(http: Request) -> Response:
-        body = await read_body(http, schema.CompletionBody, limit)
-        return await _answer(context, http, body, render.COMPLETION)
+        return await _answer(context, http, schema.CompletionBody, render.COMPLETION)
 
     @routes.post("/embeddings", **takes(schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
-        body = await read_body(http, schema.EmbeddingsBody, limit)
-        request = body.to_request((await context.installed_models.get(body.model, "embed")).name)
+        body = await read_body(http, schema.EmbeddingsBody, context.max_body_bytes)
+        model = (await context.installed_models.get(body.model, "embed")).name
+        request = await translated(http, lambda: body.to_request(model))
         embedded = await embed(context, request, http, DIALECT)
         rows: list[Any]
         if body.encoding_format != "base64":
@@ -52,31 +54,74 @@ def router(context: GatewayContext) -> APIRouter:
             rows = [protocol.pack_vectors([row]) for row in embedded.rows(body.dimensions)]
         else:
             rows = render.base64_rows(embedded)
-        return JSONResponse(render.embeddings(body.model, rows, embedded.prompt_tokens))
+        return JsonResponse(render.embeddings(body.model, rows, embedded.prompt_tokens))
 
     return routes
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is kept of a body while its answers are made; `model` is spelled as the client did.
+
+    `prefixes` holds for each of the requests the text that its answer begins with.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+    user: str | None
+    answers_per_prompt: int
+    requests: list[SendableRequest]
+    prefixes: list[str]
+
+
+async def _read(
+    context: GatewayContext, http: Request, body_type: type[schema.ChatBody | schema.CompletionBody]
+) -> _Asked:
+    body = await read_body(http, body_type, context.max_body_bytes)
+    model = (await context.installed_models.get(body.model, "generate")).name
+    context.check_answer_count(body.answer_count)
+    seed = context.draw_seed()
+    return await translated(http, lambda: _translate(body, model, seed))
+
+
+def _translate(body: schema.ChatBody | schema.CompletionBody, model: str, drawn_seed: int) -> _Asked:
+    times = body.n or 1
+    requests = body.to_requests(model, drawn_seed)
+    prefixes = [body.echo_of(request) for request in requests for _ in range(times)]
+    return _Asked(
+        body.model,
+        bool(body.stream),
+        body.include_usage,
+        body.user,
+        times,
+        repeated([sendable(request) for request in requests], times),
+        prefixes,
+    )
 
 
 async def _answer(
     context: GatewayContext,
     http: Request,
-    body: schema.ChatBody | schema.CompletionBody,
+    body_type: type[schema.ChatBody | schema.CompletionBody],
     shape: render.AnswerShape,
 ) -> Response:
-    model = (await context.installed_models.get(body.model, "generate")).name
-    requests = body.to_requests(model, context.draw_seed())
-    prefixes = [body.echo_of(request) for request in requests]  # may raise, so before anything is submitted
-    answers = context.generate(requests, http, DIALECT, body.user)
-    renderer = render.AnswerChunks(
-        shape,
-        answers.id,
-        int(context.clock.wall()),
-        body.model,
-        prefixes=prefixes,
-        answers_per_prompt=body.n or 1,
-        include_usage=body.include_usage,
-    )
-    if body.stream:
-        return await stream_answers(http, answers, lambda _: renderer, SSE)
+    asked = await _read(context, http, body_type)
+    created = int(context.clock.wall())
+    answers = context.generate(asked.requests, http, DIALECT, asked.user)
+
+    def renderer(_: object = None) -> render.AnswerChunks:
+        return render.AnswerChunks(
+            shape,
+            answers.id,
+            created,
+            asked.model,
+            prefixes=asked.prefixes,
+            answers_per_prompt=asked.answers_per_prompt,
+            include_usage=asked.include_usage,
+        )
+
+    if asked.stream:
+        return await stream_answers(http, answers, renderer, SSE)
     wholes = await cancel_on_disconnect(http, answers, answers.whole())
-    return JSONResponse(renderer.whole(wholes), headers={"x-request-id": answers.id})
+    return JsonResponse(renderer().whole(wholes), headers={"x-request-id": answers.id})

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, cast
 
-import msgspec
 from pydantic import Field
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
-from mlx_server.gateway.dialects.tools import call_schema, checked_tools
+from mlx_server.gateway.dialects.tools import call_arguments, call_schema, checked_tools
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.model_requests import ANY_OBJECT, EmbeddingRequest, GenerationRequest
+from mlx_server.gateway.requests.model_requests import (
+    ANY_OBJECT,
+    SEED_MASK,
+    EmbeddingRequest,
+    GenerationRequest,
+)
 from mlx_server.protocol import Sampling
 
-SEED_MASK = 2**63 - 1
 INT32_LIMIT = 2**31
 MAX_PROMPT_IDS = 2**20
 """No context is so long, and the engine would read all the ids before it said so."""
@@ -73,16 +73,10 @@ class TextBody(Body):
         """Return the text that the answer to `request` begins with. Raises BadRequest."""
         return ""
 
-    def _repeated(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
-        """Return `n` of each request, next to each other, all with different seeds."""
-        repeated = [request for request in requests for _ in range(self.n or 1)]
-        return [_with_seed_offset(request, offset) for offset, request in enumerate(repeated)]
-
-
-def _with_seed_offset(request: GenerationRequest, offset: int) -> GenerationRequest:
-    sampling = request.sampling
-    seed = (sampling.seed + offset) & SEED_MASK
-    return replace(request, sampling=msgspec.structs.replace(sampling, seed=seed))
+    @property
+    def answer_count(self) -> int:
+        """Return how many answers are asked for: `n` to each prompt."""
+        return self.n or 1
 
 
 class ContentPart(Body):
@@ -103,15 +97,9 @@ class ToolCall(Body):
     def as_dict(self) -> dict[str, Any]:
         """Return the call for a chat template, which takes the arguments as an object, not as a string.
 
-        Raises BadRequest where the string is not JSON.
+        Raises BadRequest where the string is not a JSON object.
         """
-        arguments: Any = self.function.arguments or {}
-        if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments)
-            except ValueError as error:
-                message = f"tool_calls.function.arguments: not JSON ({error})"
-                raise BadRequest("invalid_request", message) from error
+        arguments = call_arguments("messages.tool_calls.function.arguments", self.function.arguments)
         call = {"type": "function", "function": {"name": self.function.name, "arguments": arguments}}
         return call | ({"id": self.id} if self.id else {})
 
@@ -180,8 +168,11 @@ class ChatBody(TextBody):
     chat_template_kwargs: dict[str, Any] | None = None  # not OpenAI's own
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
-        """Return one request for each answer, for the model of this canonical name. Raises BadRequest."""
-        return self._repeated([self._to_request(model, drawn_seed)])
+        """Return the request, of which `n` answers are wanted, for the model of this canonical name.
+
+        Raises BadRequest.
+        """
+        return [self._to_request(model, drawn_seed)]
 
     def _to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         tools = None if self.tool_choice == "none" else checked_tools(self.tools)
@@ -236,14 +227,22 @@ class CompletionBody(TextBody):
     logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
-        """Return one request for each answer, for the model of this canonical name. Raises BadRequest."""
+        """Return a request for each prompt, of which `n` answers are wanted, for the model of this canonical
+        name.
+
+        Raises BadRequest.
+        """
         if self.suffix:
             not_supported("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
         if self.echo and self.logprobs is not None:
             not_supported("echo", "the logprobs of the prompt are not computed; leave out one of the two")
         if self.best_of is not None and self.best_of > 1:
             not_supported("best_of", "this server does not choose between answers; leave it out")
-        return self._repeated([self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()])
+        return [self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()]
+
+    @property
+    def answer_count(self) -> int:
+        return len(self._prompts()) * (self.n or 1)
 
     def echo_of(self, request: GenerationRequest) -> str:
         if not self.echo:

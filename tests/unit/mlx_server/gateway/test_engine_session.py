@@ -15,6 +15,7 @@ from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import FakeClock
 
@@ -66,7 +67,9 @@ def engines() -> Engines:
 
 def test_session_lost_in_mid_answer_sends_the_request_with_its_tokens_to_the_next_engine(engines):
     session, transport = engines.launch()
-    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
     assert [operation.emitted for operation in transport.sent] == [()]
     engines.receive(session, protocol.Token(ticket.id, 7, "x", 0))
     session.link.connection_lost(None)
@@ -79,7 +82,9 @@ def test_session_lost_in_mid_answer_sends_the_request_with_its_tokens_to_the_nex
 
 @pytest.mark.parametrize("planned", [False, True])
 def test_session_lost_three_times_fails_a_request_unless_the_exits_were_planned(engines, planned):
-    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
     for _ in range(3):
         session, _ = engines.launch()
         session.exit_is_planned = planned
@@ -89,7 +94,9 @@ def test_session_lost_three_times_fails_a_request_unless_the_exits_were_planned(
 
 def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines):
     session, transport = engines.launch()
-    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
     engines.receive(session, protocol.Failed(ticket.id, "engine_unavailable", "shutting down"))
     assert session.exit_is_planned
     assert transport.sent[-1] == protocol.Shutdown(drain_s=0)
@@ -98,7 +105,9 @@ def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines)
 
 def test_session_that_is_superseded_ignores_its_engine(engines):
     session, _ = engines.launch()
-    ticket = engines.dispatcher.submit(GenerationRequest("m", "text", prompt="a"), "client", "ollama")
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
     session.supersede()
     engines.receive(session, protocol.Token(ticket.id, 7, "x", 0))
     session.link.connection_lost(None)

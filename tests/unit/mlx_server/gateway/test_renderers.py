@@ -15,6 +15,7 @@ from mlx_server.gateway.dialects.openai import render as openai
 from mlx_server.gateway.dialects.streaming import AnswerRenderer
 from mlx_server.gateway.errors import ServerFault
 from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.supervision import FakeClock
 
@@ -23,7 +24,7 @@ PARTS = [AnswerPart("Hel"), AnswerPart("lo\n\n"), AnswerPart("ü", done=DONE)]
 
 
 def _ollama(content: ollama.Content) -> AnswerRenderer:
-    ticket = Ticket("r", GenerationRequest("m", "chat"), "ollama", 0.0, lambda _: None)
+    ticket = Ticket("r", sendable(GenerationRequest("m", "chat")), "ollama", 0.0, lambda _: None)
     return ollama.AnswerLines("m", ticket, FakeClock(), content)
 
 
@@ -73,7 +74,7 @@ RENDERERS: dict[
 }
 
 
-def _frames(renderer: AnswerRenderer, parts: list[AnswerPart]) -> Iterator[str]:
+def _frames(renderer: AnswerRenderer, parts: list[AnswerPart]) -> Iterator[bytes]:
     yield from renderer.begin()
     for part in parts:
         yield from renderer.part(0, part)
@@ -83,7 +84,7 @@ def _frames(renderer: AnswerRenderer, parts: list[AnswerPart]) -> Iterator[str]:
 def test_renderer_frames_hold_the_whole_text_in_order(name):
     make, read, text_in = RENDERERS[name]
     renderer = make()
-    stream = "".join([*_frames(renderer, PARTS), *renderer.end()])
+    stream = b"".join([*_frames(renderer, PARTS), *renderer.end()]).decode()
     assert "".join(map(text_in, read(stream))) == "Hello\n\nü"
 
 
@@ -92,6 +93,6 @@ def test_renderer_error_in_the_middle_is_the_last_object_with_its_code(name):
     make, read, _ = RENDERERS[name]
     renderer = make()
     error = ServerFault("engine_crashed", "The engine crashed.")
-    stream = "".join([*_frames(renderer, PARTS[:1]), *renderer.error(error)])
+    stream = b"".join([*_frames(renderer, PARTS[:1]), *renderer.error(error)]).decode()
     last = read(stream)[-1]
     assert (last if "code" in last else last["error"])["code"] == "engine_crashed"

@@ -17,6 +17,7 @@ from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.openai import schema as openai_schema
 from mlx_server.gateway.dialects.tools import call_schema
 from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.requests.sendable import repeated, sendable
 
 HELLO = [{"role": "user", "content": "hello"}]
 FIELD_NAMES = """
@@ -70,7 +71,10 @@ def test_body_of_any_shape_becomes_a_request_or_a_bad_request(schema, body):
         request = _request(schema, body)
     except BadRequest:
         return
-    sent = protocol.encode(request.operation("r1", ()))
+    try:
+        sent = sendable(request).frame("r1", [5])
+    except BadRequest:
+        return
     assert isinstance(protocol.decode_op(sent), protocol.Generate | protocol.Embed)
 
 
@@ -142,7 +146,7 @@ def test_openai_forced_tool_becomes_the_schema_of_its_call():
     assert schema["properties"]["name"] == {"const": "weather"}
     moved = schema["$defs"]["arguments0"]
     assert moved["properties"]["city"] == {"$ref": "#/$defs/arguments0/$defs/city"}
-    assert request.operation("r", ()).tool_choice == "required"
+    assert request.operation().tool_choice == "required"
 
 
 @pytest.mark.parametrize(
@@ -171,8 +175,11 @@ def test_call_schema_of_deeply_nested_parameters_raises():
 
 def test_openai_n_answers_become_requests_with_different_seeds():
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 7}
-    requests = openai_schema.CompletionBody.model_validate(body).to_requests("m", 1)
-    assert [(request.prompt, request.sampling.seed) for request in requests] == [
+    valid = openai_schema.CompletionBody.model_validate(body)
+    assert valid.answer_count == 4
+    requests = repeated([sendable(request) for request in valid.to_requests("m", 1)], 2)
+    sent = [protocol.decode_op(request.frame("r", ())) for request in requests]
+    assert [(op.prompt, op.sampling.seed) for op in sent if isinstance(op, protocol.Generate)] == [
         ("a", 7),
         ("a", 8),
         ("b", 9),

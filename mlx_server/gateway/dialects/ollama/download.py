@@ -1,0 +1,189 @@
+"""One download of a model, which any number of clients follow: it runs the model store's program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+from mlx_server.gateway.errors import GatewayError, ServerFault
+from mlx_server.gateway.requests.ticket import ClientDisconnected
+
+TERMINATE_TIMEOUT_S = 5.0
+"""A program that has not exited this long after SIGTERM is killed."""
+
+log = logging.getLogger(__name__)
+
+
+class Download:
+    """The program that fetches one model, from its start, for which it waits until one of `slots` is free.
+
+    `step` is the newest step of the progress, as Ollama writes it. `on_end` is called once, when no follower
+    can join any more: the program has ended, or the last follower has left.
+    """
+
+    def __init__(
+        self, model: str, source: str, slots: asyncio.Semaphore, on_end: Callable[[Download], None]
+    ) -> None:
+        self.step: dict[str, Any] = {"status": f"pulling {model}"}
+        self.fault: GatewayError | None = None
+        self.ended = False
+        self._followers: set[Follower] = set()
+        self._changed = asyncio.Event()
+        self._on_end = on_end
+        self._task = asyncio.ensure_future(self._run(model, source, slots))
+
+    async def changed(self) -> None:
+        """Return when there is a new step or the download has ended."""
+        await self._changed.wait()
+
+    def join(self, follower: Follower) -> None:
+        self._followers.add(follower)
+
+    def leave(self, follower: Follower) -> None:
+        """Remove a follower. Stop the program if it was the last one."""
+        self._followers.discard(follower)
+        self._wake()
+        if not self._followers and not self.ended:
+            self._task.cancel()
+            self._end()
+
+    async def _run(self, model: str, source: str, slots: asyncio.Semaphore) -> None:
+        digest = f"sha256:{hashlib.sha256(source.encode()).hexdigest()}"
+        try:
+            if slots.locked():
+                self._publish({"status": f"waiting to pull {model} until another model's download ends"})
+            async with slots, contextlib.aclosing(_reports(model)) as reports:
+                async for report in reports:
+                    if "fraction" in report:
+                        self._publish(_step(report, digest))
+                        await asyncio.sleep(0)  # followers read this step before the next one replaces it
+        except GatewayError as error:
+            self.fault = error
+        except Exception as error:
+            log.exception("The download of %s failed", model)
+            self.fault = ServerFault("fetch_failed", f"Fetching {model} failed: {error!r}.")
+        if not self.ended:
+            self._end()
+
+    def _publish(self, step: dict[str, Any]) -> None:
+        self.step = step
+        self._wake()
+
+    def _end(self) -> None:
+        self.ended = True
+        self._on_end(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Follower:
+    """One client of a download. `cancel` leaves the download, which `steps` notices."""
+
+    def __init__(self, request_id: str, download: Download) -> None:
+        self.id = request_id
+        self._download = download
+        self._left = False
+        download.join(self)
+
+    def cancel(self) -> None:
+        """Leave the download. Do nothing the second time, or where the download has ended."""
+        if not self._left:
+            self._left = True
+            self._download.leave(self)
+
+    async def steps(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the steps until the model is there; a reader that is slow is given the newest one only.
+
+        Raises GatewayError where the download fails, and ClientDisconnected once the follower has left.
+        """
+        last: dict[str, Any] | None = None
+        while not self._left:
+            if self._download.step is not last:
+                last = self._download.step
+                yield last
+            elif not self._download.ended:
+                await self._download.changed()
+            elif fault := self._download.fault:
+                raise type(fault)(fault.code, fault.message)
+            else:
+                return
+        raise ClientDisconnected
+
+    async def finished(self) -> None:
+        """Return when the model is there. Raises as `steps`."""
+        async for _ in self.steps():
+            pass
+
+
+async def _reports(model: str) -> AsyncGenerator[dict[str, Any], None]:
+    """Run the program and yield what it prints. Raises ServerFault with the message of the model store."""
+    process = await _start_program(model)
+    assert process.stdout is not None
+    fault: ServerFault | None = None
+    try:
+        async for line in process.stdout:
+            report = _parsed(line)
+            if "error" in report:
+                error = report["error"]
+                fault = ServerFault(error["code"], f"{error['message']} {error['remedy']}")
+            yield report
+        if await process.wait() and fault is None:
+            message = f"Fetching {model} ended with exit code {process.returncode}."
+            fault = ServerFault("fetch_failed", message)
+    finally:
+        _terminate(process)
+    if fault:
+        raise fault
+
+
+async def _start_program(model: str) -> asyncio.subprocess.Process:
+    """Run the program in a process group of its own, so that its children are killed with it."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mlx_server.model_store", "ensure", "--json", model),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    """Terminate the program unless it has exited. This awaits nothing, as the caller may be cancelled."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    asyncio.get_running_loop().call_later(TERMINATE_TIMEOUT_S, _kill, process)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
+    """Return one step of the progress. Clients draw a bar for a digest whose total is known."""
+    if not (total := report.get("bytes", 0)):
+        return {"status": report["sentence"]}
+    completed = round(report["fraction"] * total)
+    return {"status": report["sentence"], "digest": digest, "total": total, "completed": completed}
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Return the object on a line of the program's output, or an empty one."""
+    try:
+        report = json.loads(line)
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) else {}

@@ -1,0 +1,90 @@
+"""Writes JSON for clients: the only place where the gateway does, so that every strict parser can read it.
+
+What a model writes ends up in answers, and Python's own writer would pass on what is not JSON: NaN, Infinity,
+and lone halves of surrogate pairs, which no UTF-8 has. Here, a number that is not finite becomes null, and
+half of a pair becomes U+FFFD. Nothing raises, so that one odd value cannot break a stream.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+log = logging.getLogger(__name__)
+
+_encoder = msgspec.json.Encoder()
+_LINE_SEPARATORS = (
+    ("\u0085".encode(), b"\\u0085"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
+"""Characters that JSON allows in a string, but at which Python's `splitlines` divides a line. Clients that
+read lines so (httpx, and with it Ollama's Python client) would be given half an object."""
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return `value` as JSON in UTF-8, on one line and without spaces."""
+    try:
+        text = _encoder.encode(value)
+    except (UnicodeEncodeError, OverflowError, TypeError, ValueError, RecursionError):
+        text = _repaired(value)
+    for separator, escaped in _LINE_SEPARATORS:
+        if separator in text:
+            text = text.replace(separator, escaped)
+    return text
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as the JSON text that a string field of an answer holds, with a space after `,` and `:`.
+
+    It is read twice: with the answer, and then by the client alone.
+    """
+    return msgspec.json.format(json_bytes(value), indent=0).decode()
+
+
+class JsonResponse(Response):
+    """A response with a JSON body."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json_bytes(content)
+
+
+def valid_text(text: str) -> str:
+    """Return `text` with U+FFFD for each lone half of a surrogate pair, and with the other halves joined."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _repaired(value: Any) -> bytes:
+    """Return `value` as JSON, with what JSON does not have replaced."""
+    try:
+        text = json.dumps(_valid(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode("utf-8", "replace")
+    except Exception:  # a bug elsewhere must not break the stream: the log has it, and the client a null
+        log.exception("A value of type %s could not be written as JSON", type(value).__name__)
+        return b"null"
+
+
+def _valid(value: Any) -> Any:
+    """Return `value` with finite numbers and valid text only. A value that is no JSON becomes its `str`."""
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        valid: dict[Any, Any] = {}
+        for key, item in value.items():  # a loop, as a comprehension would double the depth of the stack
+            valid[valid_text(str(key))] = _valid(item)
+        return valid
+    if isinstance(value, (list, tuple)):
+        items = []
+        for item in value:
+            items.append(_valid(item))
+        return items
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else valid_text(str(value))

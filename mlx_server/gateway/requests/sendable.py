@@ -1,0 +1,75 @@
+"""Model requests, encoded for the engine and so known to be sendable before they are taken in. Pure.
+
+A request that no frame can carry must never hold a slot or a position in the queue. The request table and the
+dispatcher therefore take only `SendableRequest`s, and encoding is the only way to make one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from mlx_server import protocol
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.requests.admission import Lane
+from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
+
+_NAMES_FOR_CLIENTS = {
+    "template": "the variables for the chat template",
+    "json_schema": "the JSON schema of the answer",
+}
+"""Names of the protocol's fields that are called otherwise in every dialect."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendableRequest:
+    """A model request in the form in which it is kept: encoded, without the objects that it was made of.
+
+    Answers to one prompt share its encoded form.
+    """
+
+    model: str
+    lane: Lane
+    _prepared: protocol.PreparedOp
+    _sampling: protocol.Sampling | None = None
+
+    def frame(self, request_id: str, emitted: Sequence[int]) -> bytes:
+        """Return the frame for an engine; `emitted` are the ids of the tokens that the client has already."""
+        if self._sampling is None:
+            return self._prepared.frame(id=request_id)
+        return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted)
+
+    def with_seed_offset(self, offset: int) -> SendableRequest:
+        """Return the same request with another seed, so that it gets another answer."""
+        assert self._sampling is not None
+        seed = (self._sampling.seed + offset) & SEED_MASK
+        return replace(self, _sampling=msgspec.structs.replace(self._sampling, seed=seed))
+
+
+def repeated(requests: Sequence[SendableRequest], times: int) -> list[SendableRequest]:
+    """Return each request so many times, next to each other, all with different seeds."""
+    each_repeated = [request for request in requests for _ in range(times)]
+    return [request.with_seed_offset(offset) for offset, request in enumerate(each_repeated)]
+
+
+def sendable(request: ModelRequest) -> SendableRequest:
+    """Return `request` encoded. Raises BadRequest for one that no frame can carry, and says why."""
+    try:
+        if isinstance(request, GenerationRequest):
+            prepared = protocol.prepare(request.operation(), "id", "sampling", "emitted")
+            return SendableRequest(request.model, request.lane, prepared, request.sampling)
+        return SendableRequest(request.model, request.lane, protocol.prepare(request.operation(), "id"))
+    except protocol.ProtocolError as error:
+        raise BadRequest("invalid_request", f"{_in_clients_terms(str(error))}.") from error
+
+
+def _in_clients_terms(fault: str) -> str:
+    """Return `the JSON schema of the answer, maximum: …` for `json_schema.maximum: …`."""
+    for field, name in _NAMES_FOR_CLIENTS.items():
+        if fault.startswith(f"{field}:"):
+            return name + fault[len(field) :]
+        if fault.startswith(f"{field}."):
+            return f"{name}, {fault[len(field) + 1 :]}"
+    return fault

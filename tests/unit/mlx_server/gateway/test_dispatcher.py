@@ -1,0 +1,136 @@
+"""The dispatcher: whatever goes wrong with one request gives back all that it held, and harms no other."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from mlx_server import protocol
+from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.request_lifecycle import RequestPhase
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.ticket import Ticket
+from mlx_server.gateway.telemetry import EndedRequest, Telemetry
+from vestal.supervision import FakeClock
+
+HELD = (RequestPhase.RUNNING, RequestPhase.QUEUED, RequestPhase.PARKED)
+
+
+class Engine:
+    """What the dispatcher sends to an engine; `refuses` is raised in place of sending the next frame."""
+
+    def __init__(self) -> None:
+        self.sent: list[protocol.Op] = []
+        self.refuses: Exception | None = None
+
+    def send(self, frame: bytes) -> None:
+        if self.refuses is not None:
+            error, self.refuses = self.refuses, None
+            raise error
+        self.sent.append(protocol.decode_op(frame))
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+class BrokenTelemetry(Telemetry):
+    """Fails once where it is ordered to, as it did when the disk of the log was full."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeClock().wall, io.StringIO())
+        self.breaks_at_pause = self.breaks_at_end = False
+
+    def stream_paused(self, seconds: float) -> None:
+        if self.breaks_at_pause:
+            self.breaks_at_pause = False
+            raise KeyError("ordered by the test")
+        super().stream_paused(seconds)
+
+    def request_ended(self, request: EndedRequest) -> None:
+        if self.breaks_at_end:
+            self.breaks_at_end = False
+            raise OSError("ordered by the test")
+        super().request_ended(request)
+
+
+def ready_dispatcher(engine: Engine, telemetry: Telemetry) -> Dispatcher:
+    """Return a dispatcher with one slot, whose engine is ready."""
+    dispatcher = Dispatcher(RequestTable(RequestLimits(1, 4, 60)), FakeClock(), telemetry)
+    dispatcher.engine_ready(engine.send, ())
+    return dispatcher
+
+
+@pytest.fixture
+def dispatcher(engine: Engine) -> Dispatcher:
+    return ready_dispatcher(engine, Telemetry(FakeClock().wall, io.StringIO()))
+
+
+def submit(dispatcher: Dispatcher) -> Ticket:
+    return dispatcher.submit(sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama")
+
+
+def held(dispatcher: Dispatcher) -> list[int]:
+    return [dispatcher.count(phase) for phase in HELD]
+
+
+async def test_request_whose_frame_cannot_be_sent_fails_and_the_queue_moves_on(dispatcher, engine):
+    first, second, third = (submit(dispatcher) for _ in range(3))
+    engine.refuses = MemoryError()
+    dispatcher.on_event(protocol.Done(first.id, "stop", protocol.Usage(1, 1)))
+    assert second.outcome == "overloaded"
+    with pytest.raises(GatewayError, match="MemoryError"):
+        await second.next()
+    assert [getattr(operation, "id", "") for operation in engine.sent] == [first.id, third.id]
+    dispatcher.on_event(protocol.Done(third.id, "stop", protocol.Usage(1, 1)))
+    assert held(dispatcher) == [0, 0, 0]
+
+
+async def test_event_that_cannot_be_handled_fails_its_own_request_only(engine):
+    """An exception in the link's callback closed the link, and so interrupted every other request."""
+    telemetry = BrokenTelemetry()
+    dispatcher = ready_dispatcher(engine, telemetry)
+    broken, waiting = submit(dispatcher), submit(dispatcher)
+    telemetry.breaks_at_pause = True
+    dispatcher.engine_lost(crashed=True)
+    dispatcher.engine_ready(engine.send, ())
+    dispatcher.on_event(protocol.Token(broken.id, 7, "x", 0))
+    assert broken.outcome == "engine_crashed"
+    with pytest.raises(GatewayError, match="KeyError"):
+        await broken.next()
+    assert protocol.Cancel(broken.id) in engine.sent
+    dispatcher.on_event(protocol.Token(waiting.id, 7, "x", 0))
+    assert isinstance(await waiting.next(), protocol.Token)
+    dispatcher.on_event(protocol.Done(waiting.id, "stop", protocol.Usage(1, 1)))
+    assert held(dispatcher) == [0, 0, 0]
+
+
+async def test_end_of_a_request_that_cannot_be_recorded_still_reaches_its_client_and_starts_the_next(engine):
+    telemetry = BrokenTelemetry()
+    dispatcher = ready_dispatcher(engine, telemetry)
+    first, second = submit(dispatcher), submit(dispatcher)
+    telemetry.breaks_at_end = True
+    dispatcher.on_event(protocol.Done(first.id, "stop", protocol.Usage(1, 1)))
+    assert isinstance(await first.next(), protocol.Done)
+    assert [getattr(operation, "id", "") for operation in engine.sent] == [first.id, second.id]
+    assert held(dispatcher) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "done"])
+def test_request_that_ends_in_any_way_gives_its_slot_to_the_next(dispatcher, engine, end):
+    first, second = submit(dispatcher), submit(dispatcher)
+    assert held(dispatcher) == [1, 1, 0]
+    if end == "cancelled":
+        first.cancel()
+    elif end == "failed":
+        dispatcher.on_event(protocol.Failed(first.id, "invalid_request", "no"))
+    else:
+        dispatcher.on_event(protocol.Done(first.id, "stop", protocol.Usage(1, 1)))
+    assert held(dispatcher) == [1, 0, 0]
+    second.cancel()
+    assert held(dispatcher) == [0, 0, 0]
