@@ -47,7 +47,7 @@ from mlx_server.protocol.free_form import MAX_NESTING
 from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
 from mlx_server.protocol.operations import Begin, Cancel, Embed, Generate, Load, Op, Probe, Shutdown, Unload
 from mlx_server.protocol.values import Logprobs, Sampling, TokenLogprob, ToolCall, Usage
-from mlx_server.protocol.vectors import pack_vectors, unpack_vectors
+from mlx_server.protocol.vectors import are_finite, pack_vectors, unpack_vectors
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -86,6 +86,7 @@ __all__ = [
     "Unload",
     "Unloaded",
     "Usage",
+    "are_finite",
     "decode_event",
     "decode_op",
     "encode",

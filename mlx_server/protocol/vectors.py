@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import sys
 from array import array
 from collections.abc import Sequence
@@ -23,6 +24,18 @@ def unpack_vectors(vectors: str, dim: int) -> list[list[float]]:
 
     Raises ProtocolError if `vectors` is not base64 of float32, or not whole rows of `dim`.
     """
+    flat = _floats(vectors)
+    if dim <= 0 or len(flat) % dim:
+        raise ProtocolError(f"embedding.vectors: {len(flat)} floats are not rows of {dim}")
+    return [flat[start : start + dim].tolist() for start in range(0, len(flat), dim)]
+
+
+def are_finite(vectors: str) -> bool:
+    """Return whether none of the floats is NaN or infinite. Raises ProtocolError as `unpack_vectors`."""
+    return math.isfinite(sum(_floats(vectors)))  # any NaN or infinity stays one in a sum
+
+
+def _floats(vectors: str) -> array[float]:
     flat = array("f")
     try:
         flat.frombytes(base64.b64decode(vectors, validate=True))
@@ -30,6 +43,4 @@ def unpack_vectors(vectors: str, dim: int) -> list[list[float]]:
         raise ProtocolError(f"embedding.vectors: not base64 of float32 ({error})") from error
     if sys.byteorder == "big":
         flat.byteswap()
-    if dim <= 0 or len(flat) % dim:
-        raise ProtocolError(f"embedding.vectors: {len(flat)} floats are not rows of {dim}")
-    return [flat[start : start + dim].tolist() for start in range(0, len(flat), dim)]
+    return flat

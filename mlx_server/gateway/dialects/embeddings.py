@@ -10,7 +10,7 @@ from starlette.requests import Request
 from mlx_server import protocol
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.errors import BadRequest, ServerFault
 from mlx_server.gateway.requests.model_requests import EmbeddingRequest
 from mlx_server.gateway.requests.sendable import sendable
 
@@ -45,7 +45,10 @@ class Embeddings:
 async def embed(
     context: GatewayContext, request: EmbeddingRequest, http: Request, dialect: str
 ) -> Embeddings:
-    """Return the vectors of all texts of `request`. Raises GatewayError, ClientDisconnected."""
+    """Return the vectors of all texts of `request`. Raises GatewayError, ClientDisconnected.
+
+    A vector with NaN or Infinity, as damaged weights make it, is a fault of the model: JSON cannot carry it.
+    """
     blocks: list[str] = []
     dim = tokens = 0
     load_s = 0.0
@@ -54,6 +57,9 @@ async def embed(
         ticket = context.submit(sendable(some), http, dialect)
         embedded = await cancel_on_disconnect(http, ticket, ticket.last())
         assert isinstance(embedded, protocol.Embedding)
+        if not protocol.are_finite(embedded.vectors):
+            message = f"Model {request.model!r} made a vector with NaN or Infinity; its files may be damaged."
+            raise ServerFault("model_load_failed", message)
         blocks.append(embedded.vectors)
         dim, tokens, load_s = embedded.dim, tokens + embedded.prompt_tokens, load_s + embedded.load_s
     return Embeddings(tuple(blocks), dim, tokens, load_s)

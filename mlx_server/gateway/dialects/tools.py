@@ -24,7 +24,9 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
         arguments = json.loads(given, parse_constant=_refuse_constant)
         if "\\u" in given:
             arguments = json.loads(valid_text(json.dumps(arguments, ensure_ascii=False)))
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise BadRequest("invalid_request", f"{field}: the JSON is nested too deeply") from error
+    except ValueError as error:
         raise BadRequest("invalid_request", f"{field}: not JSON ({error})") from error
     if not isinstance(arguments, dict | None):
         raise BadRequest("invalid_request", f"{field}: should be a JSON object (given: {given[:60]})")

@@ -345,6 +345,20 @@ def test_vectors_unpacked_equal_those_packed(rows):
     assert unpack_vectors(pack_vectors(rows), 3) == rows
 
 
+@pytest.mark.parametrize(
+    ("numbers", "finite"),
+    [
+        ([1.0, -2.0], True),
+        ([3e38, 3e38], True),
+        ([1.0, math.nan], False),
+        ([math.inf, -math.inf], False),
+        ([], True),
+    ],
+)
+def test_vectors_with_nan_or_infinity_are_not_finite(numbers, finite):
+    assert protocol.are_finite(pack_vectors([numbers])) is finite
+
+
 @pytest.mark.parametrize(("text", "dim"), [("AAAA", 1), ("not base64!", 1), ("AAAAAA==", 0), ("AAAAAA==", 3)])
 def test_vectors_that_are_not_whole_rows_raise_protocol_error(text, dim):
     with pytest.raises(ProtocolError):

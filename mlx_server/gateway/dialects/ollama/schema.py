@@ -139,9 +139,12 @@ class ToolCall(Body):
     type: str | None = None
     function: CalledFunction
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the call in the form that chat templates are written for. Raises BadRequest."""
-        arguments = call_arguments("messages.tool_calls.function.arguments", self.function.arguments)
+    def as_dict(self, field: str) -> dict[str, Any]:
+        """Return the call, which stands in the body's `field`, in the form that chat templates take.
+
+        Raises BadRequest.
+        """
+        arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
         call = {"function": {"name": self.function.name, "arguments": arguments}}
         return call | {key: value for key, value in (("id", self.id), ("type", self.type)) if value}
 
@@ -155,11 +158,14 @@ class Message(Body):
     tool_name: str | None = None
     tool_call_id: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the message in the form that chat templates are written for. Raises BadRequest."""
-        calls = None if self.tool_calls is None else [call.as_dict() for call in self.tool_calls]
+    def as_dict(self, field: str) -> dict[str, Any]:
+        """Return the message, which stands in the body's `field`, in the form that chat templates take.
+
+        Raises BadRequest.
+        """
+        calls = self.tool_calls or ()
         optional = {
-            "tool_calls": calls,
+            "tool_calls": [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(calls)] or None,
             "name": self.tool_name,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.thinking,
@@ -186,7 +192,9 @@ class ChatBody(TextBody):
             model,
             drawn_seed,
             kind="chat",
-            messages=tuple(message.as_dict() for message in self.messages or ()),
+            messages=tuple(
+                message.as_dict(f"messages.{number}") for number, message in enumerate(self.messages or ())
+            ),
             tools=checked_tools(self.tools),
         )
 

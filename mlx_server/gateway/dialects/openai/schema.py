@@ -94,12 +94,12 @@ class ToolCall(Body):
     type: Literal["function"] | None = None
     function: FunctionCall
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the call for a chat template, which takes the arguments as an object, not as a string.
+    def as_dict(self, field: str) -> dict[str, Any]:
+        """Return the call, which stands in the body's `field`, with arguments as templates take them.
 
         Raises BadRequest where the string is not a JSON object.
         """
-        arguments = call_arguments("messages.tool_calls.function.arguments", self.function.arguments)
+        arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
         call = {"type": "function", "function": {"name": self.function.name, "arguments": arguments}}
         return call | ({"id": self.id} if self.id else {})
 
@@ -112,8 +112,11 @@ class Message(Body):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
-    def as_dict(self, model: str) -> dict[str, Any]:
-        """Return the message in the form that chat templates are written for. Raises BadRequest."""
+    def as_dict(self, model: str, field: str) -> dict[str, Any]:
+        """Return the message, which stands in the body's `field`, in the form that chat templates take.
+
+        Raises BadRequest.
+        """
         role = "system" if self.role == "developer" else self.role
         message: dict[str, Any] = {"role": role, "content": self._text(model)}
         if self.name:
@@ -121,7 +124,9 @@ class Message(Body):
         if self.reasoning_content:
             message["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
-            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+            message["tool_calls"] = [
+                call.as_dict(f"{field}.tool_calls.{number}") for number, call in enumerate(self.tool_calls)
+            ]
         if self.tool_call_id:
             message["tool_call_id"] = self.tool_call_id
         return message
@@ -184,7 +189,10 @@ class ChatBody(TextBody):
         return GenerationRequest(
             model=model,
             kind="chat",
-            messages=tuple(message.as_dict(self.model) for message in self.messages),
+            messages=tuple(
+                message.as_dict(self.model, f"messages.{number}")
+                for number, message in enumerate(self.messages)
+            ),
             tools=tools,
             tool_choice="auto" if forced is None else "required",
             think=False if self.reasoning_effort == "none" else None,

