@@ -22,6 +22,7 @@ def main(arguments: list[str]) -> int:
 def _serve(command: str) -> int:
     from orchestrator.config import load
     from orchestrator.errors import CONFIG_EXIT_CODE, TRY_AGAIN_EXIT_CODE, ConfigError, DatabaseFailed
+    from vestal.best_effort.output import write_line
 
     try:
         config = load()
@@ -37,10 +38,10 @@ def _serve(command: str) -> int:
 
         return serve(config)
     except ConfigError as error:
-        print(f"orchestrator: {error.message}", file=sys.stderr)
+        write_line(sys.stderr, f"orchestrator: {error.message}")
         return CONFIG_EXIT_CODE
     except DatabaseFailed as error:
-        print(f"orchestrator: {error.message}", file=sys.stderr)
+        write_line(sys.stderr, f"orchestrator: {error.message}")
         return TRY_AGAIN_EXIT_CODE
 
 

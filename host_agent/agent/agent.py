@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import aiohttp
 
@@ -14,6 +14,7 @@ from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
+from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
 
@@ -21,7 +22,10 @@ log = logging.getLogger("vestal")
 
 
 class Agent:
-    """Supervises every service of one home on this machine."""
+    """Supervises every service of one home on this machine.
+
+    `kept_files` are written again whenever they are missing, as long as the agent runs.
+    """
 
     def __init__(
         self,
@@ -29,8 +33,10 @@ class Agent:
         token: str,
         gateway: tuple[str, ...] = GATEWAY,
         keeper: Keeper = Keeper.NOBODY,
+        kept_files: Sequence[KeptFile] = (),
     ) -> None:
         self._config, self._token, self._gateway, self._keeper = config, token, gateway, keeper
+        self._kept_files = kept_files
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set, then stop every child in order."""
@@ -49,7 +55,7 @@ class Agent:
             self._record_start(journal, components)
             await components.supervisor.start()
             await _adopt_or_start_ollama(components.ollama, journal)
-            loops = BackgroundLoops(self._config, self._token, journal, components)
+            loops = BackgroundLoops(self._config, self._token, journal, components, self._kept_files)
             loops.start()
             await stop.wait()
             await _stop(components, loops, journal)

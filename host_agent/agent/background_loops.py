@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from host_agent.agent.components import Components
 from host_agent.journal import Journal
 from host_agent.services import MLX_SERVER
 from host_agent.services.orchestrator.mode import Mode
+from vestal.best_effort.files import KeptFile
 from vestal.config import Config, restore_token
 from vestal.platform import log_rotation
 from vestal.supervision import SystemClock, watch_sleep
@@ -16,8 +17,8 @@ from vestal.supervision import SystemClock, watch_sleep
 log = logging.getLogger("vestal")
 
 FIRST_PASS_AFTER_S = 15.0
-LOG_ROTATION_INTERVAL_S = 600.0
-TOKEN_CHECK_INTERVAL_S = 1.0
+MAINTENANCE_INTERVAL_S = 600.0
+FILE_CHECK_INTERVAL_S = 1.0
 RECREATE_GRACE_S = 3.0
 LOOP_RESTART_DELAY_S = 5.0
 
@@ -27,9 +28,16 @@ Loop = Callable[[], Awaitable[None]]
 class BackgroundLoops:
     """Owns one asyncio task for each loop."""
 
-    def __init__(self, config: Config, token: str, journal: Journal, components: Components) -> None:
+    def __init__(
+        self,
+        config: Config,
+        token: str,
+        journal: Journal,
+        components: Components,
+        kept_files: Sequence[KeptFile] = (),
+    ) -> None:
         self._config, self._token, self._journal = config, token, journal
-        self._components = components
+        self._components, self._kept_files = components, kept_files
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -38,9 +46,9 @@ class BackgroundLoops:
         loops: dict[str, Loop] = {
             "scheduled passes": self._run_scheduled_passes,
             "monitor": self._monitor_mlx_server,
-            "log rotation": self._rotate_logs,
+            "file maintenance": self._maintain_files,
             "engine events": components.engine_events.follow,
-            "token": self._restore_token,
+            "files": self._keep_files,
             "Ollama": components.ollama.watch,
             "sleep": self._watch_sleep,
             "notifications": components.notifier.run,
@@ -96,13 +104,18 @@ class BackgroundLoops:
         self._components.restart_budget.reset()
         self._components.passes.request(f"the machine woke after {slept_s:.0f} s of sleep")
 
-    async def _restore_token(self) -> None:
-        """Write the token file again whenever it was deleted or changed: every client reads it."""
+    async def _keep_files(self) -> None:
+        """Write again what was deleted or changed, or could not be written on a full disk."""
         while True:
-            if restore_token(self._config.home, self._token):
+            if restore_token(self._config.home, self._token):  # every client reads it
                 cause = f"{self._config.home.token} was gone or changed"
                 self._journal.record("agent", "token_restored", cause)
-            await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
+            for file in self._kept_files:
+                if file.keep():
+                    self._journal.record("agent", "file_written_again", f"{file.path} was gone or changed")
+            self._journal.keep()
+            self._components.disk.record_change()
+            await asyncio.sleep(FILE_CHECK_INTERVAL_S)
 
     async def _recover_dead_containers(self) -> None:
         """Request a recovery pass for each container that Docker will not restart by itself.
@@ -116,7 +129,9 @@ class BackgroundLoops:
             await asyncio.sleep(RECREATE_GRACE_S)
             self._components.passes.request(reason)
 
-    async def _rotate_logs(self) -> None:
+    async def _maintain_files(self) -> None:
+        """Rotate the logs, and check that the journal is intact."""
         while True:
             await asyncio.to_thread(log_rotation.rotate, self._config.home.logs)
-            await asyncio.sleep(LOG_ROTATION_INTERVAL_S)
+            await self._journal.check()
+            await asyncio.sleep(MAINTENANCE_INTERVAL_S)

@@ -20,6 +20,7 @@ from host_agent.recovery.passes import Passes
 from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.service_manager import service_manager
 from host_agent.services import ORCHESTRATOR
+from host_agent.services.disk_report import DiskReport
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_api import DockerApi
@@ -52,6 +53,7 @@ class Components:
     passes: Passes
     notifier: Notifier
     sleep_detector: SleepDetector
+    disk: DiskReport
     listener_context: ListenerContext  # what the listener's routes show and act on
     listener: Listener
 
@@ -84,8 +86,9 @@ async def build(
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
     guard = AgentGuard(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
+    disk = DiskReport(config.home, lambda: mlx.write_failures, journal)
     status_report = StatusReport(
-        guard, supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector
+        guard, supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector, disk
     )
 
     # Recovery: what a pass sees and does.
@@ -107,7 +110,7 @@ async def build(
         budget,
     )
     remedies = HostRemedies(supervisor, containers, OllamaRemedies(ollama, stop_s), budget, stop_s)
-    passes = Passes(checks, remedies, journal, config.home.run / "recovery.lock")
+    passes = Passes(checks, remedies, journal, config.home.recovery_lock)
 
     # The interfaces to people: the listener and the notifications.
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
@@ -124,6 +127,7 @@ async def build(
         passes=passes,
         notifier=Notifier(journal, channels(config.notifications, session)),
         sleep_detector=sleep_detector,
+        disk=disk,
         listener_context=listener_context,
         listener=Listener(config, token, listener_context, journal),
     )

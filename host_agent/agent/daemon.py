@@ -4,12 +4,15 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Sequence
 
 from host_agent.agent import running_settings
 from host_agent.agent.agent import Agent
 from host_agent.agent.single_instance import SingleInstance
 from host_agent.guard.child import Keeper
 from host_agent.services.mlx.service import GATEWAY
+from vestal.best_effort import output
+from vestal.best_effort.files import KeptFile
 from vestal.config import Config, ensure_token
 
 
@@ -18,25 +21,28 @@ def serve(config: Config, gateway: tuple[str, ...] = GATEWAY, keeper: Keeper = K
 
     Raises AlreadyRunning or PortBusy before any service is started.
     """
+    output.protect("agent")
     _log_to_stderr()
     config.home.prepare()
     token = ensure_token(config.home)
     instance = SingleInstance(config.home)
     instance.acquire()
-    running_settings.write(config)
+    kept_files = (instance.pid_file, running_settings.write(config))
     try:
-        asyncio.run(_run(config, token, gateway, keeper))
+        asyncio.run(_run(config, token, gateway, keeper, kept_files))
     finally:
         instance.release()
     return 0
 
 
-async def _run(config: Config, token: str, gateway: tuple[str, ...], keeper: Keeper) -> None:
+async def _run(
+    config: Config, token: str, gateway: tuple[str, ...], keeper: Keeper, kept_files: Sequence[KeptFile]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Agent(config, token, gateway, keeper).run(stop)
+    await Agent(config, token, gateway, keeper, kept_files).run(stop)
 
 
 def _log_to_stderr() -> None:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vestal.best_effort.files import KeptFile
 from vestal.config import Config, Home
 
 
@@ -22,11 +23,11 @@ def of(config: Config) -> RunningSettings:
     return RunningSettings(config.agent.port, hashlib.sha256(settings.encode()).hexdigest()[:16])
 
 
-def write(config: Config) -> None:
-    """Write the settings of the agent that starts now; only their owner may read the file."""
-    path = _path(config.home)
-    path.write_text(json.dumps(asdict(of(config))))
-    path.chmod(0o600)
+def write(config: Config) -> KeptFile:
+    """Write the settings of the agent that starts now, and return the file, which is to be kept."""
+    file = KeptFile(_path(config.home), "settings")
+    file.write(json.dumps(asdict(of(config))))
+    return file
 
 
 def read(home: Home) -> RunningSettings | None:

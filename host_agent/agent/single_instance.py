@@ -1,4 +1,7 @@
-"""One agent for each home: a lock that the system frees when the agent dies, and a PID file that names it."""
+"""One agent for each home: a lock that the system frees when the agent dies, and a PID file that names it.
+
+The lock is on the home's folder itself, since a file in `run/` may be deleted while the agent runs.
+"""
 
 import os
 from pathlib import Path
@@ -6,8 +9,12 @@ from pathlib import Path
 from host_agent.errors import AlreadyRunning
 from vestal.config import Home
 from vestal.platform.file_lock import try_lock
-from vestal.supervision import ProcessIdentity, read_pid_file, write_pid_file
+from vestal.platform.processes import vestal_processes
+from vestal.supervision import ProcessIdentity, read_pid_file
 from vestal.supervision.processes.identity import identify
+from vestal.supervision.processes.pid_file import KeptPidFile
+
+AGENT_MODULE = "agent"
 
 
 def pid_file(home: Home) -> Path:
@@ -16,32 +23,53 @@ def pid_file(home: Home) -> Path:
 
 
 def running(home: Home) -> ProcessIdentity | None:
-    """Return the process of the agent that runs for this home, or None."""
+    """Return the process of the agent that runs for this home, or None.
+
+    Where no PID file names it, which may have been deleted a moment ago, it is searched for.
+    """
     identity = read_pid_file(pid_file(home))
-    return identity if identity and identity.alive() else None
+    if identity and identity.alive():
+        return identity
+    return _search(home)
+
+
+def _search(home: Home) -> ProcessIdentity | None:
+    for pid, module in vestal_processes.servers_of_home(home.root, home.default_root):
+        if module == AGENT_MODULE and pid != os.getpid() and (identity := identify(pid)):
+            return identity
+    return None
 
 
 class SingleInstance:
-    """Holds the lock from `acquire` to `release`, or until this process ends."""
+    """Holds the lock from `acquire` to `release`, or until this process ends. `pid_file` is to be kept."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._descriptor: int | None = None
+        self.pid_file = KeptPidFile(pid_file(home))
 
     def acquire(self) -> None:
         """Take the lock and write the PID file. Raises AlreadyRunning, which names the other agent."""
-        self._descriptor = try_lock(self._home.run / "agent.lock")
+        self._descriptor = _lock(self._home)
         if self._descriptor is None:
-            other = read_pid_file(pid_file(self._home))
+            other = read_pid_file(pid_file(self._home)) or _search(self._home)
             pid = f" (PID {other.pid})" if other else ""
             raise AlreadyRunning(f"An agent already serves {self._home.root}{pid}: `vestal status` shows it.")
         identity = identify(os.getpid())
         assert identity
-        write_pid_file(pid_file(self._home), identity)
+        self.pid_file.write_identity(identity)
 
     def release(self) -> None:
         """Delete the PID file and free the lock."""
         if self._descriptor is not None:
-            pid_file(self._home).unlink(missing_ok=True)
+            self.pid_file.remove()
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _lock(home: Home) -> int | None:
+    """Lock the home's folder, or a file in it where the file system has no locks for folders (NFS)."""
+    try:
+        return try_lock(home.root)
+    except OSError:
+        return try_lock(home.run / "agent.lock")

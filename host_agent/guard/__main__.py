@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 from host_agent.guard.restart_plan import RestartPlan
+from vestal.best_effort import output
+from vestal.best_effort.output import write_line
 from vestal.platform.file_lock import try_lock
 from vestal.supervision import ProcessIdentity, read_pid_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
@@ -63,11 +65,11 @@ class Guard:
             while not gone.done():
                 await asyncio.wait({gone}, timeout=ASK_EACH_S)
                 if not gone.done() and not await self._answers():
-                    print(f"the agent (PID {agent.pid}) does not answer", flush=True)
+                    write_line(sys.stdout, f"the agent (PID {agent.pid}) does not answer")
                     await self._recover()  # which judges whether it hangs
         finally:
             gone.cancel()
-        print(f"the agent (PID {agent.pid}) is gone", flush=True)
+        write_line(sys.stdout, f"the agent (PID {agent.pid}) is gone")
 
     async def _comes_back_within(self, wait_s: float) -> bool:
         """Wait; return True as soon as an agent runs that somebody else has started."""
@@ -86,7 +88,7 @@ class Guard:
         except asyncio.CancelledError:
             process.terminate()
             raise
-        print(f"`vestal recover --once` ended with exit code {code}", flush=True)
+        write_line(sys.stdout, f"`vestal recover --once` ended with exit code {code}")
 
     async def _answers(self) -> bool:
         """Return whether the agent answers GET /health."""
@@ -116,9 +118,10 @@ async def run_until_stopped(guard: Guard) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    output.protect("guard")
     run, port = Path(arguments[0]), int(arguments[1])
     if try_lock(run / "guard.lock") is None:
-        print("another guard watches this agent", flush=True)
+        write_line(sys.stdout, "another guard watches this agent")
         return 0
     asyncio.run(run_until_stopped(Guard(run, port)))
     return 0

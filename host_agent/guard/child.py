@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from host_agent.services import child_environment, terminate
+from host_agent.services.find_process import find_supervised
 from vestal.config import Config, Home
 from vestal.supervision import (
     UP,
@@ -85,6 +86,7 @@ def _spec(config: Config) -> ChildSpec:
         env=child_environment.common(config),
         log_path=home.logs / "guard.log",
         pid_file=pid_file(home),
+        find=find_supervised,
         policy=RestartPolicy(stop_timeout_s=STOP_S),
         restart=RestartType.TRANSIENT,
     )

@@ -19,6 +19,7 @@ from host_agent.services import (
     OLLAMA,
     retry_advice,
 )
+from host_agent.services.disk_report import DiskReport
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_engine import DockerEngineMonitor
 from host_agent.services.mlx.service import MlxService
@@ -55,10 +56,11 @@ class StatusReport:
         decision: ModeDecision,
         store: StateStore,
         sleep: SleepDetector,
+        disk: DiskReport,
     ) -> None:
         self._guard, self._supervisor, self._mlx, self._ollama = guard, supervisor, mlx, ollama
         self._docker_engine, self._containers, self._decision = docker_engine, containers, decision
-        self._store, self._sleep = store, sleep
+        self._store, self._sleep, self._disk = store, sleep, disk
         self._started_at = time.monotonic()
         self._last_engine: tuple[int | None, ServiceStatus] = (None, STOPPED)  # and the gateway's PID
 
@@ -94,13 +96,16 @@ class StatusReport:
         return {name: reason for name, reason in advice.items() if reason}
 
     def host(self) -> dict[str, Any]:
-        """Return the machine's memory in bytes, and how long it has slept since the agent started."""
+        """Return the machine's memory in bytes, how long it has slept since the agent started, and what could
+        not be written to its disk.
+        """
         now = memory.read()
         return {
             "memory": now.as_json(),
             "wired_fraction": now.wired_fraction,
             "warning": model_servers.current_headroom(now).message,
             "sleep": {"slept_s": round(self._sleep.slept_s, 1)},
+            "disk": self._disk.as_json(),
         }
 
     def _agent(self) -> ServiceStatus:

@@ -17,6 +17,7 @@ import sys
 from mlx_server import blas
 from mlx_server.engine.link import Link
 from mlx_server.engine.log import log_event
+from vestal.best_effort import output
 from vestal.config import ConfigError, load
 
 EXIT_CONFIG = 78
@@ -24,6 +25,7 @@ EXIT_CONFIG = 78
 
 def main() -> int:
     """Run the engine. Return the exit code."""
+    output.protect("mlx_engine")
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     parser = argparse.ArgumentParser(prog="python -m mlx_server.engine", description=__doc__)
@@ -35,7 +37,7 @@ def main() -> int:
     try:
         config = load()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        output.write_line(sys.stderr, str(error))
         return EXIT_CONFIG
     # The models are local: nothing may ask the hub, and advice about missing packages is of no interest.
     os.environ |= {

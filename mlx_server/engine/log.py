@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+from vestal.best_effort.output import write_line
+
 _numbers = itertools.count(1)
 
 
@@ -16,6 +18,4 @@ def log_event(event: str, cause: str = "", **fields: Any) -> None:
     body = {"ts": round(time.time(), 3), "seq": next(_numbers), "component": "mlx_engine", "event": event}
     if cause:
         body["cause"] = cause
-    line = json.dumps(body | fields, ensure_ascii=False, default=str)
-    sys.stderr.write(line + "\n")  # in one call, because other threads write too
-    sys.stderr.flush()
+    write_line(sys.stderr, json.dumps(body | fields, ensure_ascii=False, default=str))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 
 from mlx_server.protocol import Alive, LoadedModelReport, MemoryUse, PromptCacheUse
+from vestal.best_effort.failures import FAILURES
 
 
 class Status:
@@ -44,4 +45,5 @@ class Status:
             limit_bytes=self.limit_bytes,
             memory=self.memory,
             prompt_cache=self.prompt_cache,
+            log_lines_dropped=FAILURES.count("log"),
         )

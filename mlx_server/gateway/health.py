@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
+from vestal.best_effort.failures import FAILURES
 from vestal.supervision import UP, State
 
 SERVED = frozenset({"ok", "starting", "recovering"})
@@ -68,6 +70,7 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
         about |= {"mlx_version": engine.hello.mlx_version, "blas": engine.hello.blas}
     return {
         "status": health_status(engine, dispatcher),
+        "pid": os.getpid(),
         "engine": about,
         "models": {"loaded": dispatcher.loaded_models.names},
         "requests": {
@@ -78,7 +81,15 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
         },
         "memory": _memory(engine),
         "prompt_cache": asdict(engine.report.prompt_cache),
+        "write_failures": _write_failures(engine),
     }
+
+
+def _write_failures(engine: EngineSupervisor) -> dict[str, Any]:
+    """Return by process what could not be written, such as log lines on a full disk, and what fails now."""
+    dropped = engine.report.log_lines_dropped
+    engine_log = {"log": {"failed": dropped, "failing_since": None, "error": ""}}
+    return {"mlx_server": FAILURES.as_json(), "mlx_engine": engine_log if dropped else {}}
 
 
 def _memory(engine: EngineSupervisor) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The gateway as a program: configuration, sockets, signals, and a shutdown in order.
 
-Exit codes: 0 stopped by a signal; 75 the port is taken, try again; 78 the configuration is wrong.
+Exit codes: 0 stopped by a signal; 75 port taken or disk full, try again; 78 the settings are wrong.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from mlx_server.gateway.app import create_app
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.gateway.listeners import EXIT_CONFIG, CannotListen, Listeners
+from mlx_server.gateway.listeners import EXIT_BUSY, EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import Telemetry
+from vestal.best_effort import output
+from vestal.best_effort.files import DISK_FAULTS
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
 from vestal.web.events import LogHandler
@@ -32,23 +34,26 @@ POLL_S = 0.02
 
 def main(engine_command: tuple[str, ...] = ENGINE) -> int:
     """Run until SIGTERM or SIGINT, and return the exit code."""
+    output.protect("mlx_server")
     faulthandler.enable()
     try:
         config = load()
         config.home.prepare()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        output.write_line(sys.stderr, str(error))
         return EXIT_CONFIG
     except OSError as error:
-        print(f"{error.filename} cannot be written ({error.strerror}); set VESTAL_HOME", file=sys.stderr)
-        return EXIT_CONFIG
+        output.write_line(
+            sys.stderr, f"{error.filename} cannot be written ({error.strerror}); set VESTAL_HOME"
+        )
+        return EXIT_BUSY if error.errno in DISK_FAULTS else EXIT_CONFIG
     clock = SystemClock()
     telemetry = Telemetry(clock.wall)
     listeners = Listeners(config, telemetry)
     try:
         listeners.bind()
     except CannotListen as error:
-        print(error, file=sys.stderr)
+        output.write_line(sys.stderr, str(error))
         return error.exit_code
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(telemetry.emit, "logged")])
     asyncio.run(_run(config, clock, telemetry, listeners, engine_command))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from mlx_server.gateway.engine_events import EngineEventBuffer
+from vestal.best_effort.output import write_line
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.web.events import line_of
 from vestal.web.histogram import Histogram
@@ -56,7 +57,7 @@ class Telemetry:
         self._events.emit(event.component, event.event, event.cause, **event.fields)
 
     def _write(self, event: Event) -> None:
-        print(line_of(event.as_json()), file=self._stream, flush=True)
+        write_line(self._stream, line_of(event.as_json()))
         self.engine_events.add(event)
 
     def request_ended(self, request: EndedRequest) -> None:

@@ -147,7 +147,7 @@ class Alive(EngineEvent, frozen=True):
     long time, the MLX thread hangs. `active_bytes` is what MLX has allocated, `footprint_bytes` the memory of
     the whole process, `limit_bytes` the limit that the memory ledger keeps it under. `loading` names the
     model that is being loaded, if any. `memory` and `prompt_cache` are at most half a second old while the
-    engine works.
+    engine works. `log_lines_dropped` counts the log lines that could not be written, as on a full disk.
     """
 
     progress: int
@@ -159,6 +159,7 @@ class Alive(EngineEvent, frozen=True):
     limit_bytes: int = 0
     memory: MemoryUse = field(default_factory=MemoryUse)
     prompt_cache: PromptCacheUse = field(default_factory=PromptCacheUse)
+    log_lines_dropped: int = 0
 
 
 Event = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import signal
 from collections.abc import Coroutine
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.events import adopt_logger, set_component
+from vestal.best_effort import output
 
 HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
-    """Set up crash dumps and the JSON log of this process."""
+    """Set up crash dumps and the JSON log of this process, whose failed writes end nothing."""
+    output.protect(component)
     faulthandler.enable()
     set_component(component)
     for name in ("aiohttp", "asyncio"):
@@ -37,7 +40,8 @@ async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | No
 
 
 async def heartbeat(path: Path) -> None:
-    """Touch the file that `healthcheck` examines, until cancelled."""
+    """Touch the file that `healthcheck` examines, until cancelled, as far as the disk can be written."""
     while True:
-        await asyncio.to_thread(path.touch)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(path.touch)
         await asyncio.sleep(HEARTBEAT_EVERY_S)

@@ -8,6 +8,7 @@ heartbeat.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import datetime
 
@@ -39,11 +40,11 @@ async def _serve(config: Config) -> None:
     async with open_container(config) as container:
         emit("nightly_started", next_run=str(schedule.next_slot(datetime.now(), config.nightly_hour)))
         path = config.home / HEARTBEAT_NAME
-        path.touch()
         failed = await common.until_stopped(_run_each_night(container), common.heartbeat(path))
         if failed is not None:
             raise failed
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         emit("nightly_stopped")
 
 

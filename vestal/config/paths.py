@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vestal.best_effort.failures import FAILURES
+from vestal.best_effort.files import DISK_FAULTS
+
 
 def user_folder(env: Mapping[str, str]) -> Path:
     """Return the user's home folder: `$HOME`, or the one that the system knows."""
@@ -72,6 +75,14 @@ class Home:
         return self.root / "journal.db"
 
     @property
+    def recovery_lock(self) -> Path:
+        """Return the file whose lock is held while services are recovered, started or stopped.
+
+        It is not in `run`, which is deleted more easily: two processes would then hold a lock each.
+        """
+        return self.root / "recovery.lock"
+
+    @property
     def label(self) -> str:
         """Return the name for the Compose project and the service manager's units.
 
@@ -82,6 +93,15 @@ class Home:
         return f"vestal-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
 
     def prepare(self) -> None:
-        """Make the folders, which only their owner can read."""
+        """Make the folders, which only their owner can read.
+
+        On a full or broken disk, an existing home is enough: what needs another folder tries again later.
+        Raises OSError where there is no home, or where the path or its permissions are wrong.
+        """
         for folder in (self.root, self.run, self.cache, self.models, self.logs):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno not in DISK_FAULTS or not self.root.is_dir():
+                    raise
+                FAILURES.failed("folder", error)

@@ -11,7 +11,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from vestal.best_effort.failures import FAILURES
+
 RETRY_S = 0.1
+_NO_LOCK = -1
 
 
 class LockHeld(Exception):
@@ -22,39 +25,71 @@ class LockHeld(Exception):
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock the file and return its descriptor, which unlocks it when closed; None if it is locked already."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Lock the file or folder and return its descriptor, which unlocks it when closed; None if it is locked.
+
+    A missing file is created. Raises OSError where it cannot be, or where the file system has no locks.
+    """
+    descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _open(path: Path) -> int:
+    """Open a file so that it is created, or as it is where the disk is read-only; or open a folder."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.asynccontextmanager
 async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
-    """Hold the lock in the `async with` block. Raises LockHeld after waiting for it for `timeout_s`."""
+    """Hold the lock in the `async with` block. Raises LockHeld after waiting for it for `timeout_s`.
+
+    Where the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery
+    that is needed matters more than one that might run twice.
+    """
     deadline = time.monotonic() + timeout_s
-    while (descriptor := try_lock(path)) is None:
+    while (descriptor := _try_lock_or_go_on(path)) is None:
         if time.monotonic() > deadline:
             raise LockHeld(timeout_s)
         await asyncio.sleep(RETRY_S)
     try:
         yield
     finally:
-        os.close(descriptor)
+        _unlock(descriptor)
 
 
 @contextlib.contextmanager
 def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
     """Do what `hold_lock` does, without an event loop: for the command line."""
     deadline = time.monotonic() + timeout_s
-    while (descriptor := try_lock(path)) is None:
+    while (descriptor := _try_lock_or_go_on(path)) is None:
         if time.monotonic() > deadline:
             raise LockHeld(timeout_s)
         time.sleep(RETRY_S)
     try:
         yield
     finally:
+        _unlock(descriptor)
+
+
+def _try_lock_or_go_on(path: Path) -> int | None:
+    """Return the descriptor of the lock, _NO_LOCK where there can be none, or None where it is held."""
+    try:
+        return try_lock(path)
+    except OSError as error:
+        FAILURES.failed("lock", error)
+        return _NO_LOCK
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor != _NO_LOCK:
         os.close(descriptor)

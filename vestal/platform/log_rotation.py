@@ -4,6 +4,7 @@ Every log of Vestal is opened for appending, so its writer continues at the new 
 """
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,29 @@ MAX_BYTES = 10 * 1024 * 1024
 
 
 def rotate(folder: Path, max_bytes: int = MAX_BYTES) -> list[Path]:
-    """Copy each `*.log` that exceeds `max_bytes` to `*.log.1` and truncate it. Return the truncated files."""
+    """Copy each `*.log` that exceeds `max_bytes` to `*.log.1` and truncate it. Return the truncated files.
+
+    The earlier copy is deleted first, which on a full disk makes the room for the new one. A log that cannot
+    be copied is truncated all the same once it has twice that size.
+    """
     truncated = []
     for path in sorted(folder.glob("*.log")):
         with contextlib.suppress(OSError):
-            if path.stat().st_size > max_bytes:
-                shutil.copyfile(path, path.with_name(path.name + ".1"))
-                with path.open("r+b") as file:
-                    file.truncate(0)
+            size = path.stat().st_size
+            if size > max_bytes and (_copy(path) or size > 2 * max_bytes):
+                os.truncate(path, 0)
                 truncated.append(path)
     return truncated
+
+
+def _copy(path: Path) -> bool:
+    """Copy the log to `.1`, and return whether that was possible. No part of a copy is left."""
+    copy = path.with_name(path.name + ".1")
+    try:
+        copy.unlink(missing_ok=True)
+        shutil.copyfile(path, copy)
+    except OSError:
+        with contextlib.suppress(OSError):
+            copy.unlink(missing_ok=True)
+        return False
+    return True

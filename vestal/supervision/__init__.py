@@ -38,7 +38,7 @@ from vestal.supervision.lifecycle.states import (
 from vestal.supervision.processes.handle_wrapper import HandleWrapper
 from vestal.supervision.processes.identity import ProcessIdentity
 from vestal.supervision.processes.pid_file import read_pid_file, write_pid_file
-from vestal.supervision.processes.process_group import ProcessGroup, spawn
+from vestal.supervision.processes.process_group import PID_FILE_VARIABLE, ProcessGroup, spawn
 from vestal.supervision.processes.start_time import start_time
 from vestal.supervision.sleep_detector import SleepDetector, watch_sleep
 from vestal.supervision.state_store import JsonStateStore, MemoryStateStore, StateStore
@@ -46,6 +46,7 @@ from vestal.supervision.supervisor import Supervisor
 
 __all__ = [
     "DOWN",
+    "PID_FILE_VARIABLE",
     "UP",
     "Activity",
     "Backoff",

@@ -167,6 +167,10 @@ class Child:
             self.send(HealthProbed(run, result))
         return result
 
+    def keep_files(self) -> None:
+        """Write the PID file of a running process again if it is missing."""
+        self._process.keep_pid_file()
+
     async def wait_for_launch(self) -> None:
         """Return once no launch is under way."""
         await self._tasks.wait("launch")
@@ -229,9 +233,7 @@ class Child:
         if self._store is None:
             return
         record = to_record(self.lifecycle, self._clock.now(), self._clock.wall())
-        try:
-            self._store.save(self.name, record)
-        except OSError as error:
+        if error := self._store.save(self.name, record):
             self._events.emit(self.name, "state_not_saved", str(error))
 
     # --- the process ----------------------------------------------------------------------------------------

@@ -62,6 +62,8 @@ class ChildSpec:
     `env`               variables that are added to those of this process
     `log_path`          the file to which stdout and stderr are appended; None: those of this process
     `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
+    `find`              called with `pid_file` if that names no running process, because it was deleted or the
+                        disk was full: returns the PID of an earlier supervisor's process, or None
     `adopt`             whether a process that was found is kept; else it is terminated before the first start
     `ready`             the probe that ends a start; None: the child is ready when it runs
     `health`            the probe of a child that is up; None: only the end of its process is noticed
@@ -78,6 +80,7 @@ class ChildSpec:
     cwd: Path | None = None
     log_path: Path | None = None
     pid_file: Path | None = None
+    find: Callable[[Path], int | None] | None = None
     ready: Probe | None = None
     health: Probe | None = None
     activity: ReadActivity | None = None

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from vestal.best_effort.files import KeptFile
+
 
 class StateStore(Protocol):
     """Keeps one small JSON record for each name."""
@@ -16,8 +18,11 @@ class StateStore(Protocol):
     def load(self, name: str) -> Mapping[str, Any] | None:
         """Return the record that was saved last; None if there is none."""
 
-    def save(self, name: str, record: Mapping[str, Any]) -> None:
-        """Replace the record. May raise OSError."""
+    def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
+        """Replace the record. Return the error if it cannot be written now; `keep` then writes it later."""
+
+    def keep(self) -> None:
+        """Write again what could not be written, or was deleted or changed by somebody else."""
 
 
 class MemoryStateStore:
@@ -34,16 +39,21 @@ class MemoryStateStore:
         """Replace the record."""
         self._records[name] = dict(record)
 
+    def keep(self) -> None:
+        """Do nothing: no file can be lost."""
+
 
 class JsonStateStore:
     """Keeps all records in one JSON file, which only one process may write.
 
     The file is replaced atomically. A corrupt file is renamed to `.corrupt` and treated as missing, so that
-    supervision continues without its saved state.
+    supervision continues without its saved state. `keep` writes the file again if it could not be written, or
+    was deleted or changed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = KeptFile(path, "state")
         self._records = self._read()
 
     def load(self, name: str) -> Mapping[str, Any] | None:
@@ -51,15 +61,16 @@ class JsonStateStore:
         record = self._records.get(name)
         return record if isinstance(record, dict) else None
 
-    def save(self, name: str, record: Mapping[str, Any]) -> None:
-        """Replace the record, and the file if the record differs. May raise OSError."""
+    def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
+        """Replace the record, and the file if the record differs. Return the error if that cannot be done."""
         if self._records.get(name) == record:
-            return
+            return None
         self._records[name] = dict(record)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self._records, indent=1))
-        os.replace(temporary, self._path)
+        return self._file.write(json.dumps(self._records, indent=1))
+
+    def keep(self) -> None:
+        """Write the file again if it has not the records of the last `save`."""
+        self._file.keep()
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -16,10 +16,12 @@ from vestal.supervision.lifecycle.inputs import Restart, Start, Stop
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_strategy import SiblingGroup
 from vestal.supervision.lifecycle.states import ChildStatus, State, Strategy
+from vestal.supervision.named_tasks import NamedTasks
 from vestal.supervision.state_store import StateStore
 from vestal.supervision.state_waiters import StateWaiters
 
 _log = logging.getLogger(__name__)
+_KEEP_FILES_S = 1.0  # how soon a PID file that was deleted, or could not be written, is there again
 _STUCK_S = 10.0  # how long a stop waits after SIGKILL before it reports that the process does not end
 
 GAVE_UP = frozenset({State.OPEN, State.FAILED})
@@ -52,6 +54,8 @@ class Supervisor:
         self.name = name
         self._clock = clock or SystemClock()
         self._on_event = on_event
+        self._store = store
+        self._tasks = NamedTasks(name)
         self._events = EventStream(self._clock.wall, self._publish)
         self._waiters = StateWaiters()
         self._running = False
@@ -92,6 +96,7 @@ class Supervisor:
         it is up, and this returns earlier.
         """
         self._running = True
+        self._tasks.run("files", self._keep_files())
         for child in self._children.values():
             child.begin(on_hold=self._group.coupled)
         self._group = self._group.start_all()
@@ -114,6 +119,7 @@ class Supervisor:
                 stuck.append(error.message)
         for child in self._children.values():
             await child.detach()
+        await self._tasks.cancel_all()
         self._events.emit(self.name, "supervisor_stopped")
         if stuck:
             raise StopTimeout("; ".join(stuck))
@@ -131,6 +137,7 @@ class Supervisor:
         self._running = False
         for child in self._children.values():
             await child.detach()
+        await self._tasks.cancel_all()
         self._events.emit(self.name, "supervisor_detached")
 
     # --- one child ------------------------------------------------------------------------------------------
@@ -182,6 +189,15 @@ class Supervisor:
             except TimeoutError as error:
                 raise _wait_timeout(child, wanted, timeout_s) from error
         return child.status()
+
+    async def _keep_files(self) -> None:
+        """Write deleted or unwritten PID files and saved state again, until cancelled."""
+        while True:
+            await asyncio.sleep(_KEEP_FILES_S)
+            for child in self._children.values():
+                child.keep_files()
+            if self._store is not None:
+                self._store.keep()
 
     def _child(self, name: str) -> Child:
         try:

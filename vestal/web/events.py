@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from vestal.best_effort.output import write_line
+
 
 def line_of(record: Mapping[str, Any]) -> str:
     """Return the record as one line of ASCII. A value that JSON does not have becomes a string."""
@@ -36,7 +38,7 @@ class EventWriter:
         head: dict[str, Any] = {"ts": round(self._wall(), 3), "seq": 0, "component": self.component}
         with self._lock:
             head["seq"] = next(self._numbers)
-            print(line_of(head | {"event": event, "cause": cause} | fields), file=self._stream(), flush=True)
+            write_line(self._stream(), line_of(head | {"event": event, "cause": cause} | fields))
 
 
 class LogHandler(logging.Handler):

@@ -46,10 +46,14 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(status: dict[str, Any]) -> None:
-    """Print the services, and the warning about this machine's memory where there is one."""
+    """Print the services, and the warnings about this machine's memory and disk where there are any."""
     print_table(COLUMNS, [_row(name, service) for name, service in status["services"].items()])
     if warning := status["host"].get("warning"):
         print_table([Column(wraps=True)], [[(f"memory: {warning}", "red")]])
+    disk = status["host"].get("disk", {})
+    for name, text in (("disk", disk.get("message")), ("journal", disk.get("journal"))):
+        if text:
+            print_table([Column(wraps=True)], [[(f"{name}: {text}", "yellow")]])
 
 
 def format_uptime(seconds: float) -> str:

@@ -1,10 +1,12 @@
 """`vestal agent`: run the host agent in the foreground."""
 
 import argparse
+import sys
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
 from host_agent.guard.child import Keeper
+from vestal.best_effort import output
 from vestal.config import Config
 
 
@@ -13,12 +15,13 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
     With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
     """
+    output.protect("agent")
     try:
         return daemon.serve(config, keeper=_keeper(options))
     except AlreadyRunning as error:
         if not options.managed:
             raise
-        print(f"vestal: {error}", flush=True)
+        output.write_line(sys.stdout, f"vestal: {error}")
         return 0
 
 

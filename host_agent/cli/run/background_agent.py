@@ -13,10 +13,12 @@ from host_agent.agent_client import HEALTH_TIMEOUT_S, AgentClient
 from host_agent.errors import AgentUnreachable
 from host_agent.service_manager import service_manager
 from host_agent.services import child_environment, process_activity
+from vestal.best_effort.output import LOG_VARIABLE
 from vestal.config import Config, ensure_token
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 from vestal.platform.processes import process_lookup
 from vestal.supervision import ProbePolicy, ProcessIdentity, Silence, Verdict
+from vestal.supervision.processes import log_file
 
 START_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_S = 180.0
@@ -127,7 +129,7 @@ def _say(sentence: str) -> None:
 
 def _start_and_wait(config: Config, client: AgentClient) -> None:
     log = config.home.logs / "agent.log"
-    log_size = log.stat().st_size if log.exists() else 0
+    log_size = _size(log)
     process = _start(config, log)
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (single_instance.running(config.home) and client.answers()):
@@ -140,22 +142,35 @@ def _start_and_wait(config: Config, client: AgentClient) -> None:
 
 
 def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
-    with log.open("ab") as output:
+    output = log_file.open_log(log)
+    try:
         return subprocess.Popen(
             [sys.executable, "-m", "host_agent.cli.main", "agent", "--guarded"],
-            env={**os.environ, **child_environment.common(config)},
+            env={**os.environ, **child_environment.common(config), LOG_VARIABLE: str(log)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
+    finally:
+        os.close(output)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _reason_in_log(log: Path, offset: int) -> str:
     """Return the sentence that the agent logged last after byte `offset`, or the log's last line."""
-    with log.open("rb") as file:
-        file.seek(offset)
-        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError as error:
+        return f"it left no reason, because its log {log} cannot be read ({error.strerror})"
     prefix = "vestal: "
     sentences = [line.removeprefix(prefix) for line in lines[-SEARCHED_LINES:] if line.startswith(prefix)]
     return sentences[-1] if sentences else f"its last line is: {lines[-1] if lines else 'none'} ({log})"

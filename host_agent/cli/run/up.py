@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     fetch_models.fetch_missing(config, progress)
     try:
         # Under this lock no recovery pass builds or starts what is being built and started here.
-        with hold_lock_blocking(config.home.run / "recovery.lock", LOCK_TIMEOUT_S):
+        with hold_lock_blocking(config.home.recovery_lock, LOCK_TIMEOUT_S):
             build_image(config, progress)
             _start_services(config, client, progress)
     except LockHeld as error:

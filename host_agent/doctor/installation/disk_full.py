@@ -1,11 +1,16 @@
 """The disk is full, or nearly: models, caches, logs and the journal need room."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from host_agent.agent import single_instance
+from host_agent.agent_client import AgentClient
 from host_agent.doctor.finding import Diagnosis, Finding
-from vestal.config import Config
+from host_agent.errors import HostAgentError
+from host_agent.services.disk_report import ASK_DOCTOR
+from vestal.config import Config, ConfigError
 
 NAME = "disk_full"
 FAULT_BELOW_BYTES = 512 * 1024**2
@@ -22,6 +27,17 @@ def diagnose(config: Config) -> Iterator[Finding]:
         if device not in checked_devices:
             checked_devices.add(device)
             yield check_disk(existing)
+    yield from _failed_writes(config)
+
+
+def _failed_writes(config: Config) -> Iterator[Finding]:
+    """Ask the agent what it and the MLX server cannot write now. Other diagnoses report a hung agent."""
+    if single_instance.running(config.home) is None:
+        return
+    with contextlib.suppress(HostAgentError, ConfigError):
+        disk = AgentClient(config).get("/status")["host"].get("disk", {})
+        if disk.get("message"):
+            yield Finding(NAME, "fault", str(disk["message"]).removesuffix(ASK_DOCTOR).rstrip(), REMEDY)
 
 
 def check_disk(folder: Path) -> Finding:

@@ -1,16 +1,21 @@
 """Vestal's own folder cannot be written, belongs to another user, or holds a damaged journal."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from host_agent.doctor.evidence import journal_tail, process_table
+from host_agent.doctor.evidence import process_table
 from host_agent.doctor.finding import Diagnosis, Finding
+from host_agent.doctor.installation.disk_full import REMEDY as FREE_SPACE
+from host_agent.journal import damaged_copies, find_damage
 from vestal.config import Config
 
 NAME = "home"
 OPEN_TO_OTHERS = 0o077
+FULL = (errno.ENOSPC, errno.EDQUOT)
+BROKEN = (errno.EROFS, errno.EIO)
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
@@ -32,27 +37,38 @@ def check_folder(folder: Path) -> Finding | None:
         sentence = f"{existing} is in the way: it is not a folder."
         remedy = "Move it away, or set VESTAL_HOME to another place."
         return Finding(NAME, "fault", sentence, remedy, f"needed for {folder}")
-    reason = _write_error(existing) if existing == folder else _permission_error(existing)
-    if not reason:
-        return None
-    owner = process_table.user_name(existing.stat().st_uid)
-    remedy = f"`sudo chown -R $(id -un) {existing}`, or set VESTAL_HOME to a folder of your own."
-    return Finding(
-        NAME, "fault", f"{existing} cannot be written ({reason}).", remedy, f"its owner is {owner}"
-    )
+    error = _write_error(existing) if existing == folder else _permission_error(existing)
+    return None if error is None else assess_write_error(existing, error)
 
 
-def _write_error(folder: Path) -> str:
-    """Return why no file can be made in `folder`. Only an attempt shows a read-only or full disk."""
+def assess_write_error(folder: Path, error: OSError) -> Finding:
+    """Assess why the folder cannot be written: each cause has its own remedy."""
+    sentence = f"{folder} cannot be written ({error.strerror or error})."
+    if error.errno in FULL:
+        return Finding(NAME, "fault", sentence, FREE_SPACE)
+    if error.errno in BROKEN:
+        remedy = "Find out why (`dmesg`, `mount`): a failing disk is often made read-only. Then remount it."
+        return Finding(NAME, "fault", sentence, remedy)
+    owner = process_table.user_name(folder.stat().st_uid)
+    remedy = f"`sudo chown -R $(id -un) {folder}`, or set VESTAL_HOME to a folder of your own."
+    return Finding(NAME, "fault", sentence, remedy, f"its owner is {owner}")
+
+
+def _write_error(folder: Path) -> OSError | None:
+    """Return why nothing can be written in `folder`. Only an attempt shows a read-only or full disk."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-"):
-            return ""
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
+            file.write(b"x")
+            file.flush()
     except OSError as error:
-        return error.strerror or str(error)
+        return error
+    return None
 
 
-def _permission_error(folder: Path) -> str:
-    return "" if os.access(folder, os.W_OK | os.X_OK) else "no permission"
+def _permission_error(folder: Path) -> OSError | None:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return PermissionError(errno.EACCES, "no permission")
 
 
 def _check_token(path: Path) -> Iterator[Finding]:
@@ -66,10 +82,13 @@ def _check_token(path: Path) -> Iterator[Finding]:
 
 
 def _check_journal(config: Config) -> Iterator[Finding]:
-    if damage := journal_tail.damage(config.home):
-        remedy = "`vestal down`, then `vestal up`: the agent renames it and starts a new one."
-        evidence = f"{config.home.journal_db}: {damage}"
-        yield Finding(NAME, "fault", "The agent's journal is damaged.", remedy, evidence)
+    path = config.home.journal_db
+    if damage := find_damage(path):
+        remedy = "`vestal down`, then `vestal up`: the agent renames it and begins a new one."
+        yield Finding(NAME, "fault", "The agent's journal is damaged.", remedy, f"{path}: {damage}")
+    if copies := damaged_copies(path):
+        sentence = f"The agent's journal was damaged and has been begun anew ({len(copies)} damaged kept)."
+        yield Finding(NAME, "note", sentence, f"`rm {path}.damaged-*`, once you need them no more.")
 
 
 DIAGNOSIS = Diagnosis(NAME, diagnose)

@@ -2,10 +2,12 @@
 
 import sys
 import time
+from typing import Any
 
 import aiohttp
 
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
+from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
@@ -29,6 +31,7 @@ class MlxService:
         self._config, self._session, self._command = config, session, command
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
+        self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
         self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
     def spec(self) -> ChildSpec:
@@ -45,6 +48,7 @@ class MlxService:
             env=child_environment.common(self._config),
             log_path=home.logs / "mlx_server.log",
             pid_file=home.run / "mlx_server.json",
+            find=find_supervised,
             ready=self.probe,
             health=self.probe,
             activity=process_activity.reader(self.port),
@@ -54,7 +58,7 @@ class MlxService:
     async def probe(self, pid: int) -> ProbeResult:
         """Return whether the gateway answers; `pid` is its process."""
         try:
-            return judge_gateway(await http_probe.get(self._session, self._url))
+            return judge_gateway(await http_probe.get(self._session, self._url), pid)
         except NoAnswer as error:
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
@@ -70,12 +74,19 @@ class MlxService:
             except NoAnswer:
                 return None
             status = read_engine_status(reply)
+            self.write_failures = read_write_failures(reply)
             self._engine = (time.monotonic(), status)
         return status
 
 
-def judge_gateway(reply: Reply) -> ProbeResult:
-    """Return what the gateway's answer to GET /health says about the gateway."""
+def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
+    """Return what an answer to GET /health says about the gateway with this PID.
+
+    Another gateway that holds the port answers in its place. It is no sign of life of this one.
+    """
+    answering = reply.fields.get("pid", pid)
+    if answering != pid:
+        return ProbeResult(False, f"another gateway (PID {answering}) answers on its port")
     status = str(reply.fields.get("status", ""))
     if status == "failed":
         # The gateway works and has given its engine up. Restarting it would bypass the engine's breaker.
@@ -108,6 +119,12 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
             "requests": reply.fields.get("requests") or {},
         },
     )
+
+
+def read_write_failures(reply: Reply) -> dict[str, Any]:
+    """Return what gateway and engine could not write, by process; empty where the answer does not say."""
+    failures = reply.fields.get("write_failures")
+    return failures if isinstance(failures, dict) else {}
 
 
 def _engine_detail(reply: Reply) -> str:

@@ -7,6 +7,7 @@ import time
 import aiohttp
 
 from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe, process_activity
+from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
@@ -51,6 +52,7 @@ def _spec(config: Config, name: str, command: str, probe: Probe, port: int | Non
         env=child_environment.native_orchestrator(config),
         log_path=home.logs / f"{name}.log",
         pid_file=home.run / f"{name}.json",
+        find=find_supervised,
         ready=probe,
         health=probe,
         activity=process_activity.reader(port),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
-from host_agent.journal import PRUNE_EVERY, Journal
+from host_agent.journal import PRUNE_EVERY, Journal, damaged_copies, find_damage
+from host_agent.journal.journal import UNSAVED_MAX
+from vestal.best_effort.failures import FAILURES
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -54,7 +58,8 @@ def test_damaged_journal_is_renamed_and_replaced(home: Path):
     path = home / "journal.db"
     path.write_bytes(b"this is no database at all" * 100)
     journal = Journal(path)
-    assert journal.record("test", "began")["seq"] == 1
+    journal.record("test", "began")
+    assert [entry["event"] for entry in journal.since(0)] == ["journal_replaced", "began"]
     journal.close()
     assert len(list(home.glob("journal.db.damaged-*"))) == 1
 
@@ -71,4 +76,138 @@ async def test_follower_that_falls_behind_is_disconnected_and_others_are_not(hom
         assert entry["event"] == "after"
         received = [slow.get_nowait() for _ in range(slow.qsize())]
     assert received[-1] is None
+    journal.close()
+
+
+def _flip_bits_of_a_page(path: Path) -> None:
+    """Damage the middle of the file, where SQLite looks only when it reads those rows."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        middle = file.read(4096)
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(byte ^ 4 for byte in middle))
+
+
+def _filled(path: Path, count: int = 400) -> None:
+    journal = Journal(path)
+    for number in range(count):
+        journal.record("test", "counted", "x" * 100, number=number)
+    journal.close()
+
+
+def test_journal_with_damaged_pages_is_put_aside_at_the_start(home: Path):
+    """The newest rows could be read, so that the file was used, and every reader of the others failed."""
+    path = home / "journal.db"
+    _filled(path)
+    _flip_bits_of_a_page(path)
+    assert find_damage(path)
+    journal = Journal(path)
+    entry = journal.record("test", "began")
+    assert [found["event"] for found in journal.since(0)] == ["journal_replaced", "began"]
+    assert "damaged" in journal.replaced
+    assert entry["seq"] == journal.newest(1)[0]["seq"]
+    assert find_damage(path) == ""
+    assert [copy.parent for copy in damaged_copies(path)] == [home]
+    journal.close()
+
+
+def test_journal_that_is_damaged_while_it_is_open_is_begun_anew(home: Path):
+    path = home / "journal.db"
+    _filled(path)
+    journal = Journal(path)
+    _flip_bits_of_a_page(path)
+    asyncio.run(journal.check())
+    journal.record("test", "went_on")
+    assert [found["event"] for found in journal.newest(2)] == ["journal_replaced", "went_on"]
+    assert find_damage(path) == ""
+    journal.close()
+
+
+def test_journal_deleted_while_it_is_open_is_begun_anew_and_its_numbers_go_on(home: Path):
+    path = home / "journal.db"
+    _filled(path, 10)
+    journal = Journal(path)
+    for file in home.glob("journal.db*"):
+        file.unlink()
+    entry = journal.record("test", "went_on")
+    assert entry["seq"] == 12
+    found = journal.since(0)
+    assert [(event["seq"], event["event"]) for event in found] == [(11, "journal_replaced"), (12, "went_on")]
+    journal.close()
+    assert [event["event"] for event in Journal(path).newest(1)] == ["went_on"]
+
+
+def test_journal_deleted_without_its_write_ahead_log_is_begun_anew(home: Path):
+    path = home / "journal.db"
+    journal = Journal(path)
+    journal.record("test", "before")
+    path.unlink()
+    journal.keep()
+    journal.record("test", "after")
+    assert [event["event"] for event in journal.since(0)] == ["journal_replaced", "after"]
+    assert find_damage(path) == ""
+    journal.close()
+
+
+def test_events_on_a_broken_disk_wait_in_memory_and_are_written_later(home: Path):
+    """A folder stands in the journal's place: no file can be opened, whoever runs the test."""
+    path = home / "journal.db"
+    path.mkdir()
+    journal = Journal(path)
+    for number in range(3):
+        journal.record("test", "counted", number=number)
+    assert [event["fields"]["number"] for event in journal.newest()] == [0, 1, 2]
+    assert [event["fields"]["number"] for event in journal.since(1)] == [1, 2]
+    assert FAILURES.as_json()["journal"]["failing_since"]
+    path.rmdir()
+    journal.keep()
+    assert not FAILURES.as_json()["journal"]["failing_since"]
+    journal.close()
+    again = Journal(path)
+    assert [event["fields"]["number"] for event in again.newest()] == [0, 1, 2]
+    again.close()
+
+
+def test_events_that_waited_are_numbered_after_those_in_the_file(home: Path):
+    path = home / "journal.db"
+    _filled(path, 5)
+    path.rename(home / "elsewhere")
+    path.mkdir()
+    journal = Journal(path)
+    assert journal.record("test", "waited")["seq"] == 1
+    path.rmdir()
+    (home / "elsewhere").rename(path)
+    journal.keep()
+    assert [event["seq"] for event in journal.newest(2)] == [5, 6]
+    assert journal.record("test", "after")["seq"] == 7
+    journal.close()
+
+
+def test_events_beyond_what_memory_holds_are_lost_oldest_first_and_counted(home: Path):
+    path = home / "journal.db"
+    path.mkdir()
+    journal = Journal(path)
+    before = FAILURES.count("journal")
+    for number in range(UNSAVED_MAX + 2):
+        journal.record("test", "counted", number=number)
+    assert FAILURES.count("journal") == before + 2
+    assert journal.newest(5000)[0]["fields"]["number"] == 2
+    journal.close()
+
+
+def test_event_with_half_a_surrogate_pair_is_recorded(home: Path):
+    journal = Journal(home / "journal.db")
+    journal.record("test", "odd", "cut \ud83d off", text="\ud83d")
+    assert journal.newest(1)[0]["cause"] == "cut ? off"
+    journal.close()
+
+
+def test_flipped_bit_inside_a_text_is_shown_and_breaks_nothing(home: Path):
+    path = home / "journal.db"
+    journal = Journal(path)
+    journal.record("test", "odd")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE events SET fields = '[}', cause = CAST(X'ff41' AS TEXT)")
+    assert journal.newest(1)[0]["fields"] == {"unreadable": "[}"}
+    assert journal.newest(1)[0]["cause"] == "\ufffdA"
     journal.close()

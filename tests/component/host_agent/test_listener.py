@@ -69,7 +69,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     config.home.prepare()
     token = ensure_token(config.home)
     journal, effects = Journal(config.home.journal_db), BlockedEffects()
-    passes = Passes(effects, effects, journal, config.home.run / "recovery.lock")
+    passes = Passes(effects, effects, journal, config.home.recovery_lock)
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)

@@ -1,5 +1,6 @@
 """Find the processes of this machine that are Vestal's servers, for one VESTAL_HOME."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]
         module = server_module(pid, home, default_home)
         if module:
             yield pid, module
+
+
+def group_leader(variable: str, value: str) -> int | None:
+    """Return the PID of the process that leads a process group and has this variable in its environment.
+
+    Its descendants inherit the variable, but lead no group of their own unless they are supervised too, which
+    gives them another value. Return the one that has run longest if there are several, None if there is none.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            leads = os.getpgid(process.pid) == process.pid
+            if (
+                leads
+                and process.environ().get(variable) == value
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append((process.create_time(), process.pid))
+        except (psutil.Error, OSError):
+            continue
+    return min(found)[1] if found else None
 
 
 def _in_container(pid: int) -> bool:

@@ -41,7 +41,7 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
         ages = [wall - float(at) for at in record["restarts"]]
         times = tuple(sorted(now - age for age in ages if 0 <= age < child.intensity.window_s))
         stopped_by_hand = bool(record["stopped_by_hand"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return child
     intensity = replace(child.intensity, times=times)
     return replace(child, stopped_by_hand=stopped_by_hand, breaker=breaker, intensity=intensity)

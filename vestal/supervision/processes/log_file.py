@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vestal.best_effort.failures import FAILURES
+
 MAX_BYTES = 10 * 1024 * 1024
 _TAIL_BYTES = 8192
 
@@ -12,22 +14,32 @@ _TAIL_BYTES = 8192
 def rotate_if_large(path: Path, max_bytes: int = MAX_BYTES) -> int:
     """Move a log that exceeds `max_bytes` to `.1`, and return the offset at which the next run's lines begin.
 
-    Makes the folder if it is missing.
+    Makes the folder if it is missing. A log that cannot be moved continues to grow.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         size = path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
     if size <= max_bytes:
         return size
-    os.replace(path, path.with_name(path.name + ".1"))
+    try:
+        os.replace(path, path.with_name(path.name + ".1"))
+    except OSError:
+        return size
     return 0
 
 
 def open_log(path: Path) -> int:
-    """Open the log for appending and return its file descriptor, which the caller closes."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Open the log for appending and return its file descriptor, which the caller closes.
+
+    Where that is impossible, what would be logged is discarded: a process is worth more than its log.
+    """
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        FAILURES.failed("log", error)
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def last_lines(path: Path, since: int = 0, count: int = 10) -> list[str]:

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vestal.best_effort.output import LOG_VARIABLE
 from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.errors import LaunchError
 from vestal.supervision.lifecycle.states import ExitStatus
@@ -22,6 +23,9 @@ from vestal.supervision.processes import log_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
 from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify
 from vestal.supervision.processes.start_time import start_time
+
+PID_FILE_VARIABLE = "VESTAL_PID_FILE"
+"""Has the path of a child's PID file in the child's environment, by which the process is found without it."""
 
 GROUP_GONE_TIMEOUT_S = 0.5
 _POLL_S = 0.002
@@ -139,11 +143,19 @@ async def spawn(
 
     Launchers that need more than the default pass `extra_env`, and `pass_fds` that stay open in the child.
     """
-    env = {**os.environ, **(spec.env or {}), **(extra_env or {})}
+    env = {**os.environ, **_own_files(spec), **(spec.env or {}), **(extra_env or {})}
     popen = _popen(spec, env, pass_fds)
     # A process that has ended already has no start time; wait() returns its exit status all the same.
     identity = identify(popen.pid) or ProcessIdentity(popen.pid, 0.0)
     return ProcessGroup(identity, popen)
+
+
+def _own_files(spec: ChildSpec) -> dict[str, str]:
+    """Return the variables that name the child's own files; they replace those of its parent."""
+    return {
+        PID_FILE_VARIABLE: "" if spec.pid_file is None else str(spec.pid_file),
+        LOG_VARIABLE: "" if spec.log_path is None else str(spec.log_path),
+    }
 
 
 def _popen(spec: ChildSpec, env: Mapping[str, str], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:

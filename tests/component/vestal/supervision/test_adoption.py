@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 
+from host_agent.services.find_process import find_supervised
 from vestal.supervision import (
     MemoryStateStore,
     ProcessIdentity,
@@ -170,3 +172,44 @@ async def test_running_child_that_was_stopped_by_hand_is_stopped_by_the_next_sup
     await second.start()
     await second.wait_for("child", {State.STOPPED}, 5)
     assert not is_running(pid)
+
+
+async def test_child_without_a_pid_file_is_found_and_adopted_and_not_started_twice(
+    supervisors, spec, repo, tmp_path, is_running
+):
+    """`run/` was deleted, or could not be written, and the supervisor was killed."""
+    pid_file = tmp_path / "run" / "child.json"
+    child = spec("waits.py", pid_file=pid_file, find=find_supervised)
+    await start_and_kill_supervisor(pid_file, child.command, repo)
+    left = read_pid_file(pid_file)
+    assert left is not None
+    shutil.rmtree(tmp_path / "run")
+    supervisor = await supervisors.up(child)
+    assert supervisor.status()["child"].process_pid == left.pid
+    assert not supervisors.events_named("child_started")
+    assert read_pid_file(pid_file) == left
+
+
+async def test_deleted_pid_file_of_a_running_child_is_written_again(supervisors, spec, tmp_path, eventually):
+    pid_file = tmp_path / "run" / "child.json"
+    supervisor = await supervisors.up(spec("waits.py", pid_file=pid_file))
+    shutil.rmtree(tmp_path / "run")
+    await eventually(pid_file.exists)
+    found = read_pid_file(pid_file)
+    assert found is not None
+    assert found.pid == supervisor.status()["child"].process_pid
+    await supervisor.stop()
+    assert not pid_file.exists()
+
+
+async def test_child_is_launched_where_neither_its_log_nor_its_pid_file_can_be_written(
+    supervisors, spec, tmp_path, eventually
+):
+    """The folders are below a file, so that nobody can make them, root included. Later they can be made."""
+    (tmp_path / "broken").write_text("")
+    log, pid_file = tmp_path / "broken" / "a.log", tmp_path / "broken" / "a.json"
+    supervisor = await supervisors.up(spec("waits.py", log_path=log, pid_file=pid_file))
+    assert supervisors.events_named("pid_file_not_written")
+    (tmp_path / "broken").unlink()
+    await eventually(pid_file.exists)
+    assert supervisor.status()["child"].state is State.READY

@@ -20,13 +20,22 @@ from vestal.supervision import State
     ],
 )
 def test_gateway_that_answers_is_alive_whatever_the_state_of_its_engine(status, ok, state, alive):
-    result = judge_gateway(Reply(200, {"status": status, "engine": {"state": "failed"}}))
+    result = judge_gateway(Reply(200, {"status": status, "engine": {"state": "failed"}}), 7)
     assert (result.ok, result.state, result.alive) == (ok, state, alive)
 
 
 @pytest.mark.parametrize("reply", [Reply(500, None), Reply(200, []), Reply(200, {"status": "what"})])
 def test_gateway_with_an_unknown_answer_is_not_alive(reply: Reply):
-    assert not judge_gateway(reply).alive
+    assert not judge_gateway(reply, 7).alive
+
+
+def test_gateway_is_not_alive_where_another_one_answers_on_its_port():
+    """A gateway that exits with 75 because an older one holds its port is not ready by that one's answer."""
+    answer = {"status": "ok", "pid": 7, "engine": {"state": "ready"}}
+    assert judge_gateway(Reply(200, answer), 7).ok
+    other = judge_gateway(Reply(200, answer), 8)
+    assert (other.ok, other.alive) == (False, False)
+    assert "PID 7" in other.detail
 
 
 def test_engine_status_has_the_fields_of_the_gateways_answer():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from vestal.platform import log_rotation
@@ -14,3 +15,22 @@ def test_log_that_is_too_large_is_truncated_while_its_writer_continues(tmp_path:
     assert log.read_bytes() == b"more"
     assert (tmp_path / "one.log.1").read_bytes() == b"x" * 100
     assert log_rotation.rotate(tmp_path, max_bytes=50) == []
+
+
+def _full_disk(source: Path, target: Path) -> None:
+    target.write_bytes(b"x")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_log_on_a_full_disk_keeps_its_text_and_leaves_no_part_of_a_copy(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)
+    (tmp_path / "one.log").write_bytes(b"x" * 100)
+    assert log_rotation.rotate(tmp_path, max_bytes=60) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["one.log"]
+
+
+def test_log_that_cannot_be_copied_is_bounded_all_the_same(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)
+    (tmp_path / "one.log").write_bytes(b"x" * 100)
+    assert log_rotation.rotate(tmp_path, max_bytes=49) == [tmp_path / "one.log"]
+    assert (tmp_path / "one.log").read_bytes() == b""

@@ -22,3 +22,27 @@ def test_json_state_store_renames_a_corrupt_file_and_starts_empty(tmp_path: Path
     assert (tmp_path / "state.json.corrupt").read_text() == text
     store.save("a", {"x": 1})
     assert JsonStateStore(path).load("a") == {"x": 1}
+
+
+def test_json_state_store_that_cannot_write_keeps_the_record_and_writes_it_later(tmp_path: Path):
+    """A folder stands in the file's place: that cannot be written, whoever runs the test."""
+    path = tmp_path / "state.json"
+    store = JsonStateStore(path)
+    path.mkdir()
+    (path / "x").touch()
+    assert store.save("a", {"open": True}) is not None
+    assert store.load("a") == {"open": True}
+    store.keep()
+    (path / "x").unlink()
+    path.rmdir()
+    store.keep()
+    assert JsonStateStore(path).load("a") == {"open": True}
+
+
+def test_json_state_store_restores_a_deleted_file(tmp_path: Path):
+    path = tmp_path / "state.json"
+    store = JsonStateStore(path)
+    store.save("a", {"open": True})
+    path.unlink()
+    store.keep()
+    assert JsonStateStore(path).load("a") == {"open": True}

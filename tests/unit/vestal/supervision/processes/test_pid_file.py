@@ -10,7 +10,7 @@ import pytest
 
 from vestal.supervision import ProcessIdentity, read_pid_file, start_time, write_pid_file
 from vestal.supervision.processes.identity import age_s, identify
-from vestal.supervision.processes.pid_file import remove_pid_file
+from vestal.supervision.processes.pid_file import KeptPidFile
 
 
 def test_identity_of_this_process_is_alive_after_a_round_trip_through_its_pid_file(tmp_path: Path):
@@ -31,7 +31,19 @@ def test_identity_with_another_start_time_or_boot_is_not_alive():
     assert not ProcessIdentity(os.getpid(), started, "another-boot").alive()
 
 
-@pytest.mark.parametrize("text", ["", "12", "[]", "{}", '{"pid": "x", "start_time": 1}', '{"pid": 1', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "12",
+        "[]",
+        "{}",
+        '{"pid": "x", "start_time": 1}',
+        '{"pid": 1',
+        "\x00",
+        '{"pid": 1e999, "start_time": 1}',
+    ],
+)
 def test_pid_file_in_another_form_is_none(tmp_path: Path, text: str):
     path = tmp_path / "x.json"
     path.write_text(text)
@@ -41,7 +53,22 @@ def test_pid_file_in_another_form_is_none(tmp_path: Path, text: str):
 def test_pid_file_of_another_process_is_not_removed(tmp_path: Path):
     path = tmp_path / "x.json"
     write_pid_file(path, ProcessIdentity(10, 1.0))
-    remove_pid_file(path, 11)
+    KeptPidFile(path).remove_if_of(11)
     assert path.exists()
-    remove_pid_file(path, 10)
+    KeptPidFile(path).remove_if_of(10)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}")])
+def test_kept_pid_file_is_written_again_where_it_is_deleted_or_changed(tmp_path: Path, spoil):
+    file = KeptPidFile(tmp_path / "run" / "x.json")
+    assert file.write_identity(ProcessIdentity(10, 1.0)) is None
+    assert not file.keep()
+    spoil(file.path)
+    assert file.keep()
+    found = read_pid_file(file.path)
+    assert found is not None
+    assert found.pid == 10
+    file.remove_if_of(10)
+    assert not file.keep()
+    assert not file.path.exists()

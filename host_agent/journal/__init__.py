@@ -1,0 +1,21 @@
+"""The journal: a bounded list of events in SQLite, in the order in which they happened."""
+
+from host_agent.journal.database import (
+    COLUMNS,
+    connect_read_only,
+    damaged_copies,
+    event_from_row,
+    find_damage,
+)
+from host_agent.journal.journal import PRUNE_EVERY, Journal, readable_cause
+
+__all__ = [
+    "COLUMNS",
+    "PRUNE_EVERY",
+    "Journal",
+    "connect_read_only",
+    "damaged_copies",
+    "event_from_row",
+    "find_damage",
+    "readable_cause",
+]

@@ -1,0 +1,205 @@
+"""Append events to the journal, read them back, and follow new ones.
+
+Only the agent writes the journal, from its event loop; kill -9 loses no event. Each event is also logged. The
+status page, `GET /events` and `GET /journal` read it. While the disk is full, events wait in memory.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from host_agent.journal.database import JournalDatabase, find_damage, is_damage
+from vestal.best_effort.failures import FAILURES
+from vestal.supervision import Event
+
+log = logging.getLogger("vestal")
+
+PRUNE_EVERY = 200
+FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
+UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
+WHAT = "journal"
+
+
+class Journal:
+    """The journal in the file `path`.
+
+    An event is a dict: `seq` (its number in the journal), `ts` (seconds since 1970), `component`, `event`,
+    `cause` (a sentence or empty) and `fields`. Old events are deleted every PRUNE_EVERY appends, so that the
+    journal holds at most `max_rows + PRUNE_EVERY` of them.
+    """
+
+    def __init__(self, path: Path, *, max_rows: int = 20_000, wall: Callable[[], float] = time.time) -> None:
+        self._path, self._max_rows, self._wall = path, max_rows, wall
+        self._database = JournalDatabase(path)
+        self._seq = 0
+        self._announced = ""
+        self._unsaved: deque[dict[str, Any]] = deque()
+        self._followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self.keep()
+
+    @property
+    def replaced(self) -> str:
+        """Return why this agent began the journal's file anew; empty where it did not."""
+        return self._database.replaced
+
+    def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
+        """Append an event that happens now, and return it."""
+        return self._append(self._wall(), component, event, cause, fields)
+
+    def append(self, event: Event) -> None:
+        """Append an event of a supervisor under the journal's own sequence number."""
+        self._append(event.ts, event.component, event.event, readable_cause(event.cause), dict(event.fields))
+
+    def since(self, seq: int, limit: int = 500) -> list[dict[str, Any]]:
+        """Return up to `limit` events after number `seq`, oldest first."""
+        saved = self._select("WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
+        return [*saved, *(entry for entry in self._unsaved if entry["seq"] > seq)][:limit]
+
+    def newest(self, limit: int = 200) -> list[dict[str, Any]]:
+        """Return the newest `limit` events, oldest first."""
+        saved = self._select("ORDER BY seq DESC LIMIT ?", limit)[::-1]
+        return [*saved, *self._unsaved][-limit:] if limit else []
+
+    def keep(self) -> None:
+        """Write the events that wait for the disk, and begin the file anew if it was deleted."""
+        self._open()
+        self._save()
+
+    async def check(self) -> None:
+        """Look for damaged pages, in a thread, and begin the file anew if there are any."""
+        if damage := await asyncio.to_thread(find_damage, self._path):
+            with contextlib.suppress(OSError):
+                self._database.put_aside(damage)
+            self.keep()
+
+    @contextlib.contextmanager
+    def follow(self) -> Iterator[asyncio.Queue[dict[str, Any] | None]]:
+        """Yield a queue that receives each new event.
+
+        None is its last item: the follower fell FOLLOWER_BACKLOG events behind, or the journal is closing.
+        """
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(FOLLOWER_BACKLOG + 1)
+        self._followers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._followers.discard(queue)
+
+    def disconnect_followers(self) -> None:
+        """Put the closing None into the queue of every follower."""
+        for queue in list(self._followers):
+            self._disconnect(queue)
+
+    def close(self) -> None:
+        """Disconnect the followers and close the database."""
+        self.disconnect_followers()
+        self._database.close()
+
+    # --- appending ------------------------------------------------------------------------------------------
+
+    def _append(
+        self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        self._open()
+        entry = self._enqueue(float(ts), component, event, cause, fields)
+        self._save()
+        return entry
+
+    def _enqueue(
+        self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Number an event, and pass it to the log and to the followers. `_save` then writes it."""
+        self._seq += 1
+        entry: dict[str, Any] = {"seq": self._seq, "ts": ts, "component": component, "event": event}
+        entry |= {"cause": cause, "fields": fields}
+        self._unsaved.append(entry)
+        details = " ".join(f"{key}={value}" for key, value in fields.items())
+        log.info(
+            "%s %s%s%s", component, event, f": {cause}" if cause else "", f" [{details}]" if details else ""
+        )
+        for queue in list(self._followers):
+            if queue.qsize() >= FOLLOWER_BACKLOG:
+                self._disconnect(queue)
+            else:
+                queue.put_nowait(entry)
+        return entry
+
+    def _disconnect(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+        self._followers.discard(queue)
+        queue.put_nowait(None)
+
+    # --- the file -------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Open the database if it is not open. Numbers go on after the highest one in it."""
+        try:
+            if not self._database.open():
+                return
+            last_seq = self._database.last_seq()
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return
+        if self._unsaved and self._unsaved[0]["seq"] <= last_seq:
+            for number, entry in enumerate(self._unsaved, last_seq + 1):
+                entry["seq"] = number
+            self._seq = self._unsaved[-1]["seq"]
+        self._seq = max(self._seq, last_seq)
+        if not self._unsaved:
+            FAILURES.succeeded(WHAT)
+        if self._database.replaced != self._announced:
+            self._announced = self._database.replaced
+            cause = f"The journal {self._path} was begun anew: {self._database.replaced}."
+            self._enqueue(self._wall(), "agent", "journal_replaced", cause, {})
+
+    def _save(self) -> None:
+        """Write all events that are not written yet. A full disk must not stop recovery: they wait for it."""
+        if not self._unsaved:
+            return
+        newest = self._unsaved[-1]["seq"]
+        prune = newest // PRUNE_EVERY != (self._unsaved[0]["seq"] - 1) // PRUNE_EVERY
+        try:
+            self._database.insert(self._unsaved, newest - self._max_rows if prune else 0)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return
+        self._unsaved.clear()
+        FAILURES.succeeded(WHAT)
+
+    def _select(self, condition: str, *arguments: int) -> list[dict[str, Any]]:
+        try:
+            return self._database.select(condition, *arguments)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(error)
+            return []
+
+    def _failed(self, error: Exception) -> None:
+        """Count the failure. A damaged file is put aside, and the next append begins a new one."""
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            with contextlib.suppress(OSError):
+                self._database.put_aside(str(error))
+        lost = max(0, len(self._unsaved) - UNSAVED_MAX)
+        for _ in range(lost):
+            self._unsaved.popleft()
+        FAILURES.failed(WHAT, error, count=lost)
+
+
+def readable_cause(cause: str) -> str:
+    """Return `cause` with the log line at its end in words, where that line is an event in JSON.
+
+    A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
+    """
+    head, _, line = cause.partition(": {")
+    try:
+        logged = json.loads("{" + line)
+        words = f"{logged['component']} {logged['event'].replace('_', ' ')}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return cause
+    logged_cause = str(logged.get("cause") or "")
+    return f"{head}; its last log line: {words}" + (f" ({logged_cause})" if logged_cause else "")

@@ -1,0 +1,97 @@
+"""What the agent and the MLX server could not write, for `vestal status`, the page and the doctor."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from host_agent.journal import Journal, damaged_copies
+from host_agent.services import AGENT
+from vestal.best_effort.failures import FAILURES
+from vestal.config import Home
+
+Failures = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""By process and kind of write: `failed`, `failing_since` and `error`."""
+
+ASK_DOCTOR = "`vestal doctor` says what to do."
+NAMES = {
+    "log": ("log line", "log lines"),
+    "journal": ("event of the journal", "events of the journal"),
+}
+
+
+class DiskReport:
+    """Reports failed writes, and records in the journal when they begin and end.
+
+    `mlx_failures` returns what the gateway reported last of itself and its engine.
+    """
+
+    def __init__(self, home: Home, mlx_failures: Callable[[], Failures], journal: Journal) -> None:
+        self._home, self._mlx_failures, self._journal = home, mlx_failures, journal
+        self._is_failing = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return `message`, which is empty where all can be written, `write_failures` since the start of each
+        process, and `journal`: a sentence about a damaged journal that was put aside, or empty.
+        """
+        failures = self._failures()
+        return {
+            "message": message(failures, str(self._home.root)),
+            "write_failures": failures,
+            "journal": journal_note([copy.name for copy in damaged_copies(self._home.journal_db)]),
+        }
+
+    def record_change(self) -> None:
+        """Record an event if writes have begun to fail, or succeed again, since the last call."""
+        failures = self._failures()
+        is_failing = failing_since(failures) is not None
+        if is_failing is self._is_failing:
+            return
+        self._is_failing = is_failing
+        if is_failing:
+            cause = message(failures, str(self._home.root))
+            self._journal.record(AGENT, "disk_not_writable", cause)
+        else:
+            cause = f"lost since the start: {lost(failures) or 'nothing'}"
+            self._journal.record(AGENT, "disk_writable_again", cause)
+
+    def _failures(self) -> Failures:
+        found = {AGENT: FAILURES.as_json(), **self._mlx_failures()}
+        return {process: writes for process, writes in found.items() if writes}
+
+
+def failing_since(failures: Failures) -> float | None:
+    """Return since when writes fail, in seconds since 1970; None where all succeed."""
+    times = [write["failing_since"] for writes in failures.values() for write in writes.values()]
+    return min((since for since in times if since is not None), default=None)
+
+
+def message(failures: Failures, folder: str) -> str:
+    """Return a sentence on what cannot be written now, and the remedy; empty where all can be written."""
+    since = failing_since(failures)
+    if since is None:
+        return ""
+    failing = [write for writes in failures.values() for write in writes.values() if write["failing_since"]]
+    errors = ", ".join(sorted({str(write["error"]) for write in failing}))
+    clock = time.strftime("%H:%M:%S", time.localtime(since))
+    so_far = f" Lost so far: {lost(failures)}." if lost(failures) else ""
+    return (
+        f"Files in {folder} cannot be written since {clock} ({errors}). All goes on without them, and is "
+        f"written again as soon as it can be.{so_far} {ASK_DOCTOR}"
+    )
+
+
+def lost(failures: Failures) -> str:
+    """Return what could not be written and is lost, as `12 log lines, 3 events of the journal`."""
+    counts: dict[str, int] = {}
+    for writes in failures.values():
+        for what, write in writes.items():
+            if what in NAMES and write["failed"]:
+                counts[what] = counts.get(what, 0) + write["failed"]
+    return ", ".join(f"{count} {NAMES[what][count != 1]}" for what, count in sorted(counts.items()))
+
+
+def journal_note(copies: list[str]) -> str:
+    """Return a sentence about the damaged journals that were put aside; empty where there is none."""
+    if not copies:
+        return ""
+    return f"It was damaged and has been begun anew. The damaged one is {copies[-1]}; delete it as you like."

@@ -1,0 +1,78 @@
+"""Small files that are replaced as a whole, and whose failed writes are counted instead of raised."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from vestal.best_effort.failures import FAILURES
+from vestal.best_effort.files import KeptFile, replace_file, write_file
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+
+
+@pytest.fixture(params=DISK_ERRORS, ids=lambda number: errno.errorcode[number])
+def broken_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OSError:
+    """A disk on which no file can be created, with one of the errors that disks give."""
+    error = OSError(request.param, os.strerror(request.param))
+
+    def refuse(*arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr("vestal.best_effort.files.os.open", refuse)
+    return error
+
+
+def test_file_that_cannot_be_written_is_counted_and_its_error_returned(tmp_path: Path, broken_disk: OSError):
+    before = FAILURES.count("test")
+    assert replace_file(tmp_path / "x", "text", "test") is broken_disk
+    assert FAILURES.count("test") == before + 1
+    assert FAILURES.as_json()["test"]["error"] == broken_disk.strerror
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_file_is_written_once_the_disk_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, path = KeptFile(tmp_path / "run" / "x", "kept"), tmp_path / "run" / "x"
+    with monkeypatch.context() as broken:
+        broken.setattr("vestal.best_effort.files.os.replace", _no_space)
+        assert file.write("text") is not None
+        assert not file.keep()
+        assert not file.keep()
+    assert FAILURES.count("kept") == 1, "the repetitions are not counted"
+    assert file.keep()
+    assert path.read_text() == "text"
+    assert FAILURES.as_json()["kept"]["failing_since"] is None
+    assert [entry.name for entry in path.parent.iterdir()] == ["x"], "no temporary file is left"
+
+
+def test_kept_file_in_a_deleted_folder_is_written_again(tmp_path: Path):
+    file = KeptFile(tmp_path / "run" / "x", "kept")
+    file.write("text")
+    file.path.unlink()
+    file.path.parent.rmdir()
+    assert file.keep()
+    assert not file.keep()
+    assert file.path.read_text() == "text"
+
+
+def test_kept_file_that_is_removed_or_forgotten_is_not_written_again(tmp_path: Path):
+    file = KeptFile(tmp_path / "x", "kept")
+    file.write("text")
+    file.remove()
+    assert not file.keep()
+    file.write("text")
+    file.forget()
+    file.path.unlink()
+    assert not file.keep()
+
+
+def test_file_is_readable_by_its_owner_only(tmp_path: Path):
+    write_file(tmp_path / "x", "text", durable=True)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+
+
+def _no_space(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

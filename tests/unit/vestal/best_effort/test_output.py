@@ -1,0 +1,157 @@
+"""Output that never raises: what cannot be written is dropped and counted; a deleted log is begun anew."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vestal.best_effort.failures import WriteFailures
+from vestal.best_effort.output import BestEffortOutput, open_text, write_line
+
+
+@pytest.fixture
+def failures() -> WriteFailures:
+    return WriteFailures(wall=lambda: 100.0)
+
+
+def _log(path: Path, failures: WriteFailures) -> tuple[int, BestEffortOutput]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return descriptor, BestEffortOutput(descriptor, "part", failures)
+
+
+@pytest.fixture
+def broken_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def test_write_that_fails_is_dropped_counted_and_not_raised(broken_pipe: int, failures: WriteFailures):
+    stream = open_text(BestEffortOutput(broken_pipe, "part", failures))
+    print("one", file=stream)
+    print("two\nthree", file=stream)
+    stream.close()
+    os.close(broken_pipe)
+    assert failures.as_json() == {"log": {"failed": 3, "failing_since": 100.0, "error": "Broken pipe"}}
+
+
+def test_first_write_after_a_failure_is_preceded_by_what_was_dropped(tmp_path: Path, failures: WriteFailures):
+    descriptor, output = _log(tmp_path / "a.log", failures)
+    read_only = os.open(tmp_path / "a.log", os.O_RDONLY)
+    kept = os.dup(descriptor)
+    os.dup2(read_only, descriptor)  # writing raises EBADF now
+    output.write(b"lost\n")
+    os.dup2(kept, descriptor)
+    output.write(b"written\n")
+    note, line = (tmp_path / "a.log").read_text().splitlines()
+    assert line == "written"
+    event = json.loads(note)
+    assert (event["component"], event["event"], event["lines"]) == ("part", "log_lines_dropped", 1)
+    assert failures.as_json()["log"]["failing_since"] is None
+    assert failures.count("log") == 1
+    for number in (read_only, kept, descriptor):
+        os.close(number)
+
+
+def test_retry_of_an_idle_process_reports_that_the_failure_is_over(tmp_path: Path, failures: WriteFailures):
+    descriptor, output = _log(tmp_path / "a.log", failures)
+    kept = os.dup(descriptor)
+    os.dup2(os.open(tmp_path / "a.log", os.O_RDONLY), descriptor)  # writing raises EBADF now
+    output.write(b"lost\n")
+    failures.retries.append(output.retry)
+    assert failures.as_json()["log"]["failing_since"] == 100.0
+    os.dup2(kept, descriptor)
+    assert failures.as_json()["log"]["failing_since"] is None
+    assert "log_lines_dropped" in (tmp_path / "a.log").read_text()
+
+
+def test_deleted_log_is_begun_anew_under_its_name(tmp_path: Path, failures: WriteFailures):
+    """Who deletes a log to free space gets the space, and later lines can be read."""
+    path = tmp_path / "a.log"
+    descriptor, output = _log(path, failures)
+    output.write(b"before\n")
+    path.unlink()
+    output.write(b"after\n")
+    assert path.read_text() == "after\n"
+    assert os.fstat(descriptor).st_nlink == 1
+    os.close(descriptor)
+
+
+# The size limit makes the log's disk "full" in the middle of a line, and is then taken away.
+FULL_IN_THE_MIDDLE = """
+import resource, signal, sys
+from vestal.best_effort import output
+from vestal.best_effort.failures import FAILURES
+output.protect("part")
+print("first line")
+resource.setrlimit(resource.RLIMIT_FSIZE, (15, resource.RLIM_INFINITY))
+print("second line", flush=True)
+print("third line")
+assert FAILURES.count("log") == 2, FAILURES.as_json()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print("fourth line")
+"""
+
+
+def test_log_that_fills_in_the_middle_of_a_line_goes_on_with_a_line_of_its_own(tmp_path: Path, repo: Path):
+    path = tmp_path / "a.log"
+    with path.open("ab") as log:
+        command = [sys.executable, "-c", FULL_IN_THE_MIDDLE]
+        code = subprocess.run(command, cwd=repo, stdout=log, stderr=subprocess.PIPE, timeout=30)
+    assert code.returncode == 0, code.stderr.decode()
+    first, torn, note, fourth = path.read_text().splitlines()
+    assert (first, torn, fourth) == ("first line", "seco", "fourth line")
+    assert json.loads(note)["lines"] == 2
+    assert json.loads(note)["cause"] == "File too large"
+
+
+NO_ROOM_AT_ALL = """
+import logging, os, sys, warnings
+from vestal.best_effort import output
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+os.dup2(1, 2)
+output.protect("part")
+print("x" * 100_000)
+logging.warning("y")
+warnings.warn("z")
+sys.stdout.flush()
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
+def test_program_ends_with_0_where_nothing_that_it_prints_or_logs_can_be_written(repo: Path):
+    """Python would end with exit code 120, because the buffer cannot be flushed at the end."""
+    done = subprocess.run([sys.executable, "-c", NO_ROOM_AT_ALL], cwd=repo, timeout=30)
+    assert done.returncode == 0
+
+
+LOG_IN_ENVIRONMENT = """
+import os
+from pathlib import Path
+from vestal.best_effort import output
+output.protect("part")
+print("lost")
+Path(os.environ["VESTAL_LOG_FILE"]).parent.mkdir()
+print("written")
+"""
+
+
+def test_log_that_could_not_be_opened_is_opened_as_soon_as_possible(tmp_path: Path, repo: Path):
+    path = tmp_path / "logs" / "a.log"
+    command = [sys.executable, "-c", LOG_IN_ENVIRONMENT]
+    env = {**os.environ, "VESTAL_LOG_FILE": str(path)}
+    subprocess.run(command, cwd=repo, env=env, stdout=subprocess.DEVNULL, check=True, timeout=30)
+    assert path.read_text() == "written\n"
+
+
+def test_line_to_a_closed_or_missing_stream_raises_nothing():
+    closed = io.StringIO()
+    closed.close()
+    write_line(closed, "x")
+    write_line(None, "x")

@@ -1,0 +1,89 @@
+"""Small files that are replaced as a whole, such as PID files. A failure is counted and returned."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from vestal.best_effort.failures import FAILURES
+
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
+"""Error numbers that say something about the disk's present state, not about the path."""
+
+
+def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OSError | None:
+    """Replace the file: a reader finds the old text or the new one. Only the owner may read it.
+
+    Makes its folder where that is missing. Return the error if it cannot be written, which is counted as
+    `what`; with `again`, as the repetition of a write that is counted already.
+    """
+    try:
+        write_file(path, text)
+    except OSError as error:
+        FAILURES.failed(what, error, count=0 if again else 1)
+        return error
+    FAILURES.succeeded(what)
+    return None
+
+
+def write_file(path: Path, text: str, *, durable: bool = False) -> None:
+    """Do what `replace_file` does, but raise OSError. No temporary file is left.
+
+    A `durable` file survives a power cut that follows at once.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+class KeptFile:
+    """A small file that one process owns, and writes again whenever the file has another text or is missing.
+
+    So a file that could not be written, or that somebody deleted, is there again once `keep` is called.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path = path
+        self._what = what
+        self._text: str | None = None
+
+    def write(self, text: str) -> OSError | None:
+        """Replace the file, and return the error if that is not possible now."""
+        self._text = text
+        return replace_file(self.path, text, self._what)
+
+    def keep(self) -> bool:
+        """Write the file again if it is not as it was written last. Return True if that was done."""
+        if self._text is None or self._is_intact():
+            return False
+        return replace_file(self.path, self._text, self._what, again=True) is None
+
+    def forget(self) -> None:
+        """Stop keeping the file, which somebody else removes."""
+        self._text = None
+
+    def remove(self) -> None:
+        """Delete the file, if it can be deleted, and stop keeping it."""
+        self._text = None
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _is_intact(self) -> bool:
+        try:
+            return self.path.read_text() == self._text
+        except (OSError, ValueError):
+            return False
