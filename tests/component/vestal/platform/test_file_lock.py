@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,23 @@ def test_lock_is_held_by_one_process_and_released_by_its_death(tmp_path: Path, r
     holder.stdin.close()
     with hold_lock_blocking(path, 1.0):
         assert try_lock(path) is None
+
+
+def test_folder_can_be_locked(tmp_path: Path):
+    held = try_lock(tmp_path)
+    assert held is not None
+    assert try_lock(tmp_path) is None
+    os.close(held)
+    again = try_lock(tmp_path)
+    assert again is not None
+    os.close(again)
+
+
+def test_recovery_goes_on_without_a_lock_whose_file_cannot_be_created(tmp_path: Path):
+    """As on a full disk. A folder below a file can be made by nobody, whoever runs the test."""
+    (tmp_path / "file").write_text("")
+    entered = False
+    with hold_lock_blocking(tmp_path / "file" / "lock", 1.0):
+        entered = True
+    assert entered
+    assert FAILURES.as_json()["lock"]["error"] == "Not a directory"

@@ -1,0 +1,43 @@
+"""What the status says about writes that fail, now or before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from host_agent.services.disk_report import failing_since, journal_note, lost, message
+
+NO_SPACE = "No space left on device"
+
+
+def _writes(failed: int, since: float | None) -> dict[str, Any]:
+    return {"failed": failed, "failing_since": since, "error": NO_SPACE}
+
+
+def test_message_names_the_error_once_the_losses_and_where_the_remedy_is():
+    failures = {
+        "agent": {"journal": _writes(1, 50.0), "pid_file": _writes(1, 60.0)},
+        "mlx_server": {"log": _writes(10, 40.0)},
+        "mlx_engine": {"log": _writes(2, None)},
+    }
+    text = message(failures, "/home/me/.vestal")
+    assert failing_since(failures) == 40.0
+    assert text.count(NO_SPACE) == 1
+    assert "/home/me/.vestal" in text
+    assert "Lost so far: 1 event of the journal, 12 log lines." in text
+    assert "vestal doctor" in text
+
+
+def test_message_is_empty_once_everything_can_be_written_again():
+    failures = {"mlx_server": {"log": _writes(10, None)}}
+    assert message(failures, "/home") == ""
+    assert failing_since(failures) is None
+    assert lost(failures) == "10 log lines"
+
+
+def test_failure_that_lost_nothing_names_no_loss():
+    assert "Lost" not in message({"agent": {"pid_file": _writes(1, 50.0)}}, "/home")
+
+
+def test_journal_note_names_the_newest_damaged_copy():
+    assert journal_note([]) == ""
+    assert "journal.db.damaged-2" in journal_note(["journal.db.damaged-1", "journal.db.damaged-2"])
