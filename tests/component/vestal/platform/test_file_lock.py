@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from vestal.best_effort.failures import FAILURES
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking, try_lock
 
 
