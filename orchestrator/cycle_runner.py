@@ -9,11 +9,13 @@ from typing import Any
 from orchestrator import memory_guard
 from orchestrator.container import Container
 from orchestrator.cycles.plan import CyclePhase, Facts, Outcome, Planned, health_sentence, plan
+from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
 from orchestrator.llm.health import HealthBoard
 
 WOKEN_GAP_S = 2.0  # an unstable backend must not start one cycle after the other
+DATABASE_RETRY_S = 5.0
 UNHEALTHY_CHECK_S = 15.0  # while a backend is down, it is checked at least this often
 
 
@@ -31,15 +33,22 @@ class CycleRunner:
 
     async def run_cycles(self) -> None:
         """Run cycles until cancelled. A cycle that fails is logged, and the next one runs all the same."""
+        waits_for = ""
         while True:
+            interval_s = self._container.config.cycle_interval_s
             try:
                 await self.cycle(self._trigger)
+                waits_for = ""
+            except DatabaseFailed as error:  # each failure is logged once, and tried again soon
+                if error.message != waits_for:
+                    emit("cycle_waits", error.message)
+                waits_for, interval_s = error.message, min(interval_s, DATABASE_RETRY_S)
             except Exception as error:
                 emit("cycle_failed", repr(error))
-            gap_s = min(WOKEN_GAP_S, self._container.config.cycle_interval_s)
+            gap_s = min(WOKEN_GAP_S, interval_s)
             await asyncio.sleep(gap_s)
             try:
-                await asyncio.wait_for(self._wake.wait(), self._container.config.cycle_interval_s - gap_s)
+                await asyncio.wait_for(self._wake.wait(), interval_s - gap_s)
             except TimeoutError:
                 self._trigger = "interval"
 

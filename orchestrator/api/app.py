@@ -22,7 +22,7 @@ from vestal.web.http_error import HttpError
 
 
 def make_app(container: Container, runner: CycleRunner) -> web.Application:
-    guard = Guard(container.config.token, container.config.bind)
+    guard = Guard(container.config.token, container.config.bind, container.database.failure)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[guard.middleware()])
     routes = Routes(container, runner)
     app.router.add_get("/health", routes.health)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from orchestrator.errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError
 from orchestrator.events import emit
-from vestal.web.aiohttp_adapter import AiohttpGuard
+from orchestrator.storage.database import ANSWERING
+from vestal.web.aiohttp_adapter import AiohttpGuard, Handler
 from vestal.web.guard import LOCAL_NAMES, Policy
 from vestal.web.http_error import HttpError
 
@@ -23,7 +26,14 @@ class Guard(AiohttpGuard):
     A Host header may also name the address that the service is bound to.
     """
 
-    def __init__(self, token: str, bind: str) -> None:
+    def __init__(
+        self,
+        token: str,
+        bind: str,
+        database_failure: Callable[[Exception], DatabaseFailed | None] = lambda error: None,
+    ) -> None:
+        """`database_failure` recognizes what a library reports of the database, in any route."""
+        self._database_failure = database_failure
         self._policy = Policy(
             token=token.encode(),
             token_hint="`vestal token` on the host prints it.",
@@ -34,7 +44,13 @@ class Guard(AiohttpGuard):
     def policy(self) -> Policy:
         return self._policy
 
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let a database that fails be reported at once, since a client waits."""
+        ANSWERING.set(True)  # for this request only: aiohttp gives each connection's task its own context
+        return await super().handle(request, handler)
+
     def as_http_error(self, error: Exception) -> HttpError | None:
+        error = self._database_failure(error) or error
         if isinstance(error, IdempotencyConflict):
             return HttpError(error.code, error.message, status=409)
         if isinstance(error, BackendError):

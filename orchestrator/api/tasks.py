@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from orchestrator.agents.agents import LEAD
 from orchestrator.api.requests import field, limit_of, read_object
 from orchestrator.container import Container
+from orchestrator.errors import DatabaseFailed
 from orchestrator.tasks.view import FINISHED
 from orchestrator.unicode import replace_invalid_unicode
 from vestal.web.http_error import HttpError
@@ -94,7 +96,8 @@ class TaskRoutes:
                 await response.write_eof()
                 return response
             await asyncio.sleep(POLL_EACH_S)
-            task = await self._task(request)
+            with contextlib.suppress(DatabaseFailed):  # it may be back before the client has to notice
+                task = await self._task(request)
 
     async def _task(self, request: web.Request) -> dict[str, Any]:
         task_id = request.match_info["id"]

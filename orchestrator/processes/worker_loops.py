@@ -13,11 +13,19 @@ from orchestrator.events import emit
 from orchestrator.workers.reaper import DeclaredDead, Reaper
 
 LEAVE_WITHIN_S = 3.0
+CHECK_EVERY_S = 2.0
 
 
 def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
-    """Return the loops that a process with shared tasks runs; none if the tasks are its own (SQLite)."""
-    return [_share_tasks(container)] if container.membership else []
+    """Return the loops of a process that runs tasks."""
+    return [_share_tasks(container) if container.membership else _end_when_lost(container)]
+
+
+async def _end_when_lost(container: Container) -> None:
+    """Raise DatabaseFailed once the file of the tasks is gone: only a new process begins it anew."""
+    while not container.tasks.is_lost:  # noqa: ASYNC110 - no event announces a deleted file
+        await asyncio.sleep(CHECK_EVERY_S)
+    raise DatabaseFailed(f"{container.config.tasks_database} was put aside or deleted; it is begun anew.")
 
 
 async def _share_tasks(container: Container) -> None:

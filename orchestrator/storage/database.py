@@ -10,7 +10,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
+
+from orchestrator.errors import DatabaseFailed
+
+ANSWERING: ContextVar[bool] = ContextVar("answering", default=False)
+"""True while a client waits for an answer: then a database that fails is reported at once, not waited for."""
 
 
 @asynccontextmanager
@@ -67,6 +73,10 @@ class Database(ABC):
     @abstractmethod
     def connect(self) -> AbstractContextManager[Connection]:
         """Open a connection for one operation, and commit or roll back at the end. Raise DatabaseFailed."""
+
+    @abstractmethod
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        """Return what the error of a library means for this database, or None if it means nothing for it."""
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[bool]:

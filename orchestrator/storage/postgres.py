@@ -18,8 +18,9 @@ from orchestrator.errors import ConfigError, DatabaseFailed
 from orchestrator.events import adopt_logger, emit
 from orchestrator.storage import postgres_schema
 from orchestrator.storage.database import Database
+from orchestrator.storage.failures import ADVICE, Cause, cause_of
 from orchestrator.storage.postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
-from orchestrator.storage.postgres_errors import meanwhile, one_line, remedy
+from orchestrator.storage.postgres_errors import START_IT, meanwhile, one_line, remedy
 
 if TYPE_CHECKING:
     import psycopg
@@ -58,7 +59,7 @@ class PostgresDatabase(Database):
         while (obstacle := self._try_to_migrate()) is not None:
             if time.monotonic() >= deadline:
                 raise DatabaseFailed(
-                    f"{self.name} cannot be used for now ({obstacle}): {meanwhile(obstacle)}."
+                    f"{self.name} cannot be used for now ({obstacle}): {meanwhile(obstacle, START_IT)}."
                 )
             if obstacle != last_obstacle:
                 emit("database_awaited", obstacle, database=self.name)
@@ -88,10 +89,15 @@ class PostgresDatabase(Database):
 
         return psycopg.connect(self._url, **_connection_settings())
 
-    def failure(self, error: BaseException) -> DatabaseFailed:
-        """Return the error as a DatabaseFailed whose message does not contain the password."""
-        reason = one_line(error, self._url)
-        return DatabaseFailed(f"{self.name} cannot be used ({reason}).")
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        """Return what the error means for this server, without the password, which libpq may quote."""
+        cause = cause_of(error)
+        return None if cause is None else self._failed(error, cause)
+
+    def _failed(self, error: BaseException, cause: Cause | None = None) -> DatabaseFailed:
+        reason = one_line(getattr(error, "orig", None) or error, self._url)
+        advice = meanwhile(reason, ADVICE[cause or cause_of(error) or Cause.OTHER])
+        return DatabaseFailed(f"{self.name} cannot be used ({reason}): {advice}.")
 
     @contextmanager
     def connect(self) -> Iterator[_Connection]:
@@ -102,7 +108,7 @@ class PostgresDatabase(Database):
             with self._opened().connection() as connection:
                 yield _Connection(connection)
         except (psycopg.Error, PoolTimeout) as error:
-            raise self.failure(error) from error
+            raise self._failed(error) from error
 
     def _opened(self) -> ConnectionPool[Any]:
         from psycopg_pool import ConnectionPool
@@ -158,7 +164,7 @@ class PostgresDatabase(Database):
                 if not _got(connection, f"SELECT pg_try_advisory_lock({KEY}) AS got", name):
                     return None
             except psycopg.Error as error:
-                raise self.failure(error) from error
+                raise self._failed(error) from error
             stack.pop_all()
             return HeldLock(connection)
 
@@ -177,7 +183,7 @@ class PostgresDatabase(Database):
             with self._connected() as connection:
                 yield connection
         except psycopg.Error as error:
-            raise self.failure(error) from error
+            raise self._failed(error) from error
 
     def compact(self) -> int:
         return 0  # the server's autovacuum does this

@@ -50,9 +50,9 @@ def remedy(sentence: str, unusable_url: bool = False) -> str | None:
     return FORM if found is None and unusable_url else found
 
 
-def meanwhile(sentence: str) -> str:
+def meanwhile(sentence: str, otherwise: str) -> str:
     """Return what a person can do about an error that may also disappear by itself."""
-    return next((advice for sign, advice in TEMPORARY if sign in sentence), START_IT)
+    return next((advice for sign, advice in TEMPORARY if sign in sentence), otherwise)
 
 
 def one_line(error: BaseException, url: str) -> str:

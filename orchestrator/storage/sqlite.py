@@ -7,25 +7,27 @@ if the other service has moved a corrupt one aside.
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.storage import sqlite_compaction, sqlite_schema
-from orchestrator.storage.database import Database
+from orchestrator.storage.database import ANSWERING, Database
+from orchestrator.storage.failures import ADVICE, Cause, cause_of
 
 BUSY_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 5.0  # while a client waits for an answer
 QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # takes about 0.1 s; larger files get only the cheap check
 QUICK_CHECK_ANY_SIZE = float("inf")
 
-# SQLite's primary result codes for a damaged file
-CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+FULL_BELOW_BYTES = 64 * 1024  # SQLite makes files of 32 KiB for its shared memory
 
 
 class SqliteDatabase(Database):
@@ -35,35 +37,69 @@ class SqliteDatabase(Database):
         self.path = path
         self.name = path.name
         self.notices: list[str] = []
+        self._checked = False
 
     def prepare(self) -> None:
-        """Create the folder and the tables. A corrupt file is moved aside first."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        notice = move_aside_if_corrupt(self.path)
-        if notice:
-            self.notices.append(notice)
+        """Create the folder and the tables. A corrupt file is moved aside first.
+
+        Raise OSError where no folder can be made, and DatabaseFailed for a disk that may recover.
+        """
+        self._make_folder()
         with self.connect():
             pass
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
         """Open a connection. If the file turns out to be corrupt, move it aside for the next operation."""
-        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)
+        try:
+            connection = self._open()
+        except (sqlite3.Error, OSError) as error:
+            self._fail(error)
+        try:
+            with connection:
+                yield connection
+        except sqlite3.Error as error:
+            connection.close()
+            self._fail(error)
+        finally:
+            connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """Return a connection to the file, with its tables. Raise sqlite3.Error or OSError."""
+        self._make_folder()
+        if not self._checked:
+            if notice := move_aside_if_corrupt(self.path):
+                self.notices.append(notice)
+            self._checked = True
+        timeout_s = ANSWER_TIMEOUT_S if ANSWERING.get() else BUSY_TIMEOUT_S
+        connection = sqlite3.connect(self.path, timeout=timeout_s)
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
             if _version(connection) < len(sqlite_schema.VERSIONS):
                 _upgrade(connection)
-            with connection:
-                yield connection
-        except sqlite3.DatabaseError as error:
+        except BaseException:
             connection.close()
-            if _is_corruption(error):
+            raise
+        return connection
+
+    def _make_folder(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        cause = cause_of(error)
+        return None if cause is None else sqlite_failure(self.path, error, cause)
+
+    def _fail(self, error: sqlite3.Error | OSError) -> NoReturn:
+        """Raise DatabaseFailed for an error of this file, which is repaired if it is damaged."""
+        cause = cause_of(error)
+        if cause is Cause.DAMAGED:
+            with suppress(sqlite3.Error, OSError):
                 self._repair()
-            raise DatabaseFailed(f"{self.name} cannot be used ({error}).") from error
-        finally:
-            connection.close()
+        if cause is None and isinstance(error, sqlite3.Error):
+            raise error
+        raise sqlite_failure(self.path, error, cause or Cause.DISK) from error
 
     def _repair(self) -> None:
         notice = move_aside_if_corrupt(self.path, QUICK_CHECK_ANY_SIZE)
@@ -80,7 +116,11 @@ class SqliteDatabase(Database):
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
-        with locked(self.path.with_name(f"{name}.lock"), blocking=False) as got:
+        with ExitStack() as stack:
+            try:
+                got = stack.enter_context(locked(self.path.with_name(f"{name}.lock"), blocking=False))
+            except OSError as error:
+                self._fail(error)
             yield got
 
     def compact(self) -> int:
@@ -108,8 +148,25 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {len(sqlite_schema.VERSIONS)}")
 
 
-def _is_corruption(error: sqlite3.DatabaseError) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT
+def sqlite_failure(path: Path, error: BaseException, cause: Cause) -> DatabaseFailed:
+    """Return the error of a library as a sentence about the SQLite file at `path`, with what helps."""
+    if cause is Cause.DISK:
+        cause = _cause_by_disk(path.parent)
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())
+    return DatabaseFailed(f"{path} cannot be used ({reason}): {ADVICE[cause]}.")
+
+
+def _cause_by_disk(folder: Path) -> Cause:
+    """Return what is wrong with the disk: SQLite says "disk I/O error" or "unable to open" for all of it."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return Cause.DISK
+    if disk.f_flag & os.ST_RDONLY:
+        return Cause.READ_ONLY
+    has_no_file_left = disk.f_files > 0 and disk.f_favail == 0
+    is_full = disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES or has_no_file_left
+    return Cause.FULL if is_full else Cause.DISK
 
 
 def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:

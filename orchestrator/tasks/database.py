@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.errors import DatabaseFailed
+from orchestrator.storage.failures import cause_of
 from orchestrator.storage.postgres_connection import PatientConnect
-from orchestrator.storage.sqlite import move_aside_if_corrupt
+from orchestrator.storage.sqlite import QUICK_CHECK_ANY_SIZE, move_aside_if_corrupt, sqlite_failure
 from orchestrator.workers.membership import Membership
 
+CHECK_TIMEOUT_S = 5.0
 WAIT_FOR_CONNECTION_S = 86_400.0  # beyond this, DBOS backs off by itself: see PatientConnect
 
 
@@ -58,6 +62,23 @@ class TaskDatabase(Protocol):
         """
         ...
 
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        """Return what the error of a library means for this database, or None if it means nothing for it."""
+        ...
+
+    def check_writable(self) -> None:
+        """Raise DatabaseFailed if the database cannot be written."""
+        ...
+
+    def damaged(self) -> None:
+        """Put a damaged file aside. It is begun anew with the next start of this process."""
+        ...
+
+    @property
+    def is_lost(self) -> bool:
+        """Return True if DBOS works on a file that was put aside or deleted: nothing it does would last."""
+        ...
+
     def has_tasks(self) -> bool:
         """Return True if there has ever been a task. Creates no file and no table."""
         ...
@@ -71,13 +92,15 @@ class TaskDatabase(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class SqliteTasks:
     """A SQLite file for DBOS alone, used by one orchestrator."""
 
-    path: Path
-    executor: str = "orchestrator"
+    executor = "orchestrator"
     max_active: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened_inode: int | None = None
 
     @property
     def url(self) -> str:
@@ -93,22 +116,50 @@ class SqliteTasks:
 
     def prepare(self) -> str:
         notice = move_aside_if_corrupt(self.path)
-        connection = sqlite3.connect(self.path)
-        connection.execute("PRAGMA journal_mode = WAL")  # stored in the file; readers never wait for a writer
-        connection.close()
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # stored in the file; readers wait for no writer
         return notice
 
     def opened(self) -> None:
-        pass
+        self._opened_inode = _inode(self.path)
 
     def ping(self) -> None:
-        pass
+        if self.is_lost:
+            raise DatabaseFailed(
+                f"{self.path} was put aside or deleted while it was in use; the orchestrator restarts, and"
+                " begins it anew."
+            )
+
+    @property
+    def is_lost(self) -> bool:
+        return self._opened_inode is not None and _inode(self.path) != self._opened_inode
+
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        cause = cause_of(error)
+        return None if cause is None else sqlite_failure(self.path, error, cause)
+
+    def check_writable(self) -> None:
+        """Write the version of the file's tables as it is: SQLite then writes a page, as for any change."""
+        try:
+            uri = f"file:{self.path}?mode=rw"  # a deleted file is not made anew
+            with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_TIMEOUT_S)) as db:
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                db.execute(f"PRAGMA user_version = {int(version)}")
+        except sqlite3.Error as error:
+            raise self.failure(error) or error from error
+
+    def damaged(self) -> None:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            move_aside_if_corrupt(self.path, QUICK_CHECK_ANY_SIZE)
 
     def has_tasks(self) -> bool:
         if not self.path.exists():
             return False
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
-            found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone()
+        try:
+            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+                found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone()
+        except sqlite3.Error as error:
+            raise self.failure(error) or error from error
         return found is not None
 
     def forget(self, tasks: list[str]) -> None:
@@ -126,6 +177,7 @@ class PostgresTasks:
     membership: Membership
     max_active: int | None
     exists: bool = True
+    is_lost: bool = False
 
     @property
     def url(self) -> str:
@@ -150,6 +202,15 @@ class PostgresTasks:
     def ping(self) -> None:
         self.membership.ping()
 
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        return self.membership.failure(error)
+
+    def check_writable(self) -> None:
+        self.membership.check_writable()
+
+    def damaged(self) -> None:
+        """Do nothing: a damaged server is for its administrator."""
+
     def has_tasks(self) -> bool:
         return self.membership.tasks_exist()
 
@@ -158,3 +219,11 @@ class PostgresTasks:
 
     def given_up(self, tasks: list[str]) -> set[str]:
         return self.membership.given_up(tasks)
+
+
+def _inode(path: Path) -> int | None:
+    """Return what tells this file from a later one of the same name; None where there is no file."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.errors import DatabaseFailed, TaskFailed
+from orchestrator.errors import TaskFailed
 from orchestrator.storage.postgres_connection import IDLE_IN_TRANSACTION_S
 from orchestrator.tasks.database import TaskDatabase
 
@@ -37,18 +35,6 @@ def config_of(database: TaskDatabase) -> Any:
         "enable_otlp": False,
         "serializer": json_serializer(),
     }
-
-
-@contextmanager
-def translated_failures() -> Iterator[None]:
-    """Translate SQLAlchemy's errors to DatabaseFailed."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise DatabaseFailed(f"the database of the tasks cannot be used ({reason}).") from error
 
 
 def json_serializer() -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 
 from orchestrator.errors import DatabaseFailed, IdempotencyConflict
 from orchestrator.events import adopt_logger, emit
-from orchestrator.tasks import dbos_setup, view, workflow
+from orchestrator.storage.database import ANSWERING
+from orchestrator.tasks import database_errors, dbos_setup, view, workflow
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.record import TaskRecord
 from orchestrator.tasks.steps import Steps
@@ -47,6 +48,7 @@ class TaskQueue:
         self._dbos: Any = None
         self._workflow: Any = None
         self._starting = asyncio.Lock()
+        self._handles_errors = False
         self._max_calls = max_calls
         self._here: set[str] = set()  # tasks that run in this process
         self._running_steps: dict[str, dict[str, str]] = {}  # task → running step → what it waits for
@@ -58,15 +60,21 @@ class TaskQueue:
         return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
-        """Import and launch DBOS, once. Unfinished tasks continue."""
-        async with self._starting:
+        """Import and launch DBOS, once. Unfinished tasks continue. Raise DatabaseFailed, and start later."""
+        async with self._starting, self._translated():
             if self._dbos is not None:
                 return
             self.notices += filter(None, [await asyncio.to_thread(self._database.prepare)])
             dbos = await asyncio.to_thread(dbos_setup.import_dbos)
             adopt_logger("dbos")
-            with dbos_setup.translated_failures():
+            if not self._handles_errors:
+                database_errors.install(self._database)
+                self._handles_errors = True
+            try:
                 await self._launch(dbos)
+            except BaseException:
+                await asyncio.to_thread(dbos.DBOS.destroy, destroy_registry=True)
+                raise
             self._database.opened()
             self._dbos = dbos
         emit("tasks_engine_started", executor=self._database.executor)
@@ -83,6 +91,11 @@ class TaskQueue:
             polling_interval_sec=POLL_S,
             on_conflict="always_update",
         )
+
+    @property
+    def is_lost(self) -> bool:
+        """Return True if this process works on a database that was put aside or deleted: it must restart."""
+        return self._database.is_lost
 
     @property
     def started(self) -> bool:
@@ -169,11 +182,25 @@ class TaskQueue:
         limit.
         """
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with self._translated(), asyncio.timeout(ANSWER_WITHIN_S):
                 await asyncio.to_thread(self._database.ping)
                 yield
         except TimeoutError:
             raise DatabaseFailed(f"the tasks' database does not answer; ask again soon.{else_}") from None
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        """Raise DatabaseFailed for whatever a library reports of the database, at once."""
+        token = ANSWERING.set(True)
+        try:
+            yield
+        except Exception as error:
+            failure = self._database.failure(error)
+            if failure is None:
+                raise
+            raise failure from error
+        finally:
+            ANSWERING.reset(token)
 
     def _make_workflow(self) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         async def work_task(task: dict[str, Any]) -> dict[str, Any]:  # a plain function: DBOS marks it

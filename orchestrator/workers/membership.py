@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.errors import NameTaken
+from orchestrator.errors import DatabaseFailed, NameTaken
 from orchestrator.storage.postgres import HeldLock, PostgresDatabase
 from orchestrator.workers.watch import Heartbeat
 
@@ -93,6 +93,15 @@ class Membership:
         """Raise DatabaseFailed within seconds if the server does not answer."""
         with self._database.connect() as db:
             db.execute("SELECT 1")
+
+    def failure(self, error: BaseException) -> DatabaseFailed | None:
+        """Return what the error of a library means for the server, or None if it means nothing for it."""
+        return self._database.failure(error)
+
+    def check_writable(self) -> None:
+        """Raise DatabaseFailed if the server cannot write this worker's row."""
+        with self._database.connect() as db:
+            db.execute("UPDATE workers SET beats = beats WHERE worker = ?", (self.worker,))
 
     @contextmanager
     def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:

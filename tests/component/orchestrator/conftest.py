@@ -110,12 +110,13 @@ class Orchestrator:
             "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "300",
             **env,
         }
+        self.prefix: list[str] = []  # of the command that starts the process
         self.child: Child | None = None
 
     def start(self, command: str = "run") -> Orchestrator:
         self.child = Child(
-            [sys.executable, "-m", "orchestrator", command],
-            self.env,
+            [*self.prefix, sys.executable, "-m", "orchestrator", command],
+            {**self.env, "PYTHONPATH": str(self.repo)},
             self.repo,
             self.tmp / "orchestrator.log",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.storage.postgres_errors import FORM, meanwhile, one_line, remedy
+from orchestrator.storage.postgres_errors import FORM, START_IT, meanwhile, one_line, remedy
 
 URL = "postgresql://user:s3cret%40x@host/db"
 AT = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
@@ -63,7 +63,7 @@ def test_one_line_of_an_error_without_a_message_is_its_class_name():
     ],
 )
 def test_meanwhile_for_a_temporary_error_names_the_cause(said: str, words: str):
-    assert words in meanwhile(said)
+    assert words in meanwhile(said, START_IT)
 
 
 @pytest.mark.parametrize("secret", ["s3cret%40x", "s3cret@x"])

@@ -1,0 +1,88 @@
+"""Recognize why a database cannot be used, whichever library reports it, and say what helps.
+
+Both kinds of database and the tasks' own connections use this one mapping, so that the same fault is the same
+error everywhere: a 503 of the API, and a wait of the workers and cycles.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """Why a database cannot be used."""
+
+    FULL = "full"
+    READ_ONLY = "read_only"
+    LOCKED = "locked"
+    DAMAGED = "damaged"
+    DISK = "disk"  # it cannot be read or written, or not be opened
+    AWAY = "away"  # its server does not answer, or not yet
+    OTHER = "other"
+
+
+WAITED_FOR = frozenset({Cause.FULL, Cause.READ_ONLY, Cause.DISK})
+"""Causes that a person removes while the processes run. Libraries themselves wait for locks and servers."""
+
+ADVICE = {
+    Cause.FULL: "free some space on its disk; then it is used again by itself",
+    Cause.READ_ONLY: "make it writable; then it is used again by itself",
+    Cause.LOCKED: "another program holds it; ask again soon",
+    Cause.DAMAGED: "it is put aside and begun anew",
+    Cause.DISK: "see whether its folder is there and can be written",
+    Cause.AWAY: "see whether its server runs; it is used again by itself",
+    Cause.OTHER: "ask again soon",
+}
+SQLITE_CAUSES = {
+    sqlite3.SQLITE_FULL: Cause.FULL,
+    sqlite3.SQLITE_READONLY: Cause.READ_ONLY,
+    sqlite3.SQLITE_BUSY: Cause.LOCKED,
+    sqlite3.SQLITE_LOCKED: Cause.LOCKED,
+    sqlite3.SQLITE_CORRUPT: Cause.DAMAGED,
+    sqlite3.SQLITE_NOTADB: Cause.DAMAGED,
+    sqlite3.SQLITE_IOERR: Cause.DISK,
+    sqlite3.SQLITE_CANTOPEN: Cause.DISK,
+    sqlite3.SQLITE_PERM: Cause.DISK,
+}
+"""By SQLite's primary result codes."""
+
+POSTGRES_CAUSES = {
+    "53100": Cause.FULL,  # disk_full
+    "25006": Cause.READ_ONLY,  # read_only_sql_transaction: a standby
+    "55P03": Cause.LOCKED,  # lock_not_available
+    "57014": Cause.LOCKED,  # query_canceled, by a time limit
+    "40": Cause.LOCKED,  # serialization failures and deadlocks
+    "XX001": Cause.DAMAGED,  # data_corrupted
+    "XX002": Cause.DAMAGED,  # index_corrupted
+    "58": Cause.DISK,  # system_error, such as io_error
+    "08": Cause.AWAY,  # connection exceptions
+    "57": Cause.AWAY,  # operator intervention: it shuts down, or starts
+    "53": Cause.AWAY,  # insufficient resources: no memory, no connection left
+}
+"""By SQLSTATE, or by its class, the first two characters."""
+
+OS_CAUSES = {
+    errno.ENOSPC: Cause.FULL,
+    errno.EDQUOT: Cause.FULL,
+    errno.EROFS: Cause.READ_ONLY,
+    errno.EIO: Cause.DISK,
+}
+
+
+def cause_of(error: BaseException) -> Cause | None:
+    """Return why the database failed, or None if the error says nothing about one: then it is a bug."""
+    original = getattr(error, "orig", None)  # SQLAlchemy's errors have the driver's error in `orig`
+    if isinstance(original, BaseException):
+        error = original
+    if isinstance(error, sqlite3.ProgrammingError):
+        return None
+    if isinstance(error, sqlite3.Error):
+        return SQLITE_CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, Cause.OTHER)
+    if type(error).__module__.partition(".")[0] in ("psycopg", "psycopg_pool"):
+        state = getattr(error, "sqlstate", None) or "08"  # a refused connection has no SQLSTATE
+        return POSTGRES_CAUSES.get(state, POSTGRES_CAUSES.get(state[:2], Cause.OTHER))
+    if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError":
+        return Cause.AWAY  # no connection of its pool came free
+    return OS_CAUSES.get(error.errno or 0) if isinstance(error, OSError) else None

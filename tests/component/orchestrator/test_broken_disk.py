@@ -1,0 +1,188 @@
+"""The orchestrator on a full or broken disk: 503 while it lasts, and then all goes on by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.component.orchestrator import small_disk
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, wait_until
+from tests.component.orchestrator.small_disk import SmallDisk
+
+Make = Callable[..., Orchestrator]
+TRY_AGAIN_EXIT_CODE = 75
+ROUTES = [
+    ("POST", "/tasks", {"goal": "one"}),
+    ("GET", "/tasks", None),
+    ("GET", "/tasks/none", None),
+    ("DELETE", "/tasks/none", None),
+    ("GET", "/cycles", None),
+    ("POST", "/knowledge/search", {"query": "fox"}),
+    ("GET", "/knowledge/notes", None),
+    ("GET", "/metrics", None),
+]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    mounted = small_disk.mount(tmp_path / "home", size_mb=4)
+    yield mounted
+    mounted.unmount()
+
+
+@pytest.fixture
+def on_disk(orchestrator: Make, llm: StandIn, disk: SmallDisk) -> Orchestrator:
+    one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="1")
+    one.prefix = disk.prefix
+    return one
+
+
+def answer(one: Orchestrator, method: str, path: str, body: Any) -> tuple[int, str, str]:
+    """Return status, `Retry-After` and the error's message of a request."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(one.url + path, data=data, method=method)
+    request.add_header("Authorization", f"Bearer {TOKEN}")
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return reply.status, "", ""
+    except urllib.error.HTTPError as error:
+        with error:
+            said = json.loads(error.read())["error"]["message"]
+            return error.code, error.headers.get("Retry-After", ""), said
+
+
+def assert_unavailable_at_most(one: Orchestrator) -> set[int]:
+    """Ask every route: each works, or answers 503 with `Retry-After`. Return the statuses."""
+    seen = set()
+    for method, path, body in ROUTES:
+        status, retry_after, said = answer(one, method, path, body)
+        assert status in (200, 201, 404, 503), (method, path, status, said)
+        assert (status == 503) == bool(retry_after), (method, path, said)
+        seen.add(status)
+    return seen
+
+
+def test_full_disk_makes_every_route_503_at_most_until_it_has_space_again(
+    on_disk: Orchestrator, disk: SmallDisk
+):
+    """POST /tasks was a 500 (sqlite3.OperationalError: database or disk is full)."""
+    on_disk.start()
+    on_disk.finished(on_disk.submit("before"))
+    disk.fill()
+    assert 503 in assert_unavailable_at_most(on_disk)
+    status, retry_after, said = answer(
+        on_disk, "POST", "/tasks", {"goal": "what about this?", "idempotency_key": "k"}
+    )
+    assert (status, retry_after) == (503, "5")
+    assert "orchestrator-tasks.db cannot be used" in said
+    assert "free some space" in said
+    wait_until("the cycles wait", lambda: on_disk.events("cycle_waits"))
+    disk.empty()
+    on_disk.finished(on_disk.submit("what about this?", idempotency_key="k"))
+    assert assert_unavailable_at_most(on_disk) == {200, 201, 404}
+    before = len(on_disk.events("cycle_finished"))
+    wait_until("cycles run again", lambda: len(on_disk.events("cycle_finished")) > before)
+    assert on_disk.process.poll() is None
+    assert not on_disk.events("request_failed")
+
+
+def test_task_whose_step_ends_on_a_full_disk_is_recorded_once_there_is_space(
+    on_disk: Orchestrator, llm: StandIn, disk: SmallDisk
+):
+    """DBOS took "database or disk is full" for the task's own failure, and the task was never done."""
+    on_disk.start()
+    on_disk.finished(on_disk.submit("before"))
+    llm.control(hold=True)
+    task = on_disk.submit("a long answer")
+    wait_until("its step runs", lambda: any(s["state"] == "running" for s in on_disk.task(task)["steps"]))
+    disk.fill()
+    llm.control(hold=False)
+    (waits,) = wait_until("the task waits", lambda: on_disk.events("tasks_wait"))
+    assert "free some space" in waits["cause"]
+    assert on_disk.task(task)["state"] == "running"
+    disk.empty()
+    done = on_disk.finished(task)
+    assert [step["state"] for step in done["steps"]] == ["done", "done"]
+    asked = [c for c in llm.calls("/api/chat") if "a long answer" in c["messages"][-1]["content"]]
+    assert len(asked) == 1, "a finished step is not paid for twice"
+
+
+def test_start_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: SmallDisk):
+    """It ended with exit code 78, as for a wrong setting, and nobody started it again."""
+    disk.fill()
+    on_disk.start()
+    assert on_disk.ask("/health")[0] == 200
+    assert 503 in assert_unavailable_at_most(on_disk)
+    pid = on_disk.process.pid
+    disk.empty()
+    on_disk.finished(on_disk.submit("after"))
+    assert assert_unavailable_at_most(on_disk) == {200, 201, 404}
+    assert (on_disk.process.pid, on_disk.process.poll()) == (pid, None)
+
+
+def test_nightly_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: SmallDisk):
+    disk.fill()
+    on_disk.start("nightly")
+    wait_until("it waits", lambda: on_disk.events("nightly_waits"))
+    disk.empty()
+    assert on_disk.process.poll() is None
+
+
+def test_read_only_disk_makes_every_route_503_at_most(on_disk: Orchestrator, disk: SmallDisk):
+    disk.remount("ro")
+    on_disk.start()
+    assert 503 in assert_unavailable_at_most(on_disk)
+    status, _, said = answer(on_disk, "POST", "/tasks", {"goal": "one"})
+    assert (status, "make it writable" in said) == (503, True), said
+    disk.remount("rw")
+    on_disk.finished(on_disk.submit("after"))
+    assert assert_unavailable_at_most(on_disk) == {200, 201, 404}
+
+
+def test_locked_database_is_503_before_a_clients_time_out(orchestrator: Make, llm: StandIn):
+    one = orchestrator(MLX_API_URL=llm.url).start()
+    one.cycle()
+    with closing(sqlite3.connect(one.home / "orchestrator.db")) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        db.execute("UPDATE meta SET value = value")
+        status, retry_after, said = answer(one, "GET", "/knowledge/notes", None)
+        db.rollback()
+    assert (status, retry_after) == (503, "5")
+    assert "another program holds it" in said
+    assert answer(one, "GET", "/cycles", None)[0] == 200
+
+
+@pytest.mark.parametrize("how", ["damaged", "deleted"])
+def test_tasks_file_that_breaks_while_in_use_is_begun_anew_by_a_restart(
+    orchestrator: Make, llm: StandIn, how: str
+):
+    """DBOS went on in a file that nobody could open any more: what it accepted was lost."""
+    one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="1").start()
+    one.finished(one.submit("before"))
+    path = one.home / "orchestrator-tasks.db"
+    if how == "deleted":
+        path.unlink()
+    else:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with path.open("r+b") as file:
+            for offset in range(8192, os.path.getsize(path), 4096):
+                file.seek(offset)
+                file.write(os.urandom(4096))
+    status, retry_after, said = answer(one, "POST", "/tasks", {"goal": "meanwhile"})
+    assert (status, retry_after) == (503, "5"), said
+    assert one.process.wait(timeout=20) == TRY_AGAIN_EXIT_CODE
+    assert bool(list(one.home.glob("orchestrator-tasks.db.corrupt-*"))) == (how == "damaged")
+    one.start()
+    one.finished(one.submit("after"))

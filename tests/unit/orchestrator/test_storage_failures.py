@@ -1,0 +1,111 @@
+"""One mapping of what SQLite, psycopg, SQLAlchemy and the system report to why a database cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import psycopg_pool
+import pytest
+from sqlalchemy import exc
+
+from orchestrator.errors import DatabaseFailed
+from orchestrator.storage.failures import ADVICE, Cause, cause_of
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.sqlite import SqliteDatabase
+
+
+def sqlite(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError) -> sqlite3.Error:
+    error = kind("as SQLite says it")
+    error.sqlite_errorcode = code
+    return error
+
+
+CASES = [
+    (sqlite(sqlite3.SQLITE_FULL), Cause.FULL),
+    (sqlite(sqlite3.SQLITE_READONLY), Cause.READ_ONLY),
+    (sqlite(sqlite3.SQLITE_READONLY_DIRECTORY), Cause.READ_ONLY),
+    (sqlite(sqlite3.SQLITE_BUSY), Cause.LOCKED),
+    (sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT), Cause.LOCKED),
+    (sqlite(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), Cause.DAMAGED),
+    (sqlite(sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError), Cause.DAMAGED),
+    (sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), Cause.DISK),
+    (sqlite(sqlite3.SQLITE_CANTOPEN), Cause.DISK),
+    (sqlite(sqlite3.SQLITE_ERROR), Cause.OTHER),
+    (psycopg.errors.DiskFull(), Cause.FULL),
+    (psycopg.errors.ReadOnlySqlTransaction(), Cause.READ_ONLY),
+    (psycopg.errors.LockNotAvailable(), Cause.LOCKED),
+    (psycopg.errors.DeadlockDetected(), Cause.LOCKED),
+    (psycopg.errors.DataCorrupted(), Cause.DAMAGED),
+    (psycopg.errors.IoError(), Cause.DISK),
+    (psycopg.errors.AdminShutdown(), Cause.AWAY),
+    (psycopg.errors.TooManyConnections(), Cause.AWAY),
+    (psycopg.OperationalError("connection refused"), Cause.AWAY),
+    (psycopg_pool.PoolTimeout(), Cause.AWAY),
+    (psycopg.errors.UndefinedTable(), Cause.OTHER),
+    (exc.OperationalError("INSERT", {}, sqlite(sqlite3.SQLITE_FULL)), Cause.FULL),
+    (exc.InternalError("INSERT", {}, psycopg.errors.ReadOnlySqlTransaction()), Cause.READ_ONLY),
+    (exc.TimeoutError(), Cause.AWAY),
+    (OSError(errno.ENOSPC, "No space left on device"), Cause.FULL),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), Cause.FULL),
+    (OSError(errno.EROFS, "Read-only file system"), Cause.READ_ONLY),
+    (OSError(errno.EIO, "Input/output error"), Cause.DISK),
+    (sqlite3.ProgrammingError("Cannot operate on a closed database."), None),
+    (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), None),
+    (ValueError("a bug"), None),
+    (DatabaseFailed("said already"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "cause"), CASES, ids=lambda value: type(value).__name__)
+def test_cause_of_an_error_is_the_same_whichever_library_reports_it(
+    error: BaseException, cause: Cause | None
+):
+    assert cause_of(error) is cause
+
+
+def test_every_cause_has_advice():
+    assert set(ADVICE) == set(Cause)
+
+
+def test_failure_of_postgres_has_the_advice_and_not_the_password():
+    database = PostgresDatabase("postgresql://vestal:s3cret-pw@db.example/vestal")
+    refused = psycopg.OperationalError("connection failed: password s3cret-pw")
+    found = database.failure(exc.OperationalError("SELECT", {}, refused))
+    assert found is not None
+    assert "Postgres at db.example:5432/vestal cannot be used (connection failed: password (hidden)" in str(
+        found
+    )
+    assert "see whether its server runs" in str(found)
+    full = database.failure(psycopg.errors.DiskFull("could not extend file: No space left on device"))
+    assert "free some space on the server's disk" in str(full)
+    assert database.failure(ValueError("a bug")) is None
+
+
+def test_failure_of_sqlite_names_the_file_and_the_advice(tmp_path: Path):
+    database = SqliteDatabase(tmp_path / "orchestrator.db")
+    found = database.failure(sqlite(sqlite3.SQLITE_FULL))
+    path = tmp_path / "orchestrator.db"
+    assert str(found) == f"{path} cannot be used (as SQLite says it): {ADVICE[Cause.FULL]}."
+    assert database.failure(ValueError("a bug")) is None
+
+
+def test_sqlite_file_deleted_with_its_folder_is_made_anew(tmp_path: Path):
+    database = SqliteDatabase(tmp_path / "home" / "orchestrator.db")
+    database.prepare()
+    database.set_meta("a", "1")
+    for path in database.path.parent.iterdir():
+        path.unlink()
+    database.path.parent.rmdir()
+    assert database.meta("a") is None
+    with closing(sqlite3.connect(database.path)) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_sqlite_whose_folder_is_a_file_fails_with_the_reason(tmp_path: Path):
+    (tmp_path / "home").write_text("")
+    with pytest.raises(DatabaseFailed, match="see whether its folder is there"):
+        SqliteDatabase(tmp_path / "home" / "orchestrator.db").meta("a")
