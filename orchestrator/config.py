@@ -38,6 +38,7 @@ class Config:
     database_url: str  # Postgres that orchestrators and workers share; "": SQLite in `home`
     worker_id: str  # this process's name among the workers
     tasks_at_once: int  # of all workers together
+    max_unfinished_tasks: int  # queued and running, of all workers together; further ones are refused
     embed_batch: int
     max_answer_tokens: int
     context_tokens: int  # at most this much of a model's context is used
@@ -78,6 +79,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         database_url=values.postgres_url("VESTAL_DATABASE_URL"),
         worker_id=values.text("VESTAL_WORKER_ID", f"{socket.gethostname()}:{os.getpid()}"),
         tasks_at_once=values.number("VESTAL_TASKS_AT_ONCE", 16, 1, 1024),
+        max_unfinished_tasks=values.number("VESTAL_MAX_UNFINISHED_TASKS", 1000, 1, 1_000_000),
         embed_batch=values.number("VESTAL_EMBED_BATCH", 32, 1, 512),
         max_answer_tokens=values.number("VESTAL_MAX_ANSWER_TOKENS", 256, 1, 32768),
         context_tokens=values.number("VESTAL_CONTEXT_TOKENS", 4096, 512, 1_048_576),

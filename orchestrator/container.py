@@ -127,7 +127,7 @@ async def open_container(config: Config) -> AsyncIterator[Container]:
             search=search,
             notes=notes,
             note_writer=NoteWriter(store, notes, client, config.chat_model),
-            tasks=TaskQueue(task_database, steps, config.max_concurrent),
+            tasks=TaskQueue(task_database, steps, config.max_concurrent, config.max_unfinished_tasks),
             task_database=task_database,
             membership=membership,
             cycles=CycleStore(database),

@@ -45,6 +45,7 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
         "VESTAL_EMBED_MODEL": settings.embed_model,
         "VESTAL_DATABASE_URL": settings.database_url or "",
         "VESTAL_TASKS_AT_ONCE": str(settings.tasks_at_once),
+        "VESTAL_MAX_UNFINISHED_TASKS": str(settings.max_unfinished_tasks),
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from orchestrator.errors import ConfigError
+from orchestrator.agents import agents_file
+from orchestrator.agents.agents_file import AgentsFile
 
 LEAD = "lead"
 EVERY_FOLDER = "*"
@@ -38,21 +38,16 @@ class Agent:
 
 
 def load(path: Path | None, chat_model: str) -> dict[str, Agent]:
-    """Return the agents of the YAML file by name, always with a lead. Raise ConfigError if it is invalid."""
+    """Return the agents of the YAML file by name, always with a lead.
+
+    Raise ConfigError, which names the file and the line of a mistake in one sentence.
+    """
     agents = {LEAD: _lead(chat_model)}
     if path is None:
         return agents
-    import yaml
-
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({error}); correct it.") from None
-    entries = document.get("agents") if isinstance(document, dict) else None
-    if not isinstance(entries, dict):
-        raise ConfigError(f"{path} must have a mapping `agents:` of name to role and prompt.")
-    for name, entry in entries.items():
-        agents[str(name)] = _agent(path, str(name), entry, chat_model)
+    file = agents_file.read(path)
+    for name in file.agents:
+        agents[name] = _agent(file, name, chat_model)
     return agents
 
 
@@ -66,33 +61,39 @@ def _lead(chat_model: str) -> Agent:
     )
 
 
-def _agent(path: Path, name: str, entry: Any, chat_model: str) -> Agent:
-    where = f"{path}: agents.{name}"
+def _agent(file: AgentsFile, name: str, chat_model: str) -> Agent:
+    entry, where = file.agents[name], ("agents", name)
     if not isinstance(entry, dict):
-        raise ConfigError(f"{where} must be a mapping with at least `prompt`.")
-    unknown = sorted(set(map(str, entry)) - FIELDS)
-    if unknown:
-        raise ConfigError(
-            f"{where} has the unknown key {unknown[0]!r}; there are: {', '.join(sorted(FIELDS))}."
-        )
-    if not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
-        raise ConfigError(f"{where}.prompt is missing; say in a sentence what the agent is to do.")
-    tools = _names(entry, "tools", list(TOOLS), where)
-    unknown = sorted(set(tools) - set(TOOLS))
-    if unknown:
-        raise ConfigError(f"{where}.tools has {unknown[0]!r}; there are: {', '.join(TOOLS)}.")
+        raise file.error(where, "must be a mapping with at least `prompt`.")
+    for key in map(str, entry):
+        if key not in FIELDS:
+            raise file.error((*where, key), f"is an unknown key; there are: {', '.join(sorted(FIELDS))}.")
+    prompt = _text(file, name, "prompt", "")
+    if not prompt:
+        raise file.error((*where, "prompt"), "is missing; say in a sentence what the agent is to do.")
+    tools = _names(file, name, "tools", list(TOOLS))
+    for tool in tools:
+        if tool not in TOOLS:
+            raise file.error((*where, "tools"), f"has {tool!r}; there are: {', '.join(TOOLS)}.")
     return Agent(
         name=name,
-        role=str(entry.get("role") or name),
-        prompt=entry["prompt"].strip(),
-        model=str(entry.get("model") or chat_model),
-        knowledge=_names(entry, "knowledge", [name], where),
+        role=_text(file, name, "role", name),
+        prompt=prompt,
+        model=_text(file, name, "model", chat_model),
+        knowledge=_names(file, name, "knowledge", [name]),
         tools=tools,
     )
 
 
-def _names(entry: dict[str, Any], field: str, default: list[str], where: str) -> tuple[str, ...]:
-    found = entry.get(field, default)
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise ConfigError(f"{where}.{field} must be a list of names.")
+def _text(file: AgentsFile, name: str, field: str, default: str) -> str:
+    found = file.agents[name].get(field)
+    if isinstance(found, dict | list):
+        raise file.error(("agents", name, field), "must be text.")
+    return default if found is None else str(found).strip() or default
+
+
+def _names(file: AgentsFile, name: str, field: str, default: list[str]) -> tuple[str, ...]:
+    found = file.agents[name].get(field, default)
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise file.error(("agents", name, field), "must be a list of names.")
     return tuple(found)

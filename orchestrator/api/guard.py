@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from orchestrator.errors import BackendError, DatabaseFailed, IdempotencyConflict, OrchestratorError
+from orchestrator.errors import (
+    BackendError,
+    DatabaseFailed,
+    IdempotencyConflict,
+    OrchestratorError,
+    QueueFull,
+)
 from orchestrator.events import emit
 from orchestrator.storage.database import ANSWERING
 from vestal.web.aiohttp_adapter import AiohttpGuard, Handler
@@ -18,6 +24,7 @@ SERVICE_NAME = "orchestrator"  # what the other containers of the stack call thi
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 BACKEND_RETRY_S = 15.0
 DATABASE_RETRY_S = 5.0
+QUEUE_RETRY_S = 30.0  # a task takes seconds to minutes
 
 
 class Guard(AiohttpGuard):
@@ -53,6 +60,8 @@ class Guard(AiohttpGuard):
         error = self._database_failure(error) or error
         if isinstance(error, IdempotencyConflict):
             return HttpError(error.code, error.message, status=409)
+        if isinstance(error, QueueFull):
+            return HttpError(error.code, error.message, status=503, retry_after_s=QUEUE_RETRY_S)
         if isinstance(error, BackendError):
             return HttpError(error.code, error.message, status=503, retry_after_s=BACKEND_RETRY_S)
         if isinstance(error, DatabaseFailed):

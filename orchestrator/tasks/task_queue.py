@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from orchestrator.errors import DatabaseFailed, IdempotencyConflict
+from orchestrator.errors import DatabaseFailed, IdempotencyConflict, QueueFull
 from orchestrator.events import adopt_logger, emit
 from orchestrator.storage.database import ANSWERING
 from orchestrator.tasks import database_errors, dbos_setup, view, workflow
@@ -42,7 +42,10 @@ def max_active_tasks(max_calls: int) -> int:
 class TaskQueue:
     """Accepts, runs, lists, shows and cancels tasks. DBOS is imported when the first task needs it."""
 
-    def __init__(self, database: TaskDatabase, steps: Steps, max_calls: int) -> None:
+    def __init__(
+        self, database: TaskDatabase, steps: Steps, max_calls: int, max_unfinished: int = 1000
+    ) -> None:
+        """`max_calls` to models run at once; no task is accepted beyond `max_unfinished` of all workers."""
         self._database = database
         self._steps = steps
         self._dbos: Any = None
@@ -50,6 +53,8 @@ class TaskQueue:
         self._starting = asyncio.Lock()
         self._handles_errors = False
         self._max_calls = max_calls
+        self._max_unfinished = max_unfinished
+        self._submitting = 0
         self._here: set[str] = set()  # tasks that run in this process
         self._running_steps: dict[str, dict[str, str]] = {}  # task → running step → what it waits for
         self.notices: list[str] = []
@@ -110,27 +115,51 @@ class TaskQueue:
     async def submit(self, goal: str, agents: list[str], key: str | None) -> str:
         """Accept a task and return its id. The same key returns the id of the task that was accepted first.
 
-        Raise IdempotencyConflict if that task is a different one. The comparison follows the enqueueing,
-        which never overwrites a stored task; so of two concurrent tasks with the same key, one is refused.
+        Raise IdempotencyConflict if that task is a different one, and QueueFull. The tasks are also compared
+        after the enqueueing, which never overwrites a stored task: of two concurrent tasks with the same key,
+        one is refused.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
         task = {"goal": goal, "agents": agents}
         async with self._answering(f" The task may have been accepted nevertheless, as {task_id}."):
-            with self._dbos.SetWorkflowID(task_id):
-                await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
+            if key and await self._is_stored(task_id, task):
+                return task_id
+            async with self._place_in_queue():
+                with self._dbos.SetWorkflowID(task_id):
+                    await self._dbos.DBOS.enqueue_workflow_async(QUEUE, self._workflow, task)
             if key:
-                await self._refuse_another(task_id, task)
+                await self._is_stored(task_id, task)
         emit("task_accepted", task=task_id)
         return task_id
 
-    async def _refuse_another(self, task_id: str, task: dict[str, Any]) -> None:
+    async def _is_stored(self, task_id: str, task: dict[str, Any]) -> bool:
+        """Return whether the task is stored. Raise IdempotencyConflict if another one is, under its id."""
         found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
-        if not found or not view.is_same(found[0], task):
+        if found and not view.is_same(found[0], task):
             raise IdempotencyConflict(
                 f"this `idempotency_key` is that of task {task_id}, which has another goal or other"
                 " agents; use a new key for a new task."
             )
+        return bool(found)
+
+    @asynccontextmanager
+    async def _place_in_queue(self) -> AsyncIterator[None]:
+        """Hold a place for a task that is being stored. Raise QueueFull."""
+        self._submitting += 1
+        try:
+            # Tasks that are being stored count too, so that many requests at once do not exceed the limit.
+            first_beyond = self._max_unfinished - self._submitting
+            if first_beyond < 0 or await self._dbos.DBOS.list_workflows_async(
+                status=view.ACTIVE_STATUSES, offset=first_beyond, limit=1, load_input=False, load_output=False
+            ):
+                raise QueueFull(
+                    f"{self._max_unfinished} tasks are unfinished, and no more are accepted: ask again later,"
+                    " or raise orchestrator.max_unfinished_tasks (VESTAL_MAX_UNFINISHED_TASKS)."
+                )
+            yield
+        finally:
+            self._submitting -= 1
 
     async def list(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest tasks, without their steps and answers."""

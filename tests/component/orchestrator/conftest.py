@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,27 @@ def call(
     url: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None
 ) -> tuple[int, Any]:
     """Status and JSON (or text) of one request."""
+    return call_with_headers(url, body, method, headers)[:2]
+
+
+def call_with_headers(
+    url: str, body: Any = None, method: str = "", headers: dict[str, str] | None = None
+) -> tuple[int, Any, Message]:
+    """Status, JSON (or text) and headers of one request."""
     raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=raw, method=method or ("GET" if raw is None else "POST"))
     for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         request.add_header(name, value)
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
-            status, text = reply.status, reply.read().decode()
+            status, text, answered = reply.status, reply.read().decode(), reply.headers
     except urllib.error.HTTPError as error:
         with error:
-            status, text = error.code, error.read().decode()
+            status, text, answered = error.code, error.read().decode(), error.headers
     try:
-        return status, json.loads(text)
+        return status, json.loads(text), answered
     except ValueError:
-        return status, text
+        return status, text, answered
 
 
 # A shell has what it runs in the background ignore SIGINT, and children inherit that.
@@ -151,6 +159,10 @@ class Orchestrator:
     ) -> tuple[int, Any]:
         token = {"Authorization": f"Bearer {self.env['VESTAL_TOKEN']}"}
         return call(self.url + path, body, method, {**token, **(headers or {})})
+
+    def ask_with_headers(self, path: str, body: Any = None, method: str = "") -> tuple[int, Any, Message]:
+        token = {"Authorization": f"Bearer {self.env['VESTAL_TOKEN']}"}
+        return call_with_headers(self.url + path, body, method, token)
 
     def submit(self, goal: str, **more: Any) -> str:
         status, answer = self.ask("/tasks", {"goal": goal, **more})

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.component.orchestrator import small_disk
-from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, wait_until
+from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_until
 from tests.component.orchestrator.small_disk import SmallDisk
 
 Make = Callable[..., Orchestrator]
@@ -48,17 +45,8 @@ def on_disk(orchestrator: Make, llm: StandIn, disk: SmallDisk) -> Orchestrator:
 
 def answer(one: Orchestrator, method: str, path: str, body: Any) -> tuple[int, str, str]:
     """Return status, `Retry-After` and the error's message of a request."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(one.url + path, data=data, method=method)
-    request.add_header("Authorization", f"Bearer {TOKEN}")
-    request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            return reply.status, "", ""
-    except urllib.error.HTTPError as error:
-        with error:
-            said = json.loads(error.read())["error"]["message"]
-            return error.code, error.headers.get("Retry-After", ""), said
+    status, said, headers = one.ask_with_headers(path, body, method)
+    return status, headers.get("Retry-After", ""), said["error"]["message"] if status >= 400 else ""
 
 
 def assert_unavailable_at_most(one: Orchestrator) -> set[int]:

@@ -6,6 +6,7 @@ import json
 import signal
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,34 @@ def test_task_with_the_same_idempotency_key_is_the_same_task(orchestrator: Make,
     assert one.submit("only once please", idempotency_key="k-1") == first
     assert one.submit("only once please", idempotency_key="k-2") != first
     assert len(one.ask("/tasks")[1]["tasks"]) == 2
+
+
+def test_task_beyond_the_limit_is_503_and_the_key_of_an_accepted_one_still_answers(
+    orchestrator: Make, llm: StandIn
+):
+    """The queue had no limit: whoever posted in a loop filled the disk."""
+    one = orchestrator(MLX_API_URL=llm.url, VESTAL_MAX_UNFINISHED_TASKS="3").start()
+    llm.control(hold=True)
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(
+            pool.map(lambda n: one.ask("/tasks", {"goal": f"{n}", "idempotency_key": f"k{n}"})[0], range(12))
+        )
+    assert set(statuses) == {201, 503}
+    assert statuses.count(201) <= 3
+    accepted = [n for n, status in enumerate(statuses) if status == 201]
+    while len(accepted) < 3:  # requests at once may be refused although a place was left
+        one.submit(f"later {len(accepted)}", idempotency_key=f"later {len(accepted)}")
+        accepted.append(-1)
+    status, answer, headers = one.ask_with_headers("/tasks", {"goal": "too many"})
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "queue_full", "30")
+    assert "3 tasks are unfinished" in answer["error"]["message"]
+    assert "VESTAL_MAX_UNFINISHED_TASKS" in answer["error"]["message"]
+    first = accepted[0]
+    again = {"goal": f"{first}", "idempotency_key": f"k{first}"}
+    assert one.ask("/tasks", again)[0] == 201
+    assert one.ask("/tasks", {**again, "goal": "another"})[0] == 409
+    llm.control(hold=False)
+    wait_until("a place is free", lambda: one.ask("/tasks", {"goal": "now"})[0] == 201)
 
 
 def test_task_with_the_idempotency_key_of_another_goal_is_a_conflict(orchestrator: Make, llm: StandIn):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -145,6 +146,28 @@ def test_task_cancelled_stops_all_its_agents(orchestrator: Make, llm: StandIn, t
     assert one.finished(one.submit("next", agents=["lead"]))["answer"]
     assert one.task(stuck)["state"] == "cancelled"
     assert not of(llm, "the critic"), "an agent of a cancelled task was asked"
+
+
+@pytest.mark.parametrize("command", ["run", "nightly"])
+def test_broken_agents_file_ends_the_process_with_78_and_one_sentence(
+    orchestrator: Make, tmp_path: Path, command: str
+):
+    path = tmp_path / "agents.yaml"
+    path.write_text("agents:\n  reader:\n    promt: Read.\n")
+    one = orchestrator(VESTAL_AGENTS_FILE=str(path))
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", command],
+        env=one.env,
+        cwd=one.repo,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr == (
+        f"orchestrator: {path}:3: agents.reader.promt is an unknown key; there are: "
+        "knowledge, model, prompt, role, tools.\n"
+    )
 
 
 def test_tasks_waiting_for_their_model_do_not_block_others(orchestrator: Make, llm: StandIn, tmp_path: Path):

@@ -140,22 +140,50 @@ def test_agent_without_the_knowledge_tool_may_not_search(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "line", "words"),
     [
-        "",
-        "agents: [1]",
-        "agents: {a: {}}",
-        "agents: {a: {prompt: x, tools: [shell]}}",
-        "agents: {a: {prompt: x, tools: knowledge}}",
-        "agents: {a: {prompt: x, tool: y}}",
-        "a: : b",
-        "agents: {a: 1}",
+        ("agents: [", 1, "this is not YAML"),
+        ("a: : b", 1, "this is not YAML"),
+        ("agents:\n  a:\n    prompt: x\n   role: y\n", 4, "this is not YAML"),
+        ("agents:\n  a: {prompt: x}\n\tb: 1\n", 3, "this is not YAML"),
+        ("agents:\n  a: {prompt: \x07}\n", 2, "this is not YAML"),
+        ("agents: [1]", 1, "there must be a mapping `agents:`"),
+        ("# a comment\nagents:\n", 2, "there must be a mapping `agents:`"),
+        ("", 1, "there must be a mapping `agents:`"),
+        ("- 1\n", 1, "there must be a mapping `agents:`"),
+        ("agents:\n  a: {}\n", 2, "agents.a.prompt is missing"),
+        ("agents:\n  a:\n    prompt: ' '\n", 3, "agents.a.prompt is missing"),
+        ("agents:\n  a:\n    prompt: [x]\n", 3, "agents.a.prompt must be text"),
+        ("agents:\n  a:\n    prompt: x\n    tools: [shell]\n", 4, "agents.a.tools has 'shell'"),
+        ("agents:\n  a:\n    prompt: x\n    tools: knowledge\n", 4, "agents.a.tools must be a list of names"),
+        ("agents:\n  a:\n    prompt: x\n    tool: y\n", 4, "agents.a.tool is an unknown key"),
+        ("agents:\n  a: {prompt: x, knowledge: docs}\n", 2, "agents.a.knowledge must be a list of names"),
+        ("agents:\n  b: {prompt: x}\n  a: 1\n", 3, "agents.a must be a mapping"),
+        ("agents:\n  a: {prompt: x}\n  a: {prompt: y}\n", 3, "agents.a is given twice (first on line 2)"),
+        ("agents: " + "[" * 5000, 1, "this is not YAML"),
     ],
 )
-def test_agents_malformed_file_is_a_config_error(tmp_path: Path, text: str):
+def test_agents_malformed_file_is_named_with_its_line_in_one_sentence(
+    tmp_path: Path, text: str, line: int, words: str
+):
+    """A broken agents.yaml gave a YAML error over several lines, or a key without its line."""
     path = tmp_path / "agents.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="agents"):
+    with pytest.raises(ConfigError) as caught:
+        agents.load(path, "m")
+    assert caught.value.message.startswith(f"{path}:{line}: ")
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_agents_file_that_is_no_text_is_named(tmp_path: Path):
+    path = tmp_path / "agents.yaml"
+    path.write_bytes(b"agents: \xff")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        agents.load(path, "m")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
         agents.load(path, "m")
 
 

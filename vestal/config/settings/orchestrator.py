@@ -70,6 +70,7 @@ class OrchestratorSection(Section):
     `database_url`                a Postgres with pgvector; None: SQLite
     `workers`                     more containers that only work on tasks; they need `database_url`
     `tasks_at_once`               the tasks that all workers together work on
+    `max_unfinished_tasks`        the most tasks that are queued or running; further ones are refused
     """
 
     port: Port = 8088
@@ -93,6 +94,7 @@ class OrchestratorSection(Section):
     database_url: PostgresUrl | None = Field(default=None, repr=False)
     workers: Count = 0
     tasks_at_once: PositiveCount = 16
+    max_unfinished_tasks: Annotated[PositiveCount, Field(le=1_000_000)] = 1000
 
     @model_validator(mode="after")
     def _workers_have_postgres(self) -> Self:
