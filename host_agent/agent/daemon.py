@@ -14,6 +14,7 @@ from host_agent.services.mlx.service import GATEWAY
 from vestal.best_effort import output
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config, ensure_token
+from vestal.web.descriptors import raise_descriptor_limit
 
 
 def serve(config: Config, gateway: tuple[str, ...] = GATEWAY, keeper: Keeper = Keeper.NOBODY) -> int:
@@ -23,6 +24,7 @@ def serve(config: Config, gateway: tuple[str, ...] = GATEWAY, keeper: Keeper = K
     """
     output.protect("agent")
     _log_to_stderr()
+    raise_descriptor_limit()
     config.home.prepare()
     token = ensure_token(config.home)
     instance = SingleInstance(config.home)

@@ -3,43 +3,42 @@
 import asyncio
 import errno
 import logging
-import time
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from host_agent.errors import PortBusy
 from host_agent.journal import Journal
 from host_agent.listener.api import Api
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard
-from host_agent.listener.slow_clients import Connection, SlowClients
 from vestal.config import Config
 from vestal.platform import network, ports
-from vestal.web.aiohttp_adapter import Handler
 from vestal.web.aiohttp_runner import JsonAppRunner
 
 log = logging.getLogger("vestal")
 
 BRIDGE_EACH_S = 5.0
-BACKLOG = 2048
 LOOPBACK = "127.0.0.1"
 WILDCARD = "0.0.0.0"
 
 
 class Listener:
-    """The HTTP server, with a task that follows the bridge's address and one that closes slow connections."""
+    """The HTTP server, with a task that follows the bridge's address."""
 
     def __init__(self, config: Config, token: str, context: ListenerContext, journal: Journal) -> None:
         self._config, self._journal = config, journal
         self._guard = Guard(config, token, context.sessions, journal)
         api = Api(context, config.agent.port, self._guard.cookie)
-        app = web.Application(middlewares=[self._middleware()], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[self._guard.middleware()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(api.routes())
         self._runner = JsonAppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=2.0, lingering_time=2.0
+            app,
+            report_dropped=self._report_dropped,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            lingering_time=2.0,
         )
-        self._slow = SlowClients()
         self._bound: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -51,10 +50,7 @@ class Listener:
         ]
         for address in configured if WILDCARD in configured else [LOOPBACK, *configured]:
             await self._bind(address)
-        self._tasks = [
-            asyncio.create_task(self._follow_bridge()),
-            asyncio.create_task(self._slow.sweep(self._connections)),
-        ]
+        self._tasks = [asyncio.create_task(self._follow_bridge())]
 
     async def stop(self) -> None:
         """Close the sockets, and the connections after a moment to end."""
@@ -66,7 +62,7 @@ class Listener:
     async def _bind(self, address: str) -> None:
         port = self._config.agent.port
         try:
-            await web.TCPSite(self._runner, address, port, backlog=BACKLOG).start()
+            await self._runner.listen(address, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -89,20 +85,6 @@ class Listener:
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
             await asyncio.sleep(BRIDGE_EACH_S)
 
-    def _connections(self) -> list[Connection]:
-        server = self._runner.server
-        return list(server.connections) if server else []
-
-    def _middleware(self) -> Middleware:
-        """Return the guard as middleware. A connection is not idle while its request is handled."""
-
-        @web.middleware
-        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            connection = request.protocol
-            self._slow.begin(connection)
-            try:
-                return await self._guard.handle(request, handler)
-            finally:
-                self._slow.end(connection, time.monotonic())
-
-        return guarded
+    def _report_dropped(self, count: int) -> None:
+        cause = "there was no room for new connections"
+        self._journal.record("listener", "connections_dropped", cause, count=count)

@@ -7,28 +7,22 @@ engine, which may start later than the gateway. The gateway listens on 0.0.0.0 o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import json
 import socket
-from collections.abc import Generator
 
-import h11
-import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mlx_server.gateway.dialects.error_envelopes import ollama_body
+from mlx_server.gateway.http_protocol import HttpServer
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports
-from vestal.web.http_error import HttpError
+from vestal.web import acceptor
+from vestal.web.connections import ConnectionTable
+from vestal.web.descriptors import max_connections
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
 BRIDGE_INTERVAL_S = 5.0
-BACKLOG = 2048
-CLOSE_WITHIN_S = 3
 EXIT_BUSY = 75  # EX_TEMPFAIL: the port may become free, so it is tried again
 EXIT_CONFIG = 78
 
@@ -43,19 +37,10 @@ class CannotListen(Exception):
 
 def bind(address: str, port: int) -> socket.socket:
     """Return a listening socket. Raise CannotListen."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address, port))
-        sock.listen(BACKLOG)
+        return acceptor.bind(address, port)
     except OSError as error:
-        sock.close()
         raise _cannot(error, address, port) from error
-    sock.setblocking(False)
-    return sock
 
 
 def _cannot(error: OSError, address: str, port: int) -> CannotListen:
@@ -78,33 +63,6 @@ def _addresses(configured: list[str]) -> list[str]:
     return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
 
 
-class _Protocol(H11Protocol):
-    def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are no HTTP request, or one without exactly one Host header, in JSON.
-
-        uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
-        """
-        error = HttpError("invalid_request", "This is no HTTP request, or has not exactly one Host header.")
-        body = json.dumps(ollama_body(error)).encode()
-        length = str(len(body)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", length),
-            (b"connection", b"close"),
-        ]
-        response = h11.Response(status_code=error.status, headers=headers, reason=b"Bad Request")
-        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals to the program, which drains before it stops the servers."""
-        yield
-
-
 class Listeners:
     """Serves one application on several sockets, some of which are added while it runs."""
 
@@ -113,8 +71,9 @@ class Listeners:
         self._addresses = _addresses(config.mlx.bind)
         self._sockets: list[socket.socket] = []
         self._telemetry = telemetry
-        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._servers: list[tuple[HttpServer, asyncio.Task[None]]] = []
         self._hostname = socket.gethostname().lower()
+        self._table = ConnectionTable(max_connections())
         self.bridge: str | None = None
 
     def bind(self) -> None:
@@ -172,16 +131,9 @@ class Listeners:
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
-        config = uvicorn.Config(
-            app,
-            http=_Protocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=CLOSE_WITHIN_S,
-        )
-        server = _Server(config)
+        server = HttpServer(app, self._table, self._report_dropped)
         self._servers.append((server, asyncio.ensure_future(server.serve(sockets=sockets))))
+
+    def _report_dropped(self, count: int) -> None:
+        cause = "there was no room for new connections"
+        self._telemetry.emit("connections_dropped", cause, count=count)

@@ -25,6 +25,7 @@ from vestal.best_effort import output
 from vestal.best_effort.files import DISK_FAULTS
 from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
+from vestal.web.descriptors import raise_descriptor_limit
 from vestal.web.events import LogHandler
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
@@ -47,6 +48,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
             sys.stderr, f"{error.filename} cannot be written ({error.strerror}); set VESTAL_HOME"
         )
         return EXIT_BUSY if error.errno in DISK_FAULTS else EXIT_CONFIG
+    raise_descriptor_limit()
     clock = SystemClock()
     telemetry = Telemetry(clock.wall)
     listeners = Listeners(config, telemetry)

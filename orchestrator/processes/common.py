@@ -12,14 +12,16 @@ from typing import Any
 
 from orchestrator.events import adopt_logger, set_component
 from vestal.best_effort import output
+from vestal.web.descriptors import raise_descriptor_limit
 
 HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
-    """Set up crash dumps and the JSON log of this process, whose failed writes end nothing."""
+    """Set up crash dumps, the limit of open files, and the JSON log, whose failed writes end nothing."""
     output.protect(component)
     faulthandler.enable()
+    raise_descriptor_limit()
     set_component(component)
     for name in ("aiohttp", "asyncio"):
         adopt_logger(name)

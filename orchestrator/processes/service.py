@@ -48,15 +48,18 @@ async def _serve(config: Config) -> None:
         os._exit(0)
 
 
-async def _listen(config: Config, container: Container, runner: CycleRunner) -> web.TCPSite:
-    app_runner = JsonAppRunner(make_app(container, runner), access_log=None, handle_signals=False)
+async def _listen(config: Config, container: Container, runner: CycleRunner) -> web.BaseSite:
+    app = make_app(container, runner)
+    app_runner = JsonAppRunner(app, report_dropped=_report_dropped, access_log=None, handle_signals=False)
     await app_runner.setup()
-    site = web.TCPSite(app_runner, config.bind, config.port)
     try:
-        await site.start()
+        return await app_runner.listen(config.bind, config.port)
     except OSError as error:
         raise ConfigError(
             f"port {config.port} on {config.bind} cannot be bound ({error.strerror}): free it,"
             " or set VESTAL_ORCHESTRATOR_PORT to another."
         ) from None
-    return site
+
+
+def _report_dropped(count: int) -> None:
+    emit("connections_dropped", "there was no room for new connections", count=count)

@@ -118,7 +118,7 @@ def error_response(error: HttpError) -> web.Response:
     response = web.Response(
         status=error.status, text=error.envelope(), content_type="application/json", headers=error.headers()
     )
-    if error.code in _CLOSING:
+    if error.code in _CLOSING or response.headers.get("Connection") == "close":
         response.force_close()
     return response
 

@@ -1,34 +1,153 @@
-"""Runs an aiohttp application so that what is no HTTP request is refused in JSON too.
+"""Runs an aiohttp application with bounds on its connections, and refuses in JSON what is no HTTP request.
 
-aiohttp refuses such bytes before any middleware sees them: in plain text, and with a traceback in the log.
+aiohttp has no limit for a request whose headers never end. It refuses bytes that are no request before any
+middleware sees them: in plain text, and with a traceback in the log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
+from collections.abc import Callable
+from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from vestal.web.acceptor import Acceptor, bind
 from vestal.web.aiohttp_adapter import code_of, error_response
+from vestal.web.connections import IDLE_FOR_S, Connection, ConnectionTable, Phase
+from vestal.web.descriptors import max_connections
 from vestal.web.http_error import HttpError
 
 log = logging.getLogger("vestal")
 
 
 class JsonAppRunner(web.AppRunner):
+    """Runs `app`.
+
+    `report_dropped` is called with the number of connections that were closed to make room for others.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        report_dropped: Callable[[int], None] = lambda count: None,
+        **options: Any,
+    ) -> None:
+        super().__init__(app, keepalive_timeout=IDLE_FOR_S, **options)
+        self.connections = ConnectionTable(max_connections())
+        self._report_dropped = report_dropped
+
+    async def listen(self, address: str, port: int) -> web.BaseSite:
+        """Serve on this address too, and return the site. Raises OSError."""
+        listening = bind("127.0.0.1" if address == "localhost" else address, port)
+        site = _Site(self, listening, self._report_dropped)
+        await site.start()
+        return site
+
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return _Server(server.request_handler, request_factory=server.request_factory, **self._kwargs)
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            protocol = request.protocol
+            assert isinstance(protocol, _Protocol)
+            protocol.begin(request)
+            try:
+                return await server.request_handler(request)
+            finally:
+                protocol.end()
+
+        return _Server(self.connections, handle, request_factory=server.request_factory, **self._kwargs)
+
+
+class _Site(web.BaseSite):
+    __slots__ = ("_acceptor", "_listening")
+
+    def __init__(
+        self, runner: JsonAppRunner, listening: socket.socket, report_dropped: Callable[[int], None]
+    ) -> None:
+        super().__init__(runner)
+        assert runner.server is not None
+        self._listening = listening
+        self._acceptor = Acceptor(listening, runner.server, runner.connections, report_dropped)
+
+    @property
+    def name(self) -> str:
+        address, port, *_ = self._listening.getsockname()
+        return f"http://{address}:{port}"
+
+    async def start(self) -> None:
+        await super().start()
+        self._acceptor.start()
+
+    async def stop(self) -> None:
+        self._acceptor.close()
+        await super().stop()
 
 
 class _Server(web.Server):
+    def __init__(self, connections: ConnectionTable, handler: Any, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self.open = connections
+
     def __call__(self) -> RequestHandler:
         return _Protocol(self, loop=self._loop, **self._kwargs)
 
 
 class _Protocol(RequestHandler):
-    __slots__ = ()
+    """Reports to the table of connections what happens to this one."""
+
+    __slots__ = ("_connection", "_request", "_table")
+
+    def __init__(self, server: _Server, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(server, loop=loop, **options)
+        self._table = server.open
+        self._connection: Connection | None = None
+        self._request: web.BaseRequest | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._connection = self._table.opened(transport, self._loop.time())
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._connection is not None:
+            self._table.closed(self._connection)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._report(Phase.HEADERS, len(data))
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """Note that the headers of `request` have arrived."""
+        self._request = request
+        self._report(Phase.ANSWERING)
+
+    def end(self) -> None:
+        """Note that the request is answered."""
+        self._request = None
+        self._report(Phase.IDLE)
+
+    def _report(self, phase: Phase, received_bytes: int = 0) -> None:
+        if self._connection is None:
+            return
+        if self._request is not None:
+            phase = Phase.ANSWERING if self._request.content.is_eof() else Phase.BODY
+        self._table.report(self._connection, phase, self._loop.time(), received_bytes)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._connection is not None:
+            self._table.report_unread(self._connection, self._loop.time())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._connection is not None:
+            self._table.report_unread(self._connection, None)
 
     def handle_error(
         self,

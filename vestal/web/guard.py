@@ -1,8 +1,8 @@
 """Decides whether a request may come in: its Host, Origin, token, size and content type. Pure.
 
 A service on loopback is attacked from browsers: by DNS rebinding (a foreign name that points to this machine,
-seen in `Host`), by pages of other origins (seen in `Origin`), and by `text/plain` POSTs, which skip the CORS
-preflight.
+seen in `Host`), by pages of other origins (seen in `Origin` or `Sec-Fetch-Site`), and by `text/plain` POSTs,
+which skip the CORS preflight.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vestal.web.http_error import HttpError
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
 READING = frozenset({"GET", "HEAD"})
+CLOSING = {"Connection": "close"}
 JSON = b"application/json"
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{0,5})?")
 _MAX_LENGTH_DIGITS = 18
@@ -66,7 +67,8 @@ class Policy:
 def check(head: RequestHead, policy: Policy) -> HttpError | None:
     """Return why the request is refused, or None where it may come in."""
     return (
-        _check_host(head, policy)
+        _check_framing(head)
+        or _check_host(head, policy)
         or _check_origin(head, policy)
         or _check_token(head, policy)
         or _check_size(head, policy)
@@ -93,10 +95,22 @@ def host_name(host: bytes) -> str:
     return (match["v6"] or match["name"]).decode("ascii").lower().rstrip(".")
 
 
+def _check_framing(head: RequestHead) -> HttpError | None:
+    """Refuse a body of two lengths: a proxy may have read the other one, and the next request inside it.
+
+    RFC 9112, section 6.1. The connection is closed, since its next bytes may not be a request.
+    """
+    if not head.values(b"transfer-encoding") or not head.values(b"content-length"):
+        return None
+    message = "A request must not have both Content-Length and Transfer-Encoding; send one of them."
+    return HttpError("invalid_request", message, headers=CLOSING)
+
+
 def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
     hosts = head.values(b"host")
     if len(hosts) != 1:
-        return HttpError("invalid_request", "A request must have exactly one Host header.")
+        message = "A request must have exactly one Host header."
+        return HttpError("invalid_request", message, headers=CLOSING)
     # An IP address that the connection came to is not a name that could have been rebound.
     if host_name(hosts[0]) in policy.host_names | {head.local_address}:
         return None
@@ -107,11 +121,26 @@ def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
 
 def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
     origins = head.values(b"origin")
-    if not origins:  # programs send none
-        return None
+    if not origins:
+        return _check_fetch_site(head, policy)
     if len(origins) == 1 and _is_allowed(origins[0].lower(), head, policy):
         return None
     return HttpError("forbidden", f"Pages of the Origin {_shown(origins[0])} may not use this service.")
+
+
+def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
+    """Refuse what a foreign page loads without an Origin, such as an image. Programs send neither header.
+
+    A link to this service on a foreign page may be followed: browsers show what it returns to the user alone.
+    """
+    sites = [site.lower() for site in head.values(b"sec-fetch-site")]
+    foreign = {b"cross-site"} if policy.origin_names is not None else {b"cross-site", b"same-site"}
+    if not foreign.intersection(sites):
+        return None
+    modes, targets = head.values(b"sec-fetch-mode"), head.values(b"sec-fetch-dest")
+    if head.method in READING and modes == [b"navigate"] and targets == [b"document"]:
+        return None
+    return HttpError("forbidden", "Pages of another site may not use this service (see Sec-Fetch-Site).")
 
 
 def _is_allowed(origin: bytes, head: RequestHead, policy: Policy) -> bool:

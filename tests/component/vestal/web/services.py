@@ -11,8 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from aiohttp import web
-
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
@@ -148,7 +146,7 @@ async def orchestrator(port: int) -> AsyncIterator[Service]:
     )
     runner = JsonAppRunner(make_app(container, cast(Any, SimpleNamespace(last=None, cycles=0))))
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await runner.listen("127.0.0.1", port)
     yield service
     await runner.cleanup()
 

@@ -56,7 +56,7 @@ async def serve(free_port: Callable[[], int], request: pytest.FixtureRequest) ->
         runners.append(runner)
         await runner.setup()
         port = free_port()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await runner.listen("127.0.0.1", port)
         return Service("one", port, "/x", {}, (200, ""))
 
     yield start

@@ -1,4 +1,4 @@
-"""The listener's deciding parts: rate, sessions, slow clients."""
+"""The listener's deciding parts: rate and sessions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from host_agent.listener.rate_limit import TokenBucket
 from host_agent.listener.sessions import LINK_FOR_S, MAX_KEYS, SESSION_FOR_S, Sessions
-from host_agent.listener.slow_clients import SlowClients
 
 
 def test_token_bucket_allows_its_capacity_and_then_one_each_interval():
@@ -42,17 +41,3 @@ def test_sessions_past_the_limit_drop_the_oldest_link():
     for _ in range(MAX_KEYS):
         sessions.make_link(0.0)
     assert sessions.redeem(first, 0.0) is None
-
-
-class Connection:
-    def force_close(self) -> None: ...
-
-
-def test_slow_clients_idle_connection_is_overdue_and_a_busy_one_is_not():
-    slow, idle, busy = SlowClients(idle_for_s=20.0), Connection(), Connection()
-    slow.begin(busy)
-    assert slow.overdue([idle, busy], 0.0) == []
-    assert slow.overdue([idle, busy], 21.0) == [idle]
-    slow.end(busy, 21.0)
-    assert slow.overdue([busy], 30.0) == []
-    assert slow.overdue([busy], 42.0) == [busy]

@@ -262,3 +262,27 @@ def test_check_any_header_bytes_give_a_decision_and_only_the_token_comes_in(head
     else:
         assert 400 <= refusal.status < 500
         refusal.envelope().encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("site", "own_pages_only", "this_machines_pages"),
+    [
+        ("cross-site", "forbidden", "forbidden"),
+        ("same-site", "forbidden", None),
+        ("same-origin", None, None),
+        ("none", None, None),
+    ],
+)
+def test_check_sec_fetch_site_without_origin_is_judged_as_the_origin_would_be(
+    site: str, own_pages_only: str | None, this_machines_pages: str | None
+):
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    assert code(headers=headers) == own_pages_only
+    assert code(headers=headers, policy=BROWSERS) == this_machines_pages
+
+
+def test_check_body_with_two_lengths_is_refused_before_all_else_and_closes_the_connection():
+    headers = [(b"Content-Length", b"4"), (b"Transfer-Encoding", b"chunked")]
+    refusal = check(RequestHead("POST", "/x", headers, "127.0.0.1"), POLICY)
+    assert refusal is not None
+    assert (refusal.code, refusal.headers()["Connection"]) == ("invalid_request", "close")

@@ -1,0 +1,142 @@
+"""The gateway's HTTP connections: uvicorn's, with bounds on their number and their silence.
+
+uvicorn has a limit for a connection that rests between two requests, and none for headers or bodies that
+never end. A subclass of its h11 protocol reports to the table of connections after each part that arrives:
+h11's own state says what the connection waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Callable, Generator
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mlx_server.gateway.dialects.error_envelopes import ollama_body
+from vestal.web.acceptor import Acceptor
+from vestal.web.connections import IDLE_FOR_S, Connection, ConnectionTable, Phase
+from vestal.web.http_error import HttpError
+
+CLOSE_WITHIN_S = 3
+
+
+class HttpProtocol(H11Protocol):
+    """One connection, which reports to `table` what happens to it."""
+
+    def __init__(self, table: ConnectionTable, **options: Any) -> None:
+        super().__init__(**options)
+        self._table = table
+        self._connection: Connection | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._connection = self._table.opened(transport, self.loop.time())
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._table.closed(self._connection)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._report(len(data))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._report()
+
+    def _report(self, received_bytes: int = 0) -> None:
+        if self._connection is not None:
+            self._table.report(self._connection, self._phase(), self.loop.time(), received_bytes)
+
+    def _phase(self) -> Phase:
+        if self.conn.their_state is h11.SEND_BODY:
+            return Phase.BODY
+        if self.cycle is not None and not self.cycle.response_complete:
+            return Phase.ANSWERING
+        begun, _ = self.conn.trailing_data
+        return Phase.HEADERS if begun or self.cycle is None else Phase.IDLE
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._connection is not None:
+            self._table.report_unread(self._connection, self.loop.time())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._connection is not None:
+            self._table.report_unread(self._connection, None)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP request, or one without exactly one Host header, in JSON.
+
+        uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
+        """
+        error = HttpError("invalid_request", "This is no HTTP request, or has not exactly one Host header.")
+        body = json.dumps(ollama_body(error)).encode()
+        length = str(len(body)).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", length),
+            (b"connection", b"close"),
+        ]
+        response = h11.Response(status_code=error.status, headers=headers, reason=b"Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class HttpServer(uvicorn.Server):
+    """Serves one application on sockets that listen. `report_dropped` is explained in Acceptor."""
+
+    def __init__(self, app: FastAPI, table: ConnectionTable, report_dropped: Callable[[int], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            http=HttpProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=int(IDLE_FOR_S),
+            timeout_graceful_shutdown=CLOSE_WITHIN_S,
+        )
+        super().__init__(config)
+        self._table = table
+        self._report_dropped = report_dropped
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections by our own bounds; uvicorn itself has no socket."""
+        await super().startup(sockets=[])
+        for listening in sockets or ():
+            acceptor = Acceptor(listening, self._make_protocol, self._table, self._report_dropped)
+            acceptor.start()
+            self._acceptors.append(acceptor)
+
+    def _make_protocol(self) -> HttpProtocol:
+        return HttpProtocol(
+            self._table,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+            await acceptor.wait_closed()
+        await super().shutdown(sockets=[])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals to the program, which drains before it stops the servers."""
+        yield

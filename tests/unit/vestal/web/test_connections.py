@@ -1,0 +1,109 @@
+"""Which connections are closed: the silent ones in time, and the most silent one for a new one."""
+
+from __future__ import annotations
+
+from vestal.web.connections import (
+    BODY_MIN_BYTES,
+    BODY_WINDOW_S,
+    CLOSED_WITHIN_S,
+    HEADERS_WITHIN_S,
+    IDLE_FOR_S,
+    UNREAD_FOR_S,
+    Connection,
+    ConnectionTable,
+    Phase,
+)
+
+
+class Transport:
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def table_of(count: int, max_open: int = 10) -> tuple[ConnectionTable, list[Connection]]:
+    table = ConnectionTable(max_open)
+    return table, [table.opened(Transport(), float(number)) for number in range(count)]
+
+
+def test_connection_whose_headers_trickle_is_overdue_however_often_a_byte_comes():
+    table, (connection,) = table_of(1)
+    for second in range(20):
+        table.report(connection, Phase.HEADERS, float(second), 1)
+    assert table.overdue(HEADERS_WITHIN_S) == []
+    assert table.overdue(HEADERS_WITHIN_S + 0.1) == [connection]
+
+
+def test_connection_between_two_requests_stays_for_its_idle_time():
+    table, (connection,) = table_of(1)
+    table.report(connection, Phase.ANSWERING, 1.0)
+    table.report(connection, Phase.IDLE, 50.0)
+    assert table.overdue(50.0 + IDLE_FOR_S) == []
+    assert table.overdue(50.1 + IDLE_FOR_S) == [connection]
+
+
+def test_connection_that_is_answered_is_never_overdue():
+    table, (connection,) = table_of(1)
+    table.report(connection, Phase.ANSWERING, 1.0)
+    assert table.overdue(1e9) == []
+    assert table.to_drop(1e9) is None
+
+
+def test_large_body_that_goes_on_arriving_takes_as_long_as_it_needs():
+    table, (connection,) = table_of(1)
+    now = 0.0
+    for _ in range(500):
+        table.report(connection, Phase.BODY, now, BODY_MIN_BYTES)
+        now += BODY_WINDOW_S - 1
+        assert table.overdue(now) == []
+
+
+def test_body_that_trickles_is_overdue_a_moment_after_its_handler_had_to_refuse_it():
+    table, (connection,) = table_of(1)
+    late = BODY_WINDOW_S + CLOSED_WITHIN_S
+    for second in range(int(late)):
+        table.report(connection, Phase.BODY, float(second), 100)
+    assert table.overdue(late) == []
+    assert table.overdue(late + 0.1) == [connection]
+
+
+def test_client_that_reads_nothing_of_its_answer_is_overdue():
+    table, (connection,) = table_of(1)
+    table.report(connection, Phase.ANSWERING, 1.0)
+    table.report_unread(connection, 2.0)
+    assert table.overdue(UNREAD_FOR_S) == []
+    table.report_unread(connection, None)
+    assert table.overdue(2 * UNREAD_FOR_S) == []
+    table.report_unread(connection, 3.0)
+    assert table.overdue(UNREAD_FOR_S + 3.1) == [connection]
+
+
+def test_connection_that_does_not_close_in_time_is_overdue_again():
+    table, (connection,) = table_of(1)
+    assert table.to_drop(5.0) is connection
+    assert table.overdue(5.0 + CLOSED_WITHIN_S) == []
+    assert table.overdue(5.1 + CLOSED_WITHIN_S) == [connection]
+    table.closed(connection)
+    assert table.overdue(100.0) == []
+
+
+def test_most_silent_connection_is_dropped_first_whatever_it_waits_for():
+    table, (first, second, third, fourth) = table_of(4, max_open=4)
+    table.report(second, Phase.ANSWERING, 4.0)
+    table.report(first, Phase.HEADERS, 5.0, 1)
+    table.report(third, Phase.BODY, 6.0, 1)
+    table.report(second, Phase.IDLE, 7.0)
+    assert [table.to_drop(8.0) for _ in range(5)] == [fourth, first, third, second, None]
+    assert table.take_dropped() == 4
+    assert table.take_dropped() == 0
+
+
+def test_full_table_has_room_once_a_connection_is_being_closed():
+    table, (first, _) = table_of(2, max_open=2)
+    assert table.is_full
+    table.to_drop(1.0)
+    assert not table.is_full
+    table.accepted += 1
+    assert table.is_full
+    table.closed(first)
+    assert table.is_full

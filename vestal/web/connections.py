@@ -1,0 +1,168 @@
+"""Decides which connections are closed: those that are silent for too long, and the most silent one when
+there is no room for another. Pure: time is an argument.
+
+A connection is never closed for a new one while its request is being answered.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+HEADERS_WITHIN_S = 20.0
+IDLE_FOR_S = 120.0
+"""How long a connection rests between two requests. Clients keep theirs in a pool, and an agent that runs a
+tool between two turns lets it rest for a minute."""
+BODY_WINDOW_S = 20.0
+BODY_MIN_BYTES = 64 * 1024
+"""So many bytes of a body, or the rest of it, must arrive in each BODY_WINDOW_S: 3 KiB/s. A large body over a
+slow network takes as long as it needs; one that trickles does not hold its connection."""
+UNREAD_FOR_S = 300.0
+"""How long a client may leave unread what is sent to it."""
+CLOSED_WITHIN_S = 5.0
+
+
+class Transport(Protocol):
+    """A connection's asyncio transport: `close` sends what is buffered first, `abort` drops it."""
+
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Phase(Enum):
+    HEADERS = "the headers of a request are awaited, or arrive"
+    BODY = "the body of a request arrives"
+    ANSWERING = "a whole request has arrived and is being answered"
+    IDLE = "the last request is answered"
+
+
+class BodyProgress:
+    """When the next part of a body has to be there. `deadline` moves as bytes arrive."""
+
+    def __init__(self, now: float) -> None:
+        self.deadline = now + BODY_WINDOW_S
+        self._since_deadline_bytes = 0
+
+    def received(self, count_bytes: int, now: float) -> None:
+        """Move the deadline if enough has arrived since it was set."""
+        self._since_deadline_bytes += count_bytes
+        if self._since_deadline_bytes >= BODY_MIN_BYTES:
+            self._since_deadline_bytes = 0
+            self.deadline = now + BODY_WINDOW_S
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One open connection. `since` is when its phase began."""
+
+    transport: Transport
+    since: float
+    phase: Phase = Phase.HEADERS
+    body: BodyProgress | None = None
+    unread_since: float | None = None
+    closing_since: float | None = None
+
+
+@dataclass
+class ConnectionTable:
+    """All open connections of one service, of which there may be `max_open`.
+
+    The protocol of each connection reports what happens to it. The caller of `overdue` or `to_drop` closes
+    the connections that these return. `accepted` counts the connections whose protocol is not made yet,
+    `dropped` those that `to_drop` returned.
+    """
+
+    max_open: int
+    accepted: int = 0
+    dropped: int = 0
+    _open: set[Connection] = field(default_factory=set)
+    _closing: set[Connection] = field(default_factory=set)
+    _silent: OrderedDict[Connection, None] = field(default_factory=OrderedDict)  # the most silent one first
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether another connection would be one too many. Those being closed do not count."""
+        return len(self._open) + self.accepted - len(self._closing) >= self.max_open
+
+    def take_dropped(self) -> int:
+        """Return how many connections were closed for new ones since the last call."""
+        count, self.dropped = self.dropped, 0
+        return count
+
+    def opened(self, transport: Transport, now: float) -> Connection:
+        """Take in a new connection, which has to send its headers."""
+        connection = Connection(transport, now)
+        self._open.add(connection)
+        self._silent[connection] = None
+        return connection
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._open.discard(connection)
+        self._closing.discard(connection)
+        self._silent.pop(connection, None)
+
+    def report(self, connection: Connection, phase: Phase, now: float, received_bytes: int = 0) -> None:
+        """Note that bytes have arrived or a request is answered, after which the connection is in `phase`."""
+        if phase is not connection.phase:
+            connection.phase, connection.since = phase, now
+            connection.body = BodyProgress(now) if phase is Phase.BODY else None
+        elif connection.body:
+            connection.body.received(received_bytes, now)
+        self._order(connection)
+
+    def report_unread(self, connection: Connection, since: float | None) -> None:
+        """Note since when the client leaves unread what is sent to it; None: it reads again."""
+        connection.unread_since = since
+        self._order(connection)
+
+    def _order(self, connection: Connection) -> None:
+        """Put the connection behind all that are silent for longer, or out of their list."""
+        is_busy = connection.phase is Phase.ANSWERING or connection.unread_since is not None
+        if is_busy or connection.closing_since is not None:
+            self._silent.pop(connection, None)
+        elif connection in self._open:
+            self._silent[connection] = None
+            self._silent.move_to_end(connection)
+
+    def to_drop(self, now: float) -> Connection | None:
+        """Return the most silent connection, to be closed for a new one; None if all are being answered."""
+        connection = next(iter(self._silent), None)
+        if connection is not None:
+            self.dropped += 1
+            self._begin_closing(connection, now)
+        return connection
+
+    def overdue(self, now: float) -> list[Connection]:
+        """Return the connections that were silent for too long, to be aborted."""
+        found = list(self._overdue(now))
+        for connection in found:
+            self._begin_closing(connection, now)
+        return found
+
+    def _begin_closing(self, connection: Connection, now: float) -> None:
+        if connection.closing_since is None:
+            connection.closing_since = now
+        self._closing.add(connection)
+        self._silent.pop(connection, None)
+
+    def _overdue(self, now: float) -> Iterator[Connection]:
+        for connection in self._open:
+            if connection.closing_since is not None:
+                is_late = now - connection.closing_since > CLOSED_WITHIN_S
+            elif connection.unread_since is not None:
+                is_late = now - connection.unread_since > UNREAD_FOR_S
+            elif connection.body is not None:
+                # The handler that reads the body answers first, with a 408.
+                is_late = now - connection.body.deadline > CLOSED_WITHIN_S
+            else:
+                limits_s = {Phase.HEADERS: HEADERS_WITHIN_S, Phase.IDLE: IDLE_FOR_S}
+                is_late = now - connection.since > limits_s.get(connection.phase, float("inf"))
+            if is_late:
+                yield connection

@@ -1,0 +1,43 @@
+"""How many files and connections this process may have open, and how many of them may be clients.
+
+macOS starts a process with a soft limit of 256 descriptors, which a few hundred idle clients use up. Then the
+process cannot accept a connection, open a file or start a child.
+"""
+
+from __future__ import annotations
+
+import resource
+
+WANTED = 8192
+"""Below macOS' OPEN_MAX (10,240), above which its setrlimit() refuses a soft limit."""
+MAX_CONNECTIONS = 2048
+RESERVED = 96
+"""Descriptors that are not given to clients: logs, databases, children and their pipes, outgoing connections,
+and the connections that are accepted before those dropped for them are closed."""
+MIN_CONNECTIONS = 16
+
+
+def raise_descriptor_limit(wanted: int = WANTED) -> int:
+    """Raise the soft limit of open files to `wanted`, or as far as allowed, and return the limit in force.
+
+    A limit that is higher already stays. Children inherit it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    while limit > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            return limit
+        except (OSError, ValueError):  # a Mac whose kern.maxfilesperproc is lower
+            limit //= 2
+    return soft
+
+
+def max_connections() -> int:
+    """Return how many clients may be connected under the limit in force."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(MIN_CONNECTIONS, min(MAX_CONNECTIONS, soft - RESERVED))
