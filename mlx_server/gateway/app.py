@@ -13,6 +13,7 @@ from mlx_server.gateway import engine_events, health
 from mlx_server.gateway.access import access_policy
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
+from mlx_server.gateway.dialects.body_budget import BodyBudget, ShareBodies
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
@@ -41,6 +42,7 @@ def create_app(
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
     app.include_router(anthropic_routes.router(context))
+    app.add_middleware(ShareBodies, budget=BodyBudget(context.config.mlx.body_budget_bytes))
     policy = access_policy(context.config.mlx.api_key, host_names, keyless_addresses)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
     app.add_exception_handler(HttpError, _http_error)

@@ -7,20 +7,19 @@ refused for its Origin.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from mlx_server.gateway.dialects import body_reading
+from mlx_server.gateway.dialects.body_budget import SMALL_BYTES, share_of
 from mlx_server.gateway.dialects.validation import first_mistake
-from mlx_server.gateway.errors import BadRequest, TooLarge
-from mlx_server.gateway.requests.ticket import ClientDisconnected
+from mlx_server.gateway.dialects.value_limits import check_counts
+from mlx_server.gateway.errors import BadRequest
 from vestal.web.http_error import HttpError
 from vestal.web.json_body import parse_object
-
-DISCARD_FACTOR = 4
-"""A body over the limit is read and discarded up to this many times the limit: a client that is still sending
-would see a reset connection instead of our answer."""
 
 
 class Body(BaseModel):
@@ -42,35 +41,32 @@ BodyT = TypeVar("BodyT", bound=Body)
 
 
 async def read_body(http: Request, model: type[BodyT], max_bytes: int) -> BodyT:
-    """Return the body as `model`. Raises BadRequest, TooLarge, ClientDisconnected."""
-    return validated(parsed_object(await _read_bytes(http, max_bytes)), model)
+    """Return the body as `model`.
+
+    Raises BadRequest, and what `body_reading.receive` raises. A large body is parsed in a thread, one at a
+    time, so that the streams of others go on.
+    """
+    parts = await body_reading.receive(http, max_bytes)
+    if sum(map(len, parts)) <= SMALL_BYTES:
+        return parse_body(parts, model)
+    async with share_of(http).budget.parsing:
+        return await asyncio.to_thread(parse_body, parts, model)
 
 
-async def _read_bytes(http: Request, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size_bytes = 0
+def parse_body(parts: list[bytes], model: type[BodyT]) -> BodyT:
+    """Return the body as `model`. Raises BadRequest, TooLarge. Clears `parts`, which frees their memory."""
+    raw = b"".join(parts)
+    parts.clear()
+    is_large = len(raw) > SMALL_BYTES
+    if is_large:
+        check_counts(raw)
+    return validated(parsed_object(raw, stepwise=is_large), model)
+
+
+def parsed_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
+    """Return the JSON object in `raw`; `parse_object` explains `stepwise`. Raises BadRequest."""
     try:
-        async for chunk in http.stream():
-            size_bytes += len(chunk)
-            if size_bytes <= max_bytes:
-                chunks.append(chunk)
-            elif size_bytes > DISCARD_FACTOR * max_bytes:
-                break
-    except ClientDisconnect as disconnect:
-        raise ClientDisconnected from disconnect
-    if size_bytes > max_bytes:
-        raise TooLarge(
-            "too_large",
-            f"The body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes.",
-            max_body_bytes=max_bytes,
-        )
-    return b"".join(chunks)
-
-
-def parsed_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in `raw`. Raises BadRequest."""
-    try:
-        return parse_object(raw)
+        return parse_object(raw, stepwise=stepwise)
     except HttpError as error:
         raise BadRequest(error.code, error.message) from error
 

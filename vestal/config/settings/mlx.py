@@ -40,6 +40,7 @@ class MlxSection(Section):
     `prompt_cache_ram`      the size of the prompt cache in memory; 0 switches it off
     `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
     `max_body_bytes`        the longest request body that is read
+    `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
     """
 
     port: Port = 11435
@@ -66,6 +67,7 @@ class MlxSection(Section):
     prompt_cache_ram: str = "2g"
     prompt_cache_disk: str = "10g"
     max_body_bytes: PositiveCount = 32 * 1024 * 1024
+    body_budget_bytes: PositiveCount = 128 * 1024 * 1024
 
     @field_validator("keep_alive")
     @classmethod

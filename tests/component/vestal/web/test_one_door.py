@@ -169,6 +169,7 @@ def fetch(site: bytes, mode: bytes, target: bytes = b"empty") -> dict[str, Any]:
     return {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": mode, "Sec_Fetch_Dest": target}
 
 
+OUR_ORIGIN = {"Origin": b"http://127.0.0.1"}
 TWICE = [(b"Sec-Fetch-Site", b"Cross-Site")]
 FETCHES: list[tuple[str, str, dict[str, Any], bool]] = [
     ("image of a foreign page", "GET", fetch(b"cross-site", b"no-cors", b"image"), False),

@@ -15,6 +15,7 @@ from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.launchd_plist import fill
 from vestal.config import load
 from vestal.platform.commands import Commands
+from vestal.web import descriptors
 
 # launchd.plist(5) of macOS 15: every key, and the types of its value.
 MANUAL: dict[str, tuple[type, ...]] = {
@@ -129,6 +130,12 @@ def test_jobs_kept_alive_restart_after_a_failure_and_have_time_to_stop(agents, c
         assert agents[name]["ExitTimeOut"] > config.mlx.drain_s + 15 + 4 * config.supervision.stop_s
     assert agents["agent"]["ProgramArguments"][-2:] == ["agent", "--managed"]
     assert agents["server"]["ProgramArguments"][-1] == "server"
+
+
+def test_jobs_kept_alive_may_open_more_files_than_launchds_256(agents):
+    for name in KEPT_ALIVE:
+        soft, hard = (agents[name][f"{kind}ResourceLimits"]["NumberOfFiles"] for kind in ("Soft", "Hard"))
+        assert descriptors.WANTED <= soft <= hard
 
 
 def test_stop_within_s_grows_with_the_drain_time(tmp_path: Path):

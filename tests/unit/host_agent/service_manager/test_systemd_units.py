@@ -16,6 +16,7 @@ from host_agent.service_manager.systemd import Systemd
 from host_agent.service_manager.unit_files import UnitFile
 from vestal.config import load
 from vestal.platform.commands import Commands
+from vestal.web import descriptors
 
 AWKWARD = 'b" %h $HOME \\ é\n2'
 
@@ -57,6 +58,7 @@ def test_units_behave_as_the_launch_agents(units):
         assert "\nRestart=on-failure\n" in kept
         assert "\nTimeoutStopSec=120\n" in kept
         assert "\nUMask=0077\n" in kept
+        assert f"\nLimitNOFILE={descriptors.WANTED}:65536\n" in kept
         assert "\nWantedBy=default.target\n" in kept
     assert "\nKillMode=process\n" in text(units, "-agent.service"), "its children outlive a killed agent"
     assert "\nType=oneshot\n" in text(units, "-recover.service")

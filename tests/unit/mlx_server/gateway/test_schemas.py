@@ -256,3 +256,19 @@ def test_validated_list_of_many_wrong_items_is_refused_at_the_first(schema, body
         assert tracemalloc.get_traced_memory()[1] < 50e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("x" * 5_000_000, '"' + "x" * 56 + "..."),
+        ([["\u00e4" * 1_000_000] * 100] * 100, '[["' + "\\u00e4" * 9 + "..."),
+        ({"k" * 1_000_000: 1}, '{"' + "k" * 55 + "..."),
+        ({"a": [1, {"b": None}], "c": "d"}, '{"a": [1, {"b": null}], "c": "d"}'),
+        ([], "[]"),
+    ],
+)
+def test_validated_wrong_value_is_shown_up_to_its_first_characters(value, shown):
+    with pytest.raises(BadRequest) as caught:
+        validated({"model": "m", "stream": value}, ollama_schema.ChatBody)
+    assert caught.value.message == f"stream: should be true or false (given: {shown})"

@@ -1,0 +1,121 @@
+"""Bounds the memory of all request bodies together: a large one waits for its share, or is refused.
+
+Bodies of up to SMALL_BYTES need no share, so that no number of large ones delays them; the number of
+connections bounds them. A share is held until its request is answered, since the texts of a body live as long
+as its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mlx_server.gateway.errors import Unavailable
+
+SMALL_BYTES = 64 * 1024
+WAIT_S = 10.0
+RETRY_S = 10.0
+_SCOPE_KEY = "vestal.body_share"
+
+
+class BodyBudget:
+    """Gives out `limit_bytes` in order of arrival. `parsing` is held while a large body is parsed."""
+
+    def __init__(self, limit_bytes: int, wait_s: float = WAIT_S) -> None:
+        self.parsing = asyncio.Lock()
+        self.limit_bytes = limit_bytes
+        self._free_bytes = limit_bytes
+        self._wait_s = wait_s
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether a request waits for a share."""
+        return bool(self._waiting)
+
+    async def take(self, share_bytes: int) -> None:
+        """Take a share of at most `limit_bytes`. Raises Unavailable where none is free in time."""
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (share_bytes, granted)
+        self._waiting.append(waiter)
+        self._grant()
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await granted
+        except BaseException as error:
+            if granted.done() and not granted.cancelled():
+                self.give_back(share_bytes)  # granted just now, and too late
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
+                self._grant()
+            if isinstance(error, TimeoutError):
+                raise self._refusal() from None
+            raise
+
+    def give_back(self, share_bytes: int) -> None:
+        """Return a share to those who wait."""
+        self._free_bytes += share_bytes
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free_bytes:
+            share_bytes, granted = self._waiting.popleft()
+            if not granted.done():
+                self._free_bytes -= share_bytes
+                granted.set_result(None)
+
+    def _refusal(self) -> Unavailable:
+        message = (
+            f"The large bodies of other requests fill the {self.limit_bytes} bytes that all may take at once "
+            "(mlx.body_budget_bytes); try again later."
+        )
+        return Unavailable("overloaded", message, retry_after_s=RETRY_S)
+
+
+class BodyShare:
+    """The part of the budget that one request holds: `held_bytes`."""
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self.budget = budget
+        self.held_bytes = 0
+
+    async def cover(self, body_bytes: int) -> None:
+        """Take as much as a body of this size needs, beyond what is held already. Raises Unavailable."""
+        wanted_bytes = min(body_bytes, self.budget.limit_bytes)
+        if body_bytes > SMALL_BYTES and wanted_bytes > self.held_bytes:
+            await self.budget.take(wanted_bytes - self.held_bytes)
+            self.held_bytes = wanted_bytes
+
+    def give_back(self) -> None:
+        """Return what is held."""
+        if self.held_bytes:
+            self.budget.give_back(self.held_bytes)
+            self.held_bytes = 0
+
+
+class ShareBodies:
+    """ASGI middleware: each request has a share, which is returned when it is answered."""
+
+    def __init__(self, app: ASGIApp, budget: BodyBudget) -> None:
+        self._app = app
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        share = scope[_SCOPE_KEY] = BodyShare(self._budget)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            share.give_back()
+
+
+def share_of(http: Request) -> BodyShare:
+    """Return the share of a request."""
+    share = http.scope[_SCOPE_KEY]
+    assert isinstance(share, BodyShare)
+    return share

@@ -1,0 +1,97 @@
+"""Receives the bytes of request bodies: bounded in size, in time, and in the memory of all together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
+from mlx_server.gateway.errors import TooLarge
+from mlx_server.gateway.requests.ticket import ClientDisconnected
+from vestal.web.connections import BODY_MIN_BYTES, BODY_WINDOW_S, BodyProgress
+from vestal.web.guard import CLOSING
+from vestal.web.http_error import HttpError
+
+DISCARD_FACTOR = 4
+"""A body over the limit is read and discarded up to this many times the limit: a client that is still sending
+would see a reset connection instead of our answer."""
+POLL_S = 2.0
+PATIENCE_S = 5.0
+WANTED_BYTES_PER_S = 256 * 1024
+"""While others wait for memory, a large body that arrives more slowly than this gives its memory up."""
+
+
+async def receive(http: Request, max_bytes: int) -> list[bytes]:
+    """Return the body in the parts in which it arrived.
+
+    Raises TooLarge, ClientDisconnected, HttpError (it arrives too slowly), or Unavailable (there is no memory
+    for it now).
+    """
+    share = share_of(http)
+    await share.cover(min(_declared_bytes(http), max_bytes))
+    pace = _Pace(share)
+    parts: list[bytes] = []
+    size_bytes, has_more = 0, True
+    while has_more and size_bytes <= DISCARD_FACTOR * max_bytes:
+        try:
+            async with asyncio.timeout(POLL_S):
+                message = await http.receive()
+        except TimeoutError:
+            pace.check(size_bytes)
+            continue
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part, has_more = message.get("body", b""), message.get("more_body", False)
+        size_bytes += len(part)
+        if has_more:
+            pace.check(size_bytes)
+        if size_bytes <= max_bytes:
+            await share.cover(min(_next_power_of_two(size_bytes), max_bytes))
+            parts.append(part)
+    if size_bytes > max_bytes:
+        raise _too_large(max_bytes, is_whole=not has_more)
+    return parts
+
+
+class _Pace:
+    """How fast one body arrives."""
+
+    def __init__(self, share: BodyShare) -> None:
+        self._share = share
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        self._progress = BodyProgress(self._started_at)
+        self._size_bytes = 0
+
+    def check(self, size_bytes: int) -> None:
+        """Raise HttpError where the body, of which so much has arrived, is too slow."""
+        now = self._loop.time()
+        self._progress.received(size_bytes - self._size_bytes, now)
+        self._size_bytes = size_bytes
+        if now > self._progress.deadline:
+            raise _too_slow(f"Less than {BODY_MIN_BYTES} bytes of the body came within {BODY_WINDOW_S:g} s")
+        age_s = now - self._started_at
+        is_slow = age_s > PATIENCE_S and size_bytes < WANTED_BYTES_PER_S * age_s
+        if is_slow and self._share.held_bytes and self._share.budget.is_wanted:
+            raise _too_slow("The body comes slowly while other requests wait for the memory that it takes up")
+
+
+def _too_slow(why: str) -> HttpError:
+    return HttpError("request_timeout", f"{why}; send it again, faster.", headers=CLOSING)
+
+
+def _too_large(max_bytes: int, *, is_whole: bool) -> TooLarge:
+    message = f"The body is over the limit of {max_bytes} bytes; send less, or raise mlx.max_body_bytes."
+    headers = None if is_whole else CLOSING
+    return TooLarge("too_large", message, headers=headers, max_body_bytes=max_bytes)
+
+
+def _declared_bytes(http: Request) -> int:
+    """Return what Content-Length says; 0 where the body comes in chunks."""
+    declared = http.headers.get("content-length", "")
+    return int(declared) if declared.isdigit() and len(declared) < 19 else 0
+
+
+def _next_power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length() if number else 0
