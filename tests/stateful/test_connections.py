@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.unit.vestal.web.test_connections import Transport
-from vestal.web.connections import BODY_MIN_BYTES, Connection, ConnectionTable, Phase
+from vestal.web.connections import BODY_MIN_BYTES, NEW_FOR_S, Connection, ConnectionTable, Phase
 
 
 class AnyReports(RuleBasedStateMachine):
@@ -45,13 +45,17 @@ class AnyReports(RuleBasedStateMachine):
     @rule()
     def made_room(self) -> None:
         connection = self.table.to_drop(self.now)
-        candidates = [
+        silent = [
             each
             for each in self.open
             if each.phase is not Phase.ANSWERING and each.unread_since is None
             if each.closing_since is None or each is connection
         ]
-        assert (connection in candidates) if candidates else connection is None
+        if connection is not None:
+            assert connection in silent
+        oldest_at = min((each.active_at for each in silent), default=self.now)
+        assert (connection is not None) == (self.now - oldest_at >= NEW_FOR_S)
+        assert connection is None or connection.active_at == oldest_at
 
     @rule(seconds=st.floats(0, 200))
     def time_passes(self, seconds: float) -> None:

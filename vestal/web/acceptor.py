@@ -15,7 +15,8 @@ from vestal.web.connections import ConnectionTable
 BACKLOG = 2048
 ACCEPTED_AT_ONCE = 32
 """Few, so that requests that have arrived are read before the connections behind them are accepted."""
-RETRY_S = 0.05
+DROPPED_AT_ONCE = 4
+RETRY_S = 0.01
 SWEEP_EACH_S = 1.0
 
 
@@ -82,27 +83,38 @@ class Acceptor:
     def _resume(self) -> None:
         self._loop.add_reader(self._listening, self._accept)
 
-    def _pause(self) -> None:
-        """Leave new connections in the kernel's queue for a moment."""
-        self._loop.remove_reader(self._listening)
-        self._timers["resume"] = self._loop.call_later(RETRY_S, self._resume)
-
     def _accept(self) -> None:
+        """Accept what waits. Called when there is something, and again in the next turn if there is more."""
+        if self._table.is_full:
+            return self._begin_to_make_room()
         for _ in range(ACCEPTED_AT_ONCE):
-            if self._table.is_full and not self._drop_one():
-                return self._pause()
+            if self._table.is_full:
+                return None
             try:
                 connected, _ = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return None
-            except OSError:  # no descriptor or no memory: closing a connection frees one, but not at once
-                self._drop_one()
-                return self._pause()
+            except OSError:  # no descriptor or no memory is left
+                return self._begin_to_make_room()
             self._table.accepted += 1
             task = self._loop.create_task(self._connect(connected))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return None
+
+    def _begin_to_make_room(self) -> None:
+        """Leave new connections in the kernel's queue while the requests that have arrived are read."""
+        self._loop.remove_reader(self._listening)
+        self._timers["room"] = self._loop.call_later(0, self._make_room)
+
+    def _make_room(self) -> None:
+        """Close some silent connections, and accept again."""
+        dropped = [self._table.to_drop(self._loop.time()) for _ in range(DROPPED_AT_ONCE)]
+        for connection in dropped:
+            if connection is not None:
+                connection.transport.close()
+        delay_s = 0 if dropped[0] else RETRY_S
+        self._timers["room"] = self._loop.call_later(delay_s, self._resume)
 
     async def _connect(self, connected: socket.socket) -> None:
         try:
@@ -111,12 +123,6 @@ class Acceptor:
             connected.close()
         finally:
             self._table.accepted -= 1
-
-    def _drop_one(self) -> bool:
-        connection = self._table.to_drop(self._loop.time())
-        if connection is not None:
-            connection.transport.close()
-        return connection is not None
 
     def _sweep(self) -> None:
         for connection in self._table.overdue(self._loop.time()):

@@ -23,6 +23,7 @@ slow network takes as long as it needs; one that trickles does not hold its conn
 UNREAD_FOR_S = 300.0
 """How long a client may leave unread what is sent to it."""
 CLOSED_WITHIN_S = 5.0
+NEW_FOR_S = 0.02
 
 
 class Transport(Protocol):
@@ -56,10 +57,11 @@ class BodyProgress:
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One open connection. `since` is when its phase began."""
+    """One open connection. `since` is when its phase began, `active_at` when it last was not silent."""
 
     transport: Transport
     since: float
+    active_at: float
     phase: Phase = Phase.HEADERS
     body: BodyProgress | None = None
     unread_since: float | None = None
@@ -97,7 +99,7 @@ class ConnectionTable:
 
     def opened(self, transport: Transport, now: float) -> Connection:
         """Take in a new connection, which has to send its headers."""
-        connection = Connection(transport, now)
+        connection = Connection(transport, since=now, active_at=now)
         self._open.add(connection)
         self._silent[connection] = None
         return connection
@@ -110,6 +112,7 @@ class ConnectionTable:
 
     def report(self, connection: Connection, phase: Phase, now: float, received_bytes: int = 0) -> None:
         """Note that bytes have arrived or a request is answered, after which the connection is in `phase`."""
+        connection.active_at = now
         if phase is not connection.phase:
             connection.phase, connection.since = phase, now
             connection.body = BodyProgress(now) if phase is Phase.BODY else None
@@ -132,11 +135,15 @@ class ConnectionTable:
             self._silent.move_to_end(connection)
 
     def to_drop(self, now: float) -> Connection | None:
-        """Return the most silent connection, to be closed for a new one; None if all are being answered."""
+        """Return the most silent connection, to be closed for a new one.
+
+        Return None if all are being answered, or are so new that their requests may still be on the way.
+        """
         connection = next(iter(self._silent), None)
-        if connection is not None:
-            self.dropped += 1
-            self._begin_closing(connection, now)
+        if connection is None or now - connection.active_at < NEW_FOR_S:
+            return None
+        self.dropped += 1
+        self._begin_closing(connection, now)
         return connection
 
     def overdue(self, now: float) -> list[Connection]:

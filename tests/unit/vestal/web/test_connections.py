@@ -8,6 +8,7 @@ from vestal.web.connections import (
     CLOSED_WITHIN_S,
     HEADERS_WITHIN_S,
     IDLE_FOR_S,
+    NEW_FOR_S,
     UNREAD_FOR_S,
     Connection,
     ConnectionTable,
@@ -98,10 +99,16 @@ def test_most_silent_connection_is_dropped_first_whatever_it_waits_for():
     assert table.take_dropped() == 0
 
 
+def test_new_connection_whose_request_may_be_on_the_way_is_not_dropped():
+    table, (connection,) = table_of(1, max_open=1)
+    assert table.to_drop(NEW_FOR_S / 2) is None
+    assert table.to_drop(NEW_FOR_S) is connection
+
+
 def test_full_table_has_room_once_a_connection_is_being_closed():
     table, (first, _) = table_of(2, max_open=2)
     assert table.is_full
-    table.to_drop(1.0)
+    table.to_drop(5.0)
     assert not table.is_full
     table.accepted += 1
     assert table.is_full

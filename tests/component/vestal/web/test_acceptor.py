@@ -1,0 +1,118 @@
+"""A service with few descriptors goes on when silent clients take all of them."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from vestal.web.descriptors import raise_descriptor_limit
+
+REPO = Path(__file__).resolve().parents[4]
+PROGRAM = REPO / "tests" / "children" / "serves_under_limit.py"
+SILENT = b""
+HEADERS = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "
+BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{"
+IDLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def service(port: int, descriptors: int, connections: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(PROGRAM), str(port), str(descriptors), str(connections)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            yield process
+        finally:
+            process.terminate()
+
+
+def ask(port: int, path: str = "/") -> tuple[int, float]:
+    """Return the status of a request on a new connection, and the seconds that it took."""
+    began = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    status = connection.getresponse().status
+    connection.close()
+    return status, time.monotonic() - began
+
+
+def connect(stack: ExitStack, port: int, sent: bytes) -> socket.socket:
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+    client.sendall(sent)
+    return client
+
+
+def is_open(client: socket.socket) -> bool:
+    client.settimeout(0.2)
+    try:
+        while received := client.recv(65536):
+            assert received.startswith(b"HTTP/1.1 200")
+    except TimeoutError:
+        return True
+    except ConnectionError:
+        pass
+    return False
+
+
+@pytest.mark.parametrize("sent", [SILENT, HEADERS, BODY, IDLE], ids=["silent", "headers", "body", "idle"])
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [pytest.param(128, 40, id="few connections"), pytest.param(64, 1000, id="no descriptor left")],
+)
+def test_new_request_is_answered_at_once_while_silent_connections_take_all_room(
+    free_port: Callable[[], int], descriptors: int, connections: int, sent: bytes
+):
+    """At macOS' default of 256 descriptors, 300 idle connections made a service unreachable."""
+    raise_descriptor_limit()
+    port = free_port()
+    with service(port, descriptors, connections), ExitStack() as stack:
+        slowest = 0.0
+        for number in range(400):
+            connect(stack, port, sent)
+            if number % 20 == 0:
+                status, took_s = ask(port)
+                assert status == 200
+                slowest = max(slowest, took_s)
+        assert slowest < 1
+
+
+def test_oldest_silent_connections_are_dropped_and_never_one_that_is_answered(free_port: Callable[[], int]):
+    port = free_port()
+    with service(port, 128, 20) as process, ExitStack() as stack:
+        busy = connect(stack, port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        old = [connect(stack, port, SILENT) for _ in range(19)]
+        assert ask(port)[0] == 200
+        new = [connect(stack, port, SILENT) for _ in range(10)]
+        assert ask(port)[0] == 200
+        assert [is_open(client) for client in old[:10]] == [False] * 10
+        assert [is_open(client) for client in (*old[-4:], *new)] == [True] * 14
+        busy.settimeout(10)
+        assert busy.recv(65536).startswith(b"HTTP/1.1 200")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("dropped ")
+
+
+def test_connections_that_are_all_answered_make_the_next_one_wait_for_the_first_to_end(
+    free_port: Callable[[], int],
+):
+    port = free_port()
+    with service(port, 128, 5), ExitStack() as stack:
+        slow = b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        busy = [connect(stack, port, slow) for _ in range(5)]
+        status, took_s = ask(port)
+        assert status == 200
+        assert 1 < took_s < 5
+        for client in busy:
+            client.settimeout(5)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
