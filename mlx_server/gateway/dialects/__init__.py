@@ -14,6 +14,9 @@ and all dialects share
 |-------------------|--------------------------------------------------------------------------------------|
 | `context`         | `GatewayContext`: settings, models, `submit` for one request, `generate` for answers |
 | `bodies`          | `read_body`, and the field types that keep validation strict and cheap               |
+| `body_reading`    | the bytes of a body: bounded in size, in time, and in the memory of all together     |
+| `body_budget`     | the memory that large bodies share                                                   |
+| `value_limits`    | how many values a body may hold                                                      |
 | `validation`      | the first mistake in a body as one sentence                                          |
 | `tools`           | the functions that a client offers                                                   |
 | `answer_parts`    | `AnswerPart`: what an event of the engine adds to an answer, free of any dialect     |

@@ -142,6 +142,7 @@ async def orchestrator(port: int) -> AsyncIterator[Service]:
         config=SimpleNamespace(token=TOKEN, bind="127.0.0.1"),
         agents={"lead": None},
         board=SimpleNamespace(backends=()),
+        database=SimpleNamespace(failure=lambda error: None),
         tasks=SimpleNamespace(submit=submit, list=nothing, get=nothing),
     )
     runner = JsonAppRunner(make_app(container, cast(Any, SimpleNamespace(last=None, cycles=0))))
