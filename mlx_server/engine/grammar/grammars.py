@@ -182,5 +182,5 @@ def _unpack(bitmask: bytes, size: int) -> mx.array:
 
 
 def _unusable_schema(fault: str) -> RequestError:
-    reason = " ".join(fault.split())[:300]
-    return RequestError("invalid_request", f"The JSON schema cannot be used as a grammar: {reason}")
+    reason = " ".join(fault.split())[:300].rstrip(".")
+    return RequestError("invalid_request", f"The JSON schema cannot be used as a grammar: {reason}.")

@@ -1,0 +1,187 @@
+"""Models whose templates loop, fill memory or object, beside a stream of another model, in a real engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlx_server.protocol import Cancel, Done, Failed, Generate, Load, Loaded, Ready, Token, Unload, Unloaded
+from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat, engines_started
+
+pytestmark = pytest.mark.model
+
+TEMPLATES = {
+    "loops": "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+    "memory": "{% set x = 'a' * 10**9 %}",
+    "text": "{% for a in range(99000) %}{{ 'x' * 100000 }}{% endfor %}",
+    "macros": "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+    "objects": "{{ raise_exception('roles must alternate') }}",
+    "escapes": "{{ cycler.__init__.__globals__.os.popen('true').read() }}",
+    "broken": "{% for",
+}
+TEMPLATES["slow-if-asked"] = (
+    "{% if slow %}" + TEMPLATES["loops"] + "{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def evil(small_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that has the small chat model under several names, with a template of its own each."""
+    folder, good = tmp_path_factory.mktemp("evil"), small_models_dir / "smollm2__135m"
+    for name, template in TEMPLATES.items():
+        made = folder / name
+        made.mkdir()
+        for path in good.iterdir():
+            if path.name != "vestal-model.json":
+                os.link(path, made / path.name) if path.suffix == ".safetensors" else shutil.copy(path, made)
+        (made / "chat_template.jinja").write_text(template)
+    with engines_started(small_models_dir, tmp_path_factory) as start:
+        engine = start(
+            MLX_PRELOAD_MODELS=CHAT,
+            VESTAL_MLX__MODELS_FOLDER=str(folder),
+            VESTAL_MLX__MAX_LOADED_MODELS="3",
+        )
+        engine.wait(lambda e: isinstance(e, Ready))
+        yield engine
+
+
+def of_model(id: str, model: str, **more: Any) -> Generate:
+    messages = ({"role": "user", "content": "Hello"},)
+    return Generate(id, f"{model}:latest", "chat", messages=messages, max_tokens=2, **more)
+
+
+def template_processes(engine: Engine) -> list[int]:
+    children = psutil.Process(engine.process.pid).children()
+    return [child.pid for child in children if "renderer.py" in " ".join(child.cmdline())]
+
+
+def longest_gap(engine: Engine, stream: str, until: str, timeout_s: float = 60.0) -> float:
+    """Return the longest time between two tokens of `stream` until `until` is answered, in seconds."""
+    longest, last, deadline = 0.0, time.monotonic(), time.monotonic() + timeout_s
+    seen = len(engine.events)
+    while True:
+        engine._receive(deadline)
+        now, new = time.monotonic(), engine.events[seen:]
+        seen = len(engine.events)
+        if any(isinstance(event, Token) and event.id == stream for event in new):
+            longest, last = max(longest, now - last), now
+        assert not any(isinstance(event, Done) and event.id == stream for event in new), "it is too short"
+        if any(isinstance(event, (Failed, Done)) and event.id == until for event in new):
+            return max(longest, now - last)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("loops", "took longer than 5 s and was stopped"),
+        ("memory", "of memory and was stopped"),
+        ("text", "made a text of more than 16777216 characters and was stopped"),
+        ("macros", "recursion"),
+        ("objects", "refuses these messages: roles must alternate"),
+        ("escapes", "is unsafe"),
+        ("broken", "refuses these messages"),
+    ],
+)
+def test_evil_template_fails_its_request_alone_and_a_stream_beside_it_keeps_its_pace(evil, model, words):
+    """Nested loops held up all streams for 133 s; a text of 2 GB ended three engines."""
+    evil.send(Load(f"load {model}", f"{model}:latest"))
+    assert isinstance(evil.answer(f"load {model}", Loaded), Loaded)
+    stream = f"beside {model}"
+    evil.send(chat(stream, "Tell me a long story.", max_tokens=None))
+    evil.wait(lambda e: isinstance(e, Token) and e.id == stream and e.index == 3)
+    evil.send(of_model(model, model))
+    assert longest_gap(evil, stream, model) < 1.0
+    failed = evil.answer(model, Done)
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retryable) == ("invalid_request", False)
+    assert f"The chat template of {model}:latest" in failed.message and words in failed.message
+    evil.send(Cancel(stream))
+    evil.answer(stream, Done)
+    assert evil.process.poll() is None
+
+
+def test_request_whose_prompt_is_being_made_is_cancelled_at_once_and_the_next_is_served(evil):
+    evil.send(Load("ready", "slow-if-asked:latest"))
+    evil.answer("ready", Loaded)
+    evil.send(of_model("slow", "slow-if-asked", template={"slow": True}))
+    time.sleep(0.3)
+    started = time.monotonic()
+    evil.send(Cancel("slow"))
+    done = evil.answer("slow", Done)
+    assert (done.reason, evil.tokens("slow")) == ("cancelled", [])
+    assert time.monotonic() - started < 1.0
+    evil.send(of_model("next", "slow-if-asked"))
+    assert evil.answer("next", Done).reason == "length"
+    assert time.monotonic() - started < 10.0  # it waits for the process at most
+
+
+def test_unloaded_model_leaves_no_template_process(evil):
+    evil.send(Load("there", "slow-if-asked:latest"))
+    evil.answer("there", Loaded)
+    before = template_processes(evil)
+    evil.send(Unload("gone", "slow-if-asked:latest"))
+    evil.answer("gone", Unloaded)
+    assert len(template_processes(evil)) == len(before) - 1
+
+
+def test_killed_template_process_is_replaced_without_an_error(evil):
+    evil.send(Unload("again", "slow-if-asked:latest"), of_model("first", "slow-if-asked"))
+    assert evil.answer("first", Done).reason == "length"
+    for pid in template_processes(evil):
+        psutil.Process(pid).kill()
+    evil.send(of_model("second", "slow-if-asked"), chat("third", "Hello", max_tokens=2))
+    assert evil.answer("second", Done).reason == evil.answer("third", Done).reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (
+            {"role": "assistant", "content": "", "tool_calls": [{"function": "get_weather"}]},
+            "function must be",
+        ),
+        ({"role": "assistant", "content": "", "tool_calls": "get_weather"}, "tool_calls must be a list"),
+        ({"role": "user", "content": 5}, "content must be"),
+    ],
+)
+def test_message_of_another_form_fails_its_request_alone_with_the_fields_name(evil, message, field):
+    """A past call whose `function` was a string ended three engines and opened the breaker."""
+    id = f"odd {field}"
+    evil.send(Generate(id, CHAT, "chat", messages=({"role": "user", "content": "Hi"}, message)))
+    failed = evil.answer(id, Done)
+    assert failed.code == "invalid_request"
+    assert "messages[1]" in failed.message and field in failed.message
+
+
+def test_schema_that_only_an_endless_value_meets_is_refused(evil):
+    """It was answered with 200 and an empty text."""
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}}
+    evil.send(chat("endless", "JSON", max_tokens=8, json_schema=schema))
+    failed = evil.answer("endless", Done)
+    assert failed.code == "invalid_request"
+    assert "no text meets it" in failed.message
+
+
+def test_engine_that_is_killed_takes_its_template_processes_along(small_models_dir, tmp_path_factory):
+    with engines_started(small_models_dir, tmp_path_factory) as start:
+        engine = start(MLX_PRELOAD_MODELS=CHAT)
+        engine.wait(lambda e: isinstance(e, Ready))
+        engine.send(chat("hello", "Hello", max_tokens=2))
+        engine.answer("hello", Done)
+        (pid,) = template_processes(engine)
+        engine.process.kill()
+        psutil.wait_procs([psutil.Process(pid)], timeout=5)
+        assert not psutil.pid_exists(pid)
+
+
+def test_objection_of_a_template_leaves_no_traceback_in_the_log(evil):
+    evil.send(of_model("object once more", "objects"))
+    evil.answer("object once more", Done)
+    assert "Traceback" not in evil.log.read_text()
