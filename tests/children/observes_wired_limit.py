@@ -27,7 +27,7 @@ from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.backend import release_memory  # noqa: E402
-from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
+from mlx_server.engine.scheduling.request import Request  # noqa: E402
 from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
@@ -58,7 +58,9 @@ def generate(models_dir: str) -> int:
         op = Generate(id, entry.name, "text", prompt="Once upon", sampling=Sampling(), max_tokens=4)
         request = Request(op)
         requests.add(request)
-        requests.move(request, RequestStatus.WAITING_FOR_MEMORY)
+        runner.tokenize(request, 0.0)
+        request.tokenization.result()
+        assert list(runner.take_tokens(request)) == []
         runner.start(request, 0.0)
     while len(requests):
         made += sum(isinstance(event, Token) for event in runner.step(time.monotonic))
