@@ -60,17 +60,26 @@ class KeptFile:
         self.path = path
         self._what = what
         self._text: str | None = None
+        self._is_failing = False
 
     def write(self, text: str) -> OSError | None:
         """Replace the file, and return the error if that is not possible now."""
         self._text = text
-        return replace_file(self.path, text, self._what)
+        error = replace_file(self.path, text, self._what)
+        self._is_failing = error is not None
+        return error
 
     def keep(self) -> bool:
         """Write the file again if it is not as it was written last. Return True if that was done."""
-        if self._text is None or self._is_intact():
+        if self._text is None:
             return False
-        return replace_file(self.path, self._text, self._what, again=True) is None
+        if self._is_intact():
+            if self._is_failing:  # the file had this text already when it could not be written
+                FAILURES.succeeded(self._what)
+            self._is_failing = False
+            return False
+        self._is_failing = replace_file(self.path, self._text, self._what, again=True) is not None
+        return not self._is_failing
 
     def forget(self) -> None:
         """Stop keeping the file, which somebody else removes."""

@@ -76,3 +76,16 @@ def test_file_is_readable_by_its_owner_only(tmp_path: Path):
 
 def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_kept_file_that_had_its_text_already_stops_failing_once_the_disk_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The next agent writes the settings of the last one again. On a full disk, that failed for ever."""
+    KeptFile(tmp_path / "x", "same").write("text")
+    file = KeptFile(tmp_path / "x", "same")
+    with monkeypatch.context() as broken:
+        broken.setattr("vestal.best_effort.files.os.replace", _no_space)
+        file.write("text")
+    assert not file.keep()
+    assert FAILURES.as_json()["same"]["failing_since"] is None
