@@ -1,21 +1,18 @@
 """What the agent and the MLX server could not write, for `vestal status`, the page and the doctor."""
 
-import errno
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from host_agent.journal import Journal, damaged_copies
 from host_agent.services import AGENT
 from vestal.best_effort.failures import FAILURES
 from vestal.config import Home
+from vestal.platform.disks import find_obstacle
 
 Failures = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By process and kind of write: `failed`, `failing_since` and `error`."""
 
-FULL_BELOW_BYTES = 64 * 1024
 ASK_DOCTOR = "`vestal doctor` says what to do."
 NAMES = {
     "log": ("log line", "log lines"),
@@ -65,20 +62,6 @@ class DiskReport:
     def _failures(self) -> Failures:
         found = {AGENT: FAILURES.as_json(), **self._mlx_failures()}
         return {process: writes for process, writes in found.items() if writes}
-
-
-def find_obstacle(folder: Path) -> OSError | None:
-    """Return why nothing can be written in the folder: no space, a read-only disk, or no such folder."""
-    try:
-        stats = os.statvfs(folder)
-    except OSError as error:
-        return error
-    if stats.f_flag & os.ST_RDONLY:
-        return OSError(errno.EROFS, os.strerror(errno.EROFS))
-    has_files = not stats.f_files or stats.f_favail  # some file systems do not count files
-    if stats.f_bavail * stats.f_frsize < FULL_BELOW_BYTES or not has_files:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return None
 
 
 def failing_since(failures: Failures) -> float | None:

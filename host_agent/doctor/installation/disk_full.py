@@ -10,8 +10,9 @@ from host_agent.agent import single_instance
 from host_agent.agent_client import AgentClient
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.errors import HostAgentError
-from host_agent.services.disk_report import ASK_DOCTOR, find_obstacle
+from host_agent.services.disk_report import ASK_DOCTOR
 from vestal.config import Config, ConfigError
+from vestal.platform.disks import find_obstacle
 
 NAME = "disk_full"
 FAULT_BELOW_BYTES = 512 * 1024**2

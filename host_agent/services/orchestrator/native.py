@@ -36,6 +36,8 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
             return ProbeResult(False, "no heartbeat yet", answered=False)
         if age_s < HEARTBEAT_STALE_S:
             return ProbeResult(True)
+        if find_obstacle(config.home.root):  # it may beat, and cannot write that down
+            return ProbeResult(True, "its heartbeat cannot be written", State.DEGRADED)
         return ProbeResult(False, f"the last heartbeat is {age_s:.0f} s old", answered=False)
 
     return (

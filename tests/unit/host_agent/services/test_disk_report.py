@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-from pathlib import Path
 from typing import Any
 
-from host_agent.services.disk_report import failing_since, find_obstacle, journal_note, lost, message
+from host_agent.services.disk_report import failing_since, journal_note, lost, message
 
 NO_SPACE = "No space left on device"
 
@@ -43,10 +41,3 @@ def test_failure_that_lost_nothing_names_no_loss():
 def test_journal_note_names_the_newest_damaged_copy():
     assert journal_note([]) == ""
     assert "journal.db.damaged-2" in journal_note(["journal.db.damaged-1", "journal.db.damaged-2"])
-
-
-def test_folder_that_is_gone_is_an_obstacle_and_an_ordinary_one_is_none(tmp_path: Path):
-    assert find_obstacle(tmp_path) is None
-    gone = find_obstacle(tmp_path / "gone")
-    assert gone is not None
-    assert gone.errno == errno.ENOENT
