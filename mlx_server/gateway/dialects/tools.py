@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.errors import BadRequest, listed, quoted
 from mlx_server.gateway.json_text import valid_text
 
 ANY_ARGUMENTS = {"type": "object"}
@@ -54,8 +54,8 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
     functions = [tool["function"] for tool in tools]
     allowed = [function for function in functions if name in (None, function["name"])]
     if not allowed:
-        offered = ", ".join(function["name"] for function in functions) or "none"
-        message = f"tool_choice: {name or 'a tool'!r} is not offered; there are: {offered}"
+        offered = listed([function["name"] for function in functions])
+        message = f"tool_choice: {quoted(name or 'a tool')} is not offered; there are: {offered}"
         raise BadRequest("invalid_request", message)
     # References in the parameters start at the root of their schema, which is not the root any more.
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
 from mlx_server.gateway.dialects.tools import call_arguments, checked_tools
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import (
@@ -78,7 +78,7 @@ class Options(Body):
 class ModelBody(Body):
     """A body that names a model, in the field `model` or in the older `name`."""
 
-    model: str = Field(min_length=1, validation_alias=AliasChoices("model", "name"))
+    model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
     stream: bool | None = None
     keep_alive: str | float | int | None = None
     options: Options | None = None
