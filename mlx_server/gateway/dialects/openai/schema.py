@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 from pydantic import Field
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
-from mlx_server.gateway.dialects.tools import call_arguments, call_schema, checked_tools
+from mlx_server.gateway.dialects.tools import call_arguments, call_schema, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
@@ -181,6 +181,9 @@ class ChatBody(TextBody):
         return [self._to_request(model, drawn_seed)]
 
     def _to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        calls = (call for message in self.messages for call in message.tool_calls or ())
+        arguments = (call.function.arguments for call in calls)
+        check_argument_texts(text for text in arguments if isinstance(text, str))
         tools = None if self.tool_choice == "none" else checked_tools(self.tools)
         json_schema = self.response_format.as_schema if self.response_format else None
         forced = self._forced_tool()
