@@ -9,11 +9,11 @@ import aiohttp
 
 from host_agent.agent.background_loops import BackgroundLoops
 from host_agent.agent.components import Components, build
-from host_agent.guard.child import Keeper
 from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
+from host_agent.watchdog.child import Keeper
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
@@ -51,7 +51,7 @@ class Agent:
             )
             await components.listener.start()
             stack.push_async_callback(components.listener.stop)
-            await components.guard.start()
+            await components.watchdog.start()
             self._record_start(journal, components)
             await components.supervisor.start()
             await _adopt_or_start_ollama(components.ollama, journal)
@@ -79,9 +79,9 @@ async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> Non
 
 
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
-    """Stop the guard, the loops and the running pass first: nothing may restart what is stopped later."""
+    """Stop the watchdog, the loops and the running pass first: nothing may restart what is stopped later."""
     journal.record("agent", "agent_stopping")
-    await _stop_supervised(components.guard.stop, journal)
+    await _stop_supervised(components.watchdog.stop, journal)
     await loops.stop()
     await components.passes.cancel()
     journal.disconnect_followers()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from host_agent.agent import running_settings, single_instance
+from host_agent.watchdog import child
 from vestal.config import Config
 from vestal.platform.processes import process_lookup
 from vestal.supervision import ProcessIdentity
@@ -39,7 +40,13 @@ def of_silent_agent(config: Config) -> SilentAgent:
     identity = single_instance.running(config.home)
     if identity is None:
         sentence = f"No agent runs for {config.home.root}."
-        return SilentAgent(AgentState.NOT_RUNNING, sentence, "`vestal up` starts everything.")
+        if watchdog := child.running(config.home):
+            remedy = (
+                f"Its watchdog (PID {watchdog.pid}) starts it again; `vestal recover --once` does so now."
+            )
+        else:
+            remedy = "`vestal up` starts everything."
+        return SilentAgent(AgentState.NOT_RUNNING, sentence, remedy)
     agent = f"The agent (PID {identity.pid})"
     if process_lookup.is_suspended(identity.pid):
         sentence = f"{agent} is stopped (SIGSTOP): it runs no further, and its services are not watched."

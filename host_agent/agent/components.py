@@ -5,7 +5,6 @@ from functools import partial
 
 import aiohttp
 
-from host_agent.guard.child import AgentGuard, Keeper
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
@@ -29,11 +28,13 @@ from host_agent.services.mlx.engine_events import EngineEvents
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator import mode, native
+from host_agent.services.orchestrator.agents_file import AgentsFileCheck
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
+from host_agent.watchdog.child import AgentWatchdog, Keeper
 from vestal.config import Config
 from vestal.supervision import HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
 
@@ -42,7 +43,7 @@ from vestal.supervision import HealthCheck, JsonStateStore, SleepDetector, Super
 class Components:
     """The components that the agent starts, runs and stops."""
 
-    guard: AgentGuard  # starts the agent again when it has died
+    watchdog: AgentWatchdog  # starts the agent again when it has died
     mode_decision: ModeDecision  # where the orchestrator runs
     supervisor: Supervisor  # of the gateway, and of the orchestrator where it runs natively
     ollama: OllamaService
@@ -85,10 +86,20 @@ async def build(
         passes.request(reason)
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
-    guard = AgentGuard(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
+    watchdog = AgentWatchdog(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
     disk = DiskReport(config.home, lambda: mlx.write_failures, journal)
     status_report = StatusReport(
-        guard, supervisor, mlx, ollama, docker_engine, containers, mode_decision, store, sleep_detector, disk
+        watchdog,
+        supervisor,
+        mlx,
+        ollama,
+        docker_engine,
+        containers,
+        mode_decision,
+        store,
+        sleep_detector,
+        disk,
+        AgentsFileCheck(config),
     )
 
     # Recovery: what a pass sees and does.
@@ -116,7 +127,7 @@ async def build(
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     listener_context = ListenerContext(status_report, passes, journal, control, Sessions())
     return Components(
-        guard=guard,
+        watchdog=watchdog,
         mode_decision=mode_decision,
         supervisor=supervisor,
         ollama=ollama,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from host_agent.agent import running_settings
 from host_agent.agent.agent import Agent
 from host_agent.agent.single_instance import SingleInstance
-from host_agent.guard.child import Keeper
 from host_agent.services.mlx.service import GATEWAY
+from host_agent.watchdog.child import Keeper
 from vestal.best_effort import output
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config, ensure_token

@@ -89,7 +89,7 @@ def _add_run_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         help="as started by launchd or systemd: exit with 0 where another agent runs",
     )
     parsers["agent"].add_argument(
-        "--guarded",
+        "--with-watchdog",
         action="store_true",
         help="as started by `vestal up`: with a small process that starts the agent again when it has died",
     )

@@ -17,6 +17,7 @@ from host_agent.services import (
     MLX_SERVER,
     NAMES,
     OLLAMA,
+    ORCHESTRATOR,
     retry_advice,
 )
 from host_agent.services.disk_report import DiskReport
@@ -24,6 +25,7 @@ from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.docker_engine import DockerEngineMonitor
 from host_agent.services.mlx.service import MlxService
 from host_agent.services.ollama import OllamaService
+from host_agent.services.orchestrator.agents_file import AgentsFileCheck
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import RetryAdvice
 from host_agent.services.service_status import ServiceStatus
@@ -31,6 +33,7 @@ from vestal.platform import memory, model_servers
 from vestal.supervision import DOWN, UP, ChildStatus, SleepDetector, State, StateStore, Supervisor
 
 STOPPED = ServiceStatus(State.STOPPED)
+STOPPED_BY_HAND = "stopped by hand"
 
 
 class AgentKeeper(Protocol):
@@ -47,7 +50,7 @@ class StatusReport:
 
     def __init__(
         self,
-        guard: AgentKeeper,
+        watchdog: AgentKeeper,
         supervisor: Supervisor,
         mlx: MlxService,
         ollama: OllamaService,
@@ -57,10 +60,11 @@ class StatusReport:
         store: StateStore,
         sleep: SleepDetector,
         disk: DiskReport,
+        agents_file: AgentsFileCheck,
     ) -> None:
-        self._guard, self._supervisor, self._mlx, self._ollama = guard, supervisor, mlx, ollama
+        self._watchdog, self._supervisor, self._mlx, self._ollama = watchdog, supervisor, mlx, ollama
         self._docker_engine, self._containers, self._decision = docker_engine, containers, decision
-        self._store, self._sleep, self._disk = store, sleep, disk
+        self._store, self._sleep, self._disk, self._agents_file = store, sleep, disk, agents_file
         self._started_at = time.monotonic()
         self._last_engine: tuple[int | None, ServiceStatus] = (None, STOPPED)  # and the gateway's PID
 
@@ -115,15 +119,15 @@ class StatusReport:
             State.READY,
             process_pid=os.getpid(),
             uptime_s=uptime_s,
-            detail=self._guard.describe(),
-            extra={"rss_bytes": rss, "kept_by": self._guard.keeper},
+            detail=self._watchdog.describe(),
+            extra={"rss_bytes": rss, "kept_by": self._watchdog.keeper},
         )
 
     def _child(self, name: str, **extra: Any) -> ServiceStatus:
         status = ServiceStatus.of_child(self._supervisor.status()[name], **extra)
         by_hand = (self._store.load(name) or {}).get("stopped_by_hand")
         if status.state is State.STOPPED and by_hand:
-            return replace(status, detail="stopped by hand")
+            return replace(status, detail=STOPPED_BY_HAND)
         return replace(status, detail=readable_cause(status.detail))
 
     async def _mlx_engine(self, fresh: bool) -> ServiceStatus:
@@ -151,6 +155,19 @@ class StatusReport:
             off = ServiceStatus(State.ABSENT, detail="switched off (orchestrator.mode)", expected=False)
             return dict.fromkeys(IN_CONTAINERS, off)
         if self._decision.mode is Mode.NATIVE:
-            return {name: self._child(name, runs="natively") for name in IN_CONTAINERS}
+            natively = {name: self._child(name, runs="natively") for name in IN_CONTAINERS}
+            return await self._with_mistake_in_agents_file(natively)
         statuses = await self._containers.service_statuses(fresh)
-        return {name: status.with_extra(runs="in a container") for name, status in statuses.items()}
+        statuses = {name: status.with_extra(runs="in a container") for name, status in statuses.items()}
+        return await self._with_mistake_in_agents_file(statuses)
+
+    async def _with_mistake_in_agents_file(
+        self, statuses: dict[str, ServiceStatus]
+    ) -> dict[str, ServiceStatus]:
+        """Return the statuses; one of an orchestrator that does not work names the mistake in its file."""
+        orchestrator = statuses[ORCHESTRATOR]
+        if orchestrator.healthy or orchestrator.detail == STOPPED_BY_HAND:
+            return statuses
+        if mistake := await self._agents_file.find_mistake():
+            statuses = {**statuses, ORCHESTRATOR: replace(orchestrator, detail=mistake)}
+        return statuses

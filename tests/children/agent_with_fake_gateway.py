@@ -1,7 +1,7 @@
 """Run the real agent with `fake_gateway.py` in place of the gateway.
 
-SIGUSR1 has it wait without end for a lock. With the argument `--guarded` it has a guard, whose `vestal
-recover` starts the agent as a user would, with the real gateway.
+SIGUSR1 has it wait without end for a lock. With the argument `--with-watchdog` it has a watchdog, whose
+`vestal recover` starts the agent as a user would, with the real gateway.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from host_agent.agent import daemon
 from host_agent.errors import HostAgentError
-from host_agent.guard.child import Keeper
+from host_agent.watchdog.child import Keeper
 from vestal.config import load
 
 LOCK = threading.Lock()
@@ -27,7 +27,7 @@ def deadlock(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, deadlock)
-    keeper = Keeper.GUARD if "--guarded" in sys.argv else Keeper.NOBODY
+    keeper = Keeper.WATCHDOG if "--with-watchdog" in sys.argv else Keeper.NOBODY
     try:
         sys.exit(daemon.serve(load(), GATEWAY, keeper))
     except HostAgentError as error:

@@ -35,6 +35,7 @@ ALLOWED = {
     "orchestrator/storage/sqlite.py": {"open"},
     # These end by themselves.
     "orchestrator/__main__.py": {"print"},
+    "orchestrator/agents/__main__.py": {"print"},
     "orchestrator/processes/healthcheck.py": {"print"},
 }
 STARTS = {
@@ -42,7 +43,7 @@ STARTS = {
     "mlx_server/engine/__main__.py": "main",
     "host_agent/agent/daemon.py": "serve",
     "host_agent/cli/run/agent.py": "run",
-    "host_agent/guard/__main__.py": "main",
+    "host_agent/watchdog/__main__.py": "main",
     "orchestrator/processes/common.py": "begin",
 }
 WRITING_METHODS = {"write_text", "write_bytes", "touch", "copyfile", "NamedTemporaryFile", "mkstemp"}

@@ -32,7 +32,7 @@ ALLOWED, FOREIGN_TO = _table()
 # Modules that decide and do not act: time and randomness are arguments. Each says "Pure." in its docstring.
 PURE = (
     "host_agent/cli/orchestrator/task_progress.py",
-    "host_agent/guard/restart_plan.py",
+    "host_agent/watchdog/restart_plan.py",
     "host_agent/service_manager/jobs.py",
     "host_agent/service_manager/launchctl_output.py",
     "host_agent/service_manager/launchd_plist.py",

@@ -13,13 +13,13 @@ from host_agent.agent import single_instance
 from host_agent.cli.install import job_settings, launch_daemon, show, uninstall
 from host_agent.cli.run.background_agent import kill_agent
 from host_agent.errors import NotInstalled
-from host_agent.guard.child import stop_leftover as stop_guard
 from host_agent.service_manager import service_manager, unit_files
 from host_agent.service_manager.jobs import AGENT, AGENT_JOBS, SERVER_ONLY_JOBS
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.systemd import Systemd
 from host_agent.service_manager.unit_files import UnitFile
 from host_agent.services.child_environment import REPO
+from host_agent.watchdog.child import stop_leftover as stop_watchdog
 from vestal.config import Config, ensure_token
 from vestal.platform.commands import Commands, DryRunCommands
 
@@ -117,7 +117,7 @@ def _install(
 
 def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config: Config) -> None:
     """End an agent that was started by hand. The one that the service manager starts adopts its children."""
-    asyncio.run(stop_guard(config.home))  # it would start another agent
+    asyncio.run(stop_watchdog(config.home))  # it would start another agent
     identity = single_instance.running(config.home)
     if identity is None or identity.pid == manager.state(AGENT).pid:
         return

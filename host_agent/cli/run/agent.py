@@ -5,7 +5,7 @@ import sys
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
-from host_agent.guard.child import Keeper
+from host_agent.watchdog.child import Keeper
 from vestal.best_effort import output
 from vestal.config import Config
 
@@ -28,4 +28,4 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def _keeper(options: argparse.Namespace) -> Keeper:
     if options.managed:
         return Keeper.SERVICE_MANAGER
-    return Keeper.GUARD if options.guarded else Keeper.NOBODY
+    return Keeper.WATCHDOG if options.with_watchdog else Keeper.NOBODY

@@ -47,7 +47,7 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentS
     """
     config.home.prepare()
     try:
-        # A guard and a person may both find the agent dead, and each would start one.
+        # A watchdog and a person may both find the agent dead, and each would start one.
         with hold_lock_blocking(config.home.run / "start.lock", LOCK_TIMEOUT_S):
             return _ensure_running(config, hung_after_s)
     except LockHeld as error:
@@ -145,7 +145,7 @@ def _start(config: Config, log: Path) -> subprocess.Popen[bytes]:
     output = log_file.open_log(log)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "host_agent.cli.main", "agent", "--guarded"],
+            [sys.executable, "-m", "host_agent.cli.main", "agent", "--with-watchdog"],
             env={**os.environ, **child_environment.common(config), LOG_VARIABLE: str(log)},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 
 from host_agent.agent import single_instance
 from host_agent.errors import DockerUnavailable
-from host_agent.guard.child import stop_leftover as stop_guard
 from host_agent.service_manager import service_manager
 from host_agent.services import terminate
 from host_agent.services.docker.compose import SCALE, Compose, last_lines
 from host_agent.services.mlx.service import SHUTDOWN_STAGES_S
 from host_agent.services.orchestrator import mode
+from host_agent.watchdog.child import stop_leftover as stop_watchdog
 from vestal.config import Config
 from vestal.platform.processes import process_lookup, vestal_processes
 from vestal.supervision import read_pid_file
@@ -33,8 +33,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     problem, container_lines = _stop_containers(config)
     lines += container_lines
     for path in config.home.run.glob("*.*"):
-        with contextlib.suppress(OSError):  # a PID file of an ended process on a read-only disk is no harm
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     for line in lines or ["nothing was running"]:
         print(line)
     if problem:
@@ -45,9 +44,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def stop_agent(config: Config) -> str:
     """Stop the agent, which stops its children in order, and return a line about it; empty if none ran.
 
-    The guard is stopped first: it would start another agent where this one has died, or has to be killed.
+    The watchdog is stopped first: it would start another agent where this one has died, or has to be killed.
     """
-    asyncio.run(stop_guard(config.home))
+    asyncio.run(stop_watchdog(config.home))
     identity = single_instance.running(config.home)
     if identity is None:
         return ""
@@ -104,9 +103,9 @@ def _leftover_processes(config: Config) -> dict[int, str]:
 def _stop_rank(names: Mapping[int, str]) -> Callable[[int], int]:
     """Return the key by which processes are stopped in order.
 
-    A guard would start an agent, and an agent its services; the gateway stops its engine in order.
+    A watchdog would start an agent, and an agent its services; the gateway stops its engine in order.
     """
-    order = ("guard", "agent", "")
+    order = ("watchdog", "agent", "")
 
     def rank(pid: int) -> int:
         if "engine" in names[pid]:

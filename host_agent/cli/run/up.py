@@ -11,9 +11,9 @@ from host_agent.cli.run.down import stop_agent
 from host_agent.cli.run.progress import Progress, wait_until_healthy
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.services.docker.compose import SCALE, WORKER, Compose
-from host_agent.services.orchestrator import knowledge_mounts, mode
+from host_agent.services.orchestrator import agents_file, knowledge_mounts, mode
 from host_agent.services.port_check import check_ports
-from vestal.config import Config
+from vestal.config import Config, ConfigError
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 
 LOCK_TIMEOUT_S = 120.0
@@ -21,6 +21,8 @@ LOCK_TIMEOUT_S = 120.0
 
 def run(options: argparse.Namespace, config: Config) -> int:
     progress = Progress()
+    if mistake := agents_file.find_mistake(config):
+        raise ConfigError(f"{mistake} Nothing was started or changed.")
     config.home.prepare()
     client = AgentClient(config)
     _stop_agent_with_other_settings(config, progress)
@@ -53,7 +55,8 @@ def _start_services(config: Config, client: AgentClient, progress: Progress) -> 
     if docker["orchestrator_mode"] == "docker":
         _start_containers(config, progress)
     elif docker["orchestrator_mode"] == "native":
-        progress.show("orchestrator", f"runs natively under the agent ({docker['why']})")
+        why = f"decided when the agent started: {docker['why']}"
+        progress.show("orchestrator", f"runs natively under the agent ({why})")
         if config.orchestrator.workers:
             progress.show("workers", "not started: they are containers, and there is no Docker to run them")
 

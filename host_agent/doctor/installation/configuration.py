@@ -1,9 +1,10 @@
-"""The settings are wrong, or the agent still runs with earlier ones."""
+"""The settings or the agents' file are wrong, or the agent still runs with earlier settings."""
 
 from collections.abc import Iterator, Sequence
 
 from host_agent.agent import running_settings, single_instance
 from host_agent.doctor.finding import Finding
+from host_agent.services.orchestrator import agents_file
 from vestal.config import Config
 
 NAME = "configuration"
@@ -15,6 +16,9 @@ def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
         remedy = "Correct it. Until then, everything below is checked with the defaults."
         yield Finding(NAME, "fault", f"{problem.rstrip('.')}.", remedy)
     if problems:
+        return
+    if mistake := agents_file.find_mistake(config):
+        yield Finding(NAME, "fault", mistake, "Correct it, then run `vestal up`.")
         return
     if single_instance.running(config.home) and running_settings.have_changed(config):
         sentence = "The agent still runs with earlier settings."

@@ -29,11 +29,19 @@ class DockerEngineMonitor:
         except DockerUnavailable as error:
             return self._without_answer(needed, str(error)).with_extra(**extra)
         self._failures = 0
-        detail = self._decision.why if not needed else ""
+        detail = "" if needed else f"it answers and is not needed: {_why_not_needed(self._decision)}"
         return ServiceStatus(State.READY, detail=detail, expected=needed, extra={**extra, "version": version})
 
     def _without_answer(self, needed: bool, why: str) -> ServiceStatus:
         if not needed:
-            return ServiceStatus(State.ABSENT, detail=self._decision.why, expected=False)
+            detail = f"{why} It is not needed: {_why_not_needed(self._decision)}"
+            return ServiceStatus(State.ABSENT, detail=detail, expected=False)
         self._failures += 1
         return ServiceStatus(State.STOPPED, health_check_failures=self._failures, detail=f"{why} {START_IT}.")
+
+
+def _why_not_needed(decision: ModeDecision) -> str:
+    """Return why the orchestrator uses no containers. The decision was made when the agent started."""
+    if decision.mode is Mode.OFF:
+        return "the orchestrator is switched off (orchestrator.mode)"
+    return f"the orchestrator runs natively (decided when the agent started: {decision.why})"

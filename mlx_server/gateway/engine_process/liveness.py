@@ -14,6 +14,8 @@ from vestal.supervision import ProbeResult, State
 LOADING_TIMEOUT_FACTOR = 4.0
 """While a model loads, signs of progress may be this many times further apart, but only as far as the load's
 own pace justifies: a load that has reported every second is stuck after the usual time."""
+MOST_BETWEEN_JUDGEMENTS_S = 5.0
+"""The gateway judges its engine each second. Where it is held up for longer, it is not the engine that is."""
 PACE_FACTOR = 3.0
 """A load may take this many times as long for its next step as it took for its slowest one so far."""
 
@@ -32,6 +34,7 @@ class EngineLiveness:
         self._probe_interval_s = probe_interval_s
         self._last_event_at = now
         self._last_progress_at = now
+        self._last_judged_at: float | None = None
         self._steps = -1
         self._working = False
         self._progress_events = 0
@@ -99,6 +102,7 @@ class EngineLiveness:
 
     def judge(self, running: int, now: float) -> ProbeResult:
         """Return the health of the engine, which has `running` of our requests."""
+        self._excuse_own_delay(now)
         if fault := self._fault(running, now):
             return ProbeResult(False, fault)
         detail = f"loading {self.loading}" if self.loading else ""
@@ -106,6 +110,17 @@ class EngineLiveness:
             return ProbeResult(False, detail, State.STARTING, progress=float(self._progress_events))
         busy = running or self._working or self.loading
         return ProbeResult(True, detail, State.BUSY if busy else State.READY)
+
+    def _excuse_own_delay(self, now: float) -> None:
+        """Do not count the time in which the gateway itself was held up: it could read none of the events."""
+        last, self._last_judged_at = self._last_judged_at, now
+        if last is None or now - last <= MOST_BETWEEN_JUDGEMENTS_S:
+            return
+        held_up_s = now - last
+        self._last_event_at = min(self._last_event_at + held_up_s, now)
+        self._last_progress_at = min(self._last_progress_at + held_up_s, now)
+        if self._unanswered_probe_at is not None:
+            self._unanswered_probe_at = min(self._unanswered_probe_at + held_up_s, now)
 
     def _fault(self, running: int, now: float) -> str:
         """Return why the engine must be replaced, or an empty string."""

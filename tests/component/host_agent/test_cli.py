@@ -83,6 +83,20 @@ def test_up_with_an_unknown_model_names_it_and_starts_nothing(vestal, home: Path
     assert list((home / "run").glob("*.json")) == []
 
 
+def test_mistake_in_the_agents_file_is_named_with_its_line_by_up_and_the_doctor(vestal, home: Path):
+    """The orchestrator ended with 78 again and again, and nobody said why."""
+    broken = home / "agents.yaml"
+    broken.write_text("agents:\n  reader:\n    promt: Read.\n")
+    named = f"{broken}:3: agents.reader.promt is an unknown key"
+    done = vestal("up", VESTAL_ORCHESTRATOR__AGENTS=str(broken))
+    assert done.returncode == 78
+    assert named in sentence(done)
+    assert not (home / "run").exists(), "nothing is written"
+    found = json.loads(vestal("doctor", "--json", VESTAL_ORCHESTRATOR__AGENTS=str(broken)).stdout)
+    (fault,) = [finding for finding in found["findings"] if finding["name"] == "configuration"]
+    assert (fault["level"], named in fault["sentence"]) == ("fault", True)
+
+
 def test_down_with_nothing_running_succeeds(vestal):
     done = vestal("down")
     assert (done.returncode, done.stdout.strip()) == (0, "nothing was running")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 SERVERS = (
-    "host_agent.guard",
+    "host_agent.watchdog",
     "mlx_server.gateway",
     "mlx_server.engine",
     "mlx_server.model_store",

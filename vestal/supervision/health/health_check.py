@@ -14,7 +14,7 @@ from vestal.supervision.lifecycle.states import State
 
 _log = logging.getLogger(__name__)
 ACTIVITY_TIMEOUT_S = 3.0
-LEAST_PAUSE_S, MOST_PAUSE_S = 0.25, 2.0
+PAUSE_S = 1.0
 
 
 class HealthCheck:
@@ -59,16 +59,15 @@ class HealthCheck:
         """
         bad_answers = 0
         while True:
+            asked_at = self._clock.now()
             result = await self.ask(pid)
             bad_answers = bad_answers + 1 if result.answered else 0
             if result.alive or result.hung or bad_answers >= self._policy.failures or not is_current():
                 return result
-            await self._clock.sleep(self._pause_s())
+            # A question that was refused at once is not asked again at once.
+            await self._clock.sleep(min(self._policy.interval_s, PAUSE_S) - (self._clock.now() - asked_at))
             if not is_current():
                 return result
-
-    def _pause_s(self) -> float:
-        return min(max(self._policy.interval_s / 5, LEAST_PAUSE_S), MOST_PAUSE_S)
 
     async def _ask(self, pid: int) -> ProbeResult:
         before, asked_at = await self._read_activity(pid), self._clock.now()

@@ -28,6 +28,7 @@ MOST_INTERVAL_S = 10.0  # where health is checked more rarely, as in tests, a ha
 QUICK_QUESTION_S = 2.0  # the least time in which a question can show that nobody serves those who wait
 LATE_S = 2.0
 KEPT_QUESTIONS = 8
+FEW_LEFT = 0.9  # from this share of its file descriptors on, a process may soon accept nobody
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def evidence_of_work(question: Unanswered) -> str:
     if after.wants_cpu:
         return "it waits for a CPU"
     if after.waiting_connections and _turns(question):
-        return f"its event loop turns, but accepts no connection{_descriptors(after)}"
+        return "its event loop turns, but accepts no connection"
     return ""
 
 
@@ -193,16 +194,11 @@ def _idleness(question: Unanswered) -> str:
     return f"it does not work ({used_s:.2f} s of CPU time in {question.window_s:.1f} s)"
 
 
-def _descriptors(after: Activity) -> str:
-    if after.open_files is None:
-        return ""
-    most = f" of {after.max_open_files}" if after.max_open_files else ""
-    return f" ({after.open_files}{most} file descriptors are open)"
-
-
 def _crowd(after: Activity) -> str:
-    """Return in words how many are connected to the process and how many wait for it."""
+    """Return in words how many are connected to the process, and who waits for it."""
+    few_left = after.max_open_files and (after.open_files or 0) >= FEW_LEFT * after.max_open_files
     words = [
+        f"{after.open_files} of {after.max_open_files} file descriptors are open" if few_left else "",
         f"{after.connections} connections are open" if after.connections else "",
         f"{after.waiting_connections} wait to be accepted" if after.waiting_connections else "",
         f"{after.unread_connections} have data that it has not read" if after.unread_connections else "",

@@ -111,7 +111,23 @@ def test_judge_the_patience_with_a_load_has_a_limit_and_ends_with_it(liveness):
     liveness.on_event(_alive(6), 400.0)
     for second in range(32):
         liveness.on_event(_alive(6), 400.0 + second)
-    assert not liveness.judge(1, 400.0 + TIMEOUT_S + 1).ok
+        result = liveness.judge(1, 400.0 + second)
+    assert not result.ok
+
+
+def test_judge_after_the_gateway_itself_was_held_up_blames_no_engine(liveness):
+    """Bodies of 30 MB kept the gateway's event loop for half a minute, in which it read no event."""
+    for second in range(10):
+        liveness.on_event(_alive(7), float(second))
+        assert liveness.judge(1, float(second)).ok
+    assert liveness.judge(1, 49.0).ok, "40 s without an event, and none could be read"
+    for second in range(50, 69):
+        liveness.on_event(_alive(7), float(second))
+        assert liveness.judge(1, float(second)).ok, second
+    for second in range(69, 72):
+        liveness.on_event(_alive(7), float(second))
+        result = liveness.judge(1, float(second))
+    assert "without progress for 31 s" in result.detail, "its own time without progress counts"
 
 
 def test_judge_a_starting_engine_reports_growing_progress():

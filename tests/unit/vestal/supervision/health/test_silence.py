@@ -113,7 +113,7 @@ def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
     steps = [(at, replace(full, wakeups=900 + 2 * (at + 3))) for at in (0, 3, 6)]
     judgement = judge(*steps)
     assert judgement.verdict is Verdict.BUSY
-    assert "accepts no connection (256 of 256 file descriptors are open)" in judgement.evidence
+    assert "accepts no connection; 256 of 256 file descriptors are open" in judgement.evidence
     assert "45 wait to be accepted" in judgement.evidence
 
 

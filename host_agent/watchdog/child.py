@@ -1,4 +1,4 @@
-"""The agent's side of its guard: start it or adopt it, and end it before the agent ends."""
+"""The agent's side of its watchdog: start it or adopt it, and end it before the agent ends."""
 
 import sys
 from collections.abc import Callable
@@ -12,13 +12,15 @@ from vestal.supervision import (
     UP,
     ChildSpec,
     Event,
+    ProcessIdentity,
     RestartPolicy,
     RestartType,
     Supervisor,
     read_pid_file,
 )
+from vestal.supervision.processes.identity import identify
 
-NAME = "guard"
+NAME = "watchdog"
 STOP_S = 5.0
 
 
@@ -26,23 +28,32 @@ class Keeper(StrEnum):
     """Who starts the agent again when it has died."""
 
     SERVICE_MANAGER = "service_manager"
-    GUARD = "guard"
+    WATCHDOG = "watchdog"
     NOBODY = "nobody"
 
 
 def pid_file(home: Home) -> Path:
-    """Return the path of the guard's PID file."""
-    return home.run / "guard.json"
+    """Return the path of the watchdog's PID file."""
+    return home.run / "watchdog.json"
+
+
+def running(home: Home) -> ProcessIdentity | None:
+    """Return the watchdog of this home, or None. Where its PID file was deleted, it is searched for."""
+    identity = read_pid_file(pid_file(home))
+    if identity and identity.alive():
+        return identity
+    pid = find_supervised(pid_file(home))
+    return identify(pid) if pid else None
 
 
 async def stop_leftover(home: Home) -> bool:
-    """End the guard of this home, so that it starts no agent; return False where there was none."""
-    identity = read_pid_file(pid_file(home))
+    """End the watchdog of this home, so that it starts no agent; return False where there was none."""
+    identity = running(home)
     return identity is not None and await terminate.terminate_identity(identity, STOP_S)
 
 
-class AgentGuard:
-    """The guard of this agent, where `keeper` is GUARD; for another keeper, none may be left running.
+class AgentWatchdog:
+    """The watchdog of this agent, where `keeper` is WATCHDOG; for another keeper, none may be left running.
 
     It has a supervisor of its own, because it must be the last that is started and the first that is stopped.
     """
@@ -52,17 +63,17 @@ class AgentGuard:
     ) -> None:
         self._config, self._manager_name = config, manager_name
         self.keeper: str = keeper
-        self._supervisor = Supervisor([_spec(config)], on_event=on_event, name="agent_guard")
+        self._supervisor = Supervisor([_spec(config)], on_event=on_event, name="agent_watchdog")
 
     async def start(self) -> None:
-        """Adopt or start the guard; without the need for one, end what an earlier agent has left."""
-        if self.keeper is Keeper.GUARD:
+        """Adopt or start the watchdog; without the need for one, end what an earlier agent has left."""
+        if self.keeper is Keeper.WATCHDOG:
             await self._supervisor.start()
         else:
             await stop_leftover(self._config.home)
 
     async def stop(self) -> None:
-        """End the guard: the agent is about to end because somebody wants it to."""
+        """End the watchdog: the agent is about to end because somebody wants it to."""
         await self._supervisor.stop()
 
     def describe(self) -> str:
@@ -71,20 +82,20 @@ class AgentGuard:
             return f"{self._manager_name} restarts it when it fails"
         if self.keeper is Keeper.NOBODY:
             return "nothing restarts it when it fails, because it was started by hand"
-        guard = self._supervisor.status()[NAME]
-        if guard.state in UP:
-            return f"its guard (PID {guard.process_pid}) restarts it when it fails"
-        detail = f": {guard.detail}" if guard.detail else ""
-        return f"nothing restarts it when it fails, because its guard is {guard.state}{detail}"
+        watchdog = self._supervisor.status()[NAME]
+        if watchdog.state in UP:
+            return f"its watchdog (PID {watchdog.process_pid}) restarts it when it fails"
+        detail = f": {watchdog.detail}" if watchdog.detail else ""
+        return f"nothing restarts it when it fails, because its watchdog is {watchdog.state}{detail}"
 
 
 def _spec(config: Config) -> ChildSpec:
     home = config.home
     return ChildSpec(
         name=NAME,
-        command=(sys.executable, "-m", "host_agent.guard", str(home.run), str(config.agent.port)),
+        command=(sys.executable, "-m", "host_agent.watchdog", str(home.run), str(config.agent.port)),
         env=child_environment.common(config),
-        log_path=home.logs / "guard.log",
+        log_path=home.logs / "watchdog.log",
         pid_file=pid_file(home),
         find=find_supervised,
         policy=RestartPolicy(stop_timeout_s=STOP_S),

@@ -1,8 +1,8 @@
-"""The guard as a program: `python -m host_agent.guard RUN_FOLDER AGENT_PORT`.
+"""The watchdog as a program: `python -m host_agent.watchdog RUN_FOLDER AGENT_PORT`.
 
-The agent starts it, and ends it before it ends itself. So an agent that is gone while the guard still lives
-has died: the guard runs `vestal recover --once`, which starts another one. It does the same for an agent that
-leaves GET /health without an answer. SIGTERM ends it with exit code 0.
+The agent starts it, and ends it before it ends itself. So an agent that is gone while the watchdog still
+lives has died: the watchdog runs `vestal recover --once`, which starts another one. It does the same for an
+agent that leaves GET /health without an answer. SIGTERM ends it with exit code 0.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-from host_agent.guard.restart_plan import RestartPlan
+from host_agent.watchdog.restart_plan import RestartPlan
 from vestal.best_effort import output
 from vestal.best_effort.output import write_line
 from vestal.platform.file_lock import try_lock
-from vestal.supervision import ProcessIdentity, read_pid_file
+from vestal.supervision import PID_FILE_VARIABLE, ProcessIdentity, read_pid_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
 
 RECOVER = (sys.executable, "-m", "host_agent.cli.main", "recover", "--once")
@@ -28,7 +28,7 @@ ANSWER_TIMEOUT_S = 10.0
 LOOK_EACH_S = 0.5
 
 
-class Guard:
+class Watchdog:
     """Watches the agent whose PID file is in the folder `run`."""
 
     def __init__(self, run: Path, port: int) -> None:
@@ -36,7 +36,7 @@ class Guard:
         self._plan = RestartPlan()
 
     async def watch(self) -> None:
-        """Watch one agent after the other. Return where another guard or nothing is left to do."""
+        """Watch one agent after the other. Return where another watchdog or nothing is left to do."""
         alive_since = time.monotonic()
         while not self._is_superseded():
             if agent := self._agent():
@@ -55,8 +55,8 @@ class Guard:
         return identity if identity and identity.alive() else None
 
     def _is_superseded(self) -> bool:
-        """Return whether another guard lives: a deleted run folder hides this one from the next agent."""
-        other = read_pid_file(self._run / "guard.json")
+        """Return whether another watchdog lives: a deleted run folder hides this one from the next agent."""
+        other = read_pid_file(self._run / "watchdog.json")
         return other is not None and other.pid != os.getpid() and other.alive()
 
     async def _until_gone_or_silent(self, agent: ProcessIdentity) -> None:
@@ -81,8 +81,10 @@ class Guard:
         return True
 
     async def _recover(self) -> None:
-        """Run `vestal recover --once`; end it if the guard is stopped meanwhile."""
-        process = await asyncio.create_subprocess_exec(*RECOVER, stdin=asyncio.subprocess.DEVNULL)
+        """Run `vestal recover --once`; end it if the watchdog is stopped meanwhile."""
+        # By this variable a supervisor finds its child: what is started here is not the watchdog.
+        env = {name: value for name, value in os.environ.items() if name != PID_FILE_VARIABLE}
+        process = await asyncio.create_subprocess_exec(*RECOVER, stdin=asyncio.subprocess.DEVNULL, env=env)
         try:
             code = await process.wait()
         except asyncio.CancelledError:
@@ -106,9 +108,9 @@ class Guard:
         return False
 
 
-async def run_until_stopped(guard: Guard) -> None:
-    """Watch until SIGTERM or SIGINT arrives, or another guard takes over."""
-    watching = asyncio.ensure_future(guard.watch())
+async def run_until_stopped(watchdog: Watchdog) -> None:
+    """Watch until SIGTERM or SIGINT arrives, or another watchdog takes over."""
+    watching = asyncio.ensure_future(watchdog.watch())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, watching.cancel)
@@ -118,12 +120,12 @@ async def run_until_stopped(guard: Guard) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    output.protect("guard")
+    output.protect("watchdog")
     run, port = Path(arguments[0]), int(arguments[1])
-    if try_lock(run / "guard.lock") is None:
-        write_line(sys.stdout, "another guard watches this agent")
+    if try_lock(run / "watchdog.lock") is None:
+        write_line(sys.stdout, "another watchdog watches this agent")
         return 0
-    asyncio.run(run_until_stopped(Guard(run, port)))
+    asyncio.run(run_until_stopped(Watchdog(run, port)))
     return 0
 
 

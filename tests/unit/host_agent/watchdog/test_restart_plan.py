@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_agent.guard.restart_plan import STABLE_AFTER_S, RestartPlan
+from host_agent.watchdog.restart_plan import STABLE_AFTER_S, RestartPlan
 
 
 def delays(*lives_s: float) -> list[float]:

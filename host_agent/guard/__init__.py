@@ -1,5 +1,0 @@
-"""A small process that starts the agent again when it has died, where no service manager does.
-
-`python -m host_agent.guard` is that process; `restart_plan` decides when it acts, and with `child` the agent
-starts and stops it.
-"""

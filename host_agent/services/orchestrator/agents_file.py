@@ -1,0 +1,54 @@
+"""Check the file that defines the orchestrator's agents, by the orchestrator's own rules.
+
+The orchestrator belongs to another house, so it is asked in a process of its own.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from host_agent.services.child_environment import agents_file
+from host_agent.services.orchestrator.mode import Mode
+from vestal.config import Config
+from vestal.platform import commands
+
+CHECK = (sys.executable, "-m", "orchestrator.agents")
+CONFIG_EXIT_CODE = 78
+TIMEOUT_S = 20.0
+
+
+def find_mistake(config: Config) -> str:
+    """Return the first mistake in the file, with its line; empty where there is none, or nobody reads it."""
+    if config.orchestrator.mode == Mode.OFF:
+        return ""
+    return _mistake(commands.run(*CHECK, str(agents_file(config)), timeout_s=TIMEOUT_S))
+
+
+class AgentsFileCheck:
+    """Looks for a mistake in the file, again only when the file has changed."""
+
+    def __init__(self, config: Config) -> None:
+        self._file = agents_file(config)
+        self._checked: tuple[object, str] = (None, "")
+
+    async def find_mistake(self) -> str:
+        """Return the first mistake in the file, with its line, or an empty string."""
+        stamp = await asyncio.to_thread(_stamp, self._file)
+        if self._checked[0] != stamp:
+            done = await commands.run_async(*CHECK, str(self._file), timeout_s=TIMEOUT_S)
+            self._checked = (stamp, _mistake(done))
+        return self._checked[1]
+
+
+def _mistake(done: commands.CommandResult) -> str:
+    """Return the checked file's mistake. A check that could not run says nothing about the file."""
+    lines = done.text.strip().splitlines()
+    return lines[-1] if done.exit_code == CONFIG_EXIT_CODE and lines else ""
+
+
+def _stamp(file: Path) -> object:
+    try:
+        status = file.stat()
+    except OSError as error:
+        return error.errno
+    return (status.st_mtime_ns, status.st_size, status.st_ino)

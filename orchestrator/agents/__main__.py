@@ -1,0 +1,26 @@
+"""Check a file of agents: `python -m orchestrator.agents FILE` prints the mistake, and exits with 78 for one.
+
+The host's commands run this before they start the orchestrator, so that there is one set of rules.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from orchestrator.agents import agents
+from orchestrator.errors import CONFIG_EXIT_CODE, ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Load the file, and return 0, or CONFIG_EXIT_CODE after the mistake was printed."""
+    try:
+        agents.load(Path(arguments[0]), chat_model="")
+    except ConfigError as error:
+        print(error.message)
+        return CONFIG_EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""The watchdog as a process: it starts a dead agent again, and no agent that somebody has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from host_agent.watchdog import child
+from host_agent.watchdog.child import AgentWatchdog, Keeper
+from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
+from vestal.config import load
+from vestal.supervision import write_pid_file
+from vestal.supervision.processes.identity import identify
+
+WAITS = REPO / "tests" / "children" / "waits.py"
+
+
+class WatchedAgent(AgentUnderTest):
+    """An agent with a watchdog. The next agent is started by the watchdog, and adopts the fake gateway."""
+
+    def launch(self) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROGRAM), "--with-watchdog"]
+        return subprocess.Popen(
+            command, env=self.env, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def pid_in(self, name: str) -> int:
+        """Return the PID in a PID file, once it names a living process."""
+
+        def alive() -> int:
+            pid = int(json.loads((self.home / "run" / name).read_text())["pid"])
+            return pid if psutil.pid_exists(pid) else 0
+
+        return int(self.until(alive, f"{name} names a process", 30))
+
+    def watchdogs(self) -> list[int]:
+        return [p.pid for p in self.processes() if "host_agent.watchdog" in p.cmdline()]
+
+
+@pytest.fixture
+def watched(home: Path, free_port: Callable[[], int]):
+    under_test = WatchedAgent(home, free_port(), free_port())
+    yield under_test
+    down = [sys.executable, "-m", "host_agent.cli.main", "down"]
+    subprocess.run(down, env=under_test.env, cwd=REPO, capture_output=True, timeout=60, check=False)
+    if under_test.process:
+        under_test.process.communicate(timeout=10)
+    for process in under_test.processes():
+        process.kill()
+
+
+def test_killed_agent_comes_back_by_itself_with_the_same_watchdog_and_gateway(watched):
+    """After `make up` without an installation, nothing watched the agent."""
+    gateway, agent = watched.start().gateway(), watched.pid_in("agent.json")
+    watchdog = watched.pid_in("watchdog.json")
+    shown = watched.status()["services"]["agent"]
+    assert shown["kept_by"] == "watchdog"
+    assert f"its watchdog (PID {watchdog}) restarts it" in shown["detail"]
+    watched.kill()
+    watched.until(lambda: watched.pid_in("agent.json") != agent, "another agent", 30)
+    assert watched.gateway() == gateway
+    assert watched.watchdogs() == [watchdog], "it was adopted"
+    assert watched.status()["services"]["agent"]["kept_by"] == "watchdog"
+
+
+def test_killed_watchdog_is_started_again_and_never_twice(watched):
+    watched.start()
+    watchdog = watched.pid_in("watchdog.json")
+    os.kill(watchdog, signal.SIGKILL)
+    watched.until(lambda: watched.pid_in("watchdog.json") != watchdog, "another watchdog")
+    assert len(watched.watchdogs()) == 1
+
+
+def test_agent_ended_by_sigterm_stays_ended(watched):
+    """A person's `kill` is no crash."""
+    watched.start()
+    watched.pid_in("watchdog.json")
+    watched.process.send_signal(signal.SIGTERM)
+    watched.process.communicate(timeout=20)
+    assert watched.processes() == []
+    time.sleep(0.5)
+    assert watched.processes() == []
+
+
+def test_down_leaves_neither_agent_nor_watchdog_also_where_the_agent_was_just_killed(watched):
+    watched.start()
+    watched.pid_in("watchdog.json")
+    watched.kill()
+    down = [sys.executable, "-m", "host_agent.cli.main", "down"]
+    done = subprocess.run(
+        down, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert watched.processes() == []
+    time.sleep(1.0)
+    assert watched.processes() == []
+
+
+def test_second_watchdog_ends_at_once(watched):
+    watched.start()
+    watchdog = watched.pid_in("watchdog.json")
+    run = str(watched.home / "run")
+    second = [sys.executable, "-m", "host_agent.watchdog", run, str(watched.port)]
+    done = subprocess.run(
+        second, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 0
+    assert "another watchdog watches" in done.stdout
+    assert watched.watchdogs() == [watchdog]
+
+
+def test_agent_started_by_hand_has_no_watchdog_and_says_so(agent):
+    shown = agent.start().status()["services"]["agent"]
+    assert (shown["kept_by"], not (agent.home / "run" / "watchdog.json").exists()) == ("nobody", True)
+    assert "nothing restarts it" in shown["detail"]
+
+
+def test_agent_of_a_service_manager_names_it_and_ends_the_watchdog_of_an_earlier_agent(home: Path):
+    """Two who start the agent would start two."""
+    config = load({"VESTAL_HOME": str(home)})
+    config.home.prepare()
+    with subprocess.Popen([sys.executable, str(WAITS)]) as leftover:
+        identity = identify(leftover.pid)
+        assert identity
+        write_pid_file(child.pid_file(config.home), identity)
+        watchdog = AgentWatchdog(config, Keeper.SERVICE_MANAGER, "systemd", on_event=lambda event: None)
+        asyncio.run(watchdog.start())
+        leftover.wait(10)
+    assert watchdog.describe() == "systemd restarts it when it fails"
