@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from vestal.web.http_error import HttpError
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SLICE_BYTES = 1024 * 1024
 
 
 class _StepwiseDecoder(json.JSONDecoder):
@@ -40,7 +41,7 @@ def parse_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
         raise _invalid("The body is nested too deeply.") from error
     except ValueError as error:
         raise _invalid(f"The body is not valid JSON: {error}.") from error
-    if _SURROGATE_ESCAPE.search(raw) and any(_has_surrogate(text) for text in _texts(body)):
+    if _escapes_surrogates(raw) and any(_has_surrogate(text) for text in _texts(body)):
         where = field_with_text(body, _has_surrogate)
         what = f"`{where}` holds" if where else "it holds"
         raise _invalid(f"The body is not valid UTF-8: {what} half of a surrogate pair.")
@@ -59,6 +60,15 @@ def field_with_text(body: Any, is_wrong: Callable[[str], bool]) -> str | None:
         if any(is_wrong(text) for text in _texts([name, value])):
             return name[:80].encode("utf-8", "replace").decode().replace("\0", "?")
     return None
+
+
+def _escapes_surrogates(raw: bytes) -> bool:
+    """Return whether a text spells half of a surrogate pair, which may be the half of a whole one.
+
+    In slices, since the search of 32 MB in one call would keep other threads waiting for 0.1 s.
+    """
+    starts = range(0, len(raw), _SLICE_BYTES)
+    return any(_SURROGATE_ESCAPE.search(raw, start, start + _SLICE_BYTES + 4) for start in starts)
 
 
 def _has_surrogate(text: str) -> bool:

@@ -26,7 +26,6 @@ _JSON_TYPES = {
     "bool_type": "true or false",
 }
 MAX_VALUE_LENGTH = 60
-_WRITER = json.JSONEncoder(ensure_ascii=True, default=str)
 
 
 def first_mistake(error: ValidationError) -> str:
@@ -69,12 +68,20 @@ def _is_union_member(step: int | str) -> bool:
 
 
 def _shortened(value: Any) -> str:
-    """Return the beginning of `value` as JSON. It is written piece by piece, as it may be large and deep."""
-    if isinstance(value, str):
-        value = value[:MAX_VALUE_LENGTH]
-    text = ""
-    for piece in _WRITER.iterencode(value):
-        text += piece[: MAX_VALUE_LENGTH + 1]
-        if len(text) > MAX_VALUE_LENGTH:
-            return f"{text[: MAX_VALUE_LENGTH - 3]}..."
-    return text
+    text = _beginning(value, MAX_VALUE_LENGTH)
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[: MAX_VALUE_LENGTH - 3]}..."
+
+
+def _beginning(value: Any, length: int) -> str:
+    """Return `value` as JSON, or `length` characters of it and some more: it may be large and deep."""
+    if not isinstance(value, list | dict):
+        return json.dumps(value[: length + 1] if isinstance(value, str) else value, default=str)
+    text, end = ("[", "]") if isinstance(value, list) else ("{", "}")
+    for number, key in enumerate(value):
+        if len(text) > length:
+            return text
+        text += ", " if number else ""
+        if isinstance(value, dict):
+            text += f"{_beginning(str(key), length)}: "
+        text += _beginning(value[key] if isinstance(value, dict) else key, length - len(text))
+    return text + end
