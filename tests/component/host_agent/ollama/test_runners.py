@@ -1,0 +1,79 @@
+"""What the runners of Ollama show: over their ports, and in the log of their server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from host_agent.services.ollama.ownership import Owner, OwnerKind
+from host_agent.services.ollama.runner_readings import Activity
+from host_agent.services.ollama.runners import RunnerLook, log_of, port_of
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
+
+GIN = '[GIN] 2026/08/21 - 10:00:01 | 200 |  1.2ms |  127.0.0.1 | GET      "/api/ps"\n'
+PROGRESS = 'level=INFO source=pipeline.go:204 msg="Prompt processing progress" processed={} total=16384\n'
+# Its port is closed: as for a release whose runner has no /slots, only the log shows progress.
+RUNNER = ProcessSnapshot(os.getpid(), arguments=("ollama", "runner", "--mlx-engine", "--port", "9"))
+
+
+async def test_reading_of_a_runner_without_slots_follows_the_servers_log(tmp_path: Path):
+    log = tmp_path / "server.log"
+    log.write_text("noise\n" * 20_000)  # more than is read
+    async with aiohttp.ClientSession() as session:
+        look = RunnerLook(session, lambda: (RUNNER,), lambda: log)
+        (nothing,) = await look.readings()
+        assert nothing.reading.activity is Activity.HIDDEN
+        marks = []
+        for line in (PROGRESS.format(2048), GIN, PROGRESS.format(4096), "level=INFO msg=other\n"):
+            with log.open("a") as file:
+                file.write(line)
+            (found,) = await look.readings()
+            marks.append((found.reading.activity, found.reading.mark))
+        assert [activity for activity, _ in marks] == [*[Activity.WORKING] * 3, Activity.HIDDEN]
+        assert marks[0][1] == marks[1][1] != marks[2][1]
+        assert "4096 of 16384 tokens" in found.reading.evidence
+
+
+async def test_readings_without_runners_are_none(tmp_path: Path):
+    async with aiohttp.ClientSession() as session:
+        assert await RunnerLook(session, lambda: (), lambda: None).readings() == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "port"),
+    [
+        (("llama-server", "--model", "/b/sha256-1", "--port", "39227", "--host", "127.0.0.1"), 39227),
+        (("ollama", "runner", "--ollama-engine", "--port", "1"), 1),
+        (("ollama", "runner", "--port"), None),
+        (("ollama", "runner", "--port", "0"), None),
+        (("ollama", "runner", "--port", "x"), None),
+        (("ollama", "runner"), None),
+    ],
+)
+def test_port_of_a_runner_is_in_its_command_line(arguments: tuple[str, ...], port: int | None):
+    assert port_of(ProcessSnapshot(1, arguments=arguments)) == port
+
+
+def test_log_of_a_server_is_its_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = tmp_path / "ollama.log"
+    assert log_of(Owner(OwnerKind.OURS, pid=1), own) == own
+    assert log_of(Owner(OwnerKind.APP, pid=1), own) == tmp_path / ".ollama" / "logs" / "server.log"
+    assert log_of(Owner(OwnerKind.REMOTE), own) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows where the output of a process goes")
+def test_log_of_a_server_started_by_hand_is_where_its_output_goes(tmp_path: Path):
+    redirected = tmp_path / "serve.log"
+    with redirected.open("w") as log:
+        process = subprocess.Popen(["sleep", "30"], stderr=log)
+    try:
+        assert log_of(Owner(OwnerKind.ORPHAN, pid=process.pid), tmp_path / "own.log") == redirected
+    finally:
+        process.kill()
+        process.wait()
