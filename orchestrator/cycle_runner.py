@@ -29,20 +29,20 @@ class CycleRunner:
         self.cycles = 0
         self.last: dict[str, Any] | None = None
         self.webhook_sentence = ""
+        self.database_failure = ""  # why the last cycle could not use the database, in a sentence
         container.board.on_change = self._note_change
 
     async def run_cycles(self) -> None:
         """Run cycles until cancelled. A cycle that fails is logged, and the next one runs all the same."""
-        waits_for = ""
         while True:
             interval_s = self._container.config.cycle_interval_s
             try:
                 await self.cycle(self._trigger)
-                waits_for = ""
+                self.database_failure = ""
             except DatabaseFailed as error:  # each failure is logged once, and tried again soon
-                if error.message != waits_for:
+                if error.message != self.database_failure:
                     emit("cycle_waits", error.message)
-                waits_for, interval_s = error.message, min(interval_s, DATABASE_RETRY_S)
+                self.database_failure, interval_s = error.message, min(interval_s, DATABASE_RETRY_S)
             except Exception as error:
                 emit("cycle_failed", repr(error))
             gap_s = min(WOKEN_GAP_S, interval_s)

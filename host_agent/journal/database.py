@@ -36,6 +36,7 @@ class JournalDatabase:
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
+        self._was_checked = False
         self.replaced = ""
 
     def open(self) -> bool:
@@ -51,12 +52,13 @@ class JournalDatabase:
             self.replaced = "it was deleted or exchanged while it was open"
             self._delete_side_files()
         try:
-            self._connection = _connect(self._path)
+            self._connection = _connect(self._path, check=not self._was_checked)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
             self.put_aside(str(error))
-            self._connection = _connect(self._path)
+            self._connection = _connect(self._path, check=False)
+        self._was_checked = True  # a broken disk may have it opened often
         self._file_id = self._identify()
         return True
 
@@ -170,15 +172,16 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open the file, and check that all of it is intact. Raises sqlite3.DatabaseError."""
+def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
+    """Open the file, and with `check` look at every page of it. Raises sqlite3.DatabaseError."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         database.text_factory = _decode
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last events, a kill -9 none
         database.execute(SCHEMA)
-        _check(database)
+        if check:
+            _check(database)
     except sqlite3.DatabaseError:
         database.close()
         raise

@@ -17,6 +17,7 @@ from typing import Any
 
 from host_agent.journal.database import JournalDatabase, find_damage, is_damage
 from vestal.best_effort.failures import FAILURES
+from vestal.platform.disks import find_obstacle
 from vestal.supervision import Event
 
 log = logging.getLogger("vestal")
@@ -184,6 +185,8 @@ class Journal:
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
                 self._database.put_aside(str(error))
+        elif find_obstacle(self._path.parent) is None:
+            self._database.close()  # what was opened on a read-only disk stays read-only
         lost = max(0, len(self._unsaved) - UNSAVED_MAX)
         for _ in range(lost):
             self._unsaved.popleft()

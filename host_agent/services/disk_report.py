@@ -8,6 +8,7 @@ from host_agent.journal import Journal, damaged_copies
 from host_agent.services import AGENT
 from vestal.best_effort.failures import FAILURES
 from vestal.config import Home
+from vestal.platform.disks import find_obstacle
 
 Failures = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """By process and kind of write: `failed`, `failing_since` and `error`."""
@@ -41,7 +42,11 @@ class DiskReport:
         }
 
     def record_change(self) -> None:
-        """Record an event if writes have begun to fail, or succeed again, since the last call."""
+        """Look at the disk. Record an event if writes fail, or succeed again, since the last call."""
+        if error := find_obstacle(self._home.root):
+            FAILURES.failed("disk", error, count=0)
+        else:
+            FAILURES.succeeded("disk")
         failures = self._failures()
         is_failing = failing_since(failures) is not None
         if is_failing is self._is_failing:

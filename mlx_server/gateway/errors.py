@@ -19,6 +19,7 @@ that all services share; these are listed in `vestal.web`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_server import protocol
@@ -60,6 +61,21 @@ class InsufficientStorage(GatewayError):
     """A request that cannot succeed later either. A header asks clients not to retry."""
 
     status = 507
+
+
+MAX_QUOTED_LENGTH, MAX_LISTED = 80, 20
+
+
+def quoted(text: str) -> str:
+    """Return a text of the client's as a message shows it: in quotes, and shortened where it is long."""
+    return repr(text if len(text) <= MAX_QUOTED_LENGTH else f"{text[: MAX_QUOTED_LENGTH - 1]}…")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names of what there is, as a message lists them: `none`, or the first ones."""
+    shown = [name if len(name) <= MAX_QUOTED_LENGTH else quoted(name) for name in names[:MAX_LISTED]]
+    more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
+    return ", ".join([*shown, *more]) or "none"
 
 
 _BY_CODE: dict[str, type[GatewayError]] = {

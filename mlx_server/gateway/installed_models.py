@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
+from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault, listed, quoted
 from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
 from vestal.config import Config, canonical
 from vestal.supervision import Clock
@@ -46,13 +46,13 @@ class InstalledModels:
         if entry is None:
             for broken in self._broken:
                 if broken.name == wanted:
-                    message = f"Model {name!r} cannot be loaded: {broken.reason}."
+                    message = f"Model {quoted(name)} cannot be loaded: {broken.reason}."
                     raise ServerFault("model_load_failed", message, model=name)
             raise self._not_found(name, [entry.name for entry in entries])
         if kind == "embed" and entry.kind != "embed":
-            raise BadRequest("not_an_embedding_model", f"Model {name!r} makes text, not embeddings.")
+            raise BadRequest("not_an_embedding_model", f"Model {quoted(name)} makes text, not embeddings.")
         if kind == "generate" and entry.kind != "generate":
-            raise BadRequest("not_a_chat_model", f"Model {name!r} makes embeddings, not text.")
+            raise BadRequest("not_a_chat_model", f"Model {quoted(name)} makes embeddings, not text.")
         return entry
 
     async def remove(self, name: str) -> None:
@@ -66,7 +66,7 @@ class InstalledModels:
         if not await asyncio.to_thread(remove, self._config, wanted):
             path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")
             raise BadRequest(
-                "invalid_request", f"Model {name!r} was not fetched by Vestal; delete {path} yourself."
+                "invalid_request", f"Model {quoted(name)} was not fetched by Vestal; delete {path} yourself."
             )
         self.changed()
 
@@ -75,9 +75,8 @@ class InstalledModels:
         self._read_at = None
 
     def _not_found(self, name: str, available: list[str]) -> NotFound:
-        listed = ", ".join(available) or "none"
         remedy = ""
         if self._config.model_source(name) is not None:
             remedy = f" It is configured but not fetched: run `vestal models pull {name}`."
-        message = f"Model {name!r} was not found; there are: {listed}.{remedy}"
+        message = f"Model {quoted(name)} was not found; there are: {listed(available)}.{remedy}"
         return NotFound("model_not_found", message, model=name, available=available)

@@ -41,11 +41,15 @@ class Routes:
         self._since = time.monotonic()
 
     async def health(self, request: web.Request) -> web.Response:
-        """Answer 200 while this process works, even if every LLM is down: its restart would not help them."""
+        """Answer 200 while this process works, even if every LLM is down or the database cannot be used: a
+        restart of this process would not help them.
+        """
         last = self._runner.last
         used = [b for b in self._container.board.backends if b.used]
+        failure = self._runner.database_failure
         body = {
-            "status": "degraded" if any(b.down for b in used) else "ok",
+            "status": "degraded" if failure or any(b.down for b in used) else "ok",
+            "database": failure or "ok",
             "version": VERSION,
             "uptime_s": round(time.monotonic() - self._since, 1),
             "cycles": self._runner.cycles,

@@ -34,7 +34,7 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
 
     A `durable` file survives a power cut that follows at once.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -50,6 +50,13 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
         raise
 
 
+def _make_folder(folder: Path) -> None:
+    """Make the folder and those above it, readable by their owner only: `mkdir -p` opens those above it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 class KeptFile:
     """A small file that one process owns, and writes again whenever the file has another text or is missing.
 
@@ -60,17 +67,26 @@ class KeptFile:
         self.path = path
         self._what = what
         self._text: str | None = None
+        self._is_failing = False
 
     def write(self, text: str) -> OSError | None:
         """Replace the file, and return the error if that is not possible now."""
         self._text = text
-        return replace_file(self.path, text, self._what)
+        error = replace_file(self.path, text, self._what)
+        self._is_failing = error is not None
+        return error
 
     def keep(self) -> bool:
         """Write the file again if it is not as it was written last. Return True if that was done."""
-        if self._text is None or self._is_intact():
+        if self._text is None:
             return False
-        return replace_file(self.path, self._text, self._what, again=True) is None
+        if self._is_intact():
+            if self._is_failing:  # the file had this text already when it could not be written
+                FAILURES.succeeded(self._what)
+            self._is_failing = False
+            return False
+        self._is_failing = replace_file(self.path, self._text, self._what, again=True) is not None
+        return not self._is_failing
 
     def forget(self) -> None:
         """Stop keeping the file, which somebody else removes."""

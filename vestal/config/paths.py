@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import DISK_FAULTS
 
 
@@ -104,4 +103,3 @@ class Home:
             except OSError as error:
                 if error.errno not in DISK_FAULTS or not self.root.is_dir():
                     raise
-                FAILURES.failed("folder", error)

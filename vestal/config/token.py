@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 
+from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import replace_file, write_file
 from vestal.config.errors import ConfigError
 from vestal.config.paths import Home
@@ -32,6 +33,7 @@ def restore_token(home: Home, token: str) -> bool:
     """
     with contextlib.suppress(ConfigError):
         if read_token(home) == token:
+            FAILURES.succeeded("token")
             return False
     return replace_file(home.token, f"{token}\n", "token", again=True) is None
 

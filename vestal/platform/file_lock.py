@@ -84,10 +84,12 @@ def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
 def _try_lock_or_go_on(path: Path) -> int | None:
     """Return the descriptor of the lock, _NO_LOCK where there can be none, or None where it is held."""
     try:
-        return try_lock(path)
+        descriptor = try_lock(path)
     except OSError as error:
         FAILURES.failed("lock", error)
         return _NO_LOCK
+    FAILURES.succeeded("lock")
+    return descriptor
 
 
 def _unlock(descriptor: int) -> None:

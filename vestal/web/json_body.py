@@ -14,7 +14,7 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 _SLICE_BYTES = 1024 * 1024
 
 
-class _StepwiseDecoder(json.JSONDecoder):
+class StepwiseDecoder(json.JSONDecoder):
     """Decodes each text and number by itself, instead of the whole document in one call of C code."""
 
     def __init__(self, **options: Any) -> None:
@@ -33,7 +33,7 @@ def parse_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
         raise _invalid("The body is empty; send a JSON object.")
     body: Any = None
     try:
-        decoder = _StepwiseDecoder if stepwise else None
+        decoder = StepwiseDecoder if stepwise else None
         body = json.loads(raw.decode("utf-8"), cls=decoder, parse_constant=_refuse_constant)
     except UnicodeError as error:
         raise _invalid(f"The body is not valid UTF-8: {error}.") from error

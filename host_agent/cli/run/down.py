@@ -33,7 +33,8 @@ def run(options: argparse.Namespace, config: Config) -> int:
     problem, container_lines = _stop_containers(config)
     lines += container_lines
     for path in config.home.run.glob("*.*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a PID file of an ended process on a read-only disk is no harm
+            path.unlink(missing_ok=True)
     for line in lines or ["nothing was running"]:
         print(line)
     if problem:

@@ -1,6 +1,7 @@
 """The disk is full, or nearly: models, caches, logs and the journal need room."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,14 @@ from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.errors import HostAgentError
 from host_agent.services.disk_report import ASK_DOCTOR
 from vestal.config import Config, ConfigError
+from vestal.platform.disks import find_obstacle
 
 NAME = "disk_full"
 FAULT_BELOW_BYTES = 512 * 1024**2
 NOTE_BELOW_BYTES = 4 * 1024**3
+FULL = (errno.ENOSPC, errno.EDQUOT)
+BROKEN = (errno.EROFS, errno.EIO)
+REPAIR = "Find out why (`dmesg`, `mount`): a failing disk is often made read-only. Then repair or remount it."
 REMEDY = "Free some: `vestal cache clear`, `vestal models remove NAME`, old images (`docker system prune`)."
 
 
@@ -37,7 +42,17 @@ def _failed_writes(config: Config) -> Iterator[Finding]:
     with contextlib.suppress(HostAgentError, ConfigError):
         disk = AgentClient(config).get("/status")["host"].get("disk", {})
         if disk.get("message"):
-            yield Finding(NAME, "fault", str(disk["message"]).removesuffix(ASK_DOCTOR).rstrip(), REMEDY)
+            sentence = str(disk["message"]).removesuffix(ASK_DOCTOR).rstrip()
+            obstacle = find_obstacle(config.home.root)
+            remedy = remedy_for(obstacle) if obstacle else "The findings of `home`, if any, say why."
+            yield Finding(NAME, "fault", sentence, remedy or REPAIR)
+
+
+def remedy_for(error: OSError) -> str:
+    """Return what helps against a full or a broken disk; empty for an error of another kind."""
+    if error.errno in FULL:
+        return REMEDY
+    return REPAIR if error.errno in BROKEN else ""
 
 
 def check_disk(folder: Path) -> Finding:

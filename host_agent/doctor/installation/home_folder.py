@@ -8,21 +8,21 @@ from pathlib import Path
 
 from host_agent.doctor.evidence import process_table
 from host_agent.doctor.finding import Diagnosis, Finding
-from host_agent.doctor.installation.disk_full import REMEDY as FREE_SPACE
+from host_agent.doctor.installation import disk_full
 from host_agent.journal import damaged_copies, find_damage
 from vestal.config import Config
+from vestal.platform.disks import find_obstacle
 
 NAME = "home"
 OPEN_TO_OTHERS = 0o077
-FULL = (errno.ENOSPC, errno.EDQUOT)
-BROKEN = (errno.EROFS, errno.EIO)
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
     """Check `$VESTAL_HOME` and the folders in it. Missing folders are not made, and no file remains."""
     home = config.home
     folders = dict.fromkeys((home.root, home.run, home.cache, home.logs, config.models_dir))
-    found = [finding for folder in folders if (finding := check_folder(folder))]
+    # One broken disk is one finding, however many of the folders are on it.
+    found = list(dict.fromkeys(finding for folder in folders if (finding := check_folder(folder))))
     found += [*_check_token(home.token), *_check_journal(config)]
     missing = "" if home.root.exists() else " (it does not exist yet; `make up` makes it)"
     yield from found or [Finding(NAME, "ok", f"{home.root} can be written{missing}.")]
@@ -43,15 +43,19 @@ def check_folder(folder: Path) -> Finding | None:
 
 def assess_write_error(folder: Path, error: OSError) -> Finding:
     """Assess why the folder cannot be written: each cause has its own remedy."""
-    sentence = f"{folder} cannot be written ({error.strerror or error})."
-    if error.errno in FULL:
-        return Finding(NAME, "fault", sentence, FREE_SPACE)
-    if error.errno in BROKEN:
-        remedy = "Find out why (`dmesg`, `mount`): a failing disk is often made read-only. Then remount it."
+    if remedy := disk_full.remedy_for(error):
+        sentence = f"The disk of {_mount_point(folder)} cannot be written ({error.strerror})."
         return Finding(NAME, "fault", sentence, remedy)
+    sentence = f"{folder} cannot be written ({error.strerror or error})."
     owner = process_table.user_name(folder.stat().st_uid)
     remedy = f"`sudo chown -R $(id -un) {folder}`, or set VESTAL_HOME to a folder of your own."
     return Finding(NAME, "fault", sentence, remedy, f"its owner is {owner}")
+
+
+def _mount_point(folder: Path) -> Path:
+    while not folder.is_mount() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _write_error(folder: Path) -> OSError | None:
@@ -68,7 +72,7 @@ def _write_error(folder: Path) -> OSError | None:
 def _permission_error(folder: Path) -> OSError | None:
     if os.access(folder, os.W_OK | os.X_OK):
         return None
-    return PermissionError(errno.EACCES, "no permission")
+    return find_obstacle(folder) or PermissionError(errno.EACCES, "no permission")
 
 
 def _check_token(path: Path) -> Iterator[Finding]:

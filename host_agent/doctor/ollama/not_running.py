@@ -14,7 +14,7 @@ from vestal.platform.processes.ps import PsProcess
 NAME = "ollama_not_running"
 DEFAULT_PORT = 11434
 REMEDY = "Run `ollama serve` as the user who owns the models."
-USE_OTHER = "Set OLLAMA_BASE_URL (or OLLAMA_HOST) to the address of the server that runs, or end that one."
+USE_OTHER = "Set OLLAMA_BASE_URL, or OLLAMA_HOST, to the address of the `ollama serve` that runs, or end it."
 
 
 def diagnose(config: Config) -> Iterator[Finding]:

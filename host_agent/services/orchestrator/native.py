@@ -11,7 +11,8 @@ from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.restart_policy import restart_policy
 from vestal.config import Config
-from vestal.supervision import ChildSpec, Probe, ProbeResult
+from vestal.platform.disks import find_obstacle
+from vestal.supervision import ChildSpec, Probe, ProbeResult, State
 
 HEARTBEAT = "nightly.heartbeat"
 HEARTBEAT_STALE_S = 60.0
@@ -33,10 +34,13 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
         try:
             age_s = time.time() - (config.home.root / HEARTBEAT).stat().st_mtime
         except OSError:
-            return ProbeResult(False, "no heartbeat yet", answered=False)
-        if age_s < HEARTBEAT_STALE_S:
+            age_s = None
+        if age_s is not None and age_s < HEARTBEAT_STALE_S:
             return ProbeResult(True)
-        return ProbeResult(False, f"the last heartbeat is {age_s:.0f} s old", answered=False)
+        if find_obstacle(config.home.root):  # it may beat, and cannot write that down
+            return ProbeResult(True, "its heartbeat cannot be written", State.DEGRADED)
+        detail = "no heartbeat yet" if age_s is None else f"the last heartbeat is {age_s:.0f} s old"
+        return ProbeResult(False, detail, answered=False)
 
     return (
         _spec(config, ORCHESTRATOR, "run", orchestrator_answers, config.orchestrator.port),

@@ -33,6 +33,8 @@ def _as_integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=255)]
+"""Messages, logs and answers repeat the name of the model."""
 WholeNumber = Annotated[int, BeforeValidator(_as_integer)]
 T = TypeVar("T")
 ListOf = Annotated[list[T], Field(fail_fast=True)]

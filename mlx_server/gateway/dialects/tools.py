@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.dialects.body_budget import SMALL_BYTES
+from mlx_server.gateway.dialects.value_limits import check_counts
+from mlx_server.gateway.errors import BadRequest, listed, quoted
 from mlx_server.gateway.json_text import valid_text
+from vestal.web.json_body import StepwiseDecoder
 
 ANY_ARGUMENTS = {"type": "object"}
 
@@ -20,8 +23,9 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
     """
     if not given or isinstance(given, dict):
         return given or {}
+    decoder = StepwiseDecoder if len(given) > SMALL_BYTES else None
     try:
-        arguments = json.loads(given, parse_constant=_refuse_constant)
+        arguments = json.loads(given, cls=decoder, parse_constant=_refuse_constant)
         if "\\u" in given:
             arguments = json.loads(valid_text(json.dumps(arguments, ensure_ascii=False)))
     except RecursionError as error:
@@ -31,6 +35,16 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
     if not isinstance(arguments, dict | None):
         raise BadRequest("invalid_request", f"{field}: should be a JSON object (given: {given[:60]})")
     return arguments or {}
+
+
+def check_argument_texts(texts: Iterable[str]) -> None:
+    """Raise TooLarge where the arguments of all past calls hold too many values.
+
+    The count of the body's values does not see into its texts.
+    """
+    raw = b",".join(text.encode("utf-8", "replace") for text in texts)
+    if len(raw) > SMALL_BYTES:
+        check_counts(raw)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -54,8 +68,8 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
     functions = [tool["function"] for tool in tools]
     allowed = [function for function in functions if name in (None, function["name"])]
     if not allowed:
-        offered = ", ".join(function["name"] for function in functions) or "none"
-        message = f"tool_choice: {name or 'a tool'!r} is not offered; there are: {offered}"
+        offered = listed([function["name"] for function in functions])
+        message = f"tool_choice: {quoted(name or 'a tool')} is not offered; there are: {offered}"
         raise BadRequest("invalid_request", message)
     # References in the parameters start at the root of their schema, which is not the root any more.
     try:

@@ -8,19 +8,20 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-LARGE_BODY_BYTES = 64 * 1024
-"""The translation of a larger body (messages and tools for the template, the schema of a call, the encoding
-for the engine) may take longer than the 0.1 ms that a thread costs. That of 32 MB of tools takes 0.5 s."""
+from mlx_server.gateway.dialects.body_budget import share_of
 
 T = TypeVar("T")
 
 
 async def translated(http: Request, translate: Callable[[], T]) -> T:
-    """Return what `translate` returns for the body of `http`; raise what it raises.
+    """Return what `translate` makes of the body of `http`; raise what it raises.
 
-    It must be pure: for a large body, and for one of unknown length, it runs in a thread.
+    It must be pure, since for a large body it runs in a thread, like the parsing before it and one at a time
+    with that. Messages and tools for the template, the schema of a call, and the encoding for the engine take
+    0.5 s where a body has a million values.
     """
-    length = http.headers.get("content-length", "")
-    if length.isdecimal() and int(length) <= LARGE_BODY_BYTES:
+    share = share_of(http)
+    if not share.held_bytes:
         return translate()
-    return await asyncio.to_thread(translate)
+    async with share.budget.parsing:
+        return await asyncio.to_thread(translate)

@@ -75,11 +75,15 @@ def test_full_disk_makes_every_route_503_at_most_until_it_has_space_again(
     assert "orchestrator-tasks.db cannot be used" in said
     assert "free some space" in said
     wait_until("the cycles wait", lambda: on_disk.events("cycle_waits"))
+    status, health = on_disk.ask("/health")
+    assert (status, health["status"], "free some space" in health["database"]) == (200, "degraded", True)
     disk.empty()
     on_disk.finished(on_disk.submit("what about this?", idempotency_key="k"))
     assert assert_unavailable_at_most(on_disk) == {200, 201, 404}
     before = len(on_disk.events("cycle_finished"))
     wait_until("cycles run again", lambda: len(on_disk.events("cycle_finished")) > before)
+    health = on_disk.ask("/health")[1]
+    assert (health["status"], health["database"]) == ("ok", "ok")
     assert on_disk.process.poll() is None
     assert not on_disk.events("request_failed")
 

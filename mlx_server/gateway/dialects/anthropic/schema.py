@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.protocol import Sampling
 
@@ -62,7 +62,9 @@ class Tool(Body):
     def as_dict(self) -> dict[str, Any]:
         """Return the tool in the form that chat templates are written for. Raises BadRequest."""
         if self.type not in (None, "custom"):
-            message = f"the tool type {self.type!r} is a service of Anthropic; offer functions of your own"
+            message = (
+                f"the tool type {quoted(self.type)} is a service of Anthropic; offer functions of your own"
+            )
             not_supported("tools", message)
         function = {"name": self.name, "parameters": self.input_schema or ANY_ARGUMENTS}
         if self.description:
@@ -86,7 +88,7 @@ class Metadata(Body):
 class CountBody(Body):
     """The fields that make the prompt: all that /v1/messages/count_tokens takes."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     messages: ListOf[Message] = Field(min_length=1)
     system: str | ListOf[Block] | None = None
     tools: ListOf[Tool] | None = None
@@ -155,7 +157,7 @@ def _text(content: str | list[Block] | None) -> str:
         return content or ""
     for block in content:
         if block.type in ("image", "document"):
-            message = f"this server reads text only; leave out the block of type {block.type!r}"
+            message = f"this server reads text only; leave out the block of type {quoted(block.type)}"
             not_supported("messages.content", message)
     return "".join(block.text or "" for block in content if block.type == "text")
 

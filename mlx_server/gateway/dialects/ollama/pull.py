@@ -17,7 +17,7 @@ from mlx_server.gateway.dialects.ollama.download import Download, Follower
 from mlx_server.gateway.dialects.ollama.render import error_line, line
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedResponse, cancel_on_disconnect
-from mlx_server.gateway.errors import GatewayError, NotFound
+from mlx_server.gateway.errors import GatewayError, NotFound, listed, quoted
 from mlx_server.gateway.json_text import JsonResponse
 from vestal.config import canonical
 
@@ -52,8 +52,9 @@ class Pulls:
         config, name = self._context.config, canonical(model)
         source = config.model_source(model)
         if source is None:
-            listed = ", ".join(sorted(canonical(name) for name in config.models))
-            message = f"Model {model!r} has no source in the configuration (`models:`); there are: {listed}."
+            known = listed(sorted(canonical(name) for name in config.models))
+            where = "in the configuration (`models:`)"
+            message = f"Model {quoted(model)} has no source {where}; there are: {known}."
             raise NotFound("model_not_found", message, model=model)
         if name not in self._downloads:
             self._downloads[name] = Download(model, source.source, self._slots, self._ended)

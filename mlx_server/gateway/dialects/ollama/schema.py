@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
-from mlx_server.gateway.dialects.tools import call_arguments, checked_tools
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
@@ -78,7 +78,7 @@ class Options(Body):
 class ModelBody(Body):
     """A body that names a model, in the field `model` or in the older `name`."""
 
-    model: str = Field(min_length=1, validation_alias=AliasChoices("model", "name"))
+    model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
     stream: bool | None = None
     keep_alive: str | float | int | None = None
     options: Options | None = None
@@ -187,6 +187,9 @@ class ChatBody(TextBody):
         """Return the request for the model of this canonical name. Raises BadRequest."""
         if any(message.images for message in self.messages or ()):
             raise _no_images(self.model)
+        calls = (call for message in self.messages or () for call in message.tool_calls or ())
+        arguments = (call.function.arguments for call in calls)
+        check_argument_texts(text for text in arguments if isinstance(text, str))
         return _generation_request(
             self,
             model,

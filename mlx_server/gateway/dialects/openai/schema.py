@@ -6,9 +6,9 @@ from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
-from mlx_server.gateway.dialects.tools import call_arguments, call_schema, checked_tools
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.tools import call_arguments, call_schema, check_argument_texts, checked_tools
+from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
     SEED_MASK,
@@ -30,7 +30,7 @@ class StreamOptions(Body):
 class TextBody(Body):
     """The fields that chat completions and completions have in common."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
@@ -137,7 +137,8 @@ class Message(Body):
         other = next((part.type for part in self.content if part.type not in ("text", "input_text")), None)
         if other:
             not_supported(
-                "messages.content", f"model {model!r} reads text only; leave out the part of type {other!r}"
+                "messages.content",
+                f"model {model!r} reads text only; leave out the part of type {quoted(other)}",
             )
         return "".join(part.text or "" for part in self.content)
 
@@ -180,6 +181,9 @@ class ChatBody(TextBody):
         return [self._to_request(model, drawn_seed)]
 
     def _to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
+        calls = (call for message in self.messages for call in message.tool_calls or ())
+        arguments = (call.function.arguments for call in calls)
+        check_argument_texts(text for text in arguments if isinstance(text, str))
         tools = None if self.tool_choice == "none" else checked_tools(self.tools)
         json_schema = self.response_format.as_schema if self.response_format else None
         forced = self._forced_tool()
@@ -285,7 +289,7 @@ class CompletionBody(TextBody):
 
 
 class EmbeddingsBody(Body):
-    model: str = Field(min_length=1)
+    model: ModelName
     input: str | ListOf[str] | ListOf[int] | ListOf[ListOf[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)

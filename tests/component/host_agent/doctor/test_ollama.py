@@ -12,7 +12,10 @@ import pytest
 from host_agent.doctor.evidence import process_table
 from host_agent.doctor.ollama import another_user, not_running
 from host_agent.services import ollama
+from tests.children import stand_in_ollama
 from tests.component.host_agent.doctor.conftest import CHILDREN, EMPTY_OLLAMA_ANSWERS, until
+from vestal.platform import ports
+from vestal.platform.processes.ps import PsProcess
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 NOBODY = 65534
@@ -69,6 +72,21 @@ def test_ollama_that_shows_its_users_models_is_ok(config_with_ollama, serve, wit
     models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
     found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]
+
+
+def test_ollama_that_listens_elsewhere_is_named_with_its_address(
+    config_with_ollama, run, free_port, tmp_path: Path, monkeypatch
+):
+    """The remedy was to start a second `ollama serve`."""
+    monkeypatch.setattr(ollama, "installed", lambda: True)
+    there = f"127.0.0.1:{free_port()}"
+    server = run(str(stand_in_ollama.install(tmp_path)), "serve", env=os.environ | {"OLLAMA_HOST": there})
+    until(lambda: there in ports.listening_at(server.pid), "it listens")
+    served = PsProcess(server.pid, 1, os.getuid(), "S", 1, "ollama serve")
+    monkeypatch.setattr(process_table, "read", lambda: {server.pid: served})
+    (found,) = not_running.diagnose(config_with_ollama(free_port()))
+    assert found.evidence == f"`ollama serve` runs (PID {server.pid}) and listens at {there}"
+    assert "OLLAMA_BASE_URL" in found.remedy
 
 
 def test_ollama_installed_and_not_running_is_a_fault(config_with_ollama, free_port, monkeypatch):

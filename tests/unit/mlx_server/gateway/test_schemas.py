@@ -16,7 +16,7 @@ from mlx_server.gateway.dialects.bodies import parsed_object, validated
 from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.openai import schema as openai_schema
 from mlx_server.gateway.dialects.tools import call_schema
-from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.errors import BadRequest, TooLarge
 from mlx_server.gateway.requests.sendable import repeated, sendable
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -272,3 +272,55 @@ def test_validated_wrong_value_is_shown_up_to_its_first_characters(value, shown)
     with pytest.raises(BadRequest) as caught:
         validated({"model": "m", "stream": value}, ollama_schema.ChatBody)
     assert caught.value.message == f"stream: should be true or false (given: {shown})"
+
+
+def past_calls(*arguments: str) -> list[dict[str, Any]]:
+    calls = [{"type": "function", "function": {"name": "f", "arguments": text}} for text in arguments]
+    return [*HELLO, {"role": "assistant", "content": "", "tool_calls": calls}]
+
+
+@pytest.mark.parametrize("schema", [openai_schema.ChatBody, ollama_schema.ChatBody])
+def test_arguments_of_past_calls_with_too_many_values_together_are_refused_unread(schema):
+    """They are texts in the body, so that its own count of values does not see them."""
+    some = '{"x": [' + "[]," * 40_000 + "[]]}"
+    body = {"model": "m", "messages": past_calls(*[some] * 5)}
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge, match="texts, lists and objects"):
+            _request(schema, body)
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+    assert _request(schema, {"model": "m", "messages": past_calls(some)})
+
+
+@pytest.mark.parametrize("schema", [openai_schema.ChatBody, ollama_schema.ChatBody])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ('{"x": NaN}', "messages.1.tool_calls.1.function.arguments: not JSON .NaN is not JSON"),
+        ('{"x": ', "messages.1.tool_calls.1.function.arguments: not JSON"),
+        ("[1]", r"messages.1.tool_calls.1.function.arguments: should be a JSON object \(given: \[1\]\)"),
+        ('"text"', "should be a JSON object"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
+        ('{"x": ' + "9" * 5000 + "}", "not JSON"),
+    ],
+)
+def test_arguments_of_a_past_call_that_are_no_json_object_are_refused_by_name(schema, arguments, complaint):
+    with pytest.raises(BadRequest, match=complaint):
+        _request(schema, {"model": "m", "messages": past_calls("{}", arguments)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ("", {}),
+        ("null", {}),
+        ('{"x": "\\ud83d!", "\\udc00": 1}', {"x": "\ufffd!", "\ufffd": 1}),
+        ('{"x": "\\ud83d\\ude00"}', {"x": "😀"}),
+        ('{"x": [' + "1," * 60_000 + "1]}", {"x": [1] * 60_001}),
+    ],
+)
+def test_arguments_of_a_past_call_become_an_object_of_valid_text(arguments, read):
+    request = _request(openai_schema.ChatBody, {"model": "m", "messages": past_calls(arguments)})
+    assert request.messages[1]["tool_calls"][0]["function"]["arguments"] == read

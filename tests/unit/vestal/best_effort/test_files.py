@@ -69,10 +69,25 @@ def test_kept_file_that_is_removed_or_forgotten_is_not_written_again(tmp_path: P
     assert not file.keep()
 
 
-def test_file_is_readable_by_its_owner_only(tmp_path: Path):
-    write_file(tmp_path / "x", "text", durable=True)
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+def test_file_and_folders_that_are_made_are_readable_by_their_owner_only(tmp_path: Path):
+    path = tmp_path / "home" / "run" / "x"
+    write_file(path, "text", durable=True)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [folder.stat().st_mode & 0o777 for folder in (path.parent, path.parent.parent)] == [0o700, 0o700]
 
 
 def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_kept_file_that_had_its_text_already_stops_failing_once_the_disk_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The next agent writes the settings of the last one again. On a full disk, that failed for ever."""
+    KeptFile(tmp_path / "x", "same").write("text")
+    file = KeptFile(tmp_path / "x", "same")
+    with monkeypatch.context() as broken:
+        broken.setattr("vestal.best_effort.files.os.replace", _no_space)
+        file.write("text")
+    assert not file.keep()
+    assert FAILURES.as_json()["same"]["failing_since"] is None
