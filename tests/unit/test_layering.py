@@ -96,6 +96,7 @@ PURE = (
     "mlx_server/gateway/requests/admission.py",
     "mlx_server/gateway/dialects/anthropic/schema.py",
     "mlx_server/gateway/dialects/openai/render.py",
+    "mlx_server/gateway/dialects/sampling_fields.py",
     "mlx_server/gateway/dialects/tools.py",
     "mlx_server/gateway/dialects/validation.py",
     "mlx_server/gateway/dialects/value_limits.py",

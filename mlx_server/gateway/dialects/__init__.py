@@ -17,8 +17,10 @@ and all dialects share
 | `body_reading`    | the bytes of a body: bounded in size, in time, and in the memory of all together     |
 | `body_budget`     | the memory that large bodies share                                                   |
 | `value_limits`    | how many values a body may hold                                                      |
+| `sampling_fields` | the settings of sampling, with the values that mean "off"                            |
 | `validation`      | the first mistake in a body as one sentence                                          |
 | `tools`           | the functions that a client offers                                                   |
+| `translation`     | `translated`: the translation of a large body in a thread                            |
 | `answer_parts`    | `AnswerPart`: what an event of the engine adds to an answer, free of any dialect     |
 | `answers`         | `Answers`: the parts of one or several answers, as they arrive or whole              |
 | `streaming`       | `stream_answers`, and the cancelling of requests whose client disconnects            |

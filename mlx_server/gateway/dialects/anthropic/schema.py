@@ -8,12 +8,17 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.sampling_fields import (
+    INT32_LIMIT,
+    Share,
+    Temperature,
+    TopK,
+    effective_temperature,
+)
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.protocol import Sampling
-
-INT32_LIMIT = 2**31
 
 
 class Block(Body):
@@ -127,9 +132,9 @@ class MessagesBody(CountBody):
     max_tokens: WholeNumber = Field(ge=1, lt=INT32_LIMIT)
     stream: bool | None = None
     stop_sequences: ListOf[str] | None = None
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
+    temperature: Temperature = None
+    top_p: Share = None
+    top_k: TopK = None
     metadata: Metadata | None = None
 
     @property
@@ -138,13 +143,15 @@ class MessagesBody(CountBody):
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest."""
+        top_p = 1.0 if self.top_p is None else self.top_p
+        temperature = 1.0 if self.temperature is None else self.temperature
         return replace(
             self.to_count(model),
             count_only=False,
             sampling=Sampling(
                 seed=drawn_seed,
-                temperature=1.0 if self.temperature is None else self.temperature,
-                top_p=1.0 if self.top_p is None else self.top_p,
+                temperature=effective_temperature(temperature, top_p),
+                top_p=top_p,
                 top_k=self.top_k or 0,
             ),
             max_tokens=self.max_tokens,

@@ -10,6 +10,15 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, field_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.sampling_fields import (
+    INT32_LIMIT,
+    ContextLength,
+    RepeatPenalty,
+    Share,
+    Temperature,
+    TopK,
+    effective_temperature,
+)
 from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import (
@@ -27,22 +36,21 @@ KEEP_LOADED_S = -1.0
 """A keep-alive that never expires, as the protocol has it."""
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
 """A longer keep-alive never expires: it is added to times, and 10¹² s from now no calendar has a date."""
-INT32_LIMIT = 2**31
 DEFAULT_REPEAT_LAST_N = 64
 
 
 class Options(Body):
     seed: WholeNumber | None = None
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repeat_penalty: float | None = Field(default=None, gt=0, le=100)
+    temperature: Temperature = None
+    top_p: Share = None
+    top_k: TopK = None
+    min_p: Share = None
+    repeat_penalty: RepeatPenalty = None
     repeat_last_n: WholeNumber | None = Field(default=None, ge=-1, lt=INT32_LIMIT)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     num_predict: WholeNumber | None = Field(default=None, lt=INT32_LIMIT)
-    num_ctx: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
+    num_ctx: ContextLength = None
     stop: ListOf[str] | str | None = None
 
     def sampling(self, drawn_seed: int) -> Sampling:
@@ -51,11 +59,12 @@ class Options(Body):
         `repeat_last_n` 0 switches the penalty off, and -1 extends it to the whole context.
         """
         seed = drawn_seed if self.seed is None or self.seed == -1 else self.seed & SEED_MASK
+        top_p = _or(self.top_p, 0.9)
         last_n = _or(self.repeat_last_n, DEFAULT_REPEAT_LAST_N)
         return Sampling(
             seed=seed,
-            temperature=_or(self.temperature, 0.8),
-            top_p=_or(self.top_p, 0.9),
+            temperature=effective_temperature(_or(self.temperature, 0.8), top_p),
+            top_p=top_p,
             top_k=_or(self.top_k, 40),
             min_p=_or(self.min_p, 0.0),
             repeat_penalty=1.0 if last_n == 0 else _or(self.repeat_penalty, 1.0),

@@ -7,6 +7,15 @@ from typing import Any, Literal, cast
 from pydantic import Field
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.sampling_fields import (
+    INT32_LIMIT,
+    AnswerLimit,
+    RepeatPenalty,
+    Share,
+    Temperature,
+    TopK,
+    effective_temperature,
+)
 from mlx_server.gateway.dialects.tools import call_arguments, call_schema, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import (
@@ -17,7 +26,6 @@ from mlx_server.gateway.requests.model_requests import (
 )
 from mlx_server.protocol import Sampling
 
-INT32_LIMIT = 2**31
 MAX_PROMPT_IDS = 2**20
 """No context is so long, and the engine would read all the ids before it said so."""
 COMPLETION_MAX_TOKENS = 16
@@ -33,9 +41,9 @@ class TextBody(Body):
     model: ModelName
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    max_tokens: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
+    temperature: Temperature = None
+    top_p: Share = None
+    max_tokens: AnswerLimit = None
     stop: str | ListOf[str] | None = None
     seed: WholeNumber | None = None
     n: WholeNumber | None = Field(default=None, ge=1, le=128)
@@ -43,9 +51,9 @@ class TextBody(Body):
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     user: str | None = None
     # not OpenAI's own, but other local servers have them
-    top_k: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    top_k: TopK = None
+    min_p: Share = None
+    repetition_penalty: RepeatPenalty = None
 
     @property
     def include_usage(self) -> bool:
@@ -53,10 +61,12 @@ class TextBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:
+        top_p = 1.0 if self.top_p is None else self.top_p
+        temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
             seed=drawn_seed if self.seed is None else self.seed & SEED_MASK,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=effective_temperature(temperature, top_p),
+            top_p=top_p,
             top_k=self.top_k or 0,
             min_p=self.min_p or 0.0,
             repeat_penalty=self.repetition_penalty or 1.0,
@@ -164,7 +174,7 @@ class ResponseFormat(Body):
 
 class ChatBody(TextBody):
     messages: ListOf[Message] = Field(min_length=1)
-    max_completion_tokens: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
+    max_completion_tokens: AnswerLimit = None
     tools: ListOf[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None

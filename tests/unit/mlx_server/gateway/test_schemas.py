@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tracemalloc
 from typing import Any
 
@@ -324,3 +325,61 @@ def test_arguments_of_a_past_call_that_are_no_json_object_are_refused_by_name(sc
 def test_arguments_of_a_past_call_become_an_object_of_valid_text(arguments, read):
     request = _request(openai_schema.ChatBody, {"model": "m", "messages": past_calls(arguments)})
     assert request.messages[1]["tool_calls"][0]["function"]["arguments"] == read
+
+
+OLLAMA_CHAT = {"model": "m", "messages": HELLO}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"top_k": -1}, {"top_k": 0}),
+        ({"temperature": -1}, {"temperature": 0.0}),
+        ({"top_p": 1.5}, {"top_p": 1.0}),
+        ({"top_p": 0}, {"temperature": 0.0}),
+        ({"top_p": -1}, {"temperature": 0.0}),
+        ({"min_p": 2}, {"min_p": 1.0}),
+        ({"repeat_penalty": 0}, {"repeat_penalty": 1.0}),
+        ({"repeat_penalty": -1.0}, {"repeat_penalty": 1.0}),
+    ],
+)
+def test_ollama_option_outside_its_range_is_off_or_the_nearest_end(options, expected):
+    """As n8n (top_k -1) and Open WebUI's sliders send them; they were refused, and top_p 0 drew freely."""
+    sampling = _request(ollama_schema.ChatBody, {**OLLAMA_CHAT, "options": options}).sampling
+    assert {name: getattr(sampling, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(("num_ctx", "tokens"), [(0, None), (-1, None), (512, 512), (512.0, 512)])
+def test_ollama_num_ctx_that_is_not_positive_is_the_models_own(num_ctx, tokens):
+    body = {**OLLAMA_CHAT, "options": {"num_ctx": num_ctx}}
+    assert _request(ollama_schema.ChatBody, body).context_tokens == tokens
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_openai_limit_of_minus_one_lets_the_answer_fill_the_context(field):
+    """LM Studio's and llama.cpp's examples send it."""
+    body = {"model": "m", "messages": HELLO, field: -1}
+    assert _request(openai_schema.ChatBody, body).max_tokens == 2**31 - 1
+    body = {"model": "m", "prompt": "a", "max_tokens": -1}
+    assert _request(openai_schema.CompletionBody, body).max_tokens == 2**31 - 1
+    assert _request(openai_schema.CompletionBody, {"model": "m", "prompt": "a"}).max_tokens == 16
+    with pytest.raises(BadRequest, match="max_tokens"):
+        _request(openai_schema.CompletionBody, body | {"max_tokens": 0})
+
+
+@pytest.mark.parametrize("schema", [openai_schema.ChatBody, anthropic_schema.MessagesBody])
+def test_top_p_of_zero_draws_the_most_probable_token_in_every_dialect(schema):
+    body = {"model": "m", "messages": HELLO, "max_tokens": 5, "top_p": 0, "top_k": -1, "temperature": 0.9}
+    sampling = _request(schema, body).sampling
+    assert (sampling.temperature, sampling.top_k) == (0.0, 0)
+
+
+@pytest.mark.parametrize(
+    "field", ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"]
+)
+@pytest.mark.parametrize("value", [True, "1", [], float("inf"), 10**400])
+def test_sampling_setting_that_is_no_number_in_reach_is_refused_by_name(field, value):
+    if (field, value) in [("top_p", 10**400), ("min_p", 10**400), ("top_p", math.inf), ("min_p", math.inf)]:
+        return  # the nearest end
+    with pytest.raises(BadRequest, match=field):
+        _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO, field: value})
