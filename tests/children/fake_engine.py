@@ -1,7 +1,7 @@
 """An engine without MLX: it speaks the gateway's protocol, and dies or hangs where a prompt says so.
 
 The token at position i of a prompt is a function of the prompt and i, so any engine can continue where
-another stopped. A prompt may contain these directives:
+another stopped. A prompt may contain these directives, among its first 2,000 characters:
 
     tokens=N     the length of the answer (20)      step_ms=N    milliseconds that a token takes (2)
     die_at=N     SIGKILL itself before token N      once=1       only the first engine of this home does it
@@ -51,7 +51,7 @@ def text_of(prompt: str, tokens: int) -> str:
 
 
 def directives(prompt: str) -> dict[str, str]:
-    return dict(re.findall(r"(\w+)=(\w+)", prompt))
+    return dict(re.findall(r"(\w+)=(\w+)", prompt[:2000]))
 
 
 class FakeEngine:

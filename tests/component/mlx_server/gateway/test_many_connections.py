@@ -1,0 +1,154 @@
+"""Clients that are slow, silent or many: the others are served meanwhile, by the same process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.component.mlx_server.gateway.conftest import PROGRAM, Gateway
+from vestal.web.connections import BODY_WINDOW_S, HEADERS_WITHIN_S
+from vestal.web.descriptors import raise_descriptor_limit
+
+MACOS_DEFAULT = 256
+UNDER_LIMIT = f"""
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, ({MACOS_DEFAULT}, {MACOS_DEFAULT}))
+runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
+"""
+SILENT = b""
+HEADERS = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nX-A: "
+BODY = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{"
+IDLE = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+KINDS = {"silent": SILENT, "headers": HEADERS, "body": BODY, "idle": IDLE}
+
+
+@pytest.fixture(scope="module")
+def narrow(make_gateway) -> Gateway:
+    """A gateway that may open no more files than a process of macOS by default."""
+    raise_descriptor_limit()  # of the test: it holds the other ends
+    return make_gateway(None, "-c", UNDER_LIMIT).start().until_ok()
+
+
+def connect(stack: ExitStack, gateway: Gateway, sent: bytes) -> socket.socket:
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+    client.sendall(sent)
+    return client
+
+
+def received_until_closed(client: socket.socket, timeout_s: float) -> bytes:
+    """Return what the gateway sends until it closes the connection. Raises TimeoutError."""
+    client.settimeout(timeout_s)
+    received = b""
+    try:
+        while part := client.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@contextmanager
+def stream_beside(gateway: Gateway) -> Iterator[list[int]]:
+    """Run one stream meanwhile, and yield the counts of its lines; it must not end."""
+    counts = [0]
+    ended = threading.Event()
+
+    def read(lines: Iterator[str]) -> None:
+        for _ in lines:
+            counts[0] += 1
+            if ended.is_set():
+                return
+
+    body = gateway.chat("tokens=1000000 step_ms=5")
+    with gateway.http.stream("POST", "/api/chat", json=body) as answer:
+        reader = threading.Thread(target=read, args=(answer.iter_lines(),))
+        reader.start()
+        yield counts
+        assert reader.is_alive(), "the stream was closed"
+        ended.set()
+        reader.join(10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_health_is_answered_at_once_and_a_stream_goes_on_beside_a_thousand_silent_connections(
+    narrow: Gateway, kind: str
+):
+    """At 256 descriptors, 300 idle connections made the gateway unreachable, and the agent killed it."""
+    pid = narrow.process and narrow.process.pid
+    with stream_beside(narrow) as lines, ExitStack() as stack:
+        slowest_s = 0.0
+        for number in range(1000):
+            connect(stack, narrow, KINDS[kind])
+            if number % 50 == 0:
+                began, before = time.monotonic(), lines[0]
+                client = connect(
+                    stack, narrow, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                )
+                assert received_until_closed(client, 10).startswith(b"HTTP/1.1 200")
+                slowest_s = max(slowest_s, time.monotonic() - began)
+        narrow.until(lambda: lines[0] > before + 10, "the stream goes on")
+    assert slowest_s < 1
+    assert narrow.process and narrow.process.poll() is None and narrow.process.pid == pid
+    assert "Too many open files" not in narrow.log()
+    narrow.until(lambda: narrow.events("connections_dropped"), "what was dropped is reported")
+
+
+def test_connection_that_rests_between_two_turns_of_an_agent_is_still_there(gateway: Gateway):
+    """uvicorn closes after 5 s: an agent whose tool took half a minute found its connection closed."""
+    with ExitStack() as stack:
+        client = connect(stack, gateway, IDLE)
+        time.sleep(7)
+        client.sendall(IDLE)
+        client.settimeout(5)
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 2:
+            part = client.recv(65536)
+            assert part, "it was closed"
+            received += part
+
+
+def test_silent_connections_trickling_headers_and_trickling_bodies_are_closed_in_time(gateway: Gateway):
+    """5,000 of them stayed open for as long as their client liked."""
+    with ExitStack() as stack:
+        silent, headers, body = (connect(stack, gateway, sent) for sent in (SILENT, HEADERS, BODY))
+        unread = connect(stack, gateway, BODY.replace(b"/api/chat", b"/nowhere"))
+        began = time.monotonic()
+        while time.monotonic() < began + max(HEADERS_WITHIN_S, BODY_WINDOW_S) - 1:
+            for client in (headers, body, unread):
+                client.sendall(b" ")
+            time.sleep(1)
+        assert received_until_closed(silent, 5) == received_until_closed(headers, 5) == b""
+        refusal = received_until_closed(body, 5)
+        assert refusal.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(refusal.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
+        assert received_until_closed(unread, 10).startswith(b"HTTP/1.1 404 ")
+
+
+def test_large_bodies_beyond_the_budget_are_refused_with_retry_after_and_small_ones_are_served(make_gateway):
+    gateway = make_gateway(VESTAL_MLX__BODY_BUDGET_BYTES="300000").start().until_ok()
+    large: dict[str, Any] = gateway.chat("tokens=100000 step_ms=5 " + "x " * 100_000)
+    small = gateway.chat("tokens=2", stream=False)
+    with gateway.http.stream("POST", "/api/chat", json=large) as running:
+        lines = running.iter_lines()  # must stay referenced: the connection closes with it
+        next(lines)
+        began = time.monotonic()
+        refused = gateway.http.post("/v1/chat/completions", json=large)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
+        assert "body_budget_bytes" in refused.json()["error"]["message"]
+        assert 5 < time.monotonic() - began < 20
+        for path in ("/api/chat", "/v1/chat/completions"):
+            began = time.monotonic()
+            assert gateway.http.post(path, json=small).status_code == 200
+            assert time.monotonic() - began < 2
+    done = gateway.http.post(
+        "/api/chat", json=large | {"messages": [{"role": "user", "content": "x " * 100_000}]}
+    )
+    assert done.status_code == 200
