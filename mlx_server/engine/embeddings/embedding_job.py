@@ -12,43 +12,56 @@ from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 MAX_READ_CHARS = 256 * 1024
-"""Only so many characters of a text are tokenized. They fill any context, and a tokenizer takes seconds for a
-megabyte."""
+"""Only so many characters of a text are tokenized, and as many of all texts at a time. They fill any context,
+and a tokenizer takes up to 7 s for a megabyte."""
 
 
 class EmbeddingJob:
-    """The texts of one `Embed`, tokenized, and the vectors computed so far.
+    """The texts of one `Embed`: first tokenized in slices, then encoded in batches.
 
-    Creating the job may take seconds, and does not use MLX. It raises RequestError if there are no texts
-    (`empty_prompt`), a text is too long and must not be truncated (`context_exceeded`), or one cannot be
-    tokenized (`invalid_request`). Times are in seconds on the caller's clock.
+    Creating the job raises RequestError (`empty_prompt`) if there are no texts. Times are in seconds on the
+    caller's clock.
     """
 
     def __init__(self, op: Embed, encoder: Encoder, now: float, load_s: float) -> None:
         if not op.texts:
             raise RequestError("empty_prompt", "There is nothing to embed: send at least one text.")
         self.id = op.id
-        self._encoder = encoder
-        self._token_ids = [self._truncate_or_refuse(op, ids) for ids in self._tokenize(op)]
-        self._pending_batches = list(batch_by_length([len(ids) for ids in self._token_ids]))
-        self._vectors: list[list[float]] = [[] for _ in self._token_ids]
+        self._op, self._encoder = op, encoder
+        self._token_ids: list[list[int]] = []
+        self._pending_batches: list[list[int]] = []
+        self._vectors: list[list[float]] = [[] for _ in op.texts]
         self._started_s, self._load_s = now, load_s
 
-    def _tokenize(self, op: Embed) -> list[list[int]]:
+    def tokenize_slice(self) -> bool:
+        """Tokenize some of the texts, without MLX, and return whether they were the last.
+
+        Raises RequestError if a text is too long and must not be truncated (`context_exceeded`), or cannot be
+        tokenized (`invalid_request`).
+        """
+        texts, chars = list[str](), 0
+        for text in self._op.texts[len(self._token_ids) :]:
+            chars += min(len(text), MAX_READ_CHARS)
+            if texts and chars > MAX_READ_CHARS:
+                break
+            texts.append(text[:MAX_READ_CHARS])
         try:
-            token_ids = self._encoder.tokenize([text[:MAX_READ_CHARS] for text in op.texts])
+            token_ids = self._encoder.tokenize(texts)
         except Exception as error:  # the tokenizer's library raises bare exceptions
             raise tokenization_error(error) from error
-        for ids in token_ids:
-            check_tokenizer_ids(ids, self._encoder.token_rows, op.model)
-        return token_ids
+        self._token_ids += map(self._truncate_or_refuse, token_ids)
+        if len(self._token_ids) < len(self._op.texts):
+            return False
+        self._pending_batches = list(batch_by_length([len(ids) for ids in self._token_ids]))
+        return True
 
-    def _truncate_or_refuse(self, op: Embed, ids: list[int]) -> list[int]:
-        limit = self._encoder.context_tokens
-        if len(ids) > limit and not op.truncate:
+    def _truncate_or_refuse(self, ids: list[int]) -> list[int]:
+        model, limit = self._op.model, self._encoder.context_tokens
+        check_tokenizer_ids(ids, self._encoder.token_rows, model)
+        if len(ids) > limit and not self._op.truncate:
             raise RequestError(
                 "context_exceeded",
-                f"A text has {len(ids)} tokens, and {op.model} takes {limit}: shorten it, or truncate.",
+                f"A text has {len(ids)} tokens, and {model} takes {limit}: shorten it, or truncate.",
                 prompt_tokens=len(ids),
                 context_tokens=limit,
             )

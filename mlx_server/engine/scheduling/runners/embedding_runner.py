@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
 
 from mlx_server.engine.background_workers import BackgroundWorker
 from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
@@ -25,16 +28,33 @@ class EmbeddingRunner(Runner):
         self._encoder, self._worker = encoder, worker
 
     def tokenize(self, request: Request, now: float) -> None:
-        op, load_s = request.op, request.load_s
+        op = request.op
         if not isinstance(op, Embed):
             raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
-
-        def make_job() -> EmbeddingJob:
-            with confined(op.id, "tokenizing its texts"):
-                return EmbeddingJob(op, self._encoder, now, load_s)
-
-        request.tokenization = self._worker.submit(make_job)
+        job = EmbeddingJob(op, self._encoder, now, request.load_s)
+        request.tokenization = Future()
         self._requests.move(request, RequestStatus.TOKENIZING)
+        self._worker.submit(partial(self._tokenize_slice, job, request.tokenization))
+
+    def _tokenize_slice(self, job: EmbeddingJob, result: Future[EmbeddingJob]) -> None:
+        """Tokenize some of a request's texts on the worker's thread, and go on behind the other requests.
+
+        Each slice wakes the MLX thread, which counts as progress: many megabytes take minutes.
+        """
+        if result.cancelled():
+            return
+        try:
+            with confined(job.id, "tokenizing its texts"):
+                is_last = job.tokenize_slice()
+        except EngineError as error:
+            with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
+                result.set_exception(error)
+            return
+        if is_last:
+            with contextlib.suppress(InvalidStateError):
+                result.set_result(job)
+        else:
+            self._worker.submit(partial(self._tokenize_slice, job, result))
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
         request.embedding_job = request.tokenization.result()

@@ -7,6 +7,7 @@ import pytest
 
 from mlx_server.protocol import (
     Alive,
+    Cancel,
     Done,
     Embed,
     Embedding,
@@ -17,6 +18,7 @@ from mlx_server.protocol import (
     Loading,
     Probe,
     Probed,
+    Token,
     Unload,
     Unloaded,
     unpack_vectors,
@@ -126,3 +128,20 @@ def test_unloaded_model_is_loaded_again_by_the_next_request(engine):
     assert any(isinstance(e, Loading) and e.model == EMBED for e in engine.events)
     engine.send(Load("again", EMBED))
     assert engine.answer("again", Loaded).load_s == 0.0
+
+
+def test_megabytes_of_texts_delay_no_stream_and_no_other_texts_and_can_be_cancelled(engine):
+    """A tokenizer takes up to 7 s for a megabyte; all streams waited, and the engine was taken for wedged."""
+    engine.send(chat("stream beside texts", "Tell me a long story.", max_tokens=None))
+    engine.wait(lambda e: isinstance(e, Token) and e.id == "stream beside texts" and e.index == 3)
+    engine.send(Embed("megabytes", EMBED, ("川本語" * 80_000,) * 40))
+    engine.send(Embed("short", EMBED, ("a short text",)))
+    assert isinstance(engine.answer("short", Embedding), Embedding)
+    since = len(engine.tokens("stream beside texts"))
+    engine.wait(
+        lambda e: isinstance(e, Token) and e.id == "stream beside texts" and e.index > since + 20,
+        timeout_s=20,
+    )
+    engine.send(Cancel("megabytes"), Cancel("stream beside texts"))
+    assert engine.answer("megabytes", Done).reason == "cancelled"
+    engine.answer("stream beside texts", Done)
