@@ -104,7 +104,8 @@ class Penalties:
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         s = self._sampling
-        window = tokens[-s.repeat_last_tokens :] if s.repeat_last_tokens > 0 else tokens
+        last = min(s.repeat_last_tokens, tokens.shape[0])  # MLX's slices take 32-bit integers only
+        window = tokens[-last:] if last > 0 else tokens
         counts = mx.zeros((logits.shape[-1],), dtype=mx.float32).at[window].add(1.0)
         occurs = counts > 0
         if s.repeat_penalty not in (0.0, 1.0):

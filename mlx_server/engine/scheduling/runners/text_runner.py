@@ -130,9 +130,13 @@ class TextRunner(Runner):
         return logprobs_of(token, values, generation.top_logprobs, self._lm.grammars.token_bytes)
 
     def cancel(self, request: Request, now: float) -> Done:
-        if request.status is not RequestStatus.RUNNING:
-            return super().cancel(request, now)
-        self._finish(request)
+        match request.status:
+            case RequestStatus.RUNNING:
+                self._finish(request)
+            case RequestStatus.PREPARING:
+                super().cancel(request, now)
+            case _:
+                return super().cancel(request, now)
         return request.generation.cancel(now)
 
     def _finish(self, request: Request) -> None:

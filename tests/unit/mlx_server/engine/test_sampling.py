@@ -87,6 +87,14 @@ def test_penalties_ignore_tokens_before_repeat_last_tokens():
     assert penalize(mx.array([0, 1, 2]), mx.zeros((1, 3))).tolist() == [[0.0, -1.0, -1.0]]
 
 
+@pytest.mark.parametrize("last", [2**31, 2**63, 10**30])
+def test_penalties_take_a_window_of_any_length(last):
+    """An error in a step of the batch ends the engine, and MLX's slices take 32-bit integers only."""
+    tokens, logits = mx.array([1, 3]), mx.zeros((1, 4))
+    (penalize,) = make_processors(Sampling(presence_penalty=1.0, repeat_last_tokens=last))
+    assert penalize(tokens, logits).tolist() == [[0.0, -1.0, 0.0, -1.0]]
+
+
 def test_sampler_never_draws_a_token_of_probability_zero():
     sampler = make_sampler(Sampling(temperature=5.0, top_k=2), 0)
     logprobs = mx.array([[0.0, -math.inf, -math.inf]])
