@@ -91,7 +91,7 @@ def test_real_body_is_served_by_the_real_engine(roomy_gateway, path):
 
 
 def send_originals(gateway: Any, path: str, **names: str) -> None:
-    """Send each body of `path`, with its model's name replaced as `names` says, and check that it is served."""
+    """Send each body of `path`, its model called as `names` says, and check that it is served."""
     for body in BODIES[path]:
         model = names.get(body["model"], body["model"])
         answer = gateway.http.post(path, json={**body, "model": model})
