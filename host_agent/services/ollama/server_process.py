@@ -28,7 +28,7 @@ from vestal.supervision.processes.process_group import adopt
 
 RESTARTS_PER_HOUR = 5
 HOUR_S = 3600.0
-CHECK_TIMEOUT_S = 20.0  # of a health check: version, models, and a token
+CHECK_TIMEOUT_S = 25.0  # of a health check: version, models, a token, and a look at the runners
 RUNNER_GRACE_S = 5.0
 LaunchGuard = Callable[[], Awaitable[None]]
 """Raises LaunchError where Ollama may not be started at present."""
