@@ -39,22 +39,28 @@ class SizeLimit:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._pids: tuple[int, ...] = ()
+        self._limited: set[int] = set()
 
     def fill(self, *pids: int) -> None:
-        self._pids = pids or (os.getpid(),)  # what is started then inherits the limit
+        """Limit `pids`, their descendants, and what this process starts from now on."""
+        self._limited = self._with_descendants({os.getpid(), *pids})
         self._limit(0)
 
     def free(self) -> None:
+        self._limited |= self._with_descendants(self._limited)
         self._limit(resource.RLIM_INFINITY)
 
-    def _limit(self, size: int) -> None:
-        for pid in self._pids:
+    def _with_descendants(self, pids: set[int]) -> set[int]:
+        found = set(pids)
+        for pid in pids:
             with contextlib.suppress(psutil.Error):
-                for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
-                    with contextlib.suppress(ProcessLookupError):
-                        limits = (size, resource.RLIM_INFINITY)
-                        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+                found |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+        return found
+
+    def _limit(self, size: int) -> None:
+        for pid in self._limited:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 FullDisk = SmallDisk | SizeLimit

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass
 class _Writes:
-    """The failed writes of one kind. `failing_since` is None once a write has succeeded again."""
+    """The failed writes of one kind. `failing` holds the files, or other targets, whose last write failed."""
 
     failed: int = 0
     failing_since: float | None = None
     error: str = ""
+    failing: set[str] = field(default_factory=set)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"failed": self.failed, "failing_since": self.failing_since, "error": self.error}
 
 
 class WriteFailures:
@@ -31,20 +35,25 @@ class WriteFailures:
         self.retries: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
-    def failed(self, what: str, error: Exception, count: int = 1) -> None:
-        """Add `count` failed writes: 0 for the repetition of a write that is counted already."""
+    def failed(self, what: str, error: Exception, count: int = 1, *, target: object = "") -> None:
+        """Add `count` failed writes to `target`: 0 for the repetition of a write that is counted already."""
         with self._lock:
             writes = self._writes.setdefault(what, _Writes())
             writes.failed += count
             writes.error = getattr(error, "strerror", None) or str(error)
+            writes.failing.add(str(target))
             if writes.failing_since is None:
                 writes.failing_since = self._wall()
 
-    def succeeded(self, what: str) -> None:
-        """Note that a write of this kind has succeeded."""
+    def succeeded(self, what: str, *, target: object = "") -> None:
+        """Note that the last write to `target` has succeeded."""
         writes = self._writes.get(what)
-        if writes is not None:
-            writes.failing_since = None
+        if writes is None or not writes.failing:
+            return
+        with self._lock:
+            writes.failing.discard(str(target))
+            if not writes.failing:
+                writes.failing_since = None
 
     def count(self, what: str) -> int:
         """Return how many writes of this kind have failed."""
@@ -58,7 +67,7 @@ class WriteFailures:
         for retry in self.retries:
             retry()
         with self._lock:
-            return {what: dict(vars(writes)) for what, writes in sorted(self._writes.items())}
+            return {what: writes.as_json() for what, writes in sorted(self._writes.items())}
 
 
 FAILURES = WriteFailures()

@@ -23,9 +23,9 @@ def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OS
     try:
         write_file(path, text)
     except OSError as error:
-        FAILURES.failed(what, error, count=0 if again else 1)
+        FAILURES.failed(what, error, count=0 if again else 1, target=path)
         return error
-    FAILURES.succeeded(what)
+    FAILURES.succeeded(what, target=path)
     return None
 
 
@@ -67,34 +67,29 @@ class KeptFile:
         self.path = path
         self._what = what
         self._text: str | None = None
-        self._is_failing = False
 
     def write(self, text: str) -> OSError | None:
         """Replace the file, and return the error if that is not possible now."""
         self._text = text
-        error = replace_file(self.path, text, self._what)
-        self._is_failing = error is not None
-        return error
+        return replace_file(self.path, text, self._what)
 
     def keep(self) -> bool:
         """Write the file again if it is not as it was written last. Return True if that was done."""
         if self._text is None:
             return False
-        if self._is_intact():
-            if self._is_failing:  # the file had this text already when it could not be written
-                FAILURES.succeeded(self._what)
-            self._is_failing = False
+        if self._is_intact():  # perhaps it had this text already when it could not be written
+            FAILURES.succeeded(self._what, target=self.path)
             return False
-        self._is_failing = replace_file(self.path, self._text, self._what, again=True) is not None
-        return not self._is_failing
+        return replace_file(self.path, self._text, self._what, again=True) is None
 
     def forget(self) -> None:
         """Stop keeping the file, which somebody else removes."""
         self._text = None
+        FAILURES.succeeded(self._what, target=self.path)
 
     def remove(self) -> None:
         """Delete the file, if it can be deleted, and stop keeping it."""
-        self._text = None
+        self.forget()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 

@@ -54,6 +54,8 @@ def write_line(stream: TextIO | None, line: str) -> None:
             stream.flush()
     except (OSError, ValueError) as error:  # ValueError: the stream is closed
         FAILURES.failed(LOG, error)
+    else:
+        FAILURES.succeeded(LOG)
 
 
 class BestEffortOutput(io.RawIOBase):
@@ -86,7 +88,7 @@ class BestEffortOutput(io.RawIOBase):
             except OSError as error:
                 self._drop(content, error)
             else:
-                self._failures.succeeded(LOG)
+                self._failures.succeeded(LOG, target=self._descriptor)
         return len(content)
 
     def retry(self) -> None:
@@ -118,7 +120,7 @@ class BestEffortOutput(io.RawIOBase):
         self._error = error
         lines = max(1, content.count(b"\n")) if content else 0
         self._dropped_lines += lines
-        self._failures.failed(LOG, error, count=lines)
+        self._failures.failed(LOG, error, count=lines, target=self._descriptor)
 
     def _note(self, error: OSError) -> bytes:
         """Return the line that says how much was dropped."""

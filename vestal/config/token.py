@@ -33,7 +33,7 @@ def restore_token(home: Home, token: str) -> bool:
     """
     with contextlib.suppress(ConfigError):
         if read_token(home) == token:
-            FAILURES.succeeded("token")
+            FAILURES.succeeded("token", target=home.token)
             return False
     return replace_file(home.token, f"{token}\n", "token", again=True) is None
 

@@ -169,7 +169,7 @@ class Child:
 
     def keep_files(self) -> None:
         """Write the PID file of a running process again if it is missing."""
-        self._process.keep_pid_file()
+        self._process.keep_files()
 
     async def wait_for_launch(self) -> None:
         """Return once no launch is under way."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from host_agent.errors import NotPossible
 from host_agent.service_manager import unit_lookup
 from host_agent.services import OLLAMA, terminate
+from host_agent.services.find_process import find_supervised
 from host_agent.services.ollama import control_plan, installation, server_process
 from host_agent.services.ollama.control_plan import ControlPlan, Tools
 from host_agent.services.ollama.discovery import Discovery, agents_folder
@@ -118,12 +119,17 @@ class OllamaController:
             await server_process.terminate_runners(
                 await asyncio.to_thread(server_process.runners_of_group, identity.pid)
             )
-        if identity is not None and identity.alive():
+        if (identity is not None and identity.alive()) or await self._is_running_without_pid_file():
             await self._start_child("the agent started")
         elif not self.stopped_by_hand and installation.installed():
             self.owner = await self._discovery.owner(None, fresh=True)
             if self.owner.kind is OwnerKind.NOBODY:
                 await self._start_child("the agent started")
+
+    async def _is_running_without_pid_file(self) -> bool:
+        """Return whether a server of an earlier agent runs, whose PID file was deleted or not written."""
+        path = self._spec.pid_file
+        return path is not None and await asyncio.to_thread(find_supervised, path) is not None
 
     async def stop(self) -> None:
         """Stop the agent's own server; leave any other alone.

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from host_agent.errors import NotPossible
 from host_agent.services import OLLAMA, child_environment, terminate
+from host_agent.services.find_process import find_supervised
 from host_agent.services.ollama import classify, installation
 from host_agent.services.ollama.installation import Address
 from host_agent.services.restart_policy import restart_policy
@@ -43,6 +44,7 @@ def spec(config: Config, address: Address, ready: Probe, health: Probe, guard: L
         env={**child_environment.common(config), "OLLAMA_HOST": installation.served_at(address)},
         log_path=home.logs / "ollama.log",
         pid_file=home.run / "ollama.json",
+        find=find_supervised,
         ready=ready,
         health=health,
         policy=_policy(config),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.engine_process.launcher import EngineLauncher
 from mlx_server.gateway.engine_process.memory_gate import MemoryGate
 from vestal.config import Config
 from vestal.platform import model_servers
+from vestal.platform.processes import vestal_processes
 from vestal.supervision import (
+    PID_FILE_VARIABLE,
     Backoff,
     BreakerPolicy,
     ChildSpec,
@@ -43,6 +47,7 @@ def engine_child_spec(
         env=engine_environment(home.cache) | {"VESTAL_HOME": str(home.root)},
         log_path=home.logs / "engine.log",
         pid_file=home.run / f"{NAME}.json",
+        find=_find,
         ready=ready,
         health=health,
         policy=_restart_policy(config),
@@ -50,6 +55,11 @@ def engine_child_spec(
         launcher=launcher,
         before_launch=MemoryGate(model_servers.current_headroom, clock),
     )
+
+
+def _find(pid_file: Path) -> int | None:
+    """Return the PID of an engine that an earlier gateway left, and that no PID file names."""
+    return vestal_processes.group_leader(PID_FILE_VARIABLE, str(pid_file))
 
 
 def _restart_policy(config: Config) -> RestartPolicy:

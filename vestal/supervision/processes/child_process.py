@@ -92,8 +92,10 @@ class ChildProcess:
         if self._handle is not None:
             self._handle.kill()
 
-    def keep_pid_file(self) -> None:
-        """Write the PID file of a running process again if it is missing or names another."""
+    def keep_files(self) -> None:
+        """Write the PID file of a running process again if it is missing or names another process."""
+        if self._spec.log_path is not None:
+            log_file.notice_if_writable(self._spec.log_path)
         if self._pid_file is not None and self._pid_file.keep():
             self._emit("pid_file_written_again", str(self._pid_file.path))
 

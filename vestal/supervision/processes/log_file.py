@@ -38,8 +38,14 @@ def open_log(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        FAILURES.failed("log", error)
+        FAILURES.failed("log", error, target=path)
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def notice_if_writable(path: Path) -> None:
+    """Stop reporting that the log cannot be opened, if the child has meanwhile opened it itself."""
+    if os.access(path, os.W_OK):
+        FAILURES.succeeded("log", target=path)
 
 
 def last_lines(path: Path, since: int = 0, count: int = 10) -> list[str]:

@@ -129,6 +129,16 @@ def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, olla
     assert not (agent.home / "run" / "ollama.json").exists()
 
 
+def test_ollama_of_a_killed_agent_is_adopted_although_no_pid_file_names_it(agent, ollama):
+    agent.start()
+    server = ready(agent)
+    (agent.home / "run" / "ollama.json").unlink()
+    agent.kill()
+    agent.start()
+    assert ready(agent) == server
+    assert json.loads((agent.home / "run" / "ollama.json").read_text())["pid"] == server
+
+
 def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     process = ollama.serve()
     agent.start()

@@ -1,0 +1,161 @@
+"""An agent whose files are deleted, or whose disk is full: nothing is started twice, and all comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
+from tests.full_disk import FullDisk, SmallDisk, small_disk
+
+# Under this name, the process table shows the test's agent as it shows a real one: `vestal agent`.
+AS_VESTAL = (
+    f"import runpy, sys; sys.argv = sys.argv[:1]; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+)
+
+
+class VisibleAgent(AgentUnderTest):
+    def launch(self) -> subprocess.Popen[str]:
+        program = self.home.parent / "vestal"
+        program.write_text(AS_VESTAL)
+        return subprocess.Popen(
+            [sys.executable, str(program), "agent"],
+            env=self.env | {"PYTHONPATH": str(REPO)},
+            cwd=REPO,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def agent(home: Path, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
+    under_test = VisibleAgent(home, free_port(), free_port())
+    yield under_test
+    for process in under_test.processes():
+        process.kill()
+    if under_test.process:
+        under_test.process.communicate()
+
+
+def _vestal(agent: AgentUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
+    return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)
+
+
+def _gateways(agent: AgentUnderTest) -> list[int]:
+    return [process.pid for process in agent.processes() if "fake_gateway.py" in str(process.cmdline())]
+
+
+def test_run_folder_deleted_under_a_running_agent_is_written_again(agent: AgentUnderTest):
+    gateway = agent.start().gateway()
+    run = agent.home / "run"
+    shutil.rmtree(run)
+    files = [run / name for name in ("agent.json", "agent.settings", "mlx_server.json")]
+    agent.until(lambda: all(file.exists() for file in files), "they are there again", timeout_s=5)
+    assert agent.process is not None
+    pids = [json.loads((run / name).read_text())["pid"] for name in ("agent.json", "mlx_server.json")]
+    assert pids == [agent.process.pid, gateway]
+
+
+def test_recover_recognizes_the_agent_whose_run_folder_was_just_deleted(agent: AgentUnderTest):
+    """It said that the agent was not running, and started another one."""
+    agent.start()
+    shutil.rmtree(agent.home / "run")
+    done = _vestal(agent, "recover", "--once")
+    assert (done.returncode, done.stdout.strip()) == (0, "All services are healthy."), done.stderr
+    assert agent.process is not None
+    assert agent.status()["services"]["agent"]["process_pid"] == agent.process.pid
+
+
+def test_second_agent_is_refused_although_the_run_folder_was_deleted(agent: AgentUnderTest):
+    agent.start()
+    assert agent.process is not None
+    shutil.rmtree(agent.home / "run")
+    second = agent.launch()
+    _, output = second.communicate(timeout=15)
+    assert second.returncode == 75
+    assert f"PID {agent.process.pid}" in output.splitlines()[-1]
+
+
+def test_next_agent_adopts_the_gateway_although_no_pid_file_names_it(agent: AgentUnderTest):
+    """A second gateway was started, ended with 75, and was called ready because the first one answered."""
+    gateway = agent.start().gateway()
+    shutil.rmtree(agent.home / "run")
+    agent.kill()
+    assert not (agent.home / "run").exists()
+    assert agent.start().gateway() == gateway
+    assert _gateways(agent) == [gateway]
+    assert agent.status()["services"]["mlx_server"]["restart_count"] == 0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FullDisk]:
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.fixture
+def agent_on_disk(disk: FullDisk, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
+    home = disk.folder / "home"
+    home.mkdir()
+    under_test = AgentUnderTest(home, free_port(), free_port())
+    yield under_test
+    for process in under_test.processes():
+        process.kill()
+    if under_test.process:
+        under_test.process.communicate()
+
+
+def _disk(agent: AgentUnderTest) -> dict[str, Any]:
+    return agent.status()["host"]["disk"]
+
+
+def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_is_room(
+    agent_on_disk: AgentUnderTest, disk: FullDisk
+):
+    """It could not write its PID file, and so it did not start."""
+    agent = agent_on_disk
+    gateway = agent.start().gateway()
+    assert agent.process is not None
+    disk.fill(agent.process.pid)
+    if isinstance(disk, SmallDisk):
+        agent.until(lambda: "No space left" in _disk(agent)["message"], "the status says so")
+    agent.kill()
+    assert agent.start().gateway() == gateway
+    os.kill(gateway, 9)
+    next_gateway = agent.until(lambda: (pid := agent.gateway()) != gateway and pid, "another gateway")
+    assert agent.recover()["healthy"]
+    assert _disk(agent)["message"]
+    disk.free()
+    agent.until(lambda: not _disk(agent)["message"], "all is written", timeout_s=5)
+    assert agent.gateway() == next_gateway
+    for name, pid in (("agent", agent.process.pid), ("mlx_server", next_gateway)):
+        assert json.loads((agent.home / "run" / f"{name}.json").read_text())["pid"] == pid
+    events = [entry["event"] for entry in agent.journal()]
+    for event in ("disk_not_writable", "child_adopted", "child_exited", "disk_writable_again"):
+        assert event in events, "the journal has what happened on the full disk"
+    assert not psutil.pid_exists(gateway)
+
+
+def test_first_start_on_a_full_disk_is_one_sentence_and_an_exit_code(
+    agent_on_disk: AgentUnderTest, disk: FullDisk
+):
+    disk.fill()
+    done = _vestal(agent_on_disk, "token")
+    disk.free()
+    assert done.returncode == 74
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("vestal: ")
+    assert list(agent_on_disk.home.glob(".token*")) == []
+    assert _vestal(agent_on_disk, "token").returncode == 0
