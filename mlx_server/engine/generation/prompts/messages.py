@@ -45,9 +45,9 @@ def _normalize_call(call: Any, field: str) -> dict[str, Any]:
         try:
             function["arguments"] = json.loads(function["arguments"])
         except (ValueError, RecursionError) as error:
+            name = str(function.get("name"))[:100]
             raise RequestError(
-                "invalid_request",
-                f"{field}.function.arguments of tool call {function.get('name')!r} is not JSON: {error}",
+                "invalid_request", f"{field}.function.arguments of tool call {name!r} is not JSON: {error}"
             ) from error
     return {**call, "function": function}
 

@@ -29,6 +29,9 @@ from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.prompt_cache.block import common
 from mlx_server.protocol import Generate
 
+MAX_REASON_CHARS = 300
+"""Some of transformers' objections quote the whole chat."""
+
 
 def _reserved_variables() -> frozenset[str]:
     """Return the arguments of the functions that render, which a client cannot set as template variables."""
@@ -129,8 +132,9 @@ class PromptMaker:
                 "internal_error", f"The chat template of {op.model} ended its process: {error}."
             ) from error
         except Exception as error:  # a template is a program that comes with the model: it may raise anything
+            reason = " ".join(str(error)[: 2 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
             raise RequestError(
-                "invalid_request", f"The chat template of {op.model} refuses these messages: {error}"
+                "invalid_request", f"The chat template of {op.model} refuses these messages: {reason}"
             ) from error
 
     def _apply_template(self, op: Generate, messages: list[dict[str, Any]], **options: bool) -> list[int]:

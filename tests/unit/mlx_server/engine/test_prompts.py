@@ -93,6 +93,10 @@ def test_template_that_refuses_is_an_invalid_request_in_its_own_words():
     assert str(error) == "The chat template of m refuses these messages: roles must alternate"
 
 
+def test_objection_that_quotes_the_whole_chat_is_cut():
+    assert len(str(refusal(HELLO, Tokenizer(ValueError("Rendered chat:\n" + "x" * 10**6))))) < 400
+
+
 def test_template_that_exceeds_a_limit_is_an_invalid_request_that_names_the_limit():
     error = refusal(HELLO, Tokenizer(TemplateLimitExceeded("took longer than 5 s")))
     assert error.code == "invalid_request"
