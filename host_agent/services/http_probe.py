@@ -50,8 +50,7 @@ def why_not_connected(error: OSError) -> str:
     """Return why there is no connection. asyncio's own words, `Connect call failed`, are for programmers."""
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return f"it cannot be reached ({reason})"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

@@ -59,7 +59,7 @@ def report(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
     """Return the body of GET /health. `engine` also holds what the agent's GET /status shows of a service."""
     child = engine.status()
     if engine.ready and child.state is State.STARTING:  # the probe of the supervisor comes later
-        child = replace(child, state=State.READY)
+        child = replace(child, state=State.READY, detail="")
     about = child.as_json() | {
         "pid": child.process_pid,
         "restarts": child.restart_count,

@@ -62,6 +62,8 @@ RESULTS = st.builds(
     st.just("a detail"),
     st.sampled_from([None, State.STARTING, State.BUSY, State.DEGRADED]),
     st.sampled_from([None, 0.1, 0.5]),
+    answered=st.booleans(),
+    hung=st.sampled_from([None, False, True]),
 )
 
 

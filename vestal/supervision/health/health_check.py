@@ -81,7 +81,7 @@ class HealthCheck:
         silence = self._silence.add(asked_at, given_up_at, before, after)
         self._silence = silence if pid == self._pid else self._silence
         judgement = silence.judge(given_up_at, self._policy)
-        served = f"; it served {self._requests} requests when it last answered" if self._requests else ""
+        served = f"; requests in progress at its last answer: {self._requests}" if self._requests else ""
         match judgement.verdict:
             case Verdict.BUSY:
                 return ProbeResult(False, judgement.evidence + served, State.BUSY, answered=False, hung=False)

@@ -199,8 +199,8 @@ def _crowd(after: Activity) -> str:
     few_left = after.max_open_files and (after.open_files or 0) >= FEW_LEFT * after.max_open_files
     words = [
         f"{after.open_files} of {after.max_open_files} file descriptors are open" if few_left else "",
-        f"{after.connections} connections are open" if after.connections else "",
-        f"{after.waiting_connections} wait to be accepted" if after.waiting_connections else "",
-        f"{after.unread_connections} have data that it has not read" if after.unread_connections else "",
+        f"open connections: {after.connections}" if after.connections else "",
+        f"waiting to be accepted: {after.waiting_connections}" if after.waiting_connections else "",
+        f"with data that it has not read: {after.unread_connections}" if after.unread_connections else "",
     ]
     return "".join(f"; {word}" for word in words if word)

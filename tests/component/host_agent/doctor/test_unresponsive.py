@@ -90,5 +90,5 @@ def test_suspended_server_is_reported_as_suspended(configure, run: Run, free_por
     until(lambda: psutil.Process(process.pid).net_connections(), "it listens")
     process.send_signal(signal.SIGSTOP)
     (found,) = faults(diagnose_hung(config, timeout_s=0.3))
-    assert f"ollama (PID {process.pid}) is suspended" in found.sentence
+    assert f"ollama (PID {process.pid}) is stopped (SIGSTOP)" in found.sentence
     assert found.remedy == f"`kill -CONT {process.pid}`"

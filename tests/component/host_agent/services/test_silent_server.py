@@ -105,7 +105,7 @@ async def test_deadlocked_server_is_hung_at_the_third_question(start):
     result = await server.check().settle(server.process.pid)
     assert result.hung
     assert "does not work" in result.detail
-    assert "wait to be accepted" in result.detail
+    assert "waiting to be accepted" in result.detail
 
 
 async def test_computing_server_is_busy_and_hung_at_the_limit(start):
@@ -132,7 +132,7 @@ async def test_server_whose_descriptors_idle_connections_have_taken_is_busy_and_
         for _ in range(4):
             result = await check.settle(server.process.pid)
             assert result.alive and not result.answered, result.detail
-        assert "wait to be accepted" in result.detail
+        assert "waiting to be accepted" in result.detail
     await server.until_it_answers()
     assert (await check.ask(server.process.pid)).answered
 

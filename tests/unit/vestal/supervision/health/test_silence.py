@@ -84,7 +84,7 @@ def test_deadlocked_process_that_lets_connections_wait_is_hung_at_the_third_ques
     judgement = judge((0, DEADLOCKED), (3, DEADLOCKED), (6, DEADLOCKED))
     assert judgement.verdict is Verdict.HUNG
     assert "does not work (0.00 s of CPU time" in judgement.evidence
-    assert "2 wait to be accepted" in judgement.evidence
+    assert "waiting to be accepted: 2" in judgement.evidence
 
 
 def test_deadlocked_process_that_lets_a_request_wait_is_hung_at_the_third_question():
@@ -114,7 +114,7 @@ def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
     judgement = judge(*steps)
     assert judgement.verdict is Verdict.BUSY
     assert "accepts no connection; 256 of 256 file descriptors are open" in judgement.evidence
-    assert "45 wait to be accepted" in judgement.evidence
+    assert "waiting to be accepted: 45" in judgement.evidence
 
 
 def test_process_whose_event_loop_turns_and_who_lets_nobody_wait_is_hung_as_any_idle_one():
