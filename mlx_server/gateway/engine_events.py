@@ -20,6 +20,8 @@ from vestal.supervision.event_stream import Event
 
 MAX_EVENTS = 200
 MAX_WAIT_S = 30.0
+MAX_WAITING = 64
+"""Requests that wait at once. Their connections cannot be closed to make room for others."""
 COMPONENT = "mlx_engine"
 ABOUT_REQUESTS = frozenset({"requests_parked", "request_resumed"})
 
@@ -32,6 +34,7 @@ class EngineEventBuffer:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._changed = asyncio.Event()
         self._closing = False
+        self._waiting = 0
 
     def add(self, event: Event) -> None:
         """Keep the event if it is about the engine. The gateway's stop ends all waiting."""
@@ -47,16 +50,24 @@ class EngineEventBuffer:
         self._changed = asyncio.Event()
 
     async def after(self, seq: int, wait_s: float) -> list[Event]:
-        """Return the events with a higher number. Where there is none, wait up to `wait_s` for one."""
-        changed = self._changed
-        if not (found := self._newer(seq)) and wait_s > 0 and not self._closing:
-            try:
-                async with asyncio.timeout(wait_s):
-                    await changed.wait()
-            except TimeoutError:
-                return []
-            found = self._newer(seq)
-        return found
+        """Return the events with a higher number. Where there is none, wait up to `wait_s` for one.
+
+        Raises Unavailable where MAX_WAITING others wait already.
+        """
+        if (found := self._newer(seq)) or wait_s <= 0 or self._closing:
+            return found
+        if self._waiting >= MAX_WAITING:
+            message = f"{MAX_WAITING} other requests wait for events; try again later, or without wait_s."
+            raise errors.Unavailable("overloaded", message)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return []
+        finally:
+            self._waiting -= 1
+        return self._newer(seq)
 
     def _newer(self, seq: int) -> list[Event]:
         return [event for event in self._events if event.seq > seq]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+
+from mlx_server.gateway.engine_events import MAX_WAITING
 
 
 def test_events_when_the_engine_is_killed_reach_a_waiting_client(gateway):
@@ -37,3 +41,19 @@ def test_events_since_a_number_of_another_gateway_begin_at_the_first(gateway):
 def test_events_with_an_invalid_query_are_refused(gateway):
     for query in ({"since": "x"}, {"since": -1}, {"wait_s": "nan"}, {"wait_s": "inf"}):
         assert gateway.http.get("/events", params=query).status_code == 400
+
+
+def test_events_beyond_the_limit_of_waiting_clients_are_refused_and_others_are_served(gateway):
+    """A connection whose request waits is not closed for a new one, so their number must be bounded."""
+    poll = b"GET /events?since=1000000&wait_s=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    query = {"since": 1_000_000, "wait_s": 0.1}
+    with contextlib.ExitStack() as stack:
+
+        def is_refused_beside_one_more() -> bool:  # any event ends the waiting of all
+            address = ("127.0.0.1", gateway.port)
+            stack.enter_context(socket.create_connection(address, timeout=10)).sendall(poll)
+            answer = gateway.http.get("/events", params=query)
+            return answer.status_code == 503 and answer.json()["code"] == "overloaded"
+
+        gateway.until(is_refused_beside_one_more, f"{MAX_WAITING} wait")
+        assert gateway.http.get("/events", params={"since": 1_000_000}).status_code == 200
