@@ -109,6 +109,7 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # anybody could claim another address
             timeout_keep_alive=int(IDLE_FOR_S),
             timeout_graceful_shutdown=CLOSE_WITHIN_S,
         )
