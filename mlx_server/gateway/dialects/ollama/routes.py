@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -61,20 +60,21 @@ def _text_router(context: GatewayContext) -> APIRouter:
         started_at = context.clock.now()
         body = await read_body(http, schema.EmbedBody, limit)
         embeddings = await _embedded(context, http, body)
-        answer: dict[str, Any] = {
-            "model": body.model,
-            "embeddings": embeddings.rows(body.dimensions or None),
-            "total_duration": render.nanoseconds(context.clock.now() - started_at),
-            "load_duration": render.nanoseconds(embeddings.load_s),
-            "prompt_eval_count": embeddings.prompt_tokens,
-        }
-        return JsonResponse(answer)
+        return await embeddings.response(
+            lambda: {
+                "model": body.model,
+                "embeddings": embeddings.json_rows(body.dimensions or None),
+                "total_duration": render.nanoseconds(context.clock.now() - started_at),
+                "load_duration": render.nanoseconds(embeddings.load_s),
+                "prompt_eval_count": embeddings.prompt_tokens,
+            }
+        )
 
     @routes.post("/embeddings", **takes(schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read_body(http, schema.EmbeddingsBody, limit)
-        rows = (await _embedded(context, http, body)).rows()
-        return JsonResponse({"embedding": rows[0] if rows else []})
+        vector = next((await _embedded(context, http, body)).rows(), [])
+        return JsonResponse({"embedding": vector})
 
     return routes
 

@@ -16,6 +16,7 @@ from mlx_server.gateway.dialects.embeddings import embed
 from mlx_server.gateway.dialects.openai import DIALECT, render, schema
 from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
 from mlx_server.gateway.dialects.translation import translated
+from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
 
@@ -47,14 +48,18 @@ def router(context: GatewayContext) -> APIRouter:
         model = (await context.installed_models.get(body.model, "embed")).name
         request = await translated(http, lambda: body.to_request(model))
         embedded = await embed(context, request, http, DIALECT)
-        rows: list[Any]
-        if body.encoding_format != "base64":
-            rows = embedded.rows(body.dimensions)
-        elif body.dimensions:
-            rows = [protocol.pack_vectors([row]) for row in embedded.rows(body.dimensions)]
-        else:
-            rows = render.base64_rows(embedded)
-        return JsonResponse(render.embeddings(body.model, rows, embedded.prompt_tokens))
+
+        def answer() -> dict[str, Any]:
+            rows: list[Any]
+            if body.encoding_format != "base64":
+                rows = embedded.json_rows(body.dimensions)
+            elif body.dimensions:
+                rows = [protocol.pack_vectors([row]) for row in embedded.rows(body.dimensions)]
+            else:
+                rows = render.base64_rows(embedded)
+            return render.embeddings(body.model, rows, embedded.prompt_tokens)
+
+        return await embedded.response(answer)
 
     return routes
 
@@ -82,13 +87,16 @@ async def _read(
     model = (await context.installed_models.get(body.model, "generate")).name
     context.check_answer_count(body.answer_count)
     seed = context.draw_seed()
-    return await translated(http, lambda: _translate(body, model, seed))
+    asked = await translated(http, lambda: _translate(body, model, seed))
+    if sum(map(len, asked.prefixes)) > context.max_body_bytes:
+        raise BadRequest("invalid_request", "echo: the prompts of all answers are too long; leave it out")
+    return asked
 
 
 def _translate(body: schema.ChatBody | schema.CompletionBody, model: str, drawn_seed: int) -> _Asked:
     times = body.n or 1
     requests = body.to_requests(model, drawn_seed)
-    prefixes = [body.echo_of(request) for request in requests for _ in range(times)]
+    prefixes = [prefix for prefix in map(body.echo_of, requests) for _ in range(times)]
     return _Asked(
         body.model,
         bool(body.stream),

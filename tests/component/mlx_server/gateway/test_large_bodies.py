@@ -132,3 +132,13 @@ def test_largest_body_takes_a_bounded_amount_of_memory(make_gateway, filling: by
     if before is not None and after is not None:
         assert after - before < MOST_BYTES_PER_BYTE * len(body)
     gateway.stop()
+
+
+def test_echo_of_a_long_prompt_in_many_answers_is_refused(make_gateway):
+    """The prompt of 32 MB in each of 69 answers would be an answer of 2 GB."""
+    gateway = make_gateway(VESTAL_MLX__MAX_BODY_BYTES="1000").start().until_ok()
+    body = {"model": "chat", "prompt": "tokens=2 " + "x " * 100, "echo": True, "n": 5, "max_tokens": 2}
+    refused = gateway.http.post("/v1/completions", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+    assert "echo" in refused.json()["error"]["message"]
+    assert gateway.http.post("/v1/completions", json=body | {"n": 4}).status_code == 200
