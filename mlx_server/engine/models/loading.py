@@ -28,7 +28,7 @@ from mlx_server.engine.models.tokenizers import (
 )
 from mlx_server.engine.models.vocabulary import token_rows
 from mlx_server.model_store import ModelEntry
-from mlx_server.model_store.files import integrity, weight_files
+from mlx_server.model_store.files import integrity, model_folder, weight_files
 from mlx_server.model_store.files.fingerprint import fingerprint
 
 T = TypeVar("T")
@@ -73,6 +73,7 @@ def load(entry: ModelEntry) -> Loader:
     """
     try:
         weight_files.verify(entry.path)
+        model_folder.check_templates(entry.path)
         for _ in integrity.check(entry.path):
             yield 0.0
         if entry.kind == "embed":

@@ -17,6 +17,10 @@ from mlx_server.model_store.files.weight_files import UnreadableModel, stored_by
 
 _EMBEDDING_TYPES = frozenset({"bert"})
 _DEFAULT_CONTEXT_TOKENS = 4096
+MAX_TEMPLATE_BYTES = 1024 * 1024
+"""Largest file of a chat template that is read. The longest ones in use have 50 KB."""
+_MAX_CONFIG_BYTES = 64 * 1024 * 1024
+"""Largest `tokenizer_config.json` that is read: it may hold templates, and lists up to 100,000 tokens."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,29 @@ def read_facts(folder: Path) -> ModelFacts:
         raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
+def check_templates(folder: Path) -> None:
+    """Raise UnreadableModel, which names the file, if a file with a chat template is too large to be read."""
+    own = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    limits = {**dict.fromkeys(own, MAX_TEMPLATE_BYTES), folder / "tokenizer_config.json": _MAX_CONFIG_BYTES}
+    for path, limit in limits.items():
+        if path.is_file() and (size := path.stat().st_size) > limit:
+            name = path.relative_to(folder)
+            raise UnreadableModel(f"{name} has {size} bytes; a chat template's file may have {limit}")
+
+
 def chat_template(folder: Path) -> str:
     """Return the text of the model's chat template; empty if it has none that can be read.
 
     If the tokenizer's configuration holds several by name, the one named "default" counts.
     """
     try:
+        check_templates(folder)
         separate = folder / "chat_template.jinja"
         if separate.is_file():
             return separate.read_text("utf-8")
         config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         template = config.get("chat_template")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, UnreadableModel):
         return ""
     if isinstance(template, list):
         by_name = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from mlx_server.model_store.files.model_folder import chat_template
+from mlx_server.model_store.files.model_folder import MAX_TEMPLATE_BYTES, chat_template, check_templates
+from mlx_server.model_store.files.weight_files import UnreadableModel
 
 
 @pytest.mark.parametrize(
@@ -32,4 +33,16 @@ def test_chat_template_in_its_own_file_takes_precedence(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", "{broken"])
 def test_chat_template_when_configuration_is_damaged_is_empty(tmp_path, content):
     (tmp_path / "tokenizer_config.json").write_text(content)
+    assert chat_template(tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tools.jinja"])
+def test_chat_template_that_is_too_large_is_not_read_and_named(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("x" * MAX_TEMPLATE_BYTES)
+    check_templates(tmp_path)
+    path.write_text("x" * (MAX_TEMPLATE_BYTES + 1))
+    with pytest.raises(UnreadableModel, match=f"{name} has 1048577 bytes"):
+        check_templates(tmp_path)
     assert chat_template(tmp_path) == ""

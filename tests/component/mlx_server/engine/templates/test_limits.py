@@ -22,7 +22,11 @@ from mlx_server.engine.generation.prompts.templates.limits import (
     TemplateProcessDied,
     TemplateRefusal,
 )
-from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+from mlx_server.engine.generation.prompts.templates.process import (
+    TemplateProcess,
+    start_process_ahead,
+    take_process,
+)
 
 LOOPS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
 LISTS = (
@@ -150,9 +154,17 @@ def test_process_killed_while_it_renders_is_replaced_and_the_template_rendered_a
     process = start(TemplateLimits(seconds=30))
     greeting(process)
     before = process.pid
-    threading.Timer(0.3, os.kill, (before, signal.SIGKILL)).start()
-    loops = "{% for a in range(90000) %}{% for b in range(40) %}{% endfor %}{% endfor %}"
+
+    def kill_while_it_renders() -> None:
+        idle_s = psutil.Process(before).cpu_times().user
+        wait_until(lambda: psutil.Process(before).cpu_times().user > idle_s + 0.1)
+        os.kill(before, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_while_it_renders)
+    thread.start()
+    loops = "{% for a in range(90000) %}{% for b in range(300) %}{% endfor %}{% endfor %}"  # a second or so
     assert process.render(loops + HELLO, {"name": "you"}) == "Hello you"
+    thread.join()
     assert process.pid != before
 
 
@@ -199,10 +211,23 @@ def test_signals_to_the_whole_group_do_not_end_the_process(process):
     assert process.pid == before
 
 
+def test_process_that_was_started_ahead_is_taken_by_one_model():
+    start_process_ahead()
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(contextlib.closing(take_process())) for _ in range(2))
+        assert first is not second
+        assert greeting(first) == greeting(second) == "Hello you"
+        assert first.pid != second.pid
+
+
 OWNER = """
 import sys, threading
 from mlx_server.engine.generation.prompts.templates.limits import TemplateLimits
-from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
+from mlx_server.engine.generation.prompts.templates.process import (
+    TemplateProcess,
+    start_process_ahead,
+    take_process,
+)
 process = TemplateProcess(TemplateLimits(seconds=1.0))
 process.render("", {})
 print(process.pid, flush=True)
