@@ -114,7 +114,7 @@ class BackgroundLoops:
                 if file.keep():
                     self._journal.record("agent", "file_written_again", f"{file.path} was gone or changed")
             self._journal.keep()
-            self._components.disk.record_change()
+            await self._components.disk.record_change()
             await asyncio.sleep(FILE_CHECK_INTERVAL_S)
 
     async def _recover_dead_containers(self) -> None:

@@ -87,7 +87,7 @@ async def build(
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
     watchdog = AgentWatchdog(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
-    disk = DiskReport(config.home, lambda: mlx.write_failures, journal)
+    disk = DiskReport(config.home, lambda: mlx.write_failures, mlx.engine_status, journal)
     status_report = StatusReport(
         watchdog,
         supervisor,

@@ -50,6 +50,10 @@ def _only_a_reboot_helps(service: str, cause: str, fields: Mapping[str, Any]) ->
     return "Only a reboot helps", _sentence(cause)
 
 
+def _disk_not_writable(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+    return "The disk cannot be written", _sentence(cause)
+
+
 def _out_of_memory(service: str, cause: str, fields: Mapping[str, Any]) -> tuple[str, str] | None:
     if fields.get("reason") != "out_of_memory":
         return None
@@ -64,8 +68,12 @@ NOTICE_TEXTS: Mapping[str, TitleAndText] = {
     "child_gave_up": _gave_up,
     "only_a_reboot_helps": _only_a_reboot_helps,
     "container_died": _out_of_memory,
+    "disk_not_writable": _disk_not_writable,
 }
-ENDED_BY = {"child_ready": frozenset({"breaker_opened", "child_gave_up"})}
+ENDED_BY = {
+    "child_ready": frozenset({"breaker_opened", "child_gave_up"}),
+    "disk_writable_again": frozenset({"disk_not_writable"}),
+}
 """The events that end a failure, each with the events that reported it."""
 
 
@@ -90,11 +98,15 @@ class NoticeFilter:
         return Notice(service, event, *title_and_text, ts)
 
     def _recovery_notice(self, service: str, event: str, ts: float) -> Notice | None:
-        """Return a notice that the service is back, where one of its failures was reported."""
+        """Return a notice that the service or the disk is back, where one of its failures was reported."""
         ended = [key for key in self._reported_at if key[0] == service and key[1] in ENDED_BY[event]]
         for key in ended:
             del self._reported_at[key]
-        return Notice(service, event, f"{service} is back", "It is up and answers.", ts) if ended else None
+        if not ended:
+            return None
+        if event == "disk_writable_again":
+            return Notice(service, event, "The disk can be written again", "All is written again.", ts)
+        return Notice(service, event, f"{service} is back", "It is up and answers.", ts)
 
 
 def _sentence(cause: str) -> str:

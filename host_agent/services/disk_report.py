@@ -1,7 +1,7 @@
 """What the agent and the MLX server could not write, for `vestal status`, the page and the doctor."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from host_agent.journal import Journal, damaged_copies
@@ -23,11 +23,17 @@ NAMES = {
 class DiskReport:
     """Reports failed writes, and records in the journal when they begin and end.
 
-    `mlx_failures` returns what the gateway reported last of itself and its engine.
+    `mlx_failures` returns what the gateway reported last of itself and its engine; `ask_mlx` asks it again.
     """
 
-    def __init__(self, home: Home, mlx_failures: Callable[[], Failures], journal: Journal) -> None:
-        self._home, self._mlx_failures, self._journal = home, mlx_failures, journal
+    def __init__(
+        self,
+        home: Home,
+        mlx_failures: Callable[[], Failures],
+        ask_mlx: Callable[[], Awaitable[object]],
+        journal: Journal,
+    ) -> None:
+        self._home, self._mlx_failures, self._ask_mlx, self._journal = home, mlx_failures, ask_mlx, journal
         self._is_failing = False
 
     def as_json(self) -> dict[str, Any]:
@@ -41,12 +47,14 @@ class DiskReport:
             "journal": journal_note([copy.name for copy in damaged_copies(self._home.journal_db)]),
         }
 
-    def record_change(self) -> None:
+    async def record_change(self) -> None:
         """Look at the disk. Record an event if writes fail, or succeed again, since the last call."""
         if error := find_obstacle(self._home.root):
             FAILURES.failed("disk", error, count=0)
         else:
             FAILURES.succeeded("disk")
+        if self._is_failing:  # the gateway may write again, or have lost more
+            await self._ask_mlx()
         failures = self._failures()
         is_failing = failing_since(failures) is not None
         if is_failing is self._is_failing:

@@ -98,6 +98,35 @@ def test_next_agent_adopts_the_gateway_although_no_pid_file_names_it(agent: Agen
     assert agent.status()["services"]["mlx_server"]["restart_count"] == 0
 
 
+def _flip_a_bit_in_every_file(home: Path) -> None:
+    """Flip one bit in the middle of each file except the logs."""
+    for path in home.rglob("*"):
+        if path.is_file() and path.stat().st_size and path.suffix != ".log":
+            with path.open("r+b") as file:
+                file.seek(path.stat().st_size // 2)
+                byte = file.read(1)[0]
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([byte ^ 4]))
+
+
+def test_flipped_bits_in_every_file_end_nothing_and_start_nothing_twice(agent: AgentUnderTest):
+    gateway = agent.start().gateway()
+    assert agent.process is not None
+    token = (agent.home / "token").read_text()
+    for _ in range(3):
+        _flip_a_bit_in_every_file(agent.home)
+        agent.until(lambda: (agent.home / "token").read_text() == token, "the token is written again")
+        assert agent.gateway() == gateway
+        assert agent.recover()["healthy"]
+    assert agent.process.poll() is None
+    agent.kill()
+    _flip_a_bit_in_every_file(agent.home)
+    (agent.home / "token").write_text(token)  # with another token, the next agent is another for its clients
+    assert agent.start().gateway() == gateway
+    assert _gateways(agent) == [gateway]
+    assert agent.journal()
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[FullDisk]:
     (tmp_path / "disk").mkdir()

@@ -46,6 +46,17 @@ def test_service_that_was_reported_failing_is_reported_back_once():
     assert notice_filter.notice_for(entry("child_gave_up", 4, cause="exit code 78")) is not None
 
 
+def test_disk_that_cannot_be_written_is_reported_and_so_is_its_return():
+    notice_filter = NoticeFilter()
+    assert notice_filter.notice_for(entry("disk_writable_again", component="agent")) is None
+    full = notice_filter.notice_for(entry("disk_not_writable", 1, component="agent", cause="no space"))
+    assert full is not None
+    assert (full.title, full.text) == ("The disk cannot be written", "No space.")
+    back = notice_filter.notice_for(entry("disk_writable_again", 2, component="agent"))
+    assert back is not None
+    assert back.title == "The disk can be written again"
+
+
 def test_dead_container_gives_a_notice_only_where_memory_was_the_cause():
     notice_filter = NoticeFilter()
     assert (
