@@ -18,6 +18,7 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
+from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
@@ -41,6 +42,7 @@ def create_app(
     app.include_router(engine_events.router(telemetry.engine_events))
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
+    app.include_router(responses_routes.router(context))
     app.include_router(anthropic_routes.router(context))
     app.add_middleware(ShareBodies, budget=BodyBudget(context.config.mlx.body_budget_bytes))
     policy = access_policy(context.config.mlx.api_key, host_names, keyless_addresses)

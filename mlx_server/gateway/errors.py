@@ -3,8 +3,9 @@
     HttpError                    status
     └── GatewayError
         ├── BadRequest           400   invalid_json, invalid_request, not_supported, empty_prompt,
-        │                              context_exceeded, not_an_embedding_model, not_a_chat_model
-        ├── NotFound             404   model_not_found
+        │                              context_exceeded, not_an_embedding_model, not_a_chat_model,
+        │                              previous_response_not_found, websocket_connection_limit_reached
+        ├── NotFound             404   model_not_found, response_not_found, item_not_found
         ├── TooLarge             413   too_large
         ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
         ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where

@@ -69,7 +69,7 @@ async def _run(
     table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
     engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
-    context = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
+    context = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock), emit=telemetry.emit)
     app = create_app(
         context,
         engine,

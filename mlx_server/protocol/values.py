@@ -55,7 +55,7 @@ class Usage(Value, frozen=True):
 
     The counts are those of the whole request. The durations cover only the work of the engine that reports
     them: after a crash, the work of earlier engines is not included. `cached_tokens` counts the prompt tokens
-    that were found in the prompt cache.
+    that were found in the prompt cache, `reasoning_tokens` those of the answer that were thinking.
     """
 
     prompt_tokens: int
@@ -64,3 +64,4 @@ class Usage(Value, frozen=True):
     prefill_s: float = 0.0
     decode_s: float = 0.0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0

@@ -14,6 +14,7 @@ The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may cont
     {"slow_start_s": S}          seconds until the first model is loaded
     {"slow_ready_s": S}          seconds from the first model until the engine is ready
     {"senseless": true}          the first probe fails  {"mute_when_probed": true}  no probe is answered
+    {"calls_tools": true}        a user's message is answered by a call of the first tool that is offered
 """
 
 from __future__ import annotations
@@ -154,6 +155,9 @@ class FakeEngine:
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return
         self.say(protocol.Prefill(op.id, 1, 1))
+        if op.tools and self.settings.get("calls_tools") and (op.messages or ({},))[-1]["role"] == "user":
+            self.call_tool(op, op.tools[0]["function"])
+            return
         for index in range(len(op.emitted), length):
             await self.misbehave(orders, index)
             await asyncio.sleep(int(orders.get("step_ms", 2)) / 1000)
@@ -163,6 +167,13 @@ class FakeEngine:
         self.work.pop(op.id)
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
+
+    def call_tool(self, op: protocol.Generate, function: dict[str, Any]) -> None:
+        properties = (function.get("parameters") or {}).get("properties", {})
+        calls = (protocol.ToolCall(function["name"], dict.fromkeys(properties, "Oslo")),)
+        self.say(protocol.Token(op.id, 1, "", 0, tool_calls=calls, prompt_tokens=7))
+        self.work.pop(op.id)
+        self.say(protocol.Done(op.id, "tool_calls", protocol.Usage(7, 1)))
 
     async def misbehave(self, orders: dict[str, str], index: int) -> None:
         deed = next((d for d in ("die_at", "hang_at", "stall_at") if orders.get(d) == str(index)), None)

@@ -36,7 +36,7 @@ class AsgiGuard:
         self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         head, policy = head_of(scope), self._policy()
@@ -44,7 +44,7 @@ class AsgiGuard:
             await self._respond(refusal, head.path)(scope, receive, send)
             return
         origins = head.values(b"origin")
-        if not origins or policy.origin_names is None:
+        if not origins or policy.origin_names is None or scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
         cors = [(b"access-control-allow-origin", origins[0]), (b"vary", b"Origin")]
@@ -59,10 +59,10 @@ class AsgiGuard:
 def head_of(scope: Scope) -> RequestHead:
     """Return the parts of the request that the guard examines.
 
-    Without a server address, the connection counts as one over loopback.
+    Without a server address, the connection counts as one over loopback. A WebSocket begins with a GET.
     """
     local_address = (scope.get("server") or ("127.0.0.1", 0))[0]
-    return RequestHead(scope["method"], scope["path"], scope["headers"], str(local_address))
+    return RequestHead(scope.get("method", "GET"), scope["path"], scope["headers"], str(local_address))
 
 
 def _adding(headers: list[tuple[bytes, bytes]], send: Send) -> Send:

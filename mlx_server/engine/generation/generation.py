@@ -35,6 +35,7 @@ class Generation:
     cached_tokens: int = 0
     shared_prefix_tokens: int = 0
     first_token_s: float | None = None
+    reasoning_tokens: int = field(default=0, init=False)
     done: Done | None = field(default=None, init=False)
 
     def replay(self, emitted: Sequence[int], now: float) -> Done | None:
@@ -86,7 +87,9 @@ class Generation:
 
     def _process(self, token: int) -> OutputPiece:
         self.completion_tokens += 1
-        return self.parser.push(self.detokenizer.push(token))
+        piece = self.parser.push(self.detokenizer.push(token))
+        self.reasoning_tokens += self.parser.is_thinking or bool(piece.thinking)
+        return piece
 
     def _usage(self, now: float) -> Usage:
         first = now if self.first_token_s is None else self.first_token_s
@@ -97,4 +100,5 @@ class Generation:
             prefill_s=max(first - self.started_s, 0.0),
             decode_s=max(now - first, 0.0),
             cached_tokens=min(self.cached_tokens, len(self.prompt)),
+            reasoning_tokens=self.reasoning_tokens,
         )

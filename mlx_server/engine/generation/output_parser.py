@@ -83,6 +83,11 @@ class OutputParser:
         self._skip_whitespace = thinking or tool_choice != "none"  # until the next text or thinking
         self.has_tool_calls = False
 
+    @property
+    def is_thinking(self) -> bool:
+        """Return whether the answer is inside the model's thinking."""
+        return self._section is _Section.THINKING
+
     def push(self, text: str) -> OutputPiece:
         """Continue the answer with `text`, and return what can be released."""
         self._withheld += text

@@ -6,8 +6,9 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.errors import BadRequest, GatewayError
@@ -19,22 +20,31 @@ from vestal.config import Config
 from vestal.supervision import Clock
 
 
+def _discard(event: str, cause: str = "", **fields: Any) -> None:
+    """Write no event."""
+
+
 @dataclass(frozen=True)
 class GatewayContext:
-    """What a dialect's router is made with. `draw_seed` makes a seed where the client gives none."""
+    """What a dialect's router is made with.
+
+    `draw_seed` makes a seed where the client gives none. `emit` writes an event: its name, its cause in
+    words, and its fields.
+    """
 
     config: Config
     clock: Clock
     dispatcher: Dispatcher
     installed_models: InstalledModels
     draw_seed: Callable[[], int] = lambda: secrets.randbits(32)
+    emit: Callable[..., None] = _discard
 
     @property
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
 
     def submit(
-        self, request: SendableRequest, http: Request, dialect: str, user: str | None = None
+        self, request: SendableRequest, http: HTTPConnection, dialect: str, user: str | None = None
     ) -> Ticket:
         """Submit one request on behalf of the HTTP client. Raises GatewayError.
 
@@ -50,7 +60,7 @@ class GatewayContext:
             raise BadRequest("invalid_request", message, answers=answers, most=most)
 
     def generate(
-        self, requests: Sequence[SendableRequest], http: Request, dialect: str, user: str | None = None
+        self, requests: Sequence[SendableRequest], http: HTTPConnection, dialect: str, user: str | None = None
     ) -> Answers:
         """Submit all requests, or none where the queue cannot take them all. Raises GatewayError."""
         tickets: list[Ticket] = []
@@ -64,7 +74,7 @@ class GatewayContext:
         return Answers(tickets)
 
 
-def _client_key(http: Request, user: str | None) -> str:
+def _client_key(http: HTTPConnection, user: str | None) -> str:
     """Return what tells clients apart for fairness: address, API key (as a digest), and end user."""
     key = http.headers.get("authorization", "")
     digest = hashlib.sha256(key.encode()).hexdigest()[:8] if key else ""

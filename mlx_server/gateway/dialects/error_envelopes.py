@@ -51,8 +51,8 @@ _OPENAI_TYPES = {
 def openai_body(error: HttpError) -> dict[str, Any]:
     """Return the error for OpenAI's clients."""
     error_type = _OPENAI_TYPES.get(error.status, "server_error")
-    detail = {"message": error.message, "type": error_type, "param": None, "code": error.code}
-    return {"error": {**error.fields, **detail}}
+    detail = {"message": error.message, "type": error_type, "code": error.code}
+    return {"error": {"param": None, **error.fields, **detail}}
 
 
 OPENAI = ErrorEnvelope(

@@ -1,0 +1,91 @@
+"""POST /v1/responses/compact: a long conversation becomes its users' messages and a summary by the model.
+
+The result is the input of the next request. The summary stands in the `encrypted_content` of an item of the
+type `compaction`, which `messages` reads again.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.responses import DIALECT
+from mlx_server.gateway.dialects.responses.creation import Responses, new_id, shortening_retry
+from mlx_server.gateway.dialects.responses.input_items import Item
+from mlx_server.gateway.dialects.responses.messages import chat_messages, opaque
+from mlx_server.gateway.dialects.responses.resource import Resource, usage
+from mlx_server.gateway.dialects.responses.schema import CompactBody
+from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
+from mlx_server.gateway.dialects.translation import translated
+from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.protocol import Sampling
+
+MAX_SUMMARY_TOKENS = 1024
+TASK = (
+    "Summarize the conversation so far for someone who has to continue it: what the user wants, what was "
+    "decided and done, names, numbers and results that matter, and what is still open. "
+    "Write only the summary."
+)
+KEPT_ROLES = ("system", "developer", "user")
+
+
+async def compact(responses: Responses, body: CompactBody, http: Request) -> tuple[Resource, str]:
+    """Return the compacted conversation, and the id of the request that made its summary.
+
+    Raises GatewayError, ClientDisconnected.
+    """
+    context = responses.context
+    model = (await context.installed_models.get(body.model, "generate")).name
+    previous = responses.previous(body, responses.store.find)
+    earlier = previous.conversation if previous else ()
+    seed = context.draw_seed()
+
+    def translate() -> tuple[GenerationRequest, list[Item]]:
+        items = [*earlier, *responses.read_items(body, earlier).items]
+        if not items:
+            raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
+        return _summary_request(body, model, seed, items), items
+
+    request, items = await translated(http, translate)
+
+    def submit(request: GenerationRequest) -> Answers:
+        return context.generate([sendable(request)], http, DIALECT)
+
+    retry = shortening_retry(request, submit)
+    answers: Answers | None = submit(request)
+    while True:
+        assert answers is not None
+        try:
+            ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
+            break
+        except GatewayError as error:
+            answers = retry(error)
+            if answers is None:
+                raise
+    summary = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": opaque(answer.text.strip())}
+    compacted = {
+        "id": new_id("resp"),
+        "object": "response.compaction",
+        "created_at": int(context.clock.wall()),
+        "output": [*(item for item in items if _is_kept(item)), summary],
+        "usage": usage(done.usage),
+    }
+    return compacted, answers.id
+
+
+def _summary_request(body: CompactBody, model: str, seed: int, items: list[Item]) -> GenerationRequest:
+    task = f"{TASK}\n\n{body.instructions}" if body.instructions else TASK
+    return GenerationRequest(
+        model=model,
+        kind="chat",
+        messages=(*chat_messages(None, items), {"role": "user", "content": task}),
+        think=False,
+        sampling=Sampling(seed=seed, temperature=0.0),
+        max_tokens=MAX_SUMMARY_TOKENS,
+    )
+
+
+def _is_kept(item: Item) -> bool:
+    return item["type"] == "message" and item["role"] in KEPT_ROLES

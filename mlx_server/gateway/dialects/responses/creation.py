@@ -1,0 +1,191 @@
+"""Makes a run of a body: looks up what the body refers to, translates it, and submits its request."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from starlette.requests import HTTPConnection
+
+from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.responses import DIALECT
+from mlx_server.gateway.dialects.responses.events import ResponseEvents
+from mlx_server.gateway.dialects.responses.input_items import InputItems, Item, read_input
+from mlx_server.gateway.dialects.responses.messages import chat_messages, unreadable_parts
+from mlx_server.gateway.dialects.responses.offered_tools import OfferedTools, offered_tools
+from mlx_server.gateway.dialects.responses.output_items import OutputItems, OutputOptions
+from mlx_server.gateway.dialects.responses.resource import new_response
+from mlx_server.gateway.dialects.responses.running import ResponseRun, Retry
+from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CompactBody, CreateBody
+from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, ResponseStore, StoredResponse
+from mlx_server.gateway.dialects.responses.truncation import without_oldest_turns
+from mlx_server.gateway.dialects.translation import LARGE_BODY_BYTES
+from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+from mlx_server.gateway.requests.sendable import SendableRequest, sendable
+
+Find = Callable[[str], StoredResponse | None]
+TRUNCATION_SHARES = (0.9, 0.5, 0.5, 0.5, 0.5, 0.5)
+"""How far below the limit each attempt to shorten a prompt aims. Characters and tokens are not quite
+proportional, and the engine stops counting the tokens of a very long prompt."""
+
+
+@dataclass(frozen=True)
+class _Translated:
+    input: InputItems
+    offered: OfferedTools
+    request: GenerationRequest
+    sendable: SendableRequest
+
+
+class Responses:
+    """Creates the responses of one gateway, and keeps those that are to be stored."""
+
+    def __init__(self, context: GatewayContext, store: ResponseStore | None = None) -> None:
+        self.context = context
+        config = context.config.mlx
+        self.store = store or MemoryResponseStore(config.keep_answers_s, context.clock.now)
+
+    async def create(
+        self, body: CreateBody, client: HTTPConnection, body_bytes: int, find: Find | None = None
+    ) -> StoredResponse:
+        """Start a response. Raises GatewayError where it is refused.
+
+        `find` returns the response that `previous_response_id` names; by default, the store is asked.
+        """
+        earlier, translated = await self._prepare(body, body_bytes, find or self.store.find)
+        self._report_skipped(body, translated)
+        response_id = new_id("resp")
+        is_stored = body.wants_storing and self.store.keeps_any
+        answers = self.context.generate([translated.sendable], client, DIALECT, body.end_user)
+        created_at = int(self.context.clock.wall())
+        run = ResponseRun(
+            answers,
+            ResponseEvents(
+                new_response(body, translated.offered, response_id, created_at, is_stored=is_stored),
+                OutputItems(response_id.removeprefix("resp_"), _output_options(body, translated.offered)),
+            ),
+            self.context.clock,
+            is_streamed=bool(body.stream or body.background),
+            retry=self._retry(translated.request, client, body) if body.truncation == "auto" else no_retry,
+        )
+        response = StoredResponse(run, earlier, tuple(translated.input.items), body_bytes)
+        if is_stored:
+            self.store.add(response)
+        run.start(lambda: self.store.ended(response))
+        return response
+
+    async def count_request(self, body: CreateBody, body_bytes: int) -> SendableRequest:
+        """Return the request that counts the tokens of the body's prompt. Raises GatewayError."""
+        _, translated = await self._prepare(body, body_bytes, self.store.find)
+        return sendable(replace(translated.request, count_only=True))
+
+    async def _prepare(
+        self, body: CreateBody, body_bytes: int, find: Find
+    ) -> tuple[tuple[Item, ...], _Translated]:
+        """Return the items of the responses before this one, and what the body means."""
+        body.check()
+        model = (await self.context.installed_models.get(body.model, "generate")).name
+        previous = self.previous(body, find)
+        earlier = previous.conversation if previous else ()
+        size_bytes = body_bytes + (previous.size_bytes if previous else 0)
+        seed = self.context.draw_seed()
+        translate = partial(self._translate, body, model, seed, earlier)
+        # A large body is translated in a thread, see `translation`.
+        is_small = size_bytes <= LARGE_BODY_BYTES
+        return earlier, translate() if is_small else await asyncio.to_thread(translate)
+
+    def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
+        """Return the response that the body continues. Raises BadRequest: it is unknown, or still runs."""
+        if not body.previous_response_id:
+            return None
+        found = find(body.previous_response_id)
+        shown = f"Previous response with id {body.previous_response_id[:80]!r}"
+        if found is None:
+            message = f"{shown} not found: it was never stored here, was deleted, or is too old."
+            raise BadRequest("previous_response_not_found", message, param="previous_response_id")
+        if not found.run.is_finished:
+            message = f"{shown} is still in progress; wait for its end."
+            raise BadRequest("invalid_request", message, param="previous_response_id")
+        return found
+
+    def read_items(self, body: CompactBody, earlier: Iterable[Item]) -> InputItems:
+        """Return the items of the body's input. Raises BadRequest, NotFound."""
+        return read_input(body.input, earlier, new_id, self.store.item)
+
+    def _translate(
+        self, body: CreateBody, model: str, drawn_seed: int, earlier: tuple[Item, ...]
+    ) -> _Translated:
+        offered = offered_tools(body.tools, body.tool_choice)
+        read = self.read_items(body, earlier)
+        items = (*earlier, *read.items)
+        if not items:
+            raise BadRequest(
+                "invalid_request", "input: holds nothing that a model here can read", param="input"
+            )
+        request = GenerationRequest(
+            model=model,
+            kind="chat",
+            count_only=body.generate is False,
+            messages=tuple(chat_messages(body.instructions, items)),
+            tools=offered.functions,
+            tool_choice="required" if offered.call_schema else "auto",
+            think=body.thinks,
+            template=body.template_variables(),
+            json_schema=offered.call_schema or body.answer_schema(),
+            top_logprobs=body.logprobs,
+            sampling=body.sampling(drawn_seed),
+            max_tokens=body.max_output_tokens,
+        )
+        return _Translated(read, offered, request, sendable(request))
+
+    def _report_skipped(self, body: CreateBody, translated: _Translated) -> None:
+        skipped = {
+            "tools": sorted(translated.offered.skipped),
+            "items": sorted({item_type[:80] for item_type in translated.input.skipped}),
+            "parts": [part[:80] for part in unreadable_parts(translated.input.items)],
+        }
+        if any(skipped.values()):
+            cause = "this server has no use for them; the request was served without"
+            self.context.emit("request_fields_skipped", cause, dialect=DIALECT, model=body.model, **skipped)
+
+    def _retry(self, request: GenerationRequest, client: HTTPConnection, body: CreateBody) -> Retry:
+        def submit(shorter: GenerationRequest) -> Answers:
+            return self.context.generate([sendable(shorter)], client, DIALECT, body.end_user)
+
+        return shortening_retry(request, submit)
+
+
+def shortening_retry(request: GenerationRequest, submit: Callable[[GenerationRequest], Answers]) -> Retry:
+    """Return a function that submits the request again without its oldest turns, after `context_exceeded`."""
+    shares = iter(TRUNCATION_SHARES)
+
+    def retry(error: GatewayError) -> Answers | None:
+        nonlocal request
+        limit, length = error.fields.get("context_tokens"), error.fields.get("prompt_tokens")
+        share = next(shares, None)
+        if error.code != "context_exceeded" or not limit or not length or share is None:
+            return None
+        shorter = without_oldest_turns(request.messages or (), share * limit / length)
+        if shorter is None:
+            return None
+        request = replace(request, messages=shorter)
+        return submit(request)
+
+    return retry
+
+
+def no_retry(error: GatewayError) -> None:
+    """Let every failure stand."""
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(16)}"
+
+
+def _output_options(body: CreateBody, offered: OfferedTools) -> OutputOptions:
+    return OutputOptions(offered.allowed, body.most_calls, body.includes(ENCRYPTED_REASONING))

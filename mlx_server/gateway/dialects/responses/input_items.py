@@ -1,0 +1,181 @@
+"""Checks the items of `input`, and gives them the form in which they are kept and listed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mlx_server.gateway.dialects.bodies import Body, ListOf, validated
+from mlx_server.gateway.errors import BadRequest, NotFound
+
+Item = dict[str, Any]
+"""An item as the API has it: a message, a call of a function, its output, a reasoning, a compaction."""
+
+
+class Part(Body):
+    """One part of a message's content, or of a function's output."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    filename: str | None = None
+    file_data: str | None = None
+
+
+class MessageItem(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | ListOf[Part]
+
+
+class FunctionCallItem(Body):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class CustomCallItem(Body):
+    call_id: str
+    name: str
+    input: str
+
+
+class OutputItem(Body):
+    call_id: str
+    output: str | ListOf[Part]
+
+
+class ReasoningItem(Body):
+    summary: ListOf[Part] | None = None
+    content: ListOf[Part] | None = None
+    encrypted_content: str | None = None
+
+
+class CompactionItem(Body):
+    encrypted_content: str
+
+
+_MODELS: dict[str, type[Body]] = {
+    "message": MessageItem,
+    "function_call": FunctionCallItem,
+    "function_call_output": OutputItem,
+    "custom_tool_call": CustomCallItem,
+    "custom_tool_call_output": OutputItem,
+    "reasoning": ReasoningItem,
+    "compaction": CompactionItem,
+}
+_ID_PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "cto",
+    "reasoning": "rs",
+    "compaction": "cmp",
+}
+CALLS = ("function_call", "custom_tool_call")
+OUTPUTS = ("function_call_output", "custom_tool_call_output")
+
+
+@dataclass
+class InputItems:
+    """The checked items, and the types of those that were left out because nothing here can read them."""
+
+    items: list[Item] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_input(
+    given: str | Sequence[Item] | None,
+    earlier: Iterable[Item],
+    new_id: Callable[[str], str],
+    stored_item: Callable[[str], Item | None],
+) -> InputItems:
+    """Return the items of `input`, which follow the `earlier` items of the conversation.
+
+    `new_id` makes an id with the prefix that it is given, and `stored_item` returns the item that an
+    `item_reference` names. Raises BadRequest, and NotFound for a reference to an unknown item.
+    """
+    if given is None:
+        return InputItems()
+    if isinstance(given, str):
+        given = [{"type": "message", "role": "user", "content": given}]
+    read = InputItems()
+    call_ids = {item["call_id"] for item in earlier if item["type"] in CALLS}
+    for number, item in enumerate(given):
+        where = f"input.{number}"
+        item_type = _type_of(item, where)
+        if item_type == "item_reference":
+            read.items.append(_referenced(item, where, stored_item))
+        elif item_type in _MODELS:
+            read.items.append(_kept(item, item_type, where, new_id))
+        else:
+            read.skipped.append(item_type)
+            continue
+        _check_call_id(read.items[-1], where, call_ids)
+    return read
+
+
+def _type_of(item: Item, where: str) -> str:
+    item_type = item.get("type")
+    if isinstance(item_type, str):
+        return "compaction" if item_type == "compaction_summary" else item_type
+    if item_type is not None:
+        raise _wrong(f"{where}.type", "should be a string")
+    if "role" in item:
+        return "message"
+    if set(item) <= {"type", "id"} and "id" in item:
+        return "item_reference"
+    raise _wrong(f"{where}.type", "is missing")
+
+
+def _kept(item: Item, item_type: str, where: str, new_id: Callable[[str], str]) -> Item:
+    """Return a checked copy of the item with an id, a status, and content as a list of parts."""
+    try:
+        checked = validated(item, _MODELS[item_type])
+    except BadRequest as error:
+        raise _wrong(f"{where}.{error.message}") from error
+    item_id = item.get("id")
+    kept = item | {"type": item_type, "status": "completed"}
+    kept["id"] = item_id if isinstance(item_id, str) and item_id else new_id(_ID_PREFIXES[item_type])
+    if isinstance(checked, MessageItem) and isinstance(checked.content, str):
+        kept["content"] = [_text_part(checked.role, checked.content)]
+    if item_type == "reasoning":
+        kept["summary"] = item.get("summary") or []
+    return kept
+
+
+def _text_part(role: str, text: str) -> Item:
+    if role == "assistant":
+        return {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "input_text", "text": text}
+
+
+def _referenced(item: Item, where: str, stored_item: Callable[[str], Item | None]) -> Item:
+    item_id = item.get("id")
+    if not isinstance(item_id, str):
+        raise _wrong(f"{where}.id", "should be a string")
+    found = stored_item(item_id)
+    if found is None:
+        message = (
+            f"{where}.id: Item {item_id[:80]!r} was not found: it was never stored here, was deleted, or is "
+            "too old; send the item itself."
+        )
+        raise NotFound("item_not_found", message, param=f"{where}.id")
+    return found
+
+
+def _check_call_id(item: Item, where: str, call_ids: set[str]) -> None:
+    """Note the id of a call. Raises BadRequest for the output of a call that the model did not make."""
+    if item["type"] in CALLS:
+        call_ids.add(item["call_id"])
+    elif item["type"] in OUTPUTS and item["call_id"] not in call_ids:
+        raise _wrong(
+            f"{where}.call_id",
+            f"no call has the id {item['call_id'][:80]!r}; send the call before its output, or name the "
+            "response that made it in previous_response_id",
+        )
+
+
+def _wrong(where: str, what: str = "") -> BadRequest:
+    return BadRequest("invalid_request", f"{where}: {what}" if what else where, param=where.partition(":")[0])

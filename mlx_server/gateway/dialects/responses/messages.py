@@ -1,0 +1,157 @@
+"""Turns items into the messages that chat templates take. Pure.
+
+An assistant's turn is several items in this API (its reasoning, its text, its calls), and one message in a
+template. What a text model cannot read becomes a sentence in its place, so that the model can say so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mlx_server.gateway.dialects.responses.input_items import Item
+from mlx_server.gateway.dialects.tools import call_arguments
+
+TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+COMPACTED = "The conversation before this point, in short:\n\n"
+_OPAQUE = "vestal1:"
+
+Message = dict[str, Any]
+
+
+def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Message]:
+    """Return the messages of a conversation. Raises BadRequest for a call whose arguments are no object."""
+    messages = _Messages()
+    if instructions:
+        messages.add({"role": "system", "content": instructions})
+    for item in items:
+        messages.add_item(item)
+    return messages.finished()
+
+
+def unreadable_parts(items: Iterable[Item]) -> list[str]:
+    """Return the types of the parts that are replaced by a sentence, each once."""
+    parts = (part for item in items for part in _parts_of(item))
+    return sorted({part["type"] for part in parts if not _is_readable(part)})
+
+
+def opaque(text: str) -> str:
+    """Return `text` in the form that `encrypted_content` has: opaque to clients, which send it back as it is.
+
+    It is not encrypted. The text is the client's own, and goes to nobody else.
+    """
+    return base64.b64encode(f"{_OPAQUE}{text}".encode("utf-8", "replace")).decode("ascii")
+
+
+def text_of_opaque(content: str) -> str | None:
+    """Return the text in `content`, or None where another server made it."""
+    try:
+        text = base64.b64decode(content, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    return text.removeprefix(_OPAQUE) if text.startswith(_OPAQUE) else None
+
+
+class _Messages:
+    """Collects messages. `_turn` is the assistant's message that further items may belong to."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._turn: Message = {}
+
+    def add(self, message: Message) -> None:
+        self._close_turn()
+        self._messages.append(message)
+
+    def finished(self) -> list[Message]:
+        self._close_turn()
+        return self._messages
+
+    def add_item(self, item: Item) -> None:
+        match item["type"]:
+            case "message" if item["role"] == "assistant":
+                if "content" in self._turn or "tool_calls" in self._turn:
+                    self._close_turn()
+                self._turn["content"] = _text(item["content"])
+            case "message":
+                role = "system" if item["role"] == "developer" else item["role"]
+                self.add({"role": role, "content": _text(item["content"])})
+            case "reasoning":
+                if "content" in self._turn or "tool_calls" in self._turn:
+                    self._close_turn()
+                earlier = self._turn.get("reasoning_content", "")
+                self._turn["reasoning_content"] = earlier + _thoughts(item)
+            case "function_call":
+                self._add_call(item, call_arguments(f"{item['id']}.arguments", item["arguments"]))
+            case "custom_tool_call":
+                self._add_call(item, {"input": item["input"]})
+            case "function_call_output" | "custom_tool_call_output":
+                self.add({"role": "tool", "tool_call_id": item["call_id"], "content": _text(item["output"])})
+            case "compaction":
+                self.add({"role": "user", "content": COMPACTED + (_summary(item) or "(unknown)")})
+
+    def _add_call(self, item: Item, arguments: dict[str, Any]) -> None:
+        function = {"name": item["name"], "arguments": arguments}
+        call = {"id": item["call_id"], "type": "function", "function": function}
+        self._turn.setdefault("tool_calls", []).append(call)
+
+    def _close_turn(self) -> None:
+        turn, self._turn = self._turn, {}
+        if "content" in turn or "tool_calls" in turn:  # thoughts alone are no message
+            message = {"role": "assistant", "content": turn.get("content", "")}
+            message |= {key: turn[key] for key in ("reasoning_content", "tool_calls") if turn.get(key)}
+            self._messages.append(message)
+
+
+def _summary(item: Item) -> str | None:
+    return text_of_opaque(item["encrypted_content"])
+
+
+def _thoughts(item: Item) -> str:
+    """Return the thoughts of a reasoning item. A model of ours has written all of its summary."""
+    text = "".join(part.get("text") or "" for part in item.get("content") or ())
+    text = text or text_of_opaque(item.get("encrypted_content") or "") or ""
+    return text or "".join(part.get("text") or "" for part in item.get("summary") or ())
+
+
+def _parts_of(item: Item) -> Sequence[Item]:
+    content = item.get("output") if item["type"].endswith("_output") else item.get("content")
+    return content if item["type"] != "reasoning" and isinstance(content, list) else ()
+
+
+def _is_readable(part: Item) -> bool:
+    return part["type"] in (*TEXT_PARTS, "refusal") or _file_text(part) is not None
+
+
+def _text(content: str | Sequence[Item]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(map(_part_text, content))
+
+
+def _part_text(part: Item) -> str:
+    if part["type"] in TEXT_PARTS:
+        return part.get("text") or ""
+    if part["type"] == "refusal":
+        return part.get("refusal") or ""
+    text = _file_text(part)
+    if text is not None:
+        return f"\n[The file {part.get('filename') or 'without a name'}:]\n{text}\n"
+    kind = part["type"].removeprefix("input_")[:40]
+    return f"\n[There was a part of type {kind} here, which this model cannot read.]\n"
+
+
+def _file_text(part: Item) -> str | None:
+    """Return the text of a file that was sent as base64 and is plain text, or None."""
+    data = part.get("file_data") if part["type"] == "input_file" else None
+    if not isinstance(data, str):
+        return None
+    if data.startswith("data:"):
+        data = data.partition(",")[2]
+    try:
+        raw = base64.b64decode(data, validate=True)
+        return None if raw.startswith(b"%PDF") or b"\0" in raw else raw.decode("utf-8")
+    except ValueError:  # no base64, or no UTF-8
+        return None

@@ -1,0 +1,135 @@
+"""What `tools` and `tool_choice` mean for the model and for the answer. Pure.
+
+Only functions are served, which the client runs itself. Codex and others also offer tools that OpenAI runs
+(web_search, …) or that group others (namespace); these are skipped, unless the client insists on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_server.gateway.dialects.bodies import not_supported
+from mlx_server.gateway.dialects.tools import call_schema, checked_tools
+from mlx_server.gateway.errors import BadRequest
+
+Tool = dict[str, Any]
+MODES = ("none", "auto", "required")
+
+
+@dataclass(frozen=True)
+class OfferedTools:
+    """The functions in the form that chat templates take, and how the model may call them.
+
+    `call_schema` is the JSON schema of a call that the answer must be, or None. A call to a function that is
+    not `allowed` is no call but text; None allows all. `skipped` are the types of the tools that are not
+    served. `shown` and `choice` are `tools` and `tool_choice` as the response object shows them.
+    """
+
+    functions: tuple[Tool, ...] | None
+    shown: tuple[Tool, ...]
+    choice: str | dict[str, Any]
+    call_schema: dict[str, Any] | None = None
+    allowed: frozenset[str] | None = None
+    skipped: tuple[str, ...] = ()
+
+
+def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | None) -> OfferedTools:
+    """Return what the body offers. Raises BadRequest."""
+    served = [_function(tool, number) for number, tool in enumerate(tools or ()) if _is_function(tool)]
+    skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_function(tool)))
+    functions = checked_tools(served) or ()
+    shown = tuple(_shown(tool["function"]) for tool in functions)
+    match choice:
+        case None | "auto":
+            return OfferedTools(functions or None, shown, "auto", skipped=skipped)
+        case "none":
+            return OfferedTools(None, shown, "none", skipped=skipped)
+        case "required":
+            _check_any(functions, skipped)
+            return OfferedTools(functions, shown, choice, call_schema(functions), skipped=skipped)
+        case {"type": "function"} if isinstance(choice, dict):
+            name = choice.get("name") or (choice.get("function") or {}).get("name")
+            if not isinstance(name, str) or not name:
+                raise BadRequest("invalid_request", "tool_choice.name: is missing", param="tool_choice")
+            named = {"type": "function", "name": name}
+            return OfferedTools(functions, shown, named, call_schema(functions, name), skipped=skipped)
+        case {"type": "allowed_tools"} if isinstance(choice, dict):
+            return _allowed(functions, shown, choice, skipped)
+        case {"type": str(tool_type)}:
+            not_supported(
+                "tool_choice",
+                f"the tool type {tool_type[:80]!r} is not served here, so that no answer can use it; offer a "
+                "function of your own",
+            )
+    message = (
+        "tool_choice: give `auto`, `none`, `required`, a function, or `allowed_tools` as OpenAI has them"
+    )
+    raise BadRequest("invalid_request", message, param="tool_choice")
+
+
+def _allowed(
+    functions: tuple[Tool, ...], shown: tuple[Tool, ...], choice: dict[str, Any], skipped: tuple[str, ...]
+) -> OfferedTools:
+    """All functions stay in the prompt, so that its cached prefix fits; only calls are held to the list."""
+    mode, listed = choice.get("mode") or "auto", choice.get("tools")
+    if mode not in MODES:
+        raise BadRequest(
+            "invalid_request", "tool_choice.mode: give `auto` or `required`", param="tool_choice"
+        )
+    if not isinstance(listed, list) or not all(isinstance(tool, dict) for tool in listed):
+        raise BadRequest("invalid_request", "tool_choice.tools: give a list of tools", param="tool_choice")
+    names = [tool.get("name") for tool in listed if _is_function(tool)]
+    allowed = frozenset(name for name in names if isinstance(name, str))
+    permitted = tuple(tool for tool in functions if tool["function"]["name"] in allowed)
+    echoed = {"type": "allowed_tools", "mode": mode, "tools": [_reference(name) for name in sorted(allowed)]}
+    if mode == "none":
+        return OfferedTools(None, shown, echoed, skipped=skipped)
+    if mode == "required":
+        _check_any(permitted, tuple(_type_of(tool) for tool in listed if not _is_function(tool)))
+        return OfferedTools(functions, shown, echoed, call_schema(permitted), allowed, skipped)
+    return OfferedTools(functions or None, shown, echoed, None, allowed, skipped)
+
+
+def _check_any(functions: Sequence[Tool], skipped: Sequence[str]) -> None:
+    """Raise BadRequest where a call is required and no tool that is served could be called."""
+    if not functions and skipped:
+        named = ", ".join(dict.fromkeys(name[:80] for name in skipped))
+        not_supported("tool_choice", f"a call is required, and tools of type {named} are not served here")
+
+
+def _is_function(tool: Tool) -> bool:
+    return tool.get("type", "function") == "function"
+
+
+def _type_of(tool: Tool) -> str:
+    return str(tool.get("type"))[:80]
+
+
+def _function(tool: Tool, number: int) -> Tool:
+    """Return the tool as chat templates take it. Chat completions nest the function; that is read too."""
+    given = tool.get("function") if isinstance(tool.get("function"), dict) else tool
+    assert isinstance(given, dict)
+    name = given.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("invalid_request", f"tools.{number}.name: is missing", param=f"tools.{number}.name")
+    if not isinstance(given.get("description"), str | None):
+        raise BadRequest("invalid_request", f"tools.{number}.description: should be a string", param="tools")
+    if not isinstance(given.get("parameters"), dict | None):
+        message = f"tools.{number}.parameters: should be a JSON schema"
+        raise BadRequest("invalid_request", message, param=f"tools.{number}.parameters")
+    function = {"name": name, "description": given.get("description"), "parameters": given.get("parameters")}
+    return {
+        "type": "function",
+        "function": {key: value for key, value in function.items() if value is not None},
+    }
+
+
+def _shown(function: Tool) -> Tool:
+    shown = {"type": "function", "name": function["name"], "description": function.get("description")}
+    return shown | {"parameters": function.get("parameters"), "strict": None}
+
+
+def _reference(name: str) -> Tool:
+    return {"type": "function", "name": name}

@@ -1,0 +1,159 @@
+"""The HTTP routes of the Responses API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, WebSocket
+from starlette.responses import Response
+
+from mlx_server import protocol
+from mlx_server.gateway.dialects.api_document import takes
+from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.responses import DIALECT
+from mlx_server.gateway.dialects.responses.compaction import compact
+from mlx_server.gateway.dialects.responses.creation import Responses
+from mlx_server.gateway.dialects.responses.input_items import Item
+from mlx_server.gateway.dialects.responses.running import Following
+from mlx_server.gateway.dialects.responses.schema import CompactBody, CreateBody
+from mlx_server.gateway.dialects.responses.stored import found
+from mlx_server.gateway.dialects.responses.websocket import serve
+from mlx_server.gateway.dialects.streaming import SSE, StreamedResponse, cancel_on_disconnect
+from mlx_server.gateway.dialects.translation import LARGE_BODY_BYTES
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.json_text import JsonResponse
+
+MOST_LISTED, LISTED = 100, 20
+
+
+def router(context: GatewayContext) -> APIRouter:
+    """Return all routes of the Responses API. The responses that they store live as long as the router."""
+    routes = APIRouter(prefix="/v1/responses")
+    responses = Responses(context)
+
+    @routes.post("", **takes(CreateBody, stream=SSE))
+    async def create(http: Request) -> Response:
+        body = await read_body(http, CreateBody, context.max_body_bytes)
+        return await _answer(responses, body, http)
+
+    @routes.post("/compact", **takes(CompactBody))
+    async def compact_conversation(http: Request) -> Response:
+        body = await read_body(http, CompactBody, context.max_body_bytes)
+        compacted, request_id = await compact(responses, body, http)
+        return JsonResponse(compacted, headers={"x-request-id": request_id})
+
+    @routes.post("/input_tokens", **takes(CreateBody))
+    async def count_input_tokens(http: Request) -> Response:
+        body = await read_body(http, CreateBody, context.max_body_bytes)
+        request = await responses.count_request(body, _body_bytes(http))
+        ticket = context.submit(request, http, DIALECT, body.end_user)
+        done = await cancel_on_disconnect(http, ticket, ticket.last())
+        assert isinstance(done, protocol.Done)
+        return JsonResponse(
+            {"object": "response.input_tokens", "input_tokens": done.usage.prompt_tokens},
+            headers={"x-request-id": ticket.id},
+        )
+
+    @routes.get("/{response_id}", responses={404: {}, 400: {}}, **_queries("stream", "starting_after"))
+    async def retrieve(http: Request, response_id: str) -> Response:
+        response = found(responses.store, response_id)
+        after = _whole_number(http, "starting_after", -1, least=-1)
+        if http.query_params.get("stream", "").lower() in ("true", "1"):
+            following = Following(response.run, after)
+            return StreamedResponse(following, following.frames(), SSE)
+        return JsonResponse(response.run.events.response)
+
+    @routes.delete("/{response_id}", responses={404: {}})
+    async def delete(http: Request, response_id: str) -> Response:
+        response = found(responses.store, response_id)
+        response.run.cancel()
+        responses.store.remove(response_id)
+        return JsonResponse({"id": response_id, "object": "response", "deleted": True})
+
+    @routes.post("/{response_id}/cancel", responses={404: {}})
+    async def cancel(http: Request, response_id: str) -> Response:
+        response = found(responses.store, response_id)
+        response.run.cancel()
+        await response.run.wait_for_end()
+        return JsonResponse(response.run.events.response)
+
+    @routes.get(
+        "/{response_id}/input_items",
+        responses={404: {}, 400: {}},
+        **_queries("after", "limit", "order"),
+    )
+    async def input_items(http: Request, response_id: str) -> Response:
+        items = list(found(responses.store, response_id).input_items)
+        return JsonResponse(_page(items, http))
+
+    @routes.websocket("")
+    async def converse(socket: WebSocket) -> None:
+        await serve(responses, socket)
+
+    return routes
+
+
+async def _answer(responses: Responses, body: CreateBody, http: Request) -> Response:
+    response = await responses.create(body, http, _body_bytes(http))
+    run = response.run
+    if body.background and not body.stream:
+        return JsonResponse(run.events.response, headers={"x-request-id": run.id})
+    following = Following(run, owns_run=not body.background)
+    await cancel_on_disconnect(http, following, run.wait_for_output() if body.stream else run.wait_for_end())
+    if run.refusal:
+        responses.store.remove(response.id)  # the client never learns the id
+        raise run.refusal
+    if body.stream:
+        return StreamedResponse(following, following.frames(), SSE)
+    return JsonResponse(run.events.response, headers={"x-request-id": run.id})
+
+
+def _body_bytes(http: Request) -> int:
+    """Return the size of the body. One of unknown size counts as large, so that a thread translates it."""
+    length = http.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else LARGE_BODY_BYTES + 1
+
+
+def _page(items: Sequence[Item], http: Request) -> dict[str, Any]:
+    """Return the part of the list that the query asks for. Raises BadRequest."""
+    order, after = http.query_params.get("order") or "desc", http.query_params.get("after")
+    limit = _whole_number(http, "limit", LISTED, least=1)
+    if order not in ("asc", "desc"):
+        raise BadRequest("invalid_request", "order: give `asc` or `desc`", param="order")
+    listed = list(items) if order == "asc" else list(reversed(items))
+    if after:
+        ids = [item["id"] for item in listed]
+        if after not in ids:
+            message = f"after: no item of this response has the id {after[:80]!r}"
+            raise BadRequest("invalid_request", message, param="after")
+        listed = listed[ids.index(after) + 1 :]
+    page = listed[: min(limit, MOST_LISTED)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(page) < len(listed),
+    }
+
+
+def _whole_number(http: Request, name: str, default: int, least: int) -> int:
+    given = http.query_params.get(name)
+    if not given:
+        return default
+    try:
+        number = int(given[:20])
+    except ValueError:
+        number = least - 1
+    if number < least:
+        message = f"{name}: give a whole number from {least} on, not {given[:40]!r}"
+        raise BadRequest("invalid_request", message, param=name)
+    return number
+
+
+def _queries(*names: str) -> dict[str, Any]:
+    """Return the arguments for a route that takes these query parameters, for the API document."""
+    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+    return {"openapi_extra": {"parameters": parameters}}

@@ -1,0 +1,181 @@
+"""Runs one response: reads its answer, keeps its events, and lets any number of clients follow them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from mlx_server.gateway.dialects.answer_parts import AnswerPart, joined
+from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.responses.events import STREAM_END, Event, ResponseEvents
+from mlx_server.gateway.errors import GatewayError, ServerFault
+from mlx_server.gateway.requests.ticket import ClientDisconnected
+from vestal.supervision import Clock
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 5.0
+"""After at most twice this time without an event, `response.in_progress` is sent again. Comments would not
+do: Codex ignores them, and gives up after 300 s without an event."""
+GRACE_S = 0.9
+"""A failure within this time of the submission is answered with its own HTTP status, and no stream begins."""
+
+Retry = Callable[[GatewayError], Answers | None]
+"""Submits a shorter request after a failure; None where the failure stands."""
+
+
+class ResponseRun:
+    """One response from its submission to its end. `events` has been given no event yet.
+
+    With `is_streamed`, each part of the answer makes events as it arrives; otherwise the whole answer makes
+    the few that are needed. `retry` is asked after a failure before any output.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        events: ResponseEvents,
+        clock: Clock,
+        *,
+        is_streamed: bool,
+        retry: Retry = lambda error: None,
+    ) -> None:
+        self.log: list[Event] = []
+        self.events = events
+        self.error: GatewayError | None = None
+        self._answers = answers
+        self._clock = clock
+        self._is_streamed = is_streamed
+        self._retry = retry
+        self._has_output = False
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """Return the id of the request, which the header x-request-id shows."""
+        return self._answers.id
+
+    @property
+    def is_finished(self) -> bool:
+        return self.events.is_ended
+
+    def start(self, on_end: Callable[[], None] = lambda: None) -> None:
+        """Start reading the answer. `on_end` is called once the last event is there."""
+        self._append(self.events.begin())
+        self._task = asyncio.ensure_future(self._run(on_end))
+
+    def cancel(self) -> None:
+        """Cancel the response. Do nothing where it has ended."""
+        self._answers.cancel()
+
+    @property
+    def refusal(self) -> GatewayError | None:
+        """Return the error of a response that failed before any output, which is answered with its status."""
+        return None if self._has_output else self.error
+
+    async def wait_for_output(self) -> None:
+        """Return at the first output, at the end, and after GRACE_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while not self._has_output and not self.is_finished:
+                    await self._changed.wait()
+
+    async def wait_for_end(self) -> None:
+        while not self.is_finished:
+            await self._changed.wait()
+
+    async def follow(self, after: int = -1) -> AsyncIterator[Event]:
+        """Yield the events with a higher number than `after`, up to the last one."""
+        position = after + 1
+        while True:
+            while position < len(self.log):
+                yield self.log[position]
+                position += 1
+            if self.is_finished:
+                return
+            await self._changed.wait()
+
+    async def _run(self, on_end: Callable[[], None]) -> None:
+        heartbeat = asyncio.ensure_future(self._keep_alive())
+        try:
+            await self._read()
+        except ClientDisconnected:
+            self._append(self.events.cancelled())
+        except GatewayError as error:
+            self._fail(error)
+        except Exception as error:  # a bug in a renderer: the client reads an error instead of a cut line
+            log.exception("Response %s could not be written", self.events.id)
+            self.cancel()
+            cause = f"The gateway could not write this answer ({type(error).__name__}); its log has more."
+            self._fail(ServerFault("internal_error", cause))
+        finally:
+            heartbeat.cancel()
+            on_end()
+
+    def _fail(self, error: GatewayError) -> None:
+        self.error = error
+        self._append(self.events.failed(error))
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                first = await self._answers.first_event()
+                break
+            except GatewayError as error:
+                shorter = self._retry(error)
+                if shorter is None:
+                    raise
+                self._answers = shorter
+        parts: list[AnswerPart] = []
+        async for _, part in self._answers.parts(first):
+            if self._is_streamed:
+                self._add(part)
+            else:
+                parts.append(part)
+        if parts:
+            self._add(joined(parts))
+
+    def _add(self, part: AnswerPart) -> None:
+        self._has_output = True
+        self._append(self.events.part(part, int(self._clock.wall())))
+
+    async def _keep_alive(self) -> None:
+        """Repeat `response.in_progress` where nothing else was sent since the last look."""
+        seen = len(self.log)
+        while self._is_streamed:
+            await self._clock.sleep(KEEP_ALIVE_S)
+            if len(self.log) == seen:
+                self._append([self.events.still_in_progress()])
+            seen = len(self.log)
+
+    def _append(self, events: list[Event]) -> None:
+        self.log += events
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Following:
+    """The frames of a run for one client. It ends with the run, or where it is cancelled."""
+
+    def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:
+        self.id = run.id
+        self._run = run
+        self._after = after
+        self._owns_run = owns_run
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """End following. The run ends too where its client has gone and nobody can ask for it later."""
+        self._is_cancelled = True
+        if self._owns_run:
+            self._run.cancel()
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        async for event in self._run.follow(self._after):
+            if self._is_cancelled:
+                return
+            yield event.frame()
+        yield STREAM_END

@@ -1,0 +1,188 @@
+"""The Responses API over one WebSocket: any number of turns, one after the other.
+
+A client sends `response.create` with the fields of the HTTP body; the events of the answer come back as
+texts. The last response of the connection can be continued by the next turn also where it is not stored. A
+turn that fails makes the connection forget the response that it continued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from mlx_server.gateway.dialects.bodies import parsed_object, validated
+from mlx_server.gateway.dialects.responses import resource
+from mlx_server.gateway.dialects.responses.creation import Responses
+from mlx_server.gateway.dialects.responses.running import ResponseRun
+from mlx_server.gateway.dialects.responses.schema import CreateBody
+from mlx_server.gateway.dialects.responses.stored import StoredResponse
+from mlx_server.gateway.errors import BadRequest, GatewayError, ServerFault
+from mlx_server.gateway.json_text import json_bytes
+from vestal.web.http_error import HttpError
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTED_S = 3600.0
+MAX_WAITING = 16
+HTTP_ONLY = ("stream", "stream_options", "background")
+CLOSED_NORMALLY, CLOSED_FOR_ABUSE = 1000, 1008
+TOO_OLD = "Responses websocket connection limit reached (60 minutes). Create a new websocket connection."
+
+
+async def serve(responses: Responses, socket: WebSocket) -> None:
+    """Serve one connection until it is closed, or is an hour old."""
+    await socket.accept()
+    conversation = _Conversation(responses, socket)
+    inbox = _Inbox(socket, responses.context.max_body_bytes)
+    reading = asyncio.ensure_future(inbox.read())
+    try:
+        with contextlib.suppress(WebSocketDisconnect):
+            await _converse(conversation, inbox, socket)
+    finally:
+        conversation.cancel()
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reading
+
+
+async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocket) -> None:
+    """Answer the messages, and say why where the connection is closed from here."""
+    try:
+        async with asyncio.timeout(MAX_CONNECTED_S):
+            while (message := await inbox.next()) is not None:
+                await conversation.turn(message, inbox)
+    except TimeoutError:
+        await conversation.send_error(BadRequest("websocket_connection_limit_reached", TOO_OLD))
+        await socket.close(CLOSED_NORMALLY)
+        return
+    if inbox.refusal:
+        await conversation.send_error(inbox.refusal)
+        await socket.close(CLOSED_FOR_ABUSE)
+
+
+class _Inbox:
+    """The messages of a connection. They are read as they arrive, so that a disconnect is seen at once."""
+
+    def __init__(self, socket: WebSocket, max_bytes: int) -> None:
+        self.refusal: HttpError | None = None
+        self.is_closed = asyncio.Event()
+        self._socket = socket
+        self._max_bytes = max_bytes
+        self._waiting: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+
+    async def read(self) -> None:
+        """Read messages until the connection is closed, or more wait than one client may have."""
+        while not self.refusal:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                break
+            raw = message.get("bytes") or (message.get("text") or "").encode("utf-8", "surrogatepass")
+            self._waiting.append(raw)
+            if len(self._waiting) > MAX_WAITING or sum(map(len, self._waiting)) > self._max_bytes:
+                text = (
+                    f"Too much waits on this connection ({len(self._waiting)} messages); await each answer."
+                )
+                self.refusal = BadRequest("invalid_request", text)
+                self._waiting.clear()
+            self._arrived.set()
+        self.is_closed.set()
+        self._arrived.set()
+
+    async def next(self) -> bytes | None:
+        """Return the next message, or None after the last."""
+        while not self._waiting:
+            if self.is_closed.is_set():
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._waiting.popleft()
+
+
+class _Conversation:
+    """The turns of one connection, and the response that the next one may continue."""
+
+    def __init__(self, responses: Responses, socket: WebSocket) -> None:
+        self._responses = responses
+        self._socket = socket
+        self._latest: StoredResponse | None = None
+        self._running: ResponseRun | None = None
+
+    def cancel(self) -> None:
+        """Cancel the turn that runs: nobody reads it any more."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def turn(self, message: bytes, inbox: _Inbox) -> None:
+        """Answer one message. Raises WebSocketDisconnect."""
+        previous_id = None
+        try:
+            body = _body_of(message)
+            previous_id = body.previous_response_id
+            response = await self._responses.create(body, self._socket, len(message), self._find)
+        except Exception as error:
+            self._forget(previous_id)
+            await self.send_error(error if isinstance(error, GatewayError) else _bug(error))
+            return
+        self._running = response.run
+        closed = asyncio.ensure_future(inbox.is_closed.wait())
+        closed.add_done_callback(lambda task: None if task.cancelled() else response.run.cancel())
+        try:
+            await self._follow(response)
+        finally:
+            closed.cancel()
+            self._running = None
+        if response.run.error:
+            self._forget(previous_id)
+        else:
+            self._latest = response
+
+    async def _follow(self, response: StoredResponse) -> None:
+        """Send the events of a turn. A refusal by the engine is one error, as it is over HTTP."""
+        run = response.run
+        await run.wait_for_output()
+        if run.refusal:
+            self._responses.store.remove(response.id)
+            await self.send_error(run.refusal)
+            return
+        async for event in run.follow():
+            await self._socket.send_text(event.data.decode())
+
+    async def send_error(self, error: HttpError) -> None:
+        payload = resource.error_payload(error)
+        event: dict[str, Any] = {"type": "error", "status": error.status, "error": payload}
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            await self._socket.send_text(json_bytes(event).decode())
+
+    def _find(self, response_id: str) -> StoredResponse | None:
+        if self._latest is not None and self._latest.id == response_id:
+            return self._latest
+        return self._responses.store.find(response_id)
+
+    def _forget(self, response_id: str | None) -> None:
+        if self._latest is not None and self._latest.id == response_id:
+            self._latest = None
+
+
+def _bug(error: Exception) -> ServerFault:
+    """Log an error that nobody expected, and return what the client is shown."""
+    log.exception("A turn over a WebSocket failed")
+    message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
+    return ServerFault("internal_error", message)
+
+
+def _body_of(message: bytes) -> CreateBody:
+    """Return the body in a message. Raises BadRequest."""
+    event = parsed_object(message)
+    if event.get("type") != "response.create":
+        raise BadRequest("invalid_request", "type: only `response.create` is known here", param="type")
+    for name in HTTP_ONLY:
+        if event.get(name) is not None:
+            message_text = f"{name}: leave it out, a WebSocket always streams"
+            raise BadRequest("invalid_request", message_text, param=name)
+    return validated({**event, "stream": True}, CreateBody)
