@@ -89,6 +89,9 @@ class Responses:
     ) -> tuple[tuple[Item, ...], _Translated]:
         """Return the items of the responses before this one, and what the body means."""
         body.check()
+        if body.background and not self.store.keeps_any:
+            message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
+            raise BadRequest("invalid_request", message, param="background")
         model = (await self.context.installed_models.get(body.model, "generate")).name
         previous = self.previous(body, find)
         earlier = previous.conversation if previous else ()

@@ -13,6 +13,7 @@ from typing import Any
 
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.tools import call_arguments
+from mlx_server.gateway.errors import BadRequest
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 COMPACTED = "The conversation before this point, in short:\n\n"
@@ -22,7 +23,10 @@ Message = dict[str, Any]
 
 
 def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Message]:
-    """Return the messages of a conversation. Raises BadRequest for a call whose arguments are no object."""
+    """Return the messages of a conversation.
+
+    Raises BadRequest for a call whose arguments are no object, and for another server's compaction.
+    """
     messages = _Messages()
     if instructions:
         messages.add({"role": "system", "content": instructions})
@@ -90,7 +94,7 @@ class _Messages:
             case "function_call_output" | "custom_tool_call_output":
                 self.add({"role": "tool", "tool_call_id": item["call_id"], "content": _text(item["output"])})
             case "compaction":
-                self.add({"role": "user", "content": COMPACTED + (_summary(item) or "(unknown)")})
+                self.add({"role": "user", "content": COMPACTED + _summary(item)})
 
     def _add_call(self, item: Item, arguments: dict[str, Any]) -> None:
         function = {"name": item["name"], "arguments": arguments}
@@ -105,8 +109,16 @@ class _Messages:
             self._messages.append(message)
 
 
-def _summary(item: Item) -> str | None:
-    return text_of_opaque(item["encrypted_content"])
+def _summary(item: Item) -> str:
+    """Return the summary in a compaction item. Raises BadRequest where another server made it."""
+    summary = text_of_opaque(item["encrypted_content"])
+    if summary is None:
+        message = (
+            "input: the compaction item was not made by this server, so that it cannot be read; send the "
+            "conversation itself"
+        )
+        raise BadRequest("invalid_request", message, param="input")
+    return summary
 
 
 def _thoughts(item: Item) -> str:
