@@ -129,6 +129,96 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "temperature": 0,
         },
     ],
+    "/v1/responses": [
+        {
+            "model": CHAT,
+            "instructions": "Be short.",
+            "input": [
+                {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Hi."}]},
+                {"role": "user", "content": "The weather?"},
+                {
+                    "type": "reasoning",
+                    "id": "rs_1",
+                    "summary": [{"type": "summary_text", "text": "hm"}],
+                    "content": None,
+                    "encrypted_content": "x",
+                },
+                {
+                    "type": "message",
+                    "role": "assistant",
+                    "phase": "commentary",
+                    "content": [{"type": "output_text", "text": "I look.", "annotations": []}],
+                },
+                {
+                    "type": "function_call",
+                    "call_id": "c1",
+                    "name": "weather",
+                    "arguments": '{"city": "Oslo"}',
+                },
+                {"type": "function_call_output", "call_id": "c1", "output": "rain"},
+                {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                        {"type": "input_file", "filename": "a.txt", "file_data": "aGVsbG8="},
+                    ],
+                },
+            ],
+            "tools": [
+                {"type": "function", "name": "weather", "strict": False, "parameters": WEATHER_SCHEMA},
+                {"type": "namespace", "name": "n", "tools": []},
+                {"type": "web_search", "external_web_access": False},
+            ],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            "max_output_tokens": 2,
+            "reasoning": {"effort": "low", "summary": "auto"},
+            "include": ["reasoning.encrypted_content"],
+            "metadata": {"a": "b"},
+            "prompt_cache_key": "k",
+            "truncation": "auto",
+            "store": False,
+            "stream": True,
+        },
+        {
+            "model": CHAT,
+            "input": "JSON, please",
+            "text": {
+                "format": {"type": "json_schema", "name": "x", "strict": True, "schema": ANSWER_SCHEMA},
+                "verbosity": "low",
+            },
+            "top_logprobs": 2,
+            "include": ["message.output_text.logprobs"],
+            "temperature": 0.5,
+            "top_p": 0.5,
+            "seed": 3,
+            "max_output_tokens": 3,
+        },
+        {
+            "model": CHAT,
+            "input": [{"type": "message", "role": "user", "content": "Call it"}],
+            "tools": [{"type": "function", "name": "weather", "parameters": WEATHER_SCHEMA}],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": "required",
+                "tools": [{"type": "function", "name": "weather"}],
+            },
+            "max_output_tokens": 2,
+            "temperature": 0,
+        },
+    ],
+    "/v1/responses/compact": [
+        {
+            "model": CHAT,
+            "instructions": "Keep names.",
+            "prompt_cache_key": "k",
+            "input": [
+                {"role": "user", "content": "We meet on Tuesday."},
+                {"role": "assistant", "content": "Understood."},
+            ],
+        }
+    ],
     "/v1/completions": [
         {
             "model": CHAT,

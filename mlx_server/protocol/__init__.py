@@ -43,7 +43,7 @@ from mlx_server.protocol.events import (
     Unloaded,
 )
 from mlx_server.protocol.frames import MAX_FRAME_BYTES, FrameBuffer
-from mlx_server.protocol.free_form import MAX_NESTING
+from mlx_server.protocol.free_form import MAX_NESTING, check_json
 from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
 from mlx_server.protocol.operations import Begin, Cancel, Embed, Generate, Load, Op, Probe, Shutdown, Unload
 from mlx_server.protocol.values import Logprobs, Sampling, TokenLogprob, ToolCall, Usage
@@ -87,6 +87,7 @@ __all__ = [
     "Unloaded",
     "Usage",
     "are_finite",
+    "check_json",
     "decode_event",
     "decode_op",
     "encode",

@@ -10,11 +10,12 @@ from starlette.requests import Request
 
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.responses import DIALECT
-from mlx_server.gateway.dialects.responses.creation import Responses, new_id, shortening_retry
+from mlx_server.gateway.dialects.responses.creation import Responses, new_id
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.responses.messages import chat_messages, opaque
 from mlx_server.gateway.dialects.responses.resource import Resource, usage
 from mlx_server.gateway.dialects.responses.schema import CompactBody
+from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest, GatewayError

@@ -7,9 +7,11 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
+from mlx_server import protocol
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.responses import DIALECT
@@ -22,20 +24,19 @@ from mlx_server.gateway.dialects.responses.resource import new_response
 from mlx_server.gateway.dialects.responses.running import ResponseRun, Retry
 from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CompactBody, CreateBody
 from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, ResponseStore, StoredResponse
-from mlx_server.gateway.dialects.responses.truncation import without_oldest_turns
+from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.translation import LARGE_BODY_BYTES
 from mlx_server.gateway.errors import BadRequest, GatewayError
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 Find = Callable[[str], StoredResponse | None]
-TRUNCATION_SHARES = (0.9, 0.5, 0.5, 0.5, 0.5, 0.5)
-"""How far below the limit each attempt to shorten a prompt aims. Characters and tokens are not quite
-proportional, and the engine stops counting the tokens of a very long prompt."""
 
 
 @dataclass(frozen=True)
-class _Translated:
+class Translated:
+    """What a body means: its input, its tools, and its request, also in the form that is sent."""
+
     input: InputItems
     offered: OfferedTools
     request: GenerationRequest
@@ -86,7 +87,7 @@ class Responses:
 
     async def _prepare(
         self, body: CreateBody, body_bytes: int, find: Find
-    ) -> tuple[tuple[Item, ...], _Translated]:
+    ) -> tuple[tuple[Item, ...], Translated]:
         """Return the items of the responses before this one, and what the body means."""
         body.check()
         if body.background and not self.store.keeps_any:
@@ -97,10 +98,10 @@ class Responses:
         earlier = previous.conversation if previous else ()
         size_bytes = body_bytes + (previous.size_bytes if previous else 0)
         seed = self.context.draw_seed()
-        translate = partial(self._translate, body, model, seed, earlier)
+        translation = partial(translate, body, model, seed, earlier, self.store.item)
         # A large body is translated in a thread, see `translation`.
         is_small = size_bytes <= LARGE_BODY_BYTES
-        return earlier, translate() if is_small else await asyncio.to_thread(translate)
+        return earlier, translation() if is_small else await asyncio.to_thread(translation)
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
         """Return the response that the body continues. Raises BadRequest: it is unknown, or still runs."""
@@ -120,33 +121,7 @@ class Responses:
         """Return the items of the body's input. Raises BadRequest, NotFound."""
         return read_input(body.input, earlier, new_id, self.store.item)
 
-    def _translate(
-        self, body: CreateBody, model: str, drawn_seed: int, earlier: tuple[Item, ...]
-    ) -> _Translated:
-        offered = offered_tools(body.tools, body.tool_choice)
-        read = self.read_items(body, earlier)
-        items = (*earlier, *read.items)
-        if not items:
-            raise BadRequest(
-                "invalid_request", "input: holds nothing that a model here can read", param="input"
-            )
-        request = GenerationRequest(
-            model=model,
-            kind="chat",
-            count_only=body.generate is False,
-            messages=tuple(chat_messages(body.instructions, items)),
-            tools=offered.functions,
-            tool_choice="required" if offered.call_schema else "auto",
-            think=body.thinks,
-            template=body.template_variables(),
-            json_schema=offered.call_schema or body.answer_schema(),
-            top_logprobs=body.logprobs,
-            sampling=body.sampling(drawn_seed),
-            max_tokens=body.max_output_tokens,
-        )
-        return _Translated(read, offered, request, sendable(request))
-
-    def _report_skipped(self, body: CreateBody, translated: _Translated) -> None:
+    def _report_skipped(self, body: CreateBody, translated: Translated) -> None:
         skipped = {
             "tools": sorted(translated.offered.skipped),
             "items": sorted({item_type[:80] for item_type in translated.input.skipped}),
@@ -163,27 +138,52 @@ class Responses:
         return shortening_retry(request, submit)
 
 
-def shortening_retry(request: GenerationRequest, submit: Callable[[GenerationRequest], Answers]) -> Retry:
-    """Return a function that submits the request again without its oldest turns, after `context_exceeded`."""
-    shares = iter(TRUNCATION_SHARES)
+def translate(
+    body: CreateBody,
+    model: str,
+    drawn_seed: int,
+    earlier: tuple[Item, ...] = (),
+    stored_item: Callable[[str], Item | None] = lambda item_id: None,
+) -> Translated:
+    """Return what the body means for the model of this canonical name. Raises BadRequest, NotFound.
 
-    def retry(error: GatewayError) -> Answers | None:
-        nonlocal request
-        limit, length = error.fields.get("context_tokens"), error.fields.get("prompt_tokens")
-        share = next(shares, None)
-        if error.code != "context_exceeded" or not limit or not length or share is None:
-            return None
-        shorter = without_oldest_turns(request.messages or (), share * limit / length)
-        if shorter is None:
-            return None
-        request = replace(request, messages=shorter)
-        return submit(request)
-
-    return retry
+    `earlier` are the items of the responses that it continues. This is pure but for the ids of new items.
+    """
+    offered = offered_tools(body.tools, body.tool_choice)
+    _check_json("tools", offered.shown)  # also where the model is not given them: the response shows them
+    schema = body.answer_schema()
+    _check_json("text.format.schema", schema)
+    read = read_input(body.input, earlier, new_id, stored_item)
+    items = (*earlier, *read.items)
+    if not items:
+        raise BadRequest("invalid_request", "input: holds nothing that a model here can read", param="input")
+    request = GenerationRequest(
+        model=model,
+        kind="chat",
+        count_only=body.generate is False,
+        messages=tuple(chat_messages(body.instructions, items)),
+        tools=offered.functions,
+        tool_choice="required" if offered.call_schema else "auto",
+        think=body.thinks,
+        template=body.template_variables(),
+        json_schema=offered.call_schema or schema,
+        top_logprobs=body.logprobs,
+        sampling=body.sampling(drawn_seed),
+        max_tokens=body.max_output_tokens,
+    )
+    return Translated(read, offered, request, sendable(request))
 
 
 def no_retry(error: GatewayError) -> None:
     """Let every failure stand."""
+
+
+def _check_json(field: str, value: Any) -> None:
+    """Raise BadRequest for what the response could not show again."""
+    try:
+        protocol.check_json(field, value)
+    except protocol.ProtocolError as error:
+        raise BadRequest("invalid_request", f"{error}.", param=field) from error
 
 
 def new_id(prefix: str) -> str:

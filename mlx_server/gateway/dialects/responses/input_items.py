@@ -19,13 +19,18 @@ class Part(Body):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
     filename: str | None = None
     file_data: str | None = None
+    file_url: str | None = None
 
 
 class MessageItem(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | ListOf[Part]
+    phase: str | None = None
 
 
 class FunctionCallItem(Body):
@@ -73,6 +78,8 @@ _ID_PREFIXES = {
     "reasoning": "rs",
     "compaction": "cmp",
 }
+_PART_DEFAULTS: dict[str, Item] = {"output_text": {"annotations": []}, "input_image": {"detail": "auto"}}
+MAX_ID_LENGTH = 512
 CALLS = ("function_call", "custom_tool_call")
 OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
@@ -130,25 +137,23 @@ def _type_of(item: Item, where: str) -> str:
 
 
 def _kept(item: Item, item_type: str, where: str, new_id: Callable[[str], str]) -> Item:
-    """Return a checked copy of the item with an id, a status, and content as a list of parts."""
+    """Return a copy of the item: its known fields, with an id, a status, and content as a list of parts."""
     try:
         checked = validated(item, _MODELS[item_type])
     except BadRequest as error:
         raise _wrong(f"{where}.{error.message}") from error
     item_id = item.get("id")
-    kept = item | {"type": item_type, "status": "completed"}
-    kept["id"] = item_id if isinstance(item_id, str) and item_id else new_id(_ID_PREFIXES[item_type])
-    if isinstance(checked, MessageItem) and isinstance(checked.content, str):
-        kept["content"] = [_text_part(checked.role, checked.content)]
+    is_named = isinstance(item_id, str) and 0 < len(item_id) <= MAX_ID_LENGTH
+    kept: Item = {"type": item_type, "id": item_id if is_named else new_id(_ID_PREFIXES[item_type])}
+    kept |= {"status": "completed", **checked.model_dump(exclude_none=True)}
+    if isinstance(checked, MessageItem):
+        if isinstance(checked.content, str):
+            text_type = "output_text" if checked.role == "assistant" else "input_text"
+            kept["content"] = [{"type": text_type, "text": checked.content}]
+        kept["content"] = [_PART_DEFAULTS.get(part["type"], {}) | part for part in kept["content"]]
     if item_type == "reasoning":
-        kept["summary"] = item.get("summary") or []
+        kept.setdefault("summary", [])
     return kept
-
-
-def _text_part(role: str, text: str) -> Item:
-    if role == "assistant":
-        return {"type": "output_text", "text": text, "annotations": []}
-    return {"type": "input_text", "text": text}
 
 
 def _referenced(item: Item, where: str, stored_item: Callable[[str], Item | None]) -> Item:

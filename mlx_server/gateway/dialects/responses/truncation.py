@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.requests.model_requests import GenerationRequest
 
 Message = dict[str, Any]
+T = TypeVar("T")
+TRUNCATION_SHARES = (0.9, 0.5, 0.5, 0.5, 0.5, 0.5)
+"""How far below the limit each attempt to shorten a prompt aims. Characters and tokens are not quite
+proportional, and the engine stops counting the tokens of a very long prompt."""
+
+
+def shortening_retry(
+    request: GenerationRequest, submit: Callable[[GenerationRequest], T]
+) -> Callable[[GatewayError], T | None]:
+    """Return a function that submits the request again without its oldest turns, after `context_exceeded`."""
+    shares = iter(TRUNCATION_SHARES)
+
+    def retry(error: GatewayError) -> T | None:
+        nonlocal request
+        limit, length = error.fields.get("context_tokens"), error.fields.get("prompt_tokens")
+        share = next(shares, None)
+        if error.code != "context_exceeded" or not limit or not length or share is None:
+            return None
+        shorter = without_oldest_turns(request.messages or (), share * limit / length)
+        if shorter is None:
+            return None
+        request = replace(request, messages=shorter)
+        return submit(request)
+
+    return retry
 
 
 def without_oldest_turns(messages: Sequence[Message], kept_share: float) -> tuple[Message, ...] | None:

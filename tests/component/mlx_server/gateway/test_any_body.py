@@ -19,6 +19,8 @@ from schemathesis.specs.openapi.checks import (
 pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
 WITHOUT_BODY = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
+STORED = "/v1/responses/{response_id}"
+WITHOUT_BODY += (STORED, f"{STORED}/cancel", f"{STORED}/input_items")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
@@ -26,6 +28,7 @@ def narrowed(document: dict[str, Any], chat: str, embed: str) -> dict[str, Any]:
     """Return the document with values that pass the first checks, and without unknown fields."""
     values = {"n": [None, 1, 2], "keep_alive": [None, "5m", -1, 0], "format": [None, "json", {}]}
     values |= {name: [None] for name in ("images", "suffix", "template", "context", "best_of")}
+    values |= {name: [None] for name in ("conversation", "previous_response_id")}
     for name, schema in document["components"]["schemas"].items():
         fields = schema.get("properties", {})
         schema["additionalProperties"] = "error" in fields
@@ -75,7 +78,8 @@ def test_openapi_document_describes_every_body_and_its_errors(gateway):
     document = gateway.http.get("/openapi.json").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            assert ("requestBody" in operation) is (method in ("post", "delete")), path
+            takes_body = method in ("post", "delete") and path not in WITHOUT_BODY
+            assert ("requestBody" in operation) is takes_body, path
             assert {"401", "403", "500"} <= operation["responses"].keys()
     chat = document["components"]["schemas"]["OllamaChatBody"]
     assert chat["required"] == ["model"]
@@ -89,7 +93,8 @@ def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway):
     pid = gateway.engine_pid()
     document = narrowed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
     for operation in operations(document, ()):
-        for mode in MODES if operation.method in ("post", "delete") else MODES[:1]:
+        takes_body = operation.method in ("post", "delete") and operation.path not in WITHOUT_BODY
+        for mode in MODES if takes_body else MODES[:1]:
             send_bodies(gateway, operation, mode, 4 if operation.path in WITHOUT_BODY else 15, limit_s=10)
     assert_unharmed(gateway, pid)
 

@@ -336,7 +336,7 @@ def create(content: Any, **more: Any) -> str:
 
 def turn(socket: ClientConnection, message: str) -> list[dict[str, Any]]:
     socket.send(message)
-    found = []
+    found: list[dict[str, Any]] = []
     while not found or found[-1]["type"] not in (*TERMINAL, "error"):
         found.append(json.loads(socket.recv(20)))
     return found
@@ -388,7 +388,7 @@ def test_socket_answers_waiting_messages_in_order_and_refuses_too_many(gateway):
     with open_socket(gateway) as socket:
         for number in range(3):
             socket.send(create(f"tokens=1 {number}", metadata={"number": str(number)}))
-        ends = []
+        ends: list[str] = []
         while len(ends) < 3:
             event = json.loads(socket.recv(20))
             ends += [event["response"]["metadata"]["number"]] if event["type"] in TERMINAL else []

@@ -12,6 +12,8 @@ from mlx_server.gateway.dialects.anthropic import schema as anthropic
 from mlx_server.gateway.dialects.bodies import Body, parsed_object, validated
 from mlx_server.gateway.dialects.ollama import schema as ollama
 from mlx_server.gateway.dialects.openai import schema as openai
+from mlx_server.gateway.dialects.responses import creation as responses
+from mlx_server.gateway.dialects.responses import schema as responses_schema
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
 from tests.mutated_bodies import BODIES, mutants
@@ -27,6 +29,7 @@ TYPES: dict[str, type[Body]] = {
     "/v1/embeddings": openai.EmbeddingsBody,
     "/v1/messages": anthropic.MessagesBody,
     "/v1/messages/count_tokens": anthropic.CountBody,
+    "/v1/responses": responses_schema.CreateBody,
 }
 
 
@@ -42,6 +45,9 @@ def requests_of(body: Any) -> list[SendableRequest]:
             return [sendable(body.to_request("m", 1) if body.has_prompt else body.to_load_request("m"))]
         case anthropic.MessagesBody():
             return [sendable(body.to_request("m", 1))]
+        case responses_schema.CreateBody():
+            body.check()
+            return [responses.translate(body, "m", 1).sendable]
         case anthropic.CountBody():
             return [sendable(body.to_count("m"))]
         case _:

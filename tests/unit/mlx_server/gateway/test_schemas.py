@@ -16,6 +16,8 @@ from mlx_server.gateway.dialects.anthropic import schema as anthropic_schema
 from mlx_server.gateway.dialects.bodies import parsed_object, validated
 from mlx_server.gateway.dialects.ollama import schema as ollama_schema
 from mlx_server.gateway.dialects.openai import schema as openai_schema
+from mlx_server.gateway.dialects.responses import creation as responses
+from mlx_server.gateway.dialects.responses import schema as responses_schema
 from mlx_server.gateway.dialects.tools import call_schema
 from mlx_server.gateway.errors import BadRequest, TooLarge
 from mlx_server.gateway.requests.sendable import repeated, sendable
@@ -25,7 +27,7 @@ FIELD_NAMES = """
     model name messages prompt input options stream keep_alive format think tools stop seed n temperature
     max_tokens max_completion_tokens stream_options response_format tool_choice images raw system num_predict
     top_k role content thinking type input_schema json_schema schema logprobs parameters tool_calls function
-    arguments encoding_format dimensions
+    arguments encoding_format dimensions instructions text reasoning include metadata call_id output
 """
 FIELDS = FIELD_NAMES.split()
 SCALARS = (
@@ -51,12 +53,16 @@ SCHEMAS = [
     openai_schema.CompletionBody,
     openai_schema.EmbeddingsBody,
     anthropic_schema.MessagesBody,
+    responses_schema.CreateBody,
 ]
 
 
 def _request(schema, body):
     """Return the first model request that the body means; the drawn seed is 1."""
     valid = validated(body, schema)
+    if isinstance(valid, responses_schema.CreateBody):
+        valid.check()
+        return responses.translate(valid, "m:latest", 1).request
     if hasattr(valid, "to_requests"):
         return valid.to_requests("m:latest", 1)[0]
     if "Embed" in schema.__name__:

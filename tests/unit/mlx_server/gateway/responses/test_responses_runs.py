@@ -176,7 +176,7 @@ async def test_renderer_with_a_bug_ends_the_stream_with_an_error_and_cancels_the
     def broken(*_: object) -> list:
         raise KeyError("a bug")
 
-    run.events.part = broken  # type: ignore[method-assign]
+    run.events.part = broken  # type: ignore[method-assign,assignment]
     run.start()
     say(ticket, "a")
     await run.wait_for_end()
