@@ -1,0 +1,149 @@
+"""Test OpenAI's own client package against the Responses API of the real server, with a real model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel, Field
+
+pytestmark = pytest.mark.model
+
+MODEL = "smollm2:135m"
+QUESTION = "What is the capital of France?"
+WEATHER: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Tells the weather in a city.",
+    "strict": False,
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "unit": {"enum": ["C", "F"]}},
+        "required": ["city", "unit"],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def _ask(client: openai.OpenAI, content: Any = QUESTION, **more: Any) -> Any:
+    asked = {"model": MODEL, "input": content, "temperature": 0, "max_output_tokens": 24} | more
+    return client.responses.create(**asked)
+
+
+def test_response_has_text_usage_and_the_parameters(client):
+    response = _ask(client, instructions="Answer in one sentence.", metadata={"a": "b"})
+    assert "Paris" in response.output_text
+    assert response.status == "completed"
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert (response.instructions, response.metadata) == ("Answer in one sentence.", {"a": "b"})
+
+
+def test_stream_of_the_client_gives_the_same_text_as_one_answer(client):
+    whole = _ask(client).output_text
+    with client.responses.stream(model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "".join(deltas) == final.output_text == whole
+    assert len(deltas) > 1
+
+
+def test_response_is_continued_retrieved_listed_and_deleted(client):
+    first = _ask(client, "My name is Alice.")
+    second = _ask(client, "What is my name?", previous_response_id=first.id)
+    assert second.usage.input_tokens > first.usage.input_tokens
+    assert client.responses.retrieve(second.id).output_text == second.output_text
+    items = list(client.responses.input_items.list(second.id, order="asc", limit=2))
+    assert [item.role for item in items] == ["user", "assistant", "user"]
+    client.responses.delete(second.id)
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.responses.retrieve(second.id)
+    assert missing.value.code == "response_not_found"
+
+
+class Capital(BaseModel):
+    city: str = Field(max_length=20)
+    sure: bool
+
+
+def test_parse_returns_an_object_of_the_clients_class(client):
+    parsed = client.responses.parse(
+        model=MODEL, input=QUESTION, temperature=0, max_output_tokens=60, text_format=Capital
+    ).output_parsed
+    assert isinstance(parsed, Capital)
+
+
+def test_forced_function_is_called_and_its_output_taken(client):
+    asked = _ask(
+        client, "The weather in Oslo?", tools=[WEATHER], tool_choice="required", max_output_tokens=60
+    )
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    assert set(json.loads(call.arguments)) == {"city", "unit"}
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees and rain"}
+    answer = _ask(client, [output], previous_response_id=asked.id, tools=[WEATHER], tool_choice="none")
+    assert answer.output_text
+
+
+def test_logprobs_are_returned_where_they_are_included(client):
+    response = _ask(client, include=["message.output_text.logprobs"], top_logprobs=2, max_output_tokens=4)
+    rows = response.output[0].content[0].logprobs
+    assert "".join(row.token for row in rows) == response.output_text
+    assert all(len(row.top_logprobs) == 2 for row in rows)
+
+
+def test_background_response_is_cancelled_and_can_be_followed(client):
+    started = _ask(client, "Count to one thousand.", background=True, max_output_tokens=800)
+    assert started.status == "in_progress"
+    assert client.responses.cancel(started.id).status == "cancelled"
+    followed = list(client.responses.retrieve(started.id, stream=True, starting_after=0))
+    assert [event.sequence_number for event in followed] == list(range(1, len(followed) + 1))
+
+
+def test_conversation_is_compacted_and_continued(client):
+    history: Any = [
+        {"role": "user", "content": "We launch on Tuesday."},
+        {"role": "assistant", "content": "Noted."},
+    ]
+    compacted = client.responses.compact(model=MODEL, input=history)
+    assert [item.type for item in compacted.output] == ["message", "compaction"]
+    going_on = [*(item.to_dict(warnings=False) for item in compacted.output), {"role": "user", "content": "When?"}]
+    assert _ask(client, going_on).output_text
+
+
+def test_input_tokens_are_counted(client):
+    counted = client.responses.input_tokens.count(model=MODEL, input=QUESTION)
+    assert counted.input_tokens == _ask(client, max_output_tokens=1).usage.input_tokens
+
+
+@pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
+def test_conversation_over_a_websocket(client):
+    with client.responses.connect() as connection:
+        connection.response.create(
+            model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24, store=False
+        )
+        for event in connection:
+            if event.type == "response.completed":
+                break
+    assert "Paris" in event.response.output[0].content[0].text
+
+
+def test_errors_raise_the_clients_own_exceptions(client):
+    with pytest.raises(openai.NotFoundError) as missing:
+        _ask(client, model="nix")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="web_search") as refused:
+        _ask(client, tools=[{"type": "web_search"}], tool_choice={"type": "web_search"})
+    assert refused.value.code == "not_supported"
+    with pytest.raises(openai.BadRequestError) as unknown:
+        _ask(client, previous_response_id="resp_unknown")
+    assert (unknown.value.code, unknown.value.param) == (
+        "previous_response_not_found",
+        "previous_response_id",
+    )
