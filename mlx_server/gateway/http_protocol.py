@@ -25,6 +25,9 @@ from vestal.web.connections import IDLE_FOR_S, Connection, ConnectionTable, Phas
 from vestal.web.http_error import HttpError
 
 CLOSE_WITHIN_S = 3
+PONG_WITHIN_S = 300.0
+"""How long a WebSocket's client may leave a ping without an answer: one that runs a tool between two turns
+may not read meanwhile."""
 READ_AT_ONCE_BYTES = 64 * 1024
 """What is parsed in one turn of the event loop: h11 takes 50 ms for so many bytes in chunks of one byte."""
 
@@ -77,6 +80,13 @@ class HttpProtocol(H11Protocol):
         if self._connection is not None:
             self._table.report_unread(self._connection, None)
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to the WebSocket's protocol, which reports it anew."""
+        if self._connection is not None:
+            self._table.closed(self._connection)
+            self._connection = None
+        super().handle_websocket_upgrade(event)
+
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP request, or one without exactly one Host header, in JSON.
 
@@ -99,11 +109,20 @@ class HttpProtocol(H11Protocol):
 class HttpServer(uvicorn.Server):
     """Serves one application on sockets that listen. `report_dropped` is explained in Acceptor."""
 
-    def __init__(self, app: FastAPI, table: ConnectionTable, report_dropped: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        table: ConnectionTable,
+        report_dropped: Callable[[int], None],
+        max_message_bytes: int,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=HttpProtocol,
-            ws="none",
+            ws=self._make_websocket,  # type: ignore[arg-type]  # called as the class it stands for
+            ws_max_size=max_message_bytes,
+            ws_ping_timeout=PONG_WITHIN_S,
+            ws_per_message_deflate=False,
             loop="asyncio",
             lifespan="off",
             log_config=None,
@@ -133,6 +152,12 @@ class HttpServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
+
+    def _make_websocket(self, **options: Any) -> asyncio.Protocol:
+        """Return the protocol that takes a connection over. Its library is imported with the first one."""
+        from mlx_server.gateway.websocket_protocol import WebSocketProtocol
+
+        return WebSocketProtocol(self._table, **options)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for acceptor in self._acceptors:

@@ -68,6 +68,7 @@ class Listeners:
 
     def __init__(self, config: Config, telemetry: Telemetry) -> None:
         self._port = config.mlx.port
+        self._max_message_bytes = config.mlx.max_body_bytes
         self._addresses = _addresses(config.mlx.bind)
         self._sockets: list[socket.socket] = []
         self._telemetry = telemetry
@@ -131,7 +132,7 @@ class Listeners:
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
-        server = HttpServer(app, self._table, self._report_dropped)
+        server = HttpServer(app, self._table, self._report_dropped, self._max_message_bytes)
         self._servers.append((server, asyncio.ensure_future(server.serve(sockets=sockets))))
 
     def _report_dropped(self, count: int) -> None:

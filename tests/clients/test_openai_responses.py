@@ -113,7 +113,10 @@ def test_conversation_is_compacted_and_continued(client):
     ]
     compacted = client.responses.compact(model=MODEL, input=history)
     assert [item.type for item in compacted.output] == ["message", "compaction"]
-    going_on = [*(item.to_dict(warnings=False) for item in compacted.output), {"role": "user", "content": "When?"}]
+    going_on = [
+        *(item.to_dict(warnings=False) for item in compacted.output),
+        {"role": "user", "content": "When?"},
+    ]
     assert _ask(client, going_on).output_text
 
 

@@ -38,6 +38,7 @@ class Phase(Enum):
     BODY = "the body of a request arrives"
     ANSWERING = "a whole request has arrived and is being answered"
     IDLE = "the last request is answered"
+    OPEN = "a WebSocket waits for a message: it may do so for as long as its client likes"
 
 
 class BodyProgress:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_server.gateway.errors import Unavailable
@@ -89,6 +89,12 @@ class BodyShare:
             await self.budget.take(wanted_bytes - self.held_bytes)
             self.held_bytes = wanted_bytes
 
+    def passed_on(self) -> BodyShare:
+        """Return a share that holds what this one held: its request is answered before its work is done."""
+        other = BodyShare(self.budget)
+        other.held_bytes, self.held_bytes = self.held_bytes, 0
+        return other
+
     def give_back(self) -> None:
         """Return what is held."""
         if self.held_bytes:
@@ -97,14 +103,14 @@ class BodyShare:
 
 
 class ShareBodies:
-    """ASGI middleware: each request has a share, which is returned when it is answered."""
+    """ASGI middleware: each request, or WebSocket, has a share, which is returned at its end."""
 
     def __init__(self, app: ASGIApp, budget: BodyBudget) -> None:
         self._app = app
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         share = scope[_SCOPE_KEY] = BodyShare(self._budget)
@@ -114,7 +120,7 @@ class ShareBodies:
             share.give_back()
 
 
-def share_of(http: Request) -> BodyShare:
+def share_of(http: HTTPConnection) -> BodyShare:
     """Return the share of a request."""
     share = http.scope[_SCOPE_KEY]
     assert isinstance(share, BodyShare)

@@ -15,6 +15,7 @@ from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.responses.messages import chat_messages, opaque
 from mlx_server.gateway.dialects.responses.resource import Resource, usage
 from mlx_server.gateway.dialects.responses.schema import CompactBody
+from mlx_server.gateway.dialects.responses.stored import items_in
 from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
 from mlx_server.gateway.dialects.translation import translated
@@ -40,16 +41,17 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     context = responses.context
     model = (await context.installed_models.get(body.model, "generate")).name
     previous = responses.previous(body, responses.store.find)
-    earlier = previous.conversation if previous else ()
+    lists = previous.conversation if previous else ()
     seed = context.draw_seed()
 
     def translate() -> tuple[GenerationRequest, list[Item]]:
+        earlier = items_in(lists)
         items = [*earlier, *responses.read_items(body, earlier).items]
         if not items:
             raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
         return _summary_request(body, model, seed, items), items
 
-    request, items = await translated(http, translate)
+    request, items = await translated(http, translate, added_bytes=sum(map(len, lists)))
 
     def submit(request: GenerationRequest) -> Answers:
         return context.generate([sendable(request)], http, DIALECT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.events import ResponseEvents
@@ -23,10 +23,16 @@ from mlx_server.gateway.dialects.responses.output_items import OutputItems, Outp
 from mlx_server.gateway.dialects.responses.resource import new_response
 from mlx_server.gateway.dialects.responses.running import ResponseRun, Retry
 from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CompactBody, CreateBody
-from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, ResponseStore, StoredResponse
+from mlx_server.gateway.dialects.responses.stored import (
+    MemoryResponseStore,
+    ResponseStore,
+    StoredResponse,
+    items_in,
+)
 from mlx_server.gateway.dialects.responses.truncation import shortening_retry
-from mlx_server.gateway.dialects.translation import LARGE_BODY_BYTES
+from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
@@ -35,9 +41,10 @@ Find = Callable[[str], StoredResponse | None]
 
 @dataclass(frozen=True)
 class Translated:
-    """What a body means: its input, its tools, and its request, also in the form that is sent."""
+    """What a body means: its input, also as JSON, its tools, and its request, also as it is sent."""
 
     input: InputItems
+    items: bytes
     offered: OfferedTools
     request: GenerationRequest
     sendable: SendableRequest
@@ -52,43 +59,52 @@ class Responses:
         self.store = store or MemoryResponseStore(config.keep_answers_s, context.clock.now)
 
     async def create(
-        self, body: CreateBody, client: HTTPConnection, body_bytes: int, find: Find | None = None
+        self, body: CreateBody, client: HTTPConnection, find: Find | None = None
     ) -> StoredResponse:
         """Start a response. Raises GatewayError where it is refused.
 
         `find` returns the response that `previous_response_id` names; by default, the store is asked.
         """
-        earlier, translated = await self._prepare(body, body_bytes, find or self.store.find)
-        self._report_skipped(body, translated)
+        earlier, means = await self._prepare(body, client, find or self.store.find)
+        self._report_skipped(body, means)
         response_id = new_id("resp")
         is_stored = body.wants_storing and self.store.keeps_any
-        answers = self.context.generate([translated.sendable], client, DIALECT, body.end_user)
+        answers = self.context.generate([means.sendable], client, DIALECT, body.end_user)
         created_at = int(self.context.clock.wall())
         run = ResponseRun(
             answers,
             ResponseEvents(
-                new_response(body, translated.offered, response_id, created_at, is_stored=is_stored),
-                OutputItems(response_id.removeprefix("resp_"), _output_options(body, translated.offered)),
+                new_response(body, means.offered, response_id, created_at, is_stored=is_stored),
+                OutputItems(response_id.removeprefix("resp_"), _output_options(body, means.offered)),
             ),
             self.context.clock,
             is_streamed=bool(body.stream or body.background),
-            retry=self._retry(translated.request, client, body) if body.truncation == "auto" else no_retry,
+            retry=self._retry(means.request, client, body) if body.truncation == "auto" else no_retry,
         )
-        response = StoredResponse(run, earlier, tuple(translated.input.items), body_bytes)
+        response = StoredResponse(run)
+        if is_stored or find:  # else nothing can continue it, and its input need not be kept
+            response.earlier, response.items = earlier, means.items
+            response.input_ids = tuple(item["id"] for item in means.input.items)
         if is_stored:
             self.store.add(response)
-        run.start(lambda: self.store.ended(response))
+        share = share_of(client).passed_on() if body.background else None
+        run.start(lambda: self._ended(response, share))
         return response
 
-    async def count_request(self, body: CreateBody, body_bytes: int) -> SendableRequest:
+    def _ended(self, response: StoredResponse, share: BodyShare | None) -> None:
+        self.store.ended(response)
+        if share is not None:
+            share.give_back()
+
+    async def count_request(self, body: CreateBody, client: HTTPConnection) -> SendableRequest:
         """Return the request that counts the tokens of the body's prompt. Raises GatewayError."""
-        _, translated = await self._prepare(body, body_bytes, self.store.find)
-        return sendable(replace(translated.request, count_only=True))
+        _, means = await self._prepare(body, client, self.store.find)
+        return sendable(replace(means.request, count_only=True))
 
     async def _prepare(
-        self, body: CreateBody, body_bytes: int, find: Find
-    ) -> tuple[tuple[Item, ...], Translated]:
-        """Return the items of the responses before this one, and what the body means."""
+        self, body: CreateBody, client: HTTPConnection, find: Find
+    ) -> tuple[tuple[bytes, ...], Translated]:
+        """Return the lists of items of the responses before this one, and what the body means."""
         body.check()
         if body.background and not self.store.keeps_any:
             message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
@@ -96,12 +112,8 @@ class Responses:
         model = (await self.context.installed_models.get(body.model, "generate")).name
         previous = self.previous(body, find)
         earlier = previous.conversation if previous else ()
-        size_bytes = body_bytes + (previous.size_bytes if previous else 0)
-        seed = self.context.draw_seed()
-        translation = partial(translate, body, model, seed, earlier, self.store.item)
-        # A large body is translated in a thread, see `translation`.
-        is_small = size_bytes <= LARGE_BODY_BYTES
-        return earlier, translation() if is_small else await asyncio.to_thread(translation)
+        translation = partial(translate, body, model, self.context.draw_seed(), earlier, self.store.item)
+        return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
         """Return the response that the body continues. Raises BadRequest: it is unknown, or still runs."""
@@ -121,11 +133,11 @@ class Responses:
         """Return the items of the body's input. Raises BadRequest, NotFound."""
         return read_input(body.input, earlier, new_id, self.store.item)
 
-    def _report_skipped(self, body: CreateBody, translated: Translated) -> None:
+    def _report_skipped(self, body: CreateBody, means: Translated) -> None:
         skipped = {
-            "tools": sorted(translated.offered.skipped),
-            "items": sorted({item_type[:80] for item_type in translated.input.skipped}),
-            "parts": [part[:80] for part in unreadable_parts(translated.input.items)],
+            "tools": sorted(means.offered.skipped),
+            "items": sorted({item_type[:80] for item_type in means.input.skipped}),
+            "parts": [part[:80] for part in unreadable_parts(means.input.items)],
         }
         if any(skipped.values()):
             cause = "this server has no use for them; the request was served without"
@@ -142,19 +154,21 @@ def translate(
     body: CreateBody,
     model: str,
     drawn_seed: int,
-    earlier: tuple[Item, ...] = (),
+    earlier: tuple[bytes, ...] = (),
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
 ) -> Translated:
     """Return what the body means for the model of this canonical name. Raises BadRequest, NotFound.
 
-    `earlier` are the items of the responses that it continues. This is pure but for the ids of new items.
+    `earlier` are the lists of items of the responses that it continues. All this is pure but for the ids of
+    new items.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # also where the model is not given them: the response shows them
     schema = body.answer_schema()
     _check_json("text.format.schema", schema)
-    read = read_input(body.input, earlier, new_id, stored_item)
-    items = (*earlier, *read.items)
+    before = items_in(earlier)
+    read = read_input(body.input, before, new_id, stored_item)
+    items = (*before, *read.items)
     if not items:
         raise BadRequest("invalid_request", "input: holds nothing that a model here can read", param="input")
     request = GenerationRequest(
@@ -171,7 +185,7 @@ def translate(
         sampling=body.sampling(drawn_seed),
         max_tokens=body.max_output_tokens,
     )
-    return Translated(read, offered, request, sendable(request))
+    return Translated(read, json_bytes(read.items), offered, request, sendable(request))
 
 
 def no_retry(error: GatewayError) -> None:

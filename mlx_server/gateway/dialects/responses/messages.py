@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlx_server.gateway.dialects.responses.input_items import Item
-from mlx_server.gateway.dialects.tools import call_arguments
+from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
 from mlx_server.gateway.errors import BadRequest
 
 TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -27,6 +27,8 @@ def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Messa
 
     Raises BadRequest for a call whose arguments are no object, and for another server's compaction.
     """
+    items = list(items)
+    check_argument_texts(item["arguments"] for item in items if item["type"] == "function_call")
     messages = _Messages()
     if instructions:
         messages.add({"role": "system", "content": instructions})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,9 @@ from mlx_server.gateway.dialects.responses.creation import Responses
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.responses.running import Following
 from mlx_server.gateway.dialects.responses.schema import CompactBody, CreateBody
-from mlx_server.gateway.dialects.responses.stored import found
+from mlx_server.gateway.dialects.responses.stored import StoredResponse, found
 from mlx_server.gateway.dialects.responses.websocket import serve
 from mlx_server.gateway.dialects.streaming import SSE, StreamedResponse, cancel_on_disconnect
-from mlx_server.gateway.dialects.translation import LARGE_BODY_BYTES
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import JsonResponse
 
@@ -35,8 +35,7 @@ def router(context: GatewayContext) -> APIRouter:
 
     @routes.post("", **takes(CreateBody, stream=SSE))
     async def create(http: Request) -> Response:
-        body = await read_body(http, CreateBody, context.max_body_bytes)
-        return await _answer(responses, body, http)
+        return await _answer(responses, http)
 
     @routes.post("/compact", **takes(CompactBody))
     async def compact_conversation(http: Request) -> Response:
@@ -47,7 +46,7 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.post("/input_tokens", **takes(CreateBody))
     async def count_input_tokens(http: Request) -> Response:
         body = await read_body(http, CreateBody, context.max_body_bytes)
-        request = await responses.count_request(body, _body_bytes(http))
+        request = await responses.count_request(body, http)
         ticket = context.submit(request, http, DIALECT, body.end_user)
         done = await cancel_on_disconnect(http, ticket, ticket.last())
         assert isinstance(done, protocol.Done)
@@ -85,7 +84,8 @@ def router(context: GatewayContext) -> APIRouter:
         **_queries("after", "limit", "order"),
     )
     async def input_items(http: Request, response_id: str) -> Response:
-        items = list(found(responses.store, response_id).input_items)
+        response = found(responses.store, response_id)
+        items = await asyncio.to_thread(lambda: response.input_items)  # there may be many
         return JsonResponse(_page(items, http))
 
     @routes.websocket("")
@@ -95,25 +95,28 @@ def router(context: GatewayContext) -> APIRouter:
     return routes
 
 
-async def _answer(responses: Responses, body: CreateBody, http: Request) -> Response:
-    response = await responses.create(body, http, _body_bytes(http))
+async def _start(responses: Responses, http: Request) -> tuple[StoredResponse, bool, bool]:
+    """Start a response, and return whether it is streamed, and whether it runs in the background.
+
+    The body is not kept, which may be large, while its answer is made.
+    """
+    body = await read_body(http, CreateBody, responses.context.max_body_bytes)
+    return await responses.create(body, http), bool(body.stream), bool(body.background)
+
+
+async def _answer(responses: Responses, http: Request) -> Response:
+    response, is_streamed, in_background = await _start(responses, http)
     run = response.run
-    if body.background and not body.stream:
+    if in_background and not is_streamed:
         return JsonResponse(run.events.response, headers={"x-request-id": run.id})
-    following = Following(run, owns_run=not body.background)
-    await cancel_on_disconnect(http, following, run.wait_for_output() if body.stream else run.wait_for_end())
+    following = Following(run, owns_run=not in_background)
+    await cancel_on_disconnect(http, following, run.wait_for_output() if is_streamed else run.wait_for_end())
     if run.refusal:
         responses.store.remove(response.id)  # the client never learns the id
         raise run.refusal
-    if body.stream:
+    if is_streamed:
         return StreamedResponse(following, following.frames(), SSE)
     return JsonResponse(run.events.response, headers={"x-request-id": run.id})
-
-
-def _body_bytes(http: Request) -> int:
-    """Return the size of the body. One of unknown size counts as large, so that a thread translates it."""
-    length = http.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else LARGE_BODY_BYTES + 1
 
 
 def _page(items: Sequence[Item], http: Request) -> dict[str, Any]:

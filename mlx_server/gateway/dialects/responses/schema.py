@@ -6,12 +6,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.sampling_fields import (
+    INT32_LIMIT,
+    AnswerLimit,
+    Share,
+    Temperature,
+    effective_temperature,
+)
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import ANY_OBJECT, SEED_MASK
 from mlx_server.protocol import Sampling
 
-INT32_LIMIT = 2**31
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
@@ -40,7 +46,7 @@ class ReasoningOptions(Body):
 class CompactBody(Body):
     """The fields of POST /v1/responses/compact, which every body has that makes a prompt."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     input: str | ListOf[dict[str, Any]] | None = None
     previous_response_id: ShortText | None = None
     instructions: str | None = None
@@ -57,9 +63,9 @@ class CreateBody(CompactBody):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
-    max_output_tokens: WholeNumber | None = Field(default=None, ge=1, lt=INT32_LIMIT)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_output_tokens: AnswerLimit = None
+    temperature: Temperature = None
+    top_p: Share = None
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     top_logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
@@ -105,10 +111,12 @@ class CreateBody(CompactBody):
         return 1 if self.parallel_tool_calls is False else self.max_tool_calls
 
     def sampling(self, drawn_seed: int) -> Sampling:
+        top_p = 1.0 if self.top_p is None else self.top_p
+        temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(
             seed=drawn_seed if self.seed is None else self.seed & SEED_MASK,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=effective_temperature(temperature, top_p),
+            top_p=top_p,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
         )

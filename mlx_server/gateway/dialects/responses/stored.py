@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.responses.running import ResponseRun
 from mlx_server.gateway.errors import NotFound
+from mlx_server.gateway.json_text import json_bytes
 
 MAX_STORED_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(eq=False)
 class StoredResponse:
-    """A response with the conversation before it.
+    """A response with the conversation before it, which is kept as JSON: objects take several times as much.
 
-    `earlier` are the items of the responses that it continues, `items` those of its own input, which took
-    `input_bytes` as JSON. `ended_at` is in monotonic seconds, None while the response runs.
+    `items` is the list of the items of its own input, which have the `input_ids`; `earlier` are the lists of
+    the responses that it continues. `ended_at` is in monotonic seconds, None while the response runs.
     """
 
     run: ResponseRun
-    earlier: tuple[Item, ...]
-    items: tuple[Item, ...]
-    input_bytes: int
+    earlier: tuple[bytes, ...] = ()
+    items: bytes = b"[]"
+    input_ids: tuple[str, ...] = ()
     ended_at: float | None = None
 
     @property
@@ -33,23 +36,34 @@ class StoredResponse:
         return self.run.events.id
 
     @property
-    def input_items(self) -> tuple[Item, ...]:
+    def input_items(self) -> list[Item]:
         """Return all items that the model was given."""
-        return (*self.earlier, *self.items)
+        return items_in((*self.earlier, self.items))
 
     @property
-    def output_items(self) -> list[Item]:
-        return list(self.run.events.response["output"])
+    def item_ids(self) -> tuple[str, ...]:
+        """Return the ids of the items of its own input, and of its output."""
+        return (*self.input_ids, *(item["id"] for item in self.run.events.response["output"]))
+
+    def item(self, item_id: str) -> Item | None:
+        """Return an item of its own input or of its output."""
+        own = [*self.run.events.response["output"], *items_in([self.items])]
+        return next((item for item in own if item["id"] == item_id), None)
 
     @property
-    def conversation(self) -> tuple[Item, ...]:
-        """Return the items that a response continuing this one begins with."""
-        return (*self.input_items, *self.output_items)
+    def conversation(self) -> tuple[bytes, ...]:
+        """Return the lists of items that a response continuing this one begins with."""
+        return (*self.earlier, self.items, json_bytes(self.run.events.response["output"]))
 
     @property
     def size_bytes(self) -> int:
-        # The items of earlier responses are shared with them; only the references count.
-        return self.input_bytes + 8 * len(self.earlier) + sum(len(event.data) for event in self.run.log)
+        # The lists of earlier responses are shared with them; only the references count.
+        return len(self.items) + 8 * len(self.earlier) + sum(len(event.data) for event in self.run.log)
+
+
+def items_in(lists: Iterable[bytes]) -> list[Item]:
+    """Return the items of all lists."""
+    return [item for each in lists for item in msgspec.json.decode(each)]
 
 
 class ResponseStore(Protocol):
@@ -83,7 +97,7 @@ class MemoryResponseStore:
         self._responses: OrderedDict[str, StoredResponse] = OrderedDict()  # those that ended first come first
         self._sizes_bytes: dict[str, int] = {}
         self._total_bytes = 0
-        self._items: dict[str, Item] = {}
+        self._response_of: dict[str, StoredResponse] = {}  # by the id of an item
 
     @property
     def keeps_any(self) -> bool:
@@ -93,7 +107,7 @@ class MemoryResponseStore:
         self._drop_old()
         if self.keeps_any:
             self._responses[response.id] = response
-            self._items |= {item["id"]: item for item in response.items}
+            self._note_items(response)
 
     def ended(self, response: StoredResponse) -> None:
         """Count the response from now on, and drop the oldest ones that have no room any more."""
@@ -101,7 +115,7 @@ class MemoryResponseStore:
             return
         response.ended_at = self._now()
         self._responses.move_to_end(response.id)
-        self._items |= {item["id"]: item for item in response.output_items}
+        self._note_items(response)
         self._sizes_bytes[response.id] = response.size_bytes
         self._total_bytes += response.size_bytes
         self._drop_old()
@@ -110,15 +124,20 @@ class MemoryResponseStore:
         response = self._responses.pop(response_id, None)
         if response is not None:
             self._total_bytes -= self._sizes_bytes.pop(response_id, 0)
-            for item in (*response.items, *response.output_items):
-                self._items.pop(item["id"], None)
+            for item_id in response.item_ids:
+                if self._response_of.get(item_id) is response:
+                    del self._response_of[item_id]
 
     def find(self, response_id: str) -> StoredResponse | None:
         self._drop_old()
         return self._responses.get(response_id)
 
     def item(self, item_id: str) -> Item | None:
-        return self._items.get(item_id)  # changes nothing, because it is also called from threads
+        response = self._response_of.get(item_id)  # changes nothing: it is also called from threads
+        return response.item(item_id) if response else None
+
+    def _note_items(self, response: StoredResponse) -> None:
+        self._response_of |= dict.fromkeys(response.item_ids, response)
 
     def _drop_old(self) -> None:
         oldest_kept = self._now() - self._keep_s

@@ -11,20 +11,25 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mlx_server.gateway.dialects.bodies import parsed_object, validated
+from mlx_server.gateway.dialects.body_budget import SMALL_BYTES, share_of
 from mlx_server.gateway.dialects.responses import resource
 from mlx_server.gateway.dialects.responses.creation import Responses
 from mlx_server.gateway.dialects.responses.running import ResponseRun
 from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.dialects.responses.stored import StoredResponse
+from mlx_server.gateway.dialects.value_limits import check_counts
 from mlx_server.gateway.errors import BadRequest, GatewayError, ServerFault
 from mlx_server.gateway.json_text import json_bytes
 from vestal.web.http_error import HttpError
 
+REPORT_TURN = "vestal.report_turn"
+"""The key of the scope under which the server takes reports of the beginning and the end of each turn."""
 log = logging.getLogger(__name__)
 
 MAX_CONNECTED_S = 3600.0
@@ -111,6 +116,8 @@ class _Conversation:
         self._socket = socket
         self._latest: StoredResponse | None = None
         self._running: ResponseRun | None = None
+        self._share = share_of(socket)
+        self._report_turn: Callable[[bool], None] = socket.scope.get(REPORT_TURN, lambda is_running: None)
 
     def cancel(self) -> None:
         """Cancel the turn that runs: nobody reads it any more."""
@@ -119,15 +126,24 @@ class _Conversation:
 
     async def turn(self, message: bytes, inbox: _Inbox) -> None:
         """Answer one message. Raises WebSocketDisconnect."""
+        self._report_turn(True)
+        try:
+            await self._turn(message, inbox)
+        finally:
+            self._share.give_back()
+            self._report_turn(False)
+
+    async def _turn(self, message: bytes, inbox: _Inbox) -> None:
         previous_id = None
         try:
-            body = _body_of(message)
+            body = await self._read(message)
             previous_id = body.previous_response_id
-            response = await self._responses.create(body, self._socket, len(message), self._find)
+            response = await self._responses.create(body, self._socket, self._find)
         except Exception as error:
             self._forget(previous_id)
             await self.send_error(error if isinstance(error, GatewayError) else _bug(error))
             return
+        del body, message  # they may be large, and the answer may take long
         self._running = response.run
         closed = asyncio.ensure_future(inbox.is_closed.wait())
         closed.add_done_callback(lambda task: None if task.cancelled() else response.run.cancel())
@@ -140,6 +156,14 @@ class _Conversation:
             self._forget(previous_id)
         else:
             self._latest = response
+
+    async def _read(self, message: bytes) -> CreateBody:
+        """Return the body in a message. Raises GatewayError. A large one is parsed in a thread."""
+        await self._share.cover(len(message))
+        if not self._share.held_bytes:
+            return _body_of(message)
+        async with self._share.budget.parsing:
+            return await asyncio.to_thread(_body_of, message)
 
     async def _follow(self, response: StoredResponse) -> None:
         """Send the events of a turn. A refusal by the engine is one error, as it is over HTTP."""
@@ -177,7 +201,10 @@ def _bug(error: Exception) -> ServerFault:
 
 def _body_of(message: bytes) -> CreateBody:
     """Return the body in a message. Raises BadRequest."""
-    event = parsed_object(message)
+    is_large = len(message) > SMALL_BYTES
+    if is_large:
+        check_counts(message)
+    event = parsed_object(message, stepwise=is_large)
     if event.get("type") != "response.create":
         raise BadRequest("invalid_request", "type: only `response.create` is known here", param="type")
     if event.get("background"):

@@ -18,9 +18,9 @@ from schemathesis.specs.openapi.checks import (
 
 pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
-WITHOUT_BODY = ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
 STORED = "/v1/responses/{response_id}"
-WITHOUT_BODY += (STORED, f"{STORED}/cancel", f"{STORED}/input_items")
+WITHOUT_BODY: tuple[str, ...] = (STORED, f"{STORED}/cancel", f"{STORED}/input_items")
+WITHOUT_BODY += ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ from mlx_server.gateway.dialects.responses.output_items import OutputItems, Outp
 from mlx_server.gateway.dialects.responses.resource import new_response
 from mlx_server.gateway.dialects.responses.running import KEEP_ALIVE_S, Following, ResponseRun, Retry
 from mlx_server.gateway.dialects.responses.schema import CreateBody
-from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, StoredResponse, found
+from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, StoredResponse, found, items_in
 from mlx_server.gateway.errors import BadRequest, GatewayError, NotFound, ServerFault
+from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.ticket import ClientDisconnected, Ticket
@@ -192,8 +194,8 @@ async def stored_response(clock: FakeClock, number: int, text: str = "x") -> Sto
     say(ticket, text)
     end(ticket)
     await run.wait_for_end()
-    item = {"id": f"msg_in_{number}", "type": "message", "role": "user", "content": []}
-    return StoredResponse(run, (), (item,), 100)
+    item: dict[str, Any] = {"id": f"msg_in_{number}", "type": "message", "role": "user", "content": []}
+    return StoredResponse(run, (), json_bytes([item]), (item["id"],))
 
 
 async def test_store_forgets_after_its_time_and_says_so():
@@ -226,7 +228,7 @@ async def test_store_drops_the_oldest_beyond_its_bytes_and_never_a_running_one()
     clock = FakeClock()
     first = await stored_response(clock, 1)
     store = MemoryResponseStore(60, clock.now, max_bytes=3 * first.size_bytes)
-    running = StoredResponse(a_run(a_ticket(), clock, 99), (), (), 10**9)
+    running = StoredResponse(a_run(a_ticket(), clock, 99), (), b" " * 10**6)
     store.add(running)
     for response in [first, *[await stored_response(clock, number) for number in range(2, 6)]]:
         store.add(response)
@@ -238,4 +240,4 @@ async def test_store_drops_the_oldest_beyond_its_bytes_and_never_a_running_one()
 async def test_conversation_is_input_then_output_in_order():
     clock = FakeClock()
     response = await stored_response(clock, 1)
-    assert [item["id"] for item in response.conversation] == ["msg_in_1", "msg_1_0"]
+    assert [item["id"] for item in items_in(response.conversation)] == ["msg_in_1", "msg_1_0"]
