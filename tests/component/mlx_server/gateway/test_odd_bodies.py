@@ -210,12 +210,12 @@ def test_body_that_cannot_be_sent_is_a_400_that_names_the_place_and_holds_no_slo
         assert said in answer.text
 
 
-@pytest.mark.parametrize("dialect", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("dialect", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_refusal_by_the_engine_has_its_own_status_also_where_a_stream_was_asked_for(gateway, dialect, stream):
     """A schema that no text meets is known to the engine only, once the request has been taken in."""
     messages = [{"role": "user", "content": "fail=invalid_request"}]
-    body = {"model": "chat", "messages": messages, "stream": stream, "max_tokens": 3}
+    body = {"model": "chat", "messages": messages, "input": messages, "stream": stream, "max_tokens": 3}
     with unharmed(gateway, "chat"):
         answer = gateway.http.post(dialect, json=body)
     assert answer.status_code == 400
@@ -262,11 +262,12 @@ def test_real_engine_survives_mutated_bodies(roomy_gateway, path):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
 def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gateway, path):
     body = {
         "model": "smollm2:135m",
         "messages": [{"role": "user", "content": "word " * 3000}],
+        "input": "word " * 3000,
         "max_tokens": 5,
     }
     answer = roomy_gateway.http.post(path, json=body)
@@ -275,6 +276,17 @@ def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gatew
     assert error["code"] == "context_exceeded"
     assert error["prompt_tokens"] > 3000 > error["context_tokens"] == 1024
     assert answer.text.count(str(error["prompt_tokens"])) >= 2  # as a field, and in the message
+
+
+@pytest.mark.model
+def test_response_to_too_long_a_conversation_is_made_of_its_newest_turns_where_truncation_is_auto(
+    roomy_gateway,
+):
+    turns = [{"role": "user", "content": f"Turn {number}: {'word ' * 300}"} for number in range(10)]
+    body = {"model": "smollm2:135m", "input": turns, "truncation": "auto", "max_output_tokens": 2}
+    answer = roomy_gateway.http.post("/v1/responses", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert 300 < answer.json()["usage"]["input_tokens"] < 1024
 
 
 ENDLESS = {
@@ -292,6 +304,14 @@ WITHOUT_SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/chat/completions",
         {"tools": [{"type": "function", "function": FORCED}], "tool_choice": "required"},
     ),
+    "text.format of a response": (
+        "/v1/responses",
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": ENDLESS}}},
+    ),
+    "forced tool of a response": (
+        "/v1/responses",
+        {"tools": [{"type": "function", **FORCED}], "tool_choice": "required"},
+    ),
     "Anthropic's forced tool": (
         "/v1/messages",
         {"tools": [{"name": "f", "input_schema": ENDLESS}], "tool_choice": {"type": "any"}, "max_tokens": 5},
@@ -305,7 +325,7 @@ WITHOUT_SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_schema_that_no_text_meets_is_a_400_in_every_dialect(roomy_gateway, case, stream):
     """It was a 200 with an empty text."""
     path, fields = WITHOUT_SENTENCES[case]
-    body = {"model": "smollm2:135m", "messages": HELLO, "stream": stream, **fields}
+    body = {"model": "smollm2:135m", "messages": HELLO, "input": HELLO, "stream": stream, **fields}
     with unharmed(roomy_gateway, "smollm2:135m"):
         answer = roomy_gateway.http.post(path, json=body, timeout=60)
     assert (answer.status_code, "invalid_request" in answer.text) == (400, True), answer.text

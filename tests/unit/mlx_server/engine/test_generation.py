@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
 from mlx_server.protocol import Done, Token
 
 END = 0
@@ -61,6 +62,21 @@ def test_usage_divides_the_time_at_the_first_token():
     assert isinstance(done, Done)
     usage = done.usage
     assert (usage.prompt_tokens, usage.load_s, usage.prefill_s, usage.decode_s) == (3, 0.5, 3.0, 1.5)
+
+
+def test_usage_counts_the_tokens_of_the_thinking_also_after_a_crash():
+    def thinker():
+        subject = generation(limit=6)
+        subject.parser = OutputParser(OutputMarkers(thinking=("e", "f")), thinking=True)
+        return subject
+
+    tokens = [1, 2, 3, 6, 4, 4]  # abc, the end marker, dd
+    whole = thinker()
+    done = feed(whole, tokens)[-1]
+    assert (done.usage.completion_tokens, done.usage.reasoning_tokens) == (6, 3)
+    resumed = thinker()
+    resumed.replay(tokens[:2], 11.0)
+    assert feed(resumed, tokens[2:])[-1].usage.reasoning_tokens == 3
 
 
 def test_cancel_reports_the_tokens_generated_so_far():

@@ -50,6 +50,13 @@ def test_connection_that_is_answered_is_never_overdue():
     assert table.to_drop(1e9) is None
 
 
+def test_websocket_that_waits_for_a_message_is_never_overdue_and_makes_room_for_new_connections():
+    table, (socket,) = table_of(1, max_open=1)
+    table.report(socket, Phase.OPEN, 1)
+    assert table.overdue(10**6) == []
+    assert table.to_drop(10**6) is socket
+
+
 def test_large_body_that_goes_on_arriving_takes_as_long_as_it_needs():
     table, (connection,) = table_of(1)
     now = 0.0
