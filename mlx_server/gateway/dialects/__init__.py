@@ -1,6 +1,6 @@
-"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`.
+"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`.
 
-Each dialect has
+`responses` has a page of its own (its `__init__`); each other dialect has
 
 | module   | job                                                                                        |
 |----------|--------------------------------------------------------------------------------------------|
