@@ -54,7 +54,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "stream": False,
             "think": False,
             "keep_alive": "5m",
-            "options": {"num_predict": 2, "seed": 1, "temperature": 0.5, "stop": ["x"], "num_ctx": 900},
+            "options": {"num_predict": 2, "seed": 1, "temperature": 0.5, "stop": ["x"], "num_ctx": 600},
         },
         {
             "model": CHAT,

@@ -172,7 +172,7 @@ def small_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) 
 @pytest.fixture(scope="module")
 def roomy_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) -> Gateway:
     """A gateway as `small_gateway`, with room for prompts that hold tools and past calls."""
-    return _with_real_engine(make_gateway, small_models_dir, context_tokens=1024)
+    return _with_real_engine(make_gateway, small_models_dir, context_tokens=640)
 
 
 def _with_real_engine(
