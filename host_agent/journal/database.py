@@ -39,6 +39,11 @@ class JournalDatabase:
         self._was_checked = False
         self.replaced = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether there is a connection."""
+        return self._connection is not None
+
     def open(self) -> bool:
         """Open the file unless it is open. Return True if it was opened now.
 

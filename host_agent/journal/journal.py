@@ -24,6 +24,7 @@ log = logging.getLogger("vestal")
 
 PRUNE_EVERY = 200
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
+RETRY_S = 1.0  # after a failure, appends leave the file alone for so long
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
 WHAT = "journal"
 
@@ -41,6 +42,8 @@ class Journal:
         self._database = JournalDatabase(path)
         self._seq = 0
         self._announced = ""
+        self._failed_at = float("-inf")
+        self._error: Exception = OSError("it is not open")
         self._unsaved: deque[dict[str, Any]] = deque()
         self._followers: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.keep()
@@ -108,7 +111,8 @@ class Journal:
     def _append(
         self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]
     ) -> dict[str, Any]:
-        self._open()
+        if time.monotonic() - self._failed_at >= RETRY_S:  # on a broken disk, each attempt may take its time
+            self._open()
         entry = self._enqueue(float(ts), component, event, cause, fields)
         self._save()
         return entry
@@ -163,6 +167,9 @@ class Journal:
         """Write all events that are not written yet. A full disk must not stop recovery: they wait for it."""
         if not self._unsaved:
             return
+        if not self._database.is_open:
+            self._drop_surplus()
+            return
         newest = self._unsaved[-1]["seq"]
         prune = newest // PRUNE_EVERY != (self._unsaved[0]["seq"] - 1) // PRUNE_EVERY
         try:
@@ -174,6 +181,8 @@ class Journal:
         FAILURES.succeeded(WHAT)
 
     def _select(self, condition: str, *arguments: int) -> list[dict[str, Any]]:
+        if not self._database.is_open:
+            return []
         try:
             return self._database.select(condition, *arguments)
         except (sqlite3.Error, OSError) as error:
@@ -181,16 +190,21 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Count the failure. A damaged file is put aside, and the next append begins a new one."""
+        """Note the failure. A damaged file is put aside, and the next attempt begins a new one."""
+        self._failed_at, self._error = time.monotonic(), error
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
                 self._database.put_aside(str(error))
         elif find_obstacle(self._path.parent) is None:
             self._database.close()  # what was opened on a read-only disk stays read-only
-        lost = max(0, len(self._unsaved) - UNSAVED_MAX)
-        for _ in range(lost):
+        FAILURES.failed(WHAT, error, count=0)
+        self._drop_surplus()
+
+    def _drop_surplus(self) -> None:
+        """Drop and count the oldest of more events than may wait."""
+        while len(self._unsaved) > UNSAVED_MAX:
             self._unsaved.popleft()
-        FAILURES.failed(WHAT, error, count=lost)
+            FAILURES.failed(WHAT, self._error)
 
 
 def readable_cause(cause: str) -> str:
