@@ -20,7 +20,7 @@ OK, LOADING = 200, 503
 # `n_gen =    240, tg =  24.10 t/s, tg_3s =  24.02 t/s`
 # `level=INFO msg="Prompt processing progress" processed=2048 total=16384`
 _FRACTION = re.compile(r"prompt processing(?: progress)?, n_tokens = *(\d+),.*?progress = (\d+\.\d+)")
-_WRITTEN = re.compile(r"\bn_gen = *(\d+), tg = ")
+_WRITTEN = re.compile(r"\bn_(?:gen|decoded) = *(\d+), tg = ")
 _PARTS = re.compile(r'"Prompt processing progress".*?\bprocessed=(\d+) total=(\d+)')
 _READ_REQUEST = re.compile(r"\bGET\b")
 

@@ -179,6 +179,7 @@ WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, t
         ([MLX, GIN_POST], Activity.HIDDEN, "its log: 2048 of 16384 tokens of a prompt are read"),  # cancelled
         ([MLX_LAST], Activity.HIDDEN, "its log: 16383 of 16384 tokens of a prompt are read"),  # now it writes
         ([NEWER, WRITES], Activity.HIDDEN, "its log: 240 tokens are written"),
+        ([WRITES.replace("n_gen", "n_decoded")], Activity.HIDDEN, "its log: 240 tokens are written"),
         ([GIN_POST], Activity.HIDDEN, SHOWS_NOTHING.evidence),
         ([], Activity.HIDDEN, SHOWS_NOTHING.evidence),
     ],
