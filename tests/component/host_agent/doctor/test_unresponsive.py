@@ -83,7 +83,7 @@ def test_program_that_does_not_answer_is_not_reported_as_a_hung_server(configure
     assert faults(diagnose_hung(config)) == []
 
 
-def test_suspended_server_is_reported_as_suspended(configure, run: Run, free_port):
+def test_server_stopped_by_sigstop_is_called_stopped(configure, run: Run, free_port):
     port = free_port()
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
