@@ -91,4 +91,4 @@ def test_server_stopped_by_sigstop_is_called_stopped(configure, run: Run, free_p
     process.send_signal(signal.SIGSTOP)
     (found,) = faults(diagnose_hung(config, timeout_s=0.3))
     assert f"ollama (PID {process.pid}) is stopped (SIGSTOP)" in found.sentence
-    assert found.remedy == f"`kill -CONT {process.pid}`"
+    assert found.remedy == f"`kill -CONT {process.pid}` continues it."
