@@ -15,6 +15,7 @@ from vestal.supervision.lifecycle.states import State
 _log = logging.getLogger(__name__)
 ACTIVITY_TIMEOUT_S = 3.0
 PAUSE_S = 1.0
+SUSPENDED_TIMEOUT_S = 1.0
 
 
 class HealthCheck:
@@ -71,7 +72,7 @@ class HealthCheck:
 
     async def _ask(self, pid: int) -> ProbeResult:
         before, asked_at = await self._read_activity(pid), self._clock.now()
-        result = await run_probe(self._probe, pid, self._policy.timeout_s)
+        result = await run_probe(self._probe, pid, self._timeout_s(before))
         if pid != self._pid:  # another process has taken its place meanwhile, and is asked now
             return result
         if result.answered:
@@ -90,6 +91,12 @@ class HealthCheck:
                 return ProbeResult(False, judgement.evidence + served + why, answered=False, hung=True)
             case Verdict.UNDECIDED:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
+
+    def _timeout_s(self, before: Activity) -> float:
+        """Return how long to wait for the answer: not long where SIGSTOP has suspended the process before."""
+        if before.suspended and self._silence.questions:
+            return min(self._policy.timeout_s, SUSPENDED_TIMEOUT_S)
+        return self._policy.timeout_s
 
     async def _read_activity(self, pid: int) -> Activity:
         """Return what the kernel shows; nothing where it cannot be read."""
