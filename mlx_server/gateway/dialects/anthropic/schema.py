@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, StopTexts, WholeNumber, not_supported
 from mlx_server.gateway.dialects.sampling_fields import (
     INT32_LIMIT,
     Share,
@@ -131,7 +131,7 @@ class CountBody(Body):
 class MessagesBody(CountBody):
     max_tokens: WholeNumber = Field(ge=1, lt=INT32_LIMIT)
     stream: bool | None = None
-    stop_sequences: ListOf[str] | None = None
+    stop_sequences: StopTexts | None = None
     temperature: Temperature = None
     top_p: Share = None
     top_k: TopK = None

@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import (
+    Body,
+    ListOf,
+    ModelName,
+    StopText,
+    StopTexts,
+    WholeNumber,
+    not_supported,
+)
 from mlx_server.gateway.dialects.sampling_fields import (
     INT32_LIMIT,
     ContextLength,
@@ -51,7 +59,7 @@ class Options(Body):
     frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
     num_predict: WholeNumber | None = Field(default=None, lt=INT32_LIMIT)
     num_ctx: ContextLength = None
-    stop: ListOf[str] | str | None = None
+    stop: StopTexts | StopText | None = None
 
     def sampling(self, drawn_seed: int) -> Sampling:
         """Return the sampling settings. A seed of -1 means `drawn_seed`, as no seed does.

@@ -6,7 +6,15 @@ from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.bodies import (
+    Body,
+    ListOf,
+    ModelName,
+    StopText,
+    StopTexts,
+    WholeNumber,
+    not_supported,
+)
 from mlx_server.gateway.dialects.sampling_fields import (
     INT32_LIMIT,
     AnswerLimit,
@@ -44,7 +52,7 @@ class TextBody(Body):
     temperature: Temperature = None
     top_p: Share = None
     max_tokens: AnswerLimit = None
-    stop: str | ListOf[str] | None = None
+    stop: StopText | StopTexts | None = None
     seed: WholeNumber | None = None
     n: WholeNumber | None = Field(default=None, ge=1, le=128)
     presence_penalty: float | None = Field(default=None, ge=-100, le=100)

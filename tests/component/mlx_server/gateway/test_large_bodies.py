@@ -31,6 +31,7 @@ TEXTS: dict[str, tuple[bytes, bytes]] = {
     "/v1/embeddings": (VECTORS + b'"input":"', b'"}'),
     "/v1/messages": (START + MESSAGE, b'"}]}'),
     "/v1/messages/count_tokens": (START + MESSAGE, b'"}]}'),
+    "/v1/responses": (b'{"model":"chat","store":false,"input":"tokens=2', b'"}'),
 }
 LISTS: dict[str, tuple[bytes, bytes, bytes]] = {
     "/api/chat": (START + b'"messages":[', b'{"role":"user","content":"x"}', b"]}"),
@@ -47,6 +48,7 @@ LISTS: dict[str, tuple[bytes, bytes, bytes]] = {
         b"]}]}",
     ),
     "/v1/messages/count_tokens": (START + MESSAGE + b'"}],"stop_sequences":[', b'"zz"', b"]}"),
+    "/v1/responses": (b'{"model":"chat","input":[', b'{"role":"user","content":"x"}', b"]}"),
 }
 
 

@@ -389,3 +389,23 @@ def test_sampling_setting_that_is_no_number_in_reach_is_refused_by_name(field, v
         return  # the nearest end
     with pytest.raises(BadRequest, match=field):
         _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO, field: value})
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [
+        (ollama_schema.ChatBody, ("options", "stop")),
+        (openai_schema.ChatBody, ("stop",)),
+        (openai_schema.CompletionBody, ("stop",)),
+        (anthropic_schema.MessagesBody, ("stop_sequences",)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("stop", "word"), [(["zz"] * 131_000, "256 items"), (["z" * 1_000_000], "1000 char")]
+)
+def test_stop_strings_that_slow_down_every_token_are_refused_with_the_limit(schema, field, stop, word):
+    body: dict[str, Any] = {"model": "m", "messages": HELLO, "prompt": "x", "max_tokens": 5}
+    with pytest.raises(BadRequest, match=f"{'.'.join(field)}.*at most {word}"):
+        validated(body | ({field[0]: {field[1]: stop}} if field[1:] else {field[0]: stop}), schema)
+    stop = [text[:1000] for text in stop[:256]]
+    validated(body | ({field[0]: {field[1]: stop}} if field[1:] else {field[0]: stop}), schema)
