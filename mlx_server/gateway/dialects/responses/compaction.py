@@ -24,7 +24,9 @@ from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.protocol import Sampling
 
-MAX_SUMMARY_TOKENS = 1024
+MAX_SUMMARY_TOKENS, LEAST_SUMMARY_TOKENS = 1024, 64
+CHARS_PER_TOKEN = 4
+"""Roughly; a summary is never meant to be longer than what it summarizes."""
 TASK = (
     "Summarize the conversation so far for someone who has to continue it: what the user wants, what was "
     "decided and done, names, numbers and results that matter, and what is still open. "
@@ -80,13 +82,15 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
 
 def _summary_request(body: CompactBody, model: str, seed: int, items: list[Item]) -> GenerationRequest:
     task = f"{TASK}\n\n{body.instructions}" if body.instructions else TASK
+    conversation = chat_messages(None, items)
+    length = sum(len(message["content"]) for message in conversation)
     return GenerationRequest(
         model=model,
         kind="chat",
-        messages=(*chat_messages(None, items), {"role": "user", "content": task}),
+        messages=(*conversation, {"role": "user", "content": task}),
         think=False,
         sampling=Sampling(seed=seed, temperature=0.0),
-        max_tokens=MAX_SUMMARY_TOKENS,
+        max_tokens=min(MAX_SUMMARY_TOKENS, max(LEAST_SUMMARY_TOKENS, length // CHARS_PER_TOKEN)),
     )
 
 
