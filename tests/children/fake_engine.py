@@ -38,6 +38,8 @@ from mlx_server import protocol
 HOME = Path(os.environ.get("VESTAL_HOME", "."))
 DIM = 3
 READ_BYTES = 256 * 1024
+VALUES: dict[Any, Any] = {"boolean": False, "integer": 1, "number": 1, "array": [], "object": {}}
+"""The arguments of the calls that it makes, by the type in the tool's schema; others are a text."""
 
 
 def token_at(prompt: str, index: int) -> tuple[int, str]:
@@ -169,8 +171,11 @@ class FakeEngine:
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
 
     def call_tool(self, op: protocol.Generate, function: dict[str, Any]) -> None:
-        properties = (function.get("parameters") or {}).get("properties", {})
-        calls = (protocol.ToolCall(function["name"], dict.fromkeys(properties, "Oslo")),)
+        schema = function.get("parameters") or {}
+        names = schema.get("required") or schema.get("properties", {})
+        types = {name: schema.get("properties", {}).get(name, {}).get("type") for name in names}
+        arguments = {name: VALUES.get(of_type, "Oslo") for name, of_type in types.items()}
+        calls = (protocol.ToolCall(function["name"], arguments),)
         self.say(protocol.Token(op.id, 1, "", 0, tool_calls=calls, prompt_tokens=7))
         self.work.pop(op.id)
         self.say(protocol.Done(op.id, "tool_calls", protocol.Usage(7, 1)))

@@ -12,13 +12,14 @@ BRIDGE, LAN = "172.17.0.1", "192.168.1.20"
 
 
 async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **headers: str) -> int:
+    """Return the status of the answer. With the method WEBSOCKET, a connection is asked for instead."""
     statuses: list[int] = []
 
     async def app(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"].endswith("http.response.start"):
             statuses.append(message["status"])
 
     async def receive():
@@ -28,6 +29,8 @@ async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **hea
     access = AsgiGuard(app, policy, error_response)
     raw = [(name.encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "server": (ours, 11435)}
+    if method == "WEBSOCKET":
+        scope = {key: value for key, value in scope.items() if key != "method"} | {"type": "websocket"}
     await access(scope, receive, send)
     return statuses[0]
 
@@ -51,6 +54,23 @@ async def test_access_from_this_machine_or_its_containers_needs_no_key(ours):
 )
 async def test_access_to_a_wider_address_needs_the_key(headers, status):
     assert await _status(LAN, host=f"{LAN}:11435", **headers) == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+        ({"authorization": "Bearer secret"}, 200),
+        ({"authorization": "Bearer secret", "origin": "https://evil.example"}, 403),
+        ({"authorization": "Bearer secret", "origin": "http://localhost:3000"}, 200),
+        ({"authorization": "Bearer secret", "host": "evil.example"}, 403),
+    ],
+)
+async def test_websocket_needs_what_a_request_needs(headers, status):
+    """A WebSocket is not bound by CORS: nothing but its Origin keeps a stranger's page out."""
+    asked = {"host": f"{LAN}:11435"} | headers
+    assert await _status(LAN, "/v1/responses", "WEBSOCKET", **asked) == status
 
 
 async def test_access_to_health_needs_no_key():
