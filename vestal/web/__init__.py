@@ -6,13 +6,14 @@ gateway has an envelope of its own around the same code and message. The shared 
 them:
 
     invalid_json            400   the body is empty, not UTF-8, not JSON, nested too deeply, or not an object
-    invalid_request         400   a field or parameter has a wrong type or value; not exactly one Host header
+    invalid_request         400   a field or parameter has a wrong type or value; not exactly one Host header;
+                                  both Content-Length and Transfer-Encoding
     unauthorized            401   no token, a wrong one, or more than one Authorization header
-    forbidden               403   a Host that is not this service, or an Origin that may not use it
+    forbidden               403   a Host that is not this service, or an Origin or site that may not use it
     not_found               404   nothing is at this address
     method_not_allowed      405   the address takes other methods; `Allow` names them
     request_timeout         408   the body did not arrive in time
-    too_large               413   the body is over the service's limit
+    too_large               413   the body is over the service's limit of bytes or of values
     unsupported_media_type  415   the body is not `application/json`
     too_many_requests       429   past the rate; `Retry-After` says when to come again
     internal_error          500   a fault of the service; its log has the details
@@ -24,6 +25,9 @@ and prometheus_client are imported only by the modules that are about them.
     http_error        the error that all services answer with, and its JSON envelope
     guard             decides (pure) whether a request may come in
     json_body         decides (pure) whether a body is a JSON object
+    descriptors       raises the limit of open files, and says how many clients it leaves room for
+    connections       decides (pure) which connections are closed
+    acceptor          accepts connections while there is room, and makes room
     aiohttp_adapter   the guard as aiohttp middleware
     aiohttp_runner    runs an aiohttp application, and refuses in JSON what is no HTTP request
     asgi_adapter      the guard as ASGI middleware, with CORS

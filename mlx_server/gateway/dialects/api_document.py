@@ -21,7 +21,7 @@ DESCRIPTIONS = {
     "401": "This address needs the API key",
     "403": "The Origin or the Host of the request is foreign",
     "404": "There is no such model; the answer lists those there are",
-    "413": "The body is over mlx.max_body_bytes",
+    "413": "The body is over mlx.max_body_bytes, or holds too many values",
     "500": "The engine failed on this request, or the gateway did",
     "503": "The server is full, stopping, or has no engine; Retry-After says when to try again",
 }
