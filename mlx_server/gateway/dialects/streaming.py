@@ -68,6 +68,8 @@ async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer
     except GatewayError as error:
         for frame in renderer.error(error):
             yield frame
+    except ClientDisconnected:
+        raise
     except Exception as error:  # a bug in a renderer: the client reads an error instead of a cut line
         log.exception("The stream of %s could not be written", answers.id)
         message = (
