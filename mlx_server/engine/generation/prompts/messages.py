@@ -20,7 +20,7 @@ def normalize_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any
     Content that is a list of parts stays one. Raises RequestError, which names the field, for a message of
     another form.
     """
-    return [_normalize_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+    return [_normalize_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 
 
 def _normalize_message(message: Any, field: str) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _normalize_message(message: Any, field: str) -> dict[str, Any]:
         if not isinstance(calls, (list, tuple)):
             raise _wrong_type(f"{field}.tool_calls", "a list", calls)
         normalized["tool_calls"] = [
-            _normalize_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(calls)
+            _normalize_call(call, f"{field}.tool_calls.{i}") for i, call in enumerate(calls)
         ]
     return normalized
 
@@ -55,10 +55,10 @@ def _normalize_call(call: Any, field: str) -> dict[str, Any]:
 def check_tools(tools: Iterable[Any]) -> None:
     """Raise RequestError, which names the field, for a tool whose function is not an object with a name."""
     for i, tool in enumerate(tools):
-        function = _checked(tool, dict, f"tools[{i}]").get("function")
+        function = _checked(tool, dict, f"tools.{i}").get("function")
         if function is not None:
-            name = _checked(function, dict, f"tools[{i}].function").get("name")
-            _checked(name, str, f"tools[{i}].function.name")
+            name = _checked(function, dict, f"tools.{i}.function").get("name")
+            _checked(name, str, f"tools.{i}.function.name")
 
 
 def check_nesting(op: Generate) -> None:

@@ -66,21 +66,21 @@ def test_arguments_that_are_not_json_are_refused_with_the_tools_name(arguments):
 @pytest.mark.parametrize(
     ("message", "field"),
     [
-        (assistant([{"function": "get_weather"}]), "messages[0].tool_calls[0].function must be an object"),
+        (assistant([{"function": "get_weather"}]), "messages.0.tool_calls.0.function must be an object"),
         (
             assistant([{"function": ["get_weather", {}]}]),
-            "messages[0].tool_calls[0].function must be an object",
+            "messages.0.tool_calls.0.function must be an object",
         ),
         (assistant([{"function": 5}]), "it is a number"),
         (
             assistant([{"function": {"name": {}}}, {"function": {"name": 7}}]),
-            "tool_calls[1].function.name must",
+            "tool_calls.1.function.name must",
         ),
-        (assistant(["get_weather"]), "messages[0].tool_calls[0] must be an object, and it is a string"),
-        (assistant("get_weather"), "messages[0].tool_calls must be a list, and it is a string"),
-        (assistant({"function": {}}), "messages[0].tool_calls must be a list, and it is an object"),
-        ({"role": "user", "content": 5}, "messages[0].content must be a string or a list of parts"),
-        ({"role": "user", "content": {"text": "Hi"}}, "messages[0].content must be a string or a list"),
+        (assistant(["get_weather"]), "messages.0.tool_calls.0 must be an object, and it is a string"),
+        (assistant("get_weather"), "messages.0.tool_calls must be a list, and it is a string"),
+        (assistant({"function": {}}), "messages.0.tool_calls must be a list, and it is an object"),
+        ({"role": "user", "content": 5}, "messages.0.content must be a string or a list of parts"),
+        ({"role": "user", "content": {"text": "Hi"}}, "messages.0.content must be a string or a list"),
     ],
 )
 def test_message_of_another_form_is_refused_by_field(message, field):
@@ -94,10 +94,10 @@ def test_message_of_another_form_is_refused_by_field(message, field):
 @pytest.mark.parametrize(
     ("tool", "field"),
     [
-        ({"function": "weather"}, "tools[1].function must be an object, and it is a string"),
-        ({"function": {}}, "tools[1].function.name must be a string, and it is missing"),
-        ({"function": {"name": 3}}, "tools[1].function.name must be a string, and it is a number"),
-        ("weather", "tools[1] must be an object"),
+        ({"function": "weather"}, "tools.1.function must be an object, and it is a string"),
+        ({"function": {}}, "tools.1.function.name must be a string, and it is missing"),
+        ({"function": {"name": 3}}, "tools.1.function.name must be a string, and it is a number"),
+        ("weather", "tools.1 must be an object"),
     ],
 )
 def test_tool_without_a_named_function_is_refused_by_field(tool, field):

@@ -157,7 +157,7 @@ def test_message_of_another_form_fails_its_request_alone_with_the_fields_name(ev
     evil.send(Generate(id, CHAT, "chat", messages=({"role": "user", "content": "Hi"}, message)))
     failed = evil.answer(id, Done)
     assert failed.code == "invalid_request"
-    assert "messages[1]" in failed.message and field in failed.message
+    assert "messages.1." in failed.message and field in failed.message
 
 
 def test_schema_that_only_an_endless_value_meets_is_refused(evil):
