@@ -49,9 +49,10 @@ def _serve(
 ) -> None:
     import mlx.core as mx
 
-    from mlx_server.engine.import_patches import import_transformers
+    from mlx_server.engine.import_patches import import_mlx_lm, import_transformers
 
     import_transformers()
+    import_mlx_lm()
 
     from mlx_server.engine import shutdown
     from mlx_server.engine.generation.prompts.templates.process import start_process_ahead

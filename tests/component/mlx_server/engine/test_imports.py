@@ -42,3 +42,17 @@ def test_start_imports_nothing_it_does_not_need(found):
 
 def test_transformers_models_folder_is_listed_once_with_the_same_result(found):
     assert found[1:] == [True, True]
+
+
+@pytest.mark.parametrize("limit", [256, 8192])
+def test_import_of_mlx_lm_leaves_the_limit_of_open_files(limit):
+    """mlx-lm sets it to 2,048 of 4,096: ValueError under `ulimit -n 256`, so that no engine could start."""
+    program = (
+        "import resource\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))\n"
+        "from mlx_server.engine.import_patches import import_mlx_lm\n"
+        "import_mlx_lm()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == f"({limit}, {limit})", done.stderr
