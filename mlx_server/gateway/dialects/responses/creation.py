@@ -69,14 +69,14 @@ class Responses:
         self._report_skipped(body, means)
         response_id = new_id("resp")
         is_stored = body.wants_storing and self.store.keeps_any
-        answers = self.context.generate([means.sendable], client, DIALECT, body.end_user)
         created_at = int(self.context.clock.wall())
+        events = ResponseEvents(
+            new_response(body, means.offered, response_id, created_at, is_stored=is_stored),
+            OutputItems(response_id.removeprefix("resp_"), _output_options(body, means.offered)),
+        )
         run = ResponseRun(
-            answers,
-            ResponseEvents(
-                new_response(body, means.offered, response_id, created_at, is_stored=is_stored),
-                OutputItems(response_id.removeprefix("resp_"), _output_options(body, means.offered)),
-            ),
+            self.context.generate([means.sendable], client, DIALECT, body.end_user),
+            events,
             self.context.clock,
             is_streamed=bool(body.stream or body.background),
             retry=self._retry(means.request, client, body) if body.truncation == "auto" else no_retry,

@@ -37,7 +37,7 @@ def new_response(
         "tool_choice": offered.choice,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "max_tool_calls": body.max_tool_calls,
-        "max_output_tokens": body.max_output_tokens,
+        "max_output_tokens": None if body.is_unlimited else body.max_output_tokens,
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "presence_penalty": body.presence_penalty or 0.0,

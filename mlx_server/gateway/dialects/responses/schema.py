@@ -93,6 +93,11 @@ class CreateBody(CompactBody):
         return self.store is not False
 
     @property
+    def is_unlimited(self) -> bool:
+        """Return whether the answer may go on until the context is full."""
+        return self.max_output_tokens in (None, INT32_LIMIT - 1)
+
+    @property
     def end_user(self) -> str | None:
         """Return whom the body names, who counts as a client of their own for fairness."""
         return self.safety_identifier or self.user

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.mutated_bodies import mutants
 from tests.responses_schemas import event_violations, violations
 
+UNTIMED = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 WEATHER = {"type": "function", "name": "weather", "parameters": {"properties": {"city": {"type": "string"}}}}
 
@@ -334,7 +337,7 @@ def create(content: Any, **more: Any) -> str:
     return json.dumps({"type": "response.create", "model": "chat", "input": content, **more})
 
 
-def turn(socket: ClientConnection, message: str) -> list[dict[str, Any]]:
+def turn(socket: ClientConnection, message: str | bytes) -> list[dict[str, Any]]:
     socket.send(message)
     found: list[dict[str, Any]] = []
     while not found or found[-1]["type"] not in (*TERMINAL, "error"):
@@ -401,6 +404,34 @@ def test_socket_answers_waiting_messages_in_order_and_refuses_too_many(gateway):
                 socket.recv(20)
         assert socket.close_code == 1008
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is held")
+
+
+@pytest.mark.hypothesis
+def test_socket_answers_any_message_and_goes_on(gateway):
+    """The same bodies as over HTTP: each message has an end, and the connection takes the next one."""
+    with open_socket(gateway) as socket:
+
+        @settings(UNTIMED, max_examples=40)
+        @given(body=mutants("/v1/responses"))
+        def each(body: str) -> None:
+            message = f'{{"type": "response.create", {body[1:]}'.encode("utf-8", "surrogatepass")
+            last = turn(socket, message)[-1]
+            assert last["type"] in TERMINAL or violations("WebSocketError", last) == []
+            assert last.get("status", 0) < 500, last
+
+        each()
+        assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
+
+
+def test_socket_that_waits_does_not_delay_the_gateways_stop(make_gateway):
+    gateway = make_gateway().start().until_ok()
+    with open_socket(gateway) as socket:
+        assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
+        began = time.monotonic()
+        assert gateway.stop() == 0
+        with pytest.raises(ConnectionClosed):
+            socket.recv(10)
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])

@@ -322,6 +322,12 @@ def test_null_fields_are_as_if_they_were_not_there():
     assert given.sampling(7) == body().sampling(7)
 
 
+@pytest.mark.parametrize("given", [None, -1])
+def test_unlimited_answer_is_unlimited_in_the_response_too(given):
+    assert body(max_output_tokens=given).is_unlimited
+    assert not body(max_output_tokens=5).is_unlimited
+
+
 def test_single_call_is_asked_for_by_parallel_tool_calls():
     assert body(parallel_tool_calls=False, max_tool_calls=3).most_calls == 1
     assert body(max_tool_calls=3).most_calls == 3
