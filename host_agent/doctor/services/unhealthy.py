@@ -13,6 +13,7 @@ from vestal.config import Config, ConfigError
 
 NAME = "services"
 HEALTHY_STATES = ("ready", "busy", "absent", "starting", "stopping")
+UP_STATES = ("ready", "busy", "degraded", "absent")
 GIVEN_UP_STATES = ("failed", "open")
 STOPPED_BY_HAND = "stopped by hand"
 DEPENDS_ON = {MLX_ENGINE: MLX_SERVER, ORCHESTRATOR: DOCKER, NIGHTLY: DOCKER}
@@ -54,20 +55,29 @@ def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def is_given_up(service: Mapping[str, Any]) -> bool:
-    """Return whether only a person's `vestal recover --reset` starts the service now."""
-    return service["state"] in GIVEN_UP_STATES or service.get("circuit_breaker_state") == "open"
+    """Return whether the service has failed, or too often.
+
+    A half-open breaker makes one trial start; `vestal recover --reset` then clears what was counted.
+    """
+    is_open = service.get("circuit_breaker_state", "closed") != "closed"
+    return service["state"] in GIVEN_UP_STATES or (is_open and service["state"] not in UP_STATES)
 
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
     """Assess one service of `GET /status`; return None where it is healthy, or not expected to run."""
     state, detail = str(service["state"]), str(service.get("detail") or "")
-    if state in HEALTHY_STATES or not service["expected"]:
+    given_up = is_given_up(service)
+    if not service["expected"] or (state in HEALTHY_STATES and not given_up):
         return None
     if detail == STOPPED_BY_HAND:
         return Finding(NAME, "note", f"{name} was {STOPPED_BY_HAND}.", "`vestal up` starts it again.")
-    if is_given_up(service):
+    if given_up:
         remedy = "Correct the cause, then run `vestal recover --reset`."
-        return Finding(NAME, "fault", f"{name} is no longer restarted ({state}).", remedy, detail)
+        if state in GIVEN_UP_STATES:
+            return Finding(NAME, "fault", f"{name} is no longer restarted ({state}).", remedy, detail)
+        breaker = str(service["circuit_breaker_state"]).replace("_", "-")
+        sentence = f"{name} has failed too often: it is {state}, and its breaker is {breaker}."
+        return Finding(NAME, "fault", sentence, remedy, detail)
     return Finding(NAME, "fault", f"{name} is {state}.", "`vestal recover --once`", detail)
 
 

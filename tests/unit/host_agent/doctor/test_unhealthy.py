@@ -61,9 +61,23 @@ def test_assess_services_with_an_open_breaker_of_the_engine_advises_the_reset():
     assert "recover --reset" in found.remedy
 
 
-def test_assess_service_whose_breaker_is_open_in_another_state_advises_the_reset():
-    found = assess_service("mlx_engine", service("stopped") | {"circuit_breaker_state": "open"})
-    assert found and "recover --reset" in found.remedy
+@pytest.mark.parametrize(
+    ("state", "breaker"), [("stopped", "open"), ("starting", "half_open"), ("backoff", "half_open")]
+)
+def test_assess_services_during_a_trial_start_advises_the_reset(state: str, breaker: str):
+    """The doctor that looked during the trial start of a half-open breaker advised `--once` again."""
+    services = {
+        "mlx_server": service("degraded", "five starts failed") | {"circuit_breaker_state": "closed"},
+        "mlx_engine": service(state) | {"circuit_breaker_state": breaker},
+    }
+    (found,) = assess_services(services)
+    assert found.sentence.startswith("mlx_engine has failed too often")
+    assert breaker.replace("_", "-") in found.sentence
+    assert "recover --reset" in found.remedy
+
+
+def test_assess_service_that_works_after_its_trial_is_none():
+    assert assess_service("mlx_engine", service("ready") | {"circuit_breaker_state": "half_open"}) is None
 
 
 def test_assess_services_omits_containers_without_docker():
