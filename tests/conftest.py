@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,20 @@ from tests.leftovers import end_leftovers, mark_run
 from tests.ports import Ports
 from tests.real_postgres import RealPostgres
 from tests.small_models import small_models
+
+
+def _keep_limit_of_open_files() -> None:
+    """Let mlx-lm's import change nothing: it lowers the limit of whatever the tests start afterwards."""
+    set_limit = resource.setrlimit
+
+    def setrlimit(which: int, limits: tuple[int, int]) -> None:
+        if (which, limits) != (resource.RLIMIT_NOFILE, (2048, 4096)):
+            set_limit(which, limits)
+
+    resource.setrlimit = setrlimit
+
+
+_keep_limit_of_open_files()
 
 REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"

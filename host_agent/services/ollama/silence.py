@@ -15,6 +15,9 @@ NO_PROGRESS_S = 300.0  # one step of 512 tokens takes this long only at less tha
 STANDSTILL_S = 60.0  # a GPU's runner needs no CPU while it waits for a step, which takes seconds
 BUSY_FOR_S = 900.0
 BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner none
+BUSY_CORES_WITHOUT_SLOT = (
+    0.2  # of one with idle slots: it may split a long prompt into tokens, or only answer us
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def judge(
         )
         return _busy("progress", silent_s, f"{_works(runner)}; {stands}", runner)
     for runner in readings:
-        if runner.cores >= BUSY_CORES or runner.reading.activity is Activity.LOADING:
+        idle = runner.reading.activity is Activity.IDLE
+        least_cores = BUSY_CORES_WITHOUT_SLOT if idle else BUSY_CORES
+        if runner.cores >= least_cores or runner.reading.activity is Activity.LOADING:
             limit = f"only its CPU time shows that it works, which is believed for {BUSY_FOR_S:.0f} s"
             judged = _busy if silent_s < BUSY_FOR_S else _hangs
             return judged("cpu", silent_s, f"{_works(runner)}; {limit}", runner)

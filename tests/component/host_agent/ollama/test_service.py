@@ -236,8 +236,9 @@ async def test_check_without_an_answer_is_busy_while_a_runner_works_and_hung_oth
     assert (check.verdict.ok, check.verdict.busy) == (True, True)
     server.misbehave(hang="tokens")
     await server.until_runner(busy=False)
-    check = await under_test.check()
-    assert not check.verdict.ok
+    async with asyncio.timeout(30):
+        while (check := await under_test.check()).verdict.ok:
+            pass  # the CPU time since the last look is from before
     assert "no token within" in check.verdict.detail
     server.misbehave()
     assert (await under_test.check()).verdict.ok

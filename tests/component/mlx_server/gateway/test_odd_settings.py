@@ -161,4 +161,7 @@ def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gatewa
 def test_prompt_of_two_million_token_ids_is_refused_at_once(small_gateway):
     body = {"model": "smollm2:135m", "prompt": [1] * 2_000_000}
     answer = small_gateway.http.post("/v1/completions", json=body)
+    assert (answer.status_code, "1179648" in answer.text) == (413, True)
+    body = {"model": "smollm2:135m", "prompt": [1] * 1_100_000}
+    answer = small_gateway.http.post("/v1/completions", json=body)
     assert (answer.status_code, "1048576" in answer.text) == (400, True)

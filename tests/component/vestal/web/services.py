@@ -145,7 +145,9 @@ async def orchestrator(port: int) -> AsyncIterator[Service]:
         database=SimpleNamespace(failure=lambda error: None),
         tasks=SimpleNamespace(submit=submit, list=nothing, get=nothing),
     )
-    runner = JsonAppRunner(make_app(container, cast(Any, SimpleNamespace(last=None, cycles=0))))
+    runner = JsonAppRunner(
+        make_app(container, cast(Any, SimpleNamespace(last=None, cycles=0, database_failure="")))
+    )
     await runner.setup()
     await runner.listen("127.0.0.1", port)
     yield service

@@ -71,6 +71,7 @@ def test_runner_in_one_step_for_longer_than_the_limit_hangs():
         (899, 0.02, SHOWS_NOTHING, False),  # a GPU's runner needs little of the CPU
         (900, 1.0, SHOWS_NOTHING, True),  # ollama/ollama 10516: 100 % of the CPU, and never a token
         (15, 0.0, IDLE, True),
+        (15, 0.1, IDLE, True),  # our own questions cost it as much
         (15, 0.5, IDLE, False),
         (15, 0.0, LOADS, False),
         (900, 0.0, LOADS, True),
