@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -119,21 +120,42 @@ def _leads_group(pid: int) -> bool:
 
 
 async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOUT_S) -> bool:
-    """Return True once no process of a killed group is left, so that a new child can have its port.
+    """Return True once no process of a killed group lives, so that a new child can have its port.
 
-    This takes a millisecond or so. Returns False after `timeout_s`: in a container where nothing reaps
-    orphans, the zombies of the group stay.
+    This takes a millisecond or so. Zombies do not count: they hold no port, and the process that reaps orphans
+    may be slow, or missing in a container. Returns False after `timeout_s`.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
+    alive: int | None = None
     while True:
         try:
             os.killpg(group, 0)
-        except (ProcessLookupError, PermissionError):
+        except (ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             return True
+        if sys.platform == "linux" and (alive is None or not _lives_in_group(alive, group)):
+            alive = _living_member(group)
+            if alive is None:
+                return True
         if loop.time() >= deadline:
             return False
         await asyncio.sleep(_POLL_S)
+
+
+def _living_member(group: int) -> int | None:
+    """Return the PID of a process of the group that is no zombie, or None (Linux only)."""
+    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return next((pid for pid in pids if _lives_in_group(pid, group)), None)
+
+
+def _lives_in_group(pid: int, group: int) -> bool:
+    """Return whether the process is in the group, and no zombie (Linux only)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            state, _, of_group = stat.read().rpartition(b") ")[2].split()[:3]
+    except (OSError, ValueError):
+        return False
+    return int(of_group) == group and state not in (b"Z", b"X")
 
 
 async def spawn(

@@ -1,0 +1,34 @@
+"""A killed group whose orphans nobody reaps, as in a container without an init process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# The program is the subreaper of its orphans, and reaps none.
+PROGRAM = """
+import asyncio, ctypes, os, signal, subprocess
+from vestal.supervision.processes.process_group import wait_until_group_gone
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+command = ["sh", "-c", "sleep 60 & echo $!; wait"]
+leader = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+orphan = int(leader.stdout.readline())
+print("alive:", asyncio.run(wait_until_group_gone(leader.pid, 0.05)))
+os.kill(leader.pid, signal.SIGKILL)
+leader.wait()
+print("orphan alive:", asyncio.run(wait_until_group_gone(leader.pid, 0.05)))
+os.kill(orphan, signal.SIGKILL)
+print("zombie:", asyncio.run(wait_until_group_gone(leader.pid, 10)))
+with open(f"/proc/{orphan}/stat") as stat:
+    print(stat.read().split()[2])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS itself tells a group of zombies from a living one")
+def test_group_is_gone_when_only_zombies_are_left():
+    """The engine's template process stayed a zombie for half a second, and each restart waited for it."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    said = done.stdout.splitlines()
+    assert said == ["alive: False", "orphan alive: False", "zombie: True", "Z"], done.stderr
