@@ -14,10 +14,10 @@ import signal
 import sys
 
 from mlx_server.gateway.app import create_app
+from mlx_server.gateway.connections.listeners import EXIT_BUSY, EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.gateway.listeners import EXIT_BUSY, EXIT_CONFIG, CannotListen, Listeners
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import Telemetry

@@ -12,8 +12,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from mlx_server.gateway.dialects.bodies import WholeNumber
+from mlx_server.gateway.requests.model_requests import SEED_MASK
+from mlx_server.protocol import Sampling
 
 INT32_LIMIT = 2**31
+DEFAULT_REPEAT_LAST_TOKENS = Sampling().repeat_last_tokens
 
 
 def _number(change: Callable[[float], float | None]) -> BeforeValidator:
@@ -50,6 +53,33 @@ AnswerLimit = Annotated[
 """Negative: until the context is full."""
 
 
-def effective_temperature(temperature: float, top_p: float) -> float:
-    """Return the temperature at which tokens are drawn: a top_p of 0 leaves the most probable one only."""
-    return temperature if top_p > 0 else 0.0
+def make_sampling(
+    drawn_seed: int,
+    *,
+    seed: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repeat_penalty: float | None = None,
+    repeat_last_tokens: int = DEFAULT_REPEAT_LAST_TOKENS,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+) -> Sampling:
+    """Return the settings of a generation. None means off, and 1 for `temperature` and `top_p`.
+
+    Without a seed, or with -1, the seed is `drawn_seed`. A `top_p` of 0 leaves the most probable token only.
+    """
+    top_p = 1.0 if top_p is None else top_p
+    temperature = 1.0 if temperature is None else temperature
+    return Sampling(
+        seed=drawn_seed if seed is None or seed == -1 else seed & SEED_MASK,
+        temperature=temperature if top_p > 0 else 0.0,
+        top_p=top_p,
+        top_k=top_k or 0,
+        min_p=min_p or 0.0,
+        repeat_penalty=repeat_penalty or 1.0,
+        repeat_last_tokens=repeat_last_tokens,
+        presence_penalty=presence_penalty or 0.0,
+        frequency_penalty=frequency_penalty or 0.0,
+    )

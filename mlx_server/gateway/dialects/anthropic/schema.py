@@ -13,12 +13,11 @@ from mlx_server.gateway.dialects.sampling_fields import (
     Share,
     Temperature,
     TopK,
-    effective_temperature,
+    make_sampling,
 )
 from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import GenerationRequest
-from mlx_server.protocol import Sampling
 
 
 class Block(Body):
@@ -143,16 +142,11 @@ class MessagesBody(CountBody):
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest."""
-        top_p = 1.0 if self.top_p is None else self.top_p
-        temperature = 1.0 if self.temperature is None else self.temperature
         return replace(
             self.to_count(model),
             count_only=False,
-            sampling=Sampling(
-                seed=drawn_seed,
-                temperature=effective_temperature(temperature, top_p),
-                top_p=top_p,
-                top_k=self.top_k or 0,
+            sampling=make_sampling(
+                drawn_seed, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
             ),
             max_tokens=self.max_tokens,
             stop=tuple(text for text in self.stop_sequences or () if text),

@@ -25,13 +25,12 @@ from mlx_server.gateway.dialects.sampling_fields import (
     Share,
     Temperature,
     TopK,
-    effective_temperature,
+    make_sampling,
 )
 from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
-    SEED_MASK,
     EmbeddingRequest,
     GenerationRequest,
     LoadRequest,
@@ -66,19 +65,18 @@ class Options(Body):
 
         `repeat_last_n` 0 switches the penalty off, and -1 extends it to the whole context.
         """
-        seed = drawn_seed if self.seed is None or self.seed == -1 else self.seed & SEED_MASK
-        top_p = _or(self.top_p, 0.9)
         last_n = _or(self.repeat_last_n, DEFAULT_REPEAT_LAST_N)
-        return Sampling(
-            seed=seed,
-            temperature=effective_temperature(_or(self.temperature, 0.8), top_p),
-            top_p=top_p,
+        return make_sampling(
+            drawn_seed,
+            seed=self.seed,
+            temperature=_or(self.temperature, 0.8),
+            top_p=_or(self.top_p, 0.9),
             top_k=_or(self.top_k, 40),
-            min_p=_or(self.min_p, 0.0),
-            repeat_penalty=1.0 if last_n == 0 else _or(self.repeat_penalty, 1.0),
+            min_p=self.min_p,
+            repeat_penalty=None if last_n == 0 else self.repeat_penalty,
             repeat_last_tokens={0: DEFAULT_REPEAT_LAST_N, -1: INT32_LIMIT - 1}.get(last_n, last_n),
-            presence_penalty=_or(self.presence_penalty, 0.0),
-            frequency_penalty=_or(self.frequency_penalty, 0.0),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
         )
 
     @property

@@ -22,13 +22,12 @@ from mlx_server.gateway.dialects.sampling_fields import (
     Share,
     Temperature,
     TopK,
-    effective_temperature,
+    make_sampling,
 )
 from mlx_server.gateway.dialects.tools import call_arguments, call_schema, check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
-    SEED_MASK,
     EmbeddingRequest,
     GenerationRequest,
 )
@@ -69,17 +68,16 @@ class TextBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:
-        top_p = 1.0 if self.top_p is None else self.top_p
-        temperature = 1.0 if self.temperature is None else self.temperature
-        return Sampling(
-            seed=drawn_seed if self.seed is None else self.seed & SEED_MASK,
-            temperature=effective_temperature(temperature, top_p),
-            top_p=top_p,
-            top_k=self.top_k or 0,
-            min_p=self.min_p or 0.0,
-            repeat_penalty=self.repetition_penalty or 1.0,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
+        return make_sampling(
+            drawn_seed,
+            seed=self.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repeat_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
         )
 
     @property

@@ -12,10 +12,10 @@ from mlx_server.gateway.dialects.sampling_fields import (
     AnswerLimit,
     Share,
     Temperature,
-    effective_temperature,
+    make_sampling,
 )
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.model_requests import ANY_OBJECT, SEED_MASK
+from mlx_server.gateway.requests.model_requests import ANY_OBJECT
 from mlx_server.protocol import Sampling
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -116,14 +116,13 @@ class CreateBody(CompactBody):
         return 1 if self.parallel_tool_calls is False else self.max_tool_calls
 
     def sampling(self, drawn_seed: int) -> Sampling:
-        top_p = 1.0 if self.top_p is None else self.top_p
-        temperature = 1.0 if self.temperature is None else self.temperature
-        return Sampling(
-            seed=drawn_seed if self.seed is None else self.seed & SEED_MASK,
-            temperature=effective_temperature(temperature, top_p),
-            top_p=top_p,
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
+        return make_sampling(
+            drawn_seed,
+            seed=self.seed,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
         )
 
     def answer_schema(self) -> dict[str, Any] | None:

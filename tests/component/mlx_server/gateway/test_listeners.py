@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from mlx_server.gateway.listeners import bind
+from mlx_server.gateway.connections.listeners import bind
 
 
 async def test_bind_accepted_connection_sends_small_writes_at_once():

@@ -16,9 +16,9 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
 from mlx_server.gateway.app import create_app
+from mlx_server.gateway.connections.listeners import Listeners
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.gateway.listeners import Listeners
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import Telemetry

@@ -12,7 +12,7 @@ import socket
 
 from fastapi import FastAPI
 
-from mlx_server.gateway.http_protocol import HttpServer
+from mlx_server.gateway.connections.http_protocol import HttpServer
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports

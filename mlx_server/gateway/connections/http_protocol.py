@@ -19,9 +19,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mlx_server.gateway.connections.reported_connection import ReportedConnection
 from mlx_server.gateway.dialects.error_envelopes import ollama_body
 from vestal.web.acceptor import Acceptor
-from vestal.web.connections import IDLE_FOR_S, Connection, ConnectionTable, Phase
+from vestal.web.connections import IDLE_FOR_S, ConnectionTable, Phase
 from vestal.web.http_error import HttpError
 
 CLOSE_WITHIN_S = 3
@@ -32,35 +33,20 @@ READ_AT_ONCE_BYTES = 64 * 1024
 """What is parsed in one turn of the event loop: h11 takes 50 ms for so many bytes in chunks of one byte."""
 
 
-class HttpProtocol(H11Protocol):
+class HttpProtocol(ReportedConnection, H11Protocol):
     """One connection, which reports to `table` what happens to it."""
 
-    def __init__(self, table: ConnectionTable, **options: Any) -> None:
-        super().__init__(**options)
-        self._table = table
-        self._connection: Connection | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._connection = self._table.opened(transport, self.loop.time())
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.max_size = READ_AT_ONCE_BYTES  # type: ignore[attr-defined]  # asyncio's own is 256 KiB
         super().connection_made(transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._connection is not None:
-            self._table.closed(self._connection)
-        super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._report(len(data))
+        self.report(self._phase(), len(data))
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._report()
-
-    def _report(self, received_bytes: int = 0) -> None:
-        if self._connection is not None:
-            self._table.report(self._connection, self._phase(), self.loop.time(), received_bytes)
+        self.report(self._phase())
 
     def _phase(self) -> Phase:
         if self.conn.their_state is h11.SEND_BODY:
@@ -70,21 +56,9 @@ class HttpProtocol(H11Protocol):
         begun, _ = self.conn.trailing_data
         return Phase.HEADERS if begun or self.cycle is None else Phase.IDLE
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._connection is not None:
-            self._table.report_unread(self._connection, self.loop.time())
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._connection is not None:
-            self._table.report_unread(self._connection, None)
-
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Leave the connection to the WebSocket's protocol, which reports it anew."""
-        if self._connection is not None:
-            self._table.closed(self._connection)
-            self._connection = None
+        self.leave()
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
@@ -155,7 +129,7 @@ class HttpServer(uvicorn.Server):
 
     def _make_websocket(self, **options: Any) -> asyncio.Protocol:
         """Return the protocol that takes a connection over. Its library is imported with the first one."""
-        from mlx_server.gateway.websocket_protocol import WebSocketProtocol
+        from mlx_server.gateway.connections.websocket_protocol import WebSocketProtocol
 
         return WebSocketProtocol(self._table, **options)
 
