@@ -22,7 +22,7 @@ class AgentClient:
         self._port = config.agent.port
 
     def answers(self) -> bool:
-        """Return True where an agent answers `GET /health`."""
+        """Return True if an agent answers `GET /health`."""
         try:
             return self._exchange("GET", "/health", None, HEALTH_TIMEOUT_S)[0] == http.client.OK
         except (OSError, http.client.HTTPException, ValueError):

@@ -201,7 +201,7 @@ class _Values:
         return urlunsplit((parts.scheme, self._reachable(parts.netloc, parts.hostname or ""), path, "", ""))
 
     def _reachable(self, netloc: str, host: str) -> str:
-        """Replace loopback by the host's address inside a container, where nothing of Vestal listens on
+        """Replace loopback by the host's address inside a container, if nothing of Vestal listens on
         loopback.
         """
         gateway = self.raw("VESTAL_HOST_GATEWAY")

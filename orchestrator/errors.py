@@ -12,7 +12,7 @@ OrchestratorError
 │   ├── ModelMissing         there are healthy backends, but none has the model
 │   ├── EmptyAnswer          200 with an empty answer (a dead Metal context does this for hours)
 │   └── RequestRejected      4xx: trying again does not help
-└── TaskFailed             a step of a task failed for good; the message says why
+└── TaskFailed             a step of a task failed and is not tried again; the message says why
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def set_component(name: str) -> None:
 
 
 def emit(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event: its name in the past tense, and its cause in words where there is one."""
+    """Write one event: its name in the past tense, and its cause in words if there is one."""
     _writer.emit(event, cause, **fields)
 
 

@@ -1,4 +1,4 @@
-"""The journal's SQLite file: opened, checked, and replaced by a new one where it is damaged or gone."""
+"""The journal's SQLite file: opened, checked, and replaced by a new one if it is damaged or gone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEPT_COPIES = 3
 class JournalDatabase:
     """One connection to the file. Every method may raise sqlite3.Error or OSError.
 
-    `replaced` says in words why the file was begun anew, and is empty where it was not.
+    `replaced` says in words why the file was begun anew, and is empty if it was not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,7 +129,7 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def find_damage(path: Path) -> str:
-    """Return what is wrong with the journal's pages; empty where they are intact, or there is no journal.
+    """Return what is wrong with the journal's pages; empty if they are intact, or there is no journal.
 
     Nothing is written. The agent may have the file open. A file that cannot be opened may still be intact.
     """

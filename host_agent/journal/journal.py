@@ -50,7 +50,7 @@ class Journal:
 
     @property
     def replaced(self) -> str:
-        """Return why this agent began the journal's file anew; empty where it did not."""
+        """Return why this agent began the journal's file anew; empty if it did not."""
         return self._database.replaced
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Journal:
 
 
 def readable_cause(cause: str) -> str:
-    """Return `cause` with the log line at its end in words, where that line is an event in JSON.
+    """Return `cause` with the log line at its end in words, if that line is an event in JSON.
 
     A supervisor appends a child's last log line to the cause of its end: `killed by SIGKILL: {"ts": …}`.
     """

@@ -43,7 +43,7 @@ def channels(settings: NotificationsSection, session: aiohttp.ClientSession) -> 
 
 
 def desktop_command() -> tuple[str, ...] | None:
-    """Return the command that shows a notification, without title and text; None where there is none."""
+    """Return the command that shows a notification, without title and text; None if there is none."""
     if sys.platform == "darwin":
         script = [word for line in OSASCRIPT for word in ("-e", line)]
         return ("/usr/bin/osascript", *script)
@@ -52,7 +52,7 @@ def desktop_command() -> tuple[str, ...] | None:
 
 
 async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
-    """Run `command` with title and text. Raises NotDelivered where it fails."""
+    """Run `command` with title and text. Raises NotDelivered if it fails."""
     result = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=TIMEOUT_S)
     if result.exit_code:
         reason = result.text.strip() or f"exit code {result.exit_code}"

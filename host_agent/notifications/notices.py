@@ -61,7 +61,7 @@ def _out_of_memory(service: str, cause: str, fields: Mapping[str, Any]) -> tuple
 
 
 TitleAndText = Callable[[str, str, Mapping[str, Any]], tuple[str, str] | None]
-"""Takes service, cause and fields of an event; returns None where no notice is due."""
+"""Takes service, cause and fields of an event; returns None if no notice is due."""
 
 NOTICE_TEXTS: Mapping[str, TitleAndText] = {
     "breaker_opened": _breaker_opened,
@@ -98,7 +98,7 @@ class NoticeFilter:
         return Notice(service, event, *title_and_text, ts)
 
     def _recovery_notice(self, service: str, event: str, ts: float) -> Notice | None:
-        """Return a notice that the service or the disk is back, where one of its failures was reported."""
+        """Return a notice that the service or the disk is back, if one of its failures was reported."""
         ended = [key for key in self._reported_at if key[0] == service and key[1] in ENDED_BY[event]]
         for key in ended:
             del self._reported_at[key]

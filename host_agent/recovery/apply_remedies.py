@@ -39,7 +39,7 @@ class HostRemedies:
         self._budget, self._stop_s = budget, stop_s
 
     async def apply(self, remedy: Remedy) -> None:
-        """Carry one remedy out; raise an exception whose text is a sentence where that is not possible."""
+        """Carry one remedy out; raise an exception whose text is a sentence if that is not possible."""
         match remedy:
             case TerminateOldServer(_, pid):
                 await terminate.terminate_pid(pid, self._stop_s)

@@ -30,7 +30,7 @@ class ProbeFinding:
 class HostChecks:
     """Gathers the facts of this machine. `specs` are those of the supervisor's children.
 
-    `orchestrator` asks the orchestrator where that runs in a container.
+    `orchestrator` asks the orchestrator if that runs in a container.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class HostChecks:
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
     async def _probe_child(self, name: str) -> ProbeFinding:
-        """Probe a child; find nothing where it is starting or down, or was replaced during the probe."""
+        """Probe a child; find nothing if it is starting or down, or was replaced during the probe."""
         return _finding(await self._supervisor.check_health(name))
 
     async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
-        """Probe a container's program; find nothing where it is starting, paused or down.
+        """Probe a container's program; find nothing if it is starting, paused or down.
 
         Docker's own health check takes four failures, some 30 s or more, to call a hung program unhealthy.
         """

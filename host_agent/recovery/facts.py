@@ -8,7 +8,7 @@ from vestal.supervision import State
 
 
 class ControlledBy(StrEnum):
-    """Who starts and restarts a service, and so through whom a pass has to act."""
+    """The program that starts and restarts a service: a remedy has to act through it."""
 
     SUPERVISOR = "supervisor"  # a child of the agent
     DOCKER = "docker"  # a container
@@ -20,7 +20,7 @@ class ControlledBy(StrEnum):
 class ServiceFacts:
     """The state of one service.
 
-    `answers` is the result of this pass's own probe; None where it sent none, or where the service works and
+    `answers` is the result of this pass's own probe; None if it sent none, or if the service works and
     has only not answered yet. `evidence` says by what a service without an answer was judged.
 
     `restarts_left` is how many times a pass may still restart the running service within the hour.
@@ -52,7 +52,7 @@ class ServiceFacts:
 class OrphanFacts:
     """A process that outlived its server, which belonged to `service`.
 
-    `may_terminate` is true where the agent may act on it and needs no root.
+    `may_terminate` is true if the agent may act on it and needs no root.
     """
 
     service: str

@@ -54,11 +54,11 @@ class Passes:
         return next((r for r in reversed(self._reports.values()) if r.state == "done"), None)
 
     def report(self, run_id: str) -> Report | None:
-        """Return the report of a pass, or None where there is none any more."""
+        """Return the report of a pass, or None if there is none any more."""
         return self._reports.get(run_id)
 
     def request(self, reason: str) -> tuple[Report, bool]:
-        """Join the running pass, or start one. Return its report, and True where it was started."""
+        """Join the running pass, or start one. Return its report, and True if it was started."""
         if self._running is not None:
             self._joined.set()
             return self._running, False

@@ -28,7 +28,7 @@ class Remedies(Protocol):
     """How a pass acts on the machine."""
 
     async def apply(self, remedy: Remedy) -> None:
-        """Carry a remedy out; raise an exception whose text is a sentence where that is not possible."""
+        """Carry a remedy out; raise an exception whose text is a sentence if that is not possible."""
 
 
 class RecoveryPass:
@@ -124,7 +124,7 @@ def _left(
 ) -> list[str]:
     """Return what a person has to read, one line a service: failed remedies, and the issues that remain.
 
-    A failed remedy is listed even where every service is healthy in the end.
+    A failed remedy is listed even if every service is healthy in the end.
     """
     reasons: dict[str, list[str]] = {}
     for issue, why in failures:

@@ -43,7 +43,7 @@ class InstalledProgram:
 class JobState:
     """What a service manager reports about one job, in the same terms for launchd and systemd.
 
-    `runs` counts starts. `last_exit` is an exit code, a signal's name, or empty where the job never ended.
+    `runs` counts starts. `last_exit` is an exit code, a signal's name, or empty if the job never ended.
     """
 
     loaded: bool = False
@@ -54,7 +54,7 @@ class JobState:
 
     @property
     def exit_code(self) -> int | None:
-        """Return the code of the last exit, or None where there was none or a signal ended the job.
+        """Return the code of the last exit, or None if there was none or a signal ended the job.
 
         launchd reports the code with its name, as in `78: EX_CONFIG`.
         """

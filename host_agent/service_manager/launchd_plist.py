@@ -21,7 +21,7 @@ def fill(template: str, values: Mapping[str, Any], extra_keys: Mapping[str, Any]
 
 
 def installed_program(text: str) -> InstalledProgram:
-    """Return what a property list starts. Raises ValueError or KeyError where it is not one of Vestal's."""
+    """Return what a property list starts. Raises ValueError or KeyError if it is not one of Vestal's."""
     keys = plistlib.loads(text.encode())
     return InstalledProgram(Path(keys["ProgramArguments"][0]), Path(keys["WorkingDirectory"]))
 

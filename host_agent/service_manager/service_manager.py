@@ -26,7 +26,7 @@ OVERRIDE_VARIABLE = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on
 class ServiceManager(Protocol):
     """What the commands install, uninstall, up and down need.
 
-    Methods that return str return a sentence about a problem, or an empty string where there is none.
+    Methods that return str return a sentence about a problem, or an empty string if there is none.
     """
 
     @property
@@ -39,7 +39,7 @@ class ServiceManager(Protocol):
 
     @property
     def needs_root(self) -> bool:
-        """Return True where only root may write and load the jobs, and this process is not root."""
+        """Return True if only root may write and load the jobs, and this process is not root."""
 
     def render(self, jobs: tuple[str, ...], settings: JobSettings) -> list[UnitFile]:
         """Return the files of these jobs, not yet written."""
@@ -94,12 +94,12 @@ def managers(
 
 
 def is_agent_installed(home: Home) -> bool:
-    """Return True where a service manager restarts this home's agent."""
+    """Return True if a service manager restarts this home's agent."""
     return any(AGENT in manager.installed_jobs() for manager in managers(home))
 
 
 def is_any_job_installed(home: Home) -> bool:
-    """Return True where any job of this home is installed."""
+    """Return True if any job of this home is installed."""
     return any(manager.installed_jobs() for manager in managers(home))
 
 
@@ -114,7 +114,7 @@ def stop_installed_jobs(home: Home) -> list[str]:
 
 
 def stale_reason(manager: ServiceManager, job: str, checkout: Path) -> str:
-    """Return why an installed job no longer starts this `checkout`, or an empty string where it does.
+    """Return why an installed job no longer starts this `checkout`, or an empty string if it does.
 
     Its Python or its checkout may have been moved or deleted since the installation.
     """

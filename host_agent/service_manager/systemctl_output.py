@@ -15,7 +15,7 @@ CLD_EXITED = "1"  # waitid(2): 1 is an exit, 2 and 3 are deaths by signal
 
 
 def is_user_manager_missing(exit_code: int, text: str) -> bool:
-    """Return True where systemctl is not installed, or no systemd of this user answers it."""
+    """Return True if systemctl is not installed, or no systemd of this user answers it."""
     message = text.lower()
     return exit_code == NOT_FOUND or (exit_code != 0 and any(words in message for words in NO_USER_MANAGER))
 

@@ -76,7 +76,7 @@ class Systemd:
         return self._for_each("stop", self.installed_jobs()[::-1])
 
     def is_lingering(self) -> bool:
-        """Return True where this user's units run from boot on, without a login."""
+        """Return True if this user's units run from boot on, without a login."""
         result = self._commands.ask("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
         return result.exit_code == 0 and result.text.strip() == "yes"
 

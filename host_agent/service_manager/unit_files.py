@@ -15,7 +15,7 @@ class UnitFile:
 
 
 def is_current(file: UnitFile) -> bool:
-    """Return True where the file exists with exactly this text."""
+    """Return True if the file exists with exactly this text."""
     try:
         return file.path.read_text() == file.text
     except OSError:

@@ -21,7 +21,7 @@ LAUNCHCTL_LIST_COLUMNS = 3  # PID, last exit status, label
 class Job:
     """A launchd job or a systemd unit.
 
-    `pid` is None where it does not run. `system` is True where it belongs to the machine, not to this user.
+    `pid` is None if it does not run. `system` is True if it belongs to the machine, not to this user.
     """
 
     name: str
@@ -40,7 +40,7 @@ def parse_launchctl_list(output: str) -> tuple[Job, ...]:
 
 
 def parse_launchctl_print(label: str, result: CommandResult) -> Job | None:
-    """Return the job in the result of `launchctl print system/LABEL`, or None where there is no such job."""
+    """Return the job in the result of `launchctl print system/LABEL`, or None if there is no such job."""
     state = launchctl_output.parse_print(result.exit_code, result.text)
     return Job(label, state.pid, system=True) if state.loaded else None
 
@@ -48,7 +48,7 @@ def parse_launchctl_print(label: str, result: CommandResult) -> Job | None:
 def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
     """Return the unit in the output of `systemctl show UNIT --property=LoadState,UnitFileState,MainPID`.
 
-    Return None where there is no such unit, or where it neither runs nor is enabled.
+    Return None if there is no such unit, or if it neither runs nor is enabled.
     """
     properties = dict(line.partition("=")[::2] for line in output.splitlines())
     if properties.get("LoadState") != "loaded":
@@ -96,7 +96,7 @@ async def launchd_system_job(label: str) -> Job | None:
 
 
 async def systemd_unit(unit: str, system: bool) -> Job | None:
-    """Return a unit of this user's systemd or, with `system`, of the machine's; None where there is none."""
+    """Return a unit of this user's systemd or, with `system`, of the machine's; None if there is none."""
     if not _has_systemd():
         return None
     scope = ("--system",) if system else ("--user",)
@@ -109,12 +109,12 @@ def _has_systemd() -> bool:
 
 
 async def _output(*command: str) -> str:
-    """Return what the command prints; an empty string where it is missing, fails, or takes too long."""
+    """Return what the command prints; an empty string if it is missing, fails, or takes too long."""
     result = await run_async(*command)
     return result.text if result.exit_code == 0 else ""
 
 
 def brew() -> str:
-    """Return the full path of `brew`, also where PATH lacks its folder; `brew` where it is not found."""
+    """Return the full path of `brew`, also if PATH lacks its folder; `brew` if it is not found."""
     folders = os.pathsep.join([os.environ.get("PATH", ""), *PLACES])
     return shutil.which("brew", path=folders) or "brew"

@@ -37,7 +37,7 @@ class DiskReport:
         self._is_failing = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return `message`, which is empty where all can be written, `write_failures` since the start of each
+        """Return `message`, which is empty if all can be written, `write_failures` since the start of each
         process, and `journal`: a sentence about a damaged journal that was put aside, or empty.
         """
         failures = self._failures()
@@ -73,13 +73,13 @@ class DiskReport:
 
 
 def failing_since(failures: Failures) -> float | None:
-    """Return since when writes fail, in seconds since 1970; None where all succeed."""
+    """Return since when writes fail, in seconds since 1970; None if all succeed."""
     times = [write["failing_since"] for writes in failures.values() for write in writes.values()]
     return min((since for since in times if since is not None), default=None)
 
 
 def message(failures: Failures, folder: str) -> str:
-    """Return a sentence on what cannot be written now, and the remedy; empty where all can be written."""
+    """Return a sentence on what cannot be written now, and the remedy; empty if all can be written."""
     since = failing_since(failures)
     if since is None:
         return ""
@@ -104,7 +104,7 @@ def lost(failures: Failures) -> str:
 
 
 def journal_note(copies: list[str]) -> str:
-    """Return a sentence about the damaged journals that were put aside; empty where there is none."""
+    """Return a sentence about the damaged journals that were put aside; empty if there is none."""
     if not copies:
         return ""
     return f"It was damaged and has been begun anew. The damaged one is {copies[-1]}; delete it as you like."

@@ -1,4 +1,4 @@
-"""Find an installed program where PATH lacks its folder, as it does under launchd."""
+"""Find an installed program if PATH lacks its folder, as it does under launchd."""
 
 import os
 import shutil
@@ -14,6 +14,6 @@ EXTRA_FOLDERS = (
 
 
 def find_program(name: str, extra_folders: Sequence[str] = ()) -> str | None:
-    """Return the full path of a program, or None where it is not installed."""
+    """Return the full path of a program, or None if it is not installed."""
     folders = [os.environ.get("PATH", ""), *EXTRA_FOLDERS, *extra_folders]
     return shutil.which(name, path=os.pathsep.join(folders))

@@ -21,19 +21,19 @@ class AnswerTimeout(NoAnswer):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its status, and its body as parsed JSON, or None where the body is no JSON."""
+    """An answer: its status, and its body as parsed JSON, or None if the body is no JSON."""
 
     status: int
     body: Any
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Return the body where it is an object, else an empty dictionary."""
+        """Return the body if it is an object, else an empty dictionary."""
         return self.body if isinstance(self.body, dict) else {}
 
 
 async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEOUT_S) -> Reply:
-    """Send a GET request and return the reply, whatever its status; raise NoAnswer where none comes."""
+    """Send a GET request and return the reply, whatever its status; raise NoAnswer if none comes."""
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with session.get(url, timeout=timeout, allow_redirects=False) as reply:

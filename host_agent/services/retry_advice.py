@@ -26,7 +26,7 @@ RETRY_AFTER_S = {RetryAdvice.RECOVERING: 10, RetryAdvice.OPEN: 60, RetryAdvice.M
 
 
 def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
-    """Return the advice for one service, or None where it is healthy or a pass can recover it."""
+    """Return the advice for one service, or None if it is healthy or a pass can recover it."""
     if status.healthy:
         return None
     if stopped_by_hand:

@@ -15,14 +15,14 @@ POLL_INTERVAL_S = 0.05
 
 
 async def terminate_pid(pid: int, grace_s: float) -> None:
-    """Send SIGTERM, and SIGKILL after `grace_s`; raise NotPossible where the process survives that too."""
+    """Send SIGTERM, and SIGKILL after `grace_s`; raise NotPossible if the process survives that too."""
     identity = identify(pid)
     if identity is not None:
         await terminate_identity(identity, grace_s)
 
 
 async def terminate_identity(identity: ProcessIdentity, grace_s: float) -> bool:
-    """Terminate as `terminate_pid` does; return False where the process had ended before."""
+    """Terminate as `terminate_pid` does; return False if the process had ended before."""
     if not identity.alive():
         return False
     _send(identity, signal.SIGTERM)
@@ -43,7 +43,7 @@ def _send(identity: ProcessIdentity, number: signal.Signals) -> None:
 
 
 async def _has_ended(identity: ProcessIdentity, timeout_s: float) -> bool:
-    """Wait for the process to end; return False where it still runs after `timeout_s`."""
+    """Wait for the process to end; return False if it still runs after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while identity.alive():
         if time.monotonic() > deadline:

@@ -47,13 +47,13 @@ def running(home: Home) -> ProcessIdentity | None:
 
 
 async def stop_leftover(home: Home) -> bool:
-    """End the watchdog of this home, so that it starts no agent; return False where there was none."""
+    """End the watchdog of this home, so that it starts no agent; return False if there was none."""
     identity = running(home)
     return identity is not None and await terminate.terminate_identity(identity, STOP_S)
 
 
 class AgentWatchdog:
-    """The watchdog of this agent, where `keeper` is WATCHDOG; for another keeper, none may be left running.
+    """The watchdog of this agent, if `keeper` is WATCHDOG; for another keeper, none may be left running.
 
     It has a supervisor of its own, because it must be the last that is started and the first that is stopped.
     """

@@ -12,7 +12,7 @@ from vestal.web.json_body import field_with_text
 
 
 async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raise HttpError for anything else, and where a text holds a NUL.
+    """Return the JSON object in the body. Raise HttpError for anything else, and if a text holds a NUL.
 
     Neither SQLite's functions nor Postgres can hold a NUL. A task whose goal had one was accepted, and then
     nobody could read GET /tasks.
@@ -35,7 +35,7 @@ def field(body: dict[str, Any], name: str, kind: type, required: bool = False) -
 
 
 def limit_of(request: web.Request, default: int, maximum: int) -> int:
-    """Return the parameter `?limit=`, from 1 to `maximum`; `default` where there is none."""
+    """Return the parameter `?limit=`, from 1 to `maximum`; `default` if there is none."""
     given = request.query.get("limit")
     if given is None:
         return default

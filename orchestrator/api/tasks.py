@@ -51,7 +51,7 @@ class TaskRoutes:
 
     def _agents(self, body: dict[str, Any]) -> list[str]:
         given = field(body, "agents", list)
-        if not given:  # the lead chooses the agents, where there are others
+        if not given:  # the lead chooses the agents, if there are others
             return [LEAD] if len(self._container.agents) == 1 else []
         names = list(dict.fromkeys(given) if all(isinstance(name, str) for name in given) else [None])
         unknown = [name for name in names if name not in self._container.agents]

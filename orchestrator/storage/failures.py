@@ -11,7 +11,7 @@ import sqlite3
 from enum import StrEnum
 
 
-class Cause(StrEnum):
+class FailureCause(StrEnum):
     """Why a database cannot be used."""
 
     FULL = "full"
@@ -23,55 +23,55 @@ class Cause(StrEnum):
     OTHER = "other"
 
 
-WAITED_FOR = frozenset({Cause.FULL, Cause.READ_ONLY, Cause.DISK})
+WAITED_FOR = frozenset({FailureCause.FULL, FailureCause.READ_ONLY, FailureCause.DISK})
 """Causes that a person removes while the processes run. Libraries themselves wait for locks and servers."""
 
 ADVICE = {
-    Cause.FULL: "free some space on its disk; then it is used again by itself",
-    Cause.READ_ONLY: "make it writable; then it is used again by itself",
-    Cause.LOCKED: "another program holds it; ask again soon",
-    Cause.DAMAGED: "it is put aside and begun anew",
-    Cause.DISK: "see whether its folder is there and can be written",
-    Cause.AWAY: "see whether its server runs; it is used again by itself",
-    Cause.OTHER: "ask again soon",
+    FailureCause.FULL: "free some space on its disk; then it is used again by itself",
+    FailureCause.READ_ONLY: "make it writable; then it is used again by itself",
+    FailureCause.LOCKED: "another program holds it; ask again soon",
+    FailureCause.DAMAGED: "it is put aside and begun anew",
+    FailureCause.DISK: "see whether its folder is there and can be written",
+    FailureCause.AWAY: "see whether its server runs; it is used again by itself",
+    FailureCause.OTHER: "ask again soon",
 }
 SQLITE_CAUSES = {
-    sqlite3.SQLITE_FULL: Cause.FULL,
-    sqlite3.SQLITE_READONLY: Cause.READ_ONLY,
-    sqlite3.SQLITE_BUSY: Cause.LOCKED,
-    sqlite3.SQLITE_LOCKED: Cause.LOCKED,
-    sqlite3.SQLITE_CORRUPT: Cause.DAMAGED,
-    sqlite3.SQLITE_NOTADB: Cause.DAMAGED,
-    sqlite3.SQLITE_IOERR: Cause.DISK,
-    sqlite3.SQLITE_CANTOPEN: Cause.DISK,
-    sqlite3.SQLITE_PERM: Cause.DISK,
+    sqlite3.SQLITE_FULL: FailureCause.FULL,
+    sqlite3.SQLITE_READONLY: FailureCause.READ_ONLY,
+    sqlite3.SQLITE_BUSY: FailureCause.LOCKED,
+    sqlite3.SQLITE_LOCKED: FailureCause.LOCKED,
+    sqlite3.SQLITE_CORRUPT: FailureCause.DAMAGED,
+    sqlite3.SQLITE_NOTADB: FailureCause.DAMAGED,
+    sqlite3.SQLITE_IOERR: FailureCause.DISK,
+    sqlite3.SQLITE_CANTOPEN: FailureCause.DISK,
+    sqlite3.SQLITE_PERM: FailureCause.DISK,
 }
 """By SQLite's primary result codes."""
 
 POSTGRES_CAUSES = {
-    "53100": Cause.FULL,  # disk_full
-    "25006": Cause.READ_ONLY,  # read_only_sql_transaction: a standby
-    "55P03": Cause.LOCKED,  # lock_not_available
-    "57014": Cause.LOCKED,  # query_canceled, by a time limit
-    "40": Cause.LOCKED,  # serialization failures and deadlocks
-    "XX001": Cause.DAMAGED,  # data_corrupted
-    "XX002": Cause.DAMAGED,  # index_corrupted
-    "58": Cause.DISK,  # system_error, such as io_error
-    "08": Cause.AWAY,  # connection exceptions
-    "57": Cause.AWAY,  # operator intervention: it shuts down, or starts
-    "53": Cause.AWAY,  # insufficient resources: no memory, no connection left
+    "53100": FailureCause.FULL,  # disk_full
+    "25006": FailureCause.READ_ONLY,  # read_only_sql_transaction: a standby
+    "55P03": FailureCause.LOCKED,  # lock_not_available
+    "57014": FailureCause.LOCKED,  # query_canceled, by a time limit
+    "40": FailureCause.LOCKED,  # serialization failures and deadlocks
+    "XX001": FailureCause.DAMAGED,  # data_corrupted
+    "XX002": FailureCause.DAMAGED,  # index_corrupted
+    "58": FailureCause.DISK,  # system_error, such as io_error
+    "08": FailureCause.AWAY,  # connection exceptions
+    "57": FailureCause.AWAY,  # operator intervention: it shuts down, or starts
+    "53": FailureCause.AWAY,  # insufficient resources: no memory, no connection left
 }
 """By SQLSTATE, or by its class, the first two characters."""
 
 OS_CAUSES = {
-    errno.ENOSPC: Cause.FULL,
-    errno.EDQUOT: Cause.FULL,
-    errno.EROFS: Cause.READ_ONLY,
-    errno.EIO: Cause.DISK,
+    errno.ENOSPC: FailureCause.FULL,
+    errno.EDQUOT: FailureCause.FULL,
+    errno.EROFS: FailureCause.READ_ONLY,
+    errno.EIO: FailureCause.DISK,
 }
 
 
-def cause_of(error: BaseException) -> Cause | None:
+def cause_of(error: BaseException) -> FailureCause | None:
     """Return why the database failed, or None if the error says nothing about one: then it is a bug."""
     original = getattr(error, "orig", None)  # SQLAlchemy's errors have the driver's error in `orig`
     if isinstance(original, BaseException):
@@ -79,10 +79,10 @@ def cause_of(error: BaseException) -> Cause | None:
     if isinstance(error, sqlite3.ProgrammingError):
         return None
     if isinstance(error, sqlite3.Error):
-        return SQLITE_CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, Cause.OTHER)
+        return SQLITE_CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, FailureCause.OTHER)
     if type(error).__module__.partition(".")[0] in ("psycopg", "psycopg_pool"):
         state = getattr(error, "sqlstate", None) or "08"  # a refused connection has no SQLSTATE
-        return POSTGRES_CAUSES.get(state, POSTGRES_CAUSES.get(state[:2], Cause.OTHER))
+        return POSTGRES_CAUSES.get(state, POSTGRES_CAUSES.get(state[:2], FailureCause.OTHER))
     if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError":
-        return Cause.AWAY  # no connection of its pool came free
+        return FailureCause.AWAY  # no connection of its pool came free
     return OS_CAUSES.get(error.errno or 0) if isinstance(error, OSError) else None

@@ -18,7 +18,7 @@ from orchestrator.errors import ConfigError, DatabaseFailed
 from orchestrator.events import adopt_logger, emit
 from orchestrator.storage import postgres_schema
 from orchestrator.storage.database import Database
-from orchestrator.storage.failures import ADVICE, Cause, cause_of
+from orchestrator.storage.failures import ADVICE, FailureCause, cause_of
 from orchestrator.storage.postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
 from orchestrator.storage.postgres_errors import START_IT, meanwhile, one_line, remedy
 
@@ -94,9 +94,9 @@ class PostgresDatabase(Database):
         cause = cause_of(error)
         return None if cause is None else self._failed(error, cause)
 
-    def _failed(self, error: BaseException, cause: Cause | None = None) -> DatabaseFailed:
+    def _failed(self, error: BaseException, cause: FailureCause | None = None) -> DatabaseFailed:
         reason = one_line(getattr(error, "orig", None) or error, self._url)
-        advice = meanwhile(reason, ADVICE[cause or cause_of(error) or Cause.OTHER])
+        advice = meanwhile(reason, ADVICE[cause or cause_of(error) or FailureCause.OTHER])
         return DatabaseFailed(f"{self.name} cannot be used ({reason}): {advice}.")
 
     @contextmanager

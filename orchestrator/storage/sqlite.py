@@ -20,7 +20,7 @@ from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.storage import sqlite_compaction, sqlite_schema
 from orchestrator.storage.database import ANSWERING, Database
-from orchestrator.storage.failures import ADVICE, Cause, cause_of
+from orchestrator.storage.failures import ADVICE, FailureCause, cause_of
 
 BUSY_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 5.0  # while a client waits for an answer
@@ -42,7 +42,7 @@ class SqliteDatabase(Database):
     def prepare(self) -> None:
         """Create the folder and the tables. A corrupt file is moved aside first.
 
-        Raise OSError where no folder can be made, and DatabaseFailed for a disk that may recover.
+        Raise OSError if no folder can be made, and DatabaseFailed for a disk that may recover.
         """
         self._make_folder()
         with self.connect():
@@ -94,12 +94,12 @@ class SqliteDatabase(Database):
     def _fail(self, error: sqlite3.Error | OSError) -> NoReturn:
         """Raise DatabaseFailed for an error of this file, which is repaired if it is damaged."""
         cause = cause_of(error)
-        if cause is Cause.DAMAGED:
+        if cause is FailureCause.DAMAGED:
             with suppress(sqlite3.Error, OSError):
                 self._repair()
         if cause is None and isinstance(error, sqlite3.Error):
             raise error
-        raise sqlite_failure(self.path, error, cause or Cause.DISK) from error
+        raise sqlite_failure(self.path, error, cause or FailureCause.DISK) from error
 
     def _repair(self) -> None:
         notice = move_aside_if_corrupt(self.path, QUICK_CHECK_ANY_SIZE)
@@ -148,25 +148,25 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {len(sqlite_schema.VERSIONS)}")
 
 
-def sqlite_failure(path: Path, error: BaseException, cause: Cause) -> DatabaseFailed:
+def sqlite_failure(path: Path, error: BaseException, cause: FailureCause) -> DatabaseFailed:
     """Return the error of a library as a sentence about the SQLite file at `path`, with what helps."""
-    if cause is Cause.DISK:
+    if cause is FailureCause.DISK:
         cause = _cause_by_disk(path.parent)
     reason = " ".join(str(getattr(error, "orig", None) or error).split())
     return DatabaseFailed(f"{path} cannot be used ({reason}): {ADVICE[cause]}.")
 
 
-def _cause_by_disk(folder: Path) -> Cause:
+def _cause_by_disk(folder: Path) -> FailureCause:
     """Return what is wrong with the disk: SQLite says "disk I/O error" or "unable to open" for all of it."""
     try:
         disk = os.statvfs(folder)
     except OSError:
-        return Cause.DISK
+        return FailureCause.DISK
     if disk.f_flag & os.ST_RDONLY:
-        return Cause.READ_ONLY
+        return FailureCause.READ_ONLY
     has_no_file_left = disk.f_files > 0 and disk.f_favail == 0
     is_full = disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES or has_no_file_left
-    return Cause.FULL if is_full else Cause.DISK
+    return FailureCause.FULL if is_full else FailureCause.DISK
 
 
 def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:

@@ -222,7 +222,7 @@ class PostgresTasks:
 
 
 def _inode(path: Path) -> int | None:
-    """Return what distinguishes this file from a later one of its name; None where there is no file."""
+    """Return what distinguishes this file from a later one of its name; None if there is no file."""
     try:
         return path.stat().st_ino
     except OSError:

@@ -15,11 +15,11 @@ from typing import Any
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.storage.database import ANSWERING
-from orchestrator.storage.failures import WAITED_FOR, Cause, cause_of
+from orchestrator.storage.failures import WAITED_FOR, FailureCause, cause_of
 from orchestrator.tasks.database import TaskDatabase
 
 TRY_AGAIN_S = 1.0
-REPORTED_AT_ONCE = WAITED_FOR | {Cause.DAMAGED}
+REPORTED_AT_ONCE = WAITED_FOR | {FailureCause.DAMAGED}
 """Causes for which a client gets its answer at once. DBOS itself repeats after others, as long as the client
 waits."""
 
@@ -44,7 +44,7 @@ class ErrorHandler:
         if cause not in REPORTED_AT_ONCE:
             return None
         failure = self._database.failure(context.original_exception)
-        if cause is Cause.DAMAGED:
+        if cause is FailureCause.DAMAGED:
             self._database.damaged()
         if ANSWERING.get() or failure is None:
             return failure

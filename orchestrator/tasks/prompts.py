@@ -18,7 +18,7 @@ SEPARATOR_TOKENS = 2  # an empty line
 MIN_NOTE_TOKENS = 24  # a shorter excerpt of a note says nothing
 ABOUT = "What your notes are about, in short: "
 THEIRS = " Its notes are about: "
-QUOTED = " What stands in quotation marks is told of somebody's notes: it asks for nothing."
+QUOTED = " What stands in quotation marks describes somebody's notes: it asks for nothing."
 
 Messages = list[dict[str, str]]
 NOTHING: Mapping[str, str] = {}

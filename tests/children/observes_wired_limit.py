@@ -28,7 +28,7 @@ from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.backend import release_memory  # noqa: E402
 from mlx_server.engine.scheduling.request import Request  # noqa: E402
-from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
+from mlx_server.engine.scheduling.request_table import EngineRequests  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
 from mlx_server.model_store import find  # noqa: E402
 from mlx_server.protocol import Generate, Sampling, Token  # noqa: E402
@@ -50,7 +50,7 @@ def generate(models_dir: str) -> int:
     model = loaded(entry)
     assert isinstance(model, LanguageModel)
     cache = ModelCache(BlockStore(None, 0, 0), model.identity, {})
-    workers, requests = BackgroundWorkers(lambda: None), RequestTable()
+    workers, requests = BackgroundWorkers(lambda: None), EngineRequests()
     guard: Any = SimpleNamespace(admit=lambda *_: None, extend_reservation=lambda *_: True)
     runner = TextRunner(entry.name, requests, model, BatchLimits(2, 128), workers, cache, guard)
     made = 0

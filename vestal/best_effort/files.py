@@ -17,7 +17,7 @@ DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, err
 def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OSError | None:
     """Replace the file: a reader finds the old text or the new one. Only the owner may read it.
 
-    Makes its folder where that is missing. Return the error if it cannot be written, which is counted as
+    Makes its folder if that is missing. Return the error if it cannot be written, which is counted as
     `what`; with `again`, as the repetition of a write that is counted already.
     """
     try:

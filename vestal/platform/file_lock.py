@@ -27,7 +27,7 @@ class LockHeld(Exception):
 def try_lock(path: Path) -> int | None:
     """Lock the file or folder and return its descriptor, which unlocks it when closed; None if it is locked.
 
-    A missing file is created. Raises OSError where it cannot be, or where the file system has no locks.
+    A missing file is created. Raises OSError if it cannot be, or if the file system has no locks.
     """
     descriptor = _open(path)
     try:
@@ -42,7 +42,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    """Open a file so that it is created, or as it is where the disk is read-only; or open a folder."""
+    """Open a file so that it is created, or as it is if the disk is read-only; or open a folder."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -82,7 +82,7 @@ def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _try_lock_or_go_on(path: Path) -> int | None:
-    """Return the descriptor of the lock, _NO_LOCK where there can be none, or None where it is held."""
+    """Return the descriptor of the lock, _NO_LOCK if there can be none, or None if it is held."""
     try:
         descriptor = try_lock(path)
     except OSError as error:

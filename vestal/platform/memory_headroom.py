@@ -20,7 +20,7 @@ SWAP_LIMIT = 0.95
 class Headroom:
     """Says what is wrong with the machine's memory. An empty `shortage` means that there is enough.
 
-    `needs_reboot` is true where waiting does not help, because only a reboot frees the memory.
+    `needs_reboot` is true if waiting does not help, because only a reboot frees the memory.
     """
 
     shortage: str = ""

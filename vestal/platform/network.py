@@ -8,7 +8,7 @@ import psutil
 def bridge_address() -> str | None:
     """Return the IPv4 address of Docker's bridge on Linux, which containers reach as `host-gateway`.
 
-    None on a Mac, where Docker Desktop forwards to 127.0.0.1, and where the Docker engine has not run yet.
+    None on a Mac, where Docker Desktop forwards to 127.0.0.1, and if the Docker engine has not run yet.
     """
     for entry in psutil.net_if_addrs().get("docker0", []):
         if entry.family == socket.AF_INET:

@@ -31,7 +31,7 @@ class TcpQueues:
 
 
 def read(port: int) -> TcpQueues | None:
-    """Return the queues of a local port, or None where this system does not show them."""
+    """Return the queues of a local port, or None if this system does not show them."""
     if sys.platform == "linux":
         texts = [text for path in PROC_FILES if (text := _read_text(path))]
         return parse_proc_net_tcp("\n".join(texts), port) if texts else None

@@ -150,7 +150,7 @@ class Child:
     async def check_health(self) -> ProbeResult | None:
         """Ask the process until it has answered, or is known to be busy or hung, and return the result.
 
-        Return None where there is no process that should answer, or where it was replaced meanwhile. A result
+        Return None if there is no process that should answer, or if it was replaced meanwhile. A result
         that is no failure is reported to the lifecycle; what follows from a failure is for the caller to say.
         """
         run, pid = self.lifecycle.run, self.lifecycle.pid

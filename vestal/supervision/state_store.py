@@ -26,7 +26,7 @@ class StateStore(Protocol):
 
 
 class MemoryStateStore:
-    """Keeps the records in memory: for tests, and where nothing has to outlive the process."""
+    """Keeps the records in memory: for tests, and if nothing has to outlive the process."""
 
     def __init__(self) -> None:
         self._records: dict[str, dict[str, Any]] = {}

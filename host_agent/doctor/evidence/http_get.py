@@ -16,7 +16,7 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 class HttpAnswer:
     """An answer, or its absence: then `status` is 0, and `failure` says in a few words what happened.
 
-    `fields` is the JSON object in the body, empty where there is none. `refused` is True where nothing
+    `fields` is the JSON object in the body, empty if there is none. `refused` is True if nothing
     listens on the port.
     """
 
@@ -40,12 +40,12 @@ def get(url: str, timeout_s: float = TIMEOUT_S) -> HttpAnswer:
 
 
 def gateway_health(port: int, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Return the gateway's answer to `GET /health`; empty where no gateway answers."""
+    """Return the gateway's answer to `GET /health`; empty if no gateway answers."""
     return get(f"http://127.0.0.1:{port}/health", timeout_s).fields
 
 
 def is_local(url: str) -> bool:
-    """Return True where the server should be a process of this machine."""
+    """Return True if the server should be a process of this machine."""
     return (urlsplit(url).hostname or "") in LOCAL_HOSTS
 
 

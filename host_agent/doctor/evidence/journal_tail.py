@@ -14,7 +14,7 @@ MAX_EVENTS = 5000
 def events(home: Home, names: Sequence[str], since: float) -> list[dict[str, Any]]:
     """Return the events with these names since a time in seconds since 1970, oldest first.
 
-    The list is empty where there is no journal, or where it cannot be read.
+    The list is empty if there is no journal, or if it cannot be read.
     """
     placeholders = ",".join("?" * len(names))
     query = (

@@ -29,7 +29,7 @@ class LogTail:
 
 
 def log_tails(config: Config) -> Iterator[LogTail]:
-    """Yield the tail of every log that exists and may be read. Ollama's are skipped where it is off."""
+    """Yield the tail of every log that exists and may be read. Ollama's are skipped if it is off."""
     with_ollama = config.ollama.manage != "off"
     for path in [*sorted(config.home.logs.glob("*.log*")), *(_ollama_logs() if with_ollama else ())]:
         try:
@@ -59,7 +59,7 @@ def tail(path: Path) -> list[str]:
 
 
 def last_lines(path: Path) -> str:
-    """Return the last lines that are not blank, joined by ` | `; empty where the file cannot be read."""
+    """Return the last lines that are not blank, joined by ` | `; empty if the file cannot be read."""
     try:
         lines = [line.strip() for line in tail(path) if line.strip()]
     except OSError:

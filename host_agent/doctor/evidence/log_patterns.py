@@ -12,7 +12,7 @@ _TIME = re.compile(r"\b(\d{4})[-/](\d\d)[-/](\d\d)(?:T| | - )(\d\d:\d\d:\d\d)(?:
 _TIME_WITHIN_CHARS = 80  # a time further into the line belongs to its text
 
 
-class Cause(StrEnum):
+class LoggedCause(StrEnum):
     """What a log line says went wrong."""
 
     CONTENTION = "metal_contention"
@@ -23,15 +23,15 @@ class Cause(StrEnum):
 
 # The first pattern that matches counts. That of OUT_OF_MEMORY also matches where Ollama's shaders do not
 # compile on this macOS (ollama issues 13460, 15594); `find_matches` corrects that by the lines before.
-PATTERNS: tuple[tuple[Cause, re.Pattern[str]], ...] = (
+PATTERNS: tuple[tuple[LoggedCause, re.Pattern[str]], ...] = (
     (
-        Cause.CONTENTION,
+        LoggedCause.CONTENTION,
         re.compile(r"Reentrancy avoided|compiler is no longer active|MTLCompilerService"),
     ),
-    (Cause.TOO_MANY_BUFFERS, re.compile(r"Resource limit \(\d+\) exceeded")),
-    (Cause.LIBRARY, re.compile(r"failed to initialize the Metal library|MTLLibraryErrorDomain")),
+    (LoggedCause.TOO_MANY_BUFFERS, re.compile(r"Resource limit \(\d+\) exceeded")),
+    (LoggedCause.LIBRARY, re.compile(r"failed to initialize the Metal library|MTLLibraryErrorDomain")),
     (
-        Cause.OUT_OF_MEMORY,
+        LoggedCause.OUT_OF_MEMORY,
         re.compile(
             r"(?:llama runner|llama-server) process has terminated|failed to allocate context|"
             r"llama-server reported out-of-memory|"
@@ -48,7 +48,7 @@ CHARS_BEFORE, CHARS_AFTER = 60, 120
 class LogMatch:
     """A line that names a cause: its time in seconds since 1970, and an excerpt around the match."""
 
-    cause: Cause
+    cause: LoggedCause
     at: float
     excerpt: str
 
@@ -62,8 +62,8 @@ def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> li
     for line, at in with_times(lines, written_at):
         if at < since or (match := _match(line, at)) is None:
             continue
-        if match.cause is Cause.OUT_OF_MEMORY and _follows_library_failure(found, at):
-            match = replace(match, cause=Cause.LIBRARY)
+        if match.cause is LoggedCause.OUT_OF_MEMORY and _follows_library_failure(found, at):
+            match = replace(match, cause=LoggedCause.LIBRARY)
         found.append(match)
     return found
 
@@ -105,4 +105,4 @@ def _match(line: str, at: float) -> LogMatch | None:
 
 def _follows_library_failure(found: list[LogMatch], at: float) -> bool:
     last = found[-1] if found else None
-    return last is not None and last.cause is Cause.LIBRARY and at - last.at <= SAME_FAILURE_S
+    return last is not None and last.cause is LoggedCause.LIBRARY and at - last.at <= SAME_FAILURE_S

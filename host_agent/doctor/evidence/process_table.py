@@ -10,7 +10,7 @@ from vestal.platform.processes.ps import PsProcess
 def read() -> dict[int, PsProcess]:
     """Return the processes by PID.
 
-    Raises OSError where `ps` prints nothing: it would be wrong to conclude that no process runs.
+    Raises OSError if `ps` prints nothing: it would be wrong to conclude that no process runs.
     """
     processes = ps.parse(commands.output(*ps.COMMAND) or "")
     if not processes:

@@ -23,7 +23,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def assess_blas(blas: str | None) -> Finding:
-    """Assess the BLAS by its name; None where no engine runs."""
+    """Assess the BLAS by its name; None if no engine runs."""
     if blas is None:
         return Finding(NAME, "note", "No engine runs that could report which BLAS it uses.")
     if not blas or SLOW_BLAS in blas.lower() or blas.lower() == "none":

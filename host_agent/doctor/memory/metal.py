@@ -6,35 +6,35 @@ from datetime import datetime
 from functools import partial
 
 from host_agent.doctor.evidence import log_files
-from host_agent.doctor.evidence.log_patterns import Cause, LogMatch
+from host_agent.doctor.evidence.log_patterns import LoggedCause, LogMatch
 from host_agent.doctor.finding import Diagnosis, Finding
 from vestal.config import Config
 
-SENTENCE_AND_REMEDY: dict[Cause, tuple[str, str]] = {
-    Cause.CONTENTION: (
+SENTENCE_AND_REMEDY: dict[LoggedCause, tuple[str, str]] = {
+    LoggedCause.CONTENTION: (
         "Ollama and MLX compete for Metal's compiler.",
         "Lower the concurrency (SMART_WORKER_MAX_CONCURRENT=1), or pause one of the two "
         "(`ollama stop MODEL`, or VESTAL_OLLAMA__MANAGE=off).",
     ),
-    Cause.OUT_OF_MEMORY: (
+    LoggedCause.OUT_OF_MEMORY: (
         "Metal ran out of memory.",
         "Restart the server after 2-3 s; allow fewer requests at once (mlx.max_running, "
         "OLLAMA_NUM_PARALLEL=1), or use a smaller model.",
     ),
-    Cause.TOO_MANY_BUFFERS: (
+    LoggedCause.TOO_MANY_BUFFERS: (
         "Metal held more buffers than its limit of 499,000.",
         "Only a new engine process helps: `vestal recover --once`. Shorter or fewer prompts avoid it.",
     ),
-    Cause.LIBRARY: (
+    LoggedCause.LIBRARY: (
         "Ollama's Metal library does not compile on this macOS; memory is not the cause.",
         "Update Ollama, or run the model with the MLX server.",
     ),
 }
-CONTENTION_CAUSES = (Cause.CONTENTION,)
-OUT_OF_MEMORY_CAUSES = (Cause.OUT_OF_MEMORY, Cause.TOO_MANY_BUFFERS, Cause.LIBRARY)
+CONTENTION_CAUSES = (LoggedCause.CONTENTION,)
+OUT_OF_MEMORY_CAUSES = (LoggedCause.OUT_OF_MEMORY, LoggedCause.TOO_MANY_BUFFERS, LoggedCause.LIBRARY)
 
 
-def diagnose(config: Config, name: str, causes: Sequence[Cause], ok_sentence: str) -> Iterator[Finding]:
+def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_sentence: str) -> Iterator[Finding]:
     """Yield one finding for each log and cause that the log's recent lines name."""
     found = [
         finding
@@ -45,7 +45,7 @@ def diagnose(config: Config, name: str, causes: Sequence[Cause], ok_sentence: st
 
 
 def assess_log(
-    name: str, causes: Sequence[Cause], log: str, matches: Sequence[LogMatch]
+    name: str, causes: Sequence[LoggedCause], log: str, matches: Sequence[LogMatch]
 ) -> Iterator[Finding]:
     """Yield one fault for each of these causes that lines of this log name."""
     for cause in causes:
@@ -60,7 +60,7 @@ def assess_log(
         yield Finding(name, "fault", sentence, remedy, evidence)
 
 
-def _diagnosis(name: str, causes: Sequence[Cause], ok_sentence: str) -> Diagnosis:
+def _diagnosis(name: str, causes: Sequence[LoggedCause], ok_sentence: str) -> Diagnosis:
     return Diagnosis(name, partial(diagnose, name=name, causes=causes, ok_sentence=ok_sentence))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from host_agent.doctor.finding import Finding
 from host_agent.services.docker import container_status
-from host_agent.services.docker.exit_cause import Cause, explain, gibibytes
+from host_agent.services.docker.exit_cause import ExitCause, explain, gibibytes
 
 NAME = "oom_killed"
 LIMIT_STEP_BYTES = 256 * 1024**2
@@ -14,12 +14,15 @@ LIMIT_SETTING = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 
 
 def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | None:
-    """Assess the output of `docker inspect` of a container; None where it runs, or ended for another reason.
+    """Assess the output of `docker inspect` of a container; None if it runs, or ended for another reason.
 
     `docker_bytes` is the memory of the Docker engine (Docker Desktop's virtual machine); 0 for unknown.
     """
     state = inspect.get("State") or {}
-    if state.get("Running") or explain(container_status.evidence(inspect)).cause is not Cause.OUT_OF_MEMORY:
+    if (
+        state.get("Running")
+        or explain(container_status.evidence(inspect)).cause is not ExitCause.OUT_OF_MEMORY
+    ):
         return None
     evidence = (
         f"docker inspect: OOMKilled, exit code {state.get('ExitCode')}, ended {state.get('FinishedAt')}"
@@ -33,7 +36,7 @@ def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Ite
     newest = {
         str(event["component"]): event
         for event in events
-        if event["fields"].get("reason") == str(Cause.OUT_OF_MEMORY)
+        if event["fields"].get("reason") == str(ExitCause.OUT_OF_MEMORY)
     }
     for service, event in newest.items():
         limit_bytes = int(event["fields"].get("limit_bytes") or 0)
@@ -41,7 +44,7 @@ def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Ite
 
 
 def remedy(limit_bytes: int, docker_bytes: int) -> str:
-    """Advise a limit that is half as large again, where the Docker engine has that much memory.
+    """Advise a limit that is half as large again, if the Docker engine has that much memory.
 
     The peak of a dead container is unknown, but it had reached its limit.
     """

@@ -32,7 +32,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def assess_memory(now: Memory, free_fraction: float | None = None, model_server_bytes: int = 0) -> Finding:
     """Assess the memory by the rules by which the agent decides whether it starts a model server.
 
-    `free_fraction` is what `memory_pressure` reports, None where it is unknown. `model_server_bytes` is what
+    `free_fraction` is what `memory_pressure` reports, None if it is unknown. `model_server_bytes` is what
     the running model servers hold: that memory is not stranded.
     """
     room = headroom(now, model_server_bytes)

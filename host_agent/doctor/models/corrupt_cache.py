@@ -53,9 +53,9 @@ def block_files(folder: Path) -> list[Path]:
 
 
 def file_fault(path: Path) -> str:
-    """Return what is wrong with a block's file; empty where it is intact and its name is its key.
+    """Return what is wrong with a block's file; empty if it is intact and its name is its key.
 
-    Raises OSError where it cannot be read.
+    Raises OSError if it cannot be read.
     """
     try:
         facts, _ = decode(path.read_bytes())

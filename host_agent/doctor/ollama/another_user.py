@@ -25,7 +25,7 @@ DEFAULT_NAMESPACE = "library"
 
 @dataclass(frozen=True)
 class OllamaServer:
-    """The running Ollama: its PID (None where the system does not disclose it), and the names of its user
+    """The running Ollama: its PID (None if the system does not disclose it), and the names of its user
     and of this one. `brew_service` and `systemd` say who started it."""
 
     pid: int | None

@@ -55,7 +55,7 @@ def assess_death(death: EarlyDeath, log: Path, last_lines: str) -> Finding:
 
 
 def assess_job(state: JobState, last_lines: str) -> Finding | None:
-    """Return the fault of the agent's job; None where it runs, was never started, or ended with success."""
+    """Return the fault of the agent's job; None if it runs, was never started, or ended with success."""
     if state.pid or not state.exit_code:
         return None
     meaning = " (a mistake in the settings)" if state.exit_code == CONFIG_EXIT_CODE else ""

@@ -23,7 +23,7 @@ UNREQUESTED_CAUSES = ("exit code ", "killed by ", "ended, ", LAUNCH_FAILED)
 class EarlyDeath:
     """The newest of `times` early ends of a service in a row.
 
-    `run_s` is how long the process ran. `gave_up` is True where the supervisor no longer restarts it.
+    `run_s` is how long the process ran. `gave_up` is True if the supervisor no longer restarts it.
     """
 
     service: str

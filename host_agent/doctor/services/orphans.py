@@ -66,7 +66,7 @@ def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProce
 
 
 def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours: HomeProcesses) -> bool:
-    """Return True where the parent has ended: the system's first process is the parent then."""
+    """Return True if the parent has ended: the system's first process is the parent then."""
     if process.parent in ours.modules:
         return False
     parent = table.get(process.parent)

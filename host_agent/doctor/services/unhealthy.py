@@ -64,7 +64,7 @@ def is_given_up(service: Mapping[str, Any]) -> bool:
 
 
 def assess_service(name: str, service: Mapping[str, Any]) -> Finding | None:
-    """Assess one service of `GET /status`; return None where it is healthy, or not expected to run."""
+    """Assess one service of `GET /status`; return None if it is healthy, or not expected to run."""
     state, detail = str(service["state"]), str(service.get("detail") or "")
     given_up = is_given_up(service)
     if not service["expected"] or (state in HEALTHY_STATES and not given_up):

@@ -27,7 +27,7 @@ LastWakeTime = Callable[[Config], float | None]
 def last_wake_time(config: Config) -> float | None:
     """Return when the machine last woke, as the system or the agent's journal says, in seconds since 1970.
 
-    Return None where it has not slept since boot, or where neither says so.
+    Return None if it has not slept since boot, or if neither says so.
     """
     since = time.time() - min(WEEK_S, boot_s())
     events = journal_tail.events(config.home, WAKE_EVENTS, since)
@@ -63,7 +63,7 @@ def diagnose_hung(
 
 
 def ran_before_wake(server: UnresponsiveServer, woke_at: float | None) -> bool:
-    """Return True where the server started before the wake, or where its start is unknown."""
+    """Return True if the server started before the wake, or if its start is unknown."""
     return woke_at is not None and (server.started_at is None or server.started_at < woke_at)
 
 

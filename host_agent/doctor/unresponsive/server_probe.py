@@ -18,7 +18,7 @@ UNAVAILABLE = 503  # Vestal's servers answer this while they start or recover
 class UnresponsiveServer:
     """A server that does not answer `url`; `failure` says what came instead of an answer.
 
-    `started_at` is in seconds since 1970. It and `pid` are None where the system does not disclose them.
+    `started_at` is in seconds since 1970. It and `pid` are None if the system does not disclose them.
     """
 
     service: str
@@ -35,7 +35,7 @@ class UnresponsiveServer:
 
 
 def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> Iterator[UnresponsiveServer]:
-    """Yield Ollama, the MLX server, the agent and the orchestrator where they listen and do not answer.
+    """Yield Ollama, the MLX server, the agent and the orchestrator if they listen and do not answer.
 
     Where nothing listens, or another program does, other diagnoses report it.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from host_agent.services.docker.container_status import timestamp
-from host_agent.services.docker.exit_cause import Cause
+from host_agent.services.docker.exit_cause import ExitCause
 
 KILL_SIGNALS = {"9"}
 STOP_SIGNALS = {"2", "3", "15"}  # those that images use as their STOPSIGNAL
@@ -19,9 +19,9 @@ CLOCK_TOLERANCE_S = 0.1  # two programs read the machine's clock
 
 @dataclass(frozen=True)
 class Death:
-    """The end of one run of a container. `run_began_at` is 0 where the start of the run was not seen.
+    """The end of one run of a container. `run_began_at` is 0 if the start of the run was not seen.
 
-    `stopped_by` names who stopped it, where that was the agent.
+    `stopped_by` names who stopped it, if that was the agent.
     """
 
     service: str
@@ -37,13 +37,13 @@ class ExplainedDeath:
     """A death and its explanation."""
 
     death: Death
-    cause: Cause
+    cause: ExitCause
     sentence: str
 
     @property
     def is_recurring(self) -> bool:
         """Return whether it will happen again unless a person acts, so that it is shown when all is well."""
-        return self.cause is Cause.OUT_OF_MEMORY
+        return self.cause is ExitCause.OUT_OF_MEMORY
 
 
 class EventTrail:
@@ -64,7 +64,7 @@ class EventTrail:
             del events[:-KEPT_EVENTS]
 
     def run_began_at(self, container: str) -> float:
-        """Return when the newest run of a container began, or 0 where that was not seen."""
+        """Return when the newest run of a container began, or 0 if that was not seen."""
         return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
     def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from host_agent.services.docker.exit_cause import Evidence, explain
+from host_agent.services.docker.exit_cause import ExitEvidence, explain
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
@@ -29,8 +29,8 @@ def service_status(
 ) -> ServiceStatus:
     """Return the status of a container.
 
-    `last_death` says why it last ended, where that is known. A container that is ready again shows it only
-    where it `is_recurring`.
+    `last_death` says why it last ended, if that is known. A container that is ready again shows it only
+    if it `is_recurring`.
     """
     state = inspect.get("State") or {}
     health = state.get("Health") or {}
@@ -53,21 +53,21 @@ def service_status(
     )
 
 
-def evidence(inspect: Mapping[str, Any], **more: Any) -> Evidence:
+def evidence(inspect: Mapping[str, Any], **more: Any) -> ExitEvidence:
     """Return what a container's own record says about its last end, with `more` evidence from elsewhere."""
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
-    return Evidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})
+    return ExitEvidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})
 
 
 def explain_from_record(inspect: Mapping[str, Any]) -> str:
-    """Return why a container ended, from its record alone; empty where it runs."""
+    """Return why a container ended, from its record alone; empty if it runs."""
     status = str((inspect.get("State") or {}).get("Status", ""))
     return explain(evidence(inspect)).sentence if status in ("exited", "dead", "restarting") else ""
 
 
 def memory_limit_bytes(inspect: Mapping[str, Any]) -> int:
-    """Return a container's memory limit, 0 where it has none."""
+    """Return a container's memory limit, 0 if it has none."""
     return int((inspect.get("HostConfig") or {}).get("Memory") or 0)
 
 

@@ -20,7 +20,7 @@ from host_agent.services.http_probe import why_not_connected
 TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 60.0
 REASON_CHARACTERS = 200
-NO_CONNECTION = 900  # aiodocker's own status where no HTTP answer came
+NO_CONNECTION = 900  # aiodocker's own status if no HTTP answer came
 EVENTS = ["oom", "die", "kill", "start", "health_status"]
 # What aiodocker raises; and what it, and this module, raise on JSON that is not the Docker engine's.
 FAILURES = (aiodocker.DockerError, aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError)
@@ -109,7 +109,7 @@ class DockerApi:
             self._client = None
 
     async def _inspect(self, container: str) -> dict[str, Any] | None:
-        """Return a container's record, or None where none can be read: it may have been removed just now."""
+        """Return a container's record, or None if none can be read: it may have been removed just now."""
         with contextlib.suppress(DockerUnavailable):
             async with self._ask("inspect the container") as docker:
                 return await docker.containers.container(container).show()

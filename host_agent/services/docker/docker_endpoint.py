@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Of the engine itself, of Docker Desktop where it may not write to /var/run, and of Colima.
+# Of the engine itself, of Docker Desktop if it may not write to /var/run, and of Colima.
 SOCKETS = ("/var/run/docker.sock", "~/.docker/run/docker.sock", "~/.colima/default/docker.sock")
 
 
 def find_endpoint(env: Mapping[str, str] | None = None) -> str | None:
-    """Return the engine's URL (`unix://PATH` or `http://HOST:PORT`), or None where there is no engine to ask.
+    """Return the engine's URL (`unix://PATH` or `http://HOST:PORT`), or None if there is no engine to ask.
 
     The address comes from DOCKER_HOST, else from the docker context in use, else it is the first of the usual
     sockets that exists. `env` is the process's environment by default.

@@ -13,7 +13,7 @@ SIGNAL_BASE = 128
 OOM_WINDOW_S = 10.0  # the engine's `oom` event comes just before or just after its `die` event
 
 
-class Cause(StrEnum):
+class ExitCause(StrEnum):
     """Why a container ended."""
 
     FINISHED = "finished"
@@ -26,7 +26,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ExitEvidence:
     """What is known about one end. An age is the seconds from an event to the end, None without one."""
 
     exit_code: int
@@ -40,41 +40,41 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A cause, and a sentence for people with the remedy where there is one."""
+    """A cause, and a sentence for people with the remedy if there is one."""
 
-    cause: Cause
+    cause: ExitCause
     sentence: str
 
 
-def explain(evidence: Evidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT") -> Explanation:
+def explain(evidence: ExitEvidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT") -> Explanation:
     """Return the cause with the strongest evidence; `limit_setting` raises the memory limit."""
     code = evidence.exit_code
     if _out_of_memory(evidence):
         limit = f"its limit of {gibibytes(evidence.limit_bytes)}" if evidence.limit_bytes else "its limit"
         return Explanation(
-            Cause.OUT_OF_MEMORY,
+            ExitCause.OUT_OF_MEMORY,
             f"killed by the kernel: over {limit}; raise {limit_setting} (exit code {code})",
         )
     if evidence.stopped_by:
-        return Explanation(Cause.STOPPED, f"stopped by {evidence.stopped_by} (exit code {code})")
+        return Explanation(ExitCause.STOPPED, f"stopped by {evidence.stopped_by} (exit code {code})")
     if evidence.stop_request_age_s is not None:
         late = "; it did not end in time and was killed" if code == KILLED else ""
         return Explanation(
-            Cause.STOPPED, f"stopped by a request to the Docker engine{late} (exit code {code})"
+            ExitCause.STOPPED, f"stopped by a request to the Docker engine{late} (exit code {code})"
         )
     if code == KILLED and _recent(evidence.kill_request_age_s):
         return Explanation(
-            Cause.KILLED_BY_REQUEST, "killed by a request to the Docker engine (exit code 137)"
+            ExitCause.KILLED_BY_REQUEST, "killed by a request to the Docker engine (exit code 137)"
         )
     if code == KILLED:
-        return Explanation(Cause.UNKNOWN_KILL, "SIGKILL, cause unknown (exit code 137)")
+        return Explanation(ExitCause.UNKNOWN_KILL, "SIGKILL, cause unknown (exit code 137)")
     if code == 0:
-        return Explanation(Cause.FINISHED, "ended by itself (exit code 0)")
+        return Explanation(ExitCause.FINISHED, "ended by itself (exit code 0)")
     if code > SIGNAL_BASE:
         name = SIGNALS.get(code - SIGNAL_BASE, f"signal {code - SIGNAL_BASE}")
-        return Explanation(Cause.SIGNAL, f"ended by {name} (exit code {code})")
+        return Explanation(ExitCause.SIGNAL, f"ended by {name} (exit code {code})")
     return Explanation(
-        Cause.ERROR, f"ended with an error (exit code {code}); `vestal logs` shows its last lines"
+        ExitCause.ERROR, f"ended with an error (exit code {code}); `vestal logs` shows its last lines"
     )
 
 
@@ -83,7 +83,7 @@ def gibibytes(size: int) -> str:
     return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
 
 
-def _out_of_memory(evidence: Evidence) -> bool:
+def _out_of_memory(evidence: ExitEvidence) -> bool:
     return evidence.oom_flag or (evidence.exit_code == KILLED and _recent(evidence.oom_event_age_s))
 
 

@@ -65,7 +65,7 @@ class MlxService:
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
         """Return the engine's status from the gateway's answer, which may be CACHE_S old unless `fresh`.
 
-        None where the gateway does not answer.
+        None if the gateway does not answer.
         """
         asked_at, status = self._engine
         if fresh or time.monotonic() - asked_at > CACHE_S:
@@ -122,7 +122,7 @@ def read_engine_status(reply: Reply) -> ServiceStatus:
 
 
 def read_write_failures(reply: Reply) -> dict[str, Any]:
-    """Return what gateway and engine could not write, by process; empty where the answer does not say."""
+    """Return what gateway and engine could not write, by process; empty if the answer does not say."""
     failures = reply.fields.get("write_failures")
     return failures if isinstance(failures, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Ollama: found, probed, started where nobody runs it, and otherwise controlled through its owner.
+"""Ollama: found, probed, started if nobody runs it, and otherwise controlled through its owner.
 
 `service` is what the rest of the agent uses, `controller` starts and stops. `discovery` looks for the
 server's owner and `ownership` judges what it found; `control_plan` says how that owner starts and stops it.

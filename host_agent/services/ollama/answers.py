@@ -19,11 +19,11 @@ EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "gemma-embedding",
 
 
 @dataclass(frozen=True)
-class LoadedModel:
+class ModelInMemory:
     """A model in memory, as GET /api/ps lists it.
 
-    `size_bytes` is its memory. `context_tokens` is 0 where Ollama does not say it, and `expires_at` (seconds
-    since the epoch) 0 where there is no time.
+    `size_bytes` is its memory. `context_tokens` is 0 if Ollama does not say it, and `expires_at` (seconds
+    since the epoch) 0 if there is no time.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ServerInfo:
 
     version: str = ""
     models: tuple[str, ...] = ()
-    loaded: tuple[LoadedModel, ...] = ()
+    loaded: tuple[ModelInMemory, ...] = ()
     error: str = ""
 
 
@@ -78,24 +78,24 @@ def read_server_info(version: Reply, tags: Reply, ps: Reply) -> ServerInfo:
     return ServerInfo(number, models, read_loaded_models(ps))
 
 
-def read_loaded_models(ps: Reply) -> tuple[LoadedModel, ...]:
-    """Return the models in memory; none where the answer is an error (older releases have no /api/ps)."""
+def read_loaded_models(ps: Reply) -> tuple[ModelInMemory, ...]:
+    """Return the models in memory; none if the answer is an error (older releases have no /api/ps)."""
     listed = ps.fields.get("models") if ps.status == OK else None
     return tuple(_loaded_model(entry) for entry in listed or () if isinstance(entry, dict))
 
 
-def choose_probe_model(models: Sequence[LoadedModel], configured: str | None) -> LoadedModel | None:
+def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) -> ModelInMemory | None:
     """Return the model to probe: the configured one, else the smallest that is loaded.
 
-    Return None where none is loaded: no model is loaded only to be probed.
+    Return None if none is loaded: no model is loaded only to be probed.
     """
     if configured:
         wanted = canonical(configured)
-        return next((m for m in models if canonical(m.name) == wanted), LoadedModel(configured))
+        return next((m for m in models if canonical(m.name) == wanted), ModelInMemory(configured))
     return min(models, key=lambda m: m.size_bytes, default=None)
 
 
-def probe_request(model: LoadedModel, now: float, *, tokens: int = 1) -> ModelRequest:
+def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> ModelRequest:
     """Return a request for one token, or one vector, that leaves the model as it is.
 
     It names the model's context size, since another one would reload the model, and the time for which the
@@ -143,10 +143,10 @@ def _judge_vector(reply: Reply) -> Verdict:
     return Verdict(True) if any(numbers) else Verdict(False, "it answers 200 with a vector of zeros")
 
 
-def _loaded_model(entry: Mapping[str, Any]) -> LoadedModel:
+def _loaded_model(entry: Mapping[str, Any]) -> ModelInMemory:
     details = entry.get("details")
     family = str(details.get("family", "")) if isinstance(details, dict) else ""
-    return LoadedModel(
+    return ModelInMemory(
         name=str(entry.get("name", "")),
         size_bytes=_integer(entry.get("size")),
         embeds=family in EMBEDDING_FAMILIES,
@@ -156,7 +156,7 @@ def _loaded_model(entry: Mapping[str, Any]) -> LoadedModel:
 
 
 def _time(text: object) -> float:
-    """Return a time in seconds since the epoch, 0 where there is none; "never" is a year far ahead."""
+    """Return a time in seconds since the epoch, 0 if there is none; "never" is a year far ahead."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except (ValueError, OverflowError):

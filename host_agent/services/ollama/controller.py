@@ -90,7 +90,7 @@ class OllamaController:
         return control_plan.make_plan(owner, action, tools)
 
     def instructions(self, owner: Owner) -> str:
-        """Return for people how Ollama is started, or restarted where it runs."""
+        """Return for people how Ollama is started, or restarted if it runs."""
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:
             return "the next recovery pass starts it"
@@ -110,7 +110,7 @@ class OllamaController:
     # --- with the agent -------------------------------------------------------------------------------------
 
     async def adopt_or_start(self) -> None:
-        """Adopt the server that an earlier agent started, or start one where nobody else would."""
+        """Adopt the server that an earlier agent started, or start one if nobody else would."""
         if not self.may_act:
             return
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
@@ -244,7 +244,7 @@ class OllamaController:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard_launch(self) -> None:
-        """Raise LaunchError, before each launch, where another server runs or will, or memory is short."""
+        """Raise LaunchError, before each launch, if another server runs or will, or memory is short."""
         if obstacle := await self._launch_obstacle():
             raise LaunchError(obstacle, child=OLLAMA)
 
@@ -263,7 +263,7 @@ class OllamaController:
 
 
 async def _run(command: tuple[str, ...]) -> None:
-    """Run one of the owner's commands; raise NotPossible with the last line of its output where it fails."""
+    """Run one of the owner's commands; raise NotPossible with the last line of its output if it fails."""
     done = await run_async(*command, timeout_s=COMMAND_TIMEOUT_S)
     if done.exit_code != 0:
         lines = done.text.strip().splitlines()

@@ -13,9 +13,9 @@ from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import (
     BREW_LABELS,
     BREW_UNIT,
-    Evidence,
     Owner,
     OwnerKind,
+    OwnershipEvidence,
     ollama_jobs,
     owner_of,
 )
@@ -43,9 +43,11 @@ class Discovery:
         `own_pid` is the PID of the agent's own server; `fresh` looks again.
         """
         if not self._address.local:
-            return owner_of(Evidence(address=self._address.url))
+            return owner_of(OwnershipEvidence(address=self._address.url))
         if own_pid is not None:
-            return owner_of(Evidence(own_pid=own_pid, holder=ProcessSnapshot(own_pid, name="ollama")))
+            return owner_of(
+                OwnershipEvidence(own_pid=own_pid, holder=ProcessSnapshot(own_pid, name="ollama"))
+            )
         if not fresh and self._last_is_valid():
             return self._last[2]
         port_holder = await asyncio.to_thread(ports.holder, self._address.port, self._address.host)
@@ -66,13 +68,13 @@ class Discovery:
         return None if holder is None else await self.owner(None, fresh=True)
 
     async def server_elsewhere(self) -> Owner | None:
-        """Return the server that this user runs at another address; None where two servers are allowed."""
+        """Return the server that this user runs at another address; None if two servers are allowed."""
         server, address = await self._elsewhere()
-        owner = owner_of(Evidence(elsewhere=server, elsewhere_address=address))
+        owner = owner_of(OwnershipEvidence(elsewhere=server, elsewhere_address=address))
         return owner if owner.kind is OwnerKind.ELSEWHERE else None
 
     async def menu_bar_app(self) -> ProcessSnapshot | None:
-        """Return the menu-bar app, where it runs (macOS)."""
+        """Return the menu-bar app, if it runs (macOS)."""
         if sys.platform != "darwin":
             return None
         found = await asyncio.to_thread(process_lookup.find_by_words, "Ollama.app/Contents/MacOS/")
@@ -83,7 +85,7 @@ class Discovery:
         return await asyncio.to_thread(_orphans)
 
     def runners(self, server: int | None) -> tuple[ProcessSnapshot, ...]:
-        """Return the runners of one server, or of all servers where it is unknown."""
+        """Return the runners of one server, or of all servers if it is unknown."""
         found = process_lookup.find_by_words("ollama", "llama-server")
         return tuple(p for p in found if classify.is_runner(p) and server in (None, p.ppid))
 
@@ -99,10 +101,10 @@ class Discovery:
         now = process_lookup.snapshot(holder.pid)
         return now is not None and now.started_at == holder.started_at
 
-    async def _evidence(self, holder: ProcessSnapshot | None, is_hidden: bool) -> Evidence:
+    async def _evidence(self, holder: ProcessSnapshot | None, is_hidden: bool) -> OwnershipEvidence:
         pid = holder.pid if holder else None
         elsewhere, address = (None, "") if holder or is_hidden else await self._elsewhere()
-        return Evidence(
+        return OwnershipEvidence(
             me=self._me,
             home=self._home,
             holder=holder,

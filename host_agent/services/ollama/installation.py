@@ -39,7 +39,7 @@ def parse_address(base_url: str) -> Address:
 
 
 def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
-    """Return OLLAMA_HOST for the agent's own server: the user's own value where that led to this address.
+    """Return OLLAMA_HOST for the agent's own server: the user's own value if that led to this address.
 
     It may ask for more than the address says: with 0.0.0.0, the user wants the server reached from outside.
     """
@@ -51,7 +51,7 @@ def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
 
 
 def program() -> str | None:
-    """Return the full path of the `ollama` program, or None where it is not installed."""
+    """Return the full path of the `ollama` program, or None if it is not installed."""
     return find_program("ollama", extra_folders=INSTALLED_AT)
 
 

@@ -40,14 +40,14 @@ class OwnerKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class OwnershipEvidence:
     """What was seen of Ollama.
 
-    `address` is set where Ollama is on another machine. `holder` is the process that listens on Ollama's
-    port, and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true where the system
+    `address` is set if Ollama is on another machine. `holder` is the process that listens on Ollama's
+    port, and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true if the system
     does not show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's
     VESTAL_HOME. `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder.
-    `app` is the menu-bar app, where it runs. `elsewhere` is another server of this user, and
+    `app` is the menu-bar app, if it runs. `elsewhere` is another server of this user, and
     `elsewhere_address` where it listens, empty if it does not.
     """
 
@@ -68,7 +68,7 @@ class Evidence:
 class Owner:
     """The owner of Ollama.
 
-    `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, where it is
+    `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, if it is
     known. `address` is where a server listens that this user runs elsewhere.
     """
 
@@ -107,8 +107,8 @@ _DESCRIPTIONS = {
 }
 
 
-def owner_of(evidence: Evidence) -> Owner:
-    """Return the owner of the server that listens; where none does, of the server that is registered."""
+def owner_of(evidence: OwnershipEvidence) -> Owner:
+    """Return the owner of the server that listens; if none does, of the server that is registered."""
     if evidence.address:
         return Owner(OwnerKind.REMOTE, evidence.address)
     holder = evidence.holder
@@ -120,7 +120,7 @@ def owner_of(evidence: Evidence) -> Owner:
     return Owner(kind, name, holder.pid, holder.user)
 
 
-def _owner_of_running(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
+def _owner_of_running(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
     if holder.pid == evidence.own_pid:
         return OwnerKind.OURS, ""
     if holder.program in CONTAINER_PORTS or holder.name in CONTAINER_PORTS:
@@ -135,7 +135,7 @@ def _owner_of_running(evidence: Evidence, holder: ProcessSnapshot) -> tuple[Owne
     return _starter_of(evidence, holder)
 
 
-def _job_of(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
+def _job_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
     """Return the job or unit whose process the holder is, or None."""
     for job in evidence.jobs:
         if job.pid == holder.pid:
@@ -151,7 +151,7 @@ def _kind_of(job: Job) -> OwnerKind:
     return OwnerKind.LAUNCHD_SYSTEM if job.system else OwnerKind.LAUNCHD
 
 
-def _starter_of(evidence: Evidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
+def _starter_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
     """Return who started a server that no job runs, judged by its ancestors and its environment."""
     if any(is_menu_bar_app(process) for process in evidence.ancestors):
         return OwnerKind.APP, ""
@@ -176,7 +176,7 @@ def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
     )
 
 
-def _registered_owner(evidence: Evidence) -> Owner:
+def _registered_owner(evidence: OwnershipEvidence) -> Owner:
     """Return who is registered to start Ollama while nothing listens, or who runs it at another address."""
     if evidence.elsewhere is not None:
         name = f"PID {evidence.elsewhere.pid}"

@@ -14,7 +14,7 @@ import aiohttp
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers, silence
-from host_agent.services.ollama.answers import LoadedModel, ModelRequest, ServerInfo, Verdict
+from host_agent.services.ollama.answers import ModelInMemory, ModelRequest, ServerInfo, Verdict
 from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S, ProbeBudget
 from host_agent.services.ollama.runners import RunnerLook
 from host_agent.services.ollama.silence import Judgement, ProgressWatch
@@ -27,7 +27,7 @@ SECOND_CHANCE_TOKENS = 8  # one token may be half a character
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of a check. `server_info` is None where the server did not answer."""
+    """The result of a check. `server_info` is None if the server did not answer."""
 
     server_info: ServerInfo | None
     verdict: Verdict
@@ -68,7 +68,7 @@ class OllamaProbe:
         return answers.read_server_info(version, tags, ps)
 
     async def check(self) -> CheckResult:
-        """Ask for the version and the models, and probe a model where that is due."""
+        """Ask for the version and the models, and probe a model if that is due."""
         try:
             info = await self.server_info()
         except NoAnswer as error:
@@ -132,7 +132,7 @@ class OllamaProbe:
         if (before and before.basis) != (judgement and judgement.basis):
             self._on_judgement(judgement)
 
-    async def _probe_model(self, model: LoadedModel) -> Verdict:
+    async def _probe_model(self, model: ModelInMemory) -> Verdict:
         try:
             request = answers.probe_request(model, time.time())
             reply = await self._post(request)

@@ -38,11 +38,11 @@ class ProbeBudget:
         )
 
     def waited_s(self, now: float) -> float:
-        """Return how long the current probe has been without an answer, 0 where there is none."""
+        """Return how long the current probe has been without an answer, 0 if there is none."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
     def silent_s(self, now: float) -> float:
-        """Return for how long no probe has been answered, 0 where none is open or was given up."""
+        """Return for how long no probe has been answered, 0 if none is open or was given up."""
         return now - self.silent_since if self.silent_since is not None else 0.0
 
     def answered(self, verdict: Verdict, now: float) -> "ProbeBudget":

@@ -32,7 +32,7 @@ PORT_OPTION = "--port"
 class RunnerLook:
     """Looks at the runners of one server.
 
-    `runners` returns its runners, `log` the path of its log, or None where it is not known.
+    `runners` returns its runners, `log` the path of its log, or None if it is not known.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ def port_of(runner: ProcessSnapshot) -> int | None:
 
 
 def log_of(owner: Owner, own_log: Path) -> Path | None:
-    """Return the log of the owner's server; None where it goes to a terminal, a journal or nowhere."""
+    """Return the log of the owner's server; None if it goes to a terminal, a journal or nowhere."""
     if owner.kind is OwnerKind.OURS:
         return own_log
     if owner.kind is OwnerKind.APP:

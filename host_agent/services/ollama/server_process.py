@@ -32,7 +32,7 @@ HOUR_S = 3600.0
 CHECK_TIMEOUT_S = 25.0  # of a health check: version, models, a token, and a look at the runners
 RUNNER_GRACE_S = 5.0
 LaunchGuard = Callable[[], Awaitable[None]]
-"""Raises LaunchError where Ollama may not be started at present."""
+"""Raises LaunchError if Ollama may not be started at present."""
 
 
 def spec(config: Config, address: Address, ready: Probe, health: Probe, guard: LaunchGuard) -> ChildSpec:

@@ -31,7 +31,7 @@ RECHECK_INTERVAL_S = 0.1
 class OllamaService:
     """Observes Ollama. Checks that are asked for at the same time are one check.
 
-    `request_pass` is called with a reason where a recovery pass is needed.
+    `request_pass` is called with a reason if a recovery pass is needed.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class OllamaService:
     # --- start and stop -------------------------------------------------------------------------------------
 
     async def adopt_or_start(self) -> None:
-        """Adopt the server that an earlier agent started, or start one where nobody else would."""
+        """Adopt the server that an earlier agent started, or start one if nobody else would."""
         if self._absent() is None:
             await self.controller.adopt_or_start()
             await self._observe_server_info()
 
     def refusal(self, action: str) -> str:
-        """Return why the agent may not `start`, `stop` or `restart` Ollama; empty where it may try."""
+        """Return why the agent may not `start`, `stop` or `restart` Ollama; empty if it may try."""
         absent = self._absent()
         return f"Ollama is {absent.detail}." if absent else self.controller.refusal(action)
 
@@ -154,7 +154,7 @@ class OllamaService:
                 await self.watch_once()
 
     async def watch_once(self) -> None:
-        """Check once, and request a recovery pass where Ollama is down or gone: the pass limits restarts."""
+        """Check once, and request a recovery pass if Ollama is down or gone: the pass limits restarts."""
         if await self.controller.yield_to_other_server():
             self.forget_failures()
         if self.controller.has_child:

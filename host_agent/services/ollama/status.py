@@ -16,10 +16,10 @@ CHILD_STATES = (State.STARTING, State.STOPPING, State.BACKOFF, State.OPEN, State
 class Observation:
     """What was observed last of Ollama.
 
-    `server_info` is None where nothing answered; the `verdict` then says why. `failures` counts the failed
-    checks in a row. `required` is true where the configuration demands Ollama, `lists_no_models` where the
+    `server_info` is None if nothing answered; the `verdict` then says why. `failures` counts the failed
+    checks in a row. `required` is true if the configuration demands Ollama, `lists_no_models` if the
     server has none although this user has some. `instructions` says how Ollama is started or restarted, `url`
-    where it should answer.
+    if it should answer.
     """
 
     owner: Owner = Owner()

@@ -21,7 +21,7 @@ def environment(config: Config) -> dict[str, str]:
 
 
 def write(config: Config) -> list[Path]:
-    """Write the second compose file and return it in a list; the list is empty where there is one folder."""
+    """Write the second compose file and return it in a list; the list is empty if there is one folder."""
     others = list(knowledge_folders(config).items())[1:]
     if not others:
         return []

@@ -88,7 +88,7 @@ def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) 
     return Block(tuple(ids), tuple(np.stack(group) for group in groups.values()), names, tuple(order))
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     """Return the number of tokens with which both sequences begin."""
     pairs = zip(one, other, strict=False)
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

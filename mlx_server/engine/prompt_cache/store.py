@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
-from mlx_server.engine.prompt_cache.block import Block, BlockRun, common
+from mlx_server.engine.prompt_cache.block import Block, BlockRun, common_prefix_length
 from mlx_server.engine.prompt_cache.disk_tier import DiskTier
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
 from mlx_server.engine.prompt_cache.folder import BlockFolder
@@ -99,7 +99,7 @@ class BlockStore:
         length, used = 0, list(progress.used)
         for key in match.next_keys:
             block = self._get(key, progress)
-            same = common(block.ids, rest) if isinstance(block, Block) else 0
+            same = common_prefix_length(block.ids, rest) if isinstance(block, Block) else 0
             if isinstance(block, Block) and same > length:
                 best, length, progress.used = block, same, [*used, key]
         if best is None:

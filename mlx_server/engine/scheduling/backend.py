@@ -18,14 +18,14 @@ from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel, Loader, Weights, load
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.prompt_cache.store import BlockStore
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.embedding_runner import EmbeddingRunner
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner
 from mlx_server.engine.settings import EngineSettings
 from mlx_server.model_store import ModelEntry
 
-MakeRunner = Callable[[ModelEntry, Weights, RequestTable], Runner]
+MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
         settings.kv_of,
     )
 
-    def make_runner(entry: ModelEntry, weights: Weights, requests: RequestTable) -> Runner:
+    def make_runner(entry: ModelEntry, weights: Weights, requests: EngineRequests) -> Runner:
         if isinstance(weights, Encoder):
             return EmbeddingRunner(entry.name, requests, weights, workers.new_tokenizer())
         tags = {"model": entry.name, "quantization": entry.quantization}

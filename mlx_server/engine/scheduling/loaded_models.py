@@ -12,7 +12,7 @@ from mlx_server.engine.models import residency
 from mlx_server.engine.models.loading import Weights, weights_bytes
 from mlx_server.engine.models.residency import Resident
 from mlx_server.engine.scheduling.request import IN_RUNNER
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import LoadedModelReport
@@ -38,7 +38,7 @@ class LoadedModels:
     """`default_keep_alive_s` returns for how long a model stays unused; a negative time has no end."""
 
     def __init__(
-        self, requests: RequestTable, limit: int, default_keep_alive_s: Callable[[str], float]
+        self, requests: EngineRequests, limit: int, default_keep_alive_s: Callable[[str], float]
     ) -> None:
         self._requests, self._limit = requests, limit
         self._default_keep_alive_s = default_keep_alive_s

@@ -18,7 +18,7 @@ from mlx_server.engine.models.loading import Loader, Weights, load
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.model_load import ModelLoad
 from mlx_server.engine.scheduling.request import RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.model_store import BrokenModel, ModelEntry
 
 Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
@@ -65,7 +65,7 @@ class Loads:
 
     def __init__(
         self,
-        requests: RequestTable,
+        requests: EngineRequests,
         catalog: Catalog,
         models: LoadedModels,
         guard: MemoryGuard,

@@ -6,7 +6,7 @@ from mlx_server.engine.errors import EngineError
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.request import MemoryWait, Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 
 
 class MemoryQueue:
@@ -15,7 +15,7 @@ class MemoryQueue:
     All wait behind the first: if smaller requests passed a large one, it might never start.
     """
 
-    def __init__(self, requests: RequestTable, policy: WaitPolicy) -> None:
+    def __init__(self, requests: EngineRequests, policy: WaitPolicy) -> None:
         self._requests, self._policy = requests, policy
 
     @property

@@ -10,7 +10,7 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.engine.models.self_test import run_self_test
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.request import WAITING, Request
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.starter import Starter
 from mlx_server.protocol import (
     Cancel,
@@ -35,7 +35,7 @@ class Operations:
 
     def __init__(
         self,
-        requests: RequestTable,
+        requests: EngineRequests,
         models: LoadedModels,
         starter: Starter,
         send: Callable[[Event], None],

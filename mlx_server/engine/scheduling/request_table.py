@@ -11,7 +11,7 @@ class IllegalTransition(RuntimeError):
     """A request was to change its status in a way that `TRANSITIONS` does not list: a bug."""
 
 
-class RequestTable:
+class EngineRequests:
     """Owner of the requests and the only writer of their status.
 
     Requests of one status are kept in the order in which they reached that status, so each status is a

@@ -22,7 +22,7 @@ from mlx_server.engine.scheduling.loads import Catalog, Evict, LoadAdvanced, Loa
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.operations import Operations, shutting_down
 from mlx_server.engine.scheduling.request import IN_RUNNER, WAITING, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.starter import Starter
 from mlx_server.engine.scheduling.status_updates import StatusUpdates
 from mlx_server.engine.scheduling.unloader import Unloader
@@ -70,7 +70,7 @@ class Scheduler:
         self._drain_until_s: float | None = None
         self._events: list[Event] = []
         guard, send, policy = backend.guard, self._events.append, WaitPolicy(settings.max_wait_s)
-        self._requests = RequestTable()
+        self._requests = EngineRequests()
         self._models = LoadedModels(self._requests, settings.max_loaded_models, settings.keep_alive_of)
         self._queue = MemoryQueue(self._requests, policy)
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)

@@ -13,7 +13,7 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.request import Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.protocol import Event, Load, Loaded
 
 
@@ -22,7 +22,7 @@ class Starter:
 
     def __init__(
         self,
-        requests: RequestTable,
+        requests: EngineRequests,
         queue: MemoryQueue,
         models: LoadedModels,
         send: Callable[[Event], None],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from mlx_server import protocol
 from mlx_server.gateway import errors
 from mlx_server.gateway.requests.admission import QueueFull
-from mlx_server.gateway.requests.loaded_models import LoadedModels
+from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import (
@@ -46,7 +46,7 @@ class Dispatcher:
     none: because it drains, or because no engine will start."""
 
     def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
-        self.loaded_models = LoadedModels()
+        self.loaded_models = LoadedModelTracker()
         self.refusing: errors.Unavailable | None = None
         self._table = table
         self._clock = clock

@@ -10,7 +10,7 @@ KEEP_LOADED_S = -1.0
 """A keep-alive that never expires, as the protocol has it."""
 
 
-class LoadedModels:
+class LoadedModelTracker:
     """Follow the engine's events. The models of an engine that dies stay on the list until they are back."""
 
     def __init__(self) -> None:

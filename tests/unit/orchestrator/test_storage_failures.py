@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import exc
 
 from orchestrator.errors import DatabaseFailed
-from orchestrator.storage.failures import ADVICE, Cause, cause_of
+from orchestrator.storage.failures import ADVICE, FailureCause, cause_of
 from orchestrator.storage.postgres import PostgresDatabase
 from orchestrator.storage.sqlite import SqliteDatabase
 
@@ -25,34 +25,34 @@ def sqlite(code: int, kind: type[sqlite3.Error] = sqlite3.OperationalError) -> s
 
 
 CASES = [
-    (sqlite(sqlite3.SQLITE_FULL), Cause.FULL),
-    (sqlite(sqlite3.SQLITE_READONLY), Cause.READ_ONLY),
-    (sqlite(sqlite3.SQLITE_READONLY_DIRECTORY), Cause.READ_ONLY),
-    (sqlite(sqlite3.SQLITE_BUSY), Cause.LOCKED),
-    (sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT), Cause.LOCKED),
-    (sqlite(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), Cause.DAMAGED),
-    (sqlite(sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError), Cause.DAMAGED),
-    (sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), Cause.DISK),
-    (sqlite(sqlite3.SQLITE_CANTOPEN), Cause.DISK),
-    (sqlite(sqlite3.SQLITE_ERROR), Cause.OTHER),
-    (psycopg.errors.DiskFull(), Cause.FULL),
-    (psycopg.errors.ReadOnlySqlTransaction(), Cause.READ_ONLY),
-    (psycopg.errors.LockNotAvailable(), Cause.LOCKED),
-    (psycopg.errors.DeadlockDetected(), Cause.LOCKED),
-    (psycopg.errors.DataCorrupted(), Cause.DAMAGED),
-    (psycopg.errors.IoError(), Cause.DISK),
-    (psycopg.errors.AdminShutdown(), Cause.AWAY),
-    (psycopg.errors.TooManyConnections(), Cause.AWAY),
-    (psycopg.OperationalError("connection refused"), Cause.AWAY),
-    (psycopg_pool.PoolTimeout(), Cause.AWAY),
-    (psycopg.errors.UndefinedTable(), Cause.OTHER),
-    (exc.OperationalError("INSERT", {}, sqlite(sqlite3.SQLITE_FULL)), Cause.FULL),
-    (exc.InternalError("INSERT", {}, psycopg.errors.ReadOnlySqlTransaction()), Cause.READ_ONLY),
-    (exc.TimeoutError(), Cause.AWAY),
-    (OSError(errno.ENOSPC, "No space left on device"), Cause.FULL),
-    (OSError(errno.EDQUOT, "Disk quota exceeded"), Cause.FULL),
-    (OSError(errno.EROFS, "Read-only file system"), Cause.READ_ONLY),
-    (OSError(errno.EIO, "Input/output error"), Cause.DISK),
+    (sqlite(sqlite3.SQLITE_FULL), FailureCause.FULL),
+    (sqlite(sqlite3.SQLITE_READONLY), FailureCause.READ_ONLY),
+    (sqlite(sqlite3.SQLITE_READONLY_DIRECTORY), FailureCause.READ_ONLY),
+    (sqlite(sqlite3.SQLITE_BUSY), FailureCause.LOCKED),
+    (sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT), FailureCause.LOCKED),
+    (sqlite(sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError), FailureCause.DAMAGED),
+    (sqlite(sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError), FailureCause.DAMAGED),
+    (sqlite(sqlite3.SQLITE_IOERR_SHMSIZE), FailureCause.DISK),
+    (sqlite(sqlite3.SQLITE_CANTOPEN), FailureCause.DISK),
+    (sqlite(sqlite3.SQLITE_ERROR), FailureCause.OTHER),
+    (psycopg.errors.DiskFull(), FailureCause.FULL),
+    (psycopg.errors.ReadOnlySqlTransaction(), FailureCause.READ_ONLY),
+    (psycopg.errors.LockNotAvailable(), FailureCause.LOCKED),
+    (psycopg.errors.DeadlockDetected(), FailureCause.LOCKED),
+    (psycopg.errors.DataCorrupted(), FailureCause.DAMAGED),
+    (psycopg.errors.IoError(), FailureCause.DISK),
+    (psycopg.errors.AdminShutdown(), FailureCause.AWAY),
+    (psycopg.errors.TooManyConnections(), FailureCause.AWAY),
+    (psycopg.OperationalError("connection refused"), FailureCause.AWAY),
+    (psycopg_pool.PoolTimeout(), FailureCause.AWAY),
+    (psycopg.errors.UndefinedTable(), FailureCause.OTHER),
+    (exc.OperationalError("INSERT", {}, sqlite(sqlite3.SQLITE_FULL)), FailureCause.FULL),
+    (exc.InternalError("INSERT", {}, psycopg.errors.ReadOnlySqlTransaction()), FailureCause.READ_ONLY),
+    (exc.TimeoutError(), FailureCause.AWAY),
+    (OSError(errno.ENOSPC, "No space left on device"), FailureCause.FULL),
+    (OSError(errno.EDQUOT, "Disk quota exceeded"), FailureCause.FULL),
+    (OSError(errno.EROFS, "Read-only file system"), FailureCause.READ_ONLY),
+    (OSError(errno.EIO, "Input/output error"), FailureCause.DISK),
     (sqlite3.ProgrammingError("Cannot operate on a closed database."), None),
     (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), None),
     (ValueError("a bug"), None),
@@ -62,13 +62,13 @@ CASES = [
 
 @pytest.mark.parametrize(("error", "cause"), CASES, ids=lambda value: type(value).__name__)
 def test_cause_of_an_error_is_the_same_whichever_library_reports_it(
-    error: BaseException, cause: Cause | None
+    error: BaseException, cause: FailureCause | None
 ):
     assert cause_of(error) is cause
 
 
 def test_every_cause_has_advice():
-    assert set(ADVICE) == set(Cause)
+    assert set(ADVICE) == set(FailureCause)
 
 
 def test_failure_of_postgres_has_the_advice_and_not_the_password():
@@ -89,7 +89,7 @@ def test_failure_of_sqlite_names_the_file_and_the_advice(tmp_path: Path):
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     found = database.failure(sqlite(sqlite3.SQLITE_FULL))
     path = tmp_path / "orchestrator.db"
-    assert str(found) == f"{path} cannot be used (as SQLite says it): {ADVICE[Cause.FULL]}."
+    assert str(found) == f"{path} cannot be used (as SQLite says it): {ADVICE[FailureCause.FULL]}."
     assert database.failure(ValueError("a bug")) is None
 
 

@@ -12,7 +12,7 @@ class OllamaSection(Section):
 
     `base_url`           where it answers; without it OLLAMA_HOST, Ollama's own variable, names the address
     `manage`             auto: Vestal starts it if it is installed and this user runs no other
-                         always: as auto, but also beside another, and a missing installation is a fault
+                         always: as auto, but also if another server runs; a missing one is a fault
                          watch: Vestal only reports its state
                          off: Vestal ignores it
     `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessUsage:
-    """One process at one moment. A field is None where this system does not disclose it.
+    """One process at one moment. A field is None if this system does not disclose it.
 
     `cpu_s` is the CPU time since its start in seconds. `wakeups` is how often it has waited and gone on: on
     Linux of its main thread, on macOS of all its threads.
@@ -28,7 +28,7 @@ class ProcessUsage:
 
 
 def read(pid: int) -> ProcessUsage:
-    """Return what can be read of the process; all fields are None where there is none."""
+    """Return what can be read of the process; all fields are None if there is none."""
     try:
         process = psutil.Process(pid)
     except psutil.Error:

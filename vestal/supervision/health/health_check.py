@@ -1,4 +1,4 @@
-"""Ask a process for its health, and judge it where it does not answer."""
+"""Ask a process for its health, and judge it if it does not answer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HealthCheck:
         self._silence = Silence()
 
     async def ask(self, pid: int) -> ProbeResult:
-        """Ask the process once, and return its answer, or the judgement where there is none.
+        """Ask the process once, and return its answer, or the judgement if there is none.
 
         A probe that raises, or does not return in time, got no answer.
         """
@@ -56,7 +56,7 @@ class HealthCheck:
     async def settle(self, pid: int, is_current: Callable[[], bool] = lambda: True) -> ProbeResult:
         """Ask until the process has answered well, is known to be busy, or is known to be hung.
 
-        A bad answer settles it when it has come `failures` times. End early where `is_current` returns False.
+        A bad answer settles it when it has come `failures` times. End early if `is_current` returns False.
         """
         bad_answers = 0
         while True:
@@ -93,13 +93,13 @@ class HealthCheck:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
 
     def _timeout_s(self, before: Activity) -> float:
-        """Return how long to wait for the answer: not long where SIGSTOP has suspended the process before."""
+        """Return how long to wait for the answer: not long if SIGSTOP has suspended the process before."""
         if before.suspended and self._silence.questions:
             return min(self._policy.timeout_s, SUSPENDED_TIMEOUT_S)
         return self._policy.timeout_s
 
     async def _read_activity(self, pid: int) -> Activity:
-        """Return what the kernel shows; nothing where it cannot be read."""
+        """Return what the kernel shows; nothing if it cannot be read."""
         if self._activity is None:
             return Activity()
         with contextlib.suppress(TimeoutError):

@@ -8,7 +8,7 @@ question that gets no answer is judged by what the kernel shows of the process m
                descriptors for those who connect: it is BUSY
     suspended  SIGSTOP: it is HUNG at the second question
     idle       none of these. It is HUNG after `failures` questions, asked over `failures - 1` intervals; or
-               sooner where connections or requests wait for it, and it does not even wake up for them
+               sooner if connections or requests wait for it, and it does not even wake up for them
 
 However much it works, a process that has answered nothing for `busy_limit_s` is HUNG: it may spin.
 """
@@ -24,7 +24,7 @@ BUSY_CORES = 0.02
 """From this share of a core on, a process works. One that waits for requests uses a tenth of it."""
 BUSY_CPU_S = 0.03  # the kernel counts in steps of 10 ms, so that less says nothing in a short time
 TURNING_PER_S = 0.5  # an event loop of ours wakes at least once in 2 s, for its timers
-MOST_INTERVAL_S = 10.0  # where health is checked more rarely, as in tests, a hang is still judged by this
+MOST_INTERVAL_S = 10.0  # if health is checked more rarely, as in tests, a hang is still judged by this
 QUICK_QUESTION_S = 2.0  # the least time in which a question can show that nobody serves those who wait
 LATE_S = 2.0
 KEPT_QUESTIONS = 8
@@ -33,7 +33,7 @@ FEW_LEFT = 0.9  # from this share of its file descriptors on, a process may soon
 
 @dataclass(frozen=True)
 class Activity:
-    """What the kernel shows of a process at one moment. A field is None where it cannot be read.
+    """What the kernel shows of a process at one moment. A field is None if it cannot be read.
 
     `cpu_s`                the CPU time that it has used since its start
     `wakeups`              how often it has waited for something and gone on (voluntary context switches)
@@ -64,7 +64,7 @@ class Unanswered:
     showed at both moments.
 
     A question that was refused at once says little about the time since the one before. So `since` and
-    `before` are those of the previous question's end, where there is one.
+    `before` are those of the previous question's end, if there is one.
     """
 
     asked_at: float
@@ -145,7 +145,7 @@ class Silence:
 
 
 def evidence_of_work(question: Unanswered) -> str:
-    """Return in words how the process worked while it was asked; empty where it did not."""
+    """Return in words how the process worked while it was asked; empty if it did not."""
     before, after = question.before, question.after
     if before.cpu_s is not None and after.cpu_s is not None:
         used_s = after.cpu_s - before.cpu_s

@@ -31,9 +31,9 @@ class ProbeResult:
     that loads from one that hangs: if it is given, it must have grown for the child to get more time to
     start.
 
-    `answered` is False where the child gave no answer at all. `hung` is then what the kernel's view of its
-    process says about it: True, or False where it works or where it is too early to say. It is None for an
-    answer, however bad. `requests` is how many requests the child is serving, where it says so.
+    `answered` is False if the child gave no answer at all. `hung` is then what the kernel's view of its
+    process says about it: True, or False if it works or if it is too early to say. It is None for an
+    answer, however bad. `requests` is how many requests the child is serving, if it says so.
     """
 
     ok: bool

@@ -26,7 +26,7 @@ from mlx_server.engine.generation.prompts.templates.process import TemplateProce
 from mlx_server.engine.generation.prompts.templates.remote_render import rendered_by
 from mlx_server.engine.generation.prompts.token_ids import check_client_ids, check_tokenizer_ids
 from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
-from mlx_server.engine.prompt_cache.block import common
+from mlx_server.engine.prompt_cache.block import common_prefix_length
 from mlx_server.protocol import Generate
 
 MAX_REASON_CHARS = 300
@@ -87,7 +87,7 @@ class PromptMaker:
             before = self._apply_template(op, normalize_messages(messages), add_generation_prompt=False)
         except Exception:  # the template may raise anything; without this number, less is found in the cache
             return 0
-        return common(before, prompt)
+        return common_prefix_length(before, prompt)
 
     @property
     def _token_limit(self) -> int:

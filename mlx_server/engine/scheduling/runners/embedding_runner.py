@@ -13,7 +13,7 @@ from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.protocol import Embed, Event
 
@@ -22,7 +22,7 @@ class EmbeddingRunner(Runner):
     """Encodes one batch of texts of one request each step. `worker` tokenizes them; `close` closes it."""
 
     def __init__(
-        self, model: str, requests: RequestTable, encoder: Encoder, worker: BackgroundWorker
+        self, model: str, requests: EngineRequests, encoder: Encoder, worker: BackgroundWorker
     ) -> None:
         super().__init__(model, requests)
         self._encoder, self._worker = encoder, worker

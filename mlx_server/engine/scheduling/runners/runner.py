@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mlx_server.engine.scheduling.request import Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.protocol import Done, Event, Usage
 
 
 class Runner:
     """The requests of one model that are TOKENIZING, PREPARING or RUNNING. For the MLX thread only."""
 
-    def __init__(self, model: str, requests: RequestTable) -> None:
+    def __init__(self, model: str, requests: EngineRequests) -> None:
         self._model, self._requests = model, requests
 
     @property

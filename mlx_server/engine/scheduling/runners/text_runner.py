@@ -15,7 +15,7 @@ from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import PreparedPrompt, Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
@@ -31,7 +31,7 @@ class TextRunner(Runner):
     def __init__(
         self,
         model: str,
-        requests: RequestTable,
+        requests: EngineRequests,
         language_model: LanguageModel,
         limits: BatchLimits,
         workers: BackgroundWorkers,

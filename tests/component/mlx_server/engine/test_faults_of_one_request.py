@@ -22,7 +22,7 @@ from mlx_server.engine.models.loading import LanguageModel  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.request import Request, RequestStatus  # noqa: E402
-from mlx_server.engine.scheduling.request_table import RequestTable  # noqa: E402
+from mlx_server.engine.scheduling.request_table import EngineRequests  # noqa: E402
 from mlx_server.engine.scheduling.runners.text_runner import TextRunner  # noqa: E402
 from mlx_server.protocol import Done, Event, Failed, Generate, Sampling  # noqa: E402
 from tests.component.mlx_server.engine.test_token_rows import ROWS, tiny_llama  # noqa: E402
@@ -90,7 +90,7 @@ class Runs:
             decode,
         )  # fmt: skip
         guard: Any = SimpleNamespace(admit=lambda *_: None, extend_reservation=lambda *_: True)
-        self.requests = RequestTable()
+        self.requests = EngineRequests()
         self.runner = TextRunner(
             "m",
             self.requests,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.doctor.evidence.log_patterns import Cause, LogMatch, find_matches, time_of
+from host_agent.doctor.evidence.log_patterns import LoggedCause, LogMatch, find_matches, time_of
 from host_agent.doctor.memory import metal
 
 LOGS = Path(__file__).resolve().parents[3] / "recorded" / "logs"
@@ -21,7 +21,7 @@ def matches(name: str, since: float = THEN - 3600) -> list[LogMatch]:
 
 def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
     found = matches("ollama_metal_memory.log")
-    assert {match.cause for match in found} == {Cause.OUT_OF_MEMORY}
+    assert {match.cause for match in found} == {LoggedCause.OUT_OF_MEMORY}
     assert "llama runner process has terminated" in found[-1].excerpt
     assert found[-1].at == THEN
 
@@ -39,24 +39,24 @@ def test_find_matches_knows_the_words_of_ollama_since_0_30(said: str):
         f'time=2026-08-21T14:42:26.001-03:00 level=INFO source=sched.go:641 msg="Load failed" error="{said}"'
     )
     (found,) = find_matches([line], written_at=THEN, since=0)
-    assert (found.cause, said[:30] in found.excerpt) == (Cause.OUT_OF_MEMORY, True)
+    assert (found.cause, said[:30] in found.excerpt) == (LoggedCause.OUT_OF_MEMORY, True)
 
 
 def test_find_matches_of_shaders_that_do_not_compile_is_not_out_of_memory():
     # "failed to allocate context" and "llama runner process has terminated" follow there too (ollama 15862).
-    assert {match.cause for match in matches("ollama_metal_library.log")} == {Cause.LIBRARY}
+    assert {match.cause for match in matches("ollama_metal_library.log")} == {LoggedCause.LIBRARY}
 
 
 def test_find_matches_in_mlx_log_recognizes_contention_for_the_compiler():
     found = matches("mlx_compiler.log")
-    assert [match.cause for match in found] == [Cause.CONTENTION] * 2
+    assert [match.cause for match in found] == [LoggedCause.CONTENTION] * 2
     assert found[0].at == 1776188541.2, "a line without a time has that of the line before"
 
 
 def test_find_matches_in_mlx_log_distinguishes_memory_from_buffers():
     assert [match.cause for match in matches("mlx_memory.log")] == [
-        Cause.OUT_OF_MEMORY,
-        Cause.TOO_MANY_BUFFERS,
+        LoggedCause.OUT_OF_MEMORY,
+        LoggedCause.TOO_MANY_BUFFERS,
     ]
 
 
@@ -68,7 +68,7 @@ def test_find_matches_ignores_old_lines(name: str):
 def test_find_matches_in_a_log_without_times_uses_its_last_write():
     lines = ["error: failed to allocate context"]
     assert find_matches(lines, written_at=100.0, since=50.0) == [
-        LogMatch(Cause.OUT_OF_MEMORY, 100.0, lines[0])
+        LogMatch(LoggedCause.OUT_OF_MEMORY, 100.0, lines[0])
     ]
     assert find_matches(lines, written_at=100.0, since=150.0) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.services.docker import container_status
-from host_agent.services.docker.exit_cause import Cause, Evidence, explain
+from host_agent.services.docker.exit_cause import ExitCause, ExitEvidence, explain
 from vestal.supervision import State
 
 GIB = 1024**3
@@ -46,43 +46,43 @@ RUNNING = {
 @pytest.mark.parametrize(
     ("evidence", "cause"),
     [
-        (Evidence(137, oom_flag=True), Cause.OUT_OF_MEMORY),
-        (Evidence(137, oom_event_age_s=0.4), Cause.OUT_OF_MEMORY),
-        (Evidence(137, oom_event_age_s=-0.4), Cause.OUT_OF_MEMORY),
-        (Evidence(137, oom_event_age_s=3600), Cause.UNKNOWN_KILL),
-        (Evidence(1, oom_event_age_s=0.4), Cause.ERROR),
-        (Evidence(137), Cause.UNKNOWN_KILL),
-        (Evidence(137, stopped_by="a person"), Cause.STOPPED),
-        (Evidence(137, oom_flag=True, stopped_by="a person"), Cause.OUT_OF_MEMORY),
-        (Evidence(137, kill_request_age_s=0.1), Cause.KILLED_BY_REQUEST),
+        (ExitEvidence(137, oom_flag=True), ExitCause.OUT_OF_MEMORY),
+        (ExitEvidence(137, oom_event_age_s=0.4), ExitCause.OUT_OF_MEMORY),
+        (ExitEvidence(137, oom_event_age_s=-0.4), ExitCause.OUT_OF_MEMORY),
+        (ExitEvidence(137, oom_event_age_s=3600), ExitCause.UNKNOWN_KILL),
+        (ExitEvidence(1, oom_event_age_s=0.4), ExitCause.ERROR),
+        (ExitEvidence(137), ExitCause.UNKNOWN_KILL),
+        (ExitEvidence(137, stopped_by="a person"), ExitCause.STOPPED),
+        (ExitEvidence(137, oom_flag=True, stopped_by="a person"), ExitCause.OUT_OF_MEMORY),
+        (ExitEvidence(137, kill_request_age_s=0.1), ExitCause.KILLED_BY_REQUEST),
         # `docker stop`, or compose that recreates the container
-        (Evidence(0, stop_request_age_s=0.1), Cause.STOPPED),
-        (Evidence(143, stop_request_age_s=0.1), Cause.STOPPED),
-        (Evidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), Cause.STOPPED),
-        (Evidence(137, oom_event_age_s=0.1, stop_request_age_s=5), Cause.OUT_OF_MEMORY),
-        (Evidence(143), Cause.SIGNAL),
-        (Evidence(139), Cause.SIGNAL),
-        (Evidence(0), Cause.FINISHED),
-        (Evidence(1), Cause.ERROR),
+        (ExitEvidence(0, stop_request_age_s=0.1), ExitCause.STOPPED),
+        (ExitEvidence(143, stop_request_age_s=0.1), ExitCause.STOPPED),
+        (ExitEvidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), ExitCause.STOPPED),
+        (ExitEvidence(137, oom_event_age_s=0.1, stop_request_age_s=5), ExitCause.OUT_OF_MEMORY),
+        (ExitEvidence(143), ExitCause.SIGNAL),
+        (ExitEvidence(139), ExitCause.SIGNAL),
+        (ExitEvidence(0), ExitCause.FINISHED),
+        (ExitEvidence(1), ExitCause.ERROR),
     ],
 )
-def test_explain_returns_the_cause_with_the_strongest_evidence(evidence: Evidence, cause: Cause):
+def test_explain_returns_the_cause_with_the_strongest_evidence(evidence: ExitEvidence, cause: ExitCause):
     assert explain(evidence).cause is cause
 
 
 def test_explain_a_kill_for_memory_names_the_limit_and_the_setting():
-    sentence = explain(Evidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
+    sentence = explain(ExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
 def test_explain_a_kill_without_evidence_says_that_the_cause_is_unknown():
-    assert explain(Evidence(137)).sentence.startswith("SIGKILL, cause unknown")
+    assert explain(ExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
 def test_explain_the_recorded_inspect_of_a_kill_for_memory_finds_the_cause():
     found = explain(container_status.evidence(OOM_KILLED))
-    assert found.cause is Cause.OUT_OF_MEMORY
+    assert found.cause is ExitCause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence
 
 

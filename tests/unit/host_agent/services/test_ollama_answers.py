@@ -6,7 +6,7 @@ import pytest
 
 from host_agent.services.http_probe import Reply
 from host_agent.services.ollama.answers import (
-    LoadedModel,
+    ModelInMemory,
     ModelRequest,
     Verdict,
     choose_probe_model,
@@ -20,7 +20,7 @@ from host_agent.services.ollama.probe_budget import ProbeBudget
 
 GENERATE, EMBED = ModelRequest("/api/generate"), ModelRequest("/api/embed")
 NOW = 1_800_000_000.0
-BIG, SMALL = LoadedModel("qwen3:8b", 8_000, context_tokens=8192), LoadedModel("smollm2:135m", 400)
+BIG, SMALL = ModelInMemory("qwen3:8b", 8_000, context_tokens=8192), ModelInMemory("smollm2:135m", 400)
 
 
 def test_server_info_has_the_version_the_models_and_those_loaded():
@@ -56,27 +56,27 @@ def test_server_info_of_a_wrong_answer_has_the_status_as_error(tags: Reply):
 def test_choose_probe_model_returns_the_smallest_loaded_or_the_configured_one():
     assert choose_probe_model((BIG, SMALL), None) is SMALL
     assert choose_probe_model((), None) is None
-    assert choose_probe_model((BIG,), "all-minilm") == LoadedModel("all-minilm")
-    assert choose_probe_model((BIG, LoadedModel("all-minilm:latest", 9)), "all-minilm") == LoadedModel(
+    assert choose_probe_model((BIG,), "all-minilm") == ModelInMemory("all-minilm")
+    assert choose_probe_model((BIG, ModelInMemory("all-minilm:latest", 9)), "all-minilm") == ModelInMemory(
         "all-minilm:latest", 9
     )
 
 
 def test_probe_request_keeps_the_models_context_size_and_unload_time():
     """Another context size would load the model anew, and the default keep-alive would change its time."""
-    body = probe_request(LoadedModel("m", 1, context_tokens=2048, expires_at=NOW + 61.5), NOW).body
+    body = probe_request(ModelInMemory("m", 1, context_tokens=2048, expires_at=NOW + 61.5), NOW).body
     assert (body["options"]["num_ctx"], body["options"]["num_predict"], body["keep_alive"]) == (
         2048,
         1,
         "62s",
     )
-    assert probe_request(LoadedModel("m", expires_at=NOW + 300 * 365 * 86400), NOW).body["keep_alive"] == -1
-    assert probe_request(LoadedModel("m", expires_at=NOW - 5), NOW).body["keep_alive"] == "1s"
-    assert "keep_alive" not in probe_request(LoadedModel("m"), NOW).body
+    assert probe_request(ModelInMemory("m", expires_at=NOW + 300 * 365 * 86400), NOW).body["keep_alive"] == -1
+    assert probe_request(ModelInMemory("m", expires_at=NOW - 5), NOW).body["keep_alive"] == "1s"
+    assert "keep_alive" not in probe_request(ModelInMemory("m"), NOW).body
 
 
 def test_probe_request_to_an_embedding_model_asks_for_a_vector():
-    assert probe_request(LoadedModel("all-minilm", embeds=True), NOW).path == "/api/embed"
+    assert probe_request(ModelInMemory("all-minilm", embeds=True), NOW).path == "/api/embed"
     reply = Reply(400, {"error": '"all-minilm" does not support generate'})
     assert says_embeddings_only(reply)
     assert not says_embeddings_only(Reply(400, {"error": "invalid options"}))

@@ -15,7 +15,7 @@ from host_agent.service_manager.unit_lookup import (
 )
 from host_agent.services.ollama.classify import is_runner, is_server, orphaned_runners
 from host_agent.services.ollama.control_plan import Tools, make_plan
-from host_agent.services.ollama.ownership import Evidence, Owner, OwnerKind, ollama_jobs, owner_of
+from host_agent.services.ollama.ownership import Owner, OwnerKind, OwnershipEvidence, ollama_jobs, owner_of
 from vestal.platform.commands import CommandResult
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
@@ -26,7 +26,7 @@ AGENT = ProcessSnapshot(400, 1, "python3.12", ("python", "-m", "host_agent.cli.m
 APP_PATH = "/Applications/Ollama.app/Contents/MacOS/Ollama"
 APP = ProcessSnapshot(500, 1, "Ollama", (APP_PATH,), exe=APP_PATH, user="ada")
 SERVE = ProcessSnapshot(900, 1, "ollama", ("/opt/homebrew/opt/ollama/bin/ollama", "serve"), user="ada")
-SEEN = Evidence(me="ada", home=HOME, holder=SERVE, ancestors=(LAUNCHD,))
+SEEN = OwnershipEvidence(me="ada", home=HOME, holder=SERVE, ancestors=(LAUNCHD,))
 
 # `launchctl list` on macOS: PID, last exit status, label.
 LAUNCHCTL_LIST = """PID\tStatus\tLabel
@@ -111,7 +111,9 @@ def test_owner_of_a_server_of_this_user_at_another_address_is_asked_by_nobody():
         (replace(SEEN, address="http://10.0.0.2:11434"), OwnerKind.REMOTE, "http://10.0.0.2:11434"),
     ],
 )
-def test_owner_is_whoever_would_restart_the_server(evidence: Evidence, kind: OwnerKind, name: str | None):
+def test_owner_is_whoever_would_restart_the_server(
+    evidence: OwnershipEvidence, kind: OwnerKind, name: str | None
+):
     owner = owner_of(evidence)
     assert owner.kind is kind
     assert name is None or owner.name == name

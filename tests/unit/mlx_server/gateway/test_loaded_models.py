@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.loaded_models import LoadedModels
+from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 
 
 def _report(name: str, expires_in_s: float | None) -> protocol.LoadedModelReport:
@@ -11,7 +11,7 @@ def _report(name: str, expires_in_s: float | None) -> protocol.LoadedModelReport
 
 
 def test_loaded_models_of_a_lost_engine_are_reloaded_for_the_rest_of_their_keep_alive():
-    models = LoadedModels()
+    models = LoadedModelTracker()
     models.on_event(protocol.Alive(0, False, 0, (_report("kept", None), _report("timed", 42.0))))
     models.engine_lost()
     assert models.names == []
@@ -20,7 +20,7 @@ def test_loaded_models_of_a_lost_engine_are_reloaded_for_the_rest_of_their_keep_
 
 
 def test_loaded_models_that_were_unloaded_or_failed_to_reload_are_not_reloaded():
-    models = LoadedModels()
+    models = LoadedModelTracker()
     models.on_event(protocol.Loaded("a", 1, 0.1))
     models.on_event(protocol.Ready(("b",)))
     models.on_event(protocol.Unloaded("a"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlx_server.engine.prompt_cache.block import Block, BlockRun, block_of, common
+from mlx_server.engine.prompt_cache.block import Block, BlockRun, block_of, common_prefix_length
 
 
 def block(tokens: int) -> Block:
@@ -49,4 +49,4 @@ def test_fits_is_false_for_another_shape_or_type():
     ("one", "other", "length"), [("", "abc", 0), ("abc", "abd", 2), ("ab", "abc", 2), ("xa", "ya", 0)]
 )
 def test_common_returns_the_length_of_the_common_beginning(one, other, length):
-    assert common([*map(ord, one)], [*map(ord, other)]) == length
+    assert common_prefix_length([*map(ord, one)], [*map(ord, other)]) == length

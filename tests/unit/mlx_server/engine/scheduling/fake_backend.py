@@ -17,7 +17,7 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.backend import Backend
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.scheduler import Scheduler
 from mlx_server.engine.settings import CacheSettings, EngineSettings
@@ -90,7 +90,7 @@ class FakeRunner(Runner):
     A JSON schema needs a job that the test ends, and so do the tokens of a SLOW text.
     """
 
-    def __init__(self, engine: FakeEngine, model: str, requests: RequestTable) -> None:
+    def __init__(self, engine: FakeEngine, model: str, requests: EngineRequests) -> None:
         super().__init__(model, requests)
         self._engine, self._steps, self.closed = engine, dict[str, int](), False
 
@@ -164,7 +164,7 @@ class FakeEngine:
         self.tokenizations: dict[str, Future] = {}  # of SLOW texts
         self.prompts: dict[str, PreparedPrompt] = {}  # the latest of each request
         self.loaders_broken = self.runners_broken = False
-        self.requests: RequestTable | None = None
+        self.requests: EngineRequests | None = None
         self.inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         guard: Any = self.guard
         self.scheduler = Scheduler(
@@ -196,7 +196,7 @@ class FakeEngine:
             raise LoadError(of.name, "cut off")
         return SimpleNamespace(model=SimpleNamespace(parameters=dict))
 
-    def _make_runner(self, entry: ModelEntry, weights: Any, requests: RequestTable) -> FakeRunner:
+    def _make_runner(self, entry: ModelEntry, weights: Any, requests: EngineRequests) -> FakeRunner:
         self.requests = requests
         if self.runners_broken:
             raise ValueError("a model of an unknown kind")

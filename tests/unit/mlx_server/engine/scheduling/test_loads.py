@@ -14,7 +14,7 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.loads import Evict, LoadAdvanced, LoadCompleted, LoadRefused, Loads
 from mlx_server.engine.scheduling.request import Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.model_store import BrokenModel, ModelEntry
 from mlx_server.protocol import Generate, Load
 
@@ -65,7 +65,7 @@ class World:
     """Loads over fakes; carries out what they yield as the scheduler does."""
 
     def __init__(self, max_wait_s: float = 0.0) -> None:
-        self.now, self.requests = 100.0, RequestTable()
+        self.now, self.requests = 100.0, EngineRequests()
         self.guard, self.models, self.started = FakeGuard(), FakeModels(), list[str]()
         self.failed: list[str] = []
         catalog = ([entry("a"), entry("b")], [BrokenModel("bad", "bad/model.safetensors: cut off")])

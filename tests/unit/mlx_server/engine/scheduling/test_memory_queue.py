@@ -11,7 +11,7 @@ from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.request import Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.protocol import Generate
 
 
@@ -19,7 +19,7 @@ class Waiting:
     """A queue, and the table it is a view of."""
 
     def __init__(self, max_wait_s: float = 120.0) -> None:
-        self.requests = RequestTable()
+        self.requests = EngineRequests()
         self.queue = MemoryQueue(self.requests, WaitPolicy(max_wait_s))
 
     def add(self, id: str, model: str = "m", **more: Any) -> Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_server.engine.scheduling.request import TRANSITIONS, Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import IllegalTransition, RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests, IllegalTransition
 from mlx_server.protocol import Embed, Generate, Load
 
 FOR_MODEL = RequestStatus.WAITING_FOR_MODEL
@@ -22,15 +22,15 @@ PATHS: dict[RequestStatus, list[RequestStatus]] = {
 """How a new request reaches each status."""
 
 
-def table_of(*ops: Generate | Embed | Load) -> RequestTable:
-    table = RequestTable()
+def table_of(*ops: Generate | Embed | Load) -> EngineRequests:
+    table = EngineRequests()
     for op in ops:
         table.add(Request(op))
     return table
 
 
 @pytest.fixture
-def table() -> RequestTable:
+def table() -> EngineRequests:
     return table_of(Load("1", "a"), Embed("2", "b", ("text",)), Embed("3", "a", ("text",)))
 
 
@@ -38,7 +38,7 @@ def ids(requests: list[Request]) -> list[str]:
     return [request.id for request in requests]
 
 
-def got(table: RequestTable, request_id: str) -> Request:
+def got(table: EngineRequests, request_id: str) -> Request:
     request = table.get(request_id)
     assert request is not None
     return request

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from mlx_server.engine.scheduling.request import BackgroundJobs, Request, RequestStatus
-from mlx_server.engine.scheduling.request_table import RequestTable
+from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.protocol import Generate
 
@@ -16,7 +16,7 @@ class Preparing:
     """Requests of the model `m` that are PREPARING, each with one job still to do."""
 
     def __init__(self, *ids: str) -> None:
-        self.requests = RequestTable()
+        self.requests = EngineRequests()
         self.runner = Runner("m", self.requests)
         self.jobs: dict[str, Future] = {id: self._add(id, "m") for id in ids}
 
