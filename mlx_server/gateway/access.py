@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from vestal.web.guard import LOCAL_NAMES, Policy
+from vestal.web.origins import OriginRules
+
+HOST_NAMES = LOCAL_NAMES | {"0.0.0.0", "::", "host.containers.internal"}
+HOST_SUFFIXES = (".localhost", ".local", ".internal")
+"""The public DNS has no names below these, so that no stranger can rebind one to this machine."""
+ORIGIN_NAMES = LOCAL_NAMES | {"0.0.0.0", "tauri.localhost"}
+WEB_VIEW_SCHEMES = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
+"""What programs with a web view call their own pages: Obsidian, Electron and Tauri apps, VS Code."""
+ORIGIN_HINT = "; add it to mlx.origins (or OLLAMA_ORIGINS) if you trust it"
 
 
 def access_policy(
     api_key: str | None,
     host_names: Callable[[], frozenset[str]],
     keyless_addresses: Callable[[], frozenset[str]],
+    origins: Collection[str] = (),
 ) -> Callable[[], Policy]:
     """Return a function that returns the policy in force, since the Docker bridge's address may come later.
 
     `host_names` returns what this machine is called besides the usual names. Connections to its
-    `keyless_addresses` need no API key, nor do those over loopback.
+    `keyless_addresses` need no API key, nor do those over loopback. `origins` are pages that may use the
+    gateway besides those that Ollama admits by default: of this machine, and of programs with a web view.
 
     Bodies may have any Content-Type, because Ollama's server takes any: `curl -d` sends a JSON body as a
     form, and `fetch` sends it as text/plain. A browser page that would use that to skip the CORS preflight is
     recognized by its Origin. The size of a body is checked as it is read.
     """
+    rules = OriginRules(ORIGIN_NAMES, WEB_VIEW_SCHEMES, tuple(origins))
 
     def needs_key(local_address: str) -> bool:
         return local_address not in keyless_addresses() and not _is_loopback(local_address)
@@ -30,8 +42,11 @@ def access_policy(
         return Policy(
             token=(api_key or "").encode(),
             token_hint="the token is the value of mlx.api_key.",
-            host_names=LOCAL_NAMES | host_names(),
-            origin_names=LOCAL_NAMES,
+            host_names=HOST_NAMES | host_names(),
+            host_suffixes=HOST_SUFFIXES,
+            admits_hostless=True,
+            origins=rules,
+            origin_hint=ORIGIN_HINT,
             needs_token=needs_key,
             key_header=b"x-api-key",  # as Anthropic's clients send it
             json_only=False,

@@ -45,7 +45,8 @@ def create_app(
     app.include_router(responses_routes.router(context))
     app.include_router(anthropic_routes.router(context))
     app.add_middleware(ShareBodies, budget=BodyBudget(context.config.mlx.body_budget_bytes))
-    policy = access_policy(context.config.mlx.api_key, host_names, keyless_addresses)
+    mlx = context.config.mlx
+    policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
     app.add_exception_handler(HttpError, _http_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)

@@ -18,6 +18,7 @@ SHORT_NAMES: dict[str, KeyPath] = {
     "VESTAL_MODELS_DIR": ("mlx", "store"),
     "VESTAL_DATABASE_URL": ("orchestrator", "database_url"),
     "MLX_PRELOAD_MODELS": ("mlx", "preload"),
+    "OLLAMA_ORIGINS": ("mlx", "origins"),
     "OLLAMA_BASE_URL": ("ollama", "base_url"),
     "MLX_API_URL": ("orchestrator", "mlx_api_url"),
     "MAC_LLM_URL": ("orchestrator", "mac_llm_url"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,11 +16,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_PREFLIGHT = (
-    (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
-    (b"access-control-allow-headers", b"*"),
-    (b"access-control-max-age", b"600"),
-)
+_METHODS = b"GET, POST, DELETE, HEAD, OPTIONS"
+_ALWAYS_ALLOWED = (b"authorization", b"content-type")
+_EXPOSED = b"Retry-After, X-Request-Id"
+_PREFLIGHT_MAX_AGE_S = b"600"
+_HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
 
 class AsgiGuard:
@@ -40,20 +41,16 @@ class AsgiGuard:
             await self._app(scope, receive, send)
             return
         head, policy = head_of(scope), self._policy()
+        origin = guard.admitted_origin(head, policy)
+        if origin is not None and scope["type"] == "http":
+            send = _adding(_cors_headers(origin), send)
         if refusal := guard.check(head, policy):
             await self._respond(refusal, head.path)(scope, receive, send)
-            return
-        origins = head.values(b"origin")
-        if not origins or policy.origin_names is None or scope["type"] == "websocket":
-            await self._app(scope, receive, send)
-            return
-        cors = [(b"access-control-allow-origin", origins[0]), (b"vary", b"Origin")]
-        if guard.is_preflight(head, policy):
-            headers = [*_PREFLIGHT, *cors]
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
+        elif scope["type"] == "http" and guard.is_preflight(head, policy):
+            await send({"type": "http.response.start", "status": 204, "headers": _preflight_headers(head)})
             await send({"type": "http.response.body", "body": b""})
         else:
-            await self._app(scope, receive, _adding(cors, send))
+            await self._app(scope, receive, send)
 
 
 def head_of(scope: Scope) -> RequestHead:
@@ -62,7 +59,36 @@ def head_of(scope: Scope) -> RequestHead:
     Without a server address, the connection counts as one over loopback. A WebSocket begins with a GET.
     """
     local_address = (scope.get("server") or ("127.0.0.1", 0))[0]
-    return RequestHead(scope.get("method", "GET"), scope["path"], scope["headers"], str(local_address))
+    method, version = scope.get("method", "GET"), scope.get("http_version", "1.1")
+    return RequestHead(method, scope["path"], scope["headers"], str(local_address), version)
+
+
+def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """Return what lets a page of an admitted origin read the response, also one that refuses it."""
+    return [
+        (b"access-control-allow-origin", origin),
+        (b"access-control-expose-headers", _EXPOSED),
+        (b"vary", b"Origin"),
+    ]
+
+
+def _preflight_headers(head: RequestHead) -> list[tuple[bytes, bytes]]:
+    """Return the answer to a preflight: a page of an admitted origin may send whatever headers it asks for.
+
+    Clients send many: OpenAI's a dozen of X-Stainless-*, Anthropic's Anthropic-Version and its betas. They
+    are named one by one, because the Fetch standard does not take `*` for Authorization.
+    """
+    asked = b",".join(head.values(b"access-control-request-headers")).lower().split(b",")
+    names = [name.strip() for name in asked if _HEADER_NAME.fullmatch(name.strip())]
+    headers = [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", b", ".join(dict.fromkeys((*_ALWAYS_ALLOWED, *names)))),
+        (b"access-control-max-age", _PREFLIGHT_MAX_AGE_S),
+        (b"vary", b"Access-Control-Request-Headers"),
+    ]
+    if head.values(b"access-control-request-private-network") == [b"true"]:
+        headers.append((b"access-control-allow-private-network", b"true"))
+    return headers
 
 
 def _adding(headers: list[tuple[bytes, bytes]], send: Send) -> Send:

@@ -8,17 +8,16 @@ which skip the CORS preflight.
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vestal.web.http_error import HttpError
+from vestal.web.origins import OriginRules, host_name
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "host.docker.internal"})
 READING = frozenset({"GET", "HEAD"})
 CLOSING = {"Connection": "close"}
 JSON = b"application/json"
-_HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::\d{0,5})?")
 _MAX_LENGTH_DIGITS = 18
 
 
@@ -27,13 +26,14 @@ class RequestHead:
     """What is known of a request before its body is read.
 
     `headers` are the raw names and values, in any case and with duplicates. `local_address` is the address of
-    this machine that the connection came to.
+    this machine that the connection came to. `http_version` is `1.0` or `1.1`.
     """
 
     method: str
     path: str
     headers: Sequence[tuple[bytes, bytes]]
     local_address: str
+    http_version: str = "1.1"
 
     def values(self, name: bytes) -> list[bytes]:
         """Return every value of the header `name`, which is given in lower case."""
@@ -44,17 +44,23 @@ class RequestHead:
 class Policy:
     """What one service lets in.
 
-    `token_hint` ends the sentence of a 401 and says where the token is. A browser page of `origin_names` may
-    use the service, from any port; None: only the service's own pages may. `needs_token` takes the local
-    address of the connection, and returns whether a request to it needs the token. `key_header` is a header
-    that carries the token if `Authorization` does not say Bearer. `has_session` takes the value of the cookie
-    `cookie_name`, and returns whether it replaces the token. `json_only`: a body must be declared as JSON.
+    `token_hint` ends the sentence of a 401 and says where the token is. `host_names` are what the service may
+    be called in `Host`, and `host_suffixes` how such a name may end. `admits_hostless`: an HTTP/1.0 request
+    may lack the header, as that version has it and simple probes do; no browser sends one. `origins` are the
+    pages that may use the service; None: only its own pages may. `origin_hint` ends the sentence that refuses
+    a page. `needs_token` takes the local address of the connection, and returns whether a request to it needs
+    the token. `key_header` is a header that carries the token if `Authorization` does not say Bearer.
+    `has_session` takes the value of the cookie `cookie_name`, and returns whether it replaces the token.
+    `json_only`: a body must be declared as JSON.
     """
 
     token: bytes
     token_hint: str
     host_names: frozenset[str] = LOCAL_NAMES
-    origin_names: frozenset[str] | None = None
+    host_suffixes: tuple[str, ...] = ()
+    admits_hostless: bool = False
+    origins: OriginRules | None = None
+    origin_hint: str = ""
     open_paths: frozenset[str] = frozenset({"/health"})
     needs_token: Callable[[str], bool] = lambda address: True
     key_header: bytes = b""
@@ -81,18 +87,15 @@ def is_preflight(head: RequestHead, policy: Policy) -> bool:
 
     A browser sends a preflight before the request itself, and never with a token.
     """
-    return policy.origin_names is not None and head.method == "OPTIONS" and bool(head.values(b"origin"))
+    return policy.origins is not None and head.method == "OPTIONS" and bool(head.values(b"origin"))
 
 
-def host_name(host: bytes) -> str:
-    """Return the name in a Host header, or "" for a malformed one.
-
-    `[::1]:80` → `::1`, `LocalHost.:80` → `localhost`
-    """
-    match = _HOST.fullmatch(host)
-    if match is None:
-        return ""
-    return (match["v6"] or match["name"]).decode("ascii").lower().rstrip(".")
+def admitted_origin(head: RequestHead, policy: Policy) -> bytes | None:
+    """Return the Origin of a page that the service admits, or None where a program sent the request."""
+    origins = head.values(b"origin")
+    if policy.origins is None or len(origins) != 1 or not policy.origins.admit(origins[0]):
+        return None
+    return origins[0]
 
 
 def _check_framing(head: RequestHead) -> HttpError | None:
@@ -108,11 +111,14 @@ def _check_framing(head: RequestHead) -> HttpError | None:
 
 def _check_host(head: RequestHead, policy: Policy) -> HttpError | None:
     hosts = head.values(b"host")
+    if not hosts and head.http_version == "1.0" and policy.admits_hostless:
+        return None
     if len(hosts) != 1:
         message = "A request must have exactly one Host header."
         return HttpError("invalid_request", message, headers=CLOSING)
     # An IP address that the connection came to is not a name that could have been rebound.
-    if host_name(hosts[0]) in policy.host_names | {head.local_address}:
+    name = host_name(hosts[0])
+    if name in policy.host_names | {head.local_address} or name.endswith(policy.host_suffixes):
         return None
     return HttpError(
         "forbidden", f"This service is not called {_shown(hosts[0])}: use localhost as the Host."
@@ -123,9 +129,10 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
     origins = head.values(b"origin")
     if not origins:
         return _check_fetch_site(head, policy)
-    if len(origins) == 1 and _is_allowed(origins[0].lower(), head, policy):
+    if len(origins) == 1 and _is_allowed(origins[0], head, policy):
         return None
-    return HttpError("forbidden", f"Pages of the Origin {_shown(origins[0])} may not use this service.")
+    refusal = f"Pages of the Origin {_shown(origins[0])} may not use this service"
+    return HttpError("forbidden", f"{refusal}{policy.origin_hint}.")
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
@@ -134,7 +141,7 @@ def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
     A link to this service on a foreign page may be followed: browsers show what it returns to the user alone.
     """
     sites = [site.lower() for site in head.values(b"sec-fetch-site")]
-    foreign = {b"cross-site"} if policy.origin_names is not None else {b"cross-site", b"same-site"}
+    foreign = {b"cross-site"} if policy.origins is not None else {b"cross-site", b"same-site"}
     if not foreign.intersection(sites):
         return None
     modes, targets = head.values(b"sec-fetch-mode"), head.values(b"sec-fetch-dest")
@@ -144,12 +151,11 @@ def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _is_allowed(origin: bytes, head: RequestHead, policy: Policy) -> bool:
-    if policy.origin_names is None:
-        # Only the client knows the port that it reached the service by (a published or forwarded one), so the
-        # same origin means the same text as in Host.
-        return origin == b"http://" + head.values(b"host")[0].lower()
-    scheme, _, host = origin.partition(b"://")
-    return scheme in (b"http", b"https") and host_name(host) in policy.origin_names
+    if policy.origins is not None:
+        return policy.origins.admit(origin)
+    # Only the client knows the port that it reached the service by (a published or forwarded one), so the
+    # same origin means the same text as in Host.
+    return origin.lower() in [b"http://" + host.lower() for host in head.values(b"host")]
 
 
 def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:

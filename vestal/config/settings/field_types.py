@@ -1,8 +1,12 @@
 """The base class of all sections, and the types that their settings share."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_ORIGIN = re.compile(r"\*|null|(?P<scheme>[a-z*][a-z0-9+.*-]*)://(?P<host>[^/?#@\s\"']*)/?")
 
 
 class Section(BaseModel):
@@ -22,6 +26,23 @@ def _parse_digits(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _parse_origin(value: object) -> object:
+    """Return an origin as browsers send it: in lower case, without a default port or a slash at the end.
+
+    Quotes around it are dropped, as Ollama does with OLLAMA_ORIGINS.
+    """
+    if not isinstance(value, str):
+        return value
+    origin = value.strip().strip("\"'").strip().lower()
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
+        raise ValueError(
+            "not an origin: give SCHEME://HOST, such as https://chat.example.com, or * for all pages"
+        )
+    scheme, default_port = match["scheme"], DEFAULT_PORTS.get(match["scheme"] or "")
+    return f"{scheme}://{match['host'].removesuffix(default_port or ' ')}" if scheme else origin
+
+
 WholeNumber = Annotated[int, BeforeValidator(_refuse_bool)]
 Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 Count = Annotated[WholeNumber, Field(ge=0)]
@@ -29,6 +50,7 @@ PositiveCount = Annotated[WholeNumber, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 SecondsOrZero = Annotated[float, Field(ge=0)]
 Address = Annotated[str, Field(min_length=1)]
+Origin = Annotated[str, BeforeValidator(_parse_origin)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_parse_digits)]

@@ -10,6 +10,7 @@ from vestal.config.settings.field_types import (
     Count,
     KvBits,
     KvGroupSize,
+    Origin,
     Port,
     PositiveCount,
     Seconds,
@@ -22,6 +23,8 @@ class MlxSection(Section):
     """The MLX server. Sizes are written as in `2g`, durations as in `5m`.
 
     `bind`                  addresses to listen on besides loopback and the Docker bridge
+    `origins`               web pages that may use the server besides those of this machine and of programs
+                            with a web view; `*` stands for any text
     `store`                 the folder of installed models; None: `$VESTAL_HOME/models`
     `models_folder`         a folder of the user's: each MLX model in it is served under its folder's name
     `preload`               the models that are loaded at the start
@@ -46,6 +49,7 @@ class MlxSection(Section):
 
     port: Port = 11435
     bind: list[Address] = []
+    origins: list[Origin] = []
     api_key: str | None = Field(default=None, repr=False)
     store: Path | None = None
     models_folder: Path = Path("~/mlx-models")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mlx_server.gateway.access import access_policy
@@ -11,28 +13,62 @@ from vestal.web.asgi_adapter import AsgiGuard
 BRIDGE, LAN = "172.17.0.1", "192.168.1.20"
 
 
-async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **headers: str) -> int:
-    """Return the status of the answer. With the method WEBSOCKET, a connection is asked for instead."""
-    statuses: list[int] = []
+Headers = list[tuple[str, str]]
+# What the packages for browsers of OpenAI, Anthropic, Ollama and the AI SDK send.
+CLIENTS_HEADERS = {
+    *("authorization", "content-type", "accept", "user-agent", "x-requested-with", "x-api-key"),
+    *("openai-beta", "openai-organization", "openai-project", "idempotency-key", "last-event-id"),
+    *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+    *("x-stainless-lang", "x-stainless-package-version", "x-stainless-os", "x-stainless-arch"),
+    *("x-stainless-runtime", "x-stainless-runtime-version", "x-stainless-retry-count"),
+    *("x-stainless-timeout", "x-stainless-async", "x-stainless-helper-method", "x-stainless-poll-helper"),
+    "x-stainless-custom-poll-interval",
+}
+
+
+async def _answer(
+    ours: str,
+    path: str = "/api/tags",
+    method: str = "GET",
+    origins: tuple[str, ...] = (),
+    version: str = "1.1",
+    **headers: str | None,
+) -> tuple[int, Headers]:
+    """Return status and headers of the answer. The method WEBSOCKET stands for the start of a WebSocket."""
+    starts: list[Any] = []
 
     async def app(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message) -> None:
         if message["type"].endswith("http.response.start"):
-            statuses.append(message["status"])
+            starts.append(message)
 
     async def receive():
         raise AssertionError("the body is not read")
 
-    policy = access_policy("secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}))
+    policy = access_policy(
+        "secret", lambda: frozenset({"studio.local"}), lambda: frozenset({BRIDGE}), origins
+    )
     access = AsgiGuard(app, policy, error_response)
-    raw = [(name.encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()]
+    named = {"host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    raw = [(name.encode(), value.encode()) for name, value in named.items() if value is not None]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "server": (ours, 11435)}
+    scope["http_version"] = version
     if method == "WEBSOCKET":
         scope = {key: value for key, value in scope.items() if key != "method"} | {"type": "websocket"}
     await access(scope, receive, send)
-    return statuses[0]
+    return starts[0]["status"], [(name.decode(), value.decode()) for name, value in starts[0]["headers"]]
+
+
+async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **more: Any) -> int:
+    return (await _answer(ours, path, method, **more))[0]
+
+
+def _one(headers: Headers, wanted: str) -> str | None:
+    """Return the one value of a header, or None where it is absent."""
+    (value,) = [value for name, value in headers if name == wanted] or (None,)
+    return value
 
 
 @pytest.mark.parametrize("ours", ["127.0.0.1", "::1", BRIDGE])
@@ -86,7 +122,12 @@ async def test_access_to_health_needs_no_key():
         ("host.docker.internal:11435", 200),
         ("studio.local", 200),
         ("127.0.0.1", 200),
+        ("0.0.0.0:11435", 200),
+        ("[::]:11435", 200),
+        ("host.containers.internal:11435", 200),
+        ("mybox.local:11435", 200),
         ("evil.example", 403),
+        ("evil.local.example", 403),
         ("localhost.evil.example", 403),
         ("localhost@evil.example", 403),
         ("[", 403),
@@ -102,16 +143,83 @@ async def test_access_with_a_foreign_host_is_403(host, status):
     [
         ("http://localhost:3000", 200),
         ("https://127.0.0.1", 200),
+        ("https://localhost", 200),
+        ("http://0.0.0.0:3000", 200),
+        ("app://obsidian.md", 200),
+        ("file://", 200),
+        ("tauri://localhost", 200),
+        ("http://tauri.localhost", 200),
+        ("vscode-webview://abc", 200),
+        ("vscode-file://vscode-app", 200),
         ("http://localhost.evil.example", 403),
         ("https://evil.example", 403),
+        ("https://app.evil.example", 403),
+        ("chrome-extension://abcdef", 403),
+        ("moz-extension://abcdef", 403),
         ("null", 403),
-        ("file://", 403),
         ("http://[", 403),
     ],
 )
 async def test_access_with_a_foreign_origin_is_403(origin, status):
     assert await _status("127.0.0.1", origin=origin) == status
     assert await _status("127.0.0.1", method="OPTIONS", origin=origin) == (204 if status == 200 else 403)
+
+
+async def test_access_origins_of_the_setting_are_admitted_and_no_others():
+    origins = ("https://chat.example.com", "chrome-extension://*")
+    for origin in ("https://chat.example.com", "chrome-extension://abcdef", "http://localhost:1"):
+        assert await _status("127.0.0.1", origins=origins, origin=origin) == 200
+    for origin in ("https://evil.example", "moz-extension://abcdef", "null"):
+        assert await _status("127.0.0.1", origins=origins, origin=origin) == 403
+    for origin in ("https://evil.example", "null"):
+        assert await _status("127.0.0.1", origins=("*",), origin=origin) == 200
+
+
+async def test_access_http_1_0_without_a_host_is_admitted():
+    """Simple probes speak HTTP/1.0, which has no Host."""
+    assert await _status("127.0.0.1", version="1.0", host=None) == 200
+    assert await _status("127.0.0.1", version="1.1", host=None) == 400
+
+
+async def test_access_preflight_allows_by_name_every_header_that_clients_send():
+    """The Fetch standard does not take `*` for Authorization; OpenAI's package alone sends a dozen others."""
+    asked = ",".join(sorted(CLIENTS_HEADERS))
+    status, headers = await _answer(
+        "127.0.0.1",
+        method="OPTIONS",
+        origin="app://obsidian.md",
+        access_control_request_method="POST",
+        access_control_request_headers=asked,
+    )
+    assert status == 204
+    assert _one(headers, "access-control-allow-origin") == "app://obsidian.md"
+    allowed = (_one(headers, "access-control-allow-headers") or "").split(", ")
+    assert set(allowed) == CLIENTS_HEADERS
+    assert {"GET", "POST", "DELETE"} <= set((_one(headers, "access-control-allow-methods") or "").split(", "))
+
+
+async def test_access_preflight_repeats_only_names_of_headers():
+    asked = "x-a, b\tc, d:e, , " + "f" * 200
+    _, headers = await _answer(
+        "127.0.0.1", method="OPTIONS", origin="http://localhost", access_control_request_headers=asked
+    )
+    assert _one(headers, "access-control-allow-headers") == "authorization, content-type, x-a"
+
+
+async def test_access_preflight_of_a_public_page_that_is_admitted_may_reach_this_machine():
+    """Chromium asks so before a page of the network may send a request to this machine."""
+    asked = {"origin": "https://chat.example.com", "access_control_request_private_network": "true"}
+    _, headers = await _answer("127.0.0.1", method="OPTIONS", origins=("https://chat.example.com",), **asked)
+    assert _one(headers, "access-control-allow-private-network") == "true"
+
+
+async def test_access_refusal_of_a_key_can_be_read_by_an_admitted_page_and_by_no_other():
+    """Without CORS headers, a page learns only that its request failed, and not that its key is wrong."""
+    status, headers = await _answer(LAN, host=LAN, origin="http://localhost:3000")
+    assert (status, _one(headers, "access-control-allow-origin")) == (401, "http://localhost:3000")
+    assert "X-Request-Id" in (_one(headers, "access-control-expose-headers") or "")
+    status, headers = await _answer(LAN, host=LAN, origin="https://evil.example")
+    assert (status, _one(headers, "access-control-allow-origin")) == (403, None)
 
 
 async def test_access_preflight_to_a_wider_address_needs_no_key():

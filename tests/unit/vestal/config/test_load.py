@@ -206,3 +206,35 @@ def test_ollama_host_that_is_no_address_is_named_with_the_remedy(tmp_path: Path,
     problem = only_problem(tmp_path, OLLAMA_HOST=value)
     assert "OLLAMA_HOST (environment) is " in problem
     assert "set ollama.base_url" in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("https://chat.example.com", ["https://chat.example.com"]),
+        (
+            "chrome-extension://*,moz-extension://*,  safari-web-extension://*",
+            ["chrome-extension://*", "moz-extension://*", "safari-web-extension://*"],
+        ),
+        ("'http://Chat.Example.com:80/'", ["http://chat.example.com"]),
+        ("https://a.example:443,https://a.example:8443", ["https://a.example", "https://a.example:8443"]),
+        ("http://192.168.1.*:*", ["http://192.168.1.*:*"]),
+        ("app://", ["app://"]),
+        ("null", ["null"]),
+        ("*", ["*"]),
+        ("", []),
+    ],
+)
+def test_ollama_origins_are_the_origins_of_the_mlx_server(tmp_path: Path, value: str, origins: list[str]):
+    """Who has let a page in to Ollama has set this variable already, in quotes or with a slash at the end."""
+    assert loaded(tmp_path, OLLAMA_ORIGINS=value).mlx.origins == origins
+    assert loaded(tmp_path, VESTAL_MLX__ORIGINS=value, OLLAMA_ORIGINS="*").mlx.origins == (origins or ["*"])
+
+
+@pytest.mark.parametrize(
+    "value", ["chat.example.com", "https://a.example/path", "https://user@a.example", "a b"]
+)
+def test_origin_that_no_browser_sends_is_named_with_the_remedy(tmp_path: Path, value: str):
+    problem = only_problem(tmp_path, OLLAMA_ORIGINS=value)
+    assert "OLLAMA_ORIGINS" in problem
+    assert "such as https://chat.example.com, or *" in problem

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestal.web.guard import LOCAL_NAMES, Policy, RequestHead, check, host_name
+from vestal.web.guard import LOCAL_NAMES, Policy, RequestHead, admitted_origin, check
+from vestal.web.origins import OriginRules
 
 POLICY = Policy(token=b"secret", token_hint="it is in the file.", max_body_bytes=100)
-BROWSERS = dataclasses.replace(POLICY, origin_names=LOCAL_NAMES)
+BROWSERS = dataclasses.replace(POLICY, origins=OriginRules(LOCAL_NAMES))
 JSON = {"Content-Type": "application/json", "Content-Length": "2"}
 
 
@@ -24,41 +25,14 @@ def code(
     host: str | None = "localhost",
     token: str | None = "Bearer secret",
     address: str = "127.0.0.1",
+    version: str = "1.1",
     headers: Mapping[str, str] | None = None,
 ) -> str | None:
     """Return the code of the refusal, or None for a request that comes in."""
     named = {"Host": host, "Authorization": token, **(headers or {})}
     raw = [(n.encode(), v.encode("latin-1")) for n, v in named.items() if v is not None]
-    refusal = check(RequestHead(method, path, (*raw, *more), address), policy)
+    refusal = check(RequestHead(method, path, (*raw, *more), address, version), policy)
     return refusal.code if refusal else None
-
-
-@pytest.mark.parametrize(
-    ("header", "name"),
-    [
-        (b"127.0.0.1:9099", "127.0.0.1"),
-        (b"LOCALHOST", "localhost"),
-        (b"LOCALHOST:1", "localhost"),
-        (b"[::1]:9099", "::1"),
-        (b"localhost.", "localhost"),
-        (b"localhost:", "localhost"),
-        (b"my_host.local:1", "my_host.local"),
-        (b"", ""),
-        (b":1", ""),
-        (b"a@127.0.0.1", ""),
-        (b"u:p@a", ""),
-        (b"127.0.0.1/x", ""),
-        (b"a?b", ""),
-        (b"127.0.0.1:port", ""),
-        (b"[::1", ""),
-        (b"[::1]x", ""),
-        (b"loc\talhost", ""),
-        (b"localhost\n", ""),
-        (b"\xff\xfe", ""),
-    ],
-)
-def test_host_name_is_the_host_without_port_and_empty_where_malformed(header: bytes, name: str):
-    assert host_name(header) == name
 
 
 @pytest.mark.parametrize(
@@ -84,6 +58,28 @@ def test_check_host_that_is_the_address_of_the_connection_comes_in():
 def test_check_request_without_exactly_one_host_is_invalid():
     assert code(host=None) == "invalid_request"
     assert code((b"host", b"localhost")) == "invalid_request"
+
+
+def test_check_host_below_an_allowed_suffix_comes_in():
+    policy = dataclasses.replace(POLICY, host_suffixes=(".local", ".internal"))
+    assert code(policy=policy, host="mybox.local:11435") is None
+    assert code(policy=policy, host="HOST.CONTAINERS.INTERNAL.") is None
+    for host in ("mybox.local.evil.example", "local", "mybox-local", "evil.example"):
+        assert code(policy=policy, host=host) == "forbidden"
+    assert code(host="mybox.local") == "forbidden"
+
+
+def test_check_http_1_0_request_without_a_host_comes_in_only_where_the_service_admits_it():
+    """Simple probes speak HTTP/1.0, which has no Host; browsers never do."""
+    policy = dataclasses.replace(BROWSERS, admits_hostless=True)
+    assert code(policy=policy, host=None, version="1.0") is None
+    assert code(policy=policy, host="evil.example", version="1.0") == "forbidden"
+    assert (
+        code(policy=policy, host=None, version="1.0", headers={"Origin": "http://evil.example"})
+        == "forbidden"
+    )
+    assert code(policy=policy, host=None) == "invalid_request"
+    assert code(host=None, version="1.0") == "invalid_request"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +116,30 @@ def test_check_origin_where_only_own_pages_may_use_the_service(origin: str, expe
 )
 def test_check_origin_where_pages_of_this_machine_may_use_the_service(origin: str, expected: str | None):
     assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
+
+
+def test_admitted_origin_is_that_of_a_page_which_may_use_the_service():
+    def admitted(policy: Policy, *origins: bytes) -> bytes | None:
+        headers = [(b"Origin", origin) for origin in origins]
+        return admitted_origin(RequestHead("GET", "/", headers, "127.0.0.1"), policy)
+
+    assert admitted(BROWSERS, b"http://localhost:3000") == b"http://localhost:3000"
+    assert admitted(BROWSERS, b"http://evil.example") is None
+    assert admitted(BROWSERS, b"http://localhost", b"http://localhost") is None
+    assert admitted(BROWSERS) is None
+    assert admitted(POLICY, b"http://localhost") is None
+
+
+def test_check_refusal_of_a_page_says_how_to_admit_it():
+    policy = dataclasses.replace(BROWSERS, origin_hint="; add it to the setting")
+    head = RequestHead(
+        "GET", "/", [(b"host", b"localhost"), (b"origin", b"https://chat.example")], "127.0.0.1"
+    )
+    refusal = check(head, policy)
+    assert refusal is not None
+    assert refusal.message == (
+        "Pages of the Origin 'https://chat.example' may not use this service; add it to the setting."
+    )
 
 
 def test_check_two_origins_are_forbidden():

@@ -1,0 +1,98 @@
+"""A page of a stranger, open in a browser of this machine, tries what a page can: nothing of it is done."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+PAGE = "https://evil.example"
+CHAT = {"model": "chat", "stream": False}
+DEEDS: dict[str, tuple[str, str, Any]] = {
+    "generate": ("POST", "/api/generate", CHAT | {"prompt": "tokens=3"}),
+    "unload": ("POST", "/api/generate", {"model": "chat", "keep_alive": 0}),
+    "unload by a chat": ("POST", "/api/chat", {"model": "chat", "messages": [], "keep_alive": 0}),
+    "chat": ("POST", "/v1/chat/completions", CHAT | {"messages": [{"role": "user", "content": "x"}]}),
+    "respond": ("POST", "/v1/responses", {"model": "chat", "input": "x"}),
+    "message": ("POST", "/v1/messages", {"model": "chat", "max_tokens": 3, "messages": []}),
+    "embed": ("POST", "/api/embed", {"model": "vectors", "input": "x"}),
+    "pull": ("POST", "/api/pull", {"model": "smollm2:135m"}),
+    "create": ("POST", "/api/create", {"model": "mine", "from": "chat", "system": "x"}),
+    "copy": ("POST", "/api/copy", {"source": "chat", "destination": "mine"}),
+    "delete": ("DELETE", "/api/delete", {"model": "chat"}),
+    "list": ("GET", "/api/tags", None),
+    "read the log of the engine": ("GET", "/events", None),
+}
+# What a browser sends for the page, by how the page sends it. A page cannot choose these headers.
+WAYS = {
+    "fetch": {"Origin": PAGE, "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"},
+    "fetch without reading": {
+        "Origin": PAGE,
+        "Content-Type": "text/plain;charset=UTF-8",
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "no-cors",
+    },
+    "form": {
+        "Origin": PAGE,
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Sec-Fetch-Mode": "navigate",
+    },
+    "sandboxed frame": {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+    "page of a name like ours": {"Origin": "http://localhost.evil.example"},
+    "page of another scheme's name": {"Origin": "https://app.tauri"},
+    "image": {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    "rebound name": {
+        "Host": "evil.example",
+        "Origin": "http://evil.example",
+        "Sec-Fetch-Site": "same-origin",
+    },
+    "rebound name, reading": {"Host": "evil.example", "Sec-Fetch-Site": "same-origin"},
+}
+
+
+def state(gateway: Any) -> tuple[Any, Any]:
+    """Return what a deed would change: the installed models, and those in memory."""
+    installed, loaded = (gateway.http.get(path).json()["models"] for path in ("/api/tags", "/api/ps"))
+    return sorted(model["name"] for model in installed), sorted(model["name"] for model in loaded)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_strangers_page_is_refused_whatever_it_asks_for_and_nothing_is_done(gateway: Any, way: str):
+    before = state(gateway)
+    assert before[1] == ["chat:latest"]
+    for deed, (method, path, body) in DEEDS.items():
+        headers = {"Content-Type": "application/json", **WAYS[way]}
+        content = None if body is None else json.dumps(body)
+        answer = gateway.http.request(method, path, content=content, headers=headers)
+        assert answer.status_code == 403, (deed, answer.text)
+        assert "access-control-allow-origin" not in answer.headers, deed
+    assert state(gateway) == before
+    assert gateway.health()["requests"] == {"running": 0, "queued": 0, "parked": 0, "survived_crashes": 0}
+
+
+def test_preflight_of_a_strangers_page_allows_nothing(gateway: Any):
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
+    answer = gateway.http.options("/api/delete", headers=asked)
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("origin", ["app://obsidian.md", "vscode-webview://abc", "http://localhost:3000"])
+def test_page_of_this_machine_is_served_and_may_read_the_answer(gateway: Any, origin: str):
+    body = CHAT | {"messages": [{"role": "user", "content": "tokens=3"}]}
+    answer = gateway.http.post("/v1/chat/completions", json=body, headers={"Origin": origin})
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
+    missing = gateway.http.post("/v1/chat/completions", json={}, headers={"Origin": origin})
+    assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (400, origin)
+
+
+def test_http_1_0_probe_without_a_host_is_answered(gateway: Any):
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as probe:
+        probe.sendall(b"GET /api/version HTTP/1.0\r\n\r\n")
+        received = b""
+        while part := probe.recv(4096):
+            received += part
+    assert received.startswith(b"HTTP/1.1 200")
+    assert b'"version"' in received
