@@ -58,6 +58,7 @@ PURE = (
     "vestal/platform/processes/process_snapshot.py",
     "vestal/web/connections.py",
     "vestal/web/guard.py",
+    "vestal/web/origins.py",
     "vestal/web/histogram.py",
     "vestal/web/http_error.py",
     "vestal/web/json_body.py",
