@@ -15,6 +15,8 @@ The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may cont
     {"slow_ready_s": S}          seconds from the first model until the engine is ready
     {"senseless": true}          the first probe fails  {"mute_when_probed": true}  no probe is answered
     {"calls_tools": true}        a user's message is answered by a call of the first tool that is offered
+    {"calls": {NAME: {…}}}       a user's message is answered by a call of this tool, if it is offered, with
+                                 these arguments; its output is the prompt of the next turn
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import signal
 import socket
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +150,9 @@ class FakeEngine:
             return
         if op.prompt_ids is not None:
             op = replace(op, prompt=" ".join(map(str, op.prompt_ids)))
-        prompt = op.prompt if op.prompt is not None else (op.messages or ({},))[-1].get("content", "")
+        # Agents put system messages behind what the user says.
+        said = [message for message in op.messages or () if message["role"] != "system"] or [{}]
+        prompt = op.prompt if op.prompt is not None else said[-1].get("content", "")
         orders = directives(prompt)
         length = min(int(orders.get("tokens", 20)), op.max_tokens or 1_000_000)
         for index, token in enumerate(op.emitted):
@@ -157,8 +162,8 @@ class FakeEngine:
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return
         self.say(protocol.Prefill(op.id, 1, 1))
-        if op.tools and self.settings.get("calls_tools") and (op.messages or ({},))[-1]["role"] == "user":
-            self.call_tool(op, op.tools[0]["function"])
+        if said[-1].get("role") == "user" and (call := self.call_for(op.tools or ())):
+            self.call_tool(op, call)
             return
         for index in range(len(op.emitted), length):
             await self.misbehave(orders, index)
@@ -170,13 +175,23 @@ class FakeEngine:
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
 
-    def call_tool(self, op: protocol.Generate, function: dict[str, Any]) -> None:
-        schema = function.get("parameters") or {}
+    def call_for(self, tools: Sequence[dict[str, Any]]) -> protocol.ToolCall | None:
+        """Return the call by which a user's message is answered, or None."""
+        functions = [tool["function"] for tool in tools]
+        for function in functions:
+            arguments = self.settings.get("calls", {}).get(function["name"])
+            if arguments is not None:
+                return protocol.ToolCall(function["name"], arguments)
+        if not functions or not self.settings.get("calls_tools"):
+            return None
+        schema = functions[0].get("parameters") or {}
         names = schema.get("required") or schema.get("properties", {})
         types = {name: schema.get("properties", {}).get(name, {}).get("type") for name in names}
         arguments = {name: VALUES.get(of_type, "Oslo") for name, of_type in types.items()}
-        calls = (protocol.ToolCall(function["name"], arguments),)
-        self.say(protocol.Token(op.id, 1, "", 0, tool_calls=calls, prompt_tokens=7))
+        return protocol.ToolCall(functions[0]["name"], arguments)
+
+    def call_tool(self, op: protocol.Generate, call: protocol.ToolCall) -> None:
+        self.say(protocol.Token(op.id, 1, "", 0, tool_calls=(call,), prompt_tokens=7))
         self.work.pop(op.id)
         self.say(protocol.Done(op.id, "tool_calls", protocol.Usage(7, 1)))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.component.mlx_server.gateway.conftest import make_gateway as make_gateway
+
 START_S = 90
 
 

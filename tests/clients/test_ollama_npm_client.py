@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.npm_packages import fetched
+
 pytestmark = pytest.mark.model
 
 MODEL = "smollm2:135m"
@@ -23,29 +25,9 @@ Ask = Callable[[str], Any]
 
 @pytest.fixture(scope="session")
 def scenarios(repo: Path) -> Path:
-    """Return the scenarios, next to the package that they import, which is fetched once for this checkout."""
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed, so Ollama's npm package cannot be tested")
-    folder = repo / ".cache" / "npm"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (HERE / "package-lock.json").read_bytes()
-    fetched = folder / "package-lock.json"
-    there = fetched.exists() and (folder / "node_modules" / "ollama").exists()
-    present = there and fetched.read_bytes() == lock
-    for file in HERE.iterdir():
-        shutil.copy(file, folder)
-    if not present:
-        _fetch(folder)
-    return folder / "scenarios.mjs"
-
-
-def _fetch(folder: Path) -> None:
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
-    if done.returncode:
-        (folder / "package-lock.json").unlink()
-        pytest.skip(f"npm could not fetch Ollama's package: {done.stderr.strip()[-300:]}")
+    """Return the scenarios, next to the package that they import."""
+    folder = fetched(HERE / "package-lock.json", repo / ".cache" / "npm", "node")
+    return Path(shutil.copy(HERE / "scenarios.mjs", folder))
 
 
 @pytest.fixture
