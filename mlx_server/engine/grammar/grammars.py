@@ -17,8 +17,9 @@ import numpy as np
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.grammar.constraint import Constraint
-from mlx_server.engine.grammar.json_schema import close_objects
+from mlx_server.engine.grammar.json_schema import SchemaAdapter, patterns
 from mlx_server.engine.grammar.schema_recursion import is_endless
+from mlx_server.engine.log import log_event
 
 _WHITESPACE = r"( ?|\n[ \t]{0,20})"
 """What may stand between two tokens of JSON: a space, or a line break and indentation.
@@ -26,7 +27,11 @@ _WHITESPACE = r"( ?|\n[ \t]{0,20})"
 If more is allowed, small models write blank lines until they reach max_tokens.
 """
 
-_OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True}
+_OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True, "lenient": True}
+"""With `lenient`, llguidance ignores keywords of JSON Schema that it does not implement."""
+
+_PATTERN_MISTAKES = ("unclosed group", "unopened group", "unclosed character class", "Regex is empty")
+"""What llguidance says of a regular expression that is none, or that no text matches."""
 
 MAX_SCHEMA_CHARS = 64 * 1024
 """Compiling a schema of 52,000 characters (1,800 properties) took 0.2 s and 24 MB. Requests without a grammar
@@ -90,35 +95,64 @@ class Grammars:
     def _matcher(self, schema: dict[str, Any]) -> Any:
         """Return a matcher at the start of the schema's grammar: a copy of the one in the cache."""
         try:
-            if is_endless(schema):
-                raise _unusable_schema(
-                    "no text meets it, because it requires a value within itself without end"
-                )
-            text = json.dumps(close_objects(schema))
+            text = json.dumps(schema)
         except (ValueError, RecursionError) as error:
             raise _unusable_schema(str(error)) from error
-        matcher = self._compiled.pop(text, None) or self._compile(text)
+        matcher = self._compiled.pop(text, None) or self._compile(schema, text)
         self._compiled[text] = matcher
         while len(self._compiled) > MAX_CACHED_GRAMMARS or sum(map(len, self._compiled)) > MAX_CACHED_CHARS:
             self._compiled.popitem(last=False)
         return matcher.deep_copy()
 
-    def _compile(self, text: str) -> Any:
-        from llguidance import LLMatcher, LLParserLimits
-
+    def _compile(self, schema: dict[str, Any], text: str) -> Any:
+        """Compile a schema, whose JSON is `text`, without what a grammar cannot say; log what that is."""
         if len(text) > MAX_SCHEMA_CHARS:
             raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
         try:
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides=_OPTIONS)
+            adapter = SchemaAdapter(schema)
+            matcher = self._matcher_of(adapter.adapted())
+            if matcher.is_error() and (unusable := _unusable_patterns(schema)):
+                adapter = SchemaAdapter(schema, unusable)
+                matcher = self._matcher_of(adapter.adapted())
         except (ValueError, RecursionError) as error:
             raise _unusable_schema(str(error)) from error
-        limits = LLParserLimits(max_items_in_row=_ROW_ITEMS, step_max_items=_STEP_ITEMS)
-        matcher = LLMatcher(self._vocabulary, grammar, limits=limits)
         if fault := matcher.get_error():
             raise _unusable_schema(fault)
+        matcher.deep_copy().compute_bitmask()
         if matcher.is_stopped() and not matcher.is_accepting():
             raise _unusable_schema("no text meets it")
+        if adapter.left_out:
+            log_event("schema_parts_ignored", cause="no grammar can say them", parts=adapter.left_out[:50])
         return matcher
+
+    def _matcher_of(self, schema: Any) -> Any:
+        """Return llguidance's matcher for an adapted schema; it may be in an error state."""
+        from llguidance import LLMatcher, LLParserLimits
+
+        if schema is False:
+            raise _unusable_schema("no text meets it")
+        if is_endless(schema):
+            raise _unusable_schema("no text meets it, because it requires a value within itself without end")
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+        limits = LLParserLimits(max_items_in_row=_ROW_ITEMS, step_max_items=_STEP_ITEMS)
+        return LLMatcher(self._vocabulary, grammar, limits=limits)
+
+
+def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
+    """Return the regular expressions in `schema` that llguidance cannot compile: those that look ahead, say.
+
+    One that has no meaning anywhere, because of its brackets, is not among them: it is a mistake.
+    """
+    from llguidance import LLMatcher
+
+    def is_unusable(pattern: str) -> bool:
+        grammar = LLMatcher.grammar_from_json_schema(
+            {"type": "string", "pattern": pattern}, overrides=_OPTIONS
+        )
+        fault = LLMatcher.validate_grammar(grammar)
+        return bool(fault) and not any(mistake in fault for mistake in _PATTERN_MISTAKES)
+
+    return frozenset(filter(is_unusable, set(patterns(schema))))
 
 
 def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:

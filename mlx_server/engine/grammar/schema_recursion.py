@@ -19,15 +19,15 @@ def is_endless(schema: dict[str, Any]) -> bool:
     Return False in cases of doubt: references to elsewhere, or a very long chain of references.
     """
     finite: set[str] = set()  # the references whose schemas have a finite value
-    references = sorted(set(_references(schema)))
+    within = sorted({reference for reference in references(schema) if reference.startswith("#")})
     for _ in range(_MAX_PASSES):
         before = len(finite)
-        for reference in references:
-            if reference not in finite and _is_finite(_resolve(schema, reference), finite):
+        for reference in within:
+            if reference not in finite and _is_finite(resolve(schema, reference), finite):
                 finite.add(reference)
         if len(finite) == before:
             return not _is_finite(schema, finite)
-        references.reverse()  # a chain of references in either order takes two passes
+        within.reverse()  # a chain of references in either order takes two passes
     return False
 
 
@@ -52,11 +52,15 @@ def _is_finite(schema: Any, finite: set[str]) -> bool:
 
 
 def _required_properties(schema: dict[str, Any]) -> Iterator[Any]:
+    """Yield the schemas of the properties that a value must have."""
     properties = schema.get("properties")
-    if isinstance(properties, dict):
-        for name in _list(schema.get("required")):
-            if isinstance(name, str):
-                yield properties.get(name)
+    named = properties if isinstance(properties, dict) else {}
+    for name in _list(schema.get("required")):
+        if isinstance(name, str):
+            yield named.get(name, schema.get("additionalProperties"))
+    least = schema.get("minProperties")
+    if isinstance(least, int) and least > len(named):
+        yield schema.get("additionalProperties")
 
 
 def _required_items(schema: dict[str, Any]) -> Iterator[Any]:
@@ -68,20 +72,19 @@ def _required_items(schema: dict[str, Any]) -> Iterator[Any]:
             yield schema.get("items")
 
 
-def _references(value: Any) -> Iterator[str]:
-    """Yield the references within the schema that appear anywhere in `value`."""
+def references(value: Any) -> Iterator[str]:
+    """Yield the references to schemas that appear anywhere in `value`."""
     if isinstance(value, dict):
-        reference = value.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#"):
+        if isinstance(reference := value.get("$ref"), str):
             yield reference
         for item in value.values():
-            yield from _references(item)
+            yield from references(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _references(item)
+            yield from references(item)
 
 
-def _resolve(schema: dict[str, Any], reference: str) -> Any:
+def resolve(schema: dict[str, Any], reference: str) -> Any:
     """Return the schema that a JSON pointer such as `#/$defs/n` names; None if there is none."""
     found: Any = schema
     for step in unquote(reference[1:]).split("/")[1:]:

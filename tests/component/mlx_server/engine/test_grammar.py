@@ -1,6 +1,7 @@
 """Answers held to a JSON schema by a small model, alone, in a batch, and taken up again."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,66 @@ def test_constrained_and_free_answers_share_a_batch(engine):
     assert (engine.text("loose"), engine.text("bound")) == (free, held)
     for i in range(3):
         fits(engine.text(f"bound{i}"))
+
+
+def required(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+SMALL_STRING = {"type": "string", "maxLength": 3}
+EVERYDAY = [
+    required(t={"type": "array", "items": {"enum": ["x", "y"]}, "uniqueItems": True, "maxItems": 2}),
+    required(
+        d={
+            "type": "object",
+            "propertyNames": {"type": "string"},
+            "additionalProperties": {"type": "boolean"},
+            "maxProperties": 1,
+        }
+    ),
+    required(e={"type": "string", "maxLength": 8, "pattern": "^(?!\\.)[a-z.]+$"}),
+    required(e={"type": "string", "maxLength": 8, "pattern": "\\bx(a)\\1"}),
+    required(v=SMALL_STRING | {"format": "password"}),
+    required(v=SMALL_STRING | {"format": "uri-reference"}),
+    required(v=SMALL_STRING | {"not": {"const": "x"}}),
+    required(v={"type": "array", "items": {"type": "boolean"}, "contains": {"const": True}, "maxItems": 2}),
+    {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": None},
+    {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a", "b"]},
+    {"type": "object", "properties": {}},
+    {},
+]
+
+
+def test_schemas_that_libraries_make_are_followed_as_far_as_a_grammar_can(engine):
+    """Each was a 400: pydantic's set and SecretStr, zod's record and e-mail, Go's nil slice, and others."""
+    for number, schema in enumerate(EVERYDAY):
+        engine.send(chat(f"everyday {number}", ASK, max_tokens=16, sampling=GREEDY, json_schema=schema))
+    for number, schema in enumerate(EVERYDAY):
+        done = engine.answer(f"everyday {number}", Done)
+        assert isinstance(done, Done), (schema, done)
+        text = engine.text(f"everyday {number}")
+        assert text[:1] in tuple('{["tfn-0123456789'), (schema, text)
+    assert json.loads(engine.text("everyday 10")) == {}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}},
+        {"enum": ["a"], "const": "b"},
+        required(a={"const": "x", "type": "number"}),
+        required(a={"not": {}}),
+        {"not": {}},
+    ],
+    ids=json.dumps,
+)
+def test_schema_that_no_text_meets_is_refused(engine, schema):
+    """A reference to itself was answered with 200 and an empty text."""
+    name = f"contradiction {schema}"
+    engine.send(chat(name, ASK, json_schema=schema))
+    failed = engine.answer(name, Done)
+    assert isinstance(failed, Failed)
+    assert failed.code == "invalid_request"
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"type": "string", "pattern": "("}, HUGE])

@@ -1,13 +1,36 @@
-"""The objects of a schema that are closed to properties it does not name."""
+"""The objects of a schema that are closed to properties it does not name, and what is left out of schemas."""
 
-from mlx_server.engine.grammar.json_schema import close_objects
+from typing import Any
+
+import pytest
+
+from mlx_server.engine.grammar.json_schema import SchemaAdapter, close_objects, patterns
 
 STRING = {"type": "string"}
+BOOLEAN = {"type": "boolean"}
 NAMED = {"type": "object", "properties": {"a": STRING}}
+
+
+def adapted(schema: dict[str, Any], unusable_patterns: frozenset[str] = frozenset()) -> tuple[Any, list[str]]:
+    adapter = SchemaAdapter(schema, unusable_patterns)
+    return adapter.adapted(), adapter.left_out
 
 
 def test_close_objects_object_with_properties_allows_no_others():
     assert close_objects(NAMED) == NAMED | {"additionalProperties": False}
+
+
+def test_close_objects_object_with_empty_properties_allows_none():
+    """langchain's tool without arguments, when forced, was called with arguments that it does not have."""
+    assert close_objects({"type": "object", "properties": {}})["additionalProperties"] is False
+
+
+def test_close_objects_required_property_without_schema_may_have_any_value():
+    """`required: [a, b]` with only `a` described was a 400."""
+    closed = close_objects(NAMED | {"required": ["a", "b"]})
+    assert closed["properties"] == {"a": STRING, "b": {}}
+    contradictory = NAMED | {"required": ["b"], "additionalProperties": False}
+    assert close_objects(contradictory) == contradictory
 
 
 def test_close_objects_closes_nested_objects_wherever_a_schema_may_be():
@@ -39,3 +62,98 @@ def test_close_objects_leaves_merged_schemas_open():
 def test_close_objects_does_not_change_values_that_look_like_schemas():
     schema = {"const": {"properties": {"a": 1}}, "enum": [{"properties": {"a": 1}}], "items": True}
     assert close_objects(schema) == schema
+
+
+@pytest.mark.parametrize(
+    ("part", "left_out"),
+    [
+        ({"uniqueItems": True}, "uniqueItems"),  # pydantic's set
+        ({"format": "password"}, "format password"),  # pydantic's SecretStr
+        ({"format": ["a"]}, "format ['a']"),
+        ({"not": {"const": "x"}}, "not"),
+        ({"contains": {"const": 1}}, "contains"),
+        ({"propertyNames": {"maxLength": 3}}, "propertyNames"),
+        ({"dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+        ({"required": True}, "required"),
+    ],
+    ids=str,
+)
+def test_adapted_leaves_out_and_names_what_no_grammar_can_say(part, left_out):
+    schema = {"type": "object", "properties": {"p": {"items": {"type": "string", **part}}}}
+    result, named = adapted(schema)
+    assert result["properties"]["p"]["items"] == STRING
+    assert named == [f"properties.p.items.{left_out}"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"required": None},  # Go's nil slice
+        {"anyOf": None},
+        {"uniqueItems": False},
+        {"unevaluatedProperties": True},
+        {"propertyNames": STRING},  # zod's record
+        {"$id": "https://example.org/a"},
+        {"$schema": "mine"},
+    ],
+    ids=str,
+)
+def test_adapted_leaves_out_silently_what_restricts_nothing(part):
+    assert adapted({"type": "string", **part}) == (STRING, [])
+
+
+def test_adapted_keeps_names_and_values_that_look_like_keywords():
+    schema = {"properties": {"not": STRING, "format": STRING}, "const": {"not": {}, "required": None}}
+    assert adapted(schema) == (schema | {"additionalProperties": False}, [])
+    assert adapted({"const": None}) == ({"const": None}, [])
+
+
+def test_adapted_numeric_format_is_left_out_silently():
+    assert adapted({"type": "integer", "format": "int32"}) == ({"type": "integer"}, [])
+
+
+@pytest.mark.parametrize("nothing", [{}, True])
+def test_adapted_negation_of_everything_is_a_schema_that_nothing_meets(nothing):
+    assert adapted({"properties": {"a": {"not": nothing}}})[0]["properties"] == {"a": False}
+    assert adapted({"not": nothing}) == (False, [])
+
+
+def test_adapted_enumerated_property_names_become_properties():
+    """pydantic's dict[Color, bool]; zod's record of an enum."""
+    mapping = {"type": "object", "propertyNames": {"$ref": "#/$defs/C"}, "additionalProperties": BOOLEAN}
+    result, left_out = adapted(mapping | {"$defs": {"C": {"enum": ["red", "green"]}}})
+    assert result["properties"] == {"red": BOOLEAN, "green": BOOLEAN}
+    assert (result["additionalProperties"], left_out) == (False, [])
+
+
+def test_adapted_property_names_with_a_pattern_become_pattern_properties():
+    mapping = {"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": BOOLEAN}
+    result, left_out = adapted(mapping)
+    assert (result["patternProperties"], left_out) == ({"^x": BOOLEAN}, [])
+    result, left_out = adapted(mapping, frozenset({"^x"}))
+    assert (result, left_out) == ({"type": "object", "additionalProperties": BOOLEAN}, ["propertyNames"])
+
+
+def test_adapted_leaves_out_unusable_patterns_only():
+    schema = {
+        "properties": {"a": {"pattern": "(?!x)"}, "b": {"pattern": "y"}},
+        "patternProperties": {"(?!x)": {}},
+    }
+    result, left_out = adapted(schema, frozenset({"(?!x)"}))
+    assert result["properties"] == {"a": {}, "b": {"pattern": "y"}}
+    assert (result["patternProperties"], result["additionalProperties"]) == ({}, True)
+    assert left_out == ["patternProperties", "properties.a.pattern"]
+    assert sorted(patterns(schema)) == ["(?!x)", "(?!x)", "y"]
+
+
+def test_adapted_counts_of_optional_properties_are_left_out():
+    """llguidance takes an optional property for none: two of two optional ones were a 400."""
+    optional = {"properties": {"a": {}, "b": {}}, "minProperties": 2, "additionalProperties": False}
+    assert adapted(optional)[1] == ["minProperties"]
+    assert adapted(optional | {"required": ["a", "b"]})[1] == []
+    assert adapted({"additionalProperties": {}, "maxProperties": 1})[1] == []
+
+
+def test_adapted_keeps_ids_that_references_name():
+    schema = {"$id": "https://example.org/a", "$ref": "https://example.org/a#/$defs/b", "$defs": {"b": {}}}
+    assert adapted(schema)[0]["$id"] == schema["$id"]

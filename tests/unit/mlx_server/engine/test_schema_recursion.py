@@ -34,6 +34,8 @@ N = {"$ref": "#/$defs/n"}
         {"type": "array", "prefixItems": [True, {"$ref": "#"}], "minItems": 2},
         {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]},
         {"allOf": [{"type": "object"}, {"$ref": "#"}]},
+        {"type": "object", "additionalProperties": {"$ref": "#"}, "required": ["a"]},
+        {"type": "object", "additionalProperties": {"$ref": "#"}, "minProperties": 1},
         with_definitions({"$ref": "#/$defs/a~1b%20c"}, **{"a/b c": {"$ref": "#/$defs/a~1b%20c"}}),
     ],
     ids=json.dumps,
