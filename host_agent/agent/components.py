@@ -18,7 +18,7 @@ from host_agent.recovery.ollama_remedies import OllamaRemedies
 from host_agent.recovery.passes import Passes
 from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.service_manager import service_manager
-from host_agent.services import ORCHESTRATOR
+from host_agent.services import MLX_SERVER, ORCHESTRATOR
 from host_agent.services.disk_report import DiskReport
 from host_agent.services.docker.compose import Compose
 from host_agent.services.docker.containers import Containers
@@ -36,7 +36,7 @@ from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
 from host_agent.watchdog.child import AgentWatchdog, Keeper
 from vestal.config import Config
-from vestal.supervision import HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
+from vestal.supervision import Event, HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,15 @@ async def build(
 
     # The services. Ollama requests recovery passes, which are built below because they need the services.
     mlx = MlxService(config, session, gateway)
+
+    def on_child_event(event: Event) -> None:
+        journal.append(event)
+        if event.component == MLX_SERVER:
+            mlx.sockets.on_event(event)
+
     native_specs = native.specs(config, session) if mode_decision.mode is Mode.NATIVE else ()
     child_specs = (mlx.spec(), *native_specs)
-    supervisor = Supervisor(child_specs, on_event=journal.append, store=store, name="agent")
+    supervisor = Supervisor(child_specs, on_event=on_child_event, store=store, name="agent")
     containers = Containers(docker, compose, journal, store)
     docker_engine = DockerEngineMonitor(docker, compose.project, mode_decision)
 

@@ -1,6 +1,7 @@
 """The checks of a recovery pass: look at every service, and probe those that should answer."""
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 
@@ -131,8 +132,10 @@ class HostChecks:
         found = []
         for name, (port, setting) in wanted.items():
             holder = ports.holder(port) if statuses[name].process_pid is None else None
+            if holder is None or holder.pid == os.getpid():  # this process holds it for the next gateway
+                continue
             # The status is a moment old: the service's new process may hold the port by now.
-            if holder and holder.pid != self._supervisor.status()[name].process_pid:
+            if holder.pid != self._supervisor.status()[name].process_pid:
                 found.append(self._port(name, holder, setting))
         return found
 

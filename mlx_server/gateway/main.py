@@ -27,6 +27,7 @@ from vestal.config import Config, ConfigError, load
 from vestal.supervision import Clock, SystemClock
 from vestal.web.descriptors import raise_descriptor_limit
 from vestal.web.events import LogHandler
+from vestal.web.listening_sockets import InheritedSockets
 
 ENGINE = (sys.executable, "-m", "mlx_server.engine")
 TICK_S = 0.5
@@ -51,7 +52,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
     raise_descriptor_limit()
     clock = SystemClock()
     telemetry = Telemetry(clock.wall)
-    listeners = Listeners(config, telemetry)
+    listeners = Listeners(config, telemetry, InheritedSockets.from_environment())
     try:
         listeners.bind()
     except CannotListen as error:

@@ -1,8 +1,9 @@
 """A stand-in for the gateway whose GET /health answers with the contents of a file.
 
 The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
-that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. While it
-has `computes`, requests are not answered, and the process computes.
+that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. With
+`start_s`, it serves after so many seconds. While it has `computes`, requests are not answered, and the
+process computes. Like the real gateway it serves the socket that it inherits from the agent.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import json
 import os
 import signal
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from vestal.web.listening_sockets import InheritedSockets
 
 HOME = Path(os.environ["VESTAL_HOME"])
 PORT = int(os.environ["VESTAL_MLX_PORT"])
@@ -52,7 +56,13 @@ def main() -> None:
         print("the configuration is wrong: no such model", flush=True)
         sys.exit(health()["exit_code"])
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    Server(("127.0.0.1", PORT), Handler).serve_forever()
+    time.sleep(health().get("start_s", 0))
+    inherited = InheritedSockets.from_environment().take("127.0.0.1", PORT)
+    server = Server(("127.0.0.1", PORT), Handler, bind_and_activate=inherited is None)
+    if inherited is not None:
+        inherited.setblocking(True)
+        server.socket = inherited
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 
 
 def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
-    """Return the process that listens on the port at this address or at all addresses, or None."""
+    """Return the process that listens on the port at this address or at all addresses, or None.
+
+    A parent may hold the socket for a child that serves it: then this is the child.
+    """
     try:
         sockets = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:  # macOS lists the sockets of all processes only for root
@@ -50,8 +53,21 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
         if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port:
             listens_at = entry.laddr.ip.removeprefix("::ffff:")
             if listens_at == address or listens_at in WILDCARDS or address in WILDCARDS:
-                return _describe(port, entry.pid)
+                return _describe(port, _serving_process(port, entry.pid))
     return None
+
+
+def _serving_process(port: int, pid: int | None) -> int | None:
+    """Return the child of `pid` that listens on the port too, else `pid`."""
+    try:
+        children = [] if pid is None else psutil.Process(pid).children()
+    except psutil.Error:
+        return pid
+    return next((child.pid for child in children if _listens(child.pid, port)), pid)
+
+
+def _listens(pid: int, port: int) -> bool:
+    return any(at.endswith(f":{port}") for at in listening_at(pid))
 
 
 def listening_at(pid: int) -> tuple[str, ...]:
@@ -100,7 +116,7 @@ def _holder_by_lsof(port: int) -> PortHolder | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = parse_lsof(port, done.stdout)
-    return _describe(port, found.pid) if found else None
+    return _describe(port, _serving_process(port, found.pid)) if found else None
 
 
 def _describe(port: int, pid: int | None) -> PortHolder:

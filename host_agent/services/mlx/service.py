@@ -9,6 +9,7 @@ import aiohttp
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer, Reply
+from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
@@ -31,6 +32,7 @@ class MlxService:
         self._config, self._session, self._command = config, session, command
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
+        self.sockets = GatewaySockets(config)
         self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
         self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
@@ -53,6 +55,7 @@ class MlxService:
             health=self.probe,
             activity=process_activity.reader(self.port),
             policy=policy,
+            launcher=self.sockets,
         )
 
     async def probe(self, pid: int) -> ProbeResult:

@@ -16,12 +16,11 @@ from mlx_server.gateway.connections.http_protocol import HttpServer
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import network, ports
-from vestal.web import acceptor
+from vestal.web import acceptor, listening_sockets
 from vestal.web.connections import ConnectionTable
 from vestal.web.descriptors import max_connections
+from vestal.web.listening_sockets import InheritedSockets
 
-LOOPBACK = "127.0.0.1"
-EVERYWHERE = frozenset({"0.0.0.0", "::"})
 BRIDGE_INTERVAL_S = 5.0
 EXIT_BUSY = 75  # EX_TEMPFAIL: the port may become free, so it is tried again
 EXIT_CONFIG = 78
@@ -57,19 +56,19 @@ def _cannot(error: OSError, address: str, port: int) -> CannotListen:
     return CannotListen(message, EXIT_CONFIG)
 
 
-def _addresses(configured: list[str]) -> list[str]:
-    """Return loopback and what is configured. A wildcard stands for all other addresses of its family."""
-    wanted = dict.fromkeys([LOOPBACK, *("127.0.0.1" if a == "localhost" else a for a in configured)])
-    return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
-
-
 class Listeners:
-    """Serves one application on several sockets, some of which are added while it runs."""
+    """Serves one application on several sockets, some of which are added while it runs.
 
-    def __init__(self, config: Config, telemetry: Telemetry) -> None:
+    A socket that the process has inherited from its parent is used instead of a new one.
+    """
+
+    def __init__(
+        self, config: Config, telemetry: Telemetry, inherited: InheritedSockets | None = None
+    ) -> None:
         self._port = config.mlx.port
         self._max_message_bytes = config.mlx.max_body_bytes
-        self._addresses = _addresses(config.mlx.bind)
+        self._addresses = listening_sockets.addresses(config.mlx.bind)
+        self._inherited = inherited or InheritedSockets()
         self._sockets: list[socket.socket] = []
         self._telemetry = telemetry
         self._servers: list[tuple[HttpServer, asyncio.Task[None]]] = []
@@ -81,11 +80,14 @@ class Listeners:
         """Listen on all configured addresses. Raise CannotListen, and listen on none, where one fails."""
         try:
             for address in self._addresses:
-                self._sockets.append(bind(address, self._port))
+                self._sockets.append(self._bind(address))
         except CannotListen:
             for sock in self._sockets:
                 sock.close()
             raise
+
+    def _bind(self, address: str) -> socket.socket:
+        return self._inherited.take(address, self._port) or bind(address, self._port)
 
     def host_names(self) -> frozenset[str]:
         """Return what this machine may be called in a `Host` header, besides the usual names."""
@@ -110,7 +112,7 @@ class Listeners:
                 self.bridge = address
             elif address and address != self.bridge:
                 try:
-                    self._serve(app, [bind(address, self._port)])
+                    self._serve(app, [self._bind(address)])
                     self.bridge, last_failure = address, ""
                     self._telemetry.emit(
                         "listening", "the Docker bridge", addresses=[address], port=self._port

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import time
+import urllib.request
 
 import psutil
 
@@ -33,6 +36,33 @@ def test_killed_agent_leaves_its_gateway_and_the_next_adopts_and_restarts_it(age
     assert len(seqs) > events
     os.kill(gateway, signal.SIGKILL)
     agent.until(lambda: agent.gateway() != gateway, "the adopted gateway was restarted")
+
+
+def test_connection_made_while_no_gateway_lives_waits_for_the_next_one(agent):
+    """A gateway that was killed refused connections for 1.2 s."""
+    first = agent.start().gateway()
+    (agent.home / "fake_gateway.json").write_text(json.dumps({"start_s": 1.0}))
+    os.kill(first, signal.SIGKILL)
+    statuses, began = [], time.monotonic()
+    while not statuses or time.monotonic() - began < 1.5:
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.mlx_port}/health", timeout=10) as answer:
+            statuses.append(answer.status)
+    assert set(statuses) == {200}
+    assert agent.gateway() != first
+
+
+def test_gateway_stopped_by_hand_refuses_connections_at_once(agent):
+    agent.start().gateway()
+    assert agent.ask("/services/mlx_server/stop", {})[0] == 202
+
+    def is_refused() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", agent.mlx_port)) == errno.ECONNREFUSED
+
+    agent.until(is_refused, "connections are refused")
+    assert agent.ask("/services/mlx_server/start", {})[0] == 202
+    assert agent.gateway()
+    assert not is_refused()
 
 
 def test_second_agent_names_the_first_and_exits_with_75(agent):

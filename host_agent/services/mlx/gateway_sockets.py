@@ -1,0 +1,61 @@
+"""The sockets on which the gateway listens, held by the agent.
+
+A gateway that dies takes its connections with it, but not these sockets: a connection that is made before the
+next gateway serves waits for it and is not refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import replace
+
+from vestal.config import Config
+from vestal.platform import network
+from vestal.supervision import ChildSpec, Event, ProcessHandle, spawn
+from vestal.web import acceptor, listening_sockets
+
+GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_opened"})
+"""Events of the gateway after which a client is better refused at once than kept waiting."""
+
+
+class GatewaySockets:
+    """Binds the gateway's sockets before each launch, and has the gateway inherit them.
+
+    An address that cannot be bound is left to the gateway, which says why and what helps. So is the Docker
+    bridge's until it exists.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._port = config.mlx.port
+        self._configured = config.mlx.bind
+        self._sockets: dict[str, socket.socket] = {}
+
+    async def launch(self, spec: ChildSpec) -> ProcessHandle:
+        """Launch the gateway with the sockets. Raises LaunchError, OSError."""
+        await asyncio.to_thread(self._bind_missing)
+        sockets = self._sockets.values()
+        env = {**(spec.env or {}), listening_sockets.FDS_VARIABLE: listening_sockets.fds_value(sockets)}
+        return await spawn(replace(spec, env=env), pass_fds=[each.fileno() for each in sockets])
+
+    def on_event(self, event: Event) -> None:
+        """Close the sockets if `event` says that no gateway will come for a long time, or at all."""
+        if event.event in GATEWAY_WILL_NOT_COME:
+            self.close()
+
+    def close(self) -> None:
+        """Close the sockets: from now on a connection is refused, unless a gateway still serves."""
+        for listening in self._sockets.values():
+            listening.close()
+        self._sockets.clear()
+
+    def _bind_missing(self) -> None:
+        for address in self._addresses():
+            if address not in self._sockets:
+                with contextlib.suppress(OSError):
+                    self._sockets[address] = acceptor.bind(address, self._port)
+
+    def _addresses(self) -> list[str]:
+        bridge = network.bridge_address()
+        return listening_sockets.addresses([*self._configured, *([bridge] if bridge else [])])

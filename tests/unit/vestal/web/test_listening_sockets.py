@@ -1,0 +1,64 @@
+"""Sockets that a server inherits from its parent."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from vestal.web import acceptor
+from vestal.web.listening_sockets import FDS_VARIABLE, InheritedSockets, addresses, fds_value
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [
+        ([], ["127.0.0.1"]),
+        (["localhost", "192.168.1.5"], ["127.0.0.1", "192.168.1.5"]),
+        (["0.0.0.0", "192.168.1.5", "::1"], ["0.0.0.0", "::1"]),
+        (["::"], ["127.0.0.1", "::"]),
+    ],
+)
+def test_addresses_have_loopback_and_no_address_that_a_wildcard_covers(
+    configured: list[str], expected: list[str]
+):
+    assert addresses(configured) == expected
+
+
+def test_inherited_socket_is_found_by_its_address_once_and_the_variable_is_gone():
+    bound = acceptor.bind("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    environment = {FDS_VARIABLE: fds_value([bound]), "PATH": "/bin"}
+    bound.detach()  # as in a child process, where only the number is known
+    inherited = InheritedSockets.from_environment(environment)
+    assert environment == {"PATH": "/bin"}
+    assert inherited.take("127.0.0.1", port + 1) is None
+    with inherited.take("127.0.0.1", port) as taken, socket.create_connection(("127.0.0.1", port)):
+        assert taken.proto == socket.IPPROTO_TCP
+        assert not taken.get_inheritable()
+        assert not taken.getblocking()
+        taken.accept()[0].close()
+    assert inherited.take("127.0.0.1", port) is None
+
+
+def test_descriptor_that_is_no_listening_socket_is_left_open():
+    reading, writing = os.pipe()
+    with socket.socket() as unbound:
+        value = f"{reading},{unbound.fileno()},999999,x,"
+        inherited = InheritedSockets.from_environment({FDS_VARIABLE: value})
+        inherited.close()
+        assert unbound.getsockname()
+    os.write(writing, b"x")
+    assert os.read(reading, 1) == b"x"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_socket_that_is_not_taken_is_closed():
+    bound = acceptor.bind("127.0.0.1", 0)
+    address = bound.getsockname()
+    inherited = InheritedSockets.from_environment({FDS_VARIABLE: str(bound.detach())})
+    inherited.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)

@@ -1,0 +1,83 @@
+"""Listening sockets that outlive the process which serves them.
+
+The parent of a server binds its sockets, keeps them open, and has each process of the server inherit them. A
+connection that a client makes while no such process lives waits in the kernel's queue and is not refused.
+systemd's socket activation and launchd's `Sockets` work in the same way; here the variable is our own, since
+those name the process's PID, which its parent does not know beforehand.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, MutableMapping
+
+FDS_VARIABLE = "VESTAL_LISTEN_FDS"
+"""The descriptors of the inherited sockets, separated by commas."""
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = frozenset({"0.0.0.0", "::"})
+
+
+def addresses(configured: Iterable[str]) -> list[str]:
+    """Return loopback and what is configured. A wildcard stands for all other addresses of its family."""
+    wanted = dict.fromkeys([LOOPBACK, *(LOOPBACK if a == "localhost" else a for a in configured)])
+    return [a for a in wanted if a in EVERYWHERE or ("::" if ":" in a else "0.0.0.0") not in wanted]
+
+
+def fds_value(sockets: Iterable[socket.socket]) -> str:
+    """Return the value of FDS_VARIABLE by which a child process finds these sockets."""
+    return ",".join(str(listening.fileno()) for listening in sockets)
+
+
+class InheritedSockets:
+    """The listening sockets that this process has inherited, by address and port."""
+
+    def __init__(self, sockets: Iterable[socket.socket] = ()) -> None:
+        self._by_address: dict[tuple[str, int], socket.socket] = {}
+        for listening in sockets:
+            address, port = listening.getsockname()[:2]
+            self._by_address[address, port] = listening
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> InheritedSockets:
+        """Return the sockets that FDS_VARIABLE names, and remove it, so that no child looks for them.
+
+        A descriptor that is no listening TCP socket is left alone.
+        """
+        words = environment.pop(FDS_VARIABLE, "").split(",")
+        fds = (int(word) for word in words if word.isdigit())
+        return cls(found for fd in fds if (found := _listening_socket(fd)) is not None)
+
+    def take(self, address: str, port: int) -> socket.socket | None:
+        """Return the socket for this address, which is the caller's from now on; None if there is none."""
+        return self._by_address.pop((address, port), None)
+
+    def close(self) -> None:
+        """Close the sockets that were not taken: the settings name other addresses now."""
+        for listening in self._by_address.values():
+            listening.close()
+        self._by_address.clear()
+
+
+def _listening_socket(fd: int) -> socket.socket | None:
+    try:
+        found = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    try:
+        is_ours = (
+            found.family in (socket.AF_INET, socket.AF_INET6)
+            and found.type == socket.SOCK_STREAM
+            and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        )
+    except OSError:
+        is_ours = False
+    if not is_ours:
+        found.detach()  # the descriptor belongs to somebody else
+        return None
+    # The protocol is named, since asyncio sets TCP_NODELAY only then.
+    listening = socket.socket(found.family, found.type, socket.IPPROTO_TCP, found.detach())
+    listening.setblocking(False)
+    os.set_inheritable(listening.fileno(), False)
+    return listening
