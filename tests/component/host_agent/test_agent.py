@@ -43,7 +43,8 @@ def test_connection_made_while_no_gateway_lives_waits_for_the_next_one(agent):
     first = agent.start().gateway()
     (agent.home / "fake_gateway.json").write_text(json.dumps({"start_s": 1.0}))
     os.kill(first, signal.SIGKILL)
-    statuses, began = [], time.monotonic()
+    statuses: list[int] = []
+    began = time.monotonic()
     while not statuses or time.monotonic() - began < 1.5:
         with urllib.request.urlopen(f"http://127.0.0.1:{agent.mlx_port}/health", timeout=10) as answer:
             statuses.append(answer.status)

@@ -34,7 +34,9 @@ def test_inherited_socket_is_found_by_its_address_once_and_the_variable_is_gone(
     inherited = InheritedSockets.from_environment(environment)
     assert environment == {"PATH": "/bin"}
     assert inherited.take("127.0.0.1", port + 1) is None
-    with inherited.take("127.0.0.1", port) as taken, socket.create_connection(("127.0.0.1", port)):
+    taken = inherited.take("127.0.0.1", port)
+    assert taken is not None
+    with taken, socket.create_connection(("127.0.0.1", port)):
         assert taken.proto == socket.IPPROTO_TCP
         assert not taken.get_inheritable()
         assert not taken.getblocking()
