@@ -126,6 +126,7 @@ def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
         token_rows(model),
         renders_to_tokens(tokenizer),
     )
+    prompts = yield from _in_background(1.0, prompts.with_needs)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,

@@ -29,7 +29,8 @@ def _normalize_message(message: Any, field: str) -> dict[str, Any]:
     if not isinstance(content, (str, list)):
         raise _wrong_type(f"{field}.content", "a string or a list of parts", content)
     normalized["content"] = content
-    if calls := message.get("tool_calls"):
+    calls = normalized.pop("tool_calls", None)  # some templates take an empty list for calls
+    if calls:
         if not isinstance(calls, (list, tuple)):
             raise _wrong_type(f"{field}.tool_calls", "a list", calls)
         normalized["tool_calls"] = [
@@ -49,7 +50,7 @@ def _normalize_call(call: Any, field: str) -> dict[str, Any]:
             raise RequestError(
                 "invalid_request", f"{field}.function.arguments of tool call {name!r} is not JSON: {error}"
             ) from error
-    return {**call, "function": function}
+    return {"type": "function", **call, "function": function}
 
 
 def check_tools(tools: Iterable[Any]) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from mlx_server.engine.errors import EngineError, RequestError
+from mlx_server.engine.generation.prompts.conversation import (
+    STRICTEST,
+    TemplateNeeds,
+    fit_messages,
+    fit_tools,
+)
 from mlx_server.engine.generation.prompts.length_check import (
     CHUNK_CHARS,
     check_length,
@@ -18,6 +24,7 @@ from mlx_server.engine.generation.prompts.length_check import (
     tokenization_error,
 )
 from mlx_server.engine.generation.prompts.messages import check_nesting, check_tools, normalize_messages
+from mlx_server.engine.generation.prompts.template_probe import TemplateProbe
 from mlx_server.engine.generation.prompts.templates.limits import (
     TemplateLimitExceeded,
     TemplateProcessDied,
@@ -50,7 +57,7 @@ class PromptMaker:
     `templates` renders the model's chat template. It is None if the model has none, or if mlx-lm or the
     tokenizer's class renders it in Python, as code that does not come with the model. With
     `renders_to_tokens`, only such a class can say which tokens a chat has. `token_rows` is how many tokens
-    the model has weights for, if that is known.
+    the model has weights for, if that is known. `needs` is the shape of conversation that the template takes.
     """
 
     tokenizer: Any
@@ -58,6 +65,18 @@ class PromptMaker:
     context_tokens: int
     token_rows: int | None = None
     renders_to_tokens: bool = False
+    needs: TemplateNeeds = TemplateNeeds()
+
+    def with_needs(self) -> PromptMaker:
+        """Return a maker of prompts that knows what the model's template needs, by rendering probes."""
+        if not self.tokenizer.has_chat_template:
+            return self
+
+        def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+            rendered = self._render(messages, tools, {"add_generation_prompt": True})
+            return rendered if isinstance(rendered, str) else str(self.tokenizer.decode(rendered))
+
+        return replace(self, needs=TemplateProbe(render).needs(self._template_uses_tools()))
 
     def tokens(self, op: Generate) -> list[int]:
         """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
@@ -84,7 +103,8 @@ class PromptMaker:
         if op.kind != "chat" or not messages:
             return 0
         try:
-            before = self._apply_template(op, normalize_messages(messages), add_generation_prompt=False)
+            messages = normalize_messages(messages)
+            before = self._apply_template(op, messages, self.needs, {"add_generation_prompt": False})
         except Exception:  # the template may raise anything; without this number, less is found in the cache
             return 0
         return common_prefix_length(before, prompt)
@@ -116,9 +136,7 @@ class PromptMaker:
         # The last message may be the beginning of an answer, written by the client: the model continues it.
         continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
         try:
-            return self._apply_template(
-                op, messages, add_generation_prompt=not continues, continue_final_message=continues
-            )
+            return self._tokens_of_chat(op, messages, continues)
         except EngineError:
             raise
         except TemplateLimitExceeded as error:
@@ -137,25 +155,57 @@ class PromptMaker:
                 "invalid_request", f"The chat template of {op.model} refuses these messages: {reason}"
             ) from error
 
-    def _apply_template(self, op: Generate, messages: list[dict[str, Any]], **options: bool) -> list[int]:
+    def _tokens_of_chat(self, op: Generate, messages: list[dict[str, Any]], continues: bool) -> list[int]:
+        """Return the token ids of a chat whose last message the answer may continue.
+
+        A chat that the template refuses is rendered again in the shape that any template takes, and then with
+        its last message complete. Raises EngineError, and the template's first objection.
+        """
+        options = {"add_generation_prompt": not continues, "continue_final_message": continues}
+        attempts = [(self.needs, options), (STRICTEST, options)]
+        if continues:
+            attempts.append((self.needs, {"add_generation_prompt": True}))
+        objections: list[Exception] = []
+        for needs, given in attempts:
+            try:
+                return self._apply_template(op, messages, needs, given)
+            except (EngineError, TemplateLimitExceeded, TemplateProcessDied):
+                raise
+            except Exception as objection:  # a template is a program: it may raise anything
+                objections.append(objection)
+        raise objections[0]
+
+    def _apply_template(
+        self, op: Generate, messages: list[dict[str, Any]], needs: TemplateNeeds, options: dict[str, bool]
+    ) -> list[int]:
         """Return the token ids of the rendered chat. Raises EngineError, and whatever the template raises."""
         tools = list(op.tools or ())
-        if tools and not self._template_uses_tools():
+        if needs.plain_tools or (tools and not self._template_uses_tools()):
             messages, tools = describe_tools(messages, tools), []
         variables = {} if op.think is None else {"enable_thinking": op.think}
-        arguments = {"tools": tools or None, **options, **variables, **(op.template or {})}
-        if self.templates is None:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=self.renders_to_tokens, **arguments
-            )
-        else:
-            with rendered_by(self.templates):
-                rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+        arguments = {**options, **variables, **(op.template or {})}
+        rendered = self._render(fit_messages(messages, needs), fit_tools(tools, needs), arguments)
         if not isinstance(rendered, str):
             return list(rendered)
         if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # made long by the template
             check_length(op, [rendered], self.tokenizer, self.context_tokens)
         return self._encode(rendered, add_special_tokens=False)
+
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], arguments: dict[str, Any]
+    ) -> str | Sequence[int]:
+        """Return the text of a chat, or its token ids where only the tokenizer's class can say them."""
+        if self.templates is None:
+            tokenize = self.renders_to_tokens
+            rendered = self.tokenizer.apply_chat_template(
+                messages, tokenize=tokenize, tools=tools or None, **arguments
+            )
+        else:
+            with rendered_by(self.templates):
+                rendered = self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, tools=tools or None, **arguments
+                )
+        return rendered if isinstance(rendered, str) else list(rendered)
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:

@@ -26,11 +26,18 @@ def describe_tools(
     The system message (a new one if there is none) describes the tools. Calls and their results become text
     in the messages that hold them; a result is sent as the user's message.
     """
-    plain = [_as_plain_text(message) for message in messages]
+    plain = as_plain_texts(messages)
+    if not tools:
+        return plain
     text = _INTRODUCTION.format(tools="\n".join(_to_json(tool.get("function") or tool) for tool in tools))
     if plain and plain[0].get("role") == "system":
         return [{**plain[0], "content": f"{plain[0]['content']}\n\n{text}"}, *plain[1:]]
     return [{"role": "system", "content": text}, *plain]
+
+
+def as_plain_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `messages` with calls and their results as plain text."""
+    return [_as_plain_text(message) for message in messages]
 
 
 def _as_plain_text(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""Gives calls of tools, their results and the tools themselves the shape that a chat template takes. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+Message = dict[str, Any]
+
+CALL_ID_CHARS = 9
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def split_calls(messages: Sequence[Message]) -> list[Message]:
+    """Give each call a message of its own, followed by its result."""
+    fitted: list[Message] = []
+    i = 0
+    while i < len(messages):
+        message, i = messages[i], i + 1
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            fitted.append(message)
+            continue
+        results = []
+        while i < len(messages) and messages[i].get("role") == "tool":
+            results.append(messages[i])
+            i += 1
+        for number, call in enumerate(calls):
+            first = message if number == 0 else {"role": message["role"], "content": ""}
+            fitted.append({**first, "tool_calls": [call]})
+            if (result := _take_result(results, call)) is not None:
+                fitted.append(result)
+        fitted += results
+    return fitted
+
+
+def _take_result(results: list[Message], call: dict[str, Any]) -> Message | None:
+    """Remove the result of `call` from `results`: the one with its id, or else the first that has no id."""
+    for i, result in enumerate(results):
+        if not result.get("tool_call_id") or result["tool_call_id"] == call.get("id"):
+            return results.pop(i)
+    return None
+
+
+def with_short_ids(messages: Sequence[Message]) -> list[Message]:
+    """Give calls and their results ids of nine letters and digits, made of their own ids or their places."""
+    fitted: list[Message] = []
+    waiting: list[str] = []  # ids made for calls that have none, until the results without ids come
+    made = 0
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            ids = []
+            for call in calls:
+                if call.get("id"):
+                    ids.append(_short_id(str(call["id"])))
+                    continue
+                made += 1
+                ids.append(_short_id(f"call {made}"))
+                waiting.append(ids[-1])
+            pairs = zip(calls, ids, strict=True)
+            fitted.append({**message, "tool_calls": [{**call, "id": short} for call, short in pairs]})
+        elif message.get("role") == "tool":
+            given = message.get("tool_call_id")
+            short = _short_id(str(given)) if given else waiting.pop(0) if waiting else _short_id("none")
+            fitted.append({**message, "tool_call_id": short})
+        else:
+            fitted.append(message)
+    return fitted
+
+
+def _short_id(given: str) -> str:
+    if len(given) == CALL_ID_CHARS and given.isascii() and given.isalnum():
+        return given
+    digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
+    return "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:CALL_ID_CHARS])
+
+
+def with_argument_texts(message: Message) -> Message:
+    if not message.get("tool_calls"):
+        return message
+    calls = []
+    for call in message["tool_calls"]:
+        function = call.get("function") or {}
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+        calls.append({**call, "function": {**function, "arguments": text}})
+    return {**message, "tool_calls": calls}
+
+
+def with_one_text(message: Message) -> Message:
+    """Put the content of a message with calls into its thinking, if it has both."""
+    if not (message.get("tool_calls") and message.get("thinking") and message.get("content")):
+        return message
+    thoughts = join_contents(message["thinking"], message["content"])
+    return message | {"content": "", "thinking": thoughts, "reasoning_content": thoughts}
+
+
+def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool
+    given = {name: value for name, value in function.items() if value is not None}
+    defaults = {"description": "", "parameters": {"type": "object", "properties": {}}}
+    return {
+        **tool,
+        "function": {**given, **{name: value for name, value in defaults.items() if name not in given}},
+    }
+
+
+def join_contents(first: Any, second: Any) -> Any:
+    """Return two contents of messages as one, with an empty line between two texts."""
+    if isinstance(first, str) and isinstance(second, str):
+        return "\n\n".join(text for text in (first, second) if text)
+    return [*_parts(first), *_parts(second)]
+
+
+def _parts(content: Any) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []

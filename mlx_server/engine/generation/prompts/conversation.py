@@ -1,0 +1,157 @@
+"""Gives a conversation the shape that a chat template can render. Pure.
+
+Clients send system messages anywhere, two messages of one role in a row, and calls without ids. Many
+templates refuse that, or drop a part of it. What a template needs is found out once, when its model is loaded
+(`template_probe`). Where a template renders a message as it is, the message stays as it is: a prompt whose
+beginning changes with each turn would find nothing in the prompt cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlx_server.engine.generation.prompts.call_shapes import (
+    Message,
+    join_contents,
+    split_calls,
+    whole_tool,
+    with_argument_texts,
+    with_one_text,
+    with_short_ids,
+)
+
+
+@dataclass(frozen=True)
+class TemplateNeeds:
+    """What a chat template needs of a conversation. The defaults are those of a template that takes anything.
+
+    `system`: where a system message may stand. `alternation`: messages of the user and of the assistant
+    alternate, beginning with the user's. `answer_after_tools`: an assistant's message stands between the
+    result of a tool and the user's next message. `user`: there is a user's message. `short_call_ids`: ids of
+    calls have nine letters and digits. `single_calls`: a message calls one tool. `argument_texts`: a call's
+    arguments are JSON text. `plain_tools`: the template has no place for tools, calls and results, so they
+    become text. `whole_tools`: tools have a description and parameters. `one_text`: a message with calls has
+    either content or thinking.
+    """
+
+    system: Literal["anywhere", "first", "nowhere"] = "anywhere"
+    alternation: bool = False
+    answer_after_tools: bool = False
+    user: bool = False
+    short_call_ids: bool = False
+    single_calls: bool = False
+    argument_texts: bool = False
+    plain_tools: bool = False
+    whole_tools: bool = False
+    one_text: bool = False
+
+
+STRICTEST = TemplateNeeds(system="nowhere", alternation=True, user=True, plain_tools=True)
+"""The shape that every chat template renders: texts of the user and of the assistant in turn."""
+
+
+def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Message]:
+    """Return `messages`, normalized ones, in the shape that `needs` describes. Messages are not changed."""
+    fitted = [_with_both_names_of_thinking(message) for message in messages]
+    if needs.system != "anywhere":
+        fitted = _fold_system(fitted, keeps_first=needs.system == "first")
+    if needs.user and not any(message.get("role") == "user" for message in fitted):
+        fitted = _with_user(fitted)
+    if needs.single_calls:
+        fitted = split_calls(fitted)
+    if needs.alternation:
+        fitted = _alternate(fitted)
+    if needs.answer_after_tools:
+        fitted = _answer_tools(fitted)
+    if needs.short_call_ids:
+        fitted = with_short_ids(fitted)
+    if needs.argument_texts:
+        fitted = [with_argument_texts(message) for message in fitted]
+    if needs.one_text:
+        fitted = [with_one_text(message) for message in fitted]
+    return fitted
+
+
+def fit_tools(tools: Sequence[dict[str, Any]], needs: TemplateNeeds) -> list[dict[str, Any]]:
+    """Return `tools` with all that the template reads of them."""
+    return [whole_tool(tool) for tool in tools] if needs.whole_tools else list(tools)
+
+
+def _with_both_names_of_thinking(message: Message) -> Message:
+    """Return the message with its thinking under both names that templates read."""
+    thoughts = message.get("reasoning_content") or message.get("thinking")
+    if not isinstance(thoughts, str):
+        return message
+    return message | {"reasoning_content": thoughts, "thinking": thoughts}
+
+
+def _fold_system(messages: Sequence[Message], *, keeps_first: bool) -> list[Message]:
+    """Put system messages into the user's next message.
+
+    With `keeps_first`, those at the start become one message and stay. Text after which no user's message
+    comes before the assistant's next becomes a user's message.
+    """
+    start = next((i for i, message in enumerate(messages) if message.get("role") != "system"), len(messages))
+    fitted: list[Message] = []
+    pending: Any = ""
+    if keeps_first and start:
+        fitted.append({**messages[0], "content": _joined(messages[:start])})
+        messages = messages[start:]
+    for message in messages:
+        if message.get("role") == "system":
+            pending = join_contents(pending, message.get("content") or "")
+            continue
+        if pending and message.get("role") == "user":
+            fitted.append({**message, "content": join_contents(pending, message.get("content") or "")})
+            pending = ""
+            continue
+        if pending and message.get("role") == "assistant":
+            fitted.append({"role": "user", "content": pending})
+            pending = ""
+        fitted.append(message)
+    return [*fitted, {"role": "user", "content": pending}] if pending else fitted
+
+
+def _joined(messages: Sequence[Message]) -> Any:
+    content: Any = ""
+    for message in messages:
+        content = join_contents(content, message.get("content") or "")
+    return content
+
+
+def _with_user(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with one of the user's: after the system message, or in place of it if alone."""
+    if all(message.get("role") == "system" for message in messages):
+        return [{"role": "user", "content": _joined(messages)}]
+    after = 1 if messages[0].get("role") == "system" else 0
+    return [*messages[:after], {"role": "user", "content": ""}, *messages[after:]]
+
+
+def _alternate(messages: Sequence[Message]) -> list[Message]:
+    """Join neighbors of one role. Calls, results of tools and a first system message stay as they are."""
+    fitted: list[Message] = []
+    is_first = True  # no message of the user or of the assistant yet
+    for message in messages:
+        role = message.get("role")
+        is_turn = role in ("user", "assistant") and not message.get("tool_calls")
+        last = fitted[-1] if fitted else {}
+        if is_turn and last.get("role") == role and not last.get("tool_calls"):
+            content = join_contents(last.get("content") or "", message.get("content") or "")
+            fitted[-1] = {**last, "content": content}
+            continue
+        if is_first and role in ("assistant", "tool"):
+            fitted.append({"role": "user", "content": ""})
+        is_first = is_first and role == "system"
+        fitted.append(message)
+    return fitted
+
+
+def _answer_tools(messages: Sequence[Message]) -> list[Message]:
+    fitted: list[Message] = []
+    for message in messages:
+        if message.get("role") == "user" and fitted and fitted[-1].get("role") == "tool":
+            fitted.append({"role": "assistant", "content": ""})
+        fitted.append(message)
+    return fitted

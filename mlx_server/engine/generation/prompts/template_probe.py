@@ -1,0 +1,150 @@
+"""Finds out what a chat template needs, by rendering small conversations. Pure: `render` is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlx_server.engine.generation.prompts.conversation import (
+    Message,
+    TemplateNeeds,
+    fit_messages,
+    fit_tools,
+)
+from mlx_server.engine.generation.prompts.templates.limits import (
+    TemplateLimitExceeded,
+    TemplateProcessDied,
+)
+
+Render = Callable[[list[Message], list[dict[str, Any]]], str]
+"""Renders messages and tools to text, with the start of an answer. Raises anything if it refuses."""
+
+SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", "Qres", "Qoth"
+"""Texts of the probes, which are looked for in what the template makes of them."""
+
+
+class TemplateProbe:
+    """Renders probes with one template."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+
+    def needs(self, uses_tools: bool) -> TemplateNeeds:
+        """Return what the template needs; `uses_tools` says whether it seems to have a place for tools.
+
+        A template that does not even render one message of the user's is left alone, and so is one that
+        exceeds its limits.
+        """
+        needs = TemplateNeeds(plain_tools=not uses_tools)
+        try:
+            if not self._shows([_user(ASKED)], needs, ASKED):
+                return needs
+            needs = self._with_needs_of_turns(needs)
+            return self._with_needs_of_tools(needs) if uses_tools else needs
+        except (TemplateLimitExceeded, TemplateProcessDied):
+            return TemplateNeeds(plain_tools=not uses_tools)
+
+    def _with_needs_of_turns(self, needs: TemplateNeeds) -> TemplateNeeds:
+        turns = [_user(ASKED), _assistant(ANSWERED)]
+        in_a_row = [_user(ASKED), _user(MORE), _assistant(ANSWERED), _assistant(OTHER), _user(RESULT)]
+        if not self._shows(in_a_row, needs, ASKED, MORE, ANSWERED, OTHER, RESULT) or not self._shows(
+            [_assistant(ANSWERED), _user(ASKED)], needs, ANSWERED, ASKED
+        ):
+            needs = replace(needs, alternation=True)
+        in_the_middle = [*turns, _system(SYSTEM), _user(MORE)]
+        at_the_end = [*turns, _user(MORE), _system(SYSTEM)]
+        if not self._shows([_system(SYSTEM), _user(ASKED)], needs, SYSTEM, ASKED):
+            needs = replace(needs, system="nowhere")
+        elif not self._shows(in_the_middle, needs, ASKED, ANSWERED, SYSTEM, MORE) or not self._shows(
+            at_the_end, needs, ANSWERED, MORE, SYSTEM
+        ):
+            needs = replace(needs, system="first")
+        if not self._shows([_system(SYSTEM)], needs, SYSTEM):
+            needs = replace(needs, user=True)
+        return needs
+
+    def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
+        """Add what calls and results need: the first of these shapes that the template renders."""
+        bare = [{"type": "function", "function": {"name": "qtool"}}]
+        if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):
+            needs = replace(needs, whole_tools=True)
+        shapes = [
+            replace(needs, argument_texts=texts, short_call_ids=short, answer_after_tools=answer)
+            for answer in (False, True)
+            for texts in (False, True)
+            for short in (False, True)
+        ]
+        for shaped in shapes:
+            if self._shows(_tool_turns(), shaped, ASKED, _ARGUMENTS[0], RESULT, MORE, tools=_TOOLS):
+                break
+        else:
+            return replace(needs, plain_tools=True)
+        if not self._shows(_tool_turns(calls=2), shaped, *_ARGUMENTS, MORE, tools=_TOOLS):
+            shaped = replace(shaped, single_calls=True)
+        if not self._shows(_tool_turns(thinking=OTHER), shaped, "qtool", MORE, tools=_TOOLS):
+            shaped = replace(shaped, one_text=True)
+        return shaped
+
+    def _shows(
+        self,
+        messages: Sequence[Message],
+        needs: TemplateNeeds,
+        *texts: str,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> bool:
+        """Return whether the template renders the messages, shaped by `needs`, with `texts` in order."""
+        try:
+            rendered = self._render(fit_messages(messages, needs), fit_tools(tools, needs))
+        except (TemplateLimitExceeded, TemplateProcessDied):
+            raise
+        except Exception:  # a template is a program: it may raise anything
+            return False
+        end = 0
+        for text in texts:
+            end = rendered.find(text, end)
+            if end < 0:
+                return False
+        return True
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def _system(text: str) -> Message:
+    return {"role": "system", "content": text}
+
+
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": "A tool",
+            "parameters": {"type": "object", "properties": {"a": {"type": "string"}}},
+        },
+    }
+    for name in ("qtool", "qother")
+]
+
+_ARGUMENTS = ("Qarg", "Qbrg")
+
+
+def _tool_turns(calls: int = 1, thinking: str = "") -> list[Message]:
+    """Return a conversation with calls as Ollama's clients send them: without ids."""
+    names = ("qtool", "qother")[:calls]
+    functions = [
+        {"name": name, "arguments": {"a": value}} for name, value in zip(names, _ARGUMENTS, strict=False)
+    ]
+    asked = _assistant(ANSWERED if thinking else "") | {
+        "tool_calls": [{"type": "function", "function": function} for function in functions]
+    }
+    if thinking:
+        asked["reasoning_content"] = thinking
+    results = [{"role": "tool", "content": RESULT, "name": name} for name in names]
+    return [_user(ASKED), asked, *results, _user(MORE)]

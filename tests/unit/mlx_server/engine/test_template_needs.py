@@ -1,0 +1,203 @@
+"""Conversations that clients send are rendered by every chat template, however strict."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.generation.prompts.conversation import TemplateNeeds, fit_messages
+from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.generation.prompts.template_probe import TemplateProbe
+from mlx_server.engine.generation.prompts.templates.limits import TemplateLimitExceeded
+from mlx_server.engine.generation.prompts.templates.renderer import make_environment
+from mlx_server.protocol import Generate
+from tests.model_templates import ALL, CHATML, DEEPSEEK_V31, GEMMA, GPT_OSS, LLAMA, MISTRAL, QWEN
+
+ENVIRONMENT = make_environment()
+TOOLS = ({"type": "function", "function": {"name": "weather"}},)
+
+
+class TemplateTokenizer:
+    """Renders a template, and makes a token of each letter."""
+
+    has_chat_template, has_tool_calling, bos_token = True, False, "<s>"
+
+    def __init__(self, template: str) -> None:
+        self.chat_template = template
+        self._compiled = ENVIRONMENT.from_string(template)
+        self.renderings = 0
+
+    def __len__(self) -> int:
+        return 0x110000
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def apply_chat_template(
+        self, messages: list[dict], *, tokenize: bool, continue_final_message: bool = False, **variables: Any
+    ) -> str:
+        self.renderings += 1
+        return self._compiled.render(messages=messages, bos_token="<s>", **variables)
+
+
+MAKERS = {
+    name: PromptMaker(TemplateTokenizer(template), None, 10**6).with_needs() for name, template in ALL.items()
+}
+
+
+def rendered(template: str, *messages: dict[str, Any], tools: tuple[dict, ...] = ()) -> str:
+    maker = MAKERS[template]
+    return "".join(map(chr, maker.tokens(Generate("r", "m", "chat", messages=messages, tools=tools))))
+
+
+def said(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def call(city: str, **more: Any) -> dict[str, Any]:
+    return {"function": {"name": "weather", "arguments": {"city": city}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("template", "needs"),
+    [
+        (CHATML, TemplateNeeds(plain_tools=True)),
+        (
+            MISTRAL,
+            TemplateNeeds("first", alternation=True, answer_after_tools=True, short_call_ids=True),
+        ),
+        (GEMMA, TemplateNeeds("nowhere", alternation=True, plain_tools=True)),
+        (QWEN, TemplateNeeds("first", user=True)),
+        (LLAMA, TemplateNeeds(single_calls=True)),
+        (GPT_OSS, TemplateNeeds("first", single_calls=True, whole_tools=True, one_text=True)),
+        (DEEPSEEK_V31, TemplateNeeds("first", argument_texts=True)),
+    ],
+    ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
+)
+def test_probe_finds_what_each_models_template_needs(template, needs):
+    assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
+
+
+def test_probe_leaves_a_template_alone_that_renders_nothing_or_exceeds_its_limits():
+    def refuse(messages: list, tools: list) -> str:
+        raise ValueError("never")
+
+    calls = []
+
+    def take_long(messages: list, tools: list) -> str:
+        calls.append(messages)
+        raise TemplateLimitExceeded("took longer than 5 s")
+
+    assert TemplateProbe(refuse).needs(uses_tools=True) == TemplateNeeds()
+    assert TemplateProbe(take_long).needs(uses_tools=True) == TemplateNeeds()
+    assert len(calls) == 1, "each probe would take as long"
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_system_message_in_the_middle_keeps_its_place(template):
+    """Claude Code sends one; at the front it would empty the prompt cache with each turn."""
+    turns = (said("user", "One"), said("assistant", "Two"), said("system", "Brief"), said("user", "Three"))
+    text = rendered(template, *turns)
+    assert text.index("One") < text.index("Two") < text.index("Brief") < text.index("Three")
+    assert rendered(template, *turns[:2], said("user", "Other")).startswith(text[: text.index("Two")])
+
+
+def test_system_message_in_the_middle_stays_one_where_the_template_takes_it():
+    turns = [said("user", "One"), said("system", "Brief"), said("user", "Two")]
+    assert fit_messages(turns, MAKERS["chatml"].needs) == turns
+    assert "<|im_start|>system\nBrief<|im_end|>" in rendered("chatml", *turns)
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_system_message_alone_or_last_is_rendered(template):
+    assert "Brief" in rendered(template, said("system", "Brief"))
+    assert "Brief" in rendered(template, said("user", "Hi"), said("system", "Brief"))
+
+
+def test_mistral_ids_are_nine_letters_and_digits_and_results_keep_their_calls():
+    """Ours are longer, and Ollama's history has none: both were a 400."""
+    ours = [call("Oslo", id="call_0123456789abcdef_0"), call("Rome", id="call_0123456789abcdef_1")]
+    results = [said("tool", f'"{i}"', tool_call_id=ours[i]["id"]) for i in (1, 0)]
+    asked = said("assistant", "", tool_calls=ours)
+    (system, made, second, first) = fit_messages(
+        [said("user", "Hi"), asked, *results], MAKERS["mistral"].needs
+    )
+    ids = [made["id"] for made in made["tool_calls"]]
+    assert all(len(made) == 9 and made.isalnum() for made in ids) and len(set(ids)) == 2
+    assert [first["tool_call_id"], second["tool_call_id"]] == ids
+    nameless = said("assistant", "", tool_calls=[call("Oslo"), call("Rome")])
+    text = rendered(
+        "mistral", said("user", "Hi"), nameless, said("tool", "1"), said("tool", "2"), tools=TOOLS
+    )
+    assert text == rendered(
+        "mistral", said("user", "Hi"), nameless, said("tool", "1"), said("tool", "2"), tools=TOOLS
+    )
+    assert text.count("[TOOL_RESULTS]") == 2
+
+
+def test_mistral_id_that_fits_is_kept():
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo", id="abcDEF123")]))
+    assert '"id": "abcDEF123"' in rendered(
+        "mistral", *turns, said("tool", "5", tool_call_id="abcDEF123"), tools=TOOLS
+    )
+
+
+@pytest.mark.parametrize("template", ["gpt-oss", "llama"])
+def test_two_calls_of_one_message_are_rendered_one_after_the_other(template):
+    """gpt-oss' template renders the first alone, and takes the second result for that of the first."""
+    asked = said("assistant", "", tool_calls=[call("Oslo", id="a"), call("Rome", id="b")])
+    results = (said("tool", "rain", tool_call_id="b"), said("tool", "sun", tool_call_id="a"))
+    text = rendered(template, said("user", "Hi"), asked, *results, tools=TOOLS)
+    assert text.index("Oslo") < text.index("sun") < text.index("Rome") < text.index("rain")
+
+
+def test_thinking_of_any_dialect_reaches_the_template():
+    """gpt-oss reads `thinking`, others read `reasoning_content`, which is what the gateway sends."""
+    asked = said("assistant", "", tool_calls=[call("Oslo")], reasoning_content="Look it up.")
+    turns = (said("user", "Hi"), asked, said("tool", "rain"))
+    assert "analysis<|message|>Look it up.<|end|>" in rendered("gpt-oss", *turns, tools=TOOLS)
+    both = (said("user", "Hi"), asked | {"content": "A moment."}, said("tool", "rain"))
+    assert "Look it up.\n\nA moment.<|end|>" in rendered("gpt-oss", *both, tools=TOOLS)
+
+
+def test_tool_without_description_is_rendered_by_a_template_that_reads_it():
+    assert "type weather" in rendered("gpt-oss", said("user", "Hi"), tools=TOOLS)
+
+
+def test_user_message_after_a_result_is_rendered():
+    """Claude Code sends results and the user's text together."""
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    assert "[TOOL_RESULTS]" in (text := rendered("mistral", *turns, said("user", "And now?"), tools=TOOLS))
+    assert text.endswith("[INST]And now?[/INST]")
+
+
+def test_calls_become_text_where_the_template_has_no_place_for_them():
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    text = rendered("gemma", *turns)
+    assert '"city": "Oslo"' in text and "<tool_response>\n5" in text
+
+
+def test_message_that_a_template_refuses_although_fitted_is_rendered_plainly():
+    """A result that answers no call: gpt-oss' template raises, and no probe shows that."""
+    assert "orphan" in rendered("gpt-oss", said("user", "Hi"), said("tool", "orphan"))
+
+
+ROLES = st.sampled_from(["system", "user", "assistant", "tool", "call", "calls"])
+
+
+@given(st.lists(ROLES, min_size=1, max_size=7), st.booleans(), st.sampled_from(sorted(ALL)))
+def test_any_order_of_roles_is_rendered_with_all_that_people_and_tools_said(roles, offers_tools, template):
+    messages = []
+    for i, role in enumerate(roles):
+        calls = [call(f"<{i}.{n}>") for n in range({"call": 1, "calls": 2}.get(role, 0))]
+        spoken = said("assistant" if calls else role, "" if calls else f"<{i}>")
+        messages.append({**spoken, "tool_calls": calls} if calls else spoken)
+    before = json.dumps(messages)
+    text = rendered(template, *messages, tools=TOOLS if offers_tools else ())
+    assert all(message["content"] in text for message in messages)
+    assert all(f"<{i}.0>" in text for i, role in enumerate(roles) if role in ("call", "calls"))
+    assert json.dumps(messages) == before
