@@ -38,7 +38,8 @@ class EngineSettings:
     """What the engine needs of the configuration. Model names are canonical.
 
     A negative `keep_alive_s` keeps models loaded. `memory_limit_bytes` None means a share of the machine's
-    memory. `max_wait_s` bounds how long a load or a request waits for memory.
+    memory. `max_wait_s` bounds how long a load or a request waits for memory, and `max_repeated_tokens` how
+    many equal tokens an answer may have in a row; 0 is no bound.
     """
 
     preload: tuple[str, ...]
@@ -51,6 +52,7 @@ class EngineSettings:
     memory_limit_bytes: int | None = None
     wired_limit_bytes: int | None = None
     max_wait_s: float = 120.0
+    max_repeated_tokens: int = 0
     kv_of: KvQuantizationOf = never_quantized
 
     @classmethod
@@ -72,6 +74,7 @@ class EngineSettings:
             memory_limit_bytes=config.mlx.memory_limit_bytes,
             wired_limit_bytes=config.mlx.wired_limit_bytes,
             max_wait_s=config.mlx.max_wait_s,
+            max_repeated_tokens=config.mlx.max_repeated_tokens,
             kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_quantization(model)) else None,
         )
 

@@ -83,7 +83,8 @@ class Done(EngineEvent, frozen=True):
     """The end of a `Generate`.
 
     `text`, `thinking` and `tool_calls` hold the last part of the answer, which had been withheld until now.
-    `stopped_by` is the stop string that ended the answer.
+    `stopped_by` is the stop string that ended the answer. `context` holds all tokens of the conversation so
+    far, if the operation asked for them.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Done(EngineEvent, frozen=True):
     thinking: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
     stopped_by: str | None = None
+    context: tuple[int, ...] | None = None
 
 
 class Embedding(EngineEvent, frozen=True):

@@ -21,6 +21,14 @@ class Generate(Operation, frozen=True):
     the log-probabilities of the drawn token and of so many alternatives. With `count_only`, nothing is
     generated: `Done` reports the prompt's tokens, however many there are.
 
+    A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
+    With `shift`, so much more goes that the answer has room (`max_tokens`, but no more than an eighth of the
+    context), and a text loses its beginning, as does a chat's last message with `shortens_text`.
+
+    `suffix` is the text after the gap that the model fills; the text before it is `prompt`. `context_ids` are
+    the tokens that precede the prompt, and `returns_context` asks for them in `Done.context`, followed by
+    the prompt and the answer.
+
     `emitted` holds the token ids that the gateway has already received, if the request is resumed.
     `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
     configured default, a negative value keeps the model loaded, 0 unloads it after this request.
@@ -45,6 +53,12 @@ class Generate(Operation, frozen=True):
     stop: tuple[str, ...] = ()
     context_tokens: int | None = None
     keep_alive_s: float | None = None
+    truncate: bool = False
+    shift: bool = False
+    shortens_text: bool = False
+    suffix: str | None = None
+    context_ids: tuple[int, ...] = ()
+    returns_context: bool = False
 
 
 class Cancel(Operation, frozen=True):
@@ -54,13 +68,17 @@ class Cancel(Operation, frozen=True):
 
 
 class Embed(Operation, frozen=True):
-    """Embed `texts`; answered by `Embedding` or `Failed`. Without `truncate`, too long a text fails."""
+    """Embed `texts`; answered by `Embedding` or `Failed`. Without `truncate`, too long a text fails.
+
+    A text may be as long as the model's context, or as `context_tokens` if that is less.
+    """
 
     id: str
     model: str
     texts: tuple[str, ...]
     truncate: bool = True
     keep_alive_s: float | None = None
+    context_tokens: int | None = None
 
 
 class Load(Operation, frozen=True):

@@ -7,7 +7,7 @@ from itertools import chain
 
 from mlx_server.engine.embeddings.encoder import Encoder, batch_by_length
 from mlx_server.engine.errors import EngineError, RequestError
-from mlx_server.engine.generation.prompts.length_check import tokenization_error
+from mlx_server.engine.generation.prompts.length_check import context_exceeded, tokenization_error
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
@@ -19,7 +19,8 @@ and a tokenizer takes up to 7 s for a megabyte."""
 class EmbeddingJob:
     """The texts of one `Embed`: first tokenized in slices, then encoded in batches.
 
-    Creating the job raises RequestError (`empty_prompt`) if there are no texts. Times are in seconds on the
+    Creating the job raises RequestError if there are no texts (`empty_prompt`), or if the context that the
+    operation asks for has no room for any token of a text (`context_exceeded`). Times are in seconds on the
     caller's clock.
     """
 
@@ -27,6 +28,16 @@ class EmbeddingJob:
         if not op.texts:
             raise RequestError("empty_prompt", "There is nothing to embed: send at least one text.")
         self.id = op.id
+        asked = op.context_tokens
+        self._limit = encoder.context_tokens if asked is None else min(asked, encoder.context_tokens)
+        if asked is not None and self._limit <= encoder.special_tokens:
+            raise RequestError(
+                "context_exceeded",
+                "The input after truncation exceeds maximum context length: "
+                f"a context of {asked} tokens is too short for any text; {op.model} adds "
+                f"{encoder.special_tokens} of its own, and takes {encoder.context_tokens}.",
+                context_tokens=self._limit,
+            )
         self._op, self._encoder = op, encoder
         self._token_ids: list[list[int]] = []
         self._pending_batches: list[list[int]] = []
@@ -56,16 +67,12 @@ class EmbeddingJob:
         return True
 
     def _truncate_or_refuse(self, ids: list[int]) -> list[int]:
-        model, limit = self._op.model, self._encoder.context_tokens
+        model, limit = self._op.model, self._limit
         check_tokenizer_ids(ids, self._encoder.token_rows, model)
         if len(ids) > limit and not self._op.truncate:
-            raise RequestError(
-                "context_exceeded",
-                f"A text has {len(ids)} tokens, and {model} takes {limit}: shorten it, or truncate.",
-                prompt_tokens=len(ids),
-                context_tokens=limit,
-            )
-        return self._encoder.truncate(ids)
+            remedy = "shorten it, or let it be truncated"
+            raise context_exceeded(model, len(ids), limit, subject="a text", remedy=remedy)
+        return self._encoder.truncate(ids, limit)
 
     def step(self) -> bool:
         """Encode one batch of texts, and return whether it was the last."""

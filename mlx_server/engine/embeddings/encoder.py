@@ -23,7 +23,8 @@ class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
     A vector is the state of the first token with `pools_first_token`, and else the mean over all tokens.
-    The model has weights for `token_rows` tokens. `probe` are the tokens of a short text.
+    The model has weights for `token_rows` tokens. `special_tokens` of each text are added by the tokenizer.
+    `probe` are the tokens of a short text.
     """
 
     model: Bert
@@ -32,15 +33,16 @@ class Encoder:
     dim: int
     pools_first_token: bool
     token_rows: int
+    special_tokens: int
     probe: list[int]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included, at full length."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def truncate(self, ids: list[int]) -> list[int]:
-        """Return `ids` shortened to the context, with the closing special token."""
-        return ids if len(ids) <= self.context_tokens else [*ids[: self.context_tokens - 1], ids[-1]]
+    def truncate(self, ids: list[int], limit: int) -> list[int]:
+        """Return `ids` shortened to `limit` tokens, with the closing special token."""
+        return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
     def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
         """Compute the vectors of texts, given by their token ids, and return them in the same order."""
@@ -97,6 +99,7 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
         dim=shape.hidden_size,
         pools_first_token=_pools_first_token(folder),
         token_rows=shape.vocab_size,
+        special_tokens=tokenizer.num_special_tokens_to_add(False),
         probe=probe,
     )
 

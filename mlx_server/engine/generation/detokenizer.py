@@ -2,7 +2,8 @@
 
 Two kinds of text are withheld: a character whose bytes are not complete yet, and text that may turn out to be
 the beginning of a stop string. Stop strings are matched on the text, so it does not matter how they were
-tokenized. Text that is still withheld when the generation ends belongs to the answer: `flush` returns it.
+tokenized. Text that is still withheld when the generation ends belongs to the answer: `flush` returns it. A
+character that is still incomplete then, because the limit of tokens fell within it, is dropped.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ class Detokenizer:
         return self._up_to_stop_string(new)
 
     def flush(self) -> str:
-        """End the answer, and return the text still withheld; none after a stop string."""
+        """End the answer, and return the text still withheld; none after a stop string.
+
+        An incomplete character is dropped: it would be shown as U+FFFD.
+        """
         if self.stopped:
             return ""
         rest = self._decode(self._window)[self._context_chars :] if self._window else ""
+        rest = rest.rstrip(_INCOMPLETE)
         text = self._up_to_stop_string(rest)
         withheld, self._withheld = self._withheld, ""
         self._window, self._context_tokens, self._context_chars = [], 0, 0

@@ -19,7 +19,9 @@ class Generation:
     answer, those tokens included. `top_logprobs` is how many alternatives to report log-probabilities for;
     None reports none. `cached_tokens` is how many tokens were found in the prompt cache.
     `shared_prefix_tokens` is how many of the prompt's first tokens other prompts may begin with too; it is
-    only set where the prompt cache uses it. Times are in seconds on the caller's clock.
+    only set where the prompt cache uses it. An answer with more than `max_repeated_tokens` equal tokens in a
+    row ends as if its limit were reached; 0 allows any number. With `returns_context`, `Done` holds all
+    tokens of prompt and answer. Times are in seconds on the caller's clock.
     """
 
     id: str
@@ -31,12 +33,21 @@ class Generation:
     load_s: float = 0.0
     parser: OutputParser = field(default_factory=lambda: OutputParser(OutputMarkers()))
     top_logprobs: int | None = None
+    max_repeated_tokens: int = 0
+    returns_context: bool = False
     completion_tokens: int = 0
     cached_tokens: int = 0
     shared_prefix_tokens: int = 0
     first_token_s: float | None = None
     reasoning_tokens: int = field(default=0, init=False)
     done: Done | None = field(default=None, init=False)
+    _answer: list[int] = field(default_factory=list, init=False)
+    _equal_tokens: int = field(default=0, init=False)  # at the end of the answer, in a row
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Return whether the last tokens are equal, and more than may be."""
+        return 0 < self.max_repeated_tokens < self._equal_tokens
 
     def replay(self, emitted: Sequence[int], now: float) -> Done | None:
         """Process the tokens that an earlier engine sent, without events for them.
@@ -47,13 +58,14 @@ class Generation:
             self._process(token)
             if self.detokenizer.stopped:
                 return self.finish("stop", now)
-        return self.finish("length", now) if self.completion_tokens >= self.limit_tokens else None
+        return self.finish("length", now) if self._is_at_its_limit else None
 
     def accept(self, token: int, now: float, logprobs: Logprobs | None = None) -> list[Event]:
         """Return the events that the sampled `token` causes; the last is `Done` if it ends the answer."""
         if self.first_token_s is None:
             self.first_token_s = now
         if token in self.end_tokens:
+            self._answer.append(token)
             return [self.finish("stop", now)]
         index = self.completion_tokens
         piece = self._process(token)
@@ -64,7 +76,7 @@ class Generation:
         ]
         if self.detokenizer.stopped:
             events.append(self.finish("stop", now))
-        elif self.completion_tokens >= self.limit_tokens:
+        elif self._is_at_its_limit:
             events.append(self.finish("length", now))
         return events
 
@@ -82,11 +94,18 @@ class Generation:
         usage = self._usage(now)
         thinking, calls = piece.thinking or None, piece.tool_calls or None
         stopped_by = self.detokenizer.stopped_by
-        self.done = Done(self.id, done_reason, usage, piece.text, thinking, calls, stopped_by)
+        context = (*self.prompt, *self._answer) if self.returns_context else None
+        self.done = Done(self.id, done_reason, usage, piece.text, thinking, calls, stopped_by, context)
         return self.done
+
+    @property
+    def _is_at_its_limit(self) -> bool:
+        return self.completion_tokens >= self.limit_tokens or self.repeats_itself
 
     def _process(self, token: int) -> OutputPiece:
         self.completion_tokens += 1
+        self._equal_tokens = self._equal_tokens + 1 if self._answer[-1:] == [token] else 1
+        self._answer.append(token)
         piece = self.parser.push(self.detokenizer.push(token))
         self.reasoning_tokens += self.parser.is_thinking or bool(piece.thinking)
         return piece

@@ -58,7 +58,17 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
         try:
             kv = _usable_quantization(entry, weights, settings, guard)
             cache = ModelCache(store, weights.identity, tags, kv)
-            return TextRunner(entry.name, requests, weights, settings.batch, workers, cache, guard, kv)
+            return TextRunner(
+                entry.name,
+                requests,
+                weights,
+                settings.batch,
+                workers,
+                cache,
+                guard,
+                kv,
+                settings.max_repeated_tokens,
+            )
         except BaseException:
             weights.close()
             raise

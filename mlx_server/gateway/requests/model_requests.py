@@ -46,6 +46,12 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     context_tokens: int | None = None
     keep_alive_s: float | None = None
+    truncate: bool = False
+    shift: bool = False
+    shortens_text: bool = False
+    suffix: str | None = None
+    context_ids: tuple[int, ...] = ()
+    returns_context: bool = False
 
     @property
     def lane(self) -> Lane:
@@ -79,24 +85,34 @@ class GenerationRequest:
             stop=self.stop,
             context_tokens=self.context_tokens,
             keep_alive_s=self.keep_alive_s,
+            truncate=self.truncate,
+            shift=self.shift,
+            shortens_text=self.shortens_text,
+            suffix=self.suffix,
+            context_ids=self.context_ids,
+            returns_context=self.returns_context,
         )
 
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Embed `texts`. Without `truncate` a text that is longer than the model's context fails."""
+    """Embed `texts`. Without `truncate` a text fails that is longer than the model's context, or than
+    `context_tokens` if that is less."""
 
     model: str
     texts: tuple[str, ...]
     truncate: bool = True
     keep_alive_s: float | None = None
+    context_tokens: int | None = None
 
     @property
     def lane(self) -> Lane:
         return Lane.EMBED
 
     def operation(self) -> protocol.Op:
-        return protocol.Embed("", self.model, self.texts, self.truncate, self.keep_alive_s)
+        return protocol.Embed(
+            "", self.model, self.texts, self.truncate, self.keep_alive_s, self.context_tokens
+        )
 
 
 @dataclass(frozen=True)

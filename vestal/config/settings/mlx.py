@@ -44,6 +44,7 @@ class MlxSection(Section):
     `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
     `max_body_bytes`        the longest request body that is read
     `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
+    `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
     `keep_answers_s`        how long stored answers (Responses API) can be asked for; 0: none is stored
     """
 
@@ -73,6 +74,7 @@ class MlxSection(Section):
     prompt_cache_disk: str = "10g"
     max_body_bytes: PositiveCount = 32 * 1024 * 1024
     body_budget_bytes: PositiveCount = 128 * 1024 * 1024
+    max_repeated_tokens: Count = 30
     keep_answers_s: SecondsOrZero = 3600.0
 
     @field_validator("keep_alive")

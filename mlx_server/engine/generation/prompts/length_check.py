@@ -35,19 +35,37 @@ def check_length(op: Generate, texts: Iterable[str], tokenizer: Any, context_tok
             raise tokenization_error(error) from error
 
     if (tokens := min_token_count(texts, count, limit)) > limit:
-        raise RequestError(
-            "context_exceeded",
-            f"The prompt has {tokens} tokens or more, and the context of {op.model} is {context_tokens}: "
-            "shorten it.",
-            prompt_tokens=tokens,
-            context_tokens=context_tokens,
-        )
+        raise context_exceeded(op.model, tokens, context_tokens, counted=f"{tokens} tokens or more")
+
+
+def context_exceeded(
+    model: str,
+    prompt_tokens: int,
+    context_tokens: int,
+    *,
+    subject: str = "the prompt",
+    counted: str = "",
+    remedy: str = "shorten it",
+) -> RequestError:
+    """Return the error for a `subject` that is too long. `counted` words the number of its tokens.
+
+    Clients recognize it by its text: Ollama's by "input length exceeds the context length", Claude Code by
+    "prompt is too long: 9 tokens > 5 maximum".
+    """
+    counted = counted or f"{prompt_tokens} tokens"
+    return RequestError(
+        "context_exceeded",
+        f"The input length exceeds the context length: {subject} is too long: {counted} > {context_tokens} "
+        f"maximum for {model}; {remedy}.",
+        prompt_tokens=prompt_tokens,
+        context_tokens=context_tokens,
+    )
 
 
 def texts_of(op: Generate) -> list[str]:
     """Return the texts that a client has sent for the prompt."""
     contents = [str(message.get("content") or "") for message in op.messages or ()]
-    return [op.prompt or "", *contents, *(json.dumps(tool) for tool in op.tools or ())]
+    return [op.prompt or "", op.suffix or "", *contents, *(json.dumps(tool) for tool in op.tools or ())]
 
 
 def min_token_count(texts: Iterable[str], count: Callable[[str], int], limit: int) -> int:

@@ -17,6 +17,7 @@ from mlx_server.engine.generation.prompts.conversation import (
     fit_messages,
     fit_tools,
 )
+from mlx_server.engine.generation.prompts.infilling import infill_tokens
 from mlx_server.engine.generation.prompts.length_check import (
     CHUNK_CHARS,
     check_length,
@@ -85,13 +86,19 @@ class PromptMaker:
         if the template process fails.
         """
         check_nesting(op)
-        check_client_ids(op.emitted, self._token_limit)
+        check_client_ids([*op.emitted, *op.context_ids], self._token_limit)
         check_length(op, texts_of(op), self.tokenizer, self.context_tokens)
         tokens = self._chat_tokens(op) if op.kind == "chat" else self._text_tokens(op)
         if not tokens:
             raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
         check_tokenizer_ids(tokens, self.token_rows, op.model)
-        return tokens
+        if op.context_ids and tokens[0] == self.tokenizer.bos_token_id:
+            del tokens[0]  # it stands at the beginning only
+        return [*op.context_ids, *tokens]
+
+    def count(self, text: str) -> int:
+        """Return how many tokens a text has. Raises RequestError if the tokenizer cannot read it."""
+        return len(self._encode(text, add_special_tokens=False))
 
     def tokens_before_last_message(self, op: Generate, prompt: Sequence[int]) -> int:
         """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
@@ -119,8 +126,30 @@ class PromptMaker:
             check_client_ids(op.prompt_ids, self._token_limit)
             return list(op.prompt_ids)
         prompt = op.prompt or ""
+        if op.suffix is not None:
+            return self._infill_tokens(op.model, prompt, op.suffix)
         bos = self.tokenizer.bos_token
         return self._encode(prompt, bos is None or not prompt.startswith(bos)) if prompt else []
+
+    @property
+    def infill_ends(self) -> frozenset[int]:
+        """Return the tokens that end the answer to a request with a suffix."""
+        markers = infill_tokens(self.tokenizer)
+        return markers.ends if markers else frozenset()
+
+    def _infill_tokens(self, model: str, before: str, after: str) -> list[int]:
+        markers = infill_tokens(self.tokenizer)
+        if markers is None:
+            raise RequestError(
+                "invalid_request",
+                f"Model {model} does not support insert: its tokenizer has no tokens for the text before and "
+                "after a gap. Leave out the suffix.",
+            )
+        start = self._encode("", add_special_tokens=True)[:1]
+        start = start if start == [self.tokenizer.bos_token_id] else []
+        return markers.prompt(
+            start, *(self._encode(text, add_special_tokens=False) for text in (before, after))
+        )
 
     def _chat_tokens(self, op: Generate) -> list[int]:
         if not op.messages:

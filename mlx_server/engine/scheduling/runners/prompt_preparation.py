@@ -8,7 +8,10 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
+from mlx_server.engine.generation.prompts.length_check import context_exceeded
 from mlx_server.engine.generation.prompts.render import PromptMaker
+from mlx_server.engine.generation.prompts.shortening import Shortener
+from mlx_server.engine.log import log_event
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.scheduling.request import PreparedPrompt
 from mlx_server.protocol import Done, Generate, Usage
@@ -20,18 +23,29 @@ PROMPT_END_TOKENS = 16
 class PromptPreparation:
     """Prepares the prompts of one language model, on a background thread. It does not use MLX.
 
-    With `finds_shared_prefix`, it also finds out how much of a chat's prompt other chats may share.
+    With `finds_shared_prefix`, it also finds out how much of a chat's prompt other chats may share. An answer
+    ends after `max_repeated_tokens` equal tokens in a row; 0 allows any number.
     """
 
-    def __init__(self, language_model: LanguageModel, finds_shared_prefix: bool) -> None:
-        self._prompts: PromptMaker = language_model.prompts
+    def __init__(
+        self, language_model: LanguageModel, finds_shared_prefix: bool, max_repeated_tokens: int = 0
+    ) -> None:
+        prompts: PromptMaker = language_model.prompts
+        self._prompts = prompts
+        self._shortener = Shortener(prompts.tokens, prompts.count, prompts.context_tokens)
         self._decode, self._markers = language_model.decode, language_model.markers
         self._end_tokens = language_model.end_tokens
         self._finds_shared_prefix = finds_shared_prefix
+        self._max_repeated_tokens = max_repeated_tokens
 
     def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
         """Return what is made for `op`. Raises EngineError."""
-        prompt = self._prompts.tokens(op)
+        asked = op
+        op, prompt = self._shortener.fitting(asked)
+        if op is not asked:
+            kept = len(op.messages or ())
+            cause = f"it was longer than its context; {kept} of {len(asked.messages or ())} messages are left"
+            log_event("prompt_shortened", cause=cause, id=op.id, model=op.model, prompt_tokens=len(prompt))
         parser, after_thought = self._parser(op, prompt)
         context = prompt if op.kind == "text" else ()
         limit = 0 if op.count_only else answer_limit(op, len(prompt), self._prompts.context_tokens)
@@ -39,12 +53,14 @@ class PromptPreparation:
             op.id,
             prompt,
             limit,
-            self._end_tokens,
+            self._end_tokens if op.suffix is None else self._end_tokens | self._prompts.infill_ends,
             Detokenizer(self._decode, op.stop, context),
             now,
             load_s,
             parser,
             op.top_logprobs,
+            self._max_repeated_tokens,
+            op.returns_context,
         )
         if op.count_only:
             return PreparedPrompt(generation, answer=Done(op.id, "stop", Usage(len(prompt), 0)))
@@ -74,11 +90,6 @@ def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) ->
     """Return how many tokens the answer may have: as asked for, within the context. Raises RequestError."""
     context = min(op.context_tokens or model_context_tokens, model_context_tokens)
     if prompt_tokens >= context:
-        raise RequestError(
-            "context_exceeded",
-            f"The prompt has {prompt_tokens} tokens, and the context of {op.model} is {context}: shorten it.",
-            prompt_tokens=prompt_tokens,
-            context_tokens=context,
-        )
+        raise context_exceeded(op.model, prompt_tokens, context)
     room = context - prompt_tokens
     return room if op.max_tokens is None or op.max_tokens < 0 else min(op.max_tokens, room)

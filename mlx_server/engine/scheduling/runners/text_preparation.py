@@ -47,11 +47,12 @@ class TextPreparation:
         workers: BackgroundWorkers,
         cache: ModelCache,
         reserve_memory: ReserveMemory,
+        max_repeated_tokens: int = 0,
     ) -> None:
         self._lm, self._workers, self._cache = language_model, workers, cache
         self._reserve_memory = reserve_memory
         snapshots_only = any(type(cache) is not KVCache for cache in make_prompt_cache(language_model.model))
-        self._prompts = PromptPreparation(language_model, snapshots_only)
+        self._prompts = PromptPreparation(language_model, snapshots_only, max_repeated_tokens)
         self._tokenizer = workers.new_tokenizer()
 
     def tokenize(self, request: Request, now: float) -> Future[PreparedPrompt]:

@@ -10,6 +10,7 @@ from mlx_server.engine.generation.batch import Batch, BatchLimits, Prefilled, Sa
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.generation.logprobs import Array, logprobs_of, to_numpy
 from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks
@@ -38,10 +39,11 @@ class TextRunner(Runner):
         cache: ModelCache,
         guard: MemoryGuard,
         kv: KvQuantization | None = None,
+        max_repeated_tokens: int = 0,
     ) -> None:
         super().__init__(model, requests)
         self._lm, self._workers, self._cache, self._guard = language_model, workers, cache, guard
-        self._preparation = TextPreparation(language_model, workers, cache, guard.admit)
+        self._preparation = TextPreparation(language_model, workers, cache, guard.admit, max_repeated_tokens)
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
         self._in_batch: dict[int, Request] = {}  # by uid; finished ones until their KV is in the prompt cache
         self._pending_kv: dict[int, bool] = {}  # uid -> whether a snapshot of its whole state is worth taking
@@ -119,6 +121,9 @@ class TextRunner(Runner):
             self._finish(request)
             return (error.failed(request.id),)
         if generation.done:
+            if generation.repeats_itself:
+                cause = f"its last {generation.max_repeated_tokens + 1} tokens are equal"
+                log_event("answer_cut_short", cause=cause, id=request.id, model=self._model)
             self._finish(request)
         elif generation.completion_tokens % CACHE_EVERY_TOKENS == 0:
             self._cache_later(request, whole=False)

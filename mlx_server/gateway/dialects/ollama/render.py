@@ -40,13 +40,14 @@ def load_answer(model: str, wall_s: float, content: Content, *, unloaded: bool) 
 
 
 class AnswerLines:
-    """Writes the answer to one request. The ticket has the times that the counts at the end include."""
+    """Writes the answer to one request, which arrived at `arrived_at`, in monotonic seconds."""
 
-    def __init__(self, model: str, ticket: Ticket, clock: Clock, content: Content) -> None:
+    def __init__(self, model: str, ticket: Ticket, clock: Clock, content: Content, arrived_at: float) -> None:
         self._model = model
         self._ticket = ticket
         self._clock = clock
         self._content = content
+        self._arrived_at = arrived_at
 
     def whole(self, answer: AnswerPart, done: protocol.Done) -> dict[str, Any]:
         """Return a complete answer as one object."""
@@ -75,16 +76,22 @@ class AnswerLines:
         return _head(self._model, self._clock.wall())
 
     def _end(self, done: protocol.Done) -> dict[str, Any]:
-        """Return the reason, counts and durations. No count is 0, since clients divide by them."""
-        usage, now = done.usage, self._clock.now()
+        """Return the reason, counts and durations. No count is 0, since clients divide by them.
+
+        As in Ollama, `load_duration` is all that precedes the work on the prompt but the queue: reading the
+        body, looking up the model and, if it was not in memory, loading it.
+        """
+        usage, now, ticket = done.usage, self._clock.now(), self._ticket
         decode_s = usage.decode_s
-        if self._ticket.crashes and self._ticket.first_token_at is not None:
-            decode_s = now - self._ticket.first_token_at  # the last engine knows only its own share
-        return {
+        # The last of several engines knows only its own share, and none the time of a single token.
+        if ticket.first_token_at is not None and (ticket.crashes or not decode_s):
+            decode_s = now - ticket.first_token_at
+        context = {} if done.context is None else {"context": done.context}
+        return context | {
             "done": True,
             "done_reason": "stop" if done.reason == "tool_calls" else done.reason,
-            "total_duration": nanoseconds(now - self._ticket.submitted_at),
-            "load_duration": nanoseconds(usage.load_s),
+            "total_duration": nanoseconds(now - self._arrived_at),
+            "load_duration": nanoseconds(ticket.submitted_at - self._arrived_at + usage.load_s),
             "prompt_eval_count": max(1, usage.prompt_tokens),
             "prompt_eval_duration": nanoseconds(usage.prefill_s),
             "eval_count": max(1, usage.completion_tokens),
@@ -134,7 +141,8 @@ def _logprobs(part: AnswerPart) -> dict[str, Any]:
         return {}
     return {
         "logprobs": [
-            _logprob(token.drawn) | {"top_logprobs": [_logprob(each) for each in token.top]}
+            _logprob(token.drawn)
+            | ({"top_logprobs": [_logprob(each) for each in token.top]} if token.top else {})
             for token in part.logprobs
         ]
     }

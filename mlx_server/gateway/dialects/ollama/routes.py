@@ -31,9 +31,10 @@ class _Asked:
     """What is kept of a body while its answer is made.
 
     `model` is spelled as the client did. `request` generates an answer, or, for a body without a prompt,
-    loads or `unloads` the model.
+    loads or `unloads` the model. `arrived_at` is in monotonic seconds.
     """
 
+    arrived_at: float
     model: str
     stream: bool
     generates: bool
@@ -59,21 +60,22 @@ def _text_router(context: GatewayContext) -> APIRouter:
     async def embed_(http: Request) -> Response:
         started_at = context.clock.now()
         body = await read_body(http, schema.EmbedBody, limit)
-        embeddings = await _embedded(context, http, body)
+        embeddings, waited_s = await _embedded(context, http, body, started_at)
         return await embeddings.response(
             lambda: {
                 "model": body.model,
                 "embeddings": embeddings.json_rows(body.dimensions or None),
                 "total_duration": render.nanoseconds(context.clock.now() - started_at),
-                "load_duration": render.nanoseconds(embeddings.load_s),
+                "load_duration": render.nanoseconds(waited_s + embeddings.load_s),
                 "prompt_eval_count": embeddings.prompt_tokens,
             }
         )
 
     @routes.post("/embeddings", **takes(schema.EmbeddingsBody))
-    async def embeddings(http: Request) -> Response:
+    async def embeddings_(http: Request) -> Response:
         body = await read_body(http, schema.EmbeddingsBody, limit)
-        vector = next((await _embedded(context, http, body)).rows(), [])
+        embeddings, _ = await _embedded(context, http, body, context.clock.now())
+        vector = next(embeddings.rows(), [])
         return JsonResponse({"embedding": vector})
 
     return routes
@@ -82,6 +84,7 @@ def _text_router(context: GatewayContext) -> APIRouter:
 async def _read(
     context: GatewayContext, http: Request, body_type: type[schema.GenerateBody | schema.ChatBody]
 ) -> _Asked:
+    arrived_at = context.clock.now()
     body = await read_body(http, body_type, context.max_body_bytes)
     generates = body.has_prompt
     name = (await context.installed_models.get(body.model, "generate" if generates else None)).name
@@ -89,18 +92,25 @@ async def _read(
     request = await translated(
         http, lambda: sendable(body.to_request(name, seed) if generates else body.to_load_request(name))
     )
-    return _Asked(body.model, body.stream is not False, generates, body.unloads, request)
+    return _Asked(arrived_at, body.model, body.stream is not False, generates, body.unloads, request)
 
 
 async def _embedded(
-    context: GatewayContext, http: Request, body: schema.EmbedBody | schema.EmbeddingsBody
-) -> Embeddings:
-    """Return the vectors of the body's texts. Without texts there are none, and the model is only loaded."""
+    context: GatewayContext,
+    http: Request,
+    body: schema.EmbedBody | schema.EmbeddingsBody,
+    arrived_at: float,
+) -> tuple[Embeddings, float]:
+    """Return the vectors of the body's texts, and the seconds from its arrival until they were asked for.
+
+    Without texts there are no vectors, and the model is only loaded.
+    """
     name = (await context.installed_models.get(body.model, "embed")).name
     request = body.to_request(name)
     if not request.texts:
         await _submit_and_wait(context, http, sendable(body.to_load_request(name)))
-    return await embed(context, request, http, DIALECT)
+    waited_s = context.clock.now() - arrived_at
+    return await embed(context, request, http, DIALECT), waited_s
 
 
 async def _submit_and_wait(context: GatewayContext, http: Request, request: SendableRequest) -> None:
@@ -116,7 +126,7 @@ async def _answer(context: GatewayContext, http: Request, asked: _Asked, content
     answers = context.generate([asked.request], http, DIALECT)
 
     def renderer(_: object = None) -> render.AnswerLines:
-        return render.AnswerLines(asked.model, answers.tickets[0], context.clock, content)
+        return render.AnswerLines(asked.model, answers.tickets[0], context.clock, content, asked.arrived_at)
 
     if asked.stream:
         return await stream_answers(http, answers, renderer, NDJSON)

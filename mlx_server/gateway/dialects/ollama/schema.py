@@ -1,33 +1,17 @@
-"""Ollama's request bodies, and the model requests that they mean. Pure.
-
-The defaults are Ollama's own, except for `repeat_penalty`: the engine that Ollama uses now has none (1.0).
-"""
+"""Ollama's request bodies, and the model requests that they mean. Pure."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, Field, field_validator
 
-from mlx_server.gateway.dialects.bodies import (
-    Body,
-    ListOf,
-    ModelName,
-    StopText,
-    StopTexts,
-    WholeNumber,
-    not_supported,
-)
-from mlx_server.gateway.dialects.sampling_fields import (
-    INT32_LIMIT,
-    ContextLength,
-    RepeatPenalty,
-    Share,
-    Temperature,
-    TopK,
-    make_sampling,
-)
-from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts, checked_tools
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber
+from mlx_server.gateway.dialects.ollama.go_template import render_go_template
+from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages, no_images
+from mlx_server.gateway.dialects.ollama.options import EmbeddingOptions, Options
+from mlx_server.gateway.dialects.sampling_fields import INT32_LIMIT
+from mlx_server.gateway.dialects.tools import check_argument_texts, checked_tools
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
@@ -36,58 +20,15 @@ from mlx_server.gateway.requests.model_requests import (
     LoadRequest,
     UnloadRequest,
 )
-from mlx_server.protocol import Sampling
 from vestal.config.units import duration_s
 
 KEEP_LOADED_S = -1.0
 """A keep-alive that never expires, as the protocol has it."""
 MAX_KEEP_ALIVE_S = 10 * 365 * 86_400.0
 """A longer keep-alive never expires: it is added to times, and 10¹² s from now no calendar has a date."""
-DEFAULT_REPEAT_LAST_N = 64
-
-
-class Options(Body):
-    seed: WholeNumber | None = None
-    temperature: Temperature = None
-    top_p: Share = None
-    top_k: TopK = None
-    min_p: Share = None
-    repeat_penalty: RepeatPenalty = None
-    repeat_last_n: WholeNumber | None = Field(default=None, ge=-1, lt=INT32_LIMIT)
-    presence_penalty: float | None = Field(default=None, ge=-100, le=100)
-    frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
-    num_predict: WholeNumber | None = Field(default=None, lt=INT32_LIMIT)
-    num_ctx: ContextLength = None
-    stop: StopTexts | StopText | None = None
-
-    def sampling(self, drawn_seed: int) -> Sampling:
-        """Return the sampling settings. A seed of -1 means `drawn_seed`, as no seed does.
-
-        `repeat_last_n` 0 switches the penalty off, and -1 extends it to the whole context.
-        """
-        last_n = _or(self.repeat_last_n, DEFAULT_REPEAT_LAST_N)
-        return make_sampling(
-            drawn_seed,
-            seed=self.seed,
-            temperature=_or(self.temperature, 0.8),
-            top_p=_or(self.top_p, 0.9),
-            top_k=_or(self.top_k, 40),
-            min_p=self.min_p,
-            repeat_penalty=None if last_n == 0 else self.repeat_penalty,
-            repeat_last_tokens={0: DEFAULT_REPEAT_LAST_N, -1: INT32_LIMIT - 1}.get(last_n, last_n),
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-        )
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Return the limit. -1 and -2 (fill the context), and 0 as in Ollama's runner, are no limit."""
-        return self.num_predict if self.num_predict is not None and self.num_predict > 0 else None
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(text for text in given if text)
+MAX_TOP_LOGPROBS = 20
+EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
+"""The levels of `think`, and what chat templates call them: gpt-oss has none above high."""
 
 
 class ModelBody(Body):
@@ -96,7 +37,6 @@ class ModelBody(Body):
     model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
     stream: bool | None = None
     keep_alive: str | float | int | None = None
-    options: Options | None = None
 
     @field_validator("keep_alive")
     @classmethod
@@ -123,70 +63,67 @@ class ModelBody(Body):
 
 
 class TextBody(ModelBody):
-    """The fields that /api/chat and /api/generate have in common."""
+    """The fields that /api/chat and /api/generate have in common.
 
+    With `truncate` (the default), what is longer than the context is shortened. Ollama's `shift` (the
+    default) makes room while an answer is generated; here the prompt is shortened before, for the same end.
+    """
+
+    options: Options | None = None
     format: str | dict[str, Any] | None = None
     think: bool | str | None = None
     logprobs: bool | None = None
-    top_logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
+    top_logprobs: WholeNumber | None = None
+    truncate: bool | None = None
+    shift: bool | None = None
+
+    @field_validator("think")
+    @classmethod
+    def _is_a_level(cls, value: bool | str | None) -> bool | str | None:
+        if isinstance(value, str) and value not in EFFORTS:
+            levels = ", ".join(f'"{level}"' for level in EFFORTS)
+            raise ValueError(f"invalid think value (must be {levels}, true, or false)")
+        return value
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _is_within_limits(cls, value: int | None) -> int | None:
+        if value is not None and not 0 <= value <= MAX_TOP_LOGPROBS:
+            raise ValueError(f"must be between 0 and {MAX_TOP_LOGPROBS}")
+        return value
 
     @property
     def json_schema(self) -> dict[str, Any] | None:
         """Return the schema of the answer, or None for any text. Raises BadRequest."""
-        if not self.format:
+        if self.format in (None, ""):
             return None
         if isinstance(self.format, dict):
             return self.format
         if self.format != "json":
-            raise BadRequest("invalid_request", 'format: give "json" or a JSON schema', field="format")
+            message = 'format: invalid format; expected "json" or a valid JSON Schema object'
+            raise BadRequest("invalid_request", message, field="format")
         return dict(ANY_OBJECT)
 
-
-class CalledFunction(Body):
-    name: str
-    arguments: dict[str, Any] | str | None = None
-
-
-class ToolCall(Body):
-    """A call in an earlier answer. Ollama's own clients send no id; others do."""
-
-    id: str | None = None
-    type: str | None = None
-    function: CalledFunction
-
-    def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the call, which stands in the body's `field`, in the form that chat templates take.
-
-        Raises BadRequest.
-        """
-        arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
-        call = {"function": {"name": self.function.name, "arguments": arguments}}
-        return call | {key: value for key, value in (("id", self.id), ("type", self.type)) if value}
-
-
-class Message(Body):
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str | None = None
-    thinking: str | None = None
-    images: ListOf[Any] | None = None
-    tool_calls: ListOf[ToolCall] | None = None
-    tool_name: str | None = None
-    tool_call_id: str | None = None
-
-    def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the message, which stands in the body's `field`, in the form that chat templates take.
-
-        Raises BadRequest.
-        """
-        calls = self.tool_calls or ()
-        optional = {
-            "tool_calls": [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(calls)] or None,
-            "name": self.tool_name,
-            "tool_call_id": self.tool_call_id,
-            "reasoning_content": self.thinking,
-        }
-        given = {key: value for key, value in optional.items() if value is not None}
-        return {"role": self.role, "content": self.content or "", **given}
+    def generation_request(self, model: str, drawn_seed: int, **prompt: Any) -> GenerationRequest:
+        """Return the request for the `prompt`, given by the fields that hold it. Raises BadRequest."""
+        options = self.options or Options()
+        effort = EFFORTS[self.think] if isinstance(self.think, str) else None
+        truncate = self.truncate is not False
+        return GenerationRequest(
+            model=model,
+            json_schema=self.json_schema,
+            think=None if self.think is None else bool(self.think),
+            template={"reasoning_effort": effort} if effort else None,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            sampling=options.sampling(drawn_seed),
+            max_tokens=options.max_tokens,
+            stop=options.stop_strings,
+            context_tokens=options.num_ctx,
+            keep_alive_s=self.keep_alive_s,
+            truncate=truncate,
+            shift=truncate and self.shift is not False,
+            **prompt,
+        )
 
 
 class ChatBody(TextBody):
@@ -200,21 +137,12 @@ class ChatBody(TextBody):
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest."""
-        if any(message.images for message in self.messages or ()):
-            raise _no_images(self.model)
         calls = (call for message in self.messages or () for call in message.tool_calls or ())
         arguments = (call.function.arguments for call in calls)
         check_argument_texts(text for text in arguments if isinstance(text, str))
-        return _generation_request(
-            self,
-            model,
-            drawn_seed,
-            kind="chat",
-            messages=tuple(
-                message.as_dict(f"messages.{number}") for number, message in enumerate(self.messages or ())
-            ),
-            tools=checked_tools(self.tools),
-        )
+        messages = chat_messages(self.messages or (), self.model)
+        tools = checked_tools(self.tools)
+        return self.generation_request(model, drawn_seed, kind="chat", messages=messages, tools=tools)
 
 
 class GenerateBody(TextBody):
@@ -233,29 +161,55 @@ class GenerateBody(TextBody):
         Raises BadRequest for images.
         """
         if self.images:
-            raise _no_images(self.model)
+            raise no_images(self.model)
         return bool(self.prompt or self.suffix)
 
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest.
 
-        The prompt is a user's message, or with `raw` the text that the model continues.
+        The prompt is a user's message after the tokens of `context`; with `raw`, or after rendering
+        `template`, the text that the model continues; or, with `suffix`, the text before the gap that it
+        fills.
         """
-        if self.suffix:
-            not_supported("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
-        for name in ("template", "context"):
-            if getattr(self, name):
-                not_supported(
-                    name, f"`{name}` is not supported; use /api/chat, or `raw` with the whole prompt"
-                )
+        prompt = self.prompt or ""
         if self.raw:
-            return _generation_request(self, model, drawn_seed, kind="text", prompt=self.prompt)
+            if self.template or self.system or self.context:
+                message = "raw: raw mode does not support template, system, or context"
+                raise BadRequest("invalid_request", message, field="raw")
+            return self.generation_request(
+                model, drawn_seed, kind="text", prompt=prompt, suffix=self.suffix or None
+            )
+        known = {"context_ids": tuple(self.context or ()), "returns_context": True}
+        if self.template:
+            prompt = render_go_template(self.template, self._template_values())
+            return self.generation_request(model, drawn_seed, kind="text", prompt=prompt, **known)
+        if self.suffix:
+            return self.generation_request(
+                model, drawn_seed, kind="text", prompt=prompt, suffix=self.suffix, **known
+            )
         system = [{"role": "system", "content": self.system}] if self.system else []
-        messages = (*system, {"role": "user", "content": self.prompt or ""})
-        return _generation_request(self, model, drawn_seed, kind="chat", messages=messages)
+        messages = (*system, {"role": "user", "content": prompt})
+        return self.generation_request(
+            model, drawn_seed, kind="chat", messages=messages, shortens_text=True, **known
+        )
+
+    def _template_values(self) -> dict[str, Any]:
+        system = [{"Role": "system", "Content": self.system}] if self.system else []
+        return {
+            "System": self.system or "",
+            "Prompt": self.prompt or "",
+            "Suffix": self.suffix or "",
+            "Response": "",
+            "Messages": [*system, {"Role": "user", "Content": self.prompt or ""}],
+            "Tools": [],
+            "Think": bool(self.think),
+            "ThinkLevel": self.think if isinstance(self.think, str) else "medium" if self.think else "",
+            "IsThinkSet": self.think is not None,
+        }
 
 
 class EmbedBody(ModelBody):
+    options: EmbeddingOptions | None = None
     input: str | ListOf[str] | None = None
     truncate: bool | None = None
     dimensions: WholeNumber | None = Field(default=None, ge=0, lt=INT32_LIMIT)
@@ -264,37 +218,20 @@ class EmbedBody(ModelBody):
         """Return the request; without texts where the input is empty, which only loads the model."""
         given = [self.input] if isinstance(self.input, str) else self.input or []
         texts = () if self.input == "" else tuple(given)
-        return EmbeddingRequest(model, texts, self.truncate is not False, self.keep_alive_s)
+        return EmbeddingRequest(
+            model, texts, self.truncate is not False, self.keep_alive_s, _context_tokens(self.options)
+        )
 
 
 class EmbeddingsBody(ModelBody):
+    options: EmbeddingOptions | None = None
     prompt: str | None = None
 
     def to_request(self, model: str) -> EmbeddingRequest:
         """Return the request; without texts where the prompt is empty, which only loads the model."""
-        return EmbeddingRequest(model, (self.prompt,) if self.prompt else (), True, self.keep_alive_s)
+        texts = (self.prompt,) if self.prompt else ()
+        return EmbeddingRequest(model, texts, True, self.keep_alive_s, _context_tokens(self.options))
 
 
-def _generation_request(body: TextBody, model: str, drawn_seed: int, **prompt: Any) -> GenerationRequest:
-    options = body.options or Options()
-    return GenerationRequest(
-        model=model,
-        json_schema=body.json_schema,
-        think=None if body.think is None else bool(body.think),
-        template={"reasoning_effort": body.think} if isinstance(body.think, str) else None,
-        top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        sampling=options.sampling(drawn_seed),
-        max_tokens=options.max_tokens,
-        stop=options.stop_strings,
-        context_tokens=options.num_ctx,
-        keep_alive_s=body.keep_alive_s,
-        **prompt,
-    )
-
-
-def _no_images(model: str) -> BadRequest:
-    return BadRequest("not_supported", f"model {model!r} reads text only; leave out `images`", field="images")
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+def _context_tokens(options: EmbeddingOptions | None) -> int | None:
+    return options.context_tokens if options else None

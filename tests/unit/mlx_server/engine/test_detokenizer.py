@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_server.engine.generation.detokenizer import Detokenizer
@@ -88,9 +88,15 @@ def test_flush_returns_withheld_text():
     assert run(Detokenizer(vocabulary.decode, ["END"]), tokens) == ["grade: ", "", "E"]
 
 
-def test_flush_returns_a_replacement_character_for_an_incomplete_one():
+@given(texts, st.lists(st.integers(0, 80)), st.integers(0, 80), st.sampled_from([(), ("END",)]))
+@example("Hi 😀", [1, 4], 3, ())
+@example("Hi 😀", [4, 5], 2, ("END",))
+def test_text_cut_off_anywhere_ends_before_an_incomplete_character(text, at, limit, stop):
+    # "Say hi" with max_tokens 1 to 8 was answered with an emoji's first bytes, shown as U+FFFD.
     vocabulary = Vocabulary()
-    assert run(Detokenizer(vocabulary.decode), vocabulary.tokens(b"a", b"\xf0\x9f")) == ["a", "", "\ufffd"]
+    pieces = cut(text.encode(), at)[:limit]
+    shown = "".join(run(Detokenizer(vocabulary.decode, stop), vocabulary.tokens(*pieces)))
+    assert shown == b"".join(pieces).decode("utf-8", "ignore")
 
 
 def test_earliest_of_two_stop_strings_ends_the_text():

@@ -1,5 +1,6 @@
 """A generation from its first token to its end, and resumed in its middle."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,9 +13,11 @@ END = 0
 LETTERS = dict(enumerate("#abcdef"))
 
 
-def generation(limit=100, stop=()):
+def generation(limit=100, stop=(), repeated=0):
     detokenizer = Detokenizer(lambda ids: "".join(LETTERS[i] for i in ids), stop)
-    return Generation("r", [9, 9, 9], limit, frozenset({END}), detokenizer, started_s=10.0, load_s=0.5)
+    return Generation(
+        "r", [9, 9, 9], limit, frozenset({END}), detokenizer, 10.0, 0.5, max_repeated_tokens=repeated
+    )
 
 
 def feed(subject, tokens):
@@ -86,16 +89,25 @@ def test_cancel_reports_the_tokens_generated_so_far():
     assert (done.reason, done.usage.completion_tokens) == ("cancelled", 2)
 
 
+@pytest.mark.parametrize(("repeated", "sent"), [(3, 5), (30, 9), (0, 9)])
+def test_accept_more_equal_tokens_than_may_be_ends_the_answer(repeated, sent):
+    # A small model may write one token until its context is full; Ollama ends it after some 30.
+    events = feed(generation(repeated=repeated), [1, 2, 2, 2, 2, 2, 3, 3, 3])
+    assert len([event for event in events if isinstance(event, Token)]) == sent
+    assert [event.reason for event in events if isinstance(event, Done)] == ["length"] * (repeated == 3)
+
+
 @given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=20),
+    st.lists(st.integers(0, 6) | st.just(1), min_size=1, max_size=20),
     st.integers(1, 15),
     st.lists(st.text("abcdef", min_size=1, max_size=3), max_size=2),
     st.integers(0, 20),
+    st.integers(0, 3),
 )
-def test_generation_resumed_at_any_token_loses_and_repeats_no_text(tokens, limit, stop, cut):
-    whole = feed(generation(limit, stop), tokens)
+def test_generation_resumed_at_any_token_loses_and_repeats_no_text(tokens, limit, stop, cut, repeated):
+    whole = feed(generation(limit, stop, repeated), tokens)
     sent = [event for event in whole if isinstance(event, Token)][:cut]
-    subject = generation(limit, stop)
+    subject = generation(limit, stop, repeated)
     done = subject.replay([event.token for event in sent], 12.0)
     rest = [done] if done else feed(subject, tokens[len(sent) :])
     assert sent + rest == whole

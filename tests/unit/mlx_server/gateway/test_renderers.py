@@ -38,7 +38,7 @@ def _ticket() -> Ticket:
 
 
 def _ollama(content: ollama.Content) -> ollama.AnswerLines:
-    return ollama.AnswerLines("m", _ticket(), FakeClock(), content)
+    return ollama.AnswerLines("m", _ticket(), FakeClock(), content, 0.0)
 
 
 def _openai(shape: openai.AnswerShape) -> openai.AnswerChunks:
@@ -99,6 +99,27 @@ def test_renderer_frames_hold_the_whole_text_in_order(name):
     renderer = make()
     stream = b"".join([*_frames(renderer, PARTS), *renderer.end()]).decode()
     assert "".join(map(text_in, read(stream))) == "Hello\n\nü"
+
+
+def test_ollama_durations_are_those_that_were_measured():
+    """load_duration was 1 ns for a loaded model, and eval_duration 1 ns for an answer of one token."""
+    clock, ticket = FakeClock(), _ticket()
+    ticket.submitted_at, ticket.first_token_at = clock.now() - 3.0, clock.now() - 1.0
+    renderer = ollama.AnswerLines("m", ticket, clock, ollama.generate_content, clock.now() - 3.25)
+    one_token = protocol.Done("r", "length", protocol.Usage(7, 1, 0.0, 1.5, 0.0))
+    line = renderer.whole(AnswerPart("a"), one_token)
+    names = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+    assert [line[name] / 1e9 for name in names] == [3.25, 0.25, 1.5, 1.0]
+    loaded = protocol.Done("r", "length", protocol.Usage(7, 2, 1.0, 0.5, 0.5))
+    line = renderer.whole(AnswerPart("a"), loaded)
+    assert [line[name] / 1e9 for name in names] == [3.25, 1.25, 0.5, 0.5]
+
+
+def test_ollama_context_stands_in_the_last_line_if_it_was_asked_for():
+    done = protocol.Done("r", "stop", protocol.Usage(2, 1), context=(1, 2, 3))
+    (line,) = _json_lines(b"".join(_ollama(ollama.generate_content).part(0, AnswerPart(done=done))).decode())
+    assert (line["context"], line["done"]) == ([1, 2, 3], True)
+    assert "context" not in _ollama(ollama.generate_content).whole(AnswerPart("a"), DONE)
 
 
 @pytest.mark.parametrize("name", RENDERERS)
@@ -232,7 +253,7 @@ async def test_stream_whose_renderer_fails_ends_with_an_error_and_cancels_the_re
 
     ticket = _ticket()
     ticket.put(protocol.Token("r", 1, "x", 0))
-    renderer = Broken("m", ticket, FakeClock(), ollama.chat_content)
+    renderer = Broken("m", ticket, FakeClock(), ollama.chat_content, 0.0)
     sent: list[dict] = []
 
     async def receive() -> dict:

@@ -1,0 +1,263 @@
+"""Shortens a prompt that is longer than its context. Pure.
+
+A chat loses its oldest turns; its system messages and its last message stay. A text loses its oldest tokens.
+How much is lost depends on the request alone, so an engine that resumes an answer makes the same prompt. The
+cuts also lie where those of the conversation's earlier requests lay, as long as possible: then the keys and
+values of what is left are in the prompt cache. If each request dropped just as much as it must, every one
+would begin with other tokens, and the whole prompt would be computed each time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from msgspec.structs import replace
+
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS
+from mlx_server.engine.prompt_cache.block import common_prefix_length
+from mlx_server.protocol import Generate
+
+Message = dict[str, Any]
+ANSWER_SHARE = 8
+"""An answer without a limit has room in this part of the context, where the prompt can be shortened."""
+STEP_SHARE = 8
+"""Where tokens are dropped one by one, so many of them are as this part of the prompt, or a multiple."""
+BYTES_STEP_SHARE = 2
+"""The bytes of the dropped turns are about a multiple of the prompt's tokens by this: an eighth of the prompt
+in English, and some more in other scripts."""
+
+
+@dataclass(frozen=True)
+class Shortener:
+    """Makes prompts that fit. `tokens_of` returns the tokens of a request, `count` how many a text has."""
+
+    tokens_of: Callable[[Generate], list[int]]
+    count: Callable[[str], int]
+    model_context_tokens: int
+
+    def fitting(self, op: Generate) -> tuple[Generate, list[int]]:
+        """Return the request as far as its context has room for it, and the tokens of its prompt.
+
+        They are too many if `op` does not allow to shorten it, or if what has to stay is too long. Raises
+        RequestError for a prompt that cannot be made, also for one far longer than the model's context.
+        """
+        if op.count_only or not op.truncate:
+            return op, self.tokens_of(op)
+        context = min(op.context_tokens or self.model_context_tokens, self.model_context_tokens)
+        most = max(context - _room_for_answer(op, context), 1)
+        whole = _Attempt.make(self.tokens_of, op)
+        if whole.length <= most:
+            return whole.result()
+        if op.kind == "chat" and not op.shortens_text:
+            shorter = self._without_oldest_turns(whole, most)
+            return (shorter if shorter.length <= most or whole.length >= context else whole).result()
+        if whole.length < context or not op.shift:
+            return whole.result()
+        return self._without_oldest_tokens(op, most).result()
+
+    # --- chats ---
+
+    def _without_oldest_turns(self, whole: _Attempt, most: int) -> _Attempt:
+        """Return the first attempt that fits, or the shortest. The number of attempts is logarithmic."""
+        op, messages = whole.op, whole.op.messages or ()
+        cuts = _cuts(messages, max(most // BYTES_STEP_SHARE, 1))
+        earliest = self._earliest_that_may_fit(messages, most)
+        possible = [cut for cut in cuts if cut.start >= earliest] or cuts[-1:]
+        if not possible:
+            return whole
+        attempts: dict[int, _Attempt] = {}
+
+        def fits(cut: _Cut) -> bool:
+            if cut.start not in attempts:
+                shorter = replace(op, messages=cut.kept(messages))
+                attempts[cut.start] = _Attempt.make(self.tokens_of, shorter)
+            return attempts[cut.start].length <= most
+
+        steps = [cut for cut in possible if cut.is_step]
+        chosen = _first(steps, fits)
+        if chosen is None:  # only the end of the conversation fits: keep as much of it as possible
+            after = steps[-1].start if steps else -1
+            rest = [cut for cut in possible if cut.start > after]
+            chosen = _first(rest, fits) or possible[-1]
+        fits(chosen)
+        return attempts[chosen.start]
+
+    def _earliest_that_may_fit(self, messages: Sequence[Message], most: int) -> int:
+        """Return the first message from which on the texts alone have at most `most` tokens."""
+        left = most
+        for number in range(len(messages) - 1, -1, -1):
+            left -= self._count_up_to(_text_of(messages[number]), left)
+            if left < 0:
+                return number + 1
+        return 0
+
+    def _count_up_to(self, text: str, limit: int) -> int:
+        """Return the tokens of a text; if they are more than `limit`, some number above that."""
+        total = 0
+        for start in range(0, len(text), CHUNK_CHARS):
+            total += self.count(text[start : start + CHUNK_CHARS])
+            if total > limit:
+                break
+        return total
+
+    # --- texts, and the prompts of /api/generate ---
+
+    def _without_oldest_tokens(self, op: Generate, most: int) -> _Attempt:
+        """Drop the oldest tokens before the prompt (`context_ids`), then the beginning of its text."""
+        own = _Attempt.make(self.tokens_of, replace(op, context_ids=()))
+        if op.context_ids and own.length < most and own.tokens is not None:
+            kept = _without_first(op.context_ids, len(op.context_ids) + own.length - most, most)
+            return _Attempt.make(self.tokens_of, replace(op, context_ids=tuple(kept)))
+        if own.length <= most:
+            return own
+        if op.prompt_ids is not None:
+            ids = _without_first(op.prompt_ids, len(op.prompt_ids) - most, most)
+            return _Attempt.make(self.tokens_of, replace(op, context_ids=(), prompt_ids=tuple(ids)))
+        op = _with_text(replace(op, context_ids=()), self._end_of(_last_text(op), most))
+        own = _Attempt.make(self.tokens_of, op)
+        if own.length <= most or own.tokens is None:
+            return own
+        # What is the same whatever the text is stands before it or after it, and stays.
+        one, other = (self.tokens_of(_with_text(op, text)) for text in ("a", "b"))
+        before = common_prefix_length(one, other)
+        after = common_prefix_length(one[before:][::-1], other[before:][::-1])
+        text = own.tokens[before : own.length - after]
+        kept = _without_first(text, min(own.length - most, len(text)), most)
+        return _Attempt(op, [*own.tokens[:before], *kept, *own.tokens[own.length - after :]])
+
+    def _end_of(self, text: str, most: int) -> str:
+        """Return the end of a very long text, which has about `most` tokens: it is tokenized as a whole."""
+        if len(text) <= CHUNK_CHARS:
+            return text
+        chars_per_token = CHUNK_CHARS / max(self.count(text[-CHUNK_CHARS:]), 1)
+        return text[-max(int(most * chars_per_token * 0.95), 1) :]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A request and the tokens of its prompt; without them if it is so long that they were not all made."""
+
+    op: Generate
+    tokens: list[int] | None
+    error: RequestError | None = None
+
+    @classmethod
+    def make(cls, tokens_of: Callable[[Generate], list[int]], op: Generate) -> _Attempt:
+        """Make the tokens. Raises RequestError for every other reason than their number."""
+        try:
+            return cls(op, tokens_of(op))
+        except RequestError as error:
+            if error.code != "context_exceeded":
+                raise
+            return cls(op, None, error)
+
+    @property
+    def length(self) -> int:
+        return sys.maxsize if self.tokens is None else len(self.tokens)
+
+    def result(self) -> tuple[Generate, list[int]]:
+        """Return both. Raises RequestError (`context_exceeded`) without tokens."""
+        if self.tokens is None:
+            assert self.error is not None
+            raise self.error
+        return self.op, self.tokens
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A place where a shorter conversation may begin, after its system messages.
+
+    `lead` are the messages before `start` that stay: those of the user, where the cut lies in the last turn.
+    It is a step if it is the first one after a multiple of so many bytes.
+    """
+
+    start: int
+    lead: tuple[int, int] = (0, 0)
+    is_step: bool = False
+
+    def kept(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        first, end = self.lead
+        systems = [
+            message
+            for number, message in enumerate(messages[: self.start])
+            if _is_system(message) and not first <= number < end
+        ]
+        return (*systems, *messages[first:end], *messages[self.start :])
+
+
+def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
+    """Return the cuts in order: before each turn but the first, then before each answer in the last turn.
+
+    A turn begins with a user's message. In the last one, which may be an agent's long work, the tool calls
+    and their outputs go, each call with its outputs, and the user's message stays.
+    """
+    turns = [number for number, message in enumerate(messages) if message.get("role") == "user"]
+    last_turn = turns[-1] if turns else 0
+    answers = [n for n in range(last_turn, len(messages)) if messages[n].get("role") == "assistant"]
+    lead = (last_turn, answers[0]) if answers else (0, 0)
+    places = [(start, (0, 0)) for start in turns[1:]] + [(start, lead) for start in answers[1:]]
+    ends = [0, *accumulate(len(_text_of(message).encode("utf-8", "replace")) for message in messages)]
+    cuts, steps_before = [], 0
+    for start, leading in places:
+        steps = ends[start] // step_bytes
+        cuts.append(_Cut(start, leading, steps > steps_before))
+        steps_before = steps
+    return cuts
+
+
+def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
+    """Return the first cut after which the conversation fits; it does after all later ones too."""
+    low, high = 0, len(cuts)
+    while low < high:
+        middle = low if low == 0 and high == len(cuts) else (low + high) // 2
+        if fits(cuts[middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return cuts[low] if low < len(cuts) else None
+
+
+def _room_for_answer(op: Generate, context_tokens: int) -> int:
+    """Return how many tokens a shortened prompt leaves for the answer at least."""
+    if not op.shift:
+        return 1
+    share = max(context_tokens // ANSWER_SHARE, 1)
+    return share if op.max_tokens is None or op.max_tokens < 0 else max(min(op.max_tokens, share), 1)
+
+
+def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
+    """Return `ids` without `excess` first ones at least, rounded up to a step."""
+    step = max(most // STEP_SHARE, 1)
+    drop = -(-excess // step) * step
+    return list(ids[drop if drop < len(ids) else excess :])
+
+
+def _last_text(op: Generate) -> str:
+    if op.kind == "text":
+        return op.prompt or ""
+    content = (op.messages or ({},))[-1].get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _with_text(op: Generate, text: str) -> Generate:
+    if op.kind == "text":
+        return replace(op, prompt=text)
+    *others, last = op.messages or ({},)
+    return replace(op, messages=(*others, {**last, "content": text}))
+
+
+def _text_of(message: Message) -> str:
+    calls = message.get("tool_calls")
+    content = message.get("content") or ""
+    text = content if isinstance(content, str) else json.dumps(content, default=str)
+    return text + (json.dumps(calls, default=str) if calls else "")
+
+
+def _is_system(message: Message) -> bool:
+    return message.get("role") in ("system", "developer")
