@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlx_server.engine.generation.detokenizer import Detokenizer
-from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser, OutputPiece
+from mlx_server.engine.generation.output_parser import (
+    AnswerParser,
+    OutputMarkers,
+    OutputParser,
+    OutputPiece,
+)
 from mlx_server.protocol import Done, Event, Logprobs, Token, Usage
 
 
@@ -31,7 +36,7 @@ class Generation:
     detokenizer: Detokenizer
     started_s: float
     load_s: float = 0.0
-    parser: OutputParser = field(default_factory=lambda: OutputParser(OutputMarkers()))
+    parser: AnswerParser = field(default_factory=lambda: OutputParser(OutputMarkers()))
     top_logprobs: int | None = None
     max_repeated_tokens: int = 0
     returns_context: bool = False
@@ -106,7 +111,12 @@ class Generation:
         self.completion_tokens += 1
         self._equal_tokens = self._equal_tokens + 1 if self._answer[-1:] == [token] else 1
         self._answer.append(token)
-        piece = self.parser.push(self.detokenizer.push(token))
+        if token in self.parser.control_tokens:  # it divides the text, and is none
+            piece = self.parser.push(self.detokenizer.flush())
+            if not self.detokenizer.stopped:
+                piece += self.parser.push_control(token)
+        else:
+            piece = self.parser.push(self.detokenizer.push(token))
         self.reasoning_tokens += self.parser.is_thinking or bool(piece.thinking)
         return piece
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mlx_server.engine.generation.detokenizer import partial_match_length
+from mlx_server.engine.generation.harmony_tokens import HarmonyTokens
 from mlx_server.engine.generation.tool_calls import (
     ToolParser,
     are_all_offered,
@@ -27,16 +28,37 @@ ToolChoice = Literal["none", "auto", "required"]
 
 
 @dataclass(frozen=True)
-class OutputMarkers:
-    """The texts that a model writes before and after its thinking and its tool calls, and its call parser.
+class CallFormat:
+    """The texts that a model writes before and after calls of tools, and what reads the text in between.
 
-    `thinking` is None for a model that does not think. If the end marker of `tool_call` is empty, a call goes
-    on to the end of the answer.
+    If `end` is empty, a call goes on to the end of the answer. Without a `parser`, calls are JSON.
+    """
+
+    start: str
+    end: str
+    parser: ToolParser | None = None
+
+
+TAGGED_JSON = CallFormat("<tool_call>", "</tool_call>")
+
+
+@dataclass(frozen=True)
+class OutputMarkers:
+    """The texts that a model writes before and after its thinking and its tool calls.
+
+    `thinking` is None for a model that does not think. `wrappers` are texts around visible text that nobody
+    is shown. `harmony` are the tokens of a model that writes the Harmony format, which needs nothing else.
     """
 
     thinking: tuple[str, str] | None = None
-    tool_call: tuple[str, str] = ("<tool_call>", "</tool_call>")
-    tool_parser: ToolParser | None = None
+    calls: tuple[CallFormat, ...] = (TAGGED_JSON,)
+    wrappers: tuple[str, ...] = ()
+    harmony: HarmonyTokens | None = None
+
+    @property
+    def thinks(self) -> bool:
+        """Return whether the model can think before it answers."""
+        return self.thinking is not None or self.harmony is not None
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,19 @@ class OutputPiece:
         return OutputPiece(
             self.text + other.text, self.thinking + other.thinking, self.tool_calls + other.tool_calls
         )
+
+
+class AnswerParser(Protocol):
+    """Separates one answer: takes its text and, in order, those of its tokens that are `control_tokens`."""
+
+    control_tokens: frozenset[int]
+    has_tool_calls: bool
+
+    @property
+    def is_thinking(self) -> bool: ...
+    def push(self, text: str) -> OutputPiece: ...
+    def push_control(self, token: int) -> OutputPiece: ...
+    def flush(self) -> OutputPiece: ...
 
 
 class _Section(Enum):
@@ -78,10 +113,14 @@ class OutputParser:
     ) -> None:
         self._markers, self._tool_choice, self._tools = markers, tool_choice, tuple(tools)
         self._section = _Section.THINKING if thinking else _Section.TEXT
+        self._formats = {one.start: one for one in markers.calls} if tool_choice == "auto" else {}
+        self._text_ends = (*self._formats, *markers.wrappers)
+        self._format = markers.calls[0]  # of the call that is being read
         self._withheld = ""
         self._at_start = True  # no visible text and no call yet
         self._skip_whitespace = thinking or tool_choice != "none"  # until the next text or thinking
         self.has_tool_calls = False
+        self.control_tokens: frozenset[int] = frozenset()
 
     @property
     def is_thinking(self) -> bool:
@@ -98,6 +137,10 @@ class OutputParser:
             if (self._section, self._withheld) == before:
                 return released
 
+    def push_control(self, token: int) -> OutputPiece:
+        """Return nothing: all markers are found in the text."""
+        return OutputPiece()
+
     def flush(self) -> OutputPiece:
         """End the answer, and return all that was withheld."""
         rest, self._withheld = self._withheld, ""
@@ -105,8 +148,7 @@ class OutputParser:
             case _Section.THINKING:
                 return OutputPiece(thinking=rest.rstrip())
             case _Section.TOOL_CALL:
-                start = self._markers.tool_call[0]
-                return self._calls_or_text(rest, self._markers.tool_parser, start + rest)
+                return self._calls_or_text(rest, self._format.start + rest)
             case _ if self._tool_choice != "none" and self._at_start:
                 return self._bare_calls_or_text(rest)
         return self._text(rest)
@@ -162,28 +204,30 @@ class OutputParser:
         return self._text_up_to_call()
 
     def _text_up_to_call(self) -> OutputPiece:
-        if self._tool_choice != "auto":
-            text, self._withheld = self._withheld, ""
+        """Return the text before the next marker: the start of a call, or a wrapper, which is dropped."""
+        markers = self._text_ends
+        found = [(at, -len(marker), marker) for marker in markers if (at := self._withheld.find(marker)) >= 0]
+        if not found:
+            kept = max((partial_match_length(self._withheld, marker) for marker in markers), default=0)
+            cut = len(self._withheld) - kept
+            text, self._withheld = self._withheld[:cut], self._withheld[cut:]
             return self._text(text)
-        marker = self._markers.tool_call[0]
-        text, found, rest = self._withheld.partition(marker)
-        if found:
-            self._section, self._withheld = _Section.TOOL_CALL, rest
-            return self._text(text)
-        cut = len(text) - partial_match_length(text, marker)
-        self._withheld = text[cut:]
-        return self._text(text[:cut])
+        at, _, marker = min(found)
+        text, self._withheld = self._withheld[:at], self._withheld[at + len(marker) :]
+        if marker in self._formats:
+            self._section, self._format = _Section.TOOL_CALL, self._formats[marker]
+        return self._text(text)
 
     def _advance_tool_call(self) -> OutputPiece:
-        start, end = self._markers.tool_call
+        start, end = self._format.start, self._format.end
         body, found, rest = self._withheld.partition(end) if end else (self._withheld, "", "")
         if not found:
             return OutputPiece()
         self._section, self._withheld = _Section.TEXT, rest
-        return self._calls_or_text(body, self._markers.tool_parser, start + body + end)
+        return self._calls_or_text(body, start + body + end)
 
-    def _calls_or_text(self, body: str, parser: ToolParser | None, as_text: str) -> OutputPiece:
-        if calls := parse_tool_calls(body, self._tools, parser):
+    def _calls_or_text(self, body: str, as_text: str) -> OutputPiece:
+        if calls := parse_tool_calls(body, self._tools, self._format.parser):
             self.has_tool_calls = self._skip_whitespace = True
             self._at_start = False
             return OutputPiece(tool_calls=calls)

@@ -19,26 +19,42 @@ class Matcher(Protocol):
     def compute_bitmask(self) -> bytes: ...
 
 
+class Gate(Protocol):
+    """Decides from which token on a grammar applies. It is used for one answer."""
+
+    def opens_after(self, token: int, /) -> bool: ...
+
+
+class GateAfter:
+    """Opens once `tokens` have been seen one after the other."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = tuple(tokens)
+        self._recent: tuple[int, ...] = ()
+
+    def opens_after(self, token: int) -> bool:
+        """Continue with `token`; return True if the grammar applies to the next one."""
+        self._recent = (*self._recent, token)[-len(self._tokens) :]
+        return self._recent == self._tokens
+
+
 class Constraint:
     """Follows one answer: `advance` with each token, and `allowed_mask` for the next.
 
-    With `activate_after`, the grammar applies only once these tokens have been seen one after the other: a
-    model that thinks first is not constrained before the end of its thinking.
+    With a `gate`, the grammar applies only once it has opened: a model that thinks first is not constrained
+    before the end of its thinking.
     """
 
-    def __init__(
-        self, matcher: Matcher, end_tokens: frozenset[int], activate_after: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, matcher: Matcher, end_tokens: frozenset[int], gate: Gate | None = None) -> None:
         self._matcher = matcher
         self._end_tokens = end_tokens
-        self._activate_after = tuple(activate_after)
-        self._recent: tuple[int, ...] = ()
+        self._gate = gate
         self._ended = False
 
     @property
     def is_active(self) -> bool:
         """Return True if the grammar applies yet."""
-        return not self._activate_after
+        return self._gate is None
 
     @property
     def must_end(self) -> bool:
@@ -47,10 +63,9 @@ class Constraint:
 
     def advance(self, token: int) -> None:
         """Continue the answer with `token`."""
-        if not self.is_active:
-            self._recent = (*self._recent, token)[-len(self._activate_after) :]
-            if self._recent == self._activate_after:
-                self._activate_after = ()
+        if self._gate is not None:
+            if self._gate.opens_after(token):
+                self._gate = None
         elif token in self._end_tokens:
             self._ended = True
         elif not self.must_end:

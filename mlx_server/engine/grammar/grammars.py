@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.grammar.constraint import Constraint
+from mlx_server.engine.grammar.constraint import Constraint, Gate
 from mlx_server.engine.grammar.json_schema import SchemaAdapter, patterns
 from mlx_server.engine.grammar.schema_recursion import is_endless
 from mlx_server.engine.log import log_event
@@ -79,15 +79,15 @@ class Grammars:
                 ) from error
 
     def make_processor(
-        self, schema: dict[str, Any], emitted: Sequence[int], activate_after: Sequence[int] = ()
+        self, schema: dict[str, Any], emitted: Sequence[int], gate: Gate | None = None
     ) -> GrammarProcessor:
         """Return the logits processor for an answer whose first tokens are `emitted`.
 
-        The grammar applies after the tokens `activate_after`, if there are any. Raises RequestError for a
-        schema that cannot be used.
+        The grammar applies once `gate`, if there is one, has opened. Raises RequestError for a schema that
+        cannot be used.
         """
         self.read_vocabulary()
-        constraint = Constraint(self._matcher(schema), self._end_tokens, activate_after)
+        constraint = Constraint(self._matcher(schema), self._end_tokens, gate)
         for token in emitted:
             constraint.advance(token)
         return GrammarProcessor(constraint, self._end_tokens)

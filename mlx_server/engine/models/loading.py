@@ -14,7 +14,9 @@ from mlx_lm.utils import dequantize_model, load_model
 
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
+from mlx_server.engine.generation.call_formats import output_markers
 from mlx_server.engine.generation.detokenizer import Decode
+from mlx_server.engine.generation.harmony_tokens import find_harmony_tokens
 from mlx_server.engine.generation.output_parser import OutputMarkers
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.templates.process import TemplateProcess, take_process
@@ -149,6 +151,8 @@ def _identity(entry: ModelEntry, arrays: Sequence[mx.array]) -> str:
 def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozenset[int], Grammars]:
     tokenizer = take_tokenizer(folder, config)
     end_tokens = frozenset(tokenizer.eos_token_ids)
+    if harmony := find_harmony_tokens(tokenizer):
+        end_tokens |= harmony.ends_of_answer  # the files of some conversions do not name <|call|>
     return tokenizer, end_tokens, Grammars(tokenizer._tokenizer, end_tokens)
 
 
@@ -163,18 +167,6 @@ def _in_background(fraction: float, work: Callable[[], T]) -> Generator[float, N
             wait([result], timeout=_BACKGROUND_POLL_S)
             yield fraction
         return result.result()
-
-
-def output_markers(tokenizer: Any) -> OutputMarkers:
-    """Return what the model writes around thinking and tool calls, by its tokenizer and chat template."""
-    template = str(getattr(tokenizer, "chat_template", "") or "")
-    thinking = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
-    if thinking is None and "<think>" in template and "</think>" in template:
-        thinking = ("<think>", "</think>")
-    if not tokenizer.has_tool_calling:
-        return OutputMarkers(thinking)
-    tool_call = (tokenizer.tool_call_start, tokenizer.tool_call_end)
-    return OutputMarkers(thinking, tool_call, tokenizer.tool_parser)
 
 
 def _evaluate(arrays: Sequence[mx.array]) -> Iterator[float]:

@@ -14,6 +14,7 @@ from mlx_server.protocol import Done, Embed, Generate, Load
 
 if TYPE_CHECKING:  # these import MLX
     from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
+    from mlx_server.engine.grammar.constraint import Gate
     from mlx_server.engine.grammar.grammars import GrammarProcessor
     from mlx_server.engine.prompt_cache.model_cache import StoredBlocks
 
@@ -99,12 +100,12 @@ class PreparedPrompt:
     """What a background thread makes of a `Generate` before the request waits for memory.
 
     It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
-    `after_thought` are the tokens that end a thought which the prompt has begun. `answer` is the whole answer
-    where nothing has to run: the tokens are only counted, or an earlier engine had sent all of the answer.
+    `gate` opens where the model's thinking ends and a grammar applies; None: at once. `answer` is the whole
+    answer where nothing has to run: tokens are only counted, or an earlier engine had sent all of the answer.
     """
 
     generation: Generation
-    after_thought: tuple[int, ...] = ()
+    gate: Gate | None = None
     answer: Done | None = None
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser
+from mlx_server.engine.generation.harmony import HarmonyParser
+from mlx_server.engine.generation.harmony_tokens import HarmonyGate, HarmonyTokens
+from mlx_server.engine.generation.output_parser import AnswerParser, OutputMarkers, OutputParser
 from mlx_server.engine.generation.prompts.length_check import context_exceeded
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.shortening import Shortener
+from mlx_server.engine.grammar.constraint import Gate, GateAfter
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.scheduling.request import PreparedPrompt
@@ -46,7 +49,7 @@ class PromptPreparation:
             kept = len(op.messages or ())
             cause = f"it was longer than its context; {kept} of {len(asked.messages or ())} messages are left"
             log_event("prompt_shortened", cause=cause, id=op.id, model=op.model, prompt_tokens=len(prompt))
-        parser, after_thought = self._parser(op, prompt)
+        parser, gate = self._parser(op, prompt)
         context = prompt if op.kind == "text" else ()
         limit = 0 if op.count_only else answer_limit(op, len(prompt), self._prompts.context_tokens)
         generation = Generation(
@@ -68,22 +71,31 @@ class PromptPreparation:
             return PreparedPrompt(generation, answer=answer)
         if self._finds_shared_prefix:
             generation.shared_prefix_tokens = self._prompts.tokens_before_last_message(op, prompt)
-        return PreparedPrompt(generation, after_thought)
+        return PreparedPrompt(generation, gate)
 
-    def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[OutputParser, tuple[int, ...]]:
-        """Return the parser of the answer, and the tokens that end a thought which the prompt has begun."""
+    def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
+        """Return the parser of the answer, and the gate that opens where the model's thinking ends."""
         if op.kind == "text":
-            return OutputParser(OutputMarkers()), ()
+            return OutputParser(OutputMarkers()), None
         markers = self._markers
-        if op.think and not markers.thinking:
+        if op.think and not markers.thinks:
             raise RequestError("invalid_request", f"Model {op.model} does not support thinking.")
+        if markers.harmony:
+            return self._harmony_parser(op, prompt, markers.harmony)
         end_of_prompt = self._decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
         thinking = markers.thinking is not None and end_of_prompt.endswith(markers.thinking[0])
         parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking)
         if not thinking or markers.thinking is None:
-            return parser, ()
+            return parser, None
         end = self._prompts.tokenizer.encode(markers.thinking[1], add_special_tokens=False)
-        return parser, tuple(end)
+        return parser, GateAfter(end)
+
+    def _harmony_parser(
+        self, op: Generate, prompt: Sequence[int], tokens: HarmonyTokens
+    ) -> tuple[AnswerParser, Gate | None]:
+        parser = HarmonyParser(tokens, op.tool_choice, op.tools or ())
+        parser.begin_after(prompt, self._decode)
+        return parser, HarmonyGate(tokens) if parser.is_in_header or parser.is_thinking else None
 
 
 def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:

@@ -12,6 +12,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
+from mlx_server.engine.grammar.constraint import Gate
 from mlx_server.engine.grammar.grammars import GrammarProcessor
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
@@ -80,13 +81,11 @@ class TextPreparation:
         generation = prompt.generation
         self._reserve_memory(op, len(generation.prompt), generation.limit_tokens)
         generation.started_s = now
-        request.jobs = self._submit_jobs(op, generation.prompt, prompt.after_thought)
+        request.jobs = self._submit_jobs(op, generation.prompt, prompt.gate)
         request.generation, request.prompt = generation, None
 
-    def _submit_jobs(
-        self, op: Generate, prompt: Sequence[int], after_thought: tuple[int, ...]
-    ) -> BackgroundJobs:
-        make_grammar = self._grammar_job(op, after_thought)
+    def _submit_jobs(self, op: Generate, prompt: Sequence[int], gate: Gate | None) -> BackgroundJobs:
+        make_grammar = self._grammar_job(op, gate)
         match = self._cache.find([*prompt, *op.emitted])
         return BackgroundJobs(
             self._workers.compiler.submit(make_grammar) if make_grammar else None,
@@ -94,9 +93,7 @@ class TextPreparation:
             match,
         )
 
-    def _grammar_job(
-        self, op: Generate, after_thought: tuple[int, ...]
-    ) -> Callable[[], GrammarProcessor | None] | None:
+    def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
         """Return what the compiler must do before `op` can run, if anything. Logprobs need the vocabulary."""
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
@@ -105,7 +102,7 @@ class TextPreparation:
         def make_grammar() -> GrammarProcessor | None:
             with confined(op.id, "compiling its grammar"):
                 if schema is not None:
-                    return grammars.make_processor(schema, op.emitted, after_thought)
+                    return grammars.make_processor(schema, op.emitted, gate)
                 grammars.read_vocabulary()
                 return None
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.grammar.constraint import Constraint
+from mlx_server.engine.grammar.constraint import Constraint, GateAfter
 
 END = 9
 
@@ -30,7 +30,7 @@ class Digits:
 
 
 def constraint(activate_after=()):
-    return Constraint(Digits(), frozenset({END}), activate_after)
+    return Constraint(Digits(), frozenset({END}), GateAfter(activate_after) if activate_after else None)
 
 
 def state_of(subject):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.generation.output_parser import OutputMarkers, OutputParser, OutputPiece
+from mlx_server.engine.generation.output_parser import CallFormat, OutputMarkers, OutputParser, OutputPiece
 from mlx_server.protocol import ToolCall
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
@@ -72,7 +72,7 @@ def test_call_that_the_models_parser_fails_on_is_text():
         name, _, city = text.partition(":")
         return [{"name": name, "arguments": {"city": city}}] if city else 1 / 0
 
-    markers = OutputMarkers(tool_call=("[CALL]", ""), tool_parser=parser)
+    markers = OutputMarkers(calls=(CallFormat("[CALL]", "", parser),))
     assert parse("[CALL]weather:Oslo", markers=markers) == OutputPiece(tool_calls=(OSLO,))
     assert parse("[CALL]weather", markers=markers) == OutputPiece("[CALL]weather")
 

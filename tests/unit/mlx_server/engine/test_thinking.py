@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from mlx_server.engine.generation.call_formats import output_markers
+from mlx_server.engine.generation.output_parser import CallFormat
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.generation.tool_calls import are_all_offered, may_begin_tool_call, parse_tool_calls
-from mlx_server.engine.models.loading import output_markers
 from mlx_server.protocol import Generate, ToolCall
 
 TOOL = {"type": "function", "function": {"name": "weather", "description": "Tells the weather."}}
@@ -26,7 +27,7 @@ def tokenizer(**more: Any) -> Any:
 
 
 def test_output_markers_are_the_tokenizers():
-    parser = object()
+    parser = parse_tool_calls
     markers = output_markers(
         tokenizer(
             has_thinking=True,
@@ -38,11 +39,7 @@ def test_output_markers_are_the_tokenizers():
             tool_parser=parser,
         )
     )
-    assert (markers.thinking, markers.tool_call, markers.tool_parser) == (
-        ("<t>", "</t>"),
-        ("[C]", ""),
-        parser,
-    )
+    assert (markers.thinking, markers.calls) == (("<t>", "</t>"), (CallFormat("[C]", "", parser),))
 
 
 def test_output_markers_of_thinking_are_found_in_the_template_if_the_tokenizer_has_none():

@@ -1,0 +1,87 @@
+"""Reads calls of tools in the formats for which mlx-lm has no parser. Pure.
+
+Each function takes the text between a format's markers, and the offered tools; it returns the calls as dicts
+with `name` and `arguments`. It raises any exception for a text that it cannot read.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+Call = dict[str, Any]
+
+DEEPSEEK_CALL = ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>")
+DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
+_FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
+_DSML_CALL = re.compile(r'<｜DSML｜invoke name="([^"]*)">(.*?)</｜DSML｜invoke>', re.DOTALL)
+_DSML_ARGUMENT = re.compile(
+    r'<｜DSML｜parameter name="([^"]*)" string="(true|false)">(.*?)</｜DSML｜parameter>', re.DOTALL
+)
+_JSON_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
+
+
+def parse_deepseek(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of DeepSeek.
+
+    V3 and R1 write the call's type, the separator, the name and fenced JSON; V3.1 the name, the separator and
+    JSON.
+    """
+    begin, end = DEEPSEEK_CALL
+    calls = []
+    for part in text.split(begin):
+        if not part.strip():
+            continue
+        before, separator, after = part.partition(end)[0].partition(DEEPSEEK_SEPARATOR)
+        if not separator:
+            raise ValueError("a call without separator")
+        name, arguments = before.strip(), after.strip()
+        if not arguments.startswith("{"):
+            name, _, arguments = arguments.partition("\n")
+        calls.append({"name": name.strip(), "arguments": _FENCE.sub("", arguments.strip()) or "{}"})
+    return calls
+
+
+def parse_dsml(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of DeepSeek V3.2: a tag for each call and each argument, which is text or JSON."""
+    calls = []
+    for name, body in _DSML_CALL.findall(text):
+        arguments = {
+            key: value if is_text == "true" else json.loads(value)
+            for key, is_text, value in _DSML_ARGUMENT.findall(body)
+        }
+        calls.append({"name": name, "arguments": arguments})
+    if _DSML_CALL.sub("", text).strip():
+        raise ValueError("text beside the calls")
+    return calls
+
+
+def parse_cohere(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of Command R7B and Command A: a JSON list with `tool_name` and `parameters`."""
+    return [{"name": call["tool_name"], "arguments": call["parameters"]} for call in json.loads(text)]
+
+
+def parse_python_calls(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of OLMo 3: one on each line, as Python writes a call with keywords."""
+    return [_python_call(statement) for statement in ast.parse(text.strip()).body]
+
+
+def _python_call(statement: ast.stmt) -> Call:
+    if not (isinstance(statement, ast.Expr) and isinstance(call := statement.value, ast.Call)) or call.args:
+        raise ValueError("no call with keywords")
+    arguments = {word.arg: _python_value(word.value) for word in call.keywords}
+    return {"name": ast.unparse(call.func), "arguments": arguments}
+
+
+def _python_value(node: ast.expr) -> Any:
+    """Return the value of a literal, which may contain the words of JSON."""
+    if isinstance(node, ast.Name):
+        return _JSON_WORDS[node.id]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_python_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        keys = [_python_value(key) if key else None for key in node.keys]
+        return dict(zip(keys, map(_python_value, node.values), strict=True))
+    return ast.literal_eval(node)

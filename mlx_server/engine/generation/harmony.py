@@ -1,0 +1,176 @@
+"""Separates an answer in OpenAI's Harmony format, which gpt-oss writes, into thinking, calls and text. Pure.
+
+An answer is a row of messages, whose parts are divided by special tokens:
+
+    <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
+    <|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{…}<|call|>
+
+The recipient may also stand before the channel. The tokens themselves are read, not their text: a model that
+explains the format writes the same words with ordinary tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Any
+
+from mlx_server.engine.generation.harmony_tokens import HarmonyTokens
+from mlx_server.engine.generation.output_parser import OutputPiece, ToolChoice
+from mlx_server.engine.generation.tool_calls import are_all_offered, parse_tool_calls
+from mlx_server.protocol import ToolCall
+
+_RECIPIENT = re.compile(r"to=(\S+)")
+_NO_TOOLS = ("assistant", "user", "all")
+"""Recipients that are no tools."""
+_BETWEEN_MESSAGES = "\n\n"
+"""What stands between two messages of one kind when they become one text."""
+
+
+class _Section(Enum):
+    HEADER = auto()
+    THINKING = auto()
+    TEXT = auto()
+    CALL = auto()
+
+
+class HarmonyParser:
+    """Parses one answer, as `OutputParser` does.
+
+    `push` takes its text and `push_control` its special tokens, which are `control_tokens`. Text without any
+    header is visible text. A call whose arguments are no JSON object is released as text.
+    """
+
+    def __init__(
+        self, tokens: HarmonyTokens, tool_choice: ToolChoice = "none", tools: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        self._tokens, self._tool_choice, self._tools = tokens, tool_choice, tuple(tools)
+        self.control_tokens = tokens.controls
+        self.has_tool_calls = False
+        self._section = _Section.HEADER
+        self._role, self._channel = "", ""  # the header before <|channel|>, and after it
+        self._has_channel = False
+        self._call, self._recipient = "", ""
+        self._written: dict[_Section, bool] = {}  # sections with text; False: a message has ended since
+
+    @property
+    def is_thinking(self) -> bool:
+        """Return whether the answer is inside the model's thinking."""
+        return self._section is _Section.THINKING
+
+    @property
+    def is_in_header(self) -> bool:
+        """Return whether the answer is between two messages, or at its beginning."""
+        return self._section is _Section.HEADER
+
+    def begin_after(self, prompt: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
+        """Begin where `prompt` ends: after `<|start|>assistant`, or within a message that is continued."""
+        try:
+            start = len(prompt) - 1 - list(reversed(prompt)).index(self._tokens.start)
+        except ValueError:
+            return
+        text: list[int] = []
+        for token in prompt[start:]:
+            if token in self.control_tokens:
+                self.push(decode(text) if text else "")
+                self.push_control(token)
+                text = []
+            else:
+                text.append(token)
+        self.push(decode(text) if text else "")
+        self._call, self._written = "", {}
+
+    def push(self, text: str) -> OutputPiece:
+        """Continue the answer with ordinary text, and return what can be released."""
+        if not text:
+            return OutputPiece()
+        if self._section is _Section.HEADER:
+            if self._has_channel:
+                self._channel += text
+                return OutputPiece()
+            self._role += text
+            if _may_be_role(self._role):
+                return OutputPiece()
+            text = self._role.lstrip().removeprefix("assistant").lstrip()
+            self._open_message()
+        if self._section is _Section.CALL:
+            self._call += text
+            return OutputPiece()
+        return self._written_piece(text)
+
+    def push_control(self, token: int) -> OutputPiece:
+        """Continue the answer with one of `control_tokens`, and return what can be released."""
+        if token == self._tokens.message:
+            if self._section is _Section.HEADER:
+                self._open_message()
+            return OutputPiece()
+        if token == self._tokens.constrain:
+            self._channel += " "  # it ends the recipient's name
+            return OutputPiece()
+        released = self._close_message()
+        if token == self._tokens.channel:
+            self._has_channel = True
+        else:
+            self._role, self._channel, self._has_channel = "", "", False
+        return released
+
+    def flush(self) -> OutputPiece:
+        """End the answer, and return all that was withheld. An incomplete header is dropped."""
+        return self._close_message()
+
+    def _open_message(self) -> None:
+        found = _RECIPIENT.search(self._role) or _RECIPIENT.search(self._channel)
+        recipient = found[1] if found else ""
+        self._recipient = "" if recipient in _NO_TOOLS else recipient.removeprefix("functions.")
+        self._call = ""
+        may_call = self._tool_choice != "none"
+        if may_call and self._recipient:
+            self._section = _Section.CALL
+        elif self._channel.strip().startswith("analysis"):
+            self._section = _Section.THINKING
+        else:
+            self._section = _Section.CALL if self._tool_choice == "required" else _Section.TEXT
+
+    def _close_message(self) -> OutputPiece:
+        section, self._section = self._section, _Section.HEADER
+        if section is not _Section.HEADER:
+            self._channel, self._has_channel = "", False
+            self._role = ""
+        if section is not _Section.CALL:
+            self._written = dict.fromkeys(self._written, False)
+            return OutputPiece()
+        body, self._call = self._call, ""
+        if calls := self._calls_in(body):
+            self.has_tool_calls = True
+            return OutputPiece(tool_calls=calls)
+        self._section = _Section.TEXT
+        released = self._written_piece(body) if body else OutputPiece()
+        self._section = _Section.HEADER
+        self._written = dict.fromkeys(self._written, False)
+        return released
+
+    def _calls_in(self, body: str) -> tuple[ToolCall, ...]:
+        if self._tool_choice == "required":  # a grammar had the call written with its name
+            calls = parse_tool_calls(body, self._tools)
+            if are_all_offered(calls, self._tools):
+                return calls
+        if not self._recipient:
+            return ()
+        found = {"name": self._recipient, "arguments": body.strip() or "{}"}
+        return parse_tool_calls(body, self._tools, lambda text, tools: found)
+
+    def _written_piece(self, text: str) -> OutputPiece:
+        if self._written.get(self._section) is False:
+            text = _BETWEEN_MESSAGES + text
+        self._written[self._section] = True
+        return OutputPiece(thinking=text) if self._section is _Section.THINKING else OutputPiece(text)
+
+
+def _may_be_role(text: str) -> bool:
+    """Return whether `text` can be the start of a header: `assistant`, and perhaps a recipient."""
+    rest = text.lstrip()
+    if "assistant".startswith(rest):
+        return True
+    recipient = rest.removeprefix("assistant").lstrip()
+    return "to=".startswith(recipient[:3]) or not recipient

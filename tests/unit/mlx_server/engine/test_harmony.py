@@ -1,0 +1,252 @@
+"""Answers of gpt-oss are separated by the tokens of the Harmony format, streamed, and resumed.
+
+The answers have the forms of the format's documentation (openai/harmony, docs/format.md, Apache-2.0), and
+those that llama.cpp's and vLLM's tests collect from the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_server.engine.generation.call_formats import output_markers
+from mlx_server.engine.generation.detokenizer import Detokenizer
+from mlx_server.engine.generation.generation import Generation
+from mlx_server.engine.generation.harmony import HarmonyParser
+from mlx_server.engine.generation.harmony_tokens import HarmonyGate, find_harmony_tokens
+from mlx_server.engine.generation.output_parser import OutputPiece
+from mlx_server.protocol import Token, ToolCall
+
+CONTROLS = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"]
+FIRST_CONTROL = 0x110000
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("weather", "time.now")]
+OSLO = ToolCall("weather", {"city": "Oslo"})
+ARGUMENTS = '{"city": "Oslo"}'
+PROMPT_END = "<|start|>assistant"
+
+
+class HarmonyTokenizer:
+    """Makes a token of each letter, and of each control in `text` if it is encoded as a prompt is."""
+
+    has_thinking = has_tool_calling = False
+    chat_template = ""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {name: FIRST_CONTROL + i for i, name in enumerate(CONTROLS)}
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        vocabulary = self.get_vocab()
+        parts = [part for part in re.split("(" + "|".join(map(re.escape, CONTROLS)) + ")", text) if part]
+        return [
+            token
+            for part in parts
+            for token in ([vocabulary[part]] if part in vocabulary else map(ord, part))
+        ]
+
+
+TOKENIZER = HarmonyTokenizer()
+found = find_harmony_tokens(TOKENIZER)
+assert found is not None
+TOKENS = found
+
+
+def decode(ids: Sequence[int]) -> str:
+    return "".join(chr(i) if i < FIRST_CONTROL else CONTROLS[i - FIRST_CONTROL] for i in ids)
+
+
+def generation(tool_choice="auto", prompt=PROMPT_END, stop=()) -> Generation:
+    parser = HarmonyParser(TOKENS, tool_choice, TOOLS)
+    ids = TOKENIZER.encode(prompt)
+    parser.begin_after(ids, decode)
+    return Generation("r", ids, 10**6, TOKENS.ends_of_answer, Detokenizer(decode, stop), 0.0, parser=parser)
+
+
+def joined(events) -> OutputPiece:
+    piece = OutputPiece()
+    for event in events:
+        piece += OutputPiece(event.text, event.thinking or "", event.tool_calls or ())
+    return piece
+
+
+def answer(text: str, **how) -> OutputPiece:
+    """Return the whole answer `text`, generated token for token and cut off where it ends."""
+    subject = generation(**how)
+    events = []
+    for token in TOKENIZER.encode(text):
+        events += subject.accept(token, 1.0)
+        if subject.done:
+            return joined(events)
+    return joined([*events, subject.finish("length", 1.0)])
+
+
+CALL = "<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>" + ARGUMENTS
+ANSWERS = {
+    "<|channel|>final<|message|>Hello<|return|>": OutputPiece("Hello"),
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes": OutputPiece(
+        "Yes", "Hm."
+    ),
+    f"<|channel|>analysis<|message|>Hm.<|end|>{CALL}<|call|>": OutputPiece("", "Hm.", (OSLO,)),
+    f"{CALL.removeprefix(PROMPT_END)}<|call|>": OutputPiece(tool_calls=(OSLO,)),
+    f" to=functions.weather<|channel|>commentary json<|message|>{ARGUMENTS}<|call|>": OutputPiece(
+        tool_calls=(OSLO,)
+    ),
+    f"<|channel|>commentary to=functions.weather<|constrain|>json<|message|>{ARGUMENTS}": OutputPiece(
+        tool_calls=(OSLO,)
+    ),
+    f"<|channel|>analysis to=functions.weather code<|message|>{ARGUMENTS}<|call|>": OutputPiece(
+        tool_calls=(OSLO,)
+    ),
+    f"<|channel|>commentary to=weather<|message|>{ARGUMENTS}<|call|>": OutputPiece(tool_calls=(OSLO,)),
+    "<|channel|>commentary to=functions.time.now<|message|><|call|>": OutputPiece(
+        tool_calls=(ToolCall("time.now", {}),)
+    ),
+    f"<|channel|>commentary<|message|>I look it up.<|end|>{CALL}<|call|>": OutputPiece(
+        "I look it up.", tool_calls=(OSLO,)
+    ),
+    "<|channel|>commentary<|message|>One<|end|><|start|>assistant<|channel|>final<|message|>Two": OutputPiece(
+        "One\n\nTwo"
+    ),
+    "<|channel|>analysis<|message|>A<|end|><|channel|>analysis<|message|>B<|channel|>final<|message|>C": (
+        OutputPiece("C", "A\n\nB")
+    ),
+    "<|channel|>final <|constrain|>json<|message|>{}<|return|>": OutputPiece("{}"),
+    "<|message|>No channel<|end|>": OutputPiece("No channel"),
+    "Plain text, no format": OutputPiece("Plain text, no format"),
+    "<|channel|>unknown<|message|>Shown": OutputPiece("Shown"),
+    "<|channel|>commentary to=functions.weather<|message|>{broken<|call|>": OutputPiece("{broken"),
+    '<|channel|>commentary to=functions.weather<|message|>{"a": NaN}<|call|>': OutputPiece('{"a": NaN}'),
+    "<|channel|>commentary to=assistant<|message|>Not a tool": OutputPiece("Not a tool"),
+    "<|channel|>ana": OutputPiece(),
+    "": OutputPiece(),
+}
+
+
+@pytest.mark.parametrize("text", ANSWERS)
+def test_answer_is_separated_into_thinking_calls_and_text(text):
+    assert answer(text) == ANSWERS[text]
+
+
+def test_controls_written_with_ordinary_tokens_are_text():
+    """A model that explains its own format writes these words."""
+    subject = generation()
+    events = []
+    explained = list(map(ord, "<|end|> ends a message"))
+    for token in [*TOKENIZER.encode("<|channel|>final<|message|>"), *explained]:
+        events += subject.accept(token, 1.0)
+    assert joined([*events, subject.finish("length", 1.0)]).text == "<|end|> ends a message"
+
+
+def test_call_is_text_if_tool_choice_is_none():
+    assert answer(CALL.removeprefix(PROMPT_END) + "<|call|>", tool_choice="none") == OutputPiece(ARGUMENTS)
+
+
+@pytest.mark.parametrize("header", ["<|channel|>final", "<|channel|>commentary to=functions.weather json"])
+def test_required_call_is_found_in_any_message_after_the_thinking(header):
+    """The grammar of a required call has it written with its name."""
+    call = json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})
+    thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+    assert answer(f"{thought}{header}<|message|>{call}", tool_choice="required") == OutputPiece(
+        "", "Hm.", (OSLO,)
+    )
+    assert answer(f"{header}<|message|>{call[:20]}", tool_choice="required") == OutputPiece(call[:20])
+
+
+def test_answer_continues_a_message_that_the_prompt_has_begun():
+    prompt = "<|start|>user<|message|>Hi<|end|><|start|>assistant<|channel|>final<|message|>Once upon"
+    assert answer(" a time<|return|>", prompt=prompt) == OutputPiece(" a time")
+
+
+def test_stop_string_cuts_the_answer_and_is_not_found_across_messages():
+    text = "<|channel|>final<|message|>One STOP two"
+    assert answer(text, stop=["STOP"]).text == "One "
+    divided = "<|channel|>commentary<|message|>ST<|end|><|channel|>final<|message|>OP"
+    assert answer(divided, stop=["STOP"]).text == "ST\n\nOP"
+
+
+def test_reasoning_tokens_are_those_of_the_thinking():
+    subject = generation()
+    for token in TOKENIZER.encode(
+        "<|channel|>analysis<|message|>abc<|end|><|start|>assistant<|channel|>final<|message|>x"
+    ):
+        subject.accept(token, 1.0)
+    assert subject.finish("stop", 1.0).usage.reasoning_tokens == 4, "the text, and the token that begins it"
+
+
+PARTS = [
+    *CONTROLS,
+    "analysis",
+    "commentary to=functions.weather json",
+    "final",
+    "assistant",
+    ARGUMENTS,
+    "a",
+    " ",
+]
+STREAMS = st.lists(st.sampled_from(PARTS), max_size=14).map("".join)
+
+
+@given(STREAMS | st.sampled_from(sorted(ANSWERS)), st.data(), st.sampled_from(["auto", "none", "required"]))
+def test_answer_resumed_at_any_token_equals_the_uncut_one(text, data, tool_choice):
+    tokens = TOKENIZER.encode(text)
+    whole = generation(tool_choice)
+    events = []
+    for token in tokens:
+        events += whole.accept(token, 1.0)
+        if whole.done:
+            break
+    sent = [event.token for event in events if isinstance(event, Token)]
+    end = [] if whole.done else [whole.finish("length", 1.0)]
+    cut = data.draw(st.integers(0, len(sent)))
+    resumed = generation(tool_choice)
+    assert resumed.replay(sent[:cut], 1.0) is None
+    later = []
+    for token in tokens[cut:]:
+        later += resumed.accept(token, 1.0)
+        if resumed.done:
+            break
+    later += [] if resumed.done else [resumed.finish("length", 1.0)]
+    assert joined([*events[:cut], *later]) == joined([*events, *end])
+
+
+@given(st.text("ab{}\n", max_size=20), st.lists(st.integers(1, 5), max_size=20))
+def test_text_pushed_in_any_pieces_gives_the_same_answer(text, sizes):
+    def parsed(pieces: list[str]) -> OutputPiece:
+        parser = HarmonyParser(TOKENS, "auto", TOOLS)
+        piece = (
+            parser.push_control(TOKENS.channel) + parser.push("final") + parser.push_control(TOKENS.message)
+        )
+        for part in pieces:
+            piece += parser.push(part)
+        return piece + parser.flush()
+
+    pieces, rest = [], text
+    for size in sizes:
+        pieces.append(rest[:size])
+        rest = rest[size:]
+    assert parsed([*pieces, rest]) == parsed([text]) == OutputPiece(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "opened"),
+    [
+        ("<|channel|>analysis<|message|>{", False),
+        ("<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>final<|message|>", True),
+        ("<|channel|>final <|constrain|>json<|message|>", True),
+        ("<|channel|>commentary to=functions.weather<|message|>", True),
+        ("<|message|>", True),
+        ("<|channel|>final", False),
+    ],
+)
+def test_gate_of_a_grammar_opens_after_the_thinking(text, opened):
+    gate = HarmonyGate(TOKENS)
+    assert [gate.opens_after(token) for token in TOKENIZER.encode(text)][-1] is opened
+
+
+def test_format_is_chosen_by_the_vocabulary():
+    assert output_markers(TOKENIZER).harmony == TOKENS
+    assert output_markers(TOKENIZER).thinks
