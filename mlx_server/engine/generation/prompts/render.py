@@ -92,7 +92,7 @@ class PromptMaker:
         if not tokens:
             raise RequestError("empty_prompt", "The prompt is empty: send at least one token of text.")
         check_tokenizer_ids(tokens, self.token_rows, op.model)
-        if op.context_ids and tokens[0] == self.tokenizer.bos_token_id:
+        if op.context_ids and tokens[:1] == self._start():
             del tokens[0]  # it stands at the beginning only
         return [*op.context_ids, *tokens]
 
@@ -145,11 +145,16 @@ class PromptMaker:
                 f"Model {model} does not support insert: its tokenizer has no tokens for the text before and "
                 "after a gap. Leave out the suffix.",
             )
+        texts = (self._encode(text, add_special_tokens=False) for text in (before, after))
+        return markers.prompt(self._start(), *texts)
+
+    def _start(self) -> list[int]:
+        """Return the token that the tokenizer puts before every text, if there is one.
+
+        It is not always the `bos_token`: SmolLM2's is the one that begins each message.
+        """
         start = self._encode("", add_special_tokens=True)[:1]
-        start = start if start == [self.tokenizer.bos_token_id] else []
-        return markers.prompt(
-            start, *(self._encode(text, add_special_tokens=False) for text in (before, after))
-        )
+        return start if start == [self.tokenizer.bos_token_id] else []
 
     def _chat_tokens(self, op: Generate) -> list[int]:
         if not op.messages:

@@ -191,3 +191,60 @@ CHECKS: dict[str, Callable[[dict[str, Any]], object]] = {
     "schema": lambda choice: json.loads(choice["text"]),
     "thought": _check_thoughts,
 }
+
+
+TURNS = [
+    message
+    for number in range(20)
+    for message in (
+        {"role": "user", "content": f"Fact {number}: " + "word " * 20},
+        {"role": "assistant", "content": "noted " * 10},
+    )
+]
+SHORT = {"temperature": 0, "num_ctx": 300, "num_predict": 12}
+OLLAMA_CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, int]]] = {
+    "longer than its context": (
+        "small",
+        "/api/chat",
+        {"messages": [{"role": "system", "content": "Be brief."}, *TURNS, *STORY], "options": SHORT},
+        {"tokens": 5},
+    ),
+    "context of an earlier answer": (
+        "small",
+        "/api/generate",
+        {"prompt": "And then?", "context": list(range(500, 1000)), "options": SHORT},
+        {"tokens": 5},
+    ),
+    "repeats itself": (
+        "real",
+        "/api/generate",
+        {"prompt": "Count: " + "0" * 80, "raw": True, "options": {"temperature": 0, "num_predict": 90}},
+        {"tokens": 12},
+    ),
+}
+
+
+def ask_ollama(gateway: Gateway, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the text of a streamed answer, and what its last line says besides times."""
+    with gateway.http.stream("POST", path, json={"model": "copier"} | body) as answer:
+        lines = [json.loads(line) for line in answer.iter_lines() if line]
+    text = "".join(line.get("response") or (line.get("message") or {}).get("content", "") for line in lines)
+    return text, {name: lines[-1].get(name) for name in ("done_reason", "prompt_eval_count", "context")}
+
+
+@pytest.mark.parametrize("name", OLLAMA_CASES)
+def test_ollama_answer_whose_engine_is_killed_midway_equals_the_uninterrupted_one(request, name):
+    """The new engine leaves out the same turns, and counts the same equal tokens."""
+    model, path, body, kill_at = OLLAMA_CASES[name]
+    gateway = request.getfixturevalue(model)
+    text, last = uninterrupted = ask_ollama(gateway, path, body)
+    (gateway.home / "kill.json").write_text(json.dumps(kill_at))
+    assert ask_ollama(gateway, path, body) == uninterrupted
+    assert not (gateway.home / "kill.json").exists(), "the answer never came to that point"
+    assert last["done_reason"] == "length"
+    if name == "repeats itself":
+        assert text == "0" * 31
+    else:
+        assert 150 < last["prompt_eval_count"] <= 300 - SHORT["num_predict"]
+    if path == "/api/generate" and not body.get("raw"):
+        assert len(last["context"]) == last["prompt_eval_count"] + SHORT["num_predict"]

@@ -26,13 +26,14 @@ class Tokenizer:
 
     def __init__(self) -> None:
         self.renders = self.encoded_chars = 0
+        self.begins_texts = True
 
     def __len__(self) -> int:
         return 0x110000
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         self.encoded_chars += len(text)
-        return [ord(letter) for letter in "^" * add_special_tokens + text]
+        return [ord(letter) for letter in "^" * (add_special_tokens and self.begins_texts) + text]
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
         return None
@@ -236,6 +237,14 @@ def test_context_of_an_earlier_answer_loses_its_oldest_tokens_before_the_prompt_
 def test_context_that_fits_precedes_the_prompt_without_a_second_first_token():
     prompt = Server(300).prompt(chat({"role": "user", "content": "why?"}, context_ids=(94, 65)))
     assert prompt == "^A<user>why?<assistant>"
+
+
+def test_context_does_not_take_the_token_that_begins_each_message_for_that_of_the_text():
+    """SmolLM2's bos_token is <|im_start|>, which its tokenizer puts before no text."""
+    server = Server(300)
+    server.tokenizer.begins_texts = False
+    op = chat({"role": "user", "content": "why?"}, context_ids=(65,))
+    assert server.prompt(op) == "A^<user>why?<assistant>"
 
 
 def test_tokens_of_a_client_lose_the_first_ones():
