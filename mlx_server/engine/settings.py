@@ -60,7 +60,9 @@ class EngineSettings:
         """Return the settings that `config` implies."""
         keep_alive_s = config.mlx.keep_alive_s
         return cls(
-            preload=tuple(dict.fromkeys(canonical(name) for name in config.mlx.preload)),
+            preload=tuple(
+                dict.fromkeys(canonical(config.configured_name(name) or name) for name in config.mlx.preload)
+            ),
             max_loaded_models=config.mlx.max_loaded_models,
             keep_alive_s=-1.0 if keep_alive_s == float("inf") else keep_alive_s,
             drain_s=config.mlx.drain_s,

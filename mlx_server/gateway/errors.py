@@ -10,7 +10,7 @@
         ├── ServerFault          500   engine_crashed, model_load_failed, internal_error
         ├── Unavailable          503   overloaded, engine_unavailable, draining, insufficient_memory where
         │                              it may fit later   (with Retry-After)
-        └── InsufficientStorage  507   insufficient_memory: it can never fit here
+        └── InsufficientStorage  507   insufficient_memory: it can never fit here; disk_full
 
 `code` is stable, `message` one sentence that names the culprit and, where there is one, the remedy. `fields`
 are the message's figures for programs. Each dialect words them in its own envelope, see
@@ -92,6 +92,7 @@ _BY_CODE: dict[str, type[GatewayError]] = {
     "engine_unavailable": Unavailable,
     "overloaded": Unavailable,
     "insufficient_memory": InsufficientStorage,
+    "disk_full": InsufficientStorage,
 }
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault, listed, quoted
 from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
-from vestal.config import Config, canonical
+from vestal.config import Config, find_named
 from vestal.supervision import Clock
 
 MAX_AGE_S = 1.0
@@ -41,13 +41,11 @@ class InstalledModels:
         folder is damaged.
         """
         entries = await self.all()
-        wanted = canonical(name)
-        entry = next((entry for entry in entries if entry.name == wanted), None)
+        entry = find_named(name, entries, lambda entry: entry.name)
         if entry is None:
-            for broken in self._broken:
-                if broken.name == wanted:
-                    message = f"Model {quoted(name)} cannot be loaded: {broken.reason}."
-                    raise ServerFault("model_load_failed", message, model=name)
+            if broken := find_named(name, self._broken, lambda broken: broken.name):
+                message = f"Model {quoted(name)} cannot be loaded: {broken.reason}."
+                raise ServerFault("model_load_failed", message, model=name)
             raise self._not_found(name, [entry.name for entry in entries])
         if kind == "embed" and entry.kind != "embed":
             raise BadRequest("not_an_embedding_model", f"Model {quoted(name)} makes text, not embeddings.")
@@ -55,14 +53,18 @@ class InstalledModels:
             raise BadRequest("not_a_chat_model", f"Model {quoted(name)} makes embeddings, not text.")
         return entry
 
+    async def installed_name(self, name: str) -> str:
+        """Return the canonical name of a model, even of a damaged one. Raises NotFound."""
+        available = [entry.name for entry in await self.all()]
+        found = find_named(name, [*available, *(broken.name for broken in self._broken)], str)
+        if found is None:
+            raise self._not_found(name, available)
+        return found
+
     async def remove(self, name: str) -> None:
         """Delete a model, even a damaged one. Raises NotFound, and BadRequest where Vestal did not fetch
         it."""
-        await self.all()
-        wanted = canonical(name)
-        available = [entry.name for entry in self._entries]
-        if wanted not in [*available, *(broken.name for broken in self._broken)]:
-            raise self._not_found(name, available)
+        wanted = await self.installed_name(name)
         if not await asyncio.to_thread(remove, self._config, wanted):
             path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")
             raise BadRequest(

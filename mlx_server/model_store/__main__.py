@@ -12,7 +12,6 @@ Exit codes: 0 done, 1 a model failed, 78 the configuration is wrong, 143 stopped
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import signal
 import sys
@@ -79,13 +78,13 @@ def _ensure(config: Config, options: argparse.Namespace) -> int:
 def _list(config: Config, options: argparse.Namespace) -> int:
     entries = catalog(config)
     if options.json:
-        models = [{**dataclasses.asdict(entry), "path": str(entry.path)} for entry in entries]
-        _print(options, "", {"models": models})
+        _print(options, "", {"models": [entry.as_json() for entry in entries]})
         return 0
     for entry in entries:
         size = format_size(entry.bytes)
         about = f"{entry.kind:8}  {entry.parameter_size:>8}  {entry.quantization:4}  {size:>7}"
-        print(f"{entry.name:32}  {about}  {entry.path}")
+        made_from = f"  from {entry.preset.parent}" if entry.preset.parent else ""
+        print(f"{entry.name:32}  {about}  {entry.path}{made_from}")
     return 0
 
 

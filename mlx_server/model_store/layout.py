@@ -1,8 +1,10 @@
-"""The store on disk. Each model has a folder with a manifest; it appears by one rename; one process writes.
+"""The store on disk. Each model has a folder with a manifest; it appears, and disappears, by one rename.
 
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
 <store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
-<store>/.lock                 locked (flock) by the process that fetches or removes a model
+<store>/.changing-XXXX/       a model that is made or removed; the next change deletes what is left of it
+<store>/.lock                 locked (flock) by the process that fetches a model, for as long as that takes
+<store>                       locked (flock) for the moment in which a folder of a model comes or goes
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +22,7 @@ from typing import IO, Any
 from mlx_server.model_store.errors import ModelStoreError
 
 MANIFEST = "vestal-model.json"
-_STAGING = ".staging-"
+_STAGING, _CHANGING = ".staging-", ".changing-"
 
 
 def folder_name(name: str) -> str:
@@ -51,12 +54,60 @@ def move_into_store(staged: Path, store: Path, name: str, manifest: dict[str, An
 
     `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole.
     """
-    (staged / MANIFEST).write_text(json.dumps({"name": name, **manifest}, indent=1), "utf-8")
+    write_manifest(staged, name, manifest)
+    with _locked(store):
+        return replace(staged, store, name)
+
+
+def write_manifest(staged: Path, name: str, manifest: dict[str, Any]) -> None:
+    """Write the manifest of model `name` into the folder `staged`."""
+    (staged / MANIFEST).write_text(manifest_text(name, manifest), "utf-8")
+
+
+def manifest_text(name: str, manifest: dict[str, Any]) -> str:
+    """Return the text of the manifest of model `name`, which is ASCII."""
+    return json.dumps({"name": name, **manifest}, indent=1)
+
+
+def replace(staged: Path, store: Path, name: str) -> Path:
+    """Rename `staged` to the folder of model `name`, in a block of `changing`; return that folder."""
     target = installed_path(store, name)
     if target.exists():
         target.rename(staged.parent / "replaced")
     staged.rename(target)
     return target
+
+
+def remove(store: Path, name: str) -> bool:
+    """Delete the folder of model `name`; return False if there is none. A running fetch is not waited for."""
+    if not installed_path(store, name).exists():
+        return False
+    with changing(store) as staging:
+        try:
+            installed_path(store, name).rename(staging / "removed")
+        except FileNotFoundError:  # another process was faster
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def changing(store: Path) -> Iterator[Path]:
+    """Hold the lock for changes, and provide a new folder in the store, which is deleted when the block ends.
+
+    The block must be short: other changes, and a fetch that has ended, wait for it. Raises ModelStoreError
+    (`store_unwritable`).
+    """
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with _locked(store):
+            _delete_abandoned(store, _CHANGING)
+            staging = Path(tempfile.mkdtemp(prefix=_CHANGING, dir=store))
+            try:
+                yield staging
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except PermissionError as error:
+        raise _unwritable(store, error) from error
 
 
 @contextlib.contextmanager
@@ -73,7 +124,7 @@ def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: Non
         raise _unwritable(store, error) from error
     with lock:
         _acquire(lock, on_wait)
-        _delete_abandoned(store)
+        _delete_abandoned(store, _STAGING)
         try:
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store))
         except OSError as error:
@@ -92,9 +143,20 @@ def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _delete_abandoned(store: Path) -> None:
-    """Delete all staging folders. The caller holds the lock, so none belongs to a running fetch."""
-    for abandoned in store.glob(f"{_STAGING}*"):
+@contextlib.contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Hold the lock on the store's folder itself."""
+    descriptor = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _delete_abandoned(store: Path, prefix: str) -> None:
+    """Delete all temporary folders with this prefix. The caller holds their lock, so nobody uses them."""
+    for abandoned in store.glob(f"{prefix}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
 
 

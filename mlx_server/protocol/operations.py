@@ -14,12 +14,13 @@ class Generate(Operation, frozen=True):
     """Generate an answer to a chat (`messages`, through the model's template) or continue a text.
 
     The text is `prompt`, or `prompt_ids` in its place. `tools` are offered to the chat template, and
-    `template` holds further variables for it, such as enable_thinking. `think=True` requires a model that
-    thinks; None leaves it to the template. `json_schema` constrains the answer (after any thinking) to JSON
-    of that schema. `tool_choice` says how tool calls in the answer are treated: as text ("none"), as calls
-    wherever they stand ("auto"), or the whole answer has to be a call ("required"). `top_logprobs` asks for
-    the log-probabilities of the drawn token and of so many alternatives. With `count_only`, nothing is
-    generated: `Done` reports the prompt's tokens, however many there are.
+    `template` holds further variables for it, such as enable_thinking. `chat_template` (Jinja) is used in
+    place of the model's own. `think=True` requires a model that thinks; None leaves it to the template.
+    `json_schema` constrains the answer (after any thinking) to JSON of that schema. `tool_choice` says how
+    tool calls in the answer are treated: as text ("none"), as calls wherever they stand ("auto"), or the
+    whole answer has to be a call ("required"). `top_logprobs` asks for the log-probabilities of the drawn
+    token and of so many alternatives. With `count_only`, nothing is generated: `Done` reports the prompt's
+    tokens, however many there are.
 
     A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
     With `shift`, so much more goes that the answer has room (`max_tokens`, but no more than an eighth of the
@@ -43,6 +44,7 @@ class Generate(Operation, frozen=True):
     count_only: bool = False
     tools: tuple[dict, ...] | None = None
     template: dict | None = None
+    chat_template: str | None = None
     think: bool | None = None
     json_schema: dict | None = None
     tool_choice: Literal["none", "auto", "required"] = "none"

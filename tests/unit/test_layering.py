@@ -31,6 +31,10 @@ ALLOWED, FOREIGN_TO = _table()
 
 # Modules that decide and do not act: time and randomness are arguments. Each says "Pure." in its docstring.
 PURE = (
+    "vestal/config/model_names.py",
+    "mlx_server/model_store/preset.py",
+    "mlx_server/gateway/requests/model_presets.py",
+    "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "host_agent/cli/orchestrator/task_progress.py",
     "host_agent/watchdog/restart_plan.py",
     "host_agent/service_manager/jobs.py",

@@ -5,7 +5,7 @@ A mistake stops the start, and its message names the file with the line, or the 
 
 from vestal.config.errors import ConfigError
 from vestal.config.load import defaults_at_home, load
-from vestal.config.model_names import canonical
+from vestal.config.model_names import canonical, find_named, is_valid_name, name_key
 from vestal.config.paths import Home
 from vestal.config.settings import Config
 from vestal.config.token import ensure_token, read_token, restore_token
@@ -17,7 +17,10 @@ __all__ = [
     "canonical",
     "defaults_at_home",
     "ensure_token",
+    "find_named",
+    "is_valid_name",
     "load",
+    "name_key",
     "read_token",
     "restore_token",
 ]

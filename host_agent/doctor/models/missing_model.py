@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from host_agent.doctor.finding import Diagnosis, Finding, Level
 from mlx_server.model_store import BrokenModel, ModelStoreError, survey
 from mlx_server.model_store.catalog import source_path
+from mlx_server.model_store.sources.by_name import source_of
 from mlx_server.model_store.sources.source import PathSource, parse_source
-from vestal.config import Config, canonical
+from vestal.config import Config, canonical, name_key
 
 NAME = "missing_model"
 
@@ -26,7 +27,8 @@ def diagnose(config: Config) -> Iterator[Finding]:
     installed = {entry.name for entry in entries}
     broken_names = {each.name for each in broken}
     requested = requested_models(config)
-    missing = [each for each in requested if canonical(each.name) not in installed | broken_names]
+    present = set(map(name_key, installed | broken_names))
+    missing = [each for each in requested if name_key(each.name) not in present]
     found = [_broken(config, each) for each in broken]
     found += [assess_missing(config, each, installed) for each in missing]
     ok_sentence = f"Every requested model is installed ({len(installed)} models in all)."
@@ -48,7 +50,7 @@ def requested_models(config: Config) -> list[RequestedModel]:
 def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -> Finding:
     """Say why a model is not installed, and how to get it. `installed` names the models that are."""
     evidence = f"asked for by {model.settings}"
-    settings = config.model_source(model.name)
+    settings = source_of(config, model.name)
     if settings is None:
         known = ", ".join(sorted(installed | {canonical(name) for name in config.models})) or "none"
         sentence = f"{model.settings} asks for {model.name}, which is not in `models`."

@@ -20,6 +20,7 @@ from mlx_server.engine.scheduling.model_load import ModelLoad
 from mlx_server.engine.scheduling.request import RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.model_store import BrokenModel, ModelEntry
+from vestal.config import find_named
 
 Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
 """Returns the models that can be loaded, and those whose folders are broken."""
@@ -178,10 +179,9 @@ def find_entry(catalog: Catalog, model: str) -> ModelEntry:
         entries, broken = catalog()
     except Exception as error:  # it reads folders of the user's, in whatever state they are
         raise EngineError("model_load_failed", f"The models cannot be listed: {error}") from error
-    found = next((entry for entry in entries if entry.name == model), None)
-    if found is not None:
+    if found := find_named(model, entries, lambda entry: entry.name):
         return found
-    if fault := next((fault for fault in broken if fault.name == model), None):
+    if fault := find_named(model, broken, lambda fault: fault.name):
         raise LoadError(model, fault.reason)
     installed = ", ".join(entry.name for entry in entries) or "none"
     raise RequestError("model_not_found", f"Model {model} is not there; installed models: {installed}.")

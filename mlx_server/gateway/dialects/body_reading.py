@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
@@ -52,6 +53,27 @@ async def receive(http: Request, max_bytes: int) -> list[bytes]:
     if size_bytes > max_bytes:
         raise _too_large(max_bytes, is_whole=not has_more)
     return parts
+
+
+async def receive_stepwise(http: Request) -> AsyncIterator[bytes]:
+    """Yield the parts of a body that is not kept in memory, and so has no limit.
+
+    Raises ClientDisconnected, HttpError (it arrives too slowly).
+    """
+    pace = _Pace(share_of(http))
+    size_bytes, has_more = 0, True
+    while has_more:
+        try:
+            async with asyncio.timeout(POLL_S):
+                message = await http.receive()
+        except TimeoutError:
+            pace.check(size_bytes)
+            continue
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part, has_more = message.get("body", b""), message.get("more_body", False)
+        size_bytes += len(part)
+        yield part
 
 
 class _Pace:

@@ -39,6 +39,7 @@ class GenerationRequest:
     tool_choice: Literal["auto", "required"] | None = None
     think: bool | None = None
     template: dict[str, Any] | None = None
+    chat_template: str | None = None
     json_schema: dict[str, Any] | None = None
     top_logprobs: int | None = None
     sampling: protocol.Sampling = field(default_factory=protocol.Sampling)
@@ -78,6 +79,7 @@ class GenerationRequest:
             tool_choice=self._effective_tool_choice,
             think=self.think,
             template=self.template,
+            chat_template=self.chat_template,
             json_schema=self.json_schema,
             top_logprobs=self.top_logprobs,
             sampling=self.sampling,

@@ -19,6 +19,8 @@ _EMBEDDING_TYPES = frozenset({"bert"})
 _DEFAULT_CONTEXT_TOKENS = 4096
 MAX_TEMPLATE_BYTES = 1024 * 1024
 """Largest file of a chat template that is read. The longest ones in use have 50 KB."""
+MAX_LICENSE_BYTES = 256 * 1024
+"""Largest file of a license that is shown."""
 _MAX_CONFIG_BYTES = 64 * 1024 * 1024
 """Largest `tokenizer_config.json` that is read: it may hold templates, and lists up to 100,000 tokens."""
 
@@ -29,7 +31,9 @@ class ModelFacts:
 
     `bytes` is the size of all files, `weights_bytes` that of the tensors, `parameters` the number of weights.
     `quantization` is `Q4`, `Q8` and so on, or the type of most weights, such as `BF16`. `modified` is when
-    the files were last changed, in seconds since the epoch.
+    the files were last changed, in seconds since the epoch. `weights_file` is the device and the inode of the
+    first file of weights: two folders that share it (by hard links) share the weights. `license` is the text
+    of the license that comes with the model, or empty.
     """
 
     kind: Literal["generate", "embed"]
@@ -42,6 +46,9 @@ class ModelFacts:
     digest: str
     modified: float
     config: dict[str, Any]
+    capabilities: tuple[str, ...]
+    weights_file: tuple[int, int]
+    license: str
 
 
 def looks_like_model(folder: Path) -> bool:
@@ -113,6 +120,7 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
         digest.update(tokenizer.read_bytes())
     embeds = config.get("model_type") in _EMBEDDING_TYPES
     bits, group_size = _quantization(config)
+    first = weight_files.weight_files(folder)[0].stat()
     return ModelFacts(
         kind="embed" if embeds else "generate",
         family=str(config.get("model_type", "unknown")),
@@ -124,7 +132,31 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
         digest=digest.hexdigest(),
         modified=max(mtime for _, mtime, _ in stamp) / 1e9,
         config=config,
+        capabilities=("embedding",) if embeds else capabilities_of(chat_template(folder)),
+        weights_file=(first.st_dev, first.st_ino),
+        license=_license(folder),
     )
+
+
+def capabilities_of(template: str) -> tuple[str, ...]:
+    """Return what a model of this chat template can do, in Ollama's words: clients offer tools by it.
+
+    A template without a place for tools is given them in the system message, so any template has tools.
+    """
+    thinks = ("<think>" in template and "</think>" in template) or "<|channel|>analysis" in template
+    return ("completion", *(["tools"] if template else []), *(["thinking"] if thinks else []))
+
+
+def _license(folder: Path) -> str:
+    """Return the text of the license file in `folder`; empty if there is none that can be read."""
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
+        path = folder / name
+        try:
+            if path.is_file() and path.stat().st_size <= MAX_LICENSE_BYTES:
+                return path.read_text("utf-8", "replace")
+        except OSError:
+            continue
+    return ""
 
 
 def _files(folder: Path) -> Iterator[Path]:

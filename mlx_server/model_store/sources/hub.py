@@ -97,11 +97,16 @@ def _download_bytes(source: HubSource) -> int:
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=15)
-    files = (file for file in info.siblings or () if _wanted(file.rfilename))
+    files = (file for file in info.siblings or () if _is_wanted(file.rfilename))
     return sum(file.size or 0 for file in files)
 
 
-def _wanted(filename: str) -> bool:
+def is_model_file(filename: str) -> bool:
+    """Return True for the name of a file of a model, without a folder: never that of a program."""
+    return "/" not in filename and _is_wanted(filename)
+
+
+def _is_wanted(filename: str) -> bool:
     return any(fnmatch.fnmatch(filename, pattern) for pattern in PATTERNS)
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import ConfigDict, field_validator, model_validator
 
-from vestal.config.model_names import canonical
+from vestal.config.model_names import find_named, name_key
 from vestal.config.paths import Home
 from vestal.config.settings.agent import AgentSection
 from vestal.config.settings.field_types import Section
@@ -32,8 +32,8 @@ class Settings(Section):
     @field_validator("models")
     @classmethod
     def _with_built_in_models(cls, value: dict[str, ModelSource]) -> dict[str, ModelSource]:
-        given = {canonical(name) for name in value}
-        built_in = {name: source for name, source in BUILT_IN_MODELS.items() if canonical(name) not in given}
+        given = {name_key(name) for name in value}
+        built_in = {name: source for name, source in BUILT_IN_MODELS.items() if name_key(name) not in given}
         return built_in | value
 
     @model_validator(mode="after")
@@ -69,9 +69,13 @@ class Config(Settings):
         return self.mlx.store or self.home.models
 
     def model_source(self, name: str) -> ModelSource | None:
-        """Return the configured source of a model, whose name may lack `:latest`; None if there is none."""
-        wanted = canonical(name)
-        return next((source for key, source in self.models.items() if canonical(key) == wanted), None)
+        """Return the configured source of a model, however its name is spelled; None if there is none."""
+        key = self.configured_name(name)
+        return None if key is None else self.models[key]
+
+    def configured_name(self, name: str) -> str | None:
+        """Return the name that the configuration has for a model; None if it has none."""
+        return find_named(name, self.models, str)
 
     def kv_quantization(self, name: str) -> tuple[int, int] | None:
         """Return bits and group size of a model's KV cache; None if it is not quantized."""

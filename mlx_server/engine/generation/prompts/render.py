@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -37,6 +37,8 @@ from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.prompt_cache.block import common_prefix_length
 from mlx_server.protocol import Generate
 
+MAX_OTHER_TEMPLATES = 16
+"""Templates besides the model's own whose needs are remembered."""
 MAX_REASON_CHARS = 300
 """Some of transformers' objections quote the whole chat."""
 
@@ -58,7 +60,8 @@ class PromptMaker:
     `templates` renders the model's chat template. It is None if the model has none, or if mlx-lm or the
     tokenizer's class renders it in Python, as code that does not come with the model. With
     `renders_to_tokens`, only such a class can say which tokens a chat has. `token_rows` is how many tokens
-    the model has weights for, if that is known. `needs` is the shape of conversation that the template takes.
+    the model has weights for, if that is known. `needs` is the shape of conversation that the template takes,
+    `needs_of_others` that of templates that requests bring, as far as any did.
     """
 
     tokenizer: Any
@@ -67,17 +70,33 @@ class PromptMaker:
     token_rows: int | None = None
     renders_to_tokens: bool = False
     needs: TemplateNeeds = TemplateNeeds()
+    needs_of_others: dict[str, TemplateNeeds] = field(default_factory=dict, compare=False)
 
     def with_needs(self) -> PromptMaker:
         """Return a maker of prompts that knows what the model's template needs, by rendering probes."""
         if not self.tokenizer.has_chat_template:
             return self
 
+        return replace(self, needs=self._probed(None))
+
+    def _needs_of(self, op: Generate) -> TemplateNeeds:
+        """Return what the template of a request needs: the model's own, or one that the request brings."""
+        if op.chat_template is None:
+            return self.needs
+        if op.chat_template not in self.needs_of_others:
+            if len(self.needs_of_others) >= MAX_OTHER_TEMPLATES:
+                self.needs_of_others.clear()
+            self.needs_of_others[op.chat_template] = self._probed(op.chat_template)
+        return self.needs_of_others[op.chat_template]
+
+    def _probed(self, chat_template: str | None) -> TemplateNeeds:
+        own = {} if chat_template is None else {"chat_template": chat_template}
+
         def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-            rendered = self._render(messages, tools, {"add_generation_prompt": True})
+            rendered = self._render(messages, tools, {"add_generation_prompt": True, **own})
             return rendered if isinstance(rendered, str) else str(self.tokenizer.decode(rendered))
 
-        return replace(self, needs=TemplateProbe(render).needs(self._template_uses_tools()))
+        return TemplateProbe(render).needs(self._template_uses_tools(chat_template))
 
     def tokens(self, op: Generate) -> list[int]:
         """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
@@ -111,7 +130,7 @@ class PromptMaker:
             return 0
         try:
             messages = normalize_messages(messages)
-            before = self._apply_template(op, messages, self.needs, {"add_generation_prompt": False})
+            before = self._apply_template(op, messages, self._needs_of(op), {"add_generation_prompt": False})
         except Exception:  # the template may raise anything; without this number, less is found in the cache
             return 0
         return common_prefix_length(before, prompt)
@@ -163,6 +182,11 @@ class PromptMaker:
             raise RequestError(
                 "not_a_chat_model", f"Model {op.model} has no chat template; send a plain prompt."
             )
+        if op.chat_template is not None and self.templates is None:
+            raise RequestError(
+                "invalid_request",
+                f"Model {op.model} writes its prompts in code of its own: make it again without a template.",
+            )
         if reserved := RESERVED_VARIABLES & (op.template or {}).keys():
             raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
         check_tools(op.tools or ())
@@ -196,9 +220,10 @@ class PromptMaker:
         its last message complete. Raises EngineError, and the template's first objection.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
-        attempts = [(self.needs, options), (STRICTEST, options)]
+        own = self._needs_of(op)
+        attempts = [(own, options), (STRICTEST, options)]
         if continues:
-            attempts.append((self.needs, {"add_generation_prompt": True}))
+            attempts.append((own, {"add_generation_prompt": True}))
         objections: list[Exception] = []
         for needs, given in attempts:
             try:
@@ -214,10 +239,11 @@ class PromptMaker:
     ) -> list[int]:
         """Return the token ids of the rendered chat. Raises EngineError, and whatever the template raises."""
         tools = list(op.tools or ())
-        if needs.plain_tools or (tools and not self._template_uses_tools()):
+        if needs.plain_tools or (tools and not self._template_uses_tools(op.chat_template)):
             messages, tools = describe_tools(messages, tools), []
         variables = {} if op.think is None else {"enable_thinking": op.think}
-        arguments = {**options, **variables, **(op.template or {})}
+        own = {} if op.chat_template is None else {"chat_template": op.chat_template}
+        arguments = {**options, **variables, **(op.template or {}), **own}
         rendered = self._render(fit_messages(messages, needs), fit_tools(tools, needs), arguments)
         if not isinstance(rendered, str):
             return list(rendered)
@@ -247,6 +273,9 @@ class PromptMaker:
         except Exception as error:  # for example at a lone surrogate, which JSON can carry and UTF-8 cannot
             raise tokenization_error(error) from error
 
-    def _template_uses_tools(self) -> bool:
+    def _template_uses_tools(self, chat_template: str | None = None) -> bool:
+        """Return True if the template has a place for tools: `chat_template`, or the model's own."""
+        if chat_template is not None:
+            return "tools" in chat_template
         template = str(getattr(self.tokenizer, "chat_template", ""))
         return bool(self.tokenizer.has_tool_calling) or "tools" in template

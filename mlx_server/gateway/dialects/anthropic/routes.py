@@ -17,6 +17,7 @@ from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 
@@ -61,13 +62,15 @@ class _Asked:
 
 async def _read(context: GatewayContext, http: Request) -> _Asked:
     body = await read_body(http, MessagesBody, context.max_body_bytes)
-    model = (await context.installed_models.get(body.model, "generate")).name
+    model = await context.installed_models.get(body.model, "generate")
     seed = context.draw_seed()
-    request = await translated(http, lambda: sendable(body.to_request(model, seed)))
+    request = await translated(
+        http, lambda: sendable(with_preset(model, body, body.to_request(model.name, seed)))
+    )
     return _Asked(body.model, bool(body.stream), body.user, request)
 
 
 async def _read_count(context: GatewayContext, http: Request) -> SendableRequest:
     body = await read_body(http, CountBody, context.max_body_bytes)
-    model = (await context.installed_models.get(body.model, "generate")).name
-    return await translated(http, lambda: sendable(body.to_count(model)))
+    model = await context.installed_models.get(body.model, "generate")
+    return await translated(http, lambda: sendable(with_preset(model, body, body.to_count(model.name))))

@@ -13,9 +13,11 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
-from mlx_server.gateway.errors import GatewayError, ServerFault
+from mlx_server.gateway.errors import GatewayError, ServerFault, from_code
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 
+KNOWN_NOWHERE = "pull model manifest: file does not exist."
+"""Ollama's words for a model that its registry lacks. Clients look for them."""
 TERMINATE_TIMEOUT_S = 5.0
 """A program that has not exited this long after SIGTERM is killed."""
 
@@ -32,7 +34,7 @@ class Download:
     def __init__(
         self, model: str, source: str, slots: asyncio.Semaphore, on_end: Callable[[Download], None]
     ) -> None:
-        self.step: dict[str, Any] = {"status": f"pulling {model}"}
+        self.step: dict[str, Any] = {"status": "pulling manifest"}
         self.fault: GatewayError | None = None
         self.ended = False
         self._followers: set[Follower] = set()
@@ -127,16 +129,16 @@ class Follower:
 
 
 async def _reports(model: str) -> AsyncGenerator[dict[str, Any], None]:
-    """Run the program and yield what it prints. Raises ServerFault with the message of the model store."""
+    """Run the program and yield what it prints. Raises GatewayError with the message of the model store."""
     process = await _start_program(model)
     assert process.stdout is not None
-    fault: ServerFault | None = None
+    fault: GatewayError | None = None
     try:
         async for line in process.stdout:
             report = _parsed(line)
             if "error" in report:
                 error = report["error"]
-                fault = ServerFault(error["code"], f"{error['message']} {error['remedy']}")
+                fault = _fault(error["code"], f"{error['message']} {error['remedy']}")
             yield report
         if await process.wait() and fault is None:
             message = f"Fetching {model} ended with exit code {process.returncode}."
@@ -145,6 +147,13 @@ async def _reports(model: str) -> AsyncGenerator[dict[str, Any], None]:
         _terminate(process)
     if fault:
         raise fault
+
+
+def _fault(code: str, message: str) -> GatewayError:
+    """Return the error of the model store as a client is answered, who may wait for Ollama's own words."""
+    if code == "model_not_found":
+        message = f"{KNOWN_NOWHERE} {message}"
+    return from_code(code, message)
 
 
 async def _start_program(model: str) -> asyncio.subprocess.Process:
@@ -177,7 +186,7 @@ def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
     if not (total := report.get("bytes", 0)):
         return {"status": report["sentence"]}
     completed = round(report["fraction"] * total)
-    return {"status": report["sentence"], "digest": digest, "total": total, "completed": completed}
+    return {"status": f"pulling {digest[7:19]}", "digest": digest, "total": total, "completed": completed}
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

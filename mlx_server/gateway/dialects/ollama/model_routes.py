@@ -8,16 +8,16 @@ from starlette.responses import PlainTextResponse, Response
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.ollama import DIALECT, render_models
+from mlx_server.gateway.dialects.ollama import DIALECT, making_routes, render_models
+from mlx_server.gateway.dialects.ollama.model_bodies import ShowBody
 from mlx_server.gateway.dialects.ollama.pull import Pulls
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_requests import UnloadRequest
 from mlx_server.gateway.requests.sendable import sendable
-from vestal.config import canonical
 
-OLLAMA_API = "0.12.6"
+OLLAMA_API = "0.32.15"
 """The release of Ollama whose API this follows. Clients compare it with the release that they need."""
 
 
@@ -25,11 +25,12 @@ def router(context: GatewayContext) -> APIRouter:
     """Return the routes for models."""
     routes = APIRouter()
     pulls = Pulls(context)
+    routes.include_router(making_routes.router(context, pulls))
 
     @routes.head("/", include_in_schema=False)
     @routes.get("/", response_class=PlainTextResponse)
     async def greet(http: Request) -> Response:
-        return PlainTextResponse("Vestal is running; it speaks Ollama's API and OpenAI's")
+        return PlainTextResponse("Ollama is running")  # some clients compare it
 
     @routes.head("/api/version", include_in_schema=False)
     @routes.get("/api/version")
@@ -48,14 +49,15 @@ def router(context: GatewayContext) -> APIRouter:
         wall_s = context.clock.wall()
         running = [
             render_models.running(report, entries.get(report.model), wall_s)
-            for report in context.dispatcher.loaded_models.reports
+            for report in sorted(context.dispatcher.loaded_models.reports, key=render_models.expires_last)
         ]
         return JsonResponse({"models": running})
 
-    @routes.post("/api/show", **takes(ModelBody))
+    @routes.post("/api/show", **takes(ShowBody))
     async def show(http: Request) -> Response:
-        body = await read_body(http, ModelBody, context.max_body_bytes)
-        return JsonResponse(render_models.shown(await context.installed_models.get(body.model)))
+        body = await read_body(http, ShowBody, context.max_body_bytes)
+        model = await context.installed_models.get(body.model)
+        return JsonResponse(render_models.shown(model, body.model, with_tensors=bool(body.verbose)))
 
     @routes.post("/api/pull", **takes(ModelBody, stream=NDJSON))
     async def pull(http: Request) -> Response:
@@ -64,11 +66,11 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.delete("/api/delete", response_class=Response, **takes(ModelBody))
     async def delete(http: Request) -> Response:
         body = await read_body(http, ModelBody, context.max_body_bytes)
-        name = canonical(body.model)
+        name = await context.installed_models.installed_name(body.model)
         if name in context.dispatcher.loaded_models.names:
             ticket = context.submit(sendable(UnloadRequest(name)), http, DIALECT)
             await cancel_on_disconnect(http, ticket, ticket.last())
-        await context.installed_models.remove(body.model)
+        await context.installed_models.remove(name)
         return Response(status_code=200)
 
     return routes

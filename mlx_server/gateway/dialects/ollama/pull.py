@@ -8,18 +8,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.ollama.download import Download, Follower
+from mlx_server.gateway.dialects.ollama.download import KNOWN_NOWHERE, Download, Follower
 from mlx_server.gateway.dialects.ollama.render import error_line, line
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedResponse, cancel_on_disconnect
 from mlx_server.gateway.errors import GatewayError, NotFound, listed, quoted
 from mlx_server.gateway.json_text import JsonResponse
-from vestal.config import canonical
+from mlx_server.model_store.sources.by_name import source_of
+from vestal.config import canonical, find_named
 
 MAX_DOWNLOADS = 2
 """Downloads of different models that run at once. Each is a process of 40 MB or more; further ones wait."""
@@ -28,7 +30,7 @@ SUCCESS = {"status": "success"}
 
 
 class Pulls:
-    """The downloads that run or wait, at most one for each model of the configuration."""
+    """The downloads that run or wait, at most one for each model."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
@@ -38,26 +40,36 @@ class Pulls:
 
     async def answer(self, http: Request, body: ModelBody) -> Response:
         """Stream the progress, or return when the model is there. Raises NotFound where it has no source."""
-        follower = self._follow(body.model)
+        await self.check(body.model)
+        follower = self.follow(body.model)
         if body.stream is not False:
-            return StreamedResponse(follower, _lines(follower), NDJSON)
+            return StreamedResponse(follower, lines_of(_with_success(follower)), NDJSON)
         try:
             await cancel_on_disconnect(http, follower, follower.finished())
         finally:
             follower.cancel()
         return JsonResponse(SUCCESS)
 
-    def _follow(self, model: str) -> Follower:
-        """Return a new follower of the model's download, which is started where there is none."""
-        config, name = self._context.config, canonical(model)
-        source = config.model_source(model)
-        if source is None:
-            known = listed(sorted(canonical(name) for name in config.models))
-            where = "in the configuration (`models:`)"
-            message = f"Model {quoted(model)} has no source {where}; there are: {known}."
+    async def check(self, model: str) -> None:
+        """Raise NotFound, in Ollama's words, where the model has no source and is not installed."""
+        if source_of(self._context.config, model) is not None:
+            return
+        if find_named(model, await self._context.installed_models.all(), lambda entry: entry.name) is None:
+            configured = listed(sorted(map(canonical, self._context.config.models)))
+            message = (
+                f"{KNOWN_NOWHERE} Model {quoted(model)} is neither in the configuration ({configured}) nor "
+                "one of the names of Ollama's library that are known here; name a repository of the hub, "
+                "such as mlx-community/Qwen3-4B-4bit."
+            )
             raise NotFound("model_not_found", message, model=model)
+
+    def follow(self, model: str) -> Follower:
+        """Return a new follower of the model's download, which is started where there is none."""
+        name = canonical(model)
         if name not in self._downloads:
-            self._downloads[name] = Download(model, source.source, self._slots, self._ended)
+            source = source_of(self._context.config, model)
+            described = source.source if source else name
+            self._downloads[name] = Download(model, described, self._slots, self._ended)
         return Follower(f"pull-{next(self._numbers)}", self._downloads[name])
 
     def _ended(self, download: Download) -> None:
@@ -65,10 +77,16 @@ class Pulls:
         self._context.installed_models.changed()
 
 
-async def _lines(follower: Follower) -> AsyncIterator[bytes]:
+async def _with_success(follower: Follower) -> AsyncIterator[dict[str, Any]]:
+    async for step in follower.steps():
+        yield step
+    yield SUCCESS
+
+
+async def lines_of(steps: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Yield each step as a line, and an error as the last one."""
     try:
-        async for step in follower.steps():
+        async for step in steps:
             yield line(step)
-        yield line(SUCCESS)
     except GatewayError as error:
         yield error_line(error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.ollama.render import iso_time
-from mlx_server.model_store import ModelEntry
+from mlx_server.model_store import ModelEntry, Preset
 from mlx_server.model_store.files.model_folder import chat_template
+from mlx_server.model_store.files.weight_files import read_headers
 
 NO_EXPIRY_S = 100 * 365 * 86_400.0
 """How far in the future a model expires that stays loaded: Ollama has no other way to say it."""
@@ -22,6 +24,7 @@ def tag(entry: ModelEntry) -> dict[str, Any]:
         "size": entry.bytes,
         "digest": entry.digest,
         "details": _details(entry),
+        "capabilities": list(entry.capabilities),
     }
 
 
@@ -41,39 +44,97 @@ def running(report: protocol.LoadedModelReport, entry: ModelEntry | None, wall_s
     }
 
 
-def shown(entry: ModelEntry) -> dict[str, Any]:
-    """Return an installed model as /api/show does."""
-    template = chat_template(entry.path) if entry.kind == "generate" else ""
-    return {
-        "modelfile": f"# made by Vestal\nFROM {entry.path}\n",
-        "parameters": "",
+def expires_last(report: protocol.LoadedModelReport) -> float:
+    """Return the key that sorts loaded models as /api/ps does: the one that stays longest is the first."""
+    return -(NO_EXPIRY_S if report.expires_in_s is None else report.expires_in_s)
+
+
+def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, Any]:
+    """Return an installed model as /api/show does. `asked_as` is its name as the client spelled it."""
+    preset = entry.preset
+    template = preset.template or (chat_template(entry.path) if entry.kind == "generate" else "")
+    licenses = [*([entry.license] if entry.license else []), *preset.licenses]
+    body: dict[str, Any] = {
+        "modelfile": _modelfile(entry, template, licenses),
+        "parameters": "\n".join(_parameter(name, value) for name, value in _parameters(preset)),
         "template": template,
-        "license": "",
+        "license": "\n".join(licenses),
         "details": _details(entry),
-        "model_info": {
-            f"{entry.family}.context_length": entry.context_tokens,
-            "general.architecture": entry.family,
-            "general.file_bytes": entry.bytes,
-        },
-        "capabilities": _capabilities(entry, template),
+        "model_info": _model_info(entry, asked_as),
+        "capabilities": list(entry.capabilities),
         "modified_at": iso_time(entry.modified),
+    }
+    if preset.system:
+        body["system"] = preset.system
+    if preset.messages:
+        body["messages"] = [
+            {"role": each["role"], "content": each.get("content") or ""} for each in preset.messages
+        ]
+    if with_tensors:
+        body["tensors"] = [
+            {"name": name, "type": header["dtype"], "shape": header["shape"]}
+            for name, header in sorted(read_headers(entry.path).items())
+        ]
+    return body
+
+
+def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
+    """Return the figures of the architecture, under the names that GGUF files have for them."""
+    figures = {"context_length": entry.context_tokens, **entry.architecture}
+    return {
+        "general.architecture": entry.family,
+        "general.basename": asked_as,  # Copilot Chat shows it as the model's name
+        "general.parameter_count": entry.parameters,
+        "general.file_bytes": entry.bytes,
+        **{f"{entry.family}.{name}": value for name, value in figures.items()},
     }
 
 
 def _details(entry: ModelEntry) -> dict[str, Any]:
-    return {
-        "parent_model": "",
+    details = {
+        "parent_model": entry.preset.parent,
         "format": entry.format,
         "family": entry.family,
         "families": [entry.family],
         "parameter_size": entry.parameter_size,
         "quantization_level": entry.quantization,
+        "context_length": entry.context_tokens,
     }
+    width = entry.architecture.get("embedding_length")
+    return details | ({"embedding_length": width} if width else {})
 
 
-def _capabilities(entry: ModelEntry, template: str) -> list[str]:
-    """Return what clients look at before they offer tools or ask for thoughts."""
-    if entry.kind == "embed":
-        return ["embedding"]
-    thinks = "<think>" in template and "</think>" in template
-    return ["completion", *(["tools"] if template else []), *(["thinking"] if thinks else [])]
+def _parameters(preset: Preset) -> list[tuple[str, Any]]:
+    """Return the name and value of each parameter; one with several values stands there for each."""
+    return [
+        (name, each)
+        for name, value in preset.parameters.items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _parameter(name: str, value: Any) -> str:
+    """Return a parameter as /api/show writes it, in two columns; texts are in quotes."""
+    return f"{name:<30} {json.dumps(value, ensure_ascii=False)}"
+
+
+def _modelfile(entry: ModelEntry, template: str, licenses: list[str]) -> str:
+    """Return a Modelfile from which `ollama create` makes the model again."""
+    parts = [("TEMPLATE", template), ("SYSTEM", entry.preset.system)]
+    parts += [(f"PARAMETER {name}", _bare(value)) for name, value in _parameters(entry.preset)]
+    parts += [("LICENSE", text) for text in licenses]
+    parts += [(f"MESSAGE {each['role']}", each.get("content") or "") for each in entry.preset.messages]
+    lines = [f"{instruction} {_quoted(text)}" for instruction, text in parts if text]
+    source = entry.preset.parent or entry.name
+    return "\n".join(['# Modelfile generated by "ollama show"', f"FROM {source}", *lines, ""])
+
+
+def _bare(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as an argument in a Modelfile: in quotes where it has lines, or spaces at an end."""
+    if "\n" not in text and text == text.strip(" ") and not text.startswith('"'):
+        return text
+    return f'"""{text}"""' if '"' in text else f'"{text}"'

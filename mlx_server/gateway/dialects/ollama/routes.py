@@ -15,6 +15,7 @@ from mlx_server.gateway.dialects.ollama import DIALECT, model_routes, render, sc
 from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect, stream_answers
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
 
@@ -87,11 +88,15 @@ async def _read(
     arrived_at = context.clock.now()
     body = await read_body(http, body_type, context.max_body_bytes)
     generates = body.has_prompt
-    name = (await context.installed_models.get(body.model, "generate" if generates else None)).name
+    model = await context.installed_models.get(body.model, "generate" if generates else None)
     seed = context.draw_seed()
-    request = await translated(
-        http, lambda: sendable(body.to_request(name, seed) if generates else body.to_load_request(name))
-    )
+
+    def translate() -> SendableRequest:
+        if not generates:
+            return sendable(with_preset(model, body, body.to_load_request(model.name)))
+        return sendable(with_preset(model, body, body.to_request(model.name, seed)))
+
+    request = await translated(http, translate)
     return _Asked(arrived_at, body.model, body.stream is not False, generates, body.unloads, request)
 
 
@@ -105,10 +110,11 @@ async def _embedded(
 
     Without texts there are no vectors, and the model is only loaded.
     """
-    name = (await context.installed_models.get(body.model, "embed")).name
-    request = body.to_request(name)
+    model = await context.installed_models.get(body.model, "embed")
+    request = with_preset(model, body, body.to_request(model.name))
     if not request.texts:
-        await _submit_and_wait(context, http, sendable(body.to_load_request(name)))
+        load = with_preset(model, body, body.to_load_request(model.name))
+        await _submit_and_wait(context, http, sendable(load))
     waited_s = context.clock.now() - arrived_at
     return await embed(context, request, http, DIALECT), waited_s
 

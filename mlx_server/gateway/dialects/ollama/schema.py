@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber
 from mlx_server.gateway.dialects.ollama.go_template import render_go_template
@@ -32,11 +32,21 @@ EFFORTS = {"low": "low", "medium": "medium", "high": "high", "max": "high"}
 
 
 class ModelBody(Body):
-    """A body that names a model, in the field `model` or in the older `name`."""
+    """A body that names a model, in the field `model` or in the older `name`: the first that is not empty.
 
-    model: ModelName = Field(validation_alias=AliasChoices("model", "name"))
+    Ollama's Go package sends both, and one of them is empty.
+    """
+
+    model: ModelName
     stream: bool | None = None
     keep_alive: str | float | int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_is_model(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("model") and data.get("name"):
+            return data | {"model": data["name"]}
+        return data
 
     @field_validator("keep_alive")
     @classmethod

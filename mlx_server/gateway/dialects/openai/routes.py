@@ -18,7 +18,9 @@ from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, str
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import JsonResponse
+from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
+from mlx_server.model_store import ModelEntry
 
 
 def router(context: GatewayContext) -> APIRouter:
@@ -45,8 +47,8 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.post("/embeddings", **takes(schema.EmbeddingsBody))
     async def embeddings(http: Request) -> Response:
         body = await read_body(http, schema.EmbeddingsBody, context.max_body_bytes)
-        model = (await context.installed_models.get(body.model, "embed")).name
-        request = await translated(http, lambda: body.to_request(model))
+        model = await context.installed_models.get(body.model, "embed")
+        request = await translated(http, lambda: with_preset(model, body, body.to_request(model.name)))
         embedded = await embed(context, request, http, DIALECT)
 
         def answer() -> dict[str, Any]:
@@ -84,7 +86,7 @@ async def _read(
     context: GatewayContext, http: Request, body_type: type[schema.ChatBody | schema.CompletionBody]
 ) -> _Asked:
     body = await read_body(http, body_type, context.max_body_bytes)
-    model = (await context.installed_models.get(body.model, "generate")).name
+    model = await context.installed_models.get(body.model, "generate")
     context.check_answer_count(body.answer_count)
     seed = context.draw_seed()
     asked = await translated(http, lambda: _translate(body, model, seed))
@@ -93,9 +95,9 @@ async def _read(
     return asked
 
 
-def _translate(body: schema.ChatBody | schema.CompletionBody, model: str, drawn_seed: int) -> _Asked:
+def _translate(body: schema.ChatBody | schema.CompletionBody, model: ModelEntry, drawn_seed: int) -> _Asked:
     times = body.n or 1
-    requests = body.to_requests(model, drawn_seed)
+    requests = [with_preset(model, body, each) for each in body.to_requests(model.name, drawn_seed)]
     prefixes = [prefix for prefix in map(body.echo_of, requests) for _ in range(times)]
     return _Asked(
         body.model,

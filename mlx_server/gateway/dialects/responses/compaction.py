@@ -41,7 +41,7 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     Raises GatewayError, ClientDisconnected.
     """
     context = responses.context
-    model = (await context.installed_models.get(body.model, "generate")).name
+    model = (await context.installed_models.get(body.model, "generate")).loaded_as
     previous = responses.previous(body, responses.store.find)
     lists = previous.conversation if previous else ()
     seed = context.draw_seed()

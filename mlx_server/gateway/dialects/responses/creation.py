@@ -33,6 +33,7 @@ from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest, GatewayError
 from mlx_server.gateway.json_text import json_bytes
+from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 
@@ -109,10 +110,18 @@ class Responses:
         if body.background and not self.store.keeps_any:
             message = "background: no answer is kept here for later (mlx.keep_answers_s is 0)"
             raise BadRequest("invalid_request", message, param="background")
-        model = (await self.context.installed_models.get(body.model, "generate")).name
+        model = await self.context.installed_models.get(body.model, "generate")
         previous = self.previous(body, find)
         earlier = previous.conversation if previous else ()
-        translation = partial(translate, body, model, self.context.draw_seed(), earlier, self.store.item)
+        translation = partial(
+            translate,
+            body,
+            model.name,
+            self.context.draw_seed(),
+            earlier,
+            self.store.item,
+            partial(with_preset, model, body),
+        )
         return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
@@ -156,11 +165,12 @@ def translate(
     drawn_seed: int,
     earlier: tuple[bytes, ...] = (),
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
+    preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
 ) -> Translated:
     """Return what the body means for the model of this canonical name. Raises BadRequest, NotFound.
 
-    `earlier` are the lists of items of the responses that it continues. All this is pure but for the ids of
-    new items.
+    `earlier` are the lists of items of the responses that it continues. `preset` adds to the request what the
+    model has of its own. All this is pure but for the ids of new items.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # also where the model is not given them: the response shows them
@@ -171,7 +181,7 @@ def translate(
     items = (*before, *read.items)
     if not items:
         raise BadRequest("invalid_request", "input: holds nothing that a model here can read", param="input")
-    request = GenerationRequest(
+    given = GenerationRequest(
         model=model,
         kind="chat",
         count_only=body.generate is False,
@@ -185,6 +195,7 @@ def translate(
         sampling=body.sampling(drawn_seed),
         max_tokens=body.max_output_tokens,
     )
+    request = preset(given)
     return Translated(read, json_bytes(read.items), offered, request, sendable(request))
 
 

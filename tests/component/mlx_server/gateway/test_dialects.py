@@ -184,7 +184,7 @@ def test_ollama_pull_that_fails_ends_with_the_model_stores_message(make_gateway)
     *_, last = _lines(gateway.http.post("/api/pull", json={"model": "gone"}, timeout=30))
     assert "not-there" in last["error"]
     whole = gateway.http.post("/api/pull", json={"model": "gone", "stream": False}, timeout=30)
-    assert whole.status_code == 500
+    assert whole.status_code == 404
 
 
 def test_metrics_count_the_finished_requests(gateway):

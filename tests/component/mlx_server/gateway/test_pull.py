@@ -175,10 +175,11 @@ def installed(gateway: Any) -> set[str]:
 def test_pull_streams_growing_bytes_of_one_digest_and_ends_with_success(pulling, source, name):
     *lines, last = pull(pulling, name)
     assert last == {"status": "success"}, lines
-    assert lines[0] == {"status": f"pulling {name}"}
+    assert lines[0] == {"status": "pulling manifest"}
     drawn = [line for line in lines if "total" in line]
     assert len({line["digest"] for line in drawn}) == 1
     assert drawn[0]["digest"].startswith("sha256:")
+    assert drawn[0]["status"] == f"pulling {drawn[0]['digest'][7:19]}"
     (total,) = {line["total"] for line in drawn}
     assert abs(total - BYTES) < 0.1 * BYTES
     completed = [line["completed"] for line in drawn]
@@ -212,7 +213,21 @@ def test_pull_of_a_model_that_the_hub_lacks_ends_with_the_error(pulling):
     assert last["code"] == "model_not_found"
     assert "org/gone" in last["error"]
     whole = pulling.http.post("/api/pull", json={"model": "gone", "stream": False}, timeout=30)
-    assert (whole.status_code, whole.json()["code"]) == (500, "model_not_found")
+    assert (whole.status_code, whole.json()["code"]) == (404, "model_not_found")
+    assert whole.json()["error"].startswith("pull model manifest: file does not exist")
+
+
+def test_repository_of_the_hub_is_pulled_by_its_name_used_as_a_parent_and_deleted(pulling, source):
+    """`ollama pull hf.co/org/tiny`, and `ollama create` from what is not there yet: neither is configured."""
+    source.lasts_s = 0
+    made = pulling.http.post("/api/create", json={"model": "mario", "from": "hf.co/org/tiny", "system": "x"})
+    statuses = [json.loads(line)["status"] for line in made.text.splitlines()]
+    assert (statuses[0], statuses[-1]) == ("pulling manifest", "success"), statuses
+    assert {"org/tiny:latest", "mario:latest"} <= installed(pulling)
+    assert pull(pulling, "ORG/tiny")[-1] == {"status": "success"}
+    for name in ("mario", "hf:org/tiny"):
+        pulling.http.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
+    assert not {"org/tiny:latest", "mario:latest"} & installed(pulling)
 
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])

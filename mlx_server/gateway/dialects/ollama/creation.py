@@ -1,0 +1,133 @@
+"""/api/create: makes a model from another one, which is pulled first where it is missing, or of uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.ollama.model_bodies import CreateBody
+from mlx_server.gateway.dialects.ollama.pull import SUCCESS, Pulls
+from mlx_server.gateway.errors import BadRequest, GatewayError, NotFound, from_code, quoted
+from mlx_server.gateway.requests.ticket import ClientDisconnected
+from mlx_server.model_store import ModelEntry, ModelStoreError, Preset, make, making
+from mlx_server.model_store.files.model_folder import chat_template
+from vestal.config import is_valid_name
+
+_CLIENT_FAULTS = frozenset(
+    (
+        *("name_taken", "preset_too_large", "not_a_model", "conversion_failed"),
+        *("invalid_digest", "blob_not_found", "checksum_mismatch"),
+    )
+)
+_numbers = itertools.count(1)
+
+
+class Creation:
+    """The making of one model, step by step. `cancel` is called when its client leaves."""
+
+    def __init__(self, context: GatewayContext, pulls: Pulls, body: CreateBody) -> None:
+        self.id = f"create-{next(_numbers)}"
+        self._context = context
+        self._pulls = pulls
+        self._body = body
+        self._cancelled = False
+
+    async def check(self) -> None:
+        """Raise GatewayError for what can be known before the first step."""
+        body = self._body
+        check_name("model", body.model)
+        body.check()
+        try:
+            await asyncio.to_thread(making.check_replaceable, self._context.config, body.model)
+            await asyncio.to_thread(making.check_uploads, self._context.config, body.files or {})
+        except ModelStoreError as error:
+            raise refusal(error) from error
+        base = await self._base()
+        if body.from_ and base is None:
+            await self._pulls.check(body.from_)
+        body.preset("", chat_template(base.path) if base else "")
+
+    def cancel(self) -> None:
+        """Stop before the next step."""
+        self._cancelled = True
+
+    async def steps(self) -> AsyncIterator[dict[str, Any]]:
+        """Make the model, and yield the steps. Raises GatewayError, ClientDisconnected."""
+        body, config = self._body, self._context.config
+        base = await self._base()
+        if body.from_ and base is None:
+            follower = self._pulls.follow(body.from_)
+            try:
+                async for step in follower.steps():
+                    self._check_client()
+                    yield step
+            finally:
+                follower.cancel()
+            base = await self._context.installed_models.get(body.from_)
+        if base is None:
+            added = body.preset("", "")
+            yield {"status": "converting model"}
+            change = partial(making.make_of_files, config, body.model, body.files or {}, added)
+        else:
+            added = body.preset(base.name, base.preset.template or chat_template(base.path))
+            yield {"status": f"using existing layer sha256:{base.digest}"}
+            change = partial(make, config, body.model, base, added)
+        for text in _layers(added):
+            digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            yield {"status": f"creating new layer sha256:{digest}"}
+        yield {"status": "writing manifest"}
+        await change_store(self._context, change)
+        yield SUCCESS
+
+    async def finished(self) -> None:
+        """Return when the model is made. Raises as `steps`."""
+        async for _ in self.steps():
+            self._check_client()
+
+    async def _base(self) -> ModelEntry | None:
+        """Return the model that the new one is made from; None if it is not installed, or there is none."""
+        if not self._body.from_:
+            return None
+        try:
+            return await self._context.installed_models.get(self._body.from_)
+        except NotFound:
+            return None
+
+    def _check_client(self) -> None:
+        if self._cancelled:
+            raise ClientDisconnected
+
+
+async def change_store(context: GatewayContext, change: Callable[[], None]) -> None:
+    """Carry out a change of the models in a thread. Raises GatewayError."""
+    try:
+        await asyncio.to_thread(change)
+    except ModelStoreError as error:
+        raise refusal(error) from error
+    finally:
+        context.installed_models.changed()
+
+
+def check_name(field: str, name: str) -> None:
+    """Raise BadRequest where a new model cannot be called so."""
+    if not is_valid_name(name):
+        message = f"{field}: {quoted(name)} is an invalid model name; write it as [namespace/]name[:tag]."
+        raise BadRequest("invalid_request", message, field=field)
+
+
+def refusal(error: ModelStoreError) -> GatewayError:
+    """Return the error of the model store as a client is answered."""
+    message = f"{error.message} {error.remedy}"
+    return BadRequest(error.code, message) if error.code in _CLIENT_FAULTS else from_code(error.code, message)
+
+
+def _layers(added: Preset) -> list[str]:
+    """Return the texts that Ollama would keep in a layer each."""
+    lists = [json.dumps(each) for each in (added.parameters, added.messages) if each]
+    return [text for text in (added.template, added.system, *added.licenses, *lists) if text]

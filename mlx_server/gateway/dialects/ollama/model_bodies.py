@@ -1,0 +1,111 @@
+"""The bodies of Ollama's routes that make, copy and show models. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+from pydantic import Field, field_validator
+
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, validated
+from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages
+from mlx_server.gateway.dialects.ollama.options import Options
+from mlx_server.gateway.dialects.ollama.schema import ModelBody
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.model_store import Preset
+
+_NOT_QUANTIZED = "weights are not quantized here: pull a model that is (mlx-community/NAME-4bit)"
+_NOT_MADE = {
+    "modelfile": "a Modelfile is read by the client since Ollama 0.5.5: send `from`, `system`, `parameters`, "
+    "`messages` and `template`",
+    "adapters": "adapters are not applied here: fuse them into the weights (mlx_lm.fuse)",
+    "quantize": _NOT_QUANTIZED,
+    "quantization": _NOT_QUANTIZED,
+    "remote_host": "this server has no models of other servers",
+    "draft_files": "draft models are not used here",
+}
+
+
+_GO_ACTION = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|range|with|end|else)\b)")
+
+
+class ShowBody(ModelBody):
+    """/api/show. `verbose` asks for the list of the tensors."""
+
+    verbose: bool | None = None
+
+
+class CopyBody(Body):
+    source: ModelName
+    destination: ModelName
+
+
+class CreateBody(ModelBody):
+    """/api/create: a model that is made `from` another one, or of uploaded `files` (name → digest)."""
+
+    from_: str | None = Field(default=None, alias="from", max_length=255)
+    files: dict[str, str] | None = None
+    system: str | None = None
+    template: str | None = None
+    license: str | ListOf[str] | None = None
+    parameters: dict[str, Any] | None = None
+    messages: ListOf[Message] | None = None
+    modelfile: str | None = None
+    adapters: dict[str, str] | None = None
+    quantize: str | None = None
+    quantization: str | None = None
+    remote_host: str | None = None
+    draft_files: dict[str, str] | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _must_be_options(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        validated(value or {}, Options)
+        return value
+
+    def check(self) -> None:
+        """Raise BadRequest for what is not made here."""
+        if not self.from_ and not self.files:
+            if self.modelfile:
+                _refuse("modelfile")
+            raise BadRequest("invalid_request", "neither 'from' or 'files' was specified")
+        for name in _NOT_MADE:
+            if name != "modelfile" and getattr(self, name):
+                _refuse(name)
+
+    def preset(self, parent: str, template_of_parent: str) -> Preset:
+        """Return what the body adds to the model `parent`. Raises BadRequest.
+
+        A template that is the parent's own is no addition: `ollama show --modelfile` writes it out.
+        """
+        licenses = [self.license] if isinstance(self.license, str) else self.license or []
+        template = self.template or ""
+        return Preset(
+            parent=parent,
+            system=self.system or "",
+            template="" if template.strip() == template_of_parent.strip() else checked_template(template),
+            parameters=_as_read(self.parameters or {}),
+            messages=chat_messages(self.messages, self.model) if self.messages else (),
+            licenses=tuple(text for text in licenses if text),
+        )
+
+
+def checked_template(template: str) -> str:
+    """Return a chat template in Jinja. Raises BadRequest for one in Go's template language."""
+    if "{%" not in template and _GO_ACTION.search(template):
+        message = (
+            "template: it is in Go's template language, and models here have chat templates in Jinja; leave "
+            "it out to use that of the model"
+        )
+        raise BadRequest("not_supported", message, field="template")
+    return template
+
+
+def _as_read(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters with those that have a meaning here as a request's options are read."""
+    read = validated(parameters, Options).model_dump(include=set(parameters))
+    return {name: value for name, value in (parameters | read).items() if value is not None}
+
+
+def _refuse(field: str) -> NoReturn:
+    raise BadRequest("not_supported", f"{field}: {_NOT_MADE[field]}.", field=field)

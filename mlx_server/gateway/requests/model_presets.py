@@ -1,0 +1,101 @@
+"""Gives a request what the model's preset has and the client's body lacks. Pure.
+
+`ollama create` makes a model from another one: with the same weights, and a system prompt, messages and
+parameters of its own. Every dialect calls `with_preset` on each request that it makes of a body.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import BaseModel
+
+from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import Sampling
+
+_SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "num_predict": ("max_tokens", "max_completion_tokens", "max_output_tokens"),
+    "stop": ("stop_sequences",),
+    "repeat_penalty": ("repetition_penalty",),
+}
+"""What other dialects call the options of Ollama."""
+
+_MOST_TOKENS = 2**31 - 1
+_SAMPLING = frozenset(Sampling.__struct_fields__)
+
+RequestT = TypeVar("RequestT", bound=ModelRequest)
+
+
+def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> RequestT:
+    """Return `request`, which was made of `body`, as the model wants it; whatever the client gave counts.
+
+    The weights are asked for by the name under which the engine loads them, which models may share.
+    """
+    named = dataclasses.replace(request, model=model.loaded_as)
+    if not isinstance(named, GenerationRequest) or model.preset.changes_nothing:
+        return named
+    options = {name: value for name, value in model.preset.parameters.items() if name not in _given(body)}
+    changes: dict[str, Any] = {"sampling": _sampling(named.sampling, options)}
+    if named.kind == "chat":
+        examples = () if named.context_ids else model.preset.messages  # an earlier answer's context has them
+        changes["messages"] = _messages(model.preset.system, examples, named.messages or ())
+        changes["chat_template"] = named.chat_template or model.preset.template or None
+    if (limit := _whole(options.get("num_predict"))) is not None and limit > 0:
+        changes["max_tokens"] = limit
+    if (context_tokens := _whole(options.get("num_ctx"))) is not None and context_tokens > 0:
+        changes["context_tokens"] = context_tokens
+    if stop := options.get("stop"):
+        texts = [stop] if isinstance(stop, str) else stop
+        changes["stop"] = tuple(text for text in texts if isinstance(text, str) and text)
+    return dataclasses.replace(named, **changes)
+
+
+def _given(body: BaseModel) -> frozenset[str]:
+    """Return the options that a body gives, in Ollama's spelling. Ollama's bodies have them in `options`."""
+    options = getattr(body, "options", None)
+    fields = [*_fields(body), *(_fields(options) if isinstance(options, BaseModel) else ())]
+    known_as = {other: name for name, others in _SPELLINGS.items() for other in others}
+    return frozenset(known_as.get(name, name) for name in fields)
+
+
+def _fields(body: BaseModel) -> list[str]:
+    return [name for name in body.model_fields_set if getattr(body, name) is not None]
+
+
+def _messages(
+    system: str, examples: Sequence[dict[str, Any]], messages: tuple[dict[str, Any], ...]
+) -> tuple[dict[str, Any], ...]:
+    """Return the conversation with `examples` before it, and before those a system prompt.
+
+    A client's own system prompt stays the only one.
+    """
+    if messages and messages[0].get("role") in ("system", "developer"):
+        return (messages[0], *examples, *messages[1:])
+    prompt = ({"role": "system", "content": system},) if system else ()
+    return (*prompt, *examples, *messages)
+
+
+def _sampling(sampling: Sampling, options: Mapping[str, Any]) -> Sampling:
+    changes = {name: value for name, value in options.items() if name in _SAMPLING and _is_number(value)}
+    if "seed" in changes:
+        changes["seed"] = int(changes["seed"]) & SEED_MASK if changes["seed"] != -1 else sampling.seed
+    if changes.get("top_p") == 0:  # the most probable token only
+        changes |= {"top_p": 1.0, "temperature": 0.0}
+    last_tokens = _whole(options.get("repeat_last_n"))
+    if last_tokens == 0:
+        changes["repeat_penalty"] = 1.0
+    elif last_tokens is not None:
+        changes["repeat_last_tokens"] = _MOST_TOKENS if last_tokens < 0 else last_tokens
+    return msgspec.structs.replace(sampling, **changes) if changes else sampling
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if _is_number(value) and value == int(value) else None

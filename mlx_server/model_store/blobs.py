@@ -1,0 +1,118 @@
+"""Files that a client uploads to make a model of them, each under its sha256: `<store>/.blobs/sha256-HEX`.
+
+A file is deleted once a model was made of it, or a day after its upload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import ModelStoreError
+
+KEPT_S = 86_400.0
+_DIGEST = re.compile(r"sha256[:-](?P<hex>[0-9a-fA-F]{64})")
+_UPLOADING, _WORKING = ".uploading-", ".working-"
+
+
+class Blobs:
+    """The uploaded files of one store."""
+
+    def __init__(self, store: Path) -> None:
+        self._folder = store / ".blobs"
+
+    def path(self, digest: str) -> Path:
+        """Return where the file of this digest is, or would be. Raises ModelStoreError (`invalid_digest`)."""
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
+            raise ModelStoreError(
+                "invalid_digest", f"{digest[:80]!r} is no digest.", "Write it as sha256: and 64 hex digits."
+            )
+        return self._folder / f"sha256-{match['hex'].lower()}"
+
+    def has(self, digest: str) -> bool:
+        """Return True if the file was uploaded. Raises ModelStoreError (`invalid_digest`)."""
+        return self.path(digest).is_file()
+
+    def upload(self, digest: str) -> Upload:
+        """Begin an upload. Raises ModelStoreError (`invalid_digest`, `store_unwritable`, `disk_full`)."""
+        target = self.path(digest)
+        self._prepare()
+        disk.require_space(digest[:19], 0, self._folder)
+        return Upload(target, tempfile.NamedTemporaryFile(dir=self._folder, prefix=_UPLOADING, delete=False))
+
+    @contextlib.contextmanager
+    def working_folder(self) -> Iterator[Path]:
+        """Provide a new folder on the disk of the store, which is deleted when the block ends."""
+        self._prepare()
+        folder = Path(tempfile.mkdtemp(prefix=_WORKING, dir=self._folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        """Make the folder, and delete what is left in it from long ago."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > KEPT_S:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError as error:
+            raise ModelStoreError(
+                "store_unwritable",
+                f"The folder for models, {self._folder.parent}, cannot be written "
+                f"({error.strerror or error}).",
+                "Make it writable, or name another with mlx.store (VESTAL_MLX__STORE).",
+            ) from error
+
+
+class Upload:
+    """One upload: `write` its parts, then `finish`; `close` in any case."""
+
+    def __init__(self, target: Path, file: IO[bytes]) -> None:
+        self._target = target
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, part: bytes) -> None:
+        """Append to the file. Raises ModelStoreError (`disk_full`): some of the disk stays free."""
+        folder = self._target.parent
+        disk.require_space(self._target.name[:19], len(part), folder)
+        try:
+            self._file.write(part)
+        except OSError as error:
+            if disk.is_disk_full(error):
+                free = disk.free_bytes(folder)
+                raise disk.disk_full_error(self._target.name[:19], len(part), free, folder) from error
+            raise
+        self._hash.update(part)
+
+    def finish(self) -> None:
+        """Give the file its name. Raises ModelStoreError (`checksum_mismatch`)."""
+        found = f"sha256-{self._hash.hexdigest()}"
+        if found != self._target.name:
+            raise ModelStoreError(
+                "checksum_mismatch",
+                f"digest mismatch, expected {self._target.name.replace('-', ':')!r}, got "
+                f"{found.replace('-', ':')!r}.",
+                "Upload the file again.",
+            )
+        self._file.close()
+        Path(self._file.name).rename(self._target)
+
+    def close(self) -> None:
+        """Delete the file unless it is finished."""
+        self._file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._file.name)

@@ -1,0 +1,165 @@
+"""Makes a model from another one: the files of the parent under a new name, with a preset of its own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlx_server.model_store import disk, layout, preset
+from mlx_server.model_store.blobs import Blobs
+from mlx_server.model_store.catalog import ModelEntry, find
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files import integrity, model_folder
+from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.gguf import converter_process
+from mlx_server.model_store.preset import Preset
+from mlx_server.model_store.sources.hub import is_model_file
+from vestal.config import Config, canonical, name_key
+
+MAX_PRESET_BYTES = 4 * 1024 * 1024
+"""Largest manifest of a model: it is read each time that the models are listed."""
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
+
+
+def make(config: Config, name: str, base: ModelEntry, added: Preset) -> None:
+    """Install model `name`: the files of `base`, and its preset with what is `added`.
+
+    Files in the store are linked, so that they take no space and stay when `base` is removed; files elsewhere
+    are the user's, and used in their place. A model of this name is replaced, unless it is configured or not
+    in the store. Raises ModelStoreError.
+    """
+    full_name = _full_name(config, name)
+    manifest = _manifest(full_name, base.preset.with_additions(added))
+    store = config.models_dir
+    in_store = base.path.parent == store
+    if in_store:
+        manifest = layout.read_manifest(base.path) | manifest
+    else:
+        manifest["path"] = str(base.path)
+    manifest.pop("name", None)
+    try:
+        with layout.changing(store) as staging:
+            staged = staging / "model"
+            staged.mkdir()
+            if in_store:
+                _link_files(name, base.path, staged)
+            layout.write_manifest(staged, full_name, manifest)
+            layout.replace(staged, store, full_name)
+    except OSError as error:
+        if disk.is_disk_full(error):
+            raise disk.disk_full_error(name, disk.MARGIN_BYTES, disk.free_bytes(store), store) from error
+        raise
+
+
+def make_of_files(config: Config, name: str, files: Mapping[str, str], added: Preset) -> None:
+    """Install model `name`, made of uploaded files: one GGUF, or a folder with safetensors.
+
+    `files` has the digests of the uploads by the names of the files. The uploads are deleted. This takes as
+    long as the conversion of a GGUF does. Raises ModelStoreError.
+    """
+    full_name = _full_name(config, name)
+    uploads = check_uploads(config, files)
+    manifest = _manifest(full_name, added)
+    with Blobs(config.models_dir).working_folder() as folder:
+        staged = folder / "model"
+        gguf = [file for file in uploads if file.endswith(".gguf")]
+        if gguf:
+            source = folder / "uploaded.gguf"
+            os.link(uploads[gguf[0]], source)
+            converter_process.run(full_name, source, staged, lambda *_: None)
+        else:
+            staged.mkdir()
+            for file, path in uploads.items():
+                if is_model_file(file):
+                    os.link(path, staged / file)
+        try:
+            model_folder.read_facts(staged)
+        except UnreadableModel as error:
+            reason = str(error).replace(f"{staged}", "the upload")
+            raise ModelStoreError(
+                "not_a_model",
+                f"No model can be made of these files: {reason}.",
+                "Give one GGUF file, or config.json, tokenizer.json and model*.safetensors.",
+            ) from error
+        manifest[integrity.MANIFEST_KEY] = integrity.compute_checksums(staged)
+        layout.write_manifest(staged, full_name, manifest)
+        with layout.changing(config.models_dir) as place:
+            layout.replace(staged.rename(place / "model"), config.models_dir, full_name)
+    for path in uploads.values():
+        path.unlink(missing_ok=True)
+
+
+def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
+    """Return the uploads, which `files` has the digests of, by the names of the files.
+
+    Raises ModelStoreError (`invalid_digest`, `blob_not_found`).
+    """
+    blobs = Blobs(config.models_dir)
+    uploads = {file: blobs.path(digest) for file, digest in files.items()}
+    for file, path in uploads.items():
+        if not path.is_file():
+            message = f"{file[:80]} was not uploaded."
+            raise ModelStoreError("blob_not_found", message, "Send it by POST /api/blobs/sha256:HEX first.")
+    return uploads
+
+
+def _full_name(config: Config, name: str) -> str:
+    """Return the canonical name of the model to be made, with the letters of one that it replaces."""
+    check_replaceable(config, name)
+    replaced = find(config, name)
+    return replaced.name if replaced else canonical(name)
+
+
+def _manifest(full_name: str, made: Preset) -> dict[str, Any]:
+    manifest = {"installed_at": time.time(), preset.MANIFEST_KEY: made.as_manifest()}
+    if len(layout.manifest_text(full_name, manifest)) > MAX_PRESET_BYTES:
+        limit = disk.format_size(MAX_PRESET_BYTES)
+        raise ModelStoreError(
+            "preset_too_large",
+            f"System prompt, messages and template of {full_name} are over {limit}.",
+            "Leave out some of the messages.",
+        )
+    return manifest
+
+
+def check_replaceable(config: Config, name: str) -> None:
+    """Raise ModelStoreError (`name_taken`) where no model can be made under this name."""
+    if config.configured_name(name) is not None:
+        where = "it is in the configuration (`models:`)"
+    elif _in_models_folder(config, name):
+        where = f"it is the name of a folder in {config.mlx.models_folder}"
+    else:
+        other = layout.read_manifest(layout.installed_path(config.models_dir, canonical(name))).get("name")
+        if not isinstance(other, str) or name_key(other) == name_key(name):
+            return
+        where = f"its folder would be that of {other}"
+    raise ModelStoreError("name_taken", f"A model cannot be made as {name}: {where}.", "Choose another name.")
+
+
+def _in_models_folder(config: Config, name: str) -> bool:
+    try:
+        folders = [path.name for path in config.mlx.models_folder.iterdir()]
+    except OSError:
+        return False
+    return any(name_key(layout.model_name(folder)) == name_key(name) for folder in folders)
+
+
+def _link_files(name: str, source: Path, target: Path) -> None:
+    """Link the files of a model's folder into another one; copy them where the disk knows no such links."""
+    for path in sorted(source.rglob("*")):
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir()
+        elif path.name != layout.MANIFEST:
+            try:
+                os.link(path, copy, follow_symlinks=True)
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                disk.require_space(name, path.stat().st_size, target)
+                shutil.copy2(path, copy)

@@ -1,0 +1,87 @@
+"""What a model adds to weights that it shares with others: a system prompt, messages, parameters. Pure.
+
+`ollama create` and `/save` make such models from others. The store keeps a preset in the model's manifest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MANIFEST_KEY = "preset"
+"""Key in the manifest. A model without it is served as its files are."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The additions of one model. Each is empty where the model's own files count.
+
+    `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
+    `template` is a chat template in Jinja. `parent` is the name of the model that this one was made from.
+    """
+
+    parent: str = ""
+    system: str = ""
+    template: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    messages: tuple[dict[str, Any], ...] = field(default=(), hash=False)
+    licenses: tuple[str, ...] = ()
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Return True if the model answers as its parent does."""
+        return not (self.system or self.template or self.parameters or self.messages)
+
+    def digest(self, of_files: str) -> str:
+        """Return the sha256 (hex) of the model whose files have the digest `of_files`."""
+        if self.changes_nothing and not self.licenses:
+            return of_files
+        text = json.dumps([of_files, self.as_manifest()], sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def with_additions(self, added: Preset) -> Preset:
+        """Return the preset of a model that is made from this one: what is `added` counts, then this."""
+        return Preset(
+            parent=added.parent or self.parent,
+            system=added.system or self.system,
+            template=added.template or self.template,
+            parameters={**self.parameters, **added.parameters},
+            messages=added.messages or self.messages,
+            licenses=(*self.licenses, *added.licenses),
+        )
+
+    def as_manifest(self) -> dict[str, Any]:
+        """Return the preset as JSON, without what is empty."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+
+
+def from_manifest(manifest: Mapping[str, Any]) -> Preset | None:
+    """Return the preset in a manifest, or None. What is of a wrong type counts as empty."""
+    stored = manifest.get(MANIFEST_KEY)
+    if not isinstance(stored, dict):
+        return None
+    parameters = stored.get("parameters")
+    return Preset(
+        parent=_text(stored.get("parent")),
+        system=_text(stored.get("system")),
+        template=_text(stored.get("template")),
+        parameters=parameters if isinstance(parameters, dict) else {},
+        messages=tuple(filter(_is_message, _list(stored.get("messages")))),
+        licenses=tuple(each for each in _list(stored.get("licenses")) if isinstance(each, str)),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str)

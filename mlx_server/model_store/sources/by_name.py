@@ -1,0 +1,57 @@
+"""Finds a source for a model's name: the configuration's, or one that the name itself stands for.
+
+A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
+`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import yaml
+
+from vestal.config import Config, name_key
+from vestal.config.model_names import DEFAULT_TAG, canonical
+from vestal.config.settings import ModelSource
+
+TABLE = Path(__file__).with_name("ollama_names.yaml")
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w.-]+")
+_BITS = re.compile(r"(?:i?q|mxfp|int)?(?P<bits>[2-8])(?:[_-].*|bits?|_k.*)?", re.IGNORECASE)
+_FLOATS = {"f16": "fp16", "fp16": "fp16", "bf16": "bf16", "f32": "fp32", "fp32": "fp32"}
+
+
+def source_of(config: Config, name: str) -> ModelSource | None:
+    """Return where the files of model `name` come from; None if nothing is known of such a model."""
+    if (configured := config.model_source(name)) is not None:
+        return configured
+    if (repository := library().get(name_key(name))) is not None:
+        return ModelSource(source=f"hf:{repository}")
+    path, _, tag = canonical(name).rpartition(":")
+    if _REPOSITORY.fullmatch(path):
+        return ModelSource(source=f"hf:{path}{_suffix(path, tag)}")
+    return None
+
+
+@functools.cache
+def library() -> dict[str, str]:
+    """Return the repositories of the hub by the names, in lower case, that Ollama's library has for them."""
+    table = yaml.safe_load(TABLE.read_text("utf-8"))
+    return {name_key(name): repository for name, repository in table.items()}
+
+
+def _suffix(repository: str, tag: str) -> str:
+    """Return what the name of an MLX repository has at its end for a tag that names a quantization.
+
+    Ollama writes `hf.co/org/model:Q4_K_M`, where `mlx-community` has a repository for each: `model-4bit`.
+    """
+    if tag == DEFAULT_TAG:
+        return ""
+    if tag.casefold() in _FLOATS:
+        suffix = f"-{_FLOATS[tag.casefold()]}"
+    elif match := _BITS.fullmatch(tag):
+        suffix = f"-{match['bits']}bit"
+    else:
+        suffix = f"-{tag}"
+    return "" if repository.casefold().endswith(suffix.casefold()) else suffix

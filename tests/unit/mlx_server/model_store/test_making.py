@@ -1,0 +1,210 @@
+"""Models that are made from others: they share files, and survive what happens to their parents."""
+
+import hashlib
+import json
+import os
+import struct
+
+import pytest
+
+from mlx_server.model_store import (
+    ModelStoreError,
+    Preset,
+    catalog,
+    find,
+    layout,
+    make,
+    making,
+    remove,
+    survey,
+)
+from mlx_server.model_store.blobs import Blobs
+from vestal.config import load
+
+HEADER = {"w": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}
+
+
+def write_model(folder, **config):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 8} | config))
+    (folder / "tokenizer.json").write_text("{}")
+    raw = json.dumps(HEADER).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(8))
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return a configuration with `base`, a model in the store, and `own`, one in a folder of the user's."""
+    settings = {
+        "models": {"base": {"source": "hf:org/base"}, "own": {"source": f"path:{tmp_path}/own-files"}},
+        "mlx": {"models_folder": str(tmp_path / "folder")},
+    }
+    (tmp_path / "vestal.yaml").write_text(json.dumps(settings))
+    config = load({"VESTAL_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, tmp_path)
+    folder = write_model(layout.installed_path(config.models_dir, "base:latest"))
+    layout.write_manifest(folder, "base:latest", {"source": "hf:org/base"})
+    write_model(tmp_path / "own-files")
+    write_model(tmp_path / "folder" / "taken")
+    return config
+
+
+def made(config, name, base="base", **preset):
+    parent = find(config, base)
+    assert parent is not None
+    make(config, name, parent, Preset(parent=parent.name, **preset))
+    entry = find(config, name)
+    assert entry is not None
+    return entry
+
+
+@pytest.mark.parametrize("base", ["base", "own"])
+def test_made_model_has_its_preset_and_the_weights_of_its_parent(config, base):
+    parameters = {"temperature": 0.1, "stop": ["END"]}
+    messages = ({"role": "user", "content": "Hi"},)
+    entry = made(config, "Mario", base, system="You are Mario.", parameters=parameters, messages=messages)
+    parent = find(config, base)
+    assert parent is not None
+    assert (entry.name, entry.loaded_as) == ("Mario:latest", f"{base}:latest")
+    assert entry.preset == Preset(f"{base}:latest", "You are Mario.", "", parameters, messages)
+    assert entry.digest != parent.digest and len(entry.digest) == 64
+    assert entry.bytes - parent.bytes < 1000
+    assert os.path.samefile(entry.path / "model.safetensors", parent.path / "model.safetensors")
+
+
+def test_made_model_outlives_its_parent_and_then_loads_its_own_files(config):
+    made(config, "mario", system="You are Mario.")
+    made(config, "luigi", system="You are Luigi.")
+    assert remove(config, "base")
+    mario, luigi = find(config, "mario"), find(config, "luigi")
+    assert mario is not None and luigi is not None
+    assert mario.preset.system == "You are Mario."
+    assert {mario.loaded_as, luigi.loaded_as} == {"luigi:latest"}  # one of them, for both
+
+
+def test_model_made_from_a_made_one_keeps_what_is_not_given_anew(config):
+    made(config, "mario", system="You are Mario.", parameters={"temperature": 0.1, "top_k": 5})
+    entry = made(config, "luigi", "mario", parameters={"top_k": 7})
+    assert entry.preset.system == "You are Mario."
+    assert entry.preset.parameters == {"temperature": 0.1, "top_k": 7}
+    assert entry.loaded_as == "base:latest"
+
+
+def test_making_a_model_again_replaces_it_in_any_case(config):
+    made(config, "Mario", system="one")
+    entry = made(config, "mario", system="two")
+    assert (entry.name, entry.preset.system) == ("Mario:latest", "two")
+    assert [each.name for each in catalog(config)].count("Mario:latest") == 1
+
+
+def test_made_model_is_removed_without_its_parent(config):
+    made(config, "mario", system="x")
+    assert remove(config, "MARIO")
+    assert find(config, "mario") is None
+    assert find(config, "base") is not None
+    assert not [path for path in config.models_dir.iterdir() if path.name.startswith(".changing")]
+
+
+def test_copy_without_a_preset_has_the_digest_of_its_parent(config):
+    entry, parent = made(config, "twin"), find(config, "base")
+    assert parent is not None
+    assert entry.digest == parent.digest
+
+
+@pytest.mark.parametrize("name", ["base", "BASE:latest", "library/own", "taken", "smollm2:135m"])
+def test_making_under_a_name_that_is_not_the_stores_is_refused(config, name):
+    parent = find(config, "base")
+    assert parent is not None
+    with pytest.raises(ModelStoreError, match="Choose another name") as raised:
+        make(config, name, parent, Preset(system="x"))
+    assert raised.value.code == "name_taken"
+
+
+def test_making_where_two_names_have_one_folder_is_refused(config):
+    made(config, "a/b", system="x")
+    with pytest.raises(ModelStoreError, match="a/b:latest"):
+        made(config, "a--b", system="y")
+
+
+def test_preset_that_is_too_large_is_refused(config):
+    with pytest.raises(ModelStoreError) as raised:
+        made(config, "mario", system="x" * making.MAX_PRESET_BYTES)
+    assert raised.value.code == "preset_too_large"
+
+
+def test_damaged_preset_counts_as_far_as_it_can_be_read(config):
+    entry = made(config, "mario", system="You are Mario.")
+    folder = layout.installed_path(config.models_dir, "mario:latest")
+    preset = {
+        "system": 5,
+        "parameters": [],
+        "messages": ["x", {"role": "user"}],
+        "licenses": 3,
+        "parent": None,
+    }
+    layout.write_manifest(folder, "mario:latest", {"preset": preset})
+    found = find(config, "mario")
+    assert found is not None
+    assert found.preset == Preset(messages=({"role": "user"},))
+    assert entry.path == found.path
+
+
+def test_model_in_the_store_that_is_not_configured_is_listed_by_its_manifest(config):
+    folder = write_model(layout.installed_path(config.models_dir, "org/pulled:latest"))
+    layout.write_manifest(folder, "org/pulled:latest", {"source": "hf:org/pulled"})
+    write_model(config.models_dir / "without-manifest")
+    assert "org/pulled:latest" in {entry.name for entry in catalog(config)}
+    assert len(survey(config)[0]) == 4
+
+
+def upload(blobs, content):
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    upload = blobs.upload(digest)
+    upload.write(content)
+    upload.finish()
+    upload.close()
+    return digest
+
+
+def test_model_made_of_uploaded_safetensors_has_those_files_and_no_programs(config, tmp_path):
+    blobs, source = Blobs(config.models_dir), write_model(tmp_path / "upload")
+    files = {path.name: upload(blobs, path.read_bytes()) for path in source.iterdir()}
+    files |= {"modeling.py": upload(blobs, b"print()"), "../escape.json": upload(blobs, b"[]")}
+    making.make_of_files(config, "uploaded", files, Preset(system="x"))
+    entry = find(config, "uploaded")
+    assert entry is not None
+    assert (entry.loaded_as, entry.preset.system) == ("uploaded:latest", "x")
+    assert {path.name for path in entry.path.iterdir()} == {
+        *("config.json", "model.safetensors", "tokenizer.json", layout.MANIFEST)
+    }
+    assert not any(blobs.has(digest) for digest in files.values())
+
+
+def test_model_made_of_files_that_are_none_is_refused_and_leaves_nothing(config):
+    blobs = Blobs(config.models_dir)
+    with pytest.raises(ModelStoreError) as raised:
+        making.make_of_files(config, "x", {"config.json": upload(blobs, b"{}")}, Preset())
+    assert raised.value.code == "not_a_model"
+    assert str(config.models_dir) not in raised.value.message
+    assert find(config, "x") is None
+    missing = f"sha256:{'0' * 64}"
+    with pytest.raises(ModelStoreError, match=r"config\.json was not uploaded"):
+        making.make_of_files(config, "x", {"config.json": missing}, Preset())
+
+
+@pytest.mark.parametrize("digest", ["sha256:00", "md5:" + "0" * 64, "../../etc/passwd", "sha256:" + "g" * 64])
+def test_blob_with_an_invalid_digest_is_refused(config, digest):
+    with pytest.raises(ModelStoreError) as raised:
+        Blobs(config.models_dir).has(digest)
+    assert raised.value.code == "invalid_digest"
+
+
+def test_upload_with_other_content_is_refused_and_deleted(config):
+    blobs, digest = Blobs(config.models_dir), f"sha256:{'0' * 64}"
+    upload = blobs.upload(digest)
+    upload.write(b"other")
+    with pytest.raises(ModelStoreError, match="digest mismatch") as raised:
+        upload.finish()
+    upload.close()
+    assert raised.value.code == "checksum_mismatch"
+    assert list((config.models_dir / ".blobs").iterdir()) == []
