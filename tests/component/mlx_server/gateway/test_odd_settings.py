@@ -152,10 +152,68 @@ def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gatewa
     asked["/api/embed"] = {"input": LONG[kind], "model": "all-minilm"}
     body = {"model": "smollm2:135m", **asked.get(path, {"prompt": LONG[kind]})}
     answer = small_gateway.http.post(path, json=body, timeout=60)
-    assert answer.status_code == (200 if path == "/api/embed" else 400)
+    assert answer.status_code == (200 if path in ("/api/embed", "/api/generate") else 400)
     assert answer.status_code == 200 or "context_exceeded" in answer.text
     assert time.monotonic() - began < 15
     assert small_gateway.engine_pid() == pid
+
+
+HI = {"messages": [{"role": "user", "content": "hi"}]}
+LONG_CHAT = {"messages": [{"role": "user", "content": "word " * 200}], "options": {"num_ctx": 64}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/api/generate", {"prompt": "def f(", "suffix": "return"}, "does not support insert"),
+        ("/api/chat", {**HI, "think": "high"}, "does not support thinking"),
+        ("/api/chat", LONG_CHAT, "input length exceeds the context length"),
+        ("/api/chat", {**LONG_CHAT, "truncate": False}, "prompt is too long: 2"),
+        (
+            "/api/generate",
+            {"prompt": "word " * 200, "truncate": False, "options": {"num_ctx": 64}},
+            "input length exceeds the context length",
+        ),
+        ("/api/generate", {"prompt": "a", "context": [10**6]}, "is no token of this model"),
+        (
+            "/api/embed",
+            {"model": "all-minilm", "input": "why is", "truncate": False, "options": {"num_ctx": 3}},
+            "input length exceeds the context length",
+        ),
+        (
+            "/api/embed",
+            {"model": "all-minilm", "input": "why", "options": {"num_ctx": 1}},
+            "input after truncation exceeds maximum context length",
+        ),
+    ],
+)
+def test_ollama_request_that_only_the_engine_can_refuse_is_a_400_in_ollamas_words(
+    small_gateway, path, body, words
+):
+    answer = small_gateway.http.post(path, json={"model": "smollm2:135m", "stream": False, **body})
+    assert (answer.status_code, words in answer.json()["error"]) == (400, True)
+
+
+def test_ollama_embedding_of_num_ctx_three_is_that_of_the_first_token(small_gateway):
+    def embed(text: str, **more: Any) -> dict[str, Any]:
+        body = {"model": "all-minilm", "input": text, **more}
+        return dict(small_gateway.http.post("/api/embed", json=body).json())
+
+    cut = embed("why is the sky blue?", options={"num_ctx": 3})
+    assert (cut["prompt_eval_count"], cut["embeddings"]) == (3, embed("why")["embeddings"])
+
+
+def test_ollama_context_given_back_continues_the_conversation(small_gateway):
+    def generate(**body: Any) -> dict[str, Any]:
+        options = {"temperature": 0, "num_predict": 3, "num_ctx": 96}
+        body = {"model": "smollm2:135m", "stream": False, "options": options, **body}
+        return dict(small_gateway.http.post("/api/generate", json=body).json())
+
+    first = generate(prompt="One,")
+    assert len(first["context"]) == first["prompt_eval_count"] + first["eval_count"]
+    second = generate(prompt="And?", context=first["context"])
+    assert second["context"][: len(first["context"])] == first["context"]
+    assert second["prompt_eval_count"] == len(first["context"]) + generate(prompt="And?")["prompt_eval_count"]
 
 
 def test_prompt_of_two_million_token_ids_is_refused_at_once(small_gateway):
