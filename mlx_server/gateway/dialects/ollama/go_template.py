@@ -3,8 +3,7 @@
     {{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}<|assistant|>{{ .Response }}
 
 There are fields (`.Prompt`, `$.Prompt`), texts, comments, `if`, `else`, `range` over messages, `eq`, `ne`,
-`and`, `or`, `not`, parentheses, and the dashes that trim white space. Everything else is refused by name, and
-so is Jinja, whose templates are programs that run for as long as they like.
+`and`, `or`, `not`, parentheses, and the dashes that trim white space. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -60,8 +59,6 @@ def render_go_template(template: str, values: Mapping[str, Value]) -> str:
     """Return the prompt up to the place of `.Response`. Raises BadRequest, which begins with `template:`."""
     if len(template) > MAX_CHARS:
         raise _refused(f"it is longer than {MAX_CHARS} characters")
-    if "{%" in template:
-        raise _refused("this is a Jinja template, and one request may bring a Go template only")
     rendered = _rendered(_Parser(template).nodes(), values, values)
     out: list[str] = []
     with contextlib.suppress(_AnswerBegins):

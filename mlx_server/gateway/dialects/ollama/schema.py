@@ -177,9 +177,9 @@ class GenerateBody(TextBody):
     def to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
         """Return the request for the model of this canonical name. Raises BadRequest.
 
-        The prompt is a user's message after the tokens of `context`; with `raw`, or after rendering
-        `template`, the text that the model continues; or, with `suffix`, the text before the gap that it
-        fills.
+        The prompt is a user's message after the tokens of `context`, rendered by the model's template or by
+        one in Jinja. With `raw`, or rendered by a template in Go's language, it is the text that the model
+        continues; with `suffix`, the text before the gap that the model fills.
         """
         prompt = self.prompt or ""
         if self.raw:
@@ -190,17 +190,23 @@ class GenerateBody(TextBody):
                 model, drawn_seed, kind="text", prompt=prompt, suffix=self.suffix or None
             )
         known = {"context_ids": tuple(self.context or ()), "returns_context": True}
-        if self.template:
+        if self.template and "{%" not in self.template:  # else it is in Jinja
             prompt = render_go_template(self.template, self._template_values())
             return self.generation_request(model, drawn_seed, kind="text", prompt=prompt, **known)
-        if self.suffix:
+        if self.suffix and not self.template:
             return self.generation_request(
                 model, drawn_seed, kind="text", prompt=prompt, suffix=self.suffix, **known
             )
         system = [{"role": "system", "content": self.system}] if self.system else []
         messages = (*system, {"role": "user", "content": prompt})
         return self.generation_request(
-            model, drawn_seed, kind="chat", messages=messages, shortens_text=True, **known
+            model,
+            drawn_seed,
+            kind="chat",
+            messages=messages,
+            chat_template=self.template or None,
+            shortens_text=True,
+            **known,
         )
 
     def _template_values(self) -> dict[str, Any]:

@@ -43,7 +43,13 @@ CASES: list[tuple[str, Any, int, str, str]] = [
         "not_supported",
         "images",
     ),
-    ("/api/generate", {"model": "chat", "prompt": "a", "template": "{% x %}"}, 400, "not_supported", "Jinja"),
+    (
+        "/api/generate",
+        {"model": "chat", "prompt": "a", "template": "{{ messages }}"},
+        400,
+        "not_supported",
+        "fields",
+    ),
     (
         "/api/generate",
         {"model": "chat", "prompt": "a", "raw": True, "system": "b"},

@@ -61,7 +61,6 @@ def test_template_makes_the_prompt_up_to_the_response(template, prompt):
         ("{{ range $i, $m := .Messages }}x{{ end }}", "$i, $m := .Messages"),
         ("{{ range .Messages }}{{ range $.Messages }}x{{ end }}{{ end }}", "`range` within `range`"),
         ("{{ range .Prompt }}x{{ end }}", "`.Messages` only"),
-        ("{% for m in messages %}{{ m }}{% endfor %}", "Jinja"),
         ("{{ messages }}", "{{ messages }}"),
         ('{{ printf "%s" .Prompt }}', "printf"),
         ("{{ .Prompt | upper }}", "upper"),

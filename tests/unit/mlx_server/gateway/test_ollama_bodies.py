@@ -213,11 +213,16 @@ def test_suffix_asks_to_fill_the_gap_before_it():
     assert (request.kind, request.prompt, request.suffix) == ("text", "def f(", "return 1")
     assert generate(prompt="", suffix="b").suffix == "b"
     assert generate(suffix="").suffix is None
+    assert generate(prompt="def f(", suffix="return 1", raw=True).suffix == "return 1"
 
 
 def test_template_of_one_request_makes_the_text_that_is_continued():
     request = generate(template="{{ .System }} Q: {{ .Prompt }} A:", system="Be brief.")
     assert (request.kind, request.prompt) == ("text", "Be brief. Q: Who? A:")
+    assert generate(template="Q: {{ .Prompt }} S: {{ .Suffix }}", suffix="b").prompt == "Q: Who? S: b"
+    jinja = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    request = generate(template=jinja, system="Be brief.")
+    assert (request.kind, request.chat_template, len(request.messages or ())) == ("chat", jinja, 2)
     levels = {"low": "true low true", False: "false  true", True: "true medium true", None: "false  false"}
     for think, written in levels.items():
         template = "{{ .Think }} {{ .ThinkLevel }} {{ .IsThinkSet }}"
