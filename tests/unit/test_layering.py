@@ -108,7 +108,6 @@ PURE = (
     "mlx_server/gateway/dialects/responses/output_items.py",
     "mlx_server/gateway/dialects/responses/resource.py",
     "mlx_server/gateway/dialects/responses/schema.py",
-    "mlx_server/gateway/dialects/responses/truncation.py",
     "mlx_server/gateway/dialects/sampling_fields.py",
     "mlx_server/gateway/dialects/tools.py",
     "mlx_server/gateway/dialects/validation.py",

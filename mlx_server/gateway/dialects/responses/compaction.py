@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.creation import Responses, new_id
 from mlx_server.gateway.dialects.responses.input_items import Item
@@ -16,10 +15,9 @@ from mlx_server.gateway.dialects.responses.messages import chat_messages, opaque
 from mlx_server.gateway.dialects.responses.resource import Resource, usage
 from mlx_server.gateway.dialects.responses.schema import CompactBody
 from mlx_server.gateway.dialects.responses.stored import items_in
-from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.streaming import cancel_on_disconnect
 from mlx_server.gateway.dialects.translation import translated
-from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.protocol import Sampling
@@ -54,21 +52,8 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
         return _summary_request(body, model, seed, items), items
 
     request, items = await translated(http, translate, added_bytes=sum(map(len, lists)))
-
-    def submit(request: GenerationRequest) -> Answers:
-        return context.generate([sendable(request)], http, DIALECT)
-
-    retry = shortening_retry(request, submit)
-    answers: Answers | None = submit(request)
-    while True:
-        assert answers is not None
-        try:
-            ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-            break
-        except GatewayError as error:
-            answers = retry(error)
-            if answers is None:
-                raise
+    answers = context.generate([sendable(request)], http, DIALECT)
+    ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
     summary = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": opaque(answer.text.strip())}
     compacted = {
         "id": new_id("resp"),
@@ -91,6 +76,8 @@ def _summary_request(body: CompactBody, model: str, seed: int, items: list[Item]
         think=False,
         sampling=Sampling(seed=seed, temperature=0.0),
         max_tokens=min(MAX_SUMMARY_TOKENS, max(LEAST_SUMMARY_TOKENS, length // CHARS_PER_TOKEN)),
+        truncate=True,
+        shift=True,
     )
 
 

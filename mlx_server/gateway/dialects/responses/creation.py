@@ -11,7 +11,6 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.responses import DIALECT
@@ -21,7 +20,7 @@ from mlx_server.gateway.dialects.responses.messages import chat_messages, unread
 from mlx_server.gateway.dialects.responses.offered_tools import OfferedTools, offered_tools
 from mlx_server.gateway.dialects.responses.output_items import OutputItems, OutputOptions
 from mlx_server.gateway.dialects.responses.resource import new_response
-from mlx_server.gateway.dialects.responses.running import ResponseRun, Retry
+from mlx_server.gateway.dialects.responses.running import ResponseRun
 from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CompactBody, CreateBody
 from mlx_server.gateway.dialects.responses.stored import (
     MemoryResponseStore,
@@ -29,9 +28,8 @@ from mlx_server.gateway.dialects.responses.stored import (
     StoredResponse,
     items_in,
 )
-from mlx_server.gateway.dialects.responses.truncation import shortening_retry
 from mlx_server.gateway.dialects.translation import translated
-from mlx_server.gateway.errors import BadRequest, GatewayError
+from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.model_requests import GenerationRequest
@@ -80,7 +78,6 @@ class Responses:
             events,
             self.context.clock,
             is_streamed=bool(body.stream or body.background),
-            retry=self._retry(means.request, client, body) if body.truncation == "auto" else no_retry,
         )
         response = StoredResponse(run)
         if is_stored or find:  # else nothing can continue it, and its input need not be kept
@@ -152,12 +149,6 @@ class Responses:
             cause = "this server has no use for them; the request was served without"
             self.context.emit("request_fields_skipped", cause, dialect=DIALECT, model=body.model, **skipped)
 
-    def _retry(self, request: GenerationRequest, client: HTTPConnection, body: CreateBody) -> Retry:
-        def submit(shorter: GenerationRequest) -> Answers:
-            return self.context.generate([sendable(shorter)], client, DIALECT, body.end_user)
-
-        return shortening_retry(request, submit)
-
 
 def translate(
     body: CreateBody,
@@ -194,13 +185,11 @@ def translate(
         top_logprobs=body.logprobs,
         sampling=body.sampling(drawn_seed),
         max_tokens=body.max_output_tokens,
+        truncate=body.truncation == "auto",
+        shift=body.truncation == "auto",
     )
     request = preset(given)
     return Translated(read, json_bytes(read.items), offered, request, sendable(request))
-
-
-def no_retry(error: GatewayError) -> None:
-    """Let every failure stand."""
 
 
 def _check_json(field: str, value: Any) -> None:

@@ -22,15 +22,12 @@ do: Codex ignores them, and gives up after 300 s without an event."""
 GRACE_S = 0.9
 """A failure within this time of the submission is answered with its own HTTP status, and no stream begins."""
 
-Retry = Callable[[GatewayError], Answers | None]
-"""Submits a shorter request after a failure; None where the failure stands."""
-
 
 class ResponseRun:
     """One response from its submission to its end. `events` has been given no event yet.
 
     With `is_streamed`, each part of the answer makes events as it arrives; otherwise the whole answer makes
-    the few that are needed. `retry` is asked after a failure before any output.
+    the few that are needed.
     """
 
     def __init__(
@@ -40,7 +37,6 @@ class ResponseRun:
         clock: Clock,
         *,
         is_streamed: bool,
-        retry: Retry = lambda error: None,
     ) -> None:
         self.log: list[Event] = []
         self.events = events
@@ -48,7 +44,6 @@ class ResponseRun:
         self._answers = answers
         self._clock = clock
         self._is_streamed = is_streamed
-        self._retry = retry
         self._has_output = False
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,15 +115,7 @@ class ResponseRun:
         self._append(self.events.failed(error))
 
     async def _read(self) -> None:
-        while True:
-            try:
-                first = await self._answers.first_event()
-                break
-            except GatewayError as error:
-                shorter = self._retry(error)
-                if shorter is None:
-                    raise
-                self._answers = shorter
+        first = await self._answers.first_event()
         parts: list[AnswerPart] = []
         async for _, part in self._answers.parts(first):
             if self._is_streamed:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_server.gateway.dialects.bodies import validated
+from mlx_server.gateway.dialects.responses.creation import translate
 from mlx_server.gateway.dialects.responses.input_items import InputItems, read_input
 from mlx_server.gateway.dialects.responses.messages import (
     chat_messages,
@@ -18,7 +19,6 @@ from mlx_server.gateway.dialects.responses.messages import (
 )
 from mlx_server.gateway.dialects.responses.offered_tools import OfferedTools, offered_tools
 from mlx_server.gateway.dialects.responses.schema import CreateBody
-from mlx_server.gateway.dialects.responses.truncation import without_oldest_turns
 from mlx_server.gateway.errors import BadRequest, NotFound
 
 USER = {"type": "message", "role": "user", "content": "hello"}
@@ -334,21 +334,7 @@ def test_single_call_is_asked_for_by_parallel_tool_calls():
     assert body().most_calls is None
 
 
-def turn(number: int) -> list[dict[str, Any]]:
-    return [
-        {"role": "user", "content": f"question {number}"},
-        {"role": "assistant", "content": "", "tool_calls": [{"id": str(number)}]},
-        {"role": "tool", "tool_call_id": str(number), "content": "result"},
-    ]
-
-
-def test_oldest_turns_go_as_a_whole_and_system_messages_stay():
-    system = {"role": "system", "content": "Be brief."}
-    late = {"role": "system", "content": "Speak French."}
-    conversation = [system, *turn(1), late, *turn(2), *turn(3)]
-    assert without_oldest_turns(conversation, 0.8) == (system, late, *turn(2), *turn(3))
-    assert without_oldest_turns(conversation, 0.01) == (system, late, *turn(3))
-
-
-def test_conversation_of_one_turn_cannot_be_shortened():
-    assert without_oldest_turns([{"role": "system", "content": "x"}, *turn(1)], 0.5) is None
+@pytest.mark.parametrize(("given", "shortens"), [("auto", True), ("disabled", False), (None, False)])
+def test_truncation_auto_lets_the_engine_leave_out_the_oldest_turns(given, shortens):
+    request = translate(body(input="hello", truncation=given), "m", 1).request
+    assert (request.truncate, request.shift, request.shortens_text) == (shortens, shortens, False)

@@ -15,10 +15,10 @@ from mlx_server.gateway.dialects.responses.events import ResponseEvents
 from mlx_server.gateway.dialects.responses.offered_tools import offered_tools
 from mlx_server.gateway.dialects.responses.output_items import OutputItems, OutputOptions
 from mlx_server.gateway.dialects.responses.resource import new_response
-from mlx_server.gateway.dialects.responses.running import KEEP_ALIVE_S, Following, ResponseRun, Retry
+from mlx_server.gateway.dialects.responses.running import KEEP_ALIVE_S, Following, ResponseRun
 from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, StoredResponse, found, items_in
-from mlx_server.gateway.errors import BadRequest, GatewayError, NotFound, ServerFault
+from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
 from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
@@ -36,15 +36,11 @@ def a_ticket() -> Ticket:
     return Ticket("r", sendable(GenerationRequest("m", "chat")), "responses", 0.0, cancel)
 
 
-def a_run(
-    ticket: Ticket, clock: FakeClock, number: int = 1, *, is_streamed: bool = True, retry: Retry | None = None
-) -> ResponseRun:
+def a_run(ticket: Ticket, clock: FakeClock, number: int = 1, *, is_streamed: bool = True) -> ResponseRun:
     body = validated({"model": "m", "input": "hello"}, CreateBody)
     response = new_response(body, offered_tools(None, None), f"resp_{number}", 0, is_stored=True)
     events = ResponseEvents(response, OutputItems(str(number), OutputOptions()))
-    return ResponseRun(
-        Answers([ticket]), events, clock, is_streamed=is_streamed, retry=retry or (lambda error: None)
-    )
+    return ResponseRun(Answers([ticket]), events, clock, is_streamed=is_streamed)
 
 
 async def settle() -> None:
@@ -151,24 +147,6 @@ async def test_client_that_goes_cancels_its_own_run_and_no_other():
     assert runs[0].events.response["status"] == "cancelled"
     assert (own.outcome, other.outcome) == ("cancelled", None)
     runs[1].cancel()
-
-
-async def test_failed_request_that_can_be_shortened_is_submitted_again():
-    long, short = a_ticket(), a_ticket()
-    errors: list[GatewayError] = []
-
-    def retry(error: GatewayError) -> Answers | None:
-        errors.append(error)
-        return Answers([short]) if len(errors) == 1 else None
-
-    run = a_run(long, FakeClock(), retry=retry)
-    run.start()
-    long.put(BadRequest("context_exceeded", "too long", prompt_tokens=9, context_tokens=5))
-    say(short, "fits")
-    end(short)
-    await run.wait_for_end()
-    assert run.events.response["output"][0]["content"][0]["text"] == "fits"
-    assert [error.code for error in errors] == ["context_exceeded"]
 
 
 async def test_renderer_with_a_bug_ends_the_stream_with_an_error_and_cancels_the_request():
