@@ -115,7 +115,8 @@ def _sharing(entry: ModelEntry, owner: ModelEntry, preset: Preset) -> ModelEntry
     """Return `entry`, which was made from another model, with the weights of `owner` and its own preset."""
     capabilities = entry.capabilities
     if preset.template:
-        capabilities = model_folder.capabilities_of(preset.template)
+        fills_gaps = "insert" in capabilities
+        capabilities = model_folder.capabilities_of(preset.template, fills_gaps=fills_gaps)
     return replace(
         entry,
         weights_name=owner.name,

@@ -116,8 +116,8 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
     if not headers:
         raise UnreadableModel(f"{folder}: no weights in model*.safetensors")
     weight_files.check_index(folder, by_file)
-    if (tokenizer := folder / "tokenizer.json").is_file():
-        digest.update(tokenizer.read_bytes())
+    tokens = tokenizer.read_bytes() if (tokenizer := folder / "tokenizer.json").is_file() else b""
+    digest.update(tokens)
     embeds = config.get("model_type") in _EMBEDDING_TYPES
     bits, group_size = _quantization(config)
     first = weight_files.weight_files(folder)[0].stat()
@@ -132,19 +132,44 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
         digest=digest.hexdigest(),
         modified=max(mtime for _, mtime, _ in stamp) / 1e9,
         config=config,
-        capabilities=("embedding",) if embeds else capabilities_of(chat_template(folder)),
+        capabilities=("embedding",)
+        if embeds
+        else capabilities_of(chat_template(folder), fills_gaps=_fills_gaps(tokens)),
         weights_file=(first.st_dev, first.st_ino),
         license=_license(folder),
     )
 
 
-def capabilities_of(template: str) -> tuple[str, ...]:
+def capabilities_of(template: str, *, fills_gaps: bool) -> tuple[str, ...]:
     """Return what a model of this chat template can do, in Ollama's words: clients offer tools by it.
 
-    A template without a place for tools is given them in the system message, so any template has tools.
+    `fills_gaps`: the model can continue a text that is followed by a suffix. A template without a place for
+    tools is given them in the system message, so any template has tools.
     """
     thinks = ("<think>" in template and "</think>" in template) or "<|channel|>analysis" in template
-    return ("completion", *(["tools"] if template else []), *(["thinking"] if thinks else []))
+    return (
+        "completion",
+        *(["tools"] if template else []),
+        *(["insert"] if fills_gaps else []),
+        *(["thinking"] if thinks else []),
+    )
+
+
+INFILL_MARKERS = (
+    ("<|fim_prefix|>", "<|fim_suffix|>"),
+    ("<fim_prefix>", "<fim_suffix>"),
+    ("<fim-prefix>", "<fim-suffix>"),
+    ("▁<PRE>", "▁<SUF>"),
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>"),
+    ("<[fim-prefix]>", "<[fim-suffix]>"),
+    ("[PREFIX]", "[SUFFIX]"),
+)
+"""Tokens before and after a gap. The engine fills one in where the tokenizer has a pair of them."""
+
+
+def _fills_gaps(tokenizer: bytes) -> bool:
+    """Return True if the file of a tokenizer has a pair of tokens around a gap."""
+    return any(all(f'"{marker}"'.encode() in tokenizer for marker in pair) for pair in INFILL_MARKERS)
 
 
 def _license(folder: Path) -> str:

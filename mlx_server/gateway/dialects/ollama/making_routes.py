@@ -1,4 +1,4 @@
-"""Ollama's routes that make models: /api/create, /api/copy, /api/blobs; and /api/push, which is refused."""
+"""Ollama's routes that make models (/api/create, /api/copy, /api/blobs), and those of its cloud, refused."""
 
 from __future__ import annotations
 
@@ -57,6 +57,16 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
         await read_body(http, ModelBody, context.max_body_bytes)
         message = "Models are not pushed from here; upload the model's folder to a hub with `hf upload`."
         raise BadRequest("not_supported", message)
+
+    @routes.post("/me", include_in_schema=False)
+    async def account(http: Request) -> Response:
+        """`ollama push` asks for the account before it sends anything."""
+        message = "This server has no accounts of ollama.com: models are neither pushed to it nor run there."
+        raise BadRequest("not_supported", message)
+
+    @routes.get("/status")
+    async def status(http: Request) -> Response:
+        return JsonResponse({"cloud": {"disabled": True, "source": "config"}})
 
     @routes.head("/blobs/{digest}", include_in_schema=False)
     async def has_blob(http: Request, digest: str) -> Response:

@@ -21,6 +21,7 @@ CHECKS = [content_type_conformance, response_schema_conformance, status_code_con
 STORED = "/v1/responses/{response_id}"
 WITHOUT_BODY: tuple[str, ...] = (STORED, f"{STORED}/cancel", f"{STORED}/input_items")
 WITHOUT_BODY += ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
+CHANGING = ("/api/pull", "/api/delete", "/api/create", "/api/copy")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 
 
@@ -104,8 +105,8 @@ def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway):
 def test_real_engine_survives_any_body(small_gateway: Any, request: pytest.FixtureRequest) -> None:
     pid = small_gateway.engine_pid()
     document = narrowed(small_gateway.http.get("/openapi.json").json(), "smollm2:135m", "all-minilm")
-    # Routes without a body need no engine; a pull or a delete would change the models of other tests.
-    for operation in operations(document, (*WITHOUT_BODY, "/api/pull", "/api/delete", "/v1/models/{name}")):
+    # Routes without a body need no engine; these others would change the models of other tests.
+    for operation in operations(document, (*WITHOUT_BODY, *CHANGING, "/v1/models/{name}")):
         for mode in MODES:
             send_bodies(small_gateway, operation, mode, 4, limit_s=30)
     assert_unharmed(small_gateway, pid)

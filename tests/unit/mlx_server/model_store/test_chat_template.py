@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from mlx_server.model_store.files.model_folder import MAX_TEMPLATE_BYTES, chat_template, check_templates
+from mlx_server.engine.generation.prompts import infilling
+from mlx_server.model_store.files.model_folder import (
+    INFILL_MARKERS,
+    MAX_TEMPLATE_BYTES,
+    capabilities_of,
+    chat_template,
+    check_templates,
+)
 from mlx_server.model_store.files.weight_files import UnreadableModel
 
 
@@ -46,3 +53,20 @@ def test_chat_template_that_is_too_large_is_not_read_and_named(tmp_path, name):
     with pytest.raises(UnreadableModel, match=f"{name} has 1048577 bytes"):
         check_templates(tmp_path)
     assert chat_template(tmp_path) == ""
+
+
+def test_markers_of_gaps_are_those_that_the_engine_fills_in():
+    assert tuple(family[:2] for family in infilling._FAMILIES) == INFILL_MARKERS
+
+
+@pytest.mark.parametrize(
+    ("template", "fills_gaps", "capabilities"),
+    [
+        ("", False, ("completion",)),
+        ("{{ messages }}", True, ("completion", "tools", "insert")),
+        ("<think>{{ messages }}</think>", False, ("completion", "tools", "thinking")),
+        ("<|start|>assistant<|channel|>analysis", False, ("completion", "tools", "thinking")),
+    ],
+)
+def test_capabilities_are_read_from_template_and_tokenizer(template, fills_gaps, capabilities):
+    assert capabilities_of(template, fills_gaps=fills_gaps) == capabilities
