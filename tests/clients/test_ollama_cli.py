@@ -1,6 +1,6 @@
 """Drive the real `ollama` command line against the real server.
 
-It is a Go program that no package registry has: these tests run where VESTAL_TEST_OLLAMA or the PATH names one.
+It is a Go program that no package registry has: the tests run where VESTAL_TEST_OLLAMA or the PATH has one.
 """
 
 from __future__ import annotations
