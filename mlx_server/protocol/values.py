@@ -10,7 +10,7 @@ class Sampling(Value, frozen=True):
 
     The random key of the token at position i is derived from (seed, i) alone, so a request yields the same
     text alone, in a batch, and across a crash of the engine. The gateway always sends a seed: it draws one
-    if the client gave none.
+    if the client gave none. `logit_bias` holds pairs of a token id and what is added to the token's logit.
     """
 
     seed: int = 0
@@ -22,6 +22,7 @@ class Sampling(Value, frozen=True):
     repeat_last_tokens: int = 64
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 class ToolCall(Value, frozen=True):

@@ -63,12 +63,16 @@ class Generation:
             self._process(token)
             if self.detokenizer.stopped:
                 return self.finish("stop", now)
-        return self.finish("length", now) if self._is_at_its_limit else None
+        # With a limit of 0 the prompt is read all the same: clients fill the prompt cache so.
+        is_complete = self._is_at_its_limit and self.limit_tokens > 0
+        return self.finish("length", now) if is_complete else None
 
     def accept(self, token: int, now: float, logprobs: Logprobs | None = None) -> list[Event]:
         """Return the events that the sampled `token` causes; the last is `Done` if it ends the answer."""
         if self.first_token_s is None:
             self.first_token_s = now
+        if self.limit_tokens == 0:
+            return [self.finish("length", now)]
         if token in self.end_tokens:
             self._answer.append(token)
             return [self.finish("stop", now)]

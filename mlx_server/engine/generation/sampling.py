@@ -8,7 +8,7 @@ wherever the logits agree. The filters are applied in Ollama's order: top_k, tem
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
@@ -89,11 +89,13 @@ def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
 
 
 def make_processors(sampling: Sampling) -> list[Processor]:
-    """Return the penalties, or an empty list if they change nothing: BatchGenerator then skips the work."""
+    """Return penalties and bias, but none that changes nothing: without any, BatchGenerator skips work."""
+    bias: list[Processor] = [LogitBias(sampling.logit_bias)] if sampling.logit_bias else []
     neutral = sampling.repeat_penalty in (0.0, 1.0) and not (
         sampling.presence_penalty or sampling.frequency_penalty
     )
-    return [] if neutral or sampling.repeat_last_tokens == 0 else [Penalties(sampling)]
+    penalties: list[Processor] = [Penalties(sampling)]
+    return bias if neutral or sampling.repeat_last_tokens == 0 else penalties + bias
 
 
 class Penalties:
@@ -112,3 +114,14 @@ class Penalties:
             weakened = mx.where(logits > 0, logits / s.repeat_penalty, logits * s.repeat_penalty)
             logits = mx.where(occurs, weakened, logits)
         return logits - counts * s.frequency_penalty - occurs * s.presence_penalty
+
+
+class LogitBias:
+    """OpenAI's `logit_bias`: adds a number to the logits of some tokens; -100 excludes one in practice."""
+
+    def __init__(self, biases: Sequence[tuple[int, float]]) -> None:
+        self._ids = mx.array([token for token, _ in biases])
+        self._biases = mx.array([bias for _, bias in biases])
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        return logits.at[..., self._ids].add(self._biases.astype(logits.dtype))

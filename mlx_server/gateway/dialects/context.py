@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,18 @@ class GatewayContext:
     @property
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
+
+    def report_skipped(self, dialect: str, model: str, skipped: Mapping[str, Sequence[str]]) -> None:
+        """Write an event that names what a body asks for and is left out.
+
+        `skipped` holds types of tools, parts and items by the names of these fields.
+        """
+        named = {
+            field: sorted({name[:80] for name in names})[:20] for field, names in skipped.items() if names
+        }
+        if named:
+            cause = "this server has no use for them; the request was served without"
+            self.emit("request_fields_skipped", cause, dialect=dialect, model=model, **named)
 
     def submit(
         self, request: SendableRequest, http: HTTPConnection, dialect: str, user: str | None = None

@@ -46,11 +46,13 @@ ContextLength = Annotated[
     _number(lambda value: value if value > 0 else None),
 ]
 """Not positive: None, the model's own."""
-AnswerLimit = Annotated[
-    Annotated[WholeNumber, Field(ge=1, lt=INT32_LIMIT)] | None,
-    _number(lambda value: value if value >= 0 else INT32_LIMIT - 1),
-]
-"""Negative: until the context is full."""
+UNLIMITED = INT32_LIMIT - 1
+_no_limit_if_huge = _number(lambda value: min(value, UNLIMITED) if value >= 0 else UNLIMITED)
+AnswerLimit = Annotated[Annotated[WholeNumber, Field(ge=1, lt=INT32_LIMIT)] | None, _no_limit_if_huge]
+"""Negative, or 2³¹ and more: until the context is full. 0 is refused: some servers mean no token by it, and
+some no limit."""
+AnswerLimitOrZero = Annotated[Annotated[WholeNumber, Field(ge=0, lt=INT32_LIMIT)] | None, _no_limit_if_huge]
+"""The same where the API defines 0: the prompt is read, and no token is generated."""
 
 
 def make_sampling(
@@ -65,6 +67,7 @@ def make_sampling(
     repeat_last_tokens: int = DEFAULT_REPEAT_LAST_TOKENS,
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
+    logit_bias: tuple[tuple[int, float], ...] = (),
 ) -> Sampling:
     """Return the settings of a generation. None means off, and 1 for `temperature` and `top_p`.
 
@@ -82,4 +85,5 @@ def make_sampling(
         repeat_last_tokens=repeat_last_tokens,
         presence_penalty=presence_penalty or 0.0,
         frequency_penalty=frequency_penalty or 0.0,
+        logit_bias=logit_bias,
     )

@@ -54,13 +54,18 @@ def _refuse_constant(name: str) -> NoReturn:
 def checked_tools(tools: Sequence[dict[str, Any]] | None) -> tuple[dict[str, Any], ...] | None:
     """Return `tools`, or None where there are none. Raises BadRequest for one without name or schema."""
     for position, tool in enumerate(tools or ()):
-        function = tool.get("function")
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise BadRequest("invalid_request", f"tools.{position}.function.name: is missing")
-        if not isinstance(function.get("parameters") or {}, dict):
-            message = f"tools.{position}.function.parameters: should be a JSON schema"
-            raise BadRequest("invalid_request", message)
+        check_tool(tool, position)
     return tuple(tools) if tools else None
+
+
+def check_tool(tool: dict[str, Any], position: int) -> None:
+    """Raise BadRequest for a function without name or schema; `position` is its place in the body's tools."""
+    function = tool.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadRequest("invalid_request", f"tools.{position}.function.name: is missing")
+    if not isinstance(function.get("parameters") or {}, dict):
+        message = f"tools.{position}.function.parameters: should be a JSON schema"
+        raise BadRequest("invalid_request", message)
 
 
 def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dict[str, Any]:

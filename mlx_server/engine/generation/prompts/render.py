@@ -105,7 +105,8 @@ class PromptMaker:
         if the template process fails.
         """
         check_nesting(op)
-        check_client_ids([*op.emitted, *op.context_ids], self._token_limit)
+        biased = (token for token, _ in op.sampling.logit_bias)
+        check_client_ids([*op.emitted, *op.context_ids, *biased], self._token_limit)
         check_length(op, texts_of(op), self.tokenizer, self.context_tokens)
         tokens = self._chat_tokens(op) if op.kind == "chat" else self._text_tokens(op)
         if not tokens:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.chat.tool_choice import NO_RULES, CallFilter, CallRules
 from mlx_server.gateway.dialects.error_envelopes import anthropic_body
 from mlx_server.gateway.errors import GatewayError
 from mlx_server.gateway.json_text import json_bytes, json_text
@@ -16,16 +19,20 @@ Event = tuple[str, dict[str, Any]]
 """The name of a server-sent event, and its fields."""
 
 
-def whole_message(answer_id: str, model: str, answer: AnswerPart, done: protocol.Done) -> dict[str, Any]:
-    """Return a complete answer as one message."""
-    content = {"content": _blocks(answer), **_stop(done)}
+def whole_message(
+    answer_id: str, model: str, answer: AnswerPart, done: protocol.Done, rules: CallRules = NO_RULES
+) -> dict[str, Any]:
+    """Return a complete answer, which `done` ends, as one message."""
+    answer = CallFilter(rules).apply(msgspec.structs.replace(answer, done=done))
+    content = {"content": _blocks(answer), **_stop(answer.done or done)}
     return _empty_message(answer_id, model) | content | {"usage": _usage(done)}
 
 
 class MessageEvents:
     """Writes one answer as server-sent events, in the order that Anthropic prescribes."""
 
-    def __init__(self, answer_id: str, model: str, prompt_tokens: int) -> None:
+    def __init__(self, answer_id: str, model: str, prompt_tokens: int, rules: CallRules = NO_RULES) -> None:
+        self._filter = CallFilter(rules)
         self._message = _empty_message(answer_id, model)
         self._prompt_tokens = prompt_tokens
         self._blocks = BlockEvents()
@@ -33,10 +40,11 @@ class MessageEvents:
     # --- AnswerRenderer ---
 
     def begin(self) -> Iterator[bytes]:
-        usage = {"input_tokens": self._prompt_tokens, "output_tokens": 0}
+        usage = _counts(self._prompt_tokens, 0, 0)
         yield _frame("message_start", message=self._message | {"usage": usage})
 
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
+        part = self._filter.apply(part)
         for name, fields in self._blocks.add(part):
             yield _frame(name, **fields)
         if part.done:
@@ -128,7 +136,21 @@ def _stop(done: protocol.Done) -> dict[str, Any]:
 
 
 def _usage(done: protocol.Done) -> dict[str, int]:
-    return {"input_tokens": done.usage.prompt_tokens, "output_tokens": done.usage.completion_tokens}
+    used = done.usage
+    return _counts(used.prompt_tokens, used.cached_tokens, used.completion_tokens)
+
+
+def _counts(prompt_tokens: int, cached_tokens: int, answer_tokens: int) -> dict[str, int]:
+    """Return the counts as Anthropic defines them: `input_tokens` are those that were not in the cache.
+
+    Writing to the prompt cache costs nothing here, so that no tokens count as written.
+    """
+    return {
+        "input_tokens": prompt_tokens - cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached_tokens,
+        "output_tokens": answer_tokens,
+    }
 
 
 def _frame(name: str, **fields: Any) -> bytes:

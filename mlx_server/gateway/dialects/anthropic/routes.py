@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from mlx_server.gateway.dialects.anthropic import DIALECT, render
 from mlx_server.gateway.dialects.anthropic.schema import CountBody, MessagesBody
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
 from mlx_server.gateway.dialects.translation import translated
@@ -33,11 +35,13 @@ def router(context: GatewayContext) -> APIRouter:
             return await stream_answers(
                 http,
                 answers,
-                lambda first: render.MessageEvents(answers.id, asked.model, prompt_tokens(first)),
+                lambda first: render.MessageEvents(
+                    answers.id, asked.model, prompt_tokens(first), asked.rules
+                ),
                 SSE,
             )
         ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-        message = render.whole_message(answers.id, asked.model, answer, done)
+        message = render.whole_message(answers.id, asked.model, answer, done, asked.rules)
         return JsonResponse(message, headers={"request-id": answers.id})
 
     @routes.post("/messages/count_tokens", **takes(CountBody))
@@ -58,16 +62,22 @@ class _Asked:
     stream: bool
     user: str | None
     request: SendableRequest
+    rules: CallRules
+    skipped: dict[str, Sequence[str]]
 
 
 async def _read(context: GatewayContext, http: Request) -> _Asked:
     body = await read_body(http, MessagesBody, context.max_body_bytes)
     model = await context.installed_models.get(body.model, "generate")
     seed = context.draw_seed()
-    request = await translated(
-        http, lambda: sendable(with_preset(model, body, body.to_request(model.name, seed)))
-    )
-    return _Asked(body.model, bool(body.stream), body.user, request)
+
+    def translate() -> _Asked:
+        request = sendable(with_preset(model, body, body.to_request(model.name, seed)))
+        return _Asked(body.model, bool(body.stream), body.user, request, body.call_rules, body.skipped)
+
+    asked = await translated(http, translate)
+    context.report_skipped(DIALECT, asked.model, asked.skipped)
+    return asked
 
 
 async def _read_count(context: GatewayContext, http: Request) -> SendableRequest:

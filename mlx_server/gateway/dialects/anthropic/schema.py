@@ -1,75 +1,53 @@
-"""Anthropic's request bodies, and the model requests that they mean. Pure."""
+"""Anthropic's request bodies, and the model requests that they mean. Pure.
+
+Fields that have no meaning for a local model are accepted and ignored: `cache_control` (every prompt is
+cached), `context_management`, `betas`, `container`, `service_tier`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, StopTexts, WholeNumber, not_supported
+from mlx_server.gateway.dialects.anthropic.client_tools import client_tool
+from mlx_server.gateway.dialects.anthropic.messages import (
+    Block,
+    Message,
+    replaced_blocks,
+    template_messages,
+)
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, StopTexts, not_supported
+from mlx_server.gateway.dialects.chat.tool_choice import CallRules, ChosenTools, chosen_tools
 from mlx_server.gateway.dialects.sampling_fields import (
-    INT32_LIMIT,
+    AnswerLimitOrZero,
     Share,
     Temperature,
     TopK,
     make_sampling,
 )
-from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS, call_schema
+from mlx_server.gateway.dialects.tools import ANY_ARGUMENTS
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 
 
-class Block(Body):
-    """One block of a message's content. A block of an unknown type is ignored."""
-
-    type: str
-    text: str | None = None
-    thinking: str | None = None
-    id: str | None = None
-    name: str | None = None
-    input: dict[str, Any] | None = None
-    tool_use_id: str | None = None
-    content: str | ListOf[Block] | None = None
-
-
-class Message(Body):
-    role: Literal["user", "assistant"]
-    content: str | ListOf[Block]
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """Return messages in the form that chat templates are written for.
-
-        The results of tools become messages of their own, before the text of the message.
-        """
-        if isinstance(self.content, str):
-            return [{"role": self.role, "content": self.content}]
-        results = [
-            {"role": "tool", "content": _text(block.content), "tool_call_id": block.tool_use_id or ""}
-            for block in self.content
-            if block.type == "tool_result"
-        ]
-        message: dict[str, Any] = {"role": self.role, "content": _text(self.content)}
-        if thoughts := "".join(block.thinking or "" for block in self.content if block.type == "thinking"):
-            message["reasoning_content"] = thoughts
-        if calls := [_call(block) for block in self.content if block.type == "tool_use"]:
-            message["tool_calls"] = calls
-        return [*results, message] if message["content"] or calls or not results else results
-
-
 class Tool(Body):
-    name: str = Field(min_length=1)
+    """A function of the client's own (`custom`, or no type), or a tool that Anthropic defines."""
+
+    name: str | None = None
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the tool in the form that chat templates are written for. Raises BadRequest."""
+    def as_dict(self, position: int) -> dict[str, Any] | None:
+        """Return the tool as chat templates take it; None for a service of Anthropic's. Raises BadRequest."""
         if self.type not in (None, "custom"):
-            message = (
-                f"the tool type {quoted(self.type)} is a service of Anthropic; offer functions of your own"
-            )
-            not_supported("tools", message)
+            return client_tool(self.type, self.name, position)
+        if not self.name:
+            raise BadRequest("invalid_request", f"tools.{position}.name: is missing")
         function = {"name": self.name, "parameters": self.input_schema or ANY_ARGUMENTS}
         if self.description:
             function["description"] = self.description
@@ -77,11 +55,15 @@ class Tool(Body):
 
 
 class ToolChoice(Body):
-    type: Literal["auto", "any", "tool", "none"]
+    type: Literal["auto", "any", "tool", "none"] = "auto"
     name: str | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(Body):
+    """`adaptive` and `between_tools` leave it to the model's template. Clients ask any model for thoughts,
+    and one that cannot think just answers."""
+
     type: str
 
 
@@ -89,8 +71,32 @@ class Metadata(Body):
     user_id: str | None = None
 
 
+class OutputFormat(Body):
+    type: str
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @property
+    def as_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the answer. Raises BadRequest."""
+        if self.type != "json_schema":
+            not_supported(
+                "output_config.format.type", f"{quoted(self.type)} is not served; give `json_schema`"
+            )
+        if self.json_schema is None:
+            raise BadRequest("invalid_request", "output_config.format.schema: is missing")
+        return self.json_schema
+
+
+class OutputConfig(Body):
+    effort: str | None = None
+    format: OutputFormat | None = None
+
+
 class CountBody(Body):
-    """The fields that make the prompt: all that /v1/messages/count_tokens takes."""
+    """The fields that make the prompt: all that /v1/messages/count_tokens takes.
+
+    `output_format` is the name that `output_config.format` had in its beta.
+    """
 
     model: ModelName
     messages: ListOf[Message] = Field(min_length=1)
@@ -98,37 +104,76 @@ class CountBody(Body):
     tools: ListOf[Tool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    mcp_servers: ListOf[dict[str, Any]] | None = None
 
     def to_count(self, model: str) -> GenerationRequest:
         """Return a request that counts the prompt's tokens, for the model of this canonical name.
 
         Raises BadRequest.
         """
-        system = _text(self.system)
-        choice = self.tool_choice or ToolChoice(type="auto")
-        tools = None if choice.type == "none" else tuple(tool.as_dict() for tool in self.tools or ()) or None
-        forced = choice.type in ("any", "tool")
-        if choice.type == "tool" and not choice.name:
-            raise BadRequest("invalid_request", "tool_choice.name: is missing")
-        name = choice.name if choice.type == "tool" else None
+        chosen = self._chosen_tools
+        output_format = (self.output_config.format if self.output_config else None) or self.output_format
+        json_schema = output_format.as_schema if output_format else None
         return GenerationRequest(
             model=model,
             kind="chat",
             count_only=True,
-            messages=(
-                *([{"role": "system", "content": system}] if system else []),
-                *(each for message in self.messages for each in message.as_dicts()),
-            ),
-            tools=tools,
-            tool_choice="required" if forced else "auto",
-            json_schema=call_schema(tools or (), name) if forced else None,
-            # Clients ask any model for thoughts; one that cannot think just answers.
+            messages=template_messages(self.system, self.messages, self.model),
+            tools=chosen.functions,
+            tool_choice="required" if chosen.call_schema else "auto",
+            json_schema=chosen.call_schema or json_schema,
             think=False if self.thinking and self.thinking.type == "disabled" else None,
+            template=self._template,
+        )
+
+    @property
+    def _template(self) -> dict[str, Any] | None:
+        """Return further variables for the chat template."""
+        effort = self.output_config.effort if self.output_config else None
+        variables: dict[str, Any] = {"reasoning_effort": effort} if effort else {}
+        if self.thinking and self.thinking.type == "enabled":
+            variables["enable_thinking"] = True  # a model that cannot think has no such variable
+        return variables or None
+
+    @property
+    def call_rules(self) -> CallRules:
+        """Return how the answer may call tools. Raises BadRequest."""
+        return self._chosen_tools.rules
+
+    @property
+    def skipped(self) -> dict[str, Sequence[str]]:
+        """Return what the body asks for and is left out, for the log. Raises BadRequest."""
+        mcp = ["mcp_servers"] if self.mcp_servers else []
+        return {"tools": [*self._chosen_tools.skipped, *mcp], "parts": replaced_blocks(self.messages)}
+
+    @cached_property
+    def _chosen_tools(self) -> ChosenTools:
+        """Return the tools that are offered. Raises BadRequest."""
+        choice = self.tool_choice or ToolChoice()
+        if choice.type == "tool" and not choice.name:
+            raise BadRequest("invalid_request", "tool_choice.name: is missing")
+        as_dicts = [(tool, tool.as_dict(number)) for number, tool in enumerate(self.tools or ())]
+        skipped = [str(tool.type) for tool, function in as_dicts if function is None]
+        for tool, function in as_dicts:
+            if function is None and choice.type == "tool" and tool.name == choice.name:
+                not_supported(
+                    "tool_choice",
+                    f"the tool type {quoted(str(tool.type))} is a service of Anthropic's that no answer "
+                    "can use here; offer a function of your own",
+                )
+        return chosen_tools(
+            [function for _, function in as_dicts if function is not None],
+            {"none": "none", "auto": "auto"}.get(choice.type, "required"),  # type: ignore[arg-type]
+            CallRules(most_calls=1 if choice.disable_parallel_tool_use else None),
+            skipped,
+            name=choice.name if choice.type == "tool" else None,
         )
 
 
 class MessagesBody(CountBody):
-    max_tokens: WholeNumber = Field(ge=1, lt=INT32_LIMIT)
+    max_tokens: AnswerLimitOrZero
     stream: bool | None = None
     stop_sequences: StopTexts | None = None
     temperature: Temperature = None
@@ -151,18 +196,3 @@ class MessagesBody(CountBody):
             max_tokens=self.max_tokens,
             stop=tuple(text for text in self.stop_sequences or () if text),
         )
-
-
-def _text(content: str | list[Block] | None) -> str:
-    if not isinstance(content, list):
-        return content or ""
-    for block in content:
-        if block.type in ("image", "document"):
-            message = f"this server reads text only; leave out the block of type {quoted(block.type)}"
-            not_supported("messages.content", message)
-    return "".join(block.text or "" for block in content if block.type == "text")
-
-
-def _call(block: Block) -> dict[str, Any]:
-    function = {"name": block.name or "", "arguments": block.input or {}}
-    return {"id": block.id or "", "type": "function", "function": function}

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import field_validator
-
 from mlx_server.gateway.dialects.bodies import Body, ListOf
+from mlx_server.gateway.dialects.chat.history import Role, chat_history
 from mlx_server.gateway.dialects.tools import call_arguments
 from mlx_server.gateway.errors import BadRequest
-
-THINKING = "thinking"
-_ROLES = {"developer": "system", "function": "tool"}
-_KNOWN = ("system", "user", "assistant", "tool", THINKING)
 
 
 class CalledFunction(Body):
@@ -39,9 +34,9 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """One message. Ollama takes any role in any case: an unknown one is read as the user's here."""
+    """One message."""
 
-    role: str
+    role: Role
     content: str | None = None
     thinking: str | None = None
     images: ListOf[Any] | None = None
@@ -49,13 +44,6 @@ class Message(Body):
     tool_name: str | None = None
     name: str | None = None
     tool_call_id: str | None = None
-
-    @field_validator("role")
-    @classmethod
-    def _known_role(cls, role: str) -> str:
-        role = role.lower()
-        role = _ROLES.get(role, role)
-        return role if role in _KNOWN else "user"
 
     def as_dict(self, field: str) -> dict[str, Any]:
         """Return the message, which stands in the body's `field`, in the form that chat templates take.
@@ -77,27 +65,13 @@ class Message(Body):
 def chat_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
     """Return the messages in the form that chat templates take.
 
-    A message of the role `thinking` (Continue sends them) is the thinking of the assistant's message after
-    it. Raises BadRequest, also for images since the user's last message: `model` reads text only. In the
-    place of earlier images a remark stands, so that the conversation can go on.
+    Raises BadRequest, also for images since the user's last message: `model` reads text only. In the place of
+    earlier images a remark stands, so that the conversation can go on.
     """
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=0)
     if any(message.images for message in messages[last:]):
         raise no_images(model)
-    made: list[dict[str, Any]] = []
-    thought: str | None = None
-    for number, message in enumerate(messages):
-        if message.role == THINKING:
-            thought = message.content
-            continue
-        as_dict = message.as_dict(f"messages.{number}")
-        if thought and message.role == "assistant":
-            as_dict.setdefault("reasoning_content", thought)
-        thought = None
-        made.append(as_dict)
-    if not made:
-        raise BadRequest("empty_prompt", "messages: holds thinking only; send a message of the user")
-    return tuple(made)
+    return chat_history(message.as_dict(f"messages.{number}") for number, message in enumerate(messages))
 
 
 def no_images(model: str) -> BadRequest:

@@ -11,6 +11,7 @@ import msgspec
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.chat.tool_choice import NO_RULES, CallFilter, CallRules
 from mlx_server.gateway.dialects.embeddings import Embeddings
 from mlx_server.gateway.dialects.error_envelopes import openai_body
 from mlx_server.gateway.errors import GatewayError
@@ -43,7 +44,8 @@ class AnswerChunks:
     """Writes the answers to one HTTP request.
 
     `prefixes` holds for each answer the text it begins with, as `echo` asks; `created` is in seconds since
-    the epoch; `include_usage`: a stream ends with the counts.
+    the epoch; `include_usage`: a stream ends with the counts; `rules` say which calls of tools count, and
+    `uses_functions` that they are written in OpenAI's older form.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class AnswerChunks:
         prefixes: Sequence[str],
         answers_per_prompt: int,
         include_usage: bool,
+        rules: CallRules = NO_RULES,
+        uses_functions: bool = False,
     ) -> None:
         self._shape = shape
         self._head = {"id": f"{shape.id_prefix}{answer_id}", "created": created, "model": model}
@@ -64,14 +68,17 @@ class AnswerChunks:
         self._answers_per_prompt = answers_per_prompt
         self._include_usage = include_usage
         self._ends: dict[int, protocol.Done] = {}
+        self._filters = [CallFilter(rules) for _ in prefixes]
+        self._uses_functions = uses_functions
 
     def whole(self, answers: Sequence[tuple[AnswerPart, protocol.Done]]) -> dict[str, Any]:
         """Return complete answers as one object."""
         choices = []
-        for index, (answer, done) in enumerate(answers):
+        for index, (part, _) in enumerate(answers):
+            answer = self._filters[index].apply(part)
             with_prefix = msgspec.structs.replace(answer, text=self._prefixes[index] + answer.text)
             content = self._shape.whole_content(with_prefix)
-            choices.append(_choice(index, content, done.reason, self._logprobs(answer)))
+            choices.append(self._choice(index, content, answer.done, self._logprobs(answer)))
         ends = [done for _, done in answers]
         return self._head | {
             "object": self._shape.whole_object,
@@ -90,11 +97,12 @@ class AnswerChunks:
                 yield self._chunk(index, self._shape.chunk_content(AnswerPart(prefix)))
 
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
+        part = self._filters[index].apply(part)
         if part.has_content:
             yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(part))
         if part.done:
             self._ends[index] = part.done
-            yield self._chunk(index, self._shape.last_content, part.done.reason)
+            yield self._chunk(index, self._shape.last_content, part.done)
 
     def end(self) -> Iterator[bytes]:
         if self._include_usage:
@@ -110,10 +118,19 @@ class AnswerChunks:
     # --- inside ---
 
     def _chunk(
-        self, index: int, content: dict[str, Any], reason: str | None = None, logprobs: Any = None
+        self, index: int, content: dict[str, Any], done: protocol.Done | None = None, logprobs: Any = None
     ) -> bytes:
-        chunk = self._chunk_head | {"choices": [_choice(index, content, reason, logprobs)]}
+        chunk = self._chunk_head | {"choices": [self._choice(index, content, done, logprobs)]}
         return _event(chunk | {"usage": None} if self._include_usage else chunk)
+
+    def _choice(
+        self, index: int, content: dict[str, Any], done: protocol.Done | None, logprobs: Any
+    ) -> dict[str, Any]:
+        reason: str | None = done.reason if done else None
+        if self._uses_functions:
+            content = {field: _with_function_call(message) for field, message in content.items()}
+            reason = "function_call" if reason == "tool_calls" else reason
+        return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, part: AnswerPart) -> dict[str, Any] | None:
         return self._shape.logprobs(part.logprobs) if part.logprobs else None
@@ -139,10 +156,6 @@ def model(entry: ModelEntry) -> dict[str, Any]:
     return {"id": entry.name, "object": "model", "created": int(entry.modified), "owned_by": "vestal"}
 
 
-def _choice(index: int, content: dict[str, Any], reason: str | None, logprobs: Any) -> dict[str, Any]:
-    return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
-
-
 def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, Any]:
     """Return the counts over all answers. A prompt with several answers is counted once."""
     prompt = sum(done.usage.prompt_tokens for done in ends[::answers_per_prompt])
@@ -158,8 +171,7 @@ def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, 
 
 def _message(part: AnswerPart) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": part.text, "refusal": None}
-    if part.thinking:
-        message["reasoning_content"] = part.thinking
+    message |= _thoughts(part)
     if part.tool_calls:
         message |= {"content": part.text or None, "tool_calls": [_tool_call(c) for c in part.tool_calls]}
     return {"message": message}
@@ -167,15 +179,30 @@ def _message(part: AnswerPart) -> dict[str, Any]:
 
 def _delta(part: AnswerPart) -> dict[str, Any]:
     delta: dict[str, Any] = {"content": part.text} if part.text else {}
-    if part.thinking:
-        delta["reasoning_content"] = part.thinking
+    delta |= _thoughts(part)
     if part.tool_calls:
         delta["tool_calls"] = [{"index": call.index, **_tool_call(call)} for call in part.tool_calls]
     return {"delta": delta}
 
 
+def _thoughts(part: AnswerPart) -> dict[str, Any]:
+    """Return the thoughts under both names that clients read: DeepSeek's, and Ollama's and OpenRouter's."""
+    return {"reasoning_content": part.thinking, "reasoning": part.thinking} if part.thinking else {}
+
+
+def _with_function_call(message: Any) -> Any:
+    """Return the content of a choice with its call in the form that goes with `functions`."""
+    if not isinstance(message, dict) or "tool_calls" not in message:
+        return message
+    others = {field: value for field, value in message.items() if field != "tool_calls"}
+    return others | {"function_call": message["tool_calls"][0]["function"]}
+
+
 def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
     """Return a tool call, whose arguments OpenAI gives as a string."""
+    if call.custom_input is not None:
+        custom = {"name": call.name, "input": call.custom_input}
+        return {"id": call.id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": json_text(call.arguments)}
     return {"id": call.id, "type": "function", "function": function}
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
+from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import embed
 from mlx_server.gateway.dialects.openai import DIALECT, render, schema
@@ -80,6 +81,9 @@ class _Asked:
     answers_per_prompt: int
     requests: list[SendableRequest]
     prefixes: list[str]
+    rules: CallRules
+    uses_functions: bool
+    skipped: dict[str, list[str]]
 
 
 async def _read(
@@ -92,6 +96,7 @@ async def _read(
     asked = await translated(http, lambda: _translate(body, model, seed))
     if sum(map(len, asked.prefixes)) > context.max_body_bytes:
         raise BadRequest("invalid_request", "echo: the prompts of all answers are too long; leave it out")
+    context.report_skipped(DIALECT, asked.model, asked.skipped)
     return asked
 
 
@@ -107,6 +112,9 @@ def _translate(body: schema.ChatBody | schema.CompletionBody, model: ModelEntry,
         times,
         repeated([sendable(request) for request in requests], times),
         prefixes,
+        body.call_rules,
+        body.uses_functions,
+        body.skipped,
     )
 
 
@@ -129,6 +137,8 @@ async def _answer(
             prefixes=asked.prefixes,
             answers_per_prompt=asked.answers_per_prompt,
             include_usage=asked.include_usage,
+            rules=asked.rules,
+            uses_functions=asked.uses_functions,
         )
 
     if asked.stream:

@@ -2,254 +2,168 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from mlx_server.gateway.dialects.bodies import (
-    Body,
-    ListOf,
-    ModelName,
-    StopText,
-    StopTexts,
-    WholeNumber,
-    not_supported,
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, WholeNumber, not_supported
+from mlx_server.gateway.dialects.chat.tool_choice import CallRules, ChosenTools
+from mlx_server.gateway.dialects.openai.chat_tools import (
+    choice_of_function_call,
+    offered_tools,
+    tools_of_functions,
 )
-from mlx_server.gateway.dialects.sampling_fields import (
-    INT32_LIMIT,
-    AnswerLimit,
-    RepeatPenalty,
-    Share,
-    Temperature,
-    TopK,
-    make_sampling,
-)
-from mlx_server.gateway.dialects.tools import call_arguments, call_schema, check_argument_texts, checked_tools
+from mlx_server.gateway.dialects.openai.messages import Message, replaced_parts, template_messages
+from mlx_server.gateway.dialects.openai.text_body import TextBody
+from mlx_server.gateway.dialects.sampling_fields import INT32_LIMIT, AnswerLimit, AnswerLimitOrZero
 from mlx_server.gateway.errors import BadRequest, quoted
 from mlx_server.gateway.requests.model_requests import (
     ANY_OBJECT,
     EmbeddingRequest,
     GenerationRequest,
 )
-from mlx_server.protocol import Sampling
 
 MAX_PROMPT_IDS = 2**20
 """No context is so long, and the engine would read all the ids before it said so."""
 COMPLETION_MAX_TOKENS = 16
 
 
-class StreamOptions(Body):
-    include_usage: bool | None = None
-
-
-class TextBody(Body):
-    """The fields that chat completions and completions have in common."""
-
-    model: ModelName
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    temperature: Temperature = None
-    top_p: Share = None
-    max_tokens: AnswerLimit = None
-    stop: StopText | StopTexts | None = None
-    seed: WholeNumber | None = None
-    n: WholeNumber | None = Field(default=None, ge=1, le=128)
-    presence_penalty: float | None = Field(default=None, ge=-100, le=100)
-    frequency_penalty: float | None = Field(default=None, ge=-100, le=100)
-    user: str | None = None
-    # not OpenAI's own, but other local servers have them
-    top_k: TopK = None
-    min_p: Share = None
-    repetition_penalty: RepeatPenalty = None
-
-    @property
-    def include_usage(self) -> bool:
-        """Return whether a stream ends with the counts."""
-        return bool(self.stream_options and self.stream_options.include_usage)
-
-    def sampling(self, drawn_seed: int) -> Sampling:
-        return make_sampling(
-            drawn_seed,
-            seed=self.seed,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repeat_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-        )
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(text for text in given if text)
-
-    def echo_of(self, request: GenerationRequest) -> str:
-        """Return the text that the answer to `request` begins with. Raises BadRequest."""
-        return ""
-
-    @property
-    def answer_count(self) -> int:
-        """Return how many answers are asked for: `n` to each prompt."""
-        return self.n or 1
-
-
-class ContentPart(Body):
-    type: str
-    text: str | None = None
-
-
-class FunctionCall(Body):
-    name: str
-    arguments: str | dict[str, Any] | None = None
-
-
-class ToolCall(Body):
-    id: str | None = None
-    type: Literal["function"] | None = None
-    function: FunctionCall
-
-    def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the call, which stands in the body's `field`, with arguments as templates take them.
-
-        Raises BadRequest where the string is not a JSON object.
-        """
-        arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
-        call = {"type": "function", "function": {"name": self.function.name, "arguments": arguments}}
-        return call | ({"id": self.id} if self.id else {})
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | ListOf[ContentPart] | None = None
-    name: str | None = None
-    tool_calls: ListOf[ToolCall] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-
-    def as_dict(self, model: str, field: str) -> dict[str, Any]:
-        """Return the message, which stands in the body's `field`, in the form that chat templates take.
-
-        Raises BadRequest.
-        """
-        role = "system" if self.role == "developer" else self.role
-        message: dict[str, Any] = {"role": role, "content": self._text(model)}
-        if self.name:
-            message["name"] = self.name
-        if self.reasoning_content:
-            message["reasoning_content"] = self.reasoning_content
-        if self.tool_calls:
-            message["tool_calls"] = [
-                call.as_dict(f"{field}.tool_calls.{number}") for number, call in enumerate(self.tool_calls)
-            ]
-        if self.tool_call_id:
-            message["tool_call_id"] = self.tool_call_id
-        return message
-
-    def _text(self, model: str) -> str:
-        if not isinstance(self.content, list):
-            return self.content or ""
-        other = next((part.type for part in self.content if part.type not in ("text", "input_text")), None)
-        if other:
-            not_supported(
-                "messages.content",
-                f"model {model!r} reads text only; leave out the part of type {quoted(other)}",
-            )
-        return "".join(part.text or "" for part in self.content)
-
-
 class NamedSchema(Body):
     name: str | None = None
-    json_schema: dict[str, Any] = Field(default_factory=lambda: dict(ANY_OBJECT), alias="schema")
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
 class ResponseFormat(Body):
-    type: Literal["text", "json_object", "json_schema"]
+    """The form of the answer. llama.cpp's and Together's clients put `schema` beside the type."""
+
+    type: str = "text"
     json_schema: NamedSchema | None = None
+    bare_schema: dict[str, Any] | None = Field(default=None, alias="schema")
 
     @property
     def as_schema(self) -> dict[str, Any] | None:
         """Return the schema of the answer, or None for any text. Raises BadRequest."""
-        if self.type != "json_schema":
-            return None if self.type == "text" else dict(ANY_OBJECT)
-        if self.json_schema is None:
-            raise BadRequest("invalid_request", "response_format.json_schema: is missing")
-        return self.json_schema.json_schema
+        match self.type:
+            case "text":
+                return None
+            case "json_object":
+                return self.bare_schema or dict(ANY_OBJECT)
+            case "json_schema" if self.json_schema is not None:
+                schema = self.json_schema.json_schema
+                return dict(ANY_OBJECT) if schema is None else schema
+            case "json_schema" if self.bare_schema is not None:
+                return self.bare_schema
+            case "json_schema":
+                raise BadRequest("invalid_request", "response_format.json_schema: is missing")
+        not_supported(
+            "response_format.type",
+            f"{quoted(self.type)} is not served here; give `text`, `json_object` or `json_schema`",
+        )
+
+
+class Reasoning(Body):
+    """OpenRouter's and Ollama's form of `reasoning_effort`."""
+
+    effort: str | None = None
+    enabled: bool | None = None
 
 
 class ChatBody(TextBody):
+    """A chat completion. `functions` and `function_call` are OpenAI's older form of `tools`."""
+
     messages: ListOf[Message] = Field(min_length=1)
     max_completion_tokens: AnswerLimit = None
     tools: ListOf[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: ListOf[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
     response_format: ResponseFormat | None = None
     logprobs: bool | None = None
     top_logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
     reasoning_effort: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None  # not OpenAI's own
+    modalities: ListOf[str] | None = None
+    web_search_options: dict[str, Any] | None = None
+    # not OpenAI's own
+    reasoning: Reasoning | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     def to_requests(self, model: str, drawn_seed: int) -> list[GenerationRequest]:
         """Return the request, of which `n` answers are wanted, for the model of this canonical name.
 
         Raises BadRequest.
         """
-        return [self._to_request(model, drawn_seed)]
-
-    def _to_request(self, model: str, drawn_seed: int) -> GenerationRequest:
-        calls = (call for message in self.messages for call in message.tool_calls or ())
-        arguments = (call.function.arguments for call in calls)
-        check_argument_texts(text for text in arguments if isinstance(text, str))
-        tools = None if self.tool_choice == "none" else checked_tools(self.tools)
+        if "audio" in (self.modalities or ()):
+            not_supported("modalities", "the models here write text only; leave out `audio`")
+        chosen = self._chosen_tools
         json_schema = self.response_format.as_schema if self.response_format else None
-        forced = self._forced_tool()
-        if forced is not None:
-            json_schema = call_schema(tools or (), forced or None)
         limits = (self.max_completion_tokens, self.max_tokens)
-        return GenerationRequest(
+        request = GenerationRequest(
             model=model,
             kind="chat",
-            messages=tuple(
-                message.as_dict(self.model, f"messages.{number}")
-                for number, message in enumerate(self.messages)
-            ),
-            tools=tools,
-            tool_choice="auto" if forced is None else "required",
-            think=False if self.reasoning_effort == "none" else None,
+            messages=template_messages(self.messages, self.model),
+            tools=chosen.functions,
+            tool_choice="required" if chosen.call_schema else "auto",
+            think=self._thinks,
             template=self._template(),
-            json_schema=json_schema,
+            json_schema=chosen.call_schema or json_schema,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             sampling=self.sampling(drawn_seed),
             max_tokens=next((limit for limit in limits if limit is not None), None),
             stop=self.stop_strings,
         )
+        return [request]
 
-    def _forced_tool(self) -> str | None:
-        """Return the name of the tool that must be called, "" for any, None where none must be.
+    @property
+    def call_rules(self) -> CallRules:
+        return self._chosen_tools.rules
 
-        Raises BadRequest.
-        """
-        match self.tool_choice:
-            case None | "auto" | "none":
-                return None
-            case "required":
-                return ""
-            case {"type": "function", "function": {"name": str(name)}} if name:
-                return name
-        message = "tool_choice: give `auto`, `none`, `required`, or a function's name as OpenAI has it"
-        raise BadRequest("invalid_request", message)
+    @property
+    def uses_functions(self) -> bool:
+        """Return whether calls are answered in the form that goes with `functions`."""
+        return bool(self.functions) and not self.tools
+
+    @property
+    def skipped(self) -> dict[str, list[str]]:
+        web_search = ["web_search_options"] if self.web_search_options is not None else []
+        return {
+            "tools": [*self._chosen_tools.skipped, *web_search],
+            "parts": replaced_parts(self.messages),
+        }
+
+    @cached_property
+    def _chosen_tools(self) -> ChosenTools:
+        """Return the tools that are offered. Raises BadRequest."""
+        parallel = self.parallel_tool_calls is not False
+        if self.uses_functions:
+            functions, choice = (
+                tools_of_functions(self.functions),
+                choice_of_function_call(self.function_call),
+            )
+            return offered_tools(functions, choice, parallel=False)
+        return offered_tools(self.tools, self.tool_choice, parallel=parallel)
+
+    @property
+    def _effort(self) -> str | None:
+        return self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
+
+    @property
+    def _thinks(self) -> bool | None:
+        """Return False where the client switches thinking off; None leaves it to the model's template."""
+        is_off = self._effort == "none" or (self.reasoning is not None and self.reasoning.enabled is False)
+        return False if is_off else None
 
     def _template(self) -> dict[str, Any] | None:
         """Return further variables for the chat template."""
-        effort = (
-            {} if self.reasoning_effort in (None, "none") else {"reasoning_effort": self.reasoning_effort}
-        )
+        effort = {} if self._effort in (None, "none") else {"reasoning_effort": self._effort}
         return effort | (self.chat_template_kwargs or {}) or None
 
 
 class CompletionBody(TextBody):
     prompt: str | ListOf[str] | ListOf[int] | ListOf[ListOf[int]]
     suffix: str | None = None
+    max_tokens: AnswerLimitOrZero = None
     echo: bool | None = None
     best_of: WholeNumber | None = None
     logprobs: WholeNumber | None = Field(default=None, ge=0, le=20)
@@ -286,7 +200,7 @@ class CompletionBody(TextBody):
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
             sampling=self.sampling(drawn_seed),
-            max_tokens=self.max_tokens or COMPLETION_MAX_TOKENS,
+            max_tokens=COMPLETION_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
             stop=self.stop_strings,
             top_logprobs=self.logprobs,
         )

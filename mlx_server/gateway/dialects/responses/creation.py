@@ -141,13 +141,11 @@ class Responses:
 
     def _report_skipped(self, body: CreateBody, means: Translated) -> None:
         skipped = {
-            "tools": sorted(means.offered.skipped),
-            "items": sorted({item_type[:80] for item_type in means.input.skipped}),
-            "parts": [part[:80] for part in unreadable_parts(means.input.items)],
+            "tools": means.offered.skipped,
+            "items": means.input.skipped,
+            "parts": unreadable_parts(means.input.items),
         }
-        if any(skipped.values()):
-            cause = "this server has no use for them; the request was served without"
-            self.context.emit("request_fields_skipped", cause, dialect=DIALECT, model=body.model, **skipped)
+        self.context.report_skipped(DIALECT, body.model, skipped)
 
 
 def translate(

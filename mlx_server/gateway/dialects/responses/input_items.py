@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, validated
 from mlx_server.gateway.errors import BadRequest, NotFound
@@ -28,7 +30,7 @@ class Part(Body):
 
 
 class MessageItem(Body):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Annotated[str, Field(max_length=64), AfterValidator(str.lower)]
     content: str | ListOf[Part]
     phase: str | None = None
 

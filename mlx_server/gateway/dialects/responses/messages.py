@@ -11,6 +11,8 @@ import binascii
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder
+from mlx_server.gateway.dialects.chat.history import chat_history, normalized_role
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
 from mlx_server.gateway.errors import BadRequest
@@ -34,7 +36,7 @@ def chat_messages(instructions: str | None, items: Iterable[Item]) -> list[Messa
         messages.add({"role": "system", "content": instructions})
     for item in items:
         messages.add_item(item)
-    return messages.finished()
+    return list(chat_history(messages.finished()))
 
 
 def unreadable_parts(items: Iterable[Item]) -> list[str]:
@@ -76,13 +78,13 @@ class _Messages:
         return self._messages
 
     def add_item(self, item: Item) -> None:
+        role = normalized_role(item["role"]) if item["type"] == "message" else ""
         match item["type"]:
-            case "message" if item["role"] == "assistant":
+            case "message" if role == "assistant":
                 if "content" in self._turn or "tool_calls" in self._turn:
                     self._close_turn()
                 self._turn["content"] = _text(item["content"])
             case "message":
-                role = "system" if item["role"] == "developer" else item["role"]
                 self.add({"role": role, "content": _text(item["content"])})
             case "reasoning":
                 if "content" in self._turn or "tool_calls" in self._turn:
@@ -151,21 +153,8 @@ def _part_text(part: Item) -> str:
     if part["type"] == "refusal":
         return part.get("refusal") or ""
     text = _file_text(part)
-    if text is not None:
-        return f"\n[The file {part.get('filename') or 'without a name'}:]\n{text}\n"
-    kind = part["type"].removeprefix("input_")[:40]
-    return f"\n[There was a part of type {kind} here, which this model cannot read.]\n"
+    return placeholder(part["type"]) if text is None else named_file(part.get("filename"), text)
 
 
 def _file_text(part: Item) -> str | None:
-    """Return the text of a file that was sent as base64 and is plain text, or None."""
-    data = part.get("file_data") if part["type"] == "input_file" else None
-    if not isinstance(data, str):
-        return None
-    if data.startswith("data:"):
-        data = data.partition(",")[2]
-    try:
-        raw = base64.b64decode(data, validate=True)
-        return None if raw.startswith(b"%PDF") or b"\0" in raw else raw.decode("utf-8")
-    except ValueError:  # no base64, or no UTF-8
-        return None
+    return file_text(part.get("file_data")) if part["type"] == "input_file" else None

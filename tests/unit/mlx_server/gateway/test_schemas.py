@@ -369,8 +369,33 @@ def test_openai_limit_of_minus_one_lets_the_answer_fill_the_context(field):
     body = {"model": "m", "prompt": "a", "max_tokens": -1}
     assert _request(openai_schema.CompletionBody, body).max_tokens == 2**31 - 1
     assert _request(openai_schema.CompletionBody, {"model": "m", "prompt": "a"}).max_tokens == 16
-    with pytest.raises(BadRequest, match="max_tokens"):
-        _request(openai_schema.CompletionBody, body | {"max_tokens": 0})
+    with pytest.raises(BadRequest, match=field):  # no limit to some servers, no token to others
+        _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO, field: 0})
+
+
+@pytest.mark.parametrize("limit", [2**31, 10**12])
+@pytest.mark.parametrize(
+    ("schema", "field"),
+    [
+        (openai_schema.ChatBody, "max_tokens"),
+        (openai_schema.ChatBody, "max_completion_tokens"),
+        (openai_schema.CompletionBody, "max_tokens"),
+        (anthropic_schema.MessagesBody, "max_tokens"),
+        (responses_schema.CreateBody, "max_output_tokens"),
+    ],
+)
+def test_limit_beyond_32_bits_lets_the_answer_fill_the_context(schema, field, limit):
+    """Some clients send the largest number they know for "no limit"."""
+    prompt = {"input": "a"} if schema is responses_schema.CreateBody else {"prompt": "a", "messages": HELLO}
+    body = {"model": "m", field: limit, **prompt}
+    assert _request(schema, body).max_tokens == 2**31 - 1
+
+
+@pytest.mark.parametrize("schema", [openai_schema.CompletionBody, anthropic_schema.MessagesBody])
+def test_limit_of_zero_reads_the_prompt_and_generates_nothing_where_the_api_has_it(schema):
+    """lm-eval scores a text with `echo` and `max_tokens: 0`; Anthropic's clients fill the prompt cache so."""
+    body = {"model": "m", "messages": HELLO, "prompt": "a", "max_tokens": 0}
+    assert _request(schema, body).max_tokens == 0
 
 
 @pytest.mark.parametrize("schema", [openai_schema.ChatBody, anthropic_schema.MessagesBody])

@@ -161,7 +161,7 @@ def test_item_reference_is_replaced_by_the_stored_item_and_an_unknown_one_is_not
         ({}, r"input\.0\.type: is missing"),
         ({"type": 5}, r"input\.0\.type: should be a string"),
         ({"type": "message", "role": "user"}, r"input\.0\.content: is missing"),
-        ({"type": "message", "role": "robot", "content": "x"}, r"input\.0\.role"),
+        ({"type": "message", "role": 5, "content": "x"}, r"input\.0\.role"),
         ({"type": "message", "role": "user", "content": [{"text": "x"}]}, r"input\.0\.content\.0\.type"),
         ({"type": "function_call", "name": "f", "arguments": "{}"}, r"input\.0\.call_id: is missing"),
         ({"type": "function_call_output", "call_id": "c", "output": 5}, r"input\.0\.output"),

@@ -1,0 +1,170 @@
+"""Anthropic's messages and content blocks, and the form in which chat templates take them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlx_server.gateway.dialects.bodies import Body, ListOf
+from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder, unreadable
+from mlx_server.gateway.dialects.chat.history import Role, chat_history, without_volatile_headers
+
+
+class Source(Body):
+    """Where the content of a document or of an image comes from."""
+
+    type: str | None = None
+    media_type: str | None = None
+    data: str | None = None
+    content: str | ListOf[Block] | None = None
+
+
+class Block(Body):
+    """One block of a message's content. A block of an unknown type is left out."""
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    title: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    is_error: bool | None = None
+    source: str | Source | None = None
+    content: str | ListOf[Block] | dict[str, Any] | None = None
+
+    @property
+    def as_text(self) -> str | None:
+        """Return the text of the block; None for what a text model cannot read."""
+        match self.type:
+            case "text":
+                return self.text or ""
+            case "document":
+                text = self._document_text
+                return None if text is None else named_file(self.title, text)
+            case "search_result":
+                return f"\n[{self.title or 'A search result'}:]\n{text_of(self.blocks)}\n"
+        return None
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        return self.content if isinstance(self.content, list) else ()
+
+    @property
+    def _document_text(self) -> str | None:
+        source = self.source
+        if not isinstance(source, Source):
+            return None
+        if source.type == "text":
+            return source.data or ""
+        if source.type == "content":
+            return text_of(source.content)
+        return file_text(source.data) if source.type == "base64" else None
+
+
+SILENT_TYPES = ("thinking", "redacted_thinking", "tool_use", "tool_result", "tool_reference")
+"""Blocks that are no text, and whose absence from the text of their message loses nothing."""
+UNREADABLE_TYPES = ("image", "document")
+
+
+class Message(Body):
+    """A message. A system message may stand between others (Claude Code lists its agents in one)."""
+
+    role: Role
+    content: str | ListOf[Block]
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        return self.content if isinstance(self.content, list) else ()
+
+    @property
+    def unreadable_blocks(self) -> list[str]:
+        """Return the types of the blocks that a text model cannot read, without those in results of tools."""
+        return [block.type for block in self.blocks if _is_unreadable(block)]
+
+    def as_dicts(self) -> Iterator[dict[str, Any]]:
+        """Yield messages in the form that chat templates are written for.
+
+        The results of tools become messages of their own, before the text of the message.
+        """
+        if isinstance(self.content, str):
+            yield {"role": self.role, "content": self.content}
+            return
+        results = [block for block in self.content if block.type == "tool_result"]
+        for block in results:
+            yield {"role": "tool", "content": _result_text(block), "tool_call_id": block.tool_use_id or ""}
+        text = system_text(self.content) if self.role == "system" else text_of(self.content)
+        message: dict[str, Any] = {"role": self.role, "content": text}
+        if thoughts := "".join(block.thinking or "" for block in self.content if block.type == "thinking"):
+            message["reasoning_content"] = thoughts
+        if calls := [_call(block) for block in self.content if block.type == "tool_use"]:
+            message["tool_calls"] = calls
+        if text or calls or not results:
+            yield message
+
+
+def template_messages(
+    system: str | list[Block] | None, messages: Sequence[Message], model: str
+) -> tuple[dict[str, Any], ...]:
+    """Return the messages as chat templates take them.
+
+    Raises BadRequest where the last question has a block that `model`, spelled as the client did, cannot
+    read. An earlier one, or one in the result of a tool, becomes a sentence: refusing it would refuse every
+    later turn.
+    """
+    questions = (message for message in reversed(messages) if message.role == "user")
+    if (question := next(questions, None)) and question.unreadable_blocks:
+        raise unreadable("messages.content", model, question.unreadable_blocks[0])
+    first = system_text(system)
+    return chat_history(
+        [
+            *([{"role": "system", "content": first}] if first else []),
+            *(each for message in messages for each in message.as_dicts()),
+        ]
+    )
+
+
+def replaced_blocks(messages: Sequence[Message]) -> list[str]:
+    """Return the types of the blocks that are replaced by a sentence or left out."""
+    found = []
+    for message in messages:
+        for block in message.blocks:
+            inner = block.blocks if block.type == "tool_result" else ()
+            found += [each.type for each in (block, *inner) if each.as_text is None and _is_lost(each)]
+    return found
+
+
+def system_text(content: str | list[Block] | None) -> str:
+    """Return a system prompt without the headers that change with each request; each block may be one."""
+    if not isinstance(content, list):
+        return without_volatile_headers(content or "")
+    return "".join(without_volatile_headers(block.as_text or "") for block in content)
+
+
+def text_of(content: str | Sequence[Block] | None) -> str:
+    """Return the text of a content, with a sentence for each block that a text model cannot read."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(
+        placeholder(block.type) if _is_unreadable(block) else block.as_text or "" for block in content
+    )
+
+
+def _is_unreadable(block: Block) -> bool:
+    return block.type in UNREADABLE_TYPES and block.as_text is None
+
+
+def _is_lost(block: Block) -> bool:
+    return block.type not in SILENT_TYPES
+
+
+def _result_text(block: Block) -> str:
+    """Return what a tool returned. The model reads that it failed, which a template has no place for."""
+    text = block.content if isinstance(block.content, str) else text_of(block.blocks)
+    return f"Error: {text}" if block.is_error and "error" not in text[:40].lower() else text
+
+
+def _call(block: Block) -> dict[str, Any]:
+    function = {"name": block.name or "", "arguments": block.input or {}}
+    return {"id": block.id or "", "type": "function", "function": function}

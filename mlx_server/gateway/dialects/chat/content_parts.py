@@ -1,0 +1,37 @@
+"""Parts of messages that a text model cannot read: a sentence in their place, or the text in them. Pure."""
+
+from __future__ import annotations
+
+import base64
+
+from mlx_server.gateway.errors import BadRequest, quoted
+
+
+def placeholder(part_type: str) -> str:
+    """Return the sentence that stands where such a part was, so that the model can say that it saw none."""
+    name = part_type.removeprefix("input_")[:40]
+    return f"\n[There was a part of type {name} here, which this model cannot read.]\n"
+
+
+def file_text(data: object) -> str | None:
+    """Return the text of a file that was sent as base64 or as a data URL; None where it is no plain text."""
+    if not isinstance(data, str):
+        return None
+    if data.startswith("data:"):
+        data = data.partition(",")[2]
+    try:
+        raw = base64.b64decode(data, validate=True)
+        return None if raw.startswith(b"%PDF") or b"\0" in raw else raw.decode("utf-8")
+    except ValueError:  # no base64, or no UTF-8
+        return None
+
+
+def named_file(name: str | None, text: str) -> str:
+    """Return the text of a file with its name, as it stands in a message."""
+    return f"\n[The file {name or 'without a name'}:]\n{text}\n"
+
+
+def unreadable(field: str, model: str, part_type: str) -> BadRequest:
+    """Return the refusal of a part that the answer would be about, such as the image of a question."""
+    message = f"{field}: model {model!r} reads text only; leave out the part of type {quoted(part_type)}"
+    return BadRequest("not_supported", message, field=field)

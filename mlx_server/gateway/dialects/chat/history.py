@@ -1,0 +1,73 @@
+"""What the messages of every dialect have in common before a chat template gets them: roles, thoughts that
+are messages of their own, and headers that change with each request. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+Message = dict[str, Any]
+"""A message as chat templates take it: `role`, `content`, and more for some roles."""
+
+ROLES = ("system", "user", "assistant", "tool", "thinking")
+_SAME_ROLES = {
+    "developer": "system",
+    "ai": "assistant",
+    "model": "assistant",
+    "function": "tool",
+    "reasoning": "thinking",
+}
+_VOLATILE_HEADERS = re.compile(r"\A(?:[ \t\r\n]*x-anthropic-[a-z0-9-]+:[^\n]*(?:\n|\Z))+", re.IGNORECASE)
+
+
+def normalized_role(given: str) -> str:
+    """Return a role as chat templates name it, whatever its case: `User` is `user`, `developer` is `system`.
+
+    An unknown role is read as the user's: Ollama takes any, and a template might refuse it.
+    """
+    role = given.strip().lower()
+    role = _SAME_ROLES.get(role, role)
+    return role if role in ROLES else "user"
+
+
+Role = Annotated[str, AfterValidator(normalized_role)]
+"""The field `role` of a message. langchain4j writes `USER`, Continue sends `thinking`."""
+
+
+def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Return the messages for the template, in their order.
+
+    A system message stays where the client put it: moving it to the front would change the beginning of the
+    prompt, and so empty the prompt cache. A message of role `thinking` becomes the thoughts of the message of
+    the assistant that follows it; without such a message it is dropped, as thoughts alone are no turn. A
+    system message is dropped if it holds nothing but volatile headers.
+    """
+    history: list[Message] = []
+    thoughts = ""
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "thinking":
+            thoughts += content
+            continue
+        if role == "assistant" and thoughts and not message.get("reasoning_content"):
+            history.append(message | {"reasoning_content": thoughts})
+        elif role == "system" and content:
+            if kept := without_volatile_headers(content):
+                history.append(message | {"content": kept})
+        else:
+            history.append(message)
+        thoughts = ""
+    return tuple(history)
+
+
+def without_volatile_headers(text: str) -> str:
+    """Return a system prompt without the header lines that it begins with.
+
+    Claude Code's first system block is `x-anthropic-billing-header: cc_version=…; cch=…`. It changes with
+    each conversation, and means nothing to a model; left in, no prompt would begin like an earlier one, and
+    the prompt cache would find nothing (18 s instead of 1 s for 1,500 tokens).
+    """
+    return _VOLATILE_HEADERS.sub("", text, count=1)

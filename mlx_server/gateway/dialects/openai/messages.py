@@ -1,0 +1,165 @@
+"""The messages of a chat completion, and the form in which chat templates take them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlx_server.gateway.dialects.bodies import Body, ListOf
+from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder, unreadable
+from mlx_server.gateway.dialects.chat.history import Role, chat_history, without_volatile_headers
+from mlx_server.gateway.dialects.chat.tool_choice import TEXT_INPUT
+from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
+from mlx_server.gateway.errors import BadRequest
+
+TEXT_PARTS = ("text", "input_text", "output_text")
+THOUGHT_PARTS = ("thinking", "reasoning")
+
+
+class File(Body):
+    filename: str | None = None
+    file_data: str | None = None
+
+
+class ContentPart(Body):
+    """One part of a message's content. Mistral's clients give thoughts as a list of parts."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+    thinking: str | ListOf[ContentPart] | None = None
+    reasoning: str | None = None
+    file: File | None = None
+
+    @property
+    def as_text(self) -> str | None:
+        """Return the text in the part; None for a part that is no text, such as an image."""
+        if self.type in TEXT_PARTS:
+            return self.text or ""
+        if self.type == "refusal":
+            return self.refusal or ""
+        if self.type in THOUGHT_PARTS:
+            return ""
+        text = file_text(self.file.file_data) if self.type == "file" and self.file else None
+        return None if text is None or self.file is None else named_file(self.file.filename, text)
+
+    @property
+    def thoughts(self) -> str:
+        if self.type not in THOUGHT_PARTS:
+            return ""
+        if isinstance(self.thinking, list):
+            return "".join(part.text or "" for part in self.thinking)
+        return self.thinking or self.reasoning or self.text or ""
+
+
+class FunctionCall(Body):
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+    def as_call(self, call_id: str | None, field: str) -> dict[str, Any]:
+        """Return the call with arguments as templates take them. Raises BadRequest: they are no object."""
+        arguments = call_arguments(f"{field}.arguments", self.arguments)
+        call = {"type": "function", "function": {"name": self.name, "arguments": arguments}}
+        return call | ({"id": call_id} if call_id else {})
+
+
+class CustomCall(Body):
+    name: str
+    input: str
+
+
+class ToolCall(Body):
+    id: str | None = None
+    type: str | None = None
+    function: FunctionCall | None = None
+    custom: CustomCall | None = None
+
+    def as_dict(self, field: str) -> dict[str, Any]:
+        """Return the call, which stands in the body's `field`, as chat templates take it.
+
+        Raises BadRequest.
+        """
+        if self.function is not None:
+            return self.function.as_call(self.id, f"{field}.function")
+        if self.custom is not None:
+            called = FunctionCall(name=self.custom.name, arguments={TEXT_INPUT: self.custom.input})
+            return called.as_call(self.id, f"{field}.custom")
+        raise BadRequest("invalid_request", f"{field}.function: is missing")
+
+
+class Message(Body):
+    """A message. `function_call` and the role `function` are OpenAI's older form of tool calls; `reasoning`
+    is what Ollama and OpenRouter call `reasoning_content`."""
+
+    role: Role
+    content: str | ListOf[ContentPart] | None = None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: ListOf[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def parts(self) -> Sequence[ContentPart]:
+        return self.content if isinstance(self.content, list) else ()
+
+    @property
+    def unreadable_parts(self) -> list[str]:
+        """Return the types of the parts that are no text."""
+        return [part.type for part in self.parts if part.as_text is None]
+
+    def as_dict(self, field: str) -> dict[str, Any]:
+        """Return the message, which stands in the body's `field`, as chat templates take it.
+
+        Raises BadRequest.
+        """
+        message: dict[str, Any] = {"role": self.role, "content": self._text}
+        thoughts = self.reasoning_content or self.reasoning or "".join(part.thoughts for part in self.parts)
+        calls = [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(self.tool_calls or ())]
+        if self.function_call and not calls:
+            calls = [self.function_call.as_call(None, f"{field}.function_call")]
+        optional = {
+            "name": self.name,
+            "reasoning_content": thoughts,
+            "tool_calls": calls,
+            "tool_call_id": self.tool_call_id,
+        }
+        return message | {key: value for key, value in optional.items() if value}
+
+    @property
+    def _text(self) -> str:
+        if not isinstance(self.content, list):
+            return self.content or self.refusal or ""
+        texts = [placeholder(part.type) if part.as_text is None else part.as_text for part in self.content]
+        if self.role == "system":
+            texts = [without_volatile_headers(text) for text in texts]
+        return "".join(texts)
+
+
+def template_messages(messages: Sequence[Message], model: str) -> tuple[dict[str, Any], ...]:
+    """Return the messages as chat templates take them.
+
+    Raises BadRequest for arguments of a past call that are no object, and where the last question has a part
+    that `model`, spelled as the client did, cannot read. An earlier part of that sort, or one in the result
+    of a tool, becomes a sentence: refusing it would refuse every later turn.
+    """
+    check_argument_texts(_argument_texts(messages))
+    questions = (message for message in reversed(messages) if message.role == "user")
+    if (question := next(questions, None)) and question.unreadable_parts:
+        raise unreadable("messages.content", model, question.unreadable_parts[0])
+    return chat_history(message.as_dict(f"messages.{n}") for n, message in enumerate(messages))
+
+
+def replaced_parts(messages: Sequence[Message]) -> list[str]:
+    """Return the types of the parts that are replaced by a sentence."""
+    return [part for message in messages for part in message.unreadable_parts]
+
+
+def _argument_texts(messages: Sequence[Message]) -> Iterator[str]:
+    for message in messages:
+        called = [call.function for call in message.tool_calls or ()]
+        for function in (*called, message.function_call):
+            if function is not None and isinstance(function.arguments, str):
+                yield function.arguments
