@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from mlx_server.gateway.errors import BadRequest
+
 Message = dict[str, Any]
 """A message as chat templates take it: `role`, `content`, and more for some roles."""
 
@@ -43,14 +45,15 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
     A system message stays where the client put it: moving it to the front would change the beginning of the
     prompt, and so empty the prompt cache. A message of role `thinking` becomes the thoughts of the message of
     the assistant that follows it; without such a message it is dropped, as thoughts alone are no turn. A
-    system message is dropped if it holds nothing but volatile headers.
+    system message is dropped if it holds nothing but volatile headers. Raises BadRequest if there are only
+    thoughts.
     """
     history: list[Message] = []
-    thoughts = ""
+    thoughts, only_thoughts = "", False
     for message in messages:
         role, content = message["role"], message["content"]
         if role == "thinking":
-            thoughts += content
+            thoughts, only_thoughts = thoughts + content, not history
             continue
         if role == "assistant" and thoughts and not message.get("reasoning_content"):
             history.append(message | {"reasoning_content": thoughts})
@@ -60,6 +63,8 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
         else:
             history.append(message)
         thoughts = ""
+    if only_thoughts and not history:
+        raise BadRequest("empty_prompt", "messages: holds thinking only; send a message of the user")
     return tuple(history)
 
 

