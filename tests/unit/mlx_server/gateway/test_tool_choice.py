@@ -199,6 +199,7 @@ def test_anthropic_services_are_skipped_and_refused_where_they_are_forced(servic
 
 
 def test_anthropic_tool_without_a_name_is_refused_by_its_place():
+    wrong: dict[str, Any]
     for wrong in ({"type": "bash_20250124"}, {"input_schema": {}}):
         with pytest.raises(BadRequest, match=r"tools.1.name: is missing"):
             messages(tools=[{"name": "a"}, wrong]).to_request("m", 1)
