@@ -3,7 +3,8 @@
 The originals are on Hugging Face (and in llama.cpp's models/templates), under their models' licenses:
 Mistral Small 3.1 and Mistral 7B v0.3 (Apache-2.0), Gemma 2 (Gemma terms), Qwen 3.5 (Apache-2.0), Llama 3.1
 (Llama 3.1 community license), gpt-oss (Apache-2.0), DeepSeek R1 and V3.1 (MIT), Command R7B (CC-BY-NC 4.0),
-OLMo 3 (Apache-2.0). Nothing but what a conversation must look like is kept of them.
+OLMo 3, Ministral 3, Granite 3.3 and Hermes 2 Pro (Apache-2.0). Nothing but what a conversation must look like
+is kept of them.
 """
 
 CHATML = (
@@ -179,6 +180,29 @@ OLMO = (
     "%}<|im_start|>assistant\n{% endif %}"
 )
 
+MINISTRAL = MISTRAL.replace(
+    "{% elif m.role == 'assistant' %}",
+    "{% elif m.role == 'assistant' and not m.content %}"
+    "{{ raise_exception('Assistant message must have a string or a list of chunks in content') }}"
+    "{% elif m.role == 'assistant' %}",
+)
+
+GRANITE = (
+    "{% if tools %}<|start_of_role|>available_tools<|end_of_role|>{{ tools|tojson }}<|end_of_text|>\n"
+    "{% endif %}"
+    "{% for m in messages %}<|start_of_role|>{{ m.role }}<|end_of_role|>{{ m.content }}<|end_of_text|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|start_of_role|>assistant<|end_of_role|>{% endif %}"
+    "{# respond only with <|tool_call|> followed by a JSON list of tools used #}"
+)
+
+HERMES = (
+    "<|im_start|>system\n<tools>{% for t in tools %}{{ t.function|tojson }}{% endfor %}</tools><|im_end|>\n"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>\n{{ c.function|tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
 ALL = {
     "chatml": CHATML,
     "mistral": MISTRAL,
@@ -190,4 +214,7 @@ ALL = {
     "deepseek-v3.1": DEEPSEEK_V31,
     "cohere": COHERE,
     "olmo": OLMO,
+    "ministral": MINISTRAL,
+    "granite": GRANITE,
+    "hermes": HERMES,
 }

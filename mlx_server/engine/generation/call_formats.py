@@ -8,22 +8,30 @@ from mlx_server.engine.generation.call_texts import (
     parse_cohere,
     parse_deepseek,
     parse_dsml,
+    parse_function_tags,
+    parse_json_lines,
     parse_python_calls,
+    without_call_ids,
 )
 from mlx_server.engine.generation.harmony_tokens import find_harmony_tokens
 from mlx_server.engine.generation.output_parser import TAGGED_JSON, CallFormat, OutputMarkers
+from mlx_server.engine.generation.tool_calls import ToolParser
 
+_DSML = "｜DSML｜"
 _FORMATS = (
-    CallFormat("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", parse_deepseek),
-    CallFormat("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", parse_dsml),
-    CallFormat("<|START_ACTION|>", "<|END_ACTION|>", parse_cohere),
-    CallFormat("<function_calls>", "</function_calls>", parse_python_calls),
-    CallFormat("<TOOLCALL>", "</TOOLCALL>"),  # Nemotron: a JSON list
-    CallFormat("<|tool_call|>", "<|/tool_call|>"),  # Phi-4 mini: a JSON list
-    CallFormat("<|tool_call|>", ""),  # Granite 3: a JSON list up to the end of the answer
-    CallFormat("<|python_tag|>", ""),  # Llama 3.1: JSON up to the end of the answer
+    ("<｜tool▁calls▁begin｜>", CallFormat("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", parse_deepseek)),
+    (_DSML, CallFormat(f"<{_DSML}function_calls>", f"</{_DSML}function_calls>", parse_dsml)),
+    (_DSML, CallFormat(f"<{_DSML}tool_calls>", f"</{_DSML}tool_calls>", parse_dsml)),
+    ("<|START_ACTION|>", CallFormat("<|START_ACTION|>", "<|END_ACTION|>", parse_cohere)),
+    ("<function_calls>", CallFormat("<function_calls>", "</function_calls>", parse_python_calls)),
+    ("<seed:tool_call>", CallFormat("<seed:tool_call>", "</seed:tool_call>", parse_function_tags)),
+    ("<tool_calls>", CallFormat("<tool_calls>", "</tool_calls>", parse_json_lines)),
+    ("<TOOLCALL>", CallFormat("<TOOLCALL>", "</TOOLCALL>")),  # Nemotron: a JSON list
+    ("<|/tool_call|>", CallFormat("<|tool_call|>", "<|/tool_call|>")),  # Phi-4 mini: a JSON list
+    ("<|tool_call|>", CallFormat("<|tool_call|>", "")),  # Granite 3: a JSON list, to the end
+    ("<|python_tag|>", CallFormat("<|python_tag|>", "")),  # Llama 3.1: JSON, to the end
 )
-"""Formats unknown to mlx-lm. A model's is the first whose markers are in its template or vocabulary."""
+"""Formats unknown to mlx-lm. A model has those of the first text here that is in its template or tokens."""
 
 _THINKING = (
     ("<think>", "</think>"),
@@ -42,26 +50,42 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
     `describe_tools` asks it to; all else that it writes is text.
     """
     template = str(getattr(tokenizer, "chat_template", "") or "")
-    vocabulary = _vocabulary(tokenizer)
+    added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
     if harmony := find_harmony_tokens(tokenizer):
         return OutputMarkers(harmony=harmony)
 
     def has(marker: str) -> bool:
-        return marker in template or marker in vocabulary
+        return marker in template or marker in added
 
     thinking = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
     if thinking is None:
         thinking = next((pair for pair in _THINKING if all(map(has, pair))), None)
     if tokenizer.has_tool_calling:
-        own = CallFormat(tokenizer.tool_call_start, tokenizer.tool_call_end, tokenizer.tool_parser)
-        calls: tuple[CallFormat, ...] = (own,)
+        parser = _mended(tokenizer.tool_parser)
+        own: tuple[CallFormat, ...] = (
+            CallFormat(tokenizer.tool_call_start, tokenizer.tool_call_end, parser),
+        )
     else:
-        found = next((one for one in _FORMATS if has(one.start) and (not one.end or has(one.end))), None)
-        calls = (found, TAGGED_JSON) if found else (TAGGED_JSON,)
+        hint = next((hint for hint, _ in _FORMATS if has(hint)), None)
+        own = tuple(one for its_hint, one in _FORMATS if its_hint == hint)
+    tagged = () if any(one.start == TAGGED_JSON.start for one in own) else (TAGGED_JSON,)
     wrappers = tuple(filter(has, _WRAPPERS)) + tuple(getattr(tokenizer, "structural_markers", ()))
-    return OutputMarkers(thinking, calls, wrappers)
+    return OutputMarkers(thinking, (*own, *tagged), wrappers)
 
 
-def _vocabulary(tokenizer: Any) -> dict[str, int]:
-    get = getattr(tokenizer, "get_vocab", None)
-    return dict(get()) if get else {}
+def _mended(parser: ToolParser | None) -> ToolParser | None:
+    """Return mlx-lm's parser with two faults mended.
+
+    It takes the id in Mistral's `[CALL_ID]` for a name; that of GLM makes a call of a tool `unknown` of any
+    text that it cannot read.
+    """
+    if parser is None:
+        return None
+
+    def parse(text: str, tools: Any) -> Any:
+        found = parser(without_call_ids(text), tools)
+        if isinstance(found, dict) and found.get("name") == "unknown" and "raw" in found.get("arguments", ()):
+            raise ValueError("no call")
+        return found
+
+    return parse

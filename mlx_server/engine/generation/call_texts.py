@@ -16,6 +16,9 @@ Call = dict[str, Any]
 DEEPSEEK_CALL = ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>")
 DEEPSEEK_SEPARATOR = "<｜tool▁sep｜>"
 _FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
+_FUNCTION = re.compile(r"<function=([^>]*)>(.*?)</function>", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>]*)>(.*?)</parameter>", re.DOTALL)
+_CALL_ID = re.compile(r"\[CALL_ID\][^\[]*")
 _DSML_CALL = re.compile(r'<｜DSML｜invoke name="([^"]*)">(.*?)</｜DSML｜invoke>', re.DOTALL)
 _DSML_ARGUMENT = re.compile(
     r'<｜DSML｜parameter name="([^"]*)" string="(true|false)">(.*?)</｜DSML｜parameter>', re.DOTALL
@@ -56,6 +59,53 @@ def parse_dsml(text: str, tools: Any = None) -> list[Call]:
     if _DSML_CALL.sub("", text).strip():
         raise ValueError("text beside the calls")
     return calls
+
+
+def parse_function_tags(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of Seed-OSS: a tag for each call and each argument, JSON unless its schema says text."""
+    calls = []
+    for name, body in _FUNCTION.findall(text):
+        texts = _text_arguments(name, tools or ())
+        arguments = {
+            key: _value_of(value.strip("\n"), key in texts) for key, value in _PARAMETER.findall(body)
+        }
+        calls.append({"name": name, "arguments": arguments})
+    if not calls or _FUNCTION.sub("", text).strip():
+        raise ValueError("text beside the calls")
+    return calls
+
+
+def _text_arguments(name: str, tools: Any) -> set[str]:
+    """Return the arguments of the tool `name` whose schema has the type `string`."""
+    for tool in tools:
+        function = tool.get("function") or {}
+        if function.get("name") == name:
+            properties = (function.get("parameters") or {}).get("properties") or {}
+            return {key for key, schema in properties.items() if schema.get("type") == "string"}
+    return set()
+
+
+def _value_of(text: str, is_text: bool) -> Any:
+    if is_text:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_json_lines(text: str, tools: Any = None) -> list[Call]:
+    """Read calls of Apriel and MiniMax M1: a JSON list, or one JSON object on each line."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    return found if isinstance(found, list) else [found]
+
+
+def without_call_ids(text: str) -> str:
+    """Return Mistral's `name[CALL_ID]id[ARGS]{…}` without the id, which mlx-lm 0.32 takes for the name."""
+    return _CALL_ID.sub("", text)
 
 
 def parse_cohere(text: str, tools: Any = None) -> list[Call]:

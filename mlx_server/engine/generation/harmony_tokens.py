@@ -38,11 +38,11 @@ class HarmonyTokens:
 def find_harmony_tokens(tokenizer: Any) -> HarmonyTokens | None:
     """Return the ids of Harmony's tokens, or None if the tokenizer does not have them all."""
     names = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>")
-    get_vocabulary = getattr(tokenizer, "get_vocab", None)
-    vocabulary = get_vocabulary() if get_vocabulary else {}
-    if not all(name in vocabulary for name in names):
+    # The whole vocabulary takes 0.1 s to read, and special tokens are among the few that were added to it.
+    added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
+    if not all(name in added for name in names):
         return None
-    start, channel, message, end, call, return_, constrain = (vocabulary[name] for name in names)
+    start, channel, message, end, call, return_, constrain = (added[name] for name in names)
     analysis = tuple(tokenizer.encode("analysis", add_special_tokens=False))
     return HarmonyTokens(start, channel, message, end, call, return_, constrain, analysis)
 

@@ -1,6 +1,7 @@
 """Separates an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
 
     THINKING ──end marker──► TEXT ──start marker──► TOOL_CALL ──end marker──► TEXT
+    THINKING ──start marker──► TOOL_CALL ──end marker──► THINKING
 
 Models also write calls as bare JSON, without markers. If tools are offered, an answer that may begin such a
 call is withheld until it cannot be one. No output is lost: what turns out not to be a call (truncated,
@@ -116,6 +117,8 @@ class OutputParser:
         self._formats = {one.start: one for one in markers.calls} if tool_choice == "auto" else {}
         self._text_ends = (*self._formats, *markers.wrappers)
         self._format = markers.calls[0]  # of the call that is being read
+        self._call_in_thinking = False
+        self._before_call = ""  # whitespace before a call in the thinking
         self._withheld = ""
         self._at_start = True  # no visible text and no call yet
         self._skip_whitespace = thinking or tool_choice != "none"  # until the next text or thinking
@@ -148,7 +151,7 @@ class OutputParser:
             case _Section.THINKING:
                 return OutputPiece(thinking=rest.rstrip())
             case _Section.TOOL_CALL:
-                return self._calls_or_text(rest, self._format.start + rest)
+                return self._calls_or_else(rest, self._format.start + rest)
             case _ if self._tool_choice != "none" and self._at_start:
                 return self._bare_calls_or_text(rest)
         return self._text(rest)
@@ -166,16 +169,30 @@ class OutputParser:
     def _advance_thinking(self) -> OutputPiece:
         assert self._markers.thinking
         end = self._markers.thinking[1]
+        # A model that forgets to end its thinking calls within it. A call must have an end of its own there.
+        starts = [start for start, one in self._formats.items() if one.end]
+        found = [(at, -len(one), one) for one in (end, *starts) if (at := self._withheld.find(one)) >= 0]
+        at, _, first = min(found, default=(0, 0, end))
+        if first != end:
+            return self._begin_call_in_thinking(at, first)
         thought, marker, rest = self._withheld.partition(end)
         if marker:
             thinking = self._without_leading_whitespace(thought.rstrip())
             self._section, self._withheld, self._skip_whitespace = _Section.TEXT, rest, True
             return OutputPiece(thinking=thinking)
         # Whitespace before the end marker belongs to the marker, so it is withheld with the marker's start.
-        without_marker = thought[: len(thought) - partial_match_length(thought, end)]
+        kept = max(partial_match_length(thought, one) for one in (end, *starts))
+        without_marker = thought[: len(thought) - kept]
         cut = len(without_marker.rstrip())
         self._withheld = thought[cut:]
         return OutputPiece(thinking=self._without_leading_whitespace(thought[:cut]))
+
+    def _begin_call_in_thinking(self, at: int, marker: str) -> OutputPiece:
+        thought, self._withheld = self._withheld[:at], self._withheld[at + len(marker) :]
+        visible = thought.rstrip()
+        self._before_call, self._call_in_thinking = thought[len(visible) :], True
+        self._section, self._format = _Section.TOOL_CALL, self._formats[marker]
+        return OutputPiece(thinking=self._without_leading_whitespace(visible))
 
     def _without_leading_whitespace(self, thought: str) -> str:
         """Remove whitespace from the start of the thinking: the chat template causes it."""
@@ -221,17 +238,33 @@ class OutputParser:
     def _advance_tool_call(self) -> OutputPiece:
         start, end = self._format.start, self._format.end
         body, found, rest = self._withheld.partition(end) if end else (self._withheld, "", "")
+        if self._call_in_thinking and self._markers.thinking:
+            thought, ended, _ = body.partition(self._markers.thinking[1])
+            if ended:  # the thinking has only mentioned the marker
+                self._withheld = self._withheld[len(thought) :]
+                return self._thinking_of_no_call(start + thought)
         if not found:
             return OutputPiece()
         self._section, self._withheld = _Section.TEXT, rest
-        return self._calls_or_text(body, start + body + end)
+        return self._calls_or_else(body, start + body + end)
 
-    def _calls_or_text(self, body: str, as_text: str) -> OutputPiece:
-        if calls := parse_tool_calls(body, self._tools, self._format.parser):
-            self.has_tool_calls = self._skip_whitespace = True
-            self._at_start = False
-            return OutputPiece(tool_calls=calls)
-        return self._text(as_text)
+    def _calls_or_else(self, body: str, as_text: str) -> OutputPiece:
+        calls = parse_tool_calls(body, self._tools, self._format.parser)
+        if self._call_in_thinking and not are_all_offered(calls, self._tools):
+            return self._thinking_of_no_call(as_text)
+        if not calls:
+            return self._text(as_text)
+        if self._call_in_thinking:
+            self._section, self._call_in_thinking = _Section.THINKING, False
+        self.has_tool_calls = self._skip_whitespace = True
+        self._at_start = False
+        return OutputPiece(tool_calls=calls)
+
+    def _thinking_of_no_call(self, text: str) -> OutputPiece:
+        """Go on with the thinking, and return what seemed to be a call in it."""
+        self._section, self._call_in_thinking = _Section.THINKING, False
+        self._skip_whitespace = False
+        return OutputPiece(thinking=self._before_call + text)
 
     def _bare_calls_or_text(self, text: str) -> OutputPiece:
         calls = parse_tool_calls(text, self._tools)

@@ -121,12 +121,14 @@ def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
         yield 0.2 + 0.8 * done
     if not (needed := has_template_text(tokenizer)):
         templates.close()
+    markers = output_markers(tokenizer)
     prompts = PromptMaker(
         tokenizer,
         templates if needed else None,
         entry.context_tokens,
         token_rows(model),
         renders_to_tokens(tokenizer),
+        (markers.calls[0].start, markers.calls[0].end),
     )
     prompts = yield from _in_background(1.0, prompts.with_needs)
     return LanguageModel(
@@ -135,7 +137,7 @@ def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
         context_tokens=entry.context_tokens,
         end_tokens=end_tokens,
         grammars=grammars,
-        markers=output_markers(tokenizer),
+        markers=markers,
         identity=_identity(entry, _arrays(model)),
         prompts=prompts,
         decode=decoder_of(tokenizer),

@@ -97,6 +97,17 @@ def with_one_text(message: Message) -> Message:
     return message | {"content": "", "thinking": thoughts, "reasoning_content": thoughts}
 
 
+def with_call_texts(message: Message, start: str, end: str) -> Message:
+    """Return the message with its calls as JSON in its content, between the markers `start` and `end`."""
+    if not message.get("tool_calls"):
+        return message
+    functions = [call.get("function") or {} for call in message["tool_calls"]]
+    calls = [{"name": one.get("name"), "arguments": one.get("arguments") or {}} for one in functions]
+    text = start + json.dumps(calls, ensure_ascii=False) + end
+    others = {key: value for key, value in message.items() if key != "tool_calls"}
+    return others | {"content": join_contents(message.get("content") or "", text)}
+
+
 def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool.get("function")
     if not isinstance(function, dict):

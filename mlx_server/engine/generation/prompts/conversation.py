@@ -18,6 +18,7 @@ from mlx_server.engine.generation.prompts.call_shapes import (
     split_calls,
     whole_tool,
     with_argument_texts,
+    with_call_texts,
     with_one_text,
     with_short_ids,
 )
@@ -32,8 +33,10 @@ class TemplateNeeds:
     result of a tool and the user's next message. `user`: there is a user's message. `short_call_ids`: ids of
     calls have nine letters and digits. `single_calls`: a message calls one tool. `argument_texts`: a call's
     arguments are JSON text. `plain_tools`: the template has no place for tools, calls and results, so they
-    become text. `whole_tools`: tools have a description and parameters. `one_text`: a message with calls has
-    either content or thinking.
+    become text. `whole_tools`: tools have a description and parameters. `tools_as_list`:
+    tools are a list also where there are none. `one_text`: a message with calls has
+    either content or thinking. `no_empty_answers`: no message of the assistant is empty. `call_markers`: the
+    template drops calls, so they become text between these markers, which are those of the model.
     """
 
     system: Literal["anywhere", "first", "nowhere"] = "anywhere"
@@ -45,7 +48,10 @@ class TemplateNeeds:
     argument_texts: bool = False
     plain_tools: bool = False
     whole_tools: bool = False
+    tools_as_list: bool = False
     one_text: bool = False
+    no_empty_answers: bool = False
+    call_markers: tuple[str, str] | None = None
 
 
 STRICTEST = TemplateNeeds(system="nowhere", alternation=True, user=True, plain_tools=True)
@@ -59,12 +65,16 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
         fitted = _fold_system(fitted, keeps_first=needs.system == "first")
     if needs.user and not any(message.get("role") == "user" for message in fitted):
         fitted = _with_user(fitted)
+    if needs.call_markers:
+        fitted = [with_call_texts(message, *needs.call_markers) for message in fitted]
     if needs.single_calls:
         fitted = split_calls(fitted)
     if needs.alternation:
         fitted = _alternate(fitted)
     if needs.answer_after_tools:
         fitted = _answer_tools(fitted)
+    if needs.no_empty_answers:
+        fitted = [_with_some_content(message) for message in fitted]
     if needs.short_call_ids:
         fitted = with_short_ids(fitted)
     if needs.argument_texts:
@@ -74,8 +84,10 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
     return fitted
 
 
-def fit_tools(tools: Sequence[dict[str, Any]], needs: TemplateNeeds) -> list[dict[str, Any]]:
-    """Return `tools` with all that the template reads of them."""
+def fit_tools(tools: Sequence[dict[str, Any]], needs: TemplateNeeds) -> list[dict[str, Any]] | None:
+    """Return `tools` with all that the template reads of them; None for no tools, as templates expect."""
+    if not tools:
+        return [] if needs.tools_as_list else None
     return [whole_tool(tool) for tool in tools] if needs.whole_tools else list(tools)
 
 
@@ -146,6 +158,11 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
         is_first = is_first and role == "system"
         fitted.append(message)
     return fitted
+
+
+def _with_some_content(message: Message) -> Message:
+    is_empty = not message.get("content") and not message.get("tool_calls")
+    return {**message, "content": " "} if is_empty and message.get("role") == "assistant" else message
 
 
 def _answer_tools(messages: Sequence[Message]) -> list[Message]:

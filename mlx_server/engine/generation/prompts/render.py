@@ -60,7 +60,8 @@ class PromptMaker:
     `templates` renders the model's chat template. It is None if the model has none, or if mlx-lm or the
     tokenizer's class renders it in Python, as code that does not come with the model. With
     `renders_to_tokens`, only such a class can say which tokens a chat has. `token_rows` is how many tokens
-    the model has weights for, if that is known. `needs` is the shape of conversation that the template takes,
+    the model has weights for, if that is known. `call_markers` are the texts before and after the model's
+    calls. `needs` is the shape of conversation that the template takes,
     `needs_of_others` that of templates that requests bring, as far as any did.
     """
 
@@ -69,6 +70,7 @@ class PromptMaker:
     context_tokens: int
     token_rows: int | None = None
     renders_to_tokens: bool = False
+    call_markers: tuple[str, str] = ("<tool_call>", "</tool_call>")
     needs: TemplateNeeds = TemplateNeeds()
     needs_of_others: dict[str, TemplateNeeds] = field(default_factory=dict, compare=False)
 
@@ -92,11 +94,11 @@ class PromptMaker:
     def _probed(self, chat_template: str | None) -> TemplateNeeds:
         own = {} if chat_template is None else {"chat_template": chat_template}
 
-        def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
+        def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
             rendered = self._render(messages, tools, {"add_generation_prompt": True, **own})
             return rendered if isinstance(rendered, str) else str(self.tokenizer.decode(rendered))
 
-        return TemplateProbe(render).needs(self._template_uses_tools(chat_template))
+        return TemplateProbe(render, self.call_markers).needs(self._template_uses_tools(chat_template))
 
     def tokens(self, op: Generate) -> list[int]:
         """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
@@ -192,6 +194,8 @@ class PromptMaker:
             raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
         check_tools(op.tools or ())
         messages = normalize_messages(op.messages)
+        if len(messages) > 1 and _is_empty_answer(messages[-1]):
+            del messages[-1]
         # The last message may be the beginning of an answer, written by the client: the model continues it.
         continues = messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls")
         try:
@@ -253,18 +257,18 @@ class PromptMaker:
         return self._encode(rendered, add_special_tokens=False)
 
     def _render(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], arguments: dict[str, Any]
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
     ) -> str | Sequence[int]:
         """Return the text of a chat, or its token ids where only the tokenizer's class can say them."""
         if self.templates is None:
             tokenize = self.renders_to_tokens
             rendered = self.tokenizer.apply_chat_template(
-                messages, tokenize=tokenize, tools=tools or None, **arguments
+                messages, tokenize=tokenize, tools=tools, **arguments
             )
         else:
             with rendered_by(self.templates):
                 rendered = self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, tools=tools or None, **arguments
+                    messages, tokenize=False, tools=tools, **arguments
                 )
         return rendered if isinstance(rendered, str) else list(rendered)
 
@@ -280,3 +284,9 @@ class PromptMaker:
             return "tools" in chat_template
         template = str(getattr(self.tokenizer, "chat_template", ""))
         return bool(self.tokenizer.has_tool_calling) or "tools" in template
+
+
+def _is_empty_answer(message: dict[str, Any]) -> bool:
+    """Return whether the message is the beginning of an answer that has nothing to continue."""
+    said = ("content", "tool_calls", "reasoning_content", "thinking")
+    return message.get("role") == "assistant" and not any(message.get(key) for key in said)

@@ -17,7 +17,7 @@ from mlx_server.engine.generation.prompts.templates.limits import (
     TemplateProcessDied,
 )
 
-Render = Callable[[list[Message], list[dict[str, Any]]], str]
+Render = Callable[[list[Message], list[dict[str, Any]] | None], str]
 """Renders messages and tools to text, with the start of an answer. Raises anything if it refuses."""
 
 SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", "Qres", "Qoth"
@@ -25,10 +25,10 @@ SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", 
 
 
 class TemplateProbe:
-    """Renders probes with one template."""
+    """Renders probes with one template. `call_markers` are the texts around the model's calls."""
 
-    def __init__(self, render: Render) -> None:
-        self._render = render
+    def __init__(self, render: Render, call_markers: tuple[str, str] = ("", "")) -> None:
+        self._render, self._call_markers = render, call_markers
 
     def needs(self, uses_tools: bool) -> TemplateNeeds:
         """Return what the template needs; `uses_tools` says whether it seems to have a place for tools.
@@ -39,7 +39,9 @@ class TemplateProbe:
         needs = TemplateNeeds(plain_tools=not uses_tools)
         try:
             if not self._shows([_user(ASKED)], needs, ASKED):
-                return needs
+                needs = replace(needs, tools_as_list=True)
+                if not self._shows([_user(ASKED)], needs, ASKED):
+                    return TemplateNeeds(plain_tools=not uses_tools)
             needs = self._with_needs_of_turns(needs)
             return self._with_needs_of_tools(needs) if uses_tools else needs
         except (TemplateLimitExceeded, TemplateProcessDied):
@@ -52,6 +54,8 @@ class TemplateProbe:
             [_assistant(ANSWERED), _user(ASKED)], needs, ANSWERED, ASKED
         ):
             needs = replace(needs, alternation=True)
+        if not self._shows([_user(ASKED), _assistant(""), _user(MORE)], needs, ASKED, MORE):
+            needs = replace(needs, no_empty_answers=True)
         in_the_middle = [*turns, _system(SYSTEM), _user(MORE)]
         at_the_end = [*turns, _user(MORE), _system(SYSTEM)]
         if not self._shows([_system(SYSTEM), _user(ASKED)], needs, SYSTEM, ASKED):
@@ -69,8 +73,17 @@ class TemplateProbe:
         bare = [{"type": "function", "function": {"name": "qtool"}}]
         if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):
             needs = replace(needs, whole_tools=True)
+        if not self._shows([_user(ASKED)], needs, "qtool", tools=_TOOLS):
+            return replace(needs, plain_tools=True, whole_tools=False)
         shapes = [
-            replace(needs, argument_texts=texts, short_call_ids=short, answer_after_tools=answer)
+            replace(
+                needs,
+                argument_texts=texts,
+                short_call_ids=short,
+                answer_after_tools=answer,
+                call_markers=markers,
+            )
+            for markers in (None, self._call_markers)
             for answer in (False, True)
             for texts in (False, True)
             for short in (False, True)
@@ -79,7 +92,9 @@ class TemplateProbe:
             if self._shows(_tool_turns(), shaped, ASKED, _ARGUMENTS[0], RESULT, MORE, tools=_TOOLS):
                 break
         else:
-            return replace(needs, plain_tools=True)
+            return replace(needs, plain_tools=True, whole_tools=False)
+        if shaped.call_markers:
+            return shaped
         if not self._shows(_tool_turns(calls=2), shaped, *_ARGUMENTS, MORE, tools=_TOOLS):
             shaped = replace(shaped, single_calls=True)
         if not self._shows(_tool_turns(thinking=OTHER), shaped, "qtool", MORE, tools=_TOOLS):

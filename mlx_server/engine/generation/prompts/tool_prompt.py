@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mlx_server.engine.generation.prompts.call_shapes import join_contents
+
 _INTRODUCTION = """You may call these functions, given as JSON, one a line:
 {tools}
 
@@ -31,7 +33,7 @@ def describe_tools(
         return plain
     text = _INTRODUCTION.format(tools="\n".join(_to_json(tool.get("function") or tool) for tool in tools))
     if plain and plain[0].get("role") == "system":
-        return [{**plain[0], "content": f"{plain[0]['content']}\n\n{text}"}, *plain[1:]]
+        return [{**plain[0], "content": join_contents(plain[0]["content"], text)}, *plain[1:]]
     return [{"role": "system", "content": text}, *plain]
 
 
@@ -43,10 +45,13 @@ def as_plain_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _as_plain_text(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content") or ""
     if message.get("role") == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
+        text = content if isinstance(content, str) else _to_json(content)
+        return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
     calls = [_tagged_call(call.get("function") or {}) for call in message.get("tool_calls") or ()]
     others = {key: value for key, value in message.items() if key not in ("tool_calls", "tool_call_id")}
-    return others | {"content": "\n".join([content, *calls] if content else calls) if calls else content}
+    if isinstance(content, str):
+        return others | {"content": "\n".join([content, *calls] if content else calls) if calls else content}
+    return others | {"content": join_contents(content, "\n".join(calls))}
 
 
 def _tagged_call(function: dict[str, Any]) -> str:

@@ -125,6 +125,26 @@ OUTPUTS = [
         '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}',
         OutputPiece(tool_calls=(OSLO,)),
     ),
+    (
+        DSML,
+        f"<｜DSML｜tool_calls>\n{DSML_CALL}\n</｜DSML｜tool_calls>",
+        OutputPiece(tool_calls=(OSLO,)),
+    ),
+    (
+        "<seed:tool_call>",
+        "<seed:tool_call>\n<function=weather>\n<parameter=city>Oslo</parameter>\n</function>\n</seed:tool_call>",
+        OutputPiece(tool_calls=(OSLO,)),
+    ),
+    (
+        "<tool_calls>",
+        '<tool_calls>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n{"name": "clock"}\n</tool_calls>',
+        OutputPiece(tool_calls=(OSLO, CLOCK)),
+    ),
+    (
+        "<tool_calls>",
+        '<tool_calls>[{"name": "weather", "arguments": {"city": "Oslo"}}]</tool_calls>',
+        OutputPiece(tool_calls=(OSLO,)),
+    ),
     (CHATML, OTHERS, OutputPiece(OTHERS)),
 ]
 
@@ -157,5 +177,32 @@ def test_markers_that_mlx_lm_knows_come_from_it_with_its_structural_markers():
         None,
     )
     markers = output_markers(known)
-    assert [one.start for one in markers.calls] == ["<c>"]
+    assert [one.start for one in markers.calls] == ["<c>", "<tool_call>"]
     assert "<|open|>response<|sep|>" in markers.wrappers
+
+
+def with_parser(parser: Any) -> Any:
+    known = tokenizer("[TOOL_CALLS]")
+    known.has_tool_calling, known.tool_parser = True, parser
+    known.tool_call_start, known.tool_call_end = "[TOOL_CALLS]", ""
+    return OutputParser(output_markers(known), "auto", TOOLS)
+
+
+def test_id_in_a_call_of_mistral_is_not_taken_for_its_name():
+    """mlx-lm 0.32.2 reads `weather[CALL_ID]abcDEF123[ARGS]{…}` as a call of `abcDEF123`."""
+    seen: list[str] = []
+
+    def read(text: str, tools: Any) -> dict[str, Any]:
+        seen.append(text)
+        return {"name": "weather", "arguments": {}}
+
+    parser = with_parser(read)
+    parser.push('[TOOL_CALLS]weather[CALL_ID]abcDEF123[ARGS]{"city": "Oslo"}')
+    parser.flush()
+    assert seen == ['weather[ARGS]{"city": "Oslo"}']
+
+
+def test_call_that_glms_parser_cannot_read_is_text():
+    """It makes a call of a tool `unknown` of such a text."""
+    parser = with_parser(lambda text, tools: {"name": "unknown", "arguments": {"raw": text}})
+    assert parser.push("[TOOL_CALLS]what?") + parser.flush() == OutputPiece("[TOOL_CALLS]what?")

@@ -36,11 +36,12 @@ class HarmonyTokenizer:
     has_thinking = has_tool_calling = False
     chat_template = ""
 
-    def get_vocab(self) -> dict[str, int]:
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
         return {name: FIRST_CONTROL + i for i, name in enumerate(CONTROLS)}
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        vocabulary = self.get_vocab()
+        vocabulary = self.added_tokens_encoder
         parts = [part for part in re.split("(" + "|".join(map(re.escape, CONTROLS)) + ")", text) if part]
         return [
             token
@@ -247,6 +248,6 @@ def test_gate_of_a_grammar_opens_after_the_thinking(text, opened):
     assert [gate.opens_after(token) for token in TOKENIZER.encode(text)][-1] is opened
 
 
-def test_format_is_chosen_by_the_vocabulary():
+def test_format_is_chosen_by_the_special_tokens():
     assert output_markers(TOKENIZER).harmony == TOKENS
     assert output_markers(TOKENIZER).thinks

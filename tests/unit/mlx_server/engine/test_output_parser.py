@@ -58,6 +58,26 @@ def test_thinking_marker_within_text_is_text():
     assert parse("Write <think> first", tool_choice="none") == OutputPiece("Write <think> first")
 
 
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        (f"<think>Look it up. {TAGGED}", OutputPiece(thinking="Look it up.", tool_calls=(OSLO,))),
+        (f"<think>a{TAGGED}</think>Yes", OutputPiece("Yes", "a", (OSLO,))),
+        ("<think>in <tool_call> tags?</think>Yes", OutputPiece("Yes", "in <tool_call> tags?")),
+        ("<think>a <tool_call>x</tool_call> b</think>Y", OutputPiece("Y", "a <tool_call>x</tool_call> b")),
+        ("<think>a\n<tool_call>x", OutputPiece(thinking="a\n<tool_call>x")),
+        (
+            '<think><tool_call>{"name": "other"}</tool_call>',
+            OutputPiece(thinking='<tool_call>{"name": "other"}</tool_call>'),
+        ),
+    ],
+)
+def test_call_within_thinking_that_has_no_end_is_a_call_only_if_it_is_one(text, piece, size):
+    """Models forget to end their thinking before they call; they also think about how to call."""
+    assert parse(text, size=size) == piece
+
+
 def test_tool_call_is_text_if_tool_choice_is_none():
     assert parse(TAGGED, tool_choice="none") == OutputPiece(TAGGED)
 

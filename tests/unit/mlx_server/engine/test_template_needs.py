@@ -54,7 +54,7 @@ def rendered(template: str, *messages: dict[str, Any], tools: tuple[dict, ...] =
     return "".join(map(chr, maker.tokens(Generate("r", "m", "chat", messages=messages, tools=tools))))
 
 
-def said(role: str, content: str, **more: Any) -> dict[str, Any]:
+def said(role: str, content: str | list[dict[str, str]], **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content, **more}
 
 
@@ -83,12 +83,12 @@ def test_probe_finds_what_each_models_template_needs(template, needs):
 
 
 def test_probe_leaves_a_template_alone_that_renders_nothing_or_exceeds_its_limits():
-    def refuse(messages: list, tools: list) -> str:
+    def refuse(messages: list, tools: list | None) -> str:
         raise ValueError("never")
 
     calls = []
 
-    def take_long(messages: list, tools: list) -> str:
+    def take_long(messages: list, tools: list | None) -> str:
         calls.append(messages)
         raise TemplateLimitExceeded("took longer than 5 s")
 
@@ -173,6 +173,36 @@ def test_user_message_after_a_result_is_rendered():
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     assert "[TOOL_RESULTS]" in (text := rendered("mistral", *turns, said("user", "And now?"), tools=TOOLS))
     assert text.endswith("[INST]And now?[/INST]")
+
+
+def test_empty_answer_is_rendered_by_a_template_that_wants_some_content():
+    """An answer that was cancelled before its first token stands in the history of a client."""
+    text = rendered("ministral", said("user", "Hi"), said("assistant", ""), said("user", "And now?"))
+    assert text.endswith("[INST]And now?[/INST]")
+    calls = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    assert rendered("ministral", *calls, said("user", "So?"), tools=TOOLS).endswith("[INST]So?[/INST]")
+
+
+def test_call_that_the_template_drops_is_text_in_the_models_own_markers():
+    """Granite's and LFM2's templates render tools and results, and nothing of the calls."""
+    maker = PromptMaker(TemplateTokenizer(ALL["granite"]), None, 10**6, call_markers=("<|tool_call|>", ""))
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    text = "".join(
+        map(chr, maker.with_needs().tokens(Generate("r", "m", "chat", messages=turns, tools=TOOLS)))
+    )
+    assert '<|tool_call|>[{"name": "weather", "arguments": {"city": "Oslo"}}]<|end_of_text|>' in text
+    assert "available_tools" in text and "<|start_of_role|>tool<|end_of_role|>5" in text
+
+
+def test_beginning_of_an_answer_that_is_empty_begins_an_answer():
+    turns = (said("user", "Hi"), said("assistant", ""))
+    assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
+
+
+def test_content_in_parts_is_rendered_with_what_is_added_to_it():
+    parts = [{"type": "text", "text": "Be brief"}]
+    turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
+    assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
 
 
 def test_calls_become_text_where_the_template_has_no_place_for_them():

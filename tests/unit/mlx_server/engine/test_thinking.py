@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.generation.call_formats import output_markers
-from mlx_server.engine.generation.output_parser import CallFormat
+from mlx_server.engine.generation.output_parser import TAGGED_JSON
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.engine.generation.tool_calls import are_all_offered, may_begin_tool_call, parse_tool_calls
@@ -27,7 +27,6 @@ def tokenizer(**more: Any) -> Any:
 
 
 def test_output_markers_are_the_tokenizers():
-    parser = parse_tool_calls
     markers = output_markers(
         tokenizer(
             has_thinking=True,
@@ -36,10 +35,13 @@ def test_output_markers_are_the_tokenizers():
             has_tool_calling=True,
             tool_call_start="[C]",
             tool_call_end="",
-            tool_parser=parser,
+            tool_parser=lambda text, tools: [(text, tools)],
         )
     )
-    assert (markers.thinking, markers.calls) == (("<t>", "</t>"), (CallFormat("[C]", "", parser),))
+    own, tagged = markers.calls
+    assert (markers.thinking, own.start, own.end) == (("<t>", "</t>"), "[C]", "")
+    assert tagged == TAGGED_JSON
+    assert own.parser and own.parser("x", [TOOL]) == [("x", [TOOL])]
 
 
 def test_output_markers_of_thinking_are_found_in_the_template_if_the_tokenizer_has_none():
