@@ -21,7 +21,8 @@ class Preset:
     """The additions of one model. Each is empty where the model's own files count.
 
     `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
-    `template` is a chat template in Jinja. `parent` is the name of the model that this one was made from.
+    `template` is a chat template in Jinja; `template_source` is the one in Go's language that it was translated
+    from, if it was. `parent` is the name of the model that this one was made from.
     """
 
     parent: str = ""
@@ -30,6 +31,12 @@ class Preset:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
     messages: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     licenses: tuple[str, ...] = ()
+    template_source: str = ""
+
+    @property
+    def shown_template(self) -> str:
+        """Return the template as it was given."""
+        return self.template_source or self.template
 
     @property
     def changes_nothing(self) -> bool:
@@ -49,6 +56,7 @@ class Preset:
             parent=added.parent or self.parent,
             system=added.system or self.system,
             template=added.template or self.template,
+            template_source=added.template_source if added.template else self.template_source,
             parameters={**self.parameters, **added.parameters},
             messages=added.messages or self.messages,
             licenses=(*self.licenses, *added.licenses),
@@ -69,6 +77,7 @@ def from_manifest(manifest: Mapping[str, Any]) -> Preset | None:
         parent=_text(stored.get("parent")),
         system=_text(stored.get("system")),
         template=_text(stored.get("template")),
+        template_source=_text(stored.get("template_source")),
         parameters=parameters if isinstance(parameters, dict) else {},
         messages=tuple(filter(_is_message, _list(stored.get("messages")))),
         licenses=tuple(each for each in _list(stored.get("licenses")) if isinstance(each, str)),

@@ -35,6 +35,7 @@ PURE = (
     "mlx_server/model_store/preset.py",
     "mlx_server/gateway/requests/model_presets.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
+    "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
     "host_agent/cli/orchestrator/task_progress.py",
     "host_agent/watchdog/restart_plan.py",
     "host_agent/service_manager/jobs.py",

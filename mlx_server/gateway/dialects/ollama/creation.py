@@ -51,7 +51,7 @@ class Creation:
         base = await self._base()
         if body.from_ and base is None:
             await self._pulls.check(body.from_)
-        body.preset("", chat_template(base.path) if base else "")
+        body.preset("", _template_of(base) if base else "")
 
     def cancel(self) -> None:
         """Stop before the next step."""
@@ -75,7 +75,7 @@ class Creation:
             yield {"status": "converting model"}
             change = partial(making.make_of_files, config, body.model, body.files or {}, added)
         else:
-            added = body.preset(base.name, base.preset.template or chat_template(base.path))
+            added = body.preset(base.name, _template_of(base))
             yield {"status": f"using existing layer sha256:{base.digest}"}
             change = partial(make, config, body.model, base, added)
         for text in _layers(added):
@@ -125,6 +125,10 @@ def refusal(error: ModelStoreError) -> GatewayError:
     """Return the error of the model store as a client is answered."""
     message = f"{error.message} {error.remedy}"
     return BadRequest(error.code, message) if error.code in _CLIENT_FAULTS else from_code(error.code, message)
+
+
+def _template_of(model: ModelEntry) -> str:
+    return model.preset.shown_template or chat_template(model.path)
 
 
 def _layers(added: Preset) -> list[str]:

@@ -68,7 +68,7 @@ def render_go_template(template: str, values: Mapping[str, Value]) -> str:
 
 class _Parser:
     def __init__(self, template: str) -> None:
-        self._parts = _parts(template)
+        self._parts = split_actions(template)
         self._depth = 0
         self._in_range = False
 
@@ -118,7 +118,7 @@ class _Parser:
         return _Block(keyword, over, body, otherwise)
 
 
-def _parts(template: str) -> Iterator[tuple[bool, str]]:
+def split_actions(template: str) -> Iterator[tuple[bool, str]]:
     """Yield the texts and actions of a template: whether it is an action, and its content."""
     at, trims = 0, False
     while (start := template.find("{{", at)) >= 0:

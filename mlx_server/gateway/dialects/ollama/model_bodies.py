@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, NoReturn
 
+import jinja2
 from pydantic import Field, field_validator
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, validated
+from mlx_server.gateway.dialects.ollama.go_template import MAX_CHARS
+from mlx_server.gateway.dialects.ollama.go_to_jinja import is_go_template, to_jinja
 from mlx_server.gateway.dialects.ollama.messages import Message, chat_messages
 from mlx_server.gateway.dialects.ollama.options import Options
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
@@ -26,7 +29,8 @@ _NOT_MADE = {
 }
 
 
-_GO_ACTION = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|range|with|end|else)\b)")
+_TRAINING_TAG = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+"""Marks a model's answers for training; transformers reads it, and Jinja does not know it."""
 
 
 class ShowBody(ModelBody):
@@ -80,24 +84,30 @@ class CreateBody(ModelBody):
         """
         licenses = [self.license] if isinstance(self.license, str) else self.license or []
         template = self.template or ""
+        if template.strip() == template_of_parent.strip():
+            template = ""
         return Preset(
             parent=parent,
             system=self.system or "",
-            template="" if template.strip() == template_of_parent.strip() else checked_template(template),
+            template=_in_jinja(template),
+            template_source=template if is_go_template(template) else "",
             parameters=_as_read(self.parameters or {}),
             messages=chat_messages(self.messages, self.model) if self.messages else (),
             licenses=tuple(text for text in licenses if text),
         )
 
 
-def checked_template(template: str) -> str:
-    """Return a chat template in Jinja. Raises BadRequest for one in Go's template language."""
-    if "{%" not in template and _GO_ACTION.search(template):
-        message = (
-            "template: it is in Go's template language, and models here have chat templates in Jinja; leave "
-            "it out to use that of the model"
-        )
-        raise BadRequest("not_supported", message, field="template")
+def _in_jinja(template: str) -> str:
+    """Return a chat template in Jinja, translated where it is in Go's language. Raises BadRequest."""
+    if is_go_template(template):
+        return to_jinja(template)
+    if len(template) > MAX_CHARS:
+        raise BadRequest("invalid_request", f"template: it is longer than {MAX_CHARS} characters")
+    try:
+        environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
+        environment.parse(_TRAINING_TAG.sub("", template))
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise BadRequest("invalid_request", f"template: it is no template in Jinja: {error}") from error
     return template
 
 

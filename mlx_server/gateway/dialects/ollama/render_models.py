@@ -52,7 +52,7 @@ def expires_last(report: protocol.LoadedModelReport) -> float:
 def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, Any]:
     """Return an installed model as /api/show does. `asked_as` is its name as the client spelled it."""
     preset = entry.preset
-    template = preset.template or (chat_template(entry.path) if entry.kind == "generate" else "")
+    template = preset.shown_template or (chat_template(entry.path) if entry.kind == "generate" else "")
     licenses = [*([entry.license] if entry.license else []), *preset.licenses]
     body: dict[str, Any] = {
         "modelfile": _modelfile(entry, template, licenses),

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.hypothesis  # `make explore` runs these tests too
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
 STORED = "/v1/responses/{response_id}"
 WITHOUT_BODY: tuple[str, ...] = (STORED, f"{STORED}/cancel", f"{STORED}/input_items")
-WITHOUT_BODY += ("/", "/api/version", "/api/tags", "/api/ps", "/health", "/metrics", "/events", "/v1/models")
+WITHOUT_BODY += ("/", "/api/version", "/api/tags", "/api/ps", "/api/status", "/v1/models")
+WITHOUT_BODY += ("/health", "/metrics", "/events")
 CHANGING = ("/api/pull", "/api/delete", "/api/create", "/api/copy")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 

@@ -210,7 +210,9 @@ REFUSED_CREATIONS: list[tuple[dict[str, Any], int, str]] = [
     ({"model": "x", "parameters": {"temperature": "warm"}}, 400, "temperature"),
     ({"model": "x", "parameters": {"stop": [1]}}, 400, "stop"),
     ({"model": "x", "messages": [{"role": "user", "images": ["x"]}]}, 400, "reads text only"),
-    ({"model": "x", "template": "{{ .System }} {{ .Prompt }}"}, 400, "Go's template language"),
+    ({"model": "x", "template": "{{ .Nothing }} {{ .Prompt }}"}, 400, "no field '.Nothing'"),
+    ({"model": "x", "template": "{% for m in %}"}, 400, "no template in Jinja"),
+    ({"model": "x", "template": "{" * 70_000}, 400, "longer than"),
     ({"model": "x", "from": "", "files": {"m.gguf": "sha256:00"}}, 400, "no digest"),
     ({"model": "x", "from": "", "files": {"m.gguf": DIGEST}}, 400, "was not uploaded"),
 ]
@@ -248,6 +250,18 @@ async def test_delete_of_a_made_model_leaves_the_weights_loaded(server):
     assert [type(operation) for operation in server.sent] == [protocol.Load]
     await server.ok("/api/delete", {"name": "base:1b"}, "DELETE")
     assert [type(operation) for operation in server.sent] == [protocol.Load, protocol.Unload]
+
+
+async def test_template_in_gos_language_is_translated_and_shown_as_it_was(server):
+    source = "{{ if .System }}<s>{{ .System }}{{ end }}<u>{{ .Prompt }}<a>{{ .Response }}</a>"
+    await server.create(model="go", template=source)
+    shown = await server.shown("go")
+    assert shown["template"] == source
+    await server.create(**{"model": "again", "from": "go", "template": shown["template"], "system": "x"})
+    for name in ("go", "again"):
+        await server.ok("/api/chat", {"model": name, "messages": QUESTION, "stream": False})
+    assert len({operation.chat_template for operation in server.sent}) == 1
+    assert "{% macro turn" in server.sent[0].chat_template
 
 
 async def test_push_is_refused_in_one_sentence(server):
