@@ -21,8 +21,8 @@ class Preset:
     """The additions of one model. Each is empty where the model's own files count.
 
     `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
-    `template` is a chat template in Jinja; `template_source` is the one in Go's language that it was translated
-    from, if it was. `parent` is the name of the model that this one was made from.
+    `template` is a chat template in Jinja; `template_source` is the one in Go's language from which it was
+    translated, if it was. `parent` is the name of the model that this one was made from.
     """
 
     parent: str = ""
