@@ -39,7 +39,7 @@ from tests.unit.mlx_server.published_models import CONFIGS, headers
 pytestmark = pytest.mark.model
 REPO = Path(__file__).resolve().parents[4]
 MIB = 1024**2
-SHALLOW_LAYERS = 8
+SHALLOW_LAYERS = 4
 Measure = Callable[["Case"], dict[str, Any]]
 
 

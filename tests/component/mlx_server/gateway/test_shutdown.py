@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.slow_disk import slow_disk
+from tests.small_models import shallow_models
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 MODEL = "smollm2:135m"
@@ -25,13 +26,19 @@ LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gu
 Make = Callable[..., Any]
 
 
+@pytest.fixture(scope="module")
+def shallow_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real chat model without most of its layers: no test here needs its answers to make sense."""
+    return shallow_models(models_dir, tmp_path_factory.mktemp("models"), layers=8)
+
+
 @pytest.fixture
-def make(make_gateway, models_dir: Path) -> Iterator[Make]:
-    """A function that starts a gateway with the real engine and the chat model."""
+def make(make_gateway, shallow_models_dir: Path) -> Iterator[Make]:
+    """A function that starts a gateway with the real engine and a chat model of eight layers."""
     made: list[Any] = []
 
     def start(**env: str) -> Any:
-        own = {"VESTAL_MODELS_DIR": str(models_dir), "MLX_PRELOAD_MODELS": MODEL}
+        own = {"VESTAL_MODELS_DIR": str(shallow_models_dir), "MLX_PRELOAD_MODELS": MODEL}
         patient = {"VESTAL_MLX__PROGRESS_TIMEOUT_S": "30", "VESTAL_SUPERVISION__STOP_S": "10"}
         made.append(make_gateway(None, "-m", "mlx_server.gateway", **(own | patient | env)).start())
         return made[-1]
@@ -81,8 +88,8 @@ def assert_orderly_exit(gateway: Any, timeout_s: float) -> None:
     assert not (gateway.home / "run" / "mlx_engine.json").exists()
 
 
-def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first(make):
-    gateway = make()
+def test_sigterm_while_the_engine_loads_a_model_serves_the_waiting_request_first(make, models_dir):
+    gateway = make(VESTAL_MODELS_DIR=str(models_dir))
     gateway.until(lambda: gateway.health()["engine"]["loading"], "a model is being loaded", 60)
     with ThreadPoolExecutor() as pool:
         waits = pool.submit(ask, gateway, "Hello", 4)
