@@ -7,6 +7,9 @@ HostAgentError
 ├── RequestRefused      the agent answered with an error
 ├── OrchestratorUnreachable   no orchestrator answers
 ├── OrchestratorRefused       the orchestrator answered with an error, or would
+├── GatewayUnreachable   no MLX server answers
+├── NoFittingModel       no installed model has what a program needs, or the name that was given
+├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
 ├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it
 ├── DockerUnavailable   the Docker engine does not answer
@@ -57,6 +60,22 @@ class OrchestratorUnreachable(HostAgentError):
 
 class OrchestratorRefused(HostAgentError):
     code = "orchestrator_refused"
+    exit_code = 64
+
+
+class GatewayUnreachable(HostAgentError):
+    code = "mlx_server_unreachable"
+    retryable = True
+    exit_code = 69
+
+
+class NoFittingModel(HostAgentError):
+    code = "no_fitting_model"
+    exit_code = 69
+
+
+class UnknownProgram(HostAgentError):
+    code = "unknown_program"
     exit_code = 64
 
 

@@ -17,7 +17,7 @@ RUN_WITHOUT_SETTINGS = ("down", "doctor", "logs")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (by default sys.argv) name, and return its exit code."""
-    options = parser.build().parse_args(arguments)
+    options = parser.parse(arguments)
     from host_agent.errors import HostAgentError
     from vestal.config import ConfigError, defaults_at_home, load
 

@@ -5,6 +5,8 @@ COMMANDS, and add its options in `build`.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -36,6 +38,10 @@ COMMANDS = {
     "cache": Command("inspect.cache", "List, check or empty the prompt cache on disk."),
     "token": Command("inspect.token", "Print the token."),
     "version": Command("inspect.version", "Print the version."),
+    "launch": Command(
+        "launch.launch",
+        "Start an agent or another program with a model of this machine, or list those that are known.",
+    ),
     "task": Command(
         "orchestrator.task",
         "Give the agents a goal, and wait for their answer. "
@@ -66,10 +72,26 @@ def build() -> argparse.ArgumentParser:
     }
     _add_run_options(parsers)
     _add_inspect_options(parsers)
+    _add_launch_options(parsers["launch"])
     _add_task_options(parsers["task"])
     _add_search_options(parsers["search"])
     _add_install_options(parsers)
     return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options in `arguments`, by default those of this process.
+
+    What stands behind `--` is passed on to the program that `vestal launch` starts.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    passed_on: list[str] = []
+    if given[:1] == ["launch"] and "--" in given:
+        at = given.index("--")
+        given, passed_on = given[:at], given[at + 1 :]
+    options = build().parse_args(given)
+    options.arguments = passed_on
+    return options
 
 
 def _add_run_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
@@ -126,6 +148,17 @@ def _add_inspect_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         help="ls (the default) lists it by model, clear empties it, verify deletes corrupt files",
     )
     cache.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add_launch_options(launch: argparse.ArgumentParser) -> None:
+    launch.usage = "vestal launch [-h] [--model MODEL] [--show | --json] [PROGRAM] [-- ARGUMENT ...]"
+    launch.add_argument(
+        "program", nargs="?", metavar="PROGRAM", help="claude, codex, …; without it, list all"
+    )
+    launch.add_argument("--model", help="use this model; by default an installed one that fits")
+    how = launch.add_mutually_exclusive_group()
+    how.add_argument("--show", action="store_true", help="show the settings, and start nothing")
+    how.add_argument("--json", action="store_true", help="print them, or the list, as JSON; start nothing")
 
 
 def _add_task_options(task: argparse.ArgumentParser) -> None:

@@ -1,0 +1,69 @@
+"""Which installed model a program gets. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A language model that the MLX server has. `is_loaded`: it is in memory now."""
+
+    name: str
+    context_tokens: int
+    tools: bool
+    size_bytes: int
+    is_loaded: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a program needs of its model."""
+
+    context_tokens: int
+    tools: bool
+
+    def lacking(self, model: InstalledModel) -> str:
+        """Return what the model lacks, in words; an empty text where it fits."""
+        few = model.context_tokens < self.context_tokens
+        missing = [f"has a context of {model.context_tokens:,} tokens"] if few else []
+        if self.tools and not model.tools:
+            missing.append("cannot call tools")
+        return " and ".join(missing)
+
+    def __str__(self) -> str:
+        context = f"a context of {self.context_tokens:,} tokens or more" if self.context_tokens else ""
+        return " and ".join(filter(None, (context, "tools" if self.tools else ""))) or "any model"
+
+
+def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[InstalledModel]:
+    """Return the language models in the answers of /api/tags and /api/ps."""
+    in_memory = {model["name"] for model in loaded.get("models", ())}
+    return [
+        InstalledModel(
+            name=model["name"],
+            context_tokens=int(model["details"].get("context_length") or 0),
+            tools="tools" in model["capabilities"],
+            size_bytes=int(model["size"]),
+            is_loaded=model["name"] in in_memory,
+        )
+        for model in tags.get("models", ())
+        if "completion" in model["capabilities"]
+    ]
+
+
+def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
+    """Return the model that fits best, or None where none fits: one in memory, then the largest."""
+    fitting = [model for model in models if not needs.lacking(model)]
+    return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)
+
+
+def why_none_fits(title: str, models: Sequence[InstalledModel], needs: Needs) -> str:
+    """Return the sentences that say what the program needs, what each model lacks, and the remedy."""
+    lacks = "; ".join(f"{model.name} {needs.lacking(model)}" for model in models) or "none is installed"
+    return (
+        f"{title} needs {needs}, and no installed model has that: {lacks}. Fetch one that has "
+        "(docs/guide/models.md), or name one with --model to try it all the same."
+    )
