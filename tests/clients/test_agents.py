@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,63 +43,60 @@ NO_NETWORK = {
 
 @dataclass(frozen=True)
 class Agent:
-    """An agent's program, and the arguments and variables that point it at a server and a model."""
+    """An agent: its npm packages, its program in them, and the options for a turn without a terminal."""
 
-    program: list[str]
-    environment: dict[str, str]
+    packages: str
+    program: str
+    options: tuple[str, ...]
 
-    def turn(self, prompt: str, home: Path) -> str:
-        """Run one turn without a terminal, and return what the agent printed."""
-        work = home / "work"
-        work.mkdir(parents=True)
-        kept = {key: os.environ[key] for key in ("PATH", "TMPDIR", "LANG") if key in os.environ}
-        variables = kept | {"HOME": str(home)} | NO_NETWORK | self.environment
-        command = [*self.program, prompt]
+    def turn(self, name: str, prompt: str, gateway: Gateway, repo: Path, home: Path) -> str:
+        """Run one turn by `vestal launch`, and return what the agent printed."""
+        programs, work = home / "bin", home / "work"
+        for folder in (programs, work):
+            folder.mkdir(parents=True)
+        (programs / name).symlink_to(self._installed(repo))
+        own = {
+            "HOME": str(home),
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(repo),
+            "VESTAL_HOME": str(home / "vestal"),
+            "VESTAL_MLX_PORT": str(gateway.port),
+        }
+        launch = [sys.executable, "-m", "host_agent.cli.main", "launch", name, "--"]
         done = subprocess.run(
-            command,
+            [*launch, *self.options, prompt],
             cwd=work,
-            env=variables,
+            env={"LANG": os.environ.get("LANG", "C")} | NO_NETWORK | own,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=TURN_S,
         )
         assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
+        assert not (home / "vestal").exists(), "something was written"
         return done.stdout
 
-
-def _native_program(folder: Path, pattern: str) -> Path:
-    """Return the one program of this platform's package: npm installs no other platform's."""
-    programs = [path for path in (folder / "node_modules").glob(pattern) if os.access(path, os.X_OK)]
-    if not programs:
-        pytest.skip(f"npm has no {pattern} for this platform")
-    return programs[0]
-
-
-def codex(repo: Path, url: str) -> Agent:
-    folder = fetched(HERE / "codex" / "package-lock.json", repo / ".cache" / "npm-codex")
-    program = _native_program(folder, "@openai/codex-*/vendor/*/bin/codex")
-    provider = f'{{name = "Vestal", base_url = "{url}/v1", wire_api = "responses"}}'
-    settings = ["-c", 'model_provider="vestal"', "-c", f"model_providers.vestal={provider}", "-m", "chat"]
-    options = ["exec", "--skip-git-repo-check", "-s", "danger-full-access", "--json"]
-    return Agent([str(program), *settings, *options], {})
+    def _installed(self, repo: Path) -> Path:
+        """Return the program of this platform's package: npm installs no other platform's."""
+        folder = fetched(HERE / self.packages / "package-lock.json", repo / ".cache" / f"npm-{self.packages}")
+        found = [path for path in (folder / "node_modules").glob(self.program) if os.access(path, os.X_OK)]
+        if not found:
+            pytest.skip(f"npm has no {self.packages} for this platform")
+        return found[0]
 
 
-def claude(repo: Path, url: str) -> Agent:
-    folder = fetched(HERE / "claude" / "package-lock.json", repo / ".cache" / "npm-claude")
-    program = _native_program(folder, "@anthropic-ai/claude-code-*/claude")
-    options = ["--model", "chat", "--allowedTools", "Bash", "--output-format", "json", "-p"]
-    environment = {
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_AUTH_TOKEN": "unused",
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "chat",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-    }
-    return Agent([str(program), *options], environment)
-
-
-AGENTS: dict[str, Callable[[Path, str], Agent]] = {"codex": codex, "claude": claude}
+AGENTS = {
+    "codex": Agent(
+        "codex",
+        "@openai/codex-*/vendor/*/bin/codex",
+        ("exec", "--skip-git-repo-check", "-s", "danger-full-access", "--json"),
+    ),
+    "claude": Agent(
+        "claude",
+        "@anthropic-ai/claude-code-*/claude",
+        ("--allowedTools", "Bash", "--output-format", "json", "-p"),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +105,7 @@ def scripted(make_gateway: Callable[..., Gateway]) -> Gateway:
     gateway = make_gateway({"calls": {"exec_command": {"cmd": COMMANDS["codex"]}, "Bash": BASH}})
     folder = gateway.home / "agents"
     make_model(folder / "chat", max_position_embeddings=CONTEXT_TOKENS, model_type="llama")
+    (folder / "chat" / "chat_template.jinja").write_text("{{ messages }}{{ tools }}")
     gateway.env["VESTAL_MLX__MODELS_FOLDER"] = str(folder)
     return gateway.start().until_ok()
 
@@ -131,13 +130,12 @@ def _claude_text(output: str) -> str:
 TEXTS = {"codex": _codex_text, "claude": _claude_text}
 
 
-@pytest.mark.parametrize("name", ["codex"])
+@pytest.mark.parametrize("name", AGENTS)
 def test_agents_turn_with_a_tool_call_is_whole_although_the_engine_is_killed_in_the_middle(
     scripted: Gateway, repo: Path, tmp_path: Path, name: str
 ):
     resumed = len(scripted.events("request_resumed"))
-    agent = AGENTS[name](repo, scripted.url)
-    text = TEXTS[name](agent.turn("Run the tool.", tmp_path / name))
+    text = TEXTS[name](AGENTS[name].turn(name, "Run the tool.", scripted, repo, tmp_path))
     assert re.findall(r"t\d+-(\d+)", text) == [str(number) for number in range(WORDS)]
     assert len(scripted.events("request_resumed")) == resumed + 1
     assert scripted.health()["requests"]["running"] == 0

@@ -36,6 +36,8 @@ PURE = (
     "mlx_server/gateway/requests/model_presets.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
+    "host_agent/cli/launch/models.py",
+    "host_agent/cli/launch/programs.py",
     "host_agent/cli/orchestrator/task_progress.py",
     "host_agent/watchdog/restart_plan.py",
     "host_agent/service_manager/jobs.py",

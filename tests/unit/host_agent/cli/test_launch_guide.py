@@ -14,7 +14,14 @@ TRIED = re.compile(r"by hand, [A-Z][a-z]+ 20\d\d|`(tests/[\w/]+\.py)`")
 
 def _row(name: str, program: Program) -> str:
     tried = f"`{program.tried_by}`" if program.tried_by.startswith("tests/") else program.tried_by
-    cells = (program.title, program.version, program.works, f"`vestal launch {name}`", str(program.needs), tried)
+    cells = (
+        program.title,
+        program.version,
+        program.works,
+        f"`vestal launch {name}`",
+        str(program.needs),
+        tried,
+    )
     return f"| {' | '.join(cells)} |"
 
 
@@ -31,7 +38,7 @@ def test_guide_has_one_row_for_each_program_as_the_table_says():
 
 def test_every_client_in_the_guide_names_its_version_and_a_test_or_the_month_it_was_tried_by_hand():
     libraries = _rows("Libraries")
-    assert len(libraries) > 8
+    assert len(libraries) > 5
     for row in [*_rows("Agents and other programs"), *libraries]:
         _, version, *_, tried = (cell.strip() for cell in row.strip("|").split(" | "))
         assert re.match(r"\d+(\.\d+)*", version), row
