@@ -1,4 +1,4 @@
-"""The guide's page of clients shows the programs that `vestal launch` knows, and says who tried each client."""
+"""The guide shows the programs that `vestal launch` knows, and says of each client who tried it."""
 
 from __future__ import annotations
 
