@@ -14,7 +14,7 @@ from mlx_server.gateway.access import access_policy
 from mlx_server.gateway.dialects.anthropic import routes as anthropic_routes
 from mlx_server.gateway.dialects.api_document import DocumentedApp
 from mlx_server.gateway.dialects.body_budget import BodyBudget, ShareBodies
-from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.context import GatewayContext, request_id_of
 from mlx_server.gateway.dialects.error_envelopes import error_response
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
@@ -48,16 +48,28 @@ def create_app(
     mlx = context.config.mlx
     policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
-    app.add_exception_handler(HttpError, _http_error)
+
+    def failed(request: Request, error: HttpError) -> Response:
+        """Return the error, with the id of the request: a new one where it was refused before it got any."""
+        request_id = request_id_of(request)
+        if request_id is None and request.method == "POST":
+            request_id = context.dispatcher.new_request_id()
+        return error_response(error, request.url.path, request_id)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HttpError)
+        return failed(request, error)
+
+    async def bug(request: Request, error: Exception) -> Response:
+        """Answer an error that nobody expected. Starlette raises it again, and the server logs it."""
+        message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
+        return failed(request, HttpError("internal_error", message))
+
+    app.add_exception_handler(HttpError, http_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(Exception, bug)
     return app
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HttpError)
-    return error_response(error, request.url.path)
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:
@@ -72,9 +84,3 @@ async def _no_route(request: Request, error: Exception) -> Response:
     else:
         refusal = HttpError("not_found", f"There is no {method} {path} here.", headers=error.headers)
     return error_response(refusal, path)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    """Answer an error that nobody expected. Starlette raises it again, and the server logs it."""
-    message = f"The gateway failed on this request ({type(error).__name__}); its log has the details."
-    return error_response(HttpError("internal_error", message), request.url.path)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.ticket import TicketEvent
+from mlx_server.gateway.requests.ticket import Silence, TicketEvent
 
 LEAST_LOGPROB = -9999.0
 """What OpenAI writes for a token that cannot be drawn, such as one that a grammar excludes: the logarithm of
@@ -62,7 +62,7 @@ class AnswerAssembler:
         self._tool_calls = 0
         self._logprobs: tuple[protocol.Logprobs, ...] = ()
 
-    def part_of(self, event: TicketEvent) -> AnswerPart:
+    def part_of(self, event: TicketEvent | Silence) -> AnswerPart:
         """Return the part that `event`, a token or the end, adds."""
         assert isinstance(event, protocol.Token | protocol.Done)
         if isinstance(event, protocol.Token) and event.logprobs:
@@ -105,10 +105,3 @@ def joined(parts: Sequence[AnswerPart]) -> AnswerPart:
         tuple(logprobs for part in parts if part.has_content for logprobs in part.logprobs),
         parts[-1].done,
     )
-
-
-def prompt_tokens(first: TicketEvent) -> int:
-    """Return the length of the prompt in tokens, which comes with the first event of an answer."""
-    if isinstance(first, protocol.Done):
-        return first.usage.prompt_tokens
-    return (first.prompt_tokens or 0) if isinstance(first, protocol.Token) else 0

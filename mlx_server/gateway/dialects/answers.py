@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, joined
-from mlx_server.gateway.requests.ticket import Ticket, TicketEvent
+from mlx_server.gateway.requests.ticket import Silence, Ticket, TicketEvent
+from vestal.supervision import Clock, SystemClock
+
+BEGIN_AFTER_S = 0.9
+"""A stream begins with the first event, and at the latest so long after the request was submitted, so that
+its first byte comes within a second. A failure before that is answered with its own HTTP status."""
+
+SILENCE_S = 2.0
+"""How often a stream looks whether anything has come. Its client hears nothing for twice that at most: httpx,
+on which the clients in Python are built, gives up after 5 s by default, and Node after 300 s."""
 
 
 class Answers:
@@ -16,13 +26,28 @@ class Answers:
     Every method that waits raises GatewayError where a request failed, and ClientDisconnected.
     """
 
-    def __init__(self, tickets: Sequence[Ticket]) -> None:
+    def __init__(
+        self, tickets: Sequence[Ticket], clock: Clock | None = None, begin_after_s: float = BEGIN_AFTER_S
+    ) -> None:
         self.tickets = tuple(tickets)
+        self._clock = clock or SystemClock()
+        self._begin_after_s = begin_after_s
+        self._events_read = 0
 
     @property
     def id(self) -> str:
         """Return the id of the first request, by which the client knows all of them."""
         return self.tickets[0].id
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Return the length of the first prompt in tokens; None where it is not known yet."""
+        return self.tickets[0].prompt_tokens
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether any event of any answer has come."""
+        return any(ticket.has_begun for ticket in self.tickets)
 
     def cancel(self) -> None:
         """Cancel every request that has not ended."""
@@ -44,29 +69,56 @@ class Answers:
         assert answer.done is not None
         return answer, answer.done
 
-    async def first_event(self) -> TicketEvent:
-        """Return the first event of the first answer, which the caller passes to `parts`."""
-        return await self.tickets[0].next()
+    async def wait_for_start(self) -> None:
+        """Return at the first event of any answer, and after `begin_after_s` seconds without one.
 
-    async def parts(self, first: TicketEvent) -> AsyncIterator[tuple[int, AnswerPart]]:
-        """Yield the parts that have content or are an end, as they arrive, with the number of the answer."""
+        Raises the error of a request that has failed by then.
+        """
+        started = asyncio.Event()
+        for ticket in self.tickets:
+            ticket.call_at_first_event(started.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._begin_after_s):
+                await started.wait()
+        for ticket in self.tickets:
+            ticket.raise_failure()
+
+    async def parts(self) -> AsyncIterator[tuple[int, AnswerPart] | None]:
+        """Yield the parts that have content or are an end, as they arrive, with the number of the answer.
+
+        Yield None where none has arrived for a while: the client is to hear that its request is alive.
+        """
         assemblers = [AnswerAssembler(ticket.id) for ticket in self.tickets]
-        async for index, event in self._events(first):
-            part = assemblers[index].part_of(event)
-            if part.has_content or part.done:
-                yield index, part
+        watch = asyncio.ensure_future(self._mark_silence())
+        try:
+            async for index, event in self._events():
+                if isinstance(event, Silence):
+                    yield None
+                    continue
+                self._events_read += 1
+                part = assemblers[index].part_of(event)
+                if part.has_content or part.done:
+                    yield index, part
+        finally:
+            watch.cancel()
 
-    async def _events(self, first: TicketEvent) -> AsyncIterator[tuple[int, TicketEvent]]:
+    async def _mark_silence(self) -> None:
+        """Mark a silence, from time to time, where no event was read since the last look."""
+        while True:
+            before = self._events_read
+            await self._clock.sleep(SILENCE_S)
+            running = next((ticket for ticket in self.tickets if not ticket.ended), None)
+            if running is None:
+                return
+            if self._events_read == before:
+                running.mark_silence()
+
+    async def _events(self) -> AsyncIterator[tuple[int, TicketEvent | Silence]]:
         if len(self.tickets) == 1:
-            async for event in self.tickets[0].events(first):
+            async for event in self.tickets[0].events():
                 yield 0, event
             return
-        yield 0, first
-        waiting = {
-            asyncio.ensure_future(ticket.next()): index
-            for index, ticket in enumerate(self.tickets)
-            if index > 0 or not isinstance(first, protocol.Done)
-        }
+        waiting = {asyncio.ensure_future(ticket.next()): index for index, ticket in enumerate(self.tickets)}
         try:
             while waiting:
                 arrived, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

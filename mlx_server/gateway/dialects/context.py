@@ -62,7 +62,10 @@ class GatewayContext:
 
         `user` is the end user that a body names; it counts as a client of its own for fairness.
         """
-        return self.dispatcher.submit(request, _client_key(http, user), dialect)
+        ticket = self.dispatcher.submit(request, _client_key(http, user), dialect)
+        if request_id_of(http) is None:
+            http.state.request_id = ticket.id
+        return ticket
 
     def check_answer_count(self, answers: int) -> None:
         """Raise BadRequest for more answers to one body than the server can take at once."""
@@ -83,7 +86,12 @@ class GatewayContext:
             for ticket in tickets:
                 ticket.cancel()
             raise
-        return Answers(tickets)
+        return Answers(tickets, self.clock)
+
+
+def request_id_of(http: HTTPConnection) -> str | None:
+    """Return the id by which the client knows its request: that of the first that was submitted for it."""
+    return getattr(http.state, "request_id", None)
 
 
 def _client_key(http: HTTPConnection, user: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,9 +120,16 @@ def envelope_for(path: str) -> ErrorEnvelope:
     return OLLAMA
 
 
-def error_response(error: HttpError, path: str) -> Response:
+def request_id_headers(request_id: str) -> Mapping[str, str]:
+    """Return the headers by which a client names its request: Anthropic's clients read `request-id`."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
+def error_response(error: HttpError, path: str, request_id: str | None = None) -> Response:
     """Return the whole response to a request for `path` that fails with `error`."""
     headers = error.headers()
+    if request_id is not None:
+        headers |= request_id_headers(request_id)
     if error.status == InsufficientStorage.status:
         headers["x-should-retry"] = "false"  # OpenAI's and Anthropic's clients go by it
     return JsonResponse(envelope_for(path).body(error), error.status, headers)

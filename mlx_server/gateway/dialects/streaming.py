@@ -1,4 +1,11 @@
-"""Answers that are cancelled when their client disconnects: waiting for a whole one, and streaming one."""
+"""Streamed answers: they begin within a second, are never silent for long, and end where the client leaves.
+
+Until a stream begins, a failure is answered with its own HTTP status. That is at the first event, and at the
+latest BEGIN_AFTER_S after the request was taken in: what the engine can check of a request, it checks before.
+From then on a failure is the dialect's error event. While nothing comes, because the request waits for its
+turn, its model or an engine, or because its prompt is long, the dialect's sign of life is sent
+(`AnswerRenderer.idle`); docs/decisions/0019-never-silent.md says which, and why.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 
 from mlx_server.gateway.dialects.answer_parts import AnswerPart
 from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.errors import GatewayError, ServerFault
-from mlx_server.gateway.requests.ticket import ClientDisconnected, TicketEvent
+from mlx_server.gateway.requests.ticket import ClientDisconnected
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +42,9 @@ class AnswerRenderer(Protocol):
     def begin(self) -> Iterable[bytes]:
         """Return the frames before the first part."""
 
+    def idle(self) -> Iterable[bytes]:
+        """Return a frame that shows a waiting client that its request is alive, and adds nothing."""
+
     def part(self, index: int, part: AnswerPart) -> Iterable[bytes]:
         """Return the frames for a part of answer number `index`; where `part.done`, also those of its end."""
 
@@ -45,23 +56,29 @@ class AnswerRenderer(Protocol):
 
 
 async def stream_answers(
-    http: Request, answers: Answers, renderer_for: Callable[[TicketEvent], AnswerRenderer], media_type: str
+    http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Return a streamed response, once the first event is there: until then a failure has its own status."""
-    first = await cancel_on_disconnect(http, answers, answers.first_event())
+    """Return a streamed response when it is time for its headers. Raises what the request fails with before.
+
+    `renderer_for` is called then: `answers.prompt_tokens` is known, unless no engine could check the request.
+    """
+    await cancel_on_disconnect(http, answers, answers.wait_for_start())
     try:
-        return StreamedResponse(answers, _frames(answers, first, renderer_for(first)), media_type)
+        return StreamedResponse(answers, _frames(answers, renderer_for()), media_type)
     except BaseException:
         answers.cancel()
         raise
 
 
-async def _frames(answers: Answers, first: TicketEvent, renderer: AnswerRenderer) -> AsyncIterator[bytes]:
+async def _frames(answers: Answers, renderer: AnswerRenderer) -> AsyncIterator[bytes]:
     try:
         for frame in renderer.begin():
             yield frame
-        async for index, part in answers.parts(first):
-            for frame in renderer.part(index, part):
+        if not answers.has_begun:
+            for frame in renderer.idle():
+                yield frame
+        async for arrived in answers.parts():
+            for frame in renderer.part(*arrived) if arrived else renderer.idle():
                 yield frame
         for frame in renderer.end():
             yield frame
@@ -108,7 +125,7 @@ class StreamedResponse(Response):
         self.background = None
         self._work = work
         self._frames = frames
-        self.init_headers({"cache-control": "no-cache", "x-request-id": work.id})
+        self.init_headers({"cache-control": "no-cache", **request_id_headers(work.id)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.ensure_future(_cancel_when_disconnected(receive, self._work))

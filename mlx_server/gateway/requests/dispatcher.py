@@ -63,7 +63,7 @@ class Dispatcher:
         """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine)."""
         if self.refusing:
             raise self.refusing
-        request_id = f"{self._id_prefix}-{next(self._id_numbers)}"
+        request_id = self.new_request_id()
         now = self._clock.now()
         ticket = Ticket(request_id, request, dialect, now, self._cancel)
         self._tickets[request_id] = ticket
@@ -76,6 +76,10 @@ class Dispatcher:
             raise error from full
         self._carry_out(actions)
         return ticket
+
+    def new_request_id(self) -> str:
+        """Return an id that no request of this or another gateway has."""
+        return f"{self._id_prefix}-{next(self._id_numbers)}"
 
     def _cancel(self, ticket: Ticket) -> None:
         actions = self._table.cancel(ticket.id)

@@ -15,6 +15,13 @@ TicketEvent = protocol.Token | LastEvent
 LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unloaded)
 
 
+class Silence:
+    """A mark between the events of a ticket: nothing has come for a while, and the client is to hear so."""
+
+
+SILENCE = Silence()
+
+
 class ClientDisconnected(Exception):
     """The client has closed its connection, so that nobody reads the answer."""
 
@@ -24,7 +31,7 @@ class Ticket:
 
     The dispatcher puts events in with `put` and records the course of the request in the attributes; the
     handler reads the events with `next`, `events` or `last`. `outcome` is None until the request ends, then
-    `done`, `cancelled` or an error code.
+    `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt, once it is known.
     """
 
     def __init__(
@@ -43,32 +50,61 @@ class Ticket:
         self.tokens = 0
         self.crashes = 0
         self.outcome: str | None = None
+        self.prompt_tokens: int | None = None
         self._on_cancel = on_cancel
-        self._events: asyncio.Queue[TicketEvent | GatewayError | ClientDisconnected] = asyncio.Queue()
+        self._events: asyncio.Queue[TicketEvent | Silence | GatewayError | ClientDisconnected]
+        self._events = asyncio.Queue()
+        self._first: TicketEvent | GatewayError | ClientDisconnected | None = None
+        self._on_first: Callable[[], None] = lambda: None
 
     @property
     def ended(self) -> bool:
         return self.outcome is not None
 
+    @property
+    def has_begun(self) -> bool:
+        """Return whether an event or an error has come."""
+        return self._first is not None
+
     def put(self, event: TicketEvent | GatewayError | ClientDisconnected) -> None:
         """Add an event, or the error that ends the request."""
         self._events.put_nowait(event)
+        if self._first is None:
+            self._first = event
+            if self.prompt_tokens is None:
+                self.prompt_tokens = _prompt_tokens(event)
+            self._on_first()
 
-    async def next(self) -> TicketEvent:
+    def mark_silence(self) -> None:
+        """Add a mark for the reader, unless it still has something to read, or the request has ended."""
+        if self._events.empty() and not self.ended:
+            self._events.put_nowait(SILENCE)
+
+    def call_at_first_event(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the first event or error comes: at once where one has come already."""
+        self._on_first = callback
+        if self._first is not None:
+            callback()
+
+    def raise_failure(self) -> None:
+        """Raise the error of a request that has ended without any event."""
+        if isinstance(self._first, Exception):
+            raise self._first
+
+    async def next(self) -> TicketEvent | Silence:
         """Return the next event. Raises GatewayError where the request failed, and ClientDisconnected."""
         event = await self._events.get()
         if isinstance(event, Exception):
             raise event
         return event
 
-    async def events(self, first: TicketEvent | None = None) -> AsyncIterator[TicketEvent]:
-        """Yield all events up to the last one, beginning with `first` where the caller has taken it
-        already."""
-        event = first or await self.next()
-        yield event
-        while not isinstance(event, LAST_EVENTS):
+    async def events(self) -> AsyncIterator[TicketEvent | Silence]:
+        """Yield all events up to the last one. Raises as `next`."""
+        while True:
             event = await self.next()
             yield event
+            if isinstance(event, LAST_EVENTS):
+                return
 
     async def last(self) -> LastEvent:
         """Return the last event and skip the tokens before it. Raises as `next`."""
@@ -94,3 +130,10 @@ class Ticket:
             now - self.submitted_at,
             first_token_s,
         )
+
+
+def _prompt_tokens(first: TicketEvent | Exception) -> int | None:
+    """Return the length of the prompt in tokens, which comes with the first event of an answer."""
+    if isinstance(first, protocol.Done):
+        return first.usage.prompt_tokens
+    return first.prompt_tokens if isinstance(first, protocol.Token) else None

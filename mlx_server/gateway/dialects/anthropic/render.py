@@ -43,6 +43,9 @@ class MessageEvents:
         usage = _counts(self._prompt_tokens, 0, 0)
         yield _frame("message_start", message=self._message | {"usage": usage})
 
+    def idle(self) -> Iterator[bytes]:
+        yield _frame("ping")
+
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         part = self._filter.apply(part)
         for name, fields in self._blocks.add(part):

@@ -9,14 +9,18 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answer_parts import prompt_tokens
 from mlx_server.gateway.dialects.anthropic import DIALECT, render
 from mlx_server.gateway.dialects.anthropic.schema import CountBody, MessagesBody
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
+from mlx_server.gateway.dialects.streaming import (
+    SSE,
+    cancel_on_disconnect,
+    stream_answers,
+)
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_presets import with_preset
@@ -35,21 +39,22 @@ def router(context: GatewayContext) -> APIRouter:
             return await stream_answers(
                 http,
                 answers,
-                lambda first: render.MessageEvents(
-                    answers.id, asked.model, prompt_tokens(first), asked.rules
+                lambda: render.MessageEvents(
+                    answers.id, asked.model, answers.prompt_tokens or 0, asked.rules
                 ),
                 SSE,
             )
         ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
         message = render.whole_message(answers.id, asked.model, answer, done, asked.rules)
-        return JsonResponse(message, headers={"request-id": answers.id})
+        return JsonResponse(message, headers=request_id_headers(answers.id))
 
     @routes.post("/messages/count_tokens", **takes(CountBody))
     async def count_tokens(http: Request) -> Response:
         ticket = context.submit(await _read_count(context, http), http, DIALECT)
         done = await cancel_on_disconnect(http, ticket, ticket.last())
         assert isinstance(done, protocol.Done)
-        return JsonResponse({"input_tokens": done.usage.prompt_tokens})
+        counted = {"input_tokens": done.usage.prompt_tokens}
+        return JsonResponse(counted, headers=request_id_headers(ticket.id))
 
     return routes
 

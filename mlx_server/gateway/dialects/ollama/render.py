@@ -58,6 +58,10 @@ class AnswerLines:
     def begin(self) -> Iterator[bytes]:
         yield from ()
 
+    def idle(self) -> Iterator[bytes]:
+        # NDJSON has no comment, and Ollama's clients fail at an empty line. Ollama sends such lines itself.
+        yield line(self._head() | self._content(AnswerPart()) | {"done": False})
+
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         if part.has_content:
             yield line(self._head() | self._content(part) | {"done": False})

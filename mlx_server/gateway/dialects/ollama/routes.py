@@ -11,8 +11,13 @@ from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import Embeddings, embed
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.dialects.ollama import DIALECT, model_routes, render, schema
-from mlx_server.gateway.dialects.streaming import NDJSON, cancel_on_disconnect, stream_answers
+from mlx_server.gateway.dialects.streaming import (
+    NDJSON,
+    cancel_on_disconnect,
+    stream_answers,
+)
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.model_presets import with_preset
@@ -131,10 +136,10 @@ async def _answer(context: GatewayContext, http: Request, asked: _Asked, content
         return JsonResponse(render.load_answer(asked.model, wall_s, content, unloaded=asked.unloads))
     answers = context.generate([asked.request], http, DIALECT)
 
-    def renderer(_: object = None) -> render.AnswerLines:
+    def renderer() -> render.AnswerLines:
         return render.AnswerLines(asked.model, answers.tickets[0], context.clock, content, asked.arrived_at)
 
     if asked.stream:
         return await stream_answers(http, answers, renderer, NDJSON)
     ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-    return JsonResponse(renderer().whole(answer, done), headers={"x-request-id": answers.id})
+    return JsonResponse(renderer().whole(answer, done), headers=request_id_headers(answers.id))

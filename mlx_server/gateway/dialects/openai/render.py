@@ -20,6 +20,8 @@ from mlx_server.model_store import ModelEntry
 
 FLOAT32_BYTES = 4
 STREAM_END = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: every reader of server-sent events skips it, while a chunk without a choice makes some fail."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class AnswerChunks:
         for index, prefix in enumerate(self._prefixes):
             if prefix:
                 yield self._chunk(index, self._shape.chunk_content(AnswerPart(prefix)))
+
+    def idle(self) -> Iterator[bytes]:
+        yield KEEP_ALIVE
 
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         part = self._filters[index].apply(part)

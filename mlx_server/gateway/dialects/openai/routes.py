@@ -14,8 +14,13 @@ from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.embeddings import embed
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.dialects.openai import DIALECT, render, schema
-from mlx_server.gateway.dialects.streaming import SSE, cancel_on_disconnect, stream_answers
+from mlx_server.gateway.dialects.streaming import (
+    SSE,
+    cancel_on_disconnect,
+    stream_answers,
+)
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import JsonResponse
@@ -128,7 +133,7 @@ async def _answer(
     created = int(context.clock.wall())
     answers = context.generate(asked.requests, http, DIALECT, asked.user)
 
-    def renderer(_: object = None) -> render.AnswerChunks:
+    def renderer() -> render.AnswerChunks:
         return render.AnswerChunks(
             shape,
             answers.id,
@@ -144,4 +149,4 @@ async def _answer(
     if asked.stream:
         return await stream_answers(http, answers, renderer, SSE)
     wholes = await cancel_on_disconnect(http, answers, answers.whole())
-    return JsonResponse(renderer().whole(wholes), headers={"x-request-id": answers.id})
+    return JsonResponse(renderer().whole(wholes), headers=request_id_headers(answers.id))

@@ -13,6 +13,7 @@ from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.compaction import compact
 from mlx_server.gateway.dialects.responses.creation import Responses
@@ -21,7 +22,11 @@ from mlx_server.gateway.dialects.responses.running import Following
 from mlx_server.gateway.dialects.responses.schema import CompactBody, CreateBody
 from mlx_server.gateway.dialects.responses.stored import StoredResponse, found
 from mlx_server.gateway.dialects.responses.websocket import serve
-from mlx_server.gateway.dialects.streaming import SSE, StreamedResponse, cancel_on_disconnect
+from mlx_server.gateway.dialects.streaming import (
+    SSE,
+    StreamedResponse,
+    cancel_on_disconnect,
+)
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import JsonResponse
 
@@ -41,7 +46,7 @@ def router(context: GatewayContext) -> APIRouter:
     async def compact_conversation(http: Request) -> Response:
         body = await read_body(http, CompactBody, context.max_body_bytes)
         compacted, request_id = await compact(responses, body, http)
-        return JsonResponse(compacted, headers={"x-request-id": request_id})
+        return JsonResponse(compacted, headers=request_id_headers(request_id))
 
     @routes.post("/input_tokens", **takes(CreateBody))
     async def count_input_tokens(http: Request) -> Response:
@@ -52,7 +57,7 @@ def router(context: GatewayContext) -> APIRouter:
         assert isinstance(done, protocol.Done)
         return JsonResponse(
             {"object": "response.input_tokens", "input_tokens": done.usage.prompt_tokens},
-            headers={"x-request-id": ticket.id},
+            headers=request_id_headers(ticket.id),
         )
 
     @routes.get("/{response_id}", responses={404: {}, 400: {}}, **_queries("stream", "starting_after"))
@@ -108,7 +113,7 @@ async def _answer(responses: Responses, http: Request) -> Response:
     response, is_streamed, in_background = await _start(responses, http)
     run = response.run
     if in_background and not is_streamed:
-        return JsonResponse(run.events.response, headers={"x-request-id": run.id})
+        return JsonResponse(run.events.response, headers=request_id_headers(run.id))
     following = Following(run, owns_run=not in_background)
     await cancel_on_disconnect(http, following, run.wait_for_output() if is_streamed else run.wait_for_end())
     if run.refusal:
@@ -116,7 +121,7 @@ async def _answer(responses: Responses, http: Request) -> Response:
         raise run.refusal
     if is_streamed:
         return StreamedResponse(following, following.frames(), SSE)
-    return JsonResponse(run.events.response, headers={"x-request-id": run.id})
+    return JsonResponse(run.events.response, headers=request_id_headers(run.id))
 
 
 def _page(items: Sequence[Item], http: Request) -> dict[str, Any]:

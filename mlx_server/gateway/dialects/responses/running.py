@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, joined
-from mlx_server.gateway.dialects.answers import Answers
+from mlx_server.gateway.dialects.answers import BEGIN_AFTER_S, Answers
 from mlx_server.gateway.dialects.responses.events import STREAM_END, Event, ResponseEvents
 from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected
@@ -16,11 +16,9 @@ from vestal.supervision import Clock
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_S = 5.0
-"""After at most twice this time without an event, `response.in_progress` is sent again. Comments would not
-do: Codex ignores them, and gives up after 300 s without an event."""
-GRACE_S = 0.9
-"""A failure within this time of the submission is answered with its own HTTP status, and no stream begins."""
+SILENCES_TO_REPORT = 3
+"""Each third silence, `response.in_progress` is sent again: it holds the whole response, and is kept.
+Comments would not do: Codex ignores them, and gives up after 300 s without an event."""
 
 
 class ResponseRun:
@@ -45,6 +43,7 @@ class ResponseRun:
         self._clock = clock
         self._is_streamed = is_streamed
         self._has_output = False
+        self._silences = 0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -72,9 +71,9 @@ class ResponseRun:
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Return at the first output, at the end, and after GRACE_S."""
+        """Return at the first output, at the end, and after BEGIN_AFTER_S."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
+            async with asyncio.timeout(BEGIN_AFTER_S):
                 while not self._has_output and not self.is_finished:
                     await self._changed.wait()
 
@@ -94,7 +93,6 @@ class ResponseRun:
             await self._changed.wait()
 
     async def _run(self, on_end: Callable[[], None]) -> None:
-        heartbeat = asyncio.ensure_future(self._keep_alive())
         try:
             await self._read()
         except ClientDisconnected:
@@ -107,7 +105,6 @@ class ResponseRun:
             cause = f"The gateway could not write this answer ({type(error).__name__}); its log has more."
             self._fail(ServerFault("internal_error", cause))
         finally:
-            heartbeat.cancel()
             on_end()
 
     def _fail(self, error: GatewayError) -> None:
@@ -115,28 +112,28 @@ class ResponseRun:
         self._append(self.events.failed(error))
 
     async def _read(self) -> None:
-        first = await self._answers.first_event()
         parts: list[AnswerPart] = []
-        async for _, part in self._answers.parts(first):
+        async for arrived in self._answers.parts():
+            if arrived is None:
+                self._report_silence()
+                continue
             if self._is_streamed:
-                self._add(part)
+                self._add(arrived[1])
             else:
-                parts.append(part)
+                parts.append(arrived[1])
         if parts:
             self._add(joined(parts))
 
     def _add(self, part: AnswerPart) -> None:
         self._has_output = True
+        self._silences = 0
         self._append(self.events.part(part, int(self._clock.wall())))
 
-    async def _keep_alive(self) -> None:
-        """Repeat `response.in_progress` where nothing else was sent since the last look."""
-        seen = len(self.log)
-        while self._is_streamed:
-            await self._clock.sleep(KEEP_ALIVE_S)
-            if len(self.log) == seen:
-                self._append([self.events.still_in_progress()])
-            seen = len(self.log)
+    def _report_silence(self) -> None:
+        """Repeat `response.in_progress` to the clients of a stream, unless that was done lately."""
+        if self._is_streamed and self._silences % SILENCES_TO_REPORT == 0:
+            self._append([self.events.still_in_progress()])
+        self._silences += 1
 
     def _append(self, events: list[Event]) -> None:
         self.log += events

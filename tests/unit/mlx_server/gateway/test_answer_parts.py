@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, joined, prompt_tokens
+from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, joined
 
 USAGE = protocol.Usage(7, 3)
 LOGPROBS = tuple(protocol.Logprobs(protocol.TokenLogprob(text, (97,), -0.5)) for text in "abc")
@@ -35,8 +35,3 @@ def test_joined_parts_leave_out_the_logprobs_of_text_that_was_taken_back():
     done = protocol.Done("r", "stop", USAGE)
     parts = [AnswerPart("a", logprobs=LOGPROBS[:1]), AnswerPart(logprobs=LOGPROBS[1:], done=done)]
     assert joined(parts) == AnswerPart("a", logprobs=LOGPROBS[:1], done=done)
-
-
-def test_prompt_tokens_come_with_the_first_token_or_with_the_end():
-    assert prompt_tokens(_token(0, "a", prompt_tokens=7)) == 7
-    assert prompt_tokens(protocol.Done("r", "stop", USAGE)) == 7

@@ -265,7 +265,7 @@ async def test_stream_whose_renderer_fails_ends_with_an_error_and_cancels_the_re
 
     http = Request({"type": "http", "headers": []}, receive)
     answers = Answers([ticket])
-    response = await stream_answers(http, answers, lambda _: renderer, "application/x-ndjson")
+    response = await stream_answers(http, answers, lambda: renderer, "application/x-ndjson")
     await response({}, receive, send)  # type: ignore[arg-type]
     (line,) = b"".join(message.get("body", b"") for message in sent).splitlines()
     assert json.loads(line)["code"] == "internal_error"
