@@ -51,8 +51,7 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
     """
     template = str(getattr(tokenizer, "chat_template", "") or "")
     added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})
-    if harmony := find_harmony_tokens(tokenizer):
-        return OutputMarkers(harmony=harmony)
+    harmony = find_harmony_tokens(tokenizer)
 
     def has(marker: str) -> bool:
         return marker in template or marker in added
@@ -70,7 +69,7 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
         own = tuple(one for its_hint, one in _FORMATS if its_hint == hint)
     tagged = () if any(one.start == TAGGED_JSON.start for one in own) else (TAGGED_JSON,)
     wrappers = tuple(filter(has, _WRAPPERS)) + tuple(getattr(tokenizer, "structural_markers", ()))
-    return OutputMarkers(thinking, (*own, *tagged), wrappers)
+    return OutputMarkers(thinking, (*own, *tagged), wrappers, harmony)
 
 
 def _mended(parser: ToolParser | None) -> ToolParser | None:

@@ -5,7 +5,12 @@ An answer is a row of messages, whose parts are divided by special tokens:
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
     <|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{…}<|call|>
 
-The recipient may also stand before the channel. The tokens themselves are read, not their text: a model that
+The recipient may also stand before the channel. Muse Spark's format has no channels, and calls between
+markers:
+
+     to=self<|message|>…<|eom|><|start|>assistant to=user<|message|>…<|eot|>
+
+ The tokens themselves are read, not their text: a model that
 explains the format writes the same words with ordinary tokens.
 """
 
@@ -17,12 +22,12 @@ from enum import Enum, auto
 from typing import Any
 
 from mlx_server.engine.generation.harmony_tokens import HarmonyTokens
-from mlx_server.engine.generation.output_parser import OutputPiece, ToolChoice
+from mlx_server.engine.generation.output_parser import TAGGED_JSON, CallFormat, OutputPiece, ToolChoice
 from mlx_server.engine.generation.tool_calls import are_all_offered, parse_tool_calls
 from mlx_server.protocol import ToolCall
 
 _RECIPIENT = re.compile(r"to=(\S+)")
-_NO_TOOLS = ("assistant", "user", "all")
+_NO_TOOLS = ("assistant", "user", "all", "commentary", "self")
 """Recipients that are no tools."""
 _BETWEEN_MESSAGES = "\n\n"
 """What stands between two messages of one kind when they become one text."""
@@ -43,8 +48,13 @@ class HarmonyParser:
     """
 
     def __init__(
-        self, tokens: HarmonyTokens, tool_choice: ToolChoice = "none", tools: Sequence[dict[str, Any]] = ()
+        self,
+        tokens: HarmonyTokens,
+        tool_choice: ToolChoice = "none",
+        tools: Sequence[dict[str, Any]] = (),
+        call_format: CallFormat = TAGGED_JSON,
     ) -> None:
+        self._call_format = call_format  # of the calls of a format without channels
         self._tokens, self._tool_choice, self._tools = tokens, tool_choice, tuple(tools)
         self.control_tokens = tokens.controls
         self.has_tool_calls = False
@@ -127,7 +137,7 @@ class HarmonyParser:
         may_call = self._tool_choice != "none"
         if may_call and self._recipient:
             self._section = _Section.CALL
-        elif self._channel.strip().startswith("analysis"):
+        elif self._channel.strip().startswith("analysis") or recipient == "self":
             self._section = _Section.THINKING
         else:
             self._section = _Section.CALL if self._tool_choice == "required" else _Section.TEXT
@@ -157,6 +167,10 @@ class HarmonyParser:
                 return calls
         if not self._recipient:
             return ()
+        if not self._tokens.has_channels:
+            start, end = self._call_format.start, self._call_format.end
+            marked = body.strip().removeprefix(start).removesuffix(end)
+            return parse_tool_calls(marked, self._tools, self._call_format.parser)
         found = {"name": self._recipient, "arguments": body.strip() or "{}"}
         return parse_tool_calls(body, self._tools, lambda text, tools: found)
 

@@ -23,38 +23,46 @@ from mlx_server.engine.generation.prompts.call_shapes import (
     with_short_ids,
 )
 
+HARMONY_HEADER_END = "<|message|>"
+
 
 @dataclass(frozen=True)
 class TemplateNeeds:
-    """What a chat template needs of a conversation. The defaults are those of a template that takes anything.
-
-    `system`: where a system message may stand. `alternation`: messages of the user and of the assistant
-    alternate, beginning with the user's. `answer_after_tools`: an assistant's message stands between the
-    result of a tool and the user's next message. `user`: there is a user's message. `short_call_ids`: ids of
-    calls have nine letters and digits. `single_calls`: a message calls one tool. `argument_texts`: a call's
-    arguments are JSON text. `plain_tools`: the template has no place for tools, calls and results, so they
-    become text. `whole_tools`: tools have a description and parameters. `tools_as_list`:
-    tools are a list also where there are none. `one_text`: a message with calls has
-    either content or thinking. `no_empty_answers`: no message of the assistant is empty. `call_markers`: the
-    template drops calls, so they become text between these markers, which are those of the model.
-    """
+    """What a chat template needs of a conversation. By default it takes anything, as it is."""
 
     system: Literal["anywhere", "first", "nowhere"] = "anywhere"
+    """Where a system message may stand."""
     alternation: bool = False
+    """Messages of the user and of the assistant alternate, beginning with the user's."""
     answer_after_tools: bool = False
+    """A message of the assistant stands between the result of a tool and the user's next message."""
     user: bool = False
-    short_call_ids: bool = False
-    single_calls: bool = False
-    argument_texts: bool = False
-    plain_tools: bool = False
-    whole_tools: bool = False
-    tools_as_list: bool = False
-    one_text: bool = False
+    """There is a message of the user."""
     no_empty_answers: bool = False
+    """No message of the assistant is empty."""
+    no_headers: bool = False
+    """Answers are without the headers of the Harmony format, which clients of other servers keep."""
+    one_text: bool = False
+    """A message with calls has either content or thinking."""
+    short_call_ids: bool = False
+    """Ids of calls have nine letters and digits."""
+    single_calls: bool = False
+    """A message calls one tool."""
+    argument_texts: bool = False
+    """A call's arguments are JSON text."""
     call_markers: tuple[str, str] | None = None
+    """The template drops calls, so they become text between these markers, which are those of the model."""
+    plain_tools: bool = False
+    """The template has no place for tools: they, their calls and results become text."""
+    whole_tools: bool = False
+    """Tools have a description and parameters."""
+    tools_as_list: bool = False
+    """Tools are a list also where there are none."""
 
 
-STRICTEST = TemplateNeeds(system="nowhere", alternation=True, user=True, plain_tools=True)
+STRICTEST = TemplateNeeds(
+    "nowhere", alternation=True, user=True, no_empty_answers=True, no_headers=True, plain_tools=True
+)
 """The shape that every chat template renders: texts of the user and of the assistant in turn."""
 
 
@@ -73,6 +81,8 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
         fitted = _alternate(fitted)
     if needs.answer_after_tools:
         fitted = _answer_tools(fitted)
+    if needs.no_headers:
+        fitted = [_without_headers(message) for message in fitted]
     if needs.no_empty_answers:
         fitted = [_with_some_content(message) for message in fitted]
     if needs.short_call_ids:
@@ -158,6 +168,19 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
         is_first = is_first and role == "system"
         fitted.append(message)
     return fitted
+
+
+def _without_headers(message: Message) -> Message:
+    """Return an answer in the Harmony format as the text of its last message."""
+    content = message.get("content")
+    if (
+        message.get("role") != "assistant"
+        or not isinstance(content, str)
+        or HARMONY_HEADER_END not in content
+    ):
+        return message
+    last = content.rpartition(HARMONY_HEADER_END)[2]
+    return {**message, "content": last.partition("<|end|>")[0].partition("<|return|>")[0]}
 
 
 def _with_some_content(message: Message) -> Message:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mlx_server.engine.generation.prompts.conversation import (
+    HARMONY_HEADER_END,
     Message,
     TemplateNeeds,
     fit_messages,
@@ -56,6 +57,9 @@ class TemplateProbe:
             needs = replace(needs, alternation=True)
         if not self._shows([_user(ASKED), _assistant(""), _user(MORE)], needs, ASKED, MORE):
             needs = replace(needs, no_empty_answers=True)
+        raw = _assistant(f"<|channel|>final{HARMONY_HEADER_END}{ANSWERED}")
+        if not self._shows([_user(ASKED), raw, _user(MORE)], needs, ASKED, ANSWERED, MORE):
+            needs = replace(needs, no_headers=True)
         in_the_middle = [*turns, _system(SYSTEM), _user(MORE)]
         at_the_end = [*turns, _user(MORE), _system(SYSTEM)]
         if not self._shows([_system(SYSTEM), _user(ASKED)], needs, SYSTEM, ASKED):

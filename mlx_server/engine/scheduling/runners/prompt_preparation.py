@@ -93,7 +93,7 @@ class PromptPreparation:
     def _harmony_parser(
         self, op: Generate, prompt: Sequence[int], tokens: HarmonyTokens
     ) -> tuple[AnswerParser, Gate | None]:
-        parser = HarmonyParser(tokens, op.tool_choice, op.tools or ())
+        parser = HarmonyParser(tokens, op.tool_choice, op.tools or (), self._markers.calls[0])
         parser.begin_after(prompt, self._decode)
         return parser, HarmonyGate(tokens) if parser.is_in_header or parser.is_thinking else None
 

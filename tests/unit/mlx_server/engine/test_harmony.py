@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,7 @@ class HarmonyTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         vocabulary = self.added_tokens_encoder
-        parts = [part for part in re.split("(" + "|".join(map(re.escape, CONTROLS)) + ")", text) if part]
+        parts = [part for part in re.split("(" + "|".join(map(re.escape, vocabulary)) + ")", text) if part]
         return [
             token
             for part in parts
@@ -251,3 +252,49 @@ def test_gate_of_a_grammar_opens_after_the_thinking(text, opened):
 def test_format_is_chosen_by_the_special_tokens():
     assert output_markers(TOKENIZER).harmony == TOKENS
     assert output_markers(TOKENIZER).thinks
+
+
+MUSE_CONTROLS = ["<|start|>", "<|message|>", "<|eom|>", "<|eot|>"]
+
+
+class MuseTokenizer(HarmonyTokenizer):
+    has_tool_calling = True
+    tool_call_start, tool_call_end = "<atem:function_calls>", "</atem:function_calls>"
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        return {name: FIRST_CONTROL + i for i, name in enumerate(MUSE_CONTROLS)}
+
+    @staticmethod
+    def tool_parser(text: str, tools: Any) -> dict[str, Any]:
+        return {"name": "weather", "arguments": {"city": text}}
+
+
+MUSE_CALL = "<|start|>assistant to=weather<|message|><atem:function_calls>Oslo</atem:function_calls>"
+
+
+@pytest.mark.parametrize(
+    ("text", "piece", "opens"),
+    [
+        (
+            " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Yes.<|eot|>",
+            OutputPiece("Yes.", "Hm."),
+            True,
+        ),
+        (f" to=self<|message|>Hm.<|eom|>{MUSE_CALL}<|eot|>", OutputPiece("", "Hm.", (OSLO,)), True),
+        (" to=self<|message|>Hm", OutputPiece("", "Hm"), False),
+        (" to=user<|message|>Yes", OutputPiece("Yes"), True),
+    ],
+)
+def test_answer_of_muse_spark_is_separated_by_its_recipients(text, piece, opens):
+    """Without this, its headers were shown: `to=self` and all that follows."""
+    markers = output_markers(MuseTokenizer())
+    assert markers.harmony
+    ids = MuseTokenizer().encode(text)
+    parser = HarmonyParser(markers.harmony, "auto", TOOLS, markers.calls[0])
+    parser.begin_after(MuseTokenizer().encode(PROMPT_END), decode)
+    parsed, gate = OutputPiece(), HarmonyGate(markers.harmony)
+    for token in ids:
+        parsed += parser.push_control(token) if token in parser.control_tokens else parser.push(chr(token))
+    assert parsed + parser.flush() == piece
+    assert any(gate.opens_after(token) for token in ids) is opens

@@ -73,7 +73,10 @@ def call(city: str, **more: Any) -> dict[str, Any]:
         (GEMMA, TemplateNeeds("nowhere", alternation=True, plain_tools=True)),
         (QWEN, TemplateNeeds("first", user=True)),
         (LLAMA, TemplateNeeds(single_calls=True)),
-        (GPT_OSS, TemplateNeeds("first", single_calls=True, whole_tools=True, one_text=True)),
+        (
+            GPT_OSS,
+            TemplateNeeds("first", single_calls=True, whole_tools=True, one_text=True, no_headers=True),
+        ),
         (DEEPSEEK_V31, TemplateNeeds("first", argument_texts=True)),
     ],
     ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
@@ -162,6 +165,15 @@ def test_thinking_of_any_dialect_reaches_the_template():
     assert "analysis<|message|>Look it up.<|end|>" in rendered("gpt-oss", *turns, tools=TOOLS)
     both = (said("user", "Hi"), asked | {"content": "A moment."}, said("tool", "rain"))
     assert "Look it up.\n\nA moment.<|end|>" in rendered("gpt-oss", *both, tools=TOOLS)
+
+
+def test_answer_kept_with_its_harmony_headers_is_rendered_without_them():
+    """Some servers show the headers, so clients send them back; gpt-oss' template refuses that."""
+    raw = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    )
+    text = rendered("gpt-oss", said("user", "Hi"), said("assistant", raw), said("user", "So?"))
+    assert "<|channel|>final<|message|>Yes.<|end|>" in text and "Hm." not in text
 
 
 def test_tool_without_description_is_rendered_by_a_template_that_reads_it():
