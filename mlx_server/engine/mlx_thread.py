@@ -62,7 +62,7 @@ def _serve(
     from mlx_server.engine.settings import EngineSettings
     from mlx_server.model_store import catalog, survey
 
-    settings = EngineSettings.from_config(config)
+    settings = EngineSettings.from_config(config).with_shared_weights(catalog(config))
     if not may_serve.is_set():  # a standby engine has time for this
         start_process_ahead()
         tokenizers.preload_tokenizers(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
 from mlx_server.engine.kv.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
-from vestal.config import Config, canonical
+from mlx_server.model_store import ModelEntry
+from vestal.config import Config, canonical, find_named
 
 _PERSIST_MOST_S, _PERSIST_SHARE = 10.0, 0.6
 """What persisting the prompt cache may take, in seconds and as a share of `supervision.stop_s`: the gateway
@@ -79,6 +81,16 @@ class EngineSettings:
             max_repeated_tokens=config.mlx.max_repeated_tokens,
             kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_quantization(model)) else None,
         )
+
+    def with_shared_weights(self, models: Iterable[ModelEntry]) -> EngineSettings:
+        """Return the settings with each preloaded model under the name by which its weights are loaded."""
+        installed = list(models)
+
+        def loaded_as(name: str) -> str:
+            found = find_named(name, installed, lambda entry: entry.name)
+            return found.loaded_as if found else name
+
+        return replace(self, preload=tuple(dict.fromkeys(map(loaded_as, self.preload))))
 
     def keep_alive_of(self, model: str) -> float:
         """Return for how long `model` stays without use, in seconds: preloaded models stay, negative."""

