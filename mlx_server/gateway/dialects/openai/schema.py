@@ -174,8 +174,6 @@ class CompletionBody(TextBody):
 
         Raises BadRequest.
         """
-        if self.suffix:
-            not_supported("suffix", f"model {self.model!r} does not support infilling; leave out `suffix`")
         if self.echo and self.logprobs is not None:
             not_supported("echo", "the logprobs of the prompt are not computed; leave out one of the two")
         if self.best_of is not None and self.best_of > 1:
@@ -194,11 +192,14 @@ class CompletionBody(TextBody):
         return request.prompt
 
     def _to_request(self, model: str, prompt: str | list[int], drawn_seed: int) -> GenerationRequest:
+        if self.suffix and not isinstance(prompt, str):
+            not_supported("suffix", "a gap is filled after a prompt of text; send text, or leave it out")
         return GenerationRequest(
             model=model,
             kind="text",
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_ids=None if isinstance(prompt, str) else tuple(prompt),
+            suffix=self.suffix or None,
             sampling=self.sampling(drawn_seed),
             max_tokens=COMPLETION_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
             stop=self.stop_strings,

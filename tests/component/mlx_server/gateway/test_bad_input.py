@@ -74,7 +74,7 @@ CASES: list[tuple[str, Any, int, str, str]] = [
         "invalid_request",
         "max",
     ),
-    ("/v1/completions", {"model": "chat", "prompt": "a", "suffix": "b"}, 400, "not_supported", "infilling"),
+    ("/v1/completions", {"model": "chat", "prompt": [1], "suffix": "b"}, 400, "not_supported", "suffix"),
     ("/v1/completions", {"model": "chat", "prompt": [1], "echo": True}, 400, "not_supported", "echo"),
     (
         "/v1/completions",

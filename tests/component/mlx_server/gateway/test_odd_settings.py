@@ -194,6 +194,12 @@ def test_ollama_request_that_only_the_engine_can_refuse_is_a_400_in_ollamas_word
     assert (answer.status_code, words in answer.json()["error"]) == (400, True)
 
 
+def test_openai_suffix_for_a_model_that_cannot_fill_a_gap_is_a_400(small_gateway):
+    body = {"model": "smollm2:135m", "prompt": "def f(", "suffix": "return"}
+    answer = small_gateway.http.post("/v1/completions", json=body)
+    assert (answer.status_code, "does not support insert" in answer.text) == (400, True)
+
+
 def test_ollama_embedding_of_num_ctx_three_is_that_of_the_first_token(small_gateway):
     def embed(text: str, **more: Any) -> dict[str, Any]:
         body = {"model": "all-minilm", "input": text, **more}

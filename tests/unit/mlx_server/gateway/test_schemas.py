@@ -398,6 +398,12 @@ def test_limit_of_zero_reads_the_prompt_and_generates_nothing_where_the_api_has_
     assert _request(schema, body).max_tokens == 0
 
 
+def test_openai_suffix_asks_to_fill_the_gap_before_it():
+    body = {"model": "m", "prompt": "def f(", "suffix": "return 1"}
+    assert _request(openai_schema.CompletionBody, body).suffix == "return 1"
+    assert _request(openai_schema.CompletionBody, body | {"suffix": ""}).suffix is None
+
+
 @pytest.mark.parametrize("schema", [openai_schema.ChatBody, anthropic_schema.MessagesBody])
 def test_top_p_of_zero_draws_the_most_probable_token_in_every_dialect(schema):
     body = {"model": "m", "messages": HELLO, "max_tokens": 5, "top_p": 0, "top_k": -1, "temperature": 0.9}
