@@ -83,23 +83,29 @@ class AnyIntensity(RuleBasedStateMachine):
         super().__init__()
         self.intensity = Intensity(4, 60)
         self.now = 0.0
-        self.restarts: list[float] = []
+        self.restarts: list[tuple[float, float]] = []  # time and weight
 
     @rule(seconds=st.floats(0, 40))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def restart_if_allowed(self) -> None:
-        if not self.intensity.exceeded(self.now):
-            self.intensity = self.intensity.add(self.now)
-            self.restarts.append(self.now)
+    @rule(weight=st.sampled_from([1.0, 0.1, 0.25]))
+    def restart_if_allowed(self, weight: float) -> None:
+        if not self.intensity.exceeded(self.now, weight):
+            self.intensity = self.intensity.add(self.now, weight)
+            self.restarts.append((self.now, weight))
+
+    @rule(weight=st.sampled_from([0.1, 0.25]))
+    def lighten(self, weight: float) -> None:
+        self.intensity = self.intensity.lighten(weight)
+        self.restarts = [(at, min(each, weight)) for at, each in self.restarts]
 
     @invariant()
     def no_window_holds_more_restarts_than_the_limit(self) -> None:
-        for start in self.restarts:
-            assert sum(1 for at in self.restarts if 0 <= at - start < 60) <= 4
-        assert len(self.intensity.times) <= 4
+        """The weights within a window stay within the limit, so that the least weight bounds the number."""
+        for start, _ in self.restarts:
+            assert sum(weight for at, weight in self.restarts if 0 <= at - start < 60) <= 4 + 1e-6
+        assert len(self.intensity.times) <= 40
 
 
 SMALL = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -51,10 +51,17 @@ POLICY = RestartPolicy(
     start_timeout_s=15,
     stop_timeout_s=5,
     stable_after_s=10,
+    productive_weight=0.25,
     settle_after_kill_s=4,
     probe=ProbePolicy(failures=2),
 )
 ROUNDING = 1e-6
+LIVES = st.tuples(
+    st.sampled_from([ExitStatus(code=1), ExitStatus(signal=9)]),
+    st.booleans(),  # it becomes ready
+    st.sampled_from([0.0, 1.0, 10.0]),  # seconds that it lives
+    st.booleans(),  # it is productive
+)
 STATUSES = st.sampled_from([ExitStatus(code=n) for n in (0, 1, 78)] + [ExitStatus(signal=9), ExitStatus()])
 RESULTS = st.builds(
     ProbeResult,
@@ -79,7 +86,9 @@ class LifeOfAChild(RuleBasedStateMachine):
         self.ignores_term = False
         self.terminated = False
         self.restarted_at: list[float] = []
+        self.unproductive_at: list[float] = []  # restarts since the last productive run
         self.stopped_by_hand = False
+        self.last_was_productive = False
         self.crashed = False  # the next launch is a restart that nobody requested
 
     @initialize(restart=st.sampled_from(RestartType), ready=st.booleans(), coupled=st.booleans())
@@ -94,7 +103,7 @@ class LifeOfAChild(RuleBasedStateMachine):
         self.child, actions = step(before, received, self.now)
         if isinstance(received, Start | Restart):
             if received.reset:
-                self.restarted_at.clear()  # a reset also clears the intensity's window
+                self.forget_restarts()  # a reset also clears the intensity's window
             if received.reset or before.state in (State.STOPPED, State.FAILED):
                 self.crashed = False
         for action in actions:
@@ -127,14 +136,22 @@ class LifeOfAChild(RuleBasedStateMachine):
             assert self.child.breaker.state is BreakerState.HALF_OPEN
         if self.crashed and self.child.breaker.state is BreakerState.CLOSED:
             self.restarted_at.append(self.now)
+            self.unproductive_at += [] if self.last_was_productive else [self.now]
         self.launching, self.crashed = run, False
 
-    def exit(self, status: ExitStatus) -> None:
+    def forget_restarts(self) -> None:
+        self.restarted_at.clear()
+        self.unproductive_at.clear()
+
+    def exit(self, status: ExitStatus, productive: bool = False) -> None:
         run = self.living
         assert run is not None
         self.living, self.terminated = None, False
         self.note_crash_unless_planned()
-        self.send(Exited(run, status, "last line"))
+        self.last_was_productive = productive
+        if self.crashed and productive:
+            self.unproductive_at.clear()
+        self.send(Exited(run, status, "last line", productive))
 
     def note_crash_unless_planned(self) -> None:
         if self.child.state is not State.STOPPING or self.child.after_stop is AfterStop.RESTART_AS_DEAD:
@@ -168,12 +185,13 @@ class LifeOfAChild(RuleBasedStateMachine):
         run, self.launching = self.launching, None
         assert run is not None
         self.note_crash_unless_planned()
+        self.last_was_productive = False
         self.send(LaunchFailed(run, "not found"))
 
     @precondition(lambda self: self.living is not None)
-    @rule(status=STATUSES)
-    def end_process(self, status: ExitStatus) -> None:
-        self.exit(status)
+    @rule(status=STATUSES, productive=st.booleans())
+    def end_process(self, status: ExitStatus, productive: bool) -> None:
+        self.exit(status, productive)
 
     @precondition(lambda self: self.living is not None and self.terminated and not self.ignores_term)
     @rule()
@@ -188,10 +206,10 @@ class LifeOfAChild(RuleBasedStateMachine):
     def answer_health_probe(self, result: ProbeResult) -> None:
         self.send(HealthProbed(self.child.run, result))
 
-    @rule(lives=st.lists(st.tuples(STATUSES, st.booleans(), st.sampled_from([0.0, 1.0, 10.0])), max_size=8))
-    def crash_in_a_loop(self, lives: list[tuple[ExitStatus, bool, float]]) -> None:
+    @rule(lives=st.lists(LIVES, max_size=14))
+    def crash_in_a_loop(self, lives: list[tuple[ExitStatus, bool, float, bool]]) -> None:
         """Crash again and again: single rules alone seldom make a crash loop."""
-        for status, ready, lives_s in lives:
+        for status, ready, lives_s, productive in lives:
             if self.child.on_hold:
                 self.send(ReleaseHold())
             if self.child.timer_at is not None and not self.child.alive:
@@ -202,7 +220,7 @@ class LifeOfAChild(RuleBasedStateMachine):
                 self.send(ReadyProbed(self.child.run, ProbeResult(True)))
             self.pass_time(lives_s)
             if self.living is not None:
-                self.exit(status)
+                self.exit(status, productive)
 
     @precondition(lambda self: self.child.run > 1)
     @rule(status=STATUSES)
@@ -229,7 +247,7 @@ class LifeOfAChild(RuleBasedStateMachine):
 
     @rule(slept_s=st.sampled_from([3.0, 60.0, 30000.0]))
     def sleep_machine(self, slept_s: float) -> None:
-        self.restarted_at.clear()  # restarts from before a sleep do not count
+        self.forget_restarts()  # restarts from before a sleep do not count
         self.send(MachineWoke(slept_s))
 
     @rule()
@@ -258,8 +276,10 @@ class LifeOfAChild(RuleBasedStateMachine):
 
     @invariant()
     def restarts_stay_within_the_intensity(self) -> None:
-        window = [at for at in self.restarted_at if self.now - at < POLICY.intensity.window_s]
-        assert len(window) <= POLICY.intensity.max_restarts
+        """Restarts count in full, unless a productive run came after them: then each counts a quarter."""
+        most, window_s = POLICY.intensity.max_restarts, POLICY.intensity.window_s
+        assert sum(self.now - at < window_s for at in self.unproductive_at) <= most
+        assert sum(self.now - at < window_s for at in self.restarted_at) <= most / POLICY.productive_weight
 
     @invariant()
     def waits_stay_within_their_maximum(self) -> None:
@@ -331,9 +351,10 @@ def test_supervision_invariants_hold_through_ten_thousand_crashes_in_four_proces
         life.pass_time(chance.choice((0.0, 0.5, 5.0, 12.0, 40.0)))
         if life.living is not None:
             crashes += 1
-            life.exit(ExitStatus(signal=9))
+            life.exit(ExitStatus(signal=9), chance.random() < 0.3)
         window_s = POLICY.intensity.window_s
         life.restarted_at = [at for at in life.restarted_at if life.now - at < window_s]
+        life.unproductive_at = [at for at in life.unproductive_at if life.now - at < window_s]
         for invariant_holds in INVARIANTS:
             invariant_holds(life)
         assert life.child.state is not State.STOPPED  # the child is wanted all the time

@@ -26,6 +26,7 @@ from vestal.supervision.lifecycle.actions import (
     SaveState,
     Terminate,
 )
+from vestal.supervision.lifecycle.breaker import BreakerState
 from vestal.supervision.lifecycle.child_state import ActiveProbe, initial_state
 from vestal.supervision.lifecycle.inputs import (
     Exited,
@@ -41,7 +42,7 @@ from vestal.supervision.lifecycle.inputs import (
 )
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.saved_state import restore, to_record
-from vestal.supervision.lifecycle.states import ChildStatus
+from vestal.supervision.lifecycle.states import ChildStatus, State
 from vestal.supervision.lifecycle.transition import step
 from vestal.supervision.named_tasks import NamedTasks
 from vestal.supervision.probing import poll_health_probe, poll_ready_probe
@@ -98,6 +99,19 @@ class Child:
     def name(self) -> str:
         """Return the name in the child spec."""
         return self.spec.name
+
+    @property
+    def trial_at(self) -> float | None:
+        """Return when the trial start of an open or half-open breaker is due or began (monotonic).
+
+        None if the breaker is closed, or if no trial will follow.
+        """
+        child = self.lifecycle
+        if child.breaker.state is BreakerState.CLOSED or not child.wanted:
+            return None
+        if child.state is State.STARTING:
+            return child.started_at
+        return child.timer_at if child.state in (State.OPEN, State.BACKOFF) else None
 
     def status(self) -> ChildStatus:
         """Return the child as people and programs see it."""
@@ -260,7 +274,13 @@ class Child:
 
     async def _await_exit(self, run: int) -> None:
         status, last_line = await self._process.wait()
-        self.send(Exited(run, status, last_line))
+        self.send(Exited(run, status, last_line, self._was_productive()))
+
+    def _was_productive(self) -> bool:
+        """Return whether the process that has just ended did work for somebody."""
+        if self.spec.productive is None or self.lifecycle.pid is None:
+            return False
+        return self.spec.productive(self.lifecycle.pid)
 
     # --- timer and probes -----------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class ChildSpec:
     `health`            the probe of a child that is up; None: only the end of its process is noticed
     `activity`          reads what the kernel shows of the process, so that a child that works is not taken
                         for hung; None: nothing is known of it
+    `productive`        called with the PID of a process that has ended: returns whether it did work for
+                        somebody. Its restart then counts `policy.productive_weight`; None: it did not
     `restart`           when a child that ended is restarted
     `fatal_exit_codes`  exit codes that no restart can mend (78 is EX_CONFIG: a mistake in the configuration)
     `before_launch`     awaited before every launch; a LaunchError from it counts as a failed start
@@ -84,6 +86,7 @@ class ChildSpec:
     ready: Probe | None = None
     health: Probe | None = None
     activity: ReadActivity | None = None
+    productive: Callable[[int], bool] | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     restart: RestartType = RestartType.PERMANENT
     adopt: bool = True

@@ -87,6 +87,13 @@ class Supervisor:
         """Return the status of every child, in start order."""
         return {name: child.status() for name, child in self._children.items()}
 
+    def trial_at(self, name: str) -> float | None:
+        """Return when the trial start of a child's open or half-open breaker is due or began (monotonic).
+
+        None if the breaker is closed, or if no trial will follow.
+        """
+        return self._child(name).trial_at
+
     # --- all children ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -55,7 +55,7 @@ class ChildState:
 
     What is counted:
         `backoff_attempt`     the exponent of the next backoff delay
-        `charge_next_start`   whether the next start counts for the restart intensity
+        `next_start_weight`   what the next start counts for the restart intensity; 0 for a requested start
         `restarts`            all restarts so far
         `failed_probes`       failed health probes in a row
 
@@ -87,7 +87,7 @@ class ChildState:
     no_start_before: float = float("-inf")
     ignore_probes_until: float = float("-inf")
     backoff_attempt: int = 0
-    charge_next_start: bool = False
+    next_start_weight: float = 0.0
     restarts: int = 0
     failed_probes: int = 0
     cause: str = ""

@@ -88,11 +88,16 @@ class LaunchFailed:
 
 @dataclass(frozen=True)
 class Exited:
-    """The process has ended, was reaped, and its group is gone. `last_line` is the last of its log."""
+    """The process has ended, was reaped, and its group is gone.
+
+    `last_line` is the last of its log. `productive`: it did work for somebody since it started (see
+    `ChildSpec.productive`).
+    """
 
     run: int
     status: ExitStatus
     last_line: str = ""
+    productive: bool = False
 
 
 @dataclass(frozen=True)

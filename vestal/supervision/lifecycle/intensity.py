@@ -1,26 +1,47 @@
-"""OTP's restart intensity: a limit on the number of restarts within a sliding window. Pure."""
+"""OTP's restart intensity, with weights: a limit on the restarts within a sliding window. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+ROUNDING = 1e-9
+"""Ten weights of 0.1 make a little less than 1."""
+
 
 @dataclass(frozen=True)
 class Intensity:
-    """At most `max_restarts` in any `window_s` seconds. `times` are the past restarts (monotonic)."""
+    """At most `max_restarts` in any `window_s` seconds.
+
+    `restarts` are the past restarts, each with its time (monotonic) and its weight: ten restarts of weight
+    0.1 count as one.
+    """
 
     max_restarts: int = 5
     window_s: float = 300.0
-    times: tuple[float, ...] = ()
+    restarts: tuple[tuple[float, float], ...] = ()
 
-    def add(self, now: float) -> Intensity:
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Return the times of the past restarts."""
+        return tuple(at for at, _ in self.restarts)
+
+    def add(self, now: float, weight: float = 1.0) -> Intensity:
         """Return the intensity with one more restart, and without those that have left the window."""
-        return replace(self, times=(*self.recent(now), now))
+        return replace(self, restarts=(*self.recent_restarts(now), (now, weight)))
 
-    def exceeded(self, now: float) -> bool:
-        """Return whether one more restart at `now` would be too many."""
-        return len(self.recent(now)) >= self.max_restarts
+    def exceeded(self, now: float, weight: float = 1.0) -> bool:
+        """Return whether one more restart of this weight at `now` would be too many."""
+        counted = sum(each for _, each in self.recent_restarts(now))
+        return counted + weight > self.max_restarts + ROUNDING
+
+    def lighten(self, weight: float) -> Intensity:
+        """Return the intensity in which no past restart counts more than `weight`."""
+        return replace(self, restarts=tuple((at, min(each, weight)) for at, each in self.restarts))
 
     def recent(self, now: float) -> tuple[float, ...]:
         """Return the times of the restarts that are within the window."""
-        return tuple(at for at in self.times if now - at < self.window_s)
+        return tuple(at for at, _ in self.recent_restarts(now))
+
+    def recent_restarts(self, now: float) -> tuple[tuple[float, float], ...]:
+        """Return the time and weight of each restart that is within the window."""
+        return tuple((at, weight) for at, weight in self.restarts if now - at < self.window_s)

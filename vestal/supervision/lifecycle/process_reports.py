@@ -75,7 +75,9 @@ def exited(child: ChildState, report: Exited, now: float) -> Transition:
     child = replace(child, last_exit=status, detail=_why_it_ended(child, report))
     if child.kill_sent or status.signal == SIGKILL:
         child = replace(child, no_start_before=now + child.policy.settle_after_kill_s)
-    return prepend((Emit("child_exited", cause, fields),), process_gone(child, status, now))
+    return prepend(
+        (Emit("child_exited", cause, fields),), process_gone(child, status, now, report.productive)
+    )
 
 
 def _why_it_ended(child: ChildState, report: Exited) -> str:

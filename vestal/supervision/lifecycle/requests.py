@@ -20,7 +20,7 @@ def start(child: ChildState, request: Start, now: float) -> Transition:
     if child.state is State.STOPPING:
         return replace(child, after_stop=AfterStop.START_AGAIN), (SaveState(),)
     if child.state in (State.STOPPED, State.FAILED, State.ABSENT):
-        child = replace(child, backoff_attempt=0, charge_next_start=False, detail="")
+        child = replace(child, backoff_attempt=0, next_start_weight=0.0, detail="")
     elif child.alive or not request.reset:  # it runs, or it waits in BACKOFF or OPEN
         return child, (SaveState(),)
     return prepend((SaveState(),), launch_if_allowed(child, now))

@@ -27,11 +27,17 @@ class Backoff:
 class RestartPolicy:
     """The limits of one child. All times are in seconds.
 
+    A productive process (see `ChildSpec.productive`) that died is restarted without delay. With
+    `productive_weight` 0.1 its restart, and each before it, counts a tenth, so that at most
+    `10 * max_restarts` happen within the window of the restart intensity.
+
     `start_timeout_s`          from the launch until the child must be ready
     `stop_timeout_s`           from SIGTERM to SIGKILL
     `planned_stop_timeout_s`   the same for a stop that was requested, in which the child may finish its work;
                                None: `stop_timeout_s`
     `stable_after_s`           a child that was ready for so long before it died is restarted without delay
+    `productive_weight`        what a restart counts for the restart intensity if the process did work for
+                               somebody since it started; any other restart counts 1
     `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
     `wake_grace_s`             after the machine has slept, failed probes do not count for so long
     """
@@ -42,6 +48,7 @@ class RestartPolicy:
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 10.0
     stable_after_s: float = 10.0
+    productive_weight: float = 1.0
     settle_after_kill_s: float = 0.0
     wake_grace_s: float = 5.0
     probe: ProbePolicy = field(default_factory=ProbePolicy)

@@ -29,6 +29,7 @@ def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
             "until": wall + open_s,
         },
         "restarts": [wall + (at - now) for at in child.intensity.recent(now)],
+        "restart_weights": [weight for _, weight in child.intensity.recent_restarts(now)],
     }
 
 
@@ -38,13 +39,24 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
         return child
     try:
         breaker = _restore_breaker(child, record["breaker"], now, wall)
-        ages = [wall - float(at) for at in record["restarts"]]
-        times = tuple(sorted(now - age for age in ages if 0 <= age < child.intensity.window_s))
+        restarts = _restore_restarts(child, record, now, wall)
         stopped_by_hand = bool(record["stopped_by_hand"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return child
-    intensity = replace(child.intensity, times=times)
+    intensity = replace(child.intensity, restarts=restarts)
     return replace(child, stopped_by_hand=stopped_by_hand, breaker=breaker, intensity=intensity)
+
+
+def _restore_restarts(
+    child: ChildState, record: Mapping[str, Any], now: float, wall: float
+) -> tuple[tuple[float, float], ...]:
+    """Return the restarts within the window. Those of a record without weights, as earlier versions wrote it,
+    count 1 each, and so does a weight that is none."""
+    times = [float(at) for at in record["restarts"]]
+    weights = [float(weight) for weight in record.get("restart_weights", [1.0] * len(times))]
+    pairs = zip(times, weights, strict=True)
+    restarts = [(now - (wall - at), weight if 0 < weight <= 1 else 1.0) for at, weight in pairs]
+    return tuple(sorted(each for each in restarts if 0 <= now - each[0] < child.intensity.window_s))
 
 
 def _restore_breaker(child: ChildState, record: Mapping[str, Any], now: float, wall: float) -> Breaker:

@@ -27,8 +27,8 @@ def launch_if_allowed(child: ChildState, now: float) -> Transition:
     if child.breaker.state is not BreakerState.CLOSED:
         child = replace(child, breaker=child.breaker.begin_trial(now, child.policy.start_timeout_s))
         actions = (Emit("breaker_half_opened", child.cause), SaveState())
-    elif child.charge_next_start:
-        child = replace(child, intensity=child.intensity.add(now))
+    elif child.next_start_weight:
+        child = replace(child, intensity=child.intensity.add(now, child.next_start_weight))
         actions = (SaveState(),)
     child = new_run(child, now)
     # The launch comes first: it must not wait until a file has been written.
@@ -49,7 +49,7 @@ def new_run(child: ChildState, started_at: float, pid: int | None = None) -> Chi
         load_progress=None,
         overdue=False,
         failed_probes=0,
-        charge_next_start=False,
+        next_start_weight=0.0,
         timer_at=started_at + child.policy.start_timeout_s,
     )
 

@@ -41,12 +41,17 @@ def stop_timed_out(child: ChildState, now: float) -> Transition:
     return replace(child, kill_sent=True), (Kill(child.run), killed)
 
 
-def process_gone(child: ChildState, status: ExitStatus | None, now: float) -> Transition:
-    """Decide what follows now that there is no process. `status` is None if the launch made none."""
+def process_gone(
+    child: ChildState, status: ExitStatus | None, now: float, productive: bool = False
+) -> Transition:
+    """Decide what follows now that there is no process.
+
+    `status` is None if the launch made none; `productive`: the process did work for somebody.
+    """
     was_planned = child.state is State.STOPPING and child.after_stop is not AfterStop.RESTART_AS_DEAD
     child = replace(child, alive=False, pid=None, failed_probes=0, timer_at=None)
     if not was_planned:
-        return _died(child, status, now)
+        return _died(child, status, now, productive)
     child = replace(child, breaker=child.breaker.cancel_trial(now))
     if child.after_stop is AfterStop.STAY_STOPPED:
         return replace(child, state=State.STOPPED, detail=""), (Emit("child_stopped", child.cause),)
@@ -57,7 +62,7 @@ def process_gone(child: ChildState, status: ExitStatus | None, now: float) -> Tr
     return prepend((restarting,), launch_if_allowed(child, now))
 
 
-def _died(child: ChildState, status: ExitStatus | None, now: float) -> Transition:
+def _died(child: ChildState, status: ExitStatus | None, now: float, productive: bool) -> Transition:
     """Restart a child that ended by itself, hung or was never ready, unless its restart type forbids it."""
     by_itself = child.state is not State.STOPPING
     siblings = (RestartSiblings(),) if child.coupled else ()
@@ -69,46 +74,52 @@ def _died(child: ChildState, status: ExitStatus | None, now: float) -> Transitio
     if child.restart is RestartType.TEMPORARY or (child.restart is RestartType.TRANSIENT and finished):
         child = replace(child, state=State.STOPPED, wanted=False, breaker=child.breaker.cancel_trial(now))
         return child, (Emit("child_stopped", cause),)
-    child, delay_s = _charge(replace(child, cause=cause), now)
+    child, delay_s = _charge(replace(child, cause=cause), now, productive)
     child = replace(child, on_hold=child.coupled)
     is_open = child.breaker.state is BreakerState.OPEN
     child, actions = _wait_for_breaker(child, now) if is_open else _restart(child, delay_s, now)
     return child, (*actions, *siblings)
 
 
-def _charge(child: ChildState, now: float) -> tuple[ChildState, float]:
+def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState, float]:
     """Count the death for breaker, intensity and backoff, and return the delay before the restart in seconds.
 
-    A child that was never ready is a failed start for the breaker. One that was ready for `stable_after_s` is
-    restarted without delay. A restart too many for the intensity opens the breaker.
+    A child that was never ready is a failed start for the breaker. One that was productive, or ready for
+    `stable_after_s`, is restarted without delay. A productive one also lightens the restarts before it: they
+    were no crash loop. A restart too many for the intensity opens the breaker.
     """
     delay_s = child.policy.backoff.delay(child.backoff_attempt)
     attempt = child.backoff_attempt + 1
     breaker = child.breaker
-    exceeded = child.intensity.exceeded(now)
-    if child.ready_at is None:
-        breaker = breaker.start_failed(now)
-    elif now - child.ready_at >= child.policy.stable_after_s:
+    weight = child.policy.productive_weight if productive else 1.0
+    child = replace(child, intensity=child.intensity.lighten(weight))
+    exceeded = child.intensity.exceeded(now, weight)
+    if productive or (child.ready_at is not None and now - child.ready_at >= child.policy.stable_after_s):
         delay_s, attempt = 0.0, 0
+        breaker = breaker.start_succeeded()  # it may have worked before its ready probe succeeded
         breaker = breaker if exceeded else breaker.ran_stably()
+    elif child.ready_at is None:
+        breaker = breaker.start_failed(now)
     if exceeded and breaker.state is not BreakerState.OPEN:
         limit = child.policy.intensity
         window = f"{limit.max_restarts} restarts within {limit.window_s:g} s"
         child = replace(child, cause=f"{window}; last: {child.cause}")
         breaker = breaker.trip(now)
-    return replace(child, breaker=breaker, backoff_attempt=attempt), delay_s
+    child = replace(child, breaker=breaker, backoff_attempt=attempt, next_start_weight=weight)
+    return child, delay_s
 
 
 def _wait_for_breaker(child: ChildState, now: float) -> Transition:
     detail = child.detail or child.cause
-    child = replace(child, state=State.OPEN, timer_at=child.breaker.until, detail=detail)
+    timer_at = child.breaker.until
+    child = replace(child, state=State.OPEN, timer_at=timer_at, detail=detail, next_start_weight=0.0)
     fields = {"open_s": round(child.breaker.until - now, 3), "opens": child.breaker.opens}
     return child, (Emit("breaker_opened", child.cause, fields), SaveState())
 
 
 def _restart(child: ChildState, delay_s: float, now: float) -> Transition:
     start_at = max(now + delay_s, child.no_start_before)
-    child = replace(child, charge_next_start=True, restarts=child.restarts + 1)
+    child = replace(child, restarts=child.restarts + 1)
     fields = {"delay_s": round(start_at - now, 3), "attempt": child.backoff_attempt}
     restarting = Emit("child_restarting", child.cause, fields)
     if start_at > now:

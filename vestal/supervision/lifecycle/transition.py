@@ -84,7 +84,7 @@ def _machine_woke(child: ChildState, report: MachineWoke, now: float) -> Transit
         child,
         failed_probes=0,
         backoff_attempt=0,
-        intensity=replace(child.intensity, times=()),
+        intensity=replace(child.intensity, restarts=()),
         breaker=child.breaker.machine_woke(now, report.slept_s, start_timeout_s),
         ignore_probes_until=now + child.policy.wake_grace_s,
         no_start_before=child.no_start_before - report.slept_s,

@@ -59,9 +59,15 @@ class ChildDriver:
         self.launch()
         return self.send(ReadyProbed(self.child.run, OK), at)
 
-    def exit(self, status: ExitStatus = CRASH, at: float | None = None, last_line: str = "") -> ChildDriver:
+    def exit(
+        self,
+        status: ExitStatus = CRASH,
+        at: float | None = None,
+        last_line: str = "",
+        productive: bool = False,
+    ) -> ChildDriver:
         """Report that the process has ended."""
-        return self.send(Exited(self.child.run, status, last_line), at)
+        return self.send(Exited(self.child.run, status, last_line, productive), at)
 
     def has_action(self, kind: type) -> bool:
         """Return whether the last input led to an action of this type."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.unit.vestal.supervision.lifecycle.driver import POLICY, ChildDriver, open_child, ready_child
 from vestal.supervision import BreakerState, ExitStatus, RestartType, State
 from vestal.supervision.lifecycle.actions import Emit, Launch
@@ -45,6 +47,55 @@ def test_restarts_beyond_the_intensity_open_the_breaker_though_every_start_succe
     assert driver.child.state is State.OPEN
     assert driver.has_event("breaker_opened")
     assert driver.child.timer_at == 120
+
+
+PRODUCTIVE = replace(POLICY, productive_weight=0.1)
+
+
+@pytest.mark.parametrize(("every_s", "deaths"), [(25.0, 36), (1.5, 5)])
+def test_productive_child_that_dies_again_and_again_is_restarted_at_once_each_time(
+    every_s: float, deaths: int
+):
+    """An engine killed each 25 s for 15 minutes was given up for 51 % of the time, though it worked."""
+    driver = ready_child(PRODUCTIVE)
+    for n in range(1, deaths + 1):
+        driver.exit(at=every_s * n, productive=True)
+        assert driver.child.state is State.STARTING
+        driver.launch_and_ready()
+
+
+def test_productive_child_restarts_at_most_ten_times_as_often_as_the_intensity_allows():
+    driver = ready_child(PRODUCTIVE)
+    for n in range(1, 51):
+        driver.exit(at=1.0 * n, productive=True).launch_and_ready()
+    driver.exit(at=51, productive=True)
+    assert driver.child.state is State.OPEN
+
+
+def test_productive_weight_changes_nothing_for_a_child_that_does_no_work():
+    driver = ready_child(PRODUCTIVE)
+    for n in range(1, 6):
+        driver.exit(at=10.0 * n).launch_and_ready()
+    driver.exit(at=60)
+    assert driver.child.state is State.OPEN
+
+
+def test_productive_run_after_a_burst_of_deaths_shows_that_they_were_no_crash_loop():
+    """Five engines are killed while each replays; the engine after them works, and is killed too."""
+    driver = ready_child(PRODUCTIVE)
+    for n in range(1, 6):
+        driver.exit(at=10.0 * n).launch_and_ready()
+    driver.exit(at=75, productive=True)
+    assert driver.child.state is State.STARTING
+    driver.launch_and_ready().exit(at=100, productive=True)
+    assert driver.child.state is State.STARTING
+
+
+def test_trial_that_works_before_it_is_ready_closes_the_breaker():
+    driver = open_child().fire_timer().launch()
+    driver.exit(at=driver.now + 1, productive=True)
+    assert driver.child.breaker.state is BreakerState.CLOSED
+    assert driver.child.state is State.STARTING
 
 
 def test_slow_failed_starts_open_the_breaker_though_they_stay_below_the_intensity():

@@ -51,6 +51,19 @@ def test_recent_restarts_and_a_stop_by_hand_are_restored():
     assert restored.intensity.times == pytest.approx((-20.0,))
 
 
+def test_weights_of_restarts_are_restored():
+    child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1).add(110))
+    restored = saved_and_restored(child, 120, 1e9, later_now=0, later_wall=1e9)
+    assert restored.intensity.restarts == ((pytest.approx(-20.0), 0.1), (pytest.approx(-10.0), 1.0))
+
+
+def test_record_without_weights_as_earlier_versions_wrote_it_counts_each_restart_once():
+    child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1))
+    record = to_record(child, 120, 1e9)
+    del record["restart_weights"]
+    assert restore(initial_state(POLICY), record, 0, 1e9).intensity.restarts == ((pytest.approx(-20.0), 1.0),)
+
+
 @pytest.mark.parametrize("record", [None, {}, {"breaker": 3}, {"breaker": {}, "restarts": "x"}])
 def test_record_in_another_form_changes_nothing(record: Any):
     assert restore(initial_state(POLICY), record, 0, 0) == initial_state(POLICY)
