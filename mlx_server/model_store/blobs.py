@@ -25,10 +25,11 @@ _UPLOADING, _WORKING = ".uploading-", ".working-"
 
 
 class Blobs:
-    """The uploaded files of one store."""
+    """The uploaded files of one store. `free` returns the free bytes of the disk with a folder."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, free: disk.FreeBytes = disk.free_bytes) -> None:
         self._folder = store / ".blobs"
+        self._free = free
 
     def path(self, digest: str) -> Path:
         """Return where the file of this digest is, or would be. Raises ModelStoreError (`invalid_digest`)."""
@@ -47,8 +48,9 @@ class Blobs:
         """Begin an upload. Raises ModelStoreError (`invalid_digest`, `store_unwritable`, `disk_full`)."""
         target = self.path(digest)
         self._prepare()
-        disk.require_space(digest[:19], 0, self._folder)
-        return Upload(target, tempfile.NamedTemporaryFile(dir=self._folder, prefix=_UPLOADING, delete=False))
+        disk.require_space(target.name[:19], 0, self._folder, self._free)
+        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_UPLOADING)
+        return Upload(target, Path(path), os.fdopen(descriptor, "wb"), self._free)
 
     @contextlib.contextmanager
     def working_folder(self) -> Iterator[Path]:
@@ -80,15 +82,17 @@ class Blobs:
 class Upload:
     """One upload: `write` its parts, then `finish`; `close` in any case."""
 
-    def __init__(self, target: Path, file: IO[bytes]) -> None:
+    def __init__(self, target: Path, path: Path, file: IO[bytes], free: disk.FreeBytes) -> None:
         self._target = target
+        self._path = path
         self._file = file
+        self._free = free
         self._hash = hashlib.sha256()
 
     def write(self, part: bytes) -> None:
         """Append to the file. Raises ModelStoreError (`disk_full`): some of the disk stays free."""
         folder = self._target.parent
-        disk.require_space(self._target.name[:19], len(part), folder)
+        disk.require_space(self._target.name[:19], len(part), folder, self._free)
         try:
             self._file.write(part)
         except OSError as error:
@@ -109,10 +113,10 @@ class Upload:
                 "Upload the file again.",
             )
         self._file.close()
-        Path(self._file.name).rename(self._target)
+        self._path.rename(self._target)
 
     def close(self) -> None:
         """Delete the file unless it is finished."""
-        self._file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self._file.name)
+        with contextlib.suppress(OSError):  # what is still to be written may not fit
+            self._file.close()
+        self._path.unlink(missing_ok=True)

@@ -7,10 +7,12 @@ import struct
 
 import pytest
 
+from mlx_server.engine.settings import EngineSettings
 from mlx_server.model_store import (
     ModelStoreError,
     Preset,
     catalog,
+    disk,
     find,
     layout,
     make,
@@ -208,3 +210,38 @@ def test_upload_with_other_content_is_refused_and_deleted(config):
     upload.close()
     assert raised.value.code == "checksum_mismatch"
     assert list((config.models_dir / ".blobs").iterdir()) == []
+
+
+def test_upload_for_which_the_disk_has_no_room_is_refused_and_deleted(config):
+    free = [disk.MARGIN_BYTES + 10]
+    blobs = Blobs(config.models_dir, lambda folder: free[0])
+    upload = blobs.upload(f"sha256:{'0' * 64}")
+    upload.write(b"x" * 10)
+    free[0] -= 10
+    with pytest.raises(ModelStoreError) as raised:
+        upload.write(b"x")
+    upload.close()
+    assert raised.value.code == "disk_full"
+    assert list((config.models_dir / ".blobs").iterdir()) == []
+    free[0] -= 1
+    with pytest.raises(ModelStoreError):
+        blobs.upload(f"sha256:{'0' * 64}")
+
+
+def test_leftovers_of_uploads_are_deleted_after_a_day(config):
+    blobs = Blobs(config.models_dir)
+    digest = upload(blobs, b"content")
+    folder = config.models_dir / ".blobs"
+    (folder / ".working-dead").mkdir()
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    with blobs.working_folder() as working:
+        assert list(folder.iterdir()) == [working]
+    assert not blobs.has(digest)
+
+
+def test_engine_preloads_the_shared_weights_of_a_made_model_once(config):
+    made(config, "mario", system="x")
+    mlx = config.mlx.model_copy(update={"preload": ["MARIO", "base", "gone"]})
+    settings = EngineSettings.from_config(config.model_copy(update={"mlx": mlx}))
+    assert settings.with_shared_weights(catalog(config)).preload == ("base:latest", "gone:latest")
