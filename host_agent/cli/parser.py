@@ -138,7 +138,12 @@ def _add_inspect_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         default="list",
         help="list (the default) shows the installed models; pull and ensure fetch what is missing",
     )
-    models.add_argument("names", nargs="*", metavar="NAME", help="models, as named in the configuration")
+    models.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="models of the configuration, the Hugging Face hub (mlx-community/NAME) or Ollama's library",
+    )
     cache = parsers["cache"]
     cache.add_argument(
         "action",

@@ -40,8 +40,8 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.head("/api/tags", include_in_schema=False)
     @routes.get("/api/tags")
     async def tags(http: Request) -> Response:
-        entries = await context.installed_models.all()
-        return JsonResponse({"models": [render_models.tag(entry) for entry in entries]})
+        newest_first = sorted(await context.installed_models.all(), key=lambda entry: -entry.modified)
+        return JsonResponse({"models": [render_models.tag(entry) for entry in newest_first]})
 
     @routes.get("/api/ps")
     async def ps(http: Request) -> Response:
