@@ -132,7 +132,7 @@ def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> dict[int, dict[str
     body = {"model": "copier", "stream": True, "temperature": 0, "max_tokens": 14} | body
     whole: dict[int, dict[str, Any]] = {}
     with gateway.http.stream("POST", path, json=body) as answer:
-        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]", lines
     for chunk in map(json.loads, lines[:-1]):
         for choice in chunk["choices"]:
