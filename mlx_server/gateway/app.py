@@ -16,6 +16,7 @@ from mlx_server.gateway.dialects.api_document import DocumentedApp
 from mlx_server.gateway.dialects.body_budget import BodyBudget, ShareBodies
 from mlx_server.gateway.dialects.context import GatewayContext, request_id_of
 from mlx_server.gateway.dialects.error_envelopes import error_response
+from mlx_server.gateway.dialects.llama_cpp import routes as llama_cpp_routes
 from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
@@ -43,6 +44,7 @@ def create_app(
     app.include_router(ollama_routes.router(context))
     app.include_router(openai_routes.router(context))
     app.include_router(responses_routes.router(context))
+    app.include_router(llama_cpp_routes.router(context))
     app.include_router(anthropic_routes.router(context))
     app.add_middleware(ShareBodies, budget=BodyBudget(context.config.mlx.body_budget_bytes))
     mlx = context.config.mlx

@@ -46,7 +46,7 @@ from mlx_server.protocol.frames import MAX_FRAME_BYTES, FrameBuffer
 from mlx_server.protocol.free_form import MAX_NESTING, check_json
 from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
 from mlx_server.protocol.operations import Begin, Cancel, Embed, Generate, Load, Op, Probe, Shutdown, Unload
-from mlx_server.protocol.values import Logprobs, Sampling, TokenLogprob, ToolCall, Usage
+from mlx_server.protocol.values import Logprobs, PromptReport, Sampling, TokenLogprob, ToolCall, Usage
 from mlx_server.protocol.vectors import are_finite, pack_vectors, unpack_vectors
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "Probe",
     "Probed",
     "PromptCacheUse",
+    "PromptReport",
     "ProtocolError",
     "Ready",
     "Sampling",

@@ -8,7 +8,7 @@ from msgspec import field
 
 from mlx_server.protocol.base import EngineEvent
 from mlx_server.protocol.memory_figures import LoadedModelReport, MemoryUse, PromptCacheUse
-from mlx_server.protocol.values import Logprobs, ToolCall, Usage
+from mlx_server.protocol.values import Logprobs, PromptReport, ToolCall, Usage
 
 
 class Hello(EngineEvent, frozen=True):
@@ -84,7 +84,7 @@ class Done(EngineEvent, frozen=True):
 
     `text`, `thinking` and `tool_calls` hold the last part of the answer, which had been withheld until now.
     `stopped_by` is the stop string that ended the answer. `context` holds all tokens of the conversation so
-    far, if the operation asked for them.
+    far, if the operation asked for them, and `prompt` describes the prompt if it asked for that.
     """
 
     id: str
@@ -95,6 +95,7 @@ class Done(EngineEvent, frozen=True):
     tool_calls: tuple[ToolCall, ...] | None = None
     stopped_by: str | None = None
     context: tuple[int, ...] | None = None
+    prompt: PromptReport | None = None
 
 
 class Embedding(EngineEvent, frozen=True):

@@ -20,7 +20,10 @@ class Generate(Operation, frozen=True):
     tool calls in the answer are treated: as text ("none"), as calls wherever they stand ("auto"), or the
     whole answer has to be a call ("required"). `top_logprobs` asks for the log-probabilities of the drawn
     token and of so many alternatives. With `count_only`, nothing is generated: `Done` reports the prompt's
-    tokens, however many there are.
+    tokens, however many there are. `reports_prompt` asks for the prompt's tokens and their text in
+    `Done.prompt`, `reports_pieces` also for the text of each token, and `prompt_logprobs` for their log-
+    probabilities, with `top_logprobs` alternatives. Without `adds_special_tokens` a text gets no token that
+    the tokenizer adds by itself.
 
     A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
     With `shift`, so much more goes that the answer has room (`max_tokens`, but no more than an eighth of the
@@ -61,6 +64,10 @@ class Generate(Operation, frozen=True):
     suffix: str | None = None
     context_ids: tuple[int, ...] = ()
     returns_context: bool = False
+    reports_prompt: bool = False
+    reports_pieces: bool = False
+    prompt_logprobs: bool = False
+    adds_special_tokens: bool = True
 
 
 class Cancel(Operation, frozen=True):

@@ -51,6 +51,19 @@ class Logprobs(Value, frozen=True):
     top: tuple[TokenLogprob, ...] = ()
 
 
+class PromptReport(Value, frozen=True):
+    """The prompt as the model reads it: its tokens, and their text; `pieces` is the text of each token.
+
+    `logprobs` has the log-probability of each token, if they were asked for; the first token has no
+    probability, and its number says nothing.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    pieces: tuple[str, ...] = ()
+    logprobs: tuple[Logprobs, ...] = ()
+
+
 class Usage(Value, frozen=True):
     """Token counts and durations of a finished generation.
 

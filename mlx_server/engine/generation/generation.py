@@ -13,7 +13,7 @@ from mlx_server.engine.generation.output_parser import (
     OutputParser,
     OutputPiece,
 )
-from mlx_server.protocol import Done, Event, Logprobs, Token, Usage
+from mlx_server.protocol import Done, Event, Logprobs, PromptReport, Token, Usage
 
 
 @dataclass
@@ -26,7 +26,8 @@ class Generation:
     `shared_prefix_tokens` is how many of the prompt's first tokens other prompts may begin with too; it is
     only set where the prompt cache uses it. An answer with more than `max_repeated_tokens` equal tokens in a
     row ends as if its limit were reached; 0 allows any number. With `returns_context`, `Done` holds all
-    tokens of prompt and answer. Times are in seconds on the caller's clock.
+    tokens of prompt and answer. `report` is what `Done` says of the prompt, if anything. Times are in seconds
+    on the caller's clock.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Generation:
     top_logprobs: int | None = None
     max_repeated_tokens: int = 0
     returns_context: bool = False
+    report: PromptReport | None = None
     completion_tokens: int = 0
     cached_tokens: int = 0
     shared_prefix_tokens: int = 0
@@ -104,7 +106,9 @@ class Generation:
         thinking, calls = piece.thinking or None, piece.tool_calls or None
         stopped_by = self.detokenizer.stopped_by
         context = (*self.prompt, *self._answer) if self.returns_context else None
-        self.done = Done(self.id, done_reason, usage, piece.text, thinking, calls, stopped_by, context)
+        self.done = Done(
+            self.id, done_reason, usage, piece.text, thinking, calls, stopped_by, context, self.report
+        )
         return self.done
 
     @property

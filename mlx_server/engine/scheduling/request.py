@@ -14,6 +14,7 @@ from mlx_server.protocol import Done, Embed, Generate, Load
 
 if TYPE_CHECKING:  # these import MLX
     from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
+    from mlx_server.engine.generation.prompt_scoring import PromptScorer
     from mlx_server.engine.grammar.constraint import Gate
     from mlx_server.engine.grammar.grammars import GrammarProcessor
     from mlx_server.engine.prompt_cache.model_cache import StoredBlocks
@@ -79,10 +80,19 @@ class BackgroundJobs:
     prefix: Future[RestoredPrefix] | None = None
     """Restores `prefix_match` from the prompt cache."""
     prefix_match: PrefixMatch | None = None
+    scorer: PromptScorer | None = None
+    """Scores the prompt's tokens on the MLX thread, between the steps of the others."""
 
     @property
     def futures(self) -> list[Future[Any]]:
-        return [future for future in (self.grammar, self.prefix) if future is not None]
+        scoring = self.scorer.done if self.scorer else None
+        return [future for future in (self.grammar, self.prefix, scoring) if future is not None]
+
+    @property
+    def can_score(self) -> bool:
+        """Return True if the prompt can be scored now: the vocabulary is read, and there is more to score."""
+        is_pending = self.scorer is not None and not self.scorer.done.done()
+        return is_pending and (self.grammar is None or self.grammar.done())
 
     @property
     def done(self) -> bool:

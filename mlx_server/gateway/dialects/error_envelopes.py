@@ -107,7 +107,13 @@ ANTHROPIC = ErrorEnvelope(
 )
 
 ENVELOPES = (OLLAMA, OPENAI, ANTHROPIC)
-_BY_PATH = {"/v1/messages": ANTHROPIC, "/v1": OPENAI}
+_BY_PATH = {
+    "/v1/messages": ANTHROPIC,
+    "/v1": OPENAI,
+    "/tokenize": OPENAI,
+    "/detokenize": OPENAI,
+    "/apply-template": OPENAI,
+}
 """The envelope of each path and of the paths below it. The longest path counts; Ollama's is for the rest."""
 
 

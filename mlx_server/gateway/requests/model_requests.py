@@ -53,6 +53,10 @@ class GenerationRequest:
     suffix: str | None = None
     context_ids: tuple[int, ...] = ()
     returns_context: bool = False
+    reports_prompt: bool = False
+    reports_pieces: bool = False
+    prompt_logprobs: bool = False
+    adds_special_tokens: bool = True
 
     @property
     def lane(self) -> Lane:
@@ -93,6 +97,10 @@ class GenerationRequest:
             suffix=self.suffix,
             context_ids=self.context_ids,
             returns_context=self.returns_context,
+            reports_prompt=self.reports_prompt,
+            reports_pieces=self.reports_pieces,
+            prompt_logprobs=self.prompt_logprobs,
+            adds_special_tokens=self.adds_special_tokens,
         )
 
 

@@ -151,7 +151,8 @@ class PromptMaker:
         if op.suffix is not None:
             return self._infill_tokens(op.model, prompt, op.suffix)
         bos = self.tokenizer.bos_token
-        return self._encode(prompt, bos is None or not prompt.startswith(bos)) if prompt else []
+        adds_special_tokens = op.adds_special_tokens and (bos is None or not prompt.startswith(bos))
+        return self._encode(prompt, adds_special_tokens) if prompt else []
 
     @property
     def infill_ends(self) -> frozenset[int]:

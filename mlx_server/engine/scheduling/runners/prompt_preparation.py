@@ -10,6 +10,7 @@ from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.generation.harmony import HarmonyParser
 from mlx_server.engine.generation.harmony_tokens import HarmonyGate, HarmonyTokens
 from mlx_server.engine.generation.output_parser import AnswerParser, OutputMarkers, OutputParser
+from mlx_server.engine.generation.prompt_scoring import check_reported
 from mlx_server.engine.generation.prompts.length_check import context_exceeded
 from mlx_server.engine.generation.prompts.render import PromptMaker
 from mlx_server.engine.generation.prompts.shortening import Shortener
@@ -17,7 +18,7 @@ from mlx_server.engine.grammar.constraint import Gate, GateAfter
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.scheduling.request import PreparedPrompt
-from mlx_server.protocol import Done, Generate, Usage
+from mlx_server.protocol import Done, Generate, PromptReport, Usage
 
 PROMPT_END_TOKENS = 16
 """A thought that the chat template begins stands within the last tokens of the prompt."""
@@ -64,14 +65,21 @@ class PromptPreparation:
             op.top_logprobs,
             self._max_repeated_tokens,
             op.returns_context,
+            self._report(op, prompt) if op.reports_prompt else None,
         )
         if op.count_only:
-            return PreparedPrompt(generation, answer=Done(op.id, "stop", Usage(len(prompt), 0)))
-        if answer := generation.replay(op.emitted, now):
+            answer = Done(op.id, "stop", Usage(len(prompt), 0), prompt=generation.report)
             return PreparedPrompt(generation, answer=answer)
+        check_reported(op, len(prompt))
+        if replayed := generation.replay(op.emitted, now):
+            return PreparedPrompt(generation, answer=replayed)
         if self._finds_shared_prefix:
             generation.shared_prefix_tokens = self._prompts.tokens_before_last_message(op, prompt)
         return PreparedPrompt(generation, gate)
+
+    def _report(self, op: Generate, prompt: Sequence[int]) -> PromptReport:
+        pieces = tuple(self._decode([token]) for token in prompt) if op.reports_pieces else ()
+        return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
         """Return the parser of the answer, and the gate that opens where the model's thinking ends."""

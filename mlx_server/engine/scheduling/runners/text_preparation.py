@@ -11,15 +11,18 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.generation.prompt_scoring import PromptScorer
 from mlx_server.engine.generation.sampling import Processor, Sampler, make_processors, make_sampler
 from mlx_server.engine.grammar.constraint import Gate
 from mlx_server.engine.grammar.grammars import GrammarProcessor
+from mlx_server.engine.kv.kv_quantization import KvQuantization
+from mlx_server.engine.kv.request_caches import make_request_caches
 from mlx_server.engine.models.loading import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request
 from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
-from mlx_server.protocol import Generate
+from mlx_server.protocol import Generate, PromptReport
 
 ReserveMemory = Callable[[Generate, int, int], None]
 """Reserves KV for so many tokens of prompt and of answer. Raises InsufficientMemory or MustWait."""
@@ -49,8 +52,9 @@ class TextPreparation:
         cache: ModelCache,
         reserve_memory: ReserveMemory,
         max_repeated_tokens: int = 0,
+        kv: KvQuantization | None = None,
     ) -> None:
-        self._lm, self._workers, self._cache = language_model, workers, cache
+        self._lm, self._workers, self._cache, self._kv = language_model, workers, cache, kv
         self._reserve_memory = reserve_memory
         snapshots_only = any(type(cache) is not KVCache for cache in make_prompt_cache(language_model.model))
         self._prompts = PromptPreparation(language_model, snapshots_only, max_repeated_tokens)
@@ -86,9 +90,14 @@ class TextPreparation:
 
     def _submit_jobs(self, op: Generate, prompt: Sequence[int], gate: Gate | None) -> BackgroundJobs:
         make_grammar = self._grammar_job(op, gate)
+        compiled = self._workers.compiler.submit(make_grammar) if make_grammar else None
+        if op.prompt_logprobs:  # the model has to read all of the prompt
+            caches = make_request_caches(self._lm.model, self._kv)
+            scorer = PromptScorer(self._lm.model, prompt, caches, op.top_logprobs or 0)
+            return BackgroundJobs(compiled, scorer=scorer)
         match = self._cache.find([*prompt, *op.emitted])
         return BackgroundJobs(
-            self._workers.compiler.submit(make_grammar) if make_grammar else None,
+            compiled,
             self._workers.reader.submit(self._cache.restore_job(match)) if match else None,
             match,
         )
@@ -117,12 +126,17 @@ class TextPreparation:
         if jobs.prefix_match and jobs.prefix:
             restored = jobs.prefix.result()
             caches, generation.cached_tokens = self._cache.finish_restore(jobs.prefix_match, restored)
+        cached = generation.cached_tokens
+        if jobs.scorer:
+            text = self._lm.decode(generation.prompt)
+            generation.report = PromptReport(tuple(generation.prompt), text, logprobs=jobs.scorer.scores)
+            caches, cached = jobs.scorer.caches, len(generation.prompt) - 1
         return BatchInput(
             [*generation.prompt, *op.emitted],
             make_sampler(op.sampling, len(op.emitted)),
             make_processors(op.sampling) + ([grammar] if grammar else []),
-            caches,
-            generation.cached_tokens,
+            caches if cached else [],
+            cached,
         )
 
     def close(self) -> None:

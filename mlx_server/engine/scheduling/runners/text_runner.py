@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import EngineError
@@ -43,11 +44,17 @@ class TextRunner(Runner):
     ) -> None:
         super().__init__(model, requests)
         self._lm, self._workers, self._cache, self._guard = language_model, workers, cache, guard
-        self._preparation = TextPreparation(language_model, workers, cache, guard.admit, max_repeated_tokens)
+        self._preparation = TextPreparation(
+            language_model, workers, cache, guard.admit, max_repeated_tokens, kv
+        )
         self._batch = Batch(language_model.model, limits.max_running, limits.prefill_step_tokens, kv)
         self._in_batch: dict[int, Request] = {}  # by uid; finished ones until their KV is in the prompt cache
         self._pending_kv: dict[int, bool] = {}  # uid -> whether a snapshot of its whole state is worth taking
         self._warmed_up = False
+
+    @property
+    def can_step(self) -> bool:
+        return super().can_step or self._next_to_score() is not None
 
     # --- taking requests up ---
 
@@ -81,6 +88,7 @@ class TextRunner(Runner):
             ready.cached,
             request.generation.shared_prefix_tokens,
         )
+        request.jobs = replace(request.jobs, scorer=None)  # its keys and values are in the batch now
         request.stored_blocks = StoredBlocks()
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)
@@ -88,6 +96,10 @@ class TextRunner(Runner):
     # --- a step ---
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
+        if request := self._next_to_score():
+            assert request.jobs.scorer is not None
+            read = request.jobs.scorer.step(self._lm.grammars.token_bytes)
+            yield Prefill(request.id, read, len(request.generation.prompt))
         running = self._running()
         if not running:
             return
@@ -104,6 +116,11 @@ class TextRunner(Runner):
                 )
                 continue
             yield from self._accept(request, outcome, now)
+
+    def _next_to_score(self) -> Request | None:
+        """Return the first request whose prompt has tokens to score."""
+        preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
+        return next((request for request in preparing if request.jobs.can_score), None)
 
     def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
         """Return the events that a token causes. An error in text, parser or grammar fails the request."""

@@ -78,9 +78,13 @@ class AnswerChunks:
         choices = []
         for index, (part, _) in enumerate(answers):
             answer = self._filters[index].apply(part)
-            with_prefix = msgspec.structs.replace(answer, text=self._prefixes[index] + answer.text)
-            content = self._shape.whole_content(with_prefix)
-            choices.append(self._choice(index, content, answer.done, self._logprobs(answer)))
+            echoed = answer.done.prompt if answer.done else None
+            prefix = echoed.text if echoed else self._prefixes[index]
+            content = self._shape.whole_content(msgspec.structs.replace(answer, text=prefix + answer.text))
+            logprobs = self._logprobs(answer)
+            if echoed and echoed.logprobs:
+                logprobs = _echoed_logprobs([*echoed.logprobs, *answer.logprobs])
+            choices.append(self._choice(index, content, answer.done, logprobs))
         ends = [done for _, done in answers]
         return self._head | {
             "object": self._shape.whole_object,
@@ -229,6 +233,14 @@ def _completion_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
         "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
         "text_offset": [sum(map(len, texts[:position])) for position in range(len(texts))],
     }
+
+
+def _echoed_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
+    """Return the log probabilities of a prompt and its answer. The first token has none: null."""
+    logprobs = _completion_logprobs(tokens)
+    for field in ("token_logprobs", "top_logprobs"):
+        logprobs[field][0] = None
+    return logprobs
 
 
 def _text(part: AnswerPart) -> dict[str, Any]:

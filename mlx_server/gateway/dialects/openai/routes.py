@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from mlx_server import protocol
+from mlx_server.gateway.dialects.anthropic import models as anthropic_models
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.chat.tool_choice import CallRules
@@ -28,6 +29,9 @@ from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.sendable import SendableRequest, repeated, sendable
 from mlx_server.model_store import ModelEntry
 
+ANTHROPIC_VERSION = "anthropic-version"
+"""Anthropic's clients send this header; they read another shape of the same routes."""
+
 
 def router(context: GatewayContext) -> APIRouter:
     """Return all routes of OpenAI's API."""
@@ -36,11 +40,15 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.get("/models")
     async def models(http: Request) -> Response:
         entries = await context.installed_models.all()
+        if ANTHROPIC_VERSION in http.headers:
+            return JsonResponse(anthropic_models.models(entries, http.query_params))
         return JsonResponse({"object": "list", "data": [render.model(entry) for entry in entries]})
 
     @routes.get("/models/{name:path}", responses={404: {}})
     async def model(http: Request, name: str) -> Response:
-        return JsonResponse(render.model(await context.installed_models.get(name)))
+        entry = await context.installed_models.get(name)
+        made = anthropic_models.model if ANTHROPIC_VERSION in http.headers else render.model
+        return JsonResponse(made(entry))
 
     @routes.post("/chat/completions", **takes(schema.ChatBody, stream=SSE))
     async def chat(http: Request) -> Response:

@@ -174,8 +174,8 @@ class CompletionBody(TextBody):
 
         Raises BadRequest.
         """
-        if self.echo and self.logprobs is not None:
-            not_supported("echo", "the logprobs of the prompt are not computed; leave out one of the two")
+        if self.echo and self.logprobs is not None and self.stream:
+            not_supported("echo", "the logprobs of a prompt are not streamed; leave out `stream`")
         if self.best_of is not None and self.best_of > 1:
             not_supported("best_of", "this server does not choose between answers; leave it out")
         return [self._to_request(model, prompt, drawn_seed) for prompt in self._prompts()]
@@ -185,10 +185,10 @@ class CompletionBody(TextBody):
         return len(self._prompts()) * (self.n or 1)
 
     def echo_of(self, request: GenerationRequest) -> str:
-        if not self.echo:
+        if not self.echo or request.reports_prompt or request.prompt_logprobs:
             return ""
         if request.prompt is None:
-            not_supported("echo", "only a prompt given as text is echoed; leave it out, or send text")
+            not_supported("echo", "token ids are not echoed in a stream; leave out `stream`, or send text")
         return request.prompt
 
     def _to_request(self, model: str, prompt: str | list[int], drawn_seed: int) -> GenerationRequest:
@@ -204,6 +204,8 @@ class CompletionBody(TextBody):
             max_tokens=COMPLETION_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
             stop=self.stop_strings,
             top_logprobs=self.logprobs,
+            reports_prompt=bool(self.echo and not self.stream) and not isinstance(prompt, str),
+            prompt_logprobs=bool(self.echo) and self.logprobs is not None,
         )
 
     def _prompts(self) -> list[str | list[int]]:

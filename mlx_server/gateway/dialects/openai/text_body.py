@@ -73,7 +73,10 @@ class TextBody(Body):
         return tuple(text for text in given if text)
 
     def echo_of(self, request: GenerationRequest) -> str:
-        """Return the text that the answer to `request` begins with. Raises BadRequest."""
+        """Return the text that the answer to `request` begins with, if the engine does not report it.
+
+        Raises BadRequest.
+        """
         return ""
 
     @property

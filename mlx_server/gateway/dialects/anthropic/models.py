@@ -1,0 +1,60 @@
+"""Writes models as Anthropic's /v1/models does. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.model_store import ModelEntry
+
+MOST_LISTED = 1000
+
+
+def model(entry: ModelEntry) -> dict[str, Any]:
+    """Return an installed model."""
+    created = datetime.fromtimestamp(int(entry.modified), UTC)
+    return {
+        "type": "model",
+        "id": entry.name,
+        "display_name": entry.name,
+        "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lifecycle": "active",
+        "max_input_tokens": entry.context_tokens,
+        "max_tokens": entry.context_tokens,
+    }
+
+
+def models(entries: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the page of the models that `query` asks for: `limit`, `after_id`, `before_id`.
+
+    Raises BadRequest.
+    """
+    limit = _limit(query.get("limit"))
+    listed = list(entries)
+    ids = [entry.name for entry in listed]
+    before, after = query.get("before_id"), query.get("after_id")
+    for name, given in (("before_id", before), ("after_id", after)):
+        if given and given not in ids:
+            raise BadRequest("invalid_request", f"{name}: there is no model {quoted(given)}")
+    if before:
+        some = listed[: ids.index(before)]
+        page = some[-limit:]
+    else:
+        some = listed[ids.index(after) + 1 :] if after else listed
+        page = some[:limit]
+    return {
+        "data": [model(entry) for entry in page],
+        "has_more": len(page) < len(some),
+        "first_id": page[0].name if page else None,
+        "last_id": page[-1].name if page else None,
+    }
+
+
+def _limit(given: str | None) -> int:
+    if not given:
+        return MOST_LISTED
+    if given.isascii() and given.isdecimal() and len(given) < 10 and int(given) > 0:
+        return min(int(given), MOST_LISTED)
+    raise BadRequest("invalid_request", f"limit: give a whole number from 1 on, not {quoted(given)}")

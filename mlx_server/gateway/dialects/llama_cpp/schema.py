@@ -1,0 +1,93 @@
+"""The bodies of /tokenize, /detokenize and /apply-template, and the model requests that they mean. Pure.
+
+`model` may be missing, because a llama-server has only one. vLLM's clients write `prompt` for `content`, and
+`add_special_tokens` for `add_special`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pydantic import AliasChoices, Field
+
+from mlx_server.gateway.dialects.bodies import Body, ListOf, ModelName, not_supported
+from mlx_server.gateway.dialects.openai.messages import Message
+from mlx_server.gateway.dialects.openai.schema import MAX_PROMPT_IDS, ChatBody
+from mlx_server.gateway.errors import BadRequest
+from mlx_server.gateway.requests.model_requests import GenerationRequest
+
+
+class TokenBody(Body):
+    model: ModelName | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether the answer is empty, so that no engine needs to be asked."""
+        return False
+
+    def to_request(self, model: str) -> GenerationRequest:
+        """Return a request for the report on the prompt, for the model of this canonical name.
+
+        Raises BadRequest.
+        """
+        raise NotImplementedError
+
+
+class TokenizeBody(TokenBody):
+    content: str = Field(validation_alias=AliasChoices("content", "prompt"))
+    add_special: bool | None = Field(
+        default=None, validation_alias=AliasChoices("add_special", "add_special_tokens")
+    )
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.content and not self.add_special
+
+    def to_request(self, model: str) -> GenerationRequest:
+        if self.parse_special is False:
+            not_supported("parse_special", "special tokens in a text are always read as such; leave it out")
+        return _report(
+            model,
+            prompt=self.content,
+            adds_special_tokens=bool(self.add_special),
+            reports_pieces=bool(self.with_pieces),
+        )
+
+
+class DetokenizeBody(TokenBody):
+    tokens: ListOf[int]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.tokens
+
+    def to_request(self, model: str) -> GenerationRequest:
+        if len(self.tokens) > MAX_PROMPT_IDS:
+            raise BadRequest("invalid_request", f"tokens: give at most {MAX_PROMPT_IDS} token ids")
+        return _report(model, prompt_ids=tuple(self.tokens))
+
+
+class ApplyTemplateBody(TokenBody):
+    messages: ListOf[Message] = Field(min_length=1)
+    tools: ListOf[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def to_request(self, model: str) -> GenerationRequest:
+        chat = ChatBody(
+            model=model,
+            messages=self.messages,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            reasoning_effort=self.reasoning_effort,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+        return replace(chat.to_requests(model, 0)[0], count_only=True, reports_prompt=True)
+
+
+def _report(model: str, **prompt: Any) -> GenerationRequest:
+    return GenerationRequest(model=model, kind="text", count_only=True, reports_prompt=True, **prompt)
