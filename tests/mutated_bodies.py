@@ -290,6 +290,21 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "tool_choice": {"type": "any"},
         }
     ],
+    "/tokenize": [
+        {"model": CHAT, "content": "The weather?", "add_special": True, "with_pieces": True},
+        {"model": CHAT, "prompt": "The weather?", "add_special_tokens": False, "parse_special": True},
+    ],
+    "/detokenize": [{"model": CHAT, "tokens": [5, 6, 7]}],
+    "/apply-template": [
+        {
+            "model": CHAT,
+            "messages": [{"role": "user", "content": "The weather?"}],
+            "tools": [TOOL],
+            "tool_choice": "auto",
+            "reasoning_effort": "low",
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+    ],
     "/api/show": [{"model": CHAT}],
 }
 

@@ -146,7 +146,9 @@ class FakeEngine:
     async def generate(self, op: protocol.Generate) -> None:
         if op.count_only:
             self.work.pop(op.id)
-            self.say(protocol.Done(op.id, "stop", protocol.Usage(7, 0)))
+            pieces = ("a",) * 7 if op.reports_pieces else ()
+            report = protocol.PromptReport((1,) * 7, "a" * 7, pieces) if op.reports_prompt else None
+            self.say(protocol.Done(op.id, "stop", protocol.Usage(7, 0), prompt=report))
             return
         if op.prompt_ids is not None:
             op = replace(op, prompt=" ".join(map(str, op.prompt_ids)))
@@ -154,7 +156,7 @@ class FakeEngine:
         said = [message for message in op.messages or () if message["role"] != "system"] or [{}]
         prompt = op.prompt if op.prompt is not None else said[-1].get("content", "")
         orders = directives(prompt)
-        length = min(int(orders.get("tokens", 20)), op.max_tokens or 1_000_000)
+        length = min(int(orders.get("tokens", 20)), 1_000_000 if op.max_tokens is None else op.max_tokens)
         for index, token in enumerate(op.emitted):
             assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
         if code := orders.get("fail"):

@@ -108,6 +108,8 @@ PURE = (
     "mlx_server/gateway/dialects/chat/content_parts.py",
     "mlx_server/gateway/dialects/chat/history.py",
     "mlx_server/gateway/dialects/chat/tool_choice.py",
+    "mlx_server/gateway/dialects/anthropic/models.py",
+    "mlx_server/gateway/dialects/llama_cpp/schema.py",
     "mlx_server/gateway/dialects/openai/chat_tools.py",
     "mlx_server/gateway/dialects/openai/messages.py",
     "mlx_server/gateway/dialects/openai/text_body.py",

@@ -68,6 +68,8 @@ def values_of(hint) -> st.SearchStrategy:
         return st.one_of(*map(values_of, arguments))
     if origin is typing.Literal:
         return st.sampled_from(arguments)
+    if origin is tuple and Ellipsis not in arguments:
+        return st.tuples(*map(values_of, arguments))
     if origin is tuple:
         return st.lists(values_of(arguments[0]), max_size=4).map(tuple)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):

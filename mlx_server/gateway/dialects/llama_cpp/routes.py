@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -9,6 +12,7 @@ from mlx_server import protocol
 from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.context import GatewayContext
+from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.dialects.llama_cpp import DIALECT
 from mlx_server.gateway.dialects.llama_cpp.schema import (
     ApplyTemplateBody,
@@ -34,35 +38,43 @@ def router(context: GatewayContext) -> APIRouter:
     @routes.post("/tokenize", **takes(TokenizeBody))
     async def tokenize(http: Request) -> Response:
         body = await read_body(http, TokenizeBody, context.max_body_bytes)
-        found = await _report(context, http, body)
-        if not body.with_pieces:
-            return JsonResponse({"tokens": found.ids})
-        pieces = zip(found.ids, found.pieces, strict=True)
-        return JsonResponse({"tokens": [{"id": token, "piece": piece} for token, piece in pieces]})
+        found, headers = await _report(context, http, body)
+        tokens: list[Any] = list(found.ids)
+        if body.with_pieces:
+            pieces = zip(found.ids, found.pieces, strict=True)
+            tokens = [{"id": token, "piece": piece} for token, piece in pieces]
+        return JsonResponse({"tokens": tokens}, headers=headers)
 
     @routes.post("/detokenize", **takes(DetokenizeBody))
     async def detokenize(http: Request) -> Response:
         body = await read_body(http, DetokenizeBody, context.max_body_bytes)
-        return JsonResponse({"content": (await _report(context, http, body)).text})
+        found, headers = await _report(context, http, body)
+        return JsonResponse({"content": found.text}, headers=headers)
 
     @routes.post("/apply-template", **takes(ApplyTemplateBody))
     async def apply_template(http: Request) -> Response:
         body = await read_body(http, ApplyTemplateBody, context.max_body_bytes)
-        return JsonResponse({"prompt": (await _report(context, http, body)).text})
+        found, headers = await _report(context, http, body)
+        return JsonResponse({"prompt": found.text}, headers=headers)
 
     return routes
 
 
-async def _report(context: GatewayContext, http: Request, body: TokenBody) -> protocol.PromptReport:
-    """Return what the engine says of the prompt. Raises GatewayError, ClientDisconnected."""
+async def _report(
+    context: GatewayContext, http: Request, body: TokenBody
+) -> tuple[protocol.PromptReport, Mapping[str, str]]:
+    """Return what the engine says of the prompt, and the headers of the answer.
+
+    Raises GatewayError, ClientDisconnected.
+    """
     model = await _model(context, body.model)
     if body.is_empty:
-        return NOTHING
+        return NOTHING, {}
     request = await translated(http, lambda: sendable(with_preset(model, body, body.to_request(model.name))))
     ticket = context.submit(request, http, DIALECT)
     done = await cancel_on_disconnect(http, ticket, ticket.last())
     assert isinstance(done, protocol.Done) and done.prompt is not None
-    return done.prompt
+    return done.prompt, request_id_headers(ticket.id)
 
 
 async def _model(context: GatewayContext, name: str | None) -> ModelEntry:

@@ -1,6 +1,7 @@
 """Text from a small model, in float32 on the CPU, where equal means equal."""
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_server.protocol import Alive, Cancel, Done, Generate, Load, Loaded, Prefill, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, chat
@@ -124,3 +125,59 @@ def test_cancelled_request_ends_within_a_step_and_frees_its_place(real_engine):
     assert len(engine.tokens("endless")) < 2000
     seen = len(engine.events)
     engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
+
+
+def test_scored_prompt_has_the_log_probabilities_with_which_its_tokens_were_drawn(engine):
+    """lm-eval asks for `echo` with `logprobs`: how probable is each token of this text?"""
+    prompt = (5, 6, 7)
+    engine.send(Generate("drawn", CHAT, "text", prompt_ids=prompt, top_logprobs=2, max_tokens=40))
+    engine.answer("drawn", Done)
+    drawn = [
+        token.logprobs.drawn.logprob
+        for token in engine.events
+        if isinstance(token, Token) and token.id == "drawn" and token.logprobs
+    ]
+    ids = [token.token for token in engine.events if isinstance(token, Token) and token.id == "drawn"]
+    text = (*prompt, *ids)
+    score = Generate(
+        "scored", CHAT, "text", prompt_ids=text, prompt_logprobs=True, top_logprobs=2, max_tokens=0
+    )
+    engine.send(chat("beside", STORY, max_tokens=20), score)
+    done = engine.answer("scored", Done)
+    assert (done.reason, done.usage.completion_tokens) == ("length", 0)
+    assert done.prompt.ids == text and len(done.prompt.logprobs) == len(text)
+    for found, expected in zip(done.prompt.logprobs[len(prompt) :], drawn, strict=True):
+        assert found.drawn.logprob == pytest.approx(expected, abs=1e-3)
+        assert len(found.top) == 2
+    engine.answer("beside", Done)
+    engine.send(replace(score, id="goes on", max_tokens=5))
+    assert engine.answer("goes on", Done).usage.completion_tokens == 5
+    assert engine.answer("goes on", Done).prompt.logprobs == done.prompt.logprobs
+
+
+def test_scored_prompt_of_one_token_has_no_probability(engine):
+    engine.send(Generate("one", CHAT, "text", prompt_ids=(5,), prompt_logprobs=True, max_tokens=1))
+    done = engine.answer("one", Done)
+    assert len(done.prompt.logprobs) == 1 and done.usage.completion_tokens == 1
+
+
+def test_limit_of_zero_reads_the_prompt_into_the_prompt_cache(engine):
+    warm = chat("warm", STORY + " Begin with the weather.", max_tokens=0)
+    engine.send(warm)
+    done = engine.answer("warm", Done)
+    assert (done.reason, done.usage.completion_tokens, engine.text("warm")) == ("length", 0, "")
+    engine.send(replace(warm, id="warmed", max_tokens=1))
+    assert engine.answer("warmed", Done).usage.cached_tokens >= done.usage.prompt_tokens - 16
+
+
+def test_logit_bias_excludes_a_token_and_forces_another(engine):
+    def first(bias: tuple[tuple[int, float], ...]) -> int:
+        name = f"biased {bias}"
+        sampling = Sampling(temperature=0.0, logit_bias=bias)
+        engine.send(chat(name, STORY, max_tokens=1, sampling=sampling))
+        engine.answer(name, Done)
+        return next(e.token for e in engine.events if isinstance(e, Token) and e.id == name)
+
+    usual = first(())
+    assert first(((usual, -100.0),)) != usual
+    assert first(((77, 100.0),)) == 77

@@ -75,10 +75,16 @@ CASES: list[tuple[str, Any, int, str, str]] = [
         "max",
     ),
     ("/v1/completions", {"model": "chat", "prompt": [1], "suffix": "b"}, 400, "not_supported", "suffix"),
-    ("/v1/completions", {"model": "chat", "prompt": [1], "echo": True}, 400, "not_supported", "echo"),
     (
         "/v1/completions",
-        {"model": "chat", "prompt": "a", "echo": True, "logprobs": 1},
+        {"model": "chat", "prompt": [1], "echo": True, "stream": True},
+        400,
+        "not_supported",
+        "echo",
+    ),
+    (
+        "/v1/completions",
+        {"model": "chat", "prompt": "a", "echo": True, "logprobs": 1, "stream": True},
         400,
         "not_supported",
         "echo",

@@ -126,3 +126,66 @@ def test_openai_stream_of_several_answers_begins_and_ends_each_and_counts_the_pr
 def test_openai_stream_without_include_usage_has_no_usage(gateway):
     chunks = events(gateway.http.post("/v1/chat/completions", json=gateway.chat("tokens=2", stream=True)))
     assert chunks and not any("usage" in chunk for chunk in chunks)
+
+
+# --- tokens, and the probabilities of a prompt's own ---
+
+
+@pytest.mark.model
+def test_tokens_of_a_text_and_the_text_of_tokens_fit_each_other(real_gateway):
+    """As llama-server has them; its clients send no model, and here there are two."""
+
+    def post(path: str, **body: Any) -> Any:
+        answer = real_gateway.http.post(path, json={"model": "smollm2:135m"} | body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    text = "Grass is green 😀"
+    ids = post("/tokenize", content=text)["tokens"]
+    assert post("/detokenize", tokens=ids) == {"content": text}
+    pieces = post("/tokenize", content="Grass is green", with_pieces=True)["tokens"]
+    assert "".join(token["piece"] for token in pieces) == "Grass is green"
+    assert post("/tokenize", content="") == {"tokens": []}
+    assert post("/detokenize", tokens=[]) == {"content": ""}
+    prompt = post("/apply-template", messages=[{"role": "user", "content": "Name a color."}])["prompt"]
+    assert "<|im_start|>user\nName a color.<|im_end|>" in prompt
+    for body, word in (({"model": "smollm2:135m", "tokens": [10**6]}, "1000000"), ({"tokens": [1]}, "chat:")):
+        refused = real_gateway.http.post("/detokenize", json=body)
+        assert refused.status_code == 400 and word in refused.json()["error"]["message"]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("as_ids", [False, True])
+def test_echo_with_logprobs_scores_the_prompt_as_lm_eval_reads_it(real_gateway, as_ids):
+    """lm-eval sends ids or text, and reads `token_logprobs` from the end of the context on."""
+    text = "Grass is green"
+    ids = real_gateway.http.post("/tokenize", json={"model": "smollm2:135m", "content": text}).json()[
+        "tokens"
+    ]
+    body = {"model": "smollm2:135m", "prompt": ids if as_ids else text, "temperature": 0, "seed": 1234}
+    body |= {"max_tokens": 1, "logprobs": 1, "echo": True}
+    (choice,) = real_gateway.http.post("/v1/completions", json=body).json()["choices"]
+    logprobs = choice["logprobs"]
+    assert choice["text"].startswith(text) and "".join(logprobs["tokens"]) == choice["text"]
+    assert len(logprobs["token_logprobs"]) == len(logprobs["top_logprobs"]) == len(ids) + 1
+    assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None
+    for value, top in zip(logprobs["token_logprobs"][1:-1], logprobs["top_logprobs"][1:-1], strict=True):
+        assert value <= max(top.values()) <= 0
+    only = real_gateway.http.post("/v1/completions", json=body | {"max_tokens": 0}).json()
+    assert only["choices"][0]["text"] == text and only["usage"]["completion_tokens"] == 0
+    assert only["choices"][0]["logprobs"]["token_logprobs"][1:] == logprobs["token_logprobs"][1:-1]
+
+
+@pytest.mark.model
+def test_models_have_anthropics_shape_for_its_clients(real_gateway):
+    version = {"anthropic-version": "2023-06-01"}
+    page = real_gateway.http.get("/v1/models", headers=version, params={"limit": 1}).json()
+    assert page["has_more"] and page["last_id"] == page["data"][0]["id"]
+    rest = real_gateway.http.get("/v1/models", headers=version, params={"after_id": page["last_id"]}).json()
+    assert not rest["has_more"]
+    for name in ("smollm2:135m", "smollm2%3A135m", "library/smollm2:135m"):
+        model = real_gateway.http.get(f"/v1/models/{name}", headers=version).json()
+        assert (model["type"], model["id"]) == ("model", "smollm2:135m")
+        assert real_gateway.http.get(f"/v1/models/{name}").json()["object"] == "model"
+    wrong = real_gateway.http.get("/v1/models", headers=version, params={"limit": "x"})
+    assert wrong.status_code == 400

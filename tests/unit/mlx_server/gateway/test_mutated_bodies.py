@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from mlx_server import protocol
 from mlx_server.gateway.dialects.anthropic import schema as anthropic
 from mlx_server.gateway.dialects.bodies import Body, parsed_object, validated
+from mlx_server.gateway.dialects.llama_cpp import schema as llama_cpp
 from mlx_server.gateway.dialects.ollama import schema as ollama
 from mlx_server.gateway.dialects.openai import schema as openai
 from mlx_server.gateway.dialects.responses import creation as responses
@@ -30,6 +31,9 @@ TYPES: dict[str, type[Body]] = {
     "/v1/messages": anthropic.MessagesBody,
     "/v1/messages/count_tokens": anthropic.CountBody,
     "/v1/responses": responses_schema.CreateBody,
+    "/tokenize": llama_cpp.TokenizeBody,
+    "/detokenize": llama_cpp.DetokenizeBody,
+    "/apply-template": llama_cpp.ApplyTemplateBody,
 }
 
 
