@@ -101,6 +101,15 @@ def from_code(code: str, message: str, **fields: Any) -> GatewayError:
     return _BY_CODE.get(code, ServerFault)(code, message, **fields)
 
 
+def from_failure(code: str, message: str, retry_after_s: float | None) -> GatewayError:
+    """Return the error for a failure of the request table, with the seconds after which to try again."""
+    return (
+        from_code(code, message)
+        if retry_after_s is None
+        else Unavailable(code, message, retry_after_s=retry_after_s)
+    )
+
+
 def from_engine(failed: protocol.Failed) -> GatewayError:
     """Return the error for a failure that the engine reports."""
     taken = {"code", "message", "status", "retry_after_s", "headers"}

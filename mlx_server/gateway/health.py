@@ -16,7 +16,7 @@ from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.best_effort.failures import FAILURES
-from vestal.supervision import UP, State
+from vestal.supervision import State
 
 SERVED = frozenset({"ok", "starting", "recovering"})
 """States in which a request sent now would be served in the end."""
@@ -43,14 +43,17 @@ def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
 
 
 def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
-    """Return ok, starting, recovering, draining or failed."""
+    """Return ok, starting, recovering, draining or failed.
+
+    Behind an open circuit breaker the engine is recovering as long as a request sent now would wait for its
+    next start (see `RequestTable.refusal`), and failed if that comes too late.
+    """
     if dispatcher.draining:
         return "draining"
     if engine.ready:
         return "ok"
     status = engine.status()
-    given_up = status.state in (State.FAILED, State.OPEN)
-    if given_up or (status.circuit_breaker_state != "closed" and status.state not in UP):
+    if status.state is State.FAILED or dispatcher.engine_too_late():
         return "failed"
     return "starting" if engine.last_crash is None and not status.restart_count else "recovering"
 

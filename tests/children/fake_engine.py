@@ -5,6 +5,7 @@ another stopped. A prompt may contain these directives, among its first 2,000 ch
 
     tokens=N     the length of the answer (20)      step_ms=N    milliseconds that a token takes (2)
     die_at=N     SIGKILL itself before token N      once=1       only the first engine of this home does it
+    abort_at=N   SIGABRT itself before token N     replay_ms=N  milliseconds before it goes on with an answer
     hang_at=N    SIGSTOP itself before token N      stall_at=N   report to be alive, but make no progress
     fail=CODE    refuse the request with this code
 
@@ -41,6 +42,7 @@ from mlx_server import protocol
 HOME = Path(os.environ.get("VESTAL_HOME", "."))
 DIM = 3
 READ_BYTES = 256 * 1024
+SIGNALS = {"die_at": signal.SIGKILL, "abort_at": signal.SIGABRT, "hang_at": signal.SIGSTOP}
 VALUES: dict[Any, Any] = {"boolean": False, "integer": 1, "number": 1, "array": [], "object": {}}
 """The arguments of the calls that it makes, by the type in the tool's schema; others are a text."""
 
@@ -163,6 +165,8 @@ class FakeEngine:
             self.work.pop(op.id)
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return
+        if op.emitted:
+            await asyncio.sleep(int(orders.get("replay_ms", 0)) / 1000)
         self.say(protocol.Prefill(op.id, 1, 1))
         if said[-1].get("role") == "user" and (call := self.call_for(op.tools or ())):
             self.call_tool(op, call)
@@ -198,14 +202,14 @@ class FakeEngine:
         self.say(protocol.Done(op.id, "tool_calls", protocol.Usage(7, 1)))
 
     async def misbehave(self, orders: dict[str, str], index: int) -> None:
-        deed = next((d for d in ("die_at", "hang_at", "stall_at") if orders.get(d) == str(index)), None)
+        deed = next((d for d in (*SIGNALS, "stall_at") if orders.get(d) == str(index)), None)
         if deed is None or (orders.get("once") and not first(f"{deed}{index}")):
             return
         await self.writer.drain()
         if deed == "stall_at":
             self.stalled = True
             await asyncio.Event().wait()
-        os.kill(os.getpid(), signal.SIGKILL if deed == "die_at" else signal.SIGSTOP)
+        os.kill(os.getpid(), SIGNALS[deed])
 
 
 def vector(text: str) -> list[float]:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mlx_server.gateway.requests.admission import Lane, QueueFull
-from mlx_server.gateway.requests.crash_policy import STRIKES_TO_RUN_ALONE
+from mlx_server.gateway.requests.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.request_table import (
+    TRIAL_S,
     CancelOnEngine,
     FailRequest,
     RequestLimits,
@@ -25,7 +26,7 @@ from mlx_server.gateway.requests.request_table import (
     SendToEngine,
 )
 
-MAX_WAIT_S = 120.0
+MAX_WAIT_S, PARKED_WAIT_S = 120.0, 200.0
 MODEL = "m"
 
 
@@ -36,7 +37,7 @@ def _token(name: str, index: int) -> int:
 class RequestsAndEngines(RuleBasedStateMachine):
     @initialize(max_running=st.integers(1, 3), max_queued=st.integers(0, 4))
     def begin(self, max_running: int, max_queued: int) -> None:
-        self.limits = RequestLimits(max_running, max_queued, MAX_WAIT_S)
+        self.limits = RequestLimits(max_running, max_queued, MAX_WAIT_S, PARKED_WAIT_S)
         self.table = RequestTable(self.limits)
         self.now = 0.0
         self.submitted = 0
@@ -49,6 +50,12 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.progressed: set[str] = set()  # requests that got a token from the present engine
         self.no_engine_since = 0.0
         self.waiting_since: dict[str, float] = {}
+        self.trial_at: float | None = None
+        self.death = EngineDeath.PLANNED  # of the last engine
+        self.kills: dict[
+            str, tuple[int, float, int]
+        ] = {}  # request -> place, and kills there that it met alone
+        self.worked: dict[str, float] = {}  # request -> work done towards its next token
 
     def carry_out(self, actions) -> None:
         for action in actions:
@@ -60,12 +67,21 @@ class RequestsAndEngines(RuleBasedStateMachine):
                     assert request is not None
                     assert request.emitted == self.received[name]
                     self.on_engine[name] = len(request.emitted)
+                    self.worked[name] = 0.0
                 case CancelOnEngine(name):
                     self.on_engine.pop(name, None)
                 case FailRequest(name, code, _):
                     assert code in ("engine_crashed", "engine_unavailable")
-                    assert code != "engine_crashed" or name not in self.progressed, "it made progress"
+                    if code == "engine_crashed":
+                        assert self.death is not EngineDeath.PLANNED
+                        self.check_that_it_may_fail(name)
                     self.end(name)
+
+    def check_that_it_may_fail(self, name: str) -> None:
+        if self.death is EngineDeath.OWN_FAULT:
+            assert name not in self.progressed, "it made progress"
+        else:
+            assert self.kills[name][2] >= KILLS_TO_FAIL, "it may only have been present"
 
     def end(self, name: str) -> None:
         del self.unfinished[name]
@@ -96,8 +112,8 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.carry_out(self.table.model_loaded_early(MODEL))
 
     @precondition(lambda self: self.engine_is_ready or self.loaded_early)
-    @rule(lost=st.integers(0, 10), crashed=st.booleans())
-    def engine_dies(self, lost: int, crashed: bool) -> None:
+    @rule(lost=st.integers(0, 10), death=st.sampled_from(EngineDeath))
+    def engine_dies(self, lost: int, death: EngineDeath) -> None:
         """The last `lost` messages never left the engine; the gateway reads the rest before it sees the
         end."""
         for _ in range(min(lost, len(self.wire))):
@@ -108,11 +124,38 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.engine_is_ready = False
         self.loaded_early.clear()
         self.on_engine.clear()
-        for name in self.unfinished:
-            if self.table.is_running(name):
-                self.waiting_since[name] = self.now
-        self.carry_out(self.table.engine_lost(self.now, crashed))
+        was_on_engine = [name for name in self.unfinished if self.table.is_running(name)]
+        self.waiting_since |= dict.fromkeys(was_on_engine, self.now)
+        self.table.engine_lost(self.now)
+        self.death = death
+        if death is EngineDeath.UNKNOWN_KILL:
+            self.note_kill(was_on_engine)
+        self.carry_out(self.table.engine_died(death))
         self.progressed.clear()
+
+    def note_kill(self, was_on_engine: list[str]) -> None:
+        if not was_on_engine:
+            self.kills.clear()  # somebody kills engines whatever runs on them
+        for name in was_on_engine:
+            tokens, work, alone = self.kills.get(name, (-1, 0.0, 0))
+            place = (len(self.received[name]), self.worked[name])
+            before = alone if (tokens, work) == place else 0
+            self.kills[name] = (*place, before + (len(was_on_engine) == 1))
+
+    @rule(times=st.integers(1, 25), death=st.sampled_from([EngineDeath.UNKNOWN_KILL, EngineDeath.OWN_FAULT]))
+    def engines_die_before_they_do_anything(self, times: int, death: EngineDeath) -> None:
+        for _ in range(times):
+            if not self.engine_is_ready:
+                self.engine_becomes_ready()
+            self.engine_dies(0, death)
+
+    @precondition(lambda self: self.on_engine)
+    @rule(data=st.data(), part=st.sampled_from([0.5, 2.0]))
+    def engine_reads_a_part_of_a_prompt(self, data: st.DataObject, part: float) -> None:
+        name = data.draw(st.sampled_from(sorted(self.on_engine)))
+        if self.table.is_running(name):
+            self.table.worked(name, part)
+            self.worked[name] = max(part, self.worked[name])
 
     @precondition(lambda self: self.on_engine)
     @rule(data=st.data(), steps=st.integers(1, 20))
@@ -147,6 +190,8 @@ class RequestsAndEngines(RuleBasedStateMachine):
         is_new, actions = self.table.take_token(name, index, token)
         if is_new:
             self.received[name].append(token)
+            self.kills.pop(name, None)
+            self.worked[name] = 0.0
             self.progressed.add(name)
         self.carry_out(actions)
 
@@ -158,16 +203,23 @@ class RequestsAndEngines(RuleBasedStateMachine):
         self.carry_out(self.table.cancel(name))
         assert name not in self.on_engine
 
-    @rule(seconds=st.sampled_from([1.0, 60.0, 130.0]))
+    @rule(seconds=st.one_of(st.none(), st.sampled_from([0.0, 60.0, 240.0])))
+    def breaker_opens_or_closes(self, seconds: float | None) -> None:
+        self.trial_at = None if seconds is None else self.now + seconds
+
+    @rule(seconds=st.sampled_from([1.0, 60.0, 130.0, 210.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.carry_out(self.table.tick(self.now))
+        self.carry_out(self.table.tick(self.now, self.trial_at))
         if not self.engine_is_ready:
             for name in self.unfinished:
                 if self.table.is_running(name):  # its model was loaded before the engine was ready
                     continue
                 waited_s = self.now - max(self.waiting_since[name], self.no_engine_since)
-                assert waited_s < MAX_WAIT_S, "the wait for an engine is bounded"
+                request = self.table.get(name)
+                parked = request is not None and request.phase is RequestPhase.PARKED
+                limit_s = PARKED_WAIT_S if parked else MAX_WAIT_S + TRIAL_S
+                assert waited_s < limit_s, "the wait for an engine is bounded"
 
     @invariant()
     def tokens_arrive_in_order_and_once(self) -> None:
@@ -184,7 +236,9 @@ class RequestsAndEngines(RuleBasedStateMachine):
     def a_suspect_runs_alone(self) -> None:
         requests = [self.table.get(name) for name in self.unfinished]
         running = [each for each in requests if each and each.phase is RequestPhase.RUNNING]
-        if any(each.crashes.strikes >= STRIKES_TO_RUN_ALONE for each in running):
+        if any(each.crashes.has_two_strikes for each in running):
+            assert len(running) == 1
+        if any(each.crashes.kills_in_a_row >= KILLS_TO_RUN_ALONE for each in running):
             assert len(running) == 1
 
     @invariant()

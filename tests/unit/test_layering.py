@@ -125,6 +125,7 @@ PURE = (
     "mlx_server/gateway/dialects/tools.py",
     "mlx_server/gateway/dialects/validation.py",
     "mlx_server/gateway/dialects/value_limits.py",
+    "mlx_server/gateway/engine_process/exit_evidence.py",
     "mlx_server/gateway/engine_process/liveness.py",
     "mlx_server/gateway/engine_process/recycle_policy.py",
     "mlx_server/gateway/requests/crash_policy.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mlx_server.engine_environment import engine_environment
@@ -29,6 +30,10 @@ STABLE_AFTER_S = 1.0
 """Killing the engine is a normal remedy, so that even a short run without fault earns an immediate
 restart."""
 
+PRODUCTIVE_WEIGHT = 0.1
+"""An engine that gave clients tokens before it died is in no crash loop: of such restarts 50 are allowed
+within 5 minutes by default, of others 5."""
+
 
 def engine_child_spec(
     config: Config,
@@ -38,8 +43,12 @@ def engine_child_spec(
     *,
     ready: Probe,
     health: Probe,
+    productive: Callable[[int], bool],
 ) -> ChildSpec:
-    """Return the spec of the engine that `command` runs; `ready` and `health` are its probes."""
+    """Return the spec of the engine that `command` runs; `ready` and `health` are its probes.
+
+    `productive` returns whether the engine with this PID gave clients a token or an answer.
+    """
     home = config.home
     return ChildSpec(
         name=NAME,
@@ -50,6 +59,7 @@ def engine_child_spec(
         find=_find,
         ready=ready,
         health=health,
+        productive=productive,
         policy=_restart_policy(config),
         adopt=False,  # the link of an engine is lost with the gateway that made it
         launcher=launcher,
@@ -71,6 +81,7 @@ def _restart_policy(config: Config) -> RestartPolicy:
         start_timeout_s=START_TIMEOUT_S,
         stop_timeout_s=supervision.stop_s,
         stable_after_s=STABLE_AFTER_S,
+        productive_weight=PRODUCTIVE_WEIGHT,
         settle_after_kill_s=supervision.settle_after_kill_s,
         # One failure is enough: `liveness` has its own timeouts.
         probe=ProbePolicy(interval_s=PROBE_INTERVAL_S, timeout_s=PROBE_TIMEOUT_S, failures=1),

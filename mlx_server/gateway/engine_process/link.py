@@ -21,6 +21,7 @@ class EngineLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._frames = protocol.FrameBuffer()
+        self.protocol_fault = ""  # what the engine sent that is not an event; empty if nothing
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
@@ -49,7 +50,8 @@ class EngineLink(asyncio.Protocol):
             for frame in self._frames.feed(data):
                 self._on_event(protocol.decode_event(frame))
         except protocol.ProtocolError as error:
-            self.abort(f"the engine sent what is not an event: {error}")
+            self.protocol_fault = f"the engine sent what is not an event: {error}"
+            self.abort(self.protocol_fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set()

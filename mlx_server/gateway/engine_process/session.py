@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from mlx_server import protocol
+from mlx_server.gateway.engine_process.exit_evidence import ExitEvidence
 from mlx_server.gateway.engine_process.link import EngineLink
 from mlx_server.gateway.engine_process.liveness import EngineLiveness
 from mlx_server.gateway.requests.dispatcher import Dispatcher
@@ -20,7 +21,8 @@ class EngineSession:
 
     `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
     once somebody asked the engine to exit: its exit is then no crash, and no request gets a strike for it.
-    `on_ready` is called when the engine is ready to serve.
+    `fault` is what was found wrong with the engine before it was ended, such as that it hangs; empty if
+    nothing. `on_ready` is called when the engine is ready to serve.
     """
 
     def __init__(
@@ -38,6 +40,8 @@ class EngineSession:
         self.hello: protocol.Hello | None = None
         self.report = protocol.Alive(0, False, 0)
         self.exit_is_planned = False
+        self.fault = ""
+        self._delivered_before = dispatcher.delivered
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._clock = clock
@@ -49,6 +53,18 @@ class EngineSession:
     def ready(self) -> bool:
         """Return whether the engine serves requests now."""
         return self._open and self.liveness.ready
+
+    @property
+    def productive(self) -> bool:
+        """Return whether clients got a new token or an answer from this engine."""
+        return self._dispatcher.delivered > self._delivered_before
+
+    def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
+        """Note how the engine's process has ended, and have the dispatcher judge its requests by that."""
+        self._on_link_lost("the engine has exited")
+        fault = self.fault or self.link.protocol_fault
+        evidence = ExitEvidence(self.exit_is_planned, code, signal, fault, killed_for_memory)
+        self._dispatcher.engine_died(evidence.death())
 
     def supersede(self) -> None:
         """Ignore whatever still arrives from this engine: another one has been launched."""
@@ -122,4 +138,4 @@ class EngineSession:
             return
         self._open = False
         self._telemetry.emit("engine_link_closed", cause, pid=self.pid)
-        self._dispatcher.engine_lost(crashed=not self.exit_is_planned)
+        self._dispatcher.engine_lost()

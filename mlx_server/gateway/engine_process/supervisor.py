@@ -18,6 +18,7 @@ from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
+from vestal.platform import oom_kills
 from vestal.supervision import ChildStatus, Clock, Event, ProbeResult, SleepDetector, Supervisor, watch_sleep
 
 READY_WAIT_S = 0.5
@@ -46,17 +47,26 @@ class EngineSupervisor:
         # Before the first launch the supervisor terminates an engine that an earlier gateway left running.
         self._session = self._new_session(pid=0)
         self._session.exit_is_planned = True
+        self._session.supersede()
         self._last_hello: protocol.Hello | None = None
         self._recycler = Recycler(self._new_recycle_policy, self.restart, clock, telemetry)
         self._launcher = EngineLauncher(self._engine_launched)
         spec = engine_child_spec(
-            config, command, clock, self._launcher, ready=self._start_probe, health=self._health_probe
+            config,
+            command,
+            clock,
+            self._launcher,
+            ready=self._start_probe,
+            health=self._health_probe,
+            productive=self._was_productive,
         )
         self._standby = StandbyPreparation(
             lambda: self._launcher.prepare_standby(spec), self._is_busy, clock, telemetry
         )
         self._supervisor = Supervisor([spec], clock=clock, on_event=self._on_event, name="mlx_server")
         self._sleep_watch: asyncio.Task[None] | None = None
+        self._oom_kills = oom_kills.count()
+        dispatcher.trial_at = lambda: self._supervisor.trial_at(NAME)
 
     async def start(self) -> None:
         """Terminate an engine that an earlier gateway left running, and launch one.
@@ -145,8 +155,12 @@ class EngineSupervisor:
         return await self._health_probe(pid)
 
     async def _health_probe(self, _pid: int) -> ProbeResult:
+        self._oom_kills = oom_kills.count()
         self._recycler.check(self._session, self._is_busy())
         return self._session.health()
+
+    def _was_productive(self, pid: int) -> bool:
+        return self._session.pid == pid and self._session.productive
 
     def _is_busy(self) -> bool:
         return self._dispatcher.count(RequestPhase.RUNNING) > 0
@@ -160,10 +174,20 @@ class EngineSupervisor:
         self._telemetry.relay(event)
         if event.component != NAME:
             return
-        if event.event == "child_exited" and event.fields.get("code") != 0:
-            if not self._session.exit_is_planned:
-                self.last_crash = {"ts": event.ts, "cause": event.cause}
-                self._telemetry.engine_crashes += 1
+        if event.event in ("health_failed", "child_start_timed_out"):
+            self._session.fault = event.cause or event.event
+        elif event.event == "child_exited":
+            self._engine_exited(event)
         elif event.event == "child_gave_up":
             log = self._config.home.logs / "engine.log"
             self._dispatcher.give_up(f"The engine cannot start: {event.cause} (see {log}).")
+
+    def _engine_exited(self, event: Event) -> None:
+        """Note the exit of the present engine, before the next one is launched."""
+        code, signal = event.fields.get("code"), event.fields.get("signal")
+        if code != 0 and not self._session.exit_is_planned:
+            self.last_crash = {"ts": event.ts, "cause": event.cause}
+            self._telemetry.engine_crashes += 1
+        before, self._oom_kills = self._oom_kills, oom_kills.count()
+        killed_for_memory = before is not None and self._oom_kills is not None and self._oom_kills > before
+        self._session.exited(code, signal, killed_for_memory)

@@ -1,20 +1,33 @@
-"""Decides whether a request goes on when its engine dies. Pure.
+"""Decides whether a request goes on when its engine dies, by what the death says about the request. Pure.
 
-Every request that ran on an engine that crashed gets a strike, for any of them may have caused the crash:
+**A death of the engine's own making** (a fatal signal such as SIGABRT or SIGSEGV, an exit code, a kill of
+ours because it hung, a kill for memory) is a strike against each request that ran on the engine, for any of
+them may have caused it:
 
-- with fewer than two strikes it goes on in the next engine, together with the others;
-- with two strikes it goes on alone, so that the next crash shows whether it is the cause;
+- with fewer than two strikes a request goes on in the next engine, together with the others;
+- with two strikes it goes on alone, so that the next death shows whether it is the cause;
 - where it then runs alone, and the engine dies again before the request got any further, it fails.
 
-A request that makes an engine die does so at one point. A request that was only present at many crashes gets
-further between them, by a token, a part of its prompt or a part of its model, and is never failed. The
-strikes are cancelled once it is well past the point of the last crash.
+**A kill by an unknown sender** (SIGKILL, SIGTERM) is weak evidence: whoever sent it most likely knew nothing
+of the request. Only kills in a row count that met the request at exactly the same place (the same number of
+tokens, the same part of its prompt or model); a kill at another place starts the count anew, a new token ends
+it:
+
+- after KILLS_TO_RUN_ALONE of them the request runs alone, while the others go first;
+- it fails after KILLS_TO_FAIL of them that it met alone.
+
+A request that makes an engine die does so at one place. A request that was only present gets further between
+the deaths. docs/decisions/0019 has the probability that a request which was only present fails.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 STRIKES_TO_RUN_ALONE = 2
 TOKENS_TO_CANCEL_STRIKES = 16
+KILLS_TO_RUN_ALONE = 5
+KILLS_TO_FAIL = 16
 
 Progress = tuple[int, float]
 """How far a request has got: the tokens given to its client, then the work done towards the next token (any
@@ -23,26 +36,76 @@ number that grows as its model loads and its prompt is processed). A greater val
 NO_PROGRESS: Progress = (0, -1.0)
 
 
+class EngineDeath(StrEnum):
+    """What the death of an engine says about the requests that ran on it.
+
+    PLANNED nothing: the engine was asked to exit. OWN_FAULT: the engine's own making. UNKNOWN_KILL: somebody
+    sent it SIGKILL or SIGTERM.
+    """
+
+    PLANNED = "planned"
+    OWN_FAULT = "own_fault"
+    UNKNOWN_KILL = "unknown_kill"
+
+
 class CrashHistory:
-    """The crashes that one request has gone through."""
+    """The deaths of engines that one request has gone through.
+
+    `kills_in_a_row` counts the kills by an unknown sender that met the request at the same place, one after
+    the other, and `kills_alone` those among them that it met alone.
+    """
 
     def __init__(self) -> None:
         self.strikes = 0
+        self.kills_in_a_row = 0
+        self.kills_alone = 0
         self._furthest_crash = NO_PROGRESS
+        self._place_of_kills = NO_PROGRESS
 
     @property
     def must_run_alone(self) -> bool:
         """Return whether no other request may run on the engine at the same time."""
+        return self.has_two_strikes or self.kills_in_a_row >= KILLS_TO_RUN_ALONE
+
+    @property
+    def has_two_strikes(self) -> bool:
+        """Return whether one more strike without progress fails the request."""
         return self.strikes >= STRIKES_TO_RUN_ALONE
 
-    def engine_crashed(self, progress: Progress) -> bool:
-        """Note a crash at `progress`; return True where the request may go on, False where it must fail."""
-        may_go_on = not self.must_run_alone or progress > self._furthest_crash
+    def engine_died(self, death: EngineDeath, progress: Progress, alone: bool) -> bool:
+        """Note a death at `progress`; return True where the request may go on, False where it must fail.
+
+        `alone`: no other request ran on the engine.
+        """
+        if death is EngineDeath.OWN_FAULT:
+            return self._engine_crashed(progress)
+        return death is EngineDeath.PLANNED or self._engine_killed(progress, alone)
+
+    def _engine_crashed(self, progress: Progress) -> bool:
+        may_go_on = not self.has_two_strikes or progress > self._furthest_crash
         self.strikes = min(self.strikes + 1, STRIKES_TO_RUN_ALONE)
         self._furthest_crash = max(progress, self._furthest_crash)
         return may_go_on
 
+    def _engine_killed(self, progress: Progress, alone: bool) -> bool:
+        if progress != self._place_of_kills:
+            self.forget_kills()
+        self._place_of_kills = progress
+        self.kills_in_a_row += 1
+        self.kills_alone += alone
+        return self.kills_alone < KILLS_TO_FAIL
+
+    def forget_kills(self) -> None:
+        """Begin to count the kills by an unknown sender anew."""
+        self.kills_in_a_row = self.kills_alone = 0
+        self._place_of_kills = NO_PROGRESS
+
     def progressed(self, tokens: int) -> None:
-        """Cancel the strikes where the request, with `tokens` given, is well past its last crash."""
+        """Note that the request, with `tokens` given, got a new token.
+
+        This ends the count of kills, and cancels the strikes where the request is well past its last crash.
+        """
+        if self.kills_in_a_row:
+            self.forget_kills()
         if self.strikes and tokens - self._furthest_crash[0] >= TOKENS_TO_CANCEL_STRIKES:
             self.strikes = 0

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from mlx_server import protocol
 from mlx_server.gateway import errors
 from mlx_server.gateway.requests.admission import QueueFull
+from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
@@ -43,11 +44,18 @@ Send = Callable[[bytes], None]
 
 class Dispatcher:
     """All tickets that have not ended. `refusing` is the error for every new request while the gateway takes
-    none: because it drains, or because no engine will start."""
+    none: because it drains, or because no engine will start.
+
+    `trial_at` returns when the next engine is started, or was, where a circuit breaker decides that
+    (monotonic seconds; else None). `delivered` counts the new tokens and the finished answers that clients
+    got.
+    """
 
     def __init__(self, table: RequestTable, clock: Clock, telemetry: Telemetry) -> None:
         self.loaded_models = LoadedModelTracker()
         self.refusing: errors.Unavailable | None = None
+        self.trial_at: Callable[[], float | None] = lambda: None
+        self.delivered = 0
         self._table = table
         self._clock = clock
         self._telemetry = telemetry
@@ -61,8 +69,8 @@ class Dispatcher:
 
     def submit(self, request: SendableRequest, client: str, dialect: str) -> Ticket:
         """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine)."""
-        if self.refusing:
-            raise self.refusing
+        if error := self.refusing or self.engine_too_late():
+            raise error
         request_id = self.new_request_id()
         now = self._clock.now()
         ticket = Ticket(request_id, request, dialect, now, self._cancel)
@@ -80,6 +88,11 @@ class Dispatcher:
     def new_request_id(self) -> str:
         """Return an id that no request of this or another gateway has."""
         return f"{self._id_prefix}-{next(self._id_numbers)}"
+
+    def engine_too_late(self) -> errors.GatewayError | None:
+        """Return the error of every new request where the next engine comes too late for it, else None."""
+        late = self._table.refusal(self._clock.now(), self.trial_at())
+        return errors.from_failure(late.code, late.message, late.retry_after_s) if late else None
 
     def _cancel(self, ticket: Ticket) -> None:
         actions = self._table.cancel(ticket.id)
@@ -131,11 +144,8 @@ class Dispatcher:
             if not self.refusing:
                 self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
 
-    def engine_lost(self, crashed: bool) -> None:
-        """Park or fail what ran on an engine whose link has closed, after all its events were handled.
-
-        `crashed` is False where somebody had asked the engine to exit.
-        """
+    def engine_lost(self) -> None:
+        """Park what ran on an engine whose link has closed, after all its events were handled."""
         now = self._clock.now()
         self._send = None
         self.loaded_models.engine_lost()
@@ -144,9 +154,13 @@ class Dispatcher:
                 ticket.crashes += 1
                 self._interrupted_at[ticket.id] = now
         parked = len(self._interrupted_at)
-        self._carry_out(self._table.engine_lost(now, crashed))
+        self._table.engine_lost(now)
         if parked:
             self._telemetry.emit("requests_parked", count=parked)
+
+    def engine_died(self, death: EngineDeath) -> None:
+        """Fail those of the parked requests that the death of their engine speaks against."""
+        self._carry_out(self._table.engine_died(death))
 
     def give_up(self, message: str) -> None:
         """Fail what waits, and refuse new requests: no engine will start without help."""
@@ -156,7 +170,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Fail what has waited for an engine for too long. Called from time to time."""
-        self._carry_out(self._table.tick(self._clock.now()))
+        self._carry_out(self._table.tick(self._clock.now(), self.trial_at()))
 
     # --- events of the present engine ---
 
@@ -224,6 +238,7 @@ class Dispatcher:
     def _count_token(self, ticket: Ticket) -> None:
         now = self._clock.now()
         ticket.tokens += 1
+        self.delivered += 1
         self._telemetry.tokens += 1
         if ticket.first_token_at is None:
             ticket.first_token_at = now
@@ -243,6 +258,7 @@ class Dispatcher:
         if ticket is None or not self._table.is_running(request_id):
             return
         actions = self._table.finished(request_id)
+        self.delivered += isinstance(event, protocol.Done | protocol.Embedding)
         ticket.put(event)
         self._carry_out(actions)
         self._end(ticket, "done")
@@ -263,8 +279,8 @@ class Dispatcher:
                     self._send_request(request_id)
                 case CancelOnEngine(request_id):
                     self._send_to_engine(protocol.encode(protocol.Cancel(request_id)))
-                case FailRequest(request_id, code, message):
-                    self._fail(self._tickets[request_id], errors.from_code(code, message))
+                case FailRequest(request_id, code, message, retry_after_s):
+                    self._fail(self._tickets[request_id], errors.from_failure(code, message, retry_after_s))
 
     def _send_request(self, request_id: str) -> None:
         """Send a request that the table has started. Where that fails, the request fails, and no other."""

@@ -3,7 +3,7 @@
     QUEUED ──► RUNNING ──► DONE | FAILED
                 │   ▲
                 ▼   │          CANCELLED from QUEUED, RUNNING and PARKED
-               PARKED ──► FAILED (no engine came in time)
+               PARKED ──► FAILED (no engine came in time, or the death of the last one speaks against it)
 
 A request is PARKED while it has no engine although it ran before: its engine died or was replaced, and the
 next one is not there yet. The gateway keeps the ids of the tokens that it has given to the client, so that
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mlx_server.gateway.requests.crash_policy import CrashHistory
+from mlx_server.gateway.requests.crash_policy import CrashHistory, EngineDeath, Progress
 
 
 class RequestPhase(StrEnum):
@@ -53,6 +53,7 @@ class RequestLifecycle:
     emitted: list[int] = field(default_factory=list)
     crashes: CrashHistory = field(default_factory=CrashHistory)
     _work_done: float = 0.0  # towards the next token, on the present engine
+    _lost_at: Progress | None = None  # how far it was when its engine was lost, until `engine_died`
 
     @property
     def must_run_alone(self) -> bool:
@@ -63,7 +64,7 @@ class RequestLifecycle:
         """Note that the request was sent to an engine, for the first time or again."""
         self._require(*WAITING_PHASES)
         self.phase = RequestPhase.RUNNING
-        self._work_done = 0.0
+        self._work_done, self._lost_at = 0.0, None
 
     def worked(self, work_done: float) -> None:
         """Note progress towards the next token; `work_done` grows as the model loads and the prompt is
@@ -83,23 +84,21 @@ class RequestLifecycle:
         self.crashes.progressed(len(self.emitted))
         return True
 
-    def engine_lost(self, now: float, crashed: bool = True) -> RequestPhase:
-        """Note that the request's engine has exited, and return the new phase: PARKED, or FAILED.
-
-        After a crash `crash_policy` decides; after a planned exit (`crashed` False) it is always PARKED.
-        """
-        self._require(RequestPhase.RUNNING)
-        progress = (len(self.emitted), self._work_done)
-        goes_on = not crashed or self.crashes.engine_crashed(progress)
-        self.waiting_since = now
-        self.phase = RequestPhase.PARKED if goes_on else RequestPhase.FAILED
-        return self.phase
-
-    def returned_by_engine(self, now: float) -> None:
-        """Park the request: its engine shuts down as planned, and will not finish it."""
+    def engine_lost(self, now: float) -> None:
+        """Park the request: its engine is gone, or shuts down and will not finish it."""
         self._require(RequestPhase.RUNNING)
         self.waiting_since = now
+        self._lost_at = (len(self.emitted), self._work_done)
         self.phase = RequestPhase.PARKED
+
+    def engine_died(self, death: EngineDeath, alone: bool) -> bool:
+        """Note why the engine that the request ran on has died; return False where the request must fail.
+
+        `crash_policy` decides. `alone`: no other request ran on that engine. Return True, and do nothing, for
+        a request that ran on no engine.
+        """
+        lost_at, self._lost_at = self._lost_at, None
+        return lost_at is None or self.crashes.engine_died(death, lost_at, alone)
 
     def finish(self) -> None:
         """Note that the engine has finished the request."""

@@ -1,8 +1,9 @@
 """Decides, for all requests of the gateway, which are sent to the engine, which wait, and which fail. Pure.
 
 The dispatcher reports what happens by method calls with the time `now` (monotonic seconds), and carries out
-the actions that they return. When an engine dies, `engine_lost` parks its requests or fails them, as
-`crash_policy` decides for each; `engine_ready` sends the parked ones to the next engine.
+the actions that they return. When the link to an engine closes, `engine_lost` parks its requests. When its
+process has exited, `engine_died` says why, and `crash_policy` decides for each request whether it goes on;
+`engine_ready` sends the parked ones to the next engine.
 """
 
 from __future__ import annotations
@@ -10,16 +11,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_server.gateway.requests.admission import Admission, Lane
+from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.request_lifecycle import WAITING_PHASES, RequestLifecycle, RequestPhase
+
+PARKED_WAIT_S = 900.0
+"""A breaker opens for 60, 120, 240 and 480 s: a request that ran before waits for four trials of it."""
+
+TRIAL_S = 60.0
+"""A request that waited for a trial start also waits this long for its success: an engine's start timeout."""
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """Bounds of each lane: how many requests run and wait, and how long one waits without an engine."""
+    """Bounds of each lane: how many requests run and wait, and how long one waits without an engine.
+
+    A new request waits `max_wait_s`. One that ran before, whose client may have a part of the answer, waits
+    `parked_wait_s`.
+    """
 
     max_running: int
     max_queued: int
     max_wait_s: float
+    parked_wait_s: float = PARKED_WAIT_S
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,12 @@ class CancelOnEngine:
 
 @dataclass(frozen=True)
 class FailRequest:
-    """Report to the client that its request failed."""
+    """Report to the client that its request failed. `retry_after_s` is when another try may succeed."""
 
     id: str
     code: str
     message: str
+    retry_after_s: float | None = None
 
 
 Action = SendToEngine | CancelOnEngine | FailRequest
@@ -50,6 +64,10 @@ Action = SendToEngine | CancelOnEngine | FailRequest
 CRASHED_TOO_OFTEN = (
     "The engine crashed three times or more while it worked on this request, the last time on this request "
     "alone and without getting any further. The request is not repeated again."
+)
+KILLED_TOO_OFTEN = (
+    "The engine was killed again and again while it worked on this request alone, each time at the same "
+    "place. The request is not repeated again."
 )
 
 
@@ -63,6 +81,7 @@ class RequestTable:
         self._engine_is_ready = False
         self._loaded_early: set[str] = set()  # models of an engine that is not ready yet
         self._no_engine_since = 0.0
+        self._lost = 0  # requests that ran on the engine whose death is not explained yet
 
     # --- queries ---
 
@@ -110,19 +129,30 @@ class RequestTable:
         self._engine_is_ready = True
         return self._start_waiting()
 
-    def engine_lost(self, now: float, crashed: bool = True) -> list[Action]:
-        """Park all that ran on an engine that has exited, or fail it where `crash_policy` says so.
-
-        `crashed` is False where the engine was asked to exit.
-        """
+    def engine_lost(self, now: float) -> None:
+        """Park all that ran on an engine whose link has closed."""
         self._engine_gone(now)
+        for request, _ in self._requests.values():
+            if request.phase is RequestPhase.RUNNING:
+                request.engine_lost(now)
+                self._lost += 1
+
+    def engine_died(self, death: EngineDeath) -> list[Action]:
+        """Note why the engine has died, after `engine_lost`, and fail the requests that `crash_policy` says.
+
+        Somebody who kills an engine on which no request ran kills engines whatever runs on them: such a kill
+        clears every request of suspicion.
+        """
+        lost, self._lost = self._lost, 0
         failed: list[Action] = []
         for request, _ in list(self._requests.values()):
-            if request.phase is not RequestPhase.RUNNING:
-                continue
-            if request.engine_lost(now, crashed) is RequestPhase.FAILED:
+            if death is EngineDeath.UNKNOWN_KILL and lost == 0:
+                request.crashes.forget_kills()
+            elif not request.engine_died(death, alone=lost == 1):
+                request.fail()
                 self._forget(request.id)
-                failed.append(FailRequest(request.id, "engine_crashed", CRASHED_TOO_OFTEN))
+                why = CRASHED_TOO_OFTEN if death is EngineDeath.OWN_FAULT else KILLED_TOO_OFTEN
+                failed.append(FailRequest(request.id, "engine_crashed", why))
         return failed
 
     def returned_by_engine(self, request_id: str, now: float) -> bool:
@@ -134,21 +164,40 @@ class RequestTable:
         request = self._running(request_id)
         if request is None:
             return False
-        request.returned_by_engine(now)
+        request.engine_lost(now)
+        self._lost += 1
         self._engine_gone(now)
         return True
 
-    def tick(self, now: float) -> list[Action]:
-        """Fail the requests that have waited for an engine for too long."""
+    def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
+        """Fail the requests that have waited for an engine for too long.
+
+        `trial_at` is when the next engine is started, or was, where a circuit breaker decides that, or None.
+        """
         if self._engine_is_ready:
             return []
-        max_wait_s = self._limits.max_wait_s
-        overdue = [
-            request.id
-            for request in self._waiting()
-            if now - max(request.waiting_since, self._no_engine_since) >= max_wait_s
-        ]
-        return self._fail(overdue, f"The engine has not come back within {max_wait_s:g} s.")
+        overdue = [request.id for request in self._waiting() if now >= self._deadline(request, trial_at)]
+        message = "The engine has not come back in time."
+        if trial_at is None or trial_at <= now:
+            return self._fail(overdue, message)
+        return self._fail(overdue, f"{message} {_next_start(trial_at - now)}", trial_at - now)
+
+    def _deadline(self, request: RequestLifecycle, trial_at: float | None) -> float:
+        """Return until when the request waits for an engine. A new one waits out a trial within its time."""
+        since = max(request.waiting_since, self._no_engine_since)
+        deadline = since + self._limits.max_wait_s
+        if request.phase is RequestPhase.PARKED:
+            return max(deadline, since + self._limits.parked_wait_s)
+        if trial_at is not None and trial_at <= deadline:
+            return max(deadline, trial_at + TRIAL_S)
+        return deadline
+
+    def refusal(self, now: float, trial_at: float | None) -> FailRequest | None:
+        """Return the failure of a request submitted now, where the next engine comes too late for it."""
+        if self._engine_is_ready or trial_at is None or trial_at - now <= self._limits.max_wait_s:
+            return None
+        wait_s = trial_at - now
+        return FailRequest("", "engine_unavailable", f"The engine is down. {_next_start(wait_s)}", wait_s)
 
     def give_up(self, message: str) -> list[Action]:
         """Fail all requests that wait: no engine will start."""
@@ -196,7 +245,8 @@ class RequestTable:
     def _start_waiting(self) -> list[Action]:
         """Start the requests that may run now: the parked before the queued, a suspect only alone.
 
-        A suspect is a request that `crash_policy` lets run only alone.
+        A suspect is a request that `crash_policy` lets run only alone. Requests that waited before the
+        suspects did go first, unless a suspect has two strikes: one more death shows whether it is the cause.
         """
         requests = [request for request, _ in self._requests.values()]
         if not self._engine_is_ready:
@@ -207,9 +257,14 @@ class RequestTable:
         parked = [request for request in requests if request.phase is RequestPhase.PARKED]
         suspects = [request for request in parked if request.must_run_alone]
         started = [self._start(request) for request in parked if not request.must_run_alone]
-        if suspects:  # the queue waits until each suspect has run
-            return started if started or running else [self._start(suspects[0])]
-        return [*started, *self._start_queued()]
+        if not suspects:
+            return [*started, *self._start_queued()]
+        if not any(request.crashes.has_two_strikes for request in suspects):
+            started += self._start_queued(before=min(request.waiting_since for request in suspects))
+        if started or running:
+            return started
+        # The one that was killed least often is the least suspect: each gets its turn.
+        return [self._start(min(suspects, key=lambda request: request.crashes.kills_alone))]
 
     def _may_start_early(self, request: RequestLifecycle) -> bool:
         """Return whether a request may run on an engine that is not ready for all models yet.
@@ -222,23 +277,36 @@ class RequestTable:
             and request.model in self._loaded_early
         )
 
-    def _start_queued(self) -> list[Action]:
+    def _start_queued(self, before: float | None = None) -> list[Action]:
+        """Start queued requests while there are slots; with `before`, while one from before then waits."""
         started: list[Action] = []
-        for admission in self._admissions.values():
-            while (request_id := admission.admit_next()) is not None:
+        for lane, admission in self._admissions.items():
+            while before is None or self._is_queued_since(before, lane):
+                if (request_id := admission.admit_next()) is None:
+                    break
                 started.append(self._start(self._requests[request_id][0]))
         return started
+
+    def _is_queued_since(self, before: float, in_lane: Lane) -> bool:
+        return any(
+            request.phase is RequestPhase.QUEUED and lane is in_lane and request.waiting_since < before
+            for request, lane in self._requests.values()
+        )
 
     def _start(self, request: RequestLifecycle) -> Action:
         request.start()
         return SendToEngine(request.id)
 
-    def _fail(self, request_ids: list[str], message: str) -> list[Action]:
+    def _fail(self, request_ids: list[str], message: str, retry_after_s: float | None = None) -> list[Action]:
         for request_id in request_ids:
             self._requests[request_id][0].fail()
             self._forget(request_id)
-        return [FailRequest(request_id, "engine_unavailable", message) for request_id in request_ids]
+        return [FailRequest(each, "engine_unavailable", message, retry_after_s) for each in request_ids]
 
     def _forget(self, request_id: str) -> None:
         _, lane = self._requests.pop(request_id)
         self._admissions[lane].release(request_id)
+
+
+def _next_start(in_s: float) -> str:
+    return f"It died too often and is started again in {in_s:.0f} s; try again then."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,30 @@ def test_stream_that_makes_progress_between_many_crashes_is_complete(gateway, te
     assert _stream(gateway, content, kill) == text_of(content, 30)
 
 
+def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(gateway, text_of):
+    """Of 24 streams under five SIGKILLs one was refused: its engines were killed while they replayed."""
+    content = "replayed tokens=30 step_ms=5 replay_ms=400"
+    with ThreadPoolExecutor(1) as pool:
+        started = threading.Event()
+        answer = pool.submit(
+            _stream, gateway, content, lambda number: started.set() if number == 10 else None
+        )
+        assert started.wait(10)
+        killed = [0]
+        for _ in range(11):  # the first one ends the first part of the answer
+            killed.append(gateway.until(lambda: _engine_at_work(gateway, unlike=killed[-1]), "it replays"))
+            os.kill(killed[-1], signal.SIGKILL)
+        assert answer.result() == text_of(content, 30)
+    assert gateway.events("request_finished")[-1]["crashes"] == 11
+
+
+def _engine_at_work(gateway, unlike: int) -> int | None:
+    """Return the PID of an engine with a running request, other than the last one."""
+    health = gateway.health()
+    is_at_work = health["requests"]["running"] and health["engine"]["pid"] != unlike
+    return health["engine"]["pid"] if is_at_work else None
+
+
 def test_engine_that_exits_on_sigterm_is_not_recorded_as_a_crash(gateway):
     before, engine = gateway.health()["engine"], gateway.engine_pid()
     gateway.kill_engine(signal.SIGTERM)
@@ -105,7 +130,7 @@ def test_request_that_kills_every_engine_fails_and_the_others_are_complete(gatew
     with ThreadPoolExecutor(2) as pool:
         bystander = pool.submit(_ask, gateway, harmless)
         gateway.until(lambda: gateway.health()["requests"]["running"], "the bystander runs")
-        failed = pool.submit(_ask, gateway, "poison die_at=0").result()
+        failed = pool.submit(_ask, gateway, "poison abort_at=0").result()
         answer = bystander.result()
     assert failed.status_code == 500
     assert failed.json()["code"] == "engine_crashed"

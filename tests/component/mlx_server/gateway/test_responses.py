@@ -87,7 +87,7 @@ def test_answer_when_the_engine_dies_is_complete(gateway, text_of):
 
 
 def test_failure_after_the_first_output_is_an_error_event_and_a_failed_response(gateway):
-    found = stream(gateway, "poison tokens=9 die_at=2")
+    found = stream(gateway, "poison tokens=9 abort_at=2")
     assert [event["type"] for event in found[-5:]] == [
         "error",
         "response.output_text.done",

@@ -1,16 +1,31 @@
-"""The crash policy: a request goes on after a crash, later alone, and fails only without progress."""
+"""The crash policy: a request goes on after a crash, later alone, and fails only on evidence against it."""
 
 from __future__ import annotations
 
-from mlx_server.gateway.requests.crash_policy import TOKENS_TO_CANCEL_STRIKES, CrashHistory
+import pytest
+
+from mlx_server.gateway.requests.crash_policy import (
+    KILLS_TO_FAIL,
+    KILLS_TO_RUN_ALONE,
+    TOKENS_TO_CANCEL_STRIKES,
+    CrashHistory,
+    EngineDeath,
+)
+
+OWN_FAULT, UNKNOWN_KILL = EngineDeath.OWN_FAULT, EngineDeath.UNKNOWN_KILL
 
 
 def _two_crashes_at(tokens: int) -> CrashHistory:
     crashes = CrashHistory()
-    assert crashes.engine_crashed((tokens, 0.0))
+    assert crashes.engine_died(OWN_FAULT, (tokens, 0.0), alone=False)
     assert not crashes.must_run_alone
-    assert crashes.engine_crashed((tokens, 0.0))
+    assert crashes.engine_died(OWN_FAULT, (tokens, 0.0), alone=False)
     return crashes
+
+
+def _killed(crashes: CrashHistory, times: int, tokens: int = 5, *, alone: bool = True) -> bool:
+    """Return whether the request may go on after it was killed so often."""
+    return all(crashes.engine_died(UNKNOWN_KILL, (tokens, 0.0), alone) for _ in range(times))
 
 
 def test_crash_history_after_two_crashes_runs_alone():
@@ -18,14 +33,14 @@ def test_crash_history_after_two_crashes_runs_alone():
 
 
 def test_crash_history_at_the_third_crash_without_progress_may_not_go_on():
-    assert not _two_crashes_at(5).engine_crashed((5, 0.0))
+    assert not _two_crashes_at(5).engine_died(OWN_FAULT, (5, 0.0), alone=True)
 
 
 def test_crash_history_with_any_progress_between_crashes_goes_on():
     crashes = _two_crashes_at(5)
-    assert crashes.engine_crashed((5, 0.5)), "a part of the prompt is progress"
-    assert crashes.engine_crashed((6, 0.0)), "a token is more progress than any part of the prompt"
-    assert not crashes.engine_crashed((5, 2.0)), "fewer tokens than at an earlier crash are no progress"
+    assert crashes.engine_died(OWN_FAULT, (5, 0.5), alone=True), "a part of the prompt is progress"
+    assert crashes.engine_died(OWN_FAULT, (6, 0.0), alone=True), "a token is more than any part of the prompt"
+    assert not crashes.engine_died(OWN_FAULT, (5, 2.0), alone=True), "fewer tokens are no progress"
 
 
 def test_crash_history_well_past_the_last_crash_has_no_strikes():
@@ -34,3 +49,47 @@ def test_crash_history_well_past_the_last_crash_has_no_strikes():
     assert crashes.must_run_alone
     crashes.progressed(5 + TOKENS_TO_CANCEL_STRIKES)
     assert crashes.strikes == 0
+
+
+def test_planned_exits_are_no_evidence():
+    crashes = CrashHistory()
+    assert all(crashes.engine_died(EngineDeath.PLANNED, (5, 0.0), alone=True) for _ in range(100))
+    assert not crashes.must_run_alone
+
+
+def test_kills_at_one_place_let_a_request_run_alone_and_then_fail():
+    crashes = CrashHistory()
+    assert _killed(crashes, KILLS_TO_RUN_ALONE - 1, alone=False)
+    assert not crashes.must_run_alone
+    assert _killed(crashes, 1, alone=False)
+    assert crashes.must_run_alone
+    assert _killed(crashes, KILLS_TO_FAIL - 1)
+    assert not _killed(crashes, 1)
+
+
+def test_kills_in_the_company_of_others_never_fail_a_request():
+    assert _killed(CrashHistory(), 1000, alone=False)
+
+
+@pytest.mark.parametrize("place", [(6, 0.0), (5, 0.5), (4, 0.0)])
+def test_kill_at_another_place_starts_the_count_anew(place):
+    crashes = CrashHistory()
+    assert _killed(crashes, KILLS_TO_FAIL - 1)
+    assert crashes.engine_died(UNKNOWN_KILL, place, alone=True)
+    assert not crashes.must_run_alone
+    assert _killed(crashes, KILLS_TO_FAIL - 1)
+
+
+def test_new_token_ends_the_count_of_kills():
+    crashes = CrashHistory()
+    assert _killed(crashes, KILLS_TO_FAIL - 1)
+    crashes.progressed(6)
+    assert not crashes.must_run_alone
+    assert crashes.kills_alone == 0
+
+
+def test_kills_are_no_strikes():
+    crashes = CrashHistory()
+    assert _killed(crashes, KILLS_TO_FAIL - 1)
+    assert crashes.strikes == 0
+    assert crashes.engine_died(OWN_FAULT, (5, 0.0), alone=True)

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from mlx_server import protocol
-from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.errors import GatewayError, Unavailable
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase
@@ -97,7 +97,7 @@ async def test_event_that_cannot_be_handled_fails_its_own_request_only(engine):
     dispatcher = ready_dispatcher(engine, telemetry)
     broken, waiting = submit(dispatcher), submit(dispatcher)
     telemetry.breaks_at_pause = True
-    dispatcher.engine_lost(crashed=True)
+    dispatcher.engine_lost()
     dispatcher.engine_ready(engine.send, ())
     dispatcher.on_event(protocol.Token(broken.id, 7, "x", 0))
     assert broken.outcome == "engine_crashed"
@@ -134,3 +134,16 @@ def test_request_that_ends_in_any_way_gives_its_slot_to_the_next(dispatcher, eng
     assert held(dispatcher) == [1, 0, 0]
     second.cancel()
     assert held(dispatcher) == [0, 0, 0]
+
+
+def test_request_while_the_breaker_is_open_is_refused_only_where_the_trial_comes_too_late(engine):
+    dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, io.StringIO()))
+    now = FakeClock().now()
+    dispatcher.engine_lost()
+    dispatcher.trial_at = lambda: now + 60
+    assert submit(dispatcher).outcome is None
+    dispatcher.trial_at = lambda: now + 240
+    with pytest.raises(Unavailable, match="started again in 240 s") as refused:
+        submit(dispatcher)
+    assert refused.value.headers()["Retry-After"] == "240"
+    assert held(dispatcher) == [0, 1, 0]

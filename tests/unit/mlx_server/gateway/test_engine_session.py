@@ -28,6 +28,9 @@ class FakeTransport(asyncio.Transport):
         self.sent: list[protocol.Op] = []
         self._frames = protocol.FrameBuffer()
 
+    def abort(self) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return False
 
@@ -80,16 +83,67 @@ def test_session_lost_in_mid_answer_sends_the_request_with_its_tokens_to_the_nex
     assert engines.ready_engines == 2
 
 
-@pytest.mark.parametrize("planned", [False, True])
-def test_session_lost_three_times_fails_a_request_unless_the_exits_were_planned(engines, planned):
+ABRT, KILL = 6, 9
+
+
+@pytest.mark.parametrize(
+    ("planned", "signal", "oom", "fault", "outcome"),
+    [
+        (False, ABRT, False, "", "engine_crashed"),
+        (False, KILL, False, "wedged", "engine_crashed"),
+        (False, KILL, True, "", "engine_crashed"),
+        (False, KILL, False, "", None),
+        (True, ABRT, False, "", None),
+    ],
+)
+def test_session_whose_engine_ends_three_times_fails_a_request_only_on_evidence(
+    engines, planned, signal, oom, fault, outcome
+):
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
     )
     for _ in range(3):
         session, _ = engines.launch()
-        session.exit_is_planned = planned
+        session.exit_is_planned, session.fault = planned, fault
         session.link.connection_lost(None)
-    assert ticket.outcome == (None if planned else "engine_crashed")
+        assert ticket.outcome is None, "the link says nothing of the cause"
+        session.exited(None, signal, oom)
+    assert ticket.outcome == outcome
+
+
+def test_session_whose_engine_sends_no_event_has_a_fault_whatever_its_exit(engines):
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
+    for _ in range(3):
+        session, _ = engines.launch()
+        session.link.data_received(b"\x00\x00\x00\x02no")
+        session.exited(0, None, False)
+    assert ticket.outcome == "engine_crashed"
+
+
+def test_session_exited_before_its_link_is_lost_parks_its_requests(engines):
+    session, _ = engines.launch()
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
+    session.exited(None, KILL, False)
+    assert engines.dispatcher.count(RequestPhase.PARKED) == 1
+    assert ticket.outcome is None
+
+
+def test_session_is_productive_once_a_client_got_a_new_token(engines):
+    session, _ = engines.launch()
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
+    assert not session.productive
+    engines.receive(session, protocol.Token(ticket.id, 7, "x", 0))
+    assert session.productive
+    session.exited(None, KILL, False)
+    following, _ = engines.launch()
+    engines.receive(following, protocol.Token(ticket.id, 7, "x", 0))
+    assert not following.productive, "a token that the client has already is not new"
 
 
 def test_session_whose_engine_returns_a_request_asks_it_to_exit_at_once(engines):
