@@ -124,8 +124,9 @@ class SchemaAdapter:
         Libraries write a mapping whose keys are an enumeration in this way.
         """
         names = schema.get("propertyNames")
-        if isinstance(names, dict) and isinstance(names.get("$ref"), str):
-            names = resolve(self._root, names["$ref"])
+        reference = names.get("$ref") if isinstance(names, dict) else None
+        if isinstance(reference, str) and reference.startswith("#"):
+            names = resolve(self._root, reference)
         if not isinstance(names, dict) or "properties" in schema or "patternProperties" in schema:
             return
         value = schema.get("additionalProperties", True)

@@ -1,10 +1,14 @@
 """The objects of a schema that are closed to properties it does not name, and what is left out of schemas."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlx_server.engine.grammar.json_schema import SchemaAdapter, close_objects, patterns
+from mlx_server.engine.grammar.schema_recursion import is_endless
 
 STRING = {"type": "string"}
 BOOLEAN = {"type": "boolean"}
@@ -157,3 +161,35 @@ def test_adapted_counts_of_optional_properties_are_left_out():
 def test_adapted_keeps_ids_that_references_name():
     schema = {"$id": "https://example.org/a", "$ref": "https://example.org/a#/$defs/b", "$defs": {"b": {}}}
     assert adapted(schema)[0]["$id"] == schema["$id"]
+
+
+KEYWORDS = [
+    *(
+        "properties",
+        "patternProperties",
+        "$defs",
+        "dependentSchemas",
+        "anyOf",
+        "allOf",
+        "prefixItems",
+        "items",
+    ),
+    *("additionalProperties", "not", "if", "contains", "propertyNames", "required", "type", "enum", "const"),
+    *("pattern", "format", "minProperties", "minItems", "uniqueItems", "$ref", "$id", "$schema", "a", "b"),
+]
+VALUES = st.none() | st.booleans() | st.integers() | st.sampled_from(["a", "#", "#/a", "#/$defs/a", "string"])
+ANYTHING = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4),
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING, max_size=5))
+def test_adapted_takes_any_value_of_any_keyword(schema):
+    """A body may hold anything where a schema is expected."""
+    before = json.dumps(schema)
+    result, left_out = adapted(schema, frozenset(patterns(schema)))
+    assert json.loads(json.dumps(result)) == result
+    assert all(isinstance(part, str) for part in left_out)
+    assert isinstance(result, bool) or is_endless(result) in (True, False)
+    assert json.dumps(schema) == before
