@@ -132,8 +132,8 @@ wire_api = "responses"
         command=("aider", "--model", "openai/$model", "--no-show-model-warnings"),
         environment={"OPENAI_API_BASE": "$url/v1", "OPENAI_API_KEY": "vestal"},
         install="pip install aider-chat",
-        version="0.86",
-        works="a question, an edit",
+        version="0.86.2",
+        works="questions, streamed",
         tried_by="by hand, November 2026",
         needs=Needs(8_192, tools=False),
     ),
@@ -143,7 +143,7 @@ wire_api = "responses"
         environment={"OPENAI_BASE_URL": "$url/v1", "OPENAI_API_KEY": "vestal", "OPENAI_MODEL": "$model"},
         install="npm install -g @qwen-code/qwen-code",
         version="0.15.10",
-        works="a turn with a tool call",
+        works="a turn with a tool call, across a killed engine",
         tried_by="by hand, November 2026",
     ),
     "copilot": Program(
@@ -177,7 +177,7 @@ wire_api = "responses"
         install="the program of Ollama's own installer; its server need not run",
         version="0.32",
         works="run, show, ps, list, pull, cp, create, rm, stop",
-        tried_by="by hand, November 2026",
+        tried_by="tests/clients/test_ollama_cli.py",
         needs=Needs(0, tools=False),
     ),
 }
