@@ -11,6 +11,10 @@ from typing import Any, NoReturn
 from vestal.web.http_error import HttpError
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_LONE_SURROGATES = re.compile(
+    rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+"""An escaped backslash, a whole pair, or (as a group) half of a pair."""
 _SLICE_BYTES = 1024 * 1024
 
 
@@ -22,12 +26,14 @@ class StepwiseDecoder(json.JSONDecoder):
         self.scan_once = scanner.py_make_scanner(self)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
-def parse_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
+def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: bool = False) -> dict[str, Any]:
     """Return the JSON object in `raw`, which must be UTF-8. Raise HttpError `invalid_json` otherwise.
 
     NaN, Infinity and half of a surrogate pair are refused: Python reads them, but they are not JSON, or not
-    text that can be written again. With `stepwise`, other threads run in between: one call of Python's fast
-    decoder keeps the interpreter's lock for up to 2 s where 32 MB are numbers.
+    text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in Go's and
+    other decoders: JavaScript's programs write one where they cut a text within an emoji. With `stepwise`,
+    other threads run in between: one call of Python's fast decoder keeps the interpreter's lock for up to 2 s
+    where 32 MB are numbers.
     """
     if not raw.strip():
         raise _invalid("The body is empty; send a JSON object.")
@@ -42,6 +48,8 @@ def parse_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
     except ValueError as error:
         raise _invalid(f"The body is not valid JSON: {error}.") from error
     if _escapes_surrogates(raw) and any(_has_surrogate(text) for text in _texts(body)):
+        if replaces_surrogates:
+            return parse_object(_LONE_SURROGATES.sub(_replaced, raw), stepwise=stepwise)
         where = field_with_text(body, _has_surrogate)
         what = f"`{where}` holds" if where else "it holds"
         raise _invalid(f"The body is not valid UTF-8: {what} half of a surrogate pair.")
@@ -69,6 +77,10 @@ def _escapes_surrogates(raw: bytes) -> bool:
     """
     starts = range(0, len(raw), _SLICE_BYTES)
     return any(_SURROGATE_ESCAPE.search(raw, start, start + _SLICE_BYTES + 4) for start in starts)
+
+
+def _replaced(found: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if found[1] else found[0]
 
 
 def _has_surrogate(text: str) -> bool:

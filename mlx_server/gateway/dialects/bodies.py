@@ -70,9 +70,12 @@ def parse_body(parts: list[bytes], model: type[BodyT]) -> BodyT:
 
 
 def parsed_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
-    """Return the JSON object in `raw`; `parse_object` explains `stepwise`. Raises BadRequest."""
+    """Return the JSON object in `raw`; `parse_object` explains `stepwise`. Raises BadRequest.
+
+    Half of a surrogate pair becomes U+FFFD: refused, it would refuse every later turn of its conversation.
+    """
     try:
-        return parse_object(raw, stepwise=stepwise)
+        return parse_object(raw, stepwise=stepwise, replaces_surrogates=True)
     except HttpError as error:
         raise BadRequest(error.code, error.message) from error
 

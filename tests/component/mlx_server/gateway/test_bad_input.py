@@ -17,7 +17,7 @@ CASES: list[tuple[str, Any, int, str, str]] = [
     ("/api/chat", b"\xff\xfe", 400, "invalid_json", "UTF-8"),
     ("/api/chat", b'{"model": "chat", "options": {"temperature": NaN}}', 400, "invalid_json", "NaN"),
     ("/api/chat", b"[" * 100_000, 400, "invalid_json", "deep"),
-    ("/api/chat", b'{"model": "\\ud800"}', 400, "invalid_json", "UTF-8"),
+    ("/api/chat", b'{"model": "a\\ud800"}', 404, "model_not_found", "a\ufffd"),
     ("/api/chat", {}, 400, "invalid_request", "model"),
     ("/api/chat", {"model": 3}, 400, "invalid_request", "model"),
     ("/api/chat", {"model": "chat", "messages": "hello"}, 400, "invalid_request", "messages"),

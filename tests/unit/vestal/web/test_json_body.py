@@ -44,6 +44,26 @@ def test_parse_object_anything_but_a_json_object_is_refused_with_the_reason(raw:
     assert word in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("raw", "read"),
+    [
+        (b'{"a": "cut \\ud83d"}', "cut \ufffd"),
+        (b'{"a": "\\uDE00\\ud83d!"}', "\ufffd\ufffd!"),
+        (b'{"a": "\\ud83d\\ud83d\\ude00"}', "\ufffd\U0001f600"),
+        (b'{"a": "\\\\ud83d \\ud83d"}', "\\ud83d \ufffd"),
+        (b'{"a": "\\ud83d\\\\ude00"}', "\ufffd\\ude00"),
+        (b'{"a": "\\ud83d\\ude00"}', "\U0001f600"),
+    ],
+)
+def test_parse_object_half_of_a_surrogate_pair_is_replaced_where_that_is_wanted(raw: bytes, read: str):
+    """JavaScript's programs cut a long text at a UTF-16 unit, which may be within an emoji."""
+    for stepwise in (False, True):
+        assert parse_object(raw, stepwise=stepwise, replaces_surrogates=True) == {"a": read}
+    broken = raw[:-1] + b', "\\ud800": NaN}'
+    with pytest.raises(HttpError, match="NaN"):
+        parse_object(broken, replaces_surrogates=True)
+
+
 def test_parse_object_returns_what_json_says():
     body = {"a": [1, 2.5, "ä\U0001f426", None, {"b": True}], "nul": "\0"}
     assert parse_object(json.dumps(body).encode()) == body
