@@ -3,8 +3,8 @@
 The originals are on Hugging Face (and in llama.cpp's models/templates), under their models' licenses:
 Mistral Small 3.1 and Mistral 7B v0.3 (Apache-2.0), Gemma 2 (Gemma terms), Qwen 3.5 (Apache-2.0), Llama 3.1
 (Llama 3.1 community license), gpt-oss (Apache-2.0), DeepSeek R1 and V3.1 (MIT), Command R7B (CC-BY-NC 4.0),
-OLMo 3, Ministral 3, Granite 3.3 and Hermes 2 Pro (Apache-2.0). Nothing but what a conversation must look like
-is kept of them.
+OLMo 3, Ministral 3, Nemo, Granite 3.3 and Hermes 2 Pro (Apache-2.0). Nothing but what a conversation must
+look like is kept of them.
 """
 
 CHATML = (
@@ -36,6 +36,11 @@ MISTRAL = (
     '[TOOL_RESULTS] {"content": {{ m.content }}, "call_id": "{{ m.tool_call_id }}"}[/TOOL_RESULTS]'
     "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}"
 )
+
+NEMO = MISTRAL.replace(
+    "{% if messages[0].role == 'system' %}[SYSTEM_PROMPT]{{ messages[0].content }}[/SYSTEM_PROMPT]",
+    "{% if messages[0].role == 'system' %}{% set rules = messages[0].content %}",
+).replace("[INST]{{ m.content }}", "[INST]{{ rules + '\n\n' if loop.last and rules }}{{ m.content }}")
 
 GEMMA = (
     "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not "
@@ -215,6 +220,7 @@ ALL = {
     "cohere": COHERE,
     "olmo": OLMO,
     "ministral": MINISTRAL,
+    "nemo": NEMO,
     "granite": GRANITE,
     "hermes": HERMES,
 }

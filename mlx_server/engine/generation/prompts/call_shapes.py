@@ -108,6 +108,13 @@ def with_call_texts(message: Message, start: str, end: str) -> Message:
     return others | {"content": join_contents(message.get("content") or "", text)}
 
 
+def result_as_text(message: Message) -> Message:
+    """Return the result of a tool as a message of the user."""
+    content = message.get("content") or ""
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+
+
 def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
     function = tool.get("function")
     if not isinstance(function, dict):

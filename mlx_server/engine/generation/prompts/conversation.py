@@ -15,6 +15,7 @@ from typing import Any, Literal
 from mlx_server.engine.generation.prompts.call_shapes import (
     Message,
     join_contents,
+    result_as_text,
     split_calls,
     whole_tool,
     with_argument_texts,
@@ -44,6 +45,8 @@ class TemplateNeeds:
     """Answers are without the headers of the Harmony format, which clients of other servers keep."""
     one_text: bool = False
     """A message with calls has either content or thinking."""
+    no_stray_results: bool = False
+    """The result of a tool follows a message with calls, or another result."""
     short_call_ids: bool = False
     """Ids of calls have nine letters and digits."""
     single_calls: bool = False
@@ -73,6 +76,8 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
         fitted = _fold_system(fitted, keeps_first=needs.system == "first")
     if needs.user and not any(message.get("role") == "user" for message in fitted):
         fitted = _with_user(fitted)
+    if needs.no_stray_results:
+        fitted = _with_stray_results_as_text(fitted)
     if needs.call_markers:
         fitted = [with_call_texts(message, *needs.call_markers) for message in fitted]
     if needs.single_calls:
@@ -181,6 +186,17 @@ def _without_headers(message: Message) -> Message:
         return message
     last = content.rpartition(HARMONY_HEADER_END)[2]
     return {**message, "content": last.partition("<|end|>")[0].partition("<|return|>")[0]}
+
+
+def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:
+    """Make the user's messages of results that answer no call: those that follow no message with calls."""
+    fitted: list[Message] = []
+    follows_calls = False
+    for message in messages:
+        if message.get("role") != "tool":
+            follows_calls = bool(message.get("tool_calls"))
+        fitted.append(message if message.get("role") != "tool" or follows_calls else result_as_text(message))
+    return fitted
 
 
 def _with_some_content(message: Message) -> Message:

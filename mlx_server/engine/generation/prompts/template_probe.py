@@ -62,7 +62,9 @@ class TemplateProbe:
             needs = replace(needs, no_headers=True)
         in_the_middle = [*turns, _system(SYSTEM), _user(MORE)]
         at_the_end = [*turns, _user(MORE), _system(SYSTEM)]
-        if not self._shows([_system(SYSTEM), _user(ASKED)], needs, SYSTEM, ASKED):
+        # Mistral Nemo's template moves a system message to the user's last one, which changes with each turn.
+        at_the_start = [_system(SYSTEM), *turns, _user(MORE)]
+        if not self._shows(at_the_start, needs, SYSTEM, ASKED, ANSWERED, MORE):
             needs = replace(needs, system="nowhere")
         elif not self._shows(in_the_middle, needs, ASKED, ANSWERED, SYSTEM, MORE) or not self._shows(
             at_the_end, needs, ANSWERED, MORE, SYSTEM
@@ -101,6 +103,9 @@ class TemplateProbe:
             return shaped
         if not self._shows(_tool_turns(calls=2), shaped, *_ARGUMENTS, MORE, tools=_TOOLS):
             shaped = replace(shaped, single_calls=True)
+        stray = [_user(ASKED), _assistant(ANSWERED), {"role": "tool", "content": RESULT}, _user(MORE)]
+        if not self._shows(stray, shaped, ASKED, ANSWERED, RESULT, MORE, tools=_TOOLS):
+            shaped = replace(shaped, no_stray_results=True)
         if not self._shows(_tool_turns(thinking=OTHER), shaped, "qtool", MORE, tools=_TOOLS):
             shaped = replace(shaped, one_text=True)
         return shaped

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from mlx_server.engine.generation.prompts.call_shapes import join_contents
+from mlx_server.engine.generation.prompts.call_shapes import join_contents, result_as_text
 
 _INTRODUCTION = """You may call these functions, given as JSON, one a line:
 {tools}
@@ -45,8 +45,7 @@ def as_plain_texts(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _as_plain_text(message: dict[str, Any]) -> dict[str, Any]:
     content = message.get("content") or ""
     if message.get("role") == "tool":
-        text = content if isinstance(content, str) else _to_json(content)
-        return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
+        return result_as_text(message)
     calls = [_tagged_call(call.get("function") or {}) for call in message.get("tool_calls") or ()]
     others = {key: value for key, value in message.items() if key not in ("tool_calls", "tool_call_id")}
     if isinstance(content, str):

@@ -68,14 +68,27 @@ def call(city: str, **more: Any) -> dict[str, Any]:
         (CHATML, TemplateNeeds(plain_tools=True)),
         (
             MISTRAL,
-            TemplateNeeds("first", alternation=True, answer_after_tools=True, short_call_ids=True),
+            TemplateNeeds(
+                "first",
+                alternation=True,
+                answer_after_tools=True,
+                short_call_ids=True,
+                no_stray_results=True,
+            ),
         ),
         (GEMMA, TemplateNeeds("nowhere", alternation=True, plain_tools=True)),
         (QWEN, TemplateNeeds("first", user=True)),
         (LLAMA, TemplateNeeds(single_calls=True)),
         (
             GPT_OSS,
-            TemplateNeeds("first", single_calls=True, whole_tools=True, one_text=True, no_headers=True),
+            TemplateNeeds(
+                "first",
+                single_calls=True,
+                whole_tools=True,
+                one_text=True,
+                no_headers=True,
+                no_stray_results=True,
+            ),
         ),
         (DEEPSEEK_V31, TemplateNeeds("first", argument_texts=True)),
     ],
@@ -223,9 +236,32 @@ def test_calls_become_text_where_the_template_has_no_place_for_them():
     assert '"city": "Oslo"' in text and "<tool_response>\n5" in text
 
 
+@pytest.mark.parametrize("template", ["gpt-oss", "mistral"])
+def test_result_that_answers_no_call_is_text_where_the_template_refuses_it(template):
+    """A client that shortens its history may leave a result without its call."""
+    turns = (said("user", "Hi"), said("assistant", "Yes?"), said("tool", "stray"), said("user", "So?"))
+    assert "<tool_response>\nstray" in rendered(template, *turns, tools=TOOLS)
+
+
+def test_system_message_that_the_template_would_move_with_each_turn_stays_before_the_first():
+    """Mistral Nemo's puts it before the user's last message: each turn lost the prompt cache."""
+    first = (said("system", "Brief"), said("user", "One"))
+    text = rendered("nemo", *first)
+    assert rendered("nemo", *first, said("assistant", "Two"), said("user", "Three")).startswith(text)
+    assert text.count("Brief") == 1
+
+
 def test_message_that_a_template_refuses_although_fitted_is_rendered_plainly():
-    """A result that answers no call: gpt-oss' template raises, and no probe shows that."""
-    assert "orphan" in rendered("gpt-oss", said("user", "Hi"), said("tool", "orphan"))
+    """No probe shows that this template objects to a word."""
+    template = CHATML.replace(
+        "{{ m.content }}",
+        "{{ m.content }}{% if m.role == 'system' and 'x' in m.content %}"
+        "{{ raise_exception('no x') }}{% endif %}",
+    )
+    maker = PromptMaker(TemplateTokenizer(template), None, 10**6).with_needs()
+    assert maker.needs.system == "anywhere"
+    refused = Generate("r", "m", "chat", messages=(said("system", "x"), said("user", "Hi")))
+    assert "".join(map(chr, maker.tokens(refused))).startswith("<|im_start|>user\nx\n\nHi")
 
 
 ROLES = st.sampled_from(["system", "user", "assistant", "tool", "call", "calls"])
