@@ -29,6 +29,7 @@ from mlx_server.protocol import (
     Event,
     Failed,
     FrameBuffer,
+    Generate,
     Hello,
     Op,
     ProtocolError,
@@ -75,6 +76,7 @@ class Link:
         os.set_inheritable(fd, False)  # MLX starts a compiler on Linux, which must not keep the socket open
         self._config, self._blas = config, blas
         self._inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
+        self._checks: queue.SimpleQueue[Generate] = queue.SimpleQueue()
         self._status = Status()
         self._stopping = False
         self._may_serve = threading.Event()  # the MLX thread of a standby waits for this, its imports done
@@ -114,7 +116,7 @@ class Link:
             )
 
         def run_mlx_thread() -> None:
-            mlx_thread.run(self._config, self._inbox, emit, self._status, self._may_serve)
+            mlx_thread.run(self._config, self._inbox, self._checks, emit, self._status, self._may_serve)
             loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=run_mlx_thread, name="mlx", daemon=True).start()
@@ -138,6 +140,8 @@ class Link:
         elif isinstance(op, Begin):
             self._may_serve.set()
             self._may_report.set()
+        elif isinstance(op, Generate) and op.check_only:
+            self._checks.put(op)  # past the MLX thread, which may be in a long step
         else:
             self._inbox.put(op)
 

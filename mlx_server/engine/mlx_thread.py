@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.status import Status
-from mlx_server.protocol import Event, Op
+from mlx_server.protocol import Event, Generate, Op
 from vestal.config import Config
 
 Emit = Callable[[list[Event]], None]
@@ -24,16 +24,18 @@ EXIT_BROKEN = 70
 def run(
     config: Config,
     inbox: queue.SimpleQueue[Op | None],
+    checks: queue.SimpleQueue[Generate],
     emit: Emit,
     status: Status,
     may_serve: threading.Event,
 ) -> None:
     """Import MLX, wait for `may_serve`, serve, and return when the engine has shut down.
 
-    After an unexpected error the process exits with EXIT_BROKEN.
+    `checks` holds the requests that are only checked, by a thread of their own. After an unexpected error the
+    process exits with EXIT_BROKEN.
     """
     try:
-        _serve(config, inbox, emit, status, may_serve)
+        _serve(config, inbox, checks, emit, status, may_serve)
     except BaseException as error:
         log_event("engine_broken", cause=f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
@@ -43,6 +45,7 @@ def run(
 def _serve(
     config: Config,
     inbox: queue.SimpleQueue[Op | None],
+    checks: queue.SimpleQueue[Generate],
     emit: Emit,
     status: Status,
     may_serve: threading.Event,
@@ -73,6 +76,7 @@ def _serve(
     may_serve.wait()
     readings.set_wired_limit(settings.wired_limit_bytes)
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
+    scheduler.early_checks.start(checks)
     drain_s = scheduler.run()
     shutdown.run(shutdown.stages(scheduler, drain_s, settings.persist_s))
     # A thread that ends with MLX streams of its own may abort the process at exit (SIGABRT, seen on Linux).

@@ -15,6 +15,8 @@ received already; `PreparedOp.frame` adds these for each engine.
 
 Times are in seconds, counts in tokens, unless a name says otherwise.
 
+A `Generate` that has to wait is sent ahead with `check_only`, and answered by `Accepted` or `Failed`.
+
 The life of a `Generate`: any number of `Prefill`, then a `Token` for each token with rising `index`, then one
 `Done`; or one `Failed` at any point. A request that is resumed after a crash carries the token ids that the
 gateway has already received in `emitted`: the engine computes them again without sending them, and continues
@@ -27,6 +29,7 @@ whole answer is every `Token.text` in order, then `Done.text`. The token that en
 from mlx_server.protocol.base import ProtocolError
 from mlx_server.protocol.codec import PreparedOp, decode_event, decode_op, encode, prepare
 from mlx_server.protocol.events import (
+    Accepted,
     Alive,
     Done,
     Embedding,
@@ -52,6 +55,7 @@ from mlx_server.protocol.vectors import are_finite, pack_vectors, unpack_vectors
 __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_NESTING",
+    "Accepted",
     "Alive",
     "Begin",
     "Cancel",

@@ -53,6 +53,13 @@ class Unloaded(EngineEvent, frozen=True):
     id: str | None = None
 
 
+class Accepted(EngineEvent, frozen=True):
+    """The answer to a `Generate` with `check_only`. `prompt_tokens` is None where it is not known."""
+
+    id: str
+    prompt_tokens: int | None = None
+
+
 class Prefill(EngineEvent, frozen=True):
     """`done` of the prompt's `total` tokens are processed."""
 
@@ -166,5 +173,17 @@ class Alive(EngineEvent, frozen=True):
 
 
 Event = (
-    Hello | Ready | Loading | Loaded | Unloaded | Prefill | Token | Done | Embedding | Probed | Failed | Alive
+    Hello
+    | Accepted
+    | Ready
+    | Loading
+    | Loaded
+    | Unloaded
+    | Prefill
+    | Token
+    | Done
+    | Embedding
+    | Probed
+    | Failed
+    | Alive
 )

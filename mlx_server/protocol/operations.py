@@ -33,6 +33,9 @@ class Generate(Operation, frozen=True):
     the tokens that precede the prompt, and `returns_context` asks for them in `Done.context`, followed by
     the prompt and the answer.
 
+    With `check_only`, nothing is generated and no model is loaded: `Accepted` says that the request can be
+    served, as far as that can be known before it runs, and `Failed` why it never can be.
+
     `emitted` holds the token ids that the gateway has already received, if the request is resumed.
     `max_tokens` counts them too; None allows tokens until the context is full. `keep_alive_s` None means the
     configured default, a negative value keeps the model loaded, 0 unloads it after this request.
@@ -45,6 +48,7 @@ class Generate(Operation, frozen=True):
     prompt: str | None = None
     prompt_ids: tuple[int, ...] | None = None
     count_only: bool = False
+    check_only: bool = False
     tools: tuple[dict, ...] | None = None
     template: dict | None = None
     chat_template: str | None = None

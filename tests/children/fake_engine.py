@@ -35,8 +35,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from mlx_server import protocol
 
 HOME = Path(os.environ.get("VESTAL_HOME", "."))
@@ -116,6 +114,8 @@ class FakeEngine:
 
     def take(self, op: protocol.Op) -> None:
         match op:
+            case protocol.Generate(check_only=True):
+                self.check(op)
             case protocol.Generate():
                 self.work[op.id] = asyncio.ensure_future(self.generate(op))
             case protocol.Embed():
@@ -145,6 +145,12 @@ class FakeEngine:
             case _:
                 raise AssertionError(op)
 
+    def check(self, op: protocol.Generate) -> None:
+        if code := directives(prompt_of(op)).get("fail"):
+            self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
+        else:
+            self.say(protocol.Accepted(op.id, 7))
+
     async def generate(self, op: protocol.Generate) -> None:
         if op.count_only:
             self.work.pop(op.id)
@@ -152,11 +158,7 @@ class FakeEngine:
             report = protocol.PromptReport((1,) * 7, "a" * 7, pieces) if op.reports_prompt else None
             self.say(protocol.Done(op.id, "stop", protocol.Usage(7, 0), prompt=report))
             return
-        if op.prompt_ids is not None:
-            op = replace(op, prompt=" ".join(map(str, op.prompt_ids)))
-        # Agents put system messages behind what the user says.
-        said = [message for message in op.messages or () if message["role"] != "system"] or [{}]
-        prompt = op.prompt if op.prompt is not None else said[-1].get("content", "")
+        said, prompt = said_in(op), prompt_of(op)
         orders = directives(prompt)
         length = min(int(orders.get("tokens", 20)), 1_000_000 if op.max_tokens is None else op.max_tokens)
         for index, token in enumerate(op.emitted):
@@ -210,6 +212,17 @@ class FakeEngine:
             self.stalled = True
             await asyncio.Event().wait()
         os.kill(os.getpid(), SIGNALS[deed])
+
+
+def said_in(op: protocol.Generate) -> list[dict[str, Any]]:
+    """Return the messages that count: agents put system messages behind what the user says."""
+    return [message for message in op.messages or () if message["role"] != "system"] or [{}]
+
+
+def prompt_of(op: protocol.Generate) -> str:
+    if op.prompt_ids is not None:
+        return " ".join(map(str, op.prompt_ids))
+    return op.prompt if op.prompt is not None else said_in(op)[-1].get("content", "")
 
 
 def vector(text: str) -> list[float]:

@@ -132,6 +132,7 @@ PURE = (
     "mlx_server/gateway/requests/loaded_models.py",
     "mlx_server/gateway/requests/model_requests.py",
     "mlx_server/gateway/requests/request_lifecycle.py",
+    "mlx_server/gateway/requests/early_checks.py",
     "mlx_server/gateway/requests/request_table.py",
     "mlx_server/gateway/requests/sendable.py",
     "mlx_server/engine/generation/output_parser.py",

@@ -56,6 +56,19 @@ class Grammars:
         self._vocabulary: Any = None
         self._compiled: OrderedDict[str, Any] = OrderedDict()  # by schema text, the least recently used first
 
+    @classmethod
+    def for_checks(cls) -> Grammars:
+        """Return one that compiles a schema for single bytes, in a millisecond: enough to find its faults."""
+        from llguidance import LLTokenizer
+
+        grammars = cls(None, frozenset())
+        grammars._vocabulary = LLTokenizer("byte")
+        return grammars
+
+    def check(self, schema: dict[str, Any]) -> None:
+        """Raise RequestError for a schema that cannot be used."""
+        self._matcher(schema)
+
     @property
     def has_vocabulary(self) -> bool:
         """Return True if the vocabulary has been read, which `token_bytes` needs."""

@@ -88,6 +88,7 @@ class MemoryGuard:
         self._forecasts: dict[tuple[str, KvQuantization | None], Forecast] = {}
         self._reserved: dict[str, dict[str, int]] = {}  # model → request → tokens
         self._loading: Holding | None = None
+        self._last_reading: MemoryReading | None = None
 
     # --- models ---
 
@@ -163,13 +164,24 @@ class MemoryGuard:
         entry = self._entry(model)
         if entry is None:
             return Fits()
-        ask = Ask(
-            f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer",
-            "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once",
-            {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},
-        )
         need = self._request_need(entry, prompt_tokens + answer_tokens)
-        return self._decide(ledger, need, ask)
+        return self._decide(ledger, need, _ask(model, prompt_tokens, answer_tokens))
+
+    def check_possible(self, entry: ModelEntry, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
+        """Raise InsufficientMemory if the request could not be served even if nothing else needed memory.
+
+        It may be called from any thread: it changes nothing, and goes by the last reading of the machine.
+        """
+        if self._last_reading is None:
+            return
+        expected, answer_tokens = self.forecast(entry), reserved_answer_tokens(op, limit_tokens)
+        alone_bytes = expected.requests_bytes(1, prompt_tokens + answer_tokens)
+        holding = Holding(entry.name, expected.resident_bytes, 0, busy=False, last_used_s=0.0)
+        need = Need(alone_bytes, alone_bytes, staying=entry.name)
+        ledger = Ledger(self._limit_bytes, ENGINE_BYTES, self._last_reading, [holding])
+        decision = decide(ledger, need)
+        if isinstance(decision, Never):
+            raise refusal(decision, ledger, need, _ask(op.model, prompt_tokens, answer_tokens))
 
     def extend_reservation(self, model: str, request: str, tokens: int, max_tokens: int) -> bool:
         """Return True if a request that has grown to `tokens` of at most `max_tokens` can continue.
@@ -215,7 +227,8 @@ class MemoryGuard:
         holdings = [self._holding(t) for t in self.tenants() if t.entry.name not in (leaving or ())]
         if self._loading is not None:
             holdings.append(self._loading)
-        return Ledger(self._limit_bytes, ENGINE_BYTES, self._read(), holdings)
+        self._last_reading = self._read()
+        return Ledger(self._limit_bytes, ENGINE_BYTES, self._last_reading, holdings)
 
     def _holding(self, tenant: Tenant) -> Holding:
         name, expected = tenant.entry.name, self.forecast(tenant.entry)
@@ -237,3 +250,11 @@ class MemoryGuard:
         if isinstance(decision, Never):
             raise error
         raise MustWait(error, held_by_requests=bool(decision.busy))
+
+
+def _ask(model: str, prompt_tokens: int, answer_tokens: int) -> Ask:
+    return Ask(
+        f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer",
+        "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once",
+        {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},
+    )

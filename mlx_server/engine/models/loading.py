@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.utils import dequantize_model, load_model
+from mlx_lm.utils import dequantize_model, load_config, load_model
 
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
@@ -119,28 +119,59 @@ def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
     tokenizer, end_tokens, grammars = read
     for done in _evaluate(_arrays(model)):
         yield 0.2 + 0.8 * done
-    if not (needed := has_template_text(tokenizer)):
-        templates.close()
-    markers = output_markers(tokenizer)
-    prompts = PromptMaker(
-        tokenizer,
-        templates if needed else None,
-        entry.context_tokens,
-        token_rows(model),
-        renders_to_tokens(tokenizer),
-        (markers.calls[0].start, markers.calls[0].end),
-    )
-    prompts = yield from _in_background(1.0, prompts.with_needs)
-    return LanguageModel(
+    whole = LanguageModel(
         model=model,
         tokenizer=tokenizer,
         context_tokens=entry.context_tokens,
         end_tokens=end_tokens,
         grammars=grammars,
-        markers=markers,
+        markers=output_markers(tokenizer),
         identity=_identity(entry, _arrays(model)),
-        prompts=prompts,
+        prompts=_prompt_maker(tokenizer, templates, entry, token_rows(model)),
         decode=decoder_of(tokenizer),
+    )
+    prompts = yield from _in_background(1.0, whole.prompts.with_needs)
+    return replace(whole, prompts=prompts)
+
+
+def load_without_weights(entry: ModelEntry) -> LanguageModel:
+    """Return all of a model that makes prompts, in a second at most. Its `model` is None. To be closed.
+
+    It may be called from any thread. Raises what reading a damaged folder raises.
+    """
+    templates = take_process()
+    try:
+        tokenizer, end_tokens, grammars = _read_tokenizer(entry.path, load_config(entry.path))
+        return LanguageModel(
+            model=None,
+            tokenizer=tokenizer,
+            context_tokens=entry.context_tokens,
+            end_tokens=end_tokens,
+            grammars=grammars,
+            markers=output_markers(tokenizer),
+            identity="",
+            prompts=_prompt_maker(tokenizer, templates, entry, None).with_needs(),
+            decode=decoder_of(tokenizer),
+        )
+    except BaseException:
+        templates.close()
+        raise
+
+
+def _prompt_maker(
+    tokenizer: Any, templates: TemplateProcess, entry: ModelEntry, rows: int | None
+) -> PromptMaker:
+    """Return the maker of a model's prompts. `templates` is closed if the model needs none."""
+    if not (needed := has_template_text(tokenizer)):
+        templates.close()
+    calls = output_markers(tokenizer).calls
+    return PromptMaker(
+        tokenizer,
+        templates if needed else None,
+        entry.context_tokens,
+        rows,
+        renders_to_tokens(tokenizer),
+        (calls[0].start, calls[0].end),
     )
 
 

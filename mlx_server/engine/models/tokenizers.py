@@ -6,6 +6,8 @@ load first.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from mlx_server.engine.log import log_event
 
 FilesVersion = tuple[int, int]
 _preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
+_in_use: weakref.WeakValueDictionary[tuple[Path, FilesVersion], Any] = weakref.WeakValueDictionary()
+_reading = threading.Lock()  # who comes second uses what the first has read
 
 
 def preload_tokenizers(folders: Iterable[Path]) -> None:
@@ -36,10 +40,15 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
 
 def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
     """Return the tokenizer of the model in `folder`: the preloaded one, unless its files have changed."""
-    version, tokenizer = _preloaded.pop(folder, (None, None))
-    if tokenizer is not None and version == _files_version(folder):
+    with _reading:
+        version, tokenizer = _preloaded.pop(folder, (None, None))
+        present = _files_version(folder)
+        if tokenizer is None or version != present:
+            tokenizer = _in_use.get((folder, present))
+        if tokenizer is None:
+            tokenizer = load_tokenizer(folder, eos_token_ids=_end_token_ids(config))
+        _in_use[folder, present] = tokenizer
         return tokenizer
-    return load_tokenizer(folder, eos_token_ids=_end_token_ids(config))
 
 
 def decoder_of(tokenizer: Any) -> Decode:

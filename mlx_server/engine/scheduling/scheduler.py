@@ -17,6 +17,7 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.memory import readings
 from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.backend import Backend, open_backend
+from mlx_server.engine.scheduling.early_checks import EarlyChecks
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.loads import Catalog, Evict, LoadAdvanced, LoadCompleted, LoadRefused, Loads
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
@@ -81,6 +82,7 @@ class Scheduler:
             status, self._models, self._loads, guard, self._prompt_cache, backend.active_bytes
         )
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
+        self.early_checks = EarlyChecks(catalog, self._models.get, guard, lambda event: emit([event]))
         guard.tenants = lambda: self._models.tenants(self._queue.awaited_model)
         guard.relieve = self._unloader.relieve
 

@@ -115,6 +115,7 @@ class EngineSession:
             case protocol.Hello():
                 self.hello = event
                 self._telemetry.emit("engine_greeted", pid=event.pid, mlx=event.mlx_version, blas=event.blas)
+                self._dispatcher.engine_connected(self.link.send_frame)
             case protocol.Ready():
                 self._became_ready.set()
                 self._telemetry.emit("engine_ready", loaded=list(event.loaded), start_s=event.start_s)

@@ -5,6 +5,7 @@
 | `model_requests`    | what the engine can be asked for, free of any dialect                        |
 | `sendable`          | the same, encoded: what cannot be sent is refused before it is taken in       |
 | `dispatcher`        | the only caller of the request table: carries out what the table decides     |
+| `early_checks`      | decide which waiting requests an engine checks before their turn             |
 | `request_table`     | decide which requests run, wait, continue after a crash, or fail             |
 | `request_lifecycle` | the states of one request                                                    |
 | `crash_policy`      | decide whether a request goes on when its engine dies                        |

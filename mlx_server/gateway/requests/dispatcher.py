@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
-from mlx_server.gateway.requests.admission import QueueFull
+from mlx_server.gateway.requests.admission import Lane, QueueFull
 from mlx_server.gateway.requests.crash_policy import EngineDeath
+from mlx_server.gateway.requests.early_checks import EarlyChecks
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
@@ -60,7 +61,9 @@ class Dispatcher:
         self._clock = clock
         self._telemetry = telemetry
         self._tickets: dict[str, Ticket] = {}
-        self._send: Send | None = None  # to the present engine
+        self._send: Send | None = None  # to the present engine, once it takes requests
+        self._send_check: Send | None = None  # the same, from its first sign of life on
+        self._checks = EarlyChecks()
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
         self._interrupted_at: dict[str, float] = {}  # request id -> when it lost its engine
@@ -83,7 +86,18 @@ class Dispatcher:
             self._end(ticket, error.code)
             raise error from full
         self._carry_out(actions)
+        if not ticket.ended and self._may_wait(ticket):
+            self._checks.add(request_id)
+            self._send_checks()
         return ticket
+
+    def _may_wait(self, ticket: Ticket) -> bool:
+        """Return whether a new generation may not run at once: it is then checked beforehand."""
+        if ticket.request.lane is not Lane.GENERATE:
+            return False
+        is_alone = self._table.count(RequestPhase.RUNNING, Lane.GENERATE) <= 1
+        is_loaded = ticket.request.model in self.loaded_models.names
+        return not (self._table.is_running(ticket.id) and is_alone and is_loaded)
 
     def new_request_id(self) -> str:
         """Return an id that no request of this or another gateway has."""
@@ -128,6 +142,11 @@ class Dispatcher:
 
     # --- engines that start and die ---
 
+    def engine_connected(self, send: Send) -> None:
+        """Have the new engine check what waits. It need not be ready for that."""
+        self._send_check = send
+        self._send_checks()
+
     def model_loaded_early(self, send: Send, model: str) -> None:
         """Continue what is parked with `model`: an engine has loaded it, though it is not ready yet."""
         self._send = send
@@ -147,7 +166,8 @@ class Dispatcher:
     def engine_lost(self) -> None:
         """Park what ran on an engine whose link has closed, after all its events were handled."""
         now = self._clock.now()
-        self._send = None
+        self._send = self._send_check = None
+        self._checks.engine_lost()
         self.loaded_models.engine_lost()
         for ticket in self._tickets.values():
             if self._table.is_running(ticket.id):
@@ -197,6 +217,8 @@ class Dispatcher:
         match event:
             case protocol.Token():
                 self._on_token(event)
+            case protocol.Accepted():
+                self._on_accepted(event)
             case protocol.Prefill(id=request_id, done=done):
                 self._table.worked(request_id, 1.0 + done)
             case protocol.Loading(model=model, fraction=fraction):
@@ -264,11 +286,20 @@ class Dispatcher:
         self._end(ticket, "done")
 
     def _on_failed(self, event: protocol.Failed) -> None:
+        is_check = self._checks.answered(event.id)
         ticket = self._tickets.get(event.id)
-        if ticket is None or not self._table.is_running(event.id):
-            return
-        self._carry_out(self._table.finished(event.id))
-        self._fail(ticket, errors.from_engine(event))
+        if ticket is not None and (is_check or self._table.is_running(event.id)):
+            end = self._table.refused if is_check else self._table.finished
+            self._carry_out(end(event.id))
+            self._fail(ticket, errors.from_engine(event))
+        if is_check:
+            self._send_checks()
+
+    def _on_accepted(self, event: protocol.Accepted) -> None:
+        self._checks.answered(event.id)
+        if (ticket := self._tickets.get(event.id)) and ticket.prompt_tokens is None:
+            ticket.prompt_tokens = event.prompt_tokens
+        self._send_checks()
 
     # --- what the table decided ---
 
@@ -295,6 +326,15 @@ class Dispatcher:
             )
             self._on_failed(protocol.Failed(request_id, "overloaded", message))
 
+    def _send_checks(self) -> None:
+        while self._send_check is not None and (due := self._checks.take()):
+            for request_id in due:
+                try:
+                    self._send_check(self._tickets[request_id].request.check_frame(request_id))
+                except Exception:  # such as MemoryError: the request then runs unchecked
+                    log.exception("Request %s could not be sent for a check", request_id)
+                    self._checks.forget(request_id)
+
     def _send_to_engine(self, frame: bytes) -> None:
         if self._send is not None:
             self._send(frame)
@@ -308,5 +348,6 @@ class Dispatcher:
     def _end(self, ticket: Ticket, outcome: str) -> None:
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
+        self._checks.forget(ticket.id)
         self._interrupted_at.pop(ticket.id, None)
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))

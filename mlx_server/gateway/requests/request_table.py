@@ -219,6 +219,16 @@ class RequestTable:
         if (request := self._running(request_id)) is not None:
             request.worked(work_done)
 
+    def refused(self, request_id: str) -> list[Action]:
+        """Note that the engine has found that the request can never be served, and start what waits."""
+        request = self.get(request_id)
+        if request is None:
+            return []
+        was_running = request.phase is RequestPhase.RUNNING
+        request.fail()
+        self._forget(request_id)
+        return [*([CancelOnEngine(request_id)] if was_running else []), *self._start_waiting()]
+
     def finished(self, request_id: str) -> list[Action]:
         """Note that the engine has finished the request, with success or not, and start what waits."""
         request = self._running(request_id)

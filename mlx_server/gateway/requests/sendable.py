@@ -41,6 +41,10 @@ class SendableRequest:
             return self._prepared.frame(id=request_id)
         return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted)
 
+    def check_frame(self, request_id: str) -> bytes:
+        """Return the frame that has an engine check the request, which must be a generation."""
+        return self._prepared.frame(id=request_id, sampling=self._sampling, check_only=True)
+
     def with_seed_offset(self, offset: int) -> SendableRequest:
         """Return the same request with another seed, so that it gets another answer."""
         assert self._sampling is not None
@@ -58,7 +62,7 @@ def sendable(request: ModelRequest) -> SendableRequest:
     """Return `request` encoded. Raises BadRequest for one that no frame can carry, and says why."""
     try:
         if isinstance(request, GenerationRequest):
-            prepared = protocol.prepare(request.operation(), "id", "sampling", "emitted")
+            prepared = protocol.prepare(request.operation(), "id", "sampling", "emitted", "check_only")
             return SendableRequest(request.model, request.lane, prepared, request.sampling)
         return SendableRequest(request.model, request.lane, protocol.prepare(request.operation(), "id"))
     except protocol.ProtocolError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 
-from mlx_server.engine.scheduling.request import Request, RequestStatus
+from mlx_server.engine.errors import RequestError
+from mlx_server.engine.scheduling.request import PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
-from mlx_server.protocol import Done, Event, Usage
+from mlx_server.protocol import Done, Event, Generate, Usage
 
 
 class Runner:
@@ -38,6 +40,14 @@ class Runner:
         Return the events this causes. Raises EngineError if no tokens could be made.
         """
         raise NotImplementedError
+
+    def check(self, op: Generate) -> Future[PreparedPrompt]:
+        """Let a background thread make the prompt of a request that is only checked. It may be called from
+        any thread.
+
+        Raises RequestError if the model does not generate, and RuntimeError if it has just been unloaded.
+        """
+        raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
 
     # --- preparation ---
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mlx_lm.models.cache import KVCache, make_prompt_cache
@@ -69,11 +70,15 @@ class TextPreparation:
         if not isinstance(op, Generate):
             raise RequestError("not_an_embedding_model", f"Model {op.model} generates text; it cannot embed.")
 
-        def prepare() -> PreparedPrompt:
-            with confined(op.id, "making its prompt"):
-                return self._prompts.prepare(op, now, load_s)
+        return self._tokenizer.submit(partial(self._prepare, op, now, load_s))
 
-        return self._tokenizer.submit(prepare)
+    def check(self, op: Generate) -> Future[PreparedPrompt]:
+        """Return the job that makes the prompt of a request that is only checked."""
+        return self._tokenizer.submit(partial(self._prepare, op, 0.0, 0.0))
+
+    def _prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
+        with confined(op.id, "making its prompt"):
+            return self._prompts.prepare(op, now, load_s)
 
     def begin(self, request: Request, now: float) -> None:
         """Reserve memory for a request whose prompt is made, and set its `generation` and `jobs`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from mlx_server.engine.background_workers import BackgroundWorkers
@@ -21,7 +22,7 @@ from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.kv_reservations import extend_kv_reservations
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.engine.scheduling.runners.text_preparation import TextPreparation
-from mlx_server.protocol import Done, Event, Logprobs, Prefill
+from mlx_server.protocol import Done, Event, Generate, Logprobs, Prefill
 
 CACHE_EVERY_TOKENS = 64
 """How often a running answer is put into the prompt cache: an engine that dies loses no more of it."""
@@ -61,6 +62,9 @@ class TextRunner(Runner):
     def tokenize(self, request: Request, now: float) -> None:
         request.tokenization = self._preparation.tokenize(request, now)
         self._requests.move(request, RequestStatus.TOKENIZING)
+
+    def check(self, op: Generate) -> Future[PreparedPrompt]:
+        return self._preparation.check(op)
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
         prompt: PreparedPrompt = request.tokenization.result()

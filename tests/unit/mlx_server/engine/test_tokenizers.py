@@ -1,8 +1,10 @@
-"""A preloaded tokenizer is used once, and only while its files are unchanged."""
+"""A tokenizer is read once, and again only if its files have changed."""
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -21,12 +23,21 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_take_tokenizer_returns_a_preloaded_one_once(folder):
+def test_take_tokenizer_returns_a_preloaded_one_and_does_not_keep_it(folder):
     preload_tokenizers([folder])
-    preloaded = tokenizers._preloaded[folder][1]
-    assert take_tokenizer(folder, {"eos_token_id": 1}) is preloaded
-    assert take_tokenizer(folder, {"eos_token_id": 1}) is not preloaded
-    assert set(preloaded.eos_token_ids) == {1}
+    preloaded = weakref.ref(tokenizers._preloaded[folder][1])
+    taken = take_tokenizer(folder, {"eos_token_id": 1})
+    assert taken is preloaded()
+    assert taken is not None and set(taken.eos_token_ids) == {1}
+    del taken
+    gc.collect()
+    assert preloaded() is None
+
+
+def test_take_tokenizer_shares_one_that_is_in_use(folder):
+    """An early check reads the tokenizer of a model that is about to be loaded: once is enough."""
+    first = take_tokenizer(folder, {"eos_token_id": 1})
+    assert take_tokenizer(folder, {"eos_token_id": 1}) is first
 
 
 def test_take_tokenizer_reads_again_if_the_files_have_changed(folder):

@@ -1,0 +1,111 @@
+"""Checks requests that have to wait: prompt, length, grammar, and memory that they could never have.
+
+It works on a thread of its own, past the queues of the scheduler and the steps of the MLX thread, and does
+not use MLX. The prompt of a model in memory is made by that model's own tokenizer thread. For any other
+model, all but its weights is read, and kept while checks follow each other.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from mlx_server.engine.errors import EngineError, InsufficientMemory, LoadError, RequestError
+from mlx_server.engine.grammar.grammars import Grammars
+from mlx_server.engine.memory.guard import MemoryGuard
+from mlx_server.engine.models.loading import LanguageModel, load_without_weights
+from mlx_server.engine.request_fence import confined
+from mlx_server.engine.scheduling.loaded_models import LoadedModel
+from mlx_server.engine.scheduling.loads import Catalog, find_entry
+from mlx_server.engine.scheduling.request import PreparedPrompt
+from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
+from mlx_server.model_store import ModelEntry
+from mlx_server.protocol import Accepted, Event, Failed, Generate
+from vestal.config import canonical
+
+KEEP_READ_S = 10.0
+"""How long what was read of a model that is not in memory is kept for the next check."""
+
+FINAL = (RequestError, LoadError, InsufficientMemory)
+"""Errors that the request would meet whenever it ran. Others say nothing about it: it may run."""
+
+
+class EarlyChecks:
+    """Answers each `Generate` with `check_only` by one event, which `emit` is given.
+
+    `loaded` returns a model that is in memory. `read` reads all of a model but its weights.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        loaded: Callable[[str], LoadedModel | None],
+        guard: MemoryGuard,
+        emit: Callable[[Event], None],
+        read: Callable[[ModelEntry], LanguageModel] = load_without_weights,
+    ) -> None:
+        self._catalog, self._loaded, self._guard = catalog, loaded, guard
+        self._emit, self._read = emit, read
+        self._grammars = Grammars.for_checks()
+        self._kept: tuple[ModelEntry, LanguageModel] | None = None
+
+    def start(self, inbox: queue.SimpleQueue[Generate]) -> None:
+        """Check what comes in, in order, until the process ends."""
+        threading.Thread(target=self._serve, args=(inbox,), name="early-checks", daemon=True).start()
+
+    def _serve(self, inbox: queue.SimpleQueue[Generate]) -> None:
+        while True:
+            try:
+                op = inbox.get(timeout=KEEP_READ_S if self._kept else None)
+            except queue.Empty:
+                self._drop_kept()
+                continue
+            self._emit(self.answer(op))
+
+    def answer(self, op: Generate) -> Accepted | Failed:
+        """Return whether the request can be served, as far as that can be known now."""
+        try:
+            with confined(op.id, "checking it"):
+                return Accepted(op.id, self._check(replace(op, model=canonical(op.model))))
+        except FINAL as error:
+            if not error.retryable:
+                return error.failed(op.id)
+        except EngineError:
+            pass
+        return Accepted(op.id)
+
+    def _check(self, op: Generate) -> int:
+        """Return the length of the prompt in tokens. Raises EngineError."""
+        if op.json_schema is not None:
+            self._grammars.check(op.json_schema)
+        entry, prompt = self._prompt(op)
+        tokens = len(prompt.generation.prompt)
+        self._guard.check_possible(entry, op, tokens, prompt.generation.limit_tokens)
+        return tokens
+
+    def _prompt(self, op: Generate) -> tuple[ModelEntry, PreparedPrompt]:
+        model = self._loaded(op.model)
+        if model is not None:
+            with suppress(RuntimeError):  # it has just been unloaded
+                return model.entry, model.runner.check(op).result()
+        entry = find_entry(self._catalog, op.model)
+        if entry.kind == "embed":
+            raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
+        # The weights are what is missing: whether other chats share a prefix is of no interest here.
+        preparation = PromptPreparation(self._text_side(entry), finds_shared_prefix=False)
+        return entry, preparation.prepare(op, now=0.0, load_s=0.0)
+
+    def _text_side(self, entry: ModelEntry) -> LanguageModel:
+        if self._kept is None or self._kept[0] != entry:
+            self._drop_kept()
+            self._kept = entry, self._read(entry)
+        return self._kept[1]
+
+    def _drop_kept(self) -> None:
+        if self._kept is not None:
+            self._kept[1].close()
+            self._kept = None

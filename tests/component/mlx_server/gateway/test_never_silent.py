@@ -1,0 +1,132 @@
+"""A queue, a load, a missing engine: in every dialect a stream begins in time, and a 400 stays a 400."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+LONG = "word " * 3000
+Body = Callable[[str, str], dict[str, Any]]
+
+
+def _messages(model: str, text: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "stream": True, "max_tokens": 50}
+
+
+DIALECTS: dict[str, Body] = {
+    "/v1/chat/completions": _messages,
+    "/v1/messages": _messages,
+    "/v1/completions": lambda model, text: {"model": model, "prompt": text, "stream": True, "max_tokens": 50},
+    "/v1/responses": lambda model, text: {"model": model, "input": text, "stream": True},
+    "/api/chat": lambda model, text: _messages(model, text) | {"truncate": False, "shift": False},
+    "/api/generate": lambda model, text: {"model": model, "prompt": text, "truncate": False, "shift": False},
+}
+LIMIT_S = 1.0
+
+
+class Timed:
+    """One streamed request: its status, the seconds until its headers and first byte, and all it received."""
+
+    def __init__(self, http: httpx.Client, path: str, body: dict[str, Any]) -> None:
+        self.first_byte_s = self.headers_s = float("inf")
+        self.text = ""
+        began = time.monotonic()
+        with http.stream("POST", path, json=body) as answer:
+            self.status, self.headers = answer.status_code, answer.headers
+            self.headers_s = time.monotonic() - began
+            for piece in answer.iter_raw():
+                self.first_byte_s = min(self.first_byte_s, time.monotonic() - began)
+                self.text += piece.decode()
+
+
+def _all(http: httpx.Client, bodies: dict[str, dict[str, Any]]) -> dict[str, Timed]:
+    """Send all requests at the same time."""
+    found: dict[str, Timed] = {}
+    threads = [
+        threading.Thread(target=lambda p=path, b=body: found.__setitem__(p, Timed(http, p, b)))
+        for path, body in bodies.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+@contextlib.contextmanager
+def _busy(gateway, text: str) -> Iterator[None]:
+    """Keep the only slot of the gateway taken."""
+    body = {"model": "chat", "prompt": text, "stream": True}
+    with gateway.http.stream("POST", "/api/generate", json=body):
+        yield
+
+
+@pytest.fixture(scope="module")
+def narrow(make_gateway):
+    """A gateway with one slot."""
+    return make_gateway(VESTAL_MLX__MAX_RUNNING="1").start().until_ok()
+
+
+def test_every_stream_begins_within_a_second_behind_others_and_has_its_id(narrow):
+    bodies = {path: make("chat", "tokens=2") for path, make in DIALECTS.items()}
+    with _busy(narrow, "busy tokens=24 step_ms=100"):
+        found = _all(narrow.http, bodies)
+    assert {path: each.status for path, each in found.items()} == dict.fromkeys(DIALECTS, 200)
+    assert max(each.first_byte_s for each in found.values()) < LIMIT_S + 0.5  # two cores, shared
+    assert all(each.headers["x-request-id"] for each in found.values())
+    lives = {"/v1/messages": "event: ping", "/v1/completions": ": keep-alive"}
+    assert all(sign in found[path].text for path, sign in lives.items())
+
+
+def test_refusal_behind_others_has_its_own_status_in_every_dialect(narrow):
+    bodies = {path: make("chat", "fail=context_exceeded") for path, make in DIALECTS.items()}
+    with _busy(narrow, "busy tokens=24 step_ms=100"):
+        found = _all(narrow.http, bodies)
+    assert {path: each.status for path, each in found.items()} == dict.fromkeys(DIALECTS, 400)
+    assert all(each.headers["x-request-id"] for each in found.values())
+
+
+def test_failure_after_the_headers_is_the_dialects_own_error(narrow):
+    """A request that has begun, and whose engine never comes back, ends readably."""
+    bodies = {path: make("chat", "die_at=1 step_ms=1200") for path, make in DIALECTS.items()}
+    found = _all(narrow.http, bodies)
+    assert {each.status for each in found.values()} == {200}
+    for path, each in found.items():
+        assert "engine_crashed" in each.text, path
+    assert "event: error" in found["/v1/messages"].text
+    assert "event: response.failed" in found["/v1/responses"].text
+    assert json.loads(found["/api/chat"].text.splitlines()[-1])["error"]
+    assert '"error"' in found["/v1/chat/completions"].text
+
+
+def test_stream_begins_within_a_second_while_the_engine_hangs(make_gateway):
+    gateway = make_gateway().start().until_ok()
+    gateway.kill_engine(signal.SIGSTOP)
+    found = _all(gateway.http, {path: make("chat", "tokens=2") for path, make in DIALECTS.items()})
+    assert {each.status for each in found.values()} == {200}
+    assert max(each.first_byte_s for each in found.values()) < LIMIT_S + 0.5
+
+
+def test_prompt_that_is_too_long_is_a_400_behind_a_long_answer_of_the_real_engine(small_gateway):
+    name = "smollm2:135m"
+    body = {"model": name, "prompt": "Tell a story."}
+    with small_gateway.http.stream("POST", "/api/generate", json=body):
+        found = _all(small_gateway.http, {path: make(name, LONG) for path, make in DIALECTS.items()})
+    assert {path: each.status for path, each in found.items()} == dict.fromkeys(DIALECTS, 400)
+
+
+def test_prompt_that_is_too_long_is_a_400_before_its_model_is_loaded(small_gateway):
+    name = "smollm2:135m"
+    small_gateway.http.post("/api/generate", json={"model": name, "keep_alive": 0})
+    small_gateway.until(lambda: name not in small_gateway.health()["models"]["loaded"], "it is unloaded")
+    answer = Timed(small_gateway.http, "/v1/chat/completions", _messages(name, LONG))
+    assert (answer.status, "context" in answer.text) == (400, True)
+    assert answer.headers_s < LIMIT_S + 1.0
