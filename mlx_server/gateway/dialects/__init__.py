@@ -1,4 +1,4 @@
-"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`.
+"""The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`, `llama_cpp`.
 
 `responses` has a page of its own (its `__init__`); each other dialect has
 
@@ -20,6 +20,7 @@ and all dialects share
 | `sampling_fields` | the settings of sampling, with the values that mean "off"                            |
 | `validation`      | the first mistake in a body as one sentence                                          |
 | `tools`           | the functions that a client offers                                                   |
+| `chat`            | roles and order of messages, their parts, which tools are offered and may be called  |
 | `translation`     | `translated`: the translation of a large body in a thread                            |
 | `answer_parts`    | `AnswerPart`: what an event of the engine adds to an answer, free of any dialect     |
 | `answers`         | `Answers`: the parts of one or several answers, as they arrive or whole              |

@@ -105,6 +105,12 @@ def custom_function(name: str, description: str | None, text_format: Any = None)
     return {"type": "function", "function": {key: value for key, value in function.items() if value}}
 
 
+def custom_input(call: AnswerToolCall) -> str:
+    """Return the text that a custom tool is called with; what is no text is written as JSON."""
+    given = call.arguments.get(TEXT_INPUT)
+    return given if isinstance(given, str) else json_text(call.arguments)
+
+
 class CallFilter:
     """Applies the rules to the parts of one answer, in their order."""
 
@@ -130,8 +136,5 @@ class CallFilter:
 
     def _as_offered(self, call: AnswerToolCall) -> AnswerToolCall:
         """Return the call with the number it has among those that count, and the text of a custom tool."""
-        text = None
-        if call.name in self._rules.custom:
-            given = call.arguments.get(TEXT_INPUT)
-            text = given if isinstance(given, str) else json_text(call.arguments)
+        text = custom_input(call) if call.name in self._rules.custom else None
         return msgspec.structs.replace(call, index=self._calls, custom_input=text)

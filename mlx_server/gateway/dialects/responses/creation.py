@@ -203,4 +203,4 @@ def new_id(prefix: str) -> str:
 
 
 def _output_options(body: CreateBody, offered: OfferedTools) -> OutputOptions:
-    return OutputOptions(offered.allowed, body.most_calls, body.includes(ENCRYPTED_REASONING))
+    return OutputOptions(offered.allowed, body.most_calls, body.includes(ENCRYPTED_REASONING), offered.custom)

@@ -1,16 +1,18 @@
 """What `tools` and `tool_choice` mean for the model and for the answer. Pure.
 
-Only functions are served, which the client runs itself. Codex and others also offer tools that OpenAI runs
-(web_search, …) or that group others (namespace); these are skipped, unless the client insists on one.
+Functions and custom tools (which take a text) are served; the client runs them itself. Codex and others also
+offer tools that OpenAI runs (web_search, …) or that group others (namespace); these are skipped, unless the
+client insists on one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_server.gateway.dialects.bodies import not_supported
+from mlx_server.gateway.dialects.chat.tool_choice import custom_function
 from mlx_server.gateway.dialects.tools import call_schema, checked_tools
 from mlx_server.gateway.errors import BadRequest
 
@@ -23,8 +25,9 @@ class OfferedTools:
     """The functions in the form that chat templates take, and how the model may call them.
 
     `call_schema` is the JSON schema of a call that the answer must be, or None. A call to a function that is
-    not `allowed` is no call but text; None allows all. `skipped` are the types of the tools that are not
-    served. `shown` and `choice` are `tools` and `tool_choice` as the response object shows them.
+    not `allowed` is no call but text; None allows all. `custom` names the tools that take a text. `skipped`
+    are the types of the tools that are not served. `shown` and `choice` are `tools` and `tool_choice` as the
+    response object shows them.
     """
 
     functions: tuple[Tool, ...] | None
@@ -33,14 +36,23 @@ class OfferedTools:
     call_schema: dict[str, Any] | None = None
     allowed: frozenset[str] | None = None
     skipped: tuple[str, ...] = ()
+    custom: frozenset[str] = frozenset()
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | None) -> OfferedTools:
     """Return what the body offers. Raises BadRequest."""
-    served = [_function(tool, number) for number, tool in enumerate(tools or ()) if _is_function(tool)]
-    skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_function(tool)))
-    functions = checked_tools(served) or ()
-    shown = tuple(_shown(tool["function"]) for tool in functions)
+    given = [(tool, _function(tool, number)) for number, tool in enumerate(tools or ()) if _is_served(tool)]
+    custom = frozenset(made["function"]["name"] for tool, made in given if tool.get("type") == "custom")
+    return replace(_chosen(tools, given, choice), custom=custom)
+
+
+def _chosen(
+    tools: Sequence[Tool] | None, given: Sequence[tuple[Tool, Tool]], choice: str | dict[str, Any] | None
+) -> OfferedTools:
+    """Return what the choice means; `given` are the tools that are served, also as functions."""
+    skipped = tuple(dict.fromkeys(_type_of(tool) for tool in tools or () if not _is_served(tool)))
+    functions = checked_tools([made for _, made in given]) or ()
+    shown = tuple(_shown(tool, made["function"]) for tool, made in given)
     match choice:
         case None | "auto":
             return OfferedTools(functions or None, shown, "auto", skipped=skipped)
@@ -49,11 +61,12 @@ def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | N
         case "required":
             _check_any(functions, skipped)
             return OfferedTools(functions, shown, choice, call_schema(functions), skipped=skipped)
-        case {"type": "function"} if isinstance(choice, dict):
-            name = choice.get("name") or (choice.get("function") or {}).get("name")
+        case {"type": "function" | "custom" as tool_type} if isinstance(choice, dict):
+            inner = choice.get(tool_type)
+            name = choice.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
             if not isinstance(name, str) or not name:
                 raise BadRequest("invalid_request", "tool_choice.name: is missing", param="tool_choice")
-            named = {"type": "function", "name": name}
+            named = {"type": tool_type, "name": name}
             return OfferedTools(functions, shown, named, call_schema(functions, name), skipped=skipped)
         case {"type": "allowed_tools"} if isinstance(choice, dict):
             return _allowed(functions, shown, choice, skipped)
@@ -80,14 +93,14 @@ def _allowed(
         )
     if not isinstance(listed, list) or not all(isinstance(tool, dict) for tool in listed):
         raise BadRequest("invalid_request", "tool_choice.tools: give a list of tools", param="tool_choice")
-    names = [tool.get("name") for tool in listed if _is_function(tool)]
+    names = [tool.get("name") for tool in listed if _is_served(tool)]
     allowed = frozenset(name for name in names if isinstance(name, str))
     permitted = tuple(tool for tool in functions if tool["function"]["name"] in allowed)
     echoed = {"type": "allowed_tools", "mode": mode, "tools": [_reference(name) for name in sorted(allowed)]}
     if mode == "none":
         return OfferedTools(None, shown, echoed, skipped=skipped)
     if mode == "required":
-        _check_any(permitted, tuple(_type_of(tool) for tool in listed if not _is_function(tool)))
+        _check_any(permitted, tuple(_type_of(tool) for tool in listed if not _is_served(tool)))
         return OfferedTools(functions, shown, echoed, call_schema(permitted), allowed, skipped)
     return OfferedTools(functions or None, shown, echoed, None, allowed, skipped)
 
@@ -99,8 +112,8 @@ def _check_any(functions: Sequence[Tool], skipped: Sequence[str]) -> None:
         not_supported("tool_choice", f"a call is required, and tools of type {named} are not served here")
 
 
-def _is_function(tool: Tool) -> bool:
-    return tool.get("type", "function") == "function"
+def _is_served(tool: Tool) -> bool:
+    return tool.get("type", "function") in ("function", "custom")
 
 
 def _type_of(tool: Tool) -> str:
@@ -109,13 +122,16 @@ def _type_of(tool: Tool) -> str:
 
 def _function(tool: Tool, number: int) -> Tool:
     """Return the tool as chat templates take it. Chat completions nest the function; that is read too."""
-    given = tool.get("function") if isinstance(tool.get("function"), dict) else tool
+    nested = tool.get(str(tool.get("type", "function")))
+    given = nested if isinstance(nested, dict) else tool
     assert isinstance(given, dict)
     name = given.get("name")
     if not isinstance(name, str) or not name:
         raise BadRequest("invalid_request", f"tools.{number}.name: is missing", param=f"tools.{number}.name")
     if not isinstance(given.get("description"), str | None):
         raise BadRequest("invalid_request", f"tools.{number}.description: should be a string", param="tools")
+    if tool.get("type") == "custom":
+        return custom_function(name, given.get("description"), given.get("format"))
     if not isinstance(given.get("parameters"), dict | None):
         message = f"tools.{number}.parameters: should be a JSON schema"
         raise BadRequest("invalid_request", message, param=f"tools.{number}.parameters")
@@ -126,7 +142,11 @@ def _function(tool: Tool, number: int) -> Tool:
     }
 
 
-def _shown(function: Tool) -> Tool:
+def _shown(tool: Tool, function: Tool) -> Tool:
+    """Return the tool as the response object shows it."""
+    if tool.get("type") == "custom":
+        fields = {field: tool.get(field) for field in ("type", "name", "description", "format")}
+        return {field: value for field, value in fields.items() if value is not None}
     shown = {"type": "function", "name": function["name"], "description": function.get("description")}
     return shown | {"parameters": function.get("parameters"), "strict": None}
 

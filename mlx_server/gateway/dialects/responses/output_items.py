@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.chat.tool_choice import custom_input
 from mlx_server.gateway.dialects.responses.messages import opaque
 from mlx_server.gateway.json_text import json_text
 
@@ -77,12 +78,14 @@ class OutputOptions:
     """What the client wants of the output.
 
     A call to a function that is not `allowed`, or one beyond `most_calls`, is no call: the first becomes
-    text, the second is dropped. `carries_thoughts` adds the thoughts to their item in an opaque form.
+    text, the second is dropped. `custom` names the tools that take a text. `carries_thoughts` adds the
+    thoughts to their item in an opaque form.
     """
 
     allowed: frozenset[str] | None = None
     most_calls: int | None = None
     carries_thoughts: bool = False
+    custom: frozenset[str] = frozenset()
 
 
 class OutputItems:
@@ -115,7 +118,11 @@ class OutputItems:
                 events += self._add_text(_MESSAGE, as_text, ())
             elif self._options.most_calls is None or self._calls < self._options.most_calls:
                 self._calls += 1
-                events += [*self.close(), *self._add_call(call)]
+                is_custom = call.name in self._options.custom
+                events += [
+                    *self.close(),
+                    *(self._add_custom_call(call) if is_custom else self._add_call(call)),
+                ]
         return events
 
     def end(self, status: str) -> list[Fields]:
@@ -178,6 +185,21 @@ class OutputItems:
             ("response.output_item.added", {"output_index": index, "item": item}),
             ("response.function_call_arguments.delta", place | {"delta": arguments}),
             ("response.function_call_arguments.done", done),
+            ("response.output_item.done", {"output_index": index, "item": finished}),
+        ]
+
+    def _add_custom_call(self, call: AnswerToolCall) -> list[Fields]:
+        index = len(self._finished)
+        item = {"id": f"ctc_{self._suffix}_{index}", "type": "custom_tool_call", "status": "in_progress"}
+        item |= {"call_id": call.id, "name": call.name, "input": ""}
+        text = custom_input(call)
+        finished = item | {"status": "completed", "input": text}
+        self._finished.append(finished)
+        place = {"item_id": item["id"], "output_index": index}
+        return [
+            ("response.output_item.added", {"output_index": index, "item": item}),
+            ("response.custom_tool_call_input.delta", place | {"delta": text}),
+            ("response.custom_tool_call_input.done", place | {"input": text}),
             ("response.output_item.done", {"output_index": index, "item": finished}),
         ]
 

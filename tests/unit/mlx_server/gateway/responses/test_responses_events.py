@@ -167,6 +167,16 @@ def test_call_that_is_not_allowed_becomes_text_and_one_too_many_is_dropped():
     assert [item["name"] for item in output] == ["weather"]
 
 
+def test_call_of_a_custom_tool_has_its_text_as_input():
+    options = OutputOptions(custom=frozenset({"apply_patch"}))
+    called = AnswerToolCall("call_0", 0, "apply_patch", {"input": "*** Begin"})
+    found = written(events_of(options=options), AnswerPart(tool_calls=(called,)), done("tool_calls"))
+    expected = ["custom_tool_call_input.delta", "custom_tool_call_input.done"]
+    assert [name for name in types(found) if "custom" in name] == expected
+    (item,) = found[-1]["response"]["output"]
+    assert (item["type"], item["call_id"], item["input"]) == ("custom_tool_call", "call_0", "*** Begin")
+
+
 def test_thoughts_are_carried_in_an_opaque_form_where_the_client_asks():
     events = events_of(options=OutputOptions(carries_thoughts=True))
     item = written(events, AnswerPart(thinking="hm"), AnswerPart("x"), done())[-1]["response"]["output"][0]

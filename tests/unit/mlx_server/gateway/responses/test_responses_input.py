@@ -253,6 +253,19 @@ def test_allowed_tools_that_force_none_limit_the_calls():
     assert offered.choice == {"type": "allowed_tools", "mode": "auto", "tools": listed[:1]}
 
 
+def test_custom_tool_is_offered_as_a_function_of_one_text_and_shown_as_it_is():
+    """OpenAI's coding models call Codex's `apply_patch` so: its input is a patch, and no JSON."""
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
+    custom = {"type": "custom", "name": "apply_patch", "description": "Patch.", "format": grammar}
+    offered = offered_tools([FUNCTION, custom], {"type": "custom", "name": "apply_patch"})
+    assert (offered.custom, offered.shown[1], offered.skipped) == ({"apply_patch"}, custom, ())
+    assert offered.choice == {"type": "custom", "name": "apply_patch"}
+    assert names_in(offered) == {"apply_patch"} and offered.functions is not None
+    function = offered.functions[1]["function"]
+    assert list(function["parameters"]["properties"]) == ["input"]
+    assert "start: WORD" in function["description"]
+
+
 def test_tool_choice_none_offers_no_function():
     assert offered_tools([FUNCTION], "none").functions is None
 
@@ -261,7 +274,7 @@ def test_tool_choice_none_offers_no_function():
     ("tools", "choice", "said"),
     [
         ([FUNCTION], {"type": "web_search"}, "'web_search' is not served here"),
-        ([FUNCTION], {"type": "custom", "name": "apply_patch"}, "'custom' is not served here"),
+        ([FUNCTION], {"type": "custom", "name": "apply_patch"}, "'apply_patch' is not offered"),
         ([{"type": "web_search"}], "required", "web_search are not served here"),
         (
             [FUNCTION, {"type": "mcp"}],
