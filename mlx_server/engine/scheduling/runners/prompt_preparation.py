@@ -46,7 +46,7 @@ class PromptPreparation:
         """Return what is made for `op`. Raises EngineError."""
         asked = op
         op, prompt = self._shortener.fitting(asked)
-        if op is not asked:
+        if op is not asked and not op.check_only:
             kept = len(op.messages or ())
             cause = f"it was longer than its context; {kept} of {len(asked.messages or ())} messages are left"
             log_event("prompt_shortened", cause=cause, id=op.id, model=op.model, prompt_tokens=len(prompt))
