@@ -102,7 +102,7 @@ def chat_template(folder: Path) -> str:
     return template if isinstance(template, str) else ""
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
     """Read the facts again only if `stamp` (name, mtime_ns and bytes of each file) has changed."""
     config = weight_files.read_config(folder)

@@ -21,7 +21,7 @@ from mlx_server.gateway.dialects.streaming import NDJSON, StreamedResponse, canc
 from mlx_server.gateway.errors import GatewayError, NotFound, listed, quoted
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.model_store.sources.by_name import source_of
-from vestal.config import canonical, find_named
+from vestal.config import canonical, find_named, name_key
 
 MAX_DOWNLOADS = 2
 """Downloads of different models that run at once. Each is a process of 40 MB or more; further ones wait."""
@@ -34,7 +34,7 @@ class Pulls:
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
-        self._downloads: dict[str, Download] = {}  # by the model's canonical name
+        self._downloads: dict[str, Download] = {}  # by the key of the model's name
         self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
         self._numbers = itertools.count(1)
 
@@ -65,7 +65,7 @@ class Pulls:
 
     def follow(self, model: str) -> Follower:
         """Return a new follower of the model's download, which is started where there is none."""
-        name = canonical(model)
+        name = name_key(model)
         if name not in self._downloads:
             source = source_of(self._context.config, model)
             described = source.source if source else name
