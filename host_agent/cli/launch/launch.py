@@ -18,8 +18,7 @@ from host_agent.cli.launch.programs import PROGRAMS, Plan, Program, plan
 from host_agent.cli.table import Column, print_table
 from host_agent.errors import GatewayUnreachable, NoFittingModel, UnknownProgram
 from host_agent.services.find_program import find_program
-from vestal.config import Config
-from vestal.config.model_names import canonical
+from vestal.config import Config, name_key
 
 TIMEOUT_S = 10.0
 NOT_INSTALLED_EXIT_CODE = 127  # as a shell has it for a command that is not found
@@ -85,7 +84,7 @@ def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) 
         if chosen is None:
             raise NoFittingModel(why_none_fits(program.title, models, program.needs))
         return chosen
-    named = next((model for model in models if model.name == canonical(wanted)), None)
+    named = next((model for model in models if name_key(model.name) == name_key(wanted)), None)
     if named is None:
         there = ", ".join(model.name for model in models) or "none"
         raise NoFittingModel(f"No language model is called {wanted!r}; there are: {there}.")

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+EXAMPLE = "qwen3.5:9b"
+"""A model that suits agents, under a name that `vestal models pull` knows."""
+
+
 @dataclass(frozen=True)
 class InstalledModel:
     """A language model that the MLX server has. `is_loaded`: it is in memory now."""
@@ -64,6 +68,6 @@ def why_none_fits(title: str, models: Sequence[InstalledModel], needs: Needs) ->
     """Return the sentences that say what the program needs, what each model lacks, and the remedy."""
     lacks = "; ".join(f"{model.name} {needs.lacking(model)}" for model in models) or "none is installed"
     return (
-        f"{title} needs {needs}, and no installed model has that: {lacks}. Fetch one that has "
-        "(docs/guide/models.md), or name one with --model to try it all the same."
+        f"{title} needs {needs}, and no installed model has that: {lacks}. Fetch one that has, such as by "
+        f"`vestal models pull {EXAMPLE}`, or name one with --model to try it all the same."
     )

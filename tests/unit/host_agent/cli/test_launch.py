@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from host_agent.cli import parser
-from host_agent.cli.launch.models import InstalledModel, Needs, best, language_models, why_none_fits
+from host_agent.cli.launch.models import EXAMPLE, InstalledModel, Needs, best, language_models, why_none_fits
 from host_agent.cli.launch.programs import PROGRAMS, plan
+from mlx_server.model_store.sources.by_name import library
+from vestal.config import name_key
 
 AGENT = Needs(32_768, tools=True)
 SMALL = InstalledModel("small:latest", 8_192, tools=True, size_bytes=100)
@@ -36,7 +38,8 @@ def test_why_none_fits_says_what_is_needed_what_each_lacks_and_what_to_do():
     sentence = why_none_fits("Codex CLI", [SMALL, PLAIN], AGENT)
     assert "Codex CLI needs a context of 32,768 tokens or more and tools" in sentence
     assert "small:latest has a context of 8,192 tokens; plain:latest cannot call tools" in sentence
-    assert "--model" in sentence
+    assert f"`vestal models pull {EXAMPLE}`" in sentence and "--model" in sentence
+    assert name_key(EXAMPLE) in library()
     assert "none is installed" in why_none_fits("Codex CLI", [], AGENT)
 
 
