@@ -18,7 +18,8 @@ from host_agent.cli.launch.programs import PROGRAMS, Plan, Program, plan
 from host_agent.cli.table import Column, print_table
 from host_agent.errors import GatewayUnreachable, NoFittingModel, UnknownProgram
 from host_agent.services.find_program import find_program
-from vestal.config import Config, name_key
+from vestal.config import Config
+from vestal.config.model_names import find_named
 
 TIMEOUT_S = 10.0
 NOT_INSTALLED_EXIT_CODE = 127  # as a shell has it for a command that is not found
@@ -84,7 +85,7 @@ def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) 
         if chosen is None:
             raise NoFittingModel(why_none_fits(program.title, models, program.needs))
         return chosen
-    named = next((model for model in models if name_key(model.name) == name_key(wanted)), None)
+    named = find_named(wanted, models, lambda model: model.name)
     if named is None:
         there = ", ".join(model.name for model in models) or "none"
         raise NoFittingModel(f"No language model is called {wanted!r}; there are: {there}.")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 EXAMPLE = "qwen3.5:9b"
 """A model that suits agents, under a name that `vestal models pull` knows."""
 
