@@ -25,7 +25,11 @@ _SPELLINGS: Mapping[str, tuple[str, ...]] = {
 """What other dialects call the options of Ollama."""
 
 _MOST_TOKENS = 2**31 - 1
-_SAMPLING = frozenset(Sampling.__struct_fields__)
+_WHOLE_NUMBERS = ("seed", "top_k")
+_FRACTIONS = (
+    *("temperature", "top_p", "min_p", "repeat_penalty"),
+    *("presence_penalty", "frequency_penalty"),
+)
 
 RequestT = TypeVar("RequestT", bound=ModelRequest)
 
@@ -80,9 +84,12 @@ def _messages(
 
 
 def _sampling(sampling: Sampling, options: Mapping[str, Any]) -> Sampling:
-    changes = {name: value for name, value in options.items() if name in _SAMPLING and _is_number(value)}
+    changes: dict[str, Any] = {
+        name: value for name in _WHOLE_NUMBERS if (value := _whole(options.get(name))) is not None
+    }
+    changes |= {name: float(options[name]) for name in _FRACTIONS if _is_number(options.get(name))}
     if "seed" in changes:
-        changes["seed"] = int(changes["seed"]) & SEED_MASK if changes["seed"] != -1 else sampling.seed
+        changes["seed"] = changes["seed"] & SEED_MASK if changes["seed"] != -1 else sampling.seed
     if changes.get("top_p") == 0:  # the most probable token only
         changes |= {"top_p": 1.0, "temperature": 0.0}
     last_tokens = _whole(options.get("repeat_last_n"))
@@ -94,7 +101,8 @@ def _sampling(sampling: Sampling, options: Mapping[str, Any]) -> Sampling:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return True for a number that the options may hold: a manifest that was edited may hold anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _whole(value: Any) -> int | None:

@@ -1,5 +1,6 @@
 """Presets of models: what the client gives counts, in each dialect's spelling; the rest is the model's."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -82,9 +83,9 @@ def test_text_without_a_chat_gets_parameters_only():
     assert request.sampling.temperature == 0.1
 
 
-@pytest.mark.parametrize("value", [None, "warm", [], True, {}])
+@pytest.mark.parametrize("value", [None, "warm", [], True, {}, math.nan, math.inf, 2**70])
 def test_parameter_of_a_wrong_type_in_a_damaged_manifest_is_passed_over(value):
-    names = ("temperature", "top_k", "num_ctx", "num_predict", "repeat_last_n", "seed")
+    names = ("temperature", "top_k", "num_ctx", "num_predict", "repeat_last_n", "seed", "logit_bias")
     damaged = Preset("base", parameters=dict.fromkeys(names, value))
     body, request = ollama_chat()
     assert with_preset(entry(damaged), body, request) == with_preset(entry(Preset()), body, request)
