@@ -29,7 +29,7 @@ KEPT_COPIES = 3
 class JournalDatabase:
     """One connection to the file. Every method may raise sqlite3.Error or OSError.
 
-    `replaced` says in words why the file was begun anew, and is empty if it was not.
+    `replaced` says in words why the file was replaced by an empty one, and is empty if it was not.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class JournalDatabase:
     def open(self) -> bool:
         """Open the file unless it is open. Return True if it was opened now.
 
-        A file that was deleted or exchanged while it was open is begun anew. A damaged one is renamed, and an
+        A file that was deleted or exchanged while it was open is made again. A damaged one is renamed, and an
         empty one begun in its place.
         """
         if self._connection is not None:

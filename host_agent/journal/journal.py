@@ -160,7 +160,7 @@ class Journal:
             FAILURES.succeeded(WHAT)
         if self._database.replaced != self._announced:
             self._announced = self._database.replaced
-            cause = f"The journal {self._path} was begun anew: {self._database.replaced}."
+            cause = f"The journal {self._path} was replaced by an empty one: {self._database.replaced}."
             self._enqueue(self._wall(), "agent", "journal_replaced", cause, {})
 
     def _save(self) -> None:

@@ -140,7 +140,10 @@ def _hung_child(service: ServiceFacts, pid: int, facts: Facts) -> Issue:
 
 
 def _owned(service: ServiceFacts, facts: Facts) -> Issue:
-    """Return the issue of a service that has an owner, who is asked to act where the agent may ask."""
+    """Return the issue of a service that an owner such as Homebrew controls.
+
+    The remedy asks the owner to start or restart it, unless the agent may not do that.
+    """
     name, found = service.name, service.detail or f"is {service.state}"
     hung = service.answers is False
     if service.state in IN_TRANSITION or not (hung or service.state is State.STOPPED):

@@ -1,6 +1,7 @@
 """The services that the agent supervises or watches, a package for each, and what these share.
 
-`status_report` says how all of them are, `service_control` starts and stops one for a person.
+`status_report` reports the state of all of them. `service_control` starts, stops or restarts one when a
+person asks for it.
 """
 
 AGENT = "agent"

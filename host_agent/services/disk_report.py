@@ -107,4 +107,4 @@ def journal_note(copies: list[str]) -> str:
     """Return a sentence about the damaged journals that were put aside; empty if there is none."""
     if not copies:
         return ""
-    return f"It was damaged and has been begun anew. The damaged one is {copies[-1]}; delete it as you like."
+    return f"It was damaged and replaced by an empty one. You may delete the damaged file, {copies[-1]}."

@@ -83,7 +83,7 @@ class ServiceControl:
         if service == OLLAMA and (refusal := self._ollama.refusal(action)):
             raise NotPossible(refusal)
         if service == MLX_ENGINE and action != "restart":
-            raise NotPossible(f"The engine lives and dies with its gateway: {action} {MLX_SERVER} instead.")
+            raise NotPossible(f"The engine starts and stops with its gateway: {action} {MLX_SERVER} instead.")
         if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
             raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
 

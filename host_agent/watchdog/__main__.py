@@ -36,7 +36,7 @@ class Watchdog:
         self._plan = RestartPlan()
 
     async def watch(self) -> None:
-        """Watch one agent after the other. Return where another watchdog or nothing is left to do."""
+        """Watch one agent after another, until another watchdog takes over or the home is deleted."""
         alive_since = time.monotonic()
         while not self._is_superseded():
             if agent := self._agent():

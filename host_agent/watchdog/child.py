@@ -25,7 +25,7 @@ STOP_S = 5.0
 
 
 class Keeper(StrEnum):
-    """Who starts the agent again when it has died."""
+    """What restarts the agent when it has died: launchd or systemd, the watchdog, or nothing."""
 
     SERVICE_MANAGER = "service_manager"
     WATCHDOG = "watchdog"

@@ -95,7 +95,7 @@ def make_of_files(config: Config, name: str, files: Mapping[str, str], added: Pr
 
 
 def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
-    """Return the uploads, which `files` has the digests of, by the names of the files.
+    """Return the path of each uploaded file by its name. `files` maps names to digests.
 
     Raises ModelStoreError (`invalid_digest`, `blob_not_found`).
     """

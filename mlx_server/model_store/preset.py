@@ -51,7 +51,7 @@ class Preset:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def with_additions(self, added: Preset) -> Preset:
-        """Return the preset of a model that is made from this one: what is `added` counts, then this."""
+        """Return the preset of a model made from this one: values in `added` win, licenses accumulate."""
         return Preset(
             parent=added.parent or self.parent,
             system=added.system or self.system,

@@ -25,7 +25,7 @@ async def _end_when_lost(container: Container) -> None:
     """Raise DatabaseFailed once the file of the tasks is gone: only a new process begins it anew."""
     while not container.tasks.is_lost:  # noqa: ASYNC110 - no event announces a deleted file
         await asyncio.sleep(CHECK_EVERY_S)
-    raise DatabaseFailed(f"{container.config.tasks_database} was put aside or deleted; it is begun anew.")
+    raise DatabaseFailed(f"{container.config.tasks_database} is gone; a restart creates a new one.")
 
 
 async def _share_tasks(container: Container) -> None:

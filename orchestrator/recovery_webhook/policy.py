@@ -58,8 +58,11 @@ class Pace:
         return replace(self, reported=self.reported & set(down))
 
     def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
-        """Return True if the own pause is over or another backend is down, and the listener did not ask to
-        wait.
+        """Return True if a post is due.
+
+        It is due once this process's own pause is over, or at once for a backend whose outage is not reported
+        yet, but never within the pause that the listener asked for. If only `absent` backends could be
+        reported, it is due at most once an hour.
         """
         if now < self.asked_until:
             return False

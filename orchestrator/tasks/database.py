@@ -71,7 +71,7 @@ class TaskDatabase(Protocol):
         ...
 
     def damaged(self) -> None:
-        """Put a damaged file aside. It is begun anew with the next start of this process."""
+        """Put a damaged file aside. The next start of this process makes an empty one."""
         ...
 
     @property

@@ -83,7 +83,7 @@ class KeptFile:
         return replace_file(self.path, self._text, self._what, again=True) is None
 
     def forget(self) -> None:
-        """Stop keeping the file, which somebody else removes."""
+        """Stop rewriting the file and reporting its failures. The file itself stays as it is."""
         self._text = None
         FAILURES.succeeded(self._what, target=self.path)
 

@@ -62,7 +62,7 @@ class BestEffortOutput(io.RawIOBase):
     """Writes to a file descriptor, and drops what cannot be written.
 
     The first write that succeeds after a failure is preceded by a line that says how much was dropped. A log
-    that was deleted is begun anew, because nobody could read it, and its disk space would stay in use.
+    that was deleted is made again, because nobody could read it, and its disk space would stay in use.
     """
 
     def __init__(self, descriptor: int, component: str, failures: WriteFailures = FAILURES) -> None:

@@ -1,4 +1,4 @@
-"""Decides which connections are closed: those that are silent for too long, and the most silent one when
+"""Decides which connections are closed: those that are silent for too long, and the one idle for longest when
 there is no room for another. Pure: time is an argument.
 
 A connection is never closed for a new one while its request is being answered.
@@ -83,7 +83,7 @@ class ConnectionTable:
     dropped: int = 0
     _open: set[Connection] = field(default_factory=set)
     _closing: set[Connection] = field(default_factory=set)
-    _silent: OrderedDict[Connection, None] = field(default_factory=OrderedDict)  # the most silent one first
+    _silent: OrderedDict[Connection, None] = field(default_factory=OrderedDict)  # idle for longest first
 
     def __len__(self) -> int:
         return len(self._open)
@@ -136,7 +136,7 @@ class ConnectionTable:
             self._silent.move_to_end(connection)
 
     def to_drop(self, now: float) -> Connection | None:
-        """Return the most silent connection, to be closed for a new one.
+        """Return the connection idle for longest, to be closed for a new one.
 
         Return None if all are being answered, or are so new that their requests may still be on the way.
         """

@@ -91,8 +91,8 @@ def _check_journal(config: Config) -> Iterator[Finding]:
         remedy = "`vestal down`, then `vestal up`: the agent renames it and begins a new one."
         yield Finding(NAME, "fault", "The agent's journal is damaged.", remedy, f"{path}: {damage}")
     if copies := damaged_copies(path):
-        sentence = f"The agent's journal was damaged and has been begun anew ({len(copies)} damaged kept)."
-        yield Finding(NAME, "note", sentence, f"`rm {path}.damaged-*`, once you need them no more.")
+        sentence = f"The agent's journal was damaged and replaced by an empty one ({len(copies)} kept)."
+        yield Finding(NAME, "note", sentence, f"Run `rm {path}.damaged-*` when you no longer need them.")
 
 
 DIAGNOSIS = Diagnosis(NAME, diagnose)

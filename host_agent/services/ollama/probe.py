@@ -1,7 +1,7 @@
-"""Probe Ollama as a client would: what costs nothing each time, a token from a model at an interval.
+"""Probe Ollama as a client would: its version and models in each check, one token of a model at an interval.
 
-Nothing waits behind users: a probe of a model that is not answered at once stays open, and a later check
-looks for its answer.
+A check does not wait behind users' requests: a model probe without an immediate answer stays open, and a
+later check looks for its answer.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Check the file that defines the orchestrator's agents, by the orchestrator's own rules.
 
-The orchestrator belongs to another house, so it is asked in a process of its own.
+This package must not import the orchestrator, so the check runs `python -m orchestrator.agents`.
 """
 
 import asyncio

@@ -73,10 +73,10 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
 
 
 def _mended(parser: ToolParser | None) -> ToolParser | None:
-    """Return mlx-lm's parser with two faults mended.
+    """Return mlx-lm's tool parser with two of its faults corrected.
 
-    It takes the id in Mistral's `[CALL_ID]` for a name; that of GLM makes a call of a tool `unknown` of any
-    text that it cannot read.
+    mlx-lm takes the id after Mistral's `[CALL_ID]` for the name of the tool. Its parser for GLM returns a
+    call of a tool `unknown` for text that it cannot parse; this one raises ValueError.
     """
     if parser is None:
         return None

@@ -73,7 +73,10 @@ class Fits:
 
 @dataclass(frozen=True)
 class Wait:
-    """The need does not fit now. `busy` models hold what is lacking; if empty, other programs hold it."""
+    """Decision to wait: the need does not fit into memory now.
+
+    `busy` names the models that hold the lacking memory. It is empty if other programs hold it.
+    """
 
     free_bytes: int
     busy: tuple[str, ...] = ()
@@ -129,7 +132,10 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return what dropping idle caches frees. Below what is reserved, it would only be taken again."""
+        """Return how many bytes dropping idle caches frees.
+
+        Only memory beyond the reservations counts, since reserved memory would be taken again.
+        """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))
 

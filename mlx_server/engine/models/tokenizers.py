@@ -70,9 +70,9 @@ def renders_to_tokens(tokenizer: Any) -> bool:
 
 
 def has_template_text(tokenizer: Any) -> bool:
-    """Return whether chats are rendered by a template that is text, as the files of a model have it.
+    """Return whether chats are rendered by a Jinja template from the model's files.
 
-    For some models, mlx-lm has a template that is a function.
+    For some models, mlx-lm or the tokenizer's class renders them by Python code instead.
     """
     is_function = tokenizer._chat_template is not None or renders_to_tokens(tokenizer)
     return bool(tokenizer.has_chat_template) and not is_function

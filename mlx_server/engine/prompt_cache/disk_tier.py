@@ -83,7 +83,10 @@ class DiskTier:
         return self._folder.read(key)
 
     def was_cleared(self) -> bool:
-        """Return True if the folder was deleted since it was opened. Then forget what was in it."""
+        """Return True if the folder was deleted since it was opened.
+
+        If it was, empty the index and open the folder again.
+        """
         self._collect_results()
         if self._folder is None or self._folder_id is None or self._folder.identity() == self._folder_id:
             return False

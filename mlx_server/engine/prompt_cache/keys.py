@@ -52,12 +52,12 @@ class PrefixKeys:
 
 
 def as_parent(key: str) -> str:
-    """Return the beginning of the keys of blocks that follow `key`."""
+    """Return the PARENT part of the keys of the blocks that follow the block `key`."""
     return key.rpartition("-")[2][:_PARENT_DIGITS]
 
 
 def parent_of(key: str) -> str:
-    """Return the `as_parent` of the block that `key` follows."""
+    """Return the PARENT part of `key`, which names the block before it."""
     return key.partition("-")[0]
 
 

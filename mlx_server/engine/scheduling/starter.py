@@ -103,10 +103,10 @@ class Starter:
         self._attempt(request, join)
 
     def _attempt(self, request: Request, work: Callable[[], Sequence[Event]]) -> None:
-        """Send the events of a part of a request's way; an EngineError fails this request alone.
+        """Run `work`, one stage of a request, and send its events. An EngineError fails only this request.
 
-        Raises MustWait. Any other error ends the process, for `work` may use MLX. What does not use it stands
-        in a fence (`request_fence.confined`), which makes an EngineError of any error.
+        Raises MustWait. Any other error ends the process, because `work` may use MLX. Code that does not use
+        MLX runs inside `request_fence.confined`, which turns every error into an EngineError.
         """
         try:
             events = work()

@@ -70,9 +70,10 @@ def parse_body(parts: list[bytes], model: type[BodyT]) -> BodyT:
 
 
 def parsed_object(raw: bytes, *, stepwise: bool = False) -> dict[str, Any]:
-    """Return the JSON object in `raw`; `parse_object` explains `stepwise`. Raises BadRequest.
+    """Return the JSON object in `raw`. Raises BadRequest.
 
-    Half of a surrogate pair becomes U+FFFD: refused, it would refuse every later turn of its conversation.
+    With `stepwise`, parsing lets other threads run in between. Half of a surrogate pair becomes U+FFFD: if it
+    were refused, so would be every later turn of its conversation.
     """
     try:
         return parse_object(raw, stepwise=stepwise, replaces_surrogates=True)

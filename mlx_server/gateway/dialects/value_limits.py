@@ -1,4 +1,4 @@
-"""Refuses JSON with more values than any honest request has, before one of them becomes an object. Pure.
+"""Refuses JSON with more values than any normal request has, before it is parsed. Pure.
 
 A Python object takes 30 to 1,000 bytes where its JSON takes 2 or 3: `[[],[],…` of 30 MB took 1.5 GB and held
 all other clients up for seconds.

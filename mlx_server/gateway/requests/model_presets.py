@@ -35,9 +35,9 @@ RequestT = TypeVar("RequestT", bound=ModelRequest)
 
 
 def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> RequestT:
-    """Return `request`, which was made of `body`, as the model wants it; whatever the client gave counts.
+    """Return `request`, made from `body`, with the model's preset applied; what the client set has priority.
 
-    The weights are asked for by the name under which the engine loads them, which models may share.
+    The result names the model whose weights the engine loads; several models may share them.
     """
     named = dataclasses.replace(request, model=model.loaded_as)
     if not isinstance(named, GenerationRequest) or model.preset.changes_nothing:

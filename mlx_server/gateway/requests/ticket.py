@@ -16,7 +16,7 @@ LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unlo
 
 
 class Silence:
-    """A mark between the events of a ticket: nothing has come for a while, and the client is to hear so."""
+    """A marker among the events of a ticket: nothing has happened for a while, so send a keep-alive."""
 
 
 SILENCE = Silence()

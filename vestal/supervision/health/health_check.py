@@ -21,8 +21,8 @@ SUSPENDED_TIMEOUT_S = 1.0
 class HealthCheck:
     """Asks one process, and remembers the questions that it left unanswered.
 
-    Whoever has to know whether the process hangs asks here: its supervisor, a monitor, a recovery pass. Their
-    questions count together, and those who ask at the same time share one.
+    The supervisor, the monitor and recovery passes share this object. Their unanswered questions are counted
+    together, and simultaneous callers share one question.
     """
 
     def __init__(

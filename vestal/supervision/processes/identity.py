@@ -14,7 +14,10 @@ _TOLERANCE_S = 0.011  # Linux counts in ticks of 10 ms, macOS in µs; JSON keeps
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One process. `start_time` is as in `start_time.start_time`; on Linux, `boot` says since which boot."""
+    """One process, identified by its PID and start time.
+
+    `start_time` is in seconds since the boot that `boot` names on Linux, and since 1970 elsewhere.
+    """
 
     pid: int
     start_time: float

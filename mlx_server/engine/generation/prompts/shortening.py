@@ -27,10 +27,10 @@ Message = dict[str, Any]
 ANSWER_SHARE = 8
 """An answer without a limit has room in this part of the context, where the prompt can be shortened."""
 STEP_SHARE = 8
-"""Where tokens are dropped one by one, so many of them are as this part of the prompt, or a multiple."""
+"""Tokens of a text are dropped in steps of (longest possible prompt / STEP_SHARE) tokens."""
 BYTES_STEP_SHARE = 2
-"""The bytes of the dropped turns are about a multiple of the prompt's tokens by this: an eighth of the prompt
-in English, and some more in other scripts."""
+"""Turns are dropped in steps of (longest possible prompt in tokens / BYTES_STEP_SHARE) bytes: about an eighth
+of the prompt in English, and more in other scripts."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class _Attempt:
         return sys.maxsize if self.tokens is None else len(self.tokens)
 
     def result(self) -> tuple[Generate, list[int]]:
-        """Return both. Raises RequestError (`context_exceeded`) without tokens."""
+        """Return request and tokens. Raises RequestError (`context_exceeded`) if the tokens were not made."""
         if self.tokens is None:
             assert self.error is not None
             raise self.error
@@ -232,7 +232,7 @@ def _room_for_answer(op: Generate, context_tokens: int) -> int:
 
 
 def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
-    """Return `ids` without `excess` first ones at least, rounded up to a step."""
+    """Return `ids` without the first `excess` ones, rounded up to a whole step if some ids then remain."""
     step = max(most // STEP_SHARE, 1)
     drop = -(-excess // step) * step
     return list(ids[drop if drop < len(ids) else excess :])

@@ -228,8 +228,9 @@ class TextRunner(Runner):
 
 
 def _is_worth_a_snapshot(at: Prefilled, shared: int) -> bool:
-    """Return whether other requests can go on from this point of a prompt.
+    """Return whether another request could continue from a snapshot taken at this point of a prompt.
 
-    One with the same prompt can go on from all but its last token, one that begins alike from the `shared`.
+    A request with the same prompt can continue before its last token; one that shares only the beginning,
+    after the first `shared` tokens.
     """
     return at.done in (at.total - 1, shared)

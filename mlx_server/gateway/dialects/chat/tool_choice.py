@@ -119,7 +119,10 @@ class CallFilter:
         self._calls = 0
 
     def apply(self, part: AnswerPart) -> AnswerPart:
-        """Return the part with the calls that count. An answer without any of them has not ended by calls."""
+        """Return the part with only the calls that the rules accept.
+
+        If no call of the whole answer is accepted, the reason for its end becomes `stop`.
+        """
         if not part.tool_calls and part.done is None:
             return part
         calls, texts = [], [part.text]

@@ -122,7 +122,7 @@ def check_name(field: str, name: str) -> None:
 
 
 def refusal(error: ModelStoreError) -> GatewayError:
-    """Return the error of the model store as a client is answered."""
+    """Return the gateway error that reports an error of the model store to a client."""
     message = f"{error.message} {error.remedy}"
     return BadRequest(error.code, message) if error.code in _CLIENT_FAULTS else from_code(error.code, message)
 

@@ -150,7 +150,7 @@ async def _reports(model: str) -> AsyncGenerator[dict[str, Any], None]:
 
 
 def _fault(code: str, message: str) -> GatewayError:
-    """Return the error of the model store as a client is answered, who may wait for Ollama's own words."""
+    """Return the gateway error for one of the model store; for an unknown model, in Ollama's words."""
     if code == "model_not_found":
         message = f"{KNOWN_NOWHERE} {message}"
     return from_code(code, message)

@@ -40,7 +40,10 @@ Find = Callable[[str], StoredResponse | None]
 
 @dataclass(frozen=True)
 class Translated:
-    """What a body means: its input, also as JSON, its tools, and its request, also as it is sent."""
+    """The translation of a request body.
+
+    `items` is `input` as JSON, `offered` are the tools, `sendable` is `request` encoded for the engine.
+    """
 
     input: InputItems
     items: bytes

@@ -14,7 +14,7 @@ def top(*rows: list[str]) -> dict[str, object]:
     return {"Titles": TITLES, "Processes": list(rows)}
 
 
-def test_cpu_time_of_all_processes_is_added_up_and_the_main_one_gives_the_state():
+def test_parse_top_sums_the_cpu_time_of_all_processes_and_takes_the_state_of_the_main_one():
     found = parse_top(top(["4711", "Ssl", "00:01:02"], ["4800", "R", "1-00:00:01"]), 4711)
     assert found == Activity(cpu_s=86_463.0, suspended=False, wants_cpu=False, waits_for_disk=False)
 

@@ -150,7 +150,9 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
         (OwnerKind.ORPHAN, "", "restart", "end PID 900 and start `ollama serve` under Vestal"),
     ],
 )
-def test_plan_uses_the_owners_own_command(kind: OwnerKind, name: str, action: str, text: str):
+def test_make_plan_for_ollama_uses_the_command_of_its_owner(
+    kind: OwnerKind, name: str, action: str, text: str
+):
     found = make_plan(owner(kind, name), action, TOOLS)
     assert (found.refusal, str(found)) == ("", text)
 

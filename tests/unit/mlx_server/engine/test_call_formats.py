@@ -168,7 +168,7 @@ def test_truncated_output_parsed_in_pieces_equals_the_one_parsed_whole(number, c
     assert parse(template, text[:cut], size) == parse(template, text[:cut])
 
 
-def test_markers_that_mlx_lm_knows_come_from_it_with_its_structural_markers():
+def test_output_markers_include_the_call_and_structural_markers_of_mlx_lm():
     known = tokenizer("<|START_ACTION|>", structural_markers=("<|open|>response<|sep|>",))
     known.has_tool_calling, known.tool_call_start, known.tool_call_end, known.tool_parser = (
         True,

@@ -177,7 +177,8 @@ async def test_failure_of_any_of_several_answers_before_the_headers_is_raised():
 async def test_failure_after_the_headers_is_an_event_of_the_stream():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
-    await asyncio.sleep(0.02)
+    while "idle" not in await client.so_far():
+        await asyncio.sleep(0.001)
     fail(ticket, ServerFault("engine_crashed", "It crashed."))
     assert await client.whole() == "begin idle error:engine_crashed"
 

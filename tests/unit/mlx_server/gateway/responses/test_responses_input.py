@@ -246,7 +246,7 @@ def test_forced_tools_are_held_to_by_a_schema():
     assert len(offered.functions) == 2, "the prompt keeps all tools, so that its cached prefix fits"
 
 
-def test_allowed_tools_that_force_none_limit_the_calls():
+def test_allowed_tools_in_mode_auto_restrict_calls_and_require_none():
     listed = [{"type": "function", "name": "time"}, {"type": "web_search"}]
     offered = offered_tools([FUNCTION, OTHER], {"type": "allowed_tools", "mode": "auto", "tools": listed})
     assert (offered.call_schema, offered.allowed) == (None, {"time"})

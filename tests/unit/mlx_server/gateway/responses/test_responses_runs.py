@@ -103,7 +103,7 @@ async def test_answer_that_flows_is_not_interrupted_by_waiting_events():
     assert [event.type for event in run.log].count("response.in_progress") == 1
 
 
-async def test_refusal_before_any_output_is_an_error_of_its_own():
+async def test_run_that_fails_before_any_output_has_a_refusal_with_its_status():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
@@ -192,7 +192,7 @@ async def test_store_forgets_after_its_time_and_says_so():
     assert store.item("msg_in_1") is None
 
 
-async def test_store_of_no_time_keeps_nothing():
+async def test_store_with_keep_s_zero_keeps_no_response():
     clock = FakeClock()
     store = MemoryResponseStore(0, clock.now)
     response = await stored_response(clock, 1)
