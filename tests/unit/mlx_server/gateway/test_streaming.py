@@ -87,6 +87,7 @@ class Client:
     def __init__(self, answers: Answers, renderer: AnswerRenderer | None = None) -> None:
         self.body = b""
         self.headers: dict[bytes, bytes] = {}
+        self.idled = asyncio.Event()
         self._task = asyncio.ensure_future(self._read(answers, renderer or Plain()))
 
     async def _read(self, answers: Answers, renderer: AnswerRenderer) -> None:
@@ -99,6 +100,8 @@ class Client:
     async def _take(self, message: Any) -> None:
         self.headers |= dict(message.get("headers", ()))
         self.body += message.get("body", b"")
+        if b"idle" in self.body:
+            self.idled.set()
 
     async def so_far(self) -> str:
         for _ in range(20):
@@ -177,8 +180,7 @@ async def test_failure_of_any_of_several_answers_before_the_headers_is_raised():
 async def test_failure_after_the_headers_is_an_event_of_the_stream():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
-    while "idle" not in await client.so_far():
-        await asyncio.sleep(0.001)
+    await client.idled.wait()
     fail(ticket, ServerFault("engine_crashed", "It crashed."))
     assert await client.whole() == "begin idle error:engine_crashed"
 
