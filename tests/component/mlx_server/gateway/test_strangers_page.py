@@ -72,6 +72,16 @@ def test_strangers_page_is_refused_whatever_it_asks_for_and_nothing_is_done(gate
     assert gateway.health()["requests"] == {"running": 0, "queued": 0, "parked": 0, "survived_crashes": 0}
 
 
+@pytest.mark.parametrize("way", ["fetch without reading", "image", "rebound name, reading"])
+def test_strangers_page_is_refused_by_every_route_that_the_gateway_describes(gateway: Any, way: str):
+    routes = gateway.http.get("/openapi.json").json()["paths"]
+    asked = [(method.upper(), path) for path, methods in routes.items() for method in methods]
+    assert len(asked) > 30
+    for method, path in asked:
+        answer = gateway.http.request(method, path, content="{}", headers=WAYS[way])
+        assert answer.status_code == 403, (method, path, answer.text)
+
+
 def test_preflight_of_a_strangers_page_allows_nothing(gateway: Any):
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
     answer = gateway.http.options("/api/delete", headers=asked)
