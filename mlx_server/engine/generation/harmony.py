@@ -60,7 +60,7 @@ class HarmonyParser:
         self.has_tool_calls = False
         self._section = _Section.HEADER
         self._role, self._channel = "", ""  # the header before <|channel|>, and after it
-        self._has_channel = False
+        self._has_channel = self._had_message = False
         self._call, self._recipient = "", ""
         self._written: dict[_Section, bool] = {}  # sections with text; False: a message has ended since
 
@@ -90,6 +90,7 @@ class HarmonyParser:
                 text.append(token)
         self.push(decode(text) if text else "")
         self._call, self._written = "", {}
+        self._had_message = not self.is_in_header
 
     def push(self, text: str) -> OutputPiece:
         """Continue the answer with ordinary text, and return what can be released."""
@@ -126,14 +127,19 @@ class HarmonyParser:
         return released
 
     def flush(self) -> OutputPiece:
-        """End the answer, and return all that was withheld. An incomplete header is dropped."""
+        """End the answer, and return all that was withheld.
+
+        An incomplete header is dropped, but an answer that is nothing else than the start of one is text.
+        """
+        if self._section is _Section.HEADER and not self._had_message and not self._has_channel:
+            return OutputPiece(self._role.lstrip().removeprefix("assistant").lstrip())
         return self._close_message()
 
     def _open_message(self) -> None:
         found = _RECIPIENT.search(self._role) or _RECIPIENT.search(self._channel)
         recipient = found[1] if found else ""
         self._recipient = "" if recipient in _NO_TOOLS else recipient.removeprefix("functions.")
-        self._call = ""
+        self._call, self._had_message = "", True
         may_call = self._tool_choice != "none"
         if may_call and self._recipient:
             self._section = _Section.CALL

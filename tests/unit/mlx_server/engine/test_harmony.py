@@ -119,6 +119,8 @@ ANSWERS = {
     "<|channel|>final <|constrain|>json<|message|>{}<|return|>": OutputPiece("{}"),
     "<|message|>No channel<|end|>": OutputPiece("No channel"),
     "Plain text, no format": OutputPiece("Plain text, no format"),
+    " to": OutputPiece("to"),
+    "<|channel|>final<|message|>Yes<|end|><|start|>assist": OutputPiece("Yes"),
     "<|channel|>unknown<|message|>Shown": OutputPiece("Shown"),
     "<|channel|>commentary to=functions.weather<|message|>{broken<|call|>": OutputPiece("{broken"),
     '<|channel|>commentary to=functions.weather<|message|>{"a": NaN}<|call|>': OutputPiece('{"a": NaN}'),
