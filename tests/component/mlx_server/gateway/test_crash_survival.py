@@ -87,6 +87,36 @@ def test_stream_whose_engine_is_killed_ten_times_while_it_replays_is_complete(ga
     assert gateway.events("request_finished")[-1]["crashes"] == 11
 
 
+def test_stream_behind_an_open_breaker_waits_for_its_trial_and_a_new_request_gets_its_time(
+    make_gateway, text_of
+):
+    """The breaker was open for as long as a request could wait: six answers were lost to it in 15 minutes."""
+    gateway = make_gateway(
+        VESTAL_SUPERVISION__MAX_RESTARTS="2",
+        VESTAL_SUPERVISION__BREAKER_OPEN_S="2",
+        VESTAL_MLX__MAX_WAIT_S="0.5",
+    )
+    gateway.start().until_ok()
+    content = "behind a breaker tokens=30 step_ms=5 replay_ms=400"
+    with ThreadPoolExecutor(1) as pool:
+        started = threading.Event()
+        answer = pool.submit(
+            _stream, gateway, content, lambda number: started.set() if number == 10 else None
+        )
+        assert started.wait(10)
+        killed = [0]
+        for _ in range(3):  # the first engine worked for the stream, the next two did not
+            killed.append(gateway.until(lambda: _engine_at_work(gateway, unlike=killed[-1]), "it replays"))
+            os.kill(killed[-1], signal.SIGKILL)
+        gateway.until(lambda: gateway.health()["engine"]["state"] == "open", "the breaker opens")
+        refused = _ask(gateway, "new")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert "is started again in" in refused.json()["error"]
+        assert gateway.http.get("/health").status_code == 503
+        assert answer.result() == text_of(content, 30)
+    assert gateway.health()["status"] == "ok"
+
+
 def _engine_at_work(gateway, unlike: int) -> int | None:
     """Return the PID of an engine with a running request, other than the last one."""
     health = gateway.health()

@@ -1,0 +1,38 @@
+"""GET /health says whether a request sent now would be served in the end."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mlx_server.gateway.health import SERVED, health_status
+from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
+from mlx_server.gateway.telemetry import Telemetry
+from vestal.supervision import ChildStatus, FakeClock, State
+
+
+@pytest.mark.parametrize(
+    ("state", "breaker", "trial_in_s", "said"),
+    [
+        (State.OPEN, "open", 60.0, "recovering"),
+        (State.OPEN, "open", 240.0, "failed"),
+        (State.STARTING, "half_open", -1.0, "recovering"),
+        (State.BACKOFF, "closed", None, "recovering"),
+        (State.FAILED, "closed", None, "failed"),
+    ],
+)
+def test_health_status_without_an_engine_is_failed_only_where_a_request_would_not_be_served(
+    state: State, breaker: str, trial_in_s: float | None, said: str
+):
+    clock = FakeClock()
+    telemetry = Telemetry(clock.wall, io.StringIO())
+    dispatcher = Dispatcher(RequestTable(RequestLimits(1, 4, 120)), clock, telemetry)
+    dispatcher.trial_at = lambda: None if trial_in_s is None else clock.now() + trial_in_s
+    child = ChildStatus(state, restart_count=5, circuit_breaker_state=breaker)
+    engine = SimpleNamespace(ready=False, last_crash={"ts": 0.0}, status=lambda: child)
+    assert health_status(cast(Any, engine), dispatcher) == said
+    assert (said in SERVED) == (dispatcher.engine_too_late() is None and state is not State.FAILED)
