@@ -110,7 +110,7 @@ def test_stream_behind_an_open_breaker_waits_for_its_trial_and_a_new_request_get
             os.kill(killed[-1], signal.SIGKILL)
         gateway.until(lambda: gateway.health()["engine"]["state"] == "open", "the breaker opens")
         refused = _ask(gateway, "new")
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert (refused.status_code, refused.headers["retry-after"] in ("1", "2")) == (503, True)
         assert "is started again in" in refused.json()["error"]
         assert gateway.http.get("/health").status_code == 503
         assert answer.result() == text_of(content, 30)
