@@ -57,7 +57,7 @@ def parse_dsml(text: str, tools: Any = None) -> list[Call]:
         }
         calls.append({"name": name, "arguments": arguments})
     if _DSML_CALL.sub("", text).strip():
-        raise ValueError("text beside the calls")
+        raise ValueError("text next to the calls")
     return calls
 
 
@@ -71,7 +71,7 @@ def parse_function_tags(text: str, tools: Any = None) -> list[Call]:
         }
         calls.append({"name": name, "arguments": arguments})
     if not calls or _FUNCTION.sub("", text).strip():
-        raise ValueError("text beside the calls")
+        raise ValueError("text next to the calls")
     return calls
 
 

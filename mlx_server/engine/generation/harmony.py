@@ -5,13 +5,13 @@ An answer is a row of messages, whose parts are divided by special tokens:
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…<|return|>
     <|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{…}<|call|>
 
-The recipient may also stand before the channel. Muse Spark's format has no channels, and calls between
-markers:
+The recipient may also stand before the channel. Muse Spark's format has no channels, and its calls stand
+between markers:
 
      to=self<|message|>…<|eom|><|start|>assistant to=user<|message|>…<|eot|>
 
- The tokens themselves are read, not their text: a model that
-explains the format writes the same words with ordinary tokens.
+The tokens themselves are read, not their text: a model that explains the format writes the same words with
+ordinary tokens.
 """
 
 from __future__ import annotations
