@@ -11,7 +11,7 @@ from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart
 from mlx_server.gateway.requests.ticket import Silence, Ticket, TicketEvent
 from vestal.supervision import Clock, SystemClock
 
-BEGIN_AFTER_S = 0.9
+BEGIN_AFTER_S = 0.8
 """A stream begins with the first event, and at the latest so long after the request was submitted, so that
 its first byte comes within a second. A failure before that is answered with its own HTTP status."""
 

@@ -4,7 +4,7 @@ Until a stream begins, a failure is answered with its own HTTP status. That is a
 latest BEGIN_AFTER_S after the request was taken in: what the engine can check of a request, it checks before.
 From then on a failure is the dialect's error event. While nothing comes, because the request waits for its
 turn, its model or an engine, or because its prompt is long, the dialect's sign of life is sent
-(`AnswerRenderer.idle`); docs/decisions/0019-never-silent.md says which, and why.
+(`AnswerRenderer.idle`); docs/decisions/0021-never-silent.md says which, and why.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mlx_server.model_store.files.integrity import MANIFEST_KEY
-from mlx_server.protocol import Done, Generate, Sampling, Token
+from mlx_server.protocol import Cancel, Done, Generate, Prefill, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine
 from tests.small_models import TOKEN_BYTES
 
@@ -153,6 +153,19 @@ def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold,
     before = "".join(token.text for token in emitted)
     assert before + second.text("resumed") == cold(text("killed", PROSE, 40))
     assert cached(second, "resumed") >= 15 * BLOCK_TOKENS
+
+
+def test_prompt_of_a_client_that_hangs_up_and_asks_again_is_computed_once(live, cold, home):
+    """Claude Code sends a request again after 300 s without an answer: each time began at the first token."""
+    engine = live(home)
+    engine.send(text("leaves", PROSE))
+    part = engine.wait(lambda e: isinstance(e, Prefill) and e.id == "leaves")
+    engine.send(Cancel("leaves"))
+    assert part.done < part.total
+    assert engine.answer("leaves", Done).reason == "cancelled"
+    engine.send(text("again", PROSE))
+    assert engine.text("again") == cold(text("again", PROSE))
+    assert cached(engine, "again") >= part.done - BLOCK_TOKENS
 
 
 def test_damaged_files_are_misses_and_orphaned_files_are_deleted(live, cold, home):
