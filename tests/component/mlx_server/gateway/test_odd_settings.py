@@ -150,7 +150,7 @@ def test_prompt_of_thirty_megabytes_is_refused_or_truncated_at_once(small_gatewa
     turns = {"messages": [{"role": "user", "content": LONG[kind]}]}
     asked: dict[str, Any] = {"/api/chat": turns, "/v1/messages/count_tokens": turns}
     asked["/api/embed"] = {"input": LONG[kind], "model": "all-minilm"}
-    body = {"model": "smollm2:135m", **asked.get(path, {"prompt": LONG[kind]})}
+    body = {"model": "smollm2:135m", "stream": False, **asked.get(path, {"prompt": LONG[kind]})}
     answer = small_gateway.http.post(path, json=body, timeout=60)
     assert answer.status_code == (200 if path in ("/api/embed", "/api/generate") else 400)
     assert answer.status_code == 200 or "context_exceeded" in answer.text
