@@ -28,7 +28,8 @@ _CODEX = 'model_providers.vestal={name = "Vestal", base_url = "$url/v1", wire_ap
 class Program:
     """One program, and how it is pointed at the MLX server without writing a file.
 
-    `command` is started with `environment` added to the shell's. `configuration` shows what to write into
+    `command` is started with `environment` added to the shell's; an empty value keeps one of the shell's from
+    sending the user's words, or their key, to a service elsewhere. `configuration` shows what to write into
     `configuration_file` to make that permanent. `version` was tried, by the test in `tried_by` or by hand.
     """
 
@@ -80,6 +81,8 @@ PROGRAMS: dict[str, Program] = {
             "ANTHROPIC_BASE_URL": "$url",
             "ANTHROPIC_AUTH_TOKEN": "vestal",
             "ANTHROPIC_API_KEY": "",
+            "CLAUDE_CODE_USE_BEDROCK": "",
+            "CLAUDE_CODE_USE_VERTEX": "",
             "ANTHROPIC_DEFAULT_OPUS_MODEL": "$model",
             "ANTHROPIC_DEFAULT_SONNET_MODEL": "$model",
             "ANTHROPIC_DEFAULT_HAIKU_MODEL": "$model",
@@ -130,7 +133,11 @@ wire_api = "responses"
     "aider": Program(
         title="aider",
         command=("aider", "--model", "openai/$model", "--no-show-model-warnings"),
-        environment={"OPENAI_API_BASE": "$url/v1", "OPENAI_API_KEY": "vestal"},
+        environment={
+            "OPENAI_API_BASE": "$url/v1",
+            "OPENAI_BASE_URL": "$url/v1",
+            "OPENAI_API_KEY": "vestal",
+        },
         install="pip install aider-chat",
         version="0.86.2",
         works="questions, streamed",
@@ -151,6 +158,7 @@ wire_api = "responses"
         command=("copilot", "--model", "$model"),
         environment={
             "COPILOT_PROVIDER_BASE_URL": "$url/v1",
+            "COPILOT_PROVIDER_TYPE": "openai",
             "COPILOT_PROVIDER_API_KEY": "vestal",
             "COPILOT_PROVIDER_WIRE_API": "responses",
             "COPILOT_MODEL": "$model",
