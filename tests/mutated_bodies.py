@@ -128,8 +128,57 @@ BODIES: dict[str, list[dict[str, Any]]] = {
             "max_tokens": 2,
             "temperature": 0,
         },
+        {
+            "model": CHAT,
+            "messages": [
+                {"role": "USER", "content": [{"type": "input_text", "text": "hi"}, {"type": "image_url"}]},
+                {"role": "thinking", "content": "hm"},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "reasoning": "hm"},
+                {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+                {"role": "function", "name": "f", "content": "5"},
+                {"role": "system", "content": "Be short."},
+                {
+                    "role": "user",
+                    "content": [{"type": "file", "file": {"file_data": "aGk=", "filename": "x"}}],
+                },
+            ],
+            "tools": [
+                TOOL,
+                {"type": "custom", "custom": {"name": "patch", "format": {"type": "text"}}},
+                {"type": "web_search"},
+            ],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "auto",
+                    "tools": [{"type": "function", "function": {"name": "weather"}}],
+                },
+            },
+            "parallel_tool_calls": False,
+            "reasoning": {"effort": "none"},
+            "response_format": {"type": "text"},
+            "logit_bias": {"5": -100},
+            "max_tokens": 2,
+        },
+        {
+            "model": CHAT,
+            "messages": [{"role": "user", "content": "Call it"}],
+            "functions": [{"name": "f", "parameters": {"type": "object"}}],
+            "function_call": "auto",
+            "max_tokens": 2,
+        },
     ],
     "/v1/responses": [
+        {
+            "model": CHAT,
+            "input": [{"role": "USER", "content": "Patch it"}],
+            "tools": [
+                {"type": "custom", "name": "patch", "format": {"type": "grammar", "definition": "x: y"}},
+                {"type": "web_search"},
+            ],
+            "tool_choice": {"type": "custom", "name": "patch"},
+            "max_output_tokens": 2,
+        },
         {
             "model": CHAT,
             "instructions": "Be short.",
@@ -284,11 +333,54 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/v1/messages/count_tokens": [
         {
             "model": CHAT,
+            "system": [
+                {"type": "text", "text": "x-anthropic-billing-header: cc=1;"},
+                {"type": "text", "text": "s"},
+            ],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "document", "title": "t", "source": {"type": "text", "data": "x"}},
+                        {"type": "search_result", "source": "u", "content": [{"type": "text", "text": "y"}]},
+                    ],
+                },
+                {"role": "system", "content": "Agents: none"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+                        {"type": "web_search_tool_result", "tool_use_id": "s", "content": {"type": "error"}},
+                        {"type": "tool_use", "id": "a", "name": "bash", "input": {"command": "ls"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "a",
+                            "is_error": True,
+                            "content": [{"type": "image", "source": {"type": "base64", "data": "AA=="}}],
+                        }
+                    ],
+                },
+            ],
+            "tools": [
+                {"type": "bash_20250124", "name": "bash"},
+                {"type": "web_search_20260318", "name": "web_search"},
+            ],
+            "thinking": {"type": "adaptive"},
+            "output_config": {"effort": "high", "format": {"type": "json_schema", "schema": ANSWER_SCHEMA}},
+            "context_management": {"edits": []},
+        },
+        {
+            "model": CHAT,
             "system": "Be short.",
             "messages": [{"role": "user", "content": "The weather?"}],
             "tools": [{"name": "weather", "input_schema": WEATHER_SCHEMA}],
             "tool_choice": {"type": "any"},
-        }
+        },
     ],
     "/tokenize": [
         {"model": CHAT, "content": "The weather?", "add_special": True, "with_pieces": True},

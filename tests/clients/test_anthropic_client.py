@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -116,3 +117,32 @@ def test_errors_raise_the_clients_own_exceptions(client):
         _ask(client, messages=[{"role": "user", "content": [picture]}])
     with pytest.raises(anthropic.BadRequestError, match="not offered"):
         _ask(client, tools=[WEATHER], tool_choice={"type": "tool", "name": "nix"})
+
+
+def test_output_in_a_given_schema_is_json_of_that_schema(client):
+    """Structured output was read over, and the answer was prose."""
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer"}},
+        "required": ["age"],
+        "additionalProperties": False,
+    }
+    wanted: Any = {"format": {"type": "json_schema", "schema": schema}}
+    answer = _ask(client, output_config=wanted, max_tokens=30)
+    assert list(json.loads(answer.content[0].text)) == ["age"]
+
+
+def test_usage_tells_what_the_cache_had_and_a_volatile_header_does_not_spoil_it(client):
+    """Claude Code's first system block differs in each conversation; the counts add up to the prompt."""
+
+    def usage(header: str) -> Any:
+        system: Any = [
+            {"type": "text", "text": f"x-anthropic-billing-header: cc_version={header}; cch={header};"},
+            {"type": "text", "text": "Keep each file tidy. " * 20, "cache_control": {"type": "ephemeral"}},
+        ]
+        return _ask(client, system=system, max_tokens=1).usage
+
+    first, second = usage("a1b"), usage("c2d")
+    total = first.input_tokens + first.cache_read_input_tokens
+    assert second.input_tokens + second.cache_read_input_tokens == total
+    assert second.cache_read_input_tokens >= total - 16

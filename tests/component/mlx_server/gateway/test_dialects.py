@@ -145,7 +145,8 @@ def test_anthropic_counts_the_prompts_tokens_and_streams_the_count_first(gateway
     assert counted == {"input_tokens": 7}
     events = gateway.http.post("/v1/messages", json=body | {"max_tokens": 9, "stream": True}).text
     start = json.loads(events.split("\n")[1].removeprefix("data: "))
-    assert start["message"]["usage"] == {"input_tokens": 7, "output_tokens": 0}
+    cached = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    assert start["message"]["usage"] == {"input_tokens": 7, "output_tokens": 0, **cached}
 
 
 def test_ollama_and_openai_list_the_same_models(gateway):
