@@ -7,7 +7,7 @@ another stopped. A prompt may contain these directives, among its first 2,000 ch
     die_at=N     SIGKILL itself before token N      once=1       only the first engine of this home does it
     abort_at=N   SIGABRT itself before token N     replay_ms=N  milliseconds before it goes on with an answer
     hang_at=N    SIGSTOP itself before token N      stall_at=N   report to be alive, but make no progress
-    fail=CODE    refuse the request with this code
+    fail=CODE    refuse the request with this code  fail_ms=N    ... so late, and not at its check
 
 The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may contain:
 
@@ -146,7 +146,8 @@ class FakeEngine:
                 raise AssertionError(op)
 
     def check(self, op: protocol.Generate) -> None:
-        if code := directives(prompt_of(op)).get("fail"):
+        orders = directives(prompt_of(op))
+        if (code := orders.get("fail")) and "fail_ms" not in orders:
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
         else:
             self.say(protocol.Accepted(op.id, 7))
@@ -164,6 +165,7 @@ class FakeEngine:
         for index, token in enumerate(op.emitted):
             assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
         if code := orders.get("fail"):
+            await asyncio.sleep(int(orders.get("fail_ms", 0)) / 1000)
             self.work.pop(op.id)
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from mlx_server import protocol
@@ -14,6 +15,12 @@ from vestal.supervision import Clock, SystemClock
 BEGIN_AFTER_S = 0.8
 """A stream begins with the first event, and at the latest so long after the request was submitted, so that
 its first byte comes within a second. A failure before that is answered with its own HTTP status."""
+
+READING_S = 1.2
+"""How much longer a stream waits while an engine reads the tokenizer and template of a model that is not in
+memory, to check the request: about as long as that takes for a large vocabulary."""
+
+LOOK_S = 0.05
 
 SILENCE_S = 2.0
 """How often a stream looks whether anything has come. Its client hears nothing for twice that at most: httpx,
@@ -31,7 +38,7 @@ class Answers:
     ) -> None:
         self.tickets = tuple(tickets)
         self._clock = clock or SystemClock()
-        self._begin_after_s = begin_after_s
+        self._begin_at_s = time.monotonic() + begin_after_s
         self._events_read = 0
 
     @property
@@ -69,17 +76,25 @@ class Answers:
         assert answer.done is not None
         return answer, answer.done
 
+    def wait_left_s(self) -> float:
+        """Return for how many seconds a stream may wait for its first event before this is asked again."""
+        left_s = self._begin_at_s - time.monotonic()
+        if left_s <= 0 and any(ticket.is_read_for for ticket in self.tickets):
+            return max(0.0, min(LOOK_S, left_s + READING_S))
+        return max(0.0, left_s)
+
     async def wait_for_start(self) -> None:
-        """Return at the first event of any answer, and after `begin_after_s` seconds without one.
+        """Return at the first event of any answer, or when a stream must begin without one.
 
         Raises the error of a request that has failed by then.
         """
         started = asyncio.Event()
         for ticket in self.tickets:
             ticket.call_at_first_event(started.set)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._begin_after_s):
-                await started.wait()
+        while not started.is_set() and (left_s := self.wait_left_s()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await started.wait()
         for ticket in self.tickets:
             ticket.raise_failure()
 

@@ -170,6 +170,7 @@ class Dispatcher:
         self._checks.engine_lost()
         self.loaded_models.engine_lost()
         for ticket in self._tickets.values():
+            ticket.is_read_for = False
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
                 self._interrupted_at[ticket.id] = now
@@ -297,8 +298,9 @@ class Dispatcher:
 
     def _on_accepted(self, event: protocol.Accepted) -> None:
         self._checks.answered(event.id)
-        if (ticket := self._tickets.get(event.id)) and ticket.prompt_tokens is None:
-            ticket.prompt_tokens = event.prompt_tokens
+        if ticket := self._tickets.get(event.id):
+            ticket.is_read_for = False
+            ticket.prompt_tokens = ticket.prompt_tokens or event.prompt_tokens
         self._send_checks()
 
     # --- what the table decided ---
@@ -329,8 +331,10 @@ class Dispatcher:
     def _send_checks(self) -> None:
         while self._send_check is not None and (due := self._checks.take()):
             for request_id in due:
+                ticket = self._tickets[request_id]
                 try:
-                    self._send_check(self._tickets[request_id].request.check_frame(request_id))
+                    self._send_check(ticket.request.check_frame(request_id))
+                    ticket.is_read_for = ticket.request.model not in self.loaded_models.names
                 except Exception:  # such as MemoryError: the request then runs unchecked
                     log.exception("Request %s could not be sent for a check", request_id)
                     self._checks.forget(request_id)

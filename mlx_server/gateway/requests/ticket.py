@@ -32,6 +32,7 @@ class Ticket:
     The dispatcher puts events in with `put` and records the course of the request in the attributes; the
     handler reads the events with `next`, `events` or `last`. `outcome` is None until the request ends, then
     `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt, once it is known.
+    `is_read_for`: an engine is reading a model that is not in memory, to check the request.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Ticket:
         self.crashes = 0
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
+        self.is_read_for = False
         self._on_cancel = on_cancel
         self._events: asyncio.Queue[TicketEvent | Silence | GatewayError | ClientDisconnected]
         self._events = asyncio.Queue()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, joined
-from mlx_server.gateway.dialects.answers import BEGIN_AFTER_S, Answers
+from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.responses.events import STREAM_END, Event, ResponseEvents
 from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected
@@ -71,10 +71,10 @@ class ResponseRun:
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Return at the first output, at the end, and after BEGIN_AFTER_S."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(BEGIN_AFTER_S):
-                while not self._has_output and not self.is_finished:
+        """Return at the first output, at the end, and when a stream must begin without either."""
+        while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
                     await self._changed.wait()
 
     async def wait_for_end(self) -> None:

@@ -94,23 +94,27 @@ def test_refusal_behind_others_has_its_own_status_in_every_dialect(narrow):
     assert all(each.headers["x-request-id"] for each in found.values())
 
 
-def test_failure_after_the_headers_is_the_dialects_own_error(narrow):
-    """A request that has begun, and whose engine never comes back, ends readably."""
-    bodies = {path: make("chat", "die_at=1 step_ms=1200") for path, make in DIALECTS.items()}
-    found = _all(narrow.http, bodies)
+@pytest.fixture(scope="module")
+def wide(make_gateway):
+    """A gateway with many slots."""
+    return make_gateway().start().until_ok()
+
+
+def test_failure_after_the_headers_is_the_dialects_own_error(wide):
+    bodies = {path: make("chat", "fail=internal_error fail_ms=1500") for path, make in DIALECTS.items()}
+    found = _all(wide.http, bodies)
     assert {each.status for each in found.values()} == {200}
     for path, each in found.items():
-        assert "engine_crashed" in each.text, path
+        assert "internal_error" in each.text, path
     assert "event: error" in found["/v1/messages"].text
     assert "event: response.failed" in found["/v1/responses"].text
     assert json.loads(found["/api/chat"].text.splitlines()[-1])["error"]
     assert '"error"' in found["/v1/chat/completions"].text
 
 
-def test_stream_begins_within_a_second_while_the_engine_hangs(make_gateway):
-    gateway = make_gateway().start().until_ok()
-    gateway.kill_engine(signal.SIGSTOP)
-    found = _all(gateway.http, {path: make("chat", "tokens=2") for path, make in DIALECTS.items()})
+def test_stream_begins_within_a_second_while_the_engine_hangs(wide):
+    wide.kill_engine(signal.SIGSTOP)
+    found = _all(wide.http, {path: make("chat", "tokens=2") for path, make in DIALECTS.items()})
     assert {each.status for each in found.values()} == {200}
     assert max(each.first_byte_s for each in found.values()) < LIMIT_S + 0.5
 
@@ -129,4 +133,4 @@ def test_prompt_that_is_too_long_is_a_400_before_its_model_is_loaded(small_gatew
     small_gateway.until(lambda: name not in small_gateway.health()["models"]["loaded"], "it is unloaded")
     answer = Timed(small_gateway.http, "/v1/chat/completions", _messages(name, LONG))
     assert (answer.status, "context" in answer.text) == (400, True)
-    assert answer.headers_s < LIMIT_S + 1.0
+    assert answer.headers_s < LIMIT_S + 1.5

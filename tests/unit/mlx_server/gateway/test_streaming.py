@@ -167,6 +167,17 @@ async def test_failure_before_the_headers_is_raised_and_has_its_own_status():
         await client.whole()
 
 
+async def test_stream_waits_for_the_check_of_a_request_whose_model_is_being_read():
+    ticket = a_ticket()
+    ticket.is_read_for = True
+    client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
+    await asyncio.sleep(0.02)
+    assert await client.so_far() == ""
+    fail(ticket, BadRequest("context_exceeded", "Too long."))
+    with pytest.raises(BadRequest):
+        await client.whole()
+
+
 async def test_failure_of_any_of_several_answers_before_the_headers_is_raised():
     tickets = [a_ticket(), a_ticket("s")]
     client = Client(Answers(tickets, FakeClock(), begin_after_s=NEVER))
