@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.generation.logprobs import MIN_LOGPROB, TokenBytes, logprobs_of, to_numpy
+from mlx_server.engine.generation.logprobs import MIN_LOGPROB, Array, TokenBytes, logprobs_of, to_numpy
 from mlx_server.protocol import Generate, Logprobs, TokenLogprob
 
 STEP_TOKENS = 32
@@ -31,24 +32,28 @@ class PromptScorer:
         self._model, self._prompt, self._top = model, prompt, top
         self._scores: list[Logprobs] = []
 
-    def step(self, token_bytes: TokenBytes) -> int:
-        """Score some more tokens, and return how many tokens the model has read."""
-        if not self._scores:
-            first = token_bytes(self._prompt[0])
-            self._scores.append(Logprobs(_unscored(first)))
-        start = len(self._scores) - 1
+    def compute(self) -> Array:
+        """Let the model read some more tokens, and return the log-probabilities of what follows each.
+
+        They have shape (tokens, vocabulary); there are none for a prompt of one token.
+        """
+        start = max(len(self._scores) - 1, 0)
         inputs = list(self._prompt[start : min(start + STEP_TOKENS, len(self._prompt) - 1)])
-        if inputs:
-            logits = self._model(mx.array([inputs]), cache=self.caches)[0].astype(mx.float32)
-            rows = to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-            targets = self._prompt[start + 1 : start + 1 + len(inputs)]
-            self._scores += [
-                logprobs_of(token, row, self._top, token_bytes)
-                for token, row in zip(targets, rows, strict=True)
-            ]
+        if not inputs:
+            return np.zeros((0, 0), np.float32)
+        logits = self._model(mx.array([inputs]), cache=self.caches)[0].astype(mx.float32)
+        return to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+    def add(self, rows: Array, token_bytes: TokenBytes) -> int:
+        """Score the tokens that `rows` are about, and return how many tokens have a score."""
+        if not self._scores:
+            self._scores.append(Logprobs(_unscored(token_bytes(self._prompt[0]))))
+        at = len(self._scores)
+        for token, row in zip(self._prompt[at : at + len(rows)], rows, strict=True):
+            self._scores.append(logprobs_of(token, row, self._top, token_bytes))
         if len(self._scores) == len(self._prompt) and not self.done.done():
             self.done.set_result(None)
-        return start + len(inputs)
+        return len(self._scores)
 
     @property
     def scores(self) -> tuple[Logprobs, ...]:

@@ -101,9 +101,7 @@ class TextRunner(Runner):
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
         if request := self._next_to_score():
-            assert request.jobs.scorer is not None
-            read = request.jobs.scorer.step(self._lm.grammars.token_bytes)
-            yield Prefill(request.id, read, len(request.generation.prompt))
+            yield self._score(request)
         running = self._running()
         if not running:
             return
@@ -125,6 +123,24 @@ class TextRunner(Runner):
         """Return the first request whose prompt has tokens to score."""
         preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
         return next((request for request in preparing if request.jobs.can_score), None)
+
+    def _score(self, request: Request) -> Event:
+        """Score some tokens of a request's prompt, and return the event that this causes."""
+        scorer = request.jobs.scorer
+        assert scorer is not None
+        try:
+            if request.jobs.grammar:
+                request.jobs.grammar.result()  # the vocabulary may be unreadable
+            rows = scorer.compute()  # not in the fence: an error of MLX must end the engine
+            with confined(request.id, "scoring its prompt"):
+                return Prefill(
+                    request.id,
+                    scorer.add(rows, self._lm.grammars.token_bytes),
+                    len(request.generation.prompt),
+                )
+        except EngineError as error:
+            self._requests.finish(request)
+            return error.failed(request.id)
 
     def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
         """Return the events that a token causes. An error in text, parser or grammar fails the request."""
