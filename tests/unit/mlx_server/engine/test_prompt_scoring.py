@@ -22,8 +22,9 @@ class NextNumber:
         self.read: list[int] = []
 
     def __call__(self, inputs: mx.array, cache: Any) -> mx.array:
-        (tokens,) = inputs.tolist()  # type: ignore[misc]
-        self.read += tokens  # type: ignore[arg-type]
+        rows: Any = inputs.tolist()
+        (tokens,) = rows
+        self.read += tokens
         expected = mx.array([[2.0 * (n == (t + 1) % VOCABULARY) for n in range(VOCABULARY)] for t in tokens])
         return expected[None]
 

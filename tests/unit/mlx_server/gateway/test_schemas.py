@@ -28,7 +28,8 @@ FIELD_NAMES = """
     max_tokens max_completion_tokens stream_options response_format tool_choice images raw system num_predict
     top_k role content thinking type input_schema json_schema schema logprobs parameters tool_calls function
     arguments encoding_format dimensions instructions text reasoning include metadata call_id output
-    logit_bias functions function_call output_config output_format mcp_servers echo custom refusal source title
+    logit_bias functions function_call output_config output_format mcp_servers echo custom
+    refusal source title
 """
 FIELDS = FIELD_NAMES.split()
 SCALARS = (
