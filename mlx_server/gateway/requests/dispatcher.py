@@ -334,7 +334,8 @@ class Dispatcher:
                 ticket = self._tickets[request_id]
                 try:
                     self._send_check(ticket.request.check_frame(request_id))
-                    ticket.is_read_for = ticket.request.model not in self.loaded_models.names
+                    is_loaded = ticket.request.model in self.loaded_models.names
+                    ticket.is_read_for = self._send is not None and not is_loaded
                 except Exception:  # such as MemoryError: the request then runs unchecked
                     log.exception("Request %s could not be sent for a check", request_id)
                     self._checks.forget(request_id)

@@ -62,6 +62,7 @@ async def test_request_that_waits_behind_another_is_checked_and_keeps_its_place(
     assert (engine.runs(), engine.checks()) == ([first.id], [second.id])
     engine.dispatcher.on_event(protocol.Accepted(second.id, 42))
     assert second.prompt_tokens == 42
+    assert not second.is_read_for
     engine.dispatcher.on_event(protocol.Done(first.id, "stop", USAGE))
     assert engine.runs() == [first.id, second.id]
 
@@ -80,6 +81,7 @@ async def test_request_refused_by_its_check_while_it_runs_is_cancelled_on_the_en
     engine.get_ready()  # its model is not loaded: it runs, and waits in the engine
     ticket = engine.submit()
     assert engine.runs() == engine.checks() == [ticket.id]
+    assert ticket.is_read_for
     engine.dispatcher.on_event(protocol.Failed(ticket.id, "context_exceeded", "Too long."))
     assert engine.sent[-1] == protocol.Cancel(ticket.id)
     assert engine.dispatcher.count(RequestPhase.RUNNING) == 0
@@ -96,6 +98,7 @@ async def test_request_that_waits_for_an_engine_is_checked_before_that_is_ready(
     assert engine.sent == []
     engine.connect()
     assert (engine.runs(), engine.checks()) == ([], [ticket.id])
+    assert not ticket.is_read_for, "an engine that starts may take long: no stream waits for it"
 
 
 async def test_check_that_two_engines_have_not_survived_is_not_sent_again(engine):
