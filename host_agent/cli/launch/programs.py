@@ -150,7 +150,7 @@ wire_api = "responses"
         environment={"OPENAI_BASE_URL": "$url/v1", "OPENAI_API_KEY": "vestal", "OPENAI_MODEL": "$model"},
         install="npm install -g @qwen-code/qwen-code",
         version="0.15.10",
-        works="a turn with a tool call, across a killed engine",
+        works="a turn with a tool call",
         tried_by="by hand, November 2026",
     ),
     "copilot": Program(
