@@ -11,9 +11,10 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_server.gateway.requests.actions import FailRequest, SendToEngine
 from mlx_server.gateway.requests.admission import Lane
 from mlx_server.gateway.requests.crash_policy import KILLS_TO_FAIL, KILLS_TO_RUN_ALONE, EngineDeath
-from mlx_server.gateway.requests.request_table import FailRequest, RequestLimits, RequestTable, SendToEngine
+from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 
 STEP_S, START_STEPS, REPLAY_STEPS = 0.05, 10, 10
 LONGEST_STEPS = 40_000

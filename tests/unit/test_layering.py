@@ -133,6 +133,7 @@ PURE = (
     "mlx_server/gateway/requests/model_requests.py",
     "mlx_server/gateway/requests/request_lifecycle.py",
     "mlx_server/gateway/requests/early_checks.py",
+    "mlx_server/gateway/requests/actions.py",
     "mlx_server/gateway/requests/request_table.py",
     "mlx_server/gateway/requests/sendable.py",
     "mlx_server/engine/generation/output_parser.py",

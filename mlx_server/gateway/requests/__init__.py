@@ -7,9 +7,12 @@
 | `dispatcher`        | the only caller of the request table: carries out what the table decides     |
 | `early_checks`      | decide which waiting requests an engine checks before their turn             |
 | `request_table`     | decide which requests run, wait, continue after a crash, or fail             |
+| `actions`           | what the table asks the dispatcher to do                                     |
 | `request_lifecycle` | the states of one request                                                    |
 | `crash_policy`      | decide whether a request goes on when its engine dies                        |
 | `admission`         | slots, queues, and fairness between clients                                  |
 | `ticket`            | what a handler holds of its request: the stream of its events                |
+| `pauses`            | how long streams stand still when their engine dies                          |
+| `model_presets`     | what a made model (Ollama's create) adds to each of its requests              |
 | `loaded_models`     | which models the next engine must load again                                 |
 """

@@ -14,19 +14,15 @@ from collections.abc import Callable, Iterable
 
 from mlx_server import protocol
 from mlx_server.gateway import errors
+from mlx_server.gateway.requests.actions import Action, CancelOnEngine, FailRequest, SendToEngine
 from mlx_server.gateway.requests.admission import Lane, QueueFull
 from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.early_checks import EarlyChecks
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
 from mlx_server.gateway.requests.model_requests import LoadRequest
+from mlx_server.gateway.requests.pauses import Pauses
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
-from mlx_server.gateway.requests.request_table import (
-    Action,
-    CancelOnEngine,
-    FailRequest,
-    RequestTable,
-    SendToEngine,
-)
+from mlx_server.gateway.requests.request_table import RequestTable
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket
 from mlx_server.gateway.telemetry import Telemetry
@@ -66,7 +62,7 @@ class Dispatcher:
         self._checks = EarlyChecks()
         self._id_prefix = secrets.token_hex(4)
         self._id_numbers = itertools.count(1)
-        self._interrupted_at: dict[str, float] = {}  # request id -> when it lost its engine
+        self._pauses = Pauses(telemetry)
 
     # --- clients ---
 
@@ -173,11 +169,9 @@ class Dispatcher:
             ticket.is_read_for = False
             if self._table.is_running(ticket.id):
                 ticket.crashes += 1
-                self._interrupted_at[ticket.id] = now
-        parked = len(self._interrupted_at)
+                self._pauses.begin(ticket.id, now)
         self._table.engine_lost(now)
-        if parked:
-            self._telemetry.emit("requests_parked", count=parked)
+        self._pauses.report_parked()
 
     def engine_died(self, death: EngineDeath) -> None:
         """Fail those of the parked requests that the death of their engine speaks against."""
@@ -241,7 +235,7 @@ class Dispatcher:
         """Park a request that an engine returns unfinished as it shuts down."""
         now = self._clock.now()
         if self._table.returned_by_engine(request_id, now):
-            self._interrupted_at.setdefault(request_id, now)
+            self._pauses.begin(request_id, now)
 
     def _on_token(self, event: protocol.Token) -> None:
         ticket = self._tickets.get(event.id)
@@ -265,16 +259,7 @@ class Dispatcher:
         self._telemetry.tokens += 1
         if ticket.first_token_at is None:
             ticket.first_token_at = now
-        interrupted_at = self._interrupted_at.pop(ticket.id, None)
-        if interrupted_at is not None:
-            pause_s = now - interrupted_at
-            self._telemetry.stream_paused(pause_s)
-            self._telemetry.emit(
-                "request_resumed",
-                id=ticket.id,
-                emitted=ticket.tokens - 1,
-                paused_ms=round(pause_s * 1000, 1),
-            )
+        self._pauses.end(ticket.id, ticket.tokens - 1, now)
 
     def _on_last(self, request_id: str, event: LastEvent) -> None:
         ticket = self._tickets.get(request_id)
@@ -354,5 +339,5 @@ class Dispatcher:
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
         self._checks.forget(ticket.id)
-        self._interrupted_at.pop(ticket.id, None)
+        self._pauses.forget(ticket.id)
         self._telemetry.request_ended(ticket.ended_request(self._clock.now()))

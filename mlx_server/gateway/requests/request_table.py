@@ -10,6 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlx_server.gateway.requests.actions import (
+    CRASHED_TOO_OFTEN,
+    KILLED_TOO_OFTEN,
+    Action,
+    CancelOnEngine,
+    FailRequest,
+    SendToEngine,
+)
 from mlx_server.gateway.requests.admission import Admission, Lane
 from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.request_lifecycle import WAITING_PHASES, RequestLifecycle, RequestPhase
@@ -33,42 +41,6 @@ class RequestLimits:
     max_queued: int
     max_wait_s: float
     parked_wait_s: float = PARKED_WAIT_S
-
-
-@dataclass(frozen=True)
-class SendToEngine:
-    """Send the request to the engine, with the tokens that its client already has."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class CancelOnEngine:
-    """Have the engine drop the request."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class FailRequest:
-    """Report to the client that its request failed. `retry_after_s` is when another try may succeed."""
-
-    id: str
-    code: str
-    message: str
-    retry_after_s: float | None = None
-
-
-Action = SendToEngine | CancelOnEngine | FailRequest
-
-CRASHED_TOO_OFTEN = (
-    "The engine crashed three times or more while it worked on this request, the last time on this request "
-    "alone and without getting any further. The request is not repeated again."
-)
-KILLED_TOO_OFTEN = (
-    "The engine was killed again and again while it worked on this request alone, each time at the same "
-    "place. The request is not repeated again."
-)
 
 
 class RequestTable:

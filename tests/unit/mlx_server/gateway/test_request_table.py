@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mlx_server.gateway.requests.actions import CancelOnEngine, FailRequest, SendToEngine
 from mlx_server.gateway.requests.admission import Lane
 from mlx_server.gateway.requests.crash_policy import (
     KILLS_TO_FAIL,
@@ -17,15 +18,7 @@ from mlx_server.gateway.requests.request_lifecycle import (
     RequestPhase,
     TokenGap,
 )
-from mlx_server.gateway.requests.request_table import (
-    PARKED_WAIT_S,
-    TRIAL_S,
-    CancelOnEngine,
-    FailRequest,
-    RequestLimits,
-    RequestTable,
-    SendToEngine,
-)
+from mlx_server.gateway.requests.request_table import PARKED_WAIT_S, TRIAL_S, RequestLimits, RequestTable
 
 
 @pytest.fixture
