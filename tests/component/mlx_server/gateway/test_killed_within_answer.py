@@ -72,7 +72,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
         {"tokens": 9},
     ),
     "logprobs": (CHAT, {"messages": STORY, "logprobs": True, "top_logprobs": 2}, {"tokens": 6}),
-    "three answers": (CHAT, {"messages": STORY, "n": 3, "temperature": 1.1, "seed": 2}, {"tokens": 19}),
+    "three answers": (CHAT, {"messages": STORY, "n": 3, "temperature": 1.1, "seed": 2}, {"tokens": 7}),
     "schema": (CHAT, {"messages": STORY, "response_format": FORM, "max_tokens": 30}, {"tokens": 4}),
     "thought": (CHAT, {"messages": STORY, "chat_template_kwargs": {"enable_thinking": True}}, {"tokens": 8}),
 }  # fmt: skip
