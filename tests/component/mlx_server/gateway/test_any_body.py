@@ -97,7 +97,7 @@ def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway):
     for operation in operations(document, ()):
         takes_body = operation.method in ("post", "delete") and operation.path not in WITHOUT_BODY
         for mode in MODES if takes_body else MODES[:1]:
-            send_bodies(gateway, operation, mode, 4 if operation.path in WITHOUT_BODY else 15, limit_s=10)
+            send_bodies(gateway, operation, mode, 3 if operation.path in WITHOUT_BODY else 8, limit_s=10)
     assert_unharmed(gateway, pid)
 
 
