@@ -4,7 +4,7 @@ VESTAL = .venv/bin/vestal
 PYTHON = .venv/bin/python
 SERVICE =
 # Most tests wait for processes, so there are more workers than cores. PYTEST=-n0 runs all in one process.
-WORKERS = 6
+WORKERS = 4
 # Every test starts processes of ours; each would compile the sources anew where nothing keeps what it compiled.
 PYTEST_RUN = PYTHONDONTWRITEBYTECODE= $(PYTHON) -m pytest
 ROUNDS = 1

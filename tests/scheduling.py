@@ -20,6 +20,7 @@ LANES: dict[str, tuple[str, ...]] = {
         f"{GATEWAY}/test_counts.py",
         f"{GATEWAY}/test_figures.py",
         f"{GATEWAY}/test_killed_within_answer.py",
+        f"{GATEWAY}/test_large_bodies.py",
         f"{GATEWAY}/test_odd_bodies.py",
         f"{GATEWAY}/test_odd_settings.py",
         f"{GATEWAY}/test_shutdown.py",

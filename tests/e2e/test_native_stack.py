@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import has_ended
+
 pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 QUESTION = {"model": "smollm2:135m", "stream": False, "options": {"temperature": 0, "num_predict": 24}}
@@ -98,7 +100,7 @@ def test_gateway_killed_is_restarted_and_leaves_one_engine(stack):
     os.kill(gateway, signal.SIGKILL)
     stack.until(lambda: stack.pid("mlx_server") != gateway, "another gateway runs")
     stack.until(lambda: stack.mlx("/api/chat", ASK).status == 200, "it answers")
-    stack.until(lambda: not psutil.pid_exists(engine), "the old engine has gone")
+    stack.until(lambda: has_ended(engine), "the old engine has gone")
     engines = [p for p in stack.processes() if "mlx_server.engine" in " ".join(p.cmdline())]
     assert len(engines) == 1
 

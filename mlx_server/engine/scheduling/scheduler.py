@@ -211,7 +211,7 @@ class Scheduler:
         for outcome in self._loads.step(self._clock):
             match outcome:
                 case LoadAdvanced(name, fraction):
-                    self._events.append(Loading(name, round(fraction, 3)))
+                    self._events.append(Loading(name, round(fraction, 6)))
                 case Evict(model):
                     self._unloader.unload(model, "evicted")
                 case LoadCompleted():

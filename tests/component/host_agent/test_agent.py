@@ -12,6 +12,7 @@ import urllib.request
 
 import psutil
 
+from tests.processes import has_ended
 from vestal.supervision import State
 
 
@@ -94,7 +95,7 @@ def test_sigterm_stops_the_gateway_and_leaves_no_pid_file(agent):
     agent.process.send_signal(signal.SIGTERM)
     agent.process.communicate(timeout=15)
     assert agent.process.returncode == 0
-    assert not psutil.pid_exists(gateway)
+    assert has_ended(gateway)
     assert list((agent.home / "run").glob("*.json")) == []
 
 
@@ -106,7 +107,7 @@ def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     assert "does not answer" in report["found"][0]
     assert "it is healthy now" in report["done"][0]
     assert agent.gateway() != first
-    assert not psutil.pid_exists(first)
+    assert has_ended(first)
 
 
 def test_gateway_that_computes_and_does_not_answer_is_busy_and_left_alone(agent):

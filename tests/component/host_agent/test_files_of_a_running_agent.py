@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
 from tests.full_disk import FullDisk, SmallDisk, small_disk
+from tests.processes import has_ended
 
 # Under this name, the process table shows the test's agent as it shows a real one: `vestal agent`.
 AS_VESTAL = (
@@ -174,7 +174,7 @@ def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_
     events = [entry["event"] for entry in agent.journal()]
     for event in ("disk_not_writable", "child_adopted", "child_exited", "disk_writable_again"):
         assert event in events, "the journal has what happened on the full disk"
-    assert not psutil.pid_exists(gateway)
+    assert has_ended(gateway)
 
 
 def test_first_start_on_a_full_disk_is_one_sentence_and_an_exit_code(

@@ -17,6 +17,7 @@ import pytest
 
 from tests.children import stand_in_ollama
 from tests.component.host_agent.conftest import AgentUnderTest
+from tests.processes import has_ended
 
 
 class StandIn:
@@ -125,7 +126,7 @@ def test_ollama_without_an_owner_is_started_and_stops_with_the_agent(agent, olla
     assert "Listening on" in (agent.home / "logs" / "ollama.log").read_text()
     agent.process.send_signal(signal.SIGTERM)
     agent.process.communicate(timeout=15)
-    assert not psutil.pid_exists(pid)
+    assert has_ended(pid)
     assert not (agent.home / "run" / "ollama.json").exists()
 
 
@@ -209,7 +210,7 @@ def test_hung_managed_ollama_is_replaced_by_a_pass(agent, ollama):
     first = ready(agent)
     ollama.misbehave(hang="all", ignore_term=True)
     run_id = agent.begin_pass()
-    agent.until(lambda: not psutil.pid_exists(first), "the hung server has ended", 30)
+    agent.until(lambda: has_ended(first), "the hung server has ended", 30)
     ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
@@ -225,7 +226,7 @@ def test_managed_ollama_with_empty_answers_is_replaced(agent, ollama, fault):
     ollama.generate()
     ollama.misbehave(**fault)
     run_id = agent.begin_pass()
-    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
     ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
@@ -238,7 +239,7 @@ def test_hung_managed_ollama_is_replaced_by_its_supervisor_without_a_pass(agent,
     first = ready(agent)
     ollama.generate()
     ollama.misbehave(empty=True)
-    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
     ollama.misbehave()
     assert ready(agent, but=first)
     assert any(
@@ -263,7 +264,7 @@ def test_broken_ollama_without_an_owner_is_replaced_by_a_managed_one(agent, olla
     ollama.generate()
     ollama.misbehave(empty=True)
     agent.ask("/recover", {})
-    agent.until(lambda: not psutil.pid_exists(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
     ollama.misbehave()
     assert ready(agent, but=first)
     assert status_of(agent)["managed"] is True
@@ -323,7 +324,7 @@ def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollam
     assert agent.ask("/services/ollama/stop", {})[0] == 202
     stopped = lambda: (r := status_of(agent))["state"] == "stopped" and r["detail"] == "stopped by hand"  # noqa: E731
     agent.until(stopped, "it is stopped")
-    assert not psutil.pid_exists(first)
+    assert has_ended(first)
     report = agent.recover()
     assert any("stopped by hand" in line for line in report["left"])
     agent.kill()

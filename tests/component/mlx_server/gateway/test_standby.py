@@ -8,6 +8,8 @@ import signal
 import psutil
 import pytest
 
+from tests.processes import has_ended
+
 
 def _standby_engines(gateway) -> list[int]:
     found = []
@@ -46,10 +48,4 @@ def test_standby_engine_ends_with_the_gateway(gateway, number):
     (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     gateway.process.send_signal(number)
     gateway.process.wait(15)
-    gateway.until(lambda: not psutil.pid_exists(standby) or _is_zombie(standby), "the standby engine is gone")
-
-
-def _is_zombie(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return True
+    gateway.until(lambda: has_ended(standby), "the standby engine is gone")

@@ -14,6 +14,7 @@ import pytest
 
 from mlx_server.protocol import Cancel, Done, Failed, Generate, Load, Loaded, Ready, Token, Unload, Unloaded
 from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat, engines_started
+from tests.processes import has_ended
 
 pytestmark = pytest.mark.model
 
@@ -178,7 +179,7 @@ def test_engine_that_is_killed_takes_its_template_processes_along(small_models_d
         (pid,) = template_processes(engine)
         engine.process.kill()
         psutil.wait_procs([psutil.Process(pid)], timeout=5)
-        assert not psutil.pid_exists(pid)
+        assert has_ended(pid)
 
 
 def test_objection_of_a_template_leaves_no_traceback_in_the_log(evil):

@@ -1,0 +1,13 @@
+"""Whether a process has ended, also where what reaps orphans is slow and leaves a zombie for a moment."""
+
+from __future__ import annotations
+
+import psutil
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether no process with this PID runs; a zombie has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
