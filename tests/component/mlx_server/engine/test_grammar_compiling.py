@@ -52,9 +52,12 @@ def test_stream_goes_on_while_schemas_are_compiled(engine):
     compiling = chat("compiled", ASK, max_tokens=4, json_schema=big("a"))
     assert tokens_while_it_waits(engine, compiling, "stream") >= 2
     engine.answer("compiled", Done)
-    compiled = chat("compiled before", ASK, max_tokens=4, json_schema=big("a"))
-    assert tokens_while_it_waits(engine, compiled, "stream") <= 3
-    assert engine.text("compiled before") == engine.text("compiled")
+    waits = []  # the least of three: a busy machine delays one or the other
+    for name in ("second", "third", "fourth"):
+        compiled = chat(name, ASK, max_tokens=4, json_schema=big("a"))
+        waits.append(tokens_while_it_waits(engine, compiled, "stream"))
+        assert engine.text(name) == engine.text("compiled")
+    assert min(waits) <= 3
     engine.send(Cancel("stream"))
     engine.answer("stream", Done)
 
