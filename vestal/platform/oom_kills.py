@@ -1,4 +1,4 @@
-"""Count the processes that Linux has killed for memory, so that a SIGKILL can be told from such a kill."""
+"""Count the processes that Linux has killed for memory, to distinguish such a kill from any other SIGKILL."""
 
 from __future__ import annotations
 

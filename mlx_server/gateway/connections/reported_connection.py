@@ -9,7 +9,7 @@ from vestal.web.connections import Connection, ConnectionTable, Phase
 
 
 class ReportedConnection(asyncio.Protocol):
-    """A base beside one of uvicorn's protocols, which does the work.
+    """A mixin for one of uvicorn's protocols, which does the work.
 
     This one reports when the connection opens and closes, and since when its client does not read.
     """

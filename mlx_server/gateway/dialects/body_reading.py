@@ -35,18 +35,8 @@ async def receive(http: Request, max_bytes: int) -> list[bytes]:
     parts: list[bytes] = []
     size_bytes, has_more = 0, True
     while has_more and size_bytes <= DISCARD_FACTOR * max_bytes:
-        try:
-            async with asyncio.timeout(POLL_S):
-                message = await http.receive()
-        except TimeoutError:
-            pace.check(size_bytes)
-            continue
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
-        part, has_more = message.get("body", b""), message.get("more_body", False)
+        part, has_more = await _next_part(http, pace, size_bytes)
         size_bytes += len(part)
-        if has_more:
-            pace.check(size_bytes)
         if size_bytes <= max_bytes:
             await share.cover(min(_next_power_of_two(size_bytes), max_bytes))
             parts.append(part)
@@ -63,6 +53,17 @@ async def receive_stepwise(http: Request) -> AsyncIterator[bytes]:
     pace = _Pace(share_of(http))
     size_bytes, has_more = 0, True
     while has_more:
+        part, has_more = await _next_part(http, pace, size_bytes)
+        size_bytes += len(part)
+        yield part
+
+
+async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes, bool]:
+    """Return the next part of a body of which `size_bytes` have arrived, and whether more follows.
+
+    Raises ClientDisconnected, HttpError (it arrives too slowly).
+    """
+    while True:
         try:
             async with asyncio.timeout(POLL_S):
                 message = await http.receive()
@@ -72,8 +73,9 @@ async def receive_stepwise(http: Request) -> AsyncIterator[bytes]:
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         part, has_more = message.get("body", b""), message.get("more_body", False)
-        size_bytes += len(part)
-        yield part
+        if has_more:  # a body that trickles never times out
+            pace.check(size_bytes + len(part))
+        return part, has_more
 
 
 class _Pace:

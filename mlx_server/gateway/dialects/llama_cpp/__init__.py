@@ -1,4 +1,4 @@
-"""The routes that llama-server has beside OpenAI's: tokens of a text, text of tokens, a chat as its template
+"""The routes that llama-server adds to OpenAI's: tokens of a text, text of tokens, a chat as its template
 writes it."""
 
 DIALECT = "llama.cpp"

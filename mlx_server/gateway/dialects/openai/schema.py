@@ -35,7 +35,7 @@ class NamedSchema(Body):
 
 
 class ResponseFormat(Body):
-    """The form of the answer. llama.cpp's and Together's clients put `schema` beside the type."""
+    """The form of the answer. llama.cpp's and Together's clients put `schema` next to the type."""
 
     type: str = "text"
     json_schema: NamedSchema | None = None

@@ -69,7 +69,7 @@ class ResponseEvents:
     def failed(self, error: HttpError) -> list[Event]:
         """Return the events of a failure: the error by itself, and the end of the response."""
         payload = resource.error_payload(error)
-        # The specification nests the error, and OpenAI's client has its fields beside the type.
+        # The specification nests the error, and OpenAI's client has its fields next to the type.
         flat = {key: payload[key] for key in ("code", "message", "param")}
         return [
             self._event("error", flat | {"error": payload}),
