@@ -1,1 +1,1 @@
-"""Measurements, with the same for other programs where there are any: `make bench`, `make chaos`."""
+"""Measurements, with the same for other programs if there are any: `make bench`, `make chaos`."""

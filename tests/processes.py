@@ -1,4 +1,4 @@
-"""Whether a process has ended, also where what reaps orphans is slow and leaves a zombie for a moment."""
+"""Whether a process has ended, also if what reaps orphans is slow and leaves a zombie for a moment."""
 
 from __future__ import annotations
 

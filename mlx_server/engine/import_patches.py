@@ -4,7 +4,7 @@ The first shortens each start, and each pause of a stream after a crash. To lear
 transformers reads all of its 1,600 source files, and then reads them again for `transformers.models`: it
 caches the result by path, but asks once for the folder and once for the folder's `__init__.py`.
 
-mlx-lm sets the limit of open files to 2,048 as it is imported. That lowers a higher limit, and where the hard
+mlx-lm sets the limit of open files to 2,048 as it is imported. That lowers a higher limit, and if the hard
 limit is below 4,096 it raises ValueError, so that no engine could start.
 """
 

@@ -52,7 +52,7 @@ class EngineEventBuffer:
     async def after(self, seq: int, wait_s: float) -> list[Event]:
         """Return the events with a higher number. Where there is none, wait up to `wait_s` for one.
 
-        Raises Unavailable where MAX_WAITING others wait already.
+        Raises Unavailable if MAX_WAITING others wait already.
         """
         if (found := self._newer(seq)) or wait_s <= 0 or self._closing:
             return found

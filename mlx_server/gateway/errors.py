@@ -12,7 +12,7 @@
         │                              it may fit later   (with Retry-After)
         └── InsufficientStorage  507   insufficient_memory: it can never fit here; disk_full
 
-`code` is stable, `message` one sentence that names the culprit and, where there is one, the remedy. `fields`
+`code` is stable, `message` one sentence that names the culprit and, if there is one, the remedy. `fields`
 are the message's figures for programs. Each dialect words them in its own envelope, see
 `dialects.error_envelopes`. The guard and the application itself raise HttpError with the codes
 that all services share; these are listed in `vestal.web`.

@@ -37,7 +37,7 @@ class InstalledModels:
     async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
         """Return the model with this name, in any of the spellings that `canonical` knows.
 
-        Raises NotFound, BadRequest where the model is not of the wanted kind, and ServerFault where its
+        Raises NotFound, BadRequest if the model is not of the wanted kind, and ServerFault where its
         folder is damaged.
         """
         entries = await self.all()

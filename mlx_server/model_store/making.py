@@ -128,7 +128,7 @@ def _manifest(full_name: str, made: Preset) -> dict[str, Any]:
 
 
 def check_replaceable(config: Config, name: str) -> None:
-    """Raise ModelStoreError (`name_taken`) where no model can be made under this name."""
+    """Raise ModelStoreError (`name_taken`) if no model can be made under this name."""
     if config.configured_name(name) is not None:
         where = "it is in the configuration (`models:`)"
     elif _in_models_folder(config, name):

@@ -18,7 +18,7 @@ MANIFEST_KEY = "preset"
 
 @dataclass(frozen=True)
 class Preset:
-    """The additions of one model. Each is empty where the model's own files count.
+    """The additions of one model. Each is empty if the model's own files count.
 
     `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
     `template` is a chat template in Jinja; `template_source` is the one in Go's language from which it was

@@ -54,7 +54,7 @@ class Unloaded(EngineEvent, frozen=True):
 
 
 class Accepted(EngineEvent, frozen=True):
-    """The answer to a `Generate` with `check_only`. `prompt_tokens` is None where it is not known."""
+    """The answer to a `Generate` with `check_only`. `prompt_tokens` is None if it is not known."""
 
     id: str
     prompt_tokens: int | None = None

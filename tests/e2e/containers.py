@@ -38,7 +38,7 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
 
 
 def lacking(repo: Path) -> str:
-    """Why no container can run here; nothing where one can."""
+    """Why no container can run here; nothing if one can."""
     if not _succeeds("compose", "ls"):
         return "no Docker engine with compose answers"
     image = _base_image(repo)

@@ -15,7 +15,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def base_url(env: Mapping[str, str]) -> str | None:
-    """Return the URL at which a client reaches the server that OLLAMA_HOST names; None where it is unset.
+    """Return the URL at which a client reaches the server that OLLAMA_HOST names; None if it is unset.
 
     The forms are those of Ollama (envconfig.Host): `host`, `host:port`, `:port`, `http://host`, IPv6 with and
     without brackets, and a path. A server at 0.0.0.0 or :: is reached at this machine's loopback address. As
@@ -48,7 +48,7 @@ def _parts(text: str) -> tuple[str, str, str, str]:
 
 
 def _split(address: str) -> tuple[str, str | None]:
-    """Return host and port of `host:port`; the port is None where the value has only a host."""
+    """Return host and port of `host:port`; the port is None if the value has only a host."""
     if address.startswith("["):
         host, _, port = address[1:].partition("]")
         return host, port[1:] if port.startswith(":") else None

@@ -95,7 +95,7 @@ class Home:
         """Make the folders, which only their owner can read.
 
         On a full or broken disk, an existing home is enough: what needs another folder tries again later.
-        Raises OSError where there is no home, or where the path or its permissions are wrong.
+        Raises OSError if there is no home, or if the path or its permissions are wrong.
         """
         for folder in (self.root, self.run, self.cache, self.models, self.logs):
             try:

@@ -9,7 +9,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def count(proc: Path = PROC, cgroup: Path = CGROUP) -> int | None:
-    """Return how many processes the kernel has killed for memory so far; None where it does not say, as on
+    """Return how many processes the kernel has killed for memory so far; None if it does not say, as on
     macOS.
 
     The processes are those of this process's cgroup (version 2). Without such a count they are those of the

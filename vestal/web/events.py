@@ -34,7 +34,7 @@ class EventWriter:
         self._lock = threading.Lock()
 
     def emit(self, event: str, cause: str = "", **fields: Any) -> None:
-        """Write one event: its name in the past tense, and its cause in words where there is one."""
+        """Write one event: its name in the past tense, and its cause in words if there is one."""
         head: dict[str, Any] = {"ts": round(self._wall(), 3), "seq": 0, "component": self.component}
         with self._lock:
             head["seq"] = next(self._numbers)

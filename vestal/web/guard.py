@@ -71,7 +71,7 @@ class Policy:
 
 
 def check(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Return why the request is refused, or None where it may come in."""
+    """Return why the request is refused, or None if it may come in."""
     return (
         _check_framing(head)
         or _check_host(head, policy)
@@ -91,7 +91,7 @@ def is_preflight(head: RequestHead, policy: Policy) -> bool:
 
 
 def admitted_origin(head: RequestHead, policy: Policy) -> bytes | None:
-    """Return the Origin of a page that the service admits, or None where a program sent the request."""
+    """Return the Origin of a page that the service admits, or None if a program sent the request."""
     origins = head.values(b"origin")
     if policy.origins is None or len(origins) != 1 or not policy.origins.admit(origins[0]):
         return None
@@ -211,7 +211,7 @@ def _has_body(head: RequestHead) -> bool:
 
 
 def _bearer(head: RequestHead) -> bytes | None:
-    """Return what follows `Bearer` in the Authorization header, or None where it says something else."""
+    """Return what follows `Bearer` in the Authorization header, or None if it says something else."""
     scheme, _, given = next(iter(head.values(b"authorization")), b"").strip().partition(b" ")
     return given if scheme.lower() == b"bearer" else None
 

@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def _verify(folder: Path, *, as_json: bool) -> int:
-    """Read every file, delete the corrupt ones, and return CORRUPT_EXIT_CODE where there were any."""
+    """Read every file, delete the corrupt ones, and return CORRUPT_EXIT_CODE if there were any."""
     checked, faults = 0, dict[str, str]()
     for path in corrupt_cache.block_files(folder):
         try:
@@ -58,7 +58,7 @@ def _verify(folder: Path, *, as_json: bool) -> int:
 
 
 def _clear(folder: Path, *, as_json: bool) -> int:
-    """Delete everything but KEPT_FOLDER; return 1 where something could not be deleted."""
+    """Delete everything but KEPT_FOLDER; return 1 if something could not be deleted."""
     entries = list(_entries(folder))
     cleared_bytes = sum(_size_bytes(entry) for entry in entries)
     remaining = [str(entry) for entry in entries if not _delete(entry)]
@@ -72,7 +72,7 @@ def _clear(folder: Path, *, as_json: bool) -> int:
 
 
 def _delete(entry: Path) -> bool:
-    """Delete a file or folder; return True where it is gone.
+    """Delete a file or folder; return True if it is gone.
 
     It is renamed first, so that a running engine never sees half of a folder.
     """

@@ -78,7 +78,7 @@ def read_shares(folder: Path) -> tuple[list[ModelShare], int]:
 def engine_use(gateway_port: int) -> dict[str, int] | None:
     """Return `prompt_cache` of the gateway's /health: counts of hits and misses, and sizes in bytes.
 
-    Return None where no gateway answers, or its engine has no prompt cache.
+    Return None if no gateway answers, or its engine has no prompt cache.
     """
     use = http_get.gateway_health(gateway_port, HEALTH_TIMEOUT_S).get("prompt_cache")
     try:

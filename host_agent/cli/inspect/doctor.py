@@ -1,6 +1,6 @@
 """`vestal doctor`: show what is wrong with this machine, and the remedies.
 
-The exit code is 1 where something is wrong, else 0. The command needs no agent, no Docker engine and no valid
+The exit code is 1 if something is wrong, else 0. The command needs no agent, no Docker engine and no valid
 settings: the lack of each is one of its findings.
 """
 

@@ -1,6 +1,6 @@
 """`vestal status`: show each service and its state.
 
-The exit code is 0 where all services are healthy, 1 where one is not, and 2 where no agent answers.
+The exit code is 0 if all services are healthy, 1 if one is not, and 2 if no agent answers.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def show(status: dict[str, Any]) -> None:
-    """Print the services, and the warnings about this machine's memory and disk where there are any."""
+    """Print the services, and the warnings about this machine's memory and disk if there are any."""
     print_table(COLUMNS, [_row(name, service) for name, service in status["services"].items()])
     if warning := status["host"].get("warning"):
         print_table([Column(wraps=True)], [[(f"memory: {warning}", "red")]])

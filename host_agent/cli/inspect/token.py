@@ -1,4 +1,4 @@
-"""`vestal token`: print the token, which is made where there is none."""
+"""`vestal token`: print the token, which is made if there is none."""
 
 import argparse
 

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def is_private(checkout: Path, user_folder: Path) -> bool:
-    """Return True where macOS hides the checkout from the jobs of launchd."""
+    """Return True if macOS hides the checkout from the jobs of launchd."""
     return any(checkout.is_relative_to(user_folder / folder) for folder in PRIVATE_FOLDERS)
 
 

@@ -21,7 +21,7 @@ def prepare(
 ) -> int:
     """Write `files` into the home, print the commands that install them, and return the exit code.
 
-    Raises NotInstalled where LaunchAgents of the same jobs exist: both would use the same ports.
+    Raises NotInstalled if LaunchAgents of the same jobs exist: both would use the same ports.
     """
     if launch_agents.installed_jobs():
         raise NotInstalled("LaunchAgents are installed: run `vestal uninstall` first, then use --daemon.")

@@ -58,7 +58,7 @@ def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[Instal
 
 
 def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
-    """Return the model that fits best, or None where none fits: one in memory, then the largest."""
+    """Return the model that fits best, or None if none fits: one in memory, then the largest."""
     fitting = [model for model in models if not needs.lacking(model)]
     return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)
 

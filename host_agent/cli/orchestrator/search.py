@@ -1,6 +1,6 @@
 """`vestal search`: search the agents' knowledge by meaning and by words.
 
-The exit code is 0 where something was found, and 1 where not.
+The exit code is 0 if something was found, and 1 if not.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """`vestal task`: give the orchestrator's agents a goal, and wait for the answer.
 
 Progress goes to stderr, the answer to stdout. The exit code is 0 for done, 1 for failed, 2 for cancelled, 64
-for a refused request and 69 where no orchestrator answers. The task runs in the orchestrator: it goes on when
+for a refused request and 69 if no orchestrator answers. The task runs in the orchestrator: it goes on when
 this command ends.
 """
 
@@ -73,7 +73,7 @@ def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
 def _wait_for_end(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
     """Print the progress, and return the finished task.
 
-    Raises OrchestratorUnreachable where the orchestrator is away for more than RECONNECT_TIMEOUT_S.
+    Raises OrchestratorUnreachable if the orchestrator is away for more than RECONNECT_TIMEOUT_S.
     """
     progress, away_since = TaskProgress(), None
     while True:

@@ -43,7 +43,7 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentS
 
     One that SIGSTOP has stopped is continued. One that does not answer is replaced where it hangs, after
     `hung_after_s`: one that works is waited for. Where a service manager restarts the agent, that one starts
-    it. Raises AgentUnreachable with the reason where no agent answers in the end.
+    it. Raises AgentUnreachable with the reason if no agent answers in the end.
     """
     config.home.prepare()
     try:
@@ -95,7 +95,7 @@ def _wait_for_answer(
 ) -> str | None:
     """Ask the agent until it answers, and return None; return why not once it hangs or has ended.
 
-    Raises AgentUnreachable where it was started with another port: it is not hung, the settings have changed.
+    Raises AgentUnreachable if it was started with another port: it is not hung, the settings have changed.
     """
     policy = ProbePolicy(
         interval_s=hung_after_s / 2,

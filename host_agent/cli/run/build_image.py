@@ -33,7 +33,7 @@ def build_image(config: Config, progress: Progress) -> None:
 
 
 def run_in_foreground(compose: Compose, *arguments: str) -> bool:
-    """Run `docker compose …` with its output shown, and return True where it succeeded."""
+    """Run `docker compose …` with its output shown, and return True if it succeeded."""
     result = subprocess.run(
         compose.command(*arguments), env=dict(compose.environment()), stdin=subprocess.DEVNULL, check=False
     )

@@ -148,7 +148,7 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
 
 
 def _has_containers_or_networks(compose: Compose) -> bool:
-    """Return True where the Docker engine knows containers or networks of the project."""
+    """Return True if the Docker engine knows containers or networks of the project."""
     label = f"label=com.docker.compose.project={compose.project}"
     with contextlib.suppress(DockerUnavailable, OSError, subprocess.TimeoutExpired):
         docker = compose.command()[0]

@@ -9,7 +9,7 @@ from host_agent.cli.run.progress import Progress
 from host_agent.errors import HostAgentError
 from vestal.config import Config
 
-STEP_FRACTION = 0.25  # of a model: how often progress is printed where no terminal can redraw a line
+STEP_FRACTION = 0.25  # of a model: how often progress is printed if no terminal can redraw a line
 
 
 class ModelsMissing(HostAgentError):
@@ -20,7 +20,7 @@ class ModelsMissing(HostAgentError):
 
 
 def fetch_missing(config: Config, progress: Progress) -> None:
-    """Fetch what is missing of `mlx.preload`. Raises ModelsMissing where a model cannot be fetched."""
+    """Fetch what is missing of `mlx.preload`. Raises ModelsMissing if a model cannot be fetched."""
     if not config.mlx.preload:
         return
     command = [sys.executable, "-m", "mlx_server.model_store", "--json", "ensure"]

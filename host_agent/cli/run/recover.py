@@ -1,6 +1,6 @@
 """`vestal recover`: one recovery pass by the agent, which is started if it is dead.
 
-The exit code is 0 where all is healthy after the pass, and 1 where not.
+The exit code is 0 if all is healthy after the pass, and 1 if not.
 """
 
 import argparse

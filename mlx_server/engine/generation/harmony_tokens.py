@@ -1,4 +1,4 @@
-"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and where a grammar begins. Pure."""
+"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and if a grammar begins. Pure."""
 
 from __future__ import annotations
 

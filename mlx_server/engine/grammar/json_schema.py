@@ -60,7 +60,7 @@ class SchemaAdapter:
 
     def __init__(self, schema: dict[str, Any], unusable_patterns: frozenset[str] = frozenset()) -> None:
         self._root, self._unusable_patterns = schema, unusable_patterns
-        # Without `$id`, references are relative to the root, also where the schema was moved into another.
+        # Without `$id`, references are relative to the root, also if the schema was moved into another.
         self._drops_ids = all(reference.startswith("#") for reference in references(schema))
         self.left_out: list[str] = []
 

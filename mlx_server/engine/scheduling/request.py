@@ -111,7 +111,7 @@ class PreparedPrompt:
 
     It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
     `gate` opens where the model's thinking ends and a grammar applies; None: at once. `answer` is the whole
-    answer where nothing has to run: tokens are only counted, or an earlier engine had sent all of the answer.
+    answer if nothing has to run: tokens are only counted, or an earlier engine had sent all of the answer.
     """
 
     generation: Generation

@@ -77,7 +77,7 @@ class Listeners:
         self.bridge: str | None = None
 
     def bind(self) -> None:
-        """Listen on all configured addresses. Raise CannotListen, and listen on none, where one fails."""
+        """Listen on all configured addresses. Raise CannotListen, and listen on none, if one fails."""
         try:
             for address in self._addresses:
                 self._sockets.append(self._bind(address))

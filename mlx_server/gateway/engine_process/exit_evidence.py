@@ -19,7 +19,7 @@ class ExitEvidence:
     """What is known about one exit of an engine.
 
     `planned`           somebody asked the engine to exit
-    `code`, `signal`    its exit status; both None where that is unknown
+    `code`, `signal`    its exit status; both None if that is unknown
     `fault`             what the gateway found wrong before it ended the engine: a hang, or bytes that are no
                         event; empty if nothing
     `killed_for_memory` the kernel killed a process for memory at that time

@@ -19,7 +19,7 @@ reading them takes no time."""
 
 
 class EngineLauncher:
-    """Launch engines: the standby engine where there is one, else a new process.
+    """Launch engines: the standby engine if there is one, else a new process.
 
     `new_link` makes the link to an engine from its process id.
     """
@@ -48,7 +48,7 @@ class EngineLauncher:
             self._standby = StandbyEngine(*await _start_process(spec, "--standby"))
 
     async def discard_standby(self) -> None:
-        """Kill the standby engine, where there is one."""
+        """Kill the standby engine, if there is one."""
         standby, self._standby = self._standby, None
         if standby is not None:
             await standby.kill()

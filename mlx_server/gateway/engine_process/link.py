@@ -29,7 +29,7 @@ class EngineLink(asyncio.Protocol):
         self.send_frame(protocol.encode(operation))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send one frame. Do nothing where the connection is closed: `on_lost` reports that."""
+        """Send one frame. Do nothing if the connection is closed: `on_lost` reports that."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 

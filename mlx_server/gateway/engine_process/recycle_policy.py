@@ -31,7 +31,7 @@ class RecyclePolicy:
     def due(self, footprint_bytes: int, limit_bytes: int, busy: bool, now: float) -> str | None:
         """Return why the engine is to be replaced now, or None.
 
-        `footprint_bytes` and `limit_bytes` are the engine's last report; 0 where it made none.
+        `footprint_bytes` and `limit_bytes` are the engine's last report; 0 if it made none.
         """
         cause = self._cause(footprint_bytes, limit_bytes, now)
         if cause is None:

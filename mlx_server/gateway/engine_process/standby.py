@@ -31,7 +31,7 @@ class StandbyEngine:
         return not self._exit.done()
 
     def take(self) -> bool:
-        """Hand the process over to the caller, who must wait for its exit. Return False where it is dead."""
+        """Hand the process over to the caller, who must wait for its exit. Return False if it is dead."""
         if not self.alive:
             self.our_end.close()
             return False

@@ -17,7 +17,7 @@ REPO = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def vestal(home: Path, free_port: Callable[[], int]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs `vestal` with a home and ports of its own, where nothing runs."""
+    """Return a function that runs `vestal` with a home and ports of its own, if nothing runs."""
     names = ("VESTAL_MLX_PORT", "VESTAL_AGENT_PORT", "VESTAL_ORCHESTRATOR_PORT")
     foreign = ("VESTAL_", "MLX_", "OLLAMA_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

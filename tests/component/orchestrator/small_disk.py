@@ -52,7 +52,7 @@ class SmallDisk:
 
 
 def mount(folder: Path, size_mb: int) -> SmallDisk:
-    """Mount a small disk; skip the test where that is not allowed."""
+    """Mount a small disk; skip the test if that is not allowed."""
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:
         pytest.skip("no `unshare` and `nsenter` to mount a small disk with")
     return SmallDisk(folder, size_mb)

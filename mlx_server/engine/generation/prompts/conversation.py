@@ -60,7 +60,7 @@ class TemplateNeeds:
     whole_tools: bool = False
     """Tools have a description and parameters."""
     tools_as_list: bool = False
-    """Tools are a list also where there are none."""
+    """Tools are a list also if there are none."""
 
 
 STRICTEST = TemplateNeeds(

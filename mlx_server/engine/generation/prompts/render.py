@@ -260,7 +260,7 @@ class PromptMaker:
     def _render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
     ) -> str | Sequence[int]:
-        """Return the text of a chat, or its token ids where only the tokenizer's class can say them."""
+        """Return the text of a chat, or its token ids if only the tokenizer's class can say them."""
         if self.templates is None:
             tokenize = self.renders_to_tokens
             rendered = self.tokenizer.apply_chat_template(

@@ -41,7 +41,7 @@ def test_doctor_with_nothing_running_and_no_docker_finds_no_fault(doctor, home: 
     assert done.stdout.endswith("\nNothing is wrong.\n")
     assert done.stderr == "", "progress is for a terminal"
     named = {line[2:].split()[0] for line in done.stdout.splitlines() if line[:1] in ("✓", "·")}
-    silent = {"ollama_as_another_user"}  # reports nothing where Ollama is switched off
+    silent = {"ollama_as_another_user"}  # reports nothing if Ollama is switched off
     assert named >= {diagnosis.name for diagnosis in DIAGNOSES} - silent
     assert sorted(home.iterdir()) == before, "it changes nothing"
 

@@ -142,7 +142,7 @@ def test_container_killed_by_a_real_docker_engine_is_recognized(configure, monke
 
 
 def _image() -> str:
-    """Return an image with Python of this Docker engine; skip where there is no engine or no such image."""
+    """Return an image with Python of this Docker engine; skip if there is no engine or no such image."""
     try:
         images = _docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
     except (OSError, subprocess.SubprocessError):

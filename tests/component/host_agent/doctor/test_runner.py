@@ -1,4 +1,4 @@
-"""Running diagnoses: at the same time, with a timeout, and the others go on where one fails or hangs."""
+"""Running diagnoses: at the same time, with a timeout, and the others go on if one fails or hangs."""
 
 from __future__ import annotations
 

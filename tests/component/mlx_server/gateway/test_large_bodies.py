@@ -89,7 +89,7 @@ def others_are_served(gateway: Gateway) -> Iterator[None]:
 
 
 def peak_bytes(gateway: Gateway) -> int | None:
-    """Return the most memory that the gateway had so far; None where the system does not say."""
+    """Return the most memory that the gateway had so far; None if the system does not say."""
     assert gateway.process is not None
     status = Path(f"/proc/{gateway.process.pid}/status")
     if not status.exists():

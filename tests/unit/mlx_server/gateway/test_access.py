@@ -66,7 +66,7 @@ async def _status(ours: str, path: str = "/api/tags", method: str = "GET", **mor
 
 
 def _one(headers: Headers, wanted: str) -> str | None:
-    """Return the one value of a header, or None where it is absent."""
+    """Return the one value of a header, or None if it is absent."""
     (value,) = [value for name, value in headers if name == wanted] or (None,)
     return value
 

@@ -29,7 +29,7 @@ DIALECTS: dict[str, type[Body]] = {
 
 
 def messages_of(dialect: str, messages: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
-    """Return the messages that the chat template is given, with content only where that matters."""
+    """Return the messages that the chat template is given, with content only if that matters."""
     body = validated(
         {"model": "m", "max_tokens": 5, "messages": messages, "input": messages, **more}, DIALECTS[dialect]
     )

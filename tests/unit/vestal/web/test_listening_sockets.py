@@ -30,7 +30,7 @@ def test_inherited_socket_is_found_by_its_address_once_and_the_variable_is_gone(
     bound = acceptor.bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     environment = {FDS_VARIABLE: fds_value([bound]), "PATH": "/bin"}
-    bound.detach()  # as in a child process, where only the number is known
+    bound.detach()  # as in a child process, if only the number is known
     inherited = InheritedSockets.from_environment(environment)
     assert environment == {"PATH": "/bin"}
     assert inherited.take("127.0.0.1", port + 1) is None
