@@ -21,7 +21,7 @@ import aiohttp
 import psutil
 
 from benchmarks.chaos.answers import send
-from benchmarks.chaos.asks import EMBEDDING_MODEL, FILLER, MODEL, SCHEMA, SUBJECTS, Ask
+from benchmarks.chaos.asks import EMBEDDING_MODEL, FILLER, MODEL, SCHEMA, SUBJECTS, ChaosRequest
 from benchmarks.gateway_process import GatewayProcess
 
 SETTINGS = {"VESTAL_MLX__PROMPT_CACHE_RAM": "64m", "VESTAL_MLX__PROMPT_CACHE_DISK": "256m"}
@@ -36,13 +36,13 @@ TITLES = ("requests", "s", "engine MB", "gateway MB", "cache RAM MB", "cache dis
 EMBED_EVERY, JSON_EVERY, ALONE_EVERY = 10, 25, 40
 
 
-def ask(number: int) -> Ask:
+def ask(number: int) -> ChaosRequest:
     """Return request `number`; its length and type depend on the number alone."""
     draw = random.Random(number)
     subject = f"{number}: {draw.choice(SUBJECTS)}"
     if number % EMBED_EVERY == 0:
         texts = [subject] * draw.randint(1, 4)
-        return Ask(number, "", "/api/embed", {"model": EMBEDDING_MODEL, "input": texts})
+        return ChaosRequest(number, "", "/api/embed", {"model": EMBEDDING_MODEL, "input": texts})
     begun = number if number % ALONE_EVERY == 1 else number % BEGINNINGS
     rules = " ".join(FILLER.format(n=begun + n) for n in range(1 + begun % 4))
     options = {"temperature": draw.choice((0, 0.8)), "seed": number, "num_predict": draw.randint(1, 3)}
@@ -50,7 +50,7 @@ def ask(number: int) -> Ask:
     body["messages"] = [{"role": "system", "content": rules}, {"role": "user", "content": subject}]
     if number % JSON_EVERY == 5:
         body["format"] = SCHEMA
-    return Ask(number, "", "/api/chat", body)
+    return ChaosRequest(number, "", "/api/chat", body)
 
 
 async def measure(requests: int) -> bool:

@@ -18,7 +18,7 @@ import time
 import aiohttp
 
 from benchmarks.chaos.answers import Answer, send
-from benchmarks.chaos.asks import MODEL, Ask
+from benchmarks.chaos.asks import MODEL, ChaosRequest
 from benchmarks.chaos.killer import Death
 from benchmarks.chaos.report import pauses
 from benchmarks.gateway_process import GatewayProcess
@@ -34,7 +34,9 @@ async def pause_s(gateway: GatewayProcess, session: aiohttp.ClientSession) -> fl
     """Start one stream, kill its engine, and return the pause in seconds."""
     messages = [{"role": "user", "content": "Write a long story about a lighthouse keeper."}]
     options = {"temperature": 0, "num_predict": 48}
-    ask = Ask(0, "", "/api/chat", {"model": MODEL, "stream": True, "messages": messages, "options": options})
+    ask = ChaosRequest(
+        0, "", "/api/chat", {"model": MODEL, "stream": True, "messages": messages, "options": options}
+    )
     answer = Answer()
     sending = asyncio.ensure_future(send(session, gateway.url, ask, 60, answer))
     while len(answer.pieces_at) < PIECES_BEFORE and not sending.done():  # noqa: ASYNC110 - `send` fills the list

@@ -19,7 +19,7 @@ import aiohttp
 import psutil
 
 from benchmarks.chaos.answers import Answer, send
-from benchmarks.chaos.asks import MODEL, SUBJECTS, Ask
+from benchmarks.chaos.asks import MODEL, SUBJECTS, ChaosRequest
 from benchmarks.gateway_process import GatewayProcess, installed_models
 from benchmarks.peer_process import PeerProcess
 
@@ -31,12 +31,12 @@ ROW = "{:>8} {:>14} {:>20} {:>8}"
 _numbers = itertools.count(1)
 
 
-def _ask(model: str) -> Ask:
+def _ask(model: str) -> ChaosRequest:
     number = next(_numbers)
     text = f"{number}. Write a long story about {SUBJECTS[number % len(SUBJECTS)]}."
     body = {"model": model, "stream": True, "temperature": 0, "max_tokens": TOKENS}
     body |= {"messages": [{"role": "user", "content": text}], "stream_options": {"include_usage": True}}
-    return Ask(number, "", "/v1/chat/completions", body)
+    return ChaosRequest(number, "", "/v1/chat/completions", body)
 
 
 async def tokens_per_s(session: aiohttp.ClientSession, url: str, model: str, streams: int) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.chaos.answers import Answer, send
-from benchmarks.chaos.asks import FILLER, MODEL, Ask
+from benchmarks.chaos.asks import FILLER, MODEL, ChaosRequest
 from benchmarks.gateway_process import GatewayProcess, installed_models
 from benchmarks.peer_process import PeerProcess
 from benchmarks.throughput import PEER_MODEL, tokens_per_s
@@ -41,10 +41,10 @@ ROW = "{:<24} {:>12} {:>20}"
 _numbers = itertools.count(1)
 
 
-def _ask(model: str, messages: list[dict[str, str]], tokens: int) -> Ask:
+def _ask(model: str, messages: list[dict[str, str]], tokens: int) -> ChaosRequest:
     body: dict[str, Any] = {"model": model, "stream": True, "temperature": 0, "max_tokens": tokens}
     body |= {"messages": messages, "stream_options": {"include_usage": True}}
-    return Ask(0, "", "/v1/chat/completions", body)
+    return ChaosRequest(0, "", "/v1/chat/completions", body)
 
 
 def _long_prompt() -> list[dict[str, str]]:
@@ -53,7 +53,7 @@ def _long_prompt() -> list[dict[str, str]]:
     return [{"role": "user", "content": f"List {next(_numbers)}:\n{items}\nWhat does the keeper note?"}]
 
 
-async def first_token_s(session: aiohttp.ClientSession, url: str, ask: Ask) -> float:
+async def first_token_s(session: aiohttp.ClientSession, url: str, ask: ChaosRequest) -> float:
     answer = Answer()
     began = time.monotonic()
     await send(session, url, ask, TIMEOUT_S, answer)

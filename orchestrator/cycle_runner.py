@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import memory_guard
 from orchestrator.container import Container
-from orchestrator.cycles.plan import CyclePhase, Facts, Outcome, Planned, health_sentence, plan
+from orchestrator.cycles.plan import CycleFacts, CyclePhase, Outcome, Planned, health_sentence, plan
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
@@ -109,10 +109,10 @@ class CycleRunner:
         )
         return self.last
 
-    async def _facts(self, backends: tuple[Backend, ...]) -> Facts:
+    async def _facts(self, backends: tuple[Backend, ...]) -> CycleFacts:
         config = self._container.config
         reading = memory_guard.read()
-        return Facts(
+        return CycleFacts(
             backends=backends,
             chat_model=config.chat_model,
             embed_model=config.embed_model,
@@ -121,7 +121,7 @@ class CycleRunner:
             memory_fraction=reading.fraction if reading else 0.0,
         )
 
-    async def _do(self, planned: Planned, facts: Facts) -> Outcome:
+    async def _do(self, planned: Planned, facts: CycleFacts) -> Outcome:
         if not planned.run:
             return Outcome(planned.phase, "skipped", planned.why)
         try:
@@ -130,7 +130,7 @@ class CycleRunner:
             emit("phase_failed", repr(error), phase=str(planned.phase))
             return Outcome(planned.phase, "failed", f"{type(error).__name__}: {error}")
 
-    async def _act(self, planned: Planned, facts: Facts) -> Outcome:
+    async def _act(self, planned: Planned, facts: CycleFacts) -> Outcome:
         if planned.phase is CyclePhase.HEALTH:
             figures: dict[str, object] = {"webhook": self.webhook_sentence}
             return Outcome(planned.phase, "done", health_sentence(facts), figures)

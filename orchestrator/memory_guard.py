@@ -1,6 +1,6 @@
 """Measure how much of its memory limit this container uses, and decide how much work may still start.
 
-`MemoryReading`, `batch_size` and `step_may_begin` are pure; `read` reads the cgroup, version 2 or 1.
+`ContainerMemory`, `batch_size` and `step_may_begin` are pure; `read` reads the cgroup, version 2 or 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NO_LIMIT_FROM_BYTES = 2**60  # version 1 says "no limit" with a number near 2^63
 
 
 @dataclass(frozen=True)
-class MemoryReading:
+class ContainerMemory:
     """Bytes in use (without page cache that the kernel can reclaim), and the limit, if there is one."""
 
     used_bytes: int
@@ -52,7 +52,7 @@ def step_may_begin(running: int, most: int, fraction: float, waited_s: float) ->
     return running == 0 and waited_s >= MAX_HOLD_S
 
 
-def read(root: Path = CGROUP) -> MemoryReading | None:
+def read(root: Path = CGROUP) -> ContainerMemory | None:
     """Return the cgroup's memory, or None without a cgroup (on a Mac, or if it is not mounted)."""
     try:
         if (root / "memory.current").exists():
@@ -63,9 +63,9 @@ def read(root: Path = CGROUP) -> MemoryReading | None:
         return None
 
 
-def _reading(root: Path, usage: str, limit: str, reclaimable: str) -> MemoryReading:
+def _reading(root: Path, usage: str, limit: str, reclaimable: str) -> ContainerMemory:
     used = int((root / usage).read_text()) - _stat((root / "memory.stat").read_text(), reclaimable)
-    return MemoryReading(max(0, used), _limit((root / limit).read_text().strip()))
+    return ContainerMemory(max(0, used), _limit((root / limit).read_text().strip()))
 
 
 def _limit(text: str) -> int | None:

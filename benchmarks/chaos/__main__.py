@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.chaos import load
 from benchmarks.chaos.answers import Answer
-from benchmarks.chaos.asks import Ask, make_asks
+from benchmarks.chaos.asks import ChaosRequest, make_asks
 from benchmarks.chaos.killer import Death, Killer
 from benchmarks.chaos.report import Report, report, table
 from benchmarks.gateway_process import GatewayProcess
@@ -58,8 +58,8 @@ async def chaos(options: argparse.Namespace) -> Report:
 
 
 async def _with_kills(
-    gateway: GatewayProcess, asks: Sequence[Ask], options: argparse.Namespace, undisturbed_s: float
-) -> tuple[list[tuple[Ask, Answer]], Killer]:
+    gateway: GatewayProcess, asks: Sequence[ChaosRequest], options: argparse.Namespace, undisturbed_s: float
+) -> tuple[list[tuple[ChaosRequest, Answer]], Killer]:
     """Run the load with kills spread over it; repeat the load until the last kill."""
     between_s = undisturbed_s / (options.kills + 1)
     killer = Killer(gateway, options.kills, options.seed, (0.1 * between_s, 1.5 * between_s))
@@ -69,7 +69,7 @@ async def _with_kills(
     return got, killer
 
 
-def _must_be_whole(answers: Sequence[tuple[Ask, Answer]]) -> None:
+def _must_be_whole(answers: Sequence[tuple[ChaosRequest, Answer]]) -> None:
     for ask, answer in answers:
         if answer.fault or not answer.finished:
             raise SystemExit(f"Request {ask.number} ({ask.kind}) failed without any kill: {answer.fault}")

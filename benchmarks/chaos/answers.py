@@ -8,14 +8,18 @@ import time
 
 import aiohttp
 
-from benchmarks.chaos.asks import Ask
+from benchmarks.chaos.asks import ChaosRequest
 from benchmarks.chaos.reading import Answer, read
 
 __all__ = ["Answer", "send"]
 
 
 async def send(
-    session: aiohttp.ClientSession, url: str, ask: Ask, timeout_s: float, answer: Answer | None = None
+    session: aiohttp.ClientSession,
+    url: str,
+    ask: ChaosRequest,
+    timeout_s: float,
+    answer: Answer | None = None,
 ) -> Answer:
     """Send a request and return its answer. A failure of server or network is in the answer's `fault`.
 
@@ -38,7 +42,7 @@ async def send(
     return answer
 
 
-def _read_line(ask: Ask, answer: Answer, line: bytes) -> None:
+def _read_line(ask: ChaosRequest, answer: Answer, line: bytes) -> None:
     data = line.strip().removeprefix(b"data: ")
     if data.startswith(b"{"):  # not a keep-alive comment, the name of an event, or [DONE]
         read(ask.path, answer, json.loads(data), time.monotonic())

@@ -48,7 +48,7 @@ TOOL = {
 
 
 @dataclass(frozen=True)
-class Ask:
+class ChaosRequest:
     """One request. `kind` describes it in the report; `path` decides how its answer is read."""
 
     number: int
@@ -61,7 +61,7 @@ class Ask:
         return bool(self.body.get("stream"))
 
 
-def make_asks(count: int, seed: int) -> list[Ask]:
+def make_asks(count: int, seed: int) -> list[ChaosRequest]:
     """Return `count` requests: all routes, streamed and whole, greedy and seeded, short and long prompts."""
     draw = random.Random(seed)
     return [_ASKS[number % len(_ASKS)](number, draw) for number in range(count)]
@@ -70,8 +70,8 @@ def make_asks(count: int, seed: int) -> list[Ask]:
 # --- text ---
 
 
-def _text(path: str) -> Callable[[int, random.Random], Ask]:
-    def ask(number: int, draw: random.Random) -> Ask:
+def _text(path: str) -> Callable[[int, random.Random], ChaosRequest]:
+    def ask(number: int, draw: random.Random) -> ChaosRequest:
         text, shape = _prompt(draw)
         body, kind = _body(path, draw, draw.randint(24, 96))
         stop = draw.choice(([], [], [], ["zq"], ["\n\n"]))
@@ -83,7 +83,7 @@ def _text(path: str) -> Callable[[int, random.Random], Ask]:
             body["messages"] = [{"role": "user", "content": text}]
         else:
             body["prompt"] = text
-        return Ask(number, f"{path} {shape} {kind}", path, body)
+        return ChaosRequest(number, f"{path} {shape} {kind}", path, body)
 
     return ask
 
@@ -118,8 +118,8 @@ def _prompt(draw: random.Random) -> tuple[str, str]:
 # --- constrained by a grammar ---
 
 
-def _json(path: str) -> Callable[[int, random.Random], Ask]:
-    def ask(number: int, draw: random.Random) -> Ask:
+def _json(path: str) -> Callable[[int, random.Random], ChaosRequest]:
+    def ask(number: int, draw: random.Random) -> ChaosRequest:
         body, kind = _body(path, draw, 96)
         body["messages"] = [{"role": "user", "content": f"Describe {draw.choice(SUBJECTS)} as JSON."}]
         if path.startswith("/api/"):
@@ -127,33 +127,35 @@ def _json(path: str) -> Callable[[int, random.Random], Ask]:
         else:
             schema = {"name": "description", "schema": SCHEMA}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return Ask(number, f"{path} JSON {kind}", path, body)
+        return ChaosRequest(number, f"{path} JSON {kind}", path, body)
 
     return ask
 
 
-def _tool(number: int, draw: random.Random) -> Ask:
+def _tool(number: int, draw: random.Random) -> ChaosRequest:
     path = "/v1/chat/completions"
     body, kind = _body(path, draw, 96)
     body |= {"tools": [TOOL], "tool_choice": "required"}
     body["messages"] = [{"role": "user", "content": f"How is the weather for {draw.choice(SUBJECTS)}?"}]
-    return Ask(number, f"{path} tool {kind}", path, body)
+    return ChaosRequest(number, f"{path} tool {kind}", path, body)
 
 
 # --- vectors ---
 
 
-def _vectors(path: str) -> Callable[[int, random.Random], Ask]:
-    def ask(number: int, draw: random.Random) -> Ask:
+def _vectors(path: str) -> Callable[[int, random.Random], ChaosRequest]:
+    def ask(number: int, draw: random.Random) -> ChaosRequest:
         texts = [f"{number}.{n} {draw.choice(SUBJECTS)}" for n in range(draw.choice((1, 8, 64)))]
-        return Ask(number, f"{path} {len(texts)} texts", path, {"model": EMBEDDING_MODEL, "input": texts})
+        return ChaosRequest(
+            number, f"{path} {len(texts)} texts", path, {"model": EMBEDDING_MODEL, "input": texts}
+        )
 
     return ask
 
 
 _CHAT, _GENERATE = _text("/api/chat"), _text("/api/generate")
 _COMPLETIONS, _COMPLETION = _text("/v1/chat/completions"), _text("/v1/completions")
-_ASKS: tuple[Callable[[int, random.Random], Ask], ...] = (
+_ASKS: tuple[Callable[[int, random.Random], ChaosRequest], ...] = (
     _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/api/chat"), _vectors("/api/embed"),
     _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _tool, _text("/v1/messages"),
     _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/v1/chat/completions"), _vectors("/v1/embeddings"),

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 import aiohttp
 
 from benchmarks.chaos.answers import Answer, send
-from benchmarks.chaos.asks import Ask
+from benchmarks.chaos.asks import ChaosRequest
 
 
 async def run(
     url: str,
-    asks: Sequence[Ask],
+    asks: Sequence[ChaosRequest],
     clients: int,
     timeout_s: float,
     go_on: Callable[[], bool] = lambda: False,
-) -> list[tuple[Ask, Answer]]:
+) -> list[tuple[ChaosRequest, Answer]]:
     """Send every request once, and repeat them while `go_on`. Return the answers as they ended."""
-    answers: list[tuple[Ask, Answer]] = []
+    answers: list[tuple[ChaosRequest, Answer]] = []
     line = _line(asks, go_on)
 
     async def client(session: aiohttp.ClientSession) -> None:
@@ -32,7 +32,7 @@ async def run(
     return answers
 
 
-def _line(asks: Sequence[Ask], go_on: Callable[[], bool]) -> Iterator[Ask]:
+def _line(asks: Sequence[ChaosRequest], go_on: Callable[[], bool]) -> Iterator[ChaosRequest]:
     yield from asks
     while go_on():
         for ask in asks:

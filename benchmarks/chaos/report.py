@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.chaos.answers import Answer
-from benchmarks.chaos.asks import Ask
+from benchmarks.chaos.asks import ChaosRequest
 from benchmarks.chaos.killer import Death
-from benchmarks.chaos.verdict import Verdict, judge
+from benchmarks.chaos.verdict import TextVerdict, judge
 
 
 @dataclass
@@ -20,7 +20,7 @@ class Report:
 
     sent: int = 0
     finished: int = 0
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    verdicts: Counter[TextVerdict] = field(default_factory=Counter)
     pauses_s: dict[str, list[float]] = field(default_factory=dict)
     noticed_ms: list[float] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
@@ -29,11 +29,11 @@ class Report:
 
     @property
     def equal_share(self) -> float:
-        return self.verdicts[Verdict.EQUAL] / self.sent if self.sent else 0.0
+        return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
 
     def fails(self, least_equal: float) -> list[str]:
         """Return the reasons why this run failed; none if it succeeded."""
-        lost, doubled = self.verdicts[Verdict.LOST], self.verdicts[Verdict.DOUBLED]
+        lost, doubled = self.verdicts[TextVerdict.LOST], self.verdicts[TextVerdict.DOUBLED]
         reasons = [f"{lost} lost"] if lost else []
         reasons += [f"{doubled} doubled"] if doubled else []
         reasons += [f"{self.unreplaced} kills without a new engine"] if self.unreplaced else []
@@ -43,7 +43,10 @@ class Report:
 
 
 def report(
-    wanted: dict[int, Answer], got: Sequence[tuple[Ask, Answer]], deaths: Sequence[Death], unreplaced: int
+    wanted: dict[int, Answer],
+    got: Sequence[tuple[ChaosRequest, Answer]],
+    deaths: Sequence[Death],
+    unreplaced: int,
 ) -> Report:
     outcome = Report(sent=len(got), unreplaced=unreplaced, kills=Counter(death.method for death in deaths))
     for ask, answer in got:
@@ -51,7 +54,7 @@ def report(
         verdict = judge(answer.text, whole, wanted[ask.number].text)
         outcome.finished += whole
         outcome.verdicts[verdict] += 1
-        if verdict is not Verdict.EQUAL:
+        if verdict is not TextVerdict.EQUAL:
             why = answer.fault or f"got {answer.text!r} where {wanted[ask.number].text!r} was due"
             outcome.faults.append(f"{verdict}: {ask.number} {ask.kind}: {why}")
         for death in deaths:
@@ -89,9 +92,9 @@ def table(outcome: Report) -> str:
     cells = (
         f"{outcome.sent}",
         f"{outcome.finished}",
-        f"{outcome.verdicts[Verdict.LOST]}",
-        f"{outcome.verdicts[Verdict.DOUBLED]}",
-        f"{outcome.verdicts[Verdict.EQUAL]} ({outcome.equal_share:.1%})",
+        f"{outcome.verdicts[TextVerdict.LOST]}",
+        f"{outcome.verdicts[TextVerdict.DOUBLED]}",
+        f"{outcome.verdicts[TextVerdict.EQUAL]} ({outcome.equal_share:.1%})",
         f"{statistics.median(every):.2f} s" if every else "-",
         f"{percentile(every, 0.99):.2f} s" if every else "-",
         f"{kills - outcome.unreplaced} of {kills}",

@@ -8,26 +8,26 @@ SURE_CHARS = 8
 """The number of characters that must match for a difference to count as a gap or a repetition."""
 
 
-class Verdict(StrEnum):
+class TextVerdict(StrEnum):
     EQUAL = "equal"
     LOST = "lost"  # no end, or a part of the text is missing
     DOUBLED = "doubled"  # a part of the text came twice
     DIFFERENT = "different"  # complete, but another text: other rounding
 
 
-def judge(got: str, finished: bool, wanted: str) -> Verdict:
+def judge(got: str, finished: bool, wanted: str) -> TextVerdict:
     """Return the verdict on the text `got` where `wanted` was expected."""
     if not finished:
-        return Verdict.LOST
+        return TextVerdict.LOST
     if got == wanted:
-        return Verdict.EQUAL
+        return TextVerdict.EQUAL
     at = _first_difference(got, wanted)
     rest_got, rest_wanted = got[at:], wanted[at:]
     if not rest_got or _goes_on_later(rest_got, rest_wanted):
-        return Verdict.LOST
+        return TextVerdict.LOST
     if not rest_wanted or _goes_on_earlier(rest_got, wanted, at):
-        return Verdict.DOUBLED
-    return Verdict.DIFFERENT
+        return TextVerdict.DOUBLED
+    return TextVerdict.DIFFERENT
 
 
 def _first_difference(one: str, other: str) -> int:

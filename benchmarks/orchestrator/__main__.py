@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from benchmarks.knowledge import CHUNKS_A_FILE, FILES_A_S, Corpus
-from benchmarks.orchestrator.container import Container, StandIn, build, docker, stand_in
+from benchmarks.orchestrator.container import Container, StandInControl, build, docker, stand_in
 from benchmarks.orchestrator.steady import steady
 from orchestrator.knowledge.folders.chunks import chunks_of
 
@@ -27,7 +27,7 @@ INDEX_TIMEOUT_S = 1800.0
 ROW = "{:<66} {:>12} {:>10}"
 
 
-def start(models: StandIn, given: argparse.Namespace) -> bool:
+def start(models: StandInControl, given: argparse.Namespace) -> bool:
     """Measure the time from the container's first process to the end of the first cycle, and the memory."""
     took, peaks, rests = [], [], []
     for _ in range(given.runs):
@@ -43,13 +43,13 @@ def start(models: StandIn, given: argparse.Namespace) -> bool:
     return _row("RSS at rest, after ten cycles, MB (median)", rests, REST_MB) and good
 
 
-def chunks(models: StandIn, given: argparse.Namespace) -> bool:
+def chunks(models: StandInControl, given: argparse.Namespace) -> bool:
     """Index the corpus in the first cycle under each memory limit; check that it is complete and found."""
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
 
 
-def _indexed(models: StandIn, limit: str, count: int) -> bool:
+def _indexed(models: StandInControl, limit: str, count: int) -> bool:
     with Container(models, limit, ORCHESTRATOR_CYCLE_INTERVAL="0.5") as one:
         files = Corpus(1).write(one.knowledge / "docs", count)
         one.start()
@@ -97,7 +97,7 @@ def _rechecked(one: Container, title: str, files: int) -> bool:
     return speed >= FILES_A_S
 
 
-def tasks(models: StandIn, given: argparse.Namespace) -> bool:
+def tasks(models: StandInControl, given: argparse.Namespace) -> bool:
     """Queue tasks of one call each, and measure how long no call was in flight while tasks waited."""
     idle, whole = [], []
     for _ in range(given.runs):

@@ -49,7 +49,7 @@ def build() -> None:
 
 
 @contextlib.contextmanager
-def stand_in() -> Iterator[StandIn]:
+def stand_in() -> Iterator[StandInControl]:
     """Run the stand-in for the models on an address that containers can reach."""
     address = bridge_address() or "127.0.0.1"
     with socket.socket() as probe:
@@ -61,13 +61,13 @@ def stand_in() -> Iterator[StandIn]:
     )
     try:
         assert process.stdout and process.stdout.readline() == b"ready\n"
-        yield StandIn(f"http://{address}:{port}", f"http://host.docker.internal:{port}")
+        yield StandInControl(f"http://{address}:{port}", f"http://host.docker.internal:{port}")
     finally:
         process.kill()
         process.wait(10)
 
 
-class StandIn:
+class StandInControl:
     def __init__(self, url: str, inside: str) -> None:
         self._url, self.inside = url, inside
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import Any
 
-from benchmarks.orchestrator.container import Container, StandIn
+from benchmarks.orchestrator.container import Container, StandInControl
 
 MB = 2**20
 SAMPLES = 20
@@ -27,7 +27,7 @@ ROW = "{:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>12} {:>10} {:>10}"
 TITLES = ("cycles", "s", "RSS MB", "files", "threads", "db MB", "tasks db MB", "cycle rows", "tasks")
 
 
-def steady(models: StandIn, given: argparse.Namespace) -> bool:
+def steady(models: StandInControl, given: argparse.Namespace) -> bool:
     """Print a line for each sample. Return whether memory, files, threads and tasks' database stayed flat."""
     env = {"ORCHESTRATOR_CYCLE_INTERVAL": "0.1", "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "1"}
     with Container(models, "512m", **env, RECOVERY_WEBHOOK_URL=f"{models.inside}/recover") as one:
@@ -44,7 +44,7 @@ def steady(models: StandIn, given: argparse.Namespace) -> bool:
         return _flat(seen)
 
 
-def _work(models: StandIn, one: Container, number: int, cycles: int) -> None:
+def _work(models: StandInControl, one: Container, number: int, cycles: int) -> None:
     """Run tasks, and cycles until there were `cycles`; delete old tasks, as nightly does."""
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)

@@ -13,7 +13,7 @@ from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
-from host_agent.watchdog.child import Keeper
+from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
@@ -32,10 +32,10 @@ class Agent:
         config: Config,
         token: str,
         gateway: tuple[str, ...] = GATEWAY,
-        keeper: Keeper = Keeper.NOBODY,
+        restarter: AgentRestarter = AgentRestarter.NOBODY,
         kept_files: Sequence[KeptFile] = (),
     ) -> None:
-        self._config, self._token, self._gateway, self._keeper = config, token, gateway, keeper
+        self._config, self._token, self._gateway, self._restarter = config, token, gateway, restarter
         self._kept_files = kept_files
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -47,7 +47,7 @@ class Agent:
             docker = DockerApi()
             stack.push_async_callback(docker.close)
             components = await build(
-                self._config, self._token, journal, session, docker, self._gateway, self._keeper
+                self._config, self._token, journal, session, docker, self._gateway, self._restarter
             )
             await components.listener.start()
             stack.push_async_callback(components.listener.stop)

@@ -34,7 +34,7 @@ from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
-from host_agent.watchdog.child import AgentWatchdog, Keeper
+from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from vestal.config import Config
 from vestal.supervision import Event, HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
 
@@ -66,7 +66,7 @@ async def build(
     session: aiohttp.ClientSession,
     docker: DockerApi,
     gateway: tuple[str, ...],
-    keeper: Keeper,
+    restarter: AgentRestarter,
 ) -> Components:
     """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
     store = JsonStateStore(config.home.root / "supervision.json")
@@ -92,7 +92,7 @@ async def build(
         passes.request(reason)
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
-    watchdog = AgentWatchdog(config, keeper, service_manager.managers(config.home)[0].name, journal.append)
+    watchdog = AgentWatchdog(config, restarter, service_manager.managers(config.home)[0].name, journal.append)
     disk = DiskReport(config.home, lambda: mlx.write_failures, mlx.engine_status, journal)
     status_report = StatusReport(
         watchdog,

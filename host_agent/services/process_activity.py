@@ -5,7 +5,7 @@ from functools import partial
 
 from vestal.platform import tcp_queues
 from vestal.platform.processes import process_usage
-from vestal.supervision import Activity, ReadActivity
+from vestal.supervision import ProcessActivity, ReadActivity
 
 
 def reader(port: int | None = None) -> ReadActivity:
@@ -14,17 +14,17 @@ def reader(port: int | None = None) -> ReadActivity:
     `port` is where the process listens.
     """
 
-    async def read_in_thread(pid: int) -> Activity:
+    async def read_in_thread(pid: int) -> ProcessActivity:
         return await asyncio.to_thread(partial(read, pid, port))
 
     return read_in_thread
 
 
-def read(pid: int, port: int | None = None) -> Activity:
+def read(pid: int, port: int | None = None) -> ProcessActivity:
     """Return the activity of the process, and the queues of its port."""
     usage = process_usage.read(pid)
     queues = tcp_queues.read(port) if port is not None else None
-    return Activity(
+    return ProcessActivity(
         cpu_s=usage.cpu_s,
         wakeups=usage.wakeups,
         suspended=usage.suspended,

@@ -36,13 +36,13 @@ STOPPED = ServiceStatus(State.STOPPED)
 STOPPED_BY_HAND = "stopped by hand"
 
 
-class AgentKeeper(Protocol):
-    """What starts the agent again when it has died."""
+class RestarterStatus(Protocol):
+    """Reports what starts the agent again when it has died."""
 
-    keeper: str
+    restarter: str
 
     def describe(self) -> str:
-        """Return in words who that is."""
+        """Return in words what restarts the agent when it fails."""
 
 
 class StatusReport:
@@ -50,7 +50,7 @@ class StatusReport:
 
     def __init__(
         self,
-        watchdog: AgentKeeper,
+        watchdog: RestarterStatus,
         supervisor: Supervisor,
         mlx: MlxService,
         ollama: OllamaService,
@@ -120,7 +120,7 @@ class StatusReport:
             process_pid=os.getpid(),
             uptime_s=uptime_s,
             detail=self._watchdog.describe(),
-            extra={"rss_bytes": rss, "kept_by": self._watchdog.keeper},
+            extra={"rss_bytes": rss, "kept_by": self._watchdog.restarter},
         )
 
     def _child(self, name: str, **extra: Any) -> ServiceStatus:

@@ -24,7 +24,7 @@ NAME = "watchdog"
 STOP_S = 5.0
 
 
-class Keeper(StrEnum):
+class AgentRestarter(StrEnum):
     """What restarts the agent when it has died: launchd or systemd, the watchdog, or nothing."""
 
     SERVICE_MANAGER = "service_manager"
@@ -38,7 +38,7 @@ def pid_file(home: Home) -> Path:
 
 
 def running(home: Home) -> ProcessIdentity | None:
-    """Return the watchdog of this home, or None. Where its PID file was deleted, it is searched for."""
+    """Return the watchdog of this home, or None. If its PID file was deleted, search the process table."""
     identity = read_pid_file(pid_file(home))
     if identity and identity.alive():
         return identity
@@ -53,21 +53,21 @@ async def stop_leftover(home: Home) -> bool:
 
 
 class AgentWatchdog:
-    """The watchdog of this agent, if `keeper` is WATCHDOG; for another keeper, none may be left running.
+    """The watchdog of this agent, if `restarter` is WATCHDOG. Otherwise no watchdog may be left running.
 
     It has a supervisor of its own, because it must be the last that is started and the first that is stopped.
     """
 
     def __init__(
-        self, config: Config, keeper: Keeper, manager_name: str, on_event: Callable[[Event], None]
+        self, config: Config, restarter: AgentRestarter, manager_name: str, on_event: Callable[[Event], None]
     ) -> None:
         self._config, self._manager_name = config, manager_name
-        self.keeper: str = keeper
+        self.restarter: str = restarter
         self._supervisor = Supervisor([_spec(config)], on_event=on_event, name="agent_watchdog")
 
     async def start(self) -> None:
-        """Adopt or start the watchdog; without the need for one, end what an earlier agent has left."""
-        if self.keeper is Keeper.WATCHDOG:
+        """Adopt or start the watchdog. If none is needed, end one that an earlier agent started."""
+        if self.restarter is AgentRestarter.WATCHDOG:
             await self._supervisor.start()
         else:
             await stop_leftover(self._config.home)
@@ -77,10 +77,10 @@ class AgentWatchdog:
         await self._supervisor.stop()
 
     def describe(self) -> str:
-        """Return in words who keeps the agent running."""
-        if self.keeper is Keeper.SERVICE_MANAGER:
+        """Return in words what restarts the agent when it fails."""
+        if self.restarter is AgentRestarter.SERVICE_MANAGER:
             return f"{self._manager_name} restarts it when it fails"
-        if self.keeper is Keeper.NOBODY:
+        if self.restarter is AgentRestarter.NOBODY:
             return "nothing restarts it when it fails, because it was started by hand"
         watchdog = self._supervisor.status()[NAME]
         if watchdog.state in UP:

@@ -163,7 +163,7 @@ def source_path(config: Config, source: PathSource) -> Path:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ModelFolder:
     """A folder that may be a model, its name, and what is known of it besides its files."""
 
     name: str
@@ -173,22 +173,22 @@ class _Found:
     installed_at: float = 0.0
 
 
-def _folders(config: Config) -> Iterator[_Found]:
+def _folders(config: Config) -> Iterator[_ModelFolder]:
     """Yield each possible model: configured ones, those in `mlx.models_folder`, other ones of the store.
 
     Of the latter, those that were made from others come last.
     """
     for name, settings in config.models.items():
         if folder := configured_folder(config, name):
-            yield _Found(canonical(name), folder, settings.context_tokens)
+            yield _ModelFolder(canonical(name), folder, settings.context_tokens)
     for folder in _subfolders(config.mlx.models_folder):
         if model_folder.looks_like_model(folder):
-            yield _Found(canonical(layout.model_name(folder.name)), folder)
+            yield _ModelFolder(canonical(layout.model_name(folder.name)), folder)
     others = [found for found in map(_in_store, _subfolders(config.models_dir)) if found]
     yield from sorted(others, key=lambda found: (found.preset is not None, found.name))
 
 
-def _in_store(folder: Path) -> _Found | None:
+def _in_store(folder: Path) -> _ModelFolder | None:
     """Return the model in a folder of the store, by the name in its manifest; None if it has none."""
     manifest = layout.read_manifest(folder)
     name, path, installed_at = (manifest.get(key) for key in ("name", "path", "installed_at"))
@@ -196,7 +196,7 @@ def _in_store(folder: Path) -> _Found | None:
         return None
     files = Path(path) if isinstance(path, str) else folder
     at = float(installed_at) if isinstance(installed_at, int | float) else 0.0
-    return _Found(canonical(name), files, preset=from_manifest(manifest), installed_at=at)
+    return _ModelFolder(canonical(name), files, preset=from_manifest(manifest), installed_at=at)
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -206,7 +206,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def _entry(found: _Found, facts: model_folder.ModelFacts) -> ModelEntry:
+def _entry(found: _ModelFolder, facts: model_folder.ModelFacts) -> ModelEntry:
     context_tokens = found.context_tokens
     return ModelEntry(
         name=found.name,

@@ -22,7 +22,7 @@ class CyclePhase(StrEnum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class CycleFacts:
     """Everything that a plan depends on."""
 
     backends: tuple[Backend, ...]
@@ -55,7 +55,7 @@ class Outcome:
         return {"phase": str(self.phase), "state": self.state, "why": self.why, **self.figures}
 
 
-def plan(facts: Facts) -> tuple[Planned, ...]:
+def plan(facts: CycleFacts) -> tuple[Planned, ...]:
     """Return the phases in their order, each with the reason why it runs or is skipped."""
     return (
         Planned(CyclePhase.HEALTH, True, "at the start of every cycle"),
@@ -65,19 +65,19 @@ def plan(facts: Facts) -> tuple[Planned, ...]:
     )
 
 
-def down(facts: Facts) -> tuple[str, ...]:
+def down(facts: CycleFacts) -> tuple[str, ...]:
     """Return the names of the backends that should be healthy and are not."""
     return tuple(b.name for b in facts.backends if b.down)
 
 
-def health_sentence(facts: Facts) -> str:
+def health_sentence(facts: CycleFacts) -> str:
     """Return a sentence about what the health check found."""
     unhealthy = down(facts)
     absent = [f"{b.name}: {ABSENT}" for b in facts.backends if b.absent]
     return "; ".join([f"{', '.join(unhealthy)} down" if unhealthy else "all healthy", *absent])
 
 
-def _tasks(facts: Facts) -> Planned:
+def _tasks(facts: CycleFacts) -> Planned:
     if facts.tasks_waiting == 0:
         return Planned(CyclePhase.TASKS, False, "no task waits")
     if not _served(facts, facts.chat_model):
@@ -86,7 +86,7 @@ def _tasks(facts: Facts) -> Planned:
     return Planned(CyclePhase.TASKS, True, f"{facts.tasks_waiting} task(s) to work on")
 
 
-def _knowledge(facts: Facts) -> Planned:
+def _knowledge(facts: CycleFacts) -> Planned:
     if facts.knowledge_folders == 0:
         return Planned(CyclePhase.KNOWLEDGE, False, "no agent has a knowledge folder")
     if not _served(facts, facts.embed_model):
@@ -97,11 +97,11 @@ def _knowledge(facts: Facts) -> Planned:
     return Planned(CyclePhase.KNOWLEDGE, True, f"{facts.knowledge_folders} knowledge folder(s) to look at")
 
 
-def _served(facts: Facts, model: str) -> bool:
+def _served(facts: CycleFacts, model: str) -> bool:
     return any(b.serves(model) for b in facts.backends)
 
 
-def _nobody_serves(facts: Facts, work: str, model: str) -> str:
+def _nobody_serves(facts: CycleFacts, work: str, model: str) -> str:
     states = "; ".join(f"{b.name}: {_state(b, model)}" for b in facts.backends)
     return f"no healthy backend serves {work} with {model} ({states})"
 

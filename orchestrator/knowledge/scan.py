@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.knowledge.folders import files
-from orchestrator.knowledge.folders.files import Found, Skipped
+from orchestrator.knowledge.folders.files import KnowledgeFile, Skipped
 from orchestrator.knowledge.store import Known
 
 
@@ -19,7 +19,7 @@ class Scan:
     """
 
     files: int = 0
-    changed: list[Found] = field(default_factory=list)
+    changed: list[KnowledgeFile] = field(default_factory=list)
     touched: dict[str, Known] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -45,7 +45,7 @@ def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Sc
     return result
 
 
-def _compare(found: Found, before: Known | None, model: str, full: bool, result: Scan) -> None:
+def _compare(found: KnowledgeFile, before: Known | None, model: str, full: bool, result: Scan) -> None:
     if before is None or before.model != model or not before.sha256:
         result.changed.append(found)
         return

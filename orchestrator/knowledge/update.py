@@ -27,7 +27,7 @@ MAX_NAMED = 20
 
 
 @dataclass
-class Report:
+class UpdateReport:
     """What an update did. `stopped` says why it ended early, `notes` what could not be read completely."""
 
     files: int = 0
@@ -81,9 +81,9 @@ class KnowledgeUpdater:
         self._logged: list[str] = []
         self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage has no vector
 
-    async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> Report:
+    async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> UpdateReport:
         """Examine every folder and embed what changed. With `full`, read every file."""
-        report = Report()
+        report = UpdateReport()
         self._embedding.begin()
         async with entered(self._lock()) as got:
             if not got:
@@ -101,7 +101,7 @@ class KnowledgeUpdater:
         self._log_skipped(report)
         return report
 
-    def _log_skipped(self, report: Report) -> None:
+    def _log_skipped(self, report: UpdateReport) -> None:
         """Log each skipped file once, not again in every cycle."""
         named = [*report.skipped[:MAX_NAMED], *report.notes[:MAX_NAMED]]
         for what in named:
@@ -109,7 +109,7 @@ class KnowledgeUpdater:
                 emit("knowledge_file_skipped" if what in report.skipped else "knowledge_file_noted", what)
         self._logged = named
 
-    async def _update_agent(self, agent: str, folder: Path, full: bool, report: Report) -> None:
+    async def _update_agent(self, agent: str, folder: Path, full: bool, report: UpdateReport) -> None:
         known = await asyncio.to_thread(self._store.known, agent)
         if full:  # treat a file that lacks a vector as new
             for path in await asyncio.to_thread(self._store.files_lacking_vectors, agent, self._model):
@@ -122,7 +122,9 @@ class KnowledgeUpdater:
         await self._forget(agent, found.gone, report)
         await self._update_files(agent, found.changed, report)
 
-    async def _update_files(self, agent: str, changed: list[files.Found], report: Report) -> None:
+    async def _update_files(
+        self, agent: str, changed: list[files.KnowledgeFile], report: UpdateReport
+    ) -> None:
         """Embed changed files. Small files share a batch."""
         pending: list[Pending] = []
         texts = 0
@@ -144,7 +146,7 @@ class KnowledgeUpdater:
                 pending, texts = [], 0
         await self._keep(agent, pending, report)
 
-    async def _keep(self, agent: str, pending: list[Pending], report: Report) -> None:
+    async def _keep(self, agent: str, pending: list[Pending], report: UpdateReport) -> None:
         texts = [chunk.embedded_text for _, _, chunks in pending for chunk in chunks]
         embedded = await self._embedding.embed(texts)
         report.embedded += embedded.count
@@ -178,12 +180,12 @@ class KnowledgeUpdater:
             f"{agent}/{path}: {why}" for agent, paths in self._refused.items() for path, why in paths.items()
         ]
 
-    async def _forget(self, agent: str, paths: list[str], report: Report) -> None:
+    async def _forget(self, agent: str, paths: list[str], report: UpdateReport) -> None:
         if paths:
             await asyncio.to_thread(self._store.forget_files, agent, paths)
             report.deleted += len(paths)
 
-    async def _forget_gone_agents(self, folders: dict[str, Path], report: Report) -> None:
+    async def _forget_gone_agents(self, folders: dict[str, Path], report: UpdateReport) -> None:
         """Delete the knowledge of folders that no longer exist, unless another machine may have them."""
         if self._shared:
             return

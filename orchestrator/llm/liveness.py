@@ -1,6 +1,6 @@
 """Decide when a backend that was asked for an answer counts as hung. Pure: time is an argument.
 
-Silence alone proves little: before the first token a large model may be loading, a long prompt may be in
+CallSilence alone proves little: before the first token a large model may be loading, a long prompt may be in
 progress, other requests may be first, or Vestal's gateway may hold the request for 120 s while its engine
 restarts (which can also happen in the middle of an answer). Therefore silence counts as a hang only after
 minutes, and a backend that answers no liveness request at all counts as hung much sooner.
@@ -26,7 +26,7 @@ class SilenceLimits:
 
 
 @dataclass(frozen=True)
-class Silence:
+class CallSilence:
     """One call's silence: since when, whether anything was received before, unanswered liveness requests in a
     row.
     """
@@ -36,11 +36,11 @@ class Silence:
     begun: bool = False
     missed: int = 0
 
-    def received(self, now: float) -> Silence:
+    def received(self, now: float) -> CallSilence:
         """Return the silence that begins now, after something was received."""
-        return Silence(self.limits, now, begun=True)
+        return CallSilence(self.limits, now, begun=True)
 
-    def checked(self, answered: bool) -> Silence:
+    def checked(self, answered: bool) -> CallSilence:
         """Count the result of a liveness request."""
         return replace(self, missed=0 if answered else self.missed + 1)
 

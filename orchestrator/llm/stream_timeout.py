@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from orchestrator.llm.liveness import Silence, SilenceLimits
+from orchestrator.llm.liveness import CallSilence, SilenceLimits
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class StreamTimeout:
     def __init__(self, limits: SilenceLimits, is_alive: Callable[[], Awaitable[bool]]) -> None:
         self._limits = limits
         self._is_alive = is_alive
-        self._silence = Silence(limits, time.monotonic())
+        self._silence = CallSilence(limits, time.monotonic())
 
     def received(self) -> None:
         """Record that the backend sent something."""

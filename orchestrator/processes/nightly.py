@@ -15,7 +15,7 @@ from datetime import datetime
 from orchestrator.config import Config
 from orchestrator.container import Container, open_container
 from orchestrator.cycles import schedule
-from orchestrator.cycles.plan import CyclePhase, Facts, plan
+from orchestrator.cycles.plan import CycleFacts, CyclePhase, plan
 from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.processes import common
@@ -94,7 +94,7 @@ async def run_once(container: Container) -> bool:
     backends = await container.board.check_llm_services_health()
     backends, webhook = await container.report_to_host(backends)
     folders = container.folders()
-    facts = Facts(
+    facts = CycleFacts(
         backends, container.config.chat_model, container.config.embed_model, knowledge_folders=len(folders)
     )
     knowledge = next(planned for planned in plan(facts) if planned.phase is CyclePhase.KNOWLEDGE)

@@ -39,7 +39,7 @@ class ListenerAnswer:
 
 
 @dataclass(frozen=True)
-class Pace:
+class ReportPace:
     """How often the current outage was reported, which backends were down, and when the next post is due."""
 
     posts: int = 0
@@ -48,13 +48,13 @@ class Pace:
     reported: frozenset[str] = frozenset()
     absent_due_at: float = float("-inf")  # when absent backends may be mentioned again
 
-    def seen(self, down: tuple[str, ...]) -> Pace:
+    def seen(self, down: tuple[str, ...]) -> ReportPace:
         """Return the pace after a health check.
 
         A backend that recovered is reported at once when it fails again.
         """
         if not down:
-            return Pace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
+            return ReportPace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
         return replace(self, reported=self.reported & set(down))
 
     def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
@@ -70,7 +70,9 @@ class Pace:
             return bool(absent) and now >= self.absent_due_at
         return now >= self.due_at or not set(down) <= self.reported
 
-    def after(self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float) -> Pace:
+    def after(
+        self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
+    ) -> ReportPace:
         """Return the pace after a post. `interval_s` (the monitor's) limits only the own pause."""
         posts = self.posts + 1 if set(down) <= self.reported else 1
         max_s = min(interval_s, MAX_PAUSE_S)
@@ -78,7 +80,7 @@ class Pace:
         if answer.status == 401 or answer.needs_a_person(down):  # the next post would change nothing soon
             own_s = max_s
         refused = answer.status in (429, 503)
-        return Pace(
+        return ReportPace(
             posts=posts,
             due_at=now + max(own_s, answer.retry_after_s),
             asked_until=now + answer.retry_after_s if refused else self.asked_until,

@@ -11,7 +11,7 @@ import aiohttp
 
 from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
-from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
+from orchestrator.recovery_webhook.policy import ListenerAnswer, ReportPace
 
 EXPLANATIONS = {
     "recovering": "the host agent is already starting it",
@@ -29,7 +29,7 @@ class RecoveryWebhook:
         self._url = url
         self._token = token
         self._interval_s = interval_s
-        self._pace = Pace()
+        self._pace = ReportPace()
         self._posting = asyncio.Lock()
         self._not_recovering: Mapping[str, str] = {}  # backends that the last pass will not start, and why
         self.posted = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from host_agent.agent import daemon
 from host_agent.errors import HostAgentError
-from host_agent.watchdog.child import Keeper
+from host_agent.watchdog.child import AgentRestarter
 from vestal.config import load
 
 LOCK = threading.Lock()
@@ -27,9 +27,9 @@ def deadlock(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, deadlock)
-    keeper = Keeper.WATCHDOG if "--with-watchdog" in sys.argv else Keeper.NOBODY
+    restarter = AgentRestarter.WATCHDOG if "--with-watchdog" in sys.argv else AgentRestarter.NOBODY
     try:
-        sys.exit(daemon.serve(load(), GATEWAY, keeper))
+        sys.exit(daemon.serve(load(), GATEWAY, restarter))
     except HostAgentError as error:
         print(f"vestal: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -21,7 +21,7 @@ from vestal.supervision.errors import (
 )
 from vestal.supervision.event_stream import Event, EventStream
 from vestal.supervision.health.health_check import HealthCheck
-from vestal.supervision.health.silence import Activity, Silence, Verdict
+from vestal.supervision.health.silence import ProcessActivity, ProcessVerdict, UnansweredQuestions
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
@@ -48,7 +48,7 @@ __all__ = [
     "DOWN",
     "PID_FILE_VARIABLE",
     "UP",
-    "Activity",
+    "ProcessActivity",
     "Backoff",
     "Breaker",
     "BreakerPolicy",
@@ -76,7 +76,7 @@ __all__ = [
     "ReadActivity",
     "RestartType",
     "RestartPolicy",
-    "Silence",
+    "UnansweredQuestions",
     "SleepDetector",
     "SpecError",
     "State",
@@ -88,7 +88,7 @@ __all__ = [
     "Supervisor",
     "SystemClock",
     "UnknownChild",
-    "Verdict",
+    "ProcessVerdict",
     "WaitTimeout",
     "read_pid_file",
     "spawn",

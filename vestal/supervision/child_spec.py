@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vestal.supervision.errors import SpecError
-from vestal.supervision.health.silence import Activity
+from vestal.supervision.health.silence import ProcessActivity
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_policy import RestartPolicy
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType
@@ -16,7 +16,7 @@ from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 Probe = Callable[[int], Awaitable[ProbeResult]]
 """Called with the PID of the child. An exception, or no result in time, is a failed probe."""
 
-ReadActivity = Callable[[int], Awaitable[Activity]]
+ReadActivity = Callable[[int], Awaitable[ProcessActivity]]
 """Returns what the kernel shows of the process with this PID."""
 
 

@@ -29,7 +29,7 @@ Values = float | Mapping[Any, float]
 """One value, or one for each tuple of label values."""
 
 
-class _Snapshot(Collector):
+class _MetricsCollector(Collector):
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
 
@@ -39,7 +39,7 @@ class _Snapshot(Collector):
 
 def render(metrics: Iterable[Metric]) -> str:
     """Return the metrics as Prometheus text."""
-    return generate_latest(_Snapshot(metrics)).decode()
+    return generate_latest(_MetricsCollector(metrics)).decode()
 
 
 def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:

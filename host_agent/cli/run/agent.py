@@ -5,7 +5,7 @@ import sys
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
-from host_agent.watchdog.child import Keeper
+from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort import output
 from vestal.config import Config
 
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     """
     output.protect("agent")
     try:
-        return daemon.serve(config, keeper=_keeper(options))
+        return daemon.serve(config, restarter=_restarter(options))
     except AlreadyRunning as error:
         if not options.managed:
             raise
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         return 0
 
 
-def _keeper(options: argparse.Namespace) -> Keeper:
+def _restarter(options: argparse.Namespace) -> AgentRestarter:
     if options.managed:
-        return Keeper.SERVICE_MANAGER
-    return Keeper.WATCHDOG if options.with_watchdog else Keeper.NOBODY
+        return AgentRestarter.SERVICE_MANAGER
+    return AgentRestarter.WATCHDOG if options.with_watchdog else AgentRestarter.NOBODY

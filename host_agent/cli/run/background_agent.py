@@ -17,7 +17,7 @@ from vestal.best_effort.output import LOG_VARIABLE
 from vestal.config import Config, ensure_token
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 from vestal.platform.processes import process_lookup
-from vestal.supervision import ProbePolicy, ProcessIdentity, Silence, Verdict
+from vestal.supervision import ProbePolicy, ProcessIdentity, ProcessVerdict, UnansweredQuestions
 from vestal.supervision.processes import log_file
 
 START_TIMEOUT_S = 30.0
@@ -102,7 +102,7 @@ def _wait_for_answer(
         timeout_s=HEALTH_TIMEOUT_S,
         busy_limit_s=config.supervision.busy_limit_s,
     )
-    silence, said = Silence(), False
+    silence, said = UnansweredQuestions(), False
     while True:
         before, asked_at = process_activity.read(identity.pid, config.agent.port), time.monotonic()
         if client.answers():
@@ -115,9 +115,9 @@ def _wait_for_answer(
         after = process_activity.read(identity.pid, config.agent.port)
         silence = silence.add(asked_at, now, before, after)
         judgement = silence.judge(now, policy)
-        if judgement.verdict is Verdict.HUNG:
+        if judgement.verdict is ProcessVerdict.HUNG:
             return judgement.evidence
-        if judgement.verdict is Verdict.BUSY and not said:
+        if judgement.verdict is ProcessVerdict.BUSY and not said:
             _say(f"PID {identity.pid} is waited for ({judgement.evidence})")
             said = True
         time.sleep(QUESTION_PAUSE_S)

@@ -5,12 +5,12 @@ their own (Docker Desktop). Pure.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vestal.supervision import Activity
+from vestal.supervision import ProcessActivity
 
 PS_ARGUMENTS = "-eo pid,stat,time"
 
 
-def parse_top(top: Mapping[str, Any], main_pid: int) -> Activity:
+def parse_top(top: Mapping[str, Any], main_pid: int) -> ProcessActivity:
     """Return the activity of a container: the CPU time of all its processes, and the state of the main one.
 
     `top` is the Docker engine's answer for PS_ARGUMENTS. A value in another form counts as unknown.
@@ -18,7 +18,7 @@ def parse_top(top: Mapping[str, Any], main_pid: int) -> Activity:
     rows = [row for row in top.get("Processes") or () if isinstance(row, Sequence) and len(row) >= 3]
     seconds = [cpu_s for row in rows if (cpu_s := _seconds(str(row[2]))) is not None]
     state = next((str(row[1]) for row in rows if str(row[0]).strip() == str(main_pid)), "")
-    return Activity(
+    return ProcessActivity(
         cpu_s=sum(seconds) if seconds else None,
         suspended=state[:1] in ("T", "t") if state else None,
         wants_cpu=state[:1] == "R" if state else None,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from host_agent.services.docker.exit_cause import ExitEvidence, explain
+from host_agent.services.docker.exit_cause import ContainerExitEvidence, explain
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import State
 
@@ -53,11 +53,11 @@ def service_status(
     )
 
 
-def evidence(inspect: Mapping[str, Any], **more: Any) -> ExitEvidence:
+def evidence(inspect: Mapping[str, Any], **more: Any) -> ContainerExitEvidence:
     """Return what a container's own record says about its last end, with `more` evidence from elsewhere."""
     state = inspect.get("State") or {}
     known = {"exit_code": int(state.get("ExitCode") or 0), "oom_flag": bool(state.get("OOMKilled"))}
-    return ExitEvidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})
+    return ContainerExitEvidence(**{**known, "limit_bytes": memory_limit_bytes(inspect), **more})
 
 
 def explain_from_record(inspect: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from host_agent.services.docker.container_deaths import ExplainedDeath
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.service_status import ServiceStatus
-from vestal.supervision import Activity, State, StateStore
+from vestal.supervision import ProcessActivity, State, StateStore
 
 CACHE_S = 0.5
 STOP_S = 20
@@ -43,7 +43,7 @@ class Containers:
             return {name: ServiceStatus(State.STOPPED, detail=str(error)) for name in IN_CONTAINERS}
         return {name: self._service_status(name, found.get(name)) for name in IN_CONTAINERS}
 
-    async def activity(self, service: str, main_pid: int) -> Activity:
+    async def activity(self, service: str, main_pid: int) -> ProcessActivity:
         """Return what the processes of a service's container do. Raises DockerUnavailable."""
         top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
         return container_activity.parse_top(top, main_pid)

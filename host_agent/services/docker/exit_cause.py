@@ -26,7 +26,7 @@ class ExitCause(StrEnum):
 
 
 @dataclass(frozen=True)
-class ExitEvidence:
+class ContainerExitEvidence:
     """What is known about one end. An age is the seconds from an event to the end, None without one."""
 
     exit_code: int
@@ -46,7 +46,9 @@ class Explanation:
     sentence: str
 
 
-def explain(evidence: ExitEvidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT") -> Explanation:
+def explain(
+    evidence: ContainerExitEvidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
+) -> Explanation:
     """Return the cause with the strongest evidence; `limit_setting` raises the memory limit."""
     code = evidence.exit_code
     if _out_of_memory(evidence):
@@ -83,7 +85,7 @@ def gibibytes(size: int) -> str:
     return f"{size / 1024**3:.1f} GiB" if size >= 1024**3 else f"{size / 1024**2:.0f} MiB"
 
 
-def _out_of_memory(evidence: ExitEvidence) -> bool:
+def _out_of_memory(evidence: ContainerExitEvidence) -> bool:
     return evidence.oom_flag or (evidence.exit_code == KILLED and _recent(evidence.oom_event_age_s))
 
 

@@ -47,7 +47,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ModelProbeResult:
     """The result of a probe: whether the model works.
 
     `busy` means that it gave no answer although it works.
@@ -114,13 +114,13 @@ def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> Model
     return ModelRequest("/api/generate", body | {"prompt": "One, two, three,", "raw": True, "stream": False})
 
 
-def judge(request: ModelRequest, reply: Reply) -> Verdict:
+def judge(request: ModelRequest, reply: Reply) -> ModelProbeResult:
     """Return whether the reply to a model request shows that the model works."""
     if reply.status in (TOO_MANY, BUSY):
-        return Verdict(True, "its queue is full", busy=True)
+        return ModelProbeResult(True, "its queue is full", busy=True)
     if reply.status != OK:
         why = _error(reply)
-        return Verdict(False, f"{request.path} answered {reply.status}{f': {why}' if why else ''}")
+        return ModelProbeResult(False, f"{request.path} answered {reply.status}{f': {why}' if why else ''}")
     return _judge_vector(reply) if request.path == "/api/embed" else _judge_text(reply)
 
 
@@ -129,18 +129,22 @@ def says_embeddings_only(reply: Reply) -> bool:
     return reply.status == BAD_REQUEST and "does not support generate" in _error(reply)
 
 
-def _judge_text(reply: Reply) -> Verdict:
+def _judge_text(reply: Reply) -> ModelProbeResult:
     if reply.fields.get("response") or reply.fields.get("thinking"):
-        return Verdict(True)
-    return Verdict(False, "it answers 200 with an empty text (its runner has lost the GPU)")
+        return ModelProbeResult(True)
+    return ModelProbeResult(False, "it answers 200 with an empty text (its runner has lost the GPU)")
 
 
-def _judge_vector(reply: Reply) -> Verdict:
+def _judge_vector(reply: Reply) -> ModelProbeResult:
     vectors = reply.fields.get("embeddings")
     numbers = vectors[0] if isinstance(vectors, list) and vectors and isinstance(vectors[0], list) else []
     if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        return Verdict(False, "it answers 200 with a vector that is none")
-    return Verdict(True) if any(numbers) else Verdict(False, "it answers 200 with a vector of zeros")
+        return ModelProbeResult(False, "it answers 200 with a vector that is none")
+    return (
+        ModelProbeResult(True)
+        if any(numbers)
+        else ModelProbeResult(False, "it answers 200 with a vector of zeros")
+    )
 
 
 def _loaded_model(entry: Mapping[str, Any]) -> ModelInMemory:

@@ -14,10 +14,10 @@ import aiohttp
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer, Reply
 from host_agent.services.ollama import answers, silence
-from host_agent.services.ollama.answers import ModelInMemory, ModelRequest, ServerInfo, Verdict
+from host_agent.services.ollama.answers import ModelInMemory, ModelProbeResult, ModelRequest, ServerInfo
 from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S, ProbeBudget
 from host_agent.services.ollama.runners import RunnerLook
-from host_agent.services.ollama.silence import Judgement, ProgressWatch
+from host_agent.services.ollama.silence import ProgressWatch, RunnerJudgement
 from vestal.config.settings import OllamaSection
 
 SERVER_INFO_TIMEOUT_S = 3.0
@@ -30,7 +30,7 @@ class CheckResult:
     """The result of a check. `server_info` is None if the server did not answer."""
 
     server_info: ServerInfo | None
-    verdict: Verdict
+    verdict: ModelProbeResult
 
 
 class OllamaProbe:
@@ -46,15 +46,15 @@ class OllamaProbe:
         session: aiohttp.ClientSession,
         look: RunnerLook,
         token_timeout_s: float = TOKEN_TIMEOUT_S,
-        on_judgement: Callable[[Judgement | None], None] = lambda judgement: None,
+        on_judgement: Callable[[RunnerJudgement | None], None] = lambda judgement: None,
     ) -> None:
         self._settings, self._session, self._look = settings, session, look
         self._url = settings.base_url.rstrip("/")
         self._token_timeout_s, self._on_judgement = token_timeout_s, on_judgement
         self._budget = ProbeBudget(settings.probe_interval_s)
         self._watch = ProgressWatch()
-        self._judgement: Judgement | None = None
-        self._request: asyncio.Task[Verdict] | None = None
+        self._judgement: RunnerJudgement | None = None
+        self._request: asyncio.Task[ModelProbeResult] | None = None
 
     async def server_info(self) -> ServerInfo:
         """Ask for the version and the models; raise NoAnswer."""
@@ -73,9 +73,9 @@ class OllamaProbe:
             info = await self.server_info()
         except NoAnswer as error:
             self.reset()
-            return CheckResult(None, Verdict(False, str(error)))
+            return CheckResult(None, ModelProbeResult(False, str(error)))
         if info.error:
-            return CheckResult(info, Verdict(False, info.error))
+            return CheckResult(info, ModelProbeResult(False, info.error))
         return CheckResult(info, await self._check_model(info))
 
     def reset(self) -> None:
@@ -86,40 +86,40 @@ class OllamaProbe:
         self._budget, self._watch = ProbeBudget(self._settings.probe_interval_s), ProgressWatch()
         self._judgement = None
 
-    async def _check_model(self, info: ServerInfo) -> Verdict:
+    async def _check_model(self, info: ServerInfo) -> ModelProbeResult:
         model = answers.choose_probe_model(info.loaded, self._settings.probe_model)
         if model is None:
             self.reset()
-            return Verdict(True)
+            return ModelProbeResult(True)
         if self._request is None:
             if not self._budget.is_due(time.monotonic()):
-                return Verdict(True)
+                return ModelProbeResult(True)
             self._budget = self._budget.asked(time.monotonic())
             self._request = asyncio.create_task(self._probe_model(model), name="ollama's token")
         return await self._verdict_of(self._request)
 
-    async def _verdict_of(self, request: asyncio.Task[Verdict]) -> Verdict:
+    async def _verdict_of(self, request: asyncio.Task[ModelProbeResult]) -> ModelProbeResult:
         """Return the verdict on the open probe, also while it has no answer yet."""
         waited_s = self._budget.waited_s(time.monotonic())
         done, _ = await asyncio.wait({request}, timeout=max(LEAST_WAIT_S, self._token_timeout_s - waited_s))
         if not done:
             judgement = await self._judge_silence()
         if self._request is not request:  # `reset` was called meanwhile: another server runs by now
-            return Verdict(True, busy=True)
+            return ModelProbeResult(True, busy=True)
         if not done:
             self._report(judgement)
             if not judgement.hangs:
-                return Verdict(True, judgement.detail, busy=True)
+                return ModelProbeResult(True, judgement.detail, busy=True)
             request.cancel()
             self._request, self._budget = None, self._budget.given_up()
-            return Verdict(False, judgement.detail)
+            return ModelProbeResult(False, judgement.detail)
         verdict = request.result()
         self._report(None)
         self._request, self._watch = None, ProgressWatch()
         self._budget = self._budget.answered(verdict, time.monotonic())
         return verdict
 
-    async def _judge_silence(self) -> Judgement:
+    async def _judge_silence(self) -> RunnerJudgement:
         """Look at the runners, and judge whether the model is busy or hangs."""
         readings = await self._look.readings()
         now = time.monotonic()
@@ -127,12 +127,12 @@ class OllamaProbe:
         limit_s = self._settings.no_progress_s
         return silence.judge(readings, self._watch, self._budget.silent_s(now), now, limit_s)
 
-    def _report(self, judgement: Judgement | None) -> None:
+    def _report(self, judgement: RunnerJudgement | None) -> None:
         before, self._judgement = self._judgement, judgement
         if (before and before.basis) != (judgement and judgement.basis):
             self._on_judgement(judgement)
 
-    async def _probe_model(self, model: ModelInMemory) -> Verdict:
+    async def _probe_model(self, model: ModelInMemory) -> ModelProbeResult:
         try:
             request = answers.probe_request(model, time.time())
             reply = await self._post(request)
@@ -145,7 +145,7 @@ class OllamaProbe:
             request = answers.probe_request(model, time.time(), tokens=SECOND_CHANCE_TOKENS)
             return answers.judge(request, await self._post(request))
         except NoAnswer as error:
-            return Verdict(False, str(error))
+            return ModelProbeResult(False, str(error))
 
     async def _post(self, request: ModelRequest) -> Reply:
         timeout = aiohttp.ClientTimeout(total=None)  # `ProbeBudget` decides how long it may take

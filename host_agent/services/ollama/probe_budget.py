@@ -5,7 +5,7 @@ Ollama serves requests in order, so a probe waits behind users: `silence` judges
 
 from dataclasses import dataclass, replace
 
-from host_agent.services.ollama.answers import Verdict
+from host_agent.services.ollama.answers import ModelProbeResult
 
 TOKEN_TIMEOUT_S = 10.0
 
@@ -45,7 +45,7 @@ class ProbeBudget:
         """Return for how long no probe has been answered, 0 if none is open or was given up."""
         return now - self.silent_since if self.silent_since is not None else 0.0
 
-    def answered(self, verdict: Verdict, now: float) -> "ProbeBudget":
+    def answered(self, verdict: ModelProbeResult, now: float) -> "ProbeBudget":
         """Return the budget after a probe was answered."""
         ok_at = now if verdict.ok else self.ok_at
         return replace(self, asked_at=None, ok_at=ok_at, silent_since=None, failed=not verdict.ok)

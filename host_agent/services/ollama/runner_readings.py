@@ -25,7 +25,7 @@ _PARTS = re.compile(r'"Prompt processing progress".*?\bprocessed=(\d+) total=(\d
 _READ_REQUEST = re.compile(r"\bGET\b")
 
 
-class Activity(StrEnum):
+class RunnerActivity(StrEnum):
     """What a runner does, as far as it shows."""
 
     IDLE = "idle"
@@ -43,7 +43,7 @@ class Reading:
     was seen, and where.
     """
 
-    activity: Activity
+    activity: RunnerActivity
     mark: object = None
     evidence: str = ""
 
@@ -57,23 +57,23 @@ class RunnerReading:
     reading: Reading
 
 
-STEP_RUNS = Reading(Activity.WORKING, None, "its /slots does not answer, as during a step")
-SHOWS_NOTHING = Reading(Activity.HIDDEN, None, "it has no /slots, and its log shows no progress")
+STEP_RUNS = Reading(RunnerActivity.WORKING, None, "its /slots does not answer, as during a step")
+SHOWS_NOTHING = Reading(RunnerActivity.HIDDEN, None, "it has no /slots, and its log shows no progress")
 
 
 def read_slots(reply: Reply) -> Reading:
     """Return the reading in the answer to GET /slots."""
     if reply.status == LOADING:
-        return Reading(Activity.LOADING, None, "it loads its model")
+        return Reading(RunnerActivity.LOADING, None, "it loads its model")
     if reply.status != OK or not isinstance(reply.body, list):
         return SHOWS_NOTHING
     slots = [slot for slot in reply.body if isinstance(slot, dict)]
     busy = [slot for slot in slots if slot.get("is_processing")]
     mark = tuple(_slot_mark(slot) for slot in slots)
     if not busy:
-        return Reading(Activity.IDLE, mark, "its slots are idle")
+        return Reading(RunnerActivity.IDLE, mark, "its slots are idle")
     said = ", ".join(f"slot {s.get('id')} has read {_read(s)} and written {_written(s)} tokens" for s in busy)
-    return Reading(Activity.WORKING, mark, f"its /slots: {said}")
+    return Reading(RunnerActivity.WORKING, mark, f"its /slots: {said}")
 
 
 def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
@@ -93,7 +93,9 @@ def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
         return SHOWS_NOTHING
     evidence = f"its log: {_in_words(last[1])}"
     return Reading(
-        Activity.WORKING if is_newest and _is_unfinished(last[1]) else Activity.HIDDEN, last, evidence
+        RunnerActivity.WORKING if is_newest and _is_unfinished(last[1]) else RunnerActivity.HIDDEN,
+        last,
+        evidence,
     )
 
 

@@ -13,8 +13,8 @@ from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.runner_readings import (
     SHOWS_NOTHING,
     STEP_RUNS,
-    Activity,
     Reading,
+    RunnerActivity,
     RunnerReading,
     read_log,
     read_slots,
@@ -48,9 +48,9 @@ class RunnerLook:
         runners = await asyncio.to_thread(self._runners)
         slots = asyncio.gather(*map(self._slots, runners))
         cores, readings = await asyncio.gather(_cores(runners), slots)
-        if any(reading.activity is Activity.HIDDEN for reading in readings):
+        if any(reading.activity is RunnerActivity.HIDDEN for reading in readings):
             from_log = await asyncio.to_thread(_read_log_file, self._log())
-            readings = [from_log if r.activity is Activity.HIDDEN else r for r in readings]
+            readings = [from_log if r.activity is RunnerActivity.HIDDEN else r for r in readings]
         return tuple(
             RunnerReading(*one) for one in zip((r.pid for r in runners), cores, readings, strict=True)
         )

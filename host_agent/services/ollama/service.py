@@ -11,13 +11,13 @@ import aiohttp
 from host_agent.services import OLLAMA
 from host_agent.services.http_probe import NoAnswer
 from host_agent.services.ollama import installation, status
-from host_agent.services.ollama.answers import Verdict
+from host_agent.services.ollama.answers import ModelProbeResult
 from host_agent.services.ollama.controller import OllamaController
 from host_agent.services.ollama.discovery import Discovery
 from host_agent.services.ollama.probe import SERVER_INFO_TIMEOUT_S, CheckResult, OllamaProbe
 from host_agent.services.ollama.probe_budget import TOKEN_TIMEOUT_S
 from host_agent.services.ollama.runners import RunnerLook, log_of
-from host_agent.services.ollama.silence import Judgement
+from host_agent.services.ollama.silence import RunnerJudgement
 from host_agent.services.ollama.status import FAILURES_UNTIL_DOWN, Observation
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
@@ -112,7 +112,7 @@ class OllamaService:
     def forget_failures(self) -> None:
         """Forget earlier failures, because another server runs or the machine has slept."""
         self._probe.reset()
-        self._observation = replace(self._observation, failures=0, verdict=Verdict(True))
+        self._observation = replace(self._observation, failures=0, verdict=ModelProbeResult(True))
         self._observed_at = float("-inf")
 
     def machine_woke(self, slept_s: float) -> None:
@@ -198,12 +198,12 @@ class OllamaService:
         try:
             info = await self._probe.server_info()
         except NoAnswer as error:
-            no_answer = CheckResult(None, Verdict(False, str(error)))
+            no_answer = CheckResult(None, ModelProbeResult(False, str(error)))
             return await self._observe(no_answer, before.failures, fresh=False)
         owner = await self._discovery.owner(self.controller.pid)
         is_same_server = before.server_info is not None and owner.pid == before.owner.pid
-        verdict = before.verdict if is_same_server else Verdict(True)
-        result = CheckResult(info, Verdict(False, info.error) if info.error else verdict)
+        verdict = before.verdict if is_same_server else ModelProbeResult(True)
+        result = CheckResult(info, ModelProbeResult(False, info.error) if info.error else verdict)
         return await self._observe(result, before.failures if is_same_server else 0, fresh=False)
 
     async def _observe(self, result: CheckResult, failures: int, fresh: bool) -> Observation:
@@ -234,7 +234,7 @@ class OllamaService:
     def _log(self) -> Path | None:
         return log_of(self._observation.owner, self._config.home.logs / "ollama.log")
 
-    def _record_judgement(self, judgement: Judgement | None) -> None:
+    def _record_judgement(self, judgement: RunnerJudgement | None) -> None:
         """Record whether a model that does not answer is judged busy or hung, and on what evidence."""
         if judgement is None:
             self._events.emit(OLLAMA, "silence_ended", "the model answers again")

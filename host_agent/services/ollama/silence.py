@@ -9,7 +9,7 @@ never write a token (ollama/ollama issue 10516).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from host_agent.services.ollama.runner_readings import Activity, RunnerReading
+from host_agent.services.ollama.runner_readings import RunnerActivity, RunnerReading
 
 NO_PROGRESS_S = 300.0  # one step of 512 tokens takes this long only at less than 2 tokens a second
 STANDSTILL_S = 60.0  # a GPU's runner needs no CPU while it waits for a step, which takes seconds
@@ -21,8 +21,9 @@ BUSY_CORES_WITHOUT_SLOT = (
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Whether the model hangs or is busy. `basis` is a word for the evidence, and `detail` describes it."""
+class RunnerJudgement:
+    """The result: the model hangs, or it is busy. `basis` is a word for the evidence; `detail` describes it.
+    """
 
     hangs: bool
     basis: str
@@ -31,9 +32,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ProgressWatch:
-    """The last mark of each runner and the time of its last change, in monotonic seconds.
+    """The last progress mark of each runner and the time of its last change, in monotonic seconds.
 
-    It is kept as long as probes get no answer.
+    `advanced` holds the PIDs whose mark changed at the last look. A watch lasts while probes get no answer.
     """
 
     marks: Mapping[int, tuple[object, float]] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class ProgressWatch:
         return ProgressWatch(marks, frozenset(advanced))
 
     def standing_s(self, pid: int, now: float) -> float:
-        """Return for how long the runner's mark has not changed."""
+        """Return for how many seconds the runner's mark has not changed."""
         return now - self.marks[pid][1] if pid in self.marks else 0.0
 
 
@@ -66,13 +67,13 @@ def judge(
     silent_s: float,
     now: float,
     no_progress_s: float = NO_PROGRESS_S,
-) -> Judgement:
+) -> RunnerJudgement:
     """Return the judgement on a model that has given no token for `silent_s` although it was asked.
 
     `watch` includes the `readings`.
     """
     readings = tuple(readings)
-    working = [runner for runner in readings if runner.reading.activity is Activity.WORKING]
+    working = [runner for runner in readings if runner.reading.activity is RunnerActivity.WORKING]
     for runner in working:
         standing_s = watch.standing_s(runner.pid, now)
         if standing_s >= _limit_s(runner, no_progress_s):
@@ -88,14 +89,16 @@ def judge(
         )
         return _busy("progress", silent_s, f"{_works(runner)}; {stands}", runner)
     for runner in readings:
-        idle = runner.reading.activity is Activity.IDLE
+        idle = runner.reading.activity is RunnerActivity.IDLE
         least_cores = BUSY_CORES_WITHOUT_SLOT if idle else BUSY_CORES
-        if runner.cores >= least_cores or runner.reading.activity is Activity.LOADING:
+        if runner.cores >= least_cores or runner.reading.activity is RunnerActivity.LOADING:
             limit = f"only its CPU time shows that it works, which is believed for {BUSY_FOR_S:.0f} s"
             judged = _busy if silent_s < BUSY_FOR_S else _hangs
             return judged("cpu", silent_s, f"{_works(runner)}; {limit}", runner)
     at_rest = "; ".join(f"its runner (PID {r.pid}) uses no CPU, and {r.reading.evidence}" for r in readings)
-    return Judgement(True, "at_rest", f"no token within {silent_s:.0f} s; {at_rest or 'it has no runner'}")
+    return RunnerJudgement(
+        True, "at_rest", f"no token within {silent_s:.0f} s; {at_rest or 'it has no runner'}"
+    )
 
 
 def _limit_s(runner: RunnerReading, no_progress_s: float) -> float:
@@ -107,10 +110,12 @@ def _works(runner: RunnerReading) -> str:
     return f"its runner (PID {runner.pid}) uses {runner.cores:.1f} cores"
 
 
-def _hangs(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> Judgement:
-    return Judgement(True, basis, f"no token within {silent_s:.0f} s; {sentence} ({runner.reading.evidence})")
+def _hangs(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> RunnerJudgement:
+    return RunnerJudgement(
+        True, basis, f"no token within {silent_s:.0f} s; {sentence} ({runner.reading.evidence})"
+    )
 
 
-def _busy(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> Judgement:
+def _busy(basis: str, silent_s: float, sentence: str, runner: RunnerReading) -> RunnerJudgement:
     waits = f"busy: a token asked for waits since {silent_s:.0f} s"
-    return Judgement(False, basis, f"{waits}; {sentence} ({runner.reading.evidence})")
+    return RunnerJudgement(False, basis, f"{waits}; {sentence} ({runner.reading.evidence})")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from host_agent.services.ollama.answers import ServerInfo, Verdict
+from host_agent.services.ollama.answers import ModelProbeResult, ServerInfo
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.service_status import ServiceStatus
 from vestal.supervision import UP, ChildStatus, State
@@ -24,7 +24,7 @@ class Observation:
 
     owner: Owner = Owner()
     server_info: ServerInfo | None = None
-    verdict: Verdict = Verdict(True)
+    verdict: ModelProbeResult = ModelProbeResult(True)
     failures: int = 0
     installed: bool = True
     required: bool = False

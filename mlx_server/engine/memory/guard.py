@@ -22,7 +22,7 @@ from mlx_server.engine.memory.ledger import (
     Never,
     decide,
 )
-from mlx_server.engine.memory.refusals import Ask, MustWait, refusal, size
+from mlx_server.engine.memory.refusals import MustWait, RefusalWords, refusal, size
 from mlx_server.engine.memory.weights import Arithmetic, Headers
 from mlx_server.model_store import ModelEntry
 from mlx_server.model_store.files.weight_files import UnreadableModel
@@ -99,7 +99,7 @@ class MemoryGuard:
         """
         expected = self.forecast(entry)
         need = Need(expected.load_bytes, expected.load_bytes)
-        ask = Ask(
+        ask = RefusalWords(
             f"Model {entry.name} ({size(expected.weights.bytes)} of weights)",
             "take a smaller or more strongly quantized model, or raise mlx.memory_limit",
             {"weights_bytes": expected.weights.bytes},
@@ -242,7 +242,7 @@ class MemoryGuard:
         bytes_ = tenant.bytes + expected.tokenizer_bytes
         return Holding(name, bytes_, reserved, bool(tenant.requests), tenant.last_used_s, tenant.awaited)
 
-    def _decide(self, ledger: Ledger, need: Need, ask: Ask) -> Fits:
+    def _decide(self, ledger: Ledger, need: Need, ask: RefusalWords) -> Fits:
         decision = decide(ledger, need)
         if isinstance(decision, Fits):
             return decision
@@ -252,8 +252,8 @@ class MemoryGuard:
         raise MustWait(error, held_by_requests=bool(decision.busy))
 
 
-def _ask(model: str, prompt_tokens: int, answer_tokens: int) -> Ask:
-    return Ask(
+def _ask(model: str, prompt_tokens: int, answer_tokens: int) -> RefusalWords:
+    return RefusalWords(
         f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer",
         "shorten the prompt, ask for fewer tokens (max_tokens), or send fewer requests at once",
         {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens},

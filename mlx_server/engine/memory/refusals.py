@@ -9,7 +9,7 @@ from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
 
 
 @dataclass(frozen=True)
-class Ask:
+class RefusalWords:
     """The words of a refusal: what is asked for, and what would help; figures for programs."""
 
     what: str
@@ -29,7 +29,7 @@ class MustWait(Exception):
         self.refusal, self.held_by_requests = refusal, held_by_requests
 
 
-def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: Ask) -> InsufficientMemory:
+def refusal(decision: Wait | Never, ledger: Ledger, need: Need, ask: RefusalWords) -> InsufficientMemory:
     """Return the error, such as `… needs 41.2 GiB of memory, 18.0 GiB free of 24.0 GiB; …`."""
     total, limit = ledger.reading.total_bytes, ledger.limit_bytes
     needs = decision.needs_bytes if isinstance(decision, Never) else need.bytes

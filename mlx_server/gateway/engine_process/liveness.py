@@ -134,12 +134,12 @@ class EngineLiveness:
             if probe_s > self._timeout_s:
                 return f"wedged: idle, and no answer to a probe for {probe_s:.0f} s"
         stalled_s = now - self._last_progress_at
-        if (running or self._working) and stalled_s > self._patience_s():
+        if (running or self._working) and stalled_s > self._progress_timeout_s():
             doing = f"loading {self.loading}" if self.loading else f"working on {running} requests"
             return f"wedged: {doing} without progress for {stalled_s:.0f} s"
         return ""
 
-    def _patience_s(self) -> float:
+    def _progress_timeout_s(self) -> float:
         """Return how long the engine may make no progress: longer only while a model loads slowly."""
         if not self.loading:
             return self._timeout_s

@@ -18,7 +18,7 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
-class Found:
+class KnowledgeFile:
     """A file in the folder. `path` is relative to the folder, with forward slashes; times in nanoseconds."""
 
     path: str
@@ -70,7 +70,7 @@ def _is_knowledge(entry: Path) -> bool:
     return entry.name[0] != "." and is_valid_unicode(entry.name) and entry.is_dir()
 
 
-def walk(folder: Path) -> Iterator[Found | Skipped]:
+def walk(folder: Path) -> Iterator[KnowledgeFile | Skipped]:
     """Yield every text file below the folder. Links are not followed, so there are no loops."""
     to_visit = [(str(folder), "")]
     while to_visit:
@@ -98,7 +98,7 @@ def walk(folder: Path) -> Iterator[Found | Skipped]:
         to_visit += reversed(below)
 
 
-def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
+def _listed(entry: os.DirEntry[str], path: str) -> KnowledgeFile | Skipped | None:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix not in TEXT_SUFFIXES and (
         suffix or not entry.is_symlink()
@@ -116,16 +116,16 @@ def _listed(entry: os.DirEntry[str], path: str) -> Found | Skipped | None:
         return Skipped(path, f"unreadable ({error.strerror})", temporary=True)
     if stat.st_size > MAX_BYTES:
         return Skipped(path, f"{stat.st_size} bytes, over the limit of {MAX_BYTES}")
-    return Found(path, entry.path, stat.st_size, stat.st_mtime_ns)
+    return KnowledgeFile(path, entry.path, stat.st_size, stat.st_mtime_ns)
 
 
-def sha256(found: Found) -> str | Skipped:
+def sha256(found: KnowledgeFile) -> str | Skipped:
     """Return the file's SHA-256, without decoding its text."""
     raw = _bytes(found)
     return raw if isinstance(raw, Skipped) else hashlib.sha256(raw).hexdigest()
 
 
-def read(found: Found) -> Content | Skipped:
+def read(found: KnowledgeFile) -> Content | Skipped:
     """Return the file's text. Bytes that are not UTF-8 become replacement characters and are counted."""
     raw = _bytes(found)
     if isinstance(raw, Skipped):
@@ -139,7 +139,7 @@ def read(found: Found) -> Content | Skipped:
     return Content(digest, text, text.count("\ufffd") - raw.count("\ufffd".encode()))
 
 
-def _bytes(found: Found) -> bytes | Skipped:
+def _bytes(found: KnowledgeFile) -> bytes | Skipped:
     try:
         with open(found.full, "rb", buffering=0) as file:
             return file.read(MAX_BYTES)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from host_agent.watchdog import child
-from host_agent.watchdog.child import AgentWatchdog, Keeper
+from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
 from vestal.config import load
 from vestal.supervision import write_pid_file
@@ -133,7 +133,9 @@ def test_agent_of_a_service_manager_names_it_and_ends_the_watchdog_of_an_earlier
         identity = identify(leftover.pid)
         assert identity
         write_pid_file(child.pid_file(config.home), identity)
-        watchdog = AgentWatchdog(config, Keeper.SERVICE_MANAGER, "systemd", on_event=lambda event: None)
+        watchdog = AgentWatchdog(
+            config, AgentRestarter.SERVICE_MANAGER, "systemd", on_event=lambda event: None
+        )
         asyncio.run(watchdog.start())
         leftover.wait(10)
     assert watchdog.describe() == "systemd restarts it when it fails"

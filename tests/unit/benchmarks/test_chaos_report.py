@@ -11,7 +11,7 @@ from benchmarks.chaos.asks import make_asks
 from benchmarks.chaos.killer import Death
 from benchmarks.chaos.reading import read
 from benchmarks.chaos.report import pauses, report, table
-from benchmarks.chaos.verdict import Verdict, judge
+from benchmarks.chaos.verdict import TextVerdict, judge
 
 CALL = {"function": {"name": "weather", "arguments": {"days": 1}}}
 WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book beside the door."
@@ -20,12 +20,12 @@ WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book besid
 @pytest.mark.parametrize(
     ("got", "verdict"),
     [
-        (WANTED, Verdict.EQUAL),
-        (WANTED[:30], Verdict.LOST),
-        (WANTED[:20] + WANTED[32:], Verdict.LOST),
-        (WANTED[:40] + WANTED[25:], Verdict.DOUBLED),
-        (WANTED + WANTED[-12:], Verdict.DOUBLED),
-        (WANTED[:20] + "something quite different follows here", Verdict.DIFFERENT),
+        (WANTED, TextVerdict.EQUAL),
+        (WANTED[:30], TextVerdict.LOST),
+        (WANTED[:20] + WANTED[32:], TextVerdict.LOST),
+        (WANTED[:40] + WANTED[25:], TextVerdict.DOUBLED),
+        (WANTED + WANTED[-12:], TextVerdict.DOUBLED),
+        (WANTED[:20] + "something quite different follows here", TextVerdict.DIFFERENT),
     ],
 )
 def test_judge_of_text_that_was_cut_repeated_or_changed_says_which(got, verdict):
@@ -33,7 +33,7 @@ def test_judge_of_text_that_was_cut_repeated_or_changed_says_which(got, verdict)
 
 
 def test_judge_of_answer_without_end_is_lost():
-    assert judge(WANTED, False, WANTED) is Verdict.LOST
+    assert judge(WANTED, False, WANTED) is TextVerdict.LOST
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_report_with_a_lost_request_fails_and_counts_it():
     wanted = {ask.number: whole for ask in asks}
     got = [(asks[0], whole), (asks[1], Answer(text="The", fault="503"))]
     outcome = report(wanted, got, [Death("KILL", 1, 2.0, 0.0, 3.5)], unreplaced=0)
-    assert (outcome.sent, outcome.finished, outcome.verdicts[Verdict.LOST]) == (2, 1, 1)
+    assert (outcome.sent, outcome.finished, outcome.verdicts[TextVerdict.LOST]) == (2, 1, 1)
     assert outcome.fails(least_equal=0.0) == ["1 lost"]
     assert isclose(outcome.pauses_s["KILL"][0], 3.0)
     assert "1 of 1" in table(outcome)

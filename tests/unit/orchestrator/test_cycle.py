@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cycles.plan import CyclePhase, Facts, down, plan
+from orchestrator.cycles.plan import CycleFacts, CyclePhase, down, plan
 from orchestrator.llm.backend import Backend, canonical
 
 MODELS = frozenset({"smollm2:135m", "all-minilm:latest"})
@@ -11,12 +11,12 @@ DEAD = Backend("ollama", used=True, healthy=False, detail="no connection")
 UNUSED = Backend("ollama", used=False, healthy=False)
 
 
-def facts(*backends: Backend, **more: object) -> Facts:
+def facts(*backends: Backend, **more: object) -> CycleFacts:
     values: dict = {"tasks_waiting": 1, "knowledge_folders": 1, **more}
-    return Facts(backends, "smollm2:135m", "all-minilm", **values)
+    return CycleFacts(backends, "smollm2:135m", "all-minilm", **values)
 
 
-def planned(given: Facts, phase: CyclePhase):
+def planned(given: CycleFacts, phase: CyclePhase):
     return next(p for p in plan(given) if p.phase is phase)
 
 

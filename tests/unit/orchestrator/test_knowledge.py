@@ -57,7 +57,7 @@ def test_walk_reports_skipped_files_and_follows_no_symlink(tmp_path: Path):
     os.symlink(tmp_path, tmp_path / "loop")
     os.symlink("/etc/hostname", tmp_path / "out.md")
     found = list(files.walk(tmp_path))
-    assert [f.path for f in found if isinstance(f, files.Found)] == ["a.md", "sub/b.txt"]
+    assert [f.path for f in found if isinstance(f, files.KnowledgeFile)] == ["a.md", "sub/b.txt"]
     assert [f.path for f in found if isinstance(f, files.Skipped)] == ["big.md", "loop", "out.md"]
 
 
@@ -76,7 +76,7 @@ def test_read_text_of_any_encoding_counts_invalid_characters(
     path = tmp_path / "a.md"
     path.write_bytes(raw)
     found = next(iter(files.walk(tmp_path)))
-    assert isinstance(found, files.Found)
+    assert isinstance(found, files.KnowledgeFile)
     content = files.read(found)
     assert isinstance(content, files.Content)
     assert (content.text, content.broken) == (text, broken)
@@ -85,7 +85,7 @@ def test_read_text_of_any_encoding_counts_invalid_characters(
 def test_read_binary_is_skipped_by_name(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"a" * 10_000 + b"\0")
     found = next(iter(files.walk(tmp_path)))
-    assert isinstance(found, files.Found)
+    assert isinstance(found, files.KnowledgeFile)
     assert files.read(found) == files.Skipped("a.txt", "binary")
 
 

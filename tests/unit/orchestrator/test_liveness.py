@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from orchestrator.errors import BackendFailed
 from orchestrator.llm import chat_stream
 from orchestrator.llm.chat_stream import ChatStream
-from orchestrator.llm.liveness import Silence, SilenceLimits
+from orchestrator.llm.liveness import CallSilence, SilenceLimits
 
 LIMITS = SilenceLimits(first_s=300, next_s=180, check_s=10, misses=3)
 
 
 def test_silence_before_the_first_token_has_a_longer_limit_than_later():
-    silence = Silence(LIMITS, since=100.0)
+    silence = CallSilence(LIMITS, since=100.0)
     assert not silence.verdict(399.0)
     assert "before the first token" in silence.verdict(400.0)
     begun = silence.received(1000.0)
@@ -26,7 +26,7 @@ def test_silence_before_the_first_token_has_a_longer_limit_than_later():
 
 
 def test_silence_with_three_failed_checks_in_a_row_is_a_hang():
-    silence = Silence(LIMITS, since=0.0).checked(False).checked(False)
+    silence = CallSilence(LIMITS, since=0.0).checked(False).checked(False)
     assert not silence.verdict(30.0)
     assert not silence.checked(True).checked(False).checked(False).verdict(60.0)
     assert "stopped answering at all" in silence.checked(False).verdict(45.0)
@@ -34,8 +34,8 @@ def test_silence_with_three_failed_checks_in_a_row_is_a_hang():
 
 
 def test_silence_is_short_until_the_check_interval_has_passed():
-    assert Silence(LIMITS, since=0.0).is_short(9.0)
-    assert not Silence(LIMITS, since=0.0).is_short(10.0)
+    assert CallSilence(LIMITS, since=0.0).is_short(9.0)
+    assert not CallSilence(LIMITS, since=0.0).is_short(10.0)
 
 
 def lines(*parts: dict) -> bytes:

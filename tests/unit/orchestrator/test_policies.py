@@ -19,20 +19,20 @@ from orchestrator.errors import (
     ModelMissing,
     OrchestratorError,
 )
-from orchestrator.memory_guard import MemoryReading, batch_size
-from orchestrator.recovery_webhook.policy import ListenerAnswer, Pace
+from orchestrator.memory_guard import ContainerMemory, batch_size
+from orchestrator.recovery_webhook.policy import ListenerAnswer, ReportPace
 from orchestrator.tasks.step_retry import MAX_BAD_ANSWERS, MAX_DELAY_S, MAX_DOWN_S, StepRetry
 
 DOWN = ("mlx",)
 
 
 def test_pace_first_outage_may_be_posted_at_once():
-    assert Pace().may_post(0.0, DOWN)
-    assert not Pace().may_post(0.0, ())
+    assert ReportPace().may_post(0.0, DOWN)
+    assert not ReportPace().may_post(0.0, ())
 
 
 def test_pace_during_an_outage_doubles_the_pause_up_to_the_interval():
-    pace, now, gaps = Pace(), 0.0, []
+    pace, now, gaps = ReportPace(), 0.0, []
     for _ in range(8):
         pace = pace.after(ListenerAnswer(202), now, DOWN, interval_s=100)
         gaps.append(pace.due_at - now)
@@ -41,30 +41,30 @@ def test_pace_during_an_outage_doubles_the_pause_up_to_the_interval():
 
 
 def test_pace_with_another_backend_down_posts_at_once():
-    pace = Pace().after(ListenerAnswer(202, retry_after_s=60), 0.0, DOWN, 300)
+    pace = ReportPace().after(ListenerAnswer(202, retry_after_s=60), 0.0, DOWN, 300)
     assert not pace.may_post(1.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))
 
 
 def test_pace_after_retry_after_waits_even_with_another_backend_down():
-    pace = Pace().after(ListenerAnswer(429, retry_after_s=60), 0.0, DOWN, 5)
+    pace = ReportPace().after(ListenerAnswer(429, retry_after_s=60), 0.0, DOWN, 5)
     assert not pace.may_post(59.0, ("mlx", "ollama"))
     assert not pace.seen(()).may_post(59.0, DOWN)
     assert pace.may_post(60.0, DOWN)
 
 
 def test_pace_with_a_backend_that_failed_again_posts_at_once():
-    pace = Pace().after(ListenerAnswer(202), 0.0, ("mlx", "ollama"), 300)
+    pace = ReportPace().after(ListenerAnswer(202), 0.0, ("mlx", "ollama"), 300)
     assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
 
 
 def test_pace_after_a_401_waits_for_the_interval():
-    assert Pace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
+    assert ReportPace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
 
 
 @pytest.mark.parametrize("state", ["open", "manual_stop"])
 def test_pace_for_a_backend_that_no_pass_will_start_waits_for_the_interval(state: str):
-    pace = Pace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
+    pace = ReportPace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another backend down is posted at once
@@ -73,23 +73,23 @@ def test_pace_for_a_backend_that_no_pass_will_start_waits_for_the_interval(state
 def test_pace_waits_for_the_interval_only_if_no_pass_will_start_any_backend_that_is_down():
     both = ("mlx", "ollama")
     states = {"mlx": "manual_stop", "ollama": "open"}
-    assert Pace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 300
+    assert ReportPace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 300
     states = {"mlx": "manual_stop"}
-    assert Pace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 5
+    assert ReportPace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 5
     states = {"mlx": "recovering"}
-    assert Pace().after(ListenerAnswer(202, 10, backends=states), 0.0, DOWN, 300).due_at == 10
+    assert ReportPace().after(ListenerAnswer(202, 10, backends=states), 0.0, DOWN, 300).due_at == 10
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_pace_after_a_refusal_posts_nothing_before_retry_after(status: int):
-    pace = Pace().after(ListenerAnswer(status, 30.0), 0.0, DOWN, 300)
+    pace = ReportPace().after(ListenerAnswer(status, 30.0), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
     assert pace.may_post(30.0, DOWN)
 
 
 @given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
 def test_pace_under_any_checks_never_posts_before_the_pause_is_over(steps: list[float], interval_s: float):
-    pace, now, posts = Pace(), 0.0, []
+    pace, now, posts = ReportPace(), 0.0, []
     for step in steps:
         now += step
         pace = pace.seen(DOWN)
@@ -170,8 +170,8 @@ def test_memory_read_from_cgroup_2_excludes_inactive_files(tmp_path: Path):
     write(
         tmp_path, memory__current="1000\n", memory__max="2000\n", memory__stat="anon 5\ninactive_file 200\n"
     )
-    assert memory_guard.read(tmp_path) == MemoryReading(800, 2000)
-    assert MemoryReading(800, 2000).fraction == 0.4
+    assert memory_guard.read(tmp_path) == ContainerMemory(800, 2000)
+    assert ContainerMemory(800, 2000).fraction == 0.4
 
 
 def test_memory_read_from_cgroup_1_excludes_inactive_files(tmp_path: Path):
@@ -181,14 +181,14 @@ def test_memory_read_from_cgroup_1_excludes_inactive_files(tmp_path: Path):
         memory__limit_in_bytes="2000\n",
         memory__stat="inactive_file 1\ntotal_inactive_file 300\n",
     )
-    assert memory_guard.read(tmp_path) == MemoryReading(700, 2000)
+    assert memory_guard.read(tmp_path) == ContainerMemory(700, 2000)
 
 
 @pytest.mark.parametrize("limit", ["max\n", "9223372036854771712\n"])
 def test_memory_read_without_a_limit_has_fraction_zero(tmp_path: Path, limit: str):
     write(tmp_path, memory__current="1000\n", memory__max=limit, memory__stat="")
     reading = memory_guard.read(tmp_path)
-    assert reading == MemoryReading(1000, None)
+    assert reading == ContainerMemory(1000, None)
     assert reading.fraction == 0.0
 
 

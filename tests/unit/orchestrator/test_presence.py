@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from orchestrator.cycles.plan import Facts, down, health_sentence
+from orchestrator.cycles.plan import CycleFacts, down, health_sentence
 from orchestrator.llm.backend import Backend
 from orchestrator.llm.check import is_unreachable
 from orchestrator.llm.presence import Presence
-from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer, Pace
+from orchestrator.recovery_webhook.policy import ABSENT_PAUSE_S, ListenerAnswer, ReportPace
 
 MLX = Backend("mlx", used=True, healthy=True)
 OLLAMA = Backend("ollama", used=True, healthy=False, detail="refused", unreachable=True)
@@ -56,14 +56,14 @@ def test_presence_judged_again_clears_an_earlier_absent_mark():
 
 
 def test_health_sentence_names_an_absent_backend_which_is_not_down():
-    facts = Facts(POSTED.judged((MLX, OLLAMA)), "chat", "embed")
+    facts = CycleFacts(POSTED.judged((MLX, OLLAMA)), "chat", "embed")
     assert down(facts) == ()
     assert health_sentence(facts) == "all healthy; ollama: absent (never seen)"
-    assert health_sentence(Facts((MLX, OLLAMA), "chat", "embed")) == "ollama down"
+    assert health_sentence(CycleFacts((MLX, OLLAMA), "chat", "embed")) == "ollama down"
 
 
 def test_pace_for_an_absent_backend_posts_once_an_hour():
-    pace, posts = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300), []
+    pace, posts = ReportPace().after(ListenerAnswer(202), 0.0, ("ollama",), 300), []
     for now in range(0, 4 * 3600, 15):
         pace = pace.seen(())
         if pace.may_post(float(now), (), ("ollama",)):
@@ -73,14 +73,14 @@ def test_pace_for_an_absent_backend_posts_once_an_hour():
 
 
 def test_pace_with_an_absent_backend_posts_an_outage_at_once():
-    pace = Pace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
+    pace = ReportPace().after(ListenerAnswer(202), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(1.0, (), ("ollama",))
     assert pace.may_post(1.0, ("mlx",), ("ollama",))
     assert pace.after(ListenerAnswer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
 
 
 def test_pace_for_an_absent_backend_waits_for_retry_after():
-    pace = Pace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
+    pace = ReportPace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
 
 

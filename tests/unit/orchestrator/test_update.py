@@ -12,7 +12,7 @@ from orchestrator.knowledge.folders.files import Skipped
 from orchestrator.knowledge.scan import scan
 from orchestrator.knowledge.search.scope import EVERYTHING
 from orchestrator.knowledge.store import Known
-from orchestrator.knowledge.update import Report
+from orchestrator.knowledge.update import UpdateReport
 from orchestrator.storage.database import Database
 from orchestrator.storage.sqlite import SqliteDatabase
 from tests.unit.orchestrator.conftest import Knowledge
@@ -20,7 +20,7 @@ from tests.unit.orchestrator.conftest import Knowledge
 KNOWN = Known("sha", 1, 1, "m")
 
 
-async def update(knowledge: Knowledge, full: bool = False) -> Report:
+async def update(knowledge: Knowledge, full: bool = False) -> UpdateReport:
     return await knowledge.updater.update_all_agents_knowledge(knowledge.folders(), full)
 
 

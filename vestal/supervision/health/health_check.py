@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from vestal.supervision.clock import Clock
-from vestal.supervision.health.silence import Activity, Silence, Verdict
+from vestal.supervision.health.silence import ProcessActivity, ProcessVerdict, UnansweredQuestions
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
 from vestal.supervision.lifecycle.states import State
 
@@ -28,19 +28,19 @@ class HealthCheck:
     def __init__(
         self,
         probe: Callable[[int], Awaitable[ProbeResult]],
-        activity: Callable[[int], Awaitable[Activity]] | None,
+        activity: Callable[[int], Awaitable[ProcessActivity]] | None,
         policy: ProbePolicy,
         clock: Clock,
     ) -> None:
         self._probe, self._activity, self._policy, self._clock = probe, activity, policy, clock
         self._pid = 0
-        self._silence = Silence()
+        self._silence = UnansweredQuestions()
         self._requests: int | None = None  # in progress at the last answer
         self._asking: asyncio.Task[ProbeResult] | None = None
 
     def forget(self) -> None:
         """Forget the unanswered questions: the machine slept meanwhile."""
-        self._silence = Silence()
+        self._silence = UnansweredQuestions()
 
     async def ask(self, pid: int) -> ProbeResult:
         """Ask the process once, and return its answer, or the judgement if there is none.
@@ -49,7 +49,7 @@ class HealthCheck:
         """
         if self._asking is None or self._asking.done() or pid != self._pid:
             if pid != self._pid:
-                self._pid, self._silence, self._requests = pid, Silence(), None
+                self._pid, self._silence, self._requests = pid, UnansweredQuestions(), None
             self._asking = asyncio.ensure_future(self._ask(pid))
         return await asyncio.shield(self._asking)
 
@@ -76,7 +76,7 @@ class HealthCheck:
         if pid != self._pid:  # another process has taken its place meanwhile, and is asked now
             return result
         if result.answered:
-            self._silence, self._requests = Silence(), result.requests
+            self._silence, self._requests = UnansweredQuestions(), result.requests
             return result
         given_up_at, after = self._clock.now(), await self._read_activity(pid)
         silence = self._silence.add(asked_at, given_up_at, before, after)
@@ -84,31 +84,31 @@ class HealthCheck:
         judgement = silence.judge(given_up_at, self._policy)
         served = f"; requests in progress at its last answer: {self._requests}" if self._requests else ""
         match judgement.verdict:
-            case Verdict.BUSY:
+            case ProcessVerdict.BUSY:
                 return ProbeResult(False, judgement.evidence + served, State.BUSY, answered=False, hung=False)
-            case Verdict.HUNG:
+            case ProcessVerdict.HUNG:
                 why = f" ({result.detail})" if result.detail else ""
                 return ProbeResult(False, judgement.evidence + served + why, answered=False, hung=True)
-            case Verdict.UNDECIDED:
+            case ProcessVerdict.UNDECIDED:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
 
-    def _timeout_s(self, before: Activity) -> float:
+    def _timeout_s(self, before: ProcessActivity) -> float:
         """Return how long to wait for the answer: not long if SIGSTOP has suspended the process before."""
         if before.suspended and self._silence.questions:
             return min(self._policy.timeout_s, SUSPENDED_TIMEOUT_S)
         return self._policy.timeout_s
 
-    async def _read_activity(self, pid: int) -> Activity:
+    async def _read_activity(self, pid: int) -> ProcessActivity:
         """Return what the kernel shows; nothing if it cannot be read."""
         if self._activity is None:
-            return Activity()
+            return ProcessActivity()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ACTIVITY_TIMEOUT_S):
                 try:
                     return await self._activity(pid)
                 except Exception:  # without it the process is judged by its answers alone
                     _log.warning("the activity of PID %d could not be read", pid, exc_info=True)
-        return Activity()
+        return ProcessActivity()
 
 
 async def run_probe(

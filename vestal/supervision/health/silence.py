@@ -32,8 +32,8 @@ FEW_LEFT = 0.9  # from this share of its file descriptors on, a process may soon
 
 
 @dataclass(frozen=True)
-class Activity:
-    """What the kernel shows of a process at one moment. A field is None if it cannot be read.
+class ProcessActivity:
+    """What the kernel shows of a process at one moment. A field that cannot be read is None.
 
     `cpu_s`                the CPU time that it has used since its start
     `wakeups`              how often it has waited for something and gone on (voluntary context switches)
@@ -59,7 +59,7 @@ class Activity:
 
 
 @dataclass(frozen=True)
-class Unanswered:
+class UnansweredQuestion:
     """A question without an answer: when it was asked and given up, in monotonic seconds, and what the kernel
     showed at both moments.
 
@@ -69,8 +69,8 @@ class Unanswered:
 
     asked_at: float
     given_up_at: float
-    before: Activity
-    after: Activity
+    before: ProcessActivity
+    after: ProcessActivity
     since: float
 
     @property
@@ -79,8 +79,8 @@ class Unanswered:
         return max(self.given_up_at - self.since, 1e-3)
 
 
-class Verdict(StrEnum):
-    """What a process is that does not answer."""
+class ProcessVerdict(StrEnum):
+    """What the evidence says of a process that does not answer."""
 
     UNDECIDED = "undecided"
     BUSY = "busy"
@@ -88,29 +88,31 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ProcessJudgement:
     """A verdict, and the evidence for it in words."""
 
-    verdict: Verdict
+    verdict: ProcessVerdict
     evidence: str
 
 
 @dataclass(frozen=True)
-class Silence:
+class UnansweredQuestions:
     """The questions since the last answer, oldest first: the first one, and the latest KEPT_QUESTIONS."""
 
-    questions: tuple[Unanswered, ...] = ()
+    questions: tuple[UnansweredQuestion, ...] = ()
 
-    def add(self, asked_at: float, given_up_at: float, before: Activity, after: Activity) -> Silence:
-        """Return the silence with one more question."""
-        question = Unanswered(asked_at, given_up_at, before, after, since=asked_at)
+    def add(
+        self, asked_at: float, given_up_at: float, before: ProcessActivity, after: ProcessActivity
+    ) -> UnansweredQuestions:
+        """Return the record with one more question."""
+        question = UnansweredQuestion(asked_at, given_up_at, before, after, since=asked_at)
         if not self.questions:
-            return Silence((question,))
+            return UnansweredQuestions((question,))
         last = self.questions[-1]
         question = replace(question, before=last.after, since=last.given_up_at)
-        return Silence((self.questions[0], *self.questions[1:][-KEPT_QUESTIONS:], question))
+        return UnansweredQuestions((self.questions[0], *self.questions[1:][-KEPT_QUESTIONS:], question))
 
-    def judge(self, now: float, policy: ProbePolicy) -> Judgement:
+    def judge(self, now: float, policy: ProbePolicy) -> ProcessJudgement:
         """Return the verdict on the process that has left these questions unanswered."""
         last = self.questions[-1]
         silent_s = now - self.questions[0].asked_at
@@ -118,24 +120,28 @@ class Silence:
         unanswered = f"no answer for {silent_s:.0f} s"
         if silent_s >= policy.busy_limit_s and len(self.questions) > 1:
             why = f"for longer than {policy.busy_limit_s:g} s" + (f", although {work}" if work else "")
-            return Judgement(Verdict.HUNG, f"{unanswered}, {why}")
+            return ProcessJudgement(ProcessVerdict.HUNG, f"{unanswered}, {why}")
         if work:
             limit = f"it is ended after {policy.busy_limit_s:g} s"
-            return Judgement(Verdict.BUSY, f"busy: {unanswered}, and {work}{_crowd(last.after)}; {limit}")
+            return ProcessJudgement(
+                ProcessVerdict.BUSY, f"busy: {unanswered}, and {work}{_crowd(last.after)}; {limit}"
+            )
         idle = self._idle_questions(policy)
         if last.after.suspended and len(idle) >= min(2, policy.failures):
-            return Judgement(Verdict.HUNG, f"{unanswered}: it is suspended (SIGSTOP)")
+            return ProcessJudgement(ProcessVerdict.HUNG, f"{unanswered}: it is suspended (SIGSTOP)")
         if len(idle) >= policy.failures and _is_long_enough(idle, now, policy):
-            return Judgement(Verdict.HUNG, f"{unanswered}, and {_idleness(last)}{_crowd(last.after)}")
-        return Judgement(Verdict.UNDECIDED, f"{unanswered}")
+            return ProcessJudgement(
+                ProcessVerdict.HUNG, f"{unanswered}, and {_idleness(last)}{_crowd(last.after)}"
+            )
+        return ProcessJudgement(ProcessVerdict.UNDECIDED, f"{unanswered}")
 
-    def _idle_questions(self, policy: ProbePolicy) -> list[Unanswered]:
+    def _idle_questions(self, policy: ProbePolicy) -> list[UnansweredQuestion]:
         """Return the latest questions in a row in which the process did not work.
 
         A question that was given up much later than at its timeout says nothing: this process itself was held
         up, and may have missed the answer.
         """
-        idle: list[Unanswered] = []
+        idle: list[UnansweredQuestion] = []
         for question in reversed(self.questions):
             if evidence_of_work(question):
                 break
@@ -144,7 +150,7 @@ class Silence:
         return idle
 
 
-def evidence_of_work(question: Unanswered) -> str:
+def evidence_of_work(question: UnansweredQuestion) -> str:
     """Return in words how the process worked while it was asked; empty if it did not."""
     before, after = question.before, question.after
     if before.cpu_s is not None and after.cpu_s is not None:
@@ -162,7 +168,7 @@ def evidence_of_work(question: Unanswered) -> str:
     return ""
 
 
-def _turns(question: Unanswered) -> bool:
+def _turns(question: UnansweredQuestion) -> bool:
     """Return whether the process wakes up now and then, as an event loop does."""
     before, after = question.before.wakeups, question.after.wakeups
     if before is None or after is None:
@@ -170,7 +176,7 @@ def _turns(question: Unanswered) -> bool:
     return after - before >= max(1.0, TURNING_PER_S * question.window_s)
 
 
-def _is_long_enough(idle: list[Unanswered], now: float, policy: ProbePolicy) -> bool:
+def _is_long_enough(idle: list[UnansweredQuestion], now: float, policy: ProbePolicy) -> bool:
     """Return whether idle questions show that the process hangs, and is not only slow for a moment."""
     latest = idle[-policy.failures :]
     if all(_leaves_them_waiting(question) for question in latest):
@@ -179,7 +185,7 @@ def _is_long_enough(idle: list[Unanswered], now: float, policy: ProbePolicy) -> 
     return now - idle[0].asked_at >= intervals_s - 1e-6
 
 
-def _leaves_them_waiting(question: Unanswered) -> bool:
+def _leaves_them_waiting(question: UnansweredQuestion) -> bool:
     """Return whether connections or requests wait for the process, and it does not even wake up for them."""
     after = question.after
     wait = bool(after.waiting_connections or after.unread_connections)
@@ -187,14 +193,14 @@ def _leaves_them_waiting(question: Unanswered) -> bool:
     return wait and slept and question.given_up_at - question.asked_at >= QUICK_QUESTION_S
 
 
-def _idleness(question: Unanswered) -> str:
+def _idleness(question: UnansweredQuestion) -> str:
     if question.before.cpu_s is None or question.after.cpu_s is None:
         return "it is not known to work"
     used_s = max(0.0, question.after.cpu_s - question.before.cpu_s)
     return f"it does not work ({used_s:.2f} s of CPU time in {question.window_s:.1f} s)"
 
 
-def _crowd(after: Activity) -> str:
+def _crowd(after: ProcessActivity) -> str:
     """Return in words how many are connected to the process, and who waits for it."""
     few_left = after.max_open_files and (after.open_files or 0) >= FEW_LEFT * after.max_open_files
     words = [

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from host_agent.services.ollama.ownership import Owner, OwnerKind
-from host_agent.services.ollama.runner_readings import Activity
+from host_agent.services.ollama.runner_readings import RunnerActivity
 from host_agent.services.ollama.runners import RunnerLook, log_of, port_of
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
@@ -27,14 +27,14 @@ async def test_reading_of_a_runner_without_slots_follows_the_servers_log(tmp_pat
     async with aiohttp.ClientSession() as session:
         look = RunnerLook(session, lambda: (RUNNER,), lambda: log)
         (nothing,) = await look.readings()
-        assert nothing.reading.activity is Activity.HIDDEN
+        assert nothing.reading.activity is RunnerActivity.HIDDEN
         marks = []
         for line in (PROGRESS.format(2048), GIN, PROGRESS.format(4096), "level=INFO msg=other\n"):
             with log.open("a") as file:
                 file.write(line)
             (found,) = await look.readings()
             marks.append((found.reading.activity, found.reading.mark))
-        assert [activity for activity, _ in marks] == [*[Activity.WORKING] * 3, Activity.HIDDEN]
+        assert [activity for activity, _ in marks] == [*[RunnerActivity.WORKING] * 3, RunnerActivity.HIDDEN]
         assert marks[0][1] == marks[1][1] != marks[2][1]
         assert "4096 of 16384 tokens" in found.reading.evidence
 

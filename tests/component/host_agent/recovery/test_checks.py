@@ -23,11 +23,11 @@ from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import load
 from vestal.supervision import (
-    Activity,
     HealthCheck,
     JsonStateStore,
     ProbePolicy,
     ProbeResult,
+    ProcessActivity,
     State,
     SystemClock,
 )
@@ -61,9 +61,9 @@ class FakeMachine:
     async def orchestrator_answers(self, pid: int) -> ProbeResult:
         return ProbeResult(self.answers, "no answer within 3 s", answered=self.answers)
 
-    async def activity(self, pid: int) -> Activity:
+    async def activity(self, pid: int) -> ProcessActivity:
         self.cpu_s += self.computes
-        return Activity(cpu_s=self.cpu_s, suspended=not self.computes)
+        return ProcessActivity(cpu_s=self.cpu_s, suspended=not self.computes)
 
     def stopped_by_hand(self, service: str) -> bool:
         return False

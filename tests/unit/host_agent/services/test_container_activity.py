@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.services.docker.container_activity import parse_top
-from vestal.supervision import Activity
+from vestal.supervision import ProcessActivity
 
 TITLES = ["PID", "STAT", "TIME"]
 
@@ -16,7 +16,7 @@ def top(*rows: list[str]) -> dict[str, object]:
 
 def test_parse_top_sums_the_cpu_time_of_all_processes_and_takes_the_state_of_the_main_one():
     found = parse_top(top(["4711", "Ssl", "00:01:02"], ["4800", "R", "1-00:00:01"]), 4711)
-    assert found == Activity(cpu_s=86_463.0, suspended=False, wants_cpu=False, waits_for_disk=False)
+    assert found == ProcessActivity(cpu_s=86_463.0, suspended=False, wants_cpu=False, waits_for_disk=False)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from host_agent.services.docker import container_status
-from host_agent.services.docker.exit_cause import ExitCause, ExitEvidence, explain
+from host_agent.services.docker.exit_cause import ContainerExitEvidence, ExitCause, explain
 from vestal.supervision import State
 
 GIB = 1024**3
@@ -46,38 +46,40 @@ RUNNING = {
 @pytest.mark.parametrize(
     ("evidence", "cause"),
     [
-        (ExitEvidence(137, oom_flag=True), ExitCause.OUT_OF_MEMORY),
-        (ExitEvidence(137, oom_event_age_s=0.4), ExitCause.OUT_OF_MEMORY),
-        (ExitEvidence(137, oom_event_age_s=-0.4), ExitCause.OUT_OF_MEMORY),
-        (ExitEvidence(137, oom_event_age_s=3600), ExitCause.UNKNOWN_KILL),
-        (ExitEvidence(1, oom_event_age_s=0.4), ExitCause.ERROR),
-        (ExitEvidence(137), ExitCause.UNKNOWN_KILL),
-        (ExitEvidence(137, stopped_by="a person"), ExitCause.STOPPED),
-        (ExitEvidence(137, oom_flag=True, stopped_by="a person"), ExitCause.OUT_OF_MEMORY),
-        (ExitEvidence(137, kill_request_age_s=0.1), ExitCause.KILLED_BY_REQUEST),
+        (ContainerExitEvidence(137, oom_flag=True), ExitCause.OUT_OF_MEMORY),
+        (ContainerExitEvidence(137, oom_event_age_s=0.4), ExitCause.OUT_OF_MEMORY),
+        (ContainerExitEvidence(137, oom_event_age_s=-0.4), ExitCause.OUT_OF_MEMORY),
+        (ContainerExitEvidence(137, oom_event_age_s=3600), ExitCause.UNKNOWN_KILL),
+        (ContainerExitEvidence(1, oom_event_age_s=0.4), ExitCause.ERROR),
+        (ContainerExitEvidence(137), ExitCause.UNKNOWN_KILL),
+        (ContainerExitEvidence(137, stopped_by="a person"), ExitCause.STOPPED),
+        (ContainerExitEvidence(137, oom_flag=True, stopped_by="a person"), ExitCause.OUT_OF_MEMORY),
+        (ContainerExitEvidence(137, kill_request_age_s=0.1), ExitCause.KILLED_BY_REQUEST),
         # `docker stop`, or compose that recreates the container
-        (ExitEvidence(0, stop_request_age_s=0.1), ExitCause.STOPPED),
-        (ExitEvidence(143, stop_request_age_s=0.1), ExitCause.STOPPED),
-        (ExitEvidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), ExitCause.STOPPED),
-        (ExitEvidence(137, oom_event_age_s=0.1, stop_request_age_s=5), ExitCause.OUT_OF_MEMORY),
-        (ExitEvidence(143), ExitCause.SIGNAL),
-        (ExitEvidence(139), ExitCause.SIGNAL),
-        (ExitEvidence(0), ExitCause.FINISHED),
-        (ExitEvidence(1), ExitCause.ERROR),
+        (ContainerExitEvidence(0, stop_request_age_s=0.1), ExitCause.STOPPED),
+        (ContainerExitEvidence(143, stop_request_age_s=0.1), ExitCause.STOPPED),
+        (ContainerExitEvidence(137, stop_request_age_s=10.2, kill_request_age_s=0.1), ExitCause.STOPPED),
+        (ContainerExitEvidence(137, oom_event_age_s=0.1, stop_request_age_s=5), ExitCause.OUT_OF_MEMORY),
+        (ContainerExitEvidence(143), ExitCause.SIGNAL),
+        (ContainerExitEvidence(139), ExitCause.SIGNAL),
+        (ContainerExitEvidence(0), ExitCause.FINISHED),
+        (ContainerExitEvidence(1), ExitCause.ERROR),
     ],
 )
-def test_explain_returns_the_cause_with_the_strongest_evidence(evidence: ExitEvidence, cause: ExitCause):
+def test_explain_returns_the_cause_with_the_strongest_evidence(
+    evidence: ContainerExitEvidence, cause: ExitCause
+):
     assert explain(evidence).cause is cause
 
 
 def test_explain_a_kill_for_memory_names_the_limit_and_the_setting():
-    sentence = explain(ExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
+    sentence = explain(ContainerExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
 def test_explain_a_kill_without_evidence_says_that_the_cause_is_unknown():
-    assert explain(ExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
+    assert explain(ContainerExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
 def test_explain_the_recorded_inspect_of_a_kill_for_memory_finds_the_cause():

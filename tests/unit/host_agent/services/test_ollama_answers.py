@@ -7,8 +7,8 @@ import pytest
 from host_agent.services.http_probe import Reply
 from host_agent.services.ollama.answers import (
     ModelInMemory,
+    ModelProbeResult,
     ModelRequest,
-    Verdict,
     choose_probe_model,
     judge,
     probe_request,
@@ -119,10 +119,10 @@ def test_budget_is_due_at_once_after_a_failure_and_otherwise_after_its_interval(
     fresh = ProbeBudget(interval_s=30)
     assert fresh.is_due(0)
     assert not fresh.asked(0).is_due(100)
-    after_success = fresh.asked(0).answered(Verdict(True), 1)
+    after_success = fresh.asked(0).answered(ModelProbeResult(True), 1)
     assert not after_success.is_due(30)
     assert after_success.is_due(31)
-    assert after_success.asked(31).answered(Verdict(False), 32).is_due(32)
+    assert after_success.asked(31).answered(ModelProbeResult(False), 32).is_due(32)
 
 
 def test_budget_counts_the_silence_over_all_probes_without_an_answer():
@@ -131,4 +131,4 @@ def test_budget_counts_the_silence_over_all_probes_without_an_answer():
     assert given_up.is_due(100)
     again = given_up.asked(100)
     assert (again.waited_s(110), again.silent_s(110)) == (10, 110)
-    assert again.answered(Verdict(False), 111).asked(112).silent_s(115) == 3
+    assert again.answered(ModelProbeResult(False), 111).asked(112).silent_s(115) == 3

@@ -8,24 +8,24 @@ from host_agent.services.http_probe import Reply
 from host_agent.services.ollama.runner_readings import (
     SHOWS_NOTHING,
     STEP_RUNS,
-    Activity,
     Reading,
+    RunnerActivity,
     RunnerReading,
     read_log,
     read_slots,
 )
-from host_agent.services.ollama.silence import Judgement, ProgressWatch, judge
+from host_agent.services.ollama.silence import ProgressWatch, RunnerJudgement, judge
 
 RUNNER = 7
-LOADS = Reading(Activity.LOADING, None, "it loads its model")
-IDLE = Reading(Activity.IDLE, (), "its slots are idle")
+LOADS = Reading(RunnerActivity.LOADING, None, "it loads its model")
+IDLE = Reading(RunnerActivity.IDLE, (), "its slots are idle")
 
 
 def works(tokens: int) -> Reading:
-    return Reading(Activity.WORKING, tokens, f"{tokens} tokens")
+    return Reading(RunnerActivity.WORKING, tokens, f"{tokens} tokens")
 
 
-def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -> Judgement:
+def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -> RunnerJudgement:
     """Return the judgement after looks at one runner: (seconds since the probe, cores, reading)."""
     watch, last = ProgressWatch(), tuple[RunnerReading, ...]()
     for at, cores, reading in looks:
@@ -125,7 +125,7 @@ def slot(**changed: object) -> dict[str, object]:
 
 def test_read_slots_names_the_tokens_read_and_written():
     found = read_slots(Reply(200, [slot(), slot(id=1, is_processing=False)]))
-    assert found.activity is Activity.WORKING
+    assert found.activity is RunnerActivity.WORKING
     assert found.evidence == "its /slots: slot 0 has read 1536 and written 3 tokens"
 
 
@@ -148,17 +148,17 @@ def test_read_slots_mark_changes_with_whatever_shows_progress(advanced: dict[str
 @pytest.mark.parametrize(
     ("reply", "activity"),
     [
-        (Reply(200, [slot(is_processing=False)]), Activity.IDLE),
-        (Reply(200, []), Activity.IDLE),
-        (Reply(200, [{"is_processing": True}]), Activity.WORKING),
-        (Reply(503, {"error": {"message": "Loading model"}}), Activity.LOADING),
-        (Reply(404, None), Activity.HIDDEN),
-        (Reply(501, {"error": {"message": "does not support slots endpoint"}}), Activity.HIDDEN),
-        (Reply(200, {"slots": 1}), Activity.HIDDEN),
-        (Reply(200, ["x"]), Activity.IDLE),
+        (Reply(200, [slot(is_processing=False)]), RunnerActivity.IDLE),
+        (Reply(200, []), RunnerActivity.IDLE),
+        (Reply(200, [{"is_processing": True}]), RunnerActivity.WORKING),
+        (Reply(503, {"error": {"message": "Loading model"}}), RunnerActivity.LOADING),
+        (Reply(404, None), RunnerActivity.HIDDEN),
+        (Reply(501, {"error": {"message": "does not support slots endpoint"}}), RunnerActivity.HIDDEN),
+        (Reply(200, {"slots": 1}), RunnerActivity.HIDDEN),
+        (Reply(200, ["x"]), RunnerActivity.IDLE),
     ],
 )
-def test_read_slots_of_any_answer_returns_a_reading(reply: Reply, activity: Activity):
+def test_read_slots_of_any_answer_returns_a_reading(reply: Reply, activity: RunnerActivity):
     assert read_slots(reply).activity is activity
 
 
@@ -174,19 +174,27 @@ WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, t
 @pytest.mark.parametrize(
     ("lines", "activity", "evidence"),
     [
-        ([OLDER], Activity.WORKING, "its log: 512 tokens of a prompt are read, 17% of it"),
-        ([OLDER, NEWER], Activity.WORKING, "its log: 2560 tokens of a prompt are read, 32% of it"),
-        ([MLX, GIN_GET, ""], Activity.WORKING, "its log: 2048 of 16384 tokens of a prompt are read"),
-        ([MLX, GIN_POST], Activity.HIDDEN, "its log: 2048 of 16384 tokens of a prompt are read"),  # cancelled
-        ([MLX_LAST], Activity.HIDDEN, "its log: 16383 of 16384 tokens of a prompt are read"),  # now it writes
-        ([NEWER, WRITES], Activity.HIDDEN, "its log: 240 tokens are written"),
-        ([WRITES.replace("n_gen", "n_decoded")], Activity.HIDDEN, "its log: 240 tokens are written"),
-        ([GIN_POST], Activity.HIDDEN, SHOWS_NOTHING.evidence),
-        ([], Activity.HIDDEN, SHOWS_NOTHING.evidence),
+        ([OLDER], RunnerActivity.WORKING, "its log: 512 tokens of a prompt are read, 17% of it"),
+        ([OLDER, NEWER], RunnerActivity.WORKING, "its log: 2560 tokens of a prompt are read, 32% of it"),
+        ([MLX, GIN_GET, ""], RunnerActivity.WORKING, "its log: 2048 of 16384 tokens of a prompt are read"),
+        (
+            [MLX, GIN_POST],
+            RunnerActivity.HIDDEN,
+            "its log: 2048 of 16384 tokens of a prompt are read",
+        ),  # cancelled
+        (
+            [MLX_LAST],
+            RunnerActivity.HIDDEN,
+            "its log: 16383 of 16384 tokens of a prompt are read",
+        ),  # now it writes
+        ([NEWER, WRITES], RunnerActivity.HIDDEN, "its log: 240 tokens are written"),
+        ([WRITES.replace("n_gen", "n_decoded")], RunnerActivity.HIDDEN, "its log: 240 tokens are written"),
+        ([GIN_POST], RunnerActivity.HIDDEN, SHOWS_NOTHING.evidence),
+        ([], RunnerActivity.HIDDEN, SHOWS_NOTHING.evidence),
     ],
 )
 def test_read_log_finds_unfinished_work_only_in_the_newest_line(
-    lines: list[str], activity: Activity, evidence: str
+    lines: list[str], activity: RunnerActivity, evidence: str
 ):
     found = read_log(enumerate(lines))
     assert (found.activity, found.evidence) == (activity, evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from host_agent.services.ollama.answers import ServerInfo, Verdict
+from host_agent.services.ollama.answers import ModelProbeResult, ServerInfo
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.status import Observation, service_status
 from vestal.supervision import ChildStatus, State
@@ -27,14 +27,17 @@ def test_status_of_an_owned_server_names_owner_version_and_models():
 
 def test_status_of_a_failing_owned_server_names_the_failure_and_the_owner():
     status = service_status(
-        replace(OWNED, server_info=None, verdict=Verdict(False, "no answer within 3 s"), failures=1), NO_CHILD
+        replace(OWNED, server_info=None, verdict=ModelProbeResult(False, "no answer within 3 s"), failures=1),
+        NO_CHILD,
     )
     assert (status.state, status.healthy, status.health_check_failures) == (State.DEGRADED, False, 1)
     assert "does not answer (no answer within 3 s); looked after by Homebrew's" in status.detail
 
 
 def test_status_of_a_busy_server_is_healthy():
-    status = service_status(replace(OWNED, verdict=Verdict(True, "busy: a token waits", busy=True)), NO_CHILD)
+    status = service_status(
+        replace(OWNED, verdict=ModelProbeResult(True, "busy: a token waits", busy=True)), NO_CHILD
+    )
     assert (status.state, status.healthy, status.detail) == (State.BUSY, True, "busy: a token waits")
 
 
@@ -51,7 +54,7 @@ def test_status_of_the_own_server_is_the_supervisors_but_never_ready_while_check
     child = ChildStatus(State.READY, 7, restart_count=2)
     assert service_status(OWN, child).detail == "version 0.32.5, 2 models; started by Vestal"
     assert service_status(OWN, child).restart_count == 2
-    failing = replace(OWN, server_info=None, verdict=Verdict(False, "no answer within 3 s"))
+    failing = replace(OWN, server_info=None, verdict=ModelProbeResult(False, "no answer within 3 s"))
     for state in (State.READY, State.BUSY, State.DEGRADED):
         found = service_status(failing, replace(child, state=state, detail="busy: a token waits"))
         assert (found.state, found.healthy, found.restart_count) == (State.DEGRADED, False, 2)

@@ -36,7 +36,7 @@ READY_ENGINE = ServiceStatus(State.READY, process_pid=8)
 class FakeMachine:
     """Stands for everything that the status report asks."""
 
-    keeper = "watchdog"
+    restarter = "watchdog"
     port = 11435
 
     def __init__(

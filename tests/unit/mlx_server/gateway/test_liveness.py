@@ -102,7 +102,7 @@ def test_judge_an_engine_that_has_only_begun_to_load_has_the_usual_time(liveness
     assert "loading big" in _hang(liveness, 0.0, TIMEOUT_S + 1).detail
 
 
-def test_judge_the_patience_with_a_load_has_a_limit_and_ends_with_it(liveness):
+def test_judge_time_without_progress_during_a_load_is_bounded_and_ends_with_the_load(liveness):
     stopped_at = _load(liveness, step_s=100.0, steps=3)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
     assert _hang(liveness, stopped_at, TIMEOUT_S * LOADING_TIMEOUT_FACTOR - 1).ok

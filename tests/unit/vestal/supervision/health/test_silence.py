@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestal.supervision import Activity, ProbePolicy, Silence, Verdict
-from vestal.supervision.health.silence import BUSY_CPU_S, Judgement
+from vestal.supervision import ProbePolicy, ProcessActivity, ProcessVerdict, UnansweredQuestions
+from vestal.supervision.health.silence import BUSY_CPU_S, ProcessJudgement
 
 POLICY = ProbePolicy(interval_s=10, timeout_s=5, failures=3, busy_limit_s=120)
 TIMEOUT_S = 3.0
 CPU_S = 50.0
-IDLE = Activity(
+IDLE = ProcessActivity(
     cpu_s=CPU_S,
     wakeups=900,
     suspended=False,
@@ -29,19 +29,21 @@ IDLE = Activity(
 )
 
 
-def silence(*steps: tuple[float, Activity], before: Activity = IDLE, timeout_s: float = TIMEOUT_S) -> Silence:
+def silence(
+    *steps: tuple[float, ProcessActivity], before: ProcessActivity = IDLE, timeout_s: float = TIMEOUT_S
+) -> UnansweredQuestions:
     """Return the questions asked at these times, each with what the kernel showed when it was given up."""
-    made = Silence()
+    made = UnansweredQuestions()
     for asked_at, after in steps:
         made = made.add(asked_at, asked_at + timeout_s, before, after)
     return made
 
 
-def judge(*steps: tuple[float, Activity], timeout_s: float = TIMEOUT_S) -> Judgement:
+def judge(*steps: tuple[float, ProcessActivity], timeout_s: float = TIMEOUT_S) -> ProcessJudgement:
     return silence(*steps, timeout_s=timeout_s).judge(steps[-1][0] + timeout_s, POLICY)
 
 
-def spinning(*asked_at: float) -> list[tuple[float, Activity]]:
+def spinning(*asked_at: float) -> list[tuple[float, ProcessActivity]]:
     """Return steps of a process that uses one core all the time."""
     return [(at, replace(IDLE, cpu_s=CPU_S + at + TIMEOUT_S)) for at in asked_at]
 
@@ -53,57 +55,57 @@ DEADLOCKED = replace(IDLE, waiting_connections=2)
 def test_process_that_parses_a_large_body_is_busy():
     """One body of 30 MB kept the gateway's event loop for 4 s; a pass asked twice, and ended it."""
     judgement = judge(*spinning(0, 3))
-    assert judgement.verdict is Verdict.BUSY
+    assert judgement.verdict is ProcessVerdict.BUSY
     assert "no answer for 6 s" in judgement.evidence
     assert "3.0 s of CPU time in 3.0 s" in judgement.evidence
     assert "ended after 120 s" in judgement.evidence
 
 
 def test_process_that_spins_without_end_is_hung_at_the_limit():
-    assert judge(*spinning(*range(0, 116, 10))).verdict is Verdict.BUSY
+    assert judge(*spinning(*range(0, 116, 10))).verdict is ProcessVerdict.BUSY
     judgement = judge(*spinning(*range(0, 121, 10)))
-    assert judgement.verdict is Verdict.HUNG
+    assert judgement.verdict is ProcessVerdict.HUNG
     assert "longer than 120 s, although it works" in judgement.evidence
 
 
 def test_process_that_is_suspended_is_hung_at_the_second_question():
-    assert judge((0, SUSPENDED)).verdict is Verdict.UNDECIDED
+    assert judge((0, SUSPENDED)).verdict is ProcessVerdict.UNDECIDED
     judgement = judge((0, SUSPENDED), (3, SUSPENDED))
-    assert judgement.verdict is Verdict.HUNG
+    assert judgement.verdict is ProcessVerdict.HUNG
     assert "suspended (SIGSTOP)" in judgement.evidence
 
 
 def test_process_that_is_suspended_now_and_then_and_works_between_is_busy():
     """Tools that throttle a process send SIGSTOP and SIGCONT several times a second."""
     steps = [(at, replace(activity, suspended=True)) for at, activity in spinning(0, 3, 6)]
-    assert judge(*steps).verdict is Verdict.BUSY
+    assert judge(*steps).verdict is ProcessVerdict.BUSY
 
 
 def test_deadlocked_process_that_lets_connections_wait_is_hung_at_the_third_question():
-    assert judge((0, DEADLOCKED), (3, DEADLOCKED)).verdict is Verdict.UNDECIDED
+    assert judge((0, DEADLOCKED), (3, DEADLOCKED)).verdict is ProcessVerdict.UNDECIDED
     judgement = judge((0, DEADLOCKED), (3, DEADLOCKED), (6, DEADLOCKED))
-    assert judgement.verdict is Verdict.HUNG
+    assert judgement.verdict is ProcessVerdict.HUNG
     assert "does not work (0.00 s of CPU time" in judgement.evidence
     assert "waiting to be accepted: 2" in judgement.evidence
 
 
 def test_deadlocked_process_that_lets_a_request_wait_is_hung_at_the_third_question():
     steps = [(at, replace(IDLE, unread_connections=1)) for at in (0.0, 3.0, 6.0)]
-    assert judge(*steps).verdict is Verdict.HUNG
+    assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
 def test_idle_process_of_which_no_queue_is_known_is_hung_after_three_questions_ten_seconds_apart():
     unknown = replace(IDLE, waiting_connections=None, unread_connections=None, wakeups=None)
-    assert judge((0, unknown), (3, unknown), (6, unknown)).verdict is Verdict.UNDECIDED
-    assert judge((0, unknown), (13, unknown)).verdict is Verdict.UNDECIDED
-    assert judge((0, unknown), (13, unknown), (26, unknown)).verdict is Verdict.HUNG
+    assert judge((0, unknown), (3, unknown), (6, unknown)).verdict is ProcessVerdict.UNDECIDED
+    assert judge((0, unknown), (13, unknown)).verdict is ProcessVerdict.UNDECIDED
+    assert judge((0, unknown), (13, unknown), (26, unknown)).verdict is ProcessVerdict.HUNG
 
 
 def test_process_of_which_nothing_is_known_is_judged_by_its_answers_alone():
-    nothing = Activity()
+    nothing = ProcessActivity()
     steps = [(0.0, nothing), (13.0, nothing), (26.0, nothing)]
     judgement = silence(*steps, before=nothing).judge(29.0, POLICY)
-    assert judgement.verdict is Verdict.HUNG
+    assert judgement.verdict is ProcessVerdict.HUNG
     assert "not known to work" in judgement.evidence
 
 
@@ -112,44 +114,44 @@ def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
     full = replace(IDLE, waiting_connections=45, open_files=256)
     steps = [(at, replace(full, wakeups=900 + 2 * (at + 3))) for at in (0, 3, 6)]
     judgement = judge(*steps)
-    assert judgement.verdict is Verdict.BUSY
+    assert judgement.verdict is ProcessVerdict.BUSY
     assert "accepts no connection; 256 of 256 file descriptors are open" in judgement.evidence
     assert "waiting to be accepted: 45" in judgement.evidence
 
 
 def test_process_whose_event_loop_turns_and_who_lets_nobody_wait_is_hung_as_any_idle_one():
     steps = [(at, replace(IDLE, wakeups=900 + 2 * (at + 3))) for at in (0, 10, 20)]
-    assert judge(*steps[:2]).verdict is Verdict.UNDECIDED
-    assert judge(*steps).verdict is Verdict.HUNG
+    assert judge(*steps[:2]).verdict is ProcessVerdict.UNDECIDED
+    assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
 @pytest.mark.parametrize("state", ["wants_cpu", "waits_for_disk"])
 def test_process_that_waits_for_a_cpu_or_the_disk_is_busy(state: str):
-    assert judge(*[(at, replace(IDLE, **{state: True})) for at in (0, 3, 6)]).verdict is Verdict.BUSY
+    assert judge(*[(at, replace(IDLE, **{state: True})) for at in (0, 3, 6)]).verdict is ProcessVerdict.BUSY
 
 
 def test_refused_questions_count_the_time_between_them():
     """A refusal takes a millisecond, in which no CPU time can be seen."""
     steps = [(0.0, IDLE), (2.0, replace(IDLE, cpu_s=51.0)), (4.0, replace(IDLE, cpu_s=52.0))]
-    assert judge(*steps, timeout_s=0.001).verdict is Verdict.BUSY
-    assert judge((0, IDLE), (2, IDLE), (4, IDLE), timeout_s=0.001).verdict is Verdict.UNDECIDED
-    assert judge((0, IDLE), (10, IDLE), (20, IDLE), timeout_s=0.001).verdict is Verdict.HUNG
+    assert judge(*steps, timeout_s=0.001).verdict is ProcessVerdict.BUSY
+    assert judge((0, IDLE), (2, IDLE), (4, IDLE), timeout_s=0.001).verdict is ProcessVerdict.UNDECIDED
+    assert judge((0, IDLE), (10, IDLE), (20, IDLE), timeout_s=0.001).verdict is ProcessVerdict.HUNG
 
 
 def test_questions_given_up_late_say_nothing_about_the_process():
     """This program was itself suspended, and could not have read an answer."""
     made = silence((0, DEADLOCKED), (100, DEADLOCKED), timeout_s=9.0).add(110, 113, IDLE, DEADLOCKED)
-    assert replace_limit(made, 1000.0).verdict is Verdict.UNDECIDED
+    assert replace_limit(made, 1000.0).verdict is ProcessVerdict.UNDECIDED
 
 
-def replace_limit(made: Silence, limit_s: float) -> Judgement:
+def replace_limit(made: UnansweredQuestions, limit_s: float) -> ProcessJudgement:
     return made.judge(made.questions[-1].given_up_at, replace(POLICY, busy_limit_s=limit_s))
 
 
 COUNTS = st.none() | st.integers(0, 300)
 FLAGS = st.sampled_from([None, False, True])
 AFTER = st.builds(
-    Activity,
+    ProcessActivity,
     cpu_s=st.none() | st.floats(0, 0.5),
     wakeups=st.none() | st.integers(0, 20),
     suspended=FLAGS,
@@ -164,9 +166,9 @@ AFTER = st.builds(
 QUESTIONS = st.lists(st.tuples(st.floats(0, 30), st.floats(0.001, 9), AFTER), min_size=1, max_size=30)
 
 
-def _history(drawn: Sequence[tuple[float, float, Activity]]) -> Silence:
+def _history(drawn: Sequence[tuple[float, float, ProcessActivity]]) -> UnansweredQuestions:
     """Return questions with these pauses and durations; CPU time and wakeups only grow."""
-    made, now, last = Silence(), 0.0, replace(IDLE, cpu_s=0.0, wakeups=0)
+    made, now, last = UnansweredQuestions(), 0.0, replace(IDLE, cpu_s=0.0, wakeups=0)
     for pause_s, took_s, step in drawn:
         after = replace(
             step,
@@ -188,10 +190,10 @@ def test_any_history_ends_what_works_only_at_the_limit_and_what_is_silent_at_las
     before, after = last.before.cpu_s, last.after.cpu_s
     used_s = after - before if before is not None and after is not None else 0.0
     if used_s >= max(BUSY_CPU_S, last.window_s * 0.02) and silent_s < POLICY.busy_limit_s:
-        assert judgement.verdict is Verdict.BUSY
+        assert judgement.verdict is ProcessVerdict.BUSY
     if len(made.questions) > 1 and silent_s >= POLICY.busy_limit_s:
-        assert judgement.verdict is Verdict.HUNG
-    if judgement.verdict is Verdict.HUNG:
+        assert judgement.verdict is ProcessVerdict.HUNG
+    if judgement.verdict is ProcessVerdict.HUNG:
         assert len(drawn) >= 2
         assert silent_s >= POLICY.busy_limit_s or last.after.suspended or len(drawn) >= POLICY.failures
 
@@ -206,4 +208,4 @@ def test_any_process_that_is_suspended_and_idle_from_now_on_is_hung_two_question
         asked_at = now + 3.0 * number
         made = made.add(asked_at, asked_at + TIMEOUT_S, frozen, frozen)
         verdicts.append(made.judge(asked_at + TIMEOUT_S, POLICY).verdict)
-    assert set(verdicts[1:]) == {Verdict.HUNG}
+    assert set(verdicts[1:]) == {ProcessVerdict.HUNG}
