@@ -22,8 +22,7 @@ BUSY_CORES_WITHOUT_SLOT = (
 
 @dataclass(frozen=True)
 class RunnerJudgement:
-    """The result: the model hangs, or it is busy. `basis` is a word for the evidence; `detail` describes it.
-    """
+    """The model hangs, or is busy. `basis` is a word for the evidence; `detail` describes it."""
 
     hangs: bool
     basis: str
