@@ -27,6 +27,8 @@ ALLOWED = {
     # The prompt cache counts what it cannot write (`not_written`) and tries again.
     "mlx_server/engine/prompt_cache/folder.py": {"os.open", "open"},
     "mlx_server/engine/prompt_cache/disk_tier.py": {"touch"},
+    # The answer log keeps in memory what it cannot write, up to a limit, and tries again.
+    "mlx_server/gateway/answer_log/folder.py": {"os.open"},
     # Only `vestal up` calls these, for a person.
     "host_agent/services/orchestrator/mode.py": {"touch"},
     "host_agent/services/orchestrator/knowledge_mounts.py": {"write_text"},

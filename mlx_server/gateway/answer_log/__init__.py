@@ -1,0 +1,45 @@
+"""The answer log: accepted requests and what their clients were given, in files that outlive the gateway.
+
+Each generating request has one append-only file (mode 0600, in a folder of mode 0700). Its first record is
+the HTTP request as it was accepted; each event of the engine that the client was given follows, in order.
+A new gateway replays the events through the same renderer, so that the same frames come out, and has the
+engine continue after the tokens. A file is never rewritten; it is deleted once it expires.
+
+Nothing is synced to the disk (fsync): what was written survives the death of every process, since the kernel
+has it, but perhaps not a power cut, which also ends the clients' connections and takes 5 ms or more to guard
+against, for each token. A cut record is recognized by its checksum, and what is before it is used.
+
+One thread does all writing. It is a few milliseconds late, and later on a slow disk; a gateway that is killed
+loses the events of that time, which the next one computes again. `AnswerLog` is what the gateway uses.
+"""
+
+from mlx_server.gateway.answer_log.folder import LogInUse
+from mlx_server.gateway.answer_log.log import AnswerLog, NoLog
+from mlx_server.gateway.answer_log.records import (
+    FORMAT,
+    Accepted,
+    Ended,
+    Event,
+    Left,
+    Record,
+    Silence,
+    TakenUp,
+    pack_record,
+    read_records,
+)
+
+__all__ = [
+    "FORMAT",
+    "Accepted",
+    "AnswerLog",
+    "Ended",
+    "Event",
+    "Left",
+    "LogInUse",
+    "NoLog",
+    "Record",
+    "Silence",
+    "TakenUp",
+    "pack_record",
+    "read_records",
+]

@@ -1,0 +1,131 @@
+"""Take over the files that earlier gateways left: those of answers that ended, and those to be finished."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlx_server.gateway.answer_log.file_names import FileName
+from mlx_server.gateway.answer_log.folder import AnswerFolder, FoundFile, LogInUse
+from mlx_server.gateway.answer_log.records import FORMAT, Accepted, Ended, Left, TakenUp, read_records
+
+START_GRACE_S = 60.0
+"""How long any answer is kept after a start, so that a clock which is wrong at a start deletes nothing that
+a client comes back for."""
+
+
+@dataclass(frozen=True)
+class EarlierFile:
+    """A file that is taken over. `size_bytes` is that of its whole records."""
+
+    name: FileName
+    size_bytes: int
+    written_s: float
+    suspended: bool = False
+
+    def since_s(self, now: float, wall: float, keep_s: float) -> float:
+        """Return the monotonic time at which the state of its answer began, for the index.
+
+        A time in the future counts as now. An answer that is to be finished counts from now, whatever the
+        clock says.
+        """
+        if not (self.name.ended or self.suspended):
+            return now
+        return now - min(max(0.0, wall - self.written_s), max(0.0, keep_s - START_GRACE_S))
+
+
+@dataclass
+class Found:
+    """What was found: the files in the order in which their answers were accepted, the first first.
+
+    `notes` are the events to write about it, each with its name, its cause and its fields. `error` is set if
+    the folder cannot be used now.
+    """
+
+    files: list[EarlierFile] = field(default_factory=list)
+    expired_ids: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    last_number: int = 0
+    error: OSError | None = None
+
+
+def take_over(folder: AnswerFolder) -> Found:
+    """Lock the folder, and return what is in it. Raises LogInUse, and no OSError."""
+    found = Found()
+    try:
+        folder.make()
+        folder.lock()
+        files = folder.files()
+    except LogInUse:
+        raise
+    except OSError as error:
+        found.error = error
+        return found
+    found.expired_ids = folder.expired_ids()
+    found.last_number = max((file.name.number for file in files), default=0)
+    newer = [file for file in files if file.name.format > FORMAT]
+    older = [file for file in files if file.name.format < FORMAT]  # none can be migrated: 1 is the first
+    if newer:
+        cause = "written by a newer version: they are left as they are, and not read"
+        found.notes.append(("answer_log_entry_skipped", cause, {"files": len(newer)}))
+    if older:
+        cause = "written by an older version that this one cannot read: they are deleted"
+        found.notes.append(("answer_log_entry_skipped", cause, {"files": len(older)}))
+    for file in older:
+        _remove(folder, file)
+    for file in files:
+        if file.name.format == FORMAT and (taken := _take(folder, file, found)) is not None:
+            found.files.append(taken)
+    return found
+
+
+def clear(folder: AnswerFolder) -> None:
+    """Delete what this and older versions left in a folder that is no longer used. Raises LogInUse."""
+    if not folder.path.is_dir():
+        return
+    try:
+        folder.lock()
+        for file in folder.files():
+            if file.name.format <= FORMAT:
+                _remove(folder, file)
+        folder.write_expired_ids([])
+    except LogInUse:
+        raise
+    except OSError:  # what cannot be deleted now is deleted by the next start
+        return
+    finally:
+        folder.unlock()
+
+
+def _take(folder: AnswerFolder, file: FoundFile, found: Found) -> EarlierFile | None:
+    """Return the file if its answer can be used. An unfinished one is read up to where it is whole."""
+    taken = EarlierFile(file.name, file.size_bytes, file.written_s)
+    if file.name.ended:
+        return taken
+    try:
+        records, whole_bytes = read_records(folder.read(file.name))
+    except OSError as error:
+        cause = f"the file cannot be read ({error.strerror or error})"
+        found.notes.append(("answer_log_entry_skipped", cause, {"id": file.name.id}))
+        return None
+    if not records or not isinstance(records[0], Accepted) or records[0].id != file.name.id:
+        cause = "the file does not begin with a whole request: it is deleted"
+        found.notes.append(("answer_log_entry_skipped", cause, {"id": file.name.id}))
+        _remove(folder, file)
+        return None
+    if whole_bytes < file.size_bytes:
+        cause = "the last record is cut off or damaged: the answer continues before it"
+        dropped = file.size_bytes - whole_bytes
+        found.notes.append(("answer_log_tail_dropped", cause, {"id": file.name.id, "bytes": dropped}))
+    if isinstance(records[-1], Ended):
+        with contextlib.suppress(OSError):  # else it counts as unfinished, and its reader sees its end
+            folder.rename(file.name, file.name.as_ended())
+            return replace(taken, name=file.name.as_ended())
+    last = next((record for record in reversed(records) if isinstance(record, Left | TakenUp)), None)
+    return replace(taken, size_bytes=whole_bytes, suspended=isinstance(last, Left))
+
+
+def _remove(folder: AnswerFolder, file: FoundFile) -> None:
+    with contextlib.suppress(OSError):
+        folder.remove(file.name)

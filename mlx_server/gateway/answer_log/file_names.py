@@ -1,0 +1,49 @@
+"""The names of the answers' files, which say enough that a start need not read what has ended. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+_NAME = re.compile(
+    r"(\d{1,18})\.([A-Za-z0-9_-]{1,80})\.([A-Za-z0-9_-]{0,80})\.v(\d{1,9})\.(open|ended)", re.A
+)
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,80}", re.A)
+
+
+@dataclass(frozen=True)
+class FileName:
+    """What the name of a file says, so that it need not be read at a start.
+
+    `number` counts the answers in the order of their acceptance, and makes the name unique where a file
+    system ignores case.
+    """
+
+    number: int
+    id: str
+    key: str | None
+    format: int
+    ended: bool
+
+    def __str__(self) -> str:
+        state = "ended" if self.ended else "open"
+        return f"{self.number:012}.{self.id}.{self.key or ''}.v{self.format}.{state}"
+
+    def as_ended(self) -> FileName:
+        """Return the name that the file gets when its answer has ended."""
+        return replace(self, ended=True)
+
+    @classmethod
+    def parse(cls, name: str) -> FileName | None:
+        """Return what a file's name says; None if it is not the name of an answer's file."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        number, answer_id, key, version, state = match.groups()
+        parsed = cls(int(number), answer_id, key or None, int(version), state == "ended")
+        return parsed if str(parsed) == name else None
+
+
+def may_be_in_a_name(word: str) -> bool:
+    """Return whether an id or a key can be a part of a file's name."""
+    return _WORD.fullmatch(word) is not None

@@ -1,0 +1,182 @@
+"""The folder of the answers' files, and one such file as it is written.
+
+Two gateways must not use one folder: `AnswerFolder.lock` locks a file next to it, which is deleted less
+easily than one inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_server.gateway.answer_log.file_names import FileName
+from vestal.best_effort.files import replace_file
+from vestal.platform.file_lock import try_lock
+
+WHAT = "answer_log"
+_EXPIRED = "expired"
+
+
+class LogInUse(OSError):
+    """Another process uses the answer log of this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(errno.EBUSY, "another gateway uses it", str(folder))
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of an earlier process. `written_s` is when it was last written, in seconds since 1970."""
+
+    name: FileName
+    size_bytes: int
+    written_s: float
+
+
+class AnswerFolder:
+    """The folder. Methods raise OSError unless they say otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def make(self) -> None:
+        """Make the folder if it is missing; only its owner may use it."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        if self.path.stat().st_mode & 0o077:
+            self.path.chmod(0o700)
+
+    def lock(self) -> None:
+        """Hold the lock until `unlock` or the end of the process. Raises LogInUse."""
+        self._lock = try_lock(self.path.with_name(self.path.name + ".lock"))
+        if self._lock is None:
+            raise LogInUse(self.path)
+
+    def unlock(self) -> None:
+        """Release the lock, if it is held."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def files(self) -> list[FoundFile]:
+        """Return the answers' files in the order of their acceptance. Other files are left alone."""
+        found: list[FoundFile] = []
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                name = FileName.parse(entry.name)
+                if name is not None and entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append(FoundFile(name, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.name.number)
+
+    def read(self, name: FileName) -> bytes:
+        """Return the whole file."""
+        return self._path_of(name).read_bytes()
+
+    def rename(self, name: FileName, new_name: FileName) -> None:
+        """Give a file another name."""
+        os.rename(self._path_of(name), self._path_of(new_name))
+
+    def remove(self, name: FileName) -> None:
+        """Delete a file, if it is there."""
+        self._path_of(name).unlink(missing_ok=True)
+
+    def create(self, name: FileName) -> int:
+        """Make a file that does not exist yet, and return a descriptor for writing.
+
+        Makes the folder too if somebody has deleted it, or if the disk was full at the start. Raises LogInUse
+        if another gateway has used the folder since then.
+        """
+        if self._lock is None or not self.path.is_dir():
+            self.make()
+        if self._lock is None:
+            self.lock()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(self._path_of(name), flags, 0o600)
+
+    def reopen(self, name: FileName, size_bytes: int) -> int:
+        """Return a descriptor for writing to an existing file, which is cut to `size_bytes`."""
+        descriptor = os.open(self._path_of(name), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size_bytes)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        """Write to an open file at `offset`, and return how many bytes were written."""
+        return os.pwrite(descriptor, data, offset)
+
+    def expired_ids(self) -> list[str]:
+        """Return the ids that `write_expired_ids` wrote last; none if they cannot be read. Never raises."""
+        with contextlib.suppress(OSError, ValueError):
+            return (self.path / _EXPIRED).read_text("ascii").split()
+        return []
+
+    def write_expired_ids(self, ids: Iterable[str]) -> None:
+        """Replace the list of the ids of answers that are no longer kept. Never raises."""
+        replace_file(self.path / _EXPIRED, "".join(f"{answer_id}\n" for answer_id in ids), "expired_answers")
+
+    def _path_of(self, name: FileName) -> Path:
+        return self.path / str(name)
+
+
+class AnswerFile:
+    """A file of one answer, to which bytes are appended.
+
+    `size_bytes` is how much of it is written. A file that `exists` and is missing when it is opened is an
+    error, and so is one that should not exist: no file may lack its beginning.
+    """
+
+    def __init__(self, folder: AnswerFolder, name: FileName, size_bytes: int = 0, *, exists: bool) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self._folder = folder
+        self._exists = exists
+        self._descriptor: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor is not None
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data`. After an OSError, `size_bytes` shows how much of it was written."""
+        if self._descriptor is None:
+            if self._exists:
+                self._descriptor = self._folder.reopen(self.name, self.size_bytes)
+            else:
+                self._descriptor = self._folder.create(self.name)
+                self._exists = True
+        view = memoryview(data)
+        while view:
+            written = self._folder.write(self._descriptor, view, self.size_bytes)
+            self.size_bytes += written
+            view = view[written:]
+
+    def read(self) -> bytes:
+        """Return what was written."""
+        return self._folder.read(self.name)[: self.size_bytes] if self._exists else b""
+
+    def end(self) -> None:
+        """Close the file and give it the name of one whose answer has ended."""
+        self.close()
+        self._folder.rename(self.name, self.name.as_ended())
+        self.name = self.name.as_ended()
+
+    def remove(self) -> None:
+        """Close the file and delete it."""
+        self.close()
+        self._folder.remove(self.name)
+
+    def close(self) -> None:
+        """Close the file. The next `append` opens it again."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # some file systems report here that a write has failed
+                os.close(descriptor)

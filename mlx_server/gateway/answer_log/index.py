@@ -1,0 +1,142 @@
+"""Which answers are in the log, by id, key and age; and which of them go first. Pure.
+
+Ages are in monotonic seconds, so that a clock that is set does not delete anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from mlx_server.gateway.answer_log.file_names import FileName
+
+UNFINISHED_KEEP_S = 24 * 3600.0
+"""How long an answer that has not ended is kept: since it was accepted, or since this process took it up."""
+
+MAX_EXPIRED_IDS = 1000
+"""So many ids of answers that are no longer kept are remembered, the latest ones."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """An answer in the log.
+
+    `since_s` is the monotonic time at which its present state began: accepted, suspended, taken up or ended.
+    """
+
+    name: FileName
+    size_bytes: int
+    since_s: float
+    suspended: bool = False
+
+    @property
+    def running(self) -> bool:
+        return not (self.name.ended or self.suspended)
+
+
+class Index:
+    """The answers of the log. A suspended one expires as one that ended does."""
+
+    def __init__(self, keep_s: float, max_bytes: int, max_answers: int) -> None:
+        self.total_bytes = 0
+        self._keep_s, self._max_bytes, self._max_answers = keep_s, max_bytes, max_answers
+        self._unfinished: dict[str, Entry] = {}
+        self._ended: dict[str, Entry] = {}  # the oldest end first
+        self._by_key: dict[str, str] = {}
+        self._expired: dict[str, None] = {}  # the latest last
+
+    def get(self, answer_id: str) -> Entry | None:
+        """Return the answer's entry; None if it is not in the log."""
+        return self._unfinished.get(answer_id) or self._ended.get(answer_id)
+
+    def add(self, entry: Entry) -> None:
+        """Add an answer whose id is not in the log, after those that were accepted, or ended, before it.
+
+        Of several with one key, the last is found by it.
+        """
+        (self._ended if entry.name.ended else self._unfinished)[entry.name.id] = entry
+        self.total_bytes += entry.size_bytes
+        if entry.name.key is not None:
+            self._by_key[entry.name.key] = entry.name.id
+
+    def grow(self, entry: Entry, size_bytes: int) -> None:
+        """Note that so many bytes were appended to an answer."""
+        entry.size_bytes += size_bytes
+        self.total_bytes += size_bytes
+
+    def suspend(self, entry: Entry, suspended: bool, now: float) -> None:
+        """Note that an answer's client left, or that it is taken up again."""
+        if entry.suspended != suspended:
+            entry.suspended, entry.since_s = suspended, now
+
+    def end(self, entry: Entry, now: float) -> None:
+        """Note that an answer has ended. Its file then has another name."""
+        entry.name, entry.suspended, entry.since_s = entry.name.as_ended(), False, now
+        self._ended[entry.name.id] = self._unfinished.pop(entry.name.id)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an answer."""
+        del (self._ended if entry.name.ended else self._unfinished)[entry.name.id]
+        self.total_bytes -= entry.size_bytes
+        key = entry.name.key
+        if key is not None and self._by_key.get(key) == entry.name.id:
+            del self._by_key[key]
+
+    def id_of_key(self, key: str) -> str | None:
+        """Return the id of the answer that was accepted with this key; None if there is none."""
+        return self._by_key.get(key)
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of the answers that have not ended, in the order of their acceptance."""
+        return list(self._unfinished)
+
+    def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
+        """Return the state of an answer; `expired` if it is no longer kept, None if its id is unknown."""
+        entry = self.get(answer_id)
+        if entry is not None:
+            return "ended" if entry.name.ended else "open"
+        return "expired" if answer_id in self._expired else None
+
+    def remember_expired(self, ids: Iterable[str]) -> None:
+        """Remember ids of answers that are no longer kept, up to MAX_EXPIRED_IDS."""
+        for answer_id in ids:
+            self._expired.pop(answer_id, None)
+            self._expired[answer_id] = None
+        while len(self._expired) > MAX_EXPIRED_IDS:
+            del self._expired[next(iter(self._expired))]
+
+    def expired_ids(self) -> list[str]:
+        """Return the ids of the answers that are no longer kept, the latest last."""
+        return list(self._expired)
+
+    def expired(self, now: float) -> list[Entry]:
+        """Return the answers that have been kept for long enough."""
+
+        def is_old(entry: Entry) -> bool:
+            keep_s = max(UNFINISHED_KEEP_S, self._keep_s) if entry.running else self._keep_s
+            return now - entry.since_s >= keep_s
+
+        return [*takewhile(is_old, self._ended.values()), *filter(is_old, self._unfinished.values())]
+
+    def surplus(self) -> list[Entry]:
+        """Return the answers that must go for the log to be within its limits.
+
+        Those that ended go first, the oldest end before the others; then those whose client left; then those
+        that run, the latest first, because most was computed for the others.
+        """
+        surplus: list[Entry] = []
+        total_bytes, count = self.total_bytes, len(self._ended) + len(self._unfinished)
+        candidates = self._by_eviction()
+        while total_bytes > self._max_bytes or count > self._max_answers:
+            entry = next(candidates)
+            surplus.append(entry)
+            total_bytes, count = total_bytes - entry.size_bytes, count - 1
+        return surplus
+
+    def _by_eviction(self) -> Iterator[Entry]:
+        yield from self._ended.values()
+        suspended = [entry for entry in self._unfinished.values() if entry.suspended]
+        yield from sorted(suspended, key=lambda entry: entry.since_s)
+        yield from (entry for entry in reversed(self._unfinished.values()) if entry.running)

@@ -1,0 +1,322 @@
+"""The answer log as the gateway uses it: its methods decide, the writing thread acts.
+
+Where the disk refuses, serving goes on, and what was accepted waits in memory, up to a limit, for the disk to
+take it. An answer that finds no room there is no longer kept: nothing is left of it that could be resumed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+from mlx_server.gateway.answer_log import earlier_files
+from mlx_server.gateway.answer_log.file_names import FileName, may_be_in_a_name
+from mlx_server.gateway.answer_log.folder import WHAT, AnswerFolder
+from mlx_server.gateway.answer_log.index import Entry, Index
+from mlx_server.gateway.answer_log.records import (
+    FORMAT,
+    Accepted,
+    Ended,
+    Left,
+    Record,
+    TakenUp,
+    pack_record,
+    read_records,
+)
+from mlx_server.gateway.answer_log.writer import MAX_WAITING_BYTES, Writer
+from vestal.best_effort.failures import FAILURES
+from vestal.supervision import Clock
+
+CLOSE_TIMEOUT_S = 5.0
+"""How long `close` waits for a disk that does not answer."""
+
+Emit = Callable[..., object]
+"""Writes an event: `emit(event, cause, **fields)`."""
+
+
+class AnswerLog:
+    """The answers of one gateway, and those that earlier ones left.
+
+    Only the event loop that opened it may call it. No method but `open` raises, and none waits for the disk
+    but those with `await`. What concerns an answer that is not in the log, or has ended, does nothing.
+    """
+
+    def __init__(
+        self, folder: AnswerFolder, index: Index, clock: Clock, emit: Emit, max_waiting_bytes: int
+    ) -> None:
+        """Use a folder whose lock is held. The running event loop receives what the thread reports."""
+        self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
+        self._loop = asyncio.get_running_loop()
+        self._writer = Writer(folder, self, max_waiting_bytes)
+        self._numbers = itertools.count(1)
+        self._stopped = False
+        self._expired_ids_changed = False
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path | AnswerFolder,
+        *,
+        keep_s: float,
+        max_bytes: int,
+        max_answers: int,
+        clock: Clock,
+        emit: Emit,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+    ) -> AnswerLog:
+        """Open the log in a folder, with what is left in it. Raises LogInUse where another process has it.
+
+        An answer is kept for `keep_s` seconds after its end, and the log within its limits: `max_bytes` and
+        `max_answers`. With a `keep_s` of 0, what is left is deleted, and nothing is written.
+        """
+        place = folder if isinstance(folder, AnswerFolder) else AnswerFolder(folder)
+        if keep_s <= 0:
+            await asyncio.to_thread(earlier_files.clear, place)
+            return NoLog()
+        found = await asyncio.to_thread(earlier_files.take_over, place)
+        log = cls(place, Index(keep_s, max_bytes, max_answers), clock, emit, max_waiting_bytes)
+        log._adopt(found, keep_s)
+        return log
+
+    def begin(self, accepted: Accepted) -> None:
+        """Start the file of an accepted request."""
+        key = accepted.key_digest
+        if not (may_be_in_a_name(accepted.id) and (key is None or may_be_in_a_name(key))):
+            return self._skip(accepted.id, "its id or key cannot be part of a file's name")
+        if self._index.get(accepted.id) is not None:
+            return self._skip(accepted.id, "another request has its id")
+        try:
+            data = pack_record(accepted)
+        except ValueError as error:
+            return self._skip(accepted.id, str(error))
+        name = FileName(next(self._numbers), accepted.id, key, FORMAT, ended=False)
+        entry = Entry(name, 0, self._clock.now())
+        self._index.add(entry)
+        self._writer.add(name)
+        self._append(entry, data)
+        return None
+
+    def append(self, answer_id: str, record: Record) -> None:
+        """Append a record to an answer that has not ended."""
+        entry = self._index.get(answer_id)
+        if entry is None or entry.name.ended:
+            return
+        try:
+            data = pack_record(record)
+        except ValueError as error:  # without this record, the file would lack something before its end
+            self._drop([entry])
+            return self._skip(answer_id, str(error))
+        if isinstance(record, Left | TakenUp):
+            self._index.suspend(entry, isinstance(record, Left), self._clock.now())
+        self._append(entry, data)
+        return None
+
+    def ended(self, answer_id: str) -> None:
+        """Write that everything the request caused has ended, and close its file."""
+        self.append(answer_id, Ended())
+        entry = self._index.get(answer_id)
+        if entry is not None and not entry.name.ended:
+            self._writer.end(entry.name.number)
+            self._index.end(entry, self._clock.now())
+
+    def forget(self, answer_id: str) -> None:
+        """Delete an answer, as if it had never been here."""
+        entry = self._index.get(answer_id)
+        if entry is not None:
+            self._index.remove(entry)
+            self._writer.remove(entry.name)
+
+    async def records(self, answer_id: str) -> list[Record] | None:
+        """Return all records of an answer; None if it is not in the log, or can no longer be read."""
+        entry = self._index.get(answer_id)
+        if entry is None:
+            return None
+        try:
+            data = await asyncio.wrap_future(self._writer.read(entry.name))
+        except OSError as error:
+            self._drop_unreadable(entry, str(error.strerror or error))
+            return None
+        records, _ = await asyncio.to_thread(read_records, data)
+        if entry.name.ended and not (records and isinstance(records[-1], Ended)):
+            self._drop_unreadable(entry, "it is damaged")
+            return None
+        return records
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of the answers that have not ended, suspended ones too, in order of acceptance."""
+        return self._index.unfinished()
+
+    def id_of_key(self, key_digest: str) -> str | None:
+        """Return the id of the answer that was accepted with this key; None if none is in the log."""
+        return self._index.id_of_key(key_digest)
+
+    def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
+        """Return the state of an answer; `expired` if it is no longer kept, None if its id is unknown."""
+        return self._index.status(answer_id)
+
+    async def flush(self) -> None:
+        """Return when all that was appended until now is written, or the disk has refused it."""
+        await asyncio.wrap_future(self._writer.flush())
+
+    async def close(self) -> None:
+        """Write what waits, and release the folder for the next gateway. Nothing may be called afterwards.
+
+        If the disk does not answer within CLOSE_TIMEOUT_S, the folder is released when this process ends.
+        """
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.wrap_future(self._writer.close())
+        except TimeoutError:
+            cause = f"the disk did not answer within {CLOSE_TIMEOUT_S:g} s; the last records are not written"
+            self._emit("answer_log_stopped", cause)
+        else:
+            self._folder.unlock()
+
+    def sweep(self) -> None:
+        """Delete what has been kept for long enough. To be called every few seconds."""
+        self._drop(self._index.expired(self._clock.now()))
+        if self._expired_ids_changed:
+            self._expired_ids_changed = False
+            ids = self._index.expired_ids()
+            self._writer.run(lambda: self._folder.write_expired_ids(ids))
+
+    # --- reported by the writing thread ---
+
+    def writing_failed(self, error: OSError) -> None:
+        """Note the first failure after a success."""
+        cause = error.strerror or str(error)
+        remedy = "free some disk space, or see that the gateway may write there"
+        self._soon(self._say_stopped, f"{self._folder.path} cannot be written ({cause}); {remedy}")
+
+    def writing_works(self) -> None:
+        """Note the first success after a failure."""
+        self._soon(self._say_resumed)
+
+    def answer_lost(self, name: FileName) -> None:
+        """Note that an answer was given up."""
+        self._soon(self._lose, name)
+
+    # --- inside ---
+
+    def _append(self, entry: Entry, data: bytes) -> None:
+        if not self._writer.append(entry.name.number, data):
+            self._drop([entry])
+            error = OSError(errno.ETIMEDOUT, "the disk is too slow for what is to be written")
+            FAILURES.failed(WHAT, error)
+            self.writing_failed(error)
+            return
+        self._index.grow(entry, len(data))
+        self._drop(self._index.surplus())
+
+    def _drop(self, entries: Iterable[Entry]) -> None:
+        """Delete answers whose ids are still known as those of answers that are no longer kept."""
+        dropped = list(entries)
+        if not dropped:
+            return
+        for entry in dropped:
+            self._index.remove(entry)
+            self._writer.remove(entry.name)
+        self._remember_expired(entry.name.id for entry in dropped)
+
+    def _drop_unreadable(self, entry: Entry, cause: str) -> None:
+        if self._index.get(entry.name.id) is entry:  # else it was dropped while it was read
+            self._drop([entry])
+            self._skip(entry.name.id, f"its file cannot be read ({cause})")
+
+    def _lose(self, name: FileName) -> None:
+        entry = self._index.get(name.id)
+        if entry is not None and entry.name.number == name.number:
+            self._index.remove(entry)
+            self._remember_expired([name.id])
+
+    def _remember_expired(self, ids: Iterable[str]) -> None:
+        self._index.remember_expired(ids)
+        self._expired_ids_changed = True
+
+    def _adopt(self, found: earlier_files.Found, keep_s: float) -> None:
+        """Add what earlier gateways left."""
+        now, wall = self._clock.now(), self._clock.wall()
+        for event, cause, fields in found.notes:
+            self._emit(event, cause, **fields)
+        if found.error is not None:
+            self.writing_failed(found.error)
+        # Where the folder could not be read, the time makes numbers that none of its files has.
+        self._numbers = itertools.count(int(wall * 1000) if found.error else found.last_number + 1)
+        self._index.remember_expired(found.expired_ids)
+        for file in sorted(found.files, key=lambda file: file.written_s if file.name.ended else 0.0):
+            if self._index.get(file.name.id) is None:
+                since_s = file.since_s(now, wall, keep_s)
+                self._index.add(Entry(file.name, file.size_bytes, since_s, file.suspended))
+                if not file.name.ended:
+                    self._writer.add(file.name, file.size_bytes, exists=True)
+        self._drop([*self._index.expired(now), *self._index.surplus()])
+
+    def _skip(self, answer_id: str, cause: str) -> None:
+        self._emit("answer_log_entry_skipped", f"this request is not kept: {cause}", id=answer_id[:80])
+
+    def _say_stopped(self, cause: str) -> None:
+        if not self._stopped:
+            self._stopped = True
+            self._emit(
+                "answer_log_stopped",
+                f"{cause}. Serving goes on; what is not written is lost with this process",
+            )
+
+    def _say_resumed(self) -> None:
+        if self._stopped:
+            self._stopped = False
+            self._emit("answer_log_resumed", "answers can be written again")
+
+    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # the event loop has ended, and with it the gateway
+            return
+
+
+class NoLog(AnswerLog):
+    """Keeps nothing, where the setting `mlx.keep_answers_s` is 0."""
+
+    def __init__(self) -> None:
+        """Make a log without a folder and without a thread."""
+
+    def begin(self, accepted: Accepted) -> None:
+        """Do nothing."""
+
+    def append(self, answer_id: str, record: Record) -> None:
+        """Do nothing."""
+
+    def ended(self, answer_id: str) -> None:
+        """Do nothing."""
+
+    def forget(self, answer_id: str) -> None:
+        """Do nothing."""
+
+    async def records(self, answer_id: str) -> list[Record] | None:
+        """Return None."""
+        return None
+
+    def unfinished(self) -> list[str]:
+        """Return an empty list."""
+        return []
+
+    def id_of_key(self, key_digest: str) -> str | None:
+        """Return None."""
+        return None
+
+    def status(self, answer_id: str) -> Literal["open", "ended", "expired"] | None:
+        """Return None."""
+        return None
+
+    async def flush(self) -> None:
+        """Do nothing."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def sweep(self) -> None:
+        """Do nothing."""

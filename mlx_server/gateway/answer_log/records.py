@@ -1,0 +1,136 @@
+"""The records of an answer's file, and how they stand in it: length, checksum, MessagePack. Pure.
+
+The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum covers the length and what
+follows, so that zeros, which some file systems leave at the end of a file after a power cut, are no record.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import msgspec
+
+from mlx_server import protocol
+from mlx_server.protocol import Done, Failed, ProtocolError, Token
+
+FORMAT = 1
+"""The number of the present format. It also stands in the name of each file (`file_names`). A build that
+changes the meaning of a record or of a field gets the next number."""
+
+_HEADER = struct.Struct(">II")
+_LENGTH = struct.Struct(">I")
+
+
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="record", tag=str.lower):
+    """A record as it is written, with its class name in lower case."""
+
+
+class Accepted(_Stored, frozen=True):
+    """The HTTP request as it was accepted: the first record of every file.
+
+    `created_s` is in seconds since 1970. `query` is without the question mark. All random draws of the
+    request are derived from `seed`. `key_digest` and `body_digest` identify the idempotency key, if there is
+    one, and the body. `version` is that of the MLX server that accepted the request.
+    """
+
+    format: int
+    id: str
+    created_s: float
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    seed: int
+    key_digest: str | None
+    body_digest: str
+    version: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event of the engine that the client was given, as part of answer number `answer` (OpenAI's `n`)."""
+
+    answer: int
+    event: Token | Done | Failed
+
+
+class Silence(_Stored, frozen=True):
+    """The client was sent a sign of life here, as no event came for a while."""
+
+    answer: int
+
+
+class Left(_Stored, frozen=True):
+    """The client left. The request is suspended until somebody asks for its answer."""
+
+
+class TakenUp(_Stored, frozen=True):
+    """The suspended request goes on."""
+
+
+class Ended(_Stored, frozen=True):
+    """Everything that the request caused has ended: the last record of a finished answer."""
+
+
+class _StoredEvent(_Stored, frozen=True, tag="event"):
+    """An `Event` as it is written: `event` is a frame of the protocol, which can carry lone surrogates."""
+
+    answer: int
+    event: bytes
+
+
+Record = Accepted | Event | Silence | Left | TakenUp | Ended
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
+    Accepted | _StoredEvent | Silence | Left | TakenUp | Ended
+)
+
+
+def pack_record(record: Record) -> bytes:
+    """Return the record with its header. Raises ValueError for what cannot be written, such as lone
+    surrogates outside of events.
+    """
+    if isinstance(record, Event):
+        stored: _Stored = _StoredEvent(record.answer, protocol.encode(record.event))
+    else:
+        stored = record
+    try:
+        payload = _encoder.encode(stored)
+        length = _LENGTH.pack(len(payload))
+    except (OverflowError, TypeError, struct.error) as error:
+        raise ValueError(f"{type(record).__name__}: {error}") from error
+    return b"".join((length, _LENGTH.pack(zlib.crc32(payload, zlib.crc32(length))), payload))
+
+
+def read_records(data: bytes) -> tuple[list[Record], int]:
+    """Return the records at the beginning of `data`, and the number of bytes that they take up.
+
+    Reading stops at the first record that is cut off, damaged, or unknown to this build. Never raises.
+    """
+    records: list[Record] = []
+    view, start = memoryview(data), 0
+    while start + _HEADER.size <= len(data):
+        length, checksum = _HEADER.unpack_from(data, start)
+        payload = view[start + _HEADER.size : start + _HEADER.size + length]
+        head = zlib.crc32(view[start : start + _LENGTH.size])
+        if len(payload) != length or zlib.crc32(payload, head) != checksum:
+            break
+        try:
+            records.append(_record_in(payload))
+        except (msgspec.MsgspecError, ProtocolError, ValueError, RecursionError):
+            break
+        start += _HEADER.size + length
+    return records, start
+
+
+def _record_in(payload: memoryview) -> Record:
+    stored = _decoder.decode(payload)
+    if not isinstance(stored, _StoredEvent):
+        return stored
+    event = protocol.decode_event(stored.event)
+    if not isinstance(event, Token | Done | Failed):
+        raise ProtocolError(f"{type(event).__name__} is not given to a client")
+    return Event(stored.answer, event)

@@ -1,0 +1,270 @@
+"""The thread that writes the answers' files, so that no slow disk holds up the event loop.
+
+All that waits for a file is written in one piece. While the disk refuses, it waits here and is tried again:
+a file holds the beginning of its answer at every moment, and never lacks anything before its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Protocol
+
+from mlx_server.gateway.answer_log.file_names import FileName
+from mlx_server.gateway.answer_log.folder import WHAT, AnswerFile, AnswerFolder
+from vestal.best_effort.failures import FAILURES
+from vestal.best_effort.files import DISK_FAULTS
+
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""At most so much waits to be written, unless a single request is larger."""
+
+GATHER_S = 0.01
+"""How long records are collected before they are written. A batch's tokens come together, and each write
+costs the same, however long it is."""
+
+RETRY_S = 1.0
+"""How long after a failure, such as a full disk, it is tried again."""
+
+MAX_OPEN_FILES = 64
+"""With more files open, all are closed. They are opened again when something is appended."""
+
+_TRIED_AGAIN = DISK_FAULTS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+"""Errors that may be over the next time. After any other, an answer is given up."""
+
+
+class Reports(Protocol):
+    """What the thread reports. Each method is called in the thread, and must return soon."""
+
+    def writing_failed(self, error: OSError) -> None:
+        """Note the first failure after a success."""
+
+    def writing_works(self) -> None:
+        """Note the first success after a failure."""
+
+    def answer_lost(self, name: FileName) -> None:
+        """Note that an answer was given up; its file is deleted."""
+
+
+class _Fate(Enum):
+    OPEN = auto()
+    ENDED = auto()
+    REMOVED = auto()
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A file, what waits to be appended to it, and what is to be done with it afterwards."""
+
+    file: AnswerFile
+    chunks: list[bytes] = field(default_factory=list)
+    fate: _Fate = _Fate.OPEN
+
+
+class Writer:
+    """Owns the thread. The event loop calls all methods; none of them waits for the disk."""
+
+    def __init__(
+        self, folder: AnswerFolder, reports: Reports, max_waiting_bytes: int = MAX_WAITING_BYTES
+    ) -> None:
+        self._folder, self._reports, self._max_waiting_bytes = folder, reports, max_waiting_bytes
+        self._files: dict[int, _Pending] = {}
+        self._touched: dict[int, None] = {}  # numbers of files with something to do, in order
+        self._jobs: list[Callable[[], None]] = []
+        self._waiting_bytes = 0
+        self._closing = False
+        self._failing = False
+        self._open: set[AnswerFile] = set()  # the thread's own
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="answer-log-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, name: FileName, size_bytes: int = 0, *, exists: bool = False) -> None:
+        """Take on the file of an unfinished answer: a new one, or one with `size_bytes` of whole records."""
+        file = AnswerFile(self._folder, name, size_bytes, exists=exists)
+        with self._wake:
+            self._files[name.number] = _Pending(file)
+
+    def append(self, number: int, data: bytes) -> bool:
+        """Queue bytes for a file. Return False, and queue nothing, if too much waits already."""
+        with self._wake:
+            if self._waiting_bytes and self._waiting_bytes + len(data) > self._max_waiting_bytes:
+                self._failing = True  # so that its end is reported
+                return False
+            self._waiting_bytes += len(data)
+            self._files[number].chunks.append(data)
+            self._touch(number)
+        return True
+
+    def end(self, number: int) -> None:
+        """Rename the file to that of an answer that has ended, after all that waits for it."""
+        with self._wake:
+            self._files[number].fate = _Fate.ENDED
+            self._touch(number)
+
+    def remove(self, name: FileName) -> None:
+        """Delete a file, and what waits for it."""
+        with self._wake:
+            pending = self._files.setdefault(
+                name.number, _Pending(AnswerFile(self._folder, name, exists=True))
+            )
+            self._forget_chunks(pending)
+            pending.fate = _Fate.REMOVED
+            self._touch(name.number)
+
+    def read(self, name: FileName) -> Future[bytes]:
+        """Return what was appended to a file, whether or not the disk has taken it. May raise OSError."""
+        future: Future[bytes] = Future()
+        self._put(lambda: self._read(name, future))
+        return future
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Have the thread carry out something that does not raise."""
+        self._put(job)
+
+    def flush(self) -> Future[None]:
+        """Return a future that is done when all that is queued now was written, or refused by the disk."""
+        future: Future[None] = Future()
+        self._put(lambda: _finish(future))
+        return future
+
+    def close(self) -> Future[None]:
+        """Do what `flush` does, then close all files and end the thread."""
+        flushed = self.flush()
+        with self._wake:
+            self._closing = True
+        return flushed
+
+    # --- under the lock ---
+
+    def _put(self, job: Callable[[], None]) -> None:
+        with self._wake:
+            self._jobs.append(job)
+            self._wake.notify()
+
+    def _touch(self, number: int) -> None:
+        if not self._touched:
+            self._wake.notify()
+        self._touched[number] = None
+
+    def _forget_chunks(self, pending: _Pending) -> None:
+        self._waiting_bytes -= sum(map(len, pending.chunks))
+        pending.chunks.clear()
+
+    def _forget(self, pending: _Pending) -> None:
+        self._forget_chunks(pending)
+        del self._files[pending.file.name.number]
+        self._touched.pop(pending.file.name.number, None)
+
+    # --- in the thread ---
+
+    def _run(self) -> None:
+        retry_at_s = 0.0
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs or self._touched)
+                delay_s = max(GATHER_S, retry_at_s - time.monotonic())
+                self._wake.wait_for(lambda: self._jobs, timeout=delay_s)
+                touched, self._touched = self._touched, {}
+                jobs, self._jobs = self._jobs, []
+                closing = self._closing
+            if not self._write_all(list(touched)):
+                retry_at_s = time.monotonic() + RETRY_S
+            if closing or len(self._open) > MAX_OPEN_FILES:
+                self._close_files()
+            for job in jobs:
+                job()
+            if closing:
+                return
+
+    def _write_all(self, numbers: list[int]) -> bool:
+        """Write to these files. Return False if the disk refused; what is left is in `_touched` again."""
+        grew, error = False, None
+        for number in numbers:
+            pending = self._files[number]
+            try:
+                grew = self._write(pending) or grew
+            except OSError as failure:
+                error = failure
+                self._handle_failure(pending, failure)
+            (self._open.add if pending.file.is_open else self._open.discard)(pending.file)
+        self._report(grew, error)
+        return error is None
+
+    def _write(self, pending: _Pending) -> bool:
+        """Write what waits for a file, then rename or delete it if that is due. Return True if it grew."""
+        with self._wake:
+            chunks, pending.chunks, fate = pending.chunks, [], pending.fate
+        data, before = b"".join(chunks), pending.file.size_bytes
+        try:
+            if data and fate is not _Fate.REMOVED:
+                pending.file.append(data)
+        finally:
+            written = pending.file.size_bytes - before
+            with self._wake:
+                self._waiting_bytes -= written
+                if written < len(data):
+                    pending.chunks.insert(0, data[written:])
+        if fate is _Fate.ENDED:
+            pending.file.end()
+        elif fate is _Fate.REMOVED:
+            pending.file.remove()
+        with self._wake:
+            if fate is not _Fate.OPEN and pending.fate is fate:  # not if it was removed while it was renamed
+                self._forget(pending)
+        return written > 0
+
+    def _handle_failure(self, pending: _Pending, error: OSError) -> None:
+        """Have the file tried again, or give its answer up."""
+        with self._wake:
+            if error.errno in _TRIED_AGAIN:
+                self._touched[pending.file.name.number] = None
+                return
+            lost = pending.fate is not _Fate.REMOVED
+            self._forget(pending)
+        with suppress(OSError):
+            pending.file.remove()
+        if lost:
+            self._reports.answer_lost(pending.file.name)
+
+    def _report(self, grew: bool, error: OSError | None) -> None:
+        with self._wake:
+            was_failing = self._failing
+            has_room = self._waiting_bytes * 2 <= self._max_waiting_bytes
+            self._failing = error is not None or (was_failing and not (grew and has_room))
+            works_again = was_failing and not self._failing
+        if error is not None:
+            FAILURES.failed(WHAT, error, count=0 if was_failing else 1)
+            if not was_failing:
+                self._reports.writing_failed(error)
+        elif works_again:
+            FAILURES.succeeded(WHAT)
+            self._reports.writing_works()
+
+    def _read(self, name: FileName, future: Future[bytes]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        with self._wake:
+            pending = self._files.get(name.number)
+            waiting = b"".join(pending.chunks) if pending is not None else b""
+        try:
+            data = pending.file.read() + waiting if pending is not None else self._folder.read(name)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(data)
+
+    def _close_files(self) -> None:
+        for file in self._open:
+            file.close()
+        self._open.clear()
+
+
+def _finish(future: Future[None]) -> None:
+    if future.set_running_or_notify_cancel():  # False: nobody waits any more
+        future.set_result(None)
