@@ -1,4 +1,4 @@
-"""Count the writes of this process that failed, and what fails now."""
+"""Count the failed writes of this process, and remember which targets fail at present."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class WriteFailures:
         self._lock = threading.Lock()
 
     def failed(self, what: str, error: Exception, count: int = 1, *, target: object = "") -> None:
-        """Add `count` failed writes to `target`: 0 for the repetition of a write that is counted already."""
+        """Add `count` failed writes to `target`. A repeated attempt at a write that is counted already adds
+        0.
+        """
         with self._lock:
             writes = self._writes.setdefault(what, _Writes())
             writes.failed += count

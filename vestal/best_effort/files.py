@@ -18,7 +18,7 @@ def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OS
     """Replace the file: a reader finds the old text or the new one. Only the owner may read it.
 
     Makes its folder if that is missing. Return the error if it cannot be written, which is counted as
-    `what`; with `again`, as the repetition of a write that is counted already.
+    `what`; with `again`, the attempt repeats a write that is counted already, and is not counted twice.
     """
     try:
         write_file(path, text)
@@ -58,9 +58,9 @@ def _make_folder(folder: Path) -> None:
 
 
 class KeptFile:
-    """A small file that one process owns, and writes again whenever the file has another text or is missing.
+    """A small file that one process owns, and writes again if the file is missing or its text was changed.
 
-    So a file that could not be written, or that somebody deleted, is there again once `keep` is called.
+    A file that could not be written, or that somebody deleted, exists again after the next `keep`.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -74,7 +74,7 @@ class KeptFile:
         return replace_file(self.path, text, self._what)
 
     def keep(self) -> bool:
-        """Write the file again if it is not as it was written last. Return True if that was done."""
+        """Write the file again if it is missing or its text was changed. Return True if it was written."""
         if self._text is None:
             return False
         if self._is_intact():  # perhaps it had this text already when it could not be written

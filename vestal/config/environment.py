@@ -1,4 +1,4 @@
-"""Read settings from the environment: `VESTAL_SECTION__KEY`, and some shorter names."""
+"""Read settings from environment variables: `VESTAL_SECTION__KEY`, and some shorter names."""
 
 import difflib
 import typing

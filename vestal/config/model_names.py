@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def canonical(model: str) -> str:
-    """Return the name with its tag, and without what every name has: `library/x` → `x:latest`.
+    """Return the name with its tag, and without the default namespace: `library/x` → `x:latest`.
 
     A repository of the Hugging Face hub is called by owner and name, whatever stands before them:
     `hf.co/org/model` and `hf:org/model` → `org/model:latest`. Only the last part of a path can have a tag:
@@ -33,12 +33,12 @@ def canonical(model: str) -> str:
 
 
 def name_key(model: str) -> str:
-    """Return what is equal for two spellings of one model's name: canonical, in lower case."""
+    """Return a key by which two spellings of one model's name are equal: the canonical name in lower case."""
     return canonical(model).casefold()
 
 
 def find_named(model: str, items: Iterable[T], name_of: Callable[[T], str]) -> T | None:
-    """Return the item with this name: one that is spelled so, else one that differs in case only."""
+    """Return the item with exactly this name, or else one whose name differs only in upper and lower case."""
     wanted, key, alike = canonical(model), name_key(model), None
     for item in items:
         name = canonical(name_of(item))

@@ -19,7 +19,7 @@ def base_url(env: Mapping[str, str]) -> str | None:
 
     The forms are those of Ollama (envconfig.Host): `host`, `host:port`, `:port`, `http://host`, IPv6 with and
     without brackets, and a path. A server at 0.0.0.0 or :: is reached at this machine's loopback address. As
-    in Ollama, a port that is none means the default one. Raises ConfigError for a host that no URL can have.
+    in Ollama, an invalid port means the default port. Raises ConfigError for a host that is invalid in a URL.
     """
     text = env.get(VARIABLE, "").strip().strip("\"'").strip()
     if not text:
@@ -67,7 +67,7 @@ def _is_ip_address(host: str) -> bool:
 
 
 def _connectable(host: str) -> str:
-    """Return the loopback address for an address that means all of this machine's."""
+    """Return the loopback address in place of a wildcard address such as 0.0.0.0 or ::."""
     if not _is_ip_address(host):
         return host
     address = ipaddress.ip_address(host)

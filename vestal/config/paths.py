@@ -45,7 +45,7 @@ class Home:
 
     @property
     def is_default(self) -> bool:
-        """Return whether this is the home without `$VESTAL_HOME`."""
+        """Return whether this is the home that is used if `$VESTAL_HOME` is unset."""
         return self.root == self.default_root
 
     @property

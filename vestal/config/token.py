@@ -11,7 +11,7 @@ from vestal.config.paths import Home
 
 
 def ensure_token(home: Home) -> str:
-    """Return the token, and make it first if there is none. Two processes at once get the same token.
+    """Return the token, and create it if the file is missing. Concurrent processes get the same token.
 
     Raises ConfigError if an existing token cannot be read, and OSError if there is none and it cannot be
     written.
@@ -25,7 +25,7 @@ def ensure_token(home: Home) -> str:
 
 
 def restore_token(home: Home, token: str) -> bool:
-    """Write `token` to the file if it is missing or has another one. Return True if it was written.
+    """Write `token` to the file if the file is missing or holds another token. Return True if it was written.
 
     Agent and containers keep the token from their start, so that another one in the file would lock out the
     user. To get a new token, the user runs `vestal down`, deletes the file, and runs `vestal up`. What cannot
@@ -48,7 +48,7 @@ def read_token(home: Home) -> str:
         raise ConfigError(f"The token at {home.token} cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise ConfigError(
-            f"The token at {home.token} is no text: delete the file and run `vestal up`."
+            f"The token at {home.token} is not text: delete the file and run `vestal up`."
         ) from error
     if not token:
         raise ConfigError(f"The token at {home.token} is empty: delete the file and run `vestal up`.")

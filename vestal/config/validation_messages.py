@@ -84,7 +84,7 @@ _PLAIN_WORDS = {
 
 
 def _plain(message: str) -> str:
-    """Return pydantic's message in words for people who do not know Python."""
+    """Return pydantic's message, reworded for people who do not know Python."""
     if message.startswith("Input should be a valid dictionary or instance of"):
         return "give a section with keys under it"
     return _PLAIN_WORDS.get(message, message.replace("Input should be", "it should be", 1))

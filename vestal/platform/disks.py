@@ -8,7 +8,8 @@ FULL_BELOW_BYTES = 64 * 1024
 
 
 def find_obstacle(folder: Path) -> OSError | None:
-    """Return why nothing can be written in the folder; None if the file system tells no reason.
+    """Return why nothing can be written in the folder, as an errno; None if the file system reports no
+    obstacle.
 
     The reasons are ENOSPC (no space, or no more files), EROFS, and whatever prevents asking: the folder is
     gone, or the disk is broken.

@@ -25,7 +25,8 @@ class LockHeld(Exception):
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock the file or folder and return its descriptor, which unlocks it when closed; None if it is locked.
+    """Lock the file or folder. Return its descriptor, which unlocks it when closed; None if another process
+    has it.
 
     A missing file is created. Raises OSError if it cannot be, or if the file system has no locks.
     """
@@ -42,7 +43,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    """Open a file so that it is created, or as it is if the disk is read-only; or open a folder."""
+    """Open a folder, or a file. A missing file is created; on a read-only disk an existing one is opened."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -53,7 +54,7 @@ def _open(path: Path) -> int:
 async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
     """Hold the lock in the `async with` block. Raises LockHeld after waiting for it for `timeout_s`.
 
-    Where the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery
+    If the lock's file cannot be created, as on a full disk, the block runs without the lock: a recovery
     that is needed matters more than one that might run twice.
     """
     deadline = time.monotonic() + timeout_s
@@ -82,7 +83,7 @@ def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _try_lock_or_go_on(path: Path) -> int | None:
-    """Return the descriptor of the lock, _NO_LOCK if there can be none, or None if it is held."""
+    """Return the lock's descriptor; None if another process holds it; _NO_LOCK if it cannot be created."""
     try:
         descriptor = try_lock(path)
     except OSError as error:

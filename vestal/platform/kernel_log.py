@@ -24,7 +24,7 @@ class OomKill:
     """One process that the kernel killed for memory.
 
     `at` is in seconds since 1970. `by_own_limit` is true for a process that exceeded a limit of its own (its
-    cgroup's, or macOS's per-process limit), and false where the whole machine had no memory left.
+    cgroup's, or macOS's per-process limit), and false if the whole machine had no memory left.
     """
 
     at: float

@@ -1,4 +1,4 @@
-"""Keep log files bounded while their writers hold them open: copy the text away, then truncate in place.
+"""Keep log files small while their writers hold them open: copy the text away, then truncate in place.
 
 Every log of Vestal is opened for appending, so its writer continues at the new end of the file.
 """

@@ -40,7 +40,7 @@ class Headroom:
 
 
 def may_be_stranded(memory: Memory) -> bool:
-    """Return whether so much memory is wired that it matters which processes hold it."""
+    """Return whether much memory is wired: some may then be stranded, so its holders have to be found."""
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 
 

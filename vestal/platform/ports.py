@@ -43,7 +43,7 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
     """Return the process that listens on the port at this address or at all addresses, or None.
 
-    A parent may hold the socket for a child that serves it: then this is the child.
+    If a parent holds the socket and its child serves it, the child is returned.
     """
     try:
         sockets = psutil.net_connections(kind="tcp")
@@ -58,7 +58,7 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
 
 
 def _serving_process(port: int, pid: int | None) -> int | None:
-    """Return the child of `pid` that listens on the port too, else `pid`."""
+    """Return the child of `pid` that also has the listening socket, or `pid` if no child has it."""
     try:
         children = [] if pid is None else psutil.Process(pid).children()
     except psutil.Error:
@@ -81,7 +81,7 @@ def listening_at(pid: int) -> tuple[str, ...]:
 
 
 def in_use_message(holder: PortHolder, setting: str) -> str:
-    """Return a sentence with the holder and the remedy. `setting` is how to choose another port."""
+    """Return a sentence with the holder and the remedy. `setting` names the setting that changes the port."""
     if holder.pid is None:
         return (
             f"port {holder.port} is held by a process of another user; find it with "

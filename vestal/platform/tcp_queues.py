@@ -1,6 +1,6 @@
-"""Read what the kernel holds for a server's TCP port: connections not yet accepted, and data not yet read.
+"""Read how many connections to a server's TCP port wait to be accepted, and how many have unread data.
 
-Linux shows both in /proc/net/tcp, macOS by netstat(1). The parsers are shown recorded output by tests.
+Linux shows both in /proc/net/tcp, macOS by netstat(1).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The shell around one child's lifecycle: it reports what happens, and carries out the actions that follow.
+"""One supervised child: reports events to its pure lifecycle, and carries out the actions that this returns.
 
 Everything runs on one event loop. `Child.send` is the only place that changes the child's state.
 """
@@ -57,7 +57,7 @@ class Child:
     """One supervised child.
 
     `on_change` is called after each change of its state, `on_restart_siblings` when it died and its siblings
-    may have to restart with it. `lifecycle` is its state as the pure lifecycle sees it.
+    may have to restart with it. `lifecycle` is its state, which `lifecycle.transition.step` replaces.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Child:
         return child.timer_at if child.state in (State.OPEN, State.BACKOFF) else None
 
     def status(self) -> ChildStatus:
-        """Return the child as people and programs see it."""
+        """Return the status of the child for people and programs."""
         child = self.lifecycle
         return ChildStatus(
             state=child.state,
@@ -164,8 +164,8 @@ class Child:
     async def check_health(self) -> ProbeResult | None:
         """Ask the process until it has answered, or is known to be busy or hung, and return the result.
 
-        Return None if there is no process that should answer, or if it was replaced meanwhile. A result
-        that is no failure is reported to the lifecycle; what follows from a failure is for the caller to say.
+        Return None if no process should answer, or if it was replaced meanwhile. A success is reported to the
+        lifecycle; a failure is not, so that the caller decides what to do.
         """
         run, pid = self.lifecycle.run, self.lifecycle.pid
         if self._health is None or pid is None or not self.lifecycle.up:

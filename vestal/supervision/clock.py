@@ -1,4 +1,4 @@
-"""Clocks as an argument: the machine's own for programs, and one that tests move by hand."""
+"""Clocks that are passed as an argument: the system's for programs, and one that tests advance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The time for code that acts. Code that decides takes `now: float` instead."""
+    """The interface of a clock, for code with side effects. Pure code takes `now: float` instead."""
 
     def now(self) -> float:
         """Return monotonic seconds; only differences mean something."""
@@ -76,7 +76,7 @@ class FakeClock:
                 woken.set_result(None)
 
     async def run_for(self, seconds: float, turns: int = 20) -> None:
-        """Move the time from one due sleeper to the next, and let each run, and sleep again, in between.
+        """Advance the time from one due sleeper to the next, and let each of them run until it sleeps again.
 
         `turns` is how often the event loop runs for each of them.
         """

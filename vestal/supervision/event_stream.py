@@ -1,4 +1,4 @@
-"""Events such as `child_exited` and `breaker_opened`, from which logs, journal and status page are made."""
+"""Numbered events such as `child_exited` and `breaker_opened`, which feed logs, journal and status page."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from vestal.supervision.clock import Clock
 
 CHECK_INTERVAL_S = 1.0
 MIN_SLEEP_S = 2.0
-"""A shorter difference is no sleep: a busy machine may pause between reading the two clocks."""
+"""A shorter difference does not count as sleep: a busy machine may pause between reading the two clocks."""
 
 
 def boot_s() -> float:

@@ -1,4 +1,4 @@
-"""Stores for what must outlive a supervisor: open breakers, recent restarts, and stops by hand."""
+"""Stores for the state that must outlive a supervisor: open breakers, recent restarts, and stops by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class StateStore(Protocol):
         """Replace the record. Return the error if it cannot be written now; `keep` then writes it later."""
 
     def keep(self) -> None:
-        """Write again what could not be written, or was deleted or changed by somebody else."""
+        """Write the records again if they could not be written, or were deleted or changed by another
+        process.
+        """
 
 
 class MemoryStateStore:
@@ -69,7 +71,7 @@ class JsonStateStore:
         return self._file.write(json.dumps(self._records, indent=1))
 
     def keep(self) -> None:
-        """Write the file again if it has not the records of the last `save`."""
+        """Write the file again if it differs from the records of the last `save`."""
         self._file.keep()
 
     def _read(self) -> dict[str, Any]:

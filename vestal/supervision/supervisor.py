@@ -80,7 +80,9 @@ class Supervisor:
 
     @property
     def gave_up(self) -> dict[str, str]:
-        """Return the children that are not restarted (breaker open, or failed), each with the reason."""
+        """Return the names of the children that are no longer restarted (OPEN or FAILED), with the
+        reasons.
+        """
         return dict(self._gave_up)
 
     def status(self) -> dict[str, ChildStatus]:
@@ -150,7 +152,7 @@ class Supervisor:
     # --- one child ------------------------------------------------------------------------------------------
 
     async def start_child(self, name: str, cause: str = "asked to start", *, reset: bool = False) -> None:
-        """Start a child, also one that was stopped by hand, and return once it is launched.
+        """Start a child, even if it was stopped by hand, and return once it is launched.
 
         An open breaker stays open unless a person asks for `reset`.
         """
@@ -231,7 +233,7 @@ class Supervisor:
         self._instruct_soon()
 
     def _report_giving_up(self, child: Child) -> None:
-        """Emit an event when a child is given up and when it is back, for the owner of this supervisor."""
+        """Emit an event when a child becomes OPEN or FAILED, and when it is back."""
         name, now = child.name, child.lifecycle
         if now.state in GAVE_UP and name not in self._gave_up:
             self._gave_up[name] = now.cause if now.state is State.OPEN else now.detail
@@ -245,13 +247,17 @@ class Supervisor:
         self._group = self._group.child_died(child.name)
 
     def _instruct_soon(self) -> None:
-        """Instruct the children in the loop's next turn: the one that reports is still handling its input."""
+        """Send the strategy's inputs in the next turn of the event loop: the reporting child is still
+        handling its own.
+        """
         if self._group.coupled and not self._instruction_due:
             self._instruction_due = True
             asyncio.get_running_loop().call_soon(self._instruct)
 
     def _instruct(self) -> None:
-        """Send the inputs that the strategy decides on. The changes they cause lead to the next ones."""
+        """Send the children the inputs that the strategy decides on. It decides again after each change of a
+        child.
+        """
         self._instruction_due = False
         phase = None
         while self._running and phase is not self._group.phase:

@@ -1,4 +1,4 @@
-"""What every HTTP service of Vestal decides alike: who may come in, and what a refusal looks like.
+"""What all HTTP services of Vestal share: which requests are admitted, and what a refusal looks like.
 
 The listener (9099), the gateway (11435) and the orchestrator (8088) refuse the same request with the same
 status and code. Listener and orchestrator answer `{"error": {"code", "message", ...}}`; each dialect of the
@@ -29,7 +29,7 @@ and prometheus_client are imported only by the modules that are about them.
     connections       decides (pure) which connections are closed
     acceptor          accepts connections while there is room, and makes room
     aiohttp_adapter   the guard as aiohttp middleware
-    aiohttp_runner    runs an aiohttp application, and refuses in JSON what is no HTTP request
+    aiohttp_runner    runs an aiohttp application, and refuses malformed HTTP in JSON
     asgi_adapter      the guard as ASGI middleware, with CORS
     histogram         counts of durations by size (pure)
     metrics           the text of GET /metrics

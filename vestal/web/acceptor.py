@@ -84,7 +84,9 @@ class Acceptor:
         self._loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
-        """Accept what waits. Called when there is something, and again in the next turn if there is more."""
+        """Accept waiting connections. The event loop calls this when there are any, and again if
+        some remain.
+        """
         if self._table.is_full:
             return self._begin_to_make_room()
         for _ in range(ACCEPTED_AT_ONCE):

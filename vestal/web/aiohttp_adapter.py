@@ -38,10 +38,10 @@ class AiohttpGuard:
         return None
 
     def on_refused(self, request: web.Request, error: HttpError) -> None:
-        """Take note of a request that is answered with `error`."""
+        """Handle a refused request, which is answered with `error`. By default, do nothing."""
 
     def on_bug(self, request: web.Request, error: Exception) -> None:
-        """Log an error that nobody expected."""
+        """Log an unexpected exception."""
 
     def middleware(self) -> Middleware:
         """Return the function that an aiohttp application takes as middleware."""
@@ -124,12 +124,12 @@ def error_response(error: HttpError) -> web.Response:
 
 
 def code_of(status: int) -> str:
-    """Return the shared code for the status of one of aiohttp's own errors, or else HTTP's name for it."""
+    """Return the shared code for an HTTP status; if there is none, HTTP's own name of the status."""
     return _CODES.get(status) or HTTPStatus(status).name.lower()
 
 
 def _from_aiohttp(error: web.HTTPException, request: web.Request, max_body_bytes: int | None) -> HttpError:
-    """Return our error for one that aiohttp itself raises, such as an unknown address."""
+    """Convert an error that aiohttp itself raises, such as 404 for an unknown address."""
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and max_body_bytes is not None:
         return guard.too_large(max_body_bytes)
     code = code_of(error.status)

@@ -1,7 +1,7 @@
-"""Runs an aiohttp application with bounds on its connections, and refuses in JSON what is no HTTP request.
+"""Run an aiohttp application with limits on its connections, and refuse malformed HTTP in JSON.
 
-aiohttp has no limit for a request whose headers never end. It refuses bytes that are no request before any
-middleware sees them: in plain text, and with a traceback in the log.
+aiohttp has no limit for a request whose headers never end. It refuses malformed HTTP before any middleware
+sees it: in plain text, and with a traceback in the log.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class JsonAppRunner(web.AppRunner):
         self._report_dropped = report_dropped
 
     async def listen(self, address: str, port: int) -> web.BaseSite:
-        """Serve on this address too, and return the site. Raises OSError."""
+        """Listen on one more address, and return aiohttp's site for it. Raises OSError."""
         listening = bind("127.0.0.1" if address == "localhost" else address, port)
         site = _Site(self, listening, self._report_dropped)
         await site.start()
@@ -98,7 +98,7 @@ class _Server(web.Server):
 
 
 class _Protocol(RequestHandler):
-    """Reports to the table of connections what happens to this one."""
+    """aiohttp's protocol of one connection, which reports its phases to the table of connections."""
 
     __slots__ = ("_connection", "_request", "_table")
 
@@ -156,7 +156,7 @@ class _Protocol(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the response to bytes that are no request (400), or to an error that was not caught."""
+        """Return the response to malformed HTTP (400), or to an exception that nothing has caught."""
         bug = status >= 500 and not isinstance(exc, ConnectionError)
         log.log(logging.ERROR if bug else logging.DEBUG, "a request failed", exc_info=exc)
         if request.writer.output_size > 0:

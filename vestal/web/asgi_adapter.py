@@ -64,7 +64,7 @@ def head_of(scope: Scope) -> RequestHead:
 
 
 def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
-    """Return what lets a page of an admitted origin read the response, also one that refuses it."""
+    """Return the headers that let a page of an admitted origin read the response, even a refusal."""
     return [
         (b"access-control-allow-origin", origin),
         (b"access-control-expose-headers", _EXPOSED),

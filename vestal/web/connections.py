@@ -42,7 +42,7 @@ class Phase(Enum):
 
 
 class BodyProgress:
-    """When the next part of a body has to be there. `deadline` moves as bytes arrive."""
+    """The time by which the next part of a body must have arrived. `deadline` moves as bytes arrive."""
 
     def __init__(self, now: float) -> None:
         self.deadline = now + BODY_WINDOW_S
@@ -90,7 +90,9 @@ class ConnectionTable:
 
     @property
     def is_full(self) -> bool:
-        """Return whether another connection would be one too many. Those being closed do not count."""
+        """Return whether the table has its maximum of connections. Those that are being closed do
+        not count.
+        """
         return len(self._open) + self.accepted - len(self._closing) >= self.max_open
 
     def take_dropped(self) -> int:
@@ -99,7 +101,7 @@ class ConnectionTable:
         return count
 
     def opened(self, transport: Transport, now: float) -> Connection:
-        """Take in a new connection, which has to send its headers."""
+        """Add a new connection, which has to send its headers."""
         connection = Connection(transport, since=now, active_at=now)
         self._open.add(connection)
         self._silent[connection] = None
@@ -112,7 +114,7 @@ class ConnectionTable:
         self._silent.pop(connection, None)
 
     def report(self, connection: Connection, phase: Phase, now: float, received_bytes: int = 0) -> None:
-        """Note that bytes have arrived or a request is answered, after which the connection is in `phase`."""
+        """Set the connection's phase, after bytes have arrived or a request was answered."""
         connection.active_at = now
         if phase is not connection.phase:
             connection.phase, connection.since = phase, now
@@ -122,12 +124,12 @@ class ConnectionTable:
         self._order(connection)
 
     def report_unread(self, connection: Connection, since: float | None) -> None:
-        """Note since when the client leaves unread what is sent to it; None: it reads again."""
+        """Record since when the client does not read what is sent to it; None if it reads again."""
         connection.unread_since = since
         self._order(connection)
 
     def _order(self, connection: Connection) -> None:
-        """Put the connection behind all that are silent for longer, or out of their list."""
+        """Move the connection to the end of the list of silent connections, or remove it from that list."""
         is_busy = connection.phase is Phase.ANSWERING or connection.unread_since is not None
         if is_busy or connection.closing_since is not None:
             self._silent.pop(connection, None)

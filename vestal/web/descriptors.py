@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open, and how many of them may be clients.
+"""Limits on the files and connections that this process may have open, and on those of its clients.
 
 macOS starts a process with a soft limit of 256 descriptors, which a few hundred idle clients use up. Then the
 process cannot accept a connection, open a file or start a child.
@@ -20,7 +20,7 @@ MIN_CONNECTIONS = 16
 def raise_descriptor_limit(wanted: int = WANTED) -> int:
     """Raise the soft limit of open files to `wanted`, or as far as allowed, and return the limit in force.
 
-    A limit that is higher already stays. Children inherit it.
+    A limit that is already higher stays. Child processes inherit it.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:

@@ -19,7 +19,7 @@ def line_of(record: Mapping[str, Any]) -> str:
 
 
 class EventWriter:
-    """Numbers the events of one program, and writes each as a line. Any thread may call it.
+    """Numbers the events of one program, and writes each as one line. Any thread may call it.
 
     `stream` is asked for the stream at each event, since tests exchange sys.stdout.
     """
@@ -42,7 +42,9 @@ class EventWriter:
 
 
 class LogHandler(logging.Handler):
-    """Makes an event of what libraries log, so that all lines of a program's log have one format."""
+    """Turns the log records of libraries into events, so that all lines of a program's log have
+    one format.
+    """
 
     def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:
         """Make a handler that calls `emit(event, cause, level=…, logger=…)`, with `traceback` if an exception

@@ -1,4 +1,4 @@
-"""Decides whether a request may come in: its Host, Origin, token, size and content type. Pure.
+"""Decide whether a request is admitted, by its Host, Origin, token, size and content type. Pure.
 
 A service on loopback is attacked from browsers: by DNS rebinding (a foreign name that points to this machine,
 seen in `Host`), by pages of other origins (seen in `Origin` or `Sec-Fetch-Site`), and by `text/plain` POSTs,
@@ -99,7 +99,8 @@ def admitted_origin(head: RequestHead, policy: Policy) -> bytes | None:
 
 
 def _check_framing(head: RequestHead) -> HttpError | None:
-    """Refuse a body of two lengths: a proxy may have read the other one, and the next request inside it.
+    """Refuse a body with two different lengths: a proxy may use the other one, and take a part of it for a
+    request.
 
     RFC 9112, section 6.1. The connection is closed, since its next bytes may not be a request.
     """
@@ -136,7 +137,8 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Refuse what a foreign page loads without an Origin, such as an image. Programs send neither header.
+    """Refuse a request that a foreign page makes without an Origin, such as for an image. Programs send
+    neither header.
 
     A link to this service on a foreign page may be followed: browsers show what it returns to the user alone.
     """

@@ -1,4 +1,4 @@
-"""Counts of durations by size, cheap enough for every request. Pure; `metrics` shows them to Prometheus."""
+"""A histogram of durations, cheap enough for every request. Pure; `metrics` shows it to Prometheus."""
 
 from __future__ import annotations
 

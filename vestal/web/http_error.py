@@ -53,7 +53,7 @@ class HttpError(Exception):
         self._headers = headers or {}
 
     def headers(self) -> dict[str, str]:
-        """Return the response's headers: those given, and what HTTP wants with this status."""
+        """Return the response's headers: those given, and those that HTTP requires for this status."""
         headers = dict(self._headers)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"

@@ -1,4 +1,4 @@
-"""Decides whether a request's body is a JSON object. Pure."""
+"""Parse the body of a request, which must be a JSON object. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
     text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in Go's and
     other decoders: JavaScript's programs write one where they cut a text within an emoji. With `stepwise`,
     other threads run in between: one call of Python's fast decoder keeps the interpreter's lock for up to 2 s
-    where 32 MB are numbers.
+    for 32 MB of numbers.
     """
     if not raw.strip():
         raise _invalid("The body is empty; send a JSON object.")
@@ -71,7 +71,8 @@ def field_with_text(body: Any, is_wrong: Callable[[str], bool]) -> str | None:
 
 
 def _escapes_surrogates(raw: bytes) -> bool:
-    """Return whether a text spells half of a surrogate pair, which may be the half of a whole one.
+    """Return whether the JSON text has a `\\u` escape of half a surrogate pair, even if the other half
+    follows.
 
     In slices, since the search of 32 MB in one call would keep other threads waiting for 0.1 s.
     """

@@ -43,18 +43,18 @@ class InheritedSockets:
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> InheritedSockets:
         """Return the sockets that FDS_VARIABLE names, and remove it, so that no child looks for them.
 
-        A descriptor that is no listening TCP socket is left alone.
+        A descriptor that is not a listening TCP socket is left alone.
         """
         words = environment.pop(FDS_VARIABLE, "").split(",")
         fds = (int(word) for word in words if word.isdigit())
         return cls(found for fd in fds if (found := _listening_socket(fd)) is not None)
 
     def take(self, address: str, port: int) -> socket.socket | None:
-        """Return the socket for this address, which is the caller's from now on; None if there is none."""
+        """Return the socket for this address, which the caller then owns; None if none was inherited."""
         return self._by_address.pop((address, port), None)
 
     def close(self) -> None:
-        """Close the sockets that were not taken: the settings name other addresses now."""
+        """Close the sockets that nothing has taken, because the settings now name other addresses."""
         for listening in self._by_address.values():
             listening.close()
         self._by_address.clear()

@@ -1,4 +1,4 @@
-"""Decides which web pages may use a service, by the Origin that a browser or a web view sends. Pure."""
+"""Decide which web pages may use a service, by the Origin that a browser or a web view sends. Pure."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class MlxSection(Section):
     `wired_limit`           what Metal may wire down; None: the system's own limit
     `keep_alive`            how long an unused model stays loaded; negative: forever
     `drain_s`               how long a stop waits for running requests
-    `progress_timeout_s`    an engine with work that makes no progress for so long is restarted
+    `progress_timeout_s`    an engine that has work and makes no progress for this long is restarted
     `probe_interval_s`      how often an idle engine is asked for a token
     `warm_spare`            whether a second engine process with its imports done stands by
     `recycle_above`         an engine that holds more memory is replaced; None: 15 % above its limit

@@ -1,4 +1,4 @@
-"""The section `notifications`: how a person learns of what only a person can mend."""
+"""The section `notifications`: how a person is notified of faults that only a person can mend."""
 
 from pydantic import Field
 

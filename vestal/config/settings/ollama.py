@@ -17,7 +17,7 @@ class OllamaSection(Section):
                          off: Vestal ignores it
     `probe_model`        the model that is asked for a token or a vector; None: the smallest loaded one
     `probe_interval_s`   how often
-    `no_progress_s`      a runner that burns CPU and makes no progress for so long hangs
+    `no_progress_s`      a runner that uses CPU without progress for this long counts as hung
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"

@@ -60,7 +60,9 @@ def variable(pid: int, name: str) -> str:
 
 
 def shares_network(pid: int) -> bool:
-    """Return whether the process is in this process's network; a container has another (Linux)."""
+    """Return whether the process has the same network namespace as this one; a container has its
+    own (Linux).
+    """
     try:
         return os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net")
     except OSError:

@@ -25,7 +25,7 @@ class ProcessSnapshot:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Return the command line; for a script, without the interpreter before the script's name."""
+        """Return the words of the command line, without the interpreter if the process runs a script."""
         given = self.arguments
         is_script = len(given) > 1 and PurePath(given[0]).name.rstrip("0123456789.") in INTERPRETERS
         return given[1:] if is_script and not given[1].startswith("-") else given

@@ -14,8 +14,8 @@ T = TypeVar("T")
 class ProcessUsage:
     """One process at one moment. A field is None if this system does not disclose it.
 
-    `cpu_s` is the CPU time since its start in seconds. `wakeups` is how often it has waited and gone on: on
-    Linux of its main thread, on macOS of all its threads.
+    `cpu_s` is the CPU time since its start in seconds. `wakeups` counts how often it has waited for something
+    and continued: its main thread on Linux, all its threads on macOS.
     """
 
     cpu_s: float | None = None
@@ -28,7 +28,7 @@ class ProcessUsage:
 
 
 def read(pid: int) -> ProcessUsage:
-    """Return what can be read of the process; all fields are None if there is none."""
+    """Return the usage of the process now; all fields are None if the process does not exist."""
     try:
         process = psutil.Process(pid)
     except psutil.Error:
@@ -52,7 +52,9 @@ def read(pid: int) -> ProcessUsage:
 
 
 def _max_open_files(process: psutil.Process) -> int | None:
-    """Return the process's limit; only Linux discloses that of another process."""
+    """Return the process's limit of open files; None if it is unknown. Only Linux discloses another
+    process's.
+    """
     if not hasattr(process, "rlimit"):
         return None
     soft, _ = process.rlimit(psutil.RLIMIT_NOFILE)

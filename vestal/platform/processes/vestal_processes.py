@@ -20,7 +20,7 @@ AGENT_MODULE = ("host_agent.cli.main", "agent")
 
 
 def server_module(pid: int, home: Path, default_home: Path) -> str | None:
-    """Return which of Vestal's servers the process is (`mlx_server.gateway`, `agent`, …).
+    """Return which of Vestal's servers the process runs, by name (`mlx_server.gateway`, `agent`, …).
 
     None for any other process, for a server of another home than `home`, and for one inside a container. A
     process without VESTAL_HOME in its environment belongs to `default_home`.
@@ -62,7 +62,8 @@ def group_leader(variable: str, value: str) -> int | None:
     """Return the PID of the process that leads a process group and has this variable in its environment.
 
     Its descendants inherit the variable, but lead no group of their own unless they are supervised too, which
-    gives them another value. Return the one that has run longest if there are several, None if there is none.
+    gives them another value. If there are several, return the one that has run longest; if there is none,
+    None.
     """
     found = []
     for process in psutil.process_iter():

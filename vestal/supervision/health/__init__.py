@@ -1,1 +1,1 @@
-"""Whether a process is well: `health_check` asks it, and `silence` judges a process that does not answer."""
+"""The health of a process: `health_check` asks the process, and `silence` judges one that does not answer."""

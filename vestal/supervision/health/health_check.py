@@ -43,9 +43,9 @@ class HealthCheck:
         self._silence = UnansweredQuestions()
 
     async def ask(self, pid: int) -> ProbeResult:
-        """Ask the process once, and return its answer, or the judgement if there is none.
+        """Ask the process once. Return its answer, or, if it does not answer, the judgement on it.
 
-        A probe that raises, or does not return in time, got no answer.
+        A probe that raises, or does not return in time, counts as unanswered.
         """
         if self._asking is None or self._asking.done() or pid != self._pid:
             if pid != self._pid:

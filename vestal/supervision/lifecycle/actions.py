@@ -1,4 +1,4 @@
-"""What a child's lifecycle asks its shell, `vestal.supervision.child`, to do. Pure."""
+"""The actions that a child's lifecycle returns, for `vestal.supervision.child` to carry out. Pure."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ class Emit:
 
 @dataclass(frozen=True)
 class SaveState:
-    """Write what must outlive the supervisor (`saved_state.to_record`) to the state store."""
+    """Write the part of the state that must outlive the supervisor (`saved_state.to_record`) to the state
+    store.
+    """
 
 
 @dataclass(frozen=True)
 class RestartSiblings:
-    """The child died and is on hold: the strategy decides which siblings stop and start with it."""
+    """Have the strategy decide which siblings stop and start with this child, which died and is on hold."""
 
 
 Action = Launch | Terminate | Kill | Emit | SaveState | RestartSiblings

@@ -36,7 +36,9 @@ class BreakerPolicy:
     max_open_s: float = 1800.0
 
     def open_time(self, opens: int) -> float:
-        """Return the seconds for which the breaker opens when it does so for the `opens`-th time (from 1)."""
+        """Return for how many seconds the breaker stays open when it opens for the `opens`-th time
+        (from 1).
+        """
         return min(self.open_s * 2.0 ** min(max(0, opens - 1), 64), self.max_open_s)
 
 
@@ -55,11 +57,14 @@ class Breaker:
     until: float = 0.0
 
     def allows_start(self, now: float) -> bool:
-        """Return whether a start is allowed now. Unless the breaker is closed, call `begin_trial` for it."""
+        """Return whether a start is allowed now. If the breaker is not closed, the caller begins a trial
+        first.
+        """
         return self.state is BreakerState.CLOSED or now >= self.until
 
     def begin_trial(self, now: float, timeout_s: float) -> Breaker:
-        """Return the half-open breaker for the start that is made now, which must succeed within `timeout_s`.
+        """Return the half-open breaker. The start that follows is its trial, and must succeed within
+        `timeout_s`.
 
         A closed breaker needs no trial and is returned as it is. Raises ValueError if no start is allowed.
         """
@@ -97,7 +102,7 @@ class Breaker:
         return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
 
     def trip(self, now: float) -> Breaker:
-        """Open the breaker, whatever the number of failures."""
+        """Open the breaker at once, regardless of the number of failures."""
         opens = self.opens + 1
         return replace(self, state=BreakerState.OPEN, opens=opens, until=now + self.policy.open_time(opens))
 

@@ -1,4 +1,4 @@
-"""All that the lifecycle knows about one child, as frozen data. Pure."""
+"""The state of one child as immutable data. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, Sta
 
 
 class AfterStop(StrEnum):
-    """What follows once the process of a child in STOPPING has ended.
+    """What the lifecycle does once the process of a child in STOPPING has ended.
 
     STAY_STOPPED     nothing
     START_AGAIN      a start; a restart was requested, so it counts neither for backoff nor for intensity
@@ -40,7 +40,7 @@ class ChildState:
 
     What the child spec says:
         `coupled`             the child's death restarts siblings too (strategies other than ONE_FOR_ONE)
-        `fatal_exit_codes`    exit codes that no restart can mend
+        `fatal_exit_codes`    exit codes after which a restart is useless
 
     What is wanted:
         `wanted`              the child should run

@@ -1,4 +1,4 @@
-"""What a child's lifecycle reacts to: requests, reports about its process, probe results, and time. Pure.
+"""The inputs of a child's lifecycle: requests, reports about its process, probe results, and time. Pure.
 
 A report about a process carries its `run`, the number of the process among the child's. The lifecycle ignores
 reports about an earlier process.
@@ -16,7 +16,7 @@ from vestal.supervision.lifecycle.states import ExitStatus
 
 @dataclass(frozen=True)
 class Start:
-    """Start the child, also one that was stopped by hand.
+    """Start the child, even if it was stopped by hand.
 
     `reset` also closes the breaker and clears intensity and backoff. Only a person may ask for that, never a
     loop.
@@ -55,7 +55,7 @@ class StopAndHold:
 
 @dataclass(frozen=True)
 class ReleaseHold:
-    """Start the child if it is wanted: its siblings are where they should be."""
+    """Start the child if it is wanted: its siblings have stopped or started as the strategy requires."""
 
 
 # --- reports about its process ---------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class LaunchFailed:
 class Exited:
     """The process has ended, was reaped, and its group is gone.
 
-    `last_line` is the last of its log. `productive`: it did work for somebody since it started (see
+    `last_line` is the last of its log. `productive`: it has served requests since it started (see
     `ChildSpec.productive`).
     """
 

@@ -26,7 +26,9 @@ class Intensity:
         return tuple(at for at, _ in self.restarts)
 
     def add(self, now: float, weight: float = 1.0) -> Intensity:
-        """Return the intensity with one more restart, and without those that have left the window."""
+        """Return the intensity with one more restart, and without the restarts that are older than the
+        window.
+        """
         return replace(self, restarts=(*self.recent_restarts(now), (now, weight)))
 
     def exceeded(self, now: float, weight: float = 1.0) -> bool:
@@ -35,7 +37,7 @@ class Intensity:
         return counted + weight > self.max_restarts + ROUNDING
 
     def lighten(self, weight: float) -> Intensity:
-        """Return the intensity in which no past restart counts more than `weight`."""
+        """Return the intensity in which each past restart counts at most `weight`."""
         return replace(self, restarts=tuple((at, min(each, weight)) for at, each in self.restarts))
 
     def recent(self, now: float) -> tuple[float, ...]:

@@ -1,4 +1,6 @@
-"""Decide what follows when a process is found, launched or ends, and when a probe has a result. Pure."""
+"""Handle the inputs about a child's process: it was found, launched or has ended, or a probe has a result.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ def launch_failed(child: ChildState, report: LaunchFailed, now: float) -> Transi
 
 
 def exited(child: ChildState, report: Exited, now: float) -> Transition:
-    """Record how the process ended, and decide what follows."""
+    """Record how the process ended, and decide whether the child is restarted."""
     status = report.status
     fields: dict[str, Any] = {"pid": child.pid, "code": status.code, "signal": status.signal}
     cause = child.cause if child.state is State.STOPPING else status.describe()

@@ -1,4 +1,4 @@
-"""What a request does to a child in each of its states: start, stop, restart, hold, release. Pure."""
+"""Handle the requests to a child, in each of its states: start, stop, restart, hold, release. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from vestal.supervision.lifecycle.stop import begin_stop
 
 
 def start(child: ChildState, request: Start, now: float) -> Transition:
-    """Start the child, or let it start when it is due. One that is being stopped starts again after that."""
+    """Start the child. A child in BACKOFF or OPEN starts when its delay is over; one in STOPPING, once it has
+    stopped.
+    """
     child = _reset(child) if request.reset else child
     child = replace(child, wanted=True, stopped_by_hand=False, cause=request.cause)
     if child.state is State.STOPPING:
@@ -27,7 +29,7 @@ def start(child: ChildState, request: Start, now: float) -> Transition:
 
 
 def stop(child: ChildState, request: Stop, now: float) -> Transition:
-    """Stop the child. One that waits in BACKOFF or OPEN is stopped at once."""
+    """Stop the child. A child in BACKOFF or OPEN has no process, and is in STOPPED at once."""
     by_hand = child.stopped_by_hand or request.by_hand
     child = replace(child, wanted=False, stopped_by_hand=by_hand, on_hold=False)
     if child.state is State.STOPPING:
@@ -39,7 +41,7 @@ def stop(child: ChildState, request: Stop, now: float) -> Transition:
 
 
 def restart(child: ChildState, request: Restart, now: float) -> Transition:
-    """Stop the child and start it again; start one that does not run.
+    """Stop the child and start it again. A child without a process is only started.
 
     A request to stop has precedence: a child that was stopped by hand, or is being stopped, stays stopped.
     """
@@ -63,7 +65,7 @@ def stop_and_hold(child: ChildState, request: StopAndHold, now: float) -> Transi
 
 
 def release_hold(child: ChildState, _: ReleaseHold, now: float) -> Transition:
-    """Start the child if it is wanted. One in BACKOFF or OPEN starts when it is due."""
+    """Start the child if it is wanted. A child in BACKOFF or OPEN starts when its delay is over."""
     child = replace(child, on_hold=False)
     if child.wanted and child.state is State.STOPPED and not child.alive:
         return launch_if_allowed(child, now)

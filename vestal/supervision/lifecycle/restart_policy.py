@@ -34,12 +34,12 @@ class RestartPolicy:
     `start_timeout_s`          from the launch until the child must be ready
     `stop_timeout_s`           from SIGTERM to SIGKILL
     `planned_stop_timeout_s`   the same for a stop that was requested, in which the child may finish its work;
-                               None: `stop_timeout_s`
-    `stable_after_s`           a child that was ready for so long before it died is restarted without delay
-    `productive_weight`        what a restart counts for the restart intensity if the process did work for
-                               somebody since it started; any other restart counts 1
-    `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
-    `wake_grace_s`             after the machine has slept, failed probes do not count for so long
+                               None: `stop_timeout_s` `stable_after_s` a child that was ready for at least
+                               this long before it died is restarted without delay `productive_weight` what a
+                               restart counts for the restart intensity if the process served requests; any
+                               other restart counts 1 `settle_after_kill_s` from a SIGKILL to the next launch:
+                               Metal returns memory late `wake_grace_s` for this long after the machine has
+                               slept, failed probes do not count
     """
 
     backoff: Backoff = field(default_factory=Backoff)

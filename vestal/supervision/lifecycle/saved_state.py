@@ -1,4 +1,4 @@
-"""Convert what must outlive a supervisor (breaker, restarts, a stop by hand) to a JSON record and back. Pure.
+"""Convert the state that must outlive a supervisor (breaker, restarts, stop by hand) to JSON and back. Pure.
 
 Monotonic times mean nothing to the next process, so the record holds times since 1970. If the wall clock is
 set in between, an open breaker may stay open for less or more time, but never for more than the policy's
@@ -34,7 +34,7 @@ def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
 
 
 def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
-    """Return the child with what the record says. A record in another form changes nothing."""
+    """Return the child with the state in the record. An invalid record changes nothing."""
     if not record:
         return child
     try:
@@ -51,7 +51,7 @@ def _restore_restarts(
     child: ChildState, record: Mapping[str, Any], now: float, wall: float
 ) -> tuple[tuple[float, float], ...]:
     """Return the restarts within the window. Those of a record without weights, as earlier versions wrote it,
-    count 1 each, and so does a weight that is none."""
+    count 1 each, and so do those with an invalid weight."""
     times = [float(at) for at in record["restarts"]]
     weights = [float(weight) for weight in record.get("restart_weights", [1.0] * len(times))]
     pairs = zip(times, weights, strict=True)

@@ -1,4 +1,4 @@
-"""The words of supervision: a child's states, restart types, strategies, exit statuses. Pure."""
+"""The vocabulary of supervision: a child's states, restart types, strategies, exit statuses. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State(StrEnum):
     STOPPING    the process was sent SIGTERM, and has not ended yet
     BACKOFF     no process; a restart waits for its delay
     OPEN        no process; the circuit breaker is open
-    FAILED      no process; the last one exited with a code that no restart can mend
+    FAILED      no process; the last one exited with a code after which a restart is useless
     """
 
     ABSENT = "absent"
@@ -68,7 +68,7 @@ class Strategy(StrEnum):
 class ExitStatus:
     """How a process ended: with an exit code, or by a signal.
 
-    Both are None for an adopted process, whose exit status only its own parent can read.
+    Both are None if it is unknown: only the parent can read it, and an adopted process has another parent.
     """
 
     code: int | None = None
@@ -93,9 +93,8 @@ def signal_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class ChildStatus:
-    """A child as people and programs see it.
-
-    `since` is when it entered its state, in seconds since 1970. `uptime_s` is 0 without a process.
+    """The status of a child for people and programs. `since` is when it entered its state, in seconds since
+    1970. `uptime_s` is 0 without a process.
     """
 
     state: State

@@ -44,9 +44,9 @@ def stop_timed_out(child: ChildState, now: float) -> Transition:
 def process_gone(
     child: ChildState, status: ExitStatus | None, now: float, productive: bool = False
 ) -> Transition:
-    """Decide what follows now that there is no process.
+    """Decide whether the child is restarted, now that its process has ended or was not created.
 
-    `status` is None if the launch made none; `productive`: the process did work for somebody.
+    `status` is None if the launch created no process; `productive`: the process served requests.
     """
     was_planned = child.state is State.STOPPING and child.after_stop is not AfterStop.RESTART_AS_DEAD
     child = replace(child, alive=False, pid=None, failed_probes=0, timer_at=None)
@@ -85,8 +85,8 @@ def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState
     """Count the death for breaker, intensity and backoff, and return the delay before the restart in seconds.
 
     A child that was never ready is a failed start for the breaker. One that was productive, or ready for
-    `stable_after_s`, is restarted without delay. A productive one also lightens the restarts before it: they
-    were no crash loop. A restart too many for the intensity opens the breaker.
+    `stable_after_s`, is restarted without delay. After a productive one, the restarts before it also count
+    less: they were not a crash loop. A restart that exceeds the intensity opens the breaker.
     """
     delay_s = child.policy.backoff.delay(child.backoff_attempt)
     attempt = child.backoff_attempt + 1

@@ -6,7 +6,7 @@
         STARTING             at once, after a stable run
         BACKOFF              until its delay is over, then STARTING
         OPEN                 until the breaker allows a trial, then STARTING with a half-open breaker
-        FAILED               for an exit code that no restart can mend
+        FAILED               for an exit code after which a restart is useless
     STARTING, READY, … → STOPPING
                              Stop, Restart, failed health probes, or not ready in time: SIGTERM, then SIGKILL
     STOPPING → STOPPED       or one of the above, as for a process that died

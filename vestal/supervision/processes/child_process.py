@@ -38,7 +38,7 @@ class ChildProcess:
         """Find the process that the PID file names, or else the one that the spec's `find` finds.
 
         Returns its PID and its age in seconds; None if there is none. If the process in the PID file has
-        ended and others of its group are left, they are killed.
+        ended and others of its group still run, they are killed.
         """
         path = self._spec.pid_file
         if path is None:

@@ -33,7 +33,7 @@ def rotate_if_large(path: Path, max_bytes: int = MAX_BYTES) -> int:
 def open_log(path: Path) -> int:
     """Open the log for appending and return its file descriptor, which the caller closes.
 
-    Where that is impossible, what would be logged is discarded: a process is worth more than its log.
+    If it cannot be opened, open the null device instead: the process matters more than its log.
     """
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -43,7 +43,7 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """Stop reporting that the log cannot be opened, if the child has meanwhile opened it itself."""
+    """Stop reporting that the log cannot be opened if it is there now: the child has opened it itself."""
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)
 

@@ -28,7 +28,7 @@ def write_pid_file(path: Path, identity: ProcessIdentity) -> None:
 
 
 class KeptPidFile(KeptFile):
-    """The PID file of a process that runs. `keep` writes it again where it could not be written, or is gone.
+    """The PID file of a process that runs. `keep` writes it again if it could not be written, or is gone.
 
     Without it the next supervisor has to search for the process.
     """
@@ -41,7 +41,7 @@ class KeptPidFile(KeptFile):
         return self.write(_text_of(identity))
 
     def remove_if_of(self, pid: int) -> None:
-        """Remove the file if it names `pid`, and stop keeping it."""
+        """Remove the file if it names `pid`, and no longer write it again."""
         found = read_pid_file(self.path)
         if found is not None and found.pid == pid:
             self.remove()

@@ -143,13 +143,13 @@ async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOU
 
 
 def _living_member(group: int) -> int | None:
-    """Return the PID of a process of the group that is no zombie, or None (Linux only)."""
+    """Return the PID of a process of the group that is not a zombie, or None (Linux only)."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return next((pid for pid in pids if _lives_in_group(pid, group)), None)
 
 
 def _lives_in_group(pid: int, group: int) -> bool:
-    """Return whether the process is in the group, and no zombie (Linux only)."""
+    """Return whether the process is in the group and not a zombie (Linux only)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             state, _, of_group = stat.read().rpartition(b") ")[2].split()[:3]
