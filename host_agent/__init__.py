@@ -1,3 +1,3 @@
-"""The host agent: supervise the MLX server, Ollama, Docker and the orchestrator, and recover them."""
+"""The host agent: it supervises the MLX server, Ollama, Docker and the orchestrator, and recovers them."""
 
 VERSION = "0.1.0"

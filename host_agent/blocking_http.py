@@ -32,9 +32,8 @@ def open_response(
 
 
 def json_object(raw: bytes) -> dict[str, Any]:
-    """Parse a response's body. A body that is empty or no JSON object gives an empty dict.
-
-    Raises ValueError for a body that is no JSON.
+    """Parse a response's body. An empty body, or JSON that is not an object, gives an empty dict. Raises
+    ValueError for a body that is not JSON.
     """
     parsed = json.loads(raw or b"{}")
     return parsed if isinstance(parsed, dict) else {}

@@ -6,9 +6,9 @@ HostAgentError
 ├── AgentUnreachable    no agent answers, or it did not start
 ├── RequestRefused      the agent answered with an error
 ├── OrchestratorUnreachable   no orchestrator answers
-├── OrchestratorRefused       the orchestrator answered with an error, or would
+├── OrchestratorRefused       the orchestrator answered with an error, or certainly would
 ├── GatewayUnreachable   no MLX server answers
-├── NoFittingModel       no installed model has what a program needs, or the name that was given
+├── NoFittingModel       no installed model meets the needs of a program, or has the given name
 ├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
 ├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it

@@ -1,4 +1,4 @@
-"""Sentences for people from the short texts that events and checks carry."""
+"""Make sentences for people from the short texts of events and checks."""
 
 
 def as_sentence(text: str) -> str:

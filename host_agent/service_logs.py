@@ -1,4 +1,4 @@
-"""Where the log of each service is."""
+"""The path of each service's log."""
 
 from pathlib import Path
 

@@ -108,13 +108,15 @@ def _token(values: _Values) -> str:
 
 
 def _is_escaped(url: str) -> bool:
-    """Return True if the URL is unambiguous: an unescaped @ or % in the password would be misread."""
+    """Return True if every @ and % in the URL's password is escaped, since an unescaped one
+    would be misread.
+    """
     stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
     return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
 
 
 class _Values:
-    """The environment, read by type. An empty value counts as not set, except for a URL."""
+    """Reads environment variables by type. An empty value counts as unset, except for a URL."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
@@ -150,10 +152,9 @@ class _Values:
         return value
 
     def urls(self, name: str, default: str) -> tuple[str, ...]:
-        """Return the addresses of a comma-separated list, each once. If the variable is empty, that kind is
-        not used.
-
-        The first address is this machine's. If only the first is empty, only the others are used.
+        """Return the addresses in a comma-separated list, without duplicates. The first one is this
+        machine's. If the variable is empty, no backend of this kind is used; if only the first address is
+        empty, only the others are.
         """
         parts = [part.strip() for part in self._env.get(name, default).split(",")]
         found = dict.fromkeys(self._url(name, part, api=True) for part in parts if part)
@@ -185,7 +186,9 @@ class _Values:
         return urlunsplit(("postgresql", netloc, parts.path, parts.query, ""))
 
     def _url(self, name: str, given: str, api: bool) -> str:
-        """Return the address without a trailing slash, and for an API without `/v1` or `/api`."""
+        """Return the address without a trailing slash. The address of an API also loses its
+        `/v1` or `/api`.
+        """
         parts = urlsplit(given if "://" in given else f"http://{given}")
         try:
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

@@ -65,7 +65,7 @@ class Container:
     async def report_to_host(self, backends: tuple[Backend, ...]) -> tuple[tuple[Backend, ...], str]:
         """Report to the host agent what is down, if a post is due.
 
-        Return the backends as they are judged afterwards, and a sentence about what was done.
+        Return the backends with their new state, and a sentence about what was done.
         """
         sentence = await self.webhook.report(backends)
         return self.board.outage_reported(self.webhook.reported), sentence

@@ -4,7 +4,7 @@ OrchestratorError
 ├── ConfigError            a setting is wrong or missing; the process ends with exit code 78
 │   └── NameTaken            another process already uses this VESTAL_WORKER_ID
 ├── IdempotencyConflict    the key belongs to an accepted task with another goal or other agents
-├── QueueFull              as many tasks are unfinished as may be; a new one is not accepted
+├── QueueFull              the limit of unfinished tasks is reached; a new one is not accepted
 ├── DatabaseFailed         SQLite or Postgres is unavailable: a full disk, a lock, no connection
 ├── BackendError           a backend did not do what was asked
 │   ├── BackendUnavailable   down, hanging or refusing; try later or another backend

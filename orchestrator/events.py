@@ -1,4 +1,4 @@
-"""What happened, one JSON object a line on stdout: the container's log is a stream of events."""
+"""Events as one JSON object per line on stdout, so that the container's log is a stream of events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def emit(event: str, cause: str = "", **fields: Any) -> None:
 
 
 def adopt_logger(name: str, level: int = logging.WARNING) -> None:
-    """Make events of what the named logger logs from `level` on, and log it nowhere else."""
+    """Turn what the named logger logs at `level` and above into events, and log it nowhere else."""
     logger = logging.getLogger(name)
     logger.handlers = [LogHandler(emit, "library_logged")]
     logger.setLevel(level)

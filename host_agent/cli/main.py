@@ -11,7 +11,7 @@ from host_agent.cli import parser
 # As in sysexits.h: EX_SOFTWARE, EX_IOERR, EX_CONFIG; and what a shell gives for SIGINT.
 SOFTWARE_EXIT_CODE, IO_ERROR_EXIT_CODE, CONFIG_EXIT_CODE = 70, 74, 78
 INTERRUPTED_EXIT_CODE = 130
-# Where the settings are wrong, these run with the defaults: a mistake must not keep a stack running.
+# If the settings are invalid, these run with the defaults: a mistake must not prevent a stop.
 RUN_WITHOUT_SETTINGS = ("down", "doctor", "logs")
 
 
@@ -63,7 +63,7 @@ def print_error(sentence: str) -> None:
 
 
 def _system_error_sentence(error: OSError) -> str:
-    """Return what the system refused, and the remedy."""
+    """Return a sentence about an error of the operating system, with the remedy."""
     where = error.filename or "the disk"
     if error.errno == errno.ENOSPC:
         return f"There is no space left for {where}: free some and run the same command again."

@@ -1,4 +1,5 @@
-"""The commands of `vestal`, their modules and their options. Imports nothing of Vestal: `--help` is quick.
+"""The commands of `vestal`, their modules and their options. It imports nothing of Vestal, so that `--help`
+is fast.
 
 To add a command, write a module with `run(options, config) -> int`, which returns the exit code, add it to
 COMMANDS, and add its options in `build`.
@@ -31,7 +32,7 @@ COMMANDS = {
     "doctor": Command(
         "inspect.doctor",
         "Find out what is wrong with this machine, and show the remedies. "
-        "The exit code is 1 where something is wrong.",
+        "The exit code is 1 if something is wrong.",
     ),
     "logs": Command("inspect.logs", "Show the last lines of the logs."),
     "models": Command("inspect.models", "List, fetch or remove models."),
@@ -48,7 +49,7 @@ COMMANDS = {
         "The exit code is 0 for done, 1 for failed, 2 for cancelled.",
     ),
     "search": Command(
-        "orchestrator.search", "Search the agents' knowledge. The exit code is 1 where nothing was found."
+        "orchestrator.search", "Search the agents' knowledge. The exit code is 1 if nothing was found."
     ),
     "install": Command(
         "install.install",
@@ -82,7 +83,7 @@ def build() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options in `arguments`, by default those of this process.
 
-    What stands behind `--` is passed on to the program that `vestal launch` starts.
+    Arguments after `--` are passed on to the program that `vestal launch` starts.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     passed_on: list[str] = []
@@ -108,7 +109,7 @@ def _add_run_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     parsers["agent"].add_argument(
         "--managed",
         action="store_true",
-        help="as started by launchd or systemd: exit with 0 where another agent runs",
+        help="as started by launchd or systemd: exit with 0 if another agent runs",
     )
     parsers["agent"].add_argument(
         "--with-watchdog",
@@ -201,7 +202,7 @@ def _add_install_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
     action.add_argument(
         "--show",
         action="store_true",
-        help="show the installed jobs and their state (exit code 0 where all is well, else 1)",
+        help="show the installed jobs and their state (exit code 0 if all is well, else 1)",
     )
     action.add_argument(
         "--server-only", action="store_true", help="install the MLX server alone, without the agent"

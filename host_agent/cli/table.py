@@ -13,9 +13,9 @@ UNLIMITED_WIDTH = 100_000
 
 @dataclass(frozen=True)
 class Column:
-    """`title` is shown only where any column has one. With `width`, the column has that many characters.
+    """One column. Titles are shown if any column has one. With `width`, the column has that many characters.
 
-    Where a terminal is too narrow, only columns with `wraps` become narrower.
+    If the terminal is too narrow, only columns with `wraps` become narrower.
     """
 
     title: str = ""

@@ -6,8 +6,8 @@ models or services), as follows, and add its DIAGNOSIS to the list below.
 1. `diagnose(config)` yields one Finding for each fault or note, or a single one with the level `ok`. It reads
    its evidence with the modules of `evidence`, and changes nothing on the machine.
 2. A pure function, `assess_…`, turns the evidence into a Finding, so that a unit test can show it recorded
-   evidence. Others of this kind are in `tests/unit/host_agent/doctor`.
-3. `DIAGNOSIS = Diagnosis(NAME, diagnose)`, with `timeout_s` where it may take longer than 20 s.
+   evidence. `tests/unit/host_agent/doctor` has examples.
+3. `DIAGNOSIS = Diagnosis(NAME, diagnose)`, with `timeout_s` if it may take longer than 20 s.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,8 +62,8 @@ def diagnose(
 ) -> Iterator[list[Finding]]:
     """Yield the findings of each diagnosis as it ends.
 
-    `problems` say why the settings could not be read; `config` then has the defaults. While a diagnosis is
-    waited for, `on_wait` is called with the names of all that still run.
+    `problems` say why the settings could not be read; `config` then has the defaults. While diagnoses run,
+    `on_wait` is called from time to time with their names.
     """
     first = Diagnosis(configuration.NAME, partial(configuration.diagnose, problems=problems))
     yield from runner.run((first, *DIAGNOSES), config, on_wait)

@@ -1,4 +1,4 @@
-"""Run diagnoses at the same time, each with its timeout. One that hangs is reported, and not waited for."""
+"""Run diagnoses in parallel, each with a timeout. A diagnosis that hangs is reported and abandoned."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ class _RunningDiagnosis:
         self._thread.join(POLL_S)
 
     def findings(self) -> list[Finding]:
-        """Return what the diagnosis found; a fault where it has not ended."""
+        """Return the findings of the diagnosis; if it has not ended, a fault that says so."""
         if not self._thread.is_alive():
             return self._findings
         sentence = f"This could not be checked: no result within {self.diagnosis.timeout_s:g} s."

@@ -47,8 +47,8 @@ class JournalDatabase:
     def open(self) -> bool:
         """Open the file unless it is open. Return True if it was opened now.
 
-        A file that was deleted or exchanged while it was open is made again. A damaged one is renamed, and an
-        empty one begun in its place.
+        A file that was deleted or replaced while it was open is created again. A damaged file is renamed, and
+        an empty one takes its place.
         """
         if self._connection is not None:
             if self._identify() == self._file_id:
@@ -91,7 +91,9 @@ class JournalDatabase:
             connection.execute("DELETE FROM events WHERE seq <= ?", (delete_up_to,))
 
     def select(self, condition: str, *arguments: int) -> list[dict[str, Any]]:
-        """Return the events that `SELECT … FROM events` with this condition and order finds."""
+        """Return the events in the database; `condition` is the WHERE and ORDER BY part of the SQL
+        statement.
+        """
         query = f"SELECT {COLUMNS} FROM events {condition}"
         return [event_from_row(row) for row in self._execute(query, *arguments)]
 
@@ -160,7 +162,7 @@ def event_from_row(row: tuple[int, float, str, str, str, str]) -> dict[str, Any]
     seq, ts, component, event, cause, fields = row
     try:
         parsed = json.loads(fields)
-    except ValueError:  # a flipped bit inside a text is no damage that SQLite can see
+    except ValueError:  # SQLite cannot notice a flipped bit inside a text
         parsed = {"unreadable": str(fields)}
     head = {"seq": seq, "ts": ts, "component": component, "event": event, "cause": cause}
     return head | {"fields": parsed}
@@ -173,12 +175,12 @@ def _row_of(entry: dict[str, Any]) -> tuple[int, float, str, str, str, str]:
 
 
 def _storable(text: str) -> str:
-    """Return the text with `?` for half a surrogate pair, which UTF-8 does not have."""
+    """Return the text with `?` in place of lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
-    """Open the file, and with `check` look at every page of it. Raises sqlite3.DatabaseError."""
+    """Open the file. With `check`, verify all of its pages. Raises sqlite3.DatabaseError."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         database.text_factory = _decode

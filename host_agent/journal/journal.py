@@ -24,7 +24,7 @@ log = logging.getLogger("vestal")
 
 PRUNE_EVERY = 200
 FOLLOWER_BACKLOG = 1000  # events that a follower may fall behind before it is disconnected
-RETRY_S = 1.0  # after a failure, appends leave the file alone for so long
+RETRY_S = 1.0  # how long appends do not try to write after a failure
 UNSAVED_MAX = 1000  # events that wait in memory for the disk; the oldest are lost first
 WHAT = "journal"
 
@@ -50,7 +50,7 @@ class Journal:
 
     @property
     def replaced(self) -> str:
-        """Return why this agent began the journal's file anew; empty if it did not."""
+        """Return why this agent replaced the journal's file by an empty one; empty if it did not."""
         return self._database.replaced
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
@@ -72,12 +72,12 @@ class Journal:
         return [*saved, *self._unsaved][-limit:] if limit else []
 
     def keep(self) -> None:
-        """Write the events that wait for the disk, and begin the file anew if it was deleted."""
+        """Write the events that wait for the disk, and create the file again if it was deleted."""
         self._open()
         self._save()
 
     async def check(self) -> None:
-        """Look for damaged pages, in a thread, and begin the file anew if there are any."""
+        """Look for damaged pages, in a thread, and replace a damaged file by an empty one."""
         if damage := await asyncio.to_thread(find_damage, self._path):
             with contextlib.suppress(OSError):
                 self._database.put_aside(damage)
@@ -143,7 +143,7 @@ class Journal:
     # --- the file -------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Open the database if it is not open. Numbers go on after the highest one in it."""
+        """Open the database if it is not open. New events are numbered after the highest number in it."""
         try:
             if not self._database.open():
                 return
@@ -190,7 +190,7 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Note the failure. A damaged file is put aside, and the next attempt begins a new one."""
+        """Record the failure. A damaged file is renamed, and the next attempt creates an empty one."""
         self._failed_at, self._error = time.monotonic(), error
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
@@ -201,7 +201,7 @@ class Journal:
         self._drop_surplus()
 
     def _drop_surplus(self) -> None:
-        """Drop and count the oldest of more events than may wait."""
+        """Drop the oldest events if more than the maximum wait to be written, and count them."""
         while len(self._unsaved) > UNSAVED_MAX:
             self._unsaved.popleft()
             FAILURES.failed(WHAT, self._error)

@@ -1,4 +1,4 @@
-"""The routes, but for those of recovery."""
+"""The listener's routes, except those of recovery."""
 
 import time
 from typing import Any
@@ -38,7 +38,7 @@ class Api:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """Return that the agent itself is alive; /status has the services."""
+        """Answer that the agent itself is alive; /status reports the services."""
         return web.json_response({"status": "ok"})
 
     async def status(self, request: web.Request) -> web.Response:
@@ -61,7 +61,7 @@ class Api:
         }
 
     async def service(self, request: web.Request) -> web.Response:
-        """Begin to restart, stop or start one service. The journal says how it went."""
+        """Begin to restart, stop or start one service. The journal records the result."""
         name, action = request.match_info["name"], request.match_info["action"]
         self._context.service_control.request(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)

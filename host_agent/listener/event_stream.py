@@ -50,7 +50,7 @@ class EventStreams:
     async def _send_live(
         self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None]
     ) -> None:
-        """Send the entries of `queue` until None ends it, and a comment where none comes for a while."""
+        """Send the entries of `queue` until None ends it. If none comes for a while, send an SSE comment."""
         while True:
             try:
                 async with asyncio.timeout(KEEPALIVE_EACH_S):
@@ -64,7 +64,7 @@ class EventStreams:
 
 
 def sequence_number(text: str, name: str) -> int:
-    """Return the whole number that the parameter `name` gives. Raise HttpError for anything else."""
+    """Return the parameter `name`, which must be a whole number. Raise HttpError if it is not."""
     if not text.isascii() or not text.isdigit() or len(text) > MAX_SEQ_DIGITS:
         raise HttpError("invalid_request", f"{name} must be a whole number.")
     return int(text)

@@ -1,4 +1,4 @@
-"""What the listener lets in, and which denials the journal shows."""
+"""The guard of the listener: which requests are admitted, and which refusals the journal records."""
 
 import logging
 import time
@@ -58,7 +58,9 @@ class Guard(AiohttpGuard):
         log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
 
     def on_refused(self, request: web.Request, error: HttpError) -> None:
-        """Record denied requests in the journal: the first of each code, and at most one each 10 s."""
+        """Record a refused request in the journal: the first of each code, and then at most
+        one every 10 s.
+        """
         if error.status not in (401, 403):
             return
         now = time.monotonic()

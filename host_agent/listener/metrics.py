@@ -1,4 +1,4 @@
-"""The figures of GET /metrics, made from those of GET /status."""
+"""Convert the figures of GET /status to those of GET /metrics."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The routes of recovery: begin or join a pass, read its report, plan one, and reset by hand."""
+"""The routes of recovery: begin or join a pass, read its report, make a dry run, and reset by hand."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ class RecoveryRoutes:
         ]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Begin a pass, or join the one that runs. Joining is never refused for its rate."""
+        """Begin a pass, or join the running one. Joining is not subject to the rate limit."""
         body = await read_object(request)
         check_request(body)
         remote = request.remote or "?"
@@ -71,7 +71,7 @@ class RecoveryRoutes:
         return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def reset(self, request: web.Request) -> web.Response:
-        """Close open breakers, and start what a person stopped."""
+        """Close open breakers, and start the services that a person stopped."""
         await read_object(request)
         remote = request.remote or "?"
         self._context.journal.record("recovery", "reset_requested", "by hand", remote=remote)
@@ -79,7 +79,7 @@ class RecoveryRoutes:
         return web.json_response({"state": "reset"}, status=202)
 
     async def report(self, request: web.Request) -> web.Response:
-        """Return the report of one pass, as far as it has come."""
+        """Return the report of one pass; a running pass has an unfinished report."""
         report = self._context.passes.report(request.match_info["run_id"])
         if report is None:
             raise HttpError("not_found", "There is no such run; the newest fifty are kept.")
@@ -120,9 +120,8 @@ class RetryAdviceCache:
         self._looked_at = float("-inf")
 
     async def get(self) -> Advice:
-        """Return the advice for `mlx` and `ollama`, if one of them is down and no pass will bring it up.
-
-        Where `look` takes longer than ADVICE_WITHIN_S, return its last answer, or nothing if that is too old.
+        """Return the advice for those of `mlx` and `ollama` that are down and that no pass will start. If
+        `look` takes longer than ADVICE_WITHIN_S, return its last answer, or nothing if that is too old.
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last

@@ -1,4 +1,4 @@
-"""Binds the listener: loopback at once, the Docker bridge's own address as soon as it exists."""
+"""Bind the listener: to loopback at once, to the Docker bridge's address as soon as that exists."""
 
 import asyncio
 import errno
@@ -43,7 +43,7 @@ class Listener:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen on the configured addresses. Raise PortBusy, which names who holds the port."""
+        """Listen on the configured addresses. Raise PortBusy, which names the process that holds the port."""
         await self._runner.setup()
         configured = [
             address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")
@@ -53,7 +53,7 @@ class Listener:
         self._tasks = [asyncio.create_task(self._follow_bridge())]
 
     async def stop(self) -> None:
-        """Close the sockets, and the connections after a moment to end."""
+        """Close the listening sockets, then the connections, which get a moment to end by themselves."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""How a browser gets in: a one-time link, made with the token, is exchanged for a cookie."""
+"""Browser sessions: a one-time link, made with the token, is exchanged for a cookie."""
 
 import hmac
 import secrets
@@ -41,7 +41,7 @@ def _add(keys: dict[str, float], expires_at: float) -> str:
 
 
 def _find(keys: dict[str, float], given: str, now: float) -> str | None:
-    """Return `given` if it is one of the keys. Drop those that have expired."""
+    """Drop the expired keys. Return the key that equals `given`, or None."""
     match = None
     for key in list(keys):
         if keys[key] <= now:

@@ -64,7 +64,7 @@ class HostChecks:
         )
 
     async def is_hung(self, child: str) -> bool:
-        """Return whether a child of the supervisor should answer, does not, and does not work either."""
+        """Return whether a child of the supervisor hangs: it should answer, does not, and is not busy."""
         return (await self._probe_child(child)).answers is False
 
     async def _service(self, name: str, status: ServiceStatus) -> ServiceFacts:
@@ -105,11 +105,13 @@ class HostChecks:
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
     async def _probe_child(self, name: str) -> ProbeFinding:
-        """Probe a child; find nothing if it is starting or down, or was replaced during the probe."""
+        """Probe a child. The finding is empty if the child is starting, down, or was replaced during the
+        probe.
+        """
         return _finding(await self._supervisor.check_health(name))
 
     async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
-        """Probe a container's program; find nothing if it is starting, paused or down.
+        """Probe a container's program. The finding is empty if the container is starting, paused or down.
 
         Docker's own health check takes four failures, some 30 s or more, to call a hung program unhealthy.
         """

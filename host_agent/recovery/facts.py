@@ -21,7 +21,7 @@ class ServiceFacts:
     """The state of one service.
 
     `answers` is the result of this pass's own probe; None if it sent none, or if the service works and
-    has only not answered yet. `evidence` says by what a service without an answer was judged.
+    has only not answered yet. `evidence` describes on what grounds a service without an answer was judged.
 
     `restarts_left` is how many times a pass may still restart the running service within the hour.
     `owner_plan` describes how the owner starts or restarts it; `refusal` says why the agent may not do that,
@@ -44,7 +44,7 @@ class ServiceFacts:
 
     @property
     def works(self) -> bool:
-        """Return whether the service has not answered the probe, and was seen to work."""
+        """Return whether the service is busy: it has not answered the probe, but was seen to work."""
         return self.answers is None and bool(self.evidence)
 
 
@@ -73,7 +73,7 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All facts of one look, the services in the order in which a pass deals with them."""
+    """All facts of one look. The services are in the order in which a pass handles them."""
 
     services: tuple[ServiceFacts, ...]
     ports: tuple[PortFacts, ...] = ()

@@ -35,11 +35,11 @@ TOO_OFTEN = "restarted too often within the hour already"
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is not as it should be: `found` says what.
+    """Something that is wrong, as `found` describes.
 
     An issue with a remedy is acted on. One that `resolves_itself` is waited for. For any other, `advice` says
-    why nothing is done and what a person can do. `event` is the journal's name for an issue that a person
-    must hear of.
+    why nothing is done and what a person can do. `event` is the journal event of an issue of which a person
+    must be notified.
     """
 
     service: str
@@ -51,7 +51,7 @@ class Issue:
 
 
 def find_issues(facts: Facts) -> tuple[Issue, ...]:
-    """Return every issue, in the order in which they are to be dealt with."""
+    """Return every issue, in the order in which a pass handles them."""
     return tuple(_memory(facts)) + tuple(_ports(facts)) + tuple(_services(facts))
 
 

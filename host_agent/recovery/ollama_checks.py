@@ -35,7 +35,7 @@ class OllamaChecks:
         )
 
     async def orphans(self) -> tuple[OrphanFacts, ...]:
-        """Return the runners whose server has ended. None may be terminated where Ollama is only watched."""
+        """Return the runners whose server has ended. If Ollama is only watched, none may be terminated."""
         may_act = self._service.controller.may_act
         return tuple(
             OrphanFacts(OLLAMA, runner.pid, process_lookup.rss_bytes(runner.pid), is_mine and may_act)

@@ -27,7 +27,7 @@ class OllamaRemedies:
         """Let the owner `start` or `restart` Ollama.
 
         A restart is preceded by another check, since the server may have recovered by itself; NotPossible is
-        raised where it has.
+        raised if it has.
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")

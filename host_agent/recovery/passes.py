@@ -54,7 +54,7 @@ class Passes:
         return next((r for r in reversed(self._reports.values()) if r.state == "done"), None)
 
     def report(self, run_id: str) -> Report | None:
-        """Return the report of a pass, or None if there is none any more."""
+        """Return the report of a pass, or None if it is unknown or no longer stored."""
         return self._reports.get(run_id)
 
     def request(self, reason: str) -> tuple[Report, bool]:

@@ -44,8 +44,8 @@ class RecoveryPass:
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
         """Check, apply the remedies, and check again until all of them worked or `settle_s` is over.
 
-        Once a caller has joined, the look ends sooner so that theirs can begin. The last look has none after
-        it, so it goes on waiting for what needs no further remedy.
+        Once a caller has joined, the look ends early so that the caller's own look can begin. The last look
+        is followed by no other, so it also waits for services that need no further remedy.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -122,7 +122,7 @@ def _healed(issue: Issue) -> str:
 def _left(
     failures: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
 ) -> list[str]:
-    """Return what a person has to read, one line a service: failed remedies, and the issues that remain.
+    """Return the sentences for a person, one line per service: failed remedies, and the issues that remain.
 
     A failed remedy is listed even if every service is healthy in the end.
     """

@@ -63,7 +63,7 @@ class ControlThroughOwner:
 
 @dataclass(frozen=True)
 class BringUpContainer:
-    """Create the container if there is none, and start it."""
+    """Create the container if it does not exist, and start it."""
 
     service: str
 

@@ -1,4 +1,4 @@
-"""The report of a recovery pass: what it found, what it did, and what it left for a person."""
+"""The report of a recovery pass: what it found, what it did, and what a person has to do."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

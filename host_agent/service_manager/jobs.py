@@ -1,4 +1,4 @@
-"""The jobs that launchd and systemd run for Vestal, and what they are made from. Pure."""
+"""The jobs that launchd and systemd run for Vestal, and the settings that they are rendered from. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ class Launchd:
         return self._bootstrap(job) or self._kickstart(job)
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully and wait until it is unloaded. A job that is not loaded is no problem."""
+        """Stop a job gracefully and wait until it is unloaded. Nothing happens if the job is not loaded."""
         command = ("launchctl", "bootout", self._target(job))
         result = self._commands.act(*command)
         outcome = launchctl_output.classify(result.exit_code, result.text)

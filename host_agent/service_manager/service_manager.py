@@ -24,7 +24,7 @@ OVERRIDE_VARIABLE = "VESTAL_SERVICE_MANAGER"  # launchd or systemd: for tests on
 
 
 class ServiceManager(Protocol):
-    """What the commands install, uninstall, up and down need.
+    """The interface of launchd and systemd for the commands install, uninstall, up and down.
 
     Methods that return str return a sentence about a problem, or an empty string if there is none.
     """

@@ -56,14 +56,14 @@ class Systemd:
         return self._unit_state(self._enabled_unit(job), service.last_exit)
 
     def load(self, job: str, changed: bool) -> str:
-        """Enable and start a job. A running one whose file is unchanged goes on."""
+        """Enable and start a job. A running job whose file is unchanged is not restarted."""
         if problem := self._systemctl("enable", self._enabled_unit(job)):
             return problem
         verb = "restart" if changed and self.state(job).loaded else "start"
         return self._systemctl(verb, self._enabled_unit(job))
 
     def unload(self, job: str) -> str:
-        """Stop a job gracefully and disable it. A job that is not loaded is no problem."""
+        """Stop a job gracefully and disable it. Nothing happens if the job is not loaded."""
         if not self.state(job).loaded:
             return ""
         return self._systemctl("disable", "--now", self._enabled_unit(job))

@@ -1,4 +1,4 @@
-"""The services that the agent supervises or watches, a package for each, and what these share.
+"""The services that the agent supervises or watches, one package for each, and their common modules.
 
 `status_report` reports the state of all of them. `service_control` starts, stops or restarts one when a
 person asks for it.

@@ -12,7 +12,7 @@ HOST_FROM_CONTAINER = "host.docker.internal"
 
 
 def common(config: Config) -> dict[str, str]:
-    """Return what every child gets: the same home and configuration file, whatever its working directory."""
+    """Return the variables that every child gets, so that all use the same home and configuration file."""
     environment = {"VESTAL_HOME": str(config.home.root), "PYTHONUNBUFFERED": "1"}
     if config.file:
         environment["VESTAL_CONFIG"] = str(config.file)
@@ -73,8 +73,8 @@ def agents_file(config: Config) -> Path:
 
 
 def _from(host: str, url: str) -> str:
-    """Return the URL with `host` in place of a loopback address, which inside a container means that
-    container.
+    """Return the URL with `host` in place of loopback, since loopback inside a container is the container
+    itself.
     """
     if host in LOOPBACK:
         return url

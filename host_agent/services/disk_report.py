@@ -1,4 +1,4 @@
-"""What the agent and the MLX server could not write, for `vestal status`, the page and the doctor."""
+"""Report the failed writes of the agent and the MLX server to `vestal status`, the page and the doctor."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -73,7 +73,7 @@ class DiskReport:
 
 
 def failing_since(failures: Failures) -> float | None:
-    """Return since when writes fail, in seconds since 1970; None if all succeed."""
+    """Return when writes began to fail, in seconds since 1970; None if all succeed now."""
     times = [write["failing_since"] for writes in failures.values() for write in writes.values()]
     return min((since for since in times if since is not None), default=None)
 
@@ -94,7 +94,9 @@ def message(failures: Failures, folder: str) -> str:
 
 
 def lost(failures: Failures) -> str:
-    """Return what could not be written and is lost, as `12 log lines, 3 events of the journal`."""
+    """Return how much is lost because it could not be written, such as `12 log lines, 3 events of the
+    journal`.
+    """
     counts: dict[str, int] = {}
     for writes in failures.values():
         for what, write in writes.items():

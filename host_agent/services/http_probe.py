@@ -1,4 +1,4 @@
-"""Ask a service of this machine something over HTTP: no proxy, no redirects, a short deadline."""
+"""Send HTTP requests to services of this machine: no proxy, no redirects, a short deadline."""
 
 import json
 import os
@@ -21,7 +21,7 @@ class AnswerTimeout(NoAnswer):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its status, and its body as parsed JSON, or None if the body is no JSON."""
+    """An answer: its status, and its body as parsed JSON, or None if the body is not JSON."""
 
     status: int
     body: Any

@@ -10,7 +10,7 @@ from vestal.platform.processes import vestal_processes
 
 
 def check_ports(config: Config) -> None:
-    """Raise PortBusy, with the holder's name, where another program holds one of the ports."""
+    """Raise PortBusy, with the holder's name, if another program holds one of the ports."""
     for setting, holder in foreign_holders(config):
         raise PortBusy(f"Nothing was started: {ports.in_use_message(holder, setting)}.")
 

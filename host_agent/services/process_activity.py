@@ -9,9 +9,8 @@ from vestal.supervision import ProcessActivity, ReadActivity
 
 
 def reader(port: int | None = None) -> ReadActivity:
-    """Return a function that reads the activity of a process, without blocking the event loop.
-
-    `port` is where the process listens.
+    """Return an async function that reads the activity of a process in a thread. The process listens on
+    `port`.
     """
 
     async def read_in_thread(pid: int) -> ProcessActivity:

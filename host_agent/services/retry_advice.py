@@ -1,4 +1,5 @@
-"""Advise the callers of POST /recover: why a pass will not bring MLX or Ollama up now, when to retry. Pure.
+"""Advice for the callers of POST /recover: why a pass will not start MLX or Ollama now, and when to retry.
+Pure.
 
 See docs/decisions/0013-recover-names-services-it-cannot-start.md.
 """
@@ -42,6 +43,6 @@ def for_mlx(gateway: ServiceStatus, engine: ServiceStatus, stopped_by_hand: bool
 
 
 def retry_after_s(advice: Mapping[str, RetryAdvice], down: Iterable[str]) -> int:
-    """Return the seconds until another request is worth it for any of the servers reported as `down`."""
+    """Return after how many seconds a caller should ask again about the servers reported as `down`."""
     waits = [RETRY_AFTER_S[advice[name]] if name in advice else SOON_S for name in down]
     return min(waits, default=SOON_S)

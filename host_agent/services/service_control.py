@@ -61,7 +61,9 @@ class ServiceControl:
         task.add_done_callback(self._tasks.discard)
 
     async def start_all(self) -> None:
-        """Start whatever was stopped by hand or given up, for `vestal up` and `vestal recover --reset`."""
+        """Start all services that were stopped by hand or given up, for `vestal up` and `vestal recover
+        --reset`.
+        """
         children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
         status = self._supervisor.status()
         for name in (name for name in children if status[name].state in DOWN):

@@ -42,7 +42,7 @@ class ServiceStatus:
 
     @property
     def healthy(self) -> bool:
-        """Return whether nothing needs recovery: the service works, is absent, or is not expected."""
+        """Return whether the service needs no recovery: it works, is absent, or is not expected."""
         return self.state in HEALTHY_STATES or self.state is State.ABSENT or not self.expected
 
     def with_extra(self, **extra: Any) -> "ServiceStatus":

@@ -90,7 +90,7 @@ class StatusReport:
         return {name: statuses[name] for name in NAMES}
 
     async def retry_advice(self) -> dict[str, RetryAdvice]:
-        """Return why a recovery pass will not bring `mlx` or `ollama` up now, for those with a reason."""
+        """Return the advice for those of `mlx` and `ollama` that a recovery pass will not start now."""
         engine, ollama = await asyncio.gather(self._mlx_engine(fresh=False), self._ollama.service_status())
         mlx_stopped_by_hand = bool((self._store.load(MLX_SERVER) or {}).get("stopped_by_hand"))
         advice = {
@@ -144,7 +144,9 @@ class StatusReport:
         return self._engine_of_silent_gateway(gateway)
 
     def _engine_of_silent_gateway(self, gateway: ChildStatus) -> ServiceStatus:
-        """Return what the gateway last reported of its engine, which does not depend on its answers."""
+        """Return the engine's status as the gateway reported it last: the engine may work although its
+        gateway is silent.
+        """
         reported_by, engine = self._last_engine
         if gateway.state in UP and reported_by == gateway.process_pid:
             return replace(engine, detail="its gateway does not answer now; this is what it last reported")
@@ -164,7 +166,9 @@ class StatusReport:
     async def _with_mistake_in_agents_file(
         self, statuses: dict[str, ServiceStatus]
     ) -> dict[str, ServiceStatus]:
-        """Return the statuses; one of an orchestrator that does not work names the mistake in its file."""
+        """Return the statuses, with the mistake in the agents' file in the detail of a failing
+        orchestrator.
+        """
         orchestrator = statuses[ORCHESTRATOR]
         if orchestrator.healthy or orchestrator.detail == STOPPED_BY_HAND:
             return statuses

@@ -2,7 +2,7 @@
 
 The agent starts it, and ends it before it ends itself. So an agent that is gone while the watchdog still
 lives has died: the watchdog runs `vestal recover --once`, which starts another one. It does the same for an
-agent that leaves GET /health without an answer. SIGTERM ends it with exit code 0.
+agent that does not answer GET /health. SIGTERM ends it with exit code 0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Watchdog:
         return identity if identity and identity.alive() else None
 
     def _is_superseded(self) -> bool:
-        """Return whether another watchdog lives: a deleted run folder hides this one from the next agent."""
+        """Return whether another watchdog runs: if the run folder is deleted, the next agent starts another
+        one.
+        """
         other = read_pid_file(self._run / "watchdog.json")
         return other is not None and other.pid != os.getpid() and other.alive()
 
@@ -72,7 +74,9 @@ class Watchdog:
         write_line(sys.stdout, f"the agent (PID {agent.pid}) is gone")
 
     async def _comes_back_within(self, wait_s: float) -> bool:
-        """Wait; return True as soon as an agent runs that somebody else has started."""
+        """Wait up to the given time for another agent, and return True as soon as somebody has
+        started one.
+        """
         deadline = time.monotonic() + wait_s
         while self._agent() is None:
             if time.monotonic() >= deadline:

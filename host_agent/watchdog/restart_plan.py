@@ -1,4 +1,4 @@
-"""When a dead agent is started again: at once, then ever later, so that no machine is worn down. Pure."""
+"""Decide when a dead agent is started again: at once, then with growing delays. Pure."""
 
 from __future__ import annotations
 

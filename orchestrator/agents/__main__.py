@@ -1,4 +1,5 @@
-"""Check a file of agents: `python -m orchestrator.agents FILE` prints the mistake, and exits with 78 for one.
+"""Check a file of agents: `python -m orchestrator.agents FILE` prints the first mistake and exits with code
+78.
 
 The host's commands run this before they start the orchestrator, so that there is one set of rules.
 """
@@ -13,7 +14,7 @@ from orchestrator.errors import CONFIG_EXIT_CODE, ConfigError
 
 
 def main(arguments: list[str]) -> int:
-    """Load the file, and return 0, or CONFIG_EXIT_CODE after the mistake was printed."""
+    """Load the file. Return 0, or print the mistake and return CONFIG_EXIT_CODE."""
     try:
         agents.load(Path(arguments[0]), chat_model="")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Read the agents: each has a role, a prompt, a model and knowledge folders of its own."""
+"""The agents, as their YAML file defines them: each has a role, a prompt, a model and knowledge folders."""
 
 from __future__ import annotations
 

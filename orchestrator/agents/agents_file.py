@@ -27,13 +27,15 @@ class AgentsFile:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def error(self, key: KeyPath, reason: str) -> ConfigError:
-        """Return the error of a key, or of one that is missing in it, with the file and the line."""
+        """Return the error for a key, or for a key that is missing in it. It names the file and the line."""
         line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1)
         return ConfigError(f"{self.path}:{line}: {'.'.join(key)} {reason}")
 
 
 def read(path: Path) -> AgentsFile:
-    """Parse the file. Raise ConfigError, with the line of what is not YAML, no agents, or given twice."""
+    """Parse the file. Raise ConfigError, with the line, for invalid YAML, missing agents, or a
+    repeated key.
+    """
     import yaml
 
     try:
@@ -61,7 +63,7 @@ def read(path: Path) -> AgentsFile:
 
 
 def _line_of(error: Exception, text: str) -> int:
-    """Return the line of a character that YAML does not allow, else 1."""
+    """Return the line of the first character that YAML does not allow; 1 if there is none."""
     position = getattr(error, "position", None)
     return text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
 

@@ -1,7 +1,7 @@
 """The HTTP API on port 8088: health, cycles, knowledge and metrics. The routes of tasks are in `tasks`.
 
-All but GET /health needs `Authorization: Bearer <token>`. An error is answered with
-`{"error": {"code", "message"}}`, and nothing has been done.
+All but GET /health needs `Authorization: Bearer <token>`. An error is answered with `{"error": {"code",
+"message"}}`; the request then has had no effect.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Routes:
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def search(self, request: web.Request) -> web.Response:
-        """Return the passages that fit `query` best, among all files, an agent's, or those below a path."""
+        """Return the passages that match `query` best. The search covers all files, an agent's, or those
+        below a path.
+        """
         body = await read_object(request)
         query = field(body, "query", str, required=True).strip()
         agent = field(body, "agent", str)

@@ -1,4 +1,4 @@
-"""What the orchestrator lets in, and how its errors are answered."""
+"""The guard of the orchestrator's API: which requests are admitted, and how its errors are answered."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Guard(AiohttpGuard):
         return self._policy
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a database that fails be reported at once, since a client waits."""
+        """Handle a request. A failing database is reported at once, and not waited for, because a client
+        waits.
+        """
         ANSWERING.set(True)  # for this request only: aiohttp gives each connection's task its own context
         return await super().handle(request, handler)
 

@@ -1,4 +1,4 @@
-"""Reads JSON bodies and query parameters, each by its type. What is wrong is refused in a sentence."""
+"""Read JSON bodies and query parameters, and check their types. A refusal is one sentence."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a cycle does and when, and the record of what it did."""
+"""Cycles: what one does and when, and the record of what it did."""

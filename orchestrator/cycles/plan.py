@@ -66,7 +66,7 @@ def plan(facts: CycleFacts) -> tuple[Planned, ...]:
 
 
 def down(facts: CycleFacts) -> tuple[str, ...]:
-    """Return the names of the backends that should be healthy and are not."""
+    """Return the names of the unhealthy backends, without those that are unused or not installed."""
     return tuple(b.name for b in facts.backends if b.down)
 
 

@@ -12,8 +12,8 @@ def last_slot(now: datetime, hour: int) -> datetime:
 
 
 def due(since: datetime, now: datetime, hour: int) -> bool:
-    """Return True if a run was due since `since` (the end of the last run, or the first start), even if
-    missed.
+    """Return True if a run has been due since `since`, which is the end of the last run or the
+    first start.
     """
     return since < last_slot(now, hour)
 

@@ -1,4 +1,4 @@
-"""Summarize an agent's files in so few characters that a small model can read all of it. Pure."""
+"""Summarize an agent's files in a few characters, so that a small model can read the whole digest. Pure."""
 
 from __future__ import annotations
 

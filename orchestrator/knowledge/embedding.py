@@ -54,7 +54,7 @@ class EmbeddingRun:
         self._refusals = 0
 
     async def embed(self, texts: list[str]) -> Embedded:
-        """Embed those texts that have no vector yet. Raise Stopped or BackendError."""
+        """Embed the texts that have no vector yet, and store the vectors. Raise Stopped or BackendError."""
         missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
         result, done = Embedded(), 0
         while done < len(missing):

@@ -26,9 +26,8 @@ class Scan:
 
 
 def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Scan:
-    """Compare the folder with the stored files.
-
-    With `full` read every file, else only those that look changed.
+    """Compare the folder with the stored files. Read the files whose size or date changed; with
+    `full`, all.
     """
     result = Scan()
     present = set()

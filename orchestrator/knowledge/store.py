@@ -1,4 +1,4 @@
-"""Store files and their chunks."""
+"""The store of embedded files and their chunks."""
 
 from __future__ import annotations
 

@@ -156,9 +156,8 @@ class KnowledgeUpdater:
         report.changed += len(pending)
 
     def _note_refused(self, agent: str, pending: list[Pending], refused: dict[str, str]) -> None:
-        """Remember refused passages.
-
-        Their files count as known until they change, or until nightly tries again.
+        """Remember refused passages. Their files are not embedded again until they change, or nightly tries
+        again.
         """
         known = self._refused.setdefault(agent, {})
         for path, _, chunks in pending:
@@ -186,7 +185,7 @@ class KnowledgeUpdater:
             report.deleted += len(paths)
 
     async def _forget_gone_agents(self, folders: dict[str, Path], report: UpdateReport) -> None:
-        """Delete the knowledge of folders that no longer exist, unless another machine may have them."""
+        """Delete the knowledge of folders that no longer exist, unless they may exist on another machine."""
         if self._shared:
             return
         for agent in await asyncio.to_thread(self._store.agents) - set(folders):

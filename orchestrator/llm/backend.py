@@ -29,7 +29,7 @@ class Backend:
 
     @property
     def of_this_machine(self) -> bool:
-        """Return True for the first address of a kind: the host agent can heal that one only."""
+        """Return True if the backend runs on this machine: only then can the host agent recover it."""
         return self.name == self.kind
 
     @property

@@ -49,7 +49,7 @@ class ChatStream:
         except (ValueError, RecursionError):
             part = None
         if not isinstance(part, dict):
-            raise BackendFailed(f"{self._backend} sent a line that is no JSON object in its answer.")
+            raise BackendFailed(f"{self._backend} sent a line that is not a JSON object in its answer.")
         if part.get("error"):
             raise BackendFailed(
                 f"{self._backend} failed in the middle of its answer: {_message_of(part['error'])}"

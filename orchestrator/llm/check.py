@@ -58,7 +58,9 @@ async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, s
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return True if nothing listens there or the name is unknown, not if the backend hangs or breaks off."""
+    """Return True if nothing listens at the address or its name is unknown; False for a hang or a broken
+    answer.
+    """
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return True
     if not isinstance(error, aiohttp.ClientConnectorError):

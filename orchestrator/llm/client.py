@@ -143,7 +143,9 @@ class LlmClient:
         return self._session.post(url, json=body, timeout=timeout, headers=self._board.headers(backend))
 
     async def _call(self, model: str, path: str, use: Use[T]) -> T:
-        """Return what `use` makes of a backend's answer, and count the result for or against that backend."""
+        """Call a backend, and return the result of `use` for its answer. Record success or failure on the
+        board.
+        """
         async with self._slots:
             backend = await self._take(model)
             try:

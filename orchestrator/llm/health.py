@@ -125,12 +125,14 @@ class HealthBoard:
         return {} if backend.of_this_machine else self._key
 
     def seconds_until_trial(self) -> dict[str, float]:
-        """Return, for each backend that admits no call now, the seconds until it admits a trial."""
+        """Return the seconds until a trial call is admitted, for each backend that admits no call now."""
         now = time.monotonic()
         return {name: b.until - now for name, b in self.breakers.items() if not b.admits(now)}
 
     def outage_reported(self, names: Iterable[str]) -> tuple[Backend, ...]:
-        """Record that the host agent knows that these are down. Return all backends as judged anew."""
+        """Record that the outage of these was reported to the host agent. Return all backends with their new
+        state.
+        """
         self._presence = self._presence.after_post(names)
         self.backends = self._presence.judged(self.backends)
         return self.backends

@@ -1,4 +1,4 @@
-"""Tell a backend that is not installed from one that is down. Pure."""
+"""Distinguish a backend that is not installed from one that is down. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal always installs it
 
 @dataclass(frozen=True)
 class Presence:
-    """Knows which backends this process ever saw healthy, and whose outage the host agent knows.
+    """The backends that this process ever saw healthy, and those whose outage the host agent knows.
 
     A backend counts as absent if it was never seen healthy, if the host agent knows of its outage and could
     not start it, and if another backend serves. Counted as down, it would be a permanent fault.

@@ -25,7 +25,9 @@ class StreamTimeout:
         self._silence = self._silence.received(time.monotonic())
 
     async def watch(self, call: Coroutine[Any, Any, T]) -> T:
-        """Return or raise what the call does. Raise TimeoutError with the reason if the backend hangs."""
+        """Await the call, and return its result or raise its error. Raise TimeoutError, with the reason, if
+        the backend hangs.
+        """
         task = asyncio.ensure_future(call)
         try:
             while not (await asyncio.wait({task}, timeout=self._limits.check_s))[0]:

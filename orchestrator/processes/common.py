@@ -18,7 +18,9 @@ HEARTBEAT_EVERY_S = 15.0
 
 
 def begin(component: str) -> None:
-    """Set up crash dumps, the limit of open files, and the JSON log, whose failed writes end nothing."""
+    """Set up crash dumps, the limit of open files, and the JSON log, which never raises if it cannot be
+    written.
+    """
     output.protect(component)
     faulthandler.enable()
     raise_descriptor_limit()
@@ -42,7 +44,9 @@ async def until_stopped(*loops: Coroutine[Any, Any, None]) -> BaseException | No
 
 
 async def heartbeat(path: Path) -> None:
-    """Touch the file that `healthcheck` examines, until cancelled, as far as the disk can be written."""
+    """Touch the file that `healthcheck` examines, until cancelled. A disk that cannot be
+    written is ignored.
+    """
     while True:
         with contextlib.suppress(OSError):
             await asyncio.to_thread(path.touch)

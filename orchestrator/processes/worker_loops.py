@@ -1,4 +1,4 @@
-"""The loops of a process that shares tasks with others, how it leaves, and how it ends after a failure."""
+"""The loops of a process that shares tasks with others, its departure, and its end after a failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
 
 
 async def _end_when_lost(container: Container) -> None:
-    """Raise DatabaseFailed once the file of the tasks is gone: only a new process begins it anew."""
+    """Raise DatabaseFailed once the file of the tasks is gone: only a new process can create another one."""
     while not container.tasks.is_lost:  # noqa: ASYNC110 - no event announces a deleted file
         await asyncio.sleep(CHECK_EVERY_S)
     raise DatabaseFailed(f"{container.config.tasks_database} is gone; a restart creates a new one.")

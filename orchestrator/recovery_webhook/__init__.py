@@ -1,1 +1,1 @@
-"""Tell the host agent which backend is down, at a bounded pace."""
+"""Report to the host agent which backend is down, at a limited rate."""

@@ -33,7 +33,7 @@ class ListenerAnswer:
     backends: Mapping[str, str] = field(default_factory=dict)
 
     def needs_a_person(self, down: Iterable[str]) -> bool:
-        """Return True if no recovery pass will start any of the backends that are down."""
+        """Return True if no recovery pass will start any of the failed backends, so that a person has to."""
         states = [self.backends.get(name, "") for name in down]
         return bool(states) and NOT_RECOVERABLE.issuperset(states)
 
@@ -73,7 +73,7 @@ class ReportPace:
     def after(
         self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
     ) -> ReportPace:
-        """Return the pace after a post. `interval_s` (the monitor's) limits only the own pause."""
+        """Return the pace after a post. `interval_s`, the monitor's, limits this process's own pause only."""
         posts = self.posts + 1 if set(down) <= self.reported else 1
         max_s = min(interval_s, MAX_PAUSE_S)
         own_s = min(FIRST_PAUSE_S * 2 ** min(posts - 1, 10), max_s)

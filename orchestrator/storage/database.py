@@ -76,7 +76,9 @@ class Database(ABC):
 
     @abstractmethod
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Return what the error of a library means for this database, or None if it means nothing for it."""
+        """Convert a library's exception to the error of this database; None if the exception is about
+        something else.
+        """
 
     @abstractmethod
     def lock(self, name: str) -> AbstractContextManager[bool]:

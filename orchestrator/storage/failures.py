@@ -1,4 +1,4 @@
-"""Recognize why a database cannot be used, whichever library reports it, and say what helps.
+"""Recognize why a database cannot be used, whichever library reports it, and name the remedy.
 
 Both kinds of database and the tasks' own connections use this one mapping, so that the same fault is the same
 error everywhere: a 503 of the API, and a wait of the workers and cycles.
@@ -72,7 +72,7 @@ OS_CAUSES = {
 
 
 def cause_of(error: BaseException) -> FailureCause | None:
-    """Return why the database failed, or None if the error says nothing about one: then it is a bug."""
+    """Return why the database failed; None if the exception is not about a database, and therefore a bug."""
     original = getattr(error, "orig", None)  # SQLAlchemy's errors have the driver's error in `orig`
     if isinstance(original, BaseException):
         error = original

@@ -90,7 +90,9 @@ class PostgresDatabase(Database):
         return psycopg.connect(self._url, **_connection_settings())
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Return what the error means for this server, without the password, which libpq may quote."""
+        """Convert the exception to an error about this server, without the password, which
+        libpq may quote.
+        """
         cause = cause_of(error)
         return None if cause is None else self._failed(error, cause)
 

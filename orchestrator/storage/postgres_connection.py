@@ -51,8 +51,8 @@ def settings(application_name: str, options: str) -> dict[str, Any]:
 class PatientConnect:
     """Opens connections for DBOS. Once `patient`, it waits until an absent server is back.
 
-    DBOS backs off by itself, up to 90 s, without a setting for it, so a server that returns after a minute
-    would be unused for another minute. This class tries every second, so DBOS sees one failure per outage.
+    DBOS backs off by itself, up to 90 s, without a setting for it, so that DBOS might notice only a minute
+    later that the server is back. This class tries every second, so DBOS sees one failure per outage.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""Tell permanent errors of Postgres from temporary ones, and name the remedies. Pure.
+"""Distinguish permanent errors of Postgres from temporary ones, and name the remedies. Pure.
 
 A refused connection has no SQLSTATE: libpq passes on only the server's message
 (https://www.postgresql.org/docs/current/libpq-connect.html).
@@ -51,7 +51,7 @@ def remedy(sentence: str, unusable_url: bool = False) -> str | None:
 
 
 def meanwhile(sentence: str, otherwise: str) -> str:
-    """Return what a person can do about an error that may also disappear by itself."""
+    """Return a remedy for an error that may also disappear by itself."""
     return next((advice for sign, advice in TEMPORARY if sign in sentence), otherwise)
 
 

@@ -149,7 +149,7 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 
 def sqlite_failure(path: Path, error: BaseException, cause: FailureCause) -> DatabaseFailed:
-    """Return the error of a library as a sentence about the SQLite file at `path`, with what helps."""
+    """Convert a library's exception to an error about the SQLite file at `path`, with the remedy."""
     if cause is FailureCause.DISK:
         cause = _cause_by_disk(path.parent)
     reason = " ".join(str(getattr(error, "orig", None) or error).split())

@@ -63,7 +63,9 @@ class TaskDatabase(Protocol):
         ...
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Return what the error of a library means for this database, or None if it means nothing for it."""
+        """Convert a library's exception to the error of this database; None if the exception is about
+        something else.
+        """
         ...
 
     def check_writable(self) -> None:
@@ -71,12 +73,12 @@ class TaskDatabase(Protocol):
         ...
 
     def damaged(self) -> None:
-        """Put a damaged file aside. The next start of this process makes an empty one."""
+        """Rename a damaged file. The next start of this process creates an empty one."""
         ...
 
     @property
     def is_lost(self) -> bool:
-        """Return True if DBOS works on a file that was put aside or deleted: nothing it does would last."""
+        """Return True if DBOS works on a file that was moved or deleted, so that its work would be lost."""
         ...
 
     def has_tasks(self) -> bool:
@@ -84,7 +86,7 @@ class TaskDatabase(Protocol):
         ...
 
     def forget(self, tasks: list[str]) -> None:
-        """Delete what is stored besides DBOS's tables about these deleted tasks."""
+        """Delete what is stored about these deleted tasks outside DBOS's tables."""
         ...
 
     def given_up(self, tasks: list[str]) -> set[str]:
@@ -209,7 +211,7 @@ class PostgresTasks:
         self.membership.check_writable()
 
     def damaged(self) -> None:
-        """Do nothing: a damaged server is for its administrator."""
+        """Do nothing: a damaged server has to be repaired by its administrator."""
 
     def has_tasks(self) -> bool:
         return self.membership.tasks_exist()
@@ -222,7 +224,9 @@ class PostgresTasks:
 
 
 def _inode(path: Path) -> int | None:
-    """Return what distinguishes this file from a later one of its name; None if there is no file."""
+    """Return the number that distinguishes this file from a later one of the same name; None if there is no
+    file.
+    """
     try:
         return path.stat().st_ino
     except OSError:

@@ -25,7 +25,7 @@ waits."""
 
 
 def install(database: TaskDatabase) -> None:
-    """Handle the errors of all of SQLAlchemy's engines in this process: only DBOS has one."""
+    """Install the handler for all of SQLAlchemy's engines in this process, of which only DBOS has one."""
     from sqlalchemy import Engine, event
 
     event.listen(Engine, "handle_error", ErrorHandler(database))
@@ -39,7 +39,9 @@ class ErrorHandler:
         self._reported = ""
 
     def __call__(self, context: Any) -> DatabaseFailed | None:
-        """Return the error to raise if a client waits; else wait for the database, and let DBOS repeat."""
+        """If a client waits, return the error to raise. Otherwise wait for the database, and have DBOS try
+        again.
+        """
         cause = cause_of(context.original_exception)
         if cause not in REPORTED_AT_ONCE:
             return None

@@ -1,4 +1,4 @@
-"""Read the lead's plan, which agent does what, leniently. Pure.
+"""Parse the lead's plan, which says which agent does what. Pure. Parsing is lenient.
 
 A large model writes the requested lines, or JSON; a small one writes anything. An answer that names no agent
 is not a plan, and then every agent is asked about the whole goal.

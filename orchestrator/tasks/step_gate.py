@@ -1,4 +1,4 @@
-"""Limit how many steps run in parallel while the container's memory is short, down to none.
+"""Limit how many steps run in parallel while the container's memory is short. The limit may become 0.
 
 One turn is one attempt of a step. A step that waits for its backend has no turn, and blocks no other step.
 """

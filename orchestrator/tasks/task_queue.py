@@ -45,7 +45,9 @@ class TaskQueue:
     def __init__(
         self, database: TaskDatabase, steps: Steps, max_calls: int, max_unfinished: int = 1000
     ) -> None:
-        """`max_calls` to models run at once; no task is accepted beyond `max_unfinished` of all workers."""
+        """`max_calls` is the most model calls at once, `max_unfinished` the most unfinished tasks of all
+        workers.
+        """
         self._database = database
         self._steps = steps
         self._dbos: Any = None
@@ -134,7 +136,7 @@ class TaskQueue:
         return task_id
 
     async def _is_stored(self, task_id: str, task: dict[str, Any]) -> bool:
-        """Return whether the task is stored. Raise IdempotencyConflict if another one is, under its id."""
+        """Return whether the task is stored. Raise IdempotencyConflict if a different task has its id."""
         found = await self._dbos.DBOS.list_workflows_async(workflow_ids=[task_id], load_output=False)
         if found and not view.is_same(found[0], task):
             raise IdempotencyConflict(
@@ -145,7 +147,7 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _place_in_queue(self) -> AsyncIterator[None]:
-        """Hold a place for a task that is being stored. Raise QueueFull."""
+        """Reserve a place in the queue while the task is being stored. Raise QueueFull."""
         self._submitting += 1
         try:
             # Tasks that are being stored count too, so that many requests at once do not exceed the limit.
@@ -207,7 +209,7 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _answering(self, else_: str = "") -> AsyncIterator[None]:
-        """Raise DatabaseFailed if the database does not answer soon: DBOS itself would wait for it without a
+        """Raise DatabaseFailed if the database does not answer soon, because DBOS itself would wait without a
         limit.
         """
         try:
@@ -219,7 +221,9 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
-        """Raise DatabaseFailed for whatever a library reports of the database, at once."""
+        """Convert database exceptions of the libraries to DatabaseFailed, without waiting for
+        the database.
+        """
         token = ANSWERING.set(True)
         try:
             yield

@@ -40,9 +40,8 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
 def detail(
     status: Any, steps: list[Mapping[str, Any]], running: Mapping[str, str] | None, given_up: bool = False
 ) -> dict[str, Any]:
-    """Return a whole task: steps, answers and sources, or why it failed.
-
-    `running`: running step → its detail.
+    """Return a whole task: steps, answers and sources, or why it failed. `running` maps running steps to
+    details.
     """
     view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}

@@ -70,7 +70,9 @@ async def _answered(steps: Steps, goal: str, part: SubTask, retrieve: Run, answe
 
 
 def _result_of(part: SubTask, end: dict[str, Any] | BaseException) -> dict[str, Any]:
-    """Return one agent's answer, or why it has none. Raise all but TaskFailed, such as a cancellation."""
+    """Return one agent's answer, or the reason of its TaskFailed. Other exceptions, such as cancellation, are
+    raised.
+    """
     result: dict[str, Any] = {
         "agent": part.agent,
         "goal": part.goal,

@@ -95,7 +95,9 @@ class Membership:
             db.execute("SELECT 1")
 
     def failure(self, error: BaseException) -> DatabaseFailed | None:
-        """Return what the error of a library means for the server, or None if it means nothing for it."""
+        """Convert a library's exception to an error of the server; None if the exception is about something
+        else.
+        """
         return self._database.failure(error)
 
     def check_writable(self) -> None:
@@ -136,7 +138,7 @@ class Membership:
             return {row["task"] for row in rows}
 
     def lost_worker(self, task: str) -> bool:
-        """Count a worker that died with this task. Return True if the task may run again."""
+        """Count one more worker that died while it ran this task. Return True if the task may run again."""
         with self._database.connect() as db:
             rows = db.execute(
                 "INSERT INTO taken_over (task, times) VALUES (?, 1)"

@@ -14,7 +14,7 @@ from orchestrator.workers.watch import BEAT_S, NO_HEARTBEAT, Heartbeat, Heartbea
 
 
 class Tasks(Protocol):
-    """The stored tasks. All methods block. `here` has the tasks that this process really works on."""
+    """The stored tasks. All methods block. `here` has the ids of the tasks that run in this process."""
 
     here: set[str]
 

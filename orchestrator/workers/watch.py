@@ -35,7 +35,7 @@ class HeartbeatWatch:
     looked_at: float = float("-inf")
 
     def after(self, seen: Mapping[str, Heartbeat], now: float) -> HeartbeatWatch:
-        """Return the watch after an observation of all heartbeats."""
+        """Return the watch updated with an observation of all heartbeats."""
         known = self.since if now - self.looked_at <= MAX_GAP_S else {}
         unchanged = {
             name: known[name] for name, beat in seen.items() if name in known and known[name][0] == beat

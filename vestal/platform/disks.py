@@ -8,7 +8,7 @@ FULL_BELOW_BYTES = 64 * 1024
 
 
 def find_obstacle(folder: Path) -> OSError | None:
-    """Return why nothing can be written in the folder, as an errno; None if the file system reports no
+    """Return the error with which a write in the folder would fail; None if the file system reports no
     obstacle.
 
     The reasons are ENOSPC (no space, or no more files), EROFS, and whatever prevents asking: the folder is

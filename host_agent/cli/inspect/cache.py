@@ -1,6 +1,6 @@
 """`vestal cache`: list, check and empty the prompt cache on disk.
 
-All of it may be done while an engine runs: what was deleted is a miss for the engine.
+All of this is safe while an engine runs: a deleted block is a cache miss for the engine.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """`vestal doctor`: show what is wrong with this machine, and the remedies.
 
-The exit code is 1 if something is wrong, else 0. The command needs no agent, no Docker engine and no valid
-settings: the lack of each is one of its findings.
+The exit code is 1 if something is wrong, else 0. The command works without an agent, a Docker engine and
+valid settings; what is missing is a finding.
 """
 
 import argparse

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 @contextlib.contextmanager
 def _compose_logs(options: argparse.Namespace, config: Config, services: list[str]) -> Iterator[None]:
-    """Let `docker compose logs` print the logs of these services while the body of `with` runs."""
+    """Run `docker compose logs` for these services during the `with` block."""
     if not services:
         yield
         return

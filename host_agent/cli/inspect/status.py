@@ -84,7 +84,7 @@ def _color(service: dict[str, Any]) -> str:
 
 
 def _open_page(client: AgentClient) -> int:
-    """Print a login link that works once, and open it in a browser where a person looks at the output."""
+    """Print a login link that works once, and open it in a browser if the output is a terminal."""
     url = client.post("/login-links")["url"]
     print(url)
     if sys.stdout.isatty():

@@ -1,4 +1,4 @@
-"""`vestal token`: print the token, which is made if there is none."""
+"""`vestal token`: print the token; create it first if it does not exist."""
 
 import argparse
 

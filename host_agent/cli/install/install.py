@@ -1,6 +1,6 @@
 """`vestal install`: restart the agent when it fails, and run a recovery pass at boot and every 300 s.
 
-It is safe to run again: what is unchanged goes on running.
+It is safe to run again: jobs whose files are unchanged continue to run.
 """
 
 import argparse
@@ -81,7 +81,9 @@ def _print_files(files: Sequence[UnitFile]) -> None:
 def _remove_other_jobs(
     managers: Sequence[ServiceManager], chosen: ServiceManager, jobs: Sequence[str], commands: Commands
 ) -> None:
-    """Remove installed jobs that are not among `jobs`: two agents, or an agent and a server, share ports."""
+    """Remove installed jobs that are not among `jobs`: two agents, or an agent and a server, would compete
+    for ports.
+    """
     for manager in managers:
         for job in manager.installed_jobs():
             if manager is chosen and job in jobs:

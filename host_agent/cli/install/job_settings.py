@@ -1,6 +1,5 @@
-"""What the installed jobs are made from: the settings of this shell, its Python and this checkout.
-
-Secrets are left out: a job's file is no place for them. `vestal.yaml` may hold them.
+"""The settings of the installed jobs, from this shell's environment, its Python and this checkout. Secrets
+are never written into a job's file; `vestal.yaml` may hold them.
 """
 
 import os
@@ -52,7 +51,9 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
 
 
 def stop_within_s(config: Config) -> int:
-    """Return a time in whole seconds that is longer than a graceful stop of the agent takes."""
+    """Return the time that a job is given to stop, in whole seconds: longer than a graceful stop of the
+    agent.
+    """
     return max(MIN_STOP_S, int(graceful_stop_s(config)) + STOP_MARGIN_S)
 
 

@@ -1,6 +1,6 @@
 """`vestal launch`: list the programs, show how one is pointed at the MLX server, or start it.
 
-Nothing is written: the program gets its settings by its environment and its arguments.
+No file is written: the program gets its settings by environment variables and arguments.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _get(url: str) -> dict[str, Any]:
 
 
 def _choose(program: Program, wanted: str | None, models: list[InstalledModel]) -> InstalledModel:
-    """Return the model that was asked for, or else the best. Raise NoFittingModel."""
+    """Return the model that the user named, or else the one that fits best. Raise NoFittingModel."""
     if wanted is None:
         chosen = best(models, program.needs)
         if chosen is None:

@@ -1,4 +1,4 @@
-"""Which installed model a program gets. Pure."""
+"""Choose the installed model for a program. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Needs:
     tools: bool
 
     def lacking(self, model: InstalledModel) -> str:
-        """Return what the model lacks, in words; an empty text where it fits."""
+        """Return what the model lacks, in words; empty if it lacks nothing."""
         few = model.context_tokens < self.context_tokens
         missing = [f"has a context of {model.context_tokens:,} tokens"] if few else []
         if self.tools and not model.tools:
@@ -58,7 +58,7 @@ def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[Instal
 
 
 def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
-    """Return the model that fits best, or None if none fits: one in memory, then the largest."""
+    """Return the fitting model to use, or None: one that is in memory first, then the largest."""
     fitting = [model for model in models if not needs.lacking(model)]
     return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)
 

@@ -1,4 +1,4 @@
-"""What a task's progress and its end look like in a terminal. Pure."""
+"""Format a task's progress and result for the terminal. Pure."""
 
 import re
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ SEARCHED_LINES = 5
 
 
 class AgentStart(StrEnum):
-    """What was done so that an agent runs, in words for a person."""
+    """What `ensure_running` did, in words for a person."""
 
     ALREADY_RUNNING = "already running"
     CONTINUED = "was stopped (SIGSTOP), and goes on now"
@@ -39,11 +39,11 @@ class AgentStart(StrEnum):
 
 
 def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentStart:
-    """Have an agent run, and return what was done for it.
+    """Make sure that an agent runs, and return what was done for that.
 
-    One that SIGSTOP has stopped is continued. One that does not answer is replaced where it hangs, after
-    `hung_after_s`: one that works is waited for. Where a service manager restarts the agent, that one starts
-    it. Raises AgentUnreachable with the reason if no agent answers in the end.
+    A suspended agent (SIGSTOP) is continued. One that hangs is replaced after `hung_after_s`; one that is
+    only busy is waited for. If a service manager restarts the agent, the service manager starts it. Raises
+    AgentUnreachable with the reason if no agent answers in the end.
     """
     config.home.prepare()
     try:
@@ -93,9 +93,10 @@ def _ensure_running(config: Config, hung_after_s: float) -> AgentStart:
 def _wait_for_answer(
     config: Config, client: AgentClient, identity: ProcessIdentity, hung_after_s: float
 ) -> str | None:
-    """Ask the agent until it answers, and return None; return why not once it hangs or has ended.
+    """Ask the agent until it answers, and return None. If it hangs or has ended, return the reason.
 
-    Raises AgentUnreachable if it was started with another port: it is not hung, the settings have changed.
+    Raises AgentUnreachable if it was started with another port: in that case the settings have changed, and
+    it does not hang.
     """
     policy = ProbePolicy(
         interval_s=hung_after_s / 2,

@@ -15,7 +15,7 @@ WITHOUT_DOCKER = "VESTAL_ORCHESTRATOR__MODE=native runs the orchestrator without
 
 
 def build_image(config: Config, progress: Progress) -> None:
-    """Build the image where containers are possible.
+    """Build the image if containers are possible on this machine.
 
     With `orchestrator.mode: auto` a failure is only shown (no network, no registry): the agent then runs the
     orchestrator natively, or with the image of an earlier build. Raises ComposeFailed with `docker`, because

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def stop_agent(config: Config) -> str:
     """Stop the agent, which stops its children in order, and return a line about it; empty if none ran.
 
-    The watchdog is stopped first: it would start another agent where this one has died, or has to be killed.
+    The watchdog is stopped first: it would start another agent if this one has died or has to be killed.
     """
     asyncio.run(stop_watchdog(config.home))
     identity = single_instance.running(config.home)
@@ -76,9 +76,8 @@ def _stop_installed_jobs(config: Config) -> str:
 
 
 def _stop_leftover_processes(config: Config) -> list[str]:
-    """Stop what outlived a killed agent, found by PID files and by VESTAL_HOME in its environment.
-
-    Look again after each round: an agent that was just being started shows itself only then.
+    """Stop processes that outlived a killed agent, found by PID files and by VESTAL_HOME in their
+    environment. The search is repeated after each round, because an agent may just have been started.
     """
     lines: list[str] = []
     for _ in range(MOST_ROUNDS):
@@ -102,9 +101,8 @@ def _leftover_processes(config: Config) -> dict[int, str]:
 
 
 def _stop_rank(names: Mapping[int, str]) -> Callable[[int], int]:
-    """Return the key by which processes are stopped in order.
-
-    A watchdog would start an agent, and an agent its services; the gateway stops its engine in order.
+    """Return the key that sorts processes into the order of their stop. The watchdog comes before the agent,
+    which it would start again, and the agent before its services; the gateway stops its own engine.
     """
     order = ("watchdog", "agent", "")
 

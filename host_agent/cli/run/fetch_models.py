@@ -41,7 +41,7 @@ def fetch_missing(config: Config, progress: Progress) -> None:
 
 
 def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -> None:
-    """Show an update; `shown` has the fraction that was shown last, by model."""
+    """Show an update. `shown` maps each model to the fraction that was shown last."""
     name, fraction = update["model"], float(update.get("fraction") or 0.0)
     last = shown.get(name, -1.0)
     if progress.redraws or fraction >= last + STEP_FRACTION or (fraction >= 1.0 > last):

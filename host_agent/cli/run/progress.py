@@ -29,7 +29,7 @@ class Progress:
         self._unfinished: str | None = None
 
     def show(self, name: str, text: str, *, final: bool = True) -> None:
-        """Print a line. Where it is not `final`, the next line of the same name replaces it."""
+        """Print a line. Unless it is `final`, the next line of the same name replaces it."""
         if self.redraws and self._unfinished is not None:
             sys.stdout.write("\r\x1b[K" if self._unfinished == name else "\n")
         redrawn = self.redraws and not final
@@ -40,7 +40,7 @@ class Progress:
 def wait_until_healthy(client: AgentClient, progress: Progress, timeout_s: float, logs: Path) -> None:
     """Wait until all services that Vestal starts are healthy, and show each change of state.
 
-    Raises NotHealthy after `timeout_s` seconds, or at once where a service has failed.
+    Raises NotHealthy after `timeout_s` seconds, or at once if a service has failed.
     """
     deadline = time.monotonic() + timeout_s
     shown: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""Where diagnoses get their evidence: logs, the journal, the process table, and answers over HTTP."""
+"""The evidence that diagnoses use: logs, the journal, the process table, and answers over HTTP."""

@@ -14,7 +14,8 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """An answer, or its absence: then `status` is 0, and `failure` says in a few words what happened.
+    """The result of a request. Without an answer, `status` is 0, and `failure` says in a few words what
+    happened.
 
     `fields` is the JSON object in the body, empty if there is none. `refused` is True if nothing
     listens on the port.

@@ -21,7 +21,7 @@ class LoggedCause(StrEnum):
     LIBRARY = "metal_library_does_not_compile"
 
 
-# The first pattern that matches counts. That of OUT_OF_MEMORY also matches where Ollama's shaders do not
+# The first pattern that matches counts. That of OUT_OF_MEMORY also matches if Ollama's shaders do not
 # compile on this macOS (ollama issues 13460, 15594); `find_matches` corrects that by the lines before.
 PATTERNS: tuple[tuple[LoggedCause, re.Pattern[str]], ...] = (
     (
@@ -69,9 +69,8 @@ def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> li
 
 
 def with_times(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, float]]:
-    """Yield each line with its time. A line without one has the time of the line before.
-
-    Lines before the first time have that time; in a log without any time, all have `written_at`.
+    """Yield each line with its time. A line without a timestamp has the time of the line before it. Lines
+    before the first timestamp have that time; in a log without timestamps, all lines have `written_at`.
     """
     timed = [(line, time_of(line)) for line in lines]
     last = next((at for _, at in timed if at is not None), written_at)
@@ -81,7 +80,7 @@ def with_times(lines: Iterable[str], written_at: float) -> Iterator[tuple[str, f
 
 
 def time_of(line: str) -> float | None:
-    """Return when a line was written, or None. A time without a zone is in this machine's zone."""
+    """Return the timestamp of a line, or None. A timestamp without a zone is in this machine's zone."""
     head = line[:_TIME_WITHIN_CHARS]
     if vestal_time := _VESTAL_TIME.search(head):
         return float(vestal_time[1])

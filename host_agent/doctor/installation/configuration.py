@@ -11,7 +11,9 @@ NAME = "configuration"
 
 
 def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
-    """Report the problems because of which the settings could not be read; `config` then has the defaults."""
+    """Report invalid settings (`config` then has the defaults), or settings that the agent
+    does not have yet.
+    """
     for problem in problems:
         remedy = "Correct it. Until then, everything below is checked with the defaults."
         yield Finding(NAME, "fault", f"{problem.rstrip('.')}.", remedy)

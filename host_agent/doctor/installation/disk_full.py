@@ -36,7 +36,9 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def _failed_writes(config: Config) -> Iterator[Finding]:
-    """Ask the agent what it and the MLX server cannot write now. Other diagnoses report a hung agent."""
+    """Ask the agent which writes fail now, its own and the MLX server's. Other diagnoses
+    report a hung agent.
+    """
     if single_instance.running(config.home) is None:
         return
     with contextlib.suppress(HostAgentError, ConfigError):
@@ -49,7 +51,7 @@ def _failed_writes(config: Config) -> Iterator[Finding]:
 
 
 def remedy_for(error: OSError) -> str:
-    """Return what helps against a full or a broken disk; empty for an error of another kind."""
+    """Return the remedy for a full or broken disk; empty for any other error."""
     if error.errno in FULL:
         return REMEDY
     return REPAIR if error.errno in BROKEN else ""
@@ -63,7 +65,7 @@ def check_disk(folder: Path) -> Finding:
 
 
 def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
-    """Assess what a user may still write: bytes, and number of files (None: no limit)."""
+    """Assess how many bytes and files a user may still write. `None` for files means no limit."""
     if free_files == 0:
         sentence = f"The disk of {folder} cannot hold more files."
         return Finding(NAME, "fault", sentence, REMEDY, "0 inodes are free")

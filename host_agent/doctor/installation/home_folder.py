@@ -29,7 +29,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def check_folder(folder: Path) -> Finding | None:
-    """Return a fault where `folder`, or the nearest folder above it that exists, cannot be written."""
+    """Return a fault if `folder`, or the nearest folder above it that exists, cannot be written."""
     existing = folder
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -59,7 +59,9 @@ def _mount_point(folder: Path) -> Path:
 
 
 def _write_error(folder: Path) -> OSError | None:
-    """Return why nothing can be written in `folder`. Only an attempt shows a read-only or full disk."""
+    """Return the error of an attempt to write in `folder`, or None: only an attempt shows a read-only or full
+    disk.
+    """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
             file.write(b"x")

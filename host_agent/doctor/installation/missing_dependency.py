@@ -1,4 +1,6 @@
-"""A package that the MLX server needs is missing, or cannot be loaded: many servers die at start for it."""
+"""A package that the MLX server needs is missing or cannot be loaded, so that the server dies
+at its start.
+"""
 
 import subprocess
 import sys

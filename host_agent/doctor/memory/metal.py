@@ -1,4 +1,4 @@
-"""Two diagnoses by log lines of the last hour: Ollama and MLX compete for Metal; Metal is out of memory."""
+"""Two diagnoses from the logs of the last hour: Ollama and MLX compete for Metal; Metal is out of memory."""
 
 import time
 from collections.abc import Iterator, Sequence

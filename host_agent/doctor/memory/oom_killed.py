@@ -1,4 +1,4 @@
-"""Killed for memory: a container at its limit, or one of Vestal's processes by the kernel of this machine."""
+"""A container was killed at its memory limit, or one of Vestal's processes was killed by the kernel."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ CONTAINER_END_EVENTS = ("container_died",)
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Look into Docker's records, the agent's journal and the kernel's log, each of the last day."""
+    """Search Docker's records, the agent's journal and the kernel's log of the last day."""
     since = time.time() - DAY_S
     inspections, docker_bytes, failure = _ask_docker(config)
     found = [f for each in inspections if (f := oom_advice.assess_inspect(each, docker_bytes))]
@@ -75,7 +75,9 @@ def _kills(since: float) -> list[OomKill]:
 
 
 def _ask_docker(config: Config) -> tuple[list[dict[str, Any]], int, str]:
-    """Return the records of this home's containers, Docker's memory in bytes, and why there is neither."""
+    """Return the records of this home's containers, Docker's memory in bytes, and why Docker
+    did not answer.
+    """
     try:
         return asyncio.run(_inspect_all(config.home.label))
     except DockerUnavailable as error:

@@ -1,4 +1,4 @@
-"""Files of the prompt cache are corrupt, or hold another block than their name says.
+"""Files of the prompt cache are corrupt, or contain a different block than their name says.
 
 The engine deletes such a file when it reads it. This diagnosis checks for a few seconds and deletes nothing;
 `vestal cache verify` uses the same check on every file.
@@ -26,7 +26,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = CHECK_FOR_S) -> Finding:
     """Check the files of the cache in `folder` until `check_for_s` seconds of `clock` are over.
 
-    The newest come first: among them is what was being written when the machine crashed.
+    The newest are checked first, because a crash of the machine may have damaged those.
     """
     paths = sorted(block_files(folder), key=_written_at, reverse=True)
     if not paths:

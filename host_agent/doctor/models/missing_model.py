@@ -61,13 +61,13 @@ def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -
     except ModelStoreError as error:
         return Finding(NAME, "fault", error.message, error.remedy, evidence)
     if isinstance(source, PathSource):
-        sentence = f"{model.name} should be at {source_path(config, source)}, and no model is there."
+        sentence = f"{model.name} should be at {source_path(config, source)}, but that folder holds no model."
         return Finding(NAME, "fault", sentence, "Correct its source, or put it there.", evidence)
     return _not_fetched(config, model, settings.source)
 
 
 def _not_fetched(config: Config, model: RequestedModel, source: str) -> Finding:
-    """Return a fault once Vestal has run, and a note before: the first `make up` fetches the models."""
+    """Return a fault, or a note if Vestal has never run: the first `make up` fetches the models."""
     level: Level = "note"
     sentence = f"{model.name} is not fetched yet."
     if config.home.journal_db.exists():

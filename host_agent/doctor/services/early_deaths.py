@@ -57,7 +57,9 @@ def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
 
 
 def _count(found: dict[str, EarlyDeath], service: str, cause: str, run_s: float) -> None:
-    """Add an end to `found`. One that was late or requested ends the row, so the service is removed."""
+    """Count an early end in `found`. A late or requested end interrupts the row, so the
+    service is removed.
+    """
     if run_s > EARLY_S or not cause.startswith(UNREQUESTED_CAUSES):
         found.pop(service, None)
         return

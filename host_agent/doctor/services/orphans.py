@@ -53,7 +53,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 
 def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProcess]:
-    """Return the servers of this home that nobody would stop. An adopted one is supervised."""
+    """Return the servers of this home that nothing supervises. An adopted server is supervised."""
     return [
         table[pid]
         for pid, module in ours.modules.items()

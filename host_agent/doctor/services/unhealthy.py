@@ -44,7 +44,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return one finding for each unhealthy service that does not depend on another unhealthy one.
 
-    A gateway is degraded because it has given its engine up: the engine's finding has the remedy.
+    A gateway that no longer restarts its engine is degraded: the engine's finding has the remedy.
     """
     found = {
         name: finding for name, service in services.items() if (finding := assess_service(name, service))
@@ -55,9 +55,8 @@ def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def is_given_up(service: Mapping[str, Any]) -> bool:
-    """Return whether the service has failed, or too often.
-
-    A half-open breaker makes one trial start; `vestal recover --reset` then clears what was counted.
+    """Return whether the service is not restarted any more: it has failed, or its breaker is open or
+    half-open. `vestal recover --reset` clears the breaker.
     """
     is_open = service.get("circuit_breaker_state", "closed") != "closed"
     return service["state"] in GIVEN_UP_STATES or (is_open and service["state"] not in UP_STATES)

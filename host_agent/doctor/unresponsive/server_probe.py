@@ -37,7 +37,7 @@ class UnresponsiveServer:
 def find_unresponsive(config: Config, timeout_s: float = http_get.TIMEOUT_S) -> Iterator[UnresponsiveServer]:
     """Yield Ollama, the MLX server, the agent and the orchestrator if they listen and do not answer.
 
-    Where nothing listens, or another program does, other diagnoses report it.
+    Other diagnoses report a port on which nothing listens, or another program.
     """
     ports_of_strangers = {holder.port for _, holder in foreign_holders(config)}
     for service, url in _urls(config):

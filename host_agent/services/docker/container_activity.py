@@ -1,5 +1,5 @@
-"""Read what a container's processes do from `docker top`, which also works where containers have a machine of
-their own (Docker Desktop). Pure.
+"""Read what a container's processes do from `docker top`, which also works if containers run in a virtual
+machine (Docker Desktop). Pure.
 """
 
 from collections.abc import Mapping, Sequence

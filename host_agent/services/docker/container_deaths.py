@@ -42,7 +42,9 @@ class ExplainedDeath:
 
     @property
     def is_recurring(self) -> bool:
-        """Return whether it will happen again unless a person acts, so that it is shown when all is well."""
+        """Return whether the cause persists until a person acts, so that it is shown even while the service
+        is ready.
+        """
         return self.cause is ExitCause.OUT_OF_MEMORY
 
 
@@ -100,7 +102,7 @@ def attributes(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_last_end_of(death: Death, inspect: Mapping[str, Any]) -> bool:
-    """Return whether a death is the last end in a container's record.
+    """Return whether a death is the end that the container's record shows last.
 
     The record may be of another container of the service, or the container may have ended again since.
     """

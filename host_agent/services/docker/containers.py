@@ -49,7 +49,9 @@ class Containers:
         return container_activity.parse_top(top, main_pid)
 
     async def bring_up(self, service: str) -> None:
-        """Create the container of a service if there is none, and start it; build only a missing image."""
+        """Create the container of a service if it does not exist, and start it. Build the image only if it is
+        missing.
+        """
         if not await self._api.has_image(self._compose.image):
             await self._compose.run("build")  # `up` would look for the image in a registry
         await self._act(lambda: self._compose.run("up", "--detach", "--no-deps", service))

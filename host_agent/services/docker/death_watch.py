@@ -109,7 +109,9 @@ class DeathWatch:
         task.add_done_callback(self._explaining.discard)
 
     async def _explain(self, death: Death) -> None:
-        """Wait for late evidence, record the cause, and request a pass where Docker will not restart it."""
+        """Wait for late evidence, record the cause, and request a pass if Docker will not restart the
+        container.
+        """
         await asyncio.sleep(LATE_EVIDENCE_S)
         inspect = await self._inspect(death.container)
         found = self._explanation(death, inspect)

@@ -31,7 +31,7 @@ class DockerApi:
     """Asks the Docker engine of this machine.
 
     Every method raises DockerUnavailable, with a sentence for people, when there is no engine, or it does not
-    answer in time, refuses, or answers with something else than its API.
+    answer in time, refuses, or gives an answer that does not fit its API.
     """
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:

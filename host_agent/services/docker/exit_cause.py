@@ -27,7 +27,9 @@ class ExitCause(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerExitEvidence:
-    """What is known about one end. An age is the seconds from an event to the end, None without one."""
+    """What is known about one end of a container. An age is in seconds from an event to the end; None without
+    an event.
+    """
 
     exit_code: int
     oom_flag: bool = False

@@ -1,4 +1,5 @@
-"""Ollama: found, probed, started if nobody runs it, and otherwise controlled through its owner.
+"""Ollama: the agent finds and probes it, starts it if nobody else does, or else controls it through its
+owner.
 
 `service` is what the rest of the agent uses, `controller` starts and stops. `discovery` looks for the
 server's owner and `ownership` judges what it found; `control_plan` says how that owner starts and stops it.

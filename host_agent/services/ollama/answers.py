@@ -37,7 +37,7 @@ class ModelInMemory:
 class ServerInfo:
     """What Ollama answers without the use of a model: its version, installed and loaded models.
 
-    `error` says what is wrong with the answers.
+    `error` says why the answers are invalid; it is empty if they are valid.
     """
 
     version: str = ""
@@ -139,7 +139,7 @@ def _judge_vector(reply: Reply) -> ModelProbeResult:
     vectors = reply.fields.get("embeddings")
     numbers = vectors[0] if isinstance(vectors, list) and vectors and isinstance(vectors[0], list) else []
     if not numbers or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-        return ModelProbeResult(False, "it answers 200 with a vector that is none")
+        return ModelProbeResult(False, "it answers 200 with an invalid vector")
     return (
         ModelProbeResult(True)
         if any(numbers)
@@ -160,7 +160,9 @@ def _loaded_model(entry: Mapping[str, Any]) -> ModelInMemory:
 
 
 def _time(text: object) -> float:
-    """Return a time in seconds since the epoch, 0 if there is none; "never" is a year far ahead."""
+    """Return a time in seconds since the epoch, 0 if there is none; Ollama writes "never" as a year in the
+    far future.
+    """
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except (ValueError, OverflowError):

@@ -1,6 +1,6 @@
 """Classify processes: Ollama's server, one of its runners, its menu-bar app, or neither. Pure.
 
-A process named `ollama-mcp` is none of these, nor is `ollama run` (a client).
+Neither a process named `ollama-mcp` nor `ollama run` (a client) is one of these.
 """
 
 from collections.abc import Iterable

@@ -22,10 +22,9 @@ class Tools:
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """How an action is carried out: one of three.
-
-    The owner's `commands` are run in order; or the process `terminate_pid` is terminated and, with
-    `start_own`, the agent's own server is started; or nothing is done, and `refusal` says who can act.
+    """How an action is carried out, in one of three ways. Either the owner's `commands` are run in order. Or
+    the process `terminate_pid` is terminated and, with `start_own`, the agent's own server is started. Or
+    nothing is done, and `refusal` says who can act.
     """
 
     commands: Commands = ()
@@ -44,7 +43,9 @@ class ControlPlan:
 
 
 def make_plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
-    """Return the plan to `start`, `stop` or `restart` Ollama; a refusal where the agent may not."""
+    """Return the plan to `start`, `stop` or `restart` Ollama; a plan with a `refusal` if the
+    agent may not.
+    """
     plan = _plan(owner, action, tools)
     if plan.refusal or tools.may_act:
         return plan

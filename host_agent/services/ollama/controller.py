@@ -76,7 +76,9 @@ class OllamaController:
 
     @property
     def has_child(self) -> bool:
-        """Return whether the supervisor is responsible: it runs a server, is about to, or has given it up."""
+        """Return whether the supervisor is responsible for Ollama: it runs a server, will start one, or gave
+        up.
+        """
         return self._supervisor_started and self.status().state is not State.STOPPED
 
     @property
@@ -90,7 +92,7 @@ class OllamaController:
         return control_plan.make_plan(owner, action, tools)
 
     def instructions(self, owner: Owner) -> str:
-        """Return for people how Ollama is started, or restarted if it runs."""
+        """Return instructions for people: how to start Ollama, or to restart it if it runs."""
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:
             return "the next recovery pass starts it"
@@ -244,7 +246,9 @@ class OllamaController:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard_launch(self) -> None:
-        """Raise LaunchError, before each launch, if another server runs or will, or memory is short."""
+        """Raise LaunchError, before each launch, if another server runs or is about to, or if memory is
+        short.
+        """
         if obstacle := await self._launch_obstacle():
             raise LaunchError(obstacle, child=OLLAMA)
 

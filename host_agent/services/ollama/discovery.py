@@ -94,7 +94,9 @@ class Discovery:
         return process.user == self._me
 
     def _last_is_valid(self) -> bool:
-        """Return whether the owner found last still holds: to look for a port's holder costs much more."""
+        """Return whether the owner that was found last is still valid. This costs less than looking for the
+        port's holder.
+        """
         found_at, holder, _ = self._last
         if holder is None or time.monotonic() - found_at > CACHE_S:
             return False
@@ -117,7 +119,7 @@ class Discovery:
         )
 
     async def _elsewhere(self) -> tuple[ProcessSnapshot | None, str]:
-        """Return a server of this user that is no Vestal's, and the address at which it listens."""
+        """Return a server of this user that no Vestal home manages, and the address at which it listens."""
         if self._allows_two:
             return None, ""
         server = await asyncio.to_thread(self._find_elsewhere)

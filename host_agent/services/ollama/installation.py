@@ -1,4 +1,4 @@
-"""What this machine has of Ollama: its program, its address, and this user's models."""
+"""Ollama's installation on this machine: its program, its address, and this user's models."""
 
 import os
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ PORT = 11434
 
 @dataclass(frozen=True)
 class Address:
-    """The address of Ollama. Where it is `local`, `host` is an IP address of this machine."""
+    """The address of Ollama. If it is `local`, `host` is an IP address of this machine."""
 
     url: str
     host: str
@@ -39,9 +39,8 @@ def parse_address(base_url: str) -> Address:
 
 
 def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
-    """Return OLLAMA_HOST for the agent's own server: the user's own value if that led to this address.
-
-    It may ask for more than the address says: with 0.0.0.0, the user wants the server reached from outside.
+    """Return OLLAMA_HOST for the agent's own server. If the address came from the user's OLLAMA_HOST, that
+    value is kept, because it may be a wildcard: with 0.0.0.0 the server also accepts other machines.
     """
     try:
         is_users = ollama_host.base_url(env) == address.url

@@ -1,6 +1,6 @@
 """Find the owner of Ollama: who starts it and restarts it. Pure: evidence in, an owner out.
 
-Where Ollama has an owner, the agent starts no second server. It asks the owner to restart the first.
+If Ollama has an owner, the agent does not start a second server but asks the owner to restart the first.
 """
 
 from collections.abc import Iterable
@@ -43,12 +43,12 @@ class OwnerKind(StrEnum):
 class OwnershipEvidence:
     """What was seen of Ollama.
 
-    `address` is set if Ollama is on another machine. `holder` is the process that listens on Ollama's
-    port, and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true if the system
-    does not show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's
-    VESTAL_HOME. `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder.
-    `app` is the menu-bar app, if it runs. `elsewhere` is another server of this user, and
-    `elsewhere_address` where it listens, empty if it does not.
+    `address` is set if Ollama is on another machine. `holder` is the process that listens on Ollama's port,
+    and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true if the system does not
+    show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's VESTAL_HOME.
+    `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder. `app` is the
+    menu-bar app, if it runs. `elsewhere` is another server of this user, and `elsewhere_address` the address
+    at which it listens; empty if it does not listen.
     """
 
     address: str = ""
@@ -69,7 +69,7 @@ class Owner:
     """The owner of Ollama.
 
     `name` is the label of its job, its unit, user, or program. `pid` is the process that listens, if it is
-    known. `address` is where a server listens that this user runs elsewhere.
+    known. `address` is that of a server that this user runs at another address.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY

@@ -36,8 +36,8 @@ class CheckResult:
 class OllamaProbe:
     """Probes one server.
 
-    `look` looks at its runners, to judge a model that does not answer. `on_judgement` is called whenever that
-    judgement changes: with the new one, or with None once the model has answered.
+    `look` looks at its runners, to judge a model that does not answer. `on_judgement` is called with each new
+    judgement on such a model, and with None once the model has answered.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Decide when a probe of a model is due, and keep account of the time since the last answer. Pure.
+"""Decide when a probe of a model is due, and measure the time since the last answer. Pure.
 
-Ollama serves requests in order, so a probe waits behind users: `silence` judges one that is not answered.
+Ollama serves requests in order, so a probe waits behind users' requests; `silence` judges an unanswered one.
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ class ProbeBudget:
     """The history of the probes. Times are monotonic seconds.
 
     `asked_at` is when the probe was sent that has no answer yet, `ok_at` when the last good answer came.
-    `silent_since` is when the first of the probes was sent that have had no answer at all, however many were
-    given up and sent again since: else a model that never answers would count as new with each probe.
+    `silent_since` is when the first unanswered probe was sent. It stays when a probe is given up and sent
+    again: otherwise a model that never answers would count as new with each probe.
     """
 
     interval_s: float = 30.0
@@ -38,11 +38,11 @@ class ProbeBudget:
         )
 
     def waited_s(self, now: float) -> float:
-        """Return how long the current probe has been without an answer, 0 if there is none."""
+        """Return for how many seconds the current probe has had no answer; 0 if there is no probe."""
         return now - self.asked_at if self.asked_at is not None else 0.0
 
     def silent_s(self, now: float) -> float:
-        """Return for how long no probe has been answered, 0 if none is open or was given up."""
+        """Return for how many seconds no probe has been answered; 0 if no probe is unanswered."""
         return now - self.silent_since if self.silent_since is not None else 0.0
 
     def answered(self, verdict: ModelProbeResult, now: float) -> "ProbeBudget":

@@ -26,7 +26,7 @@ _READ_REQUEST = re.compile(r"\bGET\b")
 
 
 class RunnerActivity(StrEnum):
-    """What a runner does, as far as it shows."""
+    """The activity of a runner, as far as it can be observed."""
 
     IDLE = "idle"
     WORKING = "working"
@@ -79,8 +79,8 @@ def read_slots(reply: Reply) -> Reading:
 def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
     """Return the reading in the last lines of Ollama's log, each with its offset in the file.
 
-    A line about progress counts as work in hand if it is about an unfinished part and only GET requests, such
-    as our own checks, were logged after it. A cancelled request or the next one leaves another line.
+    A progress line shows that the runner works if its part is unfinished and only GET requests, such as our
+    own checks, were logged after it. The end or cancellation of a request would leave another line.
     """
     last: tuple[int, str] | None = None
     is_newest = False

@@ -69,8 +69,8 @@ class OllamaService:
     async def service_status(self, fresh: bool = False) -> ServiceStatus:
         """Return the status of Ollama.
 
-        With `fresh`, for callers that act on it, Ollama is checked now. `absent` is no fault: Ollama is not
-        installed, or switched off in the configuration.
+        With `fresh`, for callers that act on it, Ollama is checked now. `absent` is not a fault: Ollama is
+        not installed, or is switched off in the configuration.
         """
         if absent := self._absent():
             return absent
@@ -193,7 +193,7 @@ class OllamaService:
             self._checking = None
 
     async def _observe_server_info(self) -> Observation:
-        """Ask only what costs nothing, for frequent readers; keep the verdict of the last check."""
+        """Ask only for version and models, which is cheap, and keep the result of the last model probe."""
         before = self._observation
         try:
             info = await self._probe.server_info()

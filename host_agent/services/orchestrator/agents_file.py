@@ -18,7 +18,9 @@ TIMEOUT_S = 20.0
 
 
 def find_mistake(config: Config) -> str:
-    """Return the first mistake in the file, with its line; empty if there is none, or nobody reads it."""
+    """Return the first mistake in the file, with its line; empty if it is valid, or if the orchestrator is
+    switched off.
+    """
     if config.orchestrator.mode == Mode.OFF:
         return ""
     return _mistake(commands.run(*CHECK, str(agents_file(config)), timeout_s=TIMEOUT_S))

@@ -15,7 +15,7 @@ FILE = "knowledge.compose.json"  # JSON is YAML, too
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the variables with which docker-compose.yml mounts the first folder: its agent and its path."""
+    """Return the variables for docker-compose.yml: the agent and the path of the first folder."""
     name, path = next(iter(knowledge_folders(config).items()))
     return {"VESTAL_KNOWLEDGE_NAME": name, "VESTAL_KNOWLEDGE_PATH": str(path)}
 
@@ -39,7 +39,7 @@ def check(config: Config) -> None:
     for name, path in knowledge_folders(config).items():
         if not path.is_dir():
             raise HostAgentError(
-                f"orchestrator.knowledge: {path} (of {name}) is no folder:"
+                f"orchestrator.knowledge: {path} (of {name}) is not a folder:"
                 " make it, mount its disk, or name another."
             )
 

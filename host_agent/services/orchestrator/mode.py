@@ -1,4 +1,4 @@
-"""Decide, when the agent starts, where the orchestrator runs: in containers or as the agent's child."""
+"""Decide at the agent's start whether the orchestrator runs in containers or as the agent's child."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from vestal.config import Config
 
 
 class DockerEngine(Protocol):
-    """What the decision asks of the Docker engine.
-
-    Both methods raise DockerUnavailable if it does not answer.
+    """What the decision needs of the Docker engine. Both methods raise DockerUnavailable if it does not
+    answer.
     """
 
     async def version(self) -> str:
@@ -24,7 +23,7 @@ class DockerEngine(Protocol):
 
 
 class ComposeCommand(Protocol):
-    """What the decision asks of `docker compose`."""
+    """What the decision needs of `docker compose`."""
 
     @property
     def image(self) -> str:
@@ -68,7 +67,7 @@ async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) 
 
 
 async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the mode as if the image were built: `docker` means that building it is worth while."""
+    """Return the mode that is possible once the image is built: with `docker`, the image should be built."""
     wanted = config.orchestrator.mode
     if wanted != "auto":
         return ModeDecision(Mode(wanted), f"orchestrator.mode is {wanted}")

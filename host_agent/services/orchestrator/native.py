@@ -1,4 +1,4 @@
-"""The orchestrator and nightly as children of the agent, where they do not run in containers."""
+"""The orchestrator and nightly as children of the agent, if they do not run in containers."""
 
 import http
 import sys

@@ -1,7 +1,7 @@
 """Hybrid search: by meaning (vectors) and by words (full text), joined by rank.
 
-Each works alone too: if no backend can embed the question, words alone answer, and a question without words
-is answered by meaning alone. The result says which rankings were used.
+If no backend can embed the question, only words are searched; if the question has no words, only meaning. The
+result says which rankings were used.
 """
 
 from __future__ import annotations

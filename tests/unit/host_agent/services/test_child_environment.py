@@ -83,7 +83,7 @@ def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containe
     mount = {"type": "bind", "source": docs, "target": "/knowledge/docs", "read_only": True}
     assert services == {name: {"volumes": [mount]} for name in ("orchestrator", "nightly")}
 
-    with pytest.raises(HostAgentError, match=r"no\$tes \(of reader\) is no folder"):
+    with pytest.raises(HostAgentError, match=r"no\$tes \(of reader\) is not a folder"):
         knowledge_mounts.check(settings)
     assert knowledge_mounts.write(config(tmp_path)) == []
 
