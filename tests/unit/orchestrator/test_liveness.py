@@ -77,7 +77,7 @@ def test_stream_with_an_error_line_raises_that_error(error: object):
 
 @pytest.mark.parametrize("raw", [b"<html>\n", b"[1]\n", b"\xff\xfe\n"])
 def test_stream_that_is_not_json_raises_backend_failed(raw: bytes):
-    with pytest.raises(BackendFailed, match="no JSON object"):
+    with pytest.raises(BackendFailed, match="not a JSON object"):
         ChatStream("mlx").take(raw)
 
 
