@@ -45,6 +45,7 @@ PURE = (
     "host_agent/service_manager/launchd_plist.py",
     "host_agent/service_manager/systemctl_output.py",
     "host_agent/service_manager/systemd_unit.py",
+    "vestal/supervision/handover/plan.py",
     "vestal/supervision/health/silence.py",
     "vestal/supervision/lifecycle/breaker.py",
     "vestal/supervision/lifecycle/intensity.py",

@@ -11,6 +11,7 @@ await supervisor.stop()
 from vestal.supervision.child_spec import ChildSpec, Launcher, Probe, ProcessHandle, ReadActivity
 from vestal.supervision.clock import Clock, FakeClock, SystemClock
 from vestal.supervision.errors import (
+    HandoverRefused,
     LaunchError,
     SpecError,
     StoppedByHand,
@@ -25,7 +26,7 @@ from vestal.supervision.health.silence import ProcessActivity, ProcessVerdict, U
 from vestal.supervision.lifecycle.breaker import Breaker, BreakerPolicy, BreakerState
 from vestal.supervision.lifecycle.intensity import Intensity
 from vestal.supervision.lifecycle.probe import ProbePolicy, ProbeResult
-from vestal.supervision.lifecycle.restart_policy import Backoff, RestartPolicy
+from vestal.supervision.lifecycle.restart_policy import Backoff, HandoverPolicy, RestartPolicy
 from vestal.supervision.lifecycle.states import (
     DOWN,
     UP,
@@ -62,6 +63,8 @@ __all__ = [
     "FakeClock",
     "ProcessGroup",
     "HandleWrapper",
+    "HandoverPolicy",
+    "HandoverRefused",
     "HealthCheck",
     "ProcessIdentity",
     "Intensity",

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from vestal.supervision.child_spec import ChildSpec
+from vestal.supervision.child_spec import ChildSpec, ProcessHandle
 from vestal.supervision.clock import Clock
 from vestal.supervision.errors import SupervisionError
 from vestal.supervision.event_stream import EventStream
+from vestal.supervision.handover.child_handovers import ChildHandovers
 from vestal.supervision.health.health_check import HealthCheck
 from vestal.supervision.lifecycle.actions import (
     Action,
@@ -36,7 +37,9 @@ from vestal.supervision.lifecycle.inputs import (
     LaunchFailed,
     MachineWoke,
     ProcessFound,
+    ProcessReplaced,
     Start,
+    Stop,
     StopAndHold,
     TimerFired,
 )
@@ -51,6 +54,7 @@ from vestal.supervision.state_store import StateStore
 
 _log = logging.getLogger(__name__)
 _DETACH_TIMEOUT_S = 5.0
+_STUCK_PREDECESSOR_S = 10.0
 
 
 class Child:
@@ -78,6 +82,9 @@ class Child:
         self._on_change = on_change
         self._on_restart_siblings = on_restart_siblings
         self._process = ChildProcess(spec, partial(events.emit, spec.name))
+        self._handovers = ChildHandovers(
+            spec, clock, self._process, partial(events.emit, spec.name), self._make_child_process
+        )
         self._health = (
             None if spec.health is None else HealthCheck(spec.health, spec.activity, spec.policy.probe, clock)
         )
@@ -138,7 +145,11 @@ class Child:
         if self._store is not None and self.lifecycle.run == 0:
             record = self._store.load(self.name)
             self.lifecycle = restore(self.lifecycle, record, self._clock.now(), self._clock.wall())
-        if self._found_process() or self.lifecycle.stopped_by_hand:
+        found = self._found_process()
+        self._handovers.resume(self.lifecycle)
+        if self.lifecycle.stopped_by_hand:
+            self._handovers.cancel()
+        if found or self.lifecycle.stopped_by_hand:
             return
         if on_hold:
             self.send(StopAndHold("it waits until those before it are up"))
@@ -181,6 +192,22 @@ class Child:
             self.send(HealthProbed(run, result))
         return result
 
+    async def hand_over(self) -> None:
+        """Replace the process by a successor that starts beside it, and return once that serves.
+
+        Raises HandoverRefused; the process then goes on as before.
+        """
+        await self._handovers.hand_over(lambda: self.lifecycle)
+
+    async def wait_for_predecessors(self) -> None:
+        """Return once the processes that have handed over, or were to take over, are gone.
+
+        One that does not end on SIGKILL is not waited for without end.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.spec.policy.stop_timeout_s + _STUCK_PREDECESSOR_S):
+                await self._handovers.wait_over()
+
     def keep_files(self) -> None:
         """Write the PID file of a running process again if it is missing."""
         self._process.keep_files()
@@ -197,6 +224,7 @@ class Child:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DETACH_TIMEOUT_S):
                 await self.wait_for_launch()
+        await self._handovers.detach()
         await self._tasks.cancel_all()
         self._timer_at = None
         self._process.detach()
@@ -226,6 +254,9 @@ class Child:
             self._carry_out(action)
         self._update_timer()
         self._update_probe()
+        if isinstance(received, Stop):
+            self._handovers.cancel()
+        self._handovers.child_changed(self.lifecycle)
         self._on_change(self)
 
     def _carry_out(self, action: Action) -> None:
@@ -258,7 +289,7 @@ class Child:
             async with asyncio.timeout(timeout_s):
                 if self.spec.before_launch is not None:
                     await self.spec.before_launch()
-                pid = await self._process.launch()
+                pid = await self._process.launch(self._handovers.environment())
         except TimeoutError:
             self.send(LaunchFailed(run, f"the launcher did not finish within {timeout_s:g} s"))
         except (SupervisionError, OSError) as error:
@@ -271,6 +302,16 @@ class Child:
         else:
             self.send(Launched(run, pid))
             self._tasks.run("exit", self._await_exit(run))
+
+    def _make_child_process(self, successor: ProcessHandle) -> ProcessHandle:
+        """Follow `successor` as the child's process from now on, and return the one before."""
+        self._tasks.cancel("exit")
+        predecessor = self._process.replace(successor)
+        if self._health is not None:
+            self._health.forget()
+        self.send(ProcessReplaced(successor.pid))
+        self._tasks.run("exit", self._await_exit(self.lifecycle.run))
+        return predecessor
 
     async def _await_exit(self, run: int) -> None:
         status, last_line = await self._process.wait()

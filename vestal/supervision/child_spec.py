@@ -10,7 +10,7 @@ from typing import Protocol
 from vestal.supervision.errors import SpecError
 from vestal.supervision.health.silence import ProcessActivity
 from vestal.supervision.lifecycle.probe import ProbeResult
-from vestal.supervision.lifecycle.restart_policy import RestartPolicy
+from vestal.supervision.lifecycle.restart_policy import HandoverPolicy, RestartPolicy
 from vestal.supervision.lifecycle.states import ExitStatus, RestartType
 
 Probe = Callable[[int], Awaitable[ProbeResult]]
@@ -59,18 +59,25 @@ class Launcher(Protocol):
 class ChildSpec:
     """What to run, and how to supervise it.
 
-    `env` variables that are added to those of this process `log_path` the file to which stdout and stderr are
-    appended; None: those of this process `pid_file` a file for `{pid, start_time, boot}`, by which the next
-    supervisor finds the process `find` called with `pid_file` if that names no running process, because it
-    was deleted or the disk was full: returns the PID of an earlier supervisor's process, or None `adopt`
-    whether a process that was found is adopted; if not, it is terminated before the first start `ready` the
-    probe that ends a start; None: the child is ready when it runs `health` the probe of a child that is up;
-    None: only the end of its process is noticed `activity` reads what the kernel shows of the process, so
-    that a child that works is not taken for hung; None: nothing is known of it `productive` called with the
-    PID of a process that has ended: returns whether it served any request. Its restart then counts
-    `policy.productive_weight`; None: it did not `restart` when a child that ended is restarted
-    `fatal_exit_codes` exit codes after which a restart is useless (78 is EX_CONFIG: a mistake in the
-    configuration) `before_launch` awaited before every launch; a LaunchError from it counts as a failed start
+    `env`               variables that are added to those of this process
+    `log_path`          the file to which stdout and stderr are appended; None: those of this process
+    `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
+    `find`              called with `pid_file` if that names no running process, because it was deleted or the
+                        disk was full: returns the PID of an earlier supervisor's process, or None
+    `adopt`             whether a process that was found is adopted; if not, it is terminated before the first
+                        start
+    `ready`             the probe that ends a start; None: the child is ready when it runs
+    `health`            the probe of a child that is up; None: only the end of its process is noticed
+    `activity`          reads what the kernel shows of the process, so that a child that works is not taken
+                        for hung; None: nothing is known of it
+    `productive`        called with the PID of a process that has ended: returns whether it served any
+                        request. Its restart then counts `policy.productive_weight`; None: it did not
+    `restart`           when a child that ended is restarted
+    `fatal_exit_codes`  exit codes after which a restart is useless (78 is EX_CONFIG: a mistake in the
+                        configuration)
+    `pass_fds`          descriptors that stay open in the process, under the same numbers
+    `handover`          how long a handover to a successor may take; None: the program cannot do that
+    `before_launch`     awaited before every launch; a LaunchError from it counts as a failed start
     """
 
     name: str
@@ -88,6 +95,8 @@ class ChildSpec:
     restart: RestartType = RestartType.PERMANENT
     adopt: bool = True
     fatal_exit_codes: frozenset[int] = frozenset({78})
+    pass_fds: tuple[int, ...] = ()
+    handover: HandoverPolicy | None = None
     launcher: Launcher | None = None
     before_launch: Callable[[], Awaitable[None]] | None = None
 

@@ -5,6 +5,7 @@
     ├── UnknownChild       there is no child of that name
     ├── StoppedByHand      a restart was requested for a child that a person stopped
     ├── LaunchError        the command made no process (not found, not executable, no such folder)
+    ├── HandoverRefused    no successor took over; the process goes on as before
     ├── StopTimeout        the process did not end, not even on SIGKILL
     └── WaitTimeout        the child did not reach the state in time
 
@@ -55,6 +56,13 @@ class LaunchError(SupervisionError):
     """The command made no process."""
 
     code = "launch_failed"
+    retryable = True
+
+
+class HandoverRefused(SupervisionError):
+    """No successor took over; the process goes on as before. The message says why."""
+
+    code = "handover_refused"
     retryable = True
 
 

@@ -124,6 +124,7 @@ class Supervisor:
             child.send(Stop("the supervisor stops", by_hand=False))
             try:
                 await self._wait_while_stopping(child)
+                await child.wait_for_predecessors()
             except StopTimeout as error:
                 stuck.append(error.message)
         for child in self._children.values():
@@ -166,6 +167,7 @@ class Supervisor:
         child = self._child(name)
         child.send(Stop(cause, by_hand=True))
         await self._wait_while_stopping(child)
+        await child.wait_for_predecessors()
 
     async def restart_child(self, name: str, cause: str = "asked to restart", *, reset: bool = False) -> None:
         """Stop and start a child, and return once it is launched. Counts neither for backoff nor for
@@ -180,6 +182,14 @@ class Supervisor:
         child.send(Restart(cause, reset))
         await self._wait_while_stopping(child)
         await child.wait_for_launch()
+
+    async def hand_over_child(self, name: str) -> None:
+        """Replace a child's process by a successor that starts beside it, and return once that serves.
+
+        The predecessor stays until its clients have what they wait for (see `handover.plan`). Raises
+        HandoverRefused; the process then goes on as before.
+        """
+        await self._child(name).hand_over()
 
     async def check_health(self, name: str) -> ProbeResult | None:
         """Ask a child until it has answered, or is known to be busy or hung, and return the result.

@@ -71,6 +71,13 @@ class ProcessFound:
 
 
 @dataclass(frozen=True)
+class ProcessReplaced:
+    """A successor has taken the place of the child's process, whose reports no longer concern the child."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
 class Launched:
     """The launch has made a process."""
 
@@ -133,6 +140,6 @@ class MachineWoke:
 
 Input = (
     Start | Stop | Restart | StopAndHold | ReleaseHold
-    | ProcessFound | Launched | LaunchFailed | Exited | ReadyProbed | HealthProbed
+    | ProcessFound | ProcessReplaced | Launched | LaunchFailed | Exited | ReadyProbed | HealthProbed
     | TimerFired | MachineWoke
 )  # fmt: skip

@@ -17,6 +17,7 @@ from vestal.supervision.lifecycle.inputs import (
     Launched,
     LaunchFailed,
     ProcessFound,
+    ProcessReplaced,
     ReadyProbed,
 )
 from vestal.supervision.lifecycle.probe import ProbeResult
@@ -49,6 +50,21 @@ def process_found(child: ChildState, report: ProcessFound, now: float) -> Transi
     if child.has_ready_probe:
         return child, (adopted,)
     return prepend((adopted,), became_ready(child, ProbeResult(True), now))
+
+
+def process_replaced(child: ChildState, report: ProcessReplaced, now: float) -> Transition:
+    """Follow the successor from now on. This is no restart: nothing is counted, and the breaker stays closed.
+
+    A child that is down, or is being stopped, has no process that could be replaced.
+    """
+    if not child.up:
+        return child, ()
+    predecessor = child.pid
+    child = replace(new_run(child, now, report.pid), cause="it takes over from an older process", detail="")
+    replaced = Emit("child_replaced", child.cause, {"pid": report.pid, "predecessor": predecessor})
+    if child.has_ready_probe:
+        return child, (replaced,)
+    return prepend((replaced,), became_ready(child, ProbeResult(True), now))
 
 
 def launched(child: ChildState, report: Launched, now: float) -> Transition:

@@ -59,3 +59,20 @@ class RestartPolicy:
         if planned and self.planned_stop_timeout_s is not None:
             return self.planned_stop_timeout_s
         return self.stop_timeout_s
+
+
+@dataclass(frozen=True)
+class HandoverPolicy:
+    """How long each part of a handover to a successor may take. All times are in seconds.
+
+    `ready_timeout_s`    from the successor's launch until it reports that it can take over
+    `release_timeout_s`  from the request to hand over until the successor serves; then the predecessor is
+                         killed
+    `linger_s`           for so long the predecessor may serve its clients after that
+    `stop_timeout_s`     from its SIGTERM to its SIGKILL
+    """
+
+    ready_timeout_s: float = 60.0
+    release_timeout_s: float = 30.0
+    linger_s: float = 900.0
+    stop_timeout_s: float = 10.0

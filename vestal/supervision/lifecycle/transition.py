@@ -7,6 +7,8 @@
         BACKOFF              until its delay is over, then STARTING
         OPEN                 until the breaker allows a trial, then STARTING with a half-open breaker
         FAILED               for an exit code after which a restart is useless
+    READY, BUSY, DEGRADED → STARTING
+                             a successor has taken the place of the process (vestal.supervision.handover)
     STARTING, READY, … → STOPPING
                              Stop, Restart, failed health probes, or not ready in time: SIGTERM, then SIGKILL
     STOPPING → STOPPED       or one of the above, as for a process that died
@@ -30,6 +32,7 @@ from vestal.supervision.lifecycle.inputs import (
     LaunchFailed,
     MachineWoke,
     ProcessFound,
+    ProcessReplaced,
     ReadyProbed,
     ReleaseHold,
     Restart,
@@ -103,6 +106,7 @@ _HANDLERS: dict[type, Callable[..., Transition]] = {
     StopAndHold: requests.stop_and_hold,
     ReleaseHold: requests.release_hold,
     ProcessFound: process_reports.process_found,
+    ProcessReplaced: process_reports.process_replaced,
     Launched: process_reports.launched,
     LaunchFailed: process_reports.launch_failed,
     Exited: process_reports.exited,

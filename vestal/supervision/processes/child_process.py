@@ -7,7 +7,8 @@ or else by the spec's `find`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
@@ -15,7 +16,13 @@ from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.identity import ProcessIdentity, age_s, boot_id, identify
 from vestal.supervision.processes.pid_file import KeptPidFile, read_pid_file
-from vestal.supervision.processes.process_group import DefaultLauncher, adopt, kill_orphaned_group
+from vestal.supervision.processes.process_group import (
+    DefaultLauncher,
+    EndedProcess,
+    adopt,
+    kill_orphaned_group,
+    reap,
+)
 
 _MAX_LAST_LINE_CHARS = 500
 
@@ -34,11 +41,17 @@ class ChildProcess:
         self._log_offset = 0
         self._pid_file = None if spec.pid_file is None else KeptPidFile(spec.pid_file)
 
+    @property
+    def handle(self) -> ProcessHandle | None:
+        """Return the child's process, or None."""
+        return self._handle
+
     def find_running(self) -> tuple[int, float] | None:
         """Find the process that the PID file names, or else the one that the spec's `find` finds.
 
         Returns its PID and its age in seconds; None if there is none. If the process in the PID file has
-        ended and others of its group still run, they are killed.
+        ended and others of its group still run, they are killed. If it was a child of this process, which
+        nobody has reaped since a program before this one ran here, `wait` returns its exit status.
         """
         path = self._spec.pid_file
         if path is None:
@@ -46,15 +59,22 @@ class ChildProcess:
         identity = read_pid_file(path)
         if identity is None or not identity.alive():
             self._remove_leftovers(path, identity)
+            if identity is not None and (status := reap(identity)) is not None:
+                self._handle = EndedProcess(identity, status)
+                return identity.pid, age_s(identity)
             pid = self._spec.find(path) if self._spec.find is not None else None
             identity = None if pid is None else identify(pid)
         if identity is None:
             return None
-        adopt_process = getattr(self._launcher, "adopt", adopt)
-        self._handle = adopt_process(identity)
+        self._handle = self.adopt(identity)
         self._log_offset = 0
         self._write_pid_file(identity)
         return identity.pid, age_s(identity)
+
+    def adopt(self, identity: ProcessIdentity) -> ProcessHandle:
+        """Return a handle for a running process that an earlier supervisor launched for this child."""
+        adopt_process: Callable[[ProcessIdentity], ProcessHandle] = getattr(self._launcher, "adopt", adopt)
+        return adopt_process(identity)
 
     def _remove_leftovers(self, path: Path, identity: ProcessIdentity | None) -> None:
         if identity is None:
@@ -64,13 +84,25 @@ class ChildProcess:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
-    async def launch(self) -> int:
+    async def launch(self, more_env: Mapping[str, str]) -> int:
         """Launch the process and return its PID. Raises what the launcher raises."""
-        if self._spec.log_path is not None:
-            self._log_offset = log_file.rotate_if_large(self._spec.log_path)
-        self._handle = handle = await self._launcher.launch(self._spec)
-        self._write_pid_file(ProcessIdentity(handle.pid, handle.start_time, boot_id()))
+        handle = await self.launch_beside(self._spec, more_env)
+        self._handle = handle
+        self._write_pid_file(_identity(handle))
         return handle.pid
+
+    async def launch_beside(self, spec: ChildSpec, more_env: Mapping[str, str]) -> ProcessHandle:
+        """Launch a process that is not, or not yet, the child's, and return it."""
+        if spec.log_path is not None:
+            self._log_offset = log_file.rotate_if_large(spec.log_path)
+        return await self._launcher.launch(replace(spec, env={**(spec.env or {}), **more_env}))
+
+    def replace(self, successor: ProcessHandle) -> ProcessHandle:
+        """Make `successor` the child's process, and return the one that was it before."""
+        predecessor, self._handle = self._handle, successor
+        assert predecessor is not None
+        self._write_pid_file(_identity(successor))
+        return predecessor
 
     async def wait(self) -> tuple[ExitStatus, str]:
         """Wait for the process to end, and return its exit status and the last line of its log."""
@@ -113,3 +145,18 @@ class ChildProcess:
             return ""
         lines = log_file.last_lines(self._spec.log_path, self._log_offset, 1)
         return lines[0][:_MAX_LAST_LINE_CHARS] if lines else ""
+
+    def last_words(self) -> str:
+        """Return the last line since the last launch that is no event in JSON, else the last line.
+
+        A successor and its predecessor write to one log; a program that cannot start says so in words.
+        """
+        if self._spec.log_path is None:
+            return ""
+        lines = log_file.last_lines(self._spec.log_path, self._log_offset)
+        words = [line for line in lines if not line.startswith("{")] or lines
+        return words[-1][:_MAX_LAST_LINE_CHARS] if words else ""
+
+
+def _identity(handle: ProcessHandle) -> ProcessIdentity:
+    return ProcessIdentity(handle.pid, handle.start_time, boot_id())

@@ -106,10 +106,12 @@ class ProcessGroup:
         finally:
             self._reaped = True
             self.detach()
-        if pid == 0:
-            return ExitStatus()
-        code = os.waitstatus_to_exitcode(wait_status)
-        return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
+        return _exit_status(wait_status) if pid else ExitStatus()
+
+
+def _exit_status(wait_status: int) -> ExitStatus:
+    code = os.waitstatus_to_exitcode(wait_status)
+    return ExitStatus(code=code) if code >= 0 else ExitStatus(signal=-code)
 
 
 def _leads_group(pid: int) -> bool:
@@ -166,7 +168,7 @@ async def spawn(
     Launchers that need more than the default pass `extra_env`, and `pass_fds` that stay open in the child.
     """
     env = {**os.environ, **_own_files(spec), **(spec.env or {}), **(extra_env or {})}
-    popen = _popen(spec, env, pass_fds)
+    popen = _popen(spec, env, (*spec.pass_fds, *pass_fds))
     # A process that has ended already has no start time; wait() returns its exit status all the same.
     identity = identify(popen.pid) or ProcessIdentity(popen.pid, 0.0)
     return ProcessGroup(identity, popen)
@@ -222,6 +224,35 @@ class DefaultLauncher:
 def adopt(identity: ProcessIdentity) -> ProcessGroup:
     """Return a handle for a running process that another supervisor launched."""
     return ProcessGroup(identity)
+
+
+class EndedProcess:
+    """A ProcessHandle for a process that has ended and was reaped."""
+
+    def __init__(self, identity: ProcessIdentity, status: ExitStatus) -> None:
+        self.pid, self.start_time, self._status = identity.pid, identity.start_time, status
+
+    async def wait(self) -> ExitStatus:
+        """Return the exit status."""
+        return self._status
+
+    def terminate(self) -> None:
+        """Do nothing."""
+
+    def kill(self) -> None:
+        """Do nothing."""
+
+    def detach(self) -> None:
+        """Do nothing."""
+
+
+def reap(identity: ProcessIdentity) -> ExitStatus | None:
+    """Reap a process that has ended, if it is a child of this one, and return its exit status; else None."""
+    try:
+        pid, wait_status = os.waitpid(identity.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return _exit_status(wait_status) if pid else None
 
 
 def kill_orphaned_group(identity: ProcessIdentity) -> bool:

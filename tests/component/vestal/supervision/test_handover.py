@@ -1,0 +1,237 @@
+"""A child's process is replaced by a successor that starts beside it, under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vestal.supervision import (
+    ChildSpec,
+    HandoverPolicy,
+    HandoverRefused,
+    ProbeResult,
+    State,
+    Supervisor,
+    spawn,
+    start_time,
+    write_pid_file,
+)
+from vestal.supervision.handover.successor import SUCCEEDS_VARIABLE
+from vestal.supervision.processes.exit_watch import wait_for_exit
+from vestal.web import acceptor, listening_sockets
+
+REPO = Path(__file__).resolve().parents[4]
+STAND_IN = REPO / "tests" / "children" / "stand_in_gateway.py"
+POLICY = HandoverPolicy(ready_timeout_s=5, release_timeout_s=5, linger_s=30, stop_timeout_s=1)
+
+
+async def _get(port: int, target: str) -> list[bytes]:
+    """Return the lines of the body. Raises ConnectionError."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+    return answer.partition(b"\r\n\r\n")[2].splitlines()
+
+
+@pytest.fixture
+def port(free_port: Callable[[], int]) -> int:
+    return free_port()
+
+
+@pytest.fixture
+def gateway(spec, home: Path, port: int) -> ChildSpec:
+    """The spec of the stand-in gateway."""
+
+    async def probe(pid: int) -> ProbeResult:
+        answered = json.loads((await _get(port, "/health"))[0])["pid"]
+        return ProbeResult(answered == pid, f"PID {answered} answers")
+
+    made = spec("exits.py", name="gateway", ready=probe, health=probe, policy={"stop_timeout_s": 2})
+    env = {"VESTAL_HOME": str(home), "VESTAL_MLX_PORT": str(port), "PYTHONPATH": str(REPO)}
+    return replace(
+        made,
+        command=(sys.executable, str(STAND_IN)),
+        env=env,
+        pid_file=home / "gateway.json",
+        log_path=home / "gateway.log",
+        handover=POLICY,
+    )
+
+
+async def _gone(supervisor: Supervisor, supervisors) -> None:
+    """Let the supervisor be gone, as an agent that was killed. The next one finds its processes."""
+    await supervisor.detach()
+    supervisors.made.remove(supervisor)
+
+
+def _misbehave(home: Path, **how: object) -> None:
+    (home / "stand_in.json").write_text(json.dumps(how))
+
+
+async def test_successor_takes_over_while_the_predecessor_ends_its_stream(
+    supervisors, gateway, port, home, eventually
+):
+    supervisor = await supervisors.up(gateway)
+    old = supervisor.status()["gateway"].process_pid
+    stream = asyncio.ensure_future(_get(port, "/stream?lines=40"))
+    await asyncio.sleep(0.2)
+    await supervisor.hand_over_child("gateway")
+    await supervisor.wait_for("gateway", {State.READY}, 5)
+    status = supervisor.status()["gateway"]
+    assert status.process_pid != old
+    assert status.restart_count == 0
+    assert json.loads((home / "gateway.json").read_text())["pid"] == status.process_pid
+    assert start_time(old) is not None
+    assert (await _get(port, "/stream?lines=1"))[0].endswith(b" %d" % status.process_pid)
+    assert [line.split()[0] for line in await stream] == [b"%d" % n for n in range(40)]
+    await supervisors.wait_for_event("predecessor_ended")
+    assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
+
+
+async def test_no_connection_is_refused_over_three_handovers(supervisors, gateway, port, tmp_path):
+    listening = acceptor.bind("127.0.0.1", port)
+
+    class Launcher:
+        async def launch(self, spec: ChildSpec):
+            env = {**(spec.env or {}), listening_sockets.FDS_VARIABLE: str(listening.fileno())}
+            return await spawn(replace(spec, env=env), pass_fds=[listening.fileno()])
+
+    supervisor = await supervisors.up(replace(gateway, launcher=Launcher()))
+    served: set[bytes] = set()
+    stop = asyncio.Event()
+
+    async def ask() -> None:
+        while not stop.is_set():
+            served.add((await _get(port, "/stream?lines=1"))[0].split()[1])
+
+    clients = [asyncio.ensure_future(ask()) for _ in range(4)]
+    for _ in range(3):
+        await supervisor.hand_over_child("gateway")
+        await supervisor.wait_for("gateway", {State.READY}, 5)
+    stop.set()
+    await asyncio.gather(*clients)  # raises ConnectionRefusedError if one was refused
+    assert len(served) >= 3
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    ("successor", "why"), [("exits", "there is no such model"), ("is silent", "not ready within 0.5 s")]
+)
+async def test_successor_that_cannot_serve_is_refused_and_the_predecessor_goes_on(
+    supervisors, gateway, port, home, successor, why
+):
+    policy = replace(POLICY, ready_timeout_s=0.5 if successor == "is silent" else 5)
+    supervisor = await supervisors.up(replace(gateway, handover=policy))
+    old = supervisor.status()["gateway"].process_pid
+    _misbehave(home, successor=successor)
+    with pytest.raises(HandoverRefused, match=why):
+        await supervisor.hand_over_child("gateway")
+    assert supervisor.status()["gateway"].process_pid == old
+    assert (await _get(port, "/stream?lines=1"))[0].endswith(b" %d" % old)
+    assert sorted(path.name for path in home.glob("gateway*.json")) == ["gateway.json"]
+
+
+async def test_predecessor_that_does_not_hand_over_is_killed(supervisors, gateway, port, home):
+    _misbehave(home, hands_over=False)
+    supervisor = await supervisors.up(replace(gateway, handover=replace(POLICY, release_timeout_s=0.5)))
+    old = supervisor.status()["gateway"].process_pid
+    await supervisor.hand_over_child("gateway")
+    await supervisor.wait_for("gateway", {State.READY}, 5)
+    assert start_time(old) is None
+    assert supervisors.events_named("predecessor_killed")
+
+
+async def test_successor_that_dies_after_the_request_is_replaced_by_one_that_waits(
+    supervisors, gateway, port, home
+):
+    supervisor = await supervisors.up(gateway)
+    old = supervisor.status()["gateway"].process_pid
+    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
+    await asyncio.sleep(0.2)
+    _misbehave(home, successor="dies when it is ready")
+    handing = asyncio.ensure_future(supervisor.hand_over_child("gateway"))
+    await supervisors.wait_for_event("child_exited")
+    (home / "stand_in.json").unlink()
+    await handing
+    await supervisor.wait_for("gateway", {State.READY}, 5)
+    assert supervisor.status()["gateway"].process_pid != old
+    assert len(await stream) == 30
+
+
+async def test_stop_ends_the_predecessor_too(supervisors, gateway, port, home, is_running):
+    supervisor = await supervisors.up(gateway)
+    old = supervisor.status()["gateway"].process_pid
+    stream = asyncio.ensure_future(_get(port, "/stream?lines=400"))
+    await asyncio.sleep(0.2)
+    await supervisor.hand_over_child("gateway")
+    await supervisor.stop_child("gateway")
+    assert not is_running(old)
+    assert list(home.glob("gateway*.json")) == []
+    stream.cancel()
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["after the request", "before the request"])
+async def test_next_supervisor_finds_a_predecessor_and_asks_it_again(
+    supervisors, gateway, port, home, is_running, asked
+):
+    """The first supervisor is gone in the middle of a handover, as an agent that was killed."""
+    first = await supervisors.up(gateway)
+    old = first.status()["gateway"].process_pid
+    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
+    await asyncio.sleep(0.2)
+    if asked:
+        await first.hand_over_child("gateway")
+        await _gone(first, supervisors)
+    else:
+        # What is on disk just before the request: both are named, and the predecessor serves.
+        await _gone(first, supervisors)
+        (home / "gateway.json").rename(home / f"gateway.predecessor-{old}.json")
+    second = await supervisors.up(gateway)
+    assert second.status()["gateway"].process_pid != old
+    assert len(await stream) == 30
+    await supervisors.wait_for_event("predecessor_ended")
+    assert not is_running(old)
+    assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
+
+
+async def test_next_supervisor_kills_a_successor_that_was_not_needed_yet(
+    supervisors, gateway, home, is_running, eventually
+):
+    first = await supervisors.up(gateway)
+    old = first.status()["gateway"].process_pid
+    await _gone(first, supervisors)
+    _misbehave(home, successor="is silent")
+    left = await spawn(replace(gateway, pid_file=None), extra_env={SUCCEEDS_VARIABLE: str(old)})
+    left.detach()
+    write_pid_file(home / f"gateway.successor-{left.pid}.json", left.identity)
+    second = await supervisors.up(gateway)
+    assert second.status()["gateway"].process_pid == old
+    await eventually(lambda: not is_running(left.pid))
+    assert sorted(path.name for path in home.glob("gateway*.json")) == ["gateway.json"]
+
+
+async def test_process_that_died_unreaped_between_two_programs_is_seen_with_its_status(
+    supervisors, spec, home
+):
+    """The agent replaces itself in its own process: what dies meanwhile stays a zombie of that process."""
+    child = spec("exits.py", 7, name="gateway", pid_file=home / "gateway.json")
+    handle = await spawn(child)
+    write_pid_file(home / "gateway.json", handle.identity)
+    handle.detach()
+    await wait_for_exit(handle.pid)
+    supervisor = supervisors.make(child)
+    await supervisor.start()
+    exited = await supervisors.wait_for_event("child_exited")
+    assert (exited.fields["pid"], exited.fields["code"]) == (handle.pid, 7)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(handle.pid, os.WNOHANG)  # noqa: ASYNC222 - it returns at once

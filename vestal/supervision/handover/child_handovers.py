@@ -1,0 +1,192 @@
+"""The handovers of one child: at most one whose outcome is open, and the predecessors that serve their last.
+
+For a supervisor that dies at any point, the PID files name every process:
+
+    gateway.json             the child's process
+    gateway.successor-*      one that starts beside it; the next supervisor kills it
+    gateway.predecessor-*    one that was or is asked to hand over; the next supervisor asks it again
+
+If a predecessor's file names the child's process itself, the supervisor died just before it asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from vestal.supervision.child_spec import ChildSpec, ProcessHandle
+from vestal.supervision.clock import Clock
+from vestal.supervision.errors import HandoverRefused, SupervisionError
+from vestal.supervision.handover import plan
+from vestal.supervision.handover.pid_files import HandoverFiles
+from vestal.supervision.handover.plan import (
+    Cancelled,
+    PredecessorEnded,
+    Stage,
+    SuccessorEnded,
+    SuccessorServes,
+)
+from vestal.supervision.handover.process_handover import ProcessHandover
+from vestal.supervision.handover.successor import READY_FD_VARIABLE, SUCCEEDS_VARIABLE
+from vestal.supervision.lifecycle.child_state import ChildState
+from vestal.supervision.lifecycle.states import DOWN
+from vestal.supervision.named_tasks import NamedTasks
+from vestal.supervision.processes.child_process import ChildProcess
+from vestal.supervision.processes.identity import ProcessIdentity, boot_id
+from vestal.supervision.processes.process_group import reap
+
+
+class ChildHandovers:
+    """Begins and follows handovers.
+
+    `make_child` makes a process the child's own and returns the one that was it before. The child reports
+    each change of its state by `child_changed`.
+    """
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        clock: Clock,
+        process: ChildProcess,
+        emit: Callable[[str, str], object],
+        make_child: Callable[[ProcessHandle], ProcessHandle],
+    ) -> None:
+        self._spec, self._clock, self._process, self._emit = spec, clock, process, emit
+        self._make_child_process = make_child
+        self._files = HandoverFiles(spec.pid_file)
+        self._handovers: list[ProcessHandover] = []
+        self._launching = False
+        self._tasks = NamedTasks(f"{spec.name}:handovers")
+
+    async def hand_over(self, current: Callable[[], ChildState]) -> None:
+        """Start a successor, and return once it serves. `current` returns the state of the child.
+
+        Raises HandoverRefused, which says why it does not serve.
+        """
+        child = current()
+        policy, pid = self._spec.handover, child.pid
+        if policy is None or pid is None or not child.up:
+            raise self._refusal(f"it is {child.state} and has nothing to hand over")
+        if self._launching or not all(each.decided.is_set() for each in self._handovers):
+            raise self._refusal("another handover is under way; wait for its end")
+        self._launching = True
+        try:
+            launched, reports = await self._launch(pid)
+        finally:
+            self._launching = False
+        handover = self._new()
+        handover.begin(plan.begin(policy, self._clock.now()), launched, reports)
+        self._emit("handover_began", f"PID {launched.pid} is to take over from PID {pid}")
+        if current().pid != pid:
+            handover.send(PredecessorEnded())
+        await handover.decided.wait()
+        if handover.plan.stage is Stage.REFUSED:
+            raise self._refusal(handover.plan.why)
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the variables for an ordinary launch: it may have to wait for a predecessor too."""
+        taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
+        pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]
+        return {SUCCEEDS_VARIABLE: str(pids[-1])} if pids else {}
+
+    def resume(self, child: ChildState) -> None:
+        """Follow what an earlier supervisor has left: kill its successors, ask its predecessors again."""
+        if self._spec.handover is None:
+            return
+        for identity in self._files.found("successor"):
+            if identity.pid != child.pid and identity.alive():
+                handle = self._process.adopt(identity)
+                handle.kill()
+                self._tasks.run(f"successor {identity.pid}", _reap_killed(handle))
+            else:
+                reap(identity)
+            self._files.remove("successor", identity.pid)
+        for identity in self._files.found("predecessor"):
+            if identity.pid == child.pid:
+                self._files.remove("predecessor", identity.pid)
+            elif not identity.alive():
+                reap(identity)
+                self._files.remove("predecessor", identity.pid)
+            else:
+                self._emit("predecessor_found", f"PID {identity.pid} is asked again to hand over")
+                resumed = plan.resume(self._spec.handover, self._clock.now())
+                self._new().resume(resumed, self._process.adopt(identity))
+        if child.alive:
+            self.child_changed(child)
+
+    def cancel(self) -> None:
+        """End every process but the child's own: the child is to stop."""
+        for each in self._handovers:
+            each.send(Cancelled("it was stopped"))
+
+    def child_changed(self, child: ChildState) -> None:
+        """Report the state of the child to the handovers that it concerns."""
+        for each in list(self._handovers):
+            stage = each.plan.stage
+            if stage is Stage.PREPARING and not child.up:
+                each.send(PredecessorEnded())
+            elif stage is Stage.TAKING_OVER and child.up:
+                each.send(SuccessorServes())
+            elif stage is Stage.TAKING_OVER and child.state in DOWN:
+                each.send(SuccessorEnded("its supervisor restarts it"))
+            if each.over.is_set():
+                self._handovers.remove(each)
+
+    async def wait_over(self) -> None:
+        """Return once no process of a handover is left but the child's own."""
+        for each in list(self._handovers):
+            await each.over.wait()
+
+    async def detach(self) -> None:
+        """Stop following the handovers; the next supervisor does so."""
+        await self._tasks.cancel_all()
+        for each in self._handovers:
+            await each.detach()
+        self._handovers.clear()
+
+    # --- one handover ---------------------------------------------------------------------------------------
+
+    def _new(self) -> ProcessHandover:
+        self._handovers = [each for each in self._handovers if not each.over.is_set()]
+        handover = ProcessHandover(
+            self._spec.name,
+            self._clock,
+            self._files,
+            self._emit,
+            self._make_child,
+            self._process.last_words,
+        )
+        self._handovers.append(handover)
+        return handover
+
+    def _make_child(self, successor: ProcessHandle) -> ProcessHandle:
+        """Note the child's present process as a predecessor, then make `successor` the child's."""
+        present = self._process.handle
+        assert present is not None
+        self._files.write("predecessor", ProcessIdentity(present.pid, present.start_time, boot_id()))
+        return self._make_child_process(successor)
+
+    async def _launch(self, predecessor_pid: int) -> tuple[ProcessHandle, int]:
+        """Launch the successor; return it, and the descriptor from which its reports are read."""
+        reports, written = os.pipe()
+        more_env = {SUCCEEDS_VARIABLE: str(predecessor_pid), READY_FD_VARIABLE: str(written)}
+        spec = replace(self._spec, pass_fds=(*self._spec.pass_fds, written))
+        try:
+            async with asyncio.timeout(self._spec.policy.start_timeout_s):
+                if spec.before_launch is not None:
+                    await spec.before_launch()
+                return await self._process.launch_beside(spec, more_env), reports
+        except (SupervisionError, OSError) as error:  # TimeoutError is an OSError
+            os.close(reports)
+            raise self._refusal(str(error) or "the launcher did not finish in time") from error
+        finally:
+            os.close(written)
+
+    def _refusal(self, why: str) -> HandoverRefused:
+        return HandoverRefused(f"{self._spec.name} was not replaced: {why}", child=self._spec.name)
+
+
+async def _reap_killed(handle: ProcessHandle) -> None:
+    await handle.wait()

@@ -1,0 +1,66 @@
+"""For a program that may be started to take over from a running process: who that is, and what it reports.
+
+succession = Succession.from_environment()
+…                                    # read the settings, import what is needed
+succession.report_ready()            # the supervisor asks the predecessor to hand over
+…                                    # wait for what the predecessor releases, begin to serve
+succession.report_serving()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import MutableMapping
+
+SUCCEEDS_VARIABLE = "VESTAL_SUCCEEDS"
+"""Has the PID of the predecessor in the environment of its successor."""
+
+READY_FD_VARIABLE = "VESTAL_READY_FD"
+"""Has the descriptor to which the successor writes a line when it is ready, and one when it serves."""
+
+READY, SERVING = "ready", "serving"
+
+
+class Succession:
+    """What this process has to do with a predecessor.
+
+    `predecessor` is its PID, or None for a process that succeeds nobody. Reports that nobody reads are
+    dropped: the supervisor may have died.
+    """
+
+    def __init__(self, predecessor: int | None = None, descriptor: int | None = None) -> None:
+        self.predecessor = predecessor
+        self._descriptor = descriptor
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Succession:
+        """Read the variables and remove them, so that no child of this process takes them for its own."""
+        predecessor = _number(environment.pop(SUCCEEDS_VARIABLE, ""))
+        descriptor = _number(environment.pop(READY_FD_VARIABLE, ""))
+        if descriptor is not None:
+            try:
+                os.set_inheritable(descriptor, False)
+            except OSError:
+                descriptor = None
+        return cls(predecessor, descriptor)
+
+    def report_ready(self) -> None:
+        """Report that this process can take over: what it reads and imports is in order."""
+        self._write(READY)
+
+    def report_serving(self) -> None:
+        """Report that this process serves, and close the descriptor."""
+        self._write(SERVING)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write(self, word: str) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, f"{word}\n".encode())
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
