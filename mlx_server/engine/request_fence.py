@@ -1,4 +1,4 @@
-"""Confines an error in the work for one request to that request.
+"""Confine an error in the work for one request to that request.
 
 An engine that dies is replaced, and its requests are resumed. An error that a request causes each time would
 so end one engine after the other. After an error of MLX the process must end, because nothing in it can be

@@ -1,4 +1,4 @@
-"""Runs the gateway: `python -m mlx_server.gateway`."""
+"""Run the gateway: `python -m mlx_server.gateway`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Finds installed models by name for the dialects, and explains where a model cannot be used."""
+"""Find installed models by name for the dialects, and explain where a model cannot be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes JSON for clients: the only place where the gateway does, so that every strict parser can read it.
+"""Write JSON for clients: the only place where the gateway does, so that every strict parser can read it.
 
 What a model writes ends up in answers, and Python's own writer would pass on what is not JSON: NaN, Infinity,
 and lone halves of surrogate pairs, which no UTF-8 has. Here, a number that is not finite becomes null, and

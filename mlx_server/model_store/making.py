@@ -1,4 +1,4 @@
-"""Makes a model from another one: the files of the parent under a new name, with a preset of its own."""
+"""Make a model from another one: the files of the parent under a new name, with a preset of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks the free-form JSON inside messages: what a strict JSON parser refuses must not reach the wire. Pure.
+"""Check the free-form JSON inside messages: what a strict JSON parser refuses must not reach the wire. Pure.
 
 Clients send tools, schemas and past tool calls of any shape, and models write arguments of any shape. Python
 reads more than JSON allows (NaN, and 1e999 as infinity), and some of mlx-lm's parsers evaluate arguments as

@@ -1,4 +1,4 @@
-"""Accepts connections as long as there is room, and makes room by closing those idle for longest.
+"""Accept connections as long as there is room, and make room by closing those idle for longest.
 
 asyncio's own server accepts whatever comes until the process has no descriptor left. Then it accepts nothing,
 and the silent connections stay: 300 of them made a service at macOS' default limit unreachable.

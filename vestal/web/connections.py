@@ -1,4 +1,4 @@
-"""Decides which connections are closed: those that are silent for too long, and the one idle for longest when
+"""Decide which connections are closed: those that are silent for too long, and the one idle for longest when
 there is no room for another. Pure: time is an argument.
 
 A connection is never closed for a new one while its request is being answered.

@@ -1,4 +1,4 @@
-"""Computes the answer to one `Embed` operation, a batch of texts per step."""
+"""Compute the answer to one `Embed` operation, a batch of texts per step."""
 
 from __future__ import annotations
 

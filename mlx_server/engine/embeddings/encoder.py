@@ -1,4 +1,4 @@
-"""Turns texts into unit vectors: tokenize, truncate, batch by length, encode, pool, normalize."""
+"""Turn texts into unit vectors: tokenize, truncate, batch by length, encode, pool, normalize."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Generates answers: the batch, sampling, detokenizing, and parsing of thinking and tool calls."""
+"""Generate answers: the batch, sampling, detokenizing, and parsing of thinking and tool calls."""

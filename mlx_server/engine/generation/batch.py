@@ -1,4 +1,4 @@
-"""Wraps mlx-lm's BatchGenerator, whose arguments change between releases; no other file uses it.
+"""Wrap mlx-lm's BatchGenerator, whose arguments change between releases; no other file uses it.
 
 BatchGenerator does not decide when an answer ends, because it matches stop strings on tokens, strips them,
 and goes on generating. A request runs until `Batch.remove`.

@@ -1,4 +1,4 @@
-"""Chooses by a model's tokenizer and chat template how its thinking and its calls are read. Pure."""
+"""Choose by a model's tokenizer and chat template how its thinking and its calls are read. Pure."""
 
 from __future__ import annotations
 

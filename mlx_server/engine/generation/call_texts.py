@@ -1,4 +1,4 @@
-"""Reads calls of tools in the formats for which mlx-lm has no parser. Pure.
+"""Read calls of tools in the formats for which mlx-lm has no parser. Pure.
 
 Each function takes the text between a format's markers, and the offered tools; it returns the calls as dicts
 with `name` and `arguments`. It raises any exception for a text that it cannot read.

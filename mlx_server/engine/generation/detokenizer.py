@@ -1,4 +1,4 @@
-"""Turns the token ids of one answer into text, up to the first stop string. Pure.
+"""Turn the token ids of one answer into text, up to the first stop string. Pure.
 
 Two kinds of text are withheld: a character whose bytes are not complete yet, and text that may turn out to be
 the beginning of a stop string. Stop strings are matched on the text, so it does not matter how they were

@@ -1,4 +1,4 @@
-"""Separates an answer in OpenAI's Harmony format, which gpt-oss writes, into thinking, calls and text. Pure.
+"""Separate an answer in OpenAI's Harmony format, which gpt-oss writes, into thinking, calls and text. Pure.
 
 An answer is a row of messages, whose parts are divided by special tokens:
 

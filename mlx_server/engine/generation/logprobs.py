@@ -1,4 +1,4 @@
-"""Reports the log-probabilities of a drawn token and of the most probable ones, to clients that ask."""
+"""Report the log-probabilities of a drawn token and of the most probable ones, to clients that ask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separates an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
+"""Separate an answer's text, as it arrives, into thinking, tool calls and visible text. Pure.
 
     THINKING ──end marker──► TEXT ──start marker──► TOOL_CALL ──end marker──► TEXT
     THINKING ──start marker──► TOOL_CALL ──end marker──► THINKING

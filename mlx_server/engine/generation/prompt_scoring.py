@@ -1,4 +1,4 @@
-"""Computes the log-probabilities of a prompt's own tokens, some at a time, so that streams can go on."""
+"""Compute the log-probabilities of a prompt's own tokens, some at a time, so that streams can go on."""
 
 from __future__ import annotations
 

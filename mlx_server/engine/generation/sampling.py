@@ -1,4 +1,4 @@
-"""Samples tokens with counter-based randomness, so that a request's text does not depend on other requests.
+"""Sample tokens with counter-based randomness, so that a request's text does not depend on other requests.
 
 The random key of the token at position i is derived from (seed, i), and each token id has its own noise,
 whatever its rank. So the same seed draws the same token alone, in a batch of eight, or resumed after a crash,

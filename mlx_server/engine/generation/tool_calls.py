@@ -1,4 +1,4 @@
-"""Reads tool calls, each a name and arguments, from what a model has written. Pure: parsers are arguments."""
+"""Read tool calls, each a name and arguments, from what a model has written. Pure: parsers are arguments."""
 
 from __future__ import annotations
 

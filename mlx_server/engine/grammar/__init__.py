@@ -1,1 +1,1 @@
-"""Constrains what a model may write: JSON schemas become grammars, by llguidance."""
+"""Constrain what a model may write: JSON schemas become grammars, by llguidance."""

@@ -1,4 +1,4 @@
-"""Decides which tokens may come next in an answer, by its grammar. Pure: llguidance is behind `Matcher`."""
+"""Decide which tokens may come next in an answer, by its grammar. Pure: llguidance is behind `Matcher`."""
 
 from __future__ import annotations
 

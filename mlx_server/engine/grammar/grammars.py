@@ -1,4 +1,4 @@
-"""Compiles JSON schemas to grammars for one model, with llguidance, and applies them to logits.
+"""Compile JSON schemas to grammars for one model, with llguidance, and apply them to logits.
 
 The state of a grammar depends on the answer's tokens alone. A resumed request replays them, and continues
 under the same constraint.

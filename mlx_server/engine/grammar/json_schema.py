@@ -1,4 +1,4 @@
-"""Adapts JSON schemas to their use as grammars for generation. Pure.
+"""Adapt JSON schemas to their use as grammars for generation. Pure.
 
 Clients send what libraries make of their types, and much of it no grammar can say. Such a part is left out
 and named: the answer is then constrained less than the schema asks for, which serves a client better than a

@@ -1,4 +1,4 @@
-"""Finds JSON schemas that no finite text meets, because they require a value within itself without end. Pure.
+"""Find JSON schemas that no finite text meets, because they require a value within itself without end. Pure.
 
 llguidance refuses other schemas that nothing meets, such as an empty `enum`. For these it makes a grammar
 whose text never ends, or which allows no token at all.

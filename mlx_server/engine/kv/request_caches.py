@@ -1,4 +1,4 @@
-"""Makes the key-value caches of a new request, quantized or not, and tests whether a model can use them."""
+"""Make the key-value caches of a new request, quantized or not, and test whether a model can use them."""
 
 from __future__ import annotations
 

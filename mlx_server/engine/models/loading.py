@@ -1,4 +1,4 @@
-"""Loads a model in steps, so that the MLX thread can serve the models in memory in between."""
+"""Load a model in steps, so that the MLX thread can serve the models in memory in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which models are unloaded: those whose keep-alive is over, then the least recently used. Pure."""
+"""Decide which models are unloaded: those whose keep-alive is over, then the least recently used. Pure."""
 
 from __future__ import annotations
 

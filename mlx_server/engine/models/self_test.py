@@ -1,4 +1,4 @@
-"""Checks that the loaded models still compute: one forward pass of each, outside any batch."""
+"""Check that the loaded models still compute: one forward pass of each, outside any batch."""
 
 from __future__ import annotations
 

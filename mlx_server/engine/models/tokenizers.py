@@ -1,4 +1,4 @@
-"""Reads tokenizers, which takes as long as reading the weights of a small model (0.35 s).
+"""Read tokenizers, which takes as long as reading the weights of a small model (0.35 s).
 
 A standby engine has time for that before it is needed: it preloads the tokenizers of the models that it will
 load first.

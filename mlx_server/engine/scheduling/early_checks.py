@@ -1,4 +1,4 @@
-"""Checks requests that have to wait: prompt, length, grammar, and memory that they could never have.
+"""Check requests that have to wait: prompt, length, grammar, and memory that they could never have.
 
 It works on a thread of its own, past the queues of the scheduler and the steps of the MLX thread, and does
 not use MLX. The prompt of a model in memory is made by that model's own tokenizer thread. For any other

@@ -1,4 +1,4 @@
-"""Decides which model is loaded next, and for how long a load that does not fit is waited for.
+"""Decide which model is loaded next, and for how long a load that does not fit is waited for.
 
 One model is loaded at a time. `Loads` changes neither models nor requests: `step` yields what has happened or
 is to be done, and the scheduler carries out each outcome before it asks for the next.

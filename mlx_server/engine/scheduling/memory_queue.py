@@ -1,4 +1,4 @@
-"""Decides which request that waits for memory is tried next, and how long each may wait. Pure."""
+"""Decide which request that waits for memory is tried next, and how long each may wait. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carries out the operations that the gateway sends."""
+"""Carry out the operations that the gateway sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes requests whose model is loaded to the model's runner, generations as memory allows."""
+"""Pass requests whose model is loaded to the model's runner, generations as memory allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the engine's `Status` current, from the MLX thread."""
+"""Keep the engine's `Status` current, from the MLX thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unloads models: expired, asked to go, or evicted for another, and frees their memory."""
+"""Unload models: expired, asked to go, or evicted for another, and free their memory."""
 
 from __future__ import annotations
 

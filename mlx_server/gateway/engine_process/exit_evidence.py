@@ -1,4 +1,4 @@
-"""Decides from the evidence what an engine's death says about the requests that ran on it. Pure."""
+"""Decide from the evidence what an engine's death says about the requests that ran on it. Pure."""
 
 from __future__ import annotations
 

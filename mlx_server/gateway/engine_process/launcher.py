@@ -1,4 +1,4 @@
-"""Launches engines for the supervisor, each at one end of a socketpair."""
+"""Launch engines for the supervisor, each at one end of a socketpair."""
 
 from __future__ import annotations
 

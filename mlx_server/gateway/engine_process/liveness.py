@@ -1,4 +1,4 @@
-"""Judges from an engine's events whether it is loading, busy, idle or wedged. Pure.
+"""Judge from an engine's events whether it is loading, busy, idle or wedged. Pure.
 
 A working engine is alive as long as it makes progress: a token, a part of a prompt, a part of a model. An
 idle engine makes none, and after the machine slept its GPU may be lost while its process reports that all is

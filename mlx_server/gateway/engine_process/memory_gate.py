@@ -1,4 +1,4 @@
-"""Holds back the launch of an engine until the machine has memory for it."""
+"""Hold back the launch of an engine until the machine has memory for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replaces the engine when the recycle policy says so."""
+"""Replace the engine when the recycle policy says so."""
 
 from __future__ import annotations
 

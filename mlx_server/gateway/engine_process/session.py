@@ -1,4 +1,4 @@
-"""Passes the events of one engine to the dispatcher, and the dispatcher's operations to that engine."""
+"""Pass the events of one engine to the dispatcher, and the dispatcher's operations to that engine."""
 
 from __future__ import annotations
 

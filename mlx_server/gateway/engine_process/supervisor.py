@@ -1,4 +1,4 @@
-"""Starts the engine, replaces it when it dies or hangs, and stops it with the gateway."""
+"""Start the engine, replace it when it dies or hangs, and stop it with the gateway."""
 
 from __future__ import annotations
 

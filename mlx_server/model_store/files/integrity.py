@@ -1,4 +1,4 @@
-"""Checks that weights are still those that were installed: their sha256 is recorded, and compared at loads.
+"""Check that weights are still those that were installed: their sha256 is recorded, and compared at loads.
 
 Reading 40 GB takes longer than loading them. So a file whose size and modification time are those recorded
 counts as unchanged; a file that has been touched since is read once in a process's life.

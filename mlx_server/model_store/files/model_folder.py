@@ -1,4 +1,4 @@
-"""Reads what a model's folder says about the model, without mlx: configuration, weight headers, template."""
+"""Read what a model's folder says about the model, without mlx: configuration, weight headers, template."""
 
 from __future__ import annotations
 

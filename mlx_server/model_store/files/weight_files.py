@@ -1,4 +1,4 @@
-"""Reads and checks a model's files without mlx: config.json, the headers of its weight files, their index.
+"""Read and check a model's files without mlx: config.json, the headers of its weight files, their index.
 
 A safetensors file consists of the header's length (8 bytes), a header in JSON, and data; the header accounts
 for the data to the last byte. So a file that is cut off or holds something else is detected without reading

@@ -1,4 +1,4 @@
-"""Runs the GGUF converter in a child process: the converter imports mlx, and its callers must not."""
+"""Run the GGUF converter in a child process: the converter imports mlx, and its callers must not."""
 
 from __future__ import annotations
 

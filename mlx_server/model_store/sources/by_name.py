@@ -1,4 +1,4 @@
-"""Finds a source for a model's name: the configuration's, or one that the name itself stands for.
+"""Find a source for a model's name: the configuration's, or one that the name itself stands for.
 
 A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
 `mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub. If that has GGUF files

@@ -1,1 +1,1 @@
-"""Turns the messages and tools of a request into the tokens of the prompt."""
+"""Turn the messages and tools of a request into the tokens of the prompt."""

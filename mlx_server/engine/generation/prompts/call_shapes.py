@@ -1,4 +1,4 @@
-"""Gives calls of tools, their results and the tools themselves the shape that a chat template takes. Pure."""
+"""Give calls of tools, their results and the tools themselves the shape that a chat template takes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gives a conversation the shape that a chat template can render. Pure.
+"""Give a conversation the shape that a chat template can render. Pure.
 
 Clients send system messages anywhere, two messages of one role in a row, and calls without ids. Many
 templates refuse that, or drop a part of it. What a template needs is found out once, when its model is loaded

@@ -1,4 +1,4 @@
-"""Makes the prompt for filling a gap: the texts before and after it, each behind a token of its own. Pure."""
+"""Make the prompt for filling a gap: the texts before and after it, each behind a token of its own. Pure."""
 
 from __future__ import annotations
 

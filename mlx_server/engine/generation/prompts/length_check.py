@@ -1,4 +1,4 @@
-"""Refuses a text far longer than the context before it is tokenized as a whole. Pure.
+"""Refuse a text far longer than the context before it is tokenized as a whole. Pure.
 
 A tokenizer takes 1 to 5 s for a megabyte and reports no progress. For the 32 megabytes that a request body
 may hold it took over a minute: all streams stood still, and the supervisor regards an engine that is

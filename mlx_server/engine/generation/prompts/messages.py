@@ -1,4 +1,4 @@
-"""Checks the messages and tools of a chat, and gives them the form that chat templates expect. Pure."""
+"""Check the messages and tools of a chat, and give them the form that chat templates expect. Pure."""
 
 from __future__ import annotations
 

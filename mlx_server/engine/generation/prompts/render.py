@@ -1,4 +1,4 @@
-"""Turns a `Generate` operation into the token ids of its prompt, with the model's own chat template."""
+"""Turn a `Generate` operation into the token ids of its prompt, with the model's own chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shortens a prompt that is longer than its context. Pure.
+"""Shorten a prompt that is longer than its context. Pure.
 
 A chat loses its oldest turns; its system messages and its last message stay. A text loses its oldest tokens.
 How much is lost depends on the request alone, so an engine that resumes an answer makes the same prompt. The

@@ -1,4 +1,4 @@
-"""Finds out what a chat template needs, by rendering small conversations. Pure: `render` is an argument."""
+"""Find out what a chat template needs, by rendering small conversations. Pure: `render` is an argument."""
 
 from __future__ import annotations
 

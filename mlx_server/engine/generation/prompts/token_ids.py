@@ -1,4 +1,4 @@
-"""Refuses token ids for which a model has no weights: MLX would read beyond the embedding's rows. Pure."""
+"""Refuse token ids for which a model has no weights: MLX would read beyond the embedding's rows. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describes tools in a system message, for chat templates that have no place for tools. Pure.
+"""Describe tools in a system message, for chat templates that have no place for tools. Pure.
 
 The text and its tags are those that many models were trained with.
 """

@@ -1,4 +1,4 @@
-"""Runs the requests of one loaded embedding model, one batch of texts at a time."""
+"""Run the requests of one loaded embedding model, one batch of texts at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extends the KV reservations of answers that have no limit of their own, as they grow."""
+"""Extend the KV reservations of answers that have no limit of their own, as they grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes what a generation has before it needs memory: prompt, parser, and the state of a resumed answer."""
+"""Make what a generation has before it needs memory: prompt, parser, and the state of a resumed answer."""
 
 from __future__ import annotations
 

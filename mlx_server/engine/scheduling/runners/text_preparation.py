@@ -1,4 +1,4 @@
-"""Makes all that a generation needs before it can run: tokens and parser, memory, grammar, cached prefix."""
+"""Make all that a generation needs before it can run: tokens and parser, memory, grammar, cached prefix."""
 
 from __future__ import annotations
 

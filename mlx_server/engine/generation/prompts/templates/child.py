@@ -1,4 +1,4 @@
-"""Starts the program of the template process, and exchanges frames with it."""
+"""Start the program of the template process, and exchange frames with it."""
 
 from __future__ import annotations
 

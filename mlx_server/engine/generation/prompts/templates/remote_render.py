@@ -1,4 +1,4 @@
-"""Makes transformers render every chat template in a template process.
+"""Make transformers render every chat template in a template process.
 
 transformers prepares messages and variables, chooses among a model's templates, and cuts an answer that is to
 be continued; all that goes on as before. Only what it calls to compile a template is replaced, for the whole
