@@ -1,4 +1,4 @@
-"""Loading of a fast BLAS, before the first import of `mlx.core`.
+"""Load a fast BLAS library, before the first import of `mlx.core`.
 
 The dynamic loader prefers symbols of a library that was opened with RTLD_GLOBAL to those of the libraries
 that libmlx was linked with. `mlx_server.engine_environment` says where the library comes from.
@@ -16,7 +16,7 @@ SYSTEM_OPENBLAS = "libopenblas.so.0"
 
 
 def preload() -> str:
-    """Load the best BLAS that is available; return its name and path in words.
+    """Load the fastest BLAS that is installed. Return its name and path as text.
 
     Call this before `mlx.core` is imported: later it has no effect.
     """

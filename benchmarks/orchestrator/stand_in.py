@@ -27,7 +27,7 @@ MODELS = ("smollm2:135m", "all-minilm:latest")
 
 @dataclass
 class Work:
-    """Count chat calls, and the time between them without any call in flight."""
+    """Counts chat calls, and the time without any call in flight."""
 
     calls: int = 0
     in_flight: int = 0

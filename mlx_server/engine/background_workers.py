@@ -21,7 +21,7 @@ class BackgroundWorker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Run `job` later. Return the future of its result, which raises what the job raises."""
+        """Queue `job`. Return a future of its result or exception."""
         future = self._thread.submit(job)
         future.add_done_callback(lambda _: self._wake())
         return future
@@ -32,7 +32,9 @@ class BackgroundWorker:
 
 
 class BackgroundWorkers:
-    """One thread for each sort of work: a schema that takes a second to compile delays no cache read."""
+    """One thread for each purpose, so that a schema that takes a second to compile does not delay a cache
+    read.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -40,5 +42,7 @@ class BackgroundWorkers:
         self.reader = BackgroundWorker("cache-reader", wake)
 
     def new_tokenizer(self) -> BackgroundWorker:
-        """Return a worker that makes tokens for one model, whose requests so keep their order."""
+        """Return a worker that tokenizes for one model. Its single thread keeps that model's requests in
+        order.
+        """
         return BackgroundWorker("tokenizer", self._wake)

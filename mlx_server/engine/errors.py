@@ -1,4 +1,4 @@
-"""Why the engine refuses or fails a request. Each error becomes a `Failed` event.
+"""The errors by which the engine refuses or fails a request. Each error becomes a `Failed` event.
 
 EngineError                 overloaded; model_load_failed, when the models cannot even be listed
 ├─ InternalError            the work for this request failed by a fault of this program: internal_error
@@ -31,7 +31,9 @@ class EngineError(Exception):
 
 
 class InternalError(EngineError):
-    """The fault is in this program. `work` says what it did for the request, as in "making its prompt"."""
+    """The request failed because of a fault in this program. `work` says what the program was doing, such as
+    "making its prompt".
+    """
 
     def __init__(self, work: str) -> None:
         super().__init__(
@@ -41,18 +43,18 @@ class InternalError(EngineError):
 
 
 class RequestError(EngineError):
-    """The fault is in the request."""
+    """The request itself is invalid, or cannot be served by this model."""
 
 
 class LoadError(EngineError):
-    """The fault is in the model's files."""
+    """The model cannot be loaded, because its files are damaged or not supported."""
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__("model_load_failed", f"Model {model} could not be loaded: {reason}")
 
 
 class InsufficientMemory(EngineError):
-    """There is no room for a model or a request; `fields` holds the figures, in bytes."""
+    """The memory is too small for a model or a request; `fields` holds the figures, in bytes."""
 
     def __init__(self, message: str, *, retryable: bool, **fields: Any) -> None:
         super().__init__("insufficient_memory", message, **fields)

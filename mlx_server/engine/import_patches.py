@@ -1,4 +1,4 @@
-"""Import transformers 0.25 s faster, and mlx-lm without its change of this process's limits.
+"""Import transformers 0.25 s faster, and import mlx-lm without letting it change this process's limits.
 
 The first shortens each start, and each pause of a stream after a crash. To learn what it could import,
 transformers reads all of its 1,600 source files, and then reads them again for `transformers.models`: it

@@ -122,7 +122,7 @@ class Link:
         threading.Thread(target=run_mlx_thread, name="mlx", daemon=True).start()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Pass operations to the MLX thread until the gateway is gone."""
+        """Pass operations to the MLX thread until the gateway has closed the socket."""
         cause = "the gateway closed the link"
         frames = FrameBuffer()
         try:
@@ -159,7 +159,9 @@ class Link:
             asyncio.get_running_loop().call_later(limit_s, self._give_up)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
-        """Send `hello`, then `alive` each second; a standby engine sends nothing until it may report."""
+        """Send `hello`, then `alive` each second. A standby engine sends nothing before it
+        receives `Begin`.
+        """
         await self._may_report.wait()
         mlx = importlib.metadata.version("mlx")
         writer.write(encode(Hello(os.getpid(), VERSION, mlx, self._blas)))
@@ -168,7 +170,7 @@ class Link:
             await asyncio.sleep(ALIVE_INTERVAL_S)
 
     def _give_up(self) -> None:
-        """End the process although the MLX thread has not ended: it hangs."""
+        """End the process at once, because the MLX thread hangs and will not end."""
         log_event("shutdown_hung", cause="the MLX thread did not end after its drain")
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         os._exit(mlx_thread.EXIT_BROKEN)

@@ -1,4 +1,4 @@
-"""What the MLX thread does: it imports MLX, serves, and ends in the six stages of a shutdown."""
+"""The main function of the MLX thread: it imports MLX, serves, and ends in the six stages of a shutdown."""
 
 from __future__ import annotations
 

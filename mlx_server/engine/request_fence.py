@@ -1,7 +1,7 @@
 """Confine an error in the work for one request to that request.
 
-An engine that dies is replaced, and its requests are resumed. An error that a request causes each time would
-so end one engine after the other. After an error of MLX the process must end, because nothing in it can be
+An engine that dies is replaced, and its requests are resumed. So an error that a request causes every time
+would end one engine after another. After an error of MLX the process must end, because nothing in it can be
 trusted; an error in plain Python, such as a parser's, concerns its own request only.
 """
 
@@ -28,7 +28,7 @@ def confined(request: str, work: str) -> Iterator[None]:
         yield
     except (EngineError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as error:  # a panic of a library in Rust is no Exception
+    except BaseException as error:  # a panic of a library in Rust is not an Exception
         cause = f"{type(error).__name__}: {error}"[:_MAX_CAUSE_CHARS]
         trace = traceback.format_exc()[-_MAX_TRACEBACK_CHARS:]
         log_event("request_failed", cause=cause, id=request, work=work, traceback=trace)

@@ -16,9 +16,8 @@ Stage = tuple[str, Callable[[], int | None]]
 
 
 def stages(scheduler: Scheduler, drain_s: float, persist_s: float) -> list[Stage]:
-    """Return the stages of a shutdown.
-
-    They may drain for `drain_s` and write to disk for `persist_s` seconds.
+    """Return the stages of a shutdown, which drains for at most `drain_s` and writes to disk for at most
+    `persist_s`.
     """
     return [
         ("stop_scheduler", scheduler.hand_back_waiting),
@@ -31,7 +30,7 @@ def stages(scheduler: Scheduler, drain_s: float, persist_s: float) -> list[Stage
 
 
 def run(stages: Sequence[Stage]) -> None:
-    """Run every stage, whatever happens in one of them: the later ones free memory."""
+    """Run every stage, even if an earlier one fails, because the later ones free memory."""
     for name, work in stages:
         started_s = time.monotonic()
         fields: dict[str, Any] = {}

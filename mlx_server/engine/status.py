@@ -1,4 +1,4 @@
-"""The figures that the MLX thread leaves for the main thread to report."""
+"""The figures that the MLX thread publishes, and the main thread reports to the gateway."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Status:
         self.progress += 1
 
     def alive(self) -> Alive:
-        """Return the `alive` event for now.
+        """Return the `alive` event with the current figures.
 
         MLX's counters and the process's resident memory each miss some of what Metal holds, so the footprint
         is the larger of the two.

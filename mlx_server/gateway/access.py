@@ -1,4 +1,4 @@
-"""What the gateway lets in: every program of this machine and its containers, and others with the API key."""
+"""The gateway's access policy: programs of this machine and its containers, and others with the API key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vestal.web.origins import OriginRules
 
 HOST_NAMES = LOCAL_NAMES | {"0.0.0.0", "::", "host.containers.internal"}
 HOST_SUFFIXES = (".localhost", ".local", ".internal")
-"""The public DNS has no names below these, so that no stranger can rebind one to this machine."""
+"""The public DNS has no names below these, so nobody can rebind one to this machine."""
 ORIGIN_NAMES = LOCAL_NAMES | {"0.0.0.0", "tauri.localhost"}
 WEB_VIEW_SCHEMES = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
 """What programs with a web view call their own pages: Obsidian, Electron and Tauri apps, VS Code."""
@@ -25,7 +25,7 @@ def access_policy(
 ) -> Callable[[], Policy]:
     """Return a function that returns the policy in force, since the Docker bridge's address may come later.
 
-    `host_names` returns what this machine is called besides the usual names. Connections to its
+    `host_names` returns additional names of this machine that a `Host` header may have. Connections to its
     `keyless_addresses` need no API key, nor do those over loopback. `origins` are pages that may use the
     gateway besides those that Ollama admits by default: of this machine, and of programs with a web view.
 

@@ -37,7 +37,7 @@ class EngineEventBuffer:
         self._waiting = 0
 
     def add(self, event: Event) -> None:
-        """Keep the event if it is about the engine. The gateway's stop ends all waiting."""
+        """Store the event if it is about the engine. The gateway's stop ends all waiting."""
         if event.component == COMPONENT or event.event in ABOUT_REQUESTS:
             self._events.append(event)
             self._wake()
@@ -50,7 +50,7 @@ class EngineEventBuffer:
         self._changed = asyncio.Event()
 
     async def after(self, seq: int, wait_s: float) -> list[Event]:
-        """Return the events with a higher number. Where there is none, wait up to `wait_s` for one.
+        """Return the events with a higher number. If there are none, wait up to `wait_s` for one.
 
         Raises Unavailable if MAX_WAITING others wait already.
         """
@@ -80,7 +80,8 @@ def router(events: EngineEventBuffer) -> APIRouter:
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
         """Return the events after number `since`.
 
-        The number counts only with the `instance` that it came from: another gateway's numbers start again.
+        The number is only valid with the `instance` that it came from: each gateway numbers its events from
+        1.
         """
         seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
         found = await events.after(seq if instance in ("", events.instance) else 0, wait)

@@ -1,4 +1,4 @@
-"""Every refusal and failure that a client of the gateway can meet.
+"""The errors that the gateway answers clients with.
 
     HttpError                    status
     └── GatewayError
@@ -68,12 +68,12 @@ MAX_QUOTED_LENGTH, MAX_LISTED = 80, 20
 
 
 def quoted(text: str) -> str:
-    """Return a text of the client's as a message shows it: in quotes, and shortened where it is long."""
+    """Return a client's text as messages show it: in quotes, and shortened if it is long."""
     return repr(text if len(text) <= MAX_QUOTED_LENGTH else f"{text[: MAX_QUOTED_LENGTH - 1]}…")
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the names of what there is, as a message lists them: `none`, or the first ones."""
+    """Return a list of names for a message: the first ones, or `none`."""
     shown = [name if len(name) <= MAX_QUOTED_LENGTH else quoted(name) for name in names[:MAX_LISTED]]
     more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
     return ", ".join([*shown, *more]) or "none"

@@ -1,4 +1,4 @@
-"""Find installed models by name for the dialects, and explain where a model cannot be used."""
+"""Find installed models by name for the dialects, and explain why a model cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_AGE_S = 1.0
 
 
 class InstalledModels:
-    """The models in the folders of the model store, read anew when the last reading is too old."""
+    """The models in the folders of the model store. The list is cached, and read again when it is too old."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config = config
@@ -37,8 +37,8 @@ class InstalledModels:
     async def get(self, name: str, kind: Literal["generate", "embed"] | None = None) -> ModelEntry:
         """Return the model with this name, in any of the spellings that `canonical` knows.
 
-        Raises NotFound, BadRequest if the model is not of the wanted kind, and ServerFault where its
-        folder is damaged.
+        Raises NotFound, BadRequest if the model is not of the wanted kind, and ServerFault if its folder is
+        damaged.
         """
         entries = await self.all()
         entry = find_named(name, entries, lambda entry: entry.name)
@@ -62,8 +62,7 @@ class InstalledModels:
         return found
 
     async def remove(self, name: str) -> None:
-        """Delete a model, even a damaged one. Raises NotFound, and BadRequest where Vestal did not fetch
-        it."""
+        """Delete a model, even a damaged one. Raises NotFound, and BadRequest if Vestal did not fetch it."""
         wanted = await self.installed_name(name)
         if not await asyncio.to_thread(remove, self._config, wanted):
             path = next((entry.path for entry in self._entries if entry.name == wanted), "its folder")

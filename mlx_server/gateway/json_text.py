@@ -1,4 +1,5 @@
-"""Write JSON for clients: the only place where the gateway does, so that every strict parser can read it.
+"""Write JSON for clients, so that every strict parser can read it. No other module of the gateway writes
+JSON.
 
 What a model writes ends up in answers, and Python's own writer would pass on what is not JSON: NaN, Infinity,
 and lone halves of surrogate pairs, which no UTF-8 has. Here, a number that is not finite becomes null, and
@@ -42,7 +43,7 @@ def json_bytes(value: Any) -> bytes:
 def json_text(value: Any) -> str:
     """Return `value` as the JSON text that a string field of an answer holds, with a space after `,` and `:`.
 
-    It is read twice: with the answer, and then by the client alone.
+    Such a field contains JSON text that the client parses once more, such as a call's arguments.
     """
     return msgspec.json.format(json_bytes(value), indent=0).decode()
 
@@ -62,7 +63,7 @@ def valid_text(text: str) -> str:
 
 
 def _repaired(value: Any) -> bytes:
-    """Return `value` as JSON, with what JSON does not have replaced."""
+    """Return `value` as JSON text, with the parts replaced that JSON cannot express."""
     try:
         text = json.dumps(_valid(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return text.encode("utf-8", "replace")
@@ -72,7 +73,9 @@ def _repaired(value: Any) -> bytes:
 
 
 def _valid(value: Any) -> Any:
-    """Return `value` with finite numbers and valid text only. A value that is no JSON becomes its `str`."""
+    """Return `value` with finite numbers and valid text only. A value that JSON cannot express becomes its
+    `str`.
+    """
     if isinstance(value, str):
         return valid_text(value)
     if isinstance(value, dict):

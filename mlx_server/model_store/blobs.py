@@ -32,11 +32,15 @@ class Blobs:
         self._free = free
 
     def path(self, digest: str) -> Path:
-        """Return where the file of this digest is, or would be. Raises ModelStoreError (`invalid_digest`)."""
+        """Return the path of the file with this digest, whether or not it exists. Raises ModelStoreError
+        (`invalid_digest`).
+        """
         match = _DIGEST.fullmatch(digest)
         if match is None:
             raise ModelStoreError(
-                "invalid_digest", f"{digest[:80]!r} is no digest.", "Write it as sha256: and 64 hex digits."
+                "invalid_digest",
+                f"{digest[:80]!r} is not a digest.",
+                "Write it as sha256: and 64 hex digits.",
             )
         return self._folder / f"sha256-{match['hex'].lower()}"
 
@@ -63,7 +67,7 @@ class Blobs:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        """Make the folder, and delete what is left in it from long ago."""
+        """Create the folder, and delete old files in it."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for path in self._folder.iterdir():

@@ -30,7 +30,7 @@ class ModelEntry:
 
     `weights_name` is the name under which an engine loads the weights: a model that was made from another
     shares its parent's, and so the memory that they take. `parameters` counts the weights. `architecture` has
-    the figures of `/api/show` by the name that stands behind the family's: `embedding_length`, `block_count`.
+    the figures of `/api/show`, such as `embedding_length`, under their names without the model family.
     """
 
     name: str
@@ -240,7 +240,7 @@ _FIGURES = {
 
 
 def _architecture(config: dict[str, Any]) -> dict[str, int]:
-    """Return the figures of the model that reads text; those of other forms are not looked for."""
+    """Return the architecture's figures from the text model's configuration; empty for other layouts."""
     text = config.get("text_config")
     both = config | text if isinstance(text, dict) else config
     figures = {name: both.get(key) for name, key in _FIGURES.items()}

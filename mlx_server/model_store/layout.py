@@ -41,7 +41,9 @@ def installed_path(store: Path, name: str) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return what was written down when the model was installed; empty if there is no readable manifest."""
+    """Return the manifest that was written when the model was installed; empty if it is missing or
+    unreadable.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError):

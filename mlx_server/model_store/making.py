@@ -1,4 +1,4 @@
-"""Make a model from another one: the files of the parent under a new name, with a preset of its own."""
+"""Make a model from another one: it has the files of its parent, a new name, and a preset of its own."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _full_name(config: Config, name: str) -> str:
-    """Return the canonical name of the model to be made, with the letters of one that it replaces."""
+    """Return the canonical name of the new model, spelled like the model that it replaces, if
+    there is one.
+    """
     check_replaceable(config, name)
     replaced = find(config, name)
     return replaced.name if replaced else canonical(name)
@@ -150,7 +152,9 @@ def _in_models_folder(config: Config, name: str) -> bool:
 
 
 def _link_files(name: str, source: Path, target: Path) -> None:
-    """Link the files of a model's folder into another one; copy them where the disk knows no such links."""
+    """Link the files of a model's folder into another one; copy them if the file system does not support hard
+    links.
+    """
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)
         if path.is_dir():

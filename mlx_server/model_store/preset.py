@@ -1,4 +1,5 @@
-"""What a model adds to weights that it shares with others: a system prompt, messages, parameters. Pure.
+"""A preset: what a model adds to weights that it shares with others (system prompt, messages, parameters).
+Pure.
 
 `ollama create` and `/save` make such models from others. The store keeps a preset in the model's manifest.
 """
@@ -18,7 +19,7 @@ MANIFEST_KEY = "preset"
 
 @dataclass(frozen=True)
 class Preset:
-    """The additions of one model. Each is empty if the model's own files count.
+    """The additions of one model. An empty field means that the model's own files decide.
 
     `parameters` has the names and values of Ollama's options, `messages` stand before those of a client, and
     `template` is a chat template in Jinja; `template_source` is the one in Go's language from which it was
@@ -68,7 +69,7 @@ class Preset:
 
 
 def from_manifest(manifest: Mapping[str, Any]) -> Preset | None:
-    """Return the preset in a manifest, or None. What is of a wrong type counts as empty."""
+    """Return the preset in a manifest, or None. A field with a wrong type counts as empty."""
     stored = manifest.get(MANIFEST_KEY)
     if not isinstance(stored, dict):
         return None

@@ -1,4 +1,4 @@
-"""How a fetch reports its progress: a fraction that only rises, and a sentence."""
+"""Reports on the progress of a fetch: a fraction that only rises, and a sentence."""
 
 from __future__ import annotations
 

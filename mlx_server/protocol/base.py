@@ -6,7 +6,7 @@ import msgspec
 
 
 class ProtocolError(ValueError):
-    """What was read is no message of this protocol, or a message cannot be written as a frame.
+    """The bytes are not a message of this protocol, or a message cannot be written as a frame.
 
     The text names the message and, if there is one, the field.
     """

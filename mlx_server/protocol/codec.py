@@ -34,7 +34,7 @@ def encode(message: Op | Event) -> bytes:
     """Return `message` as one frame.
 
     Raises ProtocolError for what cannot be written, or would not be readable: a value that is not JSON where
-    JSON belongs, nesting over MAX_NESTING, a payload over MAX_FRAME_BYTES.
+    JSON belongs, nesting deeper than MAX_NESTING, a payload over MAX_FRAME_BYTES.
     """
     try:
         for field, value in _free_form_json(message):

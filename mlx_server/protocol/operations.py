@@ -19,15 +19,15 @@ class Generate(Operation, frozen=True):
     `json_schema` constrains the answer (after any thinking) to JSON of that schema. `tool_choice` says how
     tool calls in the answer are treated: as text ("none"), as calls wherever they stand ("auto"), or the
     whole answer has to be a call ("required"). `top_logprobs` asks for the log-probabilities of the drawn
-    token and of so many alternatives. With `count_only`, nothing is generated: `Done` reports the prompt's
-    tokens, however many there are. `reports_prompt` asks for the prompt's tokens and their text in
+    token and of that number of alternatives. With `count_only`, nothing is generated: `Done` reports the
+    prompt's tokens, however many there are. `reports_prompt` asks for the prompt's tokens and their text in
     `Done.prompt`, `reports_pieces` also for the text of each token, and `prompt_logprobs` for their log-
     probabilities, with `top_logprobs` alternatives. Without `adds_special_tokens` a text gets no token that
     the tokenizer adds by itself.
 
     A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
-    With `shift`, so much more goes that the answer has room (`max_tokens`, but no more than an eighth of the
-    context), and a text loses its beginning, as does a chat's last message with `shortens_text`.
+    With `shift`, more is dropped, so that the answer has room (`max_tokens`, but at most an eighth of the
+    context), and a text loses its beginning. With `shortens_text`, a chat's last message does too.
 
     `suffix` is the text after the gap that the model fills; the text before it is `prompt`. `context_ids` are
     the tokens that precede the prompt, and `returns_context` asks for them in `Done.context`, followed by
@@ -110,7 +110,9 @@ class Unload(Operation, frozen=True):
 
 
 class Probe(Operation, frozen=True):
-    """Make a token and an embedding with the loaded models, between users' requests; answered by `Probed`."""
+    """Compute a token and an embedding with the loaded models, between users' requests;
+    answered by `Probed`.
+    """
 
     id: str
 

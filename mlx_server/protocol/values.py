@@ -54,8 +54,8 @@ class Logprobs(Value, frozen=True):
 class PromptReport(Value, frozen=True):
     """The prompt as the model reads it: its tokens, and their text; `pieces` is the text of each token.
 
-    `logprobs` has the log-probability of each token, if they were asked for; the first token has no
-    probability, and its number says nothing.
+    `logprobs` has the log-probability of each token, if they were asked for; that of the first token is
+    meaningless.
     """
 
     ids: tuple[int, ...]

@@ -24,9 +24,8 @@ class BertShape:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BertShape:
-        """Return the shape that `config` describes.
-
-        Raises ValueError if the model is not a BERT that is supported, KeyError if a field is missing.
+        """Return the shape that `config` describes. Raises ValueError for an unsupported model, KeyError for
+        a missing field.
         """
         for key, known in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
             if config.get(key, known) != known:

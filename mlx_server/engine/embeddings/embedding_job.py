@@ -12,16 +12,16 @@ from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.protocol import Embed, Embedding, pack_vectors
 
 MAX_READ_CHARS = 256 * 1024
-"""Only so many characters of a text are tokenized, and as many of all texts at a time. They fill any context,
-and a tokenizer takes up to 7 s for a megabyte."""
+"""The characters that are tokenized of one text at most, and of all texts in one slice. They fill any
+context, and a tokenizer takes up to 7 s for a megabyte.
+"""
 
 
 class EmbeddingJob:
     """The texts of one `Embed`: first tokenized in slices, then encoded in batches.
 
-    Creating the job raises RequestError if there are no texts (`empty_prompt`), or if the context that the
-    operation asks for has no room for any token of a text (`context_exceeded`). Times are in seconds on the
-    caller's clock.
+    Creating the job raises RequestError if there are no texts (`empty_prompt`), or if the requested context
+    is too short for any token of a text (`context_exceeded`). Times are in seconds on the caller's clock.
     """
 
     def __init__(self, op: Embed, encoder: Encoder, now: float, load_s: float) -> None:
@@ -45,7 +45,7 @@ class EmbeddingJob:
         self._started_s, self._load_s = now, load_s
 
     def tokenize_slice(self) -> bool:
-        """Tokenize some of the texts, without MLX, and return whether they were the last.
+        """Tokenize the next slice of the texts, without MLX, and return whether all texts are tokenized.
 
         Raises RequestError if a text is too long and must not be truncated (`context_exceeded`), or cannot be
         tokenized (`invalid_request`).
@@ -75,7 +75,7 @@ class EmbeddingJob:
         return self._encoder.truncate(ids, limit)
 
     def step(self) -> bool:
-        """Encode one batch of texts, and return whether it was the last."""
+        """Encode the next batch of texts, and return whether all texts are encoded."""
         indices = self._pending_batches.pop(0)
         vectors = self._encoder.encode([self._token_ids[i] for i in indices])
         for i, vector in zip(indices, vectors, strict=True):

@@ -22,9 +22,9 @@ _MAX_BATCH_TOKENS = 2048
 class Encoder:
     """A loaded embedding model, whose vectors have `dim` numbers.
 
-    A vector is the state of the first token with `pools_first_token`, and else the mean over all tokens.
-    The model has weights for `token_rows` tokens. `special_tokens` of each text are added by the tokenizer.
-    `probe` are the tokens of a short text.
+    With `pools_first_token`, a text's vector is the state of its first token; otherwise it is the mean over
+    all tokens. The model has weights for `token_rows` tokens. The tokenizer adds `special_tokens` tokens to
+    each text. `probe` holds the tokens of a short text, for tests of the model.
     """
 
     model: Bert

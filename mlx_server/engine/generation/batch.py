@@ -36,7 +36,7 @@ _generate.maybe_set_recommended_wired_limit = _do_not_raise_wired_limit
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Of the prompt of request `uid`, `done` tokens of `total` are in the KV cache."""
+    """Progress of request `uid`: `done` of its prompt's `total` tokens are in the KV cache."""
 
     uid: int
     done: int
@@ -65,7 +65,8 @@ def _supports_padding(model: Any) -> bool:
     """Return whether prompts of different lengths can be processed together, padded to one length.
 
     A model with a recurrent state must skip the padding. mlx-lm 0.32.2's mamba and jamba do not: a short
-    prompt processed with a long one gets another answer, and the prompt cache would store the wrong state.
+    prompt that is processed with a long one gets a different answer, and the prompt cache would store a wrong
+    state.
     """
     return all(type(cache) in (KVCache, RotatingKVCache) for cache in make_prompt_cache(model))
 
@@ -82,9 +83,8 @@ class BatchLimits:
 
 
 class Batch:
-    """Runs the requests of one model together. To be used from the MLX thread only.
-
-    With `kv`, keys and values are quantized from the first token on.
+    """Runs the requests of one model together. Only the MLX thread may use it. With `kv`, keys and values are
+    quantized from the first token on.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Choose by a model's tokenizer and chat template how its thinking and its calls are read. Pure."""
+"""Choose the parser of a model's thinking and tool calls, by its tokenizer and chat template. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ _WRAPPERS = ("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_
 
 
 def output_markers(tokenizer: Any) -> OutputMarkers:
-    """Return what the model writes around thinking and tool calls, by its tokenizer and chat template.
+    """Return the markers that the model writes around thinking and tool calls, by its tokenizer and chat
+    template.
 
     A model of an unknown format is expected to write calls as JSON between `<tool_call>` tags, as
     `describe_tools` asks it to; all else that it writes is text.
@@ -73,7 +74,7 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
 
 
 def _mended(parser: ToolParser | None) -> ToolParser | None:
-    """Return mlx-lm's tool parser with two of its faults corrected.
+    """Return mlx-lm's tool parser, wrapped so that two of its faults are corrected.
 
     mlx-lm takes the id after Mistral's `[CALL_ID]` for the name of the tool. Its parser for GLM returns a
     call of a tool `unknown` for text that it cannot parse; this one raises ValueError.

@@ -63,7 +63,9 @@ class Detokenizer:
         return text if self.stopped else text + withheld
 
     def _up_to_stop_string(self, new: str) -> str:
-        """Return what can be released of the withheld text and `new`; set `stopped` at a stop string."""
+        """Append `new` to the withheld text, and return the part that can be released. Set `stopped` at a
+        stop string.
+        """
         pending = self._withheld + new
         matches = [(at, stop) for stop in self._stop if (at := pending.find(stop)) >= 0]
         if matches:
@@ -76,6 +78,6 @@ class Detokenizer:
 
 
 def partial_match_length(text: str, pattern: str) -> int:
-    """Return the length of the longest end of `text` that `pattern` begins with but is longer than."""
+    """Return the length of the longest suffix of `text` that is a proper prefix of `pattern`."""
     longest = min(len(text), len(pattern) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(pattern[:n])), 0)

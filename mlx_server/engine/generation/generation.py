@@ -24,10 +24,10 @@ class Generation:
     answer, those tokens included. `top_logprobs` is how many alternatives to report log-probabilities for;
     None reports none. `cached_tokens` is how many tokens were found in the prompt cache.
     `shared_prefix_tokens` is how many of the prompt's first tokens other prompts may begin with too; it is
-    only set where the prompt cache uses it. An answer with more than `max_repeated_tokens` equal tokens in a
-    row ends as if its limit were reached; 0 allows any number. With `returns_context`, `Done` holds all
-    tokens of prompt and answer. `report` is what `Done` says of the prompt, if anything. Times are in seconds
-    on the caller's clock.
+    only set if the prompt cache uses it. An answer with more than `max_repeated_tokens` equal tokens in a row
+    ends as if its limit were reached; 0 allows any number. With `returns_context`, `Done` holds all tokens of
+    prompt and answer. `report` is the report on the prompt for `Done`, if the client asked for one. Times are
+    in seconds on the caller's clock.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Generation:
 
     @property
     def repeats_itself(self) -> bool:
-        """Return whether the last tokens are equal, and more than may be."""
+        """Return whether more than the allowed number of last tokens are equal."""
         return 0 < self.max_repeated_tokens < self._equal_tokens
 
     def replay(self, emitted: Sequence[int], now: float) -> Done | None:
@@ -97,7 +97,9 @@ class Generation:
         return self.done
 
     def finish(self, reason: Literal["stop", "length"], now: float) -> Done:
-        """End the answer and release the withheld text, which may complete a stop string: then it is cut."""
+        """End the answer and release the withheld text. If that completes a stop string, the text is cut
+        there.
+        """
         piece = self.parser.push(self.detokenizer.flush()) + self.parser.flush()
         done_reason: Literal["stop", "length", "tool_calls"] = "length"
         if self.detokenizer.stopped or reason == "stop":

@@ -28,7 +28,7 @@ from mlx_server.protocol import ToolCall
 
 _RECIPIENT = re.compile(r"to=(\S+)")
 _NO_TOOLS = ("assistant", "user", "all", "commentary", "self")
-"""Recipients that are no tools."""
+"""Recipients that are not tools."""
 _BETWEEN_MESSAGES = "\n\n"
 """What stands between two messages of one kind when they become one text."""
 
@@ -44,7 +44,7 @@ class HarmonyParser:
     """Parses one answer, as `OutputParser` does.
 
     `push` takes its text and `push_control` its special tokens, which are `control_tokens`. Text without any
-    header is visible text. A call whose arguments are no JSON object is released as text.
+    header is visible text. A call whose arguments are not a JSON object is released as text.
     """
 
     def __init__(
@@ -127,9 +127,8 @@ class HarmonyParser:
         return released
 
     def flush(self) -> OutputPiece:
-        """End the answer, and return all that was withheld.
-
-        An incomplete header is dropped, but an answer that is nothing else than the start of one is text.
+        """End the answer, and return all that was withheld. An incomplete header is dropped, unless it is the
+        whole answer: then it is text.
         """
         if self._section is _Section.HEADER and not self._had_message and not self._has_channel:
             return OutputPiece(self._role.lstrip().removeprefix("assistant").lstrip())

@@ -1,4 +1,6 @@
-"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and if a grammar begins. Pure."""
+"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and the point where a grammar begins.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ NONE = -1
 class HarmonyTokens:
     """The ids of the format's special tokens.
 
-    Muse Spark's format has no channels: a message to `self` is thinking. The tokens that it lacks are NONE.
-    `analysis` are the tokens that mark thinking: they stand at the beginning of a channel, or anywhere in a
-    header without channel.
+    Muse Spark's format has no channels: a message to `self` is thinking. The tokens that a format lacks are
+    NONE. `analysis` are the tokens that mark thinking: they stand at the beginning of a channel, or anywhere
+    in a header without a channel.
     """
 
     start: int
@@ -39,7 +41,7 @@ class HarmonyTokens:
         return frozenset({*others, *self.ends_of_message} - {NONE})
 
     def is_of_thinking(self, header: tuple[int, ...]) -> bool:
-        """Return whether a message with this header is thinking."""
+        """Return whether a message with these header tokens is thinking."""
         length = len(self.analysis)
         places = (0,) if self.has_channels else range(len(header) - length + 1)
         return any(header[at : at + length] == self.analysis for at in places)

@@ -1,4 +1,4 @@
-"""Report the log-probabilities of a drawn token and of the most probable ones, to clients that ask."""
+"""Report the log-probabilities of the drawn token and of the most probable tokens."""
 
 from __future__ import annotations
 

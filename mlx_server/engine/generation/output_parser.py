@@ -30,9 +30,8 @@ ToolChoice = Literal["none", "auto", "required"]
 
 @dataclass(frozen=True)
 class CallFormat:
-    """The texts that a model writes before and after calls of tools, and what reads the text in between.
-
-    If `end` is empty, a call goes on to the end of the answer. Without a `parser`, calls are JSON.
+    """The markers that a model writes before and after tool calls, and the parser of the text in between. If
+    `end` is empty, a call extends to the end of the answer. Without a `parser`, calls are JSON.
     """
 
     start: str
@@ -47,8 +46,9 @@ TAGGED_JSON = CallFormat("<tool_call>", "</tool_call>")
 class OutputMarkers:
     """The texts that a model writes before and after its thinking and its tool calls.
 
-    `thinking` is None for a model that does not think. `wrappers` are texts around visible text that nobody
-    is shown. `harmony` are the tokens of a model that writes the Harmony format, which needs nothing else.
+    `thinking` is None for a model that does not think. `wrappers` are markers around visible text, and are
+    dropped. `harmony` holds the tokens of a model that writes the Harmony format, for which the other fields
+    are unused.
     """
 
     thinking: tuple[str, str] | None = None
@@ -77,7 +77,9 @@ class OutputPiece:
 
 
 class AnswerParser(Protocol):
-    """Separates one answer: takes its text and, in order, those of its tokens that are `control_tokens`."""
+    """The interface of a parser of one answer. It is given the answer's text and, in order, its
+    `control_tokens`.
+    """
 
     control_tokens: frozenset[int]
     has_tool_calls: bool
@@ -98,9 +100,9 @@ class _Section(Enum):
 class OutputParser:
     """Parses one answer: `push` takes its text in pieces, `flush` ends it.
 
-    `tool_choice` "none" takes calls for text, "auto" finds them anywhere in the visible text, and "required"
-    expects the whole answer to be calls. `tools` are those that the client offers. `thinking` says that the
-    prompt ends inside the model's thinking, so that the answer begins there.
+    With `tool_choice` "none", calls stay text; with "auto" they are found anywhere in the visible text; with
+    "required" the whole answer has to consist of calls. `tools` are those that the client offers. `thinking`
+    says that the prompt ends inside the model's thinking, so that the answer begins there.
 
     `has_tool_calls` becomes True with the first call.
     """
@@ -221,7 +223,9 @@ class OutputParser:
         return self._text_up_to_call()
 
     def _text_up_to_call(self) -> OutputPiece:
-        """Return the text before the next marker: the start of a call, or a wrapper, which is dropped."""
+        """Return the text before the next marker. The marker begins a call, or is a wrapper
+        and is dropped.
+        """
         markers = self._text_ends
         found = [(at, -len(marker), marker) for marker in markers if (at := self._withheld.find(marker)) >= 0]
         if not found:
@@ -261,7 +265,7 @@ class OutputParser:
         return OutputPiece(tool_calls=calls)
 
     def _thinking_of_no_call(self, text: str) -> OutputPiece:
-        """Go on with the thinking, and return what seemed to be a call in it."""
+        """Return the text of a supposed call as thinking: it was not a call, and the thinking continues."""
         self._section, self._call_in_thinking = _Section.THINKING, False
         self._skip_whitespace = False
         return OutputPiece(thinking=self._before_call + text)

@@ -1,4 +1,6 @@
-"""Compute the log-probabilities of a prompt's own tokens, some at a time, so that streams can go on."""
+"""Compute the log-probabilities of a prompt's own tokens, in slices, so that streams can
+continue in between.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,13 @@ from mlx_server.engine.generation.logprobs import MIN_LOGPROB, Array, TokenBytes
 from mlx_server.protocol import Generate, Logprobs, TokenLogprob
 
 STEP_TOKENS = 32
-"""The logits of so many tokens are computed at a time: for a vocabulary of 150,000 they take 19 MB."""
+"""The number of tokens whose logits are computed at a time: for a vocabulary of 150,000 they take 19 MB."""
 MAX_REPORTED = 2**18
 """Log-probabilities in one answer. They take some 60 bytes each on their way to the gateway."""
 
 
 class PromptScorer:
-    """Scores the tokens of one prompt; `done` is set once all are. To be used from the MLX thread only.
+    """Scores the tokens of one prompt; `done` is set after the last one. Only the MLX thread may use it.
 
     The model is called with all tokens but the last one, so that `caches` then hold the keys and values with
     which a generation can go on. `top` is the number of alternatives to report with each token.
@@ -33,9 +35,8 @@ class PromptScorer:
         self._scores: list[Logprobs] = []
 
     def compute(self) -> Array:
-        """Let the model read some more tokens, and return the log-probabilities of what follows each.
-
-        They have shape (tokens, vocabulary); there are none for a prompt of one token.
+        """Process the next slice of the prompt. Return the log-probabilities after each token, of shape
+        (tokens, vocabulary). For a prompt of one token the array is empty.
         """
         start = max(len(self._scores) - 1, 0)
         inputs = list(self._prompt[start : min(start + STEP_TOKENS, len(self._prompt) - 1)])
@@ -45,7 +46,7 @@ class PromptScorer:
         return to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def add(self, rows: Array, token_bytes: TokenBytes) -> int:
-        """Score the tokens that `rows` are about, and return how many tokens have a score."""
+        """Score the tokens that follow those of `rows`, and return how many tokens have a score."""
         if not self._scores:
             self._scores.append(Logprobs(_unscored(token_bytes(self._prompt[0]))))
         at = len(self._scores)
@@ -57,12 +58,14 @@ class PromptScorer:
 
     @property
     def scores(self) -> tuple[Logprobs, ...]:
-        """Return a score for each token; the first one is drawn from nothing, and its number says nothing."""
+        """Return a score for each token. That of the first token is meaningless, since no
+        token precedes it.
+        """
         return tuple(self._scores)
 
 
 def check_reported(op: Generate, prompt_tokens: int) -> None:
-    """Raise RequestError if the log-probabilities of so long a prompt are too many for one answer."""
+    """Raise RequestError if the prompt is so long that its log-probabilities do not fit into one answer."""
     each = 1 + (op.top_logprobs or 0)
     if op.prompt_logprobs and prompt_tokens * each > MAX_REPORTED:
         raise RequestError(

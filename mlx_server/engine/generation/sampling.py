@@ -89,7 +89,9 @@ def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
 
 
 def make_processors(sampling: Sampling) -> list[Processor]:
-    """Return penalties and bias, but none that changes nothing: without any, BatchGenerator skips work."""
+    """Return the penalties and the bias, without those that change nothing: BatchGenerator is faster without
+    any.
+    """
     bias: list[Processor] = [LogitBias(sampling.logit_bias)] if sampling.logit_bias else []
     neutral = sampling.repeat_penalty in (0.0, 1.0) and not (
         sampling.presence_penalty or sampling.frequency_penalty

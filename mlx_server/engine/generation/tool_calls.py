@@ -37,16 +37,15 @@ def parse_tool_calls(
 
 
 def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]) -> bool:
-    """Return whether there are calls, and each calls one of `tools`.
-
-    JSON without markers around it is only taken for a call if this is True: it might mean anything.
+    """Return whether there are calls and all of them name one of `tools`. JSON without markers is only taken
+    for a call if this is True, since it could be ordinary text.
     """
     names = {tool["function"].get("name") for tool in tools if isinstance(tool.get("function"), dict)}
     return bool(calls) and all(call.name in names for call in calls)
 
 
 def may_begin_tool_call(text: str) -> bool:
-    """Return whether `text`, the beginning of an answer, can go on to be a call in JSON without markers."""
+    """Return whether `text`, the beginning of an answer, may become a call in JSON without markers."""
     rest = text.lstrip()
     if rest.startswith("["):
         rest = rest[1:].lstrip()
@@ -112,7 +111,7 @@ def _is_portable_scalar(item: Any) -> bool:
         return not any("\ud800" <= letter <= "\udfff" for letter in item)
     try:
         return not isinstance(item, (int, float)) or math.isfinite(item)
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # the integer is too large for a float
         return False
 
 

@@ -33,13 +33,13 @@ class GateAfter:
         self._recent: tuple[int, ...] = ()
 
     def opens_after(self, token: int) -> bool:
-        """Continue with `token`; return True if the grammar applies to the next one."""
+        """Continue with `token`; return True if the grammar applies to the next token."""
         self._recent = (*self._recent, token)[-len(self._tokens) :]
         return self._recent == self._tokens
 
 
 class Constraint:
-    """Follows one answer: `advance` with each token, and `allowed_mask` for the next.
+    """Constrains one answer: call `advance` with each token, and `allowed_mask` before the next.
 
     With a `gate`, the grammar applies only once it has opened: a model that thinks first is not constrained
     before the end of its thinking.
@@ -53,7 +53,7 @@ class Constraint:
 
     @property
     def is_active(self) -> bool:
-        """Return True if the grammar applies yet."""
+        """Return True if the grammar already applies."""
         return self._gate is None
 
     @property

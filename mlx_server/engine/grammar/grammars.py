@@ -31,7 +31,7 @@ _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True, "leni
 """With `lenient`, llguidance ignores keywords of JSON Schema that it does not implement."""
 
 _PATTERN_MISTAKES = ("unclosed group", "unopened group", "unclosed character class", "Regex is empty")
-"""What llguidance says of a regular expression that is none, or that no text matches."""
+"""What llguidance says of a regular expression that is invalid, or that matches no text."""
 
 MAX_SCHEMA_CHARS = 64 * 1024
 """Compiling a schema of 52,000 characters (1,800 properties) took 0.2 s and 24 MB. Requests without a grammar
@@ -48,7 +48,8 @@ MAX_CACHED_GRAMMARS, MAX_CACHED_CHARS = 16, 2 * MAX_SCHEMA_CHARS
 class Grammars:
     """Compiles schemas for the vocabulary of `tokenizer`, a fast tokenizer of transformers.
 
-    `has_vocabulary` and `token_bytes` are for the MLX thread, all else for the compiler's thread only.
+    The MLX thread may call `has_vocabulary` and `token_bytes`; only the compiler's thread may call the
+    others.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
@@ -58,7 +59,9 @@ class Grammars:
 
     @classmethod
     def for_checks(cls) -> Grammars:
-        """Return one that compiles a schema for single bytes, in a millisecond: enough to find its faults."""
+        """Return Grammars over single bytes, which compile a schema in a millisecond: enough to find its
+        faults.
+        """
         from llguidance import LLTokenizer
 
         grammars = cls(None, frozenset())
@@ -118,7 +121,9 @@ class Grammars:
         return matcher.deep_copy()
 
     def _compile(self, schema: dict[str, Any], text: str) -> Any:
-        """Compile a schema, whose JSON is `text`, without what a grammar cannot say; log what that is."""
+        """Compile a schema, whose JSON is `text`. Parts that a grammar cannot express are left out and
+        logged.
+        """
         if len(text) > MAX_SCHEMA_CHARS:
             raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
         try:
@@ -135,7 +140,9 @@ class Grammars:
         if matcher.is_stopped() and not matcher.is_accepting():
             raise _unusable_schema("no text meets it")
         if adapter.left_out:
-            log_event("schema_parts_ignored", cause="no grammar can say them", parts=adapter.left_out[:50])
+            log_event(
+                "schema_parts_ignored", cause="a grammar cannot express them", parts=adapter.left_out[:50]
+            )
         return matcher
 
     def _matcher_of(self, schema: Any) -> Any:
@@ -152,9 +159,9 @@ class Grammars:
 
 
 def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
-    """Return the regular expressions in `schema` that llguidance cannot compile: those that look ahead, say.
-
-    One that has no meaning anywhere, because of its brackets, is not among them: it is a mistake.
+    """Return the regular expressions in `schema` that llguidance cannot compile, such as those with
+    lookahead. An expression that is invalid in any dialect, such as one with unbalanced brackets, is not
+    included: it is a mistake of the client.
     """
     from llguidance import LLMatcher
 

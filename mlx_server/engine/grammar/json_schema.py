@@ -1,8 +1,8 @@
 """Adapt JSON schemas to their use as grammars for generation. Pure.
 
-Clients send what libraries make of their types, and much of it no grammar can say. Such a part is left out
-and named: the answer is then constrained less than the schema asks for, which serves a client better than a
-refusal.
+Clients send schemas that libraries generate from types, and a grammar cannot express many of their parts.
+Such a part is left out and named: the answer is then constrained less than the schema asks for, which serves
+a client better than a refusal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ _FORMATS = frozenset(
 
 
 class SchemaAdapter:
-    """Leaves out of one schema what a grammar cannot say; `left_out` names it, as `properties.a.uniqueItems`.
+    """Removes from one schema what a grammar cannot express. `left_out` lists the parts, such as
+    `properties.a.uniqueItems`.
 
     `unusable_patterns` are regular expressions that llguidance cannot compile.
     """
@@ -150,8 +151,8 @@ def close_objects(schema: Any) -> Any:
     JSON Schema allows others by default, and a model that may add properties does. Ollama's grammars and
     OpenAI's strict schemas disallow them too; an object with no properties in `properties` is then `{}`, as
     of a tool that takes no arguments. An object stays as it is if the schema itself says what other
-    properties it allows, or if it is merged from several schemas (allOf, anyOf, $ref): each would exclude the
-    properties of the others. A required property that is not described may have any value.
+    properties it allows, or if it is merged from several schemas (allOf, anyOf, $ref): closing one would
+    exclude the properties of the others. A required property that is not described may have any value.
     """
     if not isinstance(schema, dict):
         return schema
@@ -194,7 +195,9 @@ def patterns(schema: Any) -> Iterator[str]:
 
 
 def _has_optional_properties(schema: dict[str, Any]) -> bool:
-    """Return whether the object need not have each property that it names; those cannot be counted then."""
+    """Return whether the object may lack some of the properties that it names, so that they cannot be
+    counted.
+    """
     properties = schema.get("properties")
     required = _list(schema.get("required"))
     return isinstance(properties, dict) and any(name not in required for name in properties)

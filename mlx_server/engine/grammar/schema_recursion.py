@@ -16,7 +16,7 @@ _MAX_PASSES = 100
 def is_endless(schema: dict[str, Any]) -> bool:
     """Return True if each value that meets `schema` contains another one that meets it, and so on.
 
-    Return False in cases of doubt: references to elsewhere, or a very long chain of references.
+    If in doubt (a reference to another document, a very long chain of references), return False.
     """
     finite: set[str] = set()  # the references whose schemas have a finite value
     within = sorted({reference for reference in references(schema) if reference.startswith("#")})
@@ -85,7 +85,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def resolve(schema: dict[str, Any], reference: str) -> Any:
-    """Return the schema that a JSON pointer such as `#/$defs/n` names; None if there is none."""
+    """Return the schema that a JSON pointer such as `#/$defs/n` names; None if it does not exist."""
     found: Any = schema
     for step in unquote(reference[1:]).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""mlx-lm's key-value caches of a request and of a batch, without copies that change nothing.
+"""mlx-lm's key-value caches of a request and of a batch, without superfluous copies.
 
 mlx-lm copies the cache of a request that runs alone, which is the usual case, three times before its first
 token: into a batch of one, out of the batch of prompts, and to make room for that token. For 1,700 tokens of

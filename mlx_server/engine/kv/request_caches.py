@@ -34,8 +34,8 @@ def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | Non
     """Return why the model cannot work with quantized keys and values; None if it can.
 
     The model is called with a prompt and with a token, but nothing is computed: MLX is lazy, and checks
-    shapes and types when it is called. So no list is needed of the models that share keys between layers,
-    cache latent vectors, have attention sinks, or have heads that the group size does not divide.
+    shapes and types when it is called. So no list has to be kept of the models that share keys between
+    layers, cache latent vectors, have attention sinks, or have heads that the group size does not divide.
     """
     caches = make_request_caches(model, quantization)
     if not any(isinstance(cache, QuantizedRequestKV) for cache in caches):

@@ -1,4 +1,4 @@
-"""Keep the engine's memory ledger, with forecasts and reservations, and decide on each new need. Pure.
+"""Keep the engine's memory ledger (forecasts, reservations), and decide whether each new need fits. Pure.
 
 It reads the machine through `read`, the models' files through `files_of`, and the loaded models through
 `tenants`. It is used on the MLX thread only. A check takes about 100 µs, for reading the machine's figures.
@@ -40,8 +40,8 @@ def reserved_answer_tokens(op: Generate, limit_tokens: int) -> int:
 
 
 EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
-"""An answer without a limit asks for a larger reservation when so few tokens of it remain, each so many
-tokens.
+"""An answer without a limit extends its reservation when this many tokens of it remain. Each extension has
+this many tokens.
 """
 
 
@@ -69,7 +69,9 @@ class Tenant:
 
 
 class MemoryGuard:
-    """Decides; its callers act. `relieve` is called if memory has to be freed for a request first."""
+    """Decides whether models and requests fit into memory. `relieve` is called to free memory
+    for a request.
+    """
 
     def __init__(
         self,
@@ -93,9 +95,8 @@ class MemoryGuard:
     # --- models ---
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
-        """Decide on loading `entry` while the models `leaving` are unloaded.
-
-        Raise InsufficientMemory or MustWait.
+        """Return how `entry` can be loaded while the models `leaving` are unloaded. Raise InsufficientMemory
+        or MustWait.
         """
         expected = self.forecast(entry)
         need = Need(expected.load_bytes, expected.load_bytes)
@@ -113,7 +114,9 @@ class MemoryGuard:
         self._loading = None
 
     def forecast(self, entry: ModelEntry) -> Forecast:
-        """Return the (cached) forecast of `entry`; if its files say too little, only of its weights."""
+        """Return the (cached) forecast of `entry`; if its files lack information, a forecast of its weights
+        only.
+        """
         kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
         known = self._forecasts.get((entry.digest, kv))
         if known is None:
@@ -159,7 +162,7 @@ class MemoryGuard:
         self._reserved.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int) -> Fits:
-        """Decide on a request without a reservation. Raise InsufficientMemory or MustWait."""
+        """Check that a request fits now, without reserving memory. Raise InsufficientMemory or MustWait."""
         ledger = self._ledger()
         entry = self._entry(model)
         if entry is None:
@@ -170,7 +173,7 @@ class MemoryGuard:
     def check_possible(self, entry: ModelEntry, op: Generate, prompt_tokens: int, limit_tokens: int) -> None:
         """Raise InsufficientMemory if the request could not be served even if nothing else needed memory.
 
-        It may be called from any thread: it changes nothing, and goes by the last reading of the machine.
+        Any thread may call it: it changes nothing, and uses the last reading of the machine.
         """
         if self._last_reading is None:
             return
@@ -206,7 +209,9 @@ class MemoryGuard:
         return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
 
     def _request_need(self, entry: ModelEntry, tokens: int, request: str | None = None) -> Need:
-        """Return what another request of `tokens` takes, or what `request` takes when it grows to them."""
+        """Return the bytes that a new request of `tokens` takes, or that `request` takes if it grows to
+        `tokens`.
+        """
         expected = self.forecast(entry)
         reservations = self._reserved.get(entry.name, {})
         before = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))

@@ -34,13 +34,15 @@ class MemoryReading:
 
     @property
     def own_bytes(self) -> int:
-        """Return what the engine holds."""
+        """Return the bytes that the engine holds."""
         return max(self.footprint_bytes, self.active_bytes + self.cached_bytes + self.prompt_cache_bytes)
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A model that is loaded or being loaded. `reserved_bytes` is reserved for its requests."""
+    """The memory of a model that is loaded or being loaded. `reserved_bytes` are reserved for
+    its requests.
+    """
 
     name: str
     bytes: int
@@ -52,7 +54,9 @@ class Holding:
 
 @dataclass(frozen=True)
 class Need:
-    """`bytes` are needed now; `alone_bytes` would be needed if only the model `staying` were loaded."""
+    """The memory that something needs: `bytes` now, or `alone_bytes` if only the model
+    `staying` were loaded.
+    """
 
     bytes: int
     alone_bytes: int
@@ -63,7 +67,7 @@ class Need:
 class Fits:
     """The need fits after dropping idle caches (if `drop_caches`) and unloading the models in `evict`.
 
-    `lacking_bytes` has to be freed, so that a cache need not be dropped completely.
+    `lacking_bytes` is how much has to be freed, so that a cache is not dropped completely without need.
     """
 
     drop_caches: bool = False
@@ -109,7 +113,7 @@ def kept_free_bytes(total_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The state that a decision is based on. `overhead_bytes` is the engine's process without any model."""
+    """The figures that a decision is based on. `overhead_bytes` is the engine's process without any model."""
 
     limit_bytes: int
     overhead_bytes: int
@@ -118,7 +122,7 @@ class Ledger:
 
     @property
     def reserved_total_bytes(self) -> int:
-        """Return the most that the engine will take without another request."""
+        """Return the most bytes that the engine will take if no further request starts."""
         return self.overhead_bytes + sum(h.bytes + h.reserved_bytes for h in self.holdings)
 
     @property
@@ -164,8 +168,8 @@ def decide(ledger: Ledger, need: Need) -> Decision:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """Return True if the machine has room although the process has not returned memory, when nothing else
-    runs.
+    """Return True if the machine has room for the need. If nothing else runs, memory that the process still
+    holds counts as free.
     """
     leaving = sum(h.bytes for h in ledger.holdings if h.name in evict)
     kept = kept_free_bytes(ledger.reading.total_bytes)

@@ -1,4 +1,4 @@
-"""Read what the ledger needs: memory of the machine and the process, MLX's counters, a model's files."""
+"""Read the ledger's inputs: memory of the machine and the process, MLX's counters, a model's files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def memory_guard(
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:
-    """Set Metal's wired limit, only if it is configured: generation/batch.py says why it is left alone."""
+    """Set Metal's wired limit if one is configured; otherwise leave it (generation/batch.py says why)."""
     if configured_bytes is not None and mx.metal.is_available():
         mx.set_wired_limit(configured_bytes)
 

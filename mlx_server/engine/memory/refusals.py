@@ -1,4 +1,4 @@
-"""Word the refusals of `MemoryGuard`: a model or request does not fit into memory. Pure."""
+"""The errors by which `MemoryGuard` refuses a model or request that does not fit into memory. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlx_server.engine.memory.ledger import GIB, MIB, Ledger, Need, Never, Wait
 
 @dataclass(frozen=True)
 class RefusalWords:
-    """The words of a refusal: what is asked for, and what would help; figures for programs."""
+    """The words of a refusal: the subject that does not fit, the remedy, and figures for programs."""
 
     what: str
     remedy: str

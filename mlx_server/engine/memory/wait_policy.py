@@ -1,4 +1,4 @@
-"""How long a load or a request waits for memory before it is refused. Pure.
+"""Decide how long a load or a request waits for memory before it is refused. Pure.
 
 What our own requests hold is freed when they end, so waiting for it is worthwhile. What other programs hold
 may never be freed, so the client learns of it soon.
@@ -17,7 +17,7 @@ RETRY_S = 0.1
 
 @dataclass(frozen=True)
 class WaitPolicy:
-    """`max_wait_s` bounds every wait."""
+    """The longest waits for memory. No wait is longer than `max_wait_s`."""
 
     max_wait_s: float
 

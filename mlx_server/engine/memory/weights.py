@@ -1,7 +1,8 @@
 """Forecast what a model's weights take when they are loaded, from the headers of its files. Pure.
 
-On Metal they stay as they are on disk. MLX's CPU build gets them dense, in float32, so a 4-bit model takes
-eight times its file. mlx-lm loads only the language model; the parts for images and audio stay on disk.
+On Metal, weights keep their form on disk. MLX's CPU build converts them to dense float32, so a 4-bit model
+takes eight times the size of its file. mlx-lm loads only the language model; the parts for images and audio
+stay on disk.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ _BACKGROUND_POLL_S = 0.002
 class LanguageModel:
     """A model that generates text, its tokenizer (mlx-lm's wrapper), and what was derived from both.
 
-    `decode` returns the text of token ids. `identity` names all that the model's keys and values depend on:
-    its files, and the types of its weights. Prompts cached under one identity are not used under another.
+    `decode` returns the text of token ids. `identity` identifies everything that determines the model's keys
+    and values: its files, and the types of its weights. Cached prompts are only used under the same identity.
     """
 
     model: Any
@@ -106,7 +106,9 @@ def _load_language_model(entry: ModelEntry) -> Loader:
 
 
 def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
-    """Load the model while its template process starts. `templates` is closed if the model needs none."""
+    """Load the model while its template process starts. `templates` is closed if the model
+    does not need it.
+    """
     yield 0.0
     model, config = load_model(entry.path, lazy=True)
     if not mx.metal.is_available():
@@ -135,9 +137,8 @@ def _load_beside(templates: TemplateProcess, entry: ModelEntry) -> Loader:
 
 
 def load_without_weights(entry: ModelEntry) -> LanguageModel:
-    """Return all of a model that makes prompts, in a second at most. Its `model` is None. To be closed.
-
-    It may be called from any thread. Raises what reading a damaged folder raises.
+    """Return a LanguageModel that can make prompts but has no weights (`model` is None), within a second. The
+    caller has to close it. Any thread may call this. Raises the errors of reading a damaged folder.
     """
     templates = take_process()
     try:
@@ -161,7 +162,7 @@ def load_without_weights(entry: ModelEntry) -> LanguageModel:
 def _prompt_maker(
     tokenizer: Any, templates: TemplateProcess, entry: ModelEntry, rows: int | None
 ) -> PromptMaker:
-    """Return the maker of a model's prompts. `templates` is closed if the model needs none."""
+    """Return the maker of a model's prompts. `templates` is closed if the model does not need it."""
     if not (needed := has_template_text(tokenizer)):
         templates.close()
     calls = output_markers(tokenizer).calls

@@ -28,7 +28,7 @@ def next_expiry_s(residents: Sequence[Resident]) -> float:
 
 
 def victims(residents: Sequence[Resident], limit: int) -> list[str] | None:
-    """Return the models to unload so that one more is within `limit`; None if too many are busy.
+    """Return the models to unload so that one more can be loaded within `limit`; None if too many are busy.
 
     Only idle models are unloaded, the least recently used first.
     """

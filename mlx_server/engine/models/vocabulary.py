@@ -1,4 +1,4 @@
-"""How many tokens a model has weights for."""
+"""The number of tokens that a model has weights for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _NOT_OF_TOKENS = ("wpe", "position", "per_layer", "embedders")
 
 
 def token_rows(model: Any) -> int | None:
-    """Return the rows of the model's token embedding: token ids must be below. Return None if it has none.
+    """Return the number of rows of the model's token embedding; None if it has no embedding. Valid token ids
+    are smaller.
 
     A tokenizer may have more tokens than that. MLX does not check indices: it would read beyond the weights.
     """

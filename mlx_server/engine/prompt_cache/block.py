@@ -44,7 +44,9 @@ class Block:
         return sum(group.nbytes for group in self.groups)
 
     def fits(self, other: Block) -> bool:
-        """Return True if both blocks can belong to one sequence."""
+        """Return True if `other` has the same layers, shapes and types, so that both can belong to one
+        sequence.
+        """
         return (self.dtypes, self.order, self._widths()) == (other.dtypes, other.order, other._widths())
 
     def _widths(self) -> list[tuple[int, ...]]:
@@ -56,7 +58,7 @@ class Block:
         return [next(parts[number]) for number in self.order]
 
     def head(self, tokens: int) -> Block:
-        """Return a copy of the first `tokens` tokens."""
+        """Return a copy of the block's first `tokens` tokens."""
         groups = tuple(group[:, :, :tokens].copy() for group in self.groups)
         return Block(self.ids[:tokens], groups, self.dtypes, self.order)
 

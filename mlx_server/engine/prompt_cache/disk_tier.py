@@ -21,10 +21,10 @@ from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
 WAITING_BYTES = 256 << 20
-"""At most so many bytes wait to be written; further blocks stay in RAM until there is time."""
+"""The most bytes that may wait to be written; further blocks stay in RAM until there is time."""
 
 PAUSE_AFTER_FAILURE_S = 60.0
-"""After a failure, such as a full disk, nothing is written for so many seconds."""
+"""The seconds for which nothing is written after a failure, such as a full disk."""
 
 
 @dataclass

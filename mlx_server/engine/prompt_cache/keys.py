@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 BLOCK_TOKENS = 16
-"""A prompt that deviates within a block computes up to so many tokens again. Smaller blocks mean more files.
+"""The tokens of a block. A prompt that deviates within a block recomputes up to as many. Smaller blocks mean
+more files.
 """
 
 _OWN_BYTES, _PARENT_DIGITS = 16, 16

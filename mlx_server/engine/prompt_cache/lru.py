@@ -32,8 +32,8 @@ class Lru:
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
         """Add the keys of `sizes`, which are at the end of `chain`, and mark the whole chain as used.
 
-        Return the evicted keys: others first, then the end of the chain. A key larger than the limit is not
-        added, and is returned too.
+        Return the evicted keys: first keys outside the chain, then those at the chain's end. A key larger
+        than the limit is not added, and is returned too.
         """
         known = list(chain)
         refused = [key for key, size in sizes.items() if size > self.limit_bytes]

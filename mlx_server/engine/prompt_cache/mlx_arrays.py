@@ -1,4 +1,6 @@
-"""Convert between MLX's caches and blocks or snapshots, on the MLX thread. Only this file here knows MLX."""
+"""Convert between MLX's caches and blocks or snapshots, on the MLX thread. No other file of this package uses
+MLX.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
 _CLASSES = {kind.__name__: kind for kind in _KINDS}
 
 ROOM_TOKENS = 256
-"""Restored arrays have room for so many more tokens; otherwise the first token would copy all of them."""
+"""The spare capacity of restored arrays, in tokens. Without it, the first new token would copy
+all of them.
+"""
 
 
 def can_be_cut(caches: Sequence[Any]) -> bool:

@@ -44,8 +44,8 @@ class ModelCache:
         self._tags = {**tags, **kv_settings, "made_by": made_by, "identity": whole}
 
     def find(self, tokens: Sequence[int]) -> PrefixMatch | None:
-        """Return what is stored of the beginning of `tokens`, without the last one: a model needs one token
-        of input.
+        """Return the stored prefix of `tokens`. It never includes the last token, because a model needs one
+        token of input.
 
         It never raises: an error is a miss.
         """

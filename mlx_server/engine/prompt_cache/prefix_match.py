@@ -14,11 +14,9 @@ Tags = Mapping[str, str]
 
 @dataclass(frozen=True)
 class PrefixMatch:
-    """What the cache has of `tokens`.
-
-    `keys` are consecutive blocks from the first token on; those in `held` are in memory, the others on disk.
-    After them, a part of one of `next_keys` (blocks that follow the last one) may match too. `snapshots`, the
-    longest first, are an alternative; each matches the beginning of `tokens`.
+    """The cached part of `tokens`. `keys` are consecutive blocks from the first token on; those in `held` are
+    in memory, the others on disk. After them, a part of one of `next_keys` (blocks that follow the last one)
+    may match too. `snapshots`, the longest first, are an alternative; each matches the beginning of `tokens`.
     """
 
     tokens: tuple[int, ...]

@@ -1,6 +1,6 @@
 """A whole state after some tokens, for caches that cannot be cut (rotating, arrays). Pure.
 
-It holds for exactly these tokens, and is of use to a prompt that begins with all of them.
+It is valid after exactly these tokens, so only a prompt that begins with all of them can use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from mlx_server.engine.prompt_cache.block import Array, array_of, numbers_of, te
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state. `tree` is JSON with each layer's class and state; `{"array": N}` stands for `arrays[N]`."""
+    """A model's state after the tokens `ids`. `tree` is JSON with each layer's class and state; `{"array":
+    N}` stands for `arrays[N]`.
+    """
 
     ids: tuple[int, ...]
     arrays: tuple[Array, ...]

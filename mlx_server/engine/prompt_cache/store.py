@@ -159,7 +159,7 @@ class BlockStore:
     # --- insert ---
 
     def count_stored(self, keys: Sequence[str]) -> int:
-        """Return how many of `keys` are stored, counted from the first to the first one that is not."""
+        """Return how many of `keys` are stored, from the first one to the first that is missing."""
         count = 0
         while count < len(keys) and (keys[count] in self._entries or keys[count] in self._disk):
             count += 1
@@ -246,7 +246,7 @@ class BlockStore:
                 self._insert_into_ram({key: Entry(value, tags)})
 
     def _forget_cleared(self) -> bool:
-        """Return True, after clearing RAM too, if `vestal cache clear` deleted the folder."""
+        """If `vestal cache clear` has deleted the folder, clear RAM too. Return True if it has."""
         if not self._disk.was_cleared():
             return False
         log_event("cache_cleared", cause="its folder was removed")

@@ -1,4 +1,4 @@
-"""What the scheduler needs of MLX, of the disk and of the machine; a test puts fakes in its place."""
+"""The scheduler's dependencies on MLX, the disk and the machine, which tests replace by fakes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Check requests that have to wait: prompt, length, grammar, and memory that they could never have.
 
-It works on a thread of its own, past the queues of the scheduler and the steps of the MLX thread, and does
-not use MLX. The prompt of a model in memory is made by that model's own tokenizer thread. For any other
-model, all but its weights is read, and kept while checks follow each other.
+The checks run on a thread of their own, independent of the scheduler's queues and the MLX thread, and do not
+use MLX. The prompt of a model in memory is made by that model's own tokenizer thread. For any other model,
+everything except its weights is read, and cached while checks follow each other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FINAL = (RequestError, LoadError, InsufficientMemory)
 
 
 class EarlyChecks:
-    """Answers each `Generate` with `check_only` by one event, which `emit` is given.
+    """Answers each `Generate` with `check_only` by one event, which is passed to `emit`.
 
     `loaded` returns a model that is in memory. `read` reads all of a model but its weights.
     """
@@ -54,7 +54,7 @@ class EarlyChecks:
         self._kept: tuple[ModelEntry, LanguageModel] | None = None
 
     def start(self, inbox: queue.SimpleQueue[Generate]) -> None:
-        """Check what comes in, in order, until the process ends."""
+        """Start the thread, which checks the queued requests in order until the process ends."""
         threading.Thread(target=self._serve, args=(inbox,), name="early-checks", daemon=True).start()
 
     def _serve(self, inbox: queue.SimpleQueue[Generate]) -> None:
@@ -67,7 +67,7 @@ class EarlyChecks:
             self._emit(self.answer(op))
 
     def answer(self, op: Generate) -> Accepted | Failed:
-        """Return whether the request can be served, as far as that can be known now."""
+        """Return `Accepted`, or `Failed` if the request can certainly not be served."""
         try:
             with confined(op.id, "checking it"):
                 return Accepted(op.id, self._check(replace(op, model=canonical(op.model))))

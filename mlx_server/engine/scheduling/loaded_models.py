@@ -35,7 +35,9 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """`default_keep_alive_s` returns for how long a model stays unused; a negative time has no end."""
+    """The models in memory. `default_keep_alive_s` returns how long an unused model stays;
+    negative: forever.
+    """
 
     def __init__(
         self, requests: EngineRequests, limit: int, default_keep_alive_s: Callable[[str], float]
@@ -52,7 +54,7 @@ class LoadedModels:
         return list(self._models.values())
 
     def add(self, entry: ModelEntry, weights: Weights, runner: Runner, now: float) -> LoadedModel:
-        """Take in a freshly loaded model."""
+        """Add a model that has just been loaded."""
         model = LoadedModel(entry, weights, runner, weights_bytes(weights), now, now)
         self._models[entry.name] = model
         self.mark_used(model, None, now)
@@ -107,7 +109,7 @@ class LoadedModels:
     # --- reports ---
 
     def tenants(self, awaited: str | None) -> list[Tenant]:
-        """Return the models for the memory ledger; the next request to start is for `awaited`."""
+        """Return the models for the memory ledger. `awaited` is the model of the next request to start."""
         return [
             Tenant(model.entry, model.bytes, self._request_ids(name), model.last_used_s, name == awaited)
             for name, model in self._models.items()
@@ -121,7 +123,7 @@ class LoadedModels:
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
     def reports(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModelReport, ...]:
-        """Return what `alive` says of the loaded models."""
+        """Return the reports on the loaded models for the `alive` event."""
         return tuple(
             LoadedModelReport(
                 model=name,

@@ -1,7 +1,7 @@
-"""Decide which model is loaded next, and for how long a load that does not fit is waited for.
+"""Decide which model is loaded next, and how long a load that does not fit waits for memory.
 
-One model is loaded at a time. `Loads` changes neither models nor requests: `step` yields what has happened or
-is to be done, and the scheduler carries out each outcome before it asks for the next.
+One model is loaded at a time. `Loads` changes neither models nor requests: `step` yields outcomes, and the
+scheduler handles each one before it asks for the next.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Loads:
         return self._current.entry.name if self._current else None
 
     def blocked(self, now: float) -> bool:
-        """Return whether there is nothing to load, or all that is to be loaded must wait until later."""
+        """Return whether no load can advance now: none is requested, or all must wait until later."""
         return self._current is None and (not self._awaited() or now < self._retry_at_s)
 
     def abandon(self) -> None:

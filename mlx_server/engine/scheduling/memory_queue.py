@@ -1,4 +1,4 @@
-"""Decide which request that waits for memory is tried next, and how long each may wait. Pure."""
+"""The queue of requests that wait for memory: which is tried next, and how long each may wait. Pure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ while a stream was running."""
 
 
 class ModelLoad:
-    """`fraction` is what has been read, in 0..1."""
+    """The load of one model. `fraction` is how much has been read, in 0..1."""
 
     def __init__(self, entry: ModelEntry, loader: Loader, now: float) -> None:
         self.entry, self.fraction = entry, 0.0
@@ -22,7 +22,7 @@ class ModelLoad:
         self._loader, self._started_s = loader, now
 
     def advance(self, clock: Callable[[], float]) -> bool:
-        """Read slices for TURN_S on `clock`. Return False if the loader is itself waiting.
+        """Read slices for TURN_S on `clock`. Return False if the loader itself waits for background work.
 
         Set `weights` when all is read. Raises EngineError.
         """

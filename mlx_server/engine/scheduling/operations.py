@@ -31,7 +31,7 @@ from vestal.config import canonical
 
 
 class Operations:
-    """`send` is given the events that an operation causes at once."""
+    """Carries out operations. `send` is called with the events that an operation causes at once."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Operations:
         self._refusing = True
 
     def carry_out(self, op: Op) -> None:
-        """Carry out an operation, or begin to. Operations of the process itself are not known here."""
+        """Carry out an operation, or begin it. `Shutdown` and `Begin` are handled elsewhere."""
         match op:
             case Generate() | Embed() | Load():
                 self._accept(replace(op, model=canonical(op.model)))
@@ -101,6 +101,6 @@ class Operations:
 
 
 def shutting_down(request_id: str) -> Failed:
-    """Return the answer to a request that is not begun because the engine ends."""
+    """Return the answer to a request that does not start because the engine is shutting down."""
     message = "The engine is shutting down; the request can be sent again."
     return Failed(request_id, "engine_unavailable", message, retryable=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # these import MLX
 
 
 class RequestStatus(Enum):
-    """What a request is waiting for, or that it runs or has ended."""
+    """The status of a request: what it waits for, or that it runs or has finished."""
 
     WAITING_FOR_MODEL = "waiting_for_model"
     """Its model is not in memory. Every request begins here; most stay for no time."""
@@ -48,7 +48,7 @@ TRANSITIONS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
         {RequestStatus.WAITING_FOR_MEMORY, RequestStatus.RUNNING, RequestStatus.FINISHED}
     ),
     RequestStatus.WAITING_FOR_MEMORY: frozenset(
-        # Back to the first where its model was unloaded meanwhile.
+        # Back to the first status if its model was unloaded meanwhile.
         {RequestStatus.WAITING_FOR_MODEL, RequestStatus.PREPARING, RequestStatus.FINISHED}
     ),
     RequestStatus.PREPARING: frozenset({RequestStatus.RUNNING, RequestStatus.FINISHED}),
@@ -65,7 +65,7 @@ IN_RUNNER = (RequestStatus.RUNNING, RequestStatus.PREPARING, RequestStatus.TOKEN
 
 @dataclass(frozen=True)
 class MemoryWait:
-    """Since when memory has no room for a request, and when it is tried again, on the scheduler's clock."""
+    """When memory first had no room for a request, and when it is tried again, on the scheduler's clock."""
 
     since_s: float
     retry_at_s: float
@@ -73,7 +73,9 @@ class MemoryWait:
 
 @dataclass(frozen=True)
 class BackgroundJobs:
-    """What background workers make for one request before it can run. Each job may be absent."""
+    """The jobs of background workers that one request needs before it can run. A job that is not needed is
+    None.
+    """
 
     grammar: Future[GrammarProcessor | None] | None = None
     """Compiles the grammar of the request's JSON schema, or only reads the vocabulary."""
@@ -90,7 +92,7 @@ class BackgroundJobs:
 
     @property
     def can_score(self) -> bool:
-        """Return True if the prompt can be scored now: the vocabulary is read, and there is more to score."""
+        """Return True if the vocabulary is read and the prompt has tokens that are not scored yet."""
         is_pending = self.scorer is not None and not self.scorer.done.done()
         return is_pending and (self.grammar is None or self.grammar.done())
 
@@ -110,8 +112,9 @@ class PreparedPrompt:
     """What a background thread makes of a `Generate` before the request waits for memory.
 
     It refers to the model's tokenizer, and not to the model, which may be unloaded while the request waits.
-    `gate` opens where the model's thinking ends and a grammar applies; None: at once. `answer` is the whole
-    answer if nothing has to run: tokens are only counted, or an earlier engine had sent all of the answer.
+    `gate` opens at the end of the model's thinking, from where a grammar applies; None: at once. `answer` is
+    the whole answer if the request need not run: its tokens are only counted, or an earlier engine has
+    already sent the whole answer.
     """
 
     generation: Generation

@@ -32,7 +32,7 @@ class EngineRequests:
         return self._by_id.get(request_id)
 
     def add(self, request: Request) -> None:
-        """Take in a new request, which waits for its model. Raises ValueError if its id is in use."""
+        """Add a new request, which waits for its model. Raises ValueError if its id is in use."""
         if request.id in self._by_id:
             raise ValueError(f"Request id {request.id!r} is in use.")
         if request.status is not RequestStatus.WAITING_FOR_MODEL:
@@ -63,15 +63,17 @@ class EngineRequests:
     # --- views ---
 
     def select(self, *statuses: RequestStatus, model: str | None = None) -> list[Request]:
-        """Return the requests of these statuses, status by status, each in order; of one model, if given."""
+        """Return the requests with these statuses, of one `model` if given: status by status, each in queue
+        order.
+        """
         return list(self._iterate(statuses, model))
 
     def any(self, *statuses: RequestStatus, model: str | None = None) -> bool:
-        """Return whether there is a request of these statuses; of one model, if given."""
+        """Return whether any request has one of these statuses; only those of `model`, if given."""
         return self.first(*statuses, model=model) is not None
 
     def first(self, *statuses: RequestStatus, model: str | None = None) -> Request | None:
-        """Return the first that `select` would, or None."""
+        """Return the first request that `select` would return, or None."""
         return next(self._iterate(statuses, model), None)
 
     def models(self, status: RequestStatus) -> list[str]:

@@ -39,7 +39,7 @@ PRELOAD = "preload/"
 """The ids of the loads that the engine asks of itself begin with this."""
 
 IDLE_S = 5.0
-"""After so long without work, the engine makes what later requests would wait for. That holds all threads up
+"""After this idle time, the engine prepares what later requests would wait for. That holds all threads up
 for 0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two."""
 
 NEW_TOKENS_S = 0.005
@@ -128,7 +128,9 @@ class Scheduler:
         self._starter.start_waiting()
 
     def _step(self) -> None:
-        """Make one step of each model that has work, and send its events before its KV is put away."""
+        """Make one step of each model that has work. Send its events before its KV is put into the prompt
+        cache.
+        """
         for model in self._models.all():
             runner = model.runner
             if not runner.can_step:
@@ -156,7 +158,7 @@ class Scheduler:
     # --- receiving operations ---
 
     def _receive(self) -> None:
-        """Carry out all operations that have come. If there is nothing else to do, wait for the next."""
+        """Carry out all operations that have arrived. If there is nothing else to do, wait for the next."""
         try:
             if not self._has_work_now() and not self._events:
                 self._take(self._wait())
@@ -226,7 +228,7 @@ class Scheduler:
             self._starter.fail(request, error)
 
     def _take_in(self, load: LoadCompleted) -> None:
-        """Start the requests that waited for a model which is loaded now."""
+        """Add a model that has just been loaded, and start the requests that waited for it."""
         name = load.entry.name
         try:
             runner = self._make_runner(load.entry, load.weights, self._requests)
@@ -258,7 +260,7 @@ class Scheduler:
             self._events.append(shutting_down(request.id))
 
     def drain(self, seconds: float) -> int:
-        """Go on with the requests that are with a runner for so long. Return how many are unfinished."""
+        """Continue the requests of the runners for at most the given time. Return how many are unfinished."""
         self._drain_until_s = self._clock() + seconds
         while self._working and self._clock() < self._drain_until_s:
             self._receive()
@@ -279,7 +281,7 @@ class Scheduler:
         return self._prompt_cache.persist(max(until_s - self._clock(), 0.0))
 
     def hand_back_running(self) -> None:
-        """Fail the requests that the drain has left, so that the gateway sends them elsewhere."""
+        """Fail the requests that the drain has not finished, so that the gateway sends them elsewhere."""
         message = "The engine stopped before the request was done; the request can be sent again."
         for model in self._models.all():
             for request in self._requests.select(*IN_RUNNER, model=model.entry.name):

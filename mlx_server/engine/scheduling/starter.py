@@ -1,4 +1,4 @@
-"""Pass requests whose model is loaded to the model's runner, generations as memory allows."""
+"""Pass requests to the runner of their loaded model. Generations start as memory allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlx_server.protocol import Event, Load, Loaded
 
 
 class Starter:
-    """Starts requests. `send` is given the events that this causes."""
+    """Starts requests. `send` is called with the events that this causes."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Starter:
         return ()
 
     def wait_for_new_tokens(self, timeout_s: float) -> None:
-        """Wait for the tokenizations that have begun since the last call, at most so long."""
+        """Wait, with a timeout, for the tokenizations that have begun since the last call."""
         new, self._new_tokenizations = self._new_tokenizations, []
         if new:
             futures.wait(new, timeout_s)
@@ -65,7 +65,9 @@ class Starter:
                 self._attempt(request, partial(model.runner.take_tokens, request))
 
     def start_waiting(self) -> None:
-        """Start the generations that wait for memory, in order, up to the first that finds none."""
+        """Start the generations that wait for memory, in order, up to the first for which there is too
+        little.
+        """
         now = self._clock()
         while (request := self._queue.due(now)) is not None:
             model = self._models.get(request.model)
@@ -78,7 +80,7 @@ class Starter:
                 return
 
     def _start_generation(self, request: Request, model: LoadedModel, now: float) -> bool:
-        """Start a generation or fail it. Return False if it must wait on."""
+        """Start a generation or fail it. Return False if it must wait longer."""
 
         def start() -> Sequence[Event]:
             model.runner.start(request, now)
@@ -94,7 +96,7 @@ class Starter:
         return True
 
     def join(self, request: Request, model: LoadedModel) -> None:
-        """Let a request run whose background jobs have ended."""
+        """Run a request whose background jobs have ended."""
 
         def join() -> Sequence[Event]:
             model.runner.join(request)
@@ -117,6 +119,6 @@ class Starter:
                 self._send(event)
 
     def fail(self, request: Request, error: EngineError) -> None:
-        """Finish a request and tell the gateway why it cannot be served."""
+        """Finish a request, and report to the gateway why it cannot be served."""
         self._requests.finish(request)
         self._send(error.failed(request.id))

@@ -32,7 +32,9 @@ class StatusUpdates:
         self._kv_bytes: dict[str, int] = {}
 
     def update(self, working: bool, now: float) -> None:
-        """Count one step and note how things stand; `working`: there are requests or a load in progress."""
+        """Count one step and update the figures. `working` says whether there are requests or a load in
+        progress.
+        """
         status = self._status
         status.advanced()
         status.working = working

@@ -1,4 +1,6 @@
-"""Unload models: expired, asked to go, or evicted for another, and free their memory."""
+"""Unload models that have expired, were named by `Unload`, or are evicted for another, and
+free their memory.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ class Unloader:
         self._has_unreleased = False
 
     def unload(self, model: LoadedModel, cause: str) -> None:
-        """Drop a model. Its memory is free once no frame refers to it: see `release_freed_memory`."""
+        """Drop a model. Its memory is free once no stack frame refers to it: see `release_freed_memory`."""
         name = model.entry.name
         ids: list[str | None] = [*model.unload_ids] or [None]
         self._models.drop(model)
@@ -52,7 +54,7 @@ class Unloader:
         self._release_memory()
 
     def unload_all(self) -> None:
-        """Drop every model at the engine's end, when no answer is expected."""
+        """Drop every model when the engine ends, without answering `Unload` operations."""
         for model in self._models.all():
             self._models.drop(model)
         self._release_memory()
@@ -60,7 +62,7 @@ class Unloader:
     def release_freed_memory(self) -> None:
         """Return the memory of dropped models to the system.
 
-        Call this when every frame that referred to a dropped model has ended, not before.
+        Call this after every function that has a reference to a dropped model has returned.
         """
         if self._has_unreleased:
             self._has_unreleased = False

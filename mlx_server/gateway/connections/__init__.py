@@ -1,1 +1,1 @@
-"""The connections of clients: where the gateway listens, and one HTTP or WebSocket protocol a connection."""
+"""The connections of clients: the listening sockets, and the HTTP and WebSocket protocols."""

@@ -1,8 +1,8 @@
-"""The gateway's HTTP connections: uvicorn's, with bounds on their number and their silence.
+"""uvicorn's HTTP connections, with limits on their number and on the time that a client may be silent.
 
-uvicorn has a limit for a connection that rests between two requests, and none for headers or bodies that
-never end. A subclass of its h11 protocol reports to the table of connections after each part that arrives:
-h11's own state says what the connection waits for.
+uvicorn limits how long a connection may rest between two requests, but not how long headers or a body may
+take. A subclass of its h11 protocol reports to the table of connections after each part that arrives: h11's
+own state says what the connection waits for.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ PONG_WITHIN_S = 300.0
 """How long a WebSocket's client may leave a ping without an answer: one that runs a tool between two turns
 may not read meanwhile."""
 READ_AT_ONCE_BYTES = 64 * 1024
-"""What is parsed in one turn of the event loop: h11 takes 50 ms for so many bytes in chunks of one byte."""
+"""The most bytes that are parsed in one turn of the event loop: in chunks of one byte, h11 takes 50 ms for
+them.
+"""
 
 
 class HttpProtocol(ReportedConnection, H11Protocol):
-    """One connection, which reports to `table` what happens to it."""
+    """One connection, which reports its phases to `table`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.max_size = READ_AT_ONCE_BYTES  # type: ignore[attr-defined]  # asyncio's own is 256 KiB
@@ -62,11 +64,13 @@ class HttpProtocol(ReportedConnection, H11Protocol):
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are no HTTP request, or one without exactly one Host header, in JSON.
+        """Refuse malformed HTTP, or a request without exactly one Host header, in JSON.
 
         uvicorn answers these itself, in plain text. No path is known, so the envelope is Ollama's.
         """
-        error = HttpError("invalid_request", "This is no HTTP request, or has not exactly one Host header.")
+        error = HttpError(
+            "invalid_request", "This is not an HTTP request, or it does not have exactly one Host header."
+        )
         body = json.dumps(ollama_body(error)).encode()
         length = str(len(body)).encode()
         headers = [

@@ -1,4 +1,5 @@
-"""Where the gateway listens: loopback, what `mlx.bind` names, and the Docker bridge as soon as it exists.
+"""The gateway's listening sockets: on loopback, the addresses in `mlx.bind`, and the Docker bridge once it
+exists.
 
 The bridge's address is what `host-gateway` names inside containers on Linux. It appears with the Docker
 engine, which may start later than the gateway. The gateway listens on 0.0.0.0 only if that is configured.
@@ -90,12 +91,12 @@ class Listeners:
         return self._inherited.take(address, self._port) or bind(address, self._port)
 
     def host_names(self) -> frozenset[str]:
-        """Return what this machine may be called in a `Host` header, besides the usual names."""
+        """Return the additional names that this machine may have in a `Host` header."""
         bridge = [self.bridge] if self.bridge else []
         return frozenset({self._hostname, f"{self._hostname}.local", *self._addresses, *bridge})
 
     def keyless_addresses(self) -> frozenset[str]:
-        """Return the address of the Docker bridge, which needs no API key, once there is one."""
+        """Return the addresses that need no API key: that of the Docker bridge, once it exists."""
         return frozenset({self.bridge} if self.bridge else ())
 
     def serve(self, app: FastAPI) -> None:
@@ -104,7 +105,7 @@ class Listeners:
         self._telemetry.emit("listening", addresses=self._addresses, port=self._port)
 
     async def follow_bridge(self, app: FastAPI) -> None:
-        """Serve on the Docker bridge's address whenever there is a new one, until cancelled."""
+        """Serve on the Docker bridge's address, also after it changes, until cancelled."""
         last_failure = ""
         while True:
             address = await asyncio.to_thread(network.bridge_address)
@@ -124,13 +125,13 @@ class Listeners:
             await asyncio.sleep(BRIDGE_INTERVAL_S)
 
     async def stop(self) -> None:
-        """Close the sockets, and the connections after a moment to end."""
+        """Close the listening sockets, then the connections, which get a moment to end by themselves."""
         for server, _ in self._servers:
             server.should_exit = True
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
 
     def _is_covered(self, address: str | None) -> bool:
-        """Return whether the address is listened on already, under its own name or a wildcard."""
+        """Return whether a socket already listens on the address, or on a wildcard that includes it."""
         return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway's HTTP and WebSocket connections have in common: reports to the table of connections."""
+"""The common part of the gateway's HTTP and WebSocket connections: reports to the table of connections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from vestal.web.connections import Connection, ConnectionTable, Phase
 
 
 class ReportedConnection(asyncio.Protocol):
-    """A mixin for one of uvicorn's protocols, which does the work.
-
-    This one reports when the connection opens and closes, and since when its client does not read.
+    """A mixin for uvicorn's protocols. It reports when the connection opens and closes, and since when its
+    client does not read.
     """
 
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
@@ -39,7 +38,7 @@ class ReportedConnection(asyncio.Protocol):
             self._table.report_unread(self._connection, None)
 
     def report(self, phase: Phase, received_bytes: int = 0) -> None:
-        """Report what the connection does now, and how many bytes have just arrived."""
+        """Report the phase of the connection, and how many bytes have just arrived."""
         if self._connection is not None:
             self._table.report(self._connection, phase, _now(), received_bytes)
 

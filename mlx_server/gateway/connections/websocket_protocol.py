@@ -1,4 +1,4 @@
-"""The gateway's WebSockets: uvicorn's, which report to the table of connections what happens to them."""
+"""uvicorn's WebSocket connections, which also report to the table of connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vestal.web.connections import ConnectionTable, Phase
 
 
 class WebSocketProtocol(ReportedConnection, WebSocketsSansIOProtocol):
-    """One WebSocket. The application reports each turn by the function that stands in the scope."""
+    """One WebSocket. The application reports each request and answer by a function in the ASGI scope."""
 
     def __init__(self, table: ConnectionTable, **options: Any) -> None:
         super().__init__(table, **options)

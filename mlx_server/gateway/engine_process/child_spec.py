@@ -68,7 +68,7 @@ def engine_child_spec(
 
 
 def _find(pid_file: Path) -> int | None:
-    """Return the PID of an engine that an earlier gateway left, and that no PID file names."""
+    """Return the PID of an engine that an earlier gateway started, and that the PID file does not name."""
     return vestal_processes.group_leader(PID_FILE_VARIABLE, str(pid_file))
 
 

@@ -1,4 +1,4 @@
-"""Decide from the evidence what an engine's death says about the requests that ran on it. Pure."""
+"""Judge from an engine's exit whether its requests may have caused it. Pure."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ExitEvidence:
 
     `planned`           somebody asked the engine to exit
     `code`, `signal`    its exit status; both None if that is unknown
-    `fault`             what the gateway found wrong before it ended the engine: a hang, or bytes that are no
-                        event; empty if nothing
+    `fault`             what the gateway found wrong before it ended the engine: a hang, or bytes that are
+                        not an event; empty if nothing
     `killed_for_memory` the kernel killed a process for memory at that time
     """
 
@@ -34,7 +34,8 @@ class ExitEvidence:
     def death(self) -> EngineDeath:
         """Return what the exit says about the engine's requests.
 
-        A SIGKILL for memory is the engine's own making: one of its requests may need more than there is.
+        A SIGKILL for memory counts as the engine's own fault: one of its requests may need more than there
+        is.
         """
         if self.fault:
             return EngineDeath.OWN_FAULT

@@ -19,7 +19,7 @@ reading them takes no time."""
 
 
 class EngineLauncher:
-    """Launch engines: the standby engine if there is one, else a new process.
+    """Launches engines: the standby engine if there is one, else a new process.
 
     `new_link` makes the link to an engine from its process id.
     """

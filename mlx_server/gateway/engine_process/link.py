@@ -25,7 +25,7 @@ class EngineLink(asyncio.Protocol):
         self._fault = ""
 
     def send(self, operation: protocol.Op) -> None:
-        """Send `operation`, which no client has made: see `send_frame`."""
+        """Send an operation of the gateway's own, as `send_frame` does."""
         self.send_frame(protocol.encode(operation))
 
     def send_frame(self, frame: bytes) -> None:

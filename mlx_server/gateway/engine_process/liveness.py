@@ -1,4 +1,4 @@
-"""Judge from an engine's events whether it is loading, busy, idle or wedged. Pure.
+"""Judge an engine by its events: whether it is loading, busy, idle or wedged. Pure.
 
 A working engine is alive as long as it makes progress: a token, a part of a prompt, a part of a model. An
 idle engine makes none, and after the machine slept its GPU may be lost while its process reports that all is
@@ -15,7 +15,7 @@ LOADING_TIMEOUT_FACTOR = 4.0
 """While a model loads, signs of progress may be this many times further apart, but only as far as the load's
 own pace justifies: a load that has reported every second is stuck after the usual time."""
 MOST_BETWEEN_JUDGEMENTS_S = 5.0
-"""The gateway judges its engine each second. Where it is held up for longer, it is not the engine that is."""
+"""The gateway judges its engine each second. After a longer gap, the gateway itself was held up."""
 PACE_FACTOR = 3.0
 """A load may take this many times as long for its next step as it took for its slowest one so far."""
 
@@ -71,7 +71,7 @@ class EngineLiveness:
                 pass
 
     def _set_loading(self, model: str | None, now: float) -> None:
-        """Note which model is being loaded. Each load has a pace of its own."""
+        """Record which model is being loaded, and forget the pace of the last load."""
         if model != self.loading:
             self.loading, self._load_step_at, self._slowest_load_step_s = model, now, 0.0
 

@@ -1,7 +1,7 @@
 """Decide when a healthy engine is replaced: it holds too much memory, or it is old. Pure.
 
 Memory that Metal leaks returns only when the process ends, and requests continue in the next engine. An
-engine is never replaced soon after its start: where a new engine grows as fast, replacing it again would not
+engine is never replaced soon after its start: if a new engine grows as fast, replacing it again would not
 help.
 """
 

@@ -13,7 +13,7 @@ from vestal.supervision import Clock
 
 
 class Recycler:
-    """Ask the policy at each health check, and restart the engine once it is due.
+    """Asks the policy at each health check, and restarts the engine once it is due.
 
     `new_policy` makes the policy for an engine that starts at the given time; `restart` replaces the engine
     for the given cause. A replaced engine returns its requests, which continue in the next one.
@@ -34,7 +34,9 @@ class Recycler:
         self._replacement: asyncio.Task[None] | None = None
 
     def engine_launched(self) -> None:
-        """Begin a new policy: the figures of the previous engine do not count for this one."""
+        """Make a new policy for an engine that was launched, because the previous engine's figures do not
+        apply.
+        """
         self._policy = self._new_policy(self._clock.now())
 
     def check(self, session: EngineSession, busy: bool) -> None:

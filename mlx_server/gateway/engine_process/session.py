@@ -20,7 +20,7 @@ class EngineSession:
     """The gateway's view of one engine process, from its launch until its link closes.
 
     `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
-    once somebody asked the engine to exit: its exit is then no crash, and no request gets a strike for it.
+    once somebody asked the engine to exit: its exit is then not a crash, and no request gets a strike for it.
     `fault` is what was found wrong with the engine before it was ended, such as that it hangs; empty if
     nothing. `on_ready` is called when the engine is ready to serve.
     """
@@ -60,7 +60,9 @@ class EngineSession:
         return self._dispatcher.delivered > self._delivered_before
 
     def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
-        """Note how the engine's process has ended, and have the dispatcher judge its requests by that."""
+        """Record the exit of the engine's process, and have the dispatcher decide which of its requests
+        continue.
+        """
         self._on_link_lost("the engine has exited")
         fault = self.fault or self.link.protocol_fault
         evidence = ExitEvidence(self.exit_is_planned, code, signal, fault, killed_for_memory)
@@ -96,7 +98,7 @@ class EngineSession:
                 await self._became_ready.wait()
 
     def health(self) -> ProbeResult:
-        """Return the engine's health by its events so far; send it a probe where one is due."""
+        """Return the engine's health by its events so far. Send it a probe if one is due."""
         running, now = self._running(), self._clock.now()
         if self._open and self.liveness.probe_due(running, now):
             self.link.send(protocol.Probe("probe"))

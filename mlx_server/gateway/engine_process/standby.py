@@ -39,14 +39,14 @@ class StandbyEngine:
         return True
 
     async def kill(self) -> None:
-        """Kill the process, which holds nothing worth an orderly shutdown, and wait until it is reaped."""
+        """Kill the process, which has no state to save, and wait until it is reaped."""
         self.process.kill()
         await self._exit
         self.our_end.close()
 
 
 class StandbyPreparation:
-    """Start a standby engine some time after an engine became ready.
+    """Starts a standby engine some time after an engine became ready.
 
     `prepare` starts it; `is_busy` returns whether requests are running.
     """

@@ -25,7 +25,7 @@ READY_WAIT_S = 0.5
 
 
 class EngineSupervisor:
-    """Keep one engine running. Each launched engine has an `EngineSession`; the supervision library decides
+    """Keeps one engine running. Each launched engine has an `EngineSession`; the supervision library decides
     about restarts, and calls back for the engine's health.
 
     `last_crash` holds the time (`ts`, seconds since the epoch) and the `cause` of the last unplanned exit.
@@ -69,7 +69,7 @@ class EngineSupervisor:
         dispatcher.trial_at = lambda: self._supervisor.trial_at(NAME)
 
     async def start(self) -> None:
-        """Terminate an engine that an earlier gateway left running, and launch one.
+        """Terminate an engine of an earlier gateway if one still runs, and launch a new one.
 
         Return before the engine is ready.
         """
@@ -79,7 +79,7 @@ class EngineSupervisor:
         await self._supervisor.start()
 
     async def stop(self) -> None:
-        """Stop the engine with SIGTERM, or with SIGKILL where it does not exit in time."""
+        """Stop the engine with SIGTERM, or with SIGKILL if it does not exit in time."""
         self._session.exit_is_planned = True
         await self._standby.stop()
         await self._recycler.stop()
@@ -97,7 +97,7 @@ class EngineSupervisor:
     # --- what is known of the engine ---
 
     def status(self) -> ChildStatus:
-        """Return the state of the engine's process as the supervision library has it."""
+        """Return the supervision library's status of the engine's process."""
         return self._supervisor.status()[NAME]
 
     @property
@@ -166,7 +166,7 @@ class EngineSupervisor:
         return self._dispatcher.count(RequestPhase.RUNNING) > 0
 
     def _machine_woke(self, slept_s: float) -> None:
-        """Have the engine show that it still computes: the sleep may have lost its GPU context."""
+        """Have the engine probed at once, because its GPU context may have been lost during the sleep."""
         self._supervisor.machine_woke(slept_s)
         self._session.liveness.machine_woke(self._clock.now())
 

@@ -18,7 +18,9 @@ _SMALL = frozenset({".json", ".jinja", ".txt", ".model"})
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the sha256 (hex) of a model's files. Raises OSError, ValueError, KeyError if it is no model."""
+    """Return the sha256 (hex) of a model's files. Raises OSError, ValueError or KeyError if the folder is not
+    a model.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix in _SMALL:

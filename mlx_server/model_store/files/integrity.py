@@ -1,7 +1,7 @@
 """Check that weights are still those that were installed: their sha256 is recorded, and compared at loads.
 
 Reading 40 GB takes longer than loading them. So a file whose size and modification time are those recorded
-counts as unchanged; a file that has been touched since is read once in a process's life.
+counts as unchanged; any other file is read once in the life of a process.
 """
 
 from __future__ import annotations

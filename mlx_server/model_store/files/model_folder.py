@@ -57,7 +57,9 @@ def looks_like_model(folder: Path) -> bool:
 
 
 def find_model(tree: Path) -> Path | None:
-    """Return the model in an unpacked tree: the topmost folder that looks like one, or GGUF file."""
+    """Return the model in an unpacked tree: the topmost folder that looks like a model, or the topmost GGUF
+    file.
+    """
     folders = (path.parent for path in tree.rglob("config.json") if looks_like_model(path.parent))
     found = [*folders, *tree.rglob("*.gguf")]
     return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
@@ -104,7 +106,7 @@ def chat_template(folder: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    """Read the facts again only if `stamp` (name, mtime_ns and bytes of each file) has changed."""
+    """Return the facts, cached by `stamp`: the name, mtime_ns and size in bytes of each file."""
     config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
@@ -141,10 +143,11 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
 
 
 def capabilities_of(template: str, *, fills_gaps: bool) -> tuple[str, ...]:
-    """Return what a model of this chat template can do, in Ollama's words: clients offer tools by it.
+    """Return the capabilities of a model with this chat template, in Ollama's words, by which clients decide
+    to offer tools.
 
-    `fills_gaps`: the model can continue a text that is followed by a suffix. A template without a place for
-    tools is given them in the system message, so any template has tools.
+    `fills_gaps`: the model can continue a text that is followed by a suffix. If the template has no place for
+    tools, the system message describes them, so every chat model has tools.
     """
     thinks = ("<think>" in template and "</think>" in template) or "<|channel|>analysis" in template
     return (
@@ -164,7 +167,9 @@ INFILL_MARKERS = (
     ("<[fim-prefix]>", "<[fim-suffix]>"),
     ("[PREFIX]", "[SUFFIX]"),
 )
-"""Tokens before and after a gap. The engine fills one in where the tokenizer has a pair of them."""
+"""Pairs of tokens that stand before and after a gap. A model whose tokenizer has such a pair
+can fill gaps.
+"""
 
 
 def _fills_gaps(tokenizer: bytes) -> bool:

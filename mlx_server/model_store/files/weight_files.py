@@ -26,7 +26,7 @@ _BITS = {
 
 
 class UnreadableModel(Exception):
-    """The folder is no model that can be loaded; the text names the file and the fault."""
+    """The folder is not a model that can be loaded; the text names the file and the fault."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

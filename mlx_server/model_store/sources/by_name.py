@@ -1,4 +1,4 @@
-"""Find a source for a model's name: the configuration's, or one that the name itself stands for.
+"""Find the source of a model by its name: in the configuration, or derived from the name itself.
 
 A name of Ollama's library is looked up in `ollama_names.yaml`; a name with an owner, such as
 `mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub. If that has GGUF files
@@ -26,7 +26,7 @@ _FLOATS = {"f16": "fp16", "fp16": "fp16", "bf16": "bf16", "f32": "fp32", "fp32":
 
 
 def source_of(config: Config, name: str) -> ModelSource | None:
-    """Return where the files of model `name` come from; None if nothing is known of such a model."""
+    """Return the source of the files of model `name`; None if no source is known."""
     if (configured := config.model_source(name)) is not None:
         return configured
     if (repository := library().get(name_key(name))) is not None:
@@ -47,9 +47,9 @@ def library() -> dict[str, str]:
 
 
 def _suffix(repository: str, tag: str) -> str:
-    """Return what the name of an MLX repository has at its end for a tag that names a quantization.
+    """Return the suffix of an MLX repository's name for a tag that names a quantization.
 
-    Ollama writes `hf.co/org/model:Q4_K_M`, where `mlx-community` has a repository for each: `model-4bit`.
+    For Ollama's `hf.co/org/model:Q4_K_M`, `mlx-community` has a repository of its own: `model-4bit`.
     """
     if tag == DEFAULT_TAG:
         return ""

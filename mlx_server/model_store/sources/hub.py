@@ -130,7 +130,7 @@ def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
 
 
 def is_model_file(filename: str) -> bool:
-    """Return True for the name of a file of a model, without a folder: never that of a program."""
+    """Return True if `name`, without a folder, is that of a model's file. Program files are excluded."""
     return "/" not in filename and _is_wanted(filename)
 
 

@@ -1,4 +1,6 @@
-"""Give calls of tools, their results and the tools themselves the shape that a chat template takes. Pure."""
+"""Convert tool calls, their results and the tools themselves to the shape that a chat template
+accepts. Pure.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def _take_result(results: list[Message], call: dict[str, Any]) -> Message | None
 
 
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Give calls and their results ids of nine letters and digits, made of their own ids or their places."""
+    """Give calls and their results ids of nine letters and digits, derived from their own ids
+    or positions.
+    """
     fitted: list[Message] = []
     waiting: list[str] = []  # ids made for calls that have none, until the results without ids come
     made = 0
@@ -90,7 +94,7 @@ def with_argument_texts(message: Message) -> Message:
 
 
 def with_one_text(message: Message) -> Message:
-    """Put the content of a message with calls into its thinking, if it has both."""
+    """Move the content of a message with calls into its thinking, if it has both."""
     if not (message.get("tool_calls") and message.get("thinking") and message.get("content")):
         return message
     thoughts = join_contents(message["thinking"], message["content"])
@@ -109,7 +113,7 @@ def with_call_texts(message: Message, start: str, end: str) -> Message:
 
 
 def result_as_text(message: Message) -> Message:
-    """Return the result of a tool as a message of the user."""
+    """Convert the result of a tool to a user's message."""
     content = message.get("content") or ""
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
     return {"role": "user", "content": f"<tool_response>\n{text}\n</tool_response>"}
@@ -128,7 +132,7 @@ def whole_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def join_contents(first: Any, second: Any) -> Any:
-    """Return two contents of messages as one, with an empty line between two texts."""
+    """Join the contents of two messages, with an empty line between two texts."""
     if isinstance(first, str) and isinstance(second, str):
         return "\n\n".join(text for text in (first, second) if text)
     return [*_parts(first), *_parts(second)]

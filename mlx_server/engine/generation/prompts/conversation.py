@@ -1,9 +1,9 @@
-"""Give a conversation the shape that a chat template can render. Pure.
+"""Convert a conversation to a shape that a chat template can render. Pure.
 
 Clients send system messages anywhere, two messages of one role in a row, and calls without ids. Many
 templates refuse that, or drop a part of it. What a template needs is found out once, when its model is loaded
-(`template_probe`). Where a template renders a message as it is, the message stays as it is: a prompt whose
-beginning changes with each turn would find nothing in the prompt cache.
+(`template_probe`). A message that the template renders correctly is not changed: if the beginning of a prompt
+changed with each turn, nothing of it would be found in the prompt cache.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HARMONY_HEADER_END = "<|message|>"
 
 @dataclass(frozen=True)
 class TemplateNeeds:
-    """What a chat template needs of a conversation. By default it takes anything, as it is."""
+    """What a chat template requires of a conversation. By default it requires nothing."""
 
     system: Literal["anywhere", "first", "nowhere"] = "anywhere"
     """Where a system message may stand."""
@@ -60,7 +60,7 @@ class TemplateNeeds:
     whole_tools: bool = False
     """Tools have a description and parameters."""
     tools_as_list: bool = False
-    """Tools are a list also if there are none."""
+    """`tools` is an empty list, not None, if there are none."""
 
 
 STRICTEST = TemplateNeeds(
@@ -70,7 +70,9 @@ STRICTEST = TemplateNeeds(
 
 
 def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Message]:
-    """Return `messages`, normalized ones, in the shape that `needs` describes. Messages are not changed."""
+    """Return the normalized `messages` in the shape that `needs` describes. The given messages are not
+    modified.
+    """
     fitted = [_with_both_names_of_thinking(message) for message in messages]
     if needs.system != "anywhere":
         fitted = _fold_system(fitted, keeps_first=needs.system == "first")
@@ -100,7 +102,7 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
 
 
 def fit_tools(tools: Sequence[dict[str, Any]], needs: TemplateNeeds) -> list[dict[str, Any]] | None:
-    """Return `tools` with all that the template reads of them; None for no tools, as templates expect."""
+    """Return `tools` with all fields that the template reads; None for no tools, as templates expect."""
     if not tools:
         return [] if needs.tools_as_list else None
     return [whole_tool(tool) for tool in tools] if needs.whole_tools else list(tools)
@@ -115,10 +117,9 @@ def _with_both_names_of_thinking(message: Message) -> Message:
 
 
 def _fold_system(messages: Sequence[Message], *, keeps_first: bool) -> list[Message]:
-    """Put system messages into the user's next message.
-
-    With `keeps_first`, those at the start become one message and stay. Text after which no user's message
-    comes before the assistant's next becomes a user's message.
+    """Move system messages into the user's next message. With `keeps_first`, those at the start are joined
+    into one message, which stays. If the assistant's next message comes before one of the user's, the text
+    becomes a user's message of its own.
     """
     start = next((i for i, message in enumerate(messages) if message.get("role") != "system"), len(messages))
     fitted: list[Message] = []
@@ -149,7 +150,9 @@ def _joined(messages: Sequence[Message]) -> Any:
 
 
 def _with_user(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with one of the user's: after the system message, or in place of it if alone."""
+    """Add a user's message after the system message. A lone system message becomes the user's
+    message itself.
+    """
     if all(message.get("role") == "system" for message in messages):
         return [{"role": "user", "content": _joined(messages)}]
     after = 1 if messages[0].get("role") == "system" else 0
@@ -157,7 +160,9 @@ def _with_user(messages: Sequence[Message]) -> list[Message]:
 
 
 def _alternate(messages: Sequence[Message]) -> list[Message]:
-    """Join neighbors of one role. Calls, results of tools and a first system message stay as they are."""
+    """Join adjacent messages of one role. Calls, results of tools and a first system message stay as they
+    are.
+    """
     fitted: list[Message] = []
     is_first = True  # no message of the user or of the assistant yet
     for message in messages:
@@ -176,7 +181,7 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
 
 
 def _without_headers(message: Message) -> Message:
-    """Return an answer in the Harmony format as the text of its last message."""
+    """Replace an answer in the Harmony format by the text of its last message."""
     content = message.get("content")
     if (
         message.get("role") != "assistant"
@@ -189,7 +194,7 @@ def _without_headers(message: Message) -> Message:
 
 
 def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:
-    """Make the user's messages of results that answer no call: those that follow no message with calls."""
+    """Convert tool results that belong to no call to user's messages: no message with calls precedes them."""
     fitted: list[Message] = []
     follows_calls = False
     for message in messages:

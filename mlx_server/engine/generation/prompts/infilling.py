@@ -1,4 +1,6 @@
-"""Make the prompt for filling a gap: the texts before and after it, each behind a token of its own. Pure."""
+"""Make the prompt for filling a gap: the texts before and after it, each preceded by a special
+token. Pure.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ _ENDS = (
 
 @dataclass(frozen=True)
 class InfillTokens:
-    """The ids of a model's tokens for infilling. `middle` is None if the text before the gap comes last."""
+    """The ids of a model's tokens for infilling. `middle` is None for models whose prompt ends with the text
+    before the gap.
+    """
 
     prefix: int
     suffix: int

@@ -2,7 +2,7 @@
 
 A tokenizer takes 1 to 5 s for a megabyte and reports no progress. For the 32 megabytes that a request body
 may hold it took over a minute: all streams stood still, and the supervisor regards an engine that is
-silent for so long as wedged.
+silent for that long as wedged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mlx_server.engine.errors import RequestError
 from mlx_server.protocol import Generate
 
 CHUNK_CHARS = 128 * 1024
-"""A prompt of at most so many characters is not checked: tokenizing it takes little time."""
+"""A prompt of at most this many characters is not checked: tokenizing it takes little time."""
 
 MAX_COUNTED_TOKENS = 500_000
 """If tokens are only counted, the text may be longer than the context, up to this many tokens."""
@@ -47,7 +47,7 @@ def context_exceeded(
     counted: str = "",
     remedy: str = "shorten it",
 ) -> RequestError:
-    """Return the error for a `subject` that is too long. `counted` words the number of its tokens.
+    """Return the error for a `subject` that is too long. `counted` is its number of tokens, in words.
 
     Clients recognize it by its text: Ollama's by "input length exceeds the context length", Claude Code by
     "prompt is too long: 9 tokens > 5 maximum".
@@ -69,7 +69,7 @@ def texts_of(op: Generate) -> list[str]:
 
 
 def min_token_count(texts: Iterable[str], count: Callable[[str], int], limit: int) -> int:
-    """Return how many tokens `texts` have at least; 0 if they are short, without counting.
+    """Return a lower bound of the number of tokens in `texts`; 0 if they are short, which need no counting.
 
     `count` returns the tokens of one text. Counting stops beyond `limit`. The texts are counted in chunks,
     each for one token less than it has, because a cut may divide a token in two.

@@ -17,8 +17,8 @@ fails at some 450 levels."""
 def normalize_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return copies of `messages` as templates expect them: content a string, tool arguments an object.
 
-    Content that is a list of parts stays one. Raises RequestError, which names the field, for a message of
-    another form.
+    Content that is a list of parts stays one. Raises RequestError, which names the field, for an invalid
+    message.
     """
     return [_normalize_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 

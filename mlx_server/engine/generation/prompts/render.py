@@ -44,7 +44,9 @@ MAX_REASON_CHARS = 300
 
 
 def _reserved_variables() -> frozenset[str]:
-    """Return the arguments of the functions that render, which a client cannot set as template variables."""
+    """Return the argument names of transformers' rendering functions, which clients cannot use as template
+    variables.
+    """
     functions = (PreTrainedTokenizerBase.apply_chat_template, chat_template_utils.render_jinja_template)
     names = {name for function in functions for name in inspect.signature(function).parameters}
     return frozenset(names - {"documents"} | {"messages", "template_kwargs"})
@@ -55,14 +57,15 @@ RESERVED_VARIABLES = _reserved_variables()
 
 @dataclass(frozen=True)
 class PromptMaker:
-    """Makes the prompts of one model. It does not use MLX, and may take seconds: not for the MLX thread.
+    """Makes the prompts of one model. It does not use MLX, and takes up to seconds, so the MLX thread must
+    not call it.
 
     `templates` renders the model's chat template. It is None if the model has none, or if mlx-lm or the
     tokenizer's class renders it in Python, as code that does not come with the model. With
-    `renders_to_tokens`, only such a class can say which tokens a chat has. `token_rows` is how many tokens
-    the model has weights for, if that is known. `call_markers` are the texts before and after the model's
-    calls. `needs` is the shape of conversation that the template takes,
-    `needs_of_others` that of templates that requests bring, as far as any did.
+    `renders_to_tokens`, such a class returns tokens instead of text. `token_rows` is how many tokens the
+    model has weights for, if that is known. `call_markers` are the texts before and after the model's calls.
+    `needs` is the shape of conversation that the template requires; `needs_of_others` caches the needs of
+    templates that requests brought with them.
     """
 
     tokenizer: Any
@@ -75,7 +78,7 @@ class PromptMaker:
     needs_of_others: dict[str, TemplateNeeds] = field(default_factory=dict, compare=False)
 
     def with_needs(self) -> PromptMaker:
-        """Return a maker of prompts that knows what the model's template needs, by rendering probes."""
+        """Return a copy whose `needs` were found out by rendering probes with the model's template."""
         if not self.tokenizer.has_chat_template:
             return self
 
@@ -103,8 +106,8 @@ class PromptMaker:
     def tokens(self, op: Generate) -> list[int]:
         """Return the prompt's token ids, without the answer's tokens in `op.emitted`.
 
-        They may be more than the context. Raises RequestError for a prompt that cannot be used, EngineError
-        if the template process fails.
+        There may be more tokens than the context holds. Raises RequestError for an invalid prompt,
+        EngineError if the template process fails.
         """
         check_nesting(op)
         biased = (token for token, _ in op.sampling.logit_bias)
@@ -125,8 +128,8 @@ class PromptMaker:
     def tokens_before_last_message(self, op: Generate, prompt: Sequence[int]) -> int:
         """Return how many of a chat's `prompt` tokens precede its last message: other chats may share them.
 
-        Return 0 if that is not known: it is a text, there is one message, or the template refuses the
-        messages without the last one (some templates require a message of the user).
+        Return 0 if that is unknown: the prompt is a text, there is only one message, or the template refuses
+        the messages without the last one (some templates require a user's message).
         """
         messages = list(op.messages or ())[:-1]
         if op.kind != "chat" or not messages:
@@ -192,7 +195,7 @@ class PromptMaker:
                 f"Model {op.model} writes its prompts in code of its own: make it again without a template.",
             )
         if reserved := RESERVED_VARIABLES & (op.template or {}).keys():
-            raise RequestError("invalid_request", f"{min(reserved)!r} is no variable of a template.")
+            raise RequestError("invalid_request", f"{min(reserved)!r} cannot be a variable of a template.")
         check_tools(op.tools or ())
         messages = normalize_messages(op.messages)
         if len(messages) > 1 and _is_empty_answer(messages[-1]):
@@ -260,7 +263,7 @@ class PromptMaker:
     def _render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
     ) -> str | Sequence[int]:
-        """Return the text of a chat, or its token ids if only the tokenizer's class can say them."""
+        """Return the text of a chat, or its token ids if the tokenizer's class renders to tokens."""
         if self.templates is None:
             tokenize = self.renders_to_tokens
             rendered = self.tokenizer.apply_chat_template(
@@ -288,6 +291,8 @@ class PromptMaker:
 
 
 def _is_empty_answer(message: dict[str, Any]) -> bool:
-    """Return whether the message is the beginning of an answer that has nothing to continue."""
+    """Return whether the message is an assistant's message without content, which the answer
+    cannot continue.
+    """
     said = ("content", "tool_calls", "reasoning_content", "thinking")
     return message.get("role") == "assistant" and not any(message.get(key) for key in said)

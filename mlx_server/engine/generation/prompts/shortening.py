@@ -1,10 +1,10 @@
 """Shorten a prompt that is longer than its context. Pure.
 
 A chat loses its oldest turns; its system messages and its last message stay. A text loses its oldest tokens.
-How much is lost depends on the request alone, so an engine that resumes an answer makes the same prompt. The
-cuts also lie where those of the conversation's earlier requests lay, as long as possible: then the keys and
-values of what is left are in the prompt cache. If each request dropped just as much as it must, every one
-would begin with other tokens, and the whole prompt would be computed each time.
+How much is lost depends on the request alone, so an engine that resumes an answer makes the same prompt. As
+long as possible, the cuts are the same as for the conversation's earlier requests, so that the keys and
+values of the remaining tokens are found in the prompt cache. If each request dropped only as much as it has
+to, each prompt would begin with different tokens, and would have to be computed completely.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlx_server.protocol import Generate
 
 Message = dict[str, Any]
 ANSWER_SHARE = 8
-"""An answer without a limit has room in this part of the context, where the prompt can be shortened."""
+"""The part of the context that a shortened prompt leaves for an answer without a limit."""
 STEP_SHARE = 8
 """Tokens of a text are dropped in steps of (longest possible prompt / STEP_SHARE) tokens."""
 BYTES_STEP_SHARE = 2
@@ -35,17 +35,18 @@ of the prompt in English, and more in other scripts."""
 
 @dataclass(frozen=True)
 class Shortener:
-    """Makes prompts that fit. `tokens_of` returns the tokens of a request, `count` how many a text has."""
+    """Shortens prompts. `tokens_of` returns the tokens of a request's prompt, `count` the number of tokens of
+    a text.
+    """
 
     tokens_of: Callable[[Generate], list[int]]
     count: Callable[[str], int]
     model_context_tokens: int
 
     def fitting(self, op: Generate) -> tuple[Generate, list[int]]:
-        """Return the request as far as its context has room for it, and the tokens of its prompt.
-
-        They are too many if `op` does not allow to shorten it, or if what has to stay is too long. Raises
-        RequestError for a prompt that cannot be made, also for one far longer than the model's context.
+        """Return the request, shortened so that it fits into its context, and the tokens of its prompt. It
+        still does not fit if `op` does not allow shortening, or if the part that has to stay is too long.
+        Raises RequestError if the prompt cannot be made, or is far longer than the model's context.
         """
         if op.count_only or not op.truncate:
             return op, self.tokens_of(op)
@@ -89,7 +90,9 @@ class Shortener:
         return attempts[chosen.start]
 
     def _earliest_that_may_fit(self, messages: Sequence[Message], most: int) -> int:
-        """Return the first message from which on the texts alone have at most `most` tokens."""
+        """Return the index of the first message from which the texts to the end have at most
+        `most` tokens.
+        """
         left = most
         for number in range(len(messages) - 1, -1, -1):
             left -= self._count_up_to(_text_of(messages[number]), left)
@@ -98,7 +101,7 @@ class Shortener:
         return 0
 
     def _count_up_to(self, text: str, limit: int) -> int:
-        """Return the tokens of a text; if they are more than `limit`, some number above that."""
+        """Return the number of tokens of a text; above `limit`, the number is not exact."""
         total = 0
         for start in range(0, len(text), CHUNK_CHARS):
             total += self.count(text[start : start + CHUNK_CHARS])
@@ -132,7 +135,7 @@ class Shortener:
         return _Attempt(op, [*own.tokens[:before], *kept, *own.tokens[own.length - after :]])
 
     def _end_of(self, text: str, most: int) -> str:
-        """Return the end of a very long text, which has about `most` tokens: it is tokenized as a whole."""
+        """Return the end of a very long text, of about `most` tokens, so that no more has to be tokenized."""
         if len(text) <= CHUNK_CHARS:
             return text
         chars_per_token = CHUNK_CHARS / max(self.count(text[-CHUNK_CHARS:]), 1)
@@ -141,7 +144,7 @@ class Shortener:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A request and the tokens of its prompt; without them if it is so long that they were not all made."""
+    """A request, and the tokens of its prompt; None if the prompt was too long to be tokenized."""
 
     op: Generate
     tokens: list[int] | None
@@ -149,7 +152,7 @@ class _Attempt:
 
     @classmethod
     def make(cls, tokens_of: Callable[[Generate], list[int]], op: Generate) -> _Attempt:
-        """Make the tokens. Raises RequestError for every other reason than their number."""
+        """Make the tokens. Raises RequestError, except if they are too many."""
         try:
             return cls(op, tokens_of(op))
         except RequestError as error:
@@ -173,8 +176,8 @@ class _Attempt:
 class _Cut:
     """A place where a shorter conversation may begin, after its system messages.
 
-    `lead` are the messages before `start` that stay: those of the user, where the cut lies in the last turn.
-    It is a step if it is the first one after a multiple of so many bytes.
+    `lead` are the messages before `start` that stay; if the cut lies in the last turn, they are the user's. A
+    cut is a step if it is the first one after a multiple of a given number of bytes.
     """
 
     start: int
@@ -192,10 +195,9 @@ class _Cut:
 
 
 def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
-    """Return the cuts in order: before each turn but the first, then before each answer in the last turn.
-
-    A turn begins with a user's message. In the last one, which may be an agent's long work, the tool calls
-    and their outputs go, each call with its outputs, and the user's message stays.
+    """Return the cuts in order: before each turn except the first, then before each answer in the last turn.
+    A turn begins with a user's message. In the last turn, which may be an agent's long work, the user's
+    message stays, and tool calls are dropped together with their outputs.
     """
     turns = [number for number, message in enumerate(messages) if message.get("role") == "user"]
     last_turn = turns[-1] if turns else 0
@@ -212,7 +214,7 @@ def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
 
 
 def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
-    """Return the first cut after which the conversation fits; it does after all later ones too."""
+    """Return the first cut after which the conversation fits, by binary search."""
     low, high = 0, len(cuts)
     while low < high:
         middle = low if low == 0 and high == len(cuts) else (low + high) // 2
@@ -224,7 +226,7 @@ def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
 
 
 def _room_for_answer(op: Generate, context_tokens: int) -> int:
-    """Return how many tokens a shortened prompt leaves for the answer at least."""
+    """Return the least number of tokens that a shortened prompt leaves for the answer."""
     if not op.shift:
         return 1
     share = max(context_tokens // ANSWER_SHARE, 1)

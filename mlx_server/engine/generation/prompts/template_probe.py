@@ -32,10 +32,8 @@ class TemplateProbe:
         self._render, self._call_markers = render, call_markers
 
     def needs(self, uses_tools: bool) -> TemplateNeeds:
-        """Return what the template needs; `uses_tools` says whether it seems to have a place for tools.
-
-        A template that does not even render one message of the user's is left alone, and so is one that
-        exceeds its limits.
+        """Return what the template needs; `uses_tools` says whether it seems to have a place for tools. For a
+        template that exceeds its limits, or cannot render even one user's message, return the default.
         """
         needs = TemplateNeeds(plain_tools=not uses_tools)
         try:
@@ -75,7 +73,9 @@ class TemplateProbe:
         return needs
 
     def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
-        """Add what calls and results need: the first of these shapes that the template renders."""
+        """Add the needs of calls and results: the first of several shapes that the template renders
+        completely.
+        """
         bare = [{"type": "function", "function": {"name": "qtool"}}]
         if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):
             needs = replace(needs, whole_tools=True)

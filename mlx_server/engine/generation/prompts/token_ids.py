@@ -12,7 +12,8 @@ def check_client_ids(ids: Iterable[int], token_limit: int) -> None:
     wrong = next((token for token in ids if not 0 <= token < token_limit), None)
     if wrong is not None:
         raise RequestError(
-            "invalid_request", f"{wrong} is no token of this model; its ids go from 0 to {token_limit - 1}."
+            "invalid_request",
+            f"{wrong} is not a token of this model; its ids go from 0 to {token_limit - 1}.",
         )
 
 

@@ -23,10 +23,10 @@ To call one, answer with its name and arguments as JSON between tags:
 def describe_tools(
     messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return `messages` with all about tools as plain text.
+    """Return `messages` with the tools, calls and results written as plain text.
 
-    The system message (a new one if there is none) describes the tools. Calls and their results become text
-    in the messages that hold them; a result is sent as the user's message.
+    The system message, which is added if it is missing, describes the tools. Calls and their results become
+    text in the messages that hold them; a result is sent as the user's message.
     """
     plain = as_plain_texts(messages)
     if not tools:

@@ -1,1 +1,3 @@
-"""One runner for each loaded model: it takes requests up, advances them step by step and cancels them."""
+"""The runners, one for each loaded model. A runner starts requests, advances them step by step and cancels
+them.
+"""

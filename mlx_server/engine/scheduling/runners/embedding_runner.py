@@ -19,7 +19,9 @@ from mlx_server.protocol import Embed, Event
 
 
 class EmbeddingRunner(Runner):
-    """Encodes one batch of texts of one request each step. `worker` tokenizes them; `close` closes it."""
+    """Encodes, in each step, one batch of texts of one request. `worker` tokenizes texts; `close` also closes
+    it.
+    """
 
     def __init__(
         self, model: str, requests: EngineRequests, encoder: Encoder, worker: BackgroundWorker
@@ -62,7 +64,9 @@ class EmbeddingRunner(Runner):
         return ()
 
     def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Encode one batch of the first request. If more is left of it, it goes behind the others."""
+        """Encode one batch of the first request. If that request has more texts, it moves
+        behind the others.
+        """
         request = self._requests.first(RequestStatus.RUNNING, model=self._model)
         if request is None:
             return

@@ -10,7 +10,9 @@ from mlx_server.engine.memory.guard import MemoryGuard
 
 
 def extend_kv_reservations(model: str, generations: Iterable[Generation], guard: MemoryGuard) -> None:
-    """Let generations whose KV reservation cannot grow finish (reason `length`) with their next token."""
+    """Extend the KV reservations that are nearly used up. A generation whose reservation cannot grow finishes
+    (reason `length`) with its next token.
+    """
     for generation in generations:
         tokens = len(generation.prompt) + generation.completion_tokens
         most_tokens = len(generation.prompt) + generation.limit_tokens

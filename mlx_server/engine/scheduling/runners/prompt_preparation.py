@@ -1,4 +1,4 @@
-"""Make what a generation has before it needs memory: prompt, parser, and the state of a resumed answer."""
+"""Prepare a generation before it needs memory: its prompt, its parser, and the state of a resumed answer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PROMPT_END_TOKENS = 16
 class PromptPreparation:
     """Prepares the prompts of one language model, on a background thread. It does not use MLX.
 
-    With `finds_shared_prefix`, it also finds out how much of a chat's prompt other chats may share. An answer
-    ends after `max_repeated_tokens` equal tokens in a row; 0 allows any number.
+    With `finds_shared_prefix`, it also determines how much of a chat's prompt other chats may share. An
+    answer ends after `max_repeated_tokens` equal tokens in a row; 0 allows any number.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class PromptPreparation:
         self._max_repeated_tokens = max_repeated_tokens
 
     def prepare(self, op: Generate, now: float, load_s: float) -> PreparedPrompt:
-        """Return what is made for `op`. Raises EngineError."""
+        """Return the prepared prompt of `op`. Raises EngineError."""
         asked = op
         op, prompt = self._shortener.fitting(asked)
         if op is not asked and not op.check_only:
@@ -82,7 +82,7 @@ class PromptPreparation:
         return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
-        """Return the parser of the answer, and the gate that opens where the model's thinking ends."""
+        """Return the parser of the answer, and the gate that opens at the end of the model's thinking."""
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None
         markers = self._markers
@@ -107,7 +107,9 @@ class PromptPreparation:
 
 
 def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:
-    """Return how many tokens the answer may have: as asked for, within the context. Raises RequestError."""
+    """Return how many tokens the answer may have: the client's limit, bounded by the context. Raises
+    RequestError.
+    """
     context = min(op.context_tokens or model_context_tokens, model_context_tokens)
     if prompt_tokens >= context:
         raise context_exceeded(op.model, prompt_tokens, context)

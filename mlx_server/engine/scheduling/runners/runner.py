@@ -1,4 +1,4 @@
-"""What the scheduler asks of the runner of any loaded model."""
+"""The interface of the runner of a loaded model, as the scheduler uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from mlx_server.protocol import Done, Event, Generate, Usage
 
 
 class Runner:
-    """The requests of one model that are TOKENIZING, PREPARING or RUNNING. For the MLX thread only."""
+    """Runs the requests of one model that are TOKENIZING, PREPARING or RUNNING. Only the MLX thread may use
+    it.
+    """
 
     def __init__(self, model: str, requests: EngineRequests) -> None:
         self._model, self._requests = model, requests
@@ -28,9 +30,8 @@ class Runner:
     # --- tokens ---
 
     def tokenize(self, request: Request, now: float) -> None:
-        """Let a background thread make the request's tokens: it is TOKENIZING afterwards.
-
-        Raises RequestError, and then the request is as before, if the model is of another kind.
+        """Begin to make the request's tokens on a background thread: it is TOKENIZING afterwards. Raises
+        RequestError, and leaves the request unchanged, if the model cannot do what it asks for.
         """
         raise NotImplementedError
 
@@ -42,8 +43,8 @@ class Runner:
         raise NotImplementedError
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:
-        """Let a background thread make the prompt of a request that is only checked. It may be called from
-        any thread.
+        """Begin to make the prompt of a request that is only checked, on a background thread. Any thread may
+        call this.
 
         Raises RequestError if the model does not generate, and RuntimeError if it has just been unloaded.
         """
@@ -54,7 +55,7 @@ class Runner:
     def start(self, request: Request, now: float) -> None:
         """Reserve memory for a generation, and prepare it: it is PREPARING or RUNNING afterwards.
 
-        Raises EngineError or MustWait, and then the request is as before.
+        Raises EngineError or MustWait, and then leaves the request unchanged.
         """
         raise NotImplementedError
 
@@ -87,18 +88,19 @@ class Runner:
         return 0
 
     def cache_pending_kv(self) -> None:
-        """Put the keys and values that the last step left for later into the prompt cache."""
+        """Put the keys and values into the prompt cache whose storing the last step has postponed."""
 
     def cache_all_kv(self) -> None:
         """Put the keys and values of all running requests into the prompt cache."""
 
     def warm_up(self) -> None:
-        """Use an idle moment to make what a later request would wait for."""
+        """Use an idle moment to prepare what a later request would have to wait for."""
 
     def close(self) -> None:
         """Finish all requests without sending events, and free what they hold.
 
-        Those that wait for memory stay, for when the model is loaded again, without what was made by it.
+        Requests that wait for memory stay unfinished until the model is loaded again; their prepared prompts
+        are dropped.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING, model=self._model):
             request.tokenization.cancel()

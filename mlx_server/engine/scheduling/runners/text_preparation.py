@@ -1,4 +1,6 @@
-"""Make all that a generation needs before it can run: tokens and parser, memory, grammar, cached prefix."""
+"""Prepare everything that a generation needs before it can run: tokens, parser, memory, grammar, cached
+prefix.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,12 @@ from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPrepar
 from mlx_server.protocol import Generate, PromptReport
 
 ReserveMemory = Callable[[Generate, int, int], None]
-"""Reserves KV for so many tokens of prompt and of answer. Raises InsufficientMemory or MustWait."""
+"""Reserves KV for the given numbers of prompt and answer tokens. Raises InsufficientMemory or MustWait."""
 
 
 @dataclass(frozen=True)
 class BatchInput:
-    """What the batch is given for a request; `caches` hold its first `cached` tokens."""
+    """The input of the batch for one request; `caches` hold its first `cached` tokens."""
 
     tokens: Sequence[int]
     sampler: Sampler
@@ -43,7 +45,8 @@ class BatchInput:
 class TextPreparation:
     """Prepares the requests of one language model: `tokenize`, `begin`, then `finish` when the jobs are done.
 
-    What works for one request alone and does not use MLX runs in a fence. To be closed.
+    Work for one request that does not use MLX runs inside `request_fence.confined`. The owner has to close
+    it.
     """
 
     def __init__(
@@ -62,9 +65,8 @@ class TextPreparation:
         self._tokenizer = workers.new_tokenizer()
 
     def tokenize(self, request: Request, now: float) -> Future[PreparedPrompt]:
-        """Return the job that makes the request's prompt. Raises RequestError for an operation that has none.
-
-        The job raises EngineError.
+        """Return the job that makes the request's prompt. The job raises EngineError. Raises RequestError for
+        an operation without a prompt.
         """
         op, load_s = request.op, request.load_s
         if not isinstance(op, Generate):
@@ -108,7 +110,9 @@ class TextPreparation:
         )
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
-        """Return what the compiler must do before `op` can run, if anything. Logprobs need the vocabulary."""
+        """Return the compiler's job that `op` needs before it can run, or None. Logprobs need
+        the vocabulary.
+        """
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
             return None
@@ -123,7 +127,7 @@ class TextPreparation:
         return make_grammar
 
     def finish(self, request: Request) -> BatchInput:
-        """Collect what the jobs have made. Raises EngineError if the grammar cannot be used."""
+        """Collect the results of the jobs. Raises EngineError if the grammar cannot be used."""
         op, generation, jobs = request.op, request.generation, request.jobs
         assert isinstance(op, Generate)
         grammar = request.grammar
@@ -145,6 +149,6 @@ class TextPreparation:
         )
 
     def close(self) -> None:
-        """Drop the jobs that have not begun, and end the model's template process."""
+        """Cancel the jobs that have not begun, and end the model's template process."""
         self._tokenizer.close()
         self._lm.close()

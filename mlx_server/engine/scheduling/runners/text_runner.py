@@ -143,7 +143,9 @@ class TextRunner(Runner):
             return error.failed(request.id)
 
     def _accept(self, request: Request, drawn: Sampled, now: float) -> Sequence[Event]:
-        """Return the events that a token causes. An error in text, parser or grammar fails the request."""
+        """Return the events that a token causes. An error of the detokenizer, parser or grammar fails the
+        request.
+        """
         generation = request.generation
         # Not in the fence: MLX may raise an error here, which must end the engine.
         logprobs = None if generation.top_logprobs is None else to_numpy(drawn.logprobs)
@@ -215,7 +217,8 @@ class TextRunner(Runner):
     def _cache_kv(self, request: Request, *, whole: bool) -> None:
         """Put what was computed for the request into the prompt cache.
 
-        Where the model's state cannot be cut into blocks, only a `whole` snapshot can be taken.
+        If the model's state cannot be cut into blocks, it is only stored as a snapshot, and only with
+        `whole`.
         """
         if computed := self._batch.computed(request.batch_uid):
             tokens, caches = computed.tokens, computed.caches

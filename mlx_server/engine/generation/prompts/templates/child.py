@@ -27,7 +27,9 @@ START_S = 20.0
 _LOOK_EVERY_S = 0.02
 """How often the program's memory is read while it renders. Most templates need less time than that."""
 _ALARM_LATER_S = 1.0
-"""The program ends itself so long after its time is over. The engine, if it lives, has ended it by then."""
+"""The seconds after its time limit at which the program ends itself. By then the engine has ended it, if
+alive.
+"""
 _EXIT_S = 1.0
 _READ_BYTES = 1024 * 1024
 _VARIABLES = ("TZ", "LANG", "LC_ALL", "LC_TIME", "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")

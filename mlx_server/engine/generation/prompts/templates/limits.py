@@ -1,4 +1,4 @@
-"""What a chat template may take, and the errors that say why it gave no text. Pure."""
+"""The limits of a chat template, and the errors that say why it gave no text. Pure."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ DEFAULT_LIMITS = TemplateLimits()
 
 
 class TemplateProcess:
-    """Renders templates, one after the other; a second caller waits for the first. To be closed.
+    """Renders templates, one after another; a second caller waits for the first. The owner has to close it.
 
     The process ends with the engine at the latest: at the end of file on its standard input.
     """
@@ -109,13 +109,15 @@ _started_ahead: list[TemplateProcess] = []
 
 
 def start_process_ahead() -> None:
-    """Start a process for the first model to be loaded. A standby engine has time for that."""
+    """Start a process ahead of need, for the first model that is loaded. A standby engine has
+    time for that.
+    """
     _started_ahead.append(TemplateProcess())
     _started_ahead[-1].start()
 
 
 def take_process() -> TemplateProcess:
-    """Return a process that is started: the one started ahead, if it has not been taken yet."""
+    """Return a started process: the one that was started ahead if nobody has taken it yet, else a new one."""
     process = _started_ahead.pop() if _started_ahead else TemplateProcess()
     process.start()
     return process

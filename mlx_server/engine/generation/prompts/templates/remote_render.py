@@ -1,9 +1,9 @@
 """Make transformers render every chat template in a template process.
 
 transformers prepares messages and variables, chooses among a model's templates, and cuts an answer that is to
-be continued; all that goes on as before. Only what it calls to compile a template is replaced, for the whole
-process: a template that no template process was named for is refused, so none can run on a thread of the
-engine, whichever of transformers' functions asks for it.
+be continued; all that is unchanged. Only the function by which it compiles a template is replaced, for the
+whole process. A template is refused unless a template process was set with `rendered_by`, so no template can
+run in the engine itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RemoteTemplate:
 
 @contextmanager
 def rendered_by(process: TemplateProcess) -> Iterator[None]:
-    """Let `process` render the templates that this thread asks transformers for."""
+    """Have `process` render the templates that this thread's calls of transformers need, during the block."""
     before = getattr(_here, "process", None)
     _here.process = process
     try:

@@ -7,7 +7,7 @@ standard library and Jinja: with transformers, which renders templates in the sa
 
     python -I renderer.py SECONDS MEMORY_BYTES MAX_CHARS
 
-Standard input and output carry frames: a length (4 bytes, big-endian), then so many bytes. The first frame
+Standard input and output carry frames: a length (4 bytes, big-endian), then the content. The first frame
 out says that the program is ready. Each frame in is a request, JSON of [template, variables]; each is
 answered with one frame, whose first byte is one of the kinds below. End of file ends the program. A request
 that takes longer than SECONDS ends it too (SIGALRM), also when its parent is gone.
@@ -97,7 +97,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter `tojson` escapes characters that have a meaning in HTML."""
+    """Write JSON without escapes for HTML, unlike Jinja's own filter `tojson`."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -145,7 +145,7 @@ class Renderer:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process take `more_bytes` of address space more than it has; write no core file.
+    """Limit this process's address space to `more_bytes` above what it has now, and disable core files.
 
     The kernel of macOS does not enforce the limit, so the parent watches this process's resident memory too.
     """
