@@ -168,8 +168,8 @@ def decide(ledger: Ledger, need: Need) -> Decision:
 
 
 def _machine_has_room(ledger: Ledger, need: Need, evict: Sequence[str]) -> bool:
-    """Return True if the machine has room for the need. If nothing else runs, memory that the process still
-    holds counts as free.
+    """Return True if the need fits by the machine's available memory and the reservations alone. The process
+    may hold more than it has reserved, because memory that was freed is returned late.
     """
     leaving = sum(h.bytes for h in ledger.holdings if h.name in evict)
     kept = kept_free_bytes(ledger.reading.total_bytes)

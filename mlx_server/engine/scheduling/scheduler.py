@@ -217,7 +217,7 @@ class Scheduler:
                 case Evict(model):
                     self._unloader.unload(model, "evicted")
                 case LoadCompleted():
-                    self._take_in(outcome)
+                    self._add_loaded_model(outcome)
                 case LoadRefused(name, error):
                     self._refuse_load(name, error)
 
@@ -227,7 +227,7 @@ class Scheduler:
         for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
             self._starter.fail(request, error)
 
-    def _take_in(self, load: LoadCompleted) -> None:
+    def _add_loaded_model(self, load: LoadCompleted) -> None:
         """Add a model that has just been loaded, and start the requests that waited for it."""
         name = load.entry.name
         try:

@@ -174,7 +174,7 @@ LONG_CHAT = {"messages": [{"role": "user", "content": "word " * 200}], "options"
             {"prompt": "word " * 200, "truncate": False, "options": {"num_ctx": 64}},
             "input length exceeds the context length",
         ),
-        ("/api/generate", {"prompt": "a", "context": [10**6]}, "is no token of this model"),
+        ("/api/generate", {"prompt": "a", "context": [10**6]}, "is not a token of this model"),
         (
             "/api/embed",
             {"model": "all-minilm", "input": "why is", "truncate": False, "options": {"num_ctx": 3}},

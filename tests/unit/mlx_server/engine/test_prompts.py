@@ -140,7 +140,7 @@ def test_variable_that_think_sets_too_is_taken_from_the_template_variables():
 def test_client_id_beyond_the_embedding_is_refused_although_the_tokenizer_has_it():
     """MLX checks no index: it would read memory beyond the weights."""
     text = Generate("r", "m", "text", prompt_ids=(1, 64))
-    assert "64 is no token of this model; its ids go from 0 to 63" in str(refusal(text, Tokenizer(), 64))
+    assert "64 is not a token of this model; its ids go from 0 to 63" in str(refusal(text, Tokenizer(), 64))
     assert maker(Tokenizer(), 65).tokens(text) == [1, 64]
     assert refusal(Generate("r", "m", "text", prompt_ids=(-1,)), Tokenizer()).code == "invalid_request"
 
@@ -154,5 +154,5 @@ def test_token_of_the_tokenizer_beyond_the_embedding_is_refused(op):
 
 def test_token_of_a_resumed_answer_beyond_the_embedding_is_refused():
     resumed = chat(("user", "Hi"), emitted=(1, 500))
-    assert "500 is no token" in str(refusal(resumed, Tokenizer(), 128))
+    assert "500 is not a token" in str(refusal(resumed, Tokenizer(), 128))
     assert isinstance(refusal(resumed, Tokenizer(), 128), RequestError)

@@ -254,5 +254,5 @@ def test_tokens_of_a_client_lose_the_first_ones():
 
 
 def test_context_with_a_token_beyond_the_model_is_refused():
-    with pytest.raises(RequestError, match="is no token of this model"):
+    with pytest.raises(RequestError, match="is not a token of this model"):
         Server(300).prompt(chat({"role": "user", "content": "why?"}, context_ids=(0x110000,)))
