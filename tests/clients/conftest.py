@@ -1,12 +1,18 @@
-"""Run one real MLX server with the built-in models for the client packages of other projects."""
+"""Run real MLX servers for the client packages of other projects.
+
+Most tests use the server whose chat model is small: it computes a token some fifteen times faster. Tests that
+need an answer which makes sense use the one with the real chat model.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,25 +27,52 @@ START_S = 90
 @dataclass(frozen=True)
 class Server:
     url: str
+    home: Path
+
+    def kill_engine_after(self, tokens: int) -> None:
+        """Have the engine killed once it has sent this many more tokens: see `engine_that_is_killed.py`."""
+        self._orders.write_text(json.dumps({"tokens": tokens}))
 
     @property
-    def engine_pid(self) -> int:
-        return httpx.get(f"{self.url}/health").json()["engine"]["pid"]
+    def engine_was_killed(self) -> bool:
+        return not self._orders.exists()
+
+    @property
+    def _orders(self) -> Path:
+        return self.home / "kill.json"
 
 
 @pytest.fixture(scope="session")
 def server(
+    tmp_path_factory: pytest.TempPathFactory, small_models_dir: Path, free_port: Callable[[], int], repo: Path
+) -> Iterator[Server]:
+    """Run a server with the small chat model, whose engine can be killed in the middle of an answer."""
+    program = str(repo / "tests" / "children" / "gateway_with_killed_engine.py")
+    with _running(tmp_path_factory.mktemp("home"), free_port(), small_models_dir, repo, program) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def real_server(
     tmp_path_factory: pytest.TempPathFactory, models_dir: Path, free_port: Callable[[], int], repo: Path
 ) -> Iterator[Server]:
-    home, port = tmp_path_factory.mktemp("home"), free_port()
+    """Run a server with the real chat model."""
+    home = tmp_path_factory.mktemp("home")
+    with _running(home, free_port(), models_dir, repo, "-m", "mlx_server.gateway") as server:
+        yield server
+
+
+@contextmanager
+def _running(home: Path, port: int, models_dir: Path, repo: Path, *program: str) -> Iterator[Server]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("VESTAL_", "MLX_"))}
     own = {"VESTAL_HOME": str(home), "VESTAL_MLX_PORT": str(port), "VESTAL_MODELS_DIR": str(models_dir)}
+    own |= {"PYTHONPATH": str(repo)}
     with (home / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlx_server.gateway"], env=clean | own, cwd=repo, stdout=log, stderr=log
+            [sys.executable, *program], env=clean | own, cwd=repo, stdout=log, stderr=log
         )
     try:
-        server = Server(f"http://127.0.0.1:{port}")
+        server = Server(f"http://127.0.0.1:{port}", home)
         _until_ok(server, home)
         yield server
     finally:

@@ -1,10 +1,8 @@
-"""Test Anthropic's own client package against the real server and the real model."""
+"""Test Anthropic's own client package against the real server."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,9 +25,15 @@ WEATHER: Any = {
 FORCED: Any = {"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "get_weather"}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def real_client(real_server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=real_server.url, api_key="none", max_retries=0) as client:
         yield client
 
 
@@ -43,12 +47,12 @@ def _ask(client: anthropic.Anthropic, **more: Any) -> Any:
     return client.messages.create(**asked)
 
 
-def test_message_returns_text_usage_and_stop_reason(client):
-    answer = _ask(client, system="You are a helpful AI assistant.")
+def test_message_returns_text_usage_and_stop_reason(real_client):
+    answer = _ask(real_client, system="You are a helpful AI assistant.")
     assert "Paris" in answer.content[0].text
     assert (answer.role, answer.stop_reason) == ("assistant", "end_turn")
     assert answer.usage.input_tokens > 0 and answer.usage.output_tokens > 0
-    assert _ask(client, max_tokens=2).stop_reason == "max_tokens"
+    assert _ask(real_client, max_tokens=2).stop_reason == "max_tokens"
 
 
 def _prompt_tokens(usage: Any) -> int:
@@ -71,8 +75,8 @@ def test_count_tokens_equals_the_input_tokens_of_the_message(client):
     assert client.messages.count_tokens(model=MODEL, messages=long).input_tokens > 20_000
 
 
-def test_message_ended_by_a_stop_sequence_names_it(client):
-    answer = _ask(client, stop_sequences=["Paris"])
+def test_message_ended_by_a_stop_sequence_names_it(real_client):
+    answer = _ask(real_client, stop_sequences=["Paris"])
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "Paris")
     assert "Paris" not in "".join(block.text for block in answer.content)
 
@@ -81,11 +85,10 @@ def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, ser
     story: Any = [{"role": "user", "content": [{"type": "text", "text": "Tell me of a lighthouse."}]}]
     whole = _ask(client, messages=story, max_tokens=32)
     asked: Any = {"model": MODEL, "messages": story, "max_tokens": 32, "extra_body": {"temperature": 0}}
+    server.kill_engine_after(tokens=9)
     with client.messages.stream(**asked) as stream:
-        for number, _ in enumerate(stream.text_stream):
-            if number == 8:
-                os.kill(server.engine_pid, signal.SIGKILL)
         final = stream.get_final_message()
+    assert server.engine_was_killed
     assert final.content[0].text == whole.content[0].text
     assert final.usage.output_tokens == whole.usage.output_tokens
     assert _prompt_tokens(final.usage) == _prompt_tokens(whole.usage)

@@ -16,12 +16,12 @@ QUESTION = [SystemMessage("You are terse."), HumanMessage("What is the capital o
 
 
 @pytest.fixture
-def made(server) -> Iterator[Callable[..., Any]]:
+def made(real_server) -> Iterator[Callable[..., Any]]:
     """Return a function that creates a LangChain object for the server; close its connections at the end."""
     things: list[Any] = []
 
     def make(kind: Callable[..., Any], model: str, **settings: Any) -> Any:
-        things.append(kind(model=model, base_url=server.url, **settings))
+        things.append(kind(model=model, base_url=real_server.url, **settings))
         return things[-1]
 
     yield make

@@ -87,10 +87,10 @@ def _until_prompt(descriptor: int) -> bytes:
 
 
 @pytest.fixture
-def cli(server, tmp_path: Path) -> Iterator[CommandLine]:
-    yield CommandLine(server.url, tmp_path)
+def cli(real_server, tmp_path: Path) -> Iterator[CommandLine]:
+    yield CommandLine(real_server.url, tmp_path)
     for name in MADE:
-        httpx.request("DELETE", f"{server.url}/api/delete", json={"model": name})
+        httpx.request("DELETE", f"{real_server.url}/api/delete", json={"model": name})
 
 
 def test_model_is_created_shown_copied_used_and_removed(cli, tmp_path):

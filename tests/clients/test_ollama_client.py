@@ -1,11 +1,9 @@
-"""Test Ollama's own client package against the real server and the real models."""
+"""Test Ollama's own client package against the real server."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from collections.abc import Iterator
 
 import ollama
@@ -19,18 +17,25 @@ GREEDY = {"temperature": 0, "num_predict": 24}
 DURATIONS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server) -> Iterator[ollama.Client]:
     client = ollama.Client(host=server.url)
     yield client
     client._client.close()
 
 
-def test_chat_with_and_without_streaming_gives_the_same_text_and_all_counts(client):
-    whole = client.chat(MODEL, QUESTION, options=GREEDY)
+@pytest.fixture(scope="module")
+def real_client(real_server) -> Iterator[ollama.Client]:
+    client = ollama.Client(host=real_server.url)
+    yield client
+    client._client.close()
+
+
+def test_chat_with_and_without_streaming_gives_the_same_text_and_all_counts(real_client):
+    whole = real_client.chat(MODEL, QUESTION, options=GREEDY)
     assert "Paris" in whole.message.content
     assert all(whole[name] > 0 for name in (*DURATIONS, "prompt_eval_count", "eval_count"))
-    *pieces, last = client.chat(MODEL, QUESTION, options=GREEDY, stream=True)
+    *pieces, last = real_client.chat(MODEL, QUESTION, options=GREEDY, stream=True)
     assert "".join(piece.message.content for piece in pieces) == whole.message.content
     assert (last.done, last.done_reason, last.eval_count) == (True, "stop", whole.eval_count)
 
@@ -47,12 +52,10 @@ def test_stream_across_a_killed_engine_equals_the_uninterrupted_text(client, ser
     story = [{"role": "user", "content": "Tell me a story about a lighthouse."}]
     options = {"temperature": 0, "num_predict": 32}
     whole = client.chat(MODEL, story, options=options).message.content
-    text = ""
-    for number, piece in enumerate(client.chat(MODEL, story, options=options, stream=True)):
-        text += piece.message.content
-        if number == 8:
-            os.kill(server.engine_pid, signal.SIGKILL)
-    assert text == whole
+    server.kill_engine_after(tokens=9)
+    pieces = list(client.chat(MODEL, story, options=options, stream=True))
+    assert server.engine_was_killed
+    assert "".join(piece.message.content for piece in pieces) == whole
 
 
 SCHEMA = {
@@ -70,19 +73,17 @@ def test_format_across_a_killed_engine_equals_the_uninterrupted_json(client, ser
     options = {"temperature": 0.9, "seed": 5, "num_predict": 120}
     whole = client.chat(MODEL, story, format=SCHEMA, options=options).message.content
     assert len(json.loads(whole)["words"]) >= 3
-    text = ""
-    for number, piece in enumerate(client.chat(MODEL, story, format=SCHEMA, options=options, stream=True)):
-        text += piece.message.content
-        if number == 6:
-            os.kill(server.engine_pid, signal.SIGKILL)
-    assert text == whole
+    server.kill_engine_after(tokens=7)
+    pieces = list(client.chat(MODEL, story, format=SCHEMA, options=options, stream=True))
+    assert server.engine_was_killed
+    assert "".join(piece.message.content for piece in pieces) == whole
 
 
-def test_think_with_a_model_without_thinking_is_a_bad_request(client):
+def test_think_with_a_model_without_thinking_is_a_bad_request(real_client):
     with pytest.raises(ollama.ResponseError, match="does not support thinking") as caught:
-        client.chat(MODEL, QUESTION, think=True)
+        real_client.chat(MODEL, QUESTION, think=True)
     assert caught.value.status_code == 400
-    assert "Paris" in client.chat(MODEL, QUESTION, think=False, options=GREEDY).message.content
+    assert "Paris" in real_client.chat(MODEL, QUESTION, think=False, options=GREEDY).message.content
 
 
 def get_weather(city: str) -> str:
@@ -94,13 +95,13 @@ def get_weather(city: str) -> str:
     return f"rain in {city}"
 
 
-def test_tool_calls_have_their_arguments_as_objects(client):
+def test_tool_calls_have_their_arguments_as_objects(real_client):
     content = (
         "Repeat this and nothing else: "
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
     )
     turns = [{"role": "user", "content": content}]
-    answer = client.chat(MODEL, turns, tools=[get_weather], options=GREEDY | {"num_predict": 60})
+    answer = real_client.chat(MODEL, turns, tools=[get_weather], options=GREEDY | {"num_predict": 60})
     if calls := answer.message.tool_calls:  # a model of this size may or may not call the tool
         assert isinstance(calls[0].function.arguments, dict)
     else:
@@ -147,18 +148,18 @@ def test_pull_of_an_installed_model_ends_in_success(client):
     assert last.status == "success"
 
 
-async def test_async_client_streams_the_whole_answer(server):
-    client = ollama.AsyncClient(host=server.url)
+async def test_async_client_streams_the_whole_answer(real_server):
+    client = ollama.AsyncClient(host=real_server.url)
     async with client._client:
         parts = [part async for part in await client.chat(MODEL, QUESTION, options=GREEDY, stream=True)]
     assert "Paris" in "".join(part.message.content or "" for part in parts)
 
 
-def test_models_are_made_copied_shown_and_deleted(client):
+def test_models_are_made_copied_shown_and_deleted(real_client):
     """Open WebUI's model builder and `ollama create` send this; a parameter of the request counts first."""
-    name, copy = "client-mario", "client-twin"
+    name, copy = "real_client-mario", "real_client-twin"
     try:
-        *_, last = client.create(
+        *_, last = real_client.create(
             name,
             from_=MODEL,
             system="Answer with the word Mario.",
@@ -167,20 +168,20 @@ def test_models_are_made_copied_shown_and_deleted(client):
             stream=True,
         )
         assert last.status == "success"
-        client.copy(name, copy)
-        shown = client.show(copy)
+        real_client.copy(name, copy)
+        shown = real_client.show(copy)
         assert shown.details.parent_model == MODEL
         assert "num_predict" in shown.parameters
         assert shown.modelinfo["llama.block_count"] == 30
-        answers = [client.chat(each, [{"role": "user", "content": "Who?"}]) for each in (name, copy)]
+        answers = [real_client.chat(each, [{"role": "user", "content": "Who?"}]) for each in (name, copy)]
         assert "Mario" in answers[0].message.content
         assert answers[0].message.content == answers[1].message.content
-        assert client.chat(name, QUESTION, options={"num_predict": 1}).eval_count == 1
-        assert {model.model for model in client.list().models} >= {f"{name}:latest", f"{copy}:latest"}
+        assert real_client.chat(name, QUESTION, options={"num_predict": 1}).eval_count == 1
+        assert {model.model for model in real_client.list().models} >= {f"{name}:latest", f"{copy}:latest"}
         with pytest.raises(ollama.ResponseError, match="Choose another name"):
-            client.create(MODEL, from_=name, system="x")
+            real_client.create(MODEL, from_=name, system="x")
     finally:
         for each in (name, copy):
-            client.delete(each)
+            real_client.delete(each)
     with pytest.raises(ollama.ResponseError, match="not found"):
-        client.show(name)
+        real_client.show(name)

@@ -1,4 +1,4 @@
-"""Test Ollama's own JavaScript package, from npm, against the real server and the real models."""
+"""Test Ollama's own JavaScript package, from npm, against the real server."""
 
 from __future__ import annotations
 
@@ -32,17 +32,25 @@ def scenarios(repo: Path) -> Path:
 
 @pytest.fixture
 def ask(server: Any, scenarios: Path) -> Ask:
-    def run(scenario: str) -> Any:
-        command = ["node", str(scenarios), server.url, scenario]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
+    """Return a function that plays a scenario on the server with the small chat model."""
+    return lambda scenario: _played(scenario, scenarios, server)
 
 
-def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask: Ask) -> None:
-    answer = ask("chat")
+@pytest.fixture
+def ask_real(real_server: Any, scenarios: Path) -> Ask:
+    """Return a function that plays a scenario on the server with the real chat model."""
+    return lambda scenario: _played(scenario, scenarios, real_server)
+
+
+def _played(scenario: str, scenarios: Path, server: Any) -> Any:
+    command = ["node", str(scenarios), server.url, scenario]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask_real: Ask) -> None:
+    answer = ask_real("chat")
     assert "Paris" in answer["text"] == answer["whole"]["message"]["content"]
     for last in (answer["last"], answer["whole"]):
         assert (last["done"], last["done_reason"]) == (True, "stop")
@@ -50,8 +58,8 @@ def test_chat_streamed_equals_the_whole_text_and_ends_with_every_count(ask: Ask)
         assert datetime.fromisoformat(last["created_at"]).tzinfo
 
 
-def test_generate_streamed_equals_the_whole_text(ask: Ask) -> None:
-    answer = ask("generate")
+def test_generate_streamed_equals_the_whole_text(ask_real: Ask) -> None:
+    answer = ask_real("generate")
     assert "Paris" in answer["text"] == answer["whole"]["response"]
 
 

@@ -1,4 +1,4 @@
-"""Test OpenAI's own client package against the Responses API of the real server, with a real model."""
+"""Test OpenAI's own client package against the Responses API of the real server."""
 
 from __future__ import annotations
 
@@ -33,22 +33,30 @@ def client(server) -> Iterator[openai.OpenAI]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def real_client(real_server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
 def _ask(client: openai.OpenAI, content: Any = QUESTION, **more: Any) -> Any:
     asked = {"model": MODEL, "input": content, "temperature": 0, "max_output_tokens": 24} | more
     return client.responses.create(**asked)
 
 
-def test_response_has_text_usage_and_the_parameters(client):
-    response = _ask(client, instructions="Answer in one sentence.", metadata={"a": "b"})
+def test_response_has_text_usage_and_the_parameters(real_client):
+    response = _ask(real_client, instructions="Answer in one sentence.", metadata={"a": "b"})
     assert "Paris" in response.output_text
     assert response.status == "completed"
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
     assert (response.instructions, response.metadata) == ("Answer in one sentence.", {"a": "b"})
 
 
-def test_stream_of_the_client_gives_the_same_text_as_one_answer(client):
-    whole = _ask(client).output_text
-    with client.responses.stream(model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24) as stream:
+def test_stream_of_the_client_gives_the_same_text_as_one_answer(real_client):
+    whole = _ask(real_client).output_text
+    with real_client.responses.stream(
+        model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24
+    ) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
     assert "".join(deltas) == final.output_text == whole
@@ -126,8 +134,8 @@ def test_input_tokens_are_counted(client):
 
 
 @pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
-def test_conversation_over_a_websocket(client):
-    with client.responses.connect() as connection:
+def test_conversation_over_a_websocket(real_client):
+    with real_client.responses.connect() as connection:
         connection.response.create(
             model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24, store=False
         )
