@@ -21,10 +21,24 @@ from mlx_server.gateway.dialects.ollama import routes as ollama_routes
 from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.kept_answers import routes as kept_answers_routes
+from mlx_server.gateway.kept_answers.middleware import KeepAnswers
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.web.asgi_adapter import AsgiGuard
 from vestal.web.http_error import HttpError
+
+GENERATING_PATHS = frozenset(
+    {
+        "/api/generate",
+        "/api/chat",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/messages",
+        "/v1/responses",
+    }
+)
+"""The routes whose answers are kept, and which take an Idempotency-Key."""
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads the response; logs of proxies show the status
 
@@ -46,8 +60,17 @@ def create_app(
     app.include_router(responses_routes.router(context))
     app.include_router(llama_cpp_routes.router(context))
     app.include_router(anthropic_routes.router(context))
-    app.add_middleware(ShareBodies, budget=BodyBudget(context.config.mlx.body_budget_bytes))
     mlx = context.config.mlx
+    app.add_middleware(ShareBodies, budget=BodyBudget(mlx.body_budget_bytes))
+    if context.keeper is not None:
+        app.include_router(kept_answers_routes.router(context.keeper))
+        app.add_middleware(
+            KeepAnswers,
+            keeper=context.keeper,
+            paths=GENERATING_PATHS,
+            max_body_bytes=mlx.max_body_bytes,
+            respond=error_response,
+        )
     policy = access_policy(mlx.api_key, host_names, keyless_addresses, mlx.origins)
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 
@@ -71,6 +94,7 @@ def create_app(
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, bug)
+    app.middleware_stack = app.build_middleware_stack()  # now: answers are taken up before the first request
     return app
 
 

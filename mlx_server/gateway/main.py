@@ -18,6 +18,8 @@ from mlx_server.gateway.connections.listeners import EXIT_BUSY, EXIT_CONFIG, Can
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
 from mlx_server.gateway.installed_models import InstalledModels
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.opening import open_answer_log
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.request_table import RequestLimits, RequestTable
 from mlx_server.gateway.telemetry import Telemetry
@@ -70,7 +72,9 @@ async def _run(
     table = RequestTable(RequestLimits(mlx.max_running, mlx.max_queued, mlx.max_wait_s))
     dispatcher = Dispatcher(table, clock, telemetry)
     engine = EngineSupervisor(config, dispatcher, telemetry, clock, engine_command)
-    context = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock), emit=telemetry.emit)
+    keeper = AnswerKeeper(await open_answer_log(config, clock, telemetry.emit), clock)
+    models = InstalledModels(config, clock)
+    context = GatewayContext(config, clock, dispatcher, models, keeper, telemetry.emit)
     app = create_app(
         context,
         engine,
@@ -82,19 +86,22 @@ async def _run(
     telemetry.emit("server_started", pid=os.getpid())
     tasks = [
         asyncio.ensure_future(engine.start()),  # first terminates an engine that an earlier gateway left
-        asyncio.ensure_future(_tick(dispatcher, clock)),
+        asyncio.ensure_future(_tick(dispatcher, keeper, clock)),
         asyncio.ensure_future(listeners.follow_bridge(app)),
     ]
+    if taken_up := await keeper.take_up_unfinished(app):
+        telemetry.emit("answers_taken_up", "an earlier gateway left them unfinished", count=taken_up)
     listeners.serve(app)
     try:
         telemetry.emit("server_stopping", f"asked by {await signals.get()}")
-        await _drain(dispatcher, clock, mlx.drain_s, signals)
+        await _drain(dispatcher, keeper, clock, mlx.drain_s, signals)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await engine.stop()
         await listeners.stop()
+        await keeper.close()
         telemetry.emit("server_shutdown_complete")
 
 
@@ -107,20 +114,24 @@ def _signals() -> asyncio.Queue[str]:
     return queue
 
 
-async def _drain(dispatcher: Dispatcher, clock: Clock, drain_s: float, signals: asyncio.Queue[str]) -> None:
+async def _drain(
+    dispatcher: Dispatcher, keeper: AnswerKeeper, clock: Clock, drain_s: float, signals: asyncio.Queue[str]
+) -> None:
     """Refuse new requests and let those in flight finish, for up to `drain_s` or until a second signal."""
     dispatcher.drain()
     end = clock.now() + drain_s
     while not dispatcher.idle and clock.now() < end and signals.empty():
         await clock.sleep(POLL_S)
     if not dispatcher.idle:
+        keeper.detach()  # the next gateway goes on with what is written down
         dispatcher.fail_unfinished("The server stops; send the request again when it is back.")
         await clock.sleep(POLL_S)  # the clients receive their last line
 
 
-async def _tick(dispatcher: Dispatcher, clock: Clock) -> None:
-    """Have the dispatcher handle what is due, every TICK_S, until cancelled."""
+async def _tick(dispatcher: Dispatcher, keeper: AnswerKeeper, clock: Clock) -> None:
+    """Have the dispatcher and the answer log handle what is due, every TICK_S, until cancelled."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             await clock.sleep(TICK_S)
             dispatcher.tick()
+            keeper.log.sweep()

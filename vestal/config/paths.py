@@ -64,6 +64,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def answers(self) -> Path:
+        """Return the folder of the answer log: accepted requests, and what their clients were given."""
+        return self.root / "answers"
+
+    @property
     def models(self) -> Path:
         """Return the folder of installed models."""
         return self.root / "models"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mlx_server import protocol
-from mlx_server.gateway.requests.ticket import Silence, TicketEvent
+from mlx_server.gateway.requests.ticket import TicketEvent
 
 LEAST_LOGPROB = -9999.0
 """What OpenAI writes for a token that cannot be drawn, such as one that a grammar excludes: the logarithm of
@@ -62,7 +62,7 @@ class AnswerAssembler:
         self._tool_calls = 0
         self._logprobs: tuple[protocol.Logprobs, ...] = ()
 
-    def part_of(self, event: TicketEvent | Silence) -> AnswerPart:
+    def part_of(self, event: TicketEvent) -> AnswerPart:
         """Return the part that `event`, a token or the end, adds."""
         assert isinstance(event, protocol.Token | protocol.Done)
         if isinstance(event, protocol.Token) and event.logprobs:

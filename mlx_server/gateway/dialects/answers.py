@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, joined
-from mlx_server.gateway.requests.ticket import Silence, Ticket, TicketEvent
+from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.kept_answers.history import SILENCE, Item, Record, Silence
+from mlx_server.gateway.requests.ticket import ClientDisconnected, Ticket, TicketItem
 from vestal.supervision import Clock, SystemClock
 
 BEGIN_AFTER_S = 0.8
@@ -30,21 +33,40 @@ on which the clients in Python are built, gives up after 5 s by default, and Nod
 class Answers:
     """One answer, or several where OpenAI's `n` or a list of prompts asks for them. They end together.
 
-    Every method that waits raises GatewayError where a request failed, and ClientDisconnected.
+    The items of all answers are read in the order in which they arrived. `earlier` are those that an earlier
+    reader has had: they are read again, first, so that the same frames are made of them. `record` is given each
+    new item as it arrives. Every method that waits raises GatewayError if a request failed, and
+    ClientDisconnected.
     """
 
     def __init__(
-        self, tickets: Sequence[Ticket], clock: Clock | None = None, begin_after_s: float = BEGIN_AFTER_S
+        self,
+        tickets: Sequence[Ticket],
+        clock: Clock | None = None,
+        begin_after_s: float = BEGIN_AFTER_S,
+        *,
+        earlier: Iterable[tuple[int, Item]] = (),
+        record: Record = lambda number, item: None,
     ) -> None:
         self.tickets = tuple(tickets)
         self._clock = clock or SystemClock()
         self._begin_at_s = time.monotonic() + begin_after_s
         self._events_read = 0
+        self._record = record
+        self._arrived: asyncio.Queue[tuple[int, TicketItem | Silence]] = asyncio.Queue()
+        for number, item in earlier:
+            self._arrived.put_nowait((number, item))
+        for number, ticket in enumerate(self.tickets):
+            ticket.deliver_to(partial(self._put, number))
+
+    def _put(self, number: int, item: TicketItem | Silence) -> None:
+        self._record(number, item)
+        self._arrived.put_nowait((number, item))
 
     @property
     def id(self) -> str:
         """Return the id of the first request, by which the client knows all of them."""
-        return self.tickets[0].id
+        return self.tickets[0].public_id
 
     @property
     def prompt_tokens(self) -> int | None:
@@ -63,18 +85,12 @@ class Answers:
 
     async def whole(self) -> list[tuple[AnswerPart, protocol.Done]]:
         """Return each complete answer as one part, with its `Done` event, once all answers have ended."""
-        return [await self._whole(ticket) for ticket in self.tickets]
-
-    async def _whole(self, ticket: Ticket) -> tuple[AnswerPart, protocol.Done]:
-        assembler = AnswerAssembler(ticket.id)
-        parts = [
-            part
-            async for event in ticket.events()
-            if (part := assembler.part_of(event)).has_content or part.done
-        ]
-        answer = joined(parts)
-        assert answer.done is not None
-        return answer, answer.done
+        parts: list[list[AnswerPart]] = [[] for _ in self.tickets]
+        async for number, part in self._parts():
+            if part is not None:
+                parts[number].append(part)
+        answers = [joined(each) for each in parts]
+        return [(answer, answer.done) for answer in answers if answer.done is not None]
 
     def wait_left_s(self) -> float:
         """Return for how many seconds a stream may wait for its first event before this is asked again."""
@@ -103,45 +119,42 @@ class Answers:
 
         Yield None where none has arrived for a while: the client is to hear that its request is alive.
         """
-        assemblers = [AnswerAssembler(ticket.id) for ticket in self.tickets]
         watch = asyncio.ensure_future(self._mark_silence())
         try:
-            async for index, event in self._events():
-                if isinstance(event, Silence):
-                    yield None
-                    continue
-                self._events_read += 1
-                part = assemblers[index].part_of(event)
-                if part.has_content or part.done:
-                    yield index, part
+            async for number, part in self._parts():
+                yield None if part is None else (number, part)
         finally:
             watch.cancel()
+
+    def begin_silent(self) -> None:
+        """Add a sign of life where a stream begins before any event."""
+        if not self.has_begun and self._arrived.empty():
+            self._put(0, SILENCE)
+
+    async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
+        """Yield all parts that have content or are an end, and None for a silence, until all answers end."""
+        assemblers = [AnswerAssembler(ticket.public_id) for ticket in self.tickets]
+        unfinished = len(self.tickets)
+        while unfinished:
+            number, item = await self._arrived.get()
+            if isinstance(item, GatewayError | ClientDisconnected):
+                raise item
+            if isinstance(item, Silence):
+                yield number, None
+                continue
+            self._events_read += 1
+            part = assemblers[number].part_of(item)
+            if part.has_content or part.done:
+                yield number, part
+            unfinished -= part.done is not None
 
     async def _mark_silence(self) -> None:
         """Mark a silence, from time to time, where no event was read since the last look."""
         while True:
             before = self._events_read
             await self._clock.sleep(SILENCE_S)
-            running = next((ticket for ticket in self.tickets if not ticket.ended), None)
+            running = next((n for n, ticket in enumerate(self.tickets) if not ticket.ended), None)
             if running is None:
                 return
-            if self._events_read == before:
-                running.mark_silence()
-
-    async def _events(self) -> AsyncIterator[tuple[int, TicketEvent | Silence]]:
-        if len(self.tickets) == 1:
-            async for event in self.tickets[0].events():
-                yield 0, event
-            return
-        waiting = {asyncio.ensure_future(ticket.next()): index for index, ticket in enumerate(self.tickets)}
-        try:
-            while waiting:
-                arrived, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in arrived:
-                    index, event = waiting.pop(task), task.result()
-                    if not isinstance(event, protocol.Done):
-                        waiting[asyncio.ensure_future(self.tickets[index].next())] = index
-                    yield index, event
-        finally:
-            for task in waiting:
-                task.cancel()
+            if self._events_read == before and self._arrived.empty():
+                self._put(running, SILENCE)

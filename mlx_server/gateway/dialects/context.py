@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,10 @@ from starlette.requests import HTTPConnection
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.errors import BadRequest, GatewayError
 from mlx_server.gateway.installed_models import InstalledModels
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.config import Config
@@ -28,20 +31,34 @@ def _discard(event: str, cause: str = "", **fields: Any) -> None:
 class GatewayContext:
     """What a dialect's router is made with.
 
-    `draw_seed` makes a seed where the client gives none. `emit` writes an event: its name, its cause in
-    words, and its fields.
+    `keeper` finds the answers that earlier requests have. `emit` writes an event: its name, its cause in words,
+    and its fields.
     """
 
     config: Config
     clock: Clock
     dispatcher: Dispatcher
     installed_models: InstalledModels
-    draw_seed: Callable[[], int] = lambda: secrets.randbits(32)
+    keeper: AnswerKeeper | None = None
     emit: Callable[..., None] = _discard
 
     @property
     def max_body_bytes(self) -> int:
         return self.config.mlx.max_body_bytes
+
+    def random_for(self, http: HTTPConnection) -> random.Random:
+        """Return the random numbers of a request, which are the same again when it is resumed."""
+        kept = kept_answer_of(http.scope)
+        return kept.random if kept else random.SystemRandom()
+
+    def draw_seed(self, http: HTTPConnection) -> int:
+        """Return a seed for the sampling of a request that gives none."""
+        return self.random_for(http).getrandbits(32)
+
+    def created_s(self, http: HTTPConnection) -> float:
+        """Return when a request was made, in seconds since the epoch."""
+        kept = kept_answer_of(http.scope)
+        return kept.created_s if kept else self.clock.wall()
 
     def report_skipped(self, dialect: str, model: str, skipped: Mapping[str, Sequence[str]]) -> None:
         """Write an event that names what a body asks for and is left out.
@@ -56,15 +73,20 @@ class GatewayContext:
             self.emit("request_fields_skipped", cause, dialect=dialect, model=model, **named)
 
     def submit(
-        self, request: SendableRequest, http: HTTPConnection, dialect: str, user: str | None = None
+        self,
+        request: SendableRequest,
+        http: HTTPConnection,
+        dialect: str,
+        user: str | None = None,
+        resumed: ResumedRequest | None = None,
     ) -> Ticket:
         """Submit one request on behalf of the HTTP client. Raises GatewayError.
 
         `user` is the end user that a body names; it counts as a client of its own for fairness.
         """
-        ticket = self.dispatcher.submit(request, _client_key(http, user), dialect)
+        ticket = self.dispatcher.submit(request, _client_key(http, user), dialect, resumed)
         if request_id_of(http) is None:
-            http.state.request_id = ticket.id
+            http.state.request_id = ticket.public_id
         return ticket
 
     def check_answer_count(self, answers: int) -> None:
@@ -75,18 +97,33 @@ class GatewayContext:
             raise BadRequest("invalid_request", message, answers=answers, most=most)
 
     def generate(
-        self, requests: Sequence[SendableRequest], http: HTTPConnection, dialect: str, user: str | None = None
+        self,
+        requests: Sequence[SendableRequest],
+        http: HTTPConnection,
+        dialect: str,
+        user: str | None = None,
+        *,
+        outlives_client: bool = False,
     ) -> Answers:
-        """Submit all requests, or none where the queue cannot take them all. Raises GatewayError."""
+        """Submit all requests, or none if the queue cannot take them all. Raises GatewayError.
+
+        `outlives_client`: their answer is made to its end even if nobody waits for it.
+        """
+        kept = kept_answer_of(http.scope)
         tickets: list[Ticket] = []
         try:
-            for request in requests:
-                tickets.append(self.submit(request, http, dialect, user))
+            for number, request in enumerate(requests):
+                resumed = kept.resumed(number) if kept else None
+                tickets.append(self.submit(request, http, dialect, user, resumed))
         except GatewayError:
             for ticket in tickets:
                 ticket.cancel()
             raise
-        return Answers(tickets, self.clock)
+        if kept is None:
+            return Answers(tickets, self.clock)
+        kept.accept(len(tickets))
+        kept.outlives_client |= outlives_client
+        return Answers(tickets, self.clock, earlier=kept.history, record=kept.record)
 
 
 def request_id_of(http: HTTPConnection) -> str | None:

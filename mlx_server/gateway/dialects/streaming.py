@@ -74,9 +74,7 @@ async def _frames(answers: Answers, renderer: AnswerRenderer) -> AsyncIterator[b
     try:
         for frame in renderer.begin():
             yield frame
-        if not answers.has_begun:
-            for frame in renderer.idle():
-                yield frame
+        answers.begin_silent()
         async for arrived in answers.parts():
             for frame in renderer.part(*arrived) if arrived else renderer.idle():
                 yield frame

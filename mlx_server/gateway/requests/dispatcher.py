@@ -23,6 +23,7 @@ from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.pauses import Pauses
 from mlx_server.gateway.requests.request_lifecycle import RequestPhase, TokenGap
 from mlx_server.gateway.requests.request_table import RequestTable
+from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
 from mlx_server.gateway.requests.ticket import ClientDisconnected, LastEvent, Ticket
 from mlx_server.gateway.telemetry import Telemetry
@@ -66,16 +67,26 @@ class Dispatcher:
 
     # --- clients ---
 
-    def submit(self, request: SendableRequest, client: str, dialect: str) -> Ticket:
-        """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine)."""
-        if error := self.refusing or self.engine_too_late():
+    def submit(
+        self, request: SendableRequest, client: str, dialect: str, resumed: ResumedRequest | None = None
+    ) -> Ticket:
+        """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
+
+        A resumed one keeps its id, goes on after its earlier events, and is not refused for want of an engine.
+        """
+        error = self.refusing or self.engine_too_late()
+        if error and not (resumed and resumed.was_accepted):
             raise error
-        request_id = self.new_request_id()
+        request_id = resumed.id if resumed else self.new_request_id()
         now = self._clock.now()
         ticket = Ticket(request_id, request, dialect, now, self._cancel)
+        if resumed:
+            ticket.resume(resumed)
+            if ticket.ended:
+                return ticket
         self._tickets[request_id] = ticket
         try:
-            actions = self._table.submit(request_id, client, request.lane, now, request.model)
+            actions = self._table.submit(request_id, client, request.lane, now, request.model, resumed)
         except QueueFull as full:
             message = f"The server is full ({full}); try again later."
             error = errors.Unavailable("overloaded", message, retry_after_s=OVERLOADED_RETRY_S)

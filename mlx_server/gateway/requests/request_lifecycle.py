@@ -43,7 +43,8 @@ class RequestLifecycle:
     """One request's phase and history.
 
     `waiting_since` is the monotonic time at which it began to wait for an engine. `emitted` are the ids of
-    the tokens given to the client, in order.
+    the tokens given to the client, in order. `was_accepted`: an earlier gateway, or the same one for a client
+    that left, had taken the request in.
     """
 
     id: str
@@ -51,6 +52,7 @@ class RequestLifecycle:
     model: str = ""
     phase: RequestPhase = RequestPhase.QUEUED
     emitted: list[int] = field(default_factory=list)
+    was_accepted: bool = False
     crashes: CrashHistory = field(default_factory=CrashHistory)
     _work_done: float = 0.0  # towards the next token, on the present engine
     _lost_at: Progress | None = None  # how far it was when its engine was lost, until `engine_died`

@@ -21,6 +21,7 @@ from mlx_server.gateway.requests.actions import (
 from mlx_server.gateway.requests.admission import Admission, Lane
 from mlx_server.gateway.requests.crash_policy import EngineDeath
 from mlx_server.gateway.requests.request_lifecycle import WAITING_PHASES, RequestLifecycle, RequestPhase
+from mlx_server.gateway.requests.resumed import ResumedRequest
 
 PARKED_WAIT_S = 900.0
 """A breaker opens for 60, 120, 240 and 480 s: a request that ran before waits for four trials of it."""
@@ -73,10 +74,21 @@ class RequestTable:
 
     # --- clients ---
 
-    def submit(self, request_id: str, client: str, lane: Lane, now: float, model: str = "") -> list[Action]:
-        """Add a new request. Raises QueueFull, and then the request is not added."""
+    def submit(
+        self,
+        request_id: str,
+        client: str,
+        lane: Lane,
+        now: float,
+        model: str = "",
+        resumed: ResumedRequest | None = None,
+    ) -> list[Action]:
+        """Add a new or a resumed request. Raises QueueFull, and then the request is not added."""
         self._admissions[lane].enqueue(request_id, client)
-        self._requests[request_id] = (RequestLifecycle(request_id, now, model), lane)
+        request = RequestLifecycle(request_id, now, model)
+        if resumed:
+            request.emitted, request.was_accepted = resumed.emitted, resumed.was_accepted
+        self._requests[request_id] = (request, lane)
         return self._start_waiting()
 
     def cancel(self, request_id: str) -> list[Action]:
@@ -158,7 +170,7 @@ class RequestTable:
         """Return until when the request waits for an engine. A new one waits out a trial within its time."""
         since = max(request.waiting_since, self._no_engine_since)
         deadline = since + self._limits.max_wait_s
-        if request.phase is RequestPhase.PARKED:
+        if request.phase is RequestPhase.PARKED or request.was_accepted:
             return max(deadline, since + self._limits.parked_wait_s)
         if trial_at is not None and trial_at <= deadline:
             return max(deadline, trial_at + TRIAL_S)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.sendable import SendableRequest
 from mlx_server.gateway.telemetry import EndedRequest
 
@@ -15,22 +16,20 @@ TicketEvent = protocol.Token | LastEvent
 LAST_EVENTS = (protocol.Done, protocol.Embedding, protocol.Loaded, protocol.Unloaded)
 
 
-class Silence:
-    """A marker among the events of a ticket: nothing has happened for a while, so send a keep-alive."""
-
-
-SILENCE = Silence()
-
-
 class ClientDisconnected(Exception):
     """The client has closed its connection, so that nobody reads the answer."""
+
+
+TicketItem = TicketEvent | GatewayError | ClientDisconnected
+"""What a ticket gives out: events, or the error that ends the request."""
 
 
 class Ticket:
     """One submitted request, as its handler sees it. Times are monotonic seconds.
 
-    The dispatcher puts events in with `put` and records the course of the request in the attributes; the
-    handler reads the events with `next`, `events` or `last`. `outcome` is None until the request ends, then
+    `public_id` is the id by which its client knows the request; it differs from `id` if that is not the first
+    ticket for it. The dispatcher puts events in with `put` and records the course of the request in the attributes; the
+    handler reads the events with `next` or `last`, or has them delivered. `outcome` is None until the request ends, then
     `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt, once it is known.
     `is_read_for`: an engine is reading a model that is not in memory, to check the request.
     """
@@ -44,6 +43,7 @@ class Ticket:
         on_cancel: Callable[[Ticket], None],
     ) -> None:
         self.id = request_id
+        self.public_id = request_id
         self.request = request
         self.dialect = dialect
         self.submitted_at = submitted_at
@@ -54,9 +54,9 @@ class Ticket:
         self.prompt_tokens: int | None = None
         self.is_read_for = False
         self._on_cancel = on_cancel
-        self._events: asyncio.Queue[TicketEvent | Silence | GatewayError | ClientDisconnected]
-        self._events = asyncio.Queue()
-        self._first: TicketEvent | GatewayError | ClientDisconnected | None = None
+        self._events: asyncio.Queue[TicketItem] = asyncio.Queue()
+        self._deliver: Callable[[TicketItem], None] = self._events.put_nowait
+        self._first: TicketItem | None = None
         self._on_first: Callable[[], None] = lambda: None
 
     @property
@@ -68,19 +68,35 @@ class Ticket:
         """Return whether an event or an error has come."""
         return self._first is not None
 
-    def put(self, event: TicketEvent | GatewayError | ClientDisconnected) -> None:
+    def put(self, event: TicketItem) -> None:
         """Add an event, or the error that ends the request."""
-        self._events.put_nowait(event)
+        self._deliver(event)
         if self._first is None:
-            self._first = event
-            if self.prompt_tokens is None:
-                self.prompt_tokens = _prompt_tokens(event)
-            self._on_first()
+            self._note_first(event)
 
-    def mark_silence(self) -> None:
-        """Add a mark for the reader, unless it still has something to read, or the request has ended."""
-        if self._events.empty() and not self.ended:
-            self._events.put_nowait(SILENCE)
+    def _note_first(self, event: TicketItem) -> None:
+        self._first = event
+        if self.prompt_tokens is None:
+            self.prompt_tokens = _prompt_tokens(event)
+        self._on_first()
+
+    def resume(self, resumed: ResumedRequest) -> None:
+        """Note the events that an earlier ticket for the same request has given out. They are not repeated."""
+        self.public_id, earlier = resumed.public_id, resumed.events
+        tokens = [event for event in earlier if isinstance(event, protocol.Token)]
+        self.tokens = len(tokens)
+        if tokens:
+            self.first_token_at = self.submitted_at
+        if earlier:
+            self._note_first(earlier[0])
+        if earlier and isinstance(earlier[-1], LAST_EVENTS):
+            self.outcome = "done"
+
+    def deliver_to(self, put: Callable[[TicketItem], None]) -> None:
+        """Give each event to `put`, beginning with those that wait, instead of keeping it for `next`."""
+        while not self._events.empty():
+            put(self._events.get_nowait())
+        self._deliver = put
 
     def call_at_first_event(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the first event or error comes: at once where one has come already."""
@@ -93,20 +109,12 @@ class Ticket:
         if isinstance(self._first, Exception):
             raise self._first
 
-    async def next(self) -> TicketEvent | Silence:
-        """Return the next event. Raises GatewayError where the request failed, and ClientDisconnected."""
+    async def next(self) -> TicketEvent:
+        """Return the next event. Raises GatewayError if the request failed, and ClientDisconnected."""
         event = await self._events.get()
         if isinstance(event, Exception):
             raise event
         return event
-
-    async def events(self) -> AsyncIterator[TicketEvent | Silence]:
-        """Yield all events up to the last one. Raises as `next`."""
-        while True:
-            event = await self.next()
-            yield event
-            if isinstance(event, LAST_EVENTS):
-                return
 
     async def last(self) -> LastEvent:
         """Return the last event and skip the tokens before it. Raises as `next`."""

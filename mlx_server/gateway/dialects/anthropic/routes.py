@@ -74,7 +74,7 @@ class _Asked:
 async def _read(context: GatewayContext, http: Request) -> _Asked:
     body = await read_body(http, MessagesBody, context.max_body_bytes)
     model = await context.installed_models.get(body.model, "generate")
-    seed = context.draw_seed()
+    seed = context.draw_seed(http)
 
     def translate() -> _Asked:
         request = sendable(with_preset(model, body, body.to_request(model.name, seed)))

@@ -94,7 +94,7 @@ async def _read(
     body = await read_body(http, body_type, context.max_body_bytes)
     generates = body.has_prompt
     model = await context.installed_models.get(body.model, "generate" if generates else None)
-    seed = context.draw_seed()
+    seed = context.draw_seed(http)
 
     def translate() -> SendableRequest:
         if not generates:

@@ -20,8 +20,6 @@ from mlx_server.model_store import ModelEntry
 
 FLOAT32_BYTES = 4
 STREAM_END = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: every reader of server-sent events skips it, while a chunk without a choice makes some fail."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class AnswerShape:
     """What differs between the objects of /v1/chat/completions and of /v1/completions.
 
     `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer; chunks
-    begin with `first_content` (None: with no chunk of their own) and end with `last_content`.
+    begin with `first_content` (None: with no chunk of their own) and end with `empty_content`, which also shows
+    a waiting client that its request is alive.
     """
 
     id_prefix: str
@@ -38,7 +37,7 @@ class AnswerShape:
     whole_content: Callable[[AnswerPart], dict[str, Any]]
     first_content: dict[str, Any] | None
     chunk_content: Callable[[AnswerPart], dict[str, Any]]
-    last_content: dict[str, Any]
+    empty_content: dict[str, Any]
     logprobs: Callable[[Sequence[protocol.Logprobs]], dict[str, Any]]
 
 
@@ -103,7 +102,8 @@ class AnswerChunks:
                 yield self._chunk(index, self._shape.chunk_content(AnswerPart(prefix)))
 
     def idle(self) -> Iterator[bytes]:
-        yield KEEP_ALIVE
+        running = next(index for index in range(len(self._prefixes)) if index not in self._ends)
+        yield self._chunk(running, self._shape.empty_content)
 
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         part = self._filters[index].apply(part)
@@ -111,7 +111,7 @@ class AnswerChunks:
             yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(part))
         if part.done:
             self._ends[index] = part.done
-            yield self._chunk(index, self._shape.last_content, part.done)
+            yield self._chunk(index, self._shape.empty_content, part.done)
 
     def end(self) -> Iterator[bytes]:
         if self._include_usage:
@@ -258,7 +258,7 @@ CHAT = AnswerShape(
     whole_content=_message,
     first_content={"delta": {"role": "assistant", "content": ""}},
     chunk_content=_delta,
-    last_content={"delta": {}},
+    empty_content={"delta": {}},
     logprobs=_chat_logprobs,
 )
 COMPLETION = AnswerShape(
@@ -268,6 +268,6 @@ COMPLETION = AnswerShape(
     whole_content=_text,
     first_content=None,
     chunk_content=_text,
-    last_content={"text": ""},
+    empty_content={"text": ""},
     logprobs=_completion_logprobs,
 )

@@ -105,7 +105,7 @@ async def _read(
     body = await read_body(http, body_type, context.max_body_bytes)
     model = await context.installed_models.get(body.model, "generate")
     context.check_answer_count(body.answer_count)
-    seed = context.draw_seed()
+    seed = context.draw_seed(http)
     asked = await translated(http, lambda: _translate(body, model, seed))
     if sum(map(len, asked.prefixes)) > context.max_body_bytes:
         raise BadRequest("invalid_request", "echo: the prompts of all answers are too long; leave it out")
@@ -138,7 +138,7 @@ async def _answer(
     shape: render.AnswerShape,
 ) -> Response:
     asked = await _read(context, http, body_type)
-    created = int(context.clock.wall())
+    created = int(context.created_s(http))
     answers = context.generate(asked.requests, http, DIALECT, asked.user)
 
     def renderer() -> render.AnswerChunks:

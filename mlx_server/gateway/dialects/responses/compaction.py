@@ -6,6 +6,8 @@ type `compaction`, which `messages` reads again.
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 
 from mlx_server.gateway.dialects.responses import DIALECT
@@ -42,11 +44,12 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     model = (await context.installed_models.get(body.model, "generate")).loaded_as
     previous = responses.previous(body, responses.store.find)
     lists = previous.conversation if previous else ()
-    seed = context.draw_seed()
+    seed = context.draw_seed(http)
+    make_id = partial(new_id, context.random_for(http))
 
     def translate() -> tuple[GenerationRequest, list[Item]]:
         earlier = items_in(lists)
-        items = [*earlier, *responses.read_items(body, earlier).items]
+        items = [*earlier, *responses.read_items(body, earlier, make_id).items]
         if not items:
             raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
         return _summary_request(body, model, seed, items), items
@@ -54,9 +57,9 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
     request, items = await translated(http, translate, added_bytes=sum(map(len, lists)))
     answers = context.generate([sendable(request)], http, DIALECT)
     ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
-    summary = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": opaque(answer.text.strip())}
+    summary = {"type": "compaction", "id": make_id("cmp"), "encrypted_content": opaque(answer.text.strip())}
     compacted = {
-        "id": new_id("resp"),
+        "id": make_id("resp"),
         "object": "response.compaction",
         "created_at": int(context.clock.wall()),
         "output": [*(item for item in items if _is_kept(item)), summary],

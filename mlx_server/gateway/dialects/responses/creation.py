@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,16 +27,26 @@ from mlx_server.gateway.dialects.responses.stored import (
     MemoryResponseStore,
     ResponseStore,
     StoredResponse,
+    found,
     items_in,
 )
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.json_text import json_bytes
+from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
+from vestal.web.http_error import HttpError
 
 Find = Callable[[str], StoredResponse | None]
+MakeId = Callable[[str], str]
+"""Returns a new id that begins with the given prefix."""
+
+
+def new_id(source: random.Random, prefix: str) -> str:
+    """Return a new id that begins with `prefix`."""
+    return f"{prefix}_{source.getrandbits(128):032x}"
 
 
 @dataclass(frozen=True)
@@ -67,17 +78,23 @@ class Responses:
 
         `find` returns the response that `previous_response_id` names; by default, the store is asked.
         """
+        if find is None and body.previous_response_id:
+            await self._revive(body.previous_response_id)
         earlier, means = await self._prepare(body, client, find or self.store.find)
         self._report_skipped(body, means)
-        response_id = new_id("resp")
+        make_id = partial(new_id, self.context.random_for(client))
+        kept = kept_answer_of(client.scope)
+        response_id = f"resp_{kept.id}" if kept else make_id("resp")
         is_stored = body.wants_storing and self.store.keeps_any
-        created_at = int(self.context.clock.wall())
+        created_at = int(self.context.created_s(client))
         events = ResponseEvents(
             new_response(body, means.offered, response_id, created_at, is_stored=is_stored),
             OutputItems(response_id.removeprefix("resp_"), _output_options(body, means.offered)),
         )
         run = ResponseRun(
-            self.context.generate([means.sendable], client, DIALECT, body.end_user),
+            self.context.generate(
+                [means.sendable], client, DIALECT, body.end_user, outlives_client=bool(body.background)
+            ),
             events,
             self.context.clock,
             is_streamed=bool(body.stream or body.background),
@@ -91,6 +108,29 @@ class Responses:
         share = share_of(client).passed_on() if body.background else None
         run.start(lambda: self._ended(response, share))
         return response
+
+    async def found(self, response_id: str) -> StoredResponse:
+        """Return a stored response, also one that an earlier gateway made. Raises NotFound."""
+        await self._revive(response_id)
+        return found(self.store, response_id)
+
+    async def _revive(self, response_id: str) -> None:
+        """Have a response that is not in memory, but in the answer log, made again from that."""
+        keeper, answer_id = self.context.keeper, response_id.removeprefix("resp_")
+        if keeper is None or self.store.find(response_id) is not None or not keeper.is_logged(answer_id):
+            return
+        with contextlib.suppress(HttpError):
+            answer = await keeper.find(answer_id)
+            while (stored := self.store.find(response_id)) is None and not answer.rendering.is_complete:
+                await answer.rendering.wait_for_change()
+            if stored is not None and answer.has_all_events:
+                await stored.run.wait_for_end()
+
+    def remove(self, response_id: str) -> None:
+        """Forget a response, here and in the answer log."""
+        self.store.remove(response_id)
+        if self.context.keeper is not None:
+            self.context.keeper.forget(response_id.removeprefix("resp_"))
 
     def _ended(self, response: StoredResponse, share: BodyShare | None) -> None:
         self.store.ended(response)
@@ -117,7 +157,8 @@ class Responses:
             translate,
             body,
             model.name,
-            self.context.draw_seed(),
+            self.context.draw_seed(client),
+            partial(new_id, self.context.random_for(client)),
             earlier,
             self.store.item,
             partial(with_preset, model, body),
@@ -138,9 +179,9 @@ class Responses:
             raise BadRequest("invalid_request", message, param="previous_response_id")
         return found
 
-    def read_items(self, body: CompactBody, earlier: Iterable[Item]) -> InputItems:
+    def read_items(self, body: CompactBody, earlier: Iterable[Item], make_id: MakeId) -> InputItems:
         """Return the items of the body's input. Raises BadRequest, NotFound."""
-        return read_input(body.input, earlier, new_id, self.store.item)
+        return read_input(body.input, earlier, make_id, self.store.item)
 
     def _report_skipped(self, body: CreateBody, means: Translated) -> None:
         skipped = {
@@ -155,6 +196,7 @@ def translate(
     body: CreateBody,
     model: str,
     drawn_seed: int,
+    make_id: MakeId = partial(new_id, random.SystemRandom()),
     earlier: tuple[bytes, ...] = (),
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
@@ -169,7 +211,7 @@ def translate(
     schema = body.answer_schema()
     _check_json("text.format.schema", schema)
     before = items_in(earlier)
-    read = read_input(body.input, before, new_id, stored_item)
+    read = read_input(body.input, before, make_id, stored_item)
     items = (*before, *read.items)
     if not items:
         raise BadRequest("invalid_request", "input: holds nothing that a model here can read", param="input")
@@ -199,10 +241,6 @@ def _check_json(field: str, value: Any) -> None:
         protocol.check_json(field, value)
     except protocol.ProtocolError as error:
         raise BadRequest("invalid_request", f"{error}.", param=field) from error
-
-
-def new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(16)}"
 
 
 def _output_options(body: CreateBody, offered: OfferedTools) -> OutputOptions:

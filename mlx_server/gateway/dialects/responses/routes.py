@@ -20,7 +20,7 @@ from mlx_server.gateway.dialects.responses.creation import Responses
 from mlx_server.gateway.dialects.responses.input_items import Item
 from mlx_server.gateway.dialects.responses.running import Following
 from mlx_server.gateway.dialects.responses.schema import CompactBody, CreateBody
-from mlx_server.gateway.dialects.responses.stored import StoredResponse, found
+from mlx_server.gateway.dialects.responses.stored import StoredResponse
 from mlx_server.gateway.dialects.responses.websocket import serve
 from mlx_server.gateway.dialects.streaming import (
     SSE,
@@ -62,7 +62,7 @@ def router(context: GatewayContext) -> APIRouter:
 
     @routes.get("/{response_id}", responses={404: {}, 400: {}}, **_queries("stream", "starting_after"))
     async def retrieve(http: Request, response_id: str) -> Response:
-        response = found(responses.store, response_id)
+        response = await responses.found(response_id)
         after = _whole_number(http, "starting_after", -1, least=-1)
         if http.query_params.get("stream", "").lower() in ("true", "1"):
             following = Following(response.run, after)
@@ -71,14 +71,14 @@ def router(context: GatewayContext) -> APIRouter:
 
     @routes.delete("/{response_id}", responses={404: {}})
     async def delete(http: Request, response_id: str) -> Response:
-        response = found(responses.store, response_id)
+        response = await responses.found(response_id)
         response.run.cancel()
-        responses.store.remove(response_id)
+        responses.remove(response_id)
         return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
     @routes.post("/{response_id}/cancel", responses={404: {}})
     async def cancel(http: Request, response_id: str) -> Response:
-        response = found(responses.store, response_id)
+        response = await responses.found(response_id)
         response.run.cancel()
         await response.run.wait_for_end()
         return JsonResponse(response.run.events.response)
@@ -89,7 +89,7 @@ def router(context: GatewayContext) -> APIRouter:
         **_queries("after", "limit", "order"),
     )
     async def input_items(http: Request, response_id: str) -> Response:
-        response = found(responses.store, response_id)
+        response = await responses.found(response_id)
         items = await asyncio.to_thread(lambda: response.input_items)  # there may be many
         return JsonResponse(_page(items, http))
 
@@ -117,7 +117,7 @@ async def _answer(responses: Responses, http: Request) -> Response:
     following = Following(run, owns_run=not in_background)
     await cancel_on_disconnect(http, following, run.wait_for_output() if is_streamed else run.wait_for_end())
     if run.refusal:
-        responses.store.remove(response.id)  # the client never learns the id
+        responses.remove(response.id)  # the client never learns the id
         raise run.refusal
     if is_streamed:
         return StreamedResponse(following, following.frames(), SSE)

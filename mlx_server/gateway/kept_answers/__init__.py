@@ -1,0 +1,18 @@
+"""Answers outlive their client's connection, and, with the answer log, the gateway that began them.
+
+A POST that generates is run apart from its connection, as a `KeptAnswer`: the dialect's route makes the
+response, frame by frame, and any number of connections follow it. What is written down
+(`mlx_server/gateway/answer_log/`) is the request as it came and what the engine said, not the frames: the same
+route makes the same frames again from that, in this gateway or in another one.
+
+| module        | job                                                                                            |
+|---------------|------------------------------------------------------------------------------------------------|
+| `history`     | what the reader of an answer has been given: events of the engine, and silences                |
+| `kept_answer` | one such request: its ids and random numbers, what it writes down, whether it goes on          |
+| `rendering`   | the response that the route makes, as frames, for those who follow it                          |
+| `keeper`      | all of them: starts, finds, takes up what another gateway left, resumes what a client left     |
+| `middleware`  | which requests are kept, and `Idempotency-Key`                                                 |
+| `routes`      | GET /v1/streams/{id}                                                                           |
+
+docs/decisions/0022-answers-are-replayed.md says why.
+"""

@@ -1,0 +1,251 @@
+"""All answers that are kept: those that run in this gateway, and those that stand in the answer log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Scope
+
+from mlx_server import VERSION, protocol
+from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Event, Left, Record, Silence, TakenUp
+from mlx_server.gateway.kept_answers.history import SILENCE, Item
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
+from mlx_server.gateway.kept_answers.rendering import Message, Receive
+from vestal.supervision import Clock
+from vestal.web.http_error import HttpError
+
+log = logging.getLogger(__name__)
+
+SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
+"""These headers of a request are not written down."""
+
+
+class AnswerKeeper:
+    """Runs the requests that generate, each in a task of its own, and finds their answers by id and by key.
+
+    `app` is the application below the middleware: it makes the response.
+    """
+
+    def __init__(self, answer_log: AnswerLog, clock: Clock) -> None:
+        self.app: ASGIApp | None = None
+        self.log = answer_log
+        self._clock = clock
+        self._application: Any = None
+        self._running: dict[str, KeptAnswer] = {}
+        self._by_key: dict[str, KeptAnswer] = {}
+        self._reviving: dict[str, asyncio.Task[KeptAnswer]] = {}
+
+    @property
+    def running(self) -> Sequence[KeptAnswer]:
+        """Return the answers that run in this gateway."""
+        return tuple(self._running.values())
+
+    # --- new requests ---
+
+    def start(self, scope: Scope, receive: Receive, key_digest: str | None = None) -> KeptAnswer:
+        """Start a request, whose body is read from `receive`."""
+        head = Accepted(
+            format=FORMAT,
+            id=secrets.token_hex(16),
+            created_s=self._clock.wall(),
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers=tuple(
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in scope["headers"]
+                if name not in SECRET_HEADERS
+            ),
+            body=b"",
+            seed=secrets.randbits(63),
+            key_digest=key_digest,
+            body_digest="",
+            version=VERSION,
+        )
+        answer = KeptAnswer(head, self.log, self.release)
+        self._run(answer, {**scope, "state": dict(scope.get("state", {}))}, _receiving(receive, answer))
+        return answer
+
+    def _run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
+        keep(scope, answer)
+        self._running[answer.id] = answer
+        if answer.head.key_digest:
+            self._by_key[answer.head.key_digest] = answer
+        answer.task = asyncio.ensure_future(self._make_response(answer, scope, receive))
+
+    async def _make_response(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
+        error: Exception | None = None
+        try:
+            assert self.app is not None
+            await self.app(scope, receive, answer.rendering.take)
+        except Exception as raised:
+            error = raised
+        finally:
+            answer.rendering.end(error)
+            answer.body.is_whole.set()
+            asyncio.get_running_loop().call_soon(self.release, answer)
+
+    def release(self, answer: KeptAnswer) -> None:
+        """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
+        if not answer.is_over:
+            return
+        if self._running.get(answer.id) is answer:
+            del self._running[answer.id]
+        key = answer.head.key_digest
+        if key and self._by_key.get(key) is answer:
+            del self._by_key[key]
+
+    # --- earlier requests ---
+
+    def is_logged(self, answer_id: str) -> bool:
+        """Return whether the answer can be found again."""
+        return self.log.status(answer_id) in ("open", "ended")
+
+    def forget(self, answer_id: str) -> None:
+        """Delete what was written down of an answer."""
+        self.log.forget(answer_id)
+
+    async def find(self, answer_id: str) -> KeptAnswer:
+        """Return the answer with this id, which goes on if it had stopped.
+
+        Raises HttpError: it is unknown (404), or no longer kept (410).
+        """
+        answer = self._running.get(answer_id)
+        if answer is not None and not answer.client_left.is_set():
+            return answer
+        if answer_id not in self._reviving:
+            status = self.log.status(answer_id)
+            if status is None:
+                message = f"There is no answer with the id {answer_id[:80]!r}: it was never begun here, or is not kept."
+                raise HttpError("stream_not_found", message, status=404)
+            if status == "expired":
+                message = "This answer is no longer kept: it failed, was cancelled, or is older than mlx.keep_answers_s."
+                raise HttpError("stream_expired", message, status=410)
+            task = asyncio.ensure_future(self._revive(answer_id, answer))
+            self._reviving[answer_id] = task
+            task.add_done_callback(lambda _: self._reviving.pop(answer_id, None))
+        return await asyncio.shield(self._reviving[answer_id])
+
+    async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
+        """Return the answer that the first request with this idempotency key has, or None. Raises HttpError."""
+        answer = self._by_key.get(key_digest)
+        if answer is not None and not answer.client_left.is_set():
+            return answer
+        answer_id = answer.id if answer else self.log.id_of_key(key_digest)
+        if answer_id is None or not self.is_logged(answer_id):
+            return None
+        return await self.find(answer_id)
+
+    async def _revive(self, answer_id: str, stopping: KeptAnswer | None) -> KeptAnswer:
+        """Run the request again with what the log has of it. Raises HttpError if that is lost."""
+        if stopping is not None and stopping.task is not None:
+            await asyncio.wait([stopping.task])
+        records = await self.log.records(answer_id)
+        if not records or not isinstance(records[0], Accepted):
+            raise HttpError(
+                "stream_expired", "This answer is no longer kept: its record was lost.", status=410
+            )
+        return self._take_up(records)
+
+    def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
+        head = records[0]
+        assert isinstance(head, Accepted)
+        if _is_suspended(records):
+            self.log.append(head.id, TakenUp())
+        bare = msgspec.structs.replace(head, body=b"")
+        answer = KeptAnswer(bare, self.log, self.release, _history(records), was_accepted=True)
+        answer.body.is_whole.set()
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": head.method,
+            "scheme": "http",
+            "path": head.path,
+            "raw_path": head.path.encode(),
+            "query_string": head.query.encode("latin-1"),
+            "root_path": "",
+            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers],
+            "client": None,
+            "server": None,
+            "state": {},
+            "app": self._application,
+        }
+        self._run(answer, scope, _replaying(head.body, answer))
+        return answer
+
+    async def take_up_unfinished(self, application: Any) -> int:
+        """Go on with every request that an earlier gateway left unfinished, and return their number.
+
+        One whose client had left waits until somebody asks for it. `application` is what the routes find under
+        `app` in their scope.
+        """
+        self._application = application
+        taken_up = 0
+        for answer_id in self.log.unfinished():
+            records = await self.log.records(answer_id)
+            if records and isinstance(records[0], Accepted) and not _is_suspended(records):
+                self._take_up(records).outlives_client = True
+                taken_up += 1
+        return taken_up
+
+    def detach(self) -> None:
+        """Write nothing down from now on: the answers that run here go on in another gateway."""
+        for answer in self._running.values():
+            answer.detach()
+
+    async def close(self) -> None:
+        """End all runs; what is unfinished stays so in the log."""
+        self.detach()
+        tasks = [answer.task for answer in self._running.values() if answer.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.log.close()
+
+
+def _is_suspended(records: Sequence[Record]) -> bool:
+    marks = [record for record in records if isinstance(record, Left | TakenUp)]
+    return bool(marks) and isinstance(marks[-1], Left)
+
+
+def _history(records: Sequence[Record]) -> list[tuple[int, Item]]:
+    history: list[tuple[int, Item]] = []
+    for record in records:
+        if isinstance(record, Silence):
+            history.append((record.answer, SILENCE))
+        elif isinstance(record, Event) and not isinstance(record.event, protocol.Failed):
+            history.append((record.answer, record.event))
+    return history
+
+
+def _receiving(receive: Receive, answer: KeptAnswer) -> Receive:
+    """Return the ASGI `receive` of a run: the body from the connection, then the leaving of the last client."""
+
+    async def next_message() -> Message:
+        if answer.body.is_whole.is_set():
+            await answer.client_left.wait()
+            return {"type": "http.disconnect"}
+        message = await receive()
+        answer.body.add(message)
+        return message
+
+    return next_message
+
+
+def _replaying(body: bytes, answer: KeptAnswer) -> Receive:
+    """Return the ASGI `receive` of a run whose body was received earlier."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        if messages:
+            return messages.pop()
+        await answer.client_left.wait()
+        return {"type": "http.disconnect"}
+
+    return next_message

@@ -1,0 +1,180 @@
+"""One HTTP request that generates, apart from the connection that it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mlx_server import protocol
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Event, Left
+from mlx_server.gateway.answer_log import Silence as SilenceRecord
+from mlx_server.gateway.errors import GatewayError
+from mlx_server.gateway.kept_answers.history import History, Silence, events_of
+from mlx_server.gateway.kept_answers.rendering import Rendering
+from mlx_server.gateway.requests.resumed import ResumedRequest
+from mlx_server.gateway.requests.ticket import TicketItem
+
+_SCOPE_KEY = "vestal.kept_answer"
+
+
+class ReceivedBody:
+    """The body of a request as it arrives, until it is written down. `is_whole` is set at its end."""
+
+    def __init__(self, parts: Iterable[bytes] = ()) -> None:
+        self.is_whole = asyncio.Event()
+        self._parts = list(parts)
+        self._hash = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of what has arrived, as hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def add(self, message: Mapping[str, Any]) -> None:
+        """Add an ASGI message, which may also be the client's disconnection."""
+        if part := message.get("body", b""):
+            self._hash.update(part)
+            self._parts.append(part)
+        if not message.get("more_body", False):
+            self.is_whole.set()
+
+    def take(self) -> bytes:
+        """Return the body, and forget it."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+class KeptAnswer:
+    """A request from its arrival to the end of its answers; `head` describes it as the log keeps it.
+
+    `history` is what its clients have been given before, by an earlier run. `random` is the source of every
+    random number that the request needs, and `created_s` its time (seconds since the epoch): they are the same
+    in each run, so that each makes the same frames. `on_over` is called when nothing of it runs any more. `outlives_client`: it goes on although nobody follows it.
+    """
+
+    def __init__(
+        self,
+        head: Accepted,
+        log: AnswerLog,
+        on_over: Callable[[KeptAnswer], None],
+        history: History = (),
+        *,
+        was_accepted: bool = False,
+    ) -> None:
+        self.head = head
+        self.history = history
+        self.random = random.Random(head.seed)
+        self.rendering = Rendering()
+        self.outlives_client = False
+        self.followers = 0
+        self.body = ReceivedBody()
+        self.client_left = asyncio.Event()
+        self.is_detached = False
+        self.task: asyncio.Task[None] | None = None
+        self._log = log
+        self._on_over = on_over
+        self._was_accepted = was_accepted
+        self._unfinished: set[int] = set()
+        self._is_accepted = False
+
+    @property
+    def id(self) -> str:
+        return self.head.id
+
+    @property
+    def created_s(self) -> float:
+        return self.head.created_s
+
+    @property
+    def body_digest(self) -> str:
+        """Return the digest of its body, which must have arrived."""
+        return self.head.body_digest or self.body.digest
+
+    @property
+    def is_accepted(self) -> bool:
+        """Return whether its requests were submitted."""
+        return self._is_accepted
+
+    @property
+    def has_all_events(self) -> bool:
+        """Return whether the engine has nothing more to do for it."""
+        return self._is_accepted and not self._unfinished
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing of it runs any more: neither its route nor any of its requests."""
+        return (self.task is None or self.task.done()) and not self._unfinished
+
+    # --- the route, through `GatewayContext` ---
+
+    def resumed(self, number: int) -> ResumedRequest:
+        """Return what the dispatcher needs to know of its request number `number`, from 0.
+
+        A request that is resumed has a new id: the engine may still be cancelling the one before.
+        """
+        public_id = self.id if number == 0 else f"{self.id}-{number}"
+        request_id = f"{public_id}.{secrets.token_hex(4)}" if self._was_accepted else public_id
+        return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
+
+    def accept(self, count: int) -> None:
+        """Note that its `count` requests were submitted, and write it down, unless an earlier run has."""
+        self._is_accepted = True
+        ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
+        self._unfinished = set(range(count)) - ended
+        if not self._was_accepted:
+            body, digest = self.body.take(), self.body.digest
+            self._log.begin(msgspec.structs.replace(self.head, body=body, body_digest=digest))
+            if self.client_left.is_set():
+                self._log.append(self.id, Left())
+
+    def record(self, number: int, item: TicketItem | Silence) -> None:
+        """Write down an item that its reader is given. An error ends it, and is not kept."""
+        if self.is_detached:
+            return
+        if isinstance(item, Silence):
+            self._log.append(self.id, SilenceRecord(number))
+        elif isinstance(item, protocol.Token | protocol.Done):
+            self._log.append(self.id, Event(number, item))
+            if isinstance(item, protocol.Done):
+                self._finished(number)
+        elif isinstance(item, GatewayError) or not self.client_left.is_set():
+            self._log.forget(self.id)
+            self._unfinished.clear()
+        else:
+            self._unfinished.discard(number)
+        if self.is_over:
+            self._on_over(self)
+
+    def _finished(self, number: int) -> None:
+        self._unfinished.discard(number)
+        if not self._unfinished:
+            self._log.ended(self.id)
+
+    # --- the client ---
+
+    def leave(self) -> None:
+        """Stop the request, whose last client has left. It can be resumed for one that comes back."""
+        if self._unfinished:
+            self._log.append(self.id, Left())
+        self.client_left.set()
+
+    def detach(self) -> None:
+        """Write nothing down from now on: what happens in this process is not the answer's end."""
+        self.is_detached = True
+
+
+def keep(scope: Any, answer: KeptAnswer) -> None:
+    """Make `answer` the one that the handler of this ASGI scope works for."""
+    scope[_SCOPE_KEY] = answer
+
+
+def kept_answer_of(scope: Mapping[str, Any]) -> KeptAnswer | None:
+    """Return the answer that the handler of this ASGI scope works for, or None if it is not kept."""
+    answer = scope.get(_SCOPE_KEY)
+    return answer if isinstance(answer, KeptAnswer) else None

@@ -1,0 +1,125 @@
+"""ASGI middleware: runs the POSTs that generate apart from their connections, and joins those with the same key."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Callable, Container
+
+from starlette.types import ASGIApp, Scope
+
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, ReceivedBody
+from mlx_server.gateway.kept_answers.rendering import Receive, Send
+from vestal.web.guard import CLOSING
+from vestal.web.http_error import HttpError
+
+MAX_KEY_BYTES = 255
+REPEATED_BODY_S = 60.0
+"""How long the body of a request may take whose answer is there already."""
+
+
+class KeepAnswers:
+    """Keeps the answers to POSTs for `paths`. `respond` makes the response to an error, given its path."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keeper: AnswerKeeper,
+        paths: Container[str],
+        max_body_bytes: int,
+        respond: Callable[[HttpError, str], ASGIApp],
+    ) -> None:
+        self._app = keeper.app = app
+        self._keeper = keeper
+        self._paths = paths
+        self._max_body_bytes = max_body_bytes
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._paths:
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await self._answer(scope, receive)
+        except HttpError as error:
+            await self._respond(error, scope["path"])(scope, receive, send)
+            return
+        await follow(answer, 0, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
+        """Return the answer to this request: a new one, or the one to an earlier request with the same key.
+
+        Raises HttpError.
+        """
+        key = _key_digest(scope)
+        earlier = await self._keeper.find_by_key(key) if key else None
+        if earlier is None:
+            return self._keeper.start(scope, receive, key)
+        digest = await self._digest(receive)
+        await earlier.body.is_whole.wait()
+        if (earlier.head.path, earlier.body_digest) != (scope["path"], digest):
+            message = (
+                "Another request with this Idempotency-Key had another body; take a new key for each request."
+            )
+            raise HttpError("idempotency_key_reused", message, status=409)
+        return earlier
+
+    async def _digest(self, receive: Receive) -> str:
+        """Return the digest of a body without keeping it. Raises HttpError."""
+        body, size_bytes = ReceivedBody(), 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPEATED_BODY_S):
+                while not body.is_whole.is_set() and size_bytes <= self._max_body_bytes:
+                    message = await receive()
+                    body.add(message)
+                    size_bytes += len(body.take())
+        if size_bytes > self._max_body_bytes:
+            limit = f"The body is over the limit of {self._max_body_bytes} bytes; send less."
+            raise HttpError("too_large", limit, headers=CLOSING)
+        if not body.is_whole.is_set():
+            raise HttpError("request_timeout", "The body comes too slowly; send it again.", headers=CLOSING)
+        return body.digest
+
+
+def _key_digest(scope: Scope) -> str | None:
+    """Return what stands for the Idempotency-Key of one client, or None without one. Raises HttpError.
+
+    The API key is a part of it, so that nobody reads an answer of somebody else by guessing.
+    """
+    headers = {name: value for name, value in scope["headers"]}
+    key = headers.get(b"idempotency-key", b"").strip()
+    if not key:
+        return None
+    if len(key) > MAX_KEY_BYTES:
+        message = (
+            f"Idempotency-Key: give at most {MAX_KEY_BYTES} characters, such as a UUID; this has {len(key)}."
+        )
+        raise HttpError("invalid_request", message)
+    owner = headers.get(b"authorization", b"") + b"\n" + headers.get(b"x-api-key", b"")
+    return hashlib.sha256(owner + b"\n" + key).hexdigest()
+
+
+async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
+    """Send the answer from a frame on. Where its last client leaves before its end, the answer stops."""
+    rendering = answer.rendering
+    gone = asyncio.ensure_future(_disconnection(answer, receive))
+    gone.add_done_callback(lambda _: rendering.wake())
+    answer.followers += 1
+    try:
+        await rendering.copy_to(send, first_frame, gone.done)
+    finally:
+        answer.followers -= 1
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+        if answer.followers == 0 and not rendering.is_complete and not answer.outlives_client:
+            answer.leave()
+
+
+async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
+    """Return when the client of `receive` has disconnected. Until the body is there, the route reads it."""
+    await answer.body.is_whole.wait()
+    while (await receive())["type"] != "http.disconnect":
+        pass

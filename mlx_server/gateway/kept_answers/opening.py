@@ -1,0 +1,41 @@
+"""Opens the answer log, whose last user may not have ended yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlx_server.gateway.answer_log import AnswerLog, LogInUse, NoLog
+from vestal.config import Config
+from vestal.supervision import Clock
+
+POLL_S = 0.02
+MAX_WAIT_S = 20.0
+"""How long a gateway waits for the log before it serves without one. A gateway that was killed has released
+it; one that shuts down needs a few seconds."""
+
+MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
+
+
+async def open_answer_log(
+    config: Config, clock: Clock, emit: Callable[..., None], max_wait_s: float = MAX_WAIT_S
+) -> AnswerLog | NoLog:
+    """Return the log of this installation; one that keeps nothing if that is configured, or another gateway has it."""
+    mlx = config.mlx
+    if mlx.keep_answers_s == 0:
+        return NoLog()
+    end_s = clock.now() + max_wait_s
+    while True:
+        try:
+            return await AnswerLog.open(
+                config.home.answers,
+                keep_s=mlx.keep_answers_s,
+                max_bytes=MAX_BYTES,
+                max_answers=MAX_ANSWERS,
+                clock=clock,
+                emit=emit,
+            )
+        except LogInUse as in_use:
+            if clock.now() > end_s:
+                emit("answer_log_in_use", f"{in_use}; answers do not outlive this gateway")
+                return NoLog()
+        await clock.sleep(POLL_S)

@@ -1,0 +1,48 @@
+"""GET /v1/streams/{id}: an answer again, from any of its frames on, in its own dialect."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.kept_answers.middleware import follow
+from vestal.web.http_error import HttpError
+
+FROM = {"name": "from", "in": "query", "schema": {"type": "integer", "minimum": 0}}
+
+
+def router(keeper: AnswerKeeper) -> APIRouter:
+    """Return the route."""
+    routes = APIRouter(prefix="/v1/streams")
+
+    @routes.get("/{answer_id}", responses={400: {}, 404: {}, 410: {}}, openapi_extra={"parameters": [FROM]})
+    async def stream(http: Request, answer_id: str) -> Response:
+        first_frame = _first_frame(http.query_params.get("from"))
+        return Followed(await keeper.find(answer_id), first_frame)
+
+    return routes
+
+
+class Followed(Response):
+    """The rest of a kept answer, with the status and the headers that it has."""
+
+    def __init__(self, answer: KeptAnswer, first_frame: int) -> None:
+        self.status_code = 200
+        self.background = None
+        self._answer = answer
+        self._first_frame = first_frame
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await follow(self._answer, self._first_frame, receive, send)
+
+
+def _first_frame(given: str | None) -> int:
+    if given is None or given == "":
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        message = f"from: give the number of frames that you have received, not {given[:40]!r}"
+        raise HttpError("invalid_request", message)
+    return int(given)
