@@ -34,6 +34,8 @@ PURE = (
     "vestal/config/model_names.py",
     "mlx_server/model_store/preset.py",
     "mlx_server/gateway/requests/model_presets.py",
+    "mlx_server/gateway/requests/resumed.py",
+    "mlx_server/gateway/kept_answers/history.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
     "host_agent/cli/launch/models.py",

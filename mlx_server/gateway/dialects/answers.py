@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 
 from mlx_server import protocol
+from mlx_server.gateway.answer_log import Silence
 from mlx_server.gateway.dialects.answer_parts import AnswerAssembler, AnswerPart, joined
 from mlx_server.gateway.errors import GatewayError
-from mlx_server.gateway.kept_answers.history import SILENCE, Item, Record, Silence
+from mlx_server.gateway.kept_answers.history import Item, Record
 from mlx_server.gateway.requests.ticket import ClientDisconnected, Ticket, TicketItem
 from vestal.supervision import Clock, SystemClock
 
@@ -34,8 +35,8 @@ class Answers:
     """One answer, or several where OpenAI's `n` or a list of prompts asks for them. They end together.
 
     The items of all answers are read in the order in which they arrived. `earlier` are those that an earlier
-    reader has had: they are read again, first, so that the same frames are made of them. `record` is given each
-    new item as it arrives. Every method that waits raises GatewayError if a request failed, and
+    reader has had: they are read again, first, so that the same frames are made of them. `record` is given
+    each new item as it arrives. Every method that waits raises GatewayError if a request failed, and
     ClientDisconnected.
     """
 
@@ -129,7 +130,7 @@ class Answers:
     def begin_silent(self) -> None:
         """Add a sign of life where a stream begins before any event."""
         if not self.has_begun and self._arrived.empty():
-            self._put(0, SILENCE)
+            self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
         """Yield all parts that have content or are an end, and None for a silence, until all answers end."""
@@ -157,4 +158,4 @@ class Answers:
             if running is None:
                 return
             if self._events_read == before and self._arrived.empty():
-                self._put(running, SILENCE)
+                self._put(running, Silence(running))

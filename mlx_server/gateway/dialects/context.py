@@ -31,8 +31,8 @@ def _discard(event: str, cause: str = "", **fields: Any) -> None:
 class GatewayContext:
     """What a dialect's router is made with.
 
-    `keeper` finds the answers that earlier requests have. `emit` writes an event: its name, its cause in words,
-    and its fields.
+    `keeper` finds the answers that earlier requests have. `emit` writes an event: its name, its cause in
+    words, and its fields.
     """
 
     config: Config

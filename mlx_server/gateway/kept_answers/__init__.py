@@ -2,17 +2,18 @@
 
 A POST that generates is run apart from its connection, as a `KeptAnswer`: the dialect's route makes the
 response, frame by frame, and any number of connections follow it. What is written down
-(`mlx_server/gateway/answer_log/`) is the request as it came and what the engine said, not the frames: the same
-route makes the same frames again from that, in this gateway or in another one.
+(`mlx_server/gateway/answer_log/`) is the request as it came and what the engine said, not the frames: the
+same route makes the same frames again from that, in this gateway or in another one.
 
-| module        | job                                                                                            |
-|---------------|------------------------------------------------------------------------------------------------|
-| `history`     | what the reader of an answer has been given: events of the engine, and silences                |
-| `kept_answer` | one such request: its ids and random numbers, what it writes down, whether it goes on          |
-| `rendering`   | the response that the route makes, as frames, for those who follow it                          |
-| `keeper`      | all of them: starts, finds, takes up what another gateway left, resumes what a client left     |
-| `middleware`  | which requests are kept, and `Idempotency-Key`                                                 |
-| `routes`      | GET /v1/streams/{id}                                                                           |
+| module        | job                                                                                 |
+|---------------|-------------------------------------------------------------------------------------|
+| `history`     | what the reader of an answer has been given: events of the engine, and silences     |
+| `kept_answer` | one such request: its ids and random numbers, and what of it is written down        |
+| `rendering`   | the response that the route makes, as frames, for those who follow it               |
+| `keeper`      | all of them: starts, finds, resumes, and takes up what an earlier gateway left      |
+| `middleware`  | which requests are kept, and `Idempotency-Key`                                      |
+| `routes`      | GET /v1/streams/{id}                                                                |
+| `opening`     | the answer log at the start of a gateway                                            |
 
 docs/decisions/0022-answers-are-replayed.md says why.
 """

@@ -1,18 +1,13 @@
-"""What the reader of a request's answers has been given, in order: events of the engine, and silences. Pure."""
+"""What the reader of a request's answers has been given, in order: events and silences. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from mlx_server import protocol
+from mlx_server.gateway.answer_log import Silence
 from mlx_server.gateway.requests.ticket import TicketItem
 
-
-class Silence:
-    """Nothing has happened for a while: here the dialect's sign of life is sent."""
-
-
-SILENCE = Silence()
 Item = protocol.Token | protocol.Done | Silence
 History = Sequence[tuple[int, Item]]
 """The items of all answers of one request, each with the number of its answer (from 0; OpenAI's `n`)."""

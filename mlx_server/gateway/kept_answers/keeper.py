@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Scope
 
 from mlx_server import VERSION, protocol
 from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Event, Left, Record, Silence, TakenUp
-from mlx_server.gateway.kept_answers.history import SILENCE, Item
+from mlx_server.gateway.kept_answers.history import Item
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
 from mlx_server.gateway.kept_answers.rendering import Message, Receive
 from vestal.supervision import Clock
@@ -21,6 +21,11 @@ from vestal.web.http_error import HttpError
 
 log = logging.getLogger(__name__)
 
+MAX_GONE = 1000
+NO_LONGER_KEPT = (
+    "This answer is no longer kept: it failed, was cancelled, is older than mlx.keep_answers_s, "
+    "or could not be written down."
+)
 SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
 """These headers of a request are not written down."""
 
@@ -36,6 +41,7 @@ class AnswerKeeper:
         self.log = answer_log
         self._clock = clock
         self._application: Any = None
+        self._gone: dict[str, None] = {}  # ids of answers that are not kept, the latest last
         self._running: dict[str, KeptAnswer] = {}
         self._by_key: dict[str, KeptAnswer] = {}
         self._reviving: dict[str, asyncio.Task[KeptAnswer]] = {}
@@ -94,6 +100,10 @@ class AnswerKeeper:
         """Forget an answer of which nothing runs any more; what is needed of it later stands in the log."""
         if not answer.is_over:
             return
+        if answer.is_accepted and not self.is_logged(answer.id):
+            self._gone[answer.id] = None
+            while len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]
         if self._running.get(answer.id) is answer:
             del self._running[answer.id]
         key = answer.head.key_digest
@@ -120,19 +130,18 @@ class AnswerKeeper:
             return answer
         if answer_id not in self._reviving:
             status = self.log.status(answer_id)
-            if status is None:
-                message = f"There is no answer with the id {answer_id[:80]!r}: it was never begun here, or is not kept."
+            if status is None and answer_id not in self._gone:
+                message = f"There is no answer with the id {answer_id[:80]!r}: none was begun here."
                 raise HttpError("stream_not_found", message, status=404)
-            if status == "expired":
-                message = "This answer is no longer kept: it failed, was cancelled, or is older than mlx.keep_answers_s."
-                raise HttpError("stream_expired", message, status=410)
+            if status not in ("open", "ended"):
+                raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
             task = asyncio.ensure_future(self._revive(answer_id, answer))
             self._reviving[answer_id] = task
             task.add_done_callback(lambda _: self._reviving.pop(answer_id, None))
         return await asyncio.shield(self._reviving[answer_id])
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Return the answer that the first request with this idempotency key has, or None. Raises HttpError."""
+        """Return the answer that the first request with this key has; None without one. Raises HttpError."""
         answer = self._by_key.get(key_digest)
         if answer is not None and not answer.client_left.is_set():
             return answer
@@ -147,9 +156,7 @@ class AnswerKeeper:
             await asyncio.wait([stopping.task])
         records = await self.log.records(answer_id)
         if not records or not isinstance(records[0], Accepted):
-            raise HttpError(
-                "stream_expired", "This answer is no longer kept: its record was lost.", status=410
-            )
+            raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
         return self._take_up(records)
 
     def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
@@ -182,8 +189,8 @@ class AnswerKeeper:
     async def take_up_unfinished(self, application: Any) -> int:
         """Go on with every request that an earlier gateway left unfinished, and return their number.
 
-        One whose client had left waits until somebody asks for it. `application` is what the routes find under
-        `app` in their scope.
+        One whose client had left waits until somebody asks for it. `application` is what the routes find
+        under `app` in their scope.
         """
         self._application = application
         taken_up = 0
@@ -218,14 +225,14 @@ def _history(records: Sequence[Record]) -> list[tuple[int, Item]]:
     history: list[tuple[int, Item]] = []
     for record in records:
         if isinstance(record, Silence):
-            history.append((record.answer, SILENCE))
+            history.append((record.answer, record))
         elif isinstance(record, Event) and not isinstance(record.event, protocol.Failed):
             history.append((record.answer, record.event))
     return history
 
 
 def _receiving(receive: Receive, answer: KeptAnswer) -> Receive:
-    """Return the ASGI `receive` of a run: the body from the connection, then the leaving of the last client."""
+    """Return the ASGI `receive` of a run: the body from the connection, then the last client's leaving."""
 
     async def next_message() -> Message:
         if answer.body.is_whole.is_set():

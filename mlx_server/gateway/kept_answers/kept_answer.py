@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 
 from mlx_server import protocol
-from mlx_server.gateway.answer_log import Accepted, AnswerLog, Event, Left
-from mlx_server.gateway.answer_log import Silence as SilenceRecord
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Event, Left, Silence
 from mlx_server.gateway.errors import GatewayError
-from mlx_server.gateway.kept_answers.history import History, Silence, events_of
+from mlx_server.gateway.kept_answers.history import History, events_of
 from mlx_server.gateway.kept_answers.rendering import Rendering
 from mlx_server.gateway.requests.resumed import ResumedRequest
 from mlx_server.gateway.requests.ticket import TicketItem
 
+MAX_WRITE_S = 0.3
+"""How long a client may wait for a slow disk."""
 _SCOPE_KEY = "vestal.kept_answer"
 
 
@@ -54,8 +55,9 @@ class KeptAnswer:
     """A request from its arrival to the end of its answers; `head` describes it as the log keeps it.
 
     `history` is what its clients have been given before, by an earlier run. `random` is the source of every
-    random number that the request needs, and `created_s` its time (seconds since the epoch): they are the same
-    in each run, so that each makes the same frames. `on_over` is called when nothing of it runs any more. `outlives_client`: it goes on although nobody follows it.
+    random number that the request needs, and `created_s` its time (seconds since the epoch): they are the
+    same in each run, so that each makes the same frames. `on_over` is called when nothing of it runs any
+    more. `outlives_client`: it goes on although nobody follows it.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class KeptAnswer:
         self._was_accepted = was_accepted
         self._unfinished: set[int] = set()
         self._is_accepted = False
+        self._written: asyncio.Future[None] | None = None
 
     @property
     def id(self) -> str:
@@ -132,13 +135,14 @@ class KeptAnswer:
             self._log.begin(msgspec.structs.replace(self.head, body=body, body_digest=digest))
             if self.client_left.is_set():
                 self._log.append(self.id, Left())
+            self._written = asyncio.ensure_future(self._log.flush())
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
         """Write down an item that its reader is given. An error ends it, and is not kept."""
         if self.is_detached:
             return
         if isinstance(item, Silence):
-            self._log.append(self.id, SilenceRecord(number))
+            self._log.append(self.id, item)
         elif isinstance(item, protocol.Token | protocol.Done):
             self._log.append(self.id, Event(number, item))
             if isinstance(item, protocol.Done):
@@ -155,6 +159,14 @@ class KeptAnswer:
         self._unfinished.discard(number)
         if not self._unfinished:
             self._log.ended(self.id)
+
+    async def wait_until_written(self) -> None:
+        """Return when its acceptance is written down, and at the latest after MAX_WRITE_S.
+
+        Nothing is sent before: a client that knows its id must find it after the death of this gateway.
+        """
+        if self._written is not None:
+            await asyncio.wait([self._written], timeout=MAX_WRITE_S)
 
     # --- the client ---
 

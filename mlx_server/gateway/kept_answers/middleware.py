@@ -1,4 +1,4 @@
-"""ASGI middleware: runs the POSTs that generate apart from their connections, and joins those with the same key."""
+"""ASGI middleware: runs POSTs that generate apart from their connections, and joins those with one key."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _key_digest(scope: Scope) -> str | None:
 
     The API key is a part of it, so that nobody reads an answer of somebody else by guessing.
     """
-    headers = {name: value for name, value in scope["headers"]}
+    headers: dict[bytes, bytes] = dict(scope["headers"])
     key = headers.get(b"idempotency-key", b"").strip()
     if not key:
         return None
@@ -108,7 +108,7 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     gone.add_done_callback(lambda _: rendering.wake())
     answer.followers += 1
     try:
-        await rendering.copy_to(send, first_frame, gone.done)
+        await rendering.copy_to(send, first_frame, gone.done, answer.wait_until_written)
     finally:
         answer.followers -= 1
         gone.cancel()

@@ -19,7 +19,10 @@ MAX_ANSWERS, MAX_BYTES = 10_000, 256 * 1024 * 1024
 async def open_answer_log(
     config: Config, clock: Clock, emit: Callable[..., None], max_wait_s: float = MAX_WAIT_S
 ) -> AnswerLog | NoLog:
-    """Return the log of this installation; one that keeps nothing if that is configured, or another gateway has it."""
+    """Return the log of this installation.
+
+    It keeps nothing if that is configured, or if another gateway has the log.
+    """
     mlx = config.mlx
     if mlx.keep_answers_s == 0:
         return NoLog()

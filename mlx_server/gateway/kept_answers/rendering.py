@@ -16,7 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class Rendering:
-    """One response. `error` is an exception that the route did not handle; it is the same for all who follow."""
+    """One response. `error` is an exception that the route did not handle, for all who follow."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -54,14 +54,21 @@ class Rendering:
         """Return when a message has come, at the end, and at `wake`."""
         await self._changed.wait()
 
-    async def copy_to(self, send: Send, first_frame: int, is_gone: Callable[[], bool]) -> bool:
-        """Send the response from its frame number `first_frame` on, as it is made.
+    async def copy_to(
+        self,
+        send: Send,
+        first_frame: int,
+        is_gone: Callable[[], bool],
+        wait_to_start: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Send the response from its frame number `first_frame` on, as it is made, after `wait_to_start`.
 
         Return False if the client has gone before the end. Raises `error` if nothing has been sent.
         """
         position, has_started = first_frame, False
         while True:
             if self._start is not None and not has_started:
+                await wait_to_start()
                 await send(_start_from(self._start, first_frame))
                 has_started = True
             while has_started and position < len(self.frames) and not is_gone():

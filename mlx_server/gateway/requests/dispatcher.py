@@ -72,7 +72,8 @@ class Dispatcher:
     ) -> Ticket:
         """Take in a request and return its ticket. Raises Unavailable (overloaded, draining, no engine).
 
-        A resumed one keeps its id, goes on after its earlier events, and is not refused for want of an engine.
+        A resumed one keeps its id, goes on after its earlier events, and is not refused for want of an
+        engine.
         """
         error = self.refusing or self.engine_too_late()
         if error and not (resumed and resumed.was_accepted):

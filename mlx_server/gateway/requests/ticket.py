@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError
@@ -28,10 +28,11 @@ class Ticket:
     """One submitted request, as its handler sees it. Times are monotonic seconds.
 
     `public_id` is the id by which its client knows the request; it differs from `id` if that is not the first
-    ticket for it. The dispatcher puts events in with `put` and records the course of the request in the attributes; the
-    handler reads the events with `next` or `last`, or has them delivered. `outcome` is None until the request ends, then
-    `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt, once it is known.
-    `is_read_for`: an engine is reading a model that is not in memory, to check the request.
+    ticket for it. The dispatcher puts events in with `put` and records the course of the request in the
+    attributes; the handler reads the events with `next` or `last`, or has them delivered. `outcome` is None
+    until the request ends, then `done`, `cancelled` or an error code. `prompt_tokens` is the length of the
+    prompt, once it is known. `is_read_for`: an engine is reading a model that is not in memory, to check the
+    request.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Ticket:
         self._on_first()
 
     def resume(self, resumed: ResumedRequest) -> None:
-        """Note the events that an earlier ticket for the same request has given out. They are not repeated."""
+        """Note the events that an earlier ticket for the request has given out. They are not repeated."""
         self.public_id, earlier = resumed.public_id, resumed.events
         tokens = [event for event in earlier if isinstance(event, protocol.Token)]
         self.tokens = len(tokens)

@@ -45,7 +45,7 @@ class MlxSection(Section):
     `max_body_bytes`        the longest request body that is read
     `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
     `max_repeated_tokens`   an answer with more equal tokens in a row ends, as at its limit; 0: any number
-    `keep_answers_s`        how long stored answers (Responses API) can be asked for; 0: none is stored
+    `keep_answers_s`        how long answers can be asked for again; 0: nothing is written down
     """
 
     port: Port = 11435

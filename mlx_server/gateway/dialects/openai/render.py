@@ -27,8 +27,8 @@ class AnswerShape:
     """What differs between the objects of /v1/chat/completions and of /v1/completions.
 
     `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer; chunks
-    begin with `first_content` (None: with no chunk of their own) and end with `empty_content`, which also shows
-    a waiting client that its request is alive.
+    begin with `first_content` (None: with no chunk of their own) and end with `empty_content`, which also
+    shows a waiting client that its request is alive.
     """
 
     id_prefix: str

@@ -49,6 +49,10 @@ def new_id(source: random.Random, prefix: str) -> str:
     return f"{prefix}_{source.getrandbits(128):032x}"
 
 
+def _new_random_id(prefix: str) -> str:
+    return new_id(random.SystemRandom(), prefix)
+
+
 @dataclass(frozen=True)
 class Translated:
     """The translation of a request body.
@@ -196,7 +200,7 @@ def translate(
     body: CreateBody,
     model: str,
     drawn_seed: int,
-    make_id: MakeId = partial(new_id, random.SystemRandom()),
+    make_id: MakeId = _new_random_id,
     earlier: tuple[bytes, ...] = (),
     stored_item: Callable[[str], Item | None] = lambda item_id: None,
     preset: Callable[[GenerationRequest], GenerationRequest] = lambda request: request,
