@@ -140,7 +140,7 @@ def test_output_in_a_given_schema_is_json_of_that_schema(client):
     assert list(json.loads(answer.content[0].text)) == ["age"]
 
 
-def test_usage_tells_what_the_cache_had_and_a_volatile_header_does_not_spoil_it(client):
+def test_usage_reports_cached_tokens_despite_a_volatile_header(client):
     """Claude Code's first system block differs in each conversation; the counts add up to the prompt."""
 
     def usage(header: str) -> Any:

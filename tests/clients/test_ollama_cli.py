@@ -125,7 +125,7 @@ def test_session_is_shown_and_saved_as_a_model(cli):
     assert "num_predict" in saved
 
 
-def test_unknown_names_and_what_is_not_done_here_are_errors_of_one_line(cli):
+def test_unknown_names_and_unsupported_commands_are_one_line_errors(cli):
     assert "success" in cli.run("pull", MODEL)
     for command in ("pull", "run"):
         assert "pull model manifest: file does not exist" in cli.run(command, "no-such-model", code=1)

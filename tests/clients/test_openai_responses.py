@@ -99,7 +99,7 @@ def test_forced_function_is_called_and_its_output_taken(client):
     assert answer.output_text
 
 
-def test_logprobs_are_returned_where_they_are_included(client):
+def test_logprobs_are_returned_if_included(client):
     response = _ask(client, include=["message.output_text.logprobs"], top_logprobs=2, max_output_tokens=4)
     rows = response.output[0].content[0].logprobs
     assert "".join(row.token for row in rows) == response.output_text
@@ -134,7 +134,7 @@ def test_input_tokens_are_counted(client):
 
 
 @pytest.mark.filterwarnings("ignore:connect.. must be used as a context manager:DeprecationWarning")
-def test_conversation_over_a_websocket(real_client):
+def test_websocket_conversation_is_answered_turn_by_turn(real_client):
     with real_client.responses.connect() as connection:
         connection.response.create(
             model=MODEL, input=QUESTION, temperature=0, max_output_tokens=24, store=False

@@ -84,7 +84,7 @@ def test_docs_are_embedded_once_and_later_cycles_find_nothing_changed(stack):
     assert chunks
 
 
-def test_each_agents_folder_is_mounted_read_only_and_searched_apart(stack):
+def test_agent_folder_is_mounted_read_only_and_searched_separately(stack):
     for service in ("orchestrator", "nightly"):
         mounts = {m["Destination"]: m["RW"] for m in container(stack, service)["Mounts"]}
         assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
@@ -132,7 +132,7 @@ def test_container_killed_for_its_memory_is_brought_back_and_explained(stack):
     stack.until_healthy()
 
 
-def test_container_killed_by_hand_comes_back_although_docker_leaves_it(stack):
+def test_container_killed_by_hand_is_restarted_although_docker_does_not(stack):
     """For Docker's restart policy `docker kill` is a person's wish."""
     killed = container_id(stack, "nightly")
     docker("kill", killed)

@@ -142,7 +142,7 @@ def test_requests_that_abort_engines_are_failed_soon_and_all_others_survive(
 
 @given(seed=SEEDS, harmless=st.integers(0, 6), killers=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_requests_whose_kills_nobody_can_explain_are_failed_in_the_end_and_all_others_survive(
+def test_requests_with_unexplained_kills_are_failed_eventually_and_all_others_survive(
     seed: int, harmless: int, killers: list[int]
 ):
     """macOS kills for memory, and leaves no evidence when the engine's end is judged."""

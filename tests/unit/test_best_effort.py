@@ -86,7 +86,7 @@ def _calls(name: str) -> list[tuple[int, str]]:
     return list(_writes(ast.parse((REPO / name).read_text())))
 
 
-def test_programs_that_run_for_long_write_only_through_best_effort():
+def test_long_running_programs_write_only_through_best_effort():
     """On a full disk, the gateway's own `print` ended it, and each of its restarts; a PID file the agent."""
     found = []
     for path in _sources():
@@ -96,13 +96,13 @@ def test_programs_that_run_for_long_write_only_through_best_effort():
     assert not found, "use vestal.best_effort: output for logs, files for small files"
 
 
-def test_every_exception_to_the_rule_is_still_needed():
+def test_every_exception_to_the_best_effort_rule_is_still_needed():
     for name, calls in ALLOWED.items():
         assert calls <= {call for _, call in _calls(name)}, name
 
 
 @pytest.mark.parametrize(("name", "function"), STARTS.items())
-def test_program_protects_its_output_before_all_else(name: str, function: str):
+def test_program_protects_its_output_before_anything_else(name: str, function: str):
     tree = ast.parse((REPO / name).read_text())
     functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
     (start,) = (node for node in functions if node.name == function)
@@ -123,11 +123,11 @@ def test_program_protects_its_output_before_all_else(name: str, function: str):
         ("logging.FileHandler('x.log')", "FileHandler"),
     ],
 )
-def test_each_way_to_write_is_recognized(program: str, call: str):
+def test_best_effort_check_recognizes_every_call_that_writes(program: str, call: str):
     assert [name for _, name in _writes(ast.parse(program))] == [call]
 
 
-def test_reading_is_no_write():
+def test_best_effort_check_ignores_calls_that_only_read():
     assert not list(
         _writes(ast.parse("open(path); path.open('rb'); os.open(path, os.O_RDONLY); path.read_text()"))
     )

@@ -309,7 +309,7 @@ def test_folders_import_each_other_in_one_direction_only():
     assert not circles
 
 
-def test_no_folder_holds_more_modules_than_a_reader_can_survey():
+def test_no_folder_has_more_than_fifteen_modules():
     crowds = Counter(str(path.parent.relative_to(REPO)) for path in SOURCES if path.name != "__init__.py")
     assert not {folder: count for folder, count in crowds.items() if count > MOST_MODULES}
 
@@ -323,7 +323,7 @@ def test_modules_that_call_themselves_pure_are_those_in_the_list():
     assert called_pure == set(PURE)
 
 
-def test_pure_modules_import_nothing_that_acts():
+def test_pure_modules_import_no_io_and_no_clock():
     touched = {name: {i.split(".")[0] for i in _imports(REPO / name)} & IMPURE for name in PURE}
     assert not {name: acts for name, acts in touched.items() if acts}
 
@@ -339,7 +339,7 @@ def test_gateway_when_imported_has_not_loaded_mlx():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_text_of_the_project_names_no_machine_and_no_index():
+def test_project_text_names_no_development_machine_or_package_index():
     """No path of one machine and no address of a package index in any tracked file."""
     files = subprocess.run(
         ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60

@@ -46,7 +46,7 @@ def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, caps
     assert agent.gateway() == gateway
 
 
-def test_agent_stopped_by_sigstop_is_called_stopped_and_goes_on_at_a_recovery(agent):
+def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
     """`status` and the doctor said that no agent ran, and `vestal up` was advised, which said the same."""
     gateway = agent.start().gateway()
     pid = agent.process.pid
@@ -70,7 +70,7 @@ def test_agent_stopped_by_sigstop_is_called_stopped_and_goes_on_at_a_recovery(ag
     assert agent.gateway() == gateway
 
 
-def test_agent_stopped_by_sigstop_is_ended_in_order_by_down(agent):
+def test_agent_suspended_by_sigstop_is_stopped_gracefully_by_down(agent):
     agent.start()
     os.kill(agent.process.pid, signal.SIGSTOP)
     down = _vestal(agent, "down")
@@ -108,7 +108,7 @@ def test_down_with_wrong_settings_stops_everything(agent):
     assert agent.processes() == []
 
 
-def test_running_settings_differ_only_where_a_setting_has_changed(agent):
+def test_running_settings_differ_only_if_a_setting_has_changed(agent):
     same, other = _config(agent), _config(agent, VESTAL_MLX__MAX_RUNNING="4")
     assert running_settings.of(same) == running_settings.of(_config(agent))
     assert running_settings.of(same) != running_settings.of(other)

@@ -109,7 +109,7 @@ def _flip_a_bit_in_every_file(home: Path) -> None:
                 file.write(bytes([byte ^ 4]))
 
 
-def test_flipped_bits_in_every_file_end_nothing_and_start_nothing_twice(agent: AgentUnderTest):
+def test_agent_with_flipped_bits_in_every_file_keeps_running_without_duplicates(agent: AgentUnderTest):
     gateway = agent.start().gateway()
     assert agent.process is not None
     token = (agent.home / "token").read_text()
@@ -177,7 +177,7 @@ def test_agent_killed_on_a_full_disk_starts_again_and_all_is_written_once_there_
     assert has_ended(gateway)
 
 
-def test_first_start_on_a_full_disk_is_one_sentence_and_an_exit_code(
+def test_first_start_on_a_full_disk_prints_one_sentence_and_fails(
     agent_on_disk: AgentUnderTest, disk: FullDisk
 ):
     disk.fill()

@@ -283,7 +283,7 @@ def test_install_replaces_an_agent_started_by_hand_and_its_gateway_goes_on(agent
     assert {label.rpartition(".")[2] for label in mac.loaded()} == {"agent", "recover"}
 
 
-def test_managed_agent_exits_with_0_where_another_runs(agent):
+def test_managed_agent_exits_with_0_if_another_runs(agent):
     """launchd would restart a failed job every 10 s."""
     agent.start()
     command = [sys.executable, "-m", "host_agent.cli.main", "agent"]

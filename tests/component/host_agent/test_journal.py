@@ -111,7 +111,7 @@ def test_journal_with_damaged_pages_is_put_aside_at_the_start(home: Path):
     journal.close()
 
 
-def test_journal_that_is_damaged_while_it_is_open_is_begun_anew(home: Path):
+def test_journal_damaged_while_open_is_replaced_by_an_empty_one(home: Path):
     path = home / "journal.db"
     _filled(path)
     journal = Journal(path)
@@ -123,7 +123,7 @@ def test_journal_that_is_damaged_while_it_is_open_is_begun_anew(home: Path):
     journal.close()
 
 
-def test_journal_deleted_while_it_is_open_is_begun_anew_and_its_numbers_go_on(home: Path):
+def test_journal_deleted_while_open_is_created_again_and_its_numbers_continue(home: Path):
     path = home / "journal.db"
     _filled(path, 10)
     journal = Journal(path)
@@ -137,7 +137,7 @@ def test_journal_deleted_while_it_is_open_is_begun_anew_and_its_numbers_go_on(ho
     assert [event["event"] for event in Journal(path).newest(1)] == ["went_on"]
 
 
-def test_journal_deleted_without_its_write_ahead_log_is_begun_anew(home: Path):
+def test_journal_deleted_without_its_write_ahead_log_is_created_again(home: Path):
     path = home / "journal.db"
     journal = Journal(path)
     journal.record("test", "before")
@@ -183,7 +183,7 @@ def test_events_that_waited_are_numbered_after_those_in_the_file(home: Path):
     journal.close()
 
 
-def test_events_beyond_what_memory_holds_are_lost_oldest_first_and_counted(home: Path):
+def test_events_beyond_the_memory_limit_are_dropped_oldest_first_and_counted(home: Path):
     path = home / "journal.db"
     path.mkdir()
     journal = Journal(path)
@@ -202,7 +202,7 @@ def test_event_with_half_a_surrogate_pair_is_recorded(home: Path):
     journal.close()
 
 
-def test_flipped_bit_inside_a_text_is_shown_and_breaks_nothing(home: Path):
+def test_journal_with_a_flipped_bit_inside_a_text_is_readable(home: Path):
     path = home / "journal.db"
     journal = Journal(path)
     journal.record("test", "odd")

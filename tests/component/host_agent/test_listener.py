@@ -325,7 +325,7 @@ async def _next_event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
     raise AssertionError("the stream ended")
 
 
-async def test_denied_requests_flood_leaves_one_event_in_the_journal(served):
+async def test_flood_of_refused_requests_leaves_one_event_in_the_journal(served):
     for _ in range(30):
         await served.client.get("/status", headers={"Authorization": "Bearer wrong"})
     denied = [e for e in served.journal.since(0) if e["event"] == "request_denied"]

@@ -95,7 +95,7 @@ def test_any_request_without_the_token_is_answered_and_has_no_effect(agent):
     assert not [entry for entry in agent.journal() if entry["event"].endswith("_requested")]
 
 
-def test_agent_bytes_that_are_no_http_request_are_never_a_500(agent):
+def test_listener_answers_malformed_http_without_a_500(agent):
     agent.start()
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -92,7 +92,7 @@ def test_agent_ended_by_sigterm_stays_ended(watched):
     assert watched.processes() == []
 
 
-def test_down_leaves_neither_agent_nor_watchdog_also_where_the_agent_was_just_killed(watched):
+def test_down_after_the_agent_was_killed_leaves_neither_agent_nor_watchdog(watched):
     watched.start()
     watched.pid_in("watchdog.json")
     watched.kill()
@@ -119,7 +119,7 @@ def test_second_watchdog_ends_at_once(watched):
     assert watched.watchdogs() == [watchdog]
 
 
-def test_agent_started_by_hand_has_no_watchdog_and_says_so(agent):
+def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):
     shown = agent.start().status()["services"]["agent"]
     assert (shown["kept_by"], not (agent.home / "run" / "watchdog.json").exists()) == ("nobody", True)
     assert "nothing restarts it" in shown["detail"]

@@ -156,7 +156,7 @@ def test_locked_database_is_503_before_a_clients_time_out(orchestrator: Make, ll
 
 
 @pytest.mark.parametrize("how", ["damaged", "deleted"])
-def test_tasks_file_that_breaks_while_in_use_is_begun_anew_by_a_restart(
+def test_tasks_file_damaged_while_in_use_is_replaced_at_the_next_start(
     orchestrator: Make, llm: StandIn, how: str
 ):
     """DBOS went on in a file that nobody could open any more: what it accepted was lost."""

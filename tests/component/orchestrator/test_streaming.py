@@ -72,7 +72,7 @@ async def test_answer_that_does_not_begin_in_time_fails(session, llm: StandIn):
         ("drop", BackendUnavailable, "did not answer"),
     ],
 )
-async def test_answer_that_breaks_off_fails_and_is_retryable(
+async def test_answer_that_ends_prematurely_fails_and_is_retryable(
     session, llm: StandIn, mode: str, kind: type[BackendError], words: str
 ):
     llm.control(mode=mode)

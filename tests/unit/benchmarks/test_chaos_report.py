@@ -28,11 +28,11 @@ WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book besid
         (WANTED[:20] + "something quite different follows here", TextVerdict.DIFFERENT),
     ],
 )
-def test_judge_of_text_that_was_cut_repeated_or_changed_says_which(got, verdict):
+def test_judge_of_cut_repeated_or_changed_text_names_the_fault(got, verdict):
     assert judge(got, True, WANTED) is verdict
 
 
-def test_judge_of_answer_without_end_is_lost():
+def test_judge_of_an_answer_without_an_end_is_lost():
     assert judge(WANTED, False, WANTED) is TextVerdict.LOST
 
 
@@ -72,14 +72,14 @@ def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text)
     assert "gone" in answer.fault
 
 
-def test_asks_of_one_seed_are_the_same_and_cover_every_route():
+def test_chaos_requests_of_one_seed_are_equal_and_cover_every_route():
     asks = make_asks(40, seed=7)
     assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
     assert len({ask.path for ask in asks}) == 7
     assert {ask.streams for ask in asks} == {True, False}
 
 
-def test_pause_is_the_longest_silence_until_the_next_engine_serves():
+def test_pause_of_a_stream_is_its_longest_gap_until_the_next_engine_serves():
     death = Death("TERM", 1, at=10.0, wall=0.0, replaced_at=13.0)
     assert [round(p, 3) for p in pauses([9.0, 10.1, 13.5, 20.0], death)] == [3.4]
     assert list(pauses([11.0, 12.0], death)) == []  # it had not begun

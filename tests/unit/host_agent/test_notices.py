@@ -46,7 +46,7 @@ def test_service_that_was_reported_failing_is_reported_back_once():
     assert notice_filter.notice_for(entry("child_gave_up", 4, cause="exit code 78")) is not None
 
 
-def test_disk_that_cannot_be_written_is_reported_and_so_is_its_return():
+def test_notice_is_given_when_the_disk_fails_and_when_it_works_again():
     notice_filter = NoticeFilter()
     assert notice_filter.notice_for(entry("disk_writable_again", component="agent")) is None
     full = notice_filter.notice_for(entry("disk_not_writable", 1, component="agent", cause="no space"))
@@ -57,7 +57,7 @@ def test_disk_that_cannot_be_written_is_reported_and_so_is_its_return():
     assert back.title == "The disk can be written again"
 
 
-def test_dead_container_gives_a_notice_only_where_memory_was_the_cause():
+def test_dead_container_gives_a_notice_only_if_memory_was_the_cause():
     notice_filter = NoticeFilter()
     assert (
         notice_filter.notice_for(entry("container_died", component="orchestrator", reason="signal")) is None
@@ -70,7 +70,7 @@ def test_dead_container_gives_a_notice_only_where_memory_was_the_cause():
     assert notice is not None and notice.title == "orchestrator ran out of memory"
 
 
-def test_notice_says_when_only_a_reboot_helps():
+def test_notice_of_stranded_memory_says_that_only_a_reboot_helps():
     notice = NoticeFilter().notice_for(
         entry("only_a_reboot_helps", component="memory", cause="80% is wired down; reboot")
     )

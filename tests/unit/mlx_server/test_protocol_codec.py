@@ -175,7 +175,7 @@ def test_encode_bounds_the_nesting_of_every_free_form_field():
         (-math.inf, "a number is over 1.8e308"),
     ],
 )
-def test_free_form_number_that_json_lacks_is_not_encoded_and_its_place_is_named(number, complaint):
+def test_free_form_number_that_json_lacks_is_refused_and_its_path_named(number, complaint):
     """`{"x": NaN}` in a past call, and `1e999` in a schema, once kept their slots for good."""
     value: dict = {"deep": [1, {"x": number}]}
     for message in messages_with(value):
@@ -183,7 +183,7 @@ def test_free_form_number_that_json_lacks_is_not_encoded_and_its_place_is_named(
             encode(message)
 
 
-def test_fault_in_a_wide_and_deep_value_is_found_quickly_and_shown_shortly():
+def test_fault_in_a_wide_and_deep_value_is_found_quickly_and_shown_briefly():
     """The keys are the client's: of any length, and as many as fit into a body."""
     deep: object = math.nan
     for _ in range(400):
@@ -281,7 +281,9 @@ GENERATE = {"op": "generate", "id": "a", "model": "m", "kind": "text"}
     ],
 )
 @pytest.mark.parametrize("payload_format", [MSGPACK, JSON])
-def test_body_that_is_no_operation_raises_an_error_that_names_the_field(body, complaint, payload_format):
+def test_payload_that_is_not_an_operation_raises_an_error_that_names_the_field(
+    body, complaint, payload_format
+):
     payload = msgspec.msgpack.encode(body) if payload_format == MSGPACK else json.dumps(body).encode()
     with pytest.raises(ProtocolError, match=complaint):
         decode_op(pack_frame(payload_format, payload))

@@ -38,7 +38,7 @@ def test_frame_buffer_raises_at_a_length_over_the_limit_without_waiting_for_it()
         list(FrameBuffer().feed(MSGPACK + announced))
 
 
-def test_frame_buffer_keeps_the_rest_if_its_reader_stops_early():
+def test_frame_buffer_keeps_unread_frames_if_its_reader_stops_early():
     buffer, first, second = FrameBuffer(), pack_frame(MSGPACK, b"1"), pack_frame(MSGPACK, b"2")
     assert next(iter(buffer.feed(first + second))) == first
     assert list(buffer.feed(b"")) == [second]

@@ -36,7 +36,7 @@ def test_load_several_urls_keeps_each_host_once():
     assert named((), others) == {"mlx": "", "ollama": "", "ollama-2": "http://b:2"}
 
 
-def test_load_mac_llm_url_is_used_where_mlx_api_url_is_missing():
+def test_load_mac_llm_url_is_used_if_mlx_api_url_is_missing():
     assert load({**BASE, "MAC_LLM_URL": "http://h:1"}).mlx_urls == ("http://h:1",)
 
 
@@ -176,7 +176,7 @@ def test_agents_malformed_file_is_named_with_its_line_in_one_sentence(
     assert "\n" not in caught.value.message
 
 
-def test_agents_file_that_is_no_text_is_named(tmp_path: Path):
+def test_agents_file_that_is_not_text_is_named(tmp_path: Path):
     path = tmp_path / "agents.yaml"
     path.write_bytes(b"agents: \xff")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):

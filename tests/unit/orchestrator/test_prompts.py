@@ -124,7 +124,7 @@ def test_plan_prompt_with_notes_fits_and_cannot_be_read_as_a_plan(goal: str, not
     assert task_plan.read(listed, crew) == ()
 
 
-def test_plan_prompt_contains_the_notes_only_where_the_goal_leaves_room():
+def test_plan_prompt_contains_the_notes_only_if_the_goal_leaves_room():
     crew, about = {"reader": READER, "critic": READER}, {"reader": "All about herons."}
     roomy = prompts.plan(READER, "why?", crew, 1000, about)
     assert '- reader — a reader. Read well. Its notes are about: "All about herons."' in roomy[1]["content"]

@@ -93,7 +93,7 @@ def test_failure_of_sqlite_names_the_file_and_the_advice(tmp_path: Path):
     assert database.failure(ValueError("a bug")) is None
 
 
-def test_sqlite_file_deleted_with_its_folder_is_made_anew(tmp_path: Path):
+def test_sqlite_file_deleted_with_its_folder_is_created_again(tmp_path: Path):
     database = SqliteDatabase(tmp_path / "home" / "orchestrator.db")
     database.prepare()
     database.set_meta("a", "1")

@@ -100,7 +100,7 @@ async def test_retrieve_with_an_unavailable_database_waits_and_does_not_fail():
     assert said[0] == "waiting: Postgres does not answer"
 
 
-async def test_plan_step_without_a_plan_asks_everybody_but_the_lead():
+async def test_plan_step_without_a_plan_asks_every_agent_except_the_lead():
     planned = await steps(Client("Hello! I am a helpful assistant.")).plan("why?", say)
     assert [(part["agent"], part["goal"]) for part in planned["parts"]] == [("reader", ""), ("critic", "")]
     assert "named no agent" in planned["note"]

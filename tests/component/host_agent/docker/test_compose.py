@@ -53,6 +53,6 @@ async def test_run_that_times_out_kills_docker_and_its_compose_plugin(install: I
             await asyncio.sleep(0.02)
 
 
-def test_has_plugin_is_whether_docker_compose_answers(install: Install):
+def test_has_plugin_is_true_only_if_docker_compose_answers(install: Install):
     assert install('[ "$1 $2" = "compose version" ]').has_plugin()
     assert not install("exit 1").has_plugin()

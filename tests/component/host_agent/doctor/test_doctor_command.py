@@ -46,7 +46,7 @@ def test_doctor_with_nothing_running_and_no_docker_finds_no_fault(doctor, home: 
     assert sorted(home.iterdir()) == before, "it changes nothing"
 
 
-def test_doctor_with_wrong_settings_reports_them_as_a_fault_and_goes_on(doctor, user: Path):
+def test_doctor_with_invalid_settings_reports_them_and_runs_the_other_diagnoses(doctor, user: Path):
     (user / "bad.yaml").write_text("mlx:\n  prot: 1\n")
     done = doctor("--json", VESTAL_CONFIG=str(user / "bad.yaml"))
     assert done.returncode == 1

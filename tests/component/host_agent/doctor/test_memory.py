@@ -95,7 +95,7 @@ async def test_container_killed_and_restarted_is_found_in_the_journal(configure,
     assert "killed by the kernel" in found.evidence
 
 
-async def test_missing_docker_engine_is_evidence_and_no_fault(configure):
+async def test_missing_docker_engine_is_mentioned_but_is_not_a_fault(configure):
     (found,) = await diagnosed(configure())
     assert found.level == "ok"
     assert "does not answer" in found.evidence

@@ -63,7 +63,7 @@ def test_gateway_of_a_killed_agent_is_an_orphan(configure, abandoned: int):
     assert f"kill {abandoned}" in found.remedy
 
 
-def test_gateway_adopted_by_the_next_agent_is_no_orphan(configure, abandoned: int):
+def test_gateway_adopted_by_the_next_agent_is_not_an_orphan(configure, abandoned: int):
     config = configure()
     record(config.home, abandoned)
     identity = identify(os.getpid())  # this test is the agent

@@ -31,7 +31,7 @@ def test_gateway_that_ends_at_start_is_reported_with_its_last_lines(agent: Agent
     assert "recover --reset" in failed.remedy
 
 
-def test_gateway_that_became_ready_is_no_fault(agent: AgentUnderTest):
+def test_gateway_that_became_ready_is_not_a_fault(agent: AgentUnderTest):
     agent.start()
     config = config_of(agent)
     assert faults(dies_at_start.diagnose(config)) == []
@@ -51,9 +51,7 @@ def test_home_without_an_agent_is_a_note(configure):
     assert [found.level for found in unhealthy.diagnose(configure())] == ["note"]
 
 
-def test_agent_that_does_not_report_its_state_is_a_note_and_one_that_refuses_a_fault(
-    agent: AgentUnderTest, monkeypatch
-):
+def test_silent_agent_is_a_note_and_an_agent_that_refuses_a_fault(agent: AgentUnderTest, monkeypatch):
     monkeypatch.setattr(agent_client, "TIMEOUT_S", 0.3)
     agent.start()
     assert agent.process
@@ -79,6 +77,6 @@ def test_journal_of_a_dead_agent_is_read(agent: AgentUnderTest):
     assert len(faults(dies_at_start.diagnose(config_of(agent)))) == 1
 
 
-def test_processes_of_a_running_agent_are_no_orphans(agent: AgentUnderTest):
+def test_processes_of_a_running_agent_are_not_orphans(agent: AgentUnderTest):
     agent.start()
     assert faults(orphans.diagnose(config_of(agent))) == []

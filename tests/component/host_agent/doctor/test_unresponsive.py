@@ -47,7 +47,7 @@ def test_ollama_hung_since_the_wake_is_reported_as_such_and_only_once(
     )
 
 
-def test_wake_in_the_agents_journal_counts(config_with_ollama, serve):
+def test_wake_time_is_read_from_the_agents_journal(config_with_ollama, serve):
     config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     config.home.prepare()
     journal = Journal(

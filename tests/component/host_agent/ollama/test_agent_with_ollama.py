@@ -153,9 +153,7 @@ def test_running_ollama_is_left_running_when_the_agent_stops(agent, ollama):
     assert process.poll() is None
 
 
-def test_server_that_ollama_host_names_is_found_and_a_start_of_it_binds_what_the_user_asked_for(
-    agent, ollama
-):
+def test_ollama_at_the_address_in_ollama_host_is_found_and_a_restart_binds_it(agent, ollama):
     """OLLAMA_HOST was not read: the agent looked at 11434, and started a second server there."""
     del agent.env["OLLAMA_BASE_URL"]
     agent.env["OLLAMA_HOST"] = f"0.0.0.0:{ollama.port}"
@@ -304,7 +302,7 @@ def test_orphaned_runner_is_terminated_by_a_pass(agent, ollama):
     assert ready(agent, but=process.pid)
 
 
-def test_ollama_that_cannot_start_opens_its_breaker_which_a_pass_respects(agent, ollama):
+def test_ollama_that_cannot_start_opens_its_breaker_and_no_pass_starts_it(agent, ollama):
     ollama.misbehave(exit_code=1)
     agent.start()
     status = agent.until(lambda: (r := status_of(agent))["state"] == "open" and r, "its breaker is open", 30)

@@ -94,7 +94,7 @@ async def test_owners_command_that_fails_raises_with_its_last_line(under_test: C
         await under_test.controller.control_through_owner("restart", "a recovery pass")
 
 
-async def test_start_by_a_pass_does_nothing_if_the_server_runs_by_now(under_test: ControllerUnderTest):
+async def test_start_by_a_pass_does_nothing_if_the_server_already_runs(under_test: ControllerUnderTest):
     noted = under_test.brew()
     await under_test.controller.control_through_owner("start", "a recovery pass")
     assert not noted.exists()
@@ -136,7 +136,7 @@ async def test_controller_yields_to_another_server_on_its_port(
     assert not await under_test.controller.yield_to_other_server()
 
 
-async def test_server_that_went_down_is_not_started_beside_another_of_this_user(
+async def test_dead_ollama_is_not_restarted_while_another_of_this_user_runs(
     under_test: ControllerUnderTest,
 ):
     """The user starts a server at another address while that of the agent waits for its next restart."""
@@ -148,7 +148,7 @@ async def test_server_that_went_down_is_not_started_beside_another_of_this_user(
     assert not under_test.controller.has_child
 
 
-async def test_start_where_only_a_reboot_frees_memory_launches_nothing(under_test: ControllerUnderTest):
+async def test_start_launches_nothing_if_only_a_reboot_frees_memory(under_test: ControllerUnderTest):
     under_test.discovery.owner_found = Owner()
     controller = under_test.another(Headroom("80% is wired down", needs_reboot=True))
     await controller.start("a recovery pass")

@@ -39,7 +39,7 @@ async def test_reading_of_a_runner_without_slots_follows_the_servers_log(tmp_pat
         assert "4096 of 16384 tokens" in found.reading.evidence
 
 
-async def test_readings_without_runners_are_none(tmp_path: Path):
+async def test_runner_readings_without_runners_are_empty(tmp_path: Path):
     async with aiohttp.ClientSession() as session:
         assert await RunnerLook(session, lambda: (), lambda: None).readings() == ()
 

@@ -110,7 +110,7 @@ async def test_status_without_an_installation_is_a_fault_only_if_ollama_is_requi
     assert "not installed" in found.detail
 
 
-async def test_status_switched_off_is_absent_whatever_answers(session, home, free_port):
+async def test_status_of_ollama_switched_off_is_absent_even_if_a_server_answers(session, home, free_port):
     port = free_port()
     runner = await answering(port, {"models": []})
     found = await service(home, port, session, "off").service_status(fresh=True)
@@ -218,7 +218,7 @@ async def test_check_keeps_a_loaded_model_and_its_unload_time(server, session):
 
 
 @pytest.mark.parametrize("model", ["smollm2:135m", "all-minilm:latest"])
-async def test_check_with_empty_answers_fails_whatever_the_status(server, session, model: str):
+async def test_check_with_empty_answers_fails_even_with_status_200(server, session, model: str):
     server.ask("/api/embed" if "minilm" in model else "/api/generate", model=model, prompt="one", input="one")
     server.misbehave(empty=True)
     under_test = probe(server, session)
@@ -266,7 +266,7 @@ async def test_check_of_a_runner_that_burns_cpu_without_progress_hangs_and_goes_
     assert (await under_test.check()).verdict.ok
 
 
-async def test_check_of_a_runner_whose_tokens_advance_is_busy_for_as_long_as_they_do(server, session):
+async def test_check_of_a_runner_whose_tokens_advance_is_busy(server, session):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="advance")  # as on a GPU: no CPU is used
     under_test = probe(server, session, no_progress_s=0.2)

@@ -158,7 +158,7 @@ async def test_caller_joining_after_the_check_gets_another_look(journal: Journal
     assert passes.count == 1
 
 
-async def test_pass_that_is_joined_again_and_again_ends(journal: Journal, home: Path):
+async def test_pass_that_is_joined_repeatedly_ends(journal: Journal, home: Path):
     passes = passes_over(machine_with(MLX), journal, home, join_window_s=0.02)
     report, _ = passes.request("a test")
     async with asyncio.timeout(5):

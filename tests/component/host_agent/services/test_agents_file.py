@@ -35,7 +35,7 @@ def test_mistake_is_named_with_its_line(home: Path, text: str | None, mistake: s
     assert (mistake in found) and (bool(found) == bool(mistake)), found
 
 
-def test_file_that_nobody_reads_is_not_checked(home: Path):
+def test_agents_file_is_not_checked_if_the_orchestrator_is_off(home: Path):
     assert find_mistake(config(home, "agents: 7\n", VESTAL_ORCHESTRATOR__MODE="off")) == ""
 
 

@@ -55,7 +55,7 @@ async def url(free_port: Callable[[], int]) -> AsyncIterator[str]:
     await runner.cleanup()
 
 
-def test_reason_of_a_failed_connection_is_in_words():
+def test_failed_connection_has_a_reason_in_plain_words():
     """`make up` showed asyncio's own `Connect call failed ('127.0.0.1', 11435)` again and again."""
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 11435)")
     assert http_probe.why_not_connected(refused) == "nothing listens there"
@@ -74,7 +74,7 @@ async def test_get_reads_a_body_that_arrives_in_pieces(session: aiohttp.ClientSe
     assert (await http_probe.get(session, f"{url}/in-pieces")).fields == MODELS
 
 
-async def test_get_of_a_body_that_is_no_json_keeps_the_status(session: aiohttp.ClientSession, url: str):
+async def test_get_of_a_body_that_is_not_json_keeps_the_status(session: aiohttp.ClientSession, url: str):
     reply = await http_probe.get(session, f"{url}/text")
     assert (reply.status, reply.body, reply.fields) == (503, None, {})
 

@@ -137,7 +137,7 @@ async def test_server_whose_descriptors_idle_connections_have_taken_is_busy_and_
     assert (await check.ask(server.process.pid)).answered
 
 
-async def test_answer_ends_the_silence(start):
+async def test_answer_resets_the_unanswered_questions(start):
     server = await start()
     check = server.check()
     os.kill(server.process.pid, signal.SIGSTOP)

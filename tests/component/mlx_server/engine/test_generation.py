@@ -57,7 +57,7 @@ def test_seeded_text_alone_equals_text_beside_other_samplers(engine):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), SEEDED], ids=["greedy", "seeded"])
-def test_resumed_at_any_cut_goes_on_as_if_uninterrupted(engine, sampling):
+def test_answer_resumed_at_any_token_equals_the_uninterrupted_one(engine, sampling):
     name = f"whole{sampling.seed}"
     engine.send(chat(name, STORY, sampling=sampling))
     whole = engine.text(name)
@@ -74,7 +74,7 @@ def test_resumed_at_any_cut_goes_on_as_if_uninterrupted(engine, sampling):
         assert engine.answer(f"{name} from {cut}", Done).usage.completion_tokens == len(tokens)
 
 
-def test_resumed_with_all_its_tokens_ends_at_once(engine):
+def test_answer_resumed_with_all_its_tokens_ends_at_once(engine):
     engine.send(chat("finished", STORY, max_tokens=3))
     engine.answer("finished", Done)
     emitted = tuple(token.token for token in engine.tokens("finished"))
@@ -161,7 +161,7 @@ def test_scored_prompt_of_one_token_has_no_probability(engine):
     assert len(done.prompt.logprobs) == 1 and done.usage.completion_tokens == 1
 
 
-def test_limit_of_zero_reads_the_prompt_into_the_prompt_cache(engine):
+def test_limit_of_zero_tokens_stores_the_prompt_in_the_prompt_cache(engine):
     warm = chat("warm", STORY + " Begin with the weather.", max_tokens=0)
     engine.send(warm)
     done = engine.answer("warm", Done)

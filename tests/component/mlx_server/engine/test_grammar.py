@@ -34,7 +34,7 @@ def fits(text: str) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SEEDED], ids=["greedy", "seeded"])
-def test_answer_fits_its_schema_and_resumed_at_any_cut_is_the_same(engine, sampling):
+def test_answer_with_a_schema_resumed_at_any_token_is_the_same(engine, sampling):
     name = f"person{sampling.seed}"
     engine.send(chat(name, ASK, max_tokens=80, sampling=sampling, json_schema=PERSON))
     whole = engine.text(name)
@@ -90,7 +90,7 @@ EVERYDAY = [
 ]
 
 
-def test_schemas_that_libraries_make_are_followed_as_far_as_a_grammar_can(engine):
+def test_schemas_of_common_libraries_are_followed_as_far_as_possible(engine):
     """Each was a 400: pydantic's set and SecretStr, zod's record and e-mail, Go's nil slice, and others."""
     for number, schema in enumerate(EVERYDAY):
         engine.send(chat(f"everyday {number}", ASK, max_tokens=16, sampling=GREEDY, json_schema=schema))

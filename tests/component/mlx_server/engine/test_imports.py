@@ -36,7 +36,7 @@ def found() -> list:
     return json.loads(done.stdout)
 
 
-def test_start_imports_nothing_it_does_not_need(found):
+def test_engine_start_imports_no_unneeded_module(found):
     assert found[0] == []
 
 

@@ -115,7 +115,7 @@ def test_footprint_of_the_engine_is_within_15_percent_of_the_forecast(start_real
     assert ENGINE_BYTES + resident == pytest.approx(footprint, rel=0.15)
 
 
-def test_wired_limit_is_left_alone_by_us_and_by_the_library(home, models_dir):
+def test_wired_limit_is_changed_neither_by_the_engine_nor_by_mlx_lm(home, models_dir):
     found = run_child("observes_wired_limit.py", home, models_dir)
     assert found == {"tokens": 8, "set": 0, "set_by_the_original": 1}
 

@@ -61,7 +61,7 @@ def test_shutdown_without_drain_time_fails_requests_as_retryable(start):
     assert_graceful(engine)
 
 
-def test_gateway_gone_ends_the_engine_gracefully(start):
+def test_engine_whose_gateway_is_gone_shuts_down_gracefully(start):
     engine = start(MLX_PRELOAD_MODELS=EMBED)
     engine.wait(lambda e: isinstance(e, Ready))
     engine.socket.close()

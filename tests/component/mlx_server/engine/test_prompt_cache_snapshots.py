@@ -132,7 +132,7 @@ def test_restored_state_gives_the_cold_answer(live):
     assert live().answers(PROMPT) == ([cold], [len(PROMPT) - 1])  # from disk
 
 
-def test_next_turn_reuses_the_cache_up_to_the_end_of_the_answer(live):
+def test_next_turn_reuses_the_snapshot_at_the_end_of_the_answer(live):
     first = live()
     (answer,), _ = first.answers(PROMPT)
     turn = [*PROMPT, *answer, 5, 6, 7]
@@ -143,7 +143,7 @@ def test_next_turn_reuses_the_cache_up_to_the_end_of_the_answer(live):
     assert had >= len(PROMPT) + ANSWER_TOKENS - 16
 
 
-def test_restored_beside_cold_ones_of_other_lengths_gives_the_cold_answers(live):
+def test_restored_prompt_batched_with_cold_ones_gives_the_cold_answers(live):
     others = [PROMPT[20:75], PROMPT[3:10], [*PROMPT[:40], 2, 3]]
     cold = [live(f"cold{n}").answers(prompt)[0][0] for n, prompt in enumerate([PROMPT, *others])]
     kept = live()

@@ -37,14 +37,14 @@ def tiny_llama() -> Any:
     return llama.Model(llama.ModelArgs(**SHAPE))
 
 
-def test_rows_of_a_plain_and_of_a_quantized_embedding_are_counted():
+def test_token_rows_of_plain_and_quantized_embeddings_are_counted():
     model = tiny_llama()
     assert token_rows(model) == ROWS
     nn.quantize(model, 64, 4)
     assert token_rows(model) == ROWS
 
 
-def test_rows_of_positions_and_of_what_a_model_maps_itself_do_not_count():
+def test_token_rows_ignore_position_embeddings_and_models_that_map_ids_themselves():
     positions = gpt2.Model(
         gpt2.ModelArgs(
             model_type="gpt2", n_ctx=8, n_embd=32, n_head=2, n_layer=1, n_positions=8,
@@ -54,7 +54,7 @@ def test_rows_of_positions_and_of_what_a_model_maps_itself_do_not_count():
     assert token_rows(positions) == ROWS
 
 
-def test_rows_of_a_model_without_a_token_embedding_are_unknown():
+def test_token_rows_without_a_token_embedding_are_none():
     assert token_rows(nn.Linear(2, 2)) is None
 
 

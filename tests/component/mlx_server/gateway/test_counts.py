@@ -80,7 +80,7 @@ def test_keep_alive_in_each_of_its_forms_is_accepted(gateway, keep_alive):
 
 
 @pytest.mark.parametrize("keep_alive", ["", "soon", "5 m", "5x", "m", "nan", "1m-1s", True, [], {}, ["5m"]])
-def test_keep_alive_that_is_no_duration_is_refused(gateway, keep_alive):
+def test_keep_alive_that_is_not_a_duration_is_refused(gateway, keep_alive):
     for path in ("/api/generate", "/api/chat", "/api/embed", "/api/show"):
         answer = gateway.http.post(path, json={"model": "chat", "keep_alive": keep_alive})
         assert answer.status_code == 400
@@ -132,7 +132,7 @@ def test_openai_stream_without_include_usage_has_no_usage(gateway):
 
 
 @pytest.mark.model
-def test_tokens_of_a_text_and_the_text_of_tokens_fit_each_other(real_gateway):
+def test_tokenize_and_detokenize_are_inverse(real_gateway):
     """As llama-server has them; its clients send no model, and here there are two."""
 
     def post(path: str, **body: Any) -> Any:
@@ -177,7 +177,7 @@ def test_echo_with_logprobs_scores_the_prompt_as_lm_eval_reads_it(real_gateway, 
 
 
 @pytest.mark.model
-def test_models_have_anthropics_shape_for_its_clients(real_gateway):
+def test_models_are_listed_in_anthropics_format_for_its_clients(real_gateway):
     version = {"anthropic-version": "2023-06-01"}
     page = real_gateway.http.get("/v1/models", headers=version, params={"limit": 1}).json()
     assert page["has_more"] and page["last_id"] == page["data"][0]["id"]

@@ -60,7 +60,7 @@ class Streams:
             thread.join(30)
 
 
-def test_full_disk_under_eight_streams_loses_nothing_and_ends_nothing(
+def test_full_disk_under_eight_streams_loses_no_text_and_ends_no_process(
     gateway: Gateway, disk: FullDisk, text_of
 ):
     """The gateway died of its own log line, and so did each restart."""

@@ -99,7 +99,7 @@ def peak_bytes(gateway: Gateway) -> int | None:
 
 
 @pytest.mark.parametrize("path", TEXTS)
-def test_longest_text_is_served_while_others_are(gateway: Gateway, path: str):
+def test_longest_allowed_text_is_served_without_delaying_others(gateway: Gateway, path: str):
     head, tail = TEXTS[path]
     with others_are_served(gateway):
         status, received = post(gateway, path, filled(head, b" fox", tail))
@@ -107,7 +107,7 @@ def test_longest_text_is_served_while_others_are(gateway: Gateway, path: str):
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_millions_of_values_are_refused_by_their_number_while_others_are_served(gateway: Gateway, path: str):
+def test_body_of_millions_of_values_is_refused_without_delaying_others(gateway: Gateway, path: str):
     """They took 1 to 4 s of the event loop, and 0.5 to 1.5 GB each."""
     head, item, tail = LISTS[path]
     with others_are_served(gateway):

@@ -100,7 +100,7 @@ def test_health_is_answered_at_once_and_a_stream_goes_on_beside_a_thousand_silen
     narrow.until(lambda: narrow.events("connections_dropped"), "what was dropped is reported")
 
 
-def test_connection_that_rests_between_two_turns_of_an_agent_is_still_there(gateway: Gateway):
+def test_connection_idle_between_two_turns_stays_open(gateway: Gateway):
     """uvicorn closes after 5 s: an agent whose tool took half a minute found its connection closed."""
     with ExitStack() as stack:
         client = connect(stack, gateway, IDLE)

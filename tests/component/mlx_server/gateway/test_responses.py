@@ -171,7 +171,7 @@ def test_response_with_store_false_is_not_kept(gateway):
     assert gateway.http.get(f"/v1/responses/{answer['id']}").status_code == 404
 
 
-def test_nothing_is_kept_where_the_setting_says_so(make_gateway):
+def test_response_is_not_kept_if_storing_is_switched_off(make_gateway):
     gateway = make_gateway(VESTAL_MLX__KEEP_ANSWERS_S="0").start().until_ok()
     answer = ask(gateway, "tokens=1").json()
     assert answer["store"] is False
@@ -254,7 +254,7 @@ def test_response_whose_client_disconnects_is_cancelled(gateway):
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no slot is held")
 
 
-def test_codex_request_is_served_and_what_it_offers_in_vain_is_named_in_the_log(gateway):
+def test_codex_request_is_served_and_its_unsupported_tools_are_logged(gateway):
     """The shape of Codex CLI 0.171: two developer messages, function tools, a namespace and web_search."""
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     body: dict[str, Any] = {
@@ -319,7 +319,7 @@ def test_tokens_of_an_input_are_counted(gateway):
     assert answer.json() == {"object": "response.input_tokens", "input_tokens": 7}
 
 
-def test_image_is_replaced_and_named_in_the_log(gateway):
+def test_input_image_is_replaced_by_a_sentence_and_logged(gateway):
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     content = [{"type": "input_text", "text": "tokens=1"}, image]
     assert ask(gateway, [{"role": "user", "content": content}]).status_code == 200

@@ -117,7 +117,7 @@ def test_assistant_phase_in_the_history_is_accepted(gateway):
     response_to(gateway, input=[*history, message("user", "Repeat only the number.")])
 
 
-def test_response_output_phase_schema_takes_both_labels(gateway):
+def test_response_output_phase_may_have_both_labels(gateway):
     response = response_to(gateway, input="hello")
     (item,) = response["output"]
     phased = [item | {"phase": phase} for phase in ("commentary", "final_answer")]
@@ -141,13 +141,13 @@ def test_websocket_sequential_responses_are_all_completed(session):
     assert first["id"] != second["id"]
 
 
-def test_websocket_continuation_of_a_response_that_is_not_stored(session):
+def test_websocket_continues_a_response_that_is_not_stored(session):
     first = session.completed(input="Remember the code word: cobalt. Reply with OK.", store=False)
     second = session.completed(input="What is the code word?", previous_response_id=first["id"], store=False)
     assert second["previous_response_id"] == first["id"]
 
 
-def test_websocket_reconnect_store_false_recovery(session, another_session):
+def test_websocket_after_a_reconnect_needs_the_whole_input_if_nothing_is_stored(session, another_session):
     lost = session.completed(input="Remember the code word: copper.", store=False)
     reconnected = another_session()
     missing = reconnected.turn(input="Go on.", previous_response_id=lost["id"], store=False)
@@ -155,12 +155,12 @@ def test_websocket_reconnect_store_false_recovery(session, another_session):
     reconnected.completed(input=[message("user", "Start anew.")], store=False)
 
 
-def test_websocket_previous_response_not_found(session):
+def test_websocket_with_an_unknown_previous_response_gets_an_error(session):
     missing = session.turn(input="This should fail.", previous_response_id="resp_missing", store=False)
     assert (missing["status"], missing["error"]["code"]) == (400, "previous_response_not_found")
 
 
-def test_websocket_failed_continuation_evicts_cache(session):
+def test_websocket_continuation_that_failed_cannot_be_continued(session):
     first = session.completed(input="Remember the code word: ember.", store=False)
     output = {"type": "function_call_output", "call_id": "call_missing", "output": "There is no such call."}
     failed = session.turn(input=[output], previous_response_id=first["id"], store=False)
@@ -169,7 +169,7 @@ def test_websocket_failed_continuation_evicts_cache(session):
     assert again["error"]["code"] == "previous_response_not_found"
 
 
-def test_websocket_compact_new_chain(gateway, session):
+def test_websocket_starts_a_new_chain_from_a_compaction(gateway, session):
     conversation = [
         message("user", [{"type": "input_text", "text": "Remember the compaction code word: slate."}]),
         message("assistant", [{"type": "output_text", "text": "OK."}]),
@@ -220,7 +220,7 @@ def test_compact_response_has_a_compaction_item(gateway):
     assert [item["type"] for item in compacted["output"]] == ["message", "compaction"]
 
 
-def test_compact_missing_model_is_refused(gateway):
+def test_compact_without_a_model_is_refused(gateway):
     body = {"input": [message("user", "Compact this conversation.")]}
     answer = gateway.http.post("/v1/responses/compact", json=body)
     assert answer.status_code in (400, 422)
@@ -241,7 +241,7 @@ def test_tool_calling_streaming_has_every_event_of_a_function_call(gateway):
     assert names[-2:] == ["response.output_item.done", "response.completed"]
 
 
-def test_function_call_roundtrip(gateway):
+def test_function_call_and_its_output_are_answered(gateway):
     choice = {"type": "function", "name": "get_weather"}
     asked = response_to(gateway, input="Use the tool.", tools=[WEATHER], tool_choice=choice)
     (call,) = asked["output"]

@@ -59,7 +59,7 @@ def state(gateway: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_strangers_page_is_refused_whatever_it_asks_for_and_nothing_is_done(gateway: Any, way: str):
+def test_foreign_page_is_refused_for_any_request_without_an_effect(gateway: Any, way: str):
     before = state(gateway)
     assert before[1] == ["chat:latest"]
     for deed, (method, path, body) in DEEDS.items():
@@ -73,7 +73,7 @@ def test_strangers_page_is_refused_whatever_it_asks_for_and_nothing_is_done(gate
 
 
 @pytest.mark.parametrize("way", ["fetch without reading", "image", "rebound name, reading"])
-def test_strangers_page_is_refused_by_every_route_that_the_gateway_describes(gateway: Any, way: str):
+def test_foreign_page_is_refused_by_every_described_route(gateway: Any, way: str):
     routes = gateway.http.get("/openapi.json").json()["paths"]
     asked = [(method.upper(), path) for path, methods in routes.items() for method in methods]
     assert len(asked) > 30
@@ -82,7 +82,7 @@ def test_strangers_page_is_refused_by_every_route_that_the_gateway_describes(gat
         assert answer.status_code == 403, (method, path, answer.text)
 
 
-def test_preflight_of_a_strangers_page_allows_nothing(gateway: Any):
+def test_preflight_of_a_foreign_page_allows_nothing(gateway: Any):
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "DELETE"}
     answer = gateway.http.options("/api/delete", headers=asked)
     assert answer.status_code == 403

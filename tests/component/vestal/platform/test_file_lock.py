@@ -46,7 +46,7 @@ def test_folder_can_be_locked(tmp_path: Path):
     os.close(again)
 
 
-def test_recovery_goes_on_without_a_lock_whose_file_cannot_be_created(tmp_path: Path):
+def test_recovery_continues_if_the_lock_file_cannot_be_created(tmp_path: Path):
     """As on a full disk. A folder below a file can be made by nobody, whoever runs the test."""
     (tmp_path / "file").write_text("")
     entered = False

@@ -202,7 +202,7 @@ async def test_deleted_pid_file_of_a_running_child_is_written_again(supervisors,
     assert not pid_file.exists()
 
 
-async def test_child_is_launched_where_neither_its_log_nor_its_pid_file_can_be_written(
+async def test_child_is_launched_even_if_log_and_pid_file_cannot_be_written(
     supervisors, spec, tmp_path, eventually
 ):
     """The folders are below a file, so that nobody can make them, root included. Later they can be made."""

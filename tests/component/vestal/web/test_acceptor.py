@@ -70,7 +70,7 @@ def is_open(client: socket.socket) -> bool:
     ("descriptors", "connections"),
     [pytest.param(128, 40, id="few connections"), pytest.param(64, 1000, id="no descriptor left")],
 )
-def test_new_request_is_answered_at_once_while_silent_connections_take_all_room(
+def test_new_request_is_answered_at_once_although_silent_connections_fill_the_table(
     free_port: Callable[[], int], descriptors: int, connections: int, sent: bytes
 ):
     """At macOS' default of 256 descriptors, 300 idle connections made a service unreachable."""
@@ -87,7 +87,7 @@ def test_new_request_is_answered_at_once_while_silent_connections_take_all_room(
         assert slowest < 1
 
 
-def test_oldest_silent_connections_are_dropped_and_never_one_that_is_answered(free_port: Callable[[], int]):
+def test_oldest_silent_connections_are_dropped_but_none_being_answered(free_port: Callable[[], int]):
     port = free_port()
     with service(port, 128, 20) as process, ExitStack() as stack:
         busy = connect(stack, port, b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -103,7 +103,7 @@ def test_oldest_silent_connections_are_dropped_and_never_one_that_is_answered(fr
         assert process.stdout.readline().startswith("dropped ")
 
 
-def test_connections_that_are_all_answered_make_the_next_one_wait_for_the_first_to_end(
+def test_new_connection_waits_if_all_others_are_being_answered(
     free_port: Callable[[], int],
 ):
     port = free_port()

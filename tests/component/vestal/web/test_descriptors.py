@@ -26,7 +26,7 @@ def limits_after(soft: int, hard: int) -> list[int]:
     return [int(word) for word in result.stdout.split()]
 
 
-def test_soft_limit_of_macos_is_raised_to_what_is_wanted():
+def test_soft_limit_of_open_files_is_raised_to_the_wanted_number():
     returned, in_force, before, after = limits_after(256, WANTED + 1000)
     assert returned == in_force == WANTED
     assert (before, after) == (256 - RESERVED, MAX_CONNECTIONS)
@@ -35,16 +35,16 @@ def test_soft_limit_of_macos_is_raised_to_what_is_wanted():
 @pytest.mark.parametrize(
     ("hard", "clients"), [(256, 256 - RESERVED), (1000, 1000 - RESERVED), (64, MIN_CONNECTIONS)]
 )
-def test_hard_limit_is_the_most_that_is_used(hard: int, clients: int):
+def test_raised_limit_of_open_files_does_not_exceed_the_hard_limit(hard: int, clients: int):
     assert limits_after(min(64, hard), hard)[1:] == [hard, MIN_CONNECTIONS, clients]
 
 
 @pytest.mark.skipif(HARD < WANTED + 100, reason="the hard limit here is too low for a higher soft limit")
-def test_soft_limit_that_is_higher_stays():
+def test_higher_soft_limit_of_open_files_stays():
     assert limits_after(WANTED + 100, WANTED + 100)[:2] == [WANTED + 100, WANTED + 100]
 
 
-def test_limit_that_the_system_refuses_is_tried_lower(monkeypatch: pytest.MonkeyPatch):
+def test_limit_of_open_files_that_the_system_refuses_is_tried_lower(monkeypatch: pytest.MonkeyPatch):
     """A Mac's setrlimit() fails with EINVAL above kern.maxfilesperproc."""
     from vestal.web import descriptors
 

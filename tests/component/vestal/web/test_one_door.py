@@ -129,7 +129,7 @@ async def test_service_half_of_a_surrogate_pair_is_refused_except_in_the_gateway
     assert (response.status, response.code) == (400, wanted)
 
 
-async def test_service_bytes_that_are_no_http_request_are_a_400_in_json(service: Service):
+async def test_service_answers_malformed_http_with_a_400_in_json(service: Service):
     for raw in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
         response = await service.exchange(raw)
         assert (response.status, response.code) == (400, "invalid_request")
@@ -154,7 +154,7 @@ AMBIGUOUS: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize("framing", [pytest.param(lines, id=name) for name, lines in AMBIGUOUS])
-async def test_service_body_of_ambiguous_length_is_refused_and_nothing_after_it_is_a_request(
+async def test_service_refuses_a_body_of_ambiguous_length_and_closes_the_connection(
     service: Service, framing: bytes
 ):
     """A proxy that reads another length than we do takes our second request for a part of its first body."""

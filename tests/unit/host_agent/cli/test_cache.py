@@ -75,7 +75,7 @@ def files(folder: Path) -> list[Path]:
     return sorted((folder / "prompts").glob("*.safetensors"))
 
 
-def test_ls_lists_blocks_tokens_and_bytes_of_each_model(folder, capsys):
+def test_cache_ls_lists_blocks_tokens_and_bytes_of_each_model(folder, capsys):
     assert vestal(folder, "ls", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     shares = {share["model"]: share for share in answer["models"]}
@@ -91,7 +91,7 @@ def test_ls_lists_blocks_tokens_and_bytes_of_each_model(folder, capsys):
     assert sorted([first.split()[:3], second.split()[:3]]) == [["m:1", "6", "27"], ["other:1", "1", "4"]]
 
 
-def test_ls_shows_how_the_running_engine_uses_the_cache(folder, gateway, capsys):
+def test_cache_ls_with_a_running_engine_shows_its_hits_and_misses(folder, gateway, capsys):
     assert vestal(folder, "ls", port=gateway.server_port) == 0
     output = capsys.readouterr().out
     assert "3.0 MiB in memory; 91 blocks found in memory, 12 on disk, 30 computed; 5.0 MiB written" in output
@@ -101,20 +101,20 @@ def test_ls_shows_how_the_running_engine_uses_the_cache(folder, gateway, capsys)
     assert json.loads(capsys.readouterr().out)["engine"] is None
 
 
-def test_ls_counts_unreadable_files(folder, capsys):
+def test_cache_ls_counts_unreadable_files(folder, capsys):
     files(folder)[0].write_bytes(b"rubbish")
     files(folder)[1].write_bytes(b"")
     vestal(folder, "ls", "--json")
     assert json.loads(capsys.readouterr().out)["unreadable"] == 2
 
 
-def test_every_action_succeeds_without_a_cache(tmp_path, capsys):
+def test_cache_command_without_a_cache_folder_succeeds(tmp_path, capsys):
     for what in ("ls", "verify", "clear"):
         assert vestal(tmp_path / "none", what) == 0
     assert "0.0 MiB" in capsys.readouterr().out
 
 
-def test_verify_deletes_corrupt_files_and_reports_them(folder, capsys):
+def test_cache_verify_deletes_and_reports_corrupt_files(folder, capsys):
     assert vestal(folder, "verify") == 0
     flipped, swapped, other, *_ = files(folder)
     data = bytearray(flipped.read_bytes())
@@ -129,14 +129,14 @@ def test_verify_deletes_corrupt_files_and_reports_them(folder, capsys):
     assert vestal(folder, "verify") == 0
 
 
-def test_clear_keeps_the_links_that_the_engine_needs(folder, capsys):
+def test_cache_clear_keeps_the_folder_of_links_that_the_engine_needs(folder, capsys):
     assert vestal(folder, "clear") == 0
     assert [entry.name for entry in folder.iterdir()] == ["blas"]
     assert (folder / "blas" / "lib").exists()
     assert "Deleted" in capsys.readouterr().out
 
 
-def test_clear_while_an_engine_runs_makes_its_blocks_misses(folder):
+def test_cache_clear_while_an_engine_runs_makes_its_blocks_misses(folder):
     store = BlockStore(BlockFolder(folder / "prompts"), 1 << 20, 1 << 20)
     model = Model(store)
     assert model.get(range(20)) > 0

@@ -31,7 +31,7 @@ def _rows(heading: str) -> list[str]:
     return [line for line in section.splitlines() if line.startswith("| ")][1:]
 
 
-def test_guide_has_one_row_for_each_program_as_the_table_says():
+def test_launch_guide_has_the_same_programs_as_the_table_in_the_code():
     wanted = [_row(name, program) for name, program in PROGRAMS.items()]
     assert _rows("Agents and other programs") == wanted, "\n".join(["", *wanted])
 

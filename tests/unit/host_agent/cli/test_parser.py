@@ -10,7 +10,7 @@ from host_agent.cli import parser
 
 
 @pytest.mark.parametrize("name", sorted(parser.COMMANDS))
-def test_command_has_a_module_with_run_and_a_help_of_whole_sentences(name: str):
+def test_every_command_has_a_run_function_and_a_help_of_whole_sentences(name: str):
     command = parser.COMMANDS[name]
     assert callable(importlib.import_module(f"host_agent.cli.{command.module}").run)
     assert command.help[0].isupper() and command.help.endswith(".")

@@ -11,7 +11,7 @@ def task(state: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"id": "t", "state": state, "steps": list(steps), **more}
 
 
-def test_new_lines_contain_each_change_once():
+def test_task_progress_prints_each_change_once():
     progress = TaskProgress()
     running = {"name": "plan", "state": "running", "detail": ""}
     assert progress.new_lines(task("queued")) == ["task t: queued"]

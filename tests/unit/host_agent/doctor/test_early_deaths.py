@@ -22,7 +22,7 @@ def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "m
     }
 
 
-def test_find_counts_early_ends_in_a_row():
+def test_early_deaths_in_a_row_are_counted():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 1"),
@@ -32,7 +32,7 @@ def test_find_counts_early_ends_in_a_row():
     assert find(events) == [EarlyDeath("mlx_server", "exit code 1", 2.0, 2)]
 
 
-def test_find_marks_a_service_that_is_no_longer_restarted():
+def test_early_deaths_of_a_service_no_longer_restarted_are_marked():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 78"),
@@ -50,16 +50,16 @@ def test_find_marks_a_service_that_is_no_longer_restarted():
         [event(3, "child_started", 2), event(4, "child_exited", 2, "the supervisor stops")],  # requested
     ],
 )
-def test_find_forgets_a_service_that_became_ready_or_was_stopped(later: list[dict[str, Any]]):
+def test_early_deaths_of_a_service_that_became_ready_or_was_stopped_are_dropped(later: list[dict[str, Any]]):
     assert find([event(0, "child_started", 1), event(1, "child_exited", 1, "exit code 1"), *later]) == []
 
 
-def test_find_includes_a_program_that_cannot_be_run():
+def test_early_deaths_include_a_program_that_cannot_be_run():
     (found,) = find([event(0, "child_launch_failed", 0, "No such file or directory: 'x'")])
     assert found.cause == "it cannot be run: No such file or directory: 'x'"
 
 
-def test_find_ignores_an_end_whose_start_is_unknown():
+def test_early_deaths_ignore_an_end_whose_start_is_unknown():
     assert find([event(1, "child_exited", 1, "exit code 1")]) == []
 
 

@@ -15,7 +15,9 @@ GIB = 1024**3
     ("free_bytes", "free_files", "level"),
     [(100 * 1024**2, None, "fault"), (2 * GIB, 10, "note"), (50 * GIB, 10, "ok"), (50 * GIB, 0, "fault")],
 )
-def test_assess_disk_by_free_bytes_and_free_files(free_bytes: int, free_files: int | None, level: str):
+def test_assess_disk_with_few_free_bytes_or_files_is_a_fault(
+    free_bytes: int, free_files: int | None, level: str
+):
     assert disk_full.assess_disk(Path("/x"), free_bytes, free_files).level == level
 
 

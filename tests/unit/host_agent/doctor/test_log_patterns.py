@@ -33,7 +33,7 @@ def test_find_matches_in_ollamas_log_recognizes_metal_out_of_memory():
         "llama-server reported out-of-memory during startup: failed to allocate buffer for kv cache",
     ],
 )
-def test_find_matches_knows_the_words_of_ollama_since_0_30(said: str):
+def test_find_matches_recognizes_the_messages_of_ollama_since_0_30(said: str):
     """Since its runner is llama-server, Ollama's log no longer says "llama runner process has terminated"."""
     line = (
         f'time=2026-08-21T14:42:26.001-03:00 level=INFO source=sched.go:641 msg="Load failed" error="{said}"'
@@ -42,7 +42,7 @@ def test_find_matches_knows_the_words_of_ollama_since_0_30(said: str):
     assert (found.cause, said[:30] in found.excerpt) == (LoggedCause.OUT_OF_MEMORY, True)
 
 
-def test_find_matches_of_shaders_that_do_not_compile_is_not_out_of_memory():
+def test_find_matches_of_a_shader_that_does_not_compile_is_not_out_of_memory():
     # "failed to allocate context" and "llama runner process has terminated" follow there too (ollama 15862).
     assert {match.cause for match in matches("ollama_metal_library.log")} == {LoggedCause.LIBRARY}
 
@@ -97,7 +97,7 @@ def test_time_of_reads_the_format_of_every_log(line: str, at: float | None):
     assert time_of(line) == at
 
 
-def test_assess_log_names_the_log_the_last_line_and_the_remedy():
+def test_assess_log_names_log_last_line_and_remedy():
     (found,) = metal.assess_log("metal", metal.CONTENTION_CAUSES, "engine.log", matches("mlx_compiler.log"))
     assert (found.level, found.name) == ("fault", "metal")
     assert "SMART_WORKER_MAX_CONCURRENT" in found.remedy

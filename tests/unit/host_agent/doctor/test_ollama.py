@@ -47,7 +47,7 @@ def test_assess_hidden_models_of_the_same_users_ollama_advises_on_the_folder():
     assert "OLLAMA_MODELS" in found.remedy
 
 
-def test_assess_hidden_models_where_ollama_shows_others_is_a_note():
+def test_assess_hidden_models_is_a_note_if_ollama_shows_other_models():
     found = assess_hidden_models({"b:1"}, {"a:1"}, Path("/m"), OllamaServer(502, "ollama", "ada"))
     assert found.level == "note"
     assert "a:1" in found.evidence

@@ -42,12 +42,12 @@ def test_assess_inspect_without_evidence_is_none(state: dict[str, Any]):
     assert assess_inspect(inspect(**state), 16 * GIB) is None
 
 
-def test_remedy_above_dockers_memory_is_more_memory_for_docker_first():
+def test_oom_remedy_above_dockers_memory_is_to_give_docker_more_first():
     assert "Docker Desktop: Settings, Resources" in remedy(2 * GIB, 3 * GIB)
     assert "it has 3.0 GiB" in remedy(2 * GIB, 3 * GIB)
 
 
-def test_remedy_without_a_limit_is_to_set_one():
+def test_oom_remedy_without_a_limit_is_to_set_one():
     assert "MEM_LIMIT=2g" in remedy(0, 8 * GIB)
 
 

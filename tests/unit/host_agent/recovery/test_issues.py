@@ -107,7 +107,7 @@ def test_container_gets_the_remedy_for_its_state(service: ServiceFacts, remedy: 
     assert only(service).remedy == remedy
 
 
-def test_container_without_a_docker_engine_gets_no_remedy():
+def test_container_without_a_running_docker_engine_gets_no_remedy():
     issue = only(down(ORCHESTRATOR, State.STOPPED), docker_answers=False)
     assert issue.remedy is None
     assert "Docker engine" in issue.advice
@@ -166,7 +166,7 @@ def test_owned_service_is_controlled_through_its_owner_or_gets_advice(service: S
 @pytest.mark.parametrize(
     "service", [down(OWNED, State.STOPPED), replace(OWNED, healthy=False, answers=False)]
 )
-def test_owned_service_is_not_restarted_where_only_a_reboot_frees_memory(service: ServiceFacts):
+def test_owned_service_is_not_restarted_if_only_a_reboot_frees_memory(service: ServiceFacts):
     issues = find_issues(Facts(services=(replace(service, state=State.STOPPED),), headroom=NO_ROOM))
     assert all(issue.remedy is None for issue in issues)
 

@@ -54,7 +54,7 @@ def test_missing_user_manager_is_recognized_and_its_sentence_has_a_remedy(exit_c
     )
 
 
-def test_other_failures_are_not_taken_for_a_missing_user_manager():
+def test_other_systemctl_failures_are_not_taken_for_a_missing_user_manager():
     assert not is_user_manager_missing(1, "Failed to enable unit: Unit file x.service does not exist.")
     assert not is_user_manager_missing(0, "Version=252")
 

@@ -52,7 +52,7 @@ def write(units: list[UnitFile]) -> None:
         unit.path.write_text(unit.text)
 
 
-def test_units_behave_as_the_launch_agents(units):
+def test_systemd_units_have_the_same_restart_rules_as_the_launch_agents(units):
     for name in KEPT_ALIVE:
         kept = text(units, f"-{name}.service")
         assert "\nRestart=on-failure\n" in kept

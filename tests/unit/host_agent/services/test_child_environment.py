@@ -30,7 +30,7 @@ def test_orchestrator_reaches_the_host_by_name_in_a_container_and_by_loopback_na
     assert native["VESTAL_TOKEN_FILE"] == str(tmp_path / "v" / "token")
 
 
-def test_configured_addresses_are_passed_on(tmp_path: Path):
+def test_configured_addresses_are_passed_to_the_orchestrator(tmp_path: Path):
     settings = config(
         tmp_path, MLX_API_URL="http://10.1.1.1:8000", RECOVERY_WEBHOOK_URL="http://localhost:1/recover"
     )
@@ -44,7 +44,7 @@ def test_ollama_switched_off_has_an_empty_address(tmp_path: Path):
     assert child_environment.orchestrator(settings, "127.0.0.1")["OLLAMA_BASE_URL"] == ""
 
 
-def test_addresses_of_more_hosts_follow_this_machines(tmp_path: Path):
+def test_addresses_of_other_hosts_come_after_this_machines(tmp_path: Path):
     settings = config(
         tmp_path,
         VESTAL_OLLAMA__MANAGE="off",
@@ -88,6 +88,6 @@ def test_knowledge_folders_are_passed_to_native_children_and_mounted_in_containe
     assert knowledge_mounts.write(config(tmp_path)) == []
 
 
-def test_last_lines_joins_the_end_of_the_output_in_one_line():
+def test_compose_last_lines_are_joined_to_one_line():
     assert last_lines("one\n\ntwo\nthree\nfour\n") == "two; three; four"
     assert last_lines("") == "it printed nothing"

@@ -23,11 +23,11 @@ def test_parse_top_sums_the_cpu_time_of_all_processes_and_takes_the_state_of_the
     ("state", "shown"),
     [("Tsl", "suspended"), ("R+", "wants_cpu"), ("Dsl", "waits_for_disk")],
 )
-def test_state_of_the_main_process_is_named(state: str, shown: str):
+def test_parse_top_names_the_state_of_the_main_process(state: str, shown: str):
     assert getattr(parse_top(top(["4711", state, "3:04"]), 4711), shown) is True
 
 
 @pytest.mark.parametrize("answer", [{}, top(), top(["4711"]), top(["1", "S", "soon"]), {"Processes": [7]}])
-def test_answer_in_another_form_says_nothing(answer: dict[str, object]):
+def test_parse_top_of_an_unknown_format_returns_unknown(answer: dict[str, object]):
     found = parse_top(answer, 4711)
     assert (found.cpu_s, found.suspended) == (None, None)

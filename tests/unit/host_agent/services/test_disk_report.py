@@ -13,7 +13,7 @@ def _writes(failed: int, since: float | None) -> dict[str, Any]:
     return {"failed": failed, "failing_since": since, "error": NO_SPACE}
 
 
-def test_message_names_the_error_once_the_losses_and_where_the_remedy_is():
+def test_disk_report_names_each_error_once_the_losses_and_the_remedy():
     failures = {
         "agent": {"journal": _writes(1, 50.0), "pid_file": _writes(1, 60.0)},
         "mlx_server": {"log": _writes(10, 40.0)},
@@ -27,14 +27,14 @@ def test_message_names_the_error_once_the_losses_and_where_the_remedy_is():
     assert "vestal doctor" in text
 
 
-def test_message_is_empty_once_everything_can_be_written_again():
+def test_disk_report_is_empty_once_all_writes_succeed_again():
     failures = {"mlx_server": {"log": _writes(10, None)}}
     assert message(failures, "/home") == ""
     assert failing_since(failures) is None
     assert lost(failures) == "10 log lines"
 
 
-def test_failure_that_lost_nothing_names_no_loss():
+def test_disk_report_of_a_failure_without_losses_names_none():
     assert "Lost" not in message({"agent": {"pid_file": _writes(1, 50.0)}}, "/home")
 
 

@@ -72,17 +72,17 @@ def test_explain_returns_the_cause_with_the_strongest_evidence(
     assert explain(evidence).cause is cause
 
 
-def test_explain_a_kill_for_memory_names_the_limit_and_the_setting():
+def test_explain_kill_for_memory_names_the_limit_and_the_setting():
     sentence = explain(ContainerExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
-def test_explain_a_kill_without_evidence_says_that_the_cause_is_unknown():
+def test_explain_kill_without_evidence_says_that_the_cause_is_unknown():
     assert explain(ContainerExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
-def test_explain_the_recorded_inspect_of_a_kill_for_memory_finds_the_cause():
+def test_explain_recorded_inspect_of_a_kill_for_memory_finds_the_cause():
     found = explain(container_status.evidence(OOM_KILLED))
     assert found.cause is ExitCause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence
@@ -125,11 +125,11 @@ def test_status_of_a_ready_container_shows_only_a_recurring_death():
         ("dead", "", State.FAILED),
     ],
 )
-def test_status_maps_the_engines_states_to_the_agents(status: str, health: str, state: State):
+def test_container_status_maps_dockers_states_to_the_agents(status: str, health: str, state: State):
     inspect = {"State": {"Status": status, "Running": status == "running", "Health": {"Status": health}}}
     assert container_status.service_status(inspect, now=0.0).state is state
 
 
 @pytest.mark.parametrize("text", [None, "", "0001-01-01T00:00:00Z", "nonsense"])
-def test_timestamp_of_no_time_is_zero(text: object):
+def test_timestamp_of_dockers_year_one_is_zero(text: object):
     assert container_status.timestamp(text) == 0.0

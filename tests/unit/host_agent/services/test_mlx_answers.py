@@ -19,7 +19,7 @@ from vestal.supervision import State
         ("failed", True, State.DEGRADED, True),
     ],
 )
-def test_gateway_that_answers_is_alive_whatever_the_state_of_its_engine(status, ok, state, alive):
+def test_gateway_that_answers_is_alive_even_if_its_engine_is_not(status, ok, state, alive):
     result = judge_gateway(Reply(200, {"status": status, "engine": {"state": "failed"}}), 7)
     assert (result.ok, result.state, result.alive) == (ok, state, alive)
 
@@ -29,7 +29,7 @@ def test_gateway_with_an_unknown_answer_is_not_alive(reply: Reply):
     assert not judge_gateway(reply, 7).alive
 
 
-def test_gateway_is_not_alive_where_another_one_answers_on_its_port():
+def test_gateway_is_not_alive_if_another_one_answers_on_its_port():
     """A gateway that exits with 75 because an older one holds its port is not ready by that one's answer."""
     answer = {"status": "ok", "pid": 7, "engine": {"state": "ready"}}
     assert judge_gateway(Reply(200, answer), 7).ok
@@ -46,5 +46,5 @@ def test_engine_status_has_the_fields_of_the_gateways_answer():
 
 
 @pytest.mark.parametrize("body", [None, {}, {"engine": None}, {"engine": {"state": "odd", "pid": "x"}}])
-def test_engine_status_of_an_odd_answer_is_not_healthy(body):
+def test_engine_status_of_an_invalid_answer_is_not_healthy(body):
     assert not read_engine_status(Reply(200, body)).healthy

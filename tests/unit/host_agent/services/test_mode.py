@@ -54,7 +54,7 @@ def _config(home: Path, wanted: str = "auto"):
         (FakeEngine(built=False), FakeCompose(), Mode.NATIVE, "image is not built"),
     ],
 )
-async def test_auto_chooses_containers_only_with_engine_compose_and_image(
+async def test_auto_mode_chooses_containers_only_with_docker_compose_and_image(
     home, engine, plugin, expected, why
 ):
     decision = await mode.decide(_config(home), engine, plugin)
@@ -62,7 +62,7 @@ async def test_auto_chooses_containers_only_with_engine_compose_and_image(
     assert why in decision.why
 
 
-async def test_auto_keeps_to_containers_that_exist(home):
+async def test_auto_mode_keeps_existing_containers(home):
     config = _config(home)
     mode.remember_containers(config)
     decision = await mode.decide(config, FakeEngine(answers=False), FakeCompose())
@@ -70,7 +70,7 @@ async def test_auto_keeps_to_containers_that_exist(home):
 
 
 @pytest.mark.parametrize("wanted", ["native", "docker", "off"])
-async def test_configured_mode_is_chosen_without_asking_the_engine(home, wanted: str):
+async def test_configured_mode_is_chosen_without_asking_docker(home, wanted: str):
     decision = await mode.decide(_config(home, wanted), FakeEngine(answers=False), FakeCompose())
     assert decision.mode == wanted
 

@@ -23,7 +23,7 @@ NOW = 1_800_000_000.0
 BIG, SMALL = ModelInMemory("qwen3:8b", 8_000, context_tokens=8192), ModelInMemory("smollm2:135m", 400)
 
 
-def test_server_info_has_the_version_the_models_and_those_loaded():
+def test_server_info_has_version_installed_and_loaded_models():
     entry = {
         "name": "all-minilm:latest",
         "size": 46,
@@ -47,7 +47,7 @@ def test_server_info_has_the_version_the_models_and_those_loaded():
 @pytest.mark.parametrize(
     "tags", [Reply(500, {"error": "reentrancy"}), Reply(200, {"models": None}), Reply(200, None)]
 )
-def test_server_info_of_a_wrong_answer_has_the_status_as_error(tags: Reply):
+def test_server_info_of_an_error_answer_has_its_status(tags: Reply):
     found = read_server_info(Reply(200, {"version": "0.32.5"}), tags, Reply(404, None))
     assert str(tags.status) in found.error
     assert found.loaded == ()
@@ -98,7 +98,7 @@ def test_probe_request_to_an_embedding_model_asks_for_a_vector():
         (EMBED, Reply(200, None), False),
     ],
 )
-def test_judge_accepts_only_an_answer_with_a_text_or_a_vector(
+def test_model_probe_succeeds_only_with_a_text_or_a_vector(
     request_sent: ModelRequest, reply: Reply, ok: bool
 ):
     found = judge(request_sent, reply)
@@ -106,7 +106,7 @@ def test_judge_accepts_only_an_answer_with_a_text_or_a_vector(
     assert ok or found.detail
 
 
-def test_judge_calls_a_full_queue_busy():
+def test_model_probe_refused_by_a_full_queue_is_busy():
     assert judge(GENERATE, Reply(503, {"error": "server busy, please try again."})).busy
 
 
@@ -115,7 +115,7 @@ def test_read_loaded_models_of_a_wrong_answer_returns_none():
     assert read_loaded_models(Reply(200, {"models": None})) == ()
 
 
-def test_budget_is_due_at_once_after_a_failure_and_otherwise_after_its_interval():
+def test_probe_budget_is_due_at_once_after_a_failure_otherwise_after_its_interval():
     fresh = ProbeBudget(interval_s=30)
     assert fresh.is_due(0)
     assert not fresh.asked(0).is_due(100)
@@ -125,7 +125,7 @@ def test_budget_is_due_at_once_after_a_failure_and_otherwise_after_its_interval(
     assert after_success.asked(31).answered(ModelProbeResult(False), 32).is_due(32)
 
 
-def test_budget_counts_the_silence_over_all_probes_without_an_answer():
+def test_probe_budget_counts_the_silence_over_all_unanswered_probes():
     """Else a model that never answers was busy for 15 minutes again after each failure."""
     given_up = ProbeBudget().asked(0).given_up()
     assert given_up.is_due(100)

@@ -51,7 +51,7 @@ LAUNCHCTL_PRINT = """system/homebrew.mxcl.ollama = {
 """
 
 
-def test_owner_of_a_server_of_this_user_at_another_address_is_asked_by_nobody():
+def test_owner_of_a_server_at_another_address_is_not_asked_to_act():
     """`auto` started a second `ollama serve` beside that of a user who had set OLLAMA_HOST."""
     brew = Job("homebrew.mxcl.ollama")
     seen = replace(SEEN, holder=None, elsewhere=SERVE, elsewhere_address="127.0.0.1:41434", jobs=(brew,))
@@ -174,7 +174,9 @@ def test_make_plan_for_ollama_uses_the_command_of_its_owner(
         (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
     ],
 )
-def test_plan_for_an_owner_who_must_act_is_a_refusal_that_names_it(kind: OwnerKind, name: str, words: str):
+def test_plan_for_an_owner_that_has_to_act_itself_is_a_refusal_that_names_it(
+    kind: OwnerKind, name: str, words: str
+):
     found = make_plan(owner(kind, name), "restart", TOOLS)
     assert words in found.refusal
     assert (found.commands, found.terminate_pid, found.start_own) == ((), None, False)
@@ -186,7 +188,7 @@ def test_plan_for_root_controls_the_systems_unit():
 
 
 @pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
-def test_plan_where_vestal_only_watches_is_a_refusal_with_the_command_to_type(kind: OwnerKind):
+def test_plan_for_a_watched_ollama_is_a_refusal_with_the_command_to_run(kind: OwnerKind):
     found = make_plan(owner(kind), "restart", replace(TOOLS, may_act=False))
     assert "ollama.manage is watch" in found.refusal
     assert "`" in found.refusal
@@ -261,5 +263,5 @@ def test_systemctl_show_is_a_job_if_the_unit_runs_or_is_enabled(output: str, job
         ("0::/\n", None),
     ],
 )
-def test_cgroup_names_the_unit_and_its_manager(text: str, job: Job | None):
+def test_parse_cgroup_returns_the_unit_and_its_manager(text: str, job: Job | None):
     assert parse_cgroup(text) == job

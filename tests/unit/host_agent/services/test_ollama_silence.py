@@ -34,7 +34,7 @@ def judged(*looks: tuple[float, float, Reading], no_progress_s: float = 300.0) -
     return judge(last, watch, silent_s=looks[-1][0], now=looks[-1][0], no_progress_s=no_progress_s)
 
 
-def test_runner_whose_tokens_advance_is_busy_however_long_it_takes():
+def test_runner_whose_tokens_advance_is_busy_without_a_time_limit():
     found = judged((10, 0.0, works(512)), (20_000, 0.0, works(1024)))
     assert (found.hangs, found.basis) == (False, "progress")
     assert found.detail == (
@@ -90,7 +90,7 @@ def test_model_without_a_runner_hangs():
     assert (found.hangs, found.detail) == (True, "no token within 12 s; it has no runner")
 
 
-def test_one_runner_that_stands_still_hangs_whatever_another_does():
+def test_one_runner_without_progress_hangs_even_if_another_advances():
     first = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(10)))
     then = (RunnerReading(1, 1.0, works(512)), RunnerReading(2, 1.0, works(99)))
     watch = ProgressWatch().after(first, 0).after(then, 400)
@@ -99,7 +99,7 @@ def test_one_runner_that_stands_still_hangs_whatever_another_does():
     assert "PID 1" in found.detail
 
 
-def test_replaced_runner_starts_anew():
+def test_replaced_runner_gets_the_full_time_again():
     watch = ProgressWatch().after((RunnerReading(1, 1.0, works(512)),), 0)
     then = (RunnerReading(2, 1.0, works(512)),)
     assert not judge(then, watch.after(then, 400), silent_s=400, now=400).hangs
@@ -200,6 +200,6 @@ def test_read_log_finds_unfinished_work_only_in_the_newest_line(
     assert (found.activity, found.evidence) == (activity, evidence)
 
 
-def test_read_log_mark_tells_equal_lines_at_different_places_apart():
+def test_read_log_mark_differs_for_equal_lines_at_different_offsets():
     assert read_log([(0, OLDER)]).mark == read_log([(0, OLDER), (50, GIN_GET)]).mark
     assert read_log([(0, OLDER)]).mark != read_log([(0, OLDER), (90, OLDER)]).mark

@@ -49,7 +49,7 @@ def test_status_of_another_users_server_says_how_to_stop_it():
     assert "brew services stop ollama" in status.detail
 
 
-def test_status_of_the_own_server_is_the_supervisors_but_never_ready_while_checks_fail():
+def test_status_of_the_agents_own_server_is_not_ready_while_checks_fail():
     """While checks of Ollama failed, its state stayed `ready` until its supervisor had counted three."""
     child = ChildStatus(State.READY, 7, restart_count=2)
     assert service_status(OWN, child).detail == "version 0.32.5, 2 models; started by Vestal"

@@ -101,7 +101,7 @@ async def row(service: str, decision: ModeDecision = DECIDED_WITHOUT, **machine:
         (OFF, "", State.ABSENT, "^No Docker engine was found.* switched off"),
     ],
 )
-async def test_docker_row_says_what_its_one_look_has_found(decision, version, state, words):
+async def test_docker_status_has_the_result_of_the_last_check(decision, version, state, words):
     shown = await row(DOCKER, decision, docker_version=version, containers=_containers("running"))
     assert shown.state is state
     assert re.search(words, shown.detail), shown.detail
@@ -110,7 +110,7 @@ async def test_docker_row_says_what_its_one_look_has_found(decision, version, st
 
 @pytest.mark.parametrize("service", [MLX_SERVER, ORCHESTRATOR, NIGHTLY])
 @pytest.mark.parametrize("state", sorted(State))
-async def test_child_row_has_the_state_and_the_words_of_its_supervisor(service: str, state: State):
+async def test_child_status_has_the_state_and_detail_of_its_supervisor(service: str, state: State):
     words = f"the words of {state}"
     shown = await row(service, children={service: ChildStatus(state, 7, detail=words)})
     assert (shown.state, shown.detail) == (state, words)
@@ -118,7 +118,7 @@ async def test_child_row_has_the_state_and_the_words_of_its_supervisor(service: 
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-async def test_engine_row_agrees_with_its_gateway(gateway: State, reported: State | None):
+async def test_engine_status_agrees_with_its_gateway(gateway: State, reported: State | None):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
     shown = await row(MLX_ENGINE, children={MLX_SERVER: ChildStatus(gateway, 7)}, engine=engine)
     if gateway in DOWN:
@@ -131,7 +131,7 @@ async def test_engine_row_agrees_with_its_gateway(gateway: State, reported: Stat
         assert (shown.state, shown.detail) == (reported, f"is {reported}")
 
 
-async def test_engine_row_of_a_gateway_that_is_busy_is_the_last_report():
+async def test_engine_status_behind_a_busy_gateway_is_the_last_report():
     """While one body of 30 MB was parsed, the engine was shown as stopped."""
     machine = FakeMachine(children={MLX_SERVER: ChildStatus(State.BUSY, 7)})
     asked = report(machine, OFF)
@@ -161,14 +161,14 @@ async def test_engine_row_of_a_gateway_that_is_busy_is_the_last_report():
         ("dead", "", State.FAILED, "dead"),
     ],
 )
-def test_container_row_has_the_words_of_its_state(status: str, health: str, state: State, words: str):
+def test_container_status_has_the_detail_of_its_state(status: str, health: str, state: State, words: str):
     shown = _container(status, health)
     assert shown.state is state
     assert re.search(words, shown.detail), shown.detail
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-async def test_orchestrator_rows_without_an_orchestrator_are_absent_and_say_why(service: str):
+async def test_orchestrator_status_without_an_orchestrator_is_absent_with_the_reason(service: str):
     shown = await row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
     assert "switched off" in shown.detail
@@ -179,7 +179,7 @@ MISTAKE = "agents.yaml:7: agents.reader.promt is an unknown key; there are: prom
 
 @pytest.mark.parametrize("decision", [DECIDED_WITHOUT, IN_DOCKER])
 @pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF, State.STOPPED])
-async def test_orchestrator_row_names_the_mistake_in_the_agents_file(decision: ModeDecision, state: State):
+async def test_orchestrator_status_names_the_mistake_in_the_agents_file(decision: ModeDecision, state: State):
     broken = ServiceStatus(state, detail="exit code 78")
     shown = await row(
         ORCHESTRATOR,
@@ -191,17 +191,17 @@ async def test_orchestrator_row_names_the_mistake_in_the_agents_file(decision: M
     assert (shown.state, shown.detail) == (state, MISTAKE)
 
 
-async def test_orchestrator_row_of_one_that_works_says_nothing_of_a_file_that_was_changed_since():
+async def test_orchestrator_status_while_healthy_omits_a_mistake_in_a_changed_agents_file():
     assert (await row(ORCHESTRATOR, mistake=MISTAKE)).detail == ""
 
 
-async def test_agent_row_says_who_keeps_it():
+async def test_agent_status_says_what_restarts_it():
     shown = await row(AGENT)
     assert (shown.state, shown.detail) == (State.READY, FakeMachine().describe())
     assert shown.extra["kept_by"] == "watchdog"
 
 
-async def test_every_row_is_shown_in_every_mode():
+async def test_status_has_every_service_in_every_mode():
     for decision in (DECIDED_WITHOUT, IN_DOCKER, OFF):
         machine = FakeMachine(containers=_containers("running"))
         statuses = await report(machine, decision).service_statuses()

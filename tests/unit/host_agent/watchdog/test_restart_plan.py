@@ -23,7 +23,7 @@ def test_agent_that_ran_for_long_is_started_at_once_each_time():
     assert delays(*[3600.0] * 5) == [0.0] * 5
 
 
-def test_agent_that_dies_at_its_start_is_started_ever_later_up_to_the_limit():
+def test_agent_that_dies_at_its_start_is_restarted_with_growing_delays():
     first = delays(*[0.0] * 20)
     assert first[:5] == [0.0, 2.0, 4.0, 8.0, 16.0]
     assert first[5] >= 300.0 - sum(first[:5]), "five starts in 5 min are the most"
@@ -31,12 +31,12 @@ def test_agent_that_dies_at_its_start_is_started_ever_later_up_to_the_limit():
     assert first[-1] == 300.0
 
 
-def test_long_life_ends_the_delays():
+def test_agent_that_ran_long_resets_the_delays():
     assert delays(0.0, 0.0, 0.0, STABLE_AFTER_S)[-1] == 0.0
 
 
 @given(st.lists(st.floats(0.0, 400.0), min_size=1, max_size=60))
-def test_any_lives_lead_to_at_most_five_starts_in_five_minutes(lives_s: list[float]):
+def test_agent_with_any_lifetimes_is_started_at_most_five_times_in_five_minutes(lives_s: list[float]):
     plan, now, starts = RestartPlan(), 0.0, []
     for lived_s in lives_s:
         now += lived_s

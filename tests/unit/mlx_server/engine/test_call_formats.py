@@ -151,7 +151,7 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(("template", "text", "piece"), OUTPUTS)
-def test_output_of_each_format_is_separated_for_any_size_of_piece(template, text, piece, size):
+def test_output_of_each_call_format_is_separated_in_pieces_of_any_size(template, text, piece, size):
     assert parse(template, text, size) == piece
 
 
@@ -202,7 +202,7 @@ def test_id_in_a_call_of_mistral_is_not_taken_for_its_name():
     assert seen == ['weather[ARGS]{"city": "Oslo"}']
 
 
-def test_call_that_glms_parser_cannot_read_is_text():
+def test_call_that_the_glm_parser_cannot_read_is_text():
     """It makes a call of a tool `unknown` of such a text."""
     parser = with_parser(lambda text, tools: {"name": "unknown", "arguments": {"raw": text}})
     assert parser.push("[TOOL_CALLS]what?") + parser.flush() == OutputPiece("[TOOL_CALLS]what?")

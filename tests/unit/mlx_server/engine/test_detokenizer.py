@@ -44,14 +44,14 @@ few_letters = st.text("abé", max_size=30)
 
 
 @given(texts, st.lists(st.integers(0, 80)))
-def test_text_cut_into_any_tokens_comes_out_whole(text, at):
+def test_detokenizer_with_any_tokens_returns_the_whole_text(text, at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     assert "".join(run(Detokenizer(vocabulary.decode), tokens)) == text
 
 
 @given(few_letters, st.text("abé", min_size=1, max_size=4), st.lists(st.integers(0, 60)))
-def test_stop_string_cut_into_any_tokens_ends_the_text_before_it(text, stop, at):
+def test_detokenizer_with_a_stop_string_in_any_tokens_ends_before_it(text, stop, at):
     vocabulary = Vocabulary()
     detokenizer = Detokenizer(vocabulary.decode, [stop])
     out = "".join(run(detokenizer, vocabulary.tokens(*cut(text.encode(), at))))
@@ -60,7 +60,7 @@ def test_stop_string_cut_into_any_tokens_ends_the_text_before_it(text, stop, at)
 
 
 @given(few_letters, st.lists(st.integers(0, 60)), st.integers(0, 30))
-def test_replay_gives_the_same_pieces(text, at, cut_at):
+def test_detokenizer_replay_gives_the_same_pieces(text, at, cut_at):
     vocabulary = Vocabulary()
     tokens = vocabulary.tokens(*cut(text.encode(), at))
     whole = run(Detokenizer(vocabulary.decode, ["ab", "éé"]), tokens)

@@ -37,12 +37,12 @@ def tokens(text: str, context_tokens: int | None, *, truncate: bool = True) -> l
 @pytest.mark.parametrize(
     ("context", "kept"), [(3, "a"), (5, "abc"), (8, "abcdef"), (99, "abcdef"), (None, "abcdef")]
 )
-def test_text_is_cut_at_the_context_that_is_asked_for_within_the_models(context, kept):
+def test_embedding_text_is_cut_at_the_requested_context_within_the_models(context, kept):
     """`options.num_ctx` of /api/embed was passed over: Ollama embeds the first token for num_ctx 3."""
     assert tokens("abcdefghij", context) == [CLS, *map(ord, kept), SEP]
 
 
-def test_text_longer_than_the_context_is_refused_where_it_must_not_be_cut():
+def test_embedding_text_longer_than_the_context_is_refused_without_truncate():
     with pytest.raises(RequestError, match="input length exceeds the context length") as caught:
         tokens("abcd", 3, truncate=False)
     assert (caught.value.code, caught.value.fields) == (
@@ -54,6 +54,6 @@ def test_text_longer_than_the_context_is_refused_where_it_must_not_be_cut():
 
 @pytest.mark.parametrize("context", [0, 1, 2])
 @pytest.mark.parametrize("truncate", [True, False])
-def test_context_without_room_for_any_text_is_refused_in_ollamas_words(context, truncate):
+def test_embedding_context_too_short_for_any_text_is_refused_in_ollamas_words(context, truncate):
     with pytest.raises(RequestError, match="input after truncation exceeds maximum context length"):
         tokens("a", context, truncate=truncate)

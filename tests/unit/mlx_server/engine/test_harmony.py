@@ -135,7 +135,7 @@ def test_answer_is_separated_into_thinking_calls_and_text(text):
     assert answer(text) == ANSWERS[text]
 
 
-def test_controls_written_with_ordinary_tokens_are_text():
+def test_harmony_markers_written_with_ordinary_tokens_are_text():
     """A model that explains its own format writes these words."""
     subject = generation()
     events = []

@@ -46,7 +46,7 @@ def prompt(tokenizer: Tokenizer, before: str, after: str) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_text_before_and_after_the_gap_stand_behind_the_familys_tokens(family):
+def test_infill_prompt_marks_prefix_and_suffix_with_the_models_tokens(family):
     first, second, third, end = FAMILIES[family]
     tokenizer = Tokenizer(*FAMILIES[family])
     assert prompt(tokenizer, "ab", "cd") == [first, "a", "b", second, "c", "d", third]
@@ -55,11 +55,11 @@ def test_text_before_and_after_the_gap_stand_behind_the_familys_tokens(family):
     assert [tokenizer.convert_ids_to_tokens(n) for n in ends] == [end]
 
 
-def test_token_that_begins_every_text_comes_first():
+def test_infill_prompt_begins_with_the_models_start_token():
     assert prompt(Tokenizer(*FAMILIES["codellama"], bos="^"), "a", "b")[:2] == ["^", "▁<PRE>"]
 
 
-def test_codestrals_suffix_comes_before_the_prefix():
+def test_infill_prompt_of_codestral_has_the_suffix_first():
     assert prompt(Tokenizer("[SUFFIX]", "[PREFIX]"), "a", "b") == ["[SUFFIX]", "b", "[PREFIX]", "a"]
 
 

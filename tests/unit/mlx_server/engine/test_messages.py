@@ -83,7 +83,7 @@ def test_arguments_that_are_not_json_are_refused_with_the_tools_name(arguments):
         ({"role": "user", "content": {"text": "Hi"}}, "messages.0.content must be a string or a list"),
     ],
 )
-def test_message_of_another_form_is_refused_by_field(message, field):
+def test_invalid_message_is_refused_and_its_field_named(message, field):
     """A past tool call whose `function` was a string ended three engines and opened the breaker."""
     with pytest.raises(RequestError) as caught:
         normalized(message)
@@ -100,14 +100,14 @@ def test_message_of_another_form_is_refused_by_field(message, field):
         ("weather", "tools.1 must be an object"),
     ],
 )
-def test_tool_without_a_named_function_is_refused_by_field(tool, field):
+def test_tool_without_a_named_function_is_refused_and_its_field_named(tool, field):
     with pytest.raises(RequestError) as caught:
         check_tools([{"type": "function", "function": {"name": "weather"}}, tool])
     assert field in str(caught.value)
 
 
 @given(st.lists(ANYTHING, max_size=3), st.lists(ANYTHING, max_size=3))
-def test_any_json_is_normalized_or_refused(messages, tools):
+def test_messages_of_any_json_are_normalized_or_refused(messages, tools):
     with contextlib.suppress(RequestError):
         normalize_messages(messages)
     with contextlib.suppress(RequestError):
@@ -122,7 +122,7 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("field", ["messages", "tools", "template"])
-def test_nesting_is_bounded_in_all_that_a_template_sees(field):
+def test_nesting_is_bounded_in_messages_tools_and_template_variables(field):
     def op(levels: int) -> Generate:
         value: Any = {"x": nested(levels)}
         given: dict[str, Any] = {field: value if field == "template" else (value,)}

@@ -46,7 +46,7 @@ def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1):
         ("", OutputPiece()),
     ],
 )
-def test_answer_is_separated_for_any_size_of_piece(text, piece, size):
+def test_answer_is_separated_in_pieces_of_any_size(text, piece, size):
     assert parse(text, size=size) == piece
 
 
@@ -73,7 +73,7 @@ def test_thinking_marker_within_text_is_text():
         ),
     ],
 )
-def test_call_within_thinking_that_has_no_end_is_a_call_only_if_it_is_one(text, piece, size):
+def test_unfinished_call_within_thinking_is_a_call_only_if_it_can_be_parsed(text, piece, size):
     """Models forget to end their thinking before they call; they also think about how to call."""
     assert parse(text, size=size) == piece
 

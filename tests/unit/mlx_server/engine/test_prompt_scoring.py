@@ -48,7 +48,7 @@ def test_scorer_of_any_length_scores_each_token_and_leaves_the_last_one_to_the_g
         assert score.top[0].text == str(token) and len(score.top) == 2
 
 
-def test_scores_that_are_too_many_for_one_answer_are_refused_with_what_would_do():
+def test_prompt_with_too_many_scores_for_one_answer_is_refused_with_the_limit():
     op = Generate("r", "m", "text", prompt_logprobs=True, top_logprobs=20)
     check_reported(op, 12_000)
     with pytest.raises(RequestError, match="at most 9 alternatives"):

@@ -87,13 +87,13 @@ def test_tokens_before_last_message_is_zero_for_one_message_a_refusing_template_
 HELLO = chat(("user", "Hello"))
 
 
-def test_template_that_refuses_is_an_invalid_request_in_its_own_words():
+def test_chat_that_a_template_refuses_is_an_invalid_request_in_its_words():
     error = refusal(HELLO, Tokenizer(ValueError("roles must alternate")))
     assert (error.code, error.retryable) == ("invalid_request", False)
     assert str(error) == "The chat template of m refuses these messages: roles must alternate"
 
 
-def test_objection_that_quotes_the_whole_chat_is_cut():
+def test_template_error_that_quotes_the_whole_chat_is_shortened():
     assert len(str(refusal(HELLO, Tokenizer(ValueError("Rendered chat:\n" + "x" * 10**6))))) < 400
 
 
@@ -109,7 +109,7 @@ def test_template_process_that_dies_again_is_an_internal_error_of_this_request()
     assert "it was ended by SIGKILL" in str(error)
 
 
-def test_text_that_a_template_makes_long_is_refused_before_all_of_it_is_tokenized():
+def test_rendered_text_that_is_too_long_is_refused_before_it_is_tokenized_whole():
     """A tokenizer takes seconds for a megabyte, and cannot be stopped."""
     tokenizer = Tokenizer(times=10**6)
     assert refusal(HELLO, tokenizer).code == "context_exceeded"
@@ -117,14 +117,14 @@ def test_text_that_a_template_makes_long_is_refused_before_all_of_it_is_tokenize
 
 
 @pytest.mark.parametrize("name", ["tools", "messages", "self", "tokenize", "conversations", "chat_template"])
-def test_variable_that_is_an_argument_of_the_renderer_is_refused_by_name(name):
+def test_template_variable_named_like_a_renderers_argument_is_refused(name):
     assert name in RESERVED_VARIABLES
     error = refusal(chat(("user", "Hello"), template={name: 1}), Tokenizer())
     assert error.code == "invalid_request"
     assert repr(name) in str(error)
 
 
-def test_variable_that_think_sets_too_is_taken_from_the_template_variables():
+def test_template_variable_of_the_client_overrides_the_one_set_by_think():
     """`reasoning_effort: none` with `enable_thinking` was refused in the words of a Python error."""
     seen: dict[str, Any] = {}
 

@@ -17,7 +17,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize(
     "error", [KeyError("function"), RecursionError("deep"), MemoryError(), Panic("index")]
 )
-def test_error_in_the_fence_fails_the_request_and_is_logged_once_with_its_traceback(error, capsys):
+def test_request_fence_turns_an_error_into_a_failure_logged_once_with_its_traceback(error, capsys):
     with pytest.raises(EngineError) as caught, confined("r1", "making its prompt"):
         raise error
     failed = caught.value.failed("r1")
@@ -30,7 +30,7 @@ def test_error_in_the_fence_fails_the_request_and_is_logged_once_with_its_traceb
     assert "test_request_fence.py" in logged["traceback"]
 
 
-def test_error_that_is_the_requests_own_passes_the_fence_and_is_not_logged(capsys):
+def test_request_fence_passes_an_engine_error_without_logging_it(capsys):
     refusal = RequestError("invalid_request", "No.")
     with pytest.raises(RequestError) as caught, confined("r1", "making its prompt"):
         raise refusal
@@ -38,12 +38,12 @@ def test_error_that_is_the_requests_own_passes_the_fence_and_is_not_logged(capsy
     assert capsys.readouterr().err == ""
 
 
-def test_two_fences_in_each_other_log_once(capsys):
+def test_nested_request_fences_log_an_error_once(capsys):
     with pytest.raises(EngineError), confined("r1", "outer work"), confined("r1", "inner work"):
         raise ValueError("x")
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_end_of_the_process_passes_the_fence():
+def test_request_fence_lets_system_exit_pass():
     with pytest.raises(SystemExit), confined("r1", "anything"):
         raise SystemExit

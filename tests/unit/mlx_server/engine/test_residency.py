@@ -33,7 +33,7 @@ def test_victims_is_none_if_all_models_are_busy():
     assert victims([BUSY], limit=1) is None
 
 
-def test_expiry_none_takes_the_default_and_a_negative_keep_alive_never_ends():
+def test_expiry_without_keep_alive_is_the_default_and_negative_is_never():
     assert expiry_s(10, None, 5) == 15
     assert expiry_s(10, None, -1) == inf
     assert expiry_s(10, -1, 5) == inf

@@ -80,7 +80,7 @@ def turns(count: int, length: int = 20) -> list[dict]:
 LAST = {"role": "user", "content": "and now?"}
 
 
-def test_conversation_that_fits_is_left_alone():
+def test_conversation_that_fits_is_not_shortened():
     op = chat(RULES, *turns(3), LAST)
     server = Server(1000)
     assert server.messages(op) == op.messages
@@ -88,7 +88,7 @@ def test_conversation_that_fits_is_left_alone():
 
 
 @pytest.mark.parametrize("limit", [{"context_tokens": 300}, {}])
-def test_oldest_turns_go_and_system_and_last_message_stay(limit):
+def test_shortening_drops_the_oldest_turns_and_keeps_system_and_last_message(limit):
     """12 facts in a chat with num_ctx 512 were a 400; Ollama leaves out the oldest turns."""
     late = {"role": "system", "content": "later rules"}
     conversation = [RULES, *turns(5), late, *turns(20)[10:], LAST]
@@ -101,7 +101,7 @@ def test_oldest_turns_go_and_system_and_last_message_stay(limit):
     assert len(server.prompt(chat(*kept))) > 100
 
 
-def test_whole_conversation_is_refused_where_it_must_not_be_shortened():
+def test_long_conversation_is_refused_if_it_must_not_be_shortened():
     """`truncate: false` is how Ollama's clients ask for the refusal."""
     op = chat(*turns(20), LAST, truncate=False, context_tokens=300)
     assert len(Server(2000).prompt(op)) > 300  # the caller refuses what is longer than the context
@@ -121,7 +121,7 @@ def test_prompt_that_is_shortened_leaves_room_for_the_answer(shift, max_tokens, 
     assert 256 - 60 < len(Server(256).prompt(op)) <= 256 - room
 
 
-def test_prompt_that_fits_but_leaves_little_room_is_kept_where_nothing_can_go():
+def test_prompt_that_leaves_little_room_is_kept_if_nothing_can_be_dropped():
     for shortens_text in (True, False):
         op = chat({"role": "user", "content": "y" * 240}, shortens_text=shortens_text)
         assert len(Server(280).prompt(op)) == 240 + len("^<user><assistant>")
@@ -174,7 +174,7 @@ any_message = st.builds(lambda role, n: {"role": role, "content": "abc " * n}, r
     st.booleans(),
     st.lists(st.integers(1, 9), max_size=3),
 )
-def test_any_conversation_keeps_its_system_and_last_messages_and_is_cut_again_alike(
+def test_any_conversation_keeps_system_and_last_messages_and_is_cut_reproducibly(
     messages, context, shift, emitted
 ):
     op = chat(*messages, shift=shift)
@@ -203,7 +203,7 @@ def test_text_loses_its_beginning_and_keeps_the_token_that_begins_every_text():
     assert 200 - 50 <= len(prompt) <= 200 - 25
 
 
-def test_text_is_refused_where_its_tokens_must_not_be_dropped():
+def test_long_text_is_refused_if_its_tokens_must_not_be_dropped():
     for op in (text("a" * 500, shift=False), text("a" * 500, truncate=False)):
         assert len(Server(200).prompt(op)) == 501  # the caller refuses it
 
@@ -247,7 +247,7 @@ def test_context_does_not_take_the_token_that_begins_each_message_for_that_of_th
     assert server.prompt(op) == "A^<user>why?<assistant>"
 
 
-def test_tokens_of_a_client_lose_the_first_ones():
+def test_prompt_of_token_ids_loses_its_first_tokens():
     op = Generate("r", "m", "text", prompt_ids=tuple(range(1, 500)), truncate=True, shift=True)
     assert Server(100).prompt(op)[-1] == chr(499)
     assert 80 < len(Server(100).prompt(op)) < 100

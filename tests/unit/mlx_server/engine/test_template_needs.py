@@ -98,7 +98,7 @@ def test_probe_finds_what_each_models_template_needs(template, needs):
     assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
 
 
-def test_probe_leaves_a_template_alone_that_renders_nothing_or_exceeds_its_limits():
+def test_probe_of_a_template_that_renders_nothing_or_exceeds_limits_returns_the_default():
     def refuse(messages: list, tools: list | None) -> str:
         raise ValueError("never")
 
@@ -122,7 +122,7 @@ def test_system_message_in_the_middle_keeps_its_place(template):
     assert rendered(template, *turns[:2], said("user", "Other")).startswith(text[: text.index("Two")])
 
 
-def test_system_message_in_the_middle_stays_one_where_the_template_takes_it():
+def test_system_message_in_the_middle_is_unchanged_if_the_template_renders_it():
     turns = [said("user", "One"), said("system", "Brief"), said("user", "Two")]
     assert fit_messages(turns, MAKERS["chatml"].needs) == turns
     assert "<|im_start|>system\nBrief<|im_end|>" in rendered("chatml", *turns)
@@ -219,25 +219,25 @@ def test_call_that_the_template_drops_is_text_in_the_models_own_markers():
     assert "available_tools" in text and "<|start_of_role|>tool<|end_of_role|>5" in text
 
 
-def test_beginning_of_an_answer_that_is_empty_begins_an_answer():
+def test_empty_assistant_message_at_the_end_begins_an_answer():
     turns = (said("user", "Hi"), said("assistant", ""))
     assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
 
 
-def test_content_in_parts_is_rendered_with_what_is_added_to_it():
+def test_content_in_parts_is_rendered_together_with_merged_text():
     parts = [{"type": "text", "text": "Be brief"}]
     turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
     assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
 
 
-def test_calls_become_text_where_the_template_has_no_place_for_them():
+def test_calls_become_text_if_the_template_has_no_place_for_them():
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     text = rendered("gemma", *turns)
     assert '"city": "Oslo"' in text and "<tool_response>\n5" in text
 
 
 @pytest.mark.parametrize("template", ["gpt-oss", "mistral"])
-def test_result_that_answers_no_call_is_text_where_the_template_refuses_it(template):
+def test_tool_result_without_a_call_becomes_text_if_the_template_refuses_it(template):
     """A client that shortens its history may leave a result without its call."""
     turns = (said("user", "Hi"), said("assistant", "Yes?"), said("tool", "stray"), said("user", "So?"))
     assert "<tool_response>\nstray" in rendered(template, *turns, tools=TOOLS)
@@ -268,7 +268,7 @@ ROLES = st.sampled_from(["system", "user", "assistant", "tool", "call", "calls"]
 
 
 @given(st.lists(ROLES, min_size=1, max_size=7), st.booleans(), st.sampled_from(sorted(ALL)))
-def test_any_order_of_roles_is_rendered_with_all_that_people_and_tools_said(roles, offers_tools, template):
+def test_any_order_of_roles_is_rendered_without_losing_content(roles, offers_tools, template):
     messages = []
     for i, role in enumerate(roles):
         calls = [call(f"<{i}.{n}>") for n in range({"call": 1, "calls": 2}.get(role, 0))]

@@ -133,7 +133,7 @@ NOT_PORTABLE = [
 
 
 @pytest.mark.parametrize("value", NOT_PORTABLE)
-def test_parse_tool_calls_arguments_that_not_every_client_can_read_are_no_call(value):
+def test_parse_tool_calls_with_unportable_arguments_returns_no_call(value):
     """A model that wrote NaN in a call's arguments ended three engines, one after the other."""
     arguments = '{"a": ' + value + "}"
     assert parse_tool_calls('{"name": "weather", "arguments": ' + arguments + "}", [TOOL]) == ()
@@ -141,7 +141,7 @@ def test_parse_tool_calls_arguments_that_not_every_client_can_read_are_no_call(v
     assert parse_tool_calls(as_string, [TOOL]) == ()
 
 
-def test_parse_tool_calls_name_with_half_a_surrogate_pair_is_no_call():
+def test_parse_tool_calls_name_with_a_lone_surrogate_returns_no_call():
     assert parse_tool_calls('{"name": "weather\\ud83d"}', [TOOL]) == ()
 
 
@@ -151,6 +151,6 @@ def test_parse_tool_calls_arguments_that_every_client_can_read_are_kept():
     assert parse_tool_calls(call, [TOOL]) == (ToolCall("weather", arguments),)
 
 
-def test_are_all_offered_tools_without_a_name_are_offered_by_nobody():
+def test_are_all_offered_is_false_for_tools_without_a_name():
     calls = (ToolCall("weather", {}),)
     assert not are_all_offered(calls, [{"function": "weather"}, {"type": "web_search"}, {"function": {}}])

@@ -213,7 +213,7 @@ async def test_access_preflight_of_a_public_page_that_is_admitted_may_reach_this
     assert _one(headers, "access-control-allow-private-network") == "true"
 
 
-async def test_access_refusal_of_a_key_can_be_read_by_an_admitted_page_and_by_no_other():
+async def test_access_refusal_of_a_key_is_readable_only_by_admitted_pages():
     """Without CORS headers, a page learns only that its request failed, and not that its key is wrong."""
     status, headers = await _answer(LAN, host=LAN, origin="http://localhost:3000")
     assert (status, _one(headers, "access-control-allow-origin")) == (401, "http://localhost:3000")

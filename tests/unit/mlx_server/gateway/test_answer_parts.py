@@ -14,7 +14,7 @@ def _token(index: int, text: str, **fields) -> protocol.Token:
     return protocol.Token("r", 1, text, index, **fields)
 
 
-def test_part_of_a_token_without_text_hands_its_logprobs_to_the_next_text():
+def test_part_of_a_token_without_text_passes_its_logprobs_to_the_next_part():
     assembler = AnswerAssembler("r")
     held_back = assembler.part_of(_token(0, "", logprobs=LOGPROBS[0]))
     assert not held_back.has_content
@@ -31,7 +31,7 @@ def test_part_of_tool_calls_numbers_them_through_the_whole_answer():
     assert (calls[0].name, calls[0].arguments) == (CALL.name, CALL.arguments)
 
 
-def test_joined_parts_leave_out_the_logprobs_of_text_that_was_taken_back():
+def test_joined_parts_omit_logprobs_of_withdrawn_text():
     done = protocol.Done("r", "stop", USAGE)
     parts = [AnswerPart("a", logprobs=LOGPROBS[:1]), AnswerPart(logprobs=LOGPROBS[1:], done=done)]
     assert joined(parts) == AnswerPart("a", logprobs=LOGPROBS[:1], done=done)

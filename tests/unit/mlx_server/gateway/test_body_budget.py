@@ -12,7 +12,7 @@ from mlx_server.gateway.errors import Unavailable
 LARGE = 4 * SMALL_BYTES
 
 
-async def test_share_of_a_small_body_is_granted_at_once_whatever_large_ones_hold():
+async def test_body_budget_grants_a_small_body_at_once():
     budget = BodyBudget(LARGE)
     await BodyShare(budget).cover(LARGE)
     small = BodyShare(budget)
@@ -21,7 +21,7 @@ async def test_share_of_a_small_body_is_granted_at_once_whatever_large_ones_hold
     assert small.held_bytes == 0
 
 
-async def test_share_that_is_not_free_in_time_is_refused_with_retry_after():
+async def test_body_budget_exhausted_for_too_long_is_refused_with_retry_after():
     budget = BodyBudget(LARGE, wait_s=0.01)
     await BodyShare(budget).cover(LARGE)
     with pytest.raises(Unavailable, match="body_budget_bytes") as refused:
@@ -30,7 +30,7 @@ async def test_share_that_is_not_free_in_time_is_refused_with_retry_after():
     assert not budget.is_wanted
 
 
-async def test_shares_that_are_returned_go_to_those_who_wait_in_their_order():
+async def test_body_budget_gives_returned_shares_to_waiting_bodies_in_order():
     budget = BodyBudget(LARGE)
     first, second, third = BodyShare(budget), BodyShare(budget), BodyShare(budget)
     await first.cover(LARGE)
@@ -47,7 +47,7 @@ async def test_shares_that_are_returned_go_to_those_who_wait_in_their_order():
     assert (first.held_bytes, second.held_bytes, third.held_bytes) == (0, 0, 2 * SMALL_BYTES)
 
 
-async def test_share_of_a_client_that_leaves_while_it_waits_is_free():
+async def test_body_budget_frees_the_share_of_a_client_that_disconnects_while_waiting():
     budget = BodyBudget(LARGE)
     first = BodyShare(budget)
     await first.cover(LARGE)
@@ -61,7 +61,7 @@ async def test_share_of_a_client_that_leaves_while_it_waits_is_free():
     assert not budget.is_wanted
 
 
-async def test_share_granted_in_the_instant_of_its_cancellation_is_returned():
+async def test_body_budget_share_granted_during_cancellation_is_returned():
     budget = BodyBudget(LARGE)
     first = BodyShare(budget)
     await first.cover(LARGE)
@@ -74,7 +74,7 @@ async def test_share_granted_in_the_instant_of_its_cancellation_is_returned():
         await BodyShare(budget).cover(LARGE)
 
 
-async def test_share_of_a_body_larger_than_the_budget_is_the_whole_budget():
+async def test_body_budget_gives_a_body_larger_than_it_the_whole_budget():
     budget = BodyBudget(LARGE)
     share = BodyShare(budget)
     async with asyncio.timeout(1):
@@ -83,7 +83,7 @@ async def test_share_of_a_body_larger_than_the_budget_is_the_whole_budget():
     assert share.held_bytes == LARGE
 
 
-async def test_share_grows_with_its_body_and_is_returned_once():
+async def test_body_budget_share_grows_with_its_body_and_is_returned_once():
     budget = BodyBudget(LARGE)
     share = BodyShare(budget)
     await share.cover(2 * SMALL_BYTES)

@@ -74,7 +74,7 @@ def test_role_in_any_case_or_by_another_name_is_the_templates_role(dialect, role
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("role", [[], 3, None])
-def test_role_that_is_no_text_is_refused_by_name(dialect, role):
+def test_role_that_is_not_text_is_refused_by_name(dialect, role):
     with pytest.raises(BadRequest, match="role"):
         messages_of(dialect, [{"role": role, "content": "a"}])
 
@@ -98,7 +98,7 @@ def test_thinking_message_becomes_the_thoughts_of_the_answer_after_it(dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_system_message_in_the_middle_stays_where_it_stands(dialect):
+def test_system_message_in_the_middle_stays_in_place(dialect):
     """Claude Code puts its list of agents after the first question. Hoisted, it would empty the cache."""
     found = messages_of(dialect, [user("a"), {"role": "system", "content": "Agents: none"}, user("b")])
     assert [m["role"] for m in found] == ["user", "system", "user"]
@@ -181,7 +181,7 @@ def test_document_with_text_in_it_is_read():
         messages_of("anthropic", [user([pdf])])
 
 
-def test_failed_tool_result_says_so_to_the_model():
+def test_failed_tool_result_is_marked_as_failed_for_the_model():
     def read(text: str) -> str:
         block = {"type": "tool_result", "tool_use_id": "a", "content": text, "is_error": True}
         return messages_of("anthropic", [user([block])])[0]["content"]

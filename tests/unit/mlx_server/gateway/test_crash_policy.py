@@ -43,7 +43,7 @@ def test_crash_history_with_any_progress_between_crashes_goes_on():
     assert not crashes.engine_died(OWN_FAULT, (5, 2.0), alone=True), "fewer tokens are no progress"
 
 
-def test_crash_history_well_past_the_last_crash_has_no_strikes():
+def test_crash_history_with_progress_well_past_the_last_crash_has_no_strikes():
     crashes = _two_crashes_at(5)
     crashes.progressed(5 + TOKENS_TO_CANCEL_STRIKES - 1)
     assert crashes.must_run_alone
@@ -51,13 +51,13 @@ def test_crash_history_well_past_the_last_crash_has_no_strikes():
     assert crashes.strikes == 0
 
 
-def test_planned_exits_are_no_evidence():
+def test_planned_engine_exits_give_no_strikes():
     crashes = CrashHistory()
     assert all(crashes.engine_died(EngineDeath.PLANNED, (5, 0.0), alone=True) for _ in range(100))
     assert not crashes.must_run_alone
 
 
-def test_kills_at_one_place_let_a_request_run_alone_and_then_fail():
+def test_request_killed_repeatedly_at_one_token_runs_alone_and_then_fails():
     crashes = CrashHistory()
     assert _killed(crashes, KILLS_TO_RUN_ALONE - 1, alone=False)
     assert not crashes.must_run_alone
@@ -67,12 +67,12 @@ def test_kills_at_one_place_let_a_request_run_alone_and_then_fail():
     assert not _killed(crashes, 1)
 
 
-def test_kills_in_the_company_of_others_never_fail_a_request():
+def test_kills_while_other_requests_run_never_fail_a_request():
     assert _killed(CrashHistory(), 1000, alone=False)
 
 
 @pytest.mark.parametrize("place", [(6, 0.0), (5, 0.5), (4, 0.0)])
-def test_kill_at_another_place_starts_the_count_anew(place):
+def test_kill_at_another_token_restarts_the_count(place):
     crashes = CrashHistory()
     assert _killed(crashes, KILLS_TO_FAIL - 1)
     assert crashes.engine_died(UNKNOWN_KILL, place, alone=True)
@@ -80,7 +80,7 @@ def test_kill_at_another_place_starts_the_count_anew(place):
     assert _killed(crashes, KILLS_TO_FAIL - 1)
 
 
-def test_new_token_ends_the_count_of_kills():
+def test_new_token_resets_the_count_of_kills():
     crashes = CrashHistory()
     assert _killed(crashes, KILLS_TO_FAIL - 1)
     crashes.progressed(6)
@@ -88,7 +88,7 @@ def test_new_token_ends_the_count_of_kills():
     assert crashes.kills_alone == 0
 
 
-def test_kills_are_no_strikes():
+def test_unexplained_kills_give_no_strikes():
     crashes = CrashHistory()
     assert _killed(crashes, KILLS_TO_FAIL - 1)
     assert crashes.strikes == 0

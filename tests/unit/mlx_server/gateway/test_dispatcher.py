@@ -136,7 +136,7 @@ def test_request_that_ends_in_any_way_gives_its_slot_to_the_next(dispatcher, eng
     assert held(dispatcher) == [0, 0, 0]
 
 
-def test_request_while_the_breaker_is_open_is_refused_only_where_the_trial_comes_too_late(engine):
+def test_request_behind_an_open_breaker_is_refused_only_if_the_trial_comes_too_late(engine):
     dispatcher = ready_dispatcher(engine, Telemetry(FakeClock().wall, io.StringIO()))
     now = FakeClock().now()
     dispatcher.engine_lost()

@@ -111,7 +111,7 @@ async def test_check_that_two_engines_have_not_survived_is_not_sent_again(engine
     assert engine.runs() == [ticket.id]
 
 
-async def test_answer_to_a_check_whose_client_has_gone_changes_nothing(engine):
+async def test_answer_to_an_early_check_of_a_disconnected_client_is_ignored(engine):
     engine.get_ready("m")
     first, second = engine.submit(), engine.submit()
     second.cancel()
@@ -120,7 +120,7 @@ async def test_answer_to_a_check_whose_client_has_gone_changes_nothing(engine):
     assert not first.ended
 
 
-def test_checks_are_sent_a_few_at_a_time():
+def test_early_checks_are_sent_a_few_at_a_time():
     checks, ids = EarlyChecks(), [str(number) for number in range(MAX_AT_ONCE + 3)]
     for request_id in ids:
         checks.add(request_id)

@@ -16,7 +16,7 @@ ROWS = [[3.0, 4.0, 0.0], [0.0, 1.0, 2.0], [0.5, 0.25, 0.125]]
 EMBEDDINGS = Embeddings((protocol.pack_vectors(ROWS[:2]), protocol.pack_vectors(ROWS[2:])), 3, 7, 0.0)
 
 
-def test_rows_are_those_of_all_blocks():
+def test_embedding_rows_of_all_blocks_are_returned_in_order():
     assert list(EMBEDDINGS.rows()) == ROWS
     assert json.loads(json_bytes({"rows": EMBEDDINGS.json_rows()})) == {"rows": ROWS}
 
@@ -33,7 +33,7 @@ def test_rows_of_more_dimensions_than_the_model_has_are_refused():
     assert list(Embeddings((), 0, 0, 0.0).rows(4)) == []
 
 
-async def test_response_is_the_same_made_at_once_or_in_a_thread():
+async def test_embedding_response_made_in_a_thread_equals_one_made_at_once():
     large = Embeddings(EMBEDDINGS.blocks * 2000, 3, 7, 0.0)
     for embeddings, times in ((EMBEDDINGS, 1), (large, 2000)):
         response = await embeddings.response(lambda made=embeddings: {"rows": made.json_rows()})  # type: ignore[misc]

@@ -43,7 +43,7 @@ async def test_link_when_stream_is_split_anywhere_delivers_whole_events_before_i
 
 
 @pytest.mark.parametrize("nonsense", [b"Segmentation fault\n", protocol.encode(protocol.Cancel("r"))])
-async def test_link_when_engine_sends_what_is_no_event_is_closed(nonsense):
+async def test_link_when_engine_sends_invalid_bytes_is_closed(nonsense):
     recorder = Recorder()
     link, theirs = await recorder.link()
     with theirs:

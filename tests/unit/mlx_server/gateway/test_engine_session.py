@@ -111,7 +111,7 @@ def test_session_whose_engine_ends_three_times_fails_a_request_only_on_evidence(
     assert ticket.outcome == outcome
 
 
-def test_session_whose_engine_sends_no_event_has_a_fault_whatever_its_exit(engines):
+def test_session_whose_engine_sends_invalid_bytes_has_a_fault_for_any_exit(engines):
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
     )

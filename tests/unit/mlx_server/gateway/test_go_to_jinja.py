@@ -99,7 +99,7 @@ def test_template_of_a_conversation_renders_messages_calls_and_tools():
         ),
     ],
 )
-def test_expressions_are_translated_or_refused_with_a_sentence(template, text):
+def test_go_expression_is_translated_or_refused_with_a_sentence(template, text):
     if text is None:
         with pytest.raises(BadRequest, match="template: "):
             to_jinja(template)
@@ -134,13 +134,13 @@ def test_template_that_cannot_be_translated_is_refused_with_a_sentence(template)
 
 
 @pytest.mark.parametrize("template", ["{{ $x.__class__ }}", "{{ .Prompt.__class__.__mro__ }}"])
-def test_field_of_any_name_is_an_item_of_a_dictionary_and_no_attribute(template):
+def test_go_template_field_is_read_as_a_dictionary_item_not_as_an_attribute(template):
     translated = to_jinja(template)
     make_environment().from_string(translated)
     assert ".__" not in translated
 
 
-def test_jinja_and_plain_text_are_no_go_templates():
+def test_jinja_and_plain_text_are_not_taken_for_go_templates():
     assert not is_go_template("{% for m in messages %}{{ m.content }}{% endfor %}")
     assert not is_go_template("{{- bos_token }}{{ messages[0]['content'] }}")
     assert not is_go_template("Q: A:")

@@ -25,7 +25,7 @@ from vestal.supervision import ChildStatus, FakeClock, State
         (State.FAILED, "closed", None, "failed"),
     ],
 )
-def test_health_status_without_an_engine_is_failed_only_where_a_request_would_not_be_served(
+def test_health_status_without_an_engine_is_failed_only_if_requests_would_fail(
     state: State, breaker: str, trial_in_s: float | None, said: str
 ):
     clock = FakeClock()

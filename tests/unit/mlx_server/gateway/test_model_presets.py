@@ -64,7 +64,7 @@ def test_request_in_any_dialect_gets_what_the_preset_has(dialect):
         (anthropic, {"temperature": 0.7, "max_tokens": 4, "stop_sequences": ["X"]}),
     ],
 )
-def test_what_the_client_gives_counts_before_the_preset(dialect, fields):
+def test_client_settings_override_the_preset(dialect, fields):
     request = with_preset(entry(), *dialect(**fields))
     assert (request.sampling.temperature, request.max_tokens, request.stop) == (0.7, 4, ("X",))
     assert request.sampling.top_k == 7
@@ -84,7 +84,7 @@ def test_text_without_a_chat_gets_parameters_only():
 
 
 @pytest.mark.parametrize("value", [None, "warm", [], True, {}, math.nan, math.inf, 2**70])
-def test_parameter_of_a_wrong_type_in_a_damaged_manifest_is_passed_over(value):
+def test_preset_parameter_of_a_wrong_type_is_ignored(value):
     names = ("temperature", "top_k", "num_ctx", "num_predict", "repeat_last_n", "seed", "logit_bias")
     damaged = Preset("base", parameters=dict.fromkeys(names, value))
     body, request = ollama_chat()

@@ -62,7 +62,7 @@ def test_tool_message_has_the_name_of_its_tool():
         assert messages and messages[1] == {"role": "tool", "content": "11 degrees", "name": "temperature"}
 
 
-def test_images_are_refused_in_the_last_turn_and_remarked_upon_before_it():
+def test_image_is_refused_in_the_last_turn_and_replaced_by_a_sentence_before_it():
     """A client that changes to a text model in mid-conversation sends the images of its earlier turns."""
     seen = {"role": "user", "content": "Look.", "images": ["iVBORw0KGgo="]}
     answer = {"role": "assistant", "content": "A cat."}
@@ -94,19 +94,19 @@ def test_options_written_as_text_or_with_fractions_are_numbers():
         ({"seed": -1}, {"seed": 1}),
     ],
 )
-def test_option_far_outside_its_range_is_the_nearer_end(options, expected):
+def test_option_far_outside_its_range_becomes_the_nearest_limit(options, expected):
     sampling = chat(options=options).sampling
     assert {name: getattr(sampling, name) for name in expected} == expected
 
 
-def test_limits_far_outside_their_range_are_no_limit_or_the_longest():
+def test_limits_far_outside_their_range_become_unlimited_or_the_maximum():
     assert chat(options={"num_predict": -5, "num_ctx": -5}).max_tokens is None
     assert chat(options={"num_ctx": 10**12}).context_tokens == 2**31 - 1
 
 
 @pytest.mark.parametrize("value", ["warm", "nan", "1e999", True, [], {}, "1" * 100])
 @pytest.mark.parametrize("option", ["temperature", "num_ctx", "seed"])
-def test_option_that_is_no_number_is_refused_by_name(option, value):
+def test_option_that_is_not_a_number_is_refused_by_name(option, value):
     assert f"options.{option}" in refusal(chat, options={option: value})
 
 
@@ -133,7 +133,7 @@ def test_num_ctx_bounds_an_embedding(num_ctx, tokens):
         ({"shift": False}, True, False),
     ],
 )
-def test_what_is_longer_than_the_context_is_shortened_unless_truncate_is_false(fields, truncate, shift):
+def test_prompt_longer_than_the_context_is_shortened_unless_truncate_is_false(fields, truncate, shift):
     for request in (chat(**fields), generate(**fields)):
         assert (request.truncate, request.shift) == (truncate, shift)
     assert (chat().shortens_text, generate().shortens_text) == (False, True)
@@ -158,7 +158,7 @@ def test_think_in_each_form_sets_thinking_and_its_effort(think, thinks, effort):
 
 
 @pytest.mark.parametrize("think", ["true", "", "extreme", 1, []])
-def test_think_of_no_known_level_is_refused_by_name(think):
+def test_think_with_an_unknown_level_is_refused_by_name(think):
     assert refusal(chat, think=think).startswith("think: ")
 
 
@@ -177,7 +177,7 @@ def test_format_in_each_form_is_the_schema_of_the_answer(given, schema):
     assert generate(format=given).json_schema == schema
 
 
-def test_format_of_no_known_name_is_refused_in_ollamas_words():
+def test_format_with_an_unknown_name_is_refused_in_ollamas_words():
     assert 'invalid format; expected "json" or a valid JSON Schema object' in refusal(chat, format="xml")
 
 
@@ -191,7 +191,7 @@ def test_top_logprobs_out_of_range_are_refused_in_ollamas_words():
 # --- /api/generate ---
 
 
-def test_generate_takes_and_gives_a_context():
+def test_generate_accepts_and_returns_a_context():
     request = generate(context=[1, 2.0])
     assert (request.context_ids, request.returns_context) == ((1, 2), True)
     assert generate().context_ids == ()
@@ -199,11 +199,11 @@ def test_generate_takes_and_gives_a_context():
 
 
 @pytest.mark.parametrize("more", [{"system": "s"}, {"template": "{{ .Prompt }}"}, {"context": [1]}])
-def test_raw_with_what_only_a_template_can_use_is_refused_in_ollamas_words(more):
+def test_raw_prompt_with_template_fields_is_refused_in_ollamas_words(more):
     assert "raw mode does not support template, system, or context" in refusal(generate, raw=True, **more)
 
 
-def test_raw_prompt_is_continued_as_it_is():
+def test_raw_prompt_is_continued_without_a_template():
     request = generate(raw=True, context=[], system="")
     assert (request.kind, request.prompt, request.returns_context) == ("text", "Who?", False)
 

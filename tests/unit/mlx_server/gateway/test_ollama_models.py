@@ -100,7 +100,7 @@ def server(tmp_path):
     return server
 
 
-async def test_root_and_version_are_what_clients_compare(server):
+async def test_root_and_version_have_the_texts_that_clients_compare(server):
     """`codex --oss` refuses a server below 0.13.4."""
     assert (await server.http.get("/")).text == "Ollama is running"
     for path in ("/", "/api/version", "/api/tags"):
@@ -109,7 +109,7 @@ async def test_root_and_version_are_what_clients_compare(server):
     assert tuple(map(int, version.split("."))) >= (0, 13, 4)
 
 
-async def test_empty_model_beside_a_name_is_passed_over_on_every_route(server):
+async def test_empty_model_field_is_ignored_if_name_is_given(server):
     """Ollama's Go package writes `"model": ""` wherever a program sets only the name: show, pull, rm."""
     both = {"model": "", "name": "BASE:1B"}
     assert (await server.ok("/api/show", both | {"verbose": False, "options": None}))[0]["details"]
@@ -124,14 +124,14 @@ async def test_empty_model_beside_a_name_is_passed_over_on_every_route(server):
     assert status == 400
 
 
-async def test_model_is_found_however_its_name_is_written(server):
+async def test_model_is_found_by_every_spelling_of_its_name(server):
     for name in ("BASE:1b", "library/base:1b", "registry.ollama.ai/library/Base:1B"):
         assert (await server.shown(name))["model_info"]["general.basename"] == name
         await server.ok("/v1/chat/completions", {"model": name, "messages": QUESTION})
         assert server.sent[-1].model == "base:1b"
 
 
-async def test_tags_and_show_have_what_pickers_read(server):
+async def test_tags_and_show_have_the_fields_that_model_pickers_read(server):
     (tag,) = (await server.http.get("/api/tags")).json()["models"]
     assert tag["capabilities"] == ["completion", "tools", "thinking"]
     assert tag["details"] == {
@@ -188,7 +188,7 @@ async def test_model_made_by_save_of_the_command_line_is_shown_listed_and_used(s
         ) or operation.count_only
 
 
-async def test_template_of_the_parent_in_a_modelfile_is_no_change_and_another_one_is_used(server):
+async def test_modelfile_with_the_parents_template_changes_nothing_and_another_template_is_used(server):
     await server.create(model="same", template=CHATML)
     await server.create(model="other", template="{% for m in messages %}{{ m.content }}{% endfor %}")
     question = {"messages": [{"role": "user", "content": "x"}], "stream": False}
@@ -213,13 +213,13 @@ REFUSED_CREATIONS: list[tuple[dict[str, Any], int, str]] = [
     ({"model": "x", "template": "{{ .Nothing }} {{ .Prompt }}"}, 400, "no field '.Nothing'"),
     ({"model": "x", "template": "{% for m in %}"}, 400, "no template in Jinja"),
     ({"model": "x", "template": "{" * 70_000}, 400, "longer than"),
-    ({"model": "x", "from": "", "files": {"m.gguf": "sha256:00"}}, 400, "no digest"),
+    ({"model": "x", "from": "", "files": {"m.gguf": "sha256:00"}}, 400, "not a digest"),
     ({"model": "x", "from": "", "files": {"m.gguf": DIGEST}}, 400, "was not uploaded"),
 ]
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_create_of_what_cannot_be_made_says_so_and_makes_nothing(server, stream):
+async def test_create_of_an_impossible_model_is_refused_and_leaves_nothing(server, stream):
     for body, status, words in REFUSED_CREATIONS:
         found, lines = await server.post("/api/create", {"from": "base:1b", "stream": stream} | body)
         assert words in lines[-1]["error"], body
@@ -252,7 +252,7 @@ async def test_delete_of_a_made_model_leaves_the_weights_loaded(server):
     assert [type(operation) for operation in server.sent] == [protocol.Load, protocol.Unload]
 
 
-async def test_template_in_gos_language_is_translated_and_shown_as_it_was(server):
+async def test_go_template_is_translated_and_shown_unchanged(server):
     source = "{{ if .System }}<s>{{ .System }}{{ end }}<u>{{ .Prompt }}<a>{{ .Response }}</a>"
     await server.create(model="go", template=source)
     shown = await server.shown("go")
@@ -270,7 +270,7 @@ async def test_push_is_refused_in_one_sentence(server):
     assert "not pushed" in error["error"]
 
 
-async def test_blob_is_there_once_its_upload_had_the_right_digest(server):
+async def test_blob_exists_once_uploaded_with_the_right_digest(server):
     content = b"x" * 3_000_000
     path = f"/api/blobs/sha256:{hashlib.sha256(content).hexdigest()}"
     assert (await server.http.head(path)).status_code == 404
@@ -283,7 +283,7 @@ async def test_blob_is_there_once_its_upload_had_the_right_digest(server):
     assert (await server.http.post("/api/blobs/..%2Fx", content=b"x")).status_code in (400, 404)
 
 
-async def test_pull_of_a_name_that_is_known_nowhere_is_refused_in_ollamas_words(server):
+async def test_pull_of_an_unknown_name_is_refused_in_ollamas_words(server):
     for stream in (True, False):
         status, (error,) = await server.post("/api/pull", {"name": "no-such-model", "stream": stream})
         assert status == 404

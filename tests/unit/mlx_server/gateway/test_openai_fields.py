@@ -48,7 +48,7 @@ def test_response_format_that_is_not_served_is_refused_by_name(wrong):
         request(response_format=wrong)
 
 
-def test_thoughts_are_switched_off_by_every_name_also_by_two_at_once():
+def test_thinking_is_switched_off_by_each_field_name_and_by_two_at_once():
     """Agents that do not know their server send `reasoning_effort: none` and `enable_thinking: false`."""
     off = {"enable_thinking": False}
     for body in (
@@ -103,7 +103,7 @@ def test_logit_bias_is_sent_by_token_id():
         ({"9" * 30: 1}, "9"),
     ],
 )
-def test_logit_bias_of_no_token_or_out_of_reach_is_refused_by_name(bias, word):
+def test_logit_bias_of_an_invalid_token_or_value_is_refused_by_name(bias, word):
     with pytest.raises(BadRequest, match=rf"logit_bias.*{word}"):
         request(logit_bias=bias)
 

@@ -24,7 +24,7 @@ def test_recycle_policy_busy_is_due_only_after_the_wait_for_idleness():
     assert policy.due(9 * GIB, 0, True, OLD_ENOUGH_S + IDLE_WAIT_S)
 
 
-def test_recycle_policy_when_the_memory_shrank_in_between_waits_anew():
+def test_recycle_policy_after_the_memory_shrank_waits_the_full_time_again():
     policy = RecyclePolicy(8 * GIB, 0.0, 0.0)
     policy.due(9 * GIB, 0, True, OLD_ENOUGH_S)
     assert policy.due(7 * GIB, 0, True, OLD_ENOUGH_S + 50) is None
@@ -36,7 +36,7 @@ def test_recycle_policy_of_a_young_engine_is_not_due_for_memory():
     assert RecyclePolicy(None, 0.0, 100.0).due(50 * GIB, 10 * GIB, False, 100.0 + MIN_AGE_S - 1) is None
 
 
-def test_recycle_policy_at_the_maximum_age_is_due_whatever_the_memory():
+def test_recycle_policy_at_the_maximum_age_is_due_regardless_of_memory():
     policy = RecyclePolicy(None, 3600.0, 0.0)
     assert policy.due(0, 0, False, 3599.0) is None
     assert policy.due(0, 0, False, 3600.0) == "recycled: it is 1.0 hours old"

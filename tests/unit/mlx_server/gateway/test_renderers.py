@@ -101,7 +101,7 @@ def test_renderer_frames_hold_the_whole_text_in_order(name):
     assert "".join(map(text_in, read(stream))) == "Hello\n\nü"
 
 
-def test_ollama_durations_are_those_that_were_measured():
+def test_ollama_durations_are_the_measured_ones():
     """load_duration was 1 ns for a loaded model, and eval_duration 1 ns for an answer of one token."""
     clock, ticket = FakeClock(), _ticket()
     ticket.submitted_at, ticket.first_token_at = clock.now() - 3.0, clock.now() - 1.0
@@ -115,7 +115,7 @@ def test_ollama_durations_are_those_that_were_measured():
     assert [line[name] / 1e9 for name in names] == [3.25, 1.25, 0.5, 0.5]
 
 
-def test_ollama_context_stands_in_the_last_line_if_it_was_asked_for():
+def test_ollama_context_is_in_the_last_line_if_requested():
     done = protocol.Done("r", "stop", protocol.Usage(2, 1), context=(1, 2, 3))
     (line,) = _json_lines(b"".join(_ollama(ollama.generate_content).part(0, AnswerPart(done=done))).decode())
     assert (line["context"], line["done"]) == ([1, 2, 3], True)
@@ -174,7 +174,7 @@ def _all_texts(value: object) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", RENDERERS)
 @pytest.mark.parametrize("streamed", [False, True])
-def test_renderer_given_what_no_json_holds_writes_what_strict_parsers_read(name, streamed):
+def test_renderer_given_values_that_json_lacks_writes_strict_json(name, streamed):
     """A model may write NaN, 1e999 or half of an emoji, and a grammar makes tokens impossible (-Infinity)."""
     if streamed:
         renderer = RENDERERS[name][0]()
@@ -212,7 +212,7 @@ def test_logprob_of_an_impossible_token_is_the_number_that_openai_writes():
         (-(10**12), "0001-01-01T00:00:00Z"),
     ],
 )
-def test_iso_time_of_any_number_is_a_date(time_s, written):
+def test_iso_time_of_any_number_is_a_valid_date(time_s, written):
     assert ollama.iso_time(time_s) == written
 
 

@@ -51,7 +51,7 @@ def test_submit_an_embedding_while_generations_fill_their_lane_starts_it(table):
     assert _submit(table, "embedding", lane=Lane.EMBED) == [SendToEngine("embedding")]
 
 
-def test_engine_ready_after_a_crash_starts_the_parked_before_the_queued(table):
+def test_engine_ready_after_a_crash_starts_parked_requests_before_queued_ones(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name)
@@ -74,7 +74,7 @@ def test_request_that_crashes_three_engines_runs_alone_and_then_fails(table):
     assert table.finished("bystander") == []
 
 
-def test_suspect_waiting_to_run_alone_holds_back_the_queue_but_not_the_parked():
+def test_suspect_waiting_to_run_alone_holds_back_queued_but_not_parked_requests():
     table = RequestTable(RequestLimits(3, 5, 120))
     table.engine_ready()
     _submit(table, "suspect")
@@ -88,7 +88,7 @@ def test_suspect_waiting_to_run_alone_holds_back_the_queue_but_not_the_parked():
     assert table.finished("suspect") == [SendToEngine("new")]
 
 
-def test_strikes_well_past_the_crash_are_cancelled(table):
+def test_strikes_are_cancelled_by_progress_well_past_the_crash(table):
     table.engine_ready()
     _submit(table, "a")
     _submit(table, "b")
@@ -127,7 +127,7 @@ def test_request_that_makes_progress_between_crashes_never_fails(table, progress
     assert table.is_running("a")
 
 
-def test_request_that_gets_as_far_as_at_the_last_crash_and_no_further_fails(table):
+def test_request_that_makes_no_more_progress_than_at_the_last_crash_fails(table):
     _request_with_two_strikes(table)
     table.worked("a", 257.0)
     assert _die(table, 10.0) == []
@@ -136,7 +136,7 @@ def test_request_that_gets_as_far_as_at_the_last_crash_and_no_further_fails(tabl
     assert [(action.id, action.code) for action in _die(table, 11.0)] == [("a", "engine_crashed")]
 
 
-def test_work_on_one_engine_is_no_progress_on_the_next(table):
+def test_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
     _request_with_two_strikes(table)
     table.worked("a", 513.0)
     assert _die(table, 10.0) == []
@@ -234,7 +234,7 @@ def test_queued_request_whose_time_ends_before_the_trial_fails_with_the_time_of_
     assert "started again in 80 s" in failed.message
 
 
-def test_refusal_of_a_new_request_is_only_where_the_trial_comes_too_late_for_it(table):
+def test_new_request_is_refused_only_if_the_trial_comes_too_late_for_it(table):
     assert table.refusal(0.0, None) is None
     assert table.refusal(0.0, 120.0) is None
     late = table.refusal(0.0, 240.0)
@@ -263,7 +263,7 @@ def test_cancel_in_each_phase_frees_the_slot_and_reaches_only_an_engine_that_has
     assert table.finished("a") == []
 
 
-def test_give_up_fails_all_that_wait_with_the_reason(table):
+def test_give_up_fails_all_waiting_requests_with_the_reason(table):
     _submit(table, "a")
     assert table.give_up("no libm") == [FailRequest("a", "engine_unavailable", "no libm")]
 
@@ -307,7 +307,7 @@ def _kill_until_suspect(table: RequestTable, name: str) -> None:
     assert request is not None and request.must_run_alone
 
 
-def test_request_that_engines_are_killed_on_at_one_place_fails_after_a_bounded_number(table):
+def test_request_whose_engines_are_killed_at_one_token_fails_after_a_bounded_number(table):
     table.engine_ready()
     _submit(table, "poison")
     for number in range(KILLS_TO_FAIL - 1):
@@ -339,7 +339,7 @@ def test_suspect_of_kills_lets_those_that_waited_before_it_go_first(table):
     assert table.take_token("suspect", 0, 7) == (True, [SendToEngine("late")])
 
 
-def test_suspects_of_kills_take_turns():
+def test_suspects_of_kills_run_alone_in_turn():
     table = RequestTable(RequestLimits(3, 3, 120))
     table.engine_ready()
     _submit(table, "a")

@@ -315,7 +315,9 @@ def test_arguments_of_past_calls_with_too_many_values_together_are_refused_unrea
         ('{"x": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
-def test_arguments_of_a_past_call_that_are_no_json_object_are_refused_by_name(schema, arguments, complaint):
+def test_arguments_of_a_past_call_that_are_not_a_json_object_are_refused_by_name(
+    schema, arguments, complaint
+):
     with pytest.raises(BadRequest, match=complaint):
         _request(schema, {"model": "m", "messages": past_calls("{}", arguments)})
 
@@ -394,7 +396,7 @@ def test_limit_beyond_32_bits_lets_the_answer_fill_the_context(schema, field, li
 
 
 @pytest.mark.parametrize("schema", [openai_schema.CompletionBody, anthropic_schema.MessagesBody])
-def test_limit_of_zero_reads_the_prompt_and_generates_nothing_where_the_api_has_it(schema):
+def test_limit_of_zero_tokens_generates_nothing_if_the_api_allows_it(schema):
     """lm-eval scores a text with `echo` and `max_tokens: 0`; Anthropic's clients fill the prompt cache so."""
     body = {"model": "m", "messages": HELLO, "prompt": "a", "max_tokens": 0}
     assert _request(schema, body).max_tokens == 0
@@ -417,7 +419,7 @@ def test_top_p_of_zero_draws_the_most_probable_token_in_every_dialect(schema):
     "field", ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens"]
 )
 @pytest.mark.parametrize("value", [True, "1", [], float("inf"), 10**400])
-def test_sampling_setting_that_is_no_number_in_reach_is_refused_by_name(field, value):
+def test_sampling_setting_out_of_range_is_refused_by_name(field, value):
     if field in ("top_p", "min_p", "max_tokens") and value in (10**400, math.inf):
         return  # the nearest end
     with pytest.raises(BadRequest, match=field):

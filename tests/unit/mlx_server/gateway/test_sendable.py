@@ -43,7 +43,7 @@ def nested(levels: int) -> dict[str, Any]:
         ({"tools": (nested(955),)}, "tools: JSON nested deeper than 500 levels."),
     ],
 )
-def test_sendable_of_what_no_frame_carries_raises_a_sentence_in_the_clients_terms(fields, sentence):
+def test_sendable_of_an_unencodable_request_raises_a_sentence_in_the_clients_terms(fields, sentence):
     with pytest.raises(BadRequest) as caught:
         sendable(chat(**fields))
     assert caught.value.message.startswith(sentence)

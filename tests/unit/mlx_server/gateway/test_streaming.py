@@ -113,7 +113,7 @@ class Client:
         return self.body.decode()
 
 
-async def test_stream_begins_without_an_event_and_says_at_once_that_it_waits():
+async def test_stream_without_a_first_event_begins_with_a_sign_of_life():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=0.001))
     await asyncio.sleep(0.02)
@@ -124,7 +124,7 @@ async def test_stream_begins_without_an_event_and_says_at_once_that_it_waits():
     assert await client.whole() == "begin idle 0:a 0: end"
 
 
-async def test_stream_whose_first_token_comes_in_time_has_no_sign_of_life():
+async def test_stream_with_a_prompt_first_token_has_no_sign_of_life():
     ticket = a_ticket()
     client = Client(Answers([ticket], FakeClock(), begin_after_s=NEVER))
     assert await client.so_far() == ""
@@ -133,7 +133,7 @@ async def test_stream_whose_first_token_comes_in_time_has_no_sign_of_life():
     assert await client.whole() == "begin 0:a 0: end"
 
 
-async def test_silence_in_the_middle_of_an_answer_is_filled_and_a_flow_is_not_interrupted():
+async def test_stream_that_pauses_sends_signs_of_life_and_a_flowing_one_does_not():
     """Node drops a body that is silent for 300 s, and httpx one that is silent for 5 s."""
     clock, ticket = FakeClock(), a_ticket()
     client = Client(Answers([ticket], clock, begin_after_s=NEVER))
@@ -148,7 +148,7 @@ async def test_silence_in_the_middle_of_an_answer_is_filled_and_a_flow_is_not_in
     assert (await client.whole()).endswith("idle 0: end")
 
 
-async def test_client_that_does_not_read_is_owed_one_sign_of_life_at_most():
+async def test_client_that_does_not_read_has_at_most_one_pending_sign_of_life():
     clock, ticket = FakeClock(), a_ticket()
     parts = Answers([ticket], clock).parts()
     first = asyncio.ensure_future(anext(parts))
@@ -275,5 +275,5 @@ def _ollama_generate() -> str:
 
 
 @pytest.mark.parametrize("read", [_chat, _completion, _message, _ollama_chat, _ollama_generate])
-def test_signs_of_life_add_nothing_to_what_a_real_client_reads(read: Callable[[], str]):
+def test_signs_of_life_do_not_change_what_a_real_client_reads(read: Callable[[], str]):
     assert read() == "Hello"

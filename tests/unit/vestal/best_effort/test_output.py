@@ -71,7 +71,7 @@ def test_retry_of_an_idle_process_reports_that_the_failure_is_over(tmp_path: Pat
     assert "log_lines_dropped" in (tmp_path / "a.log").read_text()
 
 
-def test_deleted_log_is_begun_anew_under_its_name(tmp_path: Path, failures: WriteFailures):
+def test_deleted_log_is_created_again_under_its_name(tmp_path: Path, failures: WriteFailures):
     """Who deletes a log to free space gets the space, and later lines can be read."""
     path = tmp_path / "a.log"
     descriptor, output = _log(path, failures)
@@ -99,7 +99,7 @@ print("fourth line")
 """
 
 
-def test_log_that_fills_in_the_middle_of_a_line_goes_on_with_a_line_of_its_own(tmp_path: Path, repo: Path):
+def test_log_cut_off_in_a_line_by_a_full_disk_continues_on_a_new_line(tmp_path: Path, repo: Path):
     path = tmp_path / "a.log"
     with path.open("ab") as log:
         command = [sys.executable, "-c", FULL_IN_THE_MIDDLE]
@@ -125,7 +125,7 @@ sys.stdout.flush()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
-def test_program_ends_with_0_where_nothing_that_it_prints_or_logs_can_be_written(repo: Path):
+def test_program_whose_output_cannot_be_written_exits_with_0(repo: Path):
     """Python would end with exit code 120, because the buffer cannot be flushed at the end."""
     done = subprocess.run([sys.executable, "-c", NO_ROOM_AT_ALL], cwd=repo, timeout=30)
     assert done.returncode == 0
@@ -150,7 +150,7 @@ def test_log_that_could_not_be_opened_is_opened_as_soon_as_possible(tmp_path: Pa
     assert path.read_text() == "written\n"
 
 
-def test_line_to_a_closed_or_missing_stream_raises_nothing():
+def test_write_line_to_a_closed_or_missing_stream_does_not_raise():
     closed = io.StringIO()
     closed.close()
     write_line(closed, "x")

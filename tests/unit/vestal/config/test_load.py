@@ -114,7 +114,7 @@ def test_short_variable_names_set_their_settings(tmp_path: Path):
     assert config.mlx.keep_alive == "5m"
 
 
-def test_empty_section_means_its_defaults(tmp_path: Path):
+def test_empty_section_of_the_file_has_its_defaults(tmp_path: Path):
     assert loaded(tmp_path, "mlx:\nagent: {}\n").mlx.port == 11435
 
 
@@ -185,7 +185,7 @@ def test_ollama_host_in_every_form_of_ollama_is_the_default_of_its_base_url(
     assert loaded(tmp_path, OLLAMA_HOST=value).ollama.base_url == url
 
 
-def test_ollama_host_counts_less_than_the_file_and_than_the_variables_of_vestal(tmp_path: Path):
+def test_ollama_host_is_overridden_by_the_file_and_by_vestals_variables(tmp_path: Path):
     there = {"OLLAMA_HOST": "127.0.0.1:41434"}
     given = "http://127.0.0.1:41436"
     assert loaded(tmp_path, OLLAMA_BASE_URL=given, **there).ollama.base_url == given
@@ -194,7 +194,7 @@ def test_ollama_host_counts_less_than_the_file_and_than_the_variables_of_vestal(
     assert loaded(tmp_path, "ollama:\n  manage: watch\n", **there).ollama.base_url == "http://127.0.0.1:41434"
 
 
-def test_ollama_host_that_names_the_mlx_server_is_for_its_clients(tmp_path: Path):
+def test_ollama_host_that_names_the_mlx_server_is_ignored(tmp_path: Path):
     """The guide tells programs of Ollama to use the MLX server by OLLAMA_HOST=127.0.0.1:11435."""
     assert loaded(tmp_path, OLLAMA_HOST="127.0.0.1:11435").ollama.base_url == "http://127.0.0.1:11434"
     other = loaded(tmp_path, OLLAMA_HOST="0.0.0.0:2000", VESTAL_MLX_PORT="2000")
@@ -202,7 +202,7 @@ def test_ollama_host_that_names_the_mlx_server_is_for_its_clients(tmp_path: Path
 
 
 @pytest.mark.parametrize("value", ["foo bar", "ftp://1.2.3.4", "http://a,b", "user@host", "a:b:c"])
-def test_ollama_host_that_is_no_address_is_named_with_the_remedy(tmp_path: Path, value: str):
+def test_ollama_host_that_is_not_an_address_is_refused_with_the_remedy(tmp_path: Path, value: str):
     problem = only_problem(tmp_path, OLLAMA_HOST=value)
     assert "OLLAMA_HOST (environment) is " in problem
     assert "set ollama.base_url" in problem
@@ -234,7 +234,7 @@ def test_ollama_origins_are_the_origins_of_the_mlx_server(tmp_path: Path, value:
 @pytest.mark.parametrize(
     "value", ["chat.example.com", "https://a.example/path", "https://user@a.example", "a b"]
 )
-def test_origin_that_no_browser_sends_is_named_with_the_remedy(tmp_path: Path, value: str):
+def test_invalid_origin_in_the_settings_is_refused_with_the_remedy(tmp_path: Path, value: str):
     problem = only_problem(tmp_path, OLLAMA_ORIGINS=value)
     assert "OLLAMA_ORIGINS" in problem
     assert "such as https://chat.example.com, or *" in problem

@@ -21,7 +21,7 @@ from vestal.config import canonical, find_named, is_valid_name, load, name_key
         ("hf:model", "hf:model"),
     ],
 )
-def test_canonical_name_lacks_what_every_name_has(name, expected):
+def test_canonical_model_name_has_no_default_registry_or_namespace(name, expected):
     assert canonical(name) == expected
 
 

@@ -16,7 +16,7 @@ def loaded(tmp_path: Path, text: str, **env: str) -> Config:
     return load({"HOME": str(tmp_path), **env}, tmp_path)
 
 
-def test_models_in_the_file_are_added_to_the_built_in_ones_and_replace_them_by_any_spelling(tmp_path: Path):
+def test_models_in_the_file_extend_and_override_the_built_in_ones_by_any_spelling(tmp_path: Path):
     config = loaded(
         tmp_path, "models:\n  all-minilm:latest: {source: 'path:/m'}\n  new: {source: 'hf:a/b'}\n"
     )
@@ -81,7 +81,7 @@ def test_canonical_model_name_has_the_tag_latest_by_default(name: str, expected:
     assert canonical(name) == expected
 
 
-def test_wheel_checksum_is_that_of_the_source_or_the_setting_or_the_built_in_one():
+def test_wheel_checksum_comes_from_the_source_the_setting_or_the_built_in_table():
     one, other = "1" * 64, "2" * 64
     assert ModelSource(source="pypi:x==1").wheel_sha256 is None
     assert ModelSource(source="pypi:x==1", sha256=one).wheel_sha256 == one

@@ -38,7 +38,7 @@ def test_ensure_token_in_many_threads_at_once_makes_one_token(prepared: Home):
     assert sorted(path.name for path in prepared.root.glob(".token*")) == []
 
 
-def test_restore_token_writes_a_missing_or_changed_file_and_no_other(prepared: Home):
+def test_restore_token_writes_only_a_missing_or_changed_file(prepared: Home):
     assert restore_token(prepared, "original")
     assert not restore_token(prepared, "original")
     prepared.token.write_text("changed")

@@ -29,7 +29,7 @@ def test_log_on_a_full_disk_keeps_its_text_and_leaves_no_part_of_a_copy(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["one.log"]
 
 
-def test_log_that_cannot_be_copied_is_bounded_all_the_same(tmp_path: Path, monkeypatch):
+def test_log_that_cannot_be_copied_is_truncated_at_twice_its_size(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("vestal.platform.log_rotation.shutil.copyfile", _full_disk)
     (tmp_path / "one.log").write_bytes(b"x" * 100)
     assert log_rotation.rotate(tmp_path, max_bytes=49) == [tmp_path / "one.log"]

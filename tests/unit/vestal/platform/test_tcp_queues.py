@@ -13,13 +13,13 @@ def recorded(name: str) -> str:
     return (RECORDED / name).read_text()
 
 
-def test_proc_net_tcp_tells_accepted_connections_from_those_that_wait():
+def test_proc_net_tcp_distinguishes_accepted_and_waiting_connections():
     text = recorded("linux/proc_net_tcp.txt")
     assert parse_proc_net_tcp(text, 11435) == TcpQueues(waiting=4, unread=1, accepted=2)
     assert parse_proc_net_tcp(text, 9099) == TcpQueues()
 
 
-def test_netstat_of_macos_gives_the_queue_and_what_was_not_read():
+def test_netstat_of_macos_gives_waiting_and_unread_connections():
     queue_sizes, connections = recorded("macos/netstat_listen.txt"), recorded("macos/netstat.txt")
     assert parse_netstat(queue_sizes, connections, 9099) == TcpQueues(accepted=1)
     busy = parse_netstat(queue_sizes, connections, 11435)
@@ -28,6 +28,6 @@ def test_netstat_of_macos_gives_the_queue_and_what_was_not_read():
     assert calm == TcpQueues(waiting=1, unread=1, accepted=1)
 
 
-def test_text_in_another_form_gives_no_queue():
+def test_tcp_queues_of_an_unknown_format_are_none():
     assert parse_proc_net_tcp("garbage\n1: x\n", 80) == TcpQueues()
     assert parse_netstat("garbage\n", "tcp4 1 2 3\n", 80) == TcpQueues()

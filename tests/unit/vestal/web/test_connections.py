@@ -27,7 +27,7 @@ def table_of(count: int, max_open: int = 10) -> tuple[ConnectionTable, list[Conn
     return table, [table.opened(Transport(), float(number)) for number in range(count)]
 
 
-def test_connection_whose_headers_trickle_is_overdue_however_often_a_byte_comes():
+def test_connection_whose_headers_trickle_in_is_overdue():
     table, (connection,) = table_of(1)
     for second in range(20):
         table.report(connection, Phase.HEADERS, float(second), 1)
@@ -43,7 +43,7 @@ def test_connection_between_two_requests_stays_for_its_idle_time():
     assert table.overdue(50.1 + IDLE_FOR_S) == [connection]
 
 
-def test_connection_that_is_answered_is_never_overdue():
+def test_connection_being_answered_is_never_overdue():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
     assert table.overdue(1e9) == []
@@ -57,7 +57,7 @@ def test_websocket_that_waits_for_a_message_is_never_overdue_and_makes_room_for_
     assert table.to_drop(10**6) is socket
 
 
-def test_large_body_that_goes_on_arriving_takes_as_long_as_it_needs():
+def test_large_body_that_keeps_arriving_is_not_overdue():
     table, (connection,) = table_of(1)
     now = 0.0
     for _ in range(500):
@@ -66,7 +66,7 @@ def test_large_body_that_goes_on_arriving_takes_as_long_as_it_needs():
         assert table.overdue(now) == []
 
 
-def test_body_that_trickles_is_overdue_a_moment_after_its_handler_had_to_refuse_it():
+def test_trickling_body_is_overdue_shortly_after_its_handler_should_have_refused_it():
     table, (connection,) = table_of(1)
     late = BODY_WINDOW_S + CLOSED_WITHIN_S
     for second in range(int(late)):
@@ -75,7 +75,7 @@ def test_body_that_trickles_is_overdue_a_moment_after_its_handler_had_to_refuse_
     assert table.overdue(late + 0.1) == [connection]
 
 
-def test_client_that_reads_nothing_of_its_answer_is_overdue():
+def test_client_that_does_not_read_its_answer_is_overdue():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
     table.report_unread(connection, 2.0)
@@ -95,7 +95,7 @@ def test_connection_that_does_not_close_in_time_is_overdue_again():
     assert table.overdue(100.0) == []
 
 
-def test_most_silent_connection_is_dropped_first_whatever_it_waits_for():
+def test_connection_idle_for_longest_is_dropped_first_in_any_phase():
     table, (first, second, third, fourth) = table_of(4, max_open=4)
     table.report(second, Phase.ANSWERING, 4.0)
     table.report(first, Phase.HEADERS, 5.0, 1)

@@ -38,7 +38,7 @@ def code(
 @pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1:9", "[::1]:9", "host.docker.internal", "LOCALHOST."]
 )
-def test_check_host_of_this_machine_comes_in(host: str):
+def test_check_host_of_this_machine_is_admitted(host: str):
     assert code(host=host) is None
 
 
@@ -50,7 +50,7 @@ def test_check_host_of_another_name_is_forbidden_even_on_open_paths(host: str):
     assert code(host=host, path="/health") == "forbidden"
 
 
-def test_check_host_that_is_the_address_of_the_connection_comes_in():
+def test_check_host_equal_to_the_connections_address_is_admitted():
     assert code(host="192.0.2.7:11435", address="192.0.2.7") is None
     assert code(host="192.0.2.7:11435", address="192.0.2.8") == "forbidden"
 
@@ -60,7 +60,7 @@ def test_check_request_without_exactly_one_host_is_invalid():
     assert code((b"host", b"localhost")) == "invalid_request"
 
 
-def test_check_host_below_an_allowed_suffix_comes_in():
+def test_check_host_below_an_allowed_suffix_is_admitted():
     policy = dataclasses.replace(POLICY, host_suffixes=(".local", ".internal"))
     assert code(policy=policy, host="mybox.local:11435") is None
     assert code(policy=policy, host="HOST.CONTAINERS.INTERNAL.") is None
@@ -69,7 +69,7 @@ def test_check_host_below_an_allowed_suffix_comes_in():
     assert code(host="mybox.local") == "forbidden"
 
 
-def test_check_http_1_0_request_without_a_host_comes_in_only_where_the_service_admits_it():
+def test_check_http_1_0_without_a_host_is_admitted_only_if_the_policy_allows_it():
     """Simple probes speak HTTP/1.0, which has no Host; browsers never do."""
     policy = dataclasses.replace(BROWSERS, admits_hostless=True)
     assert code(policy=policy, host=None, version="1.0") is None
@@ -95,7 +95,9 @@ def test_check_http_1_0_request_without_a_host_comes_in_only_where_the_service_a
         ("", "forbidden"),
     ],
 )
-def test_check_origin_where_only_own_pages_may_use_the_service(origin: str, expected: str | None):
+def test_check_origin_of_another_page_is_forbidden_if_only_own_pages_are_admitted(
+    origin: str, expected: str | None
+):
     assert code(host="localhost:9099", headers={"Origin": origin}) == expected
     assert code(host="localhost:9099", headers={"Origin": origin}, path="/health") == expected
 
@@ -114,7 +116,7 @@ def test_check_origin_where_only_own_pages_may_use_the_service(origin: str, expe
         ("localhost", "forbidden"),
     ],
 )
-def test_check_origin_where_pages_of_this_machine_may_use_the_service(origin: str, expected: str | None):
+def test_check_origin_of_this_machine_is_admitted_if_the_policy_allows_it(origin: str, expected: str | None):
     assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
 
 
@@ -150,7 +152,7 @@ def test_check_two_origins_are_forbidden():
 
 
 @pytest.mark.parametrize("token", ["Bearer secret", "bearer secret", "BEARER  secret "])
-def test_check_right_token_comes_in(token: str):
+def test_check_right_token_is_admitted(token: str):
     assert code(token=token) is None
 
 
@@ -182,13 +184,13 @@ def test_check_open_paths_are_open_for_reading_only():
     assert code(path="/health/", token=None) == "unauthorized"
 
 
-def test_check_address_that_needs_no_token_comes_in_without_one():
+def test_check_connection_to_a_tokenless_address_needs_no_token():
     policy = dataclasses.replace(POLICY, needs_token=lambda address: address != "127.0.0.1")
     assert code(policy=policy, token=None) is None
     assert code(policy=policy, token=None, address="::2") == "unauthorized"
 
 
-def test_check_key_header_counts_where_authorization_is_not_bearer():
+def test_check_key_header_is_used_if_authorization_is_not_bearer():
     policy = dataclasses.replace(POLICY, key_header=b"x-api-key")
     assert code(policy=policy, token=None, headers={"X-API-Key": "secret"}) is None
     assert code(policy=policy, token="Basic eDp5", headers={"X-API-Key": "secret"}) is None
@@ -197,7 +199,7 @@ def test_check_key_header_counts_where_authorization_is_not_bearer():
     assert code(token=None, headers={"X-API-Key": "secret"}) == "unauthorized"
 
 
-def test_check_session_cookie_stands_for_the_token():
+def test_check_session_cookie_replaces_the_token():
     policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: session == "s3")
     assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s3"}) is None
     assert code(policy=policy, token=None, headers={"Cookie": "a=b; vestal=s4"}) == "unauthorized"
@@ -248,7 +250,7 @@ def test_check_declared_length_over_the_limit_is_too_large(length: str, expected
         (None, "unsupported_media_type"),
     ],
 )
-def test_check_body_that_is_not_declared_as_json(content_type: str | None, expected: str | None):
+def test_check_body_not_declared_as_json_is_refused(content_type: str | None, expected: str | None):
     headers = {} if content_type is None else {"Content-Type": content_type}
     assert code(method="POST", headers={"Content-Length": "2", **headers}) == expected
     assert code(method="POST", headers={"Transfer-Encoding": "chunked", **headers}) == expected
@@ -274,7 +276,7 @@ def test_check_post_without_a_body_needs_no_content_type():
     st.sampled_from(["GET", "POST", "OPTIONS"]),
     st.booleans(),
 )
-def test_check_any_header_bytes_give_a_decision_and_only_the_token_comes_in(headers, method, browsers):
+def test_check_any_header_bytes_are_refused_without_the_token(headers, method, browsers):
     policy = dataclasses.replace(BROWSERS if browsers else POLICY, cookie_name=b"vestal")
     refusal = check(RequestHead(method, "/status", headers, "127.0.0.1"), policy)
     if refusal is None:
@@ -293,7 +295,7 @@ def test_check_any_header_bytes_give_a_decision_and_only_the_token_comes_in(head
         ("none", None, None),
     ],
 )
-def test_check_sec_fetch_site_without_origin_is_judged_as_the_origin_would_be(
+def test_check_sec_fetch_site_replaces_a_missing_origin(
     site: str, own_pages_only: str | None, this_machines_pages: str | None
 ):
     headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -301,7 +303,7 @@ def test_check_sec_fetch_site_without_origin_is_judged_as_the_origin_would_be(
     assert code(headers=headers, policy=BROWSERS) == this_machines_pages
 
 
-def test_check_body_with_two_lengths_is_refused_before_all_else_and_closes_the_connection():
+def test_check_body_with_two_lengths_is_refused_first_and_closes_the_connection():
     headers = [(b"Content-Length", b"4"), (b"Transfer-Encoding", b"chunked")]
     refusal = check(RequestHead("POST", "/x", headers, "127.0.0.1"), POLICY)
     assert refusal is not None

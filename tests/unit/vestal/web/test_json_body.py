@@ -55,7 +55,7 @@ def test_parse_object_anything_but_a_json_object_is_refused_with_the_reason(raw:
         (b'{"a": "\\ud83d\\ude00"}', "\U0001f600"),
     ],
 )
-def test_parse_object_half_of_a_surrogate_pair_is_replaced_where_that_is_wanted(raw: bytes, read: str):
+def test_parse_object_replaces_lone_surrogates_if_asked_to(raw: bytes, read: str):
     """JavaScript's programs cut a long text at a UTF-16 unit, which may be within an emoji."""
     for stepwise in (False, True):
         assert parse_object(raw, stepwise=stepwise, replaces_surrogates=True) == {"a": read}
@@ -64,7 +64,7 @@ def test_parse_object_half_of_a_surrogate_pair_is_replaced_where_that_is_wanted(
         parse_object(broken, replaces_surrogates=True)
 
 
-def test_parse_object_returns_what_json_says():
+def test_parse_object_returns_the_same_as_the_standard_library():
     body = {"a": [1, 2.5, "ä\U0001f426", None, {"b": True}], "nul": "\0"}
     assert parse_object(json.dumps(body).encode()) == body
     assert parse_object(json.dumps(body, ensure_ascii=False).encode()) == body

@@ -26,7 +26,7 @@ def test_addresses_have_loopback_and_no_address_that_a_wildcard_covers(
     assert addresses(configured) == expected
 
 
-def test_inherited_socket_is_found_by_its_address_once_and_the_variable_is_gone():
+def test_inherited_socket_is_taken_once_and_the_variable_removed():
     bound = acceptor.bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     environment = {FDS_VARIABLE: fds_value([bound]), "PATH": "/bin"}
@@ -44,7 +44,7 @@ def test_inherited_socket_is_found_by_its_address_once_and_the_variable_is_gone(
     assert inherited.take("127.0.0.1", port) is None
 
 
-def test_descriptor_that_is_no_listening_socket_is_left_open():
+def test_descriptor_that_is_not_a_listening_socket_is_left_open():
     reading, writing = os.pipe()
     with socket.socket() as unbound:
         value = f"{reading},{unbound.fileno()},999999,x,"

@@ -41,7 +41,7 @@ RULES = OriginRules(
         (b"\xff\xfe", ""),
     ],
 )
-def test_host_name_is_the_host_without_port_and_empty_where_malformed(header: bytes, name: str):
+def test_host_name_is_without_port_and_empty_if_malformed(header: bytes, name: str):
     assert host_name(header) == name
 
 
@@ -61,7 +61,7 @@ def test_host_name_is_the_host_without_port_and_empty_where_malformed(header: by
         "http://a-b-b-c",
     ],
 )
-def test_admit_takes_pages_of_names_schemes_and_patterns(origin: str):
+def test_origin_rules_admit_names_schemes_and_patterns(origin: str):
     assert RULES.admit(origin.encode())
 
 
@@ -88,25 +88,25 @@ def test_admit_takes_pages_of_names_schemes_and_patterns(origin: str):
         "\xff://x",
     ],
 )
-def test_admit_refuses_all_others(origin: str):
+def test_origin_rules_refuse_other_origins(origin: str):
     assert not RULES.admit(origin.encode("latin-1"))
 
 
-def test_admit_every_page_where_a_star_stands_alone():
+def test_origin_rules_with_a_lone_star_admit_every_page():
     assert OriginRules(patterns=("*",)).admit(b"https://anything.example")
     assert OriginRules(patterns=("*",)).admit(b"null")
     assert not OriginRules().admit(b"http://localhost")
 
 
 @given(st.lists(st.sampled_from("ab*"), max_size=6), st.text("ab", max_size=8))
-def test_admit_with_stars_agrees_with_a_regular_expression(pattern: list[str], text: str):
+def test_origin_rules_with_stars_agree_with_a_regular_expression(pattern: list[str], text: str):
     import re
 
     expected = re.fullmatch("".join(".*" if part == "*" else part for part in pattern), text)
     assert OriginRules(patterns=("".join(pattern),)).admit(text.encode()) == bool(expected)
 
 
-def test_admit_takes_little_time_for_many_stars_and_a_long_origin():
+def test_origin_rules_with_many_stars_take_linear_time():
     rules, origin = OriginRules(patterns=("a*" * 30 + "b",)), b"a" * 60_000
     began = time.monotonic()
     assert not rules.admit(origin)

@@ -152,7 +152,7 @@ def test_killed_template_process_is_replaced_without_an_error(evil):
         ({"role": "user", "content": 5}, "content must be"),
     ],
 )
-def test_message_of_another_form_fails_its_request_alone_with_the_fields_name(evil, message, field):
+def test_invalid_message_fails_only_its_request_and_names_the_field(evil, message, field):
     """A past call whose `function` was a string ended three engines and opened the breaker."""
     id = f"odd {field}"
     evil.send(Generate(id, CHAT, "chat", messages=({"role": "user", "content": "Hi"}, message)))
@@ -170,7 +170,7 @@ def test_schema_that_only_an_endless_value_meets_is_refused(evil):
     assert "no text meets it" in failed.message
 
 
-def test_engine_that_is_killed_takes_its_template_processes_along(small_models_dir, tmp_path_factory):
+def test_template_processes_of_a_killed_engine_end(small_models_dir, tmp_path_factory):
     with engines_started(small_models_dir, tmp_path_factory) as start:
         engine = start(MLX_PRELOAD_MODELS=CHAT)
         engine.wait(lambda e: isinstance(e, Ready))
@@ -182,7 +182,7 @@ def test_engine_that_is_killed_takes_its_template_processes_along(small_models_d
         assert has_ended(pid)
 
 
-def test_objection_of_a_template_leaves_no_traceback_in_the_log(evil):
+def test_chat_refused_by_a_template_leaves_no_traceback_in_the_log(evil):
     evil.send(of_model("object once more", "objects"))
     evil.answer("object once more", Done)
     assert "Traceback" not in evil.log.read_text()

@@ -101,7 +101,7 @@ def test_allocation_beyond_the_limit_fails_in_the_kernel(process, bomb):
 
 
 @pytest.mark.parametrize("bomb", ["{% set x = 'a' * (2 * 10**9) %}{{ x }}", LISTS])
-def test_memory_is_watched_where_the_kernel_does_not_enforce_the_limit(start, bomb):
+def test_template_memory_is_watched_if_the_kernel_does_not_enforce_the_limit(start, bomb):
     process = start(TemplateLimits(seconds=30, memory_bytes=64 * MIB, kernel_enforces_memory=False))
     greeting(process)
     with pytest.raises(TemplateLimitExceeded, match="needed more than 64 MiB of memory"):
@@ -130,14 +130,14 @@ def test_endless_recursion_of_macros_is_a_refusal(process):
     assert greeting(process) == "Hello you"
 
 
-def test_objection_that_is_long_is_cut(process):
+def test_template_error_that_is_long_is_shortened(process):
     with pytest.raises(TemplateRefusal) as caught:
         process.render("{{ raise_exception('no\n way ' * 1000000) }}", {})
     assert str(caught.value).startswith("no way no way")
     assert len(str(caught.value)) <= 500
 
 
-def test_half_a_surrogate_pair_passes_through(process):
+def test_template_variable_with_a_lone_surrogate_is_rendered(process):
     assert process.render(HELLO, {"name": "\ud83d"}) == "Hello \ud83d"
 
 

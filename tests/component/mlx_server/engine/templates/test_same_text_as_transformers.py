@@ -92,7 +92,9 @@ def outcome(name: str, *arguments: Any, **options: Any) -> str:
     ),
 )
 @settings(max_examples=40)
-def test_text_is_the_same_in_the_process(process, name, messages, tools, prompt, variables):
+def test_template_process_renders_the_same_text_as_transformers(
+    process, name, messages, tools, prompt, variables
+):
     options = {"tools": tools, "add_generation_prompt": prompt, **variables}
     with rendered_by(process):
         ours = outcome(name, messages, **options)
@@ -105,7 +107,7 @@ def test_text_is_the_same_in_the_process(process, name, messages, tools, prompt,
         chat_template_utils._compile_jinja_template = RemoteTemplate
 
 
-def test_template_refuses_with_its_own_words(process):
+def test_template_process_passes_on_the_templates_own_error(process):
     with rendered_by(process), pytest.raises(TemplateRefusal, match="roles must alternate"):
         TOKENIZERS["mistral"].apply_chat_template([{"role": "assistant", "content": ""}], tokenize=False)
 
@@ -128,6 +130,6 @@ def test_template_without_a_process_is_not_rendered():
         "{% set n = namespace() %}{% set n._x = 1 %}",
     ],
 )
-def test_template_cannot_reach_out_of_the_sandbox(process, attempt):
+def test_template_cannot_leave_the_sandbox(process, attempt):
     with pytest.raises(TemplateRefusal):
         process.render(attempt, {"messages": []})

@@ -48,5 +48,5 @@ def test_fits_is_false_for_another_shape_or_type():
 @pytest.mark.parametrize(
     ("one", "other", "length"), [("", "abc", 0), ("abc", "abd", 2), ("ab", "abc", 2), ("xa", "ya", 0)]
 )
-def test_common_returns_the_length_of_the_common_beginning(one, other, length):
+def test_common_prefix_length_counts_equal_first_tokens(one, other, length):
     assert common_prefix_length([*map(ord, one)], [*map(ord, other)]) == length

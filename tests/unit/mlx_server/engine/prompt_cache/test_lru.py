@@ -32,7 +32,7 @@ def test_add_of_a_key_over_the_limit_evicts_no_other():
     assert Lru(0).add({"a": 1}) == ["a"]
 
 
-def test_group_lists_the_newest_key_first_without_removed_ones():
+def test_lru_group_lists_the_newest_key_first_without_removed_ones():
     lru = Lru(40, group_of=lambda key: key[0])
     for key in ("a1", "a2", "b1"):
         lru.add({key: 10})

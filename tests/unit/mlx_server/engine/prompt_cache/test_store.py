@@ -221,7 +221,7 @@ def test_full_disk_keeps_blocks_in_ram_and_logs_once_until_there_is_room(open_st
     assert Model(open_store()).get(PROMPT[:WHOLE]) == WHOLE
 
 
-def test_file_at_the_folders_path_logs_once_and_is_tried_again_later(open_store, tmp_path, capfd):
+def test_cache_folder_blocked_by_a_file_is_logged_once_and_tried_again_later(open_store, tmp_path, capfd):
     (tmp_path / "prompts").write_text("")
     clock = Clock()
     model = Model(open_store(clock=clock))

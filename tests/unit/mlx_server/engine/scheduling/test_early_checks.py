@@ -58,7 +58,7 @@ def code_of(event: Accepted | Failed) -> str:
     return event.code if isinstance(event, Failed) else "accepted"
 
 
-def test_check_of_a_good_request_reports_its_prompts_length():
+def test_early_check_of_a_valid_request_reports_its_prompts_length():
     assert answer(check(json_schema={"type": "object"}), Runner(7)) == Accepted("a", 7)
 
 
@@ -74,7 +74,7 @@ def test_check_of_a_good_request_reports_its_prompts_length():
         (check(EMBED), None, "not_a_chat_model"),
     ],
 )
-def test_check_fails_with_what_the_request_would_fail_with(op, runner, code):
+def test_early_check_fails_with_the_error_of_the_request(op, runner, code):
     assert code_of(answer(op, runner)) == code
 
 
@@ -86,11 +86,11 @@ def test_check_fails_with_what_the_request_would_fail_with(op, runner, code):
         MemoryError("anything that nobody foresaw"),
     ],
 )
-def test_failure_that_need_not_repeat_leaves_the_request_its_turn(error):
+def test_early_check_with_a_temporary_failure_leaves_the_request_queued(error):
     assert answer(check(), Runner(error=error)) == Accepted("a")
 
 
-def test_model_that_is_not_in_memory_is_read_without_its_weights_and_a_fault_of_it_is_no_verdict():
+def test_early_check_reads_an_unloaded_model_without_weights_and_accepts_if_it_is_damaged():
     def read(of: Any) -> Any:
         raise OSError(f"{of.name} is cut off")
 

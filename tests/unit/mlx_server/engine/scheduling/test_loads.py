@@ -173,7 +173,7 @@ def test_load_waits_longer_behind_our_own_requests_and_for_a_cut_off_answer(
     assert isinstance(refused, LoadRefused)
 
 
-def test_wait_of_a_cancelled_request_does_not_count_for_a_later_one():
+def test_load_wait_of_a_cancelled_request_does_not_count_for_a_later_one():
     world = World(max_wait_s=60.0)
     world.guard.decisions |= {"a": no_room(), "b": no_room()}
     assert world.ask("a", "b") == []
@@ -194,7 +194,7 @@ def test_load_refused_for_the_number_of_models_names_the_setting(world):
     assert "max_loaded_models" in str(refused.error)
 
 
-def test_load_that_must_wait_is_tried_again_only_after_a_while():
+def test_load_that_must_wait_is_retried_after_a_delay():
     world = World(max_wait_s=60.0)
     world.guard.decisions["a"] = no_room()
     assert world.ask("a") == []

@@ -35,7 +35,7 @@ def no_room(held_by_requests: bool = True) -> MustWait:
     return MustWait(error, held_by_requests=held_by_requests)
 
 
-def test_queue_is_first_come_first_served():
+def test_memory_queue_is_first_come_first_served():
     waiting = Waiting()
     big, small = waiting.add("big", "m"), waiting.add("small", "n")
     assert waiting.queue.due(0.0) is big
@@ -48,7 +48,7 @@ def test_queue_is_first_come_first_served():
 
 
 @pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_wait_for_memory_is_bounded_and_leaves_no_trace(held_by_requests, limit_s):
+def test_memory_queue_bounds_each_wait_and_forgets_it(held_by_requests, limit_s):
     waiting = Waiting()
     request = waiting.add("a")
     assert waiting.queue.postpone(request, no_room(held_by_requests), 5.0) is None
@@ -64,7 +64,7 @@ def test_wait_for_memory_is_bounded_and_leaves_no_trace(held_by_requests, limit_
     )  # and with a whole wait
 
 
-def test_answer_that_a_crash_cut_off_waits_longer_for_what_others_hold():
+def test_memory_queue_lets_a_resumed_answer_wait_longer_for_other_programs():
     waiting = Waiting()
     request = waiting.add("a", emitted=(1, 2))
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 0.0) is None

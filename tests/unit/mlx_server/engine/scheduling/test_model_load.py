@@ -45,7 +45,7 @@ def test_load_reads_slices_until_its_turn_is_over(clock):
     assert load.weights is None
 
 
-def test_slice_longer_than_a_turn_is_read_whole_and_no_other_with_it(clock):
+def test_load_with_a_slice_longer_than_a_turn_reads_only_that_slice(clock):
     load = ModelLoad(ENTRY, slices(clock, 10 * TURN_S, 0.5, 1.0), clock.now)
     assert load.advance(clock)
     assert load.fraction == 0.5

@@ -113,7 +113,7 @@ def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
     assert loaded.answer("good").reason == "length"
 
 
-def test_prompt_that_takes_long_delays_no_request_of_another_model_and_no_running_one(loaded):
+def test_slow_prompt_delays_no_other_model_and_no_running_request(loaded):
     """A template with nested loops once held up all streams for 133 s."""
     loaded.guard.places = 3
     loaded.send(generate("running", steps=99))
@@ -147,7 +147,7 @@ def test_tokens_that_are_only_counted_do_not_wait_for_memory(loaded):
     assert loaded.status("waits") is RequestStatus.WAITING_FOR_MEMORY
 
 
-def test_model_stays_while_a_prompt_of_it_is_made(loaded):
+def test_model_is_not_unloaded_while_one_of_its_prompts_is_made(loaded):
     loaded.send(generate("slow", OTHER_CHAT, slow=True))
     loaded.turn()
     loaded.now += 61.0
@@ -158,7 +158,7 @@ def test_model_stays_while_a_prompt_of_it_is_made(loaded):
     assert loaded.answer("slow").reason == "length"
 
 
-def test_prompt_made_by_a_model_that_was_loaded_again_since_is_made_anew(loaded):
+def test_prompt_of_a_model_reloaded_meanwhile_is_made_again(loaded):
     """Its files may have changed; and the old prompt's tokenizer would stay in memory."""
     loaded.guard.places = 0
     loaded.send(generate("first"), generate("second", OTHER_CHAT))
@@ -236,13 +236,13 @@ def test_cancel_in_any_status_is_answered_once_and_frees_the_request(status):
     assert engine.answer("b").reason == "length"
 
 
-def test_cancel_of_an_unknown_request_is_answered_by_nothing(loaded):
+def test_cancel_of_an_unknown_request_sends_no_event(loaded):
     loaded.send(Cancel("nobody"))
     loaded.turn()
     assert loaded.events == []
 
 
-def test_id_in_use_is_refused_and_the_first_request_runs_on(loaded):
+def test_request_with_an_id_in_use_is_refused_and_the_first_continues(loaded):
     loaded.send(generate("a", steps=2), generate("a"))
     loaded.turn(3)
     failed, done = loaded.answers("a")
@@ -305,7 +305,7 @@ def test_requests_of_a_model_evicted_on_its_arrival_are_not_lost():
     assert isinstance(engine.answer("second"), Embedding)
 
 
-def test_shutdown_refuses_what_waits_drains_what_runs_and_hands_back_the_rest():
+def test_shutdown_refuses_waiting_requests_drains_running_ones_and_hands_back_the_rest():
     engine = FakeEngine(drain_s=1.0)
     engine.send(generate("running", steps=1000), generate("long", steps=1000))
     engine.turn(5)

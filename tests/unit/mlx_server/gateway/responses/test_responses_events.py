@@ -85,7 +85,7 @@ def test_text_is_streamed_with_every_event_in_order():
     }
 
 
-def test_thoughts_text_and_calls_are_items_of_their_own():
+def test_thoughts_text_and_calls_are_separate_output_items():
     found = written(events_of(), AnswerPart(thinking="hm"), AnswerPart("I look."), call(), done("tool_calls"))
     assert [event_violations(event) for event in found] == [[]] * len(found)
     assert [name for name in types(found) if name.startswith("reasoning")] == [
@@ -135,13 +135,13 @@ def test_failure_is_an_error_event_and_the_end_of_the_response():
     assert [event_violations(event) for event in found] == [[]] * len(found)
 
 
-def test_too_long_a_prompt_has_the_code_at_which_codex_shortens_its_conversation():
+def test_prompt_too_long_has_the_error_code_that_makes_codex_compact():
     events = events_of()
     found = read(events.failed(BadRequest("context_exceeded", "The prompt has 9 tokens.")))
     assert found[-1]["response"]["error"]["code"] == "context_length_exceeded"
 
 
-def test_cancelled_response_ends_with_what_there_is():
+def test_cancelled_response_ends_with_its_output_so_far():
     events = events_of()
     written(events, AnswerPart("Hel"))
     found = read(events.cancelled())
@@ -177,7 +177,7 @@ def test_call_of_a_custom_tool_has_its_text_as_input():
     assert (item["type"], item["call_id"], item["input"]) == ("custom_tool_call", "call_0", "*** Begin")
 
 
-def test_thoughts_are_carried_in_an_opaque_form_where_the_client_asks():
+def test_thoughts_are_returned_in_opaque_form_if_the_client_asks():
     events = events_of(options=OutputOptions(carries_thoughts=True))
     item = written(events, AnswerPart(thinking="hm"), AnswerPart("x"), done())[-1]["response"]["output"][0]
     assert text_of_opaque(item["encrypted_content"]) == "hm"

@@ -108,7 +108,7 @@ def test_thoughts_are_read_from_the_opaque_form_before_the_summary():
     assert message["reasoning_content"] == "short"
 
 
-def test_opaque_text_of_another_server_is_none():
+def test_opaque_thoughts_of_another_server_are_ignored():
     assert text_of_opaque(opaque("a")) == "a"
     for foreign in ("", "gAAAAABpM0Yj", "ünicode", base64.b64encode(b"other").decode(), "////"):
         assert text_of_opaque(foreign) is None
@@ -129,7 +129,7 @@ def test_output_of_an_unknown_call_is_refused_and_of_an_earlier_response_taken()
     assert len(read([OUTPUT], earlier=[CALL]).items) == 1
 
 
-def test_item_types_that_nobody_here_can_read_are_skipped_and_named():
+def test_unsupported_item_types_are_skipped_and_named():
     given = [USER, {"type": "web_search_call", "id": "ws_1"}, {"type": "local_shell_call", "x": []}, USER]
     found = read(given)
     assert len(found.items) == 2
@@ -168,12 +168,12 @@ def test_item_reference_is_replaced_by_the_stored_item_and_an_unknown_one_is_not
         ({"type": "item_reference", "id": None}, r"input\.0\.id"),
     ],
 )
-def test_wrong_item_is_refused_by_its_place(item, said):
+def test_invalid_input_item_is_refused_by_its_position(item, said):
     with pytest.raises(BadRequest, match=said):
         read([item])
 
 
-def test_image_is_replaced_by_a_sentence_that_the_model_reads():
+def test_input_image_is_replaced_by_a_sentence():
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     found = read([{"role": "user", "content": [{"type": "input_text", "text": "What is this?"}, image]}])
     (message,) = chat_messages(None, found.items)
@@ -307,7 +307,7 @@ def body(**fields: Any) -> CreateBody:
         ({"input": None}, "input: is missing"),
     ],
 )
-def test_body_that_means_what_is_not_served_is_refused(fields, said):
+def test_body_with_an_unsupported_feature_is_refused(fields, said):
     with pytest.raises(BadRequest, match=said):
         body(**fields).check()
 
@@ -329,7 +329,7 @@ def test_body_beyond_the_limits_of_the_api_is_refused(fields):
         body(**fields)
 
 
-def test_null_fields_are_as_if_they_were_not_there():
+def test_null_fields_count_as_absent():
     given = body(**{name: None for name in CreateBody.model_fields if name not in ("model", "input")})
     given.check()
     assert given.sampling(7) == body().sampling(7)
@@ -348,6 +348,6 @@ def test_single_call_is_asked_for_by_parallel_tool_calls():
 
 
 @pytest.mark.parametrize(("given", "shortens"), [("auto", True), ("disabled", False), (None, False)])
-def test_truncation_auto_lets_the_engine_leave_out_the_oldest_turns(given, shortens):
+def test_truncation_auto_allows_the_engine_to_drop_the_oldest_turns(given, shortens):
     request = translate(body(input="hello", truncation=given), "m", 1).request
     assert (request.truncate, request.shift, request.shortens_text) == (shortens, shortens, False)

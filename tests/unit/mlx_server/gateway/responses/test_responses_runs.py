@@ -113,7 +113,7 @@ async def test_run_that_fails_before_any_output_has_a_refusal_with_its_status():
     assert run.refusal.status == 400
 
 
-async def test_failure_after_output_is_no_refusal():
+async def test_run_that_fails_after_output_has_no_refusal():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
@@ -125,7 +125,7 @@ async def test_failure_after_output_is_no_refusal():
     assert [event.type for event in run.log][-1] == "response.failed"
 
 
-async def test_answer_that_is_not_streamed_makes_few_events():
+async def test_run_that_is_not_streamed_makes_few_events():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock(), is_streamed=False)
     run.start()
@@ -136,7 +136,7 @@ async def test_answer_that_is_not_streamed_makes_few_events():
     assert run.events.response["output"][0]["content"][0]["text"] == "abcdef"
 
 
-async def test_client_that_goes_cancels_its_own_run_and_no_other():
+async def test_client_that_disconnects_cancels_only_its_own_run():
     own, other = a_ticket(), a_ticket()
     runs = [a_run(ticket, FakeClock()) for ticket in (own, other)]
     for run in runs:
@@ -176,7 +176,7 @@ async def stored_response(clock: FakeClock, number: int, text: str = "x") -> Sto
     return StoredResponse(run, (), json_bytes([item]), (item["id"],))
 
 
-async def test_store_forgets_after_its_time_and_says_so():
+async def test_response_store_drops_expired_responses_and_says_so():
     clock = FakeClock()
     store = MemoryResponseStore(60, clock.now)
     response = await stored_response(clock, 1)
@@ -192,7 +192,7 @@ async def test_store_forgets_after_its_time_and_says_so():
     assert store.item("msg_in_1") is None
 
 
-async def test_store_with_keep_s_zero_keeps_no_response():
+async def test_response_store_with_keep_s_zero_keeps_nothing():
     clock = FakeClock()
     store = MemoryResponseStore(0, clock.now)
     response = await stored_response(clock, 1)
@@ -202,7 +202,7 @@ async def test_store_with_keep_s_zero_keeps_no_response():
     assert store.find("resp_1") is None
 
 
-async def test_store_drops_the_oldest_beyond_its_bytes_and_never_a_running_one():
+async def test_response_store_beyond_its_bytes_drops_the_oldest_but_no_running_one():
     clock = FakeClock()
     first = await stored_response(clock, 1)
     store = MemoryResponseStore(60, clock.now, max_bytes=3 * first.size_bytes)

@@ -61,7 +61,7 @@ def test_process_that_parses_a_large_body_is_busy():
     assert "ended after 120 s" in judgement.evidence
 
 
-def test_process_that_spins_without_end_is_hung_at_the_limit():
+def test_process_that_uses_cpu_without_answering_is_hung_at_the_limit():
     assert judge(*spinning(*range(0, 116, 10))).verdict is ProcessVerdict.BUSY
     judgement = judge(*spinning(*range(0, 121, 10)))
     assert judgement.verdict is ProcessVerdict.HUNG
@@ -81,7 +81,7 @@ def test_process_that_is_suspended_now_and_then_and_works_between_is_busy():
     assert judge(*steps).verdict is ProcessVerdict.BUSY
 
 
-def test_deadlocked_process_that_lets_connections_wait_is_hung_at_the_third_question():
+def test_deadlocked_process_with_waiting_connections_is_hung_at_the_third_question():
     assert judge((0, DEADLOCKED), (3, DEADLOCKED)).verdict is ProcessVerdict.UNDECIDED
     judgement = judge((0, DEADLOCKED), (3, DEADLOCKED), (6, DEADLOCKED))
     assert judgement.verdict is ProcessVerdict.HUNG
@@ -89,12 +89,12 @@ def test_deadlocked_process_that_lets_connections_wait_is_hung_at_the_third_ques
     assert "waiting to be accepted: 2" in judgement.evidence
 
 
-def test_deadlocked_process_that_lets_a_request_wait_is_hung_at_the_third_question():
+def test_deadlocked_process_with_an_unread_request_is_hung_at_the_third_question():
     steps = [(at, replace(IDLE, unread_connections=1)) for at in (0.0, 3.0, 6.0)]
     assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
-def test_idle_process_of_which_no_queue_is_known_is_hung_after_three_questions_ten_seconds_apart():
+def test_idle_process_with_unknown_queues_is_hung_after_three_questions_ten_seconds_apart():
     unknown = replace(IDLE, waiting_connections=None, unread_connections=None, wakeups=None)
     assert judge((0, unknown), (3, unknown), (6, unknown)).verdict is ProcessVerdict.UNDECIDED
     assert judge((0, unknown), (13, unknown)).verdict is ProcessVerdict.UNDECIDED
@@ -119,7 +119,7 @@ def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
     assert "waiting to be accepted: 45" in judgement.evidence
 
 
-def test_process_whose_event_loop_turns_and_who_lets_nobody_wait_is_hung_as_any_idle_one():
+def test_process_whose_event_loop_turns_without_waiting_clients_is_hung_like_an_idle_one():
     steps = [(at, replace(IDLE, wakeups=900 + 2 * (at + 3))) for at in (0, 10, 20)]
     assert judge(*steps[:2]).verdict is ProcessVerdict.UNDECIDED
     assert judge(*steps).verdict is ProcessVerdict.HUNG
@@ -181,7 +181,7 @@ def _history(drawn: Sequence[tuple[float, float, ProcessActivity]]) -> Unanswere
 
 
 @given(QUESTIONS)
-def test_any_history_ends_what_works_only_at_the_limit_and_what_is_silent_at_last(drawn):
+def test_any_history_hangs_a_working_process_only_at_the_limit_and_an_idle_one_eventually(drawn):
     made = _history(drawn)
     last = made.questions[-1]
     silent_s = last.given_up_at - made.questions[0].asked_at
@@ -199,7 +199,7 @@ def test_any_history_ends_what_works_only_at_the_limit_and_what_is_silent_at_las
 
 
 @given(QUESTIONS, st.integers(2, 5))
-def test_any_process_that_is_suspended_and_idle_from_now_on_is_hung_two_questions_later(drawn, more):
+def test_suspended_idle_process_with_any_history_is_hung_two_questions_later(drawn, more):
     made = _history(drawn)
     frozen = replace(made.questions[-1].after, suspended=True)
     now = made.questions[-1].given_up_at

@@ -80,7 +80,7 @@ def test_productive_weight_changes_nothing_for_a_child_that_does_no_work():
     assert driver.child.state is State.OPEN
 
 
-def test_productive_run_after_a_burst_of_deaths_shows_that_they_were_no_crash_loop():
+def test_productive_run_after_a_burst_of_deaths_lowers_their_weight():
     """Five engines are killed while each replays; the engine after them works, and is killed too."""
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 6):

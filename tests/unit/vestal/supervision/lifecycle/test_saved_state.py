@@ -57,7 +57,7 @@ def test_weights_of_restarts_are_restored():
     assert restored.intensity.restarts == ((pytest.approx(-20.0), 0.1), (pytest.approx(-10.0), 1.0))
 
 
-def test_record_without_weights_as_earlier_versions_wrote_it_counts_each_restart_once():
+def test_saved_state_without_weights_counts_each_restart_once():
     child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1))
     record = to_record(child, 120, 1e9)
     del record["restart_weights"]
@@ -65,5 +65,5 @@ def test_record_without_weights_as_earlier_versions_wrote_it_counts_each_restart
 
 
 @pytest.mark.parametrize("record", [None, {}, {"breaker": 3}, {"breaker": {}, "restarts": "x"}])
-def test_record_in_another_form_changes_nothing(record: Any):
+def test_saved_state_in_an_unknown_format_changes_nothing(record: Any):
     assert restore(initial_state(POLICY), record, 0, 0) == initial_state(POLICY)

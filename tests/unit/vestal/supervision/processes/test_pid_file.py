@@ -60,7 +60,7 @@ def test_pid_file_of_another_process_is_not_removed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{}")])
-def test_kept_pid_file_is_written_again_where_it_is_deleted_or_changed(tmp_path: Path, spoil):
+def test_kept_pid_file_is_written_again_if_deleted_or_changed(tmp_path: Path, spoil):
     file = KeptPidFile(tmp_path / "run" / "x.json")
     assert file.write_identity(ProcessIdentity(10, 1.0)) is None
     assert not file.keep()

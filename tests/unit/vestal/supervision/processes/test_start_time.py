@@ -7,7 +7,7 @@ from vestal.supervision import start_time
 from vestal.supervision.processes.start_time import BsdInfo, parse_ps
 
 
-def test_start_time_of_no_process_is_none():
+def test_start_time_of_a_missing_process_is_none():
     assert start_time(2**22 + 1) is None
 
 
