@@ -1,1 +1,1 @@
-"""Measurements, with the same for other programs if there are any: `make bench`, `make chaos`."""
+"""Measurements of Vestal and, where there are any, of comparable programs: `make bench`, `make chaos`."""

@@ -68,7 +68,9 @@ FullDisk = SmallDisk | SizeLimit
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[FullDisk]:
-    """Yield a disk on `folder`. It is a real one where this user may mount it (CI's may)."""
+    """Yield a disk on `folder`: a mounted one if this user may mount it (CI's may), else a limit on file
+    sizes.
+    """
     if sys.platform != "linux":
         pytest.skip("only on Linux can a test fill a disk, or limit another process's files")
     command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m,mode=700", "none", str(folder)]

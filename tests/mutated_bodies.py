@@ -441,7 +441,7 @@ ARGUMENTS = [
     '{"x": [-Infinity]}',
 ]
 ARGUMENTS += [nested('{"a":', 955, "1", "}"), '{"x": ' + "9" * 5000 + "}", '"text"']
-"""What may stand where the arguments of a call are JSON as text."""
+"""Texts in place of the arguments of a call, which are JSON as text."""
 NO_JSON = [
     "NaN",
     "Infinity",
@@ -461,7 +461,7 @@ VALID = (
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(json.dumps)
 )
 ODD = st.integers(0, 15).flatmap(lambda dice: VALID if dice else st.sampled_from(NO_JSON))
-"""Pieces of JSON text as sent. One that is no JSON has the whole body refused, so that it is rare."""
+"""Pieces of JSON text as sent. Invalid ones are rare, because they have the whole body refused."""
 
 
 @st.composite

@@ -19,7 +19,7 @@ class Ports:
         self._ports = self._free_ports()
 
     def pick(self) -> int:
-        """Return a port that nobody listens on. Raise `RuntimeError` where all blocks are claimed."""
+        """Return a port that nobody listens on. Raise `RuntimeError` if all blocks are claimed."""
         return next(self._ports)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Whether a process has ended, also if what reaps orphans is slow and leaves a zombie for a moment."""
+"""Find out whether a process has ended. A zombie counts as ended: orphans may be reaped late."""
 
 from __future__ import annotations
 

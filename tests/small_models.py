@@ -1,7 +1,7 @@
 """A stand-in for the built-in chat model: its name, tokenizer and architecture, but few and random weights.
 
-It computes a token some fifteen times faster than the real model does. Its text is words without sense, yet
-every word depends on all tokens before it: a wrong key, value, position or mask shows in the text at once.
+It computes a token some fifteen times faster than the real model does. Its text makes no sense, but every
+word depends on all tokens before it, so a wrong key, value, position or mask changes the text.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _write_chat_model(real: Path, folder: Path) -> None:
 def _token_factors(tokenizer: Path) -> np.ndarray:
     """Return a factor for each token's logits, as one column.
 
-    Words after a space are likely; a text of them is split into the same tokens again. Other tokens come
-    where a grammar allows no word, white space last of all: the grammar of JSON allows it without end.
+    Words after a space are likely; a text of them is split into the same tokens again. Other tokens come only
+    if a grammar allows no word. White space is least likely, since JSON's grammar allows it without end.
     """
     vocabulary: dict[str, int] = json.loads(tokenizer.read_text())["model"]["vocab"]
     factors = np.full((len(vocabulary), 1), 0.3, dtype=np.float32)

@@ -21,7 +21,7 @@ def terminate(pid: int) -> None:
 
 
 def stop(pid: int) -> None:
-    """Suspend the process: it is alive and does nothing."""
+    """Suspend the process, so that it is alive but does nothing."""
     os.kill(pid, signal.SIGSTOP)
 
 
@@ -31,7 +31,7 @@ def abort(pid: int) -> None:
 
 
 def out_of_memory(pid: int) -> None:
-    """Forbid the process any new memory. Where no limit can be set from outside (macOS), send SIGKILL."""
+    """Forbid the process any new memory. If no limit can be set from outside (macOS), send SIGKILL."""
     process = psutil.Process(pid)
     if hasattr(process, "rlimit"):
         with contextlib.suppress(psutil.Error):

@@ -16,7 +16,7 @@ class TextVerdict(StrEnum):
 
 
 def judge(got: str, finished: bool, wanted: str) -> TextVerdict:
-    """Return the verdict on the text `got` where `wanted` was expected."""
+    """Return the verdict on the text `got`, given the expected text `wanted`."""
     if not finished:
         return TextVerdict.LOST
     if got == wanted:

@@ -11,7 +11,7 @@ from pathlib import Path
 from vestal.supervision import ChildSpec, RestartPolicy, Supervisor
 
 STABLE_AFTER_S = 1.0
-"""As supervisord's `startsecs`: a child that ran so long is restarted at once."""
+"""Like supervisord's `startsecs`: a child that ran for this long is restarted at once."""
 
 
 async def supervise(child: str, folder: str, stop_s: float) -> None:

@@ -1,4 +1,4 @@
-"""An engine without MLX: it speaks the gateway's protocol, and dies or hangs where a prompt says so.
+"""An engine without MLX: it speaks the gateway's protocol, and dies or hangs as a prompt orders.
 
 The token at position i of a prompt is a function of the prompt and i, so any engine can continue where
 another stopped. A prompt may contain these directives, among its first 2,000 characters:
@@ -217,7 +217,7 @@ class FakeEngine:
 
 
 def said_in(op: protocol.Generate) -> list[dict[str, Any]]:
-    """Return the messages that count: agents put system messages behind what the user says."""
+    """Return the messages up to the user's last one: agents put system messages after it."""
     return [message for message in op.messages or () if message["role"] != "system"] or [{}]
 
 

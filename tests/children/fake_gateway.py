@@ -2,7 +2,7 @@
 
 The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
 that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. With
-`start_s`, it serves after so many seconds. While it has `computes`, requests are not answered, and the
+`start_s`, it serves after that many seconds. While it has `computes`, requests are not answered, and the
 process computes. Like the real gateway it serves the socket that it inherits from the agent.
 """
 

@@ -1,8 +1,8 @@
 """A small program that follows the gateway's part of docs/decisions/0023-upgrade-in-place.md.
 
 It serves the sockets that it inherits, or binds the port itself: GET /health, and GET /stream?lines=N, which
-writes a line each 50 ms. The lock on `answers.lock` in VESTAL_HOME stands for the log of answers: who holds
-it accepts connections.
+writes a line each 50 ms. The lock on `answers.lock` in VESTAL_HOME stands for the log of answers: the process
+that holds it accepts connections.
 
 `stand_in.json` in VESTAL_HOME has it misbehave: {"successor": "exits"} (with the sentence "there is no such
 model"), "is silent" or "dies when it is ready"; {"hands_over": false} has it ignore SIGUSR1.

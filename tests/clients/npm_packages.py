@@ -18,7 +18,7 @@ FETCHED_WITHIN_S = 240
 def fetched(lock: Path, folder: Path, *programs: str) -> Path:
     """Return `folder`, whose `node_modules` has the packages of the lock file, or skip the test.
 
-    It is skipped where npm, the registry or one of the `programs` is missing. No package's own install script
+    It is skipped if npm, the registry or one of the `programs` is missing. No package's own install script
     is run.
     """
     for program in ("npm", *programs):

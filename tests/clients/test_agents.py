@@ -1,6 +1,6 @@
 """Codex and Claude Code, as npm has them, against the real gateway: a turn with a tool call, to its end.
 
-Their prompts have 5,000 to 20,000 tokens, and want a model with wits: a scripted engine stands in for it. It
+Their prompts have 5,000 to 20,000 tokens and need a capable model, so a scripted engine stands in for one. It
 answers the prompt with a call of the agent's shell, and the shell's output with a text of numbered words.
 """
 
@@ -101,7 +101,7 @@ AGENTS = {
 
 @pytest.fixture(scope="module")
 def scripted(make_gateway: Callable[..., Gateway]) -> Gateway:
-    """A gateway whose engine calls the shell of the agent, and then dies once in the middle of its answer."""
+    """Run a gateway whose engine calls the agent's shell, and then dies once in the middle of its answer."""
     gateway = make_gateway({"calls": {"exec_command": {"cmd": COMMANDS["codex"]}, "Bash": BASH}})
     folder = gateway.home / "agents"
     make_model(folder / "chat", max_position_embeddings=CONTEXT_TOKENS, model_type="llama")
@@ -121,7 +121,9 @@ def _codex_text(output: str) -> str:
 
 
 def _claude_text(output: str) -> str:
-    """Return the agent's last message. Its shell was run: only the shell's output has the orders for it."""
+    """Return the agent's last message. It shows that the shell was run, because only the shell's output
+    orders it.
+    """
     (result,) = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert (result["is_error"], result["num_turns"], result["permission_denials"]) == (False, 2, [])
     return result["result"]

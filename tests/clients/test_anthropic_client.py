@@ -128,7 +128,7 @@ def test_errors_raise_the_clients_own_exceptions(client):
 
 
 def test_output_in_a_given_schema_is_json_of_that_schema(client):
-    """Structured output was read over, and the answer was prose."""
+    """`output_config.format` was once ignored, and the answer was prose."""
     schema = {
         "type": "object",
         "properties": {"age": {"type": "integer"}},

@@ -1,6 +1,7 @@
 """Drive the real `ollama` command line against the real server.
 
-It is a Go program that no package registry has: the tests run where VESTAL_TEST_OLLAMA or the PATH has one.
+It is a Go program that no package registry has, so the tests run only if VESTAL_TEST_OLLAMA or the PATH has
+one.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def plain(output: bytes) -> str:
 
 
 def _until_prompt(descriptor: int) -> bytes:
-    """Return what is shown until the prompt stands at the end, or for 20 s."""
+    """Return the output up to the next prompt, or that of 20 s."""
     shown, deadline = b"", time.monotonic() + 20
     while time.monotonic() < deadline and ">>> " not in plain(shown)[-60:]:
         if select.select([descriptor], [], [], 0.2)[0]:

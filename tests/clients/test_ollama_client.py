@@ -156,7 +156,9 @@ async def test_async_client_streams_the_whole_answer(real_server):
 
 
 def test_models_are_made_copied_shown_and_deleted(real_client):
-    """Open WebUI's model builder and `ollama create` send this; a parameter of the request counts first."""
+    """Open WebUI's model builder and `ollama create` send this. A request's parameter
+    overrides the model's.
+    """
     name, copy = "real_client-mario", "real_client-twin"
     try:
         *_, last = real_client.create(

@@ -38,7 +38,7 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
 
 
 def lacking(repo: Path) -> str:
-    """Why no container can run here; nothing if one can."""
+    """Return why no container can run here; empty if one can."""
     if not _succeeds("compose", "ls"):
         return "no Docker engine with compose answers"
     image = _base_image(repo)
@@ -65,7 +65,7 @@ def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:
 
 
 def container(stack: Any, service: str) -> dict[str, Any]:
-    """`docker inspect` of a service's container."""
+    """Return the `docker inspect` record of a service's container."""
     name = stack.until(lambda: container_id(stack, service), f"{service} has a container")
     return json.loads(docker("inspect", name))[0]
 
@@ -77,12 +77,12 @@ def container_id(stack: Any, service: str) -> str:
 
 
 def kill_its_process(name: str) -> None:
-    """SIGKILL to the orchestrator's own process, of which Docker's events tell nothing but the end."""
+    """Send SIGKILL to the orchestrator's own process; Docker's events then show only its end."""
     _python(name, KILL)
 
 
 def overrun(name: str) -> None:
-    """Fills the container's memory until the kernel ends its own process, and so the container."""
+    """Fill the container's memory until the kernel kills its main process, and so the container."""
     _python(name, OVERRUN)
 
 

@@ -40,7 +40,7 @@ def container(models: Models) -> Iterator[Container]:
 
 @contextlib.contextmanager
 def filled(container: Container, fraction: float) -> Iterator[None]:
-    """So much of the container's memory is in use meanwhile."""
+    """Fill the container's memory to this fraction during the block."""
     command = ["docker", "exec", "-i", container.name, "python", "-c", FILL, str(fraction)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout and child.stdin and child.stdout.readline() == "full\n"
@@ -85,6 +85,6 @@ def _write(container: Container, name: str) -> None:
 
 
 def _batches(models: Models, name: str) -> list[int]:
-    """The sizes of the batches with this file's texts, in their order."""
+    """Return the sizes of the batches with this file's texts, in order."""
     batches = (call["body"]["input"] for call in models.calls("/api/embed"))
     return [len(texts) for texts in batches if any(f"is {name}." in text for text in texts)]

@@ -51,7 +51,7 @@ Step = tuple[str, str]  # task, name of the step
 
 @dataclass
 class Run:
-    """What the container went through, and what was seen of its tasks before each kill."""
+    """The record of one run: the container's kills, and the state of its tasks before each kill."""
 
     ids: dict[str, str] = field(default_factory=dict)  # a goal's number -> its task
     reasons: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Run:
 
 
 def calls(models: Models) -> dict[Step, list[float]]:
-    """When each step's model was asked, by the number of the task's goal."""
+    """Return the times at which each step called its model, by the number of the task's goal."""
     found: dict[Step, list[float]] = defaultdict(list)
     for call in models.calls("/api/chat"):
         system, asked = (message["content"] for message in call["body"]["messages"])
@@ -91,7 +91,7 @@ def stack(make_stack: Callable, models: Models, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def run(stack, models: Models) -> Run:
-    """All tasks worked on to their end, through all kills."""
+    """Run all tasks to their end, with all kills in between."""
     print(f"seed {SEED}: {TASKS} tasks, {KILLS} kills")
     draw = random.Random(SEED)
     run = Run({f"{number:04}": _submitted(stack, f"{number:04}") for number in range(TASKS)})
@@ -152,7 +152,7 @@ def _submitted(stack, number: str) -> str:
 
 
 def _asked(models: Models) -> int:
-    """Steps whose model was asked, once or again."""
+    """Return the steps that called their model at least once."""
     return len(calls(models))
 
 
@@ -173,7 +173,7 @@ def _steps(stack, run: Run, number: str) -> dict[Step, float]:
 
 
 def _kill(stack, kind: str, run: Run) -> None:
-    """One kill, and the wait until another run of the container answers."""
+    """Kill the container once, and wait until it runs and answers again."""
     before = container(stack, "orchestrator")
     KILL_METHODS[kind](before["Id"])
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def database(free_port: Callable[[], int], models: Models) -> Iterator[str]:
-    """Reached by the containers over the bridge, as one on this machine would be."""
+    """Run a Postgres that the containers reach over the bridge."""
     with RealPostgres(free_port(), f"127.0.0.1,{bridge_address()}") as postgres:
         yield postgres.new_database()
 
@@ -56,7 +56,7 @@ def worked_on(name: str) -> set[str]:
 
 
 def events(name: str, kind: str) -> list[dict[str, Any]]:
-    """Those of a kind in a container's log."""
+    """Return the events with this name in a container's log."""
     lines = [line for line in docker("logs", name).splitlines() if line.startswith("{")]
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 

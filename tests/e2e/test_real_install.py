@@ -1,6 +1,6 @@
 """`vestal install` with this machine's own launchd or systemd: a killed agent comes back, and nothing stays.
 
-Only where VESTAL_TEST_REAL_INSTALL=1 asks for it, since it installs jobs (in a home of its own) for a while.
+It runs only if VESTAL_TEST_REAL_INSTALL=1, since it installs jobs (in a home of its own) for a while.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOOK_AGAIN_S = 0.5
 
 
 class Installed:
-    """A home with jobs of its own, and what is known of them."""
+    """A home with its own installed jobs."""
 
     def __init__(self, home: Path, agent_port: int, mlx_port: int) -> None:
         self.home, self.agent_port, self.mlx_port = home, agent_port, mlx_port
@@ -57,7 +57,7 @@ class Installed:
         return self.shown()[name]["state"]["pid"]
 
     def gateway_pid(self) -> int | None:
-        """Of a gateway that the agent calls ready."""
+        """Return the PID of the gateway, once the agent reports it as ready."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.agent_port}/status")
         request.add_header("Authorization", f"Bearer {(self.home / 'token').read_text().strip()}")
         with urllib.request.urlopen(request, timeout=10) as reply:

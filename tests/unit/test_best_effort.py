@@ -18,7 +18,7 @@ ALLOWED = {
     "vestal/best_effort/output.py": {"os.open"},
     # A lock's file stays empty; who cannot open it goes on without the lock.
     "vestal/platform/file_lock.py": {"os.open"},
-    # A child's log, with the null device where it cannot be opened.
+    # A child's log, or the null device if it cannot be opened.
     "vestal/supervision/processes/log_file.py": {"os.open"},
     # Failures are caught one by one: no part of a copy is left.
     "vestal/platform/log_rotation.py": {"copyfile"},

@@ -1,4 +1,4 @@
-"""The architecture, held: who may import whom, and which modules decide without touching the world."""
+"""The architecture as tests: which folder may import which, and which modules are pure."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_every_module_imports_only_what_contributing_allows():
 
 
 def test_folders_import_each_other_in_one_direction_only():
-    """On every floor, the files and rooms of one folder form no circle of imports."""
+    """In every folder, its files and subfolders do not import each other in a cycle."""
     modules = {_module_of(path): path for path in SOURCES}
     edges: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for module, path in modules.items():

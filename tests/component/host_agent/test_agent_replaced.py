@@ -47,7 +47,7 @@ def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, caps
 
 
 def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
-    """`status` and the doctor said that no agent ran, and `vestal up` was advised, which said the same."""
+    """`status` and the doctor said that no agent ran, and advised `vestal up`, which said the same."""
     gateway = agent.start().gateway()
     pid = agent.process.pid
     os.kill(pid, signal.SIGSTOP)

@@ -80,7 +80,7 @@ async def test_follower_that_falls_behind_is_disconnected_and_others_are_not(hom
 
 
 def _flip_bits_of_a_page(path: Path) -> None:
-    """Damage the middle of the file, where SQLite looks only when it reads those rows."""
+    """Damage the middle of the file, which SQLite reads only when it reads those rows."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         middle = file.read(4096)
@@ -96,7 +96,7 @@ def _filled(path: Path, count: int = 400) -> None:
 
 
 def test_journal_with_damaged_pages_is_put_aside_at_the_start(home: Path):
-    """The newest rows could be read, so that the file was used, and every reader of the others failed."""
+    """The newest rows were readable, so the file was used, and every reader of the damaged rows failed."""
     path = home / "journal.db"
     _filled(path)
     _flip_bits_of_a_page(path)
@@ -150,7 +150,7 @@ def test_journal_deleted_without_its_write_ahead_log_is_created_again(home: Path
 
 
 def test_events_on_a_broken_disk_wait_in_memory_and_are_written_later(home: Path):
-    """A folder stands in the journal's place: no file can be opened, whoever runs the test."""
+    """A folder in place of the journal's file cannot be opened for writing, even by root."""
     path = home / "journal.db"
     path.mkdir()
     journal = Journal(path)

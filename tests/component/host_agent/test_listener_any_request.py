@@ -48,7 +48,7 @@ BODIES = st.one_of(st.binary(max_size=200), JSON.map(lambda value: json.dumps(va
 
 
 def exchange(port: int, sent: bytes) -> bytes:
-    """All that comes back until the other side hangs up."""
+    """Send the bytes, and return what comes back until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=WITHIN_S) as connection:
         connection.sendall(sent)
         got = b""

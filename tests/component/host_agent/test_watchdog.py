@@ -1,4 +1,4 @@
-"""The watchdog as a process: it starts a dead agent again, and no agent that somebody has ended."""
+"""The watchdog as a process: it restarts a dead agent, but not one that somebody has stopped."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_killed_watchdog_is_started_again_and_never_twice(watched):
 
 
 def test_agent_ended_by_sigterm_stays_ended(watched):
-    """A person's `kill` is no crash."""
+    """A person's `kill` is not a crash."""
     watched.start()
     watched.pid_in("watchdog.json")
     watched.process.send_signal(signal.SIGTERM)
@@ -126,7 +126,7 @@ def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):
 
 
 def test_agent_of_a_service_manager_names_it_and_ends_the_watchdog_of_an_earlier_agent(home: Path):
-    """Two who start the agent would start two."""
+    """A watchdog beside a service manager would start a second agent."""
     config = load({"VESTAL_HOME": str(home)})
     config.home.prepare()
     with subprocess.Popen([sys.executable, str(WAITS)]) as leftover:

@@ -1,4 +1,5 @@
-"""An Ollama that is not installed is posted to the recovery webhook once, and is then no fault.
+"""An Ollama that is not installed is posted to the recovery webhook once, and then no longer counts as a
+fault.
 
 Before, the status stayed "degraded", each cycle reported "ollama down", and posts were sent at 0, 5, 15, 35
 and 75 s.

@@ -1,4 +1,4 @@
-"""The orchestrator on a full or broken disk: 503 while it lasts, and then all goes on by itself."""
+"""The orchestrator on a full or broken disk: it answers 503 meanwhile, and then continues by itself."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_task_whose_step_ends_on_a_full_disk_is_recorded_once_there_is_space(
 
 
 def test_start_on_a_full_disk_waits_for_space(on_disk: Orchestrator, disk: SmallDisk):
-    """It ended with exit code 78, as for a wrong setting, and nobody started it again."""
+    """The orchestrator once ended with exit code 78, as for a wrong setting, and was not restarted."""
     disk.fill()
     on_disk.start()
     assert on_disk.ask("/health")[0] == 200
@@ -159,7 +159,9 @@ def test_locked_database_is_503_before_a_clients_time_out(orchestrator: Make, ll
 def test_tasks_file_damaged_while_in_use_is_replaced_at_the_next_start(
     orchestrator: Make, llm: StandIn, how: str
 ):
-    """DBOS went on in a file that nobody could open any more: what it accepted was lost."""
+    """DBOS once continued in a file that could not be opened any more, and the tasks that it accepted were
+    lost.
+    """
     one = orchestrator(MLX_API_URL=llm.url, ORCHESTRATOR_CYCLE_INTERVAL="1").start()
     one.finished(one.submit("before"))
     path = one.home / "orchestrator-tasks.db"

@@ -1,4 +1,6 @@
-"""The orchestrator on a Postgres that cannot be written: 503 while it lasts, then all goes on by itself."""
+"""The orchestrator on a Postgres that cannot be written: it answers 503 meanwhile, and then continues by
+itself.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""config.json of published models, as far as memory goes by them, and the headers of what they stand for."""
+"""The parts of published models' config.json that determine memory, and headers of matching weight files."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def headers(
     config: dict[str, Any], dtype: str = "BF16", bits: int = 0, group_size: int = 64
 ) -> dict[str, Any]:
-    """What the weight files of such a model say, in the shapes of a Llama (fused where phi3 fuses them);
-    with `bits` in mlx-lm's quantized form."""
+    """Return the headers of the weight files of such a model, with a Llama's shapes (fused for phi3). With
+    `bits`, they are in mlx-lm's quantized form.
+    """
     found: dict[str, Any] = {}
     for name, shape in _shapes(config).items():
         if bits and len(shape) == 2:

@@ -1,4 +1,4 @@
-"""Running `docker compose`, where a script stands for the `docker` command."""
+"""Running `docker compose`, with a script in place of the `docker` command."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ NOT_MOUNTED = (1, 99)  # `unshare` is not allowed, or `mount` is not
 
 
 def check_mounted_disk(folder: Path, options: str) -> str:
-    """Mount a small file system, and return what the checks print there; skip where it cannot be mounted."""
+    """Mount a small file system, and return what the checks print there; skip if it cannot be mounted."""
     if shutil.which("unshare") is None:
         pytest.skip("no `unshare` to mount a small disk with")
     command = ["unshare", "-rm", "sh", "-c", MOUNT, "sh", options, str(folder), sys.executable, CHECKS]

@@ -1,4 +1,4 @@
-"""What the agent makes of a service's HTTP answer, and of none."""
+"""How the agent reads a service's HTTP answer, and the absence of one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def test_get_reads_a_body_that_arrives_in_pieces(session: aiohttp.ClientSession, url: str):
-    """Only the first piece was read: a long list of models was no JSON, and Ollama was called broken."""
+    """Only the first piece was read: a long list of models was invalid JSON, and Ollama was reported as
+    broken.
+    """
     assert (await http_probe.get(session, f"{url}/in-pieces")).fields == MODELS
 
 

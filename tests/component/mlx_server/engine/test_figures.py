@@ -1,4 +1,4 @@
-"""What the engine says it holds and has written is what it holds and has written."""
+"""The engine's reports on memory and written blocks agree with the facts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.small_models import TOKEN_BYTES
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 STEP_TOKENS = 256
-"""mlx-lm's caches grow by so many."""
+"""mlx-lm's caches grow by this many tokens."""
 TURNS = 10
 BLOCK_TOKENS = 16
 
 
 def fresh(engine: Engine) -> Alive:
-    """The next report."""
+    """Return the engine's next report."""
     seen = len(engine.events)
     alive: Alive = engine.wait(lambda e: isinstance(e, Alive) and e in engine.events[seen:])
     return alive
@@ -56,7 +56,7 @@ def test_conversation_of_ten_turns_writes_little_more_than_its_own_values(start)
 
 
 def written(engine: Engine, blocks: int) -> PromptCacheUse:
-    """The figures once so many blocks are in files: that is done behind."""
+    """Return the figures once `blocks` blocks are in files, which a background thread writes."""
     alive = engine.wait(lambda e: isinstance(e, Alive) and e.prompt_cache.written >= blocks)
     use: PromptCacheUse = alive.prompt_cache
     return use

@@ -1,4 +1,4 @@
-"""Text from a small model, in float32 on the CPU, where equal means equal."""
+"""Text from a small model, computed in float32 on the CPU, so that results can be compared exactly."""
 
 import pytest
 from msgspec.structs import replace

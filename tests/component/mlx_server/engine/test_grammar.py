@@ -114,7 +114,7 @@ def test_schemas_of_common_libraries_are_followed_as_far_as_possible(engine):
     ids=json.dumps,
 )
 def test_schema_that_no_text_meets_is_refused(engine, schema):
-    """A reference to itself was answered with 200 and an empty text."""
+    """A schema that refers to itself was answered with 200 and an empty text."""
     name = f"contradiction {schema}"
     engine.send(chat(name, ASK, json_schema=schema))
     failed = engine.answer(name, Done)
@@ -133,7 +133,9 @@ def test_invalid_schema_is_refused_naming_the_fault(engine, schema):
 
 
 def test_schema_with_many_optional_properties_does_not_end_the_answer_early(engine):
-    """llguidance gives up at 2,000 items a row, some 500 such properties; the answer ended there, no JSON."""
+    """llguidance gives up at 2,000 items a row, some 500 such properties; the answer then ended as invalid
+    JSON.
+    """
     many = {f"property_{number}": {"type": "boolean"} for number in range(700)}
     schema = {"type": "object", "properties": {"first": {"type": "string", "maxLength": 8}, **many}}
     schema["required"] = ["first", "property_0", "property_699"]

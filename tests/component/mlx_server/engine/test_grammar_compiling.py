@@ -26,7 +26,9 @@ SMALL = {"type": "object", "properties": {"age": {"type": "integer"}}, "required
 
 
 def big(name: str) -> dict:
-    """A schema of 50,000 characters that takes 0.2 s or more to compile; `name` makes it another one."""
+    """Return a schema of 50,000 characters that takes at least 0.2 s to compile. Each `name` gives a
+    different one.
+    """
     groups = {
         f"{name}{group}": {
             "type": "object",
@@ -38,7 +40,7 @@ def big(name: str) -> dict:
 
 
 def tokens_while_it_waits(engine, op: Generate, stream: str) -> int:
-    """How many tokens `stream` had from the time the engine received `op` to the first sign of its life."""
+    """Return how many tokens `stream` got between the arrival of `op` and the first event about `op`."""
     engine.send(Load(f"before {op.id}", CHAT), op)
     received = engine.answer(f"before {op.id}", Loaded)
     first = engine.wait(lambda e: isinstance(e, (Prefill, Failed)) and e.id == op.id)

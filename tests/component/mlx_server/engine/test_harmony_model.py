@@ -52,7 +52,7 @@ CALL_SCHEMA = {
 
 @pytest.fixture(scope="module")
 def folder(small_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the models, of which there is one."""
+    """Return a models folder with one model."""
     parent: Path = tmp_path_factory.mktemp("models")
     made, small = parent / "harmony", small_models_dir / "smollm2__135m"
     made.mkdir()
@@ -104,7 +104,7 @@ def test_answer_without_any_header_is_text_and_resumed_at_any_token_is_the_same(
 
 
 def test_answer_resumed_within_its_thinking_goes_on_thinking(harmony, encode):
-    """A grammar does not apply yet."""
+    """The grammar must not apply before the thinking has ended."""
     harmony.send(chat("thought", encode(THOUGHT), json_schema=SCHEMA))
     done = harmony.answer("thought", Done)
     assert harmony.text("thought") == ""

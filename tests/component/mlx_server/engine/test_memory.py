@@ -53,7 +53,7 @@ def run_child(name: str, home: Path, *arguments: object) -> Any:
 
 @dataclass(frozen=True)
 class Case:
-    """Prompts that are measured; `layers`: so many of the real chat model's, for less time (0: all 30)."""
+    """Prompts that are measured. `layers` is how many of the real chat model's 30 layers are used; 0: all."""
 
     model: str
     rows: int
@@ -75,7 +75,9 @@ QUANTIZED = [
 
 @pytest.fixture(scope="module")
 def measure(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
-    """A function that returns what is forecast and what is measured: one process for each list of cases."""
+    """Return a function that returns forecasts and measurements, made in one process for each
+    list of cases.
+    """
     shallow = shallow_models(models_dir, tmp_path_factory.mktemp("models"), SHALLOW_LAYERS)
     groups = [(models_dir, WHOLE[:1]), (models_dir, WHOLE[1:]), (shallow, SHALLOW), (shallow, QUANTIZED)]
     measured: dict[Case, dict[str, Any]] = {}
@@ -183,7 +185,7 @@ def test_load_without_memory_waits_until_the_busy_model_is_idle(start_real):
 
 @pytest.fixture(scope="module")
 def odd_models(start_real, tmp_path_factory):
-    """An engine without a model, and a folder of models for it that cannot be had."""
+    """Start an engine without preloaded models, and with a folder of models that are too large or broken."""
     folder = tmp_path_factory.mktemp("odd")
     write_model(folder / "giant", CONFIGS["Llama-3.1-70B"], shards=30)
     for name in ("cut", "missing", "garbage", "config"):
@@ -199,7 +201,7 @@ def odd_models(start_real, tmp_path_factory):
 
 
 def write_model(folder: Path, config: dict[str, Any] | None = None, shards: int = 2) -> None:
-    """A model in shards that take no room on disk: sparse files behind true headers."""
+    """Write a model whose shards take no disk space: sparse files with valid headers."""
     folder.mkdir()
     config = config or {**CONFIGS["SmolLM2-135M"], "num_hidden_layers": 1, "vocab_size": 100}
     (folder / "config.json").write_text(json.dumps(config))

@@ -1,4 +1,6 @@
-"""The prompt cache across the engine's lives: the cold run's greedy text, whatever befell the files."""
+"""The prompt cache across restarts of the engine: its text equals that of a cold run, even with damaged
+files.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,7 @@ def terminate(engine: Engine) -> None:
 
 @pytest.fixture
 def live(small_models_dir: Path) -> Iterator[Lives]:
-    """Starts an engine in a home that may have had one before."""
+    """Return a function that starts an engine in a home, with the cache of an earlier engine there."""
     engines: list[Engine] = []
 
     def start(home: Path, **env: str) -> Engine:
@@ -75,7 +77,7 @@ def live(small_models_dir: Path) -> Iterator[Lives]:
 
 @pytest.fixture(scope="module")
 def cold(small_models_dir: Path, tmp_path_factory) -> Iterator[Callable[[Generate], str]]:
-    """The text that an engine without a cache gives."""
+    """Return the text that an engine without a cache gives."""
     off = {"VESTAL_MLX__PROMPT_CACHE_RAM": "0", "VESTAL_MLX__PROMPT_CACHE_DISK": "0"}
     env = {"VESTAL_MODELS_DIR": str(small_models_dir), "MLX_PRELOAD_MODELS": CHAT, **off}
     engine = Engine(tmp_path_factory.mktemp("cold"), env)
@@ -198,7 +200,7 @@ def test_damaged_files_are_misses_and_orphaned_files_are_deleted(live, cold, hom
 
 
 def _written(home: Path, known: set[Path], count: int) -> list[Path]:
-    """The next so many files, in the order in which they were written."""
+    """Return the next `count` files, in the order in which they were written."""
     deadline = time.monotonic() + 20
     while len(new := set(files(home)) - known) < count:
         assert time.monotonic() < deadline, f"{len(new)} of {count} files"
@@ -261,7 +263,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _forget_checksums(manifest: Path) -> None:
-    """Or the loader would refuse what has changed since it was installed."""
+    """Delete the recorded checksums, because the loader would refuse a model that was changed."""
     manifest_facts = json.loads(manifest.read_text())
     manifest.write_text(
         json.dumps({name: value for name, value in manifest_facts.items() if name != MANIFEST_KEY})
@@ -269,7 +271,7 @@ def _forget_checksums(manifest: Path) -> None:
 
 
 def _change_one_tensor(content: bytearray) -> None:
-    """One number of it, as a fine-tune would change them all."""
+    """Change one number of the weights, as a fine-tune would change them all."""
     (length,) = struct.unpack("<Q", content[:8])
     table = json.loads(content[8 : 8 + length])
     begin, end = next(spec["data_offsets"] for name, spec in table.items() if name != "__metadata__")

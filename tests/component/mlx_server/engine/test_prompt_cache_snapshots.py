@@ -1,4 +1,4 @@
-"""Caches that cannot be cut, of tiny models with random weights: kept whole, and restored exactly."""
+"""Caches that cannot be cut, of tiny models with random weights, are stored whole and restored exactly."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def model(request) -> Any:
 
 
 def made(make: Callable[[], Any]) -> Any:
-    """A model with random weights, always the same ones."""
+    """Return a model with random but reproducible weights."""
     mx.random.seed(3)
     model = make()
     model.set_dtype(mx.float32)
@@ -77,12 +77,14 @@ def made(make: Callable[[], Any]) -> Any:
 
 
 def third_best(logprobs: Any) -> Any:
-    """As good as greedy to compare by; but random weights would repeat their best for ever."""
+    """Return the third most probable token: deterministic like greedy, but random weights do not repeat it
+    forever.
+    """
     return mx.argsort(logprobs, axis=-1)[..., -3]
 
 
 class Runs:
-    """What the runner does with a batch and a cache."""
+    """Runs prompts with a batch and a cache, as the runner does."""
 
     def __init__(self, model: Any, folder: Path, kv: KvQuantization | None = None) -> None:
         self.model, self.kv = model, kv
@@ -90,7 +92,9 @@ class Runs:
         self.cache = ModelCache(self.store, "tiny", {}, kv)
 
     def answers(self, *prompts: Sequence[int]) -> tuple[list[list[int]], list[int]]:
-        """Of prompts that run together: the tokens of each answer, and how much of each prompt was kept."""
+        """Run the prompts together. Return the tokens of each answer, and how many tokens of each prompt were
+        cached.
+        """
         batch = Batch(self.model, 8, 32, self.kv)
         kept, answers, cached = dict[int, StoredBlocks](), dict[int, list[int]](), list[int]()
         for prompt in prompts:

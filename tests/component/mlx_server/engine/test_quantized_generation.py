@@ -1,7 +1,6 @@
-"""Answers with keys and values in 8 and 4 bits: whoever else is in the batch, however they came about.
-
-Not text for text as without: the last bit of a sum depends on how many rows are computed together, and where
-a number stands between two steps of the quantization that bit decides. So chances are compared, not texts.
+"""Answers with keys and values in 8 and 4 bits, alone, in a batch and resumed. Texts are not equal: the last
+bit of a sum depends on how many rows are computed together, and that bit may decide how a number is
+quantized. So the tests compare probabilities.
 """
 
 from __future__ import annotations

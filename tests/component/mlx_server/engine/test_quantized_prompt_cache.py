@@ -1,4 +1,4 @@
-"""Quantized keys and values in the prompt cache: restored as they were, and never under another setting."""
+"""Quantized keys and values in the prompt cache: restored exactly, and never under a different setting."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["live"]  # a fixture
 
 
 def batches(bits: int, dtype: Any) -> list[QuantizedBatchKV]:
-    """A batch of two requests for each layer."""
+    """Return, for each layer, a batch of two requests."""
     caches = []
     for layer in range(LAYERS):
         rows = []

@@ -31,7 +31,7 @@ TWIN = "twin:latest"
 
 @pytest.fixture(scope="module")
 def engine(start_real, models_dir: Path, tmp_path_factory) -> Engine:
-    """One with the chat model, and a folder with its twin."""
+    """Start an engine with the chat model and, in a folder, a copy of it."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "twin").mkdir()
     for path in (models_dir / "smollm2__135m").iterdir():
@@ -42,7 +42,7 @@ def engine(start_real, models_dir: Path, tmp_path_factory) -> Engine:
 
 
 def times_of_tokens(engine: Engine, id: str, until) -> list[float]:
-    """When each further token of `id` came, up to the event `until`."""
+    """Return the arrival time of each further token of request `id`, up to the event `until`."""
     came: list[float] = []
     at = len(engine.events)
     while True:

@@ -24,7 +24,7 @@ LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gu
 
 
 def stages_of(engine: Engine, timeout_s: float = 30.0) -> dict[str, dict]:
-    """By name, of an engine that ends in order and with code 0."""
+    """Return the logged shutdown stages by name, after checking that the engine ended with code 0."""
     assert engine.process.wait(timeout_s) == 0, engine.log.read_text()
     logged = engine.logged()
     assert logged[-1]["event"] == "server_shutdown_complete"

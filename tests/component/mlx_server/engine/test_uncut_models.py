@@ -26,7 +26,7 @@ Lives = Callable[..., Engine]
 
 @pytest.fixture(scope="module", params=list(tiny_models.KINDS))
 def folder(request, small_models_dir: Path, tmp_path_factory) -> Path:
-    """Of one model."""
+    """Return a folder with one such model."""
     parent: Path = tmp_path_factory.mktemp("models")
     tiny_models.write(request.param, parent / "tiny", small_models_dir / "smollm2__135m")
     return parent
@@ -41,7 +41,7 @@ def started(home: Path, folder: Path, **env: str) -> Engine:
 
 @pytest.fixture
 def live(folder: Path) -> Iterator[Lives]:
-    """A function that starts an engine in a home that may have had one before."""
+    """Return a function that starts an engine in a home, with the cache of an earlier engine there."""
     engines: list[Engine] = []
 
     def start(home: Path) -> Engine:
@@ -55,7 +55,7 @@ def live(folder: Path) -> Iterator[Lives]:
 
 @pytest.fixture(scope="module")
 def cold_engine(folder: Path, tmp_path_factory) -> Iterator[Engine]:
-    """An engine without a cache: what it was asked before changes none of its answers."""
+    """Start an engine without a cache, whose answers do not depend on earlier requests."""
     engine = started(tmp_path_factory.mktemp("cold"), folder, **NO_CACHE)
     yield engine
     engine.close()
@@ -67,7 +67,9 @@ def chat(id: str, question: str, how: str = "drawn", *before: dict[str, Any]) ->
 
 
 def ask(engine: Engine, *ops: Generate) -> list[tuple[str, int]]:
-    """Text, and how many of the prompt's tokens came from the cache, of requests that run together."""
+    """Run requests together. Return each one's text and how many of its prompt's tokens came
+    from the cache.
+    """
     engine.send(*ops)
     return [(engine.text(op.id), engine.answer(op.id, Done).usage.cached_tokens) for op in ops]
 

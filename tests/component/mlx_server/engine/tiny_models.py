@@ -19,7 +19,7 @@ WINDOW_TOKENS = 96
 
 
 def sliding_window() -> tuple[Any, dict[str, Any]]:
-    """Rotating and full caches together, as in Gemma 3."""
+    """Return a model with rotating and full caches, as Gemma 3, and its configuration."""
     args = gemma3_text.ModelArgs(
         model_type="gemma3_text", hidden_size=64, num_hidden_layers=4, intermediate_size=128,
         num_attention_heads=2, head_dim=32, vocab_size=VOCABULARY, num_key_value_heads=1,
@@ -29,7 +29,7 @@ def sliding_window() -> tuple[Any, dict[str, Any]]:
 
 
 def state_space() -> tuple[Any, dict[str, Any]]:
-    """A state instead of keys and values, as in Mamba."""
+    """Return a model with a state instead of keys and values, as Mamba, and its configuration."""
     args = mamba.ModelArgs(
         model_type="mamba", vocab_size=VOCABULARY, hidden_size=64, intermediate_size=128, state_size=8,
         num_hidden_layers=3, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
@@ -41,7 +41,9 @@ KINDS = {"sliding-window": sliding_window, "state-space": state_space}
 
 
 def write(kind: str, folder: Path, tokenizer: Path) -> None:
-    """The folder of a model of the `kind`, always the same one; `tokenizer`: the folder to borrow it from."""
+    """Write a reproducible model of this `kind` and return its folder. `tokenizer` is the folder of its
+    tokenizer.
+    """
     mx.random.seed(11)
     model, config = KINDS[kind]()
     model.set_dtype(mx.float32)

@@ -63,7 +63,7 @@ class Streams:
 def test_full_disk_under_eight_streams_loses_no_text_and_ends_no_process(
     gateway: Gateway, disk: FullDisk, text_of
 ):
-    """The gateway died of its own log line, and so did each restart."""
+    """The gateway once ended because it could not write a log line, and so did each restart."""
     assert gateway.process is not None
     pid = gateway.process.pid
     streams = Streams(gateway)
@@ -93,7 +93,7 @@ def test_full_disk_under_eight_streams_loses_no_text_and_ends_no_process(
 
 
 def _events(log: Path) -> list[dict[str, Any]]:
-    """Return the events in a log, in which a line may be cut off where the disk became full."""
+    """Return the events in a log. A line that was cut off by the full disk is skipped."""
     found = []
     for line in log.read_text().splitlines():
         with contextlib.suppress(ValueError):

@@ -108,7 +108,7 @@ def test_longest_allowed_text_is_served_without_delaying_others(gateway: Gateway
 
 @pytest.mark.parametrize("path", LISTS)
 def test_body_of_millions_of_values_is_refused_without_delaying_others(gateway: Gateway, path: str):
-    """They took 1 to 4 s of the event loop, and 0.5 to 1.5 GB each."""
+    """Such a body once took 1 to 4 s of the event loop, and 0.5 to 1.5 GB."""
     head, item, tail = LISTS[path]
     with others_are_served(gateway):
         status, received = post(gateway, path, filled(head, item + b",", item + tail))

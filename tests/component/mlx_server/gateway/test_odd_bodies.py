@@ -63,7 +63,7 @@ def unharmed(gateway: Any, chat: str) -> Iterator[None]:
 
 
 def send_mutants(gateway: Any, path: str, examples: int, **models: str) -> None:
-    """Send so many bodies, and check each answer."""
+    """Send `examples` bodies, and check each answer."""
 
     @settings(UNTIMED, max_examples=examples)
     @given(body=mutants(path, **models))
@@ -323,7 +323,7 @@ WITHOUT_SENTENCES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("case", WITHOUT_SENTENCES)
 def test_schema_that_no_text_meets_is_a_400_in_every_dialect(roomy_gateway, case, stream):
-    """It was a 200 with an empty text."""
+    """Such a request was once answered with 200 and an empty text."""
     path, fields = WITHOUT_SENTENCES[case]
     body = {"model": "smollm2:135m", "messages": HELLO, "input": HELLO, "stream": stream, **fields}
     with unharmed(roomy_gateway, "smollm2:135m"):

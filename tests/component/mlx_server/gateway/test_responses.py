@@ -1,4 +1,4 @@
-"""The Responses API over the wire, with an engine that dies, hangs and refuses where a prompt says so."""
+"""The Responses API over the wire, with an engine that dies, hangs and refuses as a prompt orders."""
 
 from __future__ import annotations
 
@@ -436,7 +436,7 @@ def test_socket_that_waits_does_not_delay_the_gateways_stop(make_gateway):
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
 def test_socket_of_a_foreign_page_is_refused(gateway, path):
-    """A browser sends no preflight for a WebSocket: only the Origin shows a stranger's page."""
+    """A browser sends no preflight for a WebSocket: only the Origin shows a foreign page."""
     with pytest.raises(InvalidStatus) as refused:
         open_socket(gateway, path, origin="https://evil.example").__enter__()
     assert refused.value.response.status_code == 403

@@ -1,4 +1,4 @@
-"""The stop of the server, or of its real engine alone: nothing is lost, and nothing hangs."""
+"""Stopping the server, or only its real engine: no answer is lost, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ Make = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def shallow_models_dir(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real chat model without most of its layers: no test here needs its answers to make sense."""
+    """Return the real chat model without most of its layers, since no test here needs answers that make
+    sense.
+    """
     return shallow_models(models_dir, tmp_path_factory.mktemp("models"), layers=8)
 
 
 @pytest.fixture
 def make(make_gateway, shallow_models_dir: Path) -> Iterator[Make]:
-    """A function that starts a gateway with the real engine and a chat model of eight layers."""
+    """Return a function that starts a gateway with the real engine and a chat model of eight layers."""
     made: list[Any] = []
 
     def start(**env: str) -> Any:
@@ -74,7 +76,7 @@ def engine_log(gateway: Any) -> list[dict[str, Any]]:
 
 
 def sigterms(gateway: Any) -> int:
-    """Return how many SIGTERMs the gateway's engines have noted."""
+    """Return how many SIGTERMs the gateway's engines have logged."""
     asked = [line for line in engine_log(gateway) if line["event"] == "shutdown_asked"]
     return sum(line["cause"] == "SIGTERM" for line in asked)
 

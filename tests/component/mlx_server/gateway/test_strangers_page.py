@@ -1,4 +1,6 @@
-"""A page of a stranger, open in a browser of this machine, tries what a page can: nothing of it is done."""
+"""A foreign web page, open in a browser of this machine, sends every request that it can: none
+has an effect.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ WAYS = {
 
 
 def state(gateway: Any) -> tuple[Any, Any]:
-    """Return what a deed would change: the installed models, and those in memory."""
+    """Return the state that an effective request would change: the installed models, and those in memory."""
     installed, loaded = (gateway.http.get(path).json()["models"] for path in ("/api/tags", "/api/ps"))
     return sorted(model["name"] for model in installed), sorted(model["name"] for model in loaded)
 

@@ -69,7 +69,7 @@ def gateway(spec, home: Path, port: int) -> ChildSpec:
 
 
 async def _gone(supervisor: Supervisor, supervisors) -> None:
-    """Let the supervisor be gone, as an agent that was killed. The next one finds its processes."""
+    """Drop the supervisor as if its agent were killed. The next supervisor finds its processes."""
     await supervisor.detach()
     supervisors.made.remove(supervisor)
 

@@ -97,7 +97,7 @@ class Response:
 
     @property
     def code(self) -> str:
-        """The code in the envelope of the service; "" where the request was accepted."""
+        """Return the code in the envelope of the service; "" if the request was accepted."""
         if self.status < 400:
             return ""
         answer = json.loads(self.body)

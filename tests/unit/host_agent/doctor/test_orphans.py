@@ -1,4 +1,4 @@
-"""Which servers of a home nobody supervises."""
+"""Finding the servers of a home that nothing supervises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user units that `vestal install` writes on Linux, checked by systemd-analyze where it is installed."""
+"""The user units that `vestal install` writes on Linux, checked by systemd-analyze if that is installed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_units_pass_systemd_analyze_verify(units, folder: Path, tmp_path: Path):
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
 def test_systemd_analyze_verify_reports_a_missing_program(units, tmp_path: Path):
-    """Proof that the test above can fail."""
+    """Show that the check with systemd-analyze can fail."""
     write(units)
     (agent,) = [unit for unit in units if unit.path.name.endswith("-agent.service")]
     agent.path.write_text(agent.text.replace(sys.executable, "/nowhere/python"))

@@ -1,4 +1,4 @@
-"""The decision where the orchestrator runs, from what the Docker engine and compose can do."""
+"""The decision whether the orchestrator runs in containers, from what Docker and compose can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of each service, and the words beside it: both come from one look, and say the same."""
+"""The state of each service and its detail: both come from the same look, and agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens of a text to embed: cut at the model's context, or at the one that is asked for."""
+"""The tokens of a text to embed: cut at the model's context, or at a shorter one that the client asks for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tokens(text: str, context_tokens: int | None, *, truncate: bool = True) -> l
     ("context", "kept"), [(3, "a"), (5, "abc"), (8, "abcdef"), (99, "abcdef"), (None, "abcdef")]
 )
 def test_embedding_text_is_cut_at_the_requested_context_within_the_models(context, kept):
-    """`options.num_ctx` of /api/embed was passed over: Ollama embeds the first token for num_ctx 3."""
+    """`options.num_ctx` of /api/embed was ignored; Ollama embeds only the first token for num_ctx 3."""
     assert tokens("abcdefghij", context) == [CLS, *map(ord, kept), SEP]
 
 

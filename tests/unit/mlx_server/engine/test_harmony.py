@@ -76,7 +76,7 @@ def joined(events) -> OutputPiece:
 
 
 def answer(text: str, **how) -> OutputPiece:
-    """Return the whole answer `text`, generated token for token and cut off where it ends."""
+    """Return the whole answer `text`, generated token by token up to the end of `text`."""
     subject = generation(**how)
     events = []
     for token in TOKENIZER.encode(text):
@@ -289,7 +289,7 @@ MUSE_CALL = "<|start|>assistant to=weather<|message|><atem:function_calls>Oslo</
     ],
 )
 def test_answer_of_muse_spark_is_separated_by_its_recipients(text, piece, opens):
-    """Without this, its headers were shown: `to=self` and all that follows."""
+    """Its headers, such as `to=self`, were once shown as text."""
     markers = output_markers(MuseTokenizer())
     assert markers.harmony
     ids = MuseTokenizer().encode(text)

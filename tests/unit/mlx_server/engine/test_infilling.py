@@ -1,4 +1,4 @@
-"""The prompt around a gap, for each family of models that can fill one."""
+"""The prompt for filling a gap, for each family of models that can."""
 
 from __future__ import annotations
 

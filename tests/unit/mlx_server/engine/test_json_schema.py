@@ -151,7 +151,9 @@ def test_adapted_leaves_out_unusable_patterns_only():
 
 
 def test_adapted_counts_of_optional_properties_are_left_out():
-    """llguidance takes an optional property for none: two of two optional ones were a 400."""
+    """llguidance does not count optional properties, so `minProperties: 2` with two optional
+    ones was a 400.
+    """
     optional = {"properties": {"a": {}, "b": {}}, "minProperties": 2, "additionalProperties": False}
     assert adapted(optional)[1] == ["minProperties"]
     assert adapted(optional | {"required": ["a", "b"]})[1] == []

@@ -1,4 +1,4 @@
-"""The guard's word on loads and requests, and its figures."""
+"""The guard's decisions on loads and requests, and its figures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def generate(id: str, model: str, max_tokens: int | None = 100, **more: Any) -> 
 
 
 class Machine:
-    """24 GiB, the figures of which follow what is loaded; a guard over it."""
+    """A machine with 24 GiB, whose figures follow what is loaded, and a guard."""
 
     def __init__(self, limit_gib: int = 20) -> None:
         self.available, self.own = 18 * GIB, 100 * MIB
@@ -60,13 +60,13 @@ class Machine:
         )
 
     def load(self, name: str, *requests: str, last_used_s: float = 0.0) -> None:
-        """`name` is in memory, with so many requests."""
+        """Load the model `name`, with this number of requests."""
         taken = self.guard.forecast(entry(name)).resident_bytes
         self.tenants.append(Tenant(entry(name), taken, requests, last_used_s))
         self.own, self.available = self.own + taken, self.available - taken
 
     def admit(self, op: Generate, prompt_tokens: int = 100) -> None:
-        """As the runner does: from then on the model has the request."""
+        """Admit a request as the runner does, and give it to the model."""
         self.guard.admit(op, prompt_tokens, op.max_tokens or 100_000)
         at = next(n for n, tenant in enumerate(self.tenants) if tenant.entry.name == op.model)
         self.tenants[at] = replace(self.tenants[at], requests=(*self.tenants[at].requests, op.id))

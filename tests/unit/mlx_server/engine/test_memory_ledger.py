@@ -1,4 +1,4 @@
-"""What becomes of a need for memory, whatever the machine looks like."""
+"""The ledger's decision on a need for memory, for any state of the machine."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_decide_with_more_available_memory_still_fits(ledger: Ledger, need: Need
 
 @given(LEDGERS, NEEDS)
 def test_decide_with_nothing_running_and_free_memory_never_waits(ledger: Ledger, need: Need):
-    """The guard never becomes the outage."""
+    """The guard itself must never block the engine."""
     free = [replace(h, busy=False, awaited=False, reserved_bytes=0) for h in ledger.holdings]
     reading = replace(ledger.reading, available_bytes=24 * GIB)
     answer = decide(replace(ledger, holdings=free, reading=reading), need)

@@ -1,4 +1,4 @@
-"""A prompt's own tokens are scored with what the model thought of each before it read it."""
+"""Each token of a prompt is scored with the probability that the model gave it before reading it."""
 
 from __future__ import annotations
 

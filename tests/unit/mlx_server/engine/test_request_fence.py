@@ -11,7 +11,7 @@ from mlx_server.engine.request_fence import confined
 
 
 class Panic(BaseException):
-    """Rust's panics reach Python as an exception that is no Exception."""
+    """A panic in Rust reaches Python as a BaseException that is not an Exception."""
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mlx_server.engine.grammar.schema_recursion import is_endless
 
 
 def node(**more: Any) -> dict[str, Any]:
-    """An object that requires another one of its kind."""
+    """Return the schema of an object that requires another object of the same schema."""
     return {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"], **more}
 
 

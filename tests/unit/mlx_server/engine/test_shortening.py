@@ -1,4 +1,4 @@
-"""A prompt longer than its context: what goes, how often it is rendered, and what stays the same."""
+"""A prompt longer than its context: what is dropped, how often it is rendered, and what stays the same."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tokenizer:
 
 
 class Server:
-    """Makes prompts for a model whose context has so many tokens."""
+    """Makes prompts for a model with a context of `context_tokens`."""
 
     def __init__(self, context_tokens: int) -> None:
         self.tokenizer = Tokenizer()

@@ -1,4 +1,4 @@
-"""What the gateway lets in: names, origins, and the key beyond this machine."""
+"""Which requests the gateway admits: by Host, Origin, and the key that other machines need."""
 
 from __future__ import annotations
 

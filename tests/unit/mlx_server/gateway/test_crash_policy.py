@@ -24,7 +24,7 @@ def _two_crashes_at(tokens: int) -> CrashHistory:
 
 
 def _killed(crashes: CrashHistory, times: int, tokens: int = 5, *, alone: bool = True) -> bool:
-    """Return whether the request may go on after it was killed so often."""
+    """Kill the request's engine `times` times, and return whether the request may continue."""
     return all(crashes.engine_died(UNKNOWN_KILL, (tokens, 0.0), alone) for _ in range(times))
 
 

@@ -40,7 +40,7 @@ def engine() -> Engine:
 
 
 class BrokenTelemetry(Telemetry):
-    """Fails once where it is ordered to, as it did when the disk of the log was full."""
+    """Telemetry that fails once on demand, as it did when the log's disk was full."""
 
     def __init__(self) -> None:
         super().__init__(FakeClock().wall, io.StringIO())

@@ -31,7 +31,7 @@ def _submit(table: RequestTable, name: str, now: float = 0.0, lane: Lane = Lane.
 
 
 def _die(table: RequestTable, now: float, death: EngineDeath = EngineDeath.OWN_FAULT):
-    """Let the engine die, and return what follows."""
+    """Let the engine die, and return the table's actions."""
     table.engine_lost(now)
     return table.engine_died(death)
 

@@ -12,7 +12,7 @@ from vestal.supervision import FakeClock, LaunchError
 
 
 class Preparation:
-    """A preparation that counts its calls, and raises `error` where one is set."""
+    """A preparation that counts its calls, and raises `error` if one is set."""
 
     def __init__(self, busy: bool) -> None:
         self.clock = FakeClock()

@@ -83,7 +83,7 @@ def _no_space(*arguments: object) -> None:
 def test_kept_file_with_unchanged_text_stops_failing_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The next agent writes the settings of the last one again. On a full disk, that failed for ever."""
+    """The next agent writes the settings of the last one again. On a full disk, that once failed forever."""
     KeptFile(tmp_path / "x", "same").write("text")
     file = KeptFile(tmp_path / "x", "same")
     with monkeypatch.context() as broken:

@@ -1,4 +1,4 @@
-"""Who may come in: Host, Origin, token, size and content type, decided from raw headers."""
+"""Which requests are admitted, by Host, Origin, token, size and content type, from raw headers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def code(
     version: str = "1.1",
     headers: Mapping[str, str] | None = None,
 ) -> str | None:
-    """Return the code of the refusal, or None for a request that comes in."""
+    """Return the code of the refusal, or None if the request is admitted."""
     named = {"Host": host, "Authorization": token, **(headers or {})}
     raw = [(n.encode(), v.encode("latin-1")) for n, v in named.items() if v is not None]
     refusal = check(RequestHead(method, path, (*raw, *more), address, version), policy)

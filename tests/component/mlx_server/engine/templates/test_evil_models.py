@@ -34,7 +34,7 @@ TEMPLATES["slow-if-asked"] = (
 
 @pytest.fixture(scope="module")
 def evil(small_models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine that has the small chat model under several names, with a template of its own each."""
+    """Start an engine that has the small chat model under several names, each with a different template."""
     folder, good = tmp_path_factory.mktemp("evil"), small_models_dir / "smollm2__135m"
     for name, template in TEMPLATES.items():
         made = folder / name
@@ -162,7 +162,7 @@ def test_invalid_message_fails_only_its_request_and_names_the_field(evil, messag
 
 
 def test_schema_that_only_an_endless_value_meets_is_refused(evil):
-    """It was answered with 200 and an empty text."""
+    """Such a request was answered with 200 and an empty text."""
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"$ref": "#/$defs/n"}}}
     evil.send(chat("endless", "JSON", max_tokens=8, json_schema=schema))
     failed = evil.answer("endless", Done)

@@ -1,4 +1,4 @@
-"""The template process: what ends it, what it may take, and that it outlives nobody."""
+"""The template process: what ends it, its limits, and that it never outlives its engine."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_close_ends_a_template_that_is_being_rendered_and_no_process_is_started_
 
 
 def test_signals_to_the_whole_group_do_not_end_the_process(process):
-    """The engine drains its requests after SIGTERM, and some need their prompt yet."""
+    """The engine drains its requests after SIGTERM, and some of them still need their prompt."""
     greeting(process)
     before = process.pid
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -113,7 +113,7 @@ def test_template_process_passes_on_the_templates_own_error(process):
 
 
 def test_template_without_a_process_is_not_rendered():
-    """None may ever run on a thread of the engine, whichever function of transformers asks for it."""
+    """A template must never run on a thread of the engine, whichever function of transformers renders it."""
     with pytest.raises(RuntimeError, match="template process only"):
         TOKENIZERS["chatml"].apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
 

@@ -1,4 +1,4 @@
-"""A file's bytes: what comes out is what went in, or nothing."""
+"""The bytes of a block's file: decoding returns what was encoded, or raises."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Blocks: cut and put together again they are what they were."""
+"""Blocks: cutting a sequence into blocks and joining them again changes nothing."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Files: whole or not there; left-overs of dead writers go, others' stay."""
+"""The folder of block files: a file is whole or absent; temporary files of dead writers are deleted, others
+stay.
+"""
 
 import errno
 import os

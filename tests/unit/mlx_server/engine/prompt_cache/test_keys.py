@@ -1,4 +1,4 @@
-"""Keys: the same for the same prefix of the same model, and for nothing else."""
+"""Keys are equal for the same prefix of the same model, and differ otherwise."""
 
 from hypothesis import given
 from hypothesis import strategies as st

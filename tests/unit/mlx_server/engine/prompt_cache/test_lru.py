@@ -1,4 +1,4 @@
-"""Least recently used first, in bytes; a chain goes from its end."""
+"""Eviction of the least recently used keys, counted in bytes; a chain is evicted from its end."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Both levels: what was kept is found, within the limits; whatever happens to the files is a miss."""
+"""Both tiers: stored blocks are found, within the limits; any damage to a file is a miss."""
 
 import errno
 import shutil
@@ -23,7 +23,7 @@ class Clock:
 
 
 class FullFolder(BlockFolder):
-    """Fails as a full disk does, while `full`."""
+    """A folder whose writes fail as on a full disk while `full` is True."""
 
     full = True
 

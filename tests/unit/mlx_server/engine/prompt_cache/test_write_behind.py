@@ -1,4 +1,4 @@
-"""The writing thread: in order, bounded, and not to be stopped by a job that fails."""
+"""The writing thread: it runs jobs in order and within bounds, and survives a job that fails."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Early checks: what a request would fail with whenever it ran is known before it is its turn."""
+"""Early checks: an error that a request would get in any case is reported before its turn."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from mlx_server.protocol import Generate
 
 
 class Waiting:
-    """A queue, and the table it is a view of."""
+    """A memory queue and the request table behind it."""
 
     def __init__(self, max_wait_s: float = 120.0) -> None:
         self.requests = EngineRequests()

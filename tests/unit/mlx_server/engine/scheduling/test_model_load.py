@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 
 def slices(clock: Clock, seconds: float, *fractions: float) -> Generator[float, None, Any]:
-    """A loader each slice of which takes so long."""
+    """Return a loader whose slices each take `seconds`, and reach these fractions."""
     for fraction in fractions:
         clock.now += seconds
         yield fraction

@@ -37,7 +37,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def loaded() -> FakeEngine:
-    """Two chat models are in memory."""
+    """Return an engine with two chat models in memory."""
     engine = FakeEngine(max_loaded_models=3)
     engine.send(Load("load", CHAT), Load("load other", OTHER_CHAT))
     engine.turn(8)

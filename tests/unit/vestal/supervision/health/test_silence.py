@@ -1,4 +1,4 @@
-"""The judgement of a process that does not answer: whatever works is busy, whatever does not is hung."""
+"""The judgement of a process that does not answer: busy if it works, hung if it does not."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def test_process_of_which_nothing_is_known_is_judged_by_its_answers_alone():
 
 
 def test_process_without_free_descriptors_whose_event_loop_turns_is_busy():
-    """300 idle connections at macOS's 256 descriptors: nobody more is accepted, and a pass ended it."""
+    """300 idle connections at macOS's 256 descriptors: no more are accepted, and a recovery pass once ended
+    the process.
+    """
     full = replace(IDLE, waiting_connections=45, open_files=256)
     steps = [(at, replace(full, wakeups=900 + 2 * (at + 3))) for at in (0, 3, 6)]
     judgement = judge(*steps)
