@@ -9,8 +9,8 @@ Nothing is synced to the disk (fsync): what was written survives the death of ev
 has it, but perhaps not a power cut, which also ends the clients' connections and takes 5 ms or more to guard
 against, for each token. A cut record is recognized by its checksum, and what is before it is used.
 
-One thread does all writing. It is a few milliseconds late, and later on a slow disk; a gateway that is killed
-loses the events of that time, which the next one computes again. `AnswerLog` is what the gateway uses.
+One thread does all writing. It is up to 50 ms late, and later on a slow disk; a gateway that is killed loses
+the events of that time, and the next one has the engine compute them again.
 """
 
 from mlx_server.gateway.answer_log.folder import LogInUse

@@ -47,6 +47,9 @@ class Index:
         self._by_key: dict[str, str] = {}
         self._expired: dict[str, None] = {}  # the latest last
 
+    def __len__(self) -> int:
+        return len(self._unfinished) + len(self._ended)
+
     def get(self, answer_id: str) -> Entry | None:
         """Return the answer's entry; None if it is not in the log."""
         return self._unfinished.get(answer_id) or self._ended.get(answer_id)
@@ -127,7 +130,9 @@ class Index:
         that run, the latest first, because most was computed for the others.
         """
         surplus: list[Entry] = []
-        total_bytes, count = self.total_bytes, len(self._ended) + len(self._unfinished)
+        if self.total_bytes <= self._max_bytes and len(self) <= self._max_answers:
+            return surplus
+        total_bytes, count = self.total_bytes, len(self)
         candidates = self._by_eviction()
         while total_bytes > self._max_bytes or count > self._max_answers:
             entry = next(candidates)

@@ -1,4 +1,4 @@
-"""The answer log as the gateway uses it: its methods decide, the writing thread acts.
+"""The answer log as the gateway uses it: the index decides, and the writing thread acts.
 
 Where the disk refuses, serving goes on, and what was accepted waits in memory, up to a limit, for the disk to
 take it. An answer that finds no room there is no longer kept: nothing is left of it that could be resumed.
@@ -7,15 +7,14 @@ take it. An answer that finds no room there is no longer kept: nothing is left o
 from __future__ import annotations
 
 import asyncio
-import errno
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from mlx_server.gateway.answer_log import earlier_files
 from mlx_server.gateway.answer_log.file_names import FileName, may_be_in_a_name
-from mlx_server.gateway.answer_log.folder import WHAT, AnswerFolder
+from mlx_server.gateway.answer_log.folder import AnswerFolder
 from mlx_server.gateway.answer_log.index import Entry, Index
 from mlx_server.gateway.answer_log.records import (
     FORMAT,
@@ -27,15 +26,12 @@ from mlx_server.gateway.answer_log.records import (
     pack_record,
     read_records,
 )
+from mlx_server.gateway.answer_log.reports import Emit, WritingReports
 from mlx_server.gateway.answer_log.writer import MAX_WAITING_BYTES, Writer
-from vestal.best_effort.failures import FAILURES
 from vestal.supervision import Clock
 
 CLOSE_TIMEOUT_S = 5.0
 """How long `close` waits for a disk that does not answer."""
-
-Emit = Callable[..., object]
-"""Writes an event: `emit(event, cause, **fields)`."""
 
 
 class AnswerLog:
@@ -50,10 +46,9 @@ class AnswerLog:
     ) -> None:
         """Use a folder whose lock is held. The running event loop receives what the thread reports."""
         self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
-        self._loop = asyncio.get_running_loop()
-        self._writer = Writer(folder, self, max_waiting_bytes)
+        self._reports = WritingReports(folder.path, emit, self._lose)
+        self._writer = Writer(folder, self._reports, max_waiting_bytes)
         self._numbers = itertools.count(1)
-        self._stopped = False
         self._expired_ids_changed = False
 
     @classmethod
@@ -184,30 +179,12 @@ class AnswerLog:
             ids = self._index.expired_ids()
             self._writer.run(lambda: self._folder.write_expired_ids(ids))
 
-    # --- reported by the writing thread ---
-
-    def writing_failed(self, error: OSError) -> None:
-        """Note the first failure after a success."""
-        cause = error.strerror or str(error)
-        remedy = "free some disk space, or see that the gateway may write there"
-        self._soon(self._say_stopped, f"{self._folder.path} cannot be written ({cause}); {remedy}")
-
-    def writing_works(self) -> None:
-        """Note the first success after a failure."""
-        self._soon(self._say_resumed)
-
-    def answer_lost(self, name: FileName) -> None:
-        """Note that an answer was given up."""
-        self._soon(self._lose, name)
-
     # --- inside ---
 
     def _append(self, entry: Entry, data: bytes) -> None:
         if not self._writer.append(entry.name.number, data):
             self._drop([entry])
-            error = OSError(errno.ETIMEDOUT, "the disk is too slow for what is to be written")
-            FAILURES.failed(WHAT, error)
-            self.writing_failed(error)
+            self._reports.too_slow()
             return
         self._index.grow(entry, len(data))
         self._drop(self._index.surplus())
@@ -243,7 +220,7 @@ class AnswerLog:
         for event, cause, fields in found.notes:
             self._emit(event, cause, **fields)
         if found.error is not None:
-            self.writing_failed(found.error)
+            self._reports.writing_failed(found.error)
         # Where the folder could not be read, the time makes numbers that none of its files has.
         self._numbers = itertools.count(int(wall * 1000) if found.error else found.last_number + 1)
         self._index.remember_expired(found.expired_ids)
@@ -257,25 +234,6 @@ class AnswerLog:
 
     def _skip(self, answer_id: str, cause: str) -> None:
         self._emit("answer_log_entry_skipped", f"this request is not kept: {cause}", id=answer_id[:80])
-
-    def _say_stopped(self, cause: str) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self._emit(
-                "answer_log_stopped",
-                f"{cause}. Serving goes on; what is not written is lost with this process",
-            )
-
-    def _say_resumed(self) -> None:
-        if self._stopped:
-            self._stopped = False
-            self._emit("answer_log_resumed", "answers can be written again")
-
-    def _soon(self, call: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # the event loop has ended, and with it the gateway
-            return
 
 
 class NoLog(AnswerLog):

@@ -1,7 +1,7 @@
 """The records of an answer's file, and how they stand in it: length, checksum, MessagePack. Pure.
 
-The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum covers the length and what
-follows, so that zeros, which some file systems leave at the end of a file after a power cut, are no record.
+The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum begins with the length, so that
+it covers this too. Zeros, which some file systems leave at a file's end after a power cut, are no record.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ FORMAT = 1
 changes the meaning of a record or of a field gets the next number."""
 
 _HEADER = struct.Struct(">II")
-_LENGTH = struct.Struct(">I")
 
 
 class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="record", tag=str.lower):
@@ -75,17 +74,24 @@ class Ended(_Stored, frozen=True):
 
 
 class _StoredEvent(_Stored, frozen=True, tag="event"):
-    """An `Event` as it is written: `event` is a frame of the protocol, which can carry lone surrogates."""
+    """An `Event` as it is written."""
 
     answer: int
-    event: bytes
+    event: Token | Done | Failed
+
+
+class _EventFrame(_Stored, frozen=True, tag="frame"):
+    """An `Event` that MessagePack cannot carry, because of lone surrogates: as a frame of the protocol."""
+
+    answer: int
+    frame: bytes
 
 
 Record = Accepted | Event | Silence | Left | TakenUp | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-    Accepted | _StoredEvent | Silence | Left | TakenUp | Ended
+    Accepted | _StoredEvent | _EventFrame | Silence | Left | TakenUp | Ended
 )
 
 
@@ -93,16 +99,18 @@ def pack_record(record: Record) -> bytes:
     """Return the record with its header. Raises ValueError for what cannot be written, such as lone
     surrogates outside of events.
     """
-    if isinstance(record, Event):
-        stored: _Stored = _StoredEvent(record.answer, protocol.encode(record.event))
-    else:
-        stored = record
     try:
-        payload = _encoder.encode(stored)
-        length = _LENGTH.pack(len(payload))
-    except (OverflowError, TypeError, struct.error) as error:
+        payload = _pack_event(record) if isinstance(record, Event) else _encoder.encode(record)
+        return _HEADER.pack(len(payload), zlib.crc32(payload, len(payload))) + payload
+    except (OverflowError, TypeError, RecursionError, struct.error) as error:
         raise ValueError(f"{type(record).__name__}: {error}") from error
-    return b"".join((length, _LENGTH.pack(zlib.crc32(payload, zlib.crc32(length))), payload))
+
+
+def _pack_event(record: Event) -> bytes:
+    try:
+        return _encoder.encode(_StoredEvent(record.answer, record.event))
+    except (UnicodeEncodeError, OverflowError):
+        return _encoder.encode(_EventFrame(record.answer, protocol.encode(record.event)))
 
 
 def read_records(data: bytes) -> tuple[list[Record], int]:
@@ -115,8 +123,7 @@ def read_records(data: bytes) -> tuple[list[Record], int]:
     while start + _HEADER.size <= len(data):
         length, checksum = _HEADER.unpack_from(data, start)
         payload = view[start + _HEADER.size : start + _HEADER.size + length]
-        head = zlib.crc32(view[start : start + _LENGTH.size])
-        if len(payload) != length or zlib.crc32(payload, head) != checksum:
+        if len(payload) != length or zlib.crc32(payload, length) != checksum:
             break
         try:
             records.append(_record_in(payload))
@@ -128,9 +135,11 @@ def read_records(data: bytes) -> tuple[list[Record], int]:
 
 def _record_in(payload: memoryview) -> Record:
     stored = _decoder.decode(payload)
-    if not isinstance(stored, _StoredEvent):
-        return stored
-    event = protocol.decode_event(stored.event)
-    if not isinstance(event, Token | Done | Failed):
-        raise ProtocolError(f"{type(event).__name__} is not given to a client")
-    return Event(stored.answer, event)
+    if isinstance(stored, _StoredEvent):
+        return Event(stored.answer, stored.event)
+    if isinstance(stored, _EventFrame):
+        event = protocol.decode_event(stored.frame)
+        if not isinstance(event, Token | Done | Failed):
+            raise ProtocolError(f"{type(event).__name__} is not given to a client")
+        return Event(stored.answer, event)
+    return stored

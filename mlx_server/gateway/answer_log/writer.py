@@ -7,6 +7,7 @@ a file holds the beginning of its answer at every moment, and never lacks anythi
 from __future__ import annotations
 
 import errno
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -14,19 +15,19 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
 
 from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.folder import WHAT, AnswerFile, AnswerFolder
+from mlx_server.gateway.answer_log.reports import WritingReports
 from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import DISK_FAULTS
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """At most so much waits to be written, unless a single request is larger."""
 
-GATHER_S = 0.01
-"""How long records are collected before they are written. A batch's tokens come together, and each write
-costs the same, however long it is."""
+GATHER_S = 0.05
+"""How long records are collected before they are written: to wake the thread and to write cost the same for
+one token as for several."""
 
 RETRY_S = 1.0
 """How long after a failure, such as a full disk, it is tried again."""
@@ -36,19 +37,6 @@ MAX_OPEN_FILES = 64
 
 _TRIED_AGAIN = DISK_FAULTS | {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 """Errors that may be over the next time. After any other, an answer is given up."""
-
-
-class Reports(Protocol):
-    """What the thread reports. Each method is called in the thread, and must return soon."""
-
-    def writing_failed(self, error: OSError) -> None:
-        """Note the first failure after a success."""
-
-    def writing_works(self) -> None:
-        """Note the first success after a failure."""
-
-    def answer_lost(self, name: FileName) -> None:
-        """Note that an answer was given up; its file is deleted."""
 
 
 class _Fate(Enum):
@@ -70,7 +58,7 @@ class Writer:
     """Owns the thread. The event loop calls all methods; none of them waits for the disk."""
 
     def __init__(
-        self, folder: AnswerFolder, reports: Reports, max_waiting_bytes: int = MAX_WAITING_BYTES
+        self, folder: AnswerFolder, reports: WritingReports, max_waiting_bytes: int = MAX_WAITING_BYTES
     ) -> None:
         self._folder, self._reports, self._max_waiting_bytes = folder, reports, max_waiting_bytes
         self._files: dict[int, _Pending] = {}
@@ -80,19 +68,21 @@ class Writer:
         self._closing = False
         self._failing = False
         self._open: set[AnswerFile] = set()  # the thread's own
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread at once
+        self._asleep = False
         self._thread = threading.Thread(target=self._run, name="answer-log-writer", daemon=True)
         self._thread.start()
 
     def add(self, name: FileName, size_bytes: int = 0, *, exists: bool = False) -> None:
         """Take on the file of an unfinished answer: a new one, or one with `size_bytes` of whole records."""
         file = AnswerFile(self._folder, name, size_bytes, exists=exists)
-        with self._wake:
+        with self._lock:
             self._files[name.number] = _Pending(file)
 
     def append(self, number: int, data: bytes) -> bool:
         """Queue bytes for a file. Return False, and queue nothing, if too much waits already."""
-        with self._wake:
+        with self._lock:
             if self._waiting_bytes and self._waiting_bytes + len(data) > self._max_waiting_bytes:
                 self._failing = True  # so that its end is reported
                 return False
@@ -103,13 +93,13 @@ class Writer:
 
     def end(self, number: int) -> None:
         """Rename the file to that of an answer that has ended, after all that waits for it."""
-        with self._wake:
+        with self._lock:
             self._files[number].fate = _Fate.ENDED
             self._touch(number)
 
     def remove(self, name: FileName) -> None:
         """Delete a file, and what waits for it."""
-        with self._wake:
+        with self._lock:
             pending = self._files.setdefault(
                 name.number, _Pending(AnswerFile(self._folder, name, exists=True))
             )
@@ -135,22 +125,23 @@ class Writer:
 
     def close(self) -> Future[None]:
         """Do what `flush` does, then close all files and end the thread."""
-        flushed = self.flush()
-        with self._wake:
+        with self._lock:
             self._closing = True
-        return flushed
+        return self.flush()
 
     # --- under the lock ---
 
     def _put(self, job: Callable[[], None]) -> None:
-        with self._wake:
+        with self._lock:
             self._jobs.append(job)
-            self._wake.notify()
+            self._asleep = False
+        self._bell.put(None)
 
     def _touch(self, number: int) -> None:
-        if not self._touched:
-            self._wake.notify()
         self._touched[number] = None
+        if self._asleep:
+            self._asleep = False
+            self._bell.put(None)
 
     def _forget_chunks(self, pending: _Pending) -> None:
         self._waiting_bytes -= sum(map(len, pending.chunks))
@@ -164,12 +155,10 @@ class Writer:
     # --- in the thread ---
 
     def _run(self) -> None:
-        retry_at_s = 0.0
+        idle, retry_at_s = True, 0.0
         while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._jobs or self._touched)
-                delay_s = max(GATHER_S, retry_at_s - time.monotonic())
-                self._wake.wait_for(lambda: self._jobs, timeout=delay_s)
+            self._wait(idle, max(GATHER_S, retry_at_s - time.monotonic()))
+            with self._lock:
                 touched, self._touched = self._touched, {}
                 jobs, self._jobs = self._jobs, []
                 closing = self._closing
@@ -181,6 +170,21 @@ class Writer:
                 job()
             if closing:
                 return
+            idle = not (touched or jobs)
+
+    def _wait(self, idle: bool, gather_s: float) -> None:
+        """Wait for a job, or until `gather_s` have passed; if idle, since there is something to write.
+
+        While records keep coming, nobody has to wake the thread: it looks for them itself.
+        """
+        if idle:
+            with self._lock:
+                self._asleep = not (self._touched or self._jobs)
+            if self._asleep:
+                self._bell.get()
+        if not self._jobs:
+            with suppress(queue.Empty):
+                self._bell.get(timeout=gather_s)
 
     def _write_all(self, numbers: list[int]) -> bool:
         """Write to these files. Return False if the disk refused; what is left is in `_touched` again."""
@@ -198,7 +202,7 @@ class Writer:
 
     def _write(self, pending: _Pending) -> bool:
         """Write what waits for a file, then rename or delete it if that is due. Return True if it grew."""
-        with self._wake:
+        with self._lock:
             chunks, pending.chunks, fate = pending.chunks, [], pending.fate
         data, before = b"".join(chunks), pending.file.size_bytes
         try:
@@ -206,7 +210,7 @@ class Writer:
                 pending.file.append(data)
         finally:
             written = pending.file.size_bytes - before
-            with self._wake:
+            with self._lock:
                 self._waiting_bytes -= written
                 if written < len(data):
                     pending.chunks.insert(0, data[written:])
@@ -214,14 +218,14 @@ class Writer:
             pending.file.end()
         elif fate is _Fate.REMOVED:
             pending.file.remove()
-        with self._wake:
+        with self._lock:
             if fate is not _Fate.OPEN and pending.fate is fate:  # not if it was removed while it was renamed
                 self._forget(pending)
         return written > 0
 
     def _handle_failure(self, pending: _Pending, error: OSError) -> None:
         """Have the file tried again, or give its answer up."""
-        with self._wake:
+        with self._lock:
             if error.errno in _TRIED_AGAIN:
                 self._touched[pending.file.name.number] = None
                 return
@@ -233,7 +237,7 @@ class Writer:
             self._reports.answer_lost(pending.file.name)
 
     def _report(self, grew: bool, error: OSError | None) -> None:
-        with self._wake:
+        with self._lock:
             was_failing = self._failing
             has_room = self._waiting_bytes * 2 <= self._max_waiting_bytes
             self._failing = error is not None or (was_failing and not (grew and has_room))
@@ -249,7 +253,7 @@ class Writer:
     def _read(self, name: FileName, future: Future[bytes]) -> None:
         if not future.set_running_or_notify_cancel():
             return
-        with self._wake:
+        with self._lock:
             pending = self._files.get(name.number)
             waiting = b"".join(pending.chunks) if pending is not None else b""
         try:

@@ -1,0 +1,227 @@
+"""The answer log on a disk that is full, read-only or slow: serving goes on, and no file lacks its middle."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlx_server.gateway.answer_log import Ended, Event, LogInUse
+from mlx_server.gateway.answer_log.file_names import FileName
+from tests.answer_log_fixtures import FaultyFolder, Logs, accepted, token
+from vestal.best_effort.failures import FAILURES
+
+RETRIED = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Logs:
+    return Logs(tmp_path / "state" / "answers")
+
+
+@pytest.fixture
+def folder(logs: Logs) -> FaultyFolder:
+    return FaultyFolder(logs.path)
+
+
+@pytest.mark.parametrize("error", RETRIED)
+async def test_disk_that_refuses_for_a_while_loses_nothing_and_is_said_once(
+    logs: Logs, folder: FaultyFolder, error: int
+):
+    log = await logs.open(folder)
+    log.begin(accepted("a"))
+    log.append("a", token(0))
+    await log.flush()
+    folder.error, folder.room_bytes = error, 30  # the next record is written in part
+    for index in range(1, 4):
+        log.append("a", token(index))
+        await log.flush()
+    log.begin(accepted("b"))
+    await log.flush()
+    expected = [accepted("a"), *(token(index) for index in range(4))]
+    assert await log.records("a") == expected and await log.records("b") == [accepted("b")]
+    (said,) = logs.events
+    assert said[0] == "answer_log_stopped"
+    assert str(logs.path) in said[1] and os.strerror(error) in said[1]
+    assert FAILURES.as_json()["answer_log"]["failing_since"] is not None
+    folder.error = None
+    await log.flush()
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
+    assert FAILURES.as_json()["answer_log"]["failing_since"] is None
+    await log.close()
+    log = await logs.open()
+    assert await log.records("a") == expected and await log.records("b") == [accepted("b")]
+    await log.close()
+
+
+async def test_gateway_that_is_killed_while_the_disk_is_full_leaves_beginnings_of_answers(
+    logs: Logs, folder: FaultyFolder
+):
+    log = await logs.open(folder)
+    log.begin(accepted("a"))
+    log.append("a", token(0))
+    await log.flush()
+    folder.error, folder.room_bytes = errno.ENOSPC, 30
+    log.append("a", token(1))
+    log.begin(accepted("b"))
+    log.ended("a")
+    await log.close()  # all that the thread can do by then; the rest dies with the process
+    log = await logs.open()
+    assert log.unfinished() == ["a"]
+    assert await log.records("a") == [accepted("a"), token(0)]
+    await log.close()
+
+
+async def test_answer_that_ends_on_a_read_only_disk_gets_its_name_when_that_is_over(
+    logs: Logs, folder: FaultyFolder
+):
+    log = await logs.open(folder)
+    for answer_id in ("a", "b"):
+        log.begin(accepted(answer_id))
+    await log.flush()
+    folder.error = errno.EROFS
+    log.ended("a")
+    log.forget("b")
+    await log.flush()
+    assert await log.records("a") == [accepted("a"), Ended()]
+    assert logs.files() == {"a": "open", "b": "open"}
+    folder.error = None
+    await log.flush()
+    assert logs.files() == {"a": "ended"}
+    await log.close()
+
+
+async def test_answer_that_may_not_be_written_is_given_up_and_the_next_one_is_kept(
+    logs: Logs, folder: FaultyFolder
+):
+    """Permissions do not mend themselves, so that nothing is kept in memory for later."""
+    log = await logs.open(folder)
+    folder.error = errno.EACCES
+    for answer_id in ("a", "b"):
+        log.begin(accepted(answer_id))
+        await log.flush()
+    assert [log.status(answer_id) for answer_id in ("a", "b")] == ["expired", "expired"]
+    log.append("a", token(0))
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
+    folder.error = None
+    log.begin(accepted("c"))
+    await log.flush()
+    assert logs.files() == {"c": "open"}
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
+    await log.close()
+
+
+async def test_memory_for_what_waits_is_bounded_and_the_answers_without_room_are_dropped(
+    logs: Logs, folder: FaultyFolder
+):
+    log = await logs.open(folder, max_waiting_bytes=5000)
+    log.begin(accepted("a"))
+    log.append("a", token(0))
+    await log.flush()
+    folder.error = errno.ENOSPC
+    log.begin(accepted("b", body=b"x" * 2000))
+    log.begin(accepted("c", body=b"x" * 2000))
+    for index in range(1, 30):
+        log.append("a", token(index))
+    assert [log.status(answer_id) for answer_id in "abc"] == ["expired", "open", "open"]
+    log.begin(accepted("d", body=b"x" * 6000))
+    assert log.status("d") == "expired"
+    await log.flush()
+    assert logs.files() == {}  # nobody continues `a` from half of it
+    folder.error = None
+    await log.flush()
+    await log.flush()
+    assert logs.files() == {"b": "open", "c": "open"}
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
+    log.begin(accepted("e", body=b"x" * 6000))  # larger than the limit, while nothing else waits
+    assert len(await log.records("e") or []) == 1
+    await log.close()
+
+
+async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
+    class StuckFolder(FaultyFolder):
+        stuck, entered = threading.Event(), threading.Event()
+
+        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+            self.entered.set()
+            self.stuck.wait(30)
+            return super().write(descriptor, data, offset)
+
+    folder = StuckFolder(logs.path)
+    log = await logs.open(folder, max_waiting_bytes=20_000)
+    log.begin(accepted("a"))
+    await asyncio.to_thread(folder.entered.wait, 30)
+    for index in range(1000):
+        log.append("a", token(index))
+    assert log.status("a") == "expired"
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
+    log.sweep()
+    folder.stuck.set()
+    await log.flush()
+    assert logs.files() == {}
+    log.begin(accepted("b"))
+    await log.flush()
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
+    await log.close()
+
+
+async def test_reading_that_its_caller_gave_up_does_not_end_the_thread(logs: Logs):
+    log = await logs.open()
+    log.begin(accepted("a"))
+    for _ in range(20):
+        waiting = [asyncio.ensure_future(log.records("a")), asyncio.ensure_future(log.flush())]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    assert await log.records("a") == [accepted("a")]
+    await log.close()
+
+
+async def test_folder_that_cannot_be_used_at_the_start_is_used_when_it_can_be(logs: Logs):
+    class NewDisk(FaultyFolder):
+        def make(self) -> None:
+            self._fail()
+            super().make()
+
+    folder = NewDisk(logs.path)
+    folder.error = errno.ENOSPC
+    log = await logs.open(folder)
+    log.begin(accepted("a"))
+    await log.flush()
+    assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
+    folder.error = None
+    log.append("a", token(0))
+    assert await log.records("a") == [accepted("a"), token(0)]
+    assert logs.files() == {"a": "open"} and len(logs.named("answer_log_resumed")) == 1
+    with pytest.raises(LogInUse):
+        await logs.open()
+    await log.close()
+
+
+async def test_more_files_than_may_be_open_are_written_all_the_same(logs: Logs):
+    class CountingFolder(FaultyFolder):
+        reopened = 0
+
+        def reopen(self, name: FileName, size_bytes: int) -> int:
+            CountingFolder.reopened += 1
+            return super().reopen(name, size_bytes)
+
+    log = await logs.open(CountingFolder(logs.path))
+    ids = [f"a{number}" for number in range(100)]
+    for answer_id in ids:
+        log.begin(accepted(answer_id))
+    await log.flush()
+    for index in range(2):
+        for answer_id in ids:
+            log.append(answer_id, token(index))
+        await log.flush()
+    assert CountingFolder.reopened >= len(ids)
+    for answer_id in ids:
+        records = await log.records(answer_id)
+        assert [each.event.index for each in records or [] if isinstance(each, Event)] == [0, 1]  # type: ignore[union-attr]
+    await log.close()
