@@ -59,6 +59,12 @@ class FaultyFolder(AnswerFolder):
             self._fail()
         return super().create(name)
 
+    def reopen(self, name: FileName, size_bytes: int) -> int:
+        """Open a file, or fail where the disk is read-only."""
+        if self.error in (errno.EROFS, errno.EIO):
+            self._fail()
+        return super().reopen(name, size_bytes)
+
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         """Write as much as there is room for, or fail."""
         if self.error is None:

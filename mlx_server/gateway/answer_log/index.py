@@ -104,9 +104,7 @@ class Index:
 
     def remember_expired(self, ids: Iterable[str]) -> None:
         """Remember ids of answers that are no longer kept, up to MAX_EXPIRED_IDS."""
-        for answer_id in ids:
-            self._expired.pop(answer_id, None)
-            self._expired[answer_id] = None
+        self._expired |= dict.fromkeys(ids)
         while len(self._expired) > MAX_EXPIRED_IDS:
             del self._expired[next(iter(self._expired))]
 

@@ -99,18 +99,19 @@ async def test_answer_that_may_not_be_written_is_given_up_and_the_next_one_is_ke
     logs: Logs, folder: FaultyFolder
 ):
     """Permissions do not mend themselves, so that nothing is kept in memory for later."""
-    log = await logs.open(folder)
+    log = await logs.open(folder, max_waiting_bytes=3000)
     folder.error = errno.EACCES
     for answer_id in ("a", "b"):
-        log.begin(accepted(answer_id))
+        log.begin(accepted(answer_id, body=b"x" * 2000))
         await log.flush()
     assert [log.status(answer_id) for answer_id in ("a", "b")] == ["expired", "expired"]
     log.append("a", token(0))
     assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
     folder.error = None
-    log.begin(accepted("c"))
+    for answer_id in ("c", "d"):
+        log.begin(accepted(answer_id, body=b"x" * 1000))
     await log.flush()
-    assert logs.files() == {"c": "open"}
+    assert logs.files() == {"c": "open", "d": "open"}
     assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
     await log.close()
 
@@ -142,16 +143,30 @@ async def test_memory_for_what_waits_is_bounded_and_the_answers_without_room_are
     await log.close()
 
 
-async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
-    class StuckFolder(FaultyFolder):
-        stuck, entered = threading.Event(), threading.Event()
+class StuckFolder(FaultyFolder):
+    """A folder in which one call waits, until `go_on` is set."""
 
-        def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+    def __init__(self, path: Path, stuck_in: str) -> None:
+        super().__init__(path)
+        self.stuck_in = stuck_in
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def _stick(self, call: str) -> None:
+        if call == self.stuck_in:
             self.entered.set()
-            self.stuck.wait(30)
-            return super().write(descriptor, data, offset)
+            assert self.go_on.wait(30)
 
-    folder = StuckFolder(logs.path)
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        self._stick("write")
+        return super().write(descriptor, data, offset)
+
+    def rename(self, name: FileName, new_name: FileName) -> None:
+        self._stick("rename")
+        super().rename(name, new_name)
+
+
+async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
+    folder = StuckFolder(logs.path, "write")
     log = await logs.open(folder, max_waiting_bytes=20_000)
     log.begin(accepted("a"))
     await asyncio.to_thread(folder.entered.wait, 30)
@@ -160,12 +175,57 @@ async def test_disk_that_does_not_answer_holds_up_nobody(logs: Logs):
     assert log.status("a") == "expired"
     assert [name for name, _, _ in logs.events] == ["answer_log_stopped"]
     log.sweep()
-    folder.stuck.set()
+    folder.go_on.set()
     await log.flush()
     assert logs.files() == {}
     log.begin(accepted("b"))
     await log.flush()
     assert [name for name, _, _ in logs.events] == ["answer_log_stopped", "answer_log_resumed"]
+    await log.close()
+
+
+async def test_record_that_comes_while_the_disk_refuses_an_earlier_one_is_written_after_it(logs: Logs):
+    folder = StuckFolder(logs.path, "write")
+    folder.error = errno.ENOSPC
+    log = await logs.open(folder)
+    folder.room_bytes = 40
+    log.begin(accepted("a"))
+    await asyncio.to_thread(folder.entered.wait, 30)
+    log.append("a", token(0))
+    folder.go_on.set()
+    await log.flush()
+    folder.error = None
+    assert await log.records("a") == [accepted("a"), token(0)]
+    await log.close()
+
+
+async def test_answer_forgotten_while_its_file_is_renamed_leaves_none(logs: Logs):
+    folder = StuckFolder(logs.path, "rename")
+    log = await logs.open(folder)
+    log.begin(accepted("a"))
+    log.ended("a")
+    await asyncio.to_thread(folder.entered.wait, 30)
+    log.forget("a")
+    folder.go_on.set()
+    await log.flush()
+    assert logs.files() == {}
+    await log.close()
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS])
+async def test_torn_file_is_continued_in_memory_while_it_cannot_be_written(
+    logs: Logs, folder: FaultyFolder, error: int
+):
+    log = await logs.open()
+    log.begin(accepted("a"))
+    log.append("a", token(0))
+    await log.close()
+    (path,) = logs.path.glob("*.open")
+    os.truncate(path, path.stat().st_size - 1)
+    log = await logs.open(folder)
+    folder.error = error
+    log.append("a", token(0, "again"))
+    assert await log.records("a") == [accepted("a"), token(0, "again")]
     await log.close()
 
 
