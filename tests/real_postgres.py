@@ -21,6 +21,7 @@ SETTINGS = {
     "full_page_writes": "off",
     "max_connections": "200",
     "shared_buffers": "64MB",
+    "autovacuum": "off",
 }
 PASSWORD = "kept-in-tests"
 

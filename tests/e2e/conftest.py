@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from tests.e2e.containers import lacking
+from tests.waiting import looks
 from vestal.platform.network import bridge_address
 
 VESTAL = Path(sys.executable).parent / "vestal"
@@ -92,16 +92,14 @@ class Stack:
 
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
         """The first true value of `condition`; a refused connection or a missing key counts as not yet."""
-        deadline = time.monotonic() + timeout_s
         last: object = None
-        while time.monotonic() < deadline:
+        for _ in looks(timeout_s, longest_pause_s=0.2):
             try:
                 last = condition()
                 if last:
                     return last
             except (OSError, KeyError, IndexError, TypeError) as error:
                 last = error
-            time.sleep(0.05)
         raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last: {last!r}\n{self.tails()}")
 
     def until_healthy(self, timeout_s: float = 120) -> None:

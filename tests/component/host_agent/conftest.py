@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.waiting import looks
 
 REPO = Path(__file__).resolve().parents[3]
 PROGRAM = REPO / "tests" / "children" / "agent_with_fake_gateway.py"
@@ -106,14 +107,12 @@ class AgentUnderTest:
         return self.ask("/journal?since=0")[1]["events"]
 
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
-        deadline = time.monotonic() + timeout_s
         last: object = None
-        while time.monotonic() < deadline:
+        for _ in looks(timeout_s):
             with contextlib.suppress(OSError, KeyError):
                 last = condition()
                 if last:
                     return last
-            time.sleep(0.02)
         raise AssertionError(f"not within {timeout_s} s: {what}; last: {last!r}")
 
     def processes(self) -> list[psutil.Process]:

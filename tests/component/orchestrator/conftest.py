@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,19 +16,18 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import looks
+
 TOKEN = "a-token-for-tests"
 DEADLINE_S = 20.0
 
 
 def wait_until(what: str, look: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
     """The first truthy thing that `look` returns before the deadline."""
-    end = time.monotonic() + deadline_s
-    while True:
-        found = look()
-        if found:
+    for _ in looks(deadline_s, longest_pause_s=0.2):
+        if found := look():
             return found
-        assert time.monotonic() < end, f"{what}: not within {deadline_s} s"
-        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {deadline_s} s")
 
 
 def call(

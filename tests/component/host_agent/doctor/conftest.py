@@ -6,7 +6,6 @@ import http.server
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from host_agent.doctor import Finding
+from tests.waiting import looks
 from vestal.config import Config, load
 
 Answers = dict[str, tuple[int, Any]]
@@ -95,11 +95,9 @@ def run() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    for _ in looks(timeout_s):
         if found := condition():
             return found
-        time.sleep(0.02)
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
