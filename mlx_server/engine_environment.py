@@ -79,7 +79,7 @@ def _links() -> Iterator[tuple[str, Path]]:
 def _link(link: Path, target: Path) -> None:
     if link.is_symlink() and os.readlink(link) == str(target):
         return
-    # Replaced in one step: an engine that starts at the same moment must not find the link missing.
+    # Replaced in one step, because an engine that starts at the same moment must find the link.
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)

@@ -80,7 +80,7 @@ class CycleRunner:
         """Run one cycle: check health, run the phases that the plan names, and store the record of it."""
         started, container = time.time(), self._container
         backends = await container.board.check_llm_services_health()
-        self._wake.clear()  # what this check saw, this cycle works on
+        self._wake.clear()  # the cycle works with the result of this check
         self._trigger = "interval"
         backends, self.webhook_sentence = await container.report_to_host(backends)
         facts = await self._facts(backends)

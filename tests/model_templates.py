@@ -1,4 +1,4 @@
-"""Chat templates written anew, each with the demands and the markers of a published model's template.
+"""Our own chat templates, each with the requirements and the markers of a published model's template.
 
 The originals are on Hugging Face (and in llama.cpp's models/templates), under their models' licenses:
 Mistral Small 3.1 and Mistral 7B v0.3 (Apache-2.0), Gemma 2 (Gemma terms), Qwen 3.5 (Apache-2.0), Llama 3.1

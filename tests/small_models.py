@@ -96,7 +96,7 @@ def _token_factors(tokenizer: Path) -> np.ndarray:
 
 
 def _weights(token_factors: np.ndarray) -> dict[str, np.ndarray]:
-    """Return weights so large that the layers, and not the token at hand alone, decide on the next token."""
+    """Return weights so large that the layers, and not only the last token, determine the next token."""
     random = np.random.default_rng(11)
 
     def matrix(rows: int, columns: int, gain: float) -> np.ndarray:

@@ -14,7 +14,9 @@ from benchmarks.supervision import peers, scenarios
 from benchmarks.supervision.peers import CONTESTANTS, Contestant
 
 MOST_KILLS = 5
-"""Our default policy restarts a child so often in five minutes; beyond that its pause would be measured."""
+"""The most restarts that our default policy allows in five minutes; with more kills, its pause would be
+measured.
+"""
 LOOP_S = 20.0
 ROW = "{:<38} {:>10} {:>12} {:>10}"
 

@@ -92,7 +92,7 @@ class Passes:
                 await self._look_for_everyone(report)
         except LockHeld as error:
             report.left.append(f"agent: {error}; this pass was skipped")
-        except Exception as error:  # the root of a loop: the next pass must be possible
+        except Exception as error:  # the top of a task: whatever fails, the next pass must be possible
             log.exception("recovery pass %s failed", report.run_id)
             report.left.append(f"agent: the pass itself failed ({error!r})")
         finally:

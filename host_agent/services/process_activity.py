@@ -9,7 +9,7 @@ from vestal.supervision import ProcessActivity, ReadActivity
 
 
 def reader(port: int | None = None) -> ReadActivity:
-    """Return an async function that reads the activity of a process in a thread. The process listens on
+    """Return an async function that reads, in a thread, the activity of a process and the queues of its
     `port`.
     """
 

@@ -141,7 +141,7 @@ class Link:
             self._may_serve.set()
             self._may_report.set()
         elif isinstance(op, Generate) and op.check_only:
-            self._checks.put(op)  # past the MLX thread, which may be in a long step
+            self._checks.put(op)  # not through the MLX thread, which may be in a long step
         else:
             self._inbox.put(op)
 

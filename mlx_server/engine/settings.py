@@ -41,7 +41,7 @@ class EngineSettings:
 
     A negative `keep_alive_s` keeps models loaded. `memory_limit_bytes` None means a share of the machine's
     memory. `max_wait_s` bounds how long a load or a request waits for memory, and `max_repeated_tokens` how
-    many equal tokens an answer may have in a row; 0 is no bound.
+    many equal tokens an answer may have in a row; 0 means no limit.
     """
 
     preload: tuple[str, ...]

@@ -1,6 +1,6 @@
 """The second service: long knowledge work at the configured hour, or as soon as possible if that was missed.
 
-It reads every file anew (a file's date can be wrong), embeds what lacks a vector, writes a note about each
+It reads every file again (a file's date can be wrong), embeds what lacks a vector, writes a note about each
 agent's knowledge, deletes unused vectors and old tasks, and compacts the database. By day it only touches its
 heartbeat.
 """

@@ -57,7 +57,7 @@ class RecoveryWebhook:
         if not down and not absent:
             return "all healthy, nothing to post"
         if not self._url:
-            self.reported |= set(down)  # nobody can heal it
+            self.reported |= set(down)  # no host agent is responsible for it
             return f"{_names(down, absent)}, and no RECOVERY_WEBHOOK_URL is set"
         if not self._pace.may_post(time.monotonic(), down, absent):
             next_in_s = self.next_post_in_s if down else self.next_mention_in_s

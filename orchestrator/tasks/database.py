@@ -143,7 +143,7 @@ class SqliteTasks:
     def check_writable(self) -> None:
         """Write the version of the file's tables as it is: SQLite then writes a page, as for any change."""
         try:
-            uri = f"file:{self.path}?mode=rw"  # a deleted file is not made anew
+            uri = f"file:{self.path}?mode=rw"  # a deleted file is not created again
             with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_TIMEOUT_S)) as db:
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 db.execute(f"PRAGMA user_version = {int(version)}")

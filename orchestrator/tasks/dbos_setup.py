@@ -27,7 +27,8 @@ def config_of(database: TaskDatabase) -> Any:
         "system_database_url": database.url,
         "sys_db_pool_size": POOL_SIZE,
         "db_engine_kwargs": database.sqlalchemy_options,
-        # DBOS sets 60 s on each session; for so long a worker frozen in a transaction blocked the others.
+        # DBOS sets 60 s on each session, during which a worker that froze in a transaction blocked the
+        # others.
         "sys_db_idle_transaction_timeout_sec": float(IDLE_IN_TRANSACTION_S),
         "application_version": APPLICATION_VERSION,
         "executor_id": database.executor,

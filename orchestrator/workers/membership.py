@@ -16,7 +16,7 @@ from orchestrator.errors import DatabaseFailed, NameTaken
 from orchestrator.storage.postgres import HeldLock, PostgresDatabase
 from orchestrator.workers.watch import Heartbeat
 
-MAX_WORKERS_LOST = 10  # per task; a task that ended so many workers would end the next one too
+MAX_WORKERS_LOST = 10  # per task; a task that has ended this many workers would end the next one too
 NAME_FREE_WITHIN_S = 20.0  # the server notices after 14 s that a machine is gone
 TRY_AGAIN_S = 0.5
 LOCK = "workers"  # no worker joins while another is declared dead

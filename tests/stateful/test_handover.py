@@ -68,7 +68,7 @@ class LifeOfHandovers(RuleBasedStateMachine):
         self.settle_lock()
         self.handovers: list[tuple[Handover, int, int | None]] = []  # the plan, predecessor, successor
         self.dies_in_the_end = False
-        self.actions_left: int | None = None  # the supervisor dies after so many more actions
+        self.actions_left: int | None = None  # the supervisor dies after this many more actions
 
     # --- the world ------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class KeptFile:
         """Write the file again if it is missing or its text was changed. Return True if it was written."""
         if self._text is None:
             return False
-        if self._is_intact():  # perhaps it had this text already when it could not be written
+        if self._is_intact():  # the file may already have had this text when it could not be written
             FAILURES.succeeded(self._what, target=self.path)
             return False
         return replace_file(self.path, self._text, self._what, again=True) is None

@@ -27,7 +27,7 @@ def base_url(env: Mapping[str, str]) -> str | None:
     scheme, host, port, path = _parts(text)
     if scheme not in SCHEME_PORTS or not (_NAME.fullmatch(host) or _is_ip_address(host)):
         raise ConfigError(
-            f"{VARIABLE} (environment) is {text!r}, which is no address of an Ollama server: give HOST:PORT, "
+            f"{VARIABLE} (environment) is {text!r}, which is not an Ollama server's address: give HOST:PORT, "
             "unset it, or set ollama.base_url."
         )
     host = _connectable(host)

@@ -18,8 +18,9 @@ IDLE_FOR_S = 120.0
 tool between two turns lets it rest for a minute."""
 BODY_WINDOW_S = 20.0
 BODY_MIN_BYTES = 64 * 1024
-"""So many bytes of a body, or the rest of it, must arrive in each BODY_WINDOW_S: 3 KiB/s. A large body over a
-slow network takes as long as it needs; one that trickles does not hold its connection."""
+"""The bytes of a body, or the rest of it, that must arrive in each BODY_WINDOW_S: 3 KiB/s. A large body over
+a slow network takes as long as it needs; one that trickles does not hold its connection.
+"""
 UNREAD_FOR_S = 300.0
 """How long a client may leave unread what is sent to it."""
 CLOSED_WITHIN_S = 5.0

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     problem, container_lines = _stop_containers(config)
     lines += container_lines
     for path in config.home.run.glob("*.*"):
-        with contextlib.suppress(OSError):  # a PID file of an ended process on a read-only disk is no harm
+        with contextlib.suppress(OSError):  # a stale PID file on a read-only disk is harmless
             path.unlink(missing_ok=True)
     for line in lines or ["nothing was running"]:
         print(line)

@@ -11,7 +11,7 @@ from vestal.platform import log_rotation
 
 def run(options: argparse.Namespace, config: Config) -> int:
     config.home.prepare()
-    log_rotation.rotate(config.home.logs)  # an agent would do it, but here there is none
+    log_rotation.rotate(config.home.logs)  # otherwise the agent does this
     environment = {**os.environ, **child_environment.common(config)}
     command = [sys.executable, "-m", "mlx_server.gateway"]
     os.execve(sys.executable, command, environment)

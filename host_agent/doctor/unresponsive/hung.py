@@ -108,6 +108,6 @@ def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
-# Each asks every server in turn.
+# Each diagnosis asks all servers, one after another.
 HUNG_SINCE_SLEEP = Diagnosis(SINCE_SLEEP_NAME, diagnose_hung_since_sleep, 40.0)
 HUNG = Diagnosis(NAME, diagnose_hung, 40.0)

@@ -102,7 +102,7 @@ _DESCRIPTIONS = {
     OwnerKind.OTHER_USER: "another user ({self.name})",
     OwnerKind.CONTAINER: "a container ({self.name})",
     OwnerKind.REMOTE: "another machine ({self.name})",
-    OwnerKind.STRANGER: "{self.name}, which is no Ollama,",
+    OwnerKind.STRANGER: "{self.name}, which is not Ollama,",
     OwnerKind.ELSEWHERE: "another `ollama serve` of this user ({self.name})",
 }
 

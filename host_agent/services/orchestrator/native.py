@@ -37,7 +37,7 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
             age_s = None
         if age_s is not None and age_s < HEARTBEAT_STALE_S:
             return ProbeResult(True)
-        if find_obstacle(config.home.root):  # it may beat, and cannot write that down
+        if find_obstacle(config.home.root):  # it may be alive although its heartbeat file cannot be written
             return ProbeResult(True, "its heartbeat cannot be written", State.DEGRADED)
         detail = "no heartbeat yet" if age_s is None else f"the last heartbeat is {age_s:.0f} s old"
         return ProbeResult(False, detail, answered=False)

@@ -65,7 +65,7 @@ class Generation:
             self._process(token)
             if self.detokenizer.stopped:
                 return self.finish("stop", now)
-        # With a limit of 0 the prompt is read all the same: clients fill the prompt cache so.
+        # With a limit of 0 the prompt is still computed, because clients fill the prompt cache in this way.
         is_complete = self._is_at_its_limit and self.limit_tokens > 0
         return self.finish("length", now) if is_complete else None
 
@@ -121,7 +121,7 @@ class Generation:
         self.completion_tokens += 1
         self._equal_tokens = self._equal_tokens + 1 if self._answer[-1:] == [token] else 1
         self._answer.append(token)
-        if token in self.parser.control_tokens:  # it divides the text, and is none
+        if token in self.parser.control_tokens:  # it separates parts of the answer, and is not text itself
             piece = self.parser.push(self.detokenizer.flush())
             if not self.detokenizer.stopped:
                 piece += self.parser.push_control(token)

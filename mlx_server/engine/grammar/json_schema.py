@@ -43,7 +43,7 @@ _SAYS_NOTHING: dict[str, tuple[Any, ...]] = {
     "unevaluatedProperties": (True,),
     "propertyNames": (True, {}, {"type": "string"}),
 }
-"""Values of those keywords that restrict nothing: leaving them out changes nothing."""
+"""The values of those keywords that restrict nothing, so that leaving them out changes nothing."""
 
 _ALWAYS: tuple[Any, ...] = (True, {})
 _FORMATS = frozenset(

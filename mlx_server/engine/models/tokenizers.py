@@ -21,7 +21,7 @@ from mlx_server.engine.log import log_event
 FilesVersion = tuple[int, int]
 _preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
 _in_use: weakref.WeakValueDictionary[tuple[Path, FilesVersion], Any] = weakref.WeakValueDictionary()
-_reading = threading.Lock()  # who comes second uses what the first has read
+_reading = threading.Lock()  # a second thread waits, and uses what the first has read
 
 
 def preload_tokenizers(folders: Iterable[Path]) -> None:

@@ -22,7 +22,7 @@ _BIRTH = ".folder"
 """
 
 _ORPHAN_AGE_S = 3600.0
-"""A temporary file of this age is deleted whoever wrote it, because PIDs are reused."""
+"""A temporary file of this age is deleted even if its writer seems alive, because PIDs are reused."""
 
 _RUN_ID = uuid.uuid4().hex[:8]
 """Distinguishes this process from an earlier one with the same PID."""

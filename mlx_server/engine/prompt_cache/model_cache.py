@@ -36,7 +36,8 @@ class ModelCache:
     ) -> None:
         self._store, self._kv = store, kv
         kv_settings = kv_quantization.tags(kv)
-        # Another release of mlx-lm may compute other values from the same weights, since it fixes its models.
+        # Another release of mlx-lm may compute other values from the same weights, because models are
+        # corrected.
         made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
         settings = " ".join(f"{name}={value}" for name, value in kv_settings.items())
         whole = f"{identity} {settings} {made_by} format {FORMAT}"

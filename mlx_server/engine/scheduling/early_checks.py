@@ -28,10 +28,12 @@ from mlx_server.protocol import Accepted, Event, Failed, Generate
 from vestal.config import canonical
 
 KEEP_READ_S = 10.0
-"""How long what was read of a model that is not in memory is kept for the next check."""
+"""How long the files that were read of an unloaded model are kept for the next check, in seconds."""
 
 FINAL = (RequestError, LoadError, InsufficientMemory)
-"""Errors that the request would meet whenever it ran. Others say nothing about it: it may run."""
+"""Errors that the request would get at any time. After other errors, it is accepted and waits
+for its turn.
+"""
 
 
 class EarlyChecks:
@@ -95,7 +97,7 @@ class EarlyChecks:
         entry = find_entry(self._catalog, op.model)
         if entry.kind == "embed":
             raise RequestError("not_a_chat_model", f"Model {op.model} embeds text; it cannot generate.")
-        # The weights are what is missing: whether other chats share a prefix is of no interest here.
+        # The weights are missing, and shared prefixes are not needed here.
         preparation = PromptPreparation(self._text_side(entry), finds_shared_prefix=False)
         return entry, preparation.prepare(op, now=0.0, load_s=0.0)
 

@@ -72,12 +72,12 @@ class LoadedModels:
         return self._requests.any(*IN_RUNNER, model=model.entry.name)
 
     def mark_used(self, model: LoadedModel, keep_alive_s: float | None, now: float) -> None:
-        """Note a request and the keep-alive it asks for, and start the keep-alive anew."""
+        """Record a request and the keep-alive that it asks for, and restart the model's keep-alive."""
         model.keep_alive_s = keep_alive_s
         self.mark_unused(model, now)
 
     def mark_unused(self, model: LoadedModel, now: float) -> None:
-        """Start the keep-alive anew: it runs from the end of the last request."""
+        """Restart the keep-alive, which runs from the end of the last request."""
         model.last_used_s = now
         default_s = self._default_keep_alive_s(model.entry.name)
         model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)

@@ -152,7 +152,9 @@ class Loads:
         return self._policy.is_over(self._blocked_since_s.setdefault(name, now), patient, now)
 
     def _refuse(self, name: str, error: EngineError) -> LoadRefused:
-        self._blocked_since_s.pop(name, None)  # the same request, sent again, is judged by the memory of then
+        self._blocked_since_s.pop(
+            name, None
+        )  # the same request, sent again, is judged by the memory at that time
         return LoadRefused(name, error)
 
     def _make_room(self, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:

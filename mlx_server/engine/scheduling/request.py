@@ -24,7 +24,7 @@ class RequestStatus(Enum):
     """The status of a request: what it waits for, or that it runs or has finished."""
 
     WAITING_FOR_MODEL = "waiting_for_model"
-    """Its model is not in memory. Every request begins here; most stay for no time."""
+    """Its model is not in memory. Every request begins with this status, and most leave it at once."""
 
     TOKENIZING = "tokenizing"
     """Its model is loaded; a background thread makes the tokens of its messages or texts."""

@@ -39,8 +39,9 @@ PRELOAD = "preload/"
 """The ids of the loads that the engine asks of itself begin with this."""
 
 IDLE_S = 5.0
-"""After this idle time, the engine prepares what later requests would wait for. That holds all threads up
-for 0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two."""
+"""After this idle time, the engine prepares what later requests would wait for. That blocks all threads for
+0.3 s, so not at once: after a restart the next turn of a conversation comes within a second or two.
+"""
 
 NEW_TOKENS_S = 0.005
 """How long a turn waits for the tokens of new requests. A short prompt is made in 1 ms; if the turn went on
@@ -232,9 +233,7 @@ class Scheduler:
         name = load.entry.name
         try:
             runner = self._make_runner(load.entry, load.weights, self._requests)
-        except (
-            Exception
-        ) as error:  # a model of mlx-lm's whose caches cannot be made; it would be so each time
+        except Exception as error:  # mlx-lm cannot make this model's caches, and never will
             self._refuse_load(name, LoadError(name, f"{error} ({type(error).__name__})"))
             return
         model = self._models.add(load.entry, load.weights, runner, self._clock())
@@ -265,7 +264,7 @@ class Scheduler:
         while self._working and self._clock() < self._drain_until_s:
             self._receive()
             self._start_requests()
-            self._hand_back_waiting()  # whatever finds no memory at once
+            self._hand_back_waiting()  # the generations that find no memory at once
             self._step()
             self._publish()
         return len(self._requests)

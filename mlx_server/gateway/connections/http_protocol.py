@@ -59,7 +59,7 @@ class HttpProtocol(ReportedConnection, H11Protocol):
         return Phase.HEADERS if begun or self.cycle is None else Phase.IDLE
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Leave the connection to the WebSocket's protocol, which reports it anew."""
+        """Leave the connection to the WebSocket's protocol, which reports it to the table itself."""
         self.leave()
         super().handle_websocket_upgrade(event)
 

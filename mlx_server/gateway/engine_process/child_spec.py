@@ -27,11 +27,12 @@ NAME = "mlx_engine"
 START_TIMEOUT_S = 60.0
 PROBE_INTERVAL_S, PROBE_TIMEOUT_S = 1.0, 5.0
 STABLE_AFTER_S = 1.0
-"""Killing the engine is a normal remedy, so that even a short run without fault earns an immediate
-restart."""
+"""Killing the engine is a normal remedy, so the engine is restarted at once even after a short run without
+faults.
+"""
 
 PRODUCTIVE_WEIGHT = 0.1
-"""An engine that gave clients tokens before it died is in no crash loop: of such restarts 50 are allowed
+"""An engine that gave clients tokens before it died is not in a crash loop: of such restarts 50 are allowed
 within 5 minutes by default, of others 5."""
 
 

@@ -14,8 +14,7 @@ from mlx_server.gateway.engine_process.standby import StandbyEngine
 from vestal.supervision import ChildSpec, ExitStatus, HandleWrapper, ProcessGroup, ProcessHandle, spawn
 
 READ_REST_S = 1.0
-"""Longest wait for the last events of a dead engine to be read. They are in the socket's buffer, so that
-reading them takes no time."""
+"""Longest wait for the last events of a dead engine to be read. They are already in the socket's buffer."""
 
 
 class EngineLauncher:

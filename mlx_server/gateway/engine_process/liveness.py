@@ -15,7 +15,7 @@ LOADING_TIMEOUT_FACTOR = 4.0
 """While a model loads, signs of progress may be this many times further apart, but only as far as the load's
 own pace justifies: a load that has reported every second is stuck after the usual time."""
 MOST_BETWEEN_JUDGEMENTS_S = 5.0
-"""The gateway judges its engine each second. After a longer gap, the gateway itself was held up."""
+"""The gateway judges its engine each second. After a longer gap, the gateway itself was blocked."""
 PACE_FACTOR = 3.0
 """A load may take this many times as long for its next step as it took for its slowest one so far."""
 
@@ -112,7 +112,9 @@ class EngineLiveness:
         return ProbeResult(True, detail, State.BUSY if busy else State.READY)
 
     def _excuse_own_delay(self, now: float) -> None:
-        """Do not count the time in which the gateway itself was held up: it could read none of the events."""
+        """Do not count time in which the gateway itself was blocked, since it could not read the engine's
+        events.
+        """
         last, self._last_judged_at = self._last_judged_at, now
         if last is None or now - last <= MOST_BETWEEN_JUDGEMENTS_S:
             return

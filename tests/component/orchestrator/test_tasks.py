@@ -51,7 +51,7 @@ def test_task_with_the_same_idempotency_key_is_the_same_task(orchestrator: Make,
 def test_task_beyond_the_limit_is_503_and_the_key_of_an_accepted_one_still_answers(
     orchestrator: Make, llm: StandIn
 ):
-    """The queue had no limit: whoever posted in a loop filled the disk."""
+    """The queue had no limit, so a client that posted in a loop filled the disk."""
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_MAX_UNFINISHED_TASKS="3").start()
     llm.control(hold=True)
     with ThreadPoolExecutor(12) as pool:

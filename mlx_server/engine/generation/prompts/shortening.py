@@ -126,7 +126,7 @@ class Shortener:
         own = _Attempt.make(self.tokens_of, op)
         if own.length <= most or own.tokens is None:
             return own
-        # What is the same whatever the text is stands before it or after it, and stays.
+        # The parts of the prompt before and after the text, which do not depend on the text, stay.
         one, other = (self.tokens_of(_with_text(op, text)) for text in ("a", "b"))
         before = common_prefix_length(one, other)
         after = common_prefix_length(one[before:][::-1], other[before:][::-1])

@@ -106,7 +106,7 @@ def test_mutated_body_is_served_or_refused_in_its_dialects_envelope(gateway, pat
         send_mutants(gateway, path, 60)
 
 
-# Each of these once kept a slot for good, ended three engines, or was answered 500.
+# Each of these once kept a slot forever, ended three engines, or was answered 500.
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "@"}}
 PAST = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
 HUGE = {"type": "number", "maximum": "@"}

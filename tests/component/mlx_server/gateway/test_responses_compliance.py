@@ -1,4 +1,4 @@
-"""The cases of the Open Responses compliance suite (version 2026-04-24), written anew.
+"""The cases of the Open Responses compliance suite (version 2026-04-24), in our own code.
 
 docs/reference/responses-compliance.md maps each test to its origin. As in the suite, every answer and every
 event is checked against the specification's schemas.

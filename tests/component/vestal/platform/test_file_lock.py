@@ -47,7 +47,7 @@ def test_folder_can_be_locked(tmp_path: Path):
 
 
 def test_recovery_continues_if_the_lock_file_cannot_be_created(tmp_path: Path):
-    """As on a full disk. A folder below a file can be made by nobody, whoever runs the test."""
+    """A folder below a file cannot be created, even by root. A full disk has the same effect."""
     (tmp_path / "file").write_text("")
     entered = False
     with hold_lock_blocking(tmp_path / "file" / "lock", 1.0):

@@ -44,7 +44,7 @@ def test_parse_print_of_a_failed_spawn_keeps_the_name_of_the_exit_code():
 def test_parse_print_of_a_job_that_keeps_exiting_gives_its_exit_code():
     job = parse_print(0, recorded("dying"))
     assert (job.pid, job.runs, job.exit_code) == (None, 412, 78)
-    assert parse_print(0, recorded("running_after_a_kill")).exit_code is None, "a signal is no exit code"
+    assert parse_print(0, recorded("running_after_a_kill")).exit_code is None, "a signal is not an exit code"
 
 
 def test_parse_print_of_an_unknown_job_is_not_loaded():

@@ -63,7 +63,9 @@ def test_choose_probe_model_returns_the_smallest_loaded_or_the_configured_one():
 
 
 def test_probe_request_keeps_the_models_context_size_and_unload_time():
-    """Another context size would load the model anew, and the default keep-alive would change its time."""
+    """Another context size would reload the model, and the default keep-alive would change its
+    unload time.
+    """
     body = probe_request(ModelInMemory("m", 1, context_tokens=2048, expires_at=NOW + 61.5), NOW).body
     assert (body["options"]["num_ctx"], body["options"]["num_predict"], body["keep_alive"]) == (
         2048,

@@ -170,7 +170,7 @@ def test_make_plan_for_ollama_uses_the_command_of_its_owner(
         (OwnerKind.OTHER_USER, "eve", "another user (eve)"),
         (OwnerKind.CONTAINER, "docker-proxy", "a container (docker-proxy)"),
         (OwnerKind.OTHER_VESTAL, "PID 4", "another Vestal (PID 4)"),
-        (OwnerKind.STRANGER, "nginx (PID 5)", "nginx (PID 5), which is no Ollama, holds Ollama's port"),
+        (OwnerKind.STRANGER, "nginx (PID 5)", "nginx (PID 5), which is not Ollama, holds Ollama's port"),
         (OwnerKind.REMOTE, "http://10.0.0.2", "another machine"),
     ],
 )

@@ -40,7 +40,7 @@ def test_crash_history_with_any_progress_between_crashes_goes_on():
     crashes = _two_crashes_at(5)
     assert crashes.engine_died(OWN_FAULT, (5, 0.5), alone=True), "a part of the prompt is progress"
     assert crashes.engine_died(OWN_FAULT, (6, 0.0), alone=True), "a token is more than any part of the prompt"
-    assert not crashes.engine_died(OWN_FAULT, (5, 2.0), alone=True), "fewer tokens are no progress"
+    assert not crashes.engine_died(OWN_FAULT, (5, 2.0), alone=True), "fewer tokens are not progress"
 
 
 def test_crash_history_with_progress_well_past_the_last_crash_has_no_strikes():

@@ -156,7 +156,7 @@ def _strictly(text: str) -> dict:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    text.encode()  # half of a surrogate pair is no UTF-8
+    text.encode()  # half of a surrogate pair is not valid UTF-8
     return json.loads(text, parse_constant=refuse)
 
 

@@ -1,4 +1,4 @@
-"""Output that never raises: what cannot be written is dropped and counted; a deleted log is begun anew."""
+"""Output that never raises: what cannot be written is dropped and counted; a deleted log is created again."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_json_state_store_renames_a_corrupt_file_and_starts_empty(tmp_path: Path
 
 
 def test_json_state_store_that_cannot_write_keeps_the_record_and_writes_it_later(tmp_path: Path):
-    """A folder stands in the file's place: that cannot be written, whoever runs the test."""
+    """A folder in place of the file cannot be written, even by root."""
     path = tmp_path / "state.json"
     store = JsonStateStore(path)
     path.mkdir()

@@ -1,4 +1,4 @@
-"""The template process of one model: started ahead of need, and started anew after it has died."""
+"""The template process of one model: started ahead of need, and restarted after it has died."""
 
 from __future__ import annotations
 

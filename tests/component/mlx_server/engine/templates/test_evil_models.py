@@ -91,7 +91,7 @@ def longest_gap(engine: Engine, stream: str, until: str, timeout_s: float = 60.0
     ],
 )
 def test_evil_template_fails_its_request_alone_and_a_stream_beside_it_keeps_its_pace(evil, model, words):
-    """Nested loops held up all streams for 133 s; a text of 2 GB ended three engines."""
+    """Nested loops once blocked all streams for 133 s; a text of 2 GB ended three engines."""
     evil.send(Load(f"load {model}", f"{model}:latest"))
     assert isinstance(evil.answer(f"load {model}", Loaded), Loaded)
     stream = f"beside {model}"

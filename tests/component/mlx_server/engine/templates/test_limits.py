@@ -77,7 +77,7 @@ def runs(pid: int) -> bool:
 
 
 def test_nested_loops_are_stopped_and_the_next_template_is_rendered(start):
-    """Such a template held up all streams for 133 s."""
+    """Such a template once blocked all streams for 133 s."""
     process = start(SHORT)
     greeting(process)
     started = time.monotonic()

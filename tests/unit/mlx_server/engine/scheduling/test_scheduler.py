@@ -114,7 +114,7 @@ def test_grammar_that_cannot_be_used_fails_only_its_request(loaded):
 
 
 def test_slow_prompt_delays_no_other_model_and_no_running_request(loaded):
-    """A template with nested loops once held up all streams for 133 s."""
+    """A template with nested loops once blocked all streams for 133 s."""
     loaded.guard.places = 3
     loaded.send(generate("running", steps=99))
     loaded.turn()
