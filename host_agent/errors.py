@@ -11,6 +11,7 @@ HostAgentError
 ├── NoFittingModel       no installed model meets the needs of a program, or has the given name
 ├── UnknownProgram       `vestal launch` knows no program of that name
 ├── UnknownService      no service has that name (the message lists the names)
+├── UpgradeRefused      what is installed cannot start, so that what runs goes on
 ├── NotPossible         the service cannot do that: Vestal only watches it, or someone else owns it
 ├── DockerUnavailable   the Docker engine does not answer
 ├── ComposeFailed       `docker compose` failed (the message has its last lines)
@@ -82,6 +83,10 @@ class UnknownProgram(HostAgentError):
 class UnknownService(HostAgentError):
     code = "unknown_service"
     exit_code = 64
+
+
+class UpgradeRefused(HostAgentError):
+    code = "upgrade_refused"
 
 
 class NotPossible(HostAgentError):

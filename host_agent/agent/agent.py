@@ -9,16 +9,20 @@ import aiohttp
 
 from host_agent.agent.background_loops import BackgroundLoops
 from host_agent.agent.components import Components, build
+from host_agent.agent.handed_over import HandedOver
 from host_agent.journal import Journal
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
+from host_agent.upgrade.request_file import UpgradeRequest
 from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
 
 log = logging.getLogger("vestal")
+
+PASS_END_S = 5.0  # for so long a replacement waits for a recovery pass that runs
 
 
 class Agent:
@@ -38,8 +42,12 @@ class Agent:
         self._config, self._token, self._gateway, self._restarter = config, token, gateway, restarter
         self._kept_files = kept_files
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set, then stop every child in order."""
+    async def run(self, stop: asyncio.Event, handed_over: HandedOver) -> UpgradeRequest | None:
+        """Run until `stop` is set, then stop every child in order and return None.
+
+        If the agent is to be replaced before that, leave the children running and return what is to be
+        executed; `handed_over` then has what the next program needs.
+        """
         async with contextlib.AsyncExitStack() as stack:
             journal = Journal(self._config.home.journal_db)
             stack.callback(journal.close)
@@ -47,7 +55,14 @@ class Agent:
             docker = DockerApi()
             stack.push_async_callback(docker.close)
             components = await build(
-                self._config, self._token, journal, session, docker, self._gateway, self._restarter
+                self._config,
+                self._token,
+                journal,
+                session,
+                docker,
+                self._gateway,
+                self._restarter,
+                handed_over,
             )
             await components.listener.start()
             stack.push_async_callback(components.listener.stop)
@@ -57,8 +72,15 @@ class Agent:
             await _adopt_or_start_ollama(components.ollama, journal)
             loops = BackgroundLoops(self._config, self._token, journal, components, self._kept_files)
             loops.start()
-            await stop.wait()
-            await _stop(components, loops, journal)
+            components.upgrades.go_on()
+            if await _stop_comes_first(stop, components.upgrades.agent_is_to_be_replaced):
+                await _stop(components, loops, journal)
+                return None
+            handed_over.listening = components.listener.duplicate_sockets()
+            await _leave_children(components, loops, journal)
+            handed_over.listening += components.mlx.sockets.held
+            handed_over.report = components.upgrades.report
+            return components.upgrades.request
 
     def _record_start(self, journal: Journal, components: Components) -> None:
         decision = components.mode_decision
@@ -78,10 +100,37 @@ async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> Non
         journal.record("ollama", "begin_failed", repr(error))
 
 
+async def _stop_comes_first(stop: asyncio.Event, other: asyncio.Event) -> bool:
+    """Wait until one of the events is set, and return whether it was `stop`."""
+    waits = [asyncio.ensure_future(each.wait()) for each in (stop, other)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return stop.is_set()
+
+
+async def _leave_children(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
+    """Stop what this program does, and leave every child running for the next one."""
+    journal.record("agent", "agent_replacing")
+    await loops.stop()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PASS_END_S):
+            await components.passes.wait()
+    await components.passes.cancel()
+    journal.disconnect_followers()
+    await components.listener.stop_accepting()
+    await components.watchdog.detach()
+    await components.ollama.controller.detach()
+    await components.supervisor.detach()
+
+
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
     """Stop the watchdog, the loops and the running pass first: nothing may restart what is stopped later."""
     journal.record("agent", "agent_stopping")
     await _stop_supervised(components.watchdog.stop, journal)
+    await components.upgrades.stop()
     await loops.stop()
     await components.passes.cancel()
     journal.disconnect_followers()

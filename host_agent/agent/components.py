@@ -5,6 +5,7 @@ from functools import partial
 
 import aiohttp
 
+from host_agent.agent.handed_over import HandedOver
 from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
@@ -34,6 +35,7 @@ from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
+from host_agent.upgrade.upgrades import Upgrades
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from vestal.config import Config
 from vestal.supervision import Event, HealthCheck, JsonStateStore, SleepDetector, Supervisor, SystemClock
@@ -57,6 +59,8 @@ class Components:
     disk: DiskReport
     listener_context: ListenerContext  # what the listener's routes show and act on
     listener: Listener
+    upgrades: Upgrades
+    mlx: MlxService
 
 
 async def build(
@@ -67,15 +71,20 @@ async def build(
     docker: DockerApi,
     gateway: tuple[str, ...],
     restarter: AgentRestarter,
+    handed_over: HandedOver,
 ) -> Components:
-    """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command."""
+    """Decide where the orchestrator runs, then build the components. `gateway` is the gateway's command.
+
+    `handed_over` is what the last program of this process has left.
+    """
     store = JsonStateStore(config.home.root / "supervision.json")
     sleep_detector = SleepDetector()
     compose = Compose(config)
     mode_decision = await mode.decide(config, docker, compose)
 
     # The services. Ollama requests recovery passes, which are built below because they need the services.
-    mlx = MlxService(config, session, gateway)
+    sockets = handed_over.sockets()
+    mlx = MlxService(config, session, gateway, sockets)
 
     def on_child_event(event: Event) -> None:
         journal.append(event)
@@ -131,7 +140,8 @@ async def build(
 
     # The interfaces to people: the listener and the notifications.
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
-    listener_context = ListenerContext(status_report, passes, journal, control, Sessions())
+    upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
+    listener_context = ListenerContext(status_report, passes, journal, control, Sessions(), upgrades)
     return Components(
         watchdog=watchdog,
         mode_decision=mode_decision,
@@ -146,5 +156,7 @@ async def build(
         sleep_detector=sleep_detector,
         disk=disk,
         listener_context=listener_context,
-        listener=Listener(config, token, listener_context, journal),
+        listener=Listener(config, token, listener_context, journal, sockets),
+        upgrades=upgrades,
+        mlx=mlx,
     )

@@ -4,10 +4,13 @@ import asyncio
 import logging
 import os
 import signal
+import sys
+import threading
 from collections.abc import Sequence
 
 from host_agent.agent import running_settings
 from host_agent.agent.agent import Agent
+from host_agent.agent.handed_over import STOP_SIGNALS, HandedOver, accept_stop_signals
 from host_agent.agent.single_instance import SingleInstance
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.watchdog.child import AgentRestarter
@@ -15,6 +18,8 @@ from vestal.best_effort import output
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config, ensure_token
 from vestal.web.descriptors import raise_descriptor_limit
+
+SIGNAL_TURN_S = 0.02
 
 
 def serve(
@@ -29,11 +34,13 @@ def serve(
     raise_descriptor_limit()
     config.home.prepare()
     token = ensure_token(config.home)
-    instance = SingleInstance(config.home)
+    handed_over = HandedOver.from_environment()
+    instance = SingleInstance(config.home, handed_over.lock)
     instance.acquire()
+    handed_over.lock = instance.descriptor
     kept_files = (instance.pid_file, running_settings.write(config))
     try:
-        asyncio.run(_run(config, token, gateway, restarter, kept_files))
+        asyncio.run(_run(config, token, gateway, restarter, kept_files, handed_over))
     finally:
         instance.release()
     return 0
@@ -45,12 +52,33 @@ async def _run(
     gateway: tuple[str, ...],
     restarter: AgentRestarter,
     kept_files: Sequence[KeptFile],
+    handed_over: HandedOver,
 ) -> None:
+    """Run the agent until a signal stops it. If it is to be replaced, execute the new program in its place.
+
+    Where that is impossible, the agent starts again as it was; its services have gone on.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    await Agent(config, token, gateway, restarter, kept_files).run(stop)
+    accept_stop_signals()
+    agent = Agent(config, token, gateway, restarter, kept_files)
+    while (request := await agent.run(stop, handed_over)) is not None:
+        command = [request.executable, *sys.orig_argv[1:]]
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            await asyncio.sleep(SIGNAL_TURN_S)  # the loop handles a signal that has just come
+            if stop.is_set():  # it came too late for this program, so the next one gets it
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            handed_over.execute(command, request.environment)
+        except OSError as error:
+            accept_stop_signals()
+            handed_over.report = {"state": "refused", "steps": [], "why": _why_not_executed(error)}
+
+
+def _why_not_executed(error: OSError) -> str:
+    return f"The agent could not be replaced, and goes on ({error.strerror or error})."
 
 
 def _log_to_stderr() -> None:

@@ -3,6 +3,7 @@
 The lock is on the home's folder itself, since a file in `run/` may be deleted while the agent runs.
 """
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -43,14 +44,15 @@ def _search(home: Home) -> ProcessIdentity | None:
 class SingleInstance:
     """Holds the lock from `acquire` to `release`, or until this process ends. `pid_file` is to be kept."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, inherited: int | None = None) -> None:
         self._home = home
+        self._inherited = inherited  # the lock's descriptor, if the last program of this process has left one
         self._descriptor: int | None = None
         self.pid_file = KeptPidFile(pid_file(home))
 
     def acquire(self) -> None:
         """Take the lock and write the PID file. Raises AlreadyRunning, which names the other agent."""
-        self._descriptor = _lock(self._home)
+        self._descriptor = _take_inherited(self._inherited) or _lock(self._home)
         if self._descriptor is None:
             other = read_pid_file(pid_file(self._home)) or _search(self._home)
             pid = f" (PID {other.pid})" if other else ""
@@ -59,12 +61,29 @@ class SingleInstance:
         assert identity
         self.pid_file.write_identity(identity)
 
+    @property
+    def descriptor(self) -> int | None:
+        """Return the descriptor that holds the lock."""
+        return self._descriptor
+
     def release(self) -> None:
         """Delete the PID file and free the lock."""
         if self._descriptor is not None:
             self.pid_file.remove()
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _take_inherited(descriptor: int | None) -> int | None:
+    """Return a lock that was inherited; None if it is none, and has to be taken."""
+    if descriptor is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(descriptor, False)
+    except OSError:
+        return None
+    return descriptor
 
 
 def _lock(home: Home) -> int | None:

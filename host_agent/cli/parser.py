@@ -112,6 +112,11 @@ def _add_run_options(parsers: dict[str, argparse.ArgumentParser]) -> None:
         help="as started by launchd or systemd: exit with 0 if another agent runs",
     )
     parsers["agent"].add_argument(
+        "--check",
+        action="store_true",
+        help="only import everything, read the settings, and print what is installed as digests",
+    )
+    parsers["agent"].add_argument(
         "--with-watchdog",
         action="store_true",
         help="as started by `vestal up`: with a small process that starts the agent again when it has died",

@@ -9,6 +9,7 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.event_stream import EventStreams, sequence_number
 from host_agent.listener.recovery_routes import RecoveryRoutes
 from host_agent.listener.sessions import SESSION_FOR_S
+from host_agent.listener.upgrade_routes import UpgradeRoutes
 from host_agent.status_page.page import Page
 
 JOURNAL_LIMIT = 1000
@@ -23,6 +24,7 @@ class Api:
         self._page = Page()
         self._streams = EventStreams(context.journal)
         self._recovery = RecoveryRoutes(context)
+        self._upgrade = UpgradeRoutes(context)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -30,6 +32,7 @@ class Api:
             web.get("/health", self.health),
             web.get("/status", self.status),
             *self._recovery.routes(),
+            *self._upgrade.routes(),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
             web.get("/events", self._streams.events),
             web.get("/journal", self.journal),

@@ -7,6 +7,7 @@ from host_agent.listener.sessions import Sessions
 from host_agent.recovery.passes import Passes
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
+from host_agent.upgrade.upgrades import Upgrades
 
 
 @dataclass
@@ -18,4 +19,5 @@ class ListenerContext:
     journal: Journal
     service_control: ServiceControl
     sessions: Sessions
+    upgrades: Upgrades
     next_pass_at: float = 0.0

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import logging
+import socket
+import time
 
 from aiohttp import web
 
@@ -13,11 +15,15 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard
 from vestal.config import Config
 from vestal.platform import network, ports
+from vestal.web import acceptor
 from vestal.web.aiohttp_runner import JsonAppRunner
+from vestal.web.listening_sockets import InheritedSockets
 
 log = logging.getLogger("vestal")
 
 BRIDGE_EACH_S = 5.0
+ANSWERS_WITHIN_S = 1.0
+POLL_S = 0.01
 LOOPBACK = "127.0.0.1"
 WILDCARD = "0.0.0.0"
 
@@ -25,7 +31,16 @@ WILDCARD = "0.0.0.0"
 class Listener:
     """The HTTP server, with a task that follows the bridge's address."""
 
-    def __init__(self, config: Config, token: str, context: ListenerContext, journal: Journal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        token: str,
+        context: ListenerContext,
+        journal: Journal,
+        inherited: InheritedSockets,
+    ) -> None:
+        self._inherited = inherited
+        self._sockets: list[socket.socket] = []
         self._config, self._journal = config, journal
         self._guard = Guard(config, token, context.sessions, journal)
         api = Api(context, config.agent.port, self._guard.cookie)
@@ -52,6 +67,21 @@ class Listener:
             await self._bind(address)
         self._tasks = [asyncio.create_task(self._follow_bridge())]
 
+    def duplicate_sockets(self) -> list[socket.socket]:
+        """Return duplicates of the sockets: connections wait in them for the next program of this process."""
+        return [each.dup() for each in self._sockets if each.fileno() >= 0]
+
+    async def stop_accepting(self) -> None:
+        """Accept nothing more, and return once the connections that were accepted have their answers.
+
+        One that sends no request, or waits for its answer for long, is waited for ANSWERS_WITHIN_S at most.
+        """
+        for site in list(self._runner.sites):
+            await site.stop()
+        deadline = time.monotonic() + ANSWERS_WITHIN_S
+        while self._runner.connections.unserved and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(POLL_S)
+
     async def stop(self) -> None:
         """Close the listening sockets, then the connections, which get a moment to end by themselves."""
         for task in self._tasks:
@@ -62,7 +92,10 @@ class Listener:
     async def _bind(self, address: str) -> None:
         port = self._config.agent.port
         try:
-            await self._runner.listen(address, port)
+            name = LOOPBACK if address == "localhost" else address
+            listening = self._inherited.take(name, port) or acceptor.bind(name, port)
+            self._sockets.append(listening)
+            await self._runner.listen(address, port, listening)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -83,6 +116,7 @@ class Listener:
                 except (OSError, PortBusy) as error:
                     failed = address
                     self._journal.record("listener", "address_not_bound", str(error), address=address)
+            self._inherited.close()  # what is left is of addresses that the settings no longer name
             await asyncio.sleep(BRIDGE_EACH_S)
 
     def _report_dropped(self, count: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from host_agent.installed import digests
 from host_agent.services import child_environment, terminate
 from host_agent.services.find_process import find_supervised
 from vestal.config import Config, Home
@@ -72,6 +73,19 @@ class AgentWatchdog:
         else:
             await stop_leftover(self._config.home)
 
+    @property
+    def pid(self) -> int | None:
+        """Return the PID of the watchdog, or None."""
+        return self._supervisor.status()[NAME].process_pid
+
+    async def replace(self, cause: str) -> None:
+        """Restart the watchdog, which has nothing to hand over."""
+        await self._supervisor.restart_child(NAME, cause, reset=True)
+
+    async def detach(self) -> None:
+        """Leave the watchdog running for the next program of this process."""
+        await self._supervisor.detach()
+
     async def stop(self) -> None:
         """End the watchdog: the agent is about to end because somebody wants it to."""
         await self._supervisor.stop()
@@ -94,7 +108,10 @@ def _spec(config: Config) -> ChildSpec:
     return ChildSpec(
         name=NAME,
         command=(sys.executable, "-m", "host_agent.watchdog", str(home.run), str(config.agent.port)),
-        env=child_environment.common(config),
+        env={
+            **child_environment.common(config),
+            digests.DIGEST_VARIABLE: digests.digest(NAME, str(config.agent.port)),
+        },
         log_path=home.logs / "watchdog.log",
         pid_file=pid_file(home),
         find=find_supervised,

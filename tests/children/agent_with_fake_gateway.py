@@ -1,7 +1,8 @@
 """Run the real agent with `fake_gateway.py` in place of the gateway.
 
-SIGUSR1 has it wait without end for a lock. With the argument `--with-watchdog` it has a watchdog, whose
-`vestal recover` starts the agent as a user would, with the real gateway.
+With the argument `--hands-over` the gateway is `stand_in_gateway.py`. SIGUSR1 has the agent wait without end
+for a lock. With the argument `--with-watchdog` it has a watchdog, whose `vestal recover` starts the agent as
+a user would, with the real gateway.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from host_agent.watchdog.child import AgentRestarter
 from vestal.config import load
 
 LOCK = threading.Lock()
-GATEWAY = (sys.executable, str(Path(__file__).with_name("fake_gateway.py")))
+STAND_IN = "stand_in_gateway.py"
+GATEWAY = (
+    sys.executable,
+    str(Path(__file__).with_name(STAND_IN if "--hands-over" in sys.argv else "fake_gateway.py")),
+)
 
 
 def deadlock(number: int, frame: object) -> None:

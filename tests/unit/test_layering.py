@@ -38,6 +38,7 @@ PURE = (
     "mlx_server/gateway/kept_answers/history.py",
     "mlx_server/gateway/dialects/ollama/model_bodies.py",
     "mlx_server/gateway/dialects/ollama/go_to_jinja.py",
+    "host_agent/installed/comparison.py",
     "host_agent/cli/launch/models.py",
     "host_agent/cli/launch/programs.py",
     "host_agent/cli/orchestrator/task_progress.py",

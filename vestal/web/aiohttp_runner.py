@@ -41,9 +41,12 @@ class JsonAppRunner(web.AppRunner):
         self.connections = ConnectionTable(max_connections())
         self._report_dropped = report_dropped
 
-    async def listen(self, address: str, port: int) -> web.BaseSite:
-        """Listen on one more address, and return aiohttp's site for it. Raises OSError."""
-        listening = bind("127.0.0.1" if address == "localhost" else address, port)
+    async def listen(self, address: str, port: int, inherited: socket.socket | None = None) -> web.BaseSite:
+        """Listen on one more address, by the socket that was inherited for it if there is one.
+
+        Return aiohttp's site for it. Raises OSError.
+        """
+        listening = inherited or bind("127.0.0.1" if address == "localhost" else address, port)
         site = _Site(self, listening, self._report_dropped)
         await site.start()
         return site

@@ -96,6 +96,12 @@ class ConnectionTable:
         """
         return len(self._open) + self.accepted - len(self._closing) >= self.max_open
 
+    @property
+    def unserved(self) -> int:
+        """Return how many connections still send a request or wait for its answer."""
+        resting = (Phase.IDLE, Phase.OPEN)
+        return self.accepted + sum(connection.phase not in resting for connection in self._open)
+
     def take_dropped(self) -> int:
         """Return how many connections were closed for new ones since the last call."""
         count, self.dropped = self.dropped, 0

@@ -46,8 +46,12 @@ class InheritedSockets:
         A descriptor that is not a listening TCP socket is left alone.
         """
         words = environment.pop(FDS_VARIABLE, "").split(",")
-        fds = (int(word) for word in words if word.isdigit())
-        return cls(found for fd in fds if (found := _listening_socket(fd)) is not None)
+        return cls(cls.of_descriptors(int(word) for word in words if word.isdigit()))
+
+    @staticmethod
+    def of_descriptors(descriptors: Iterable[int]) -> list[socket.socket]:
+        """Return the listening TCP sockets among the descriptors, closed for children of this process."""
+        return [found for fd in descriptors if (found := _listening_socket(fd)) is not None]
 
     def take(self, address: str, port: int) -> socket.socket | None:
         """Return the socket for this address, which the caller then owns; None if none was inherited."""

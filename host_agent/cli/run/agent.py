@@ -5,17 +5,22 @@ import sys
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
+from host_agent.upgrade import check
 from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort import output
 from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Run the agent until it is stopped, and return the exit code.
+    """Run the agent until it is stopped, and return the exit code. With `--check`, only try that it can.
 
     With `--managed` the code is 0 if another agent runs: launchd would restart a failed job every 10 s.
     """
     output.protect("agent")
+    if options.check:
+        check.import_all()
+        output.write_line(sys.stdout, check.report(config))
+        return 0
     try:
         return daemon.serve(config, restarter=_restarter(options))
     except AlreadyRunning as error:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vestal.config import Config
 from vestal.platform import network
 from vestal.supervision import ChildSpec, Event, ProcessHandle, spawn
 from vestal.web import acceptor, listening_sockets
+from vestal.web.listening_sockets import InheritedSockets
 
 GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_opened"})
 """Events of the gateway after which a client is better refused at once than kept waiting."""
@@ -27,16 +29,32 @@ class GatewaySockets:
     bridge's until it exists.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self,
+        config: Config,
+        inherited: InheritedSockets,
+        environment: Callable[[], Mapping[str, str]] = lambda: {},
+    ) -> None:
+        """Take the sockets that the agent has inherited. Each gateway gets what `environment` returns too."""
         self._port = config.mlx.port
         self._configured = config.mlx.bind
+        self._environment = environment
         self._sockets: dict[str, socket.socket] = {}
+        for address in self._addresses():
+            if (found := inherited.take(address, self._port)) is not None:
+                self._sockets[address] = found
+
+    @property
+    def held(self) -> list[socket.socket]:
+        """Return the sockets that are open now."""
+        return list(self._sockets.values())
 
     async def launch(self, spec: ChildSpec) -> ProcessHandle:
         """Launch the gateway with the sockets. Raises LaunchError, OSError."""
         await asyncio.to_thread(self._bind_missing)
         sockets = self._sockets.values()
-        env = {**(spec.env or {}), listening_sockets.FDS_VARIABLE: listening_sockets.fds_value(sockets)}
+        fds = {listening_sockets.FDS_VARIABLE: listening_sockets.fds_value(sockets)}
+        env = {**(spec.env or {}), **await asyncio.to_thread(self._environment), **fds}
         return await spawn(replace(spec, env=env), pass_fds=[each.fileno() for each in sockets])
 
     def on_event(self, event: Event) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 
+from host_agent.installed import digests
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer, Reply
@@ -13,12 +14,16 @@ from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
-from vestal.supervision import ChildSpec, ProbeResult, State
+from vestal.supervision import ChildSpec, HandoverPolicy, ProbeResult, State
+from vestal.web.listening_sockets import InheritedSockets
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
 SHUTDOWN_STAGES_S = 20.0  # after the drain: the engine's six stages (10 s and its kill), and the connections
 START_TIMEOUT_S = 180.0
 STATUS_TIMEOUT_S = 1.0
+READY_TIMEOUT_S = 60.0
+RELEASE_TIMEOUT_S = 30.0
+LINGER_S = 900.0
 CACHE_S = 0.3  # readers that ask at the same time share one answer
 STATES = {"ok": State.READY, "starting": State.STARTING, "recovering": State.BUSY, "draining": State.BUSY}
 
@@ -27,21 +32,29 @@ class MlxService:
     """Describes the gateway to the supervisor, and asks the gateway how it and its engine are."""
 
     def __init__(
-        self, config: Config, session: aiohttp.ClientSession, command: tuple[str, ...] = GATEWAY
+        self,
+        config: Config,
+        session: aiohttp.ClientSession,
+        command: tuple[str, ...] = GATEWAY,
+        inherited: InheritedSockets | None = None,
     ) -> None:
         self._config, self._session, self._command = config, session, command
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
-        self.sockets = GatewaySockets(config)
+        self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest)
+        self._hands_over: int | None = None  # the PID of the last gateway that said so
+        self._requests: int | None = None
         self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
         self._engine = (0.0, ServiceStatus(State.STOPPED, detail="the gateway has not been asked yet"))
 
     def spec(self) -> ChildSpec:
         """Return the gateway's child spec."""
         home = self._config.home
+        # Without a log of answers, a successor waits until its predecessor has finished them.
+        drain_s = 0.0 if self._config.mlx.keep_answers_s else self._config.mlx.drain_s
         policy = restart_policy(
             self._config.supervision,
-            start_timeout_s=START_TIMEOUT_S,
+            start_timeout_s=START_TIMEOUT_S + drain_s,
             planned_stop_timeout_s=self._config.mlx.drain_s + SHUTDOWN_STAGES_S,
         )
         return ChildSpec(
@@ -56,12 +69,31 @@ class MlxService:
             activity=process_activity.reader(self.port),
             policy=policy,
             launcher=self.sockets,
+            handover=_handover_policy(self._config),
         )
+
+    def _digest(self) -> dict[str, str]:
+        """Return the variable with what a gateway that is launched now runs."""
+        return {digests.DIGEST_VARIABLE: digests.digest(MLX_SERVER, settings_text(self._config))}
+
+    async def hands_over(self, pid: int) -> bool:
+        """Return whether the gateway with this PID can hand over, by its last answer if it gives none now."""
+        await self.probe(pid)
+        return self._hands_over == pid
+
+    @property
+    def requests(self) -> int | None:
+        """Return how many requests the gateway had at its last answer; None if it did not say."""
+        return self._requests
 
     async def probe(self, pid: int) -> ProbeResult:
         """Return whether the gateway answers; `pid` is its process."""
         try:
-            return judge_gateway(await http_probe.get(self._session, self._url), pid)
+            reply = await http_probe.get(self._session, self._url)
+            if reply.fields.get("pid") == pid:
+                self._hands_over = pid if reply.fields.get("hands_over") is True else None
+                self._requests = _requests(reply)
+            return judge_gateway(reply, pid)
         except NoAnswer as error:
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
@@ -80,6 +112,22 @@ class MlxService:
             self.write_failures = read_write_failures(reply)
             self._engine = (time.monotonic(), status)
         return status
+
+
+def settings_text(config: Config) -> str:
+    """Return the settings that the gateway and its engine read, as text."""
+    return config.model_dump_json(include={"mlx", "models", "supervision"})
+
+
+def _handover_policy(config: Config) -> HandoverPolicy:
+    """Return how long a handover may take. Without a log of answers, the old gateway first finishes them."""
+    drain_s = 0.0 if config.mlx.keep_answers_s else config.mlx.drain_s
+    return HandoverPolicy(
+        ready_timeout_s=READY_TIMEOUT_S,
+        release_timeout_s=RELEASE_TIMEOUT_S + drain_s,
+        linger_s=LINGER_S,
+        stop_timeout_s=config.supervision.stop_s,
+    )
 
 
 def judge_gateway(reply: Reply, pid: int) -> ProbeResult:

@@ -133,6 +133,11 @@ class OllamaController:
         path = self._spec.pid_file
         return path is not None and await asyncio.to_thread(find_supervised, path) is not None
 
+    async def detach(self) -> None:
+        """Leave the agent's own server running for the next program of this process."""
+        if self._supervisor_started:
+            await self._supervisor.detach()
+
     async def stop(self) -> None:
         """Stop the agent's own server; leave any other alone.
 

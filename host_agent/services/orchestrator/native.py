@@ -1,11 +1,13 @@
 """The orchestrator and nightly as children of the agent, if they do not run in containers."""
 
 import http
+import json
 import sys
 import time
 
 import aiohttp
 
+from host_agent.installed import digests
 from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_probe, process_activity
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
@@ -48,12 +50,20 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
     )
 
 
+def settings_text(config: Config) -> str:
+    """Return the settings of the orchestrator and of nightly, as text."""
+    return json.dumps(dict(child_environment.native_orchestrator(config)), sort_keys=True)
+
+
 def _spec(config: Config, name: str, command: str, probe: Probe, port: int | None) -> ChildSpec:
     home = config.home
     return ChildSpec(
         name=name,
         command=(sys.executable, "-m", "orchestrator", command),
-        env=child_environment.native_orchestrator(config),
+        env={
+            **child_environment.native_orchestrator(config),
+            digests.DIGEST_VARIABLE: digests.digest(name, settings_text(config)),
+        },
         log_path=home.logs / f"{name}.log",
         pid_file=home.run / f"{name}.json",
         find=find_supervised,

@@ -43,10 +43,10 @@ class AgentUnderTest:
         self.env = clean | FAST | {name: str(value) for name, value in own.items()}
         self.process: subprocess.Popen[str] | None = None
 
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self, *arguments: str) -> subprocess.Popen[str]:
         """Start an agent process for this home, and return without waiting."""
         return subprocess.Popen(
-            [sys.executable, str(PROGRAM)],
+            [sys.executable, str(PROGRAM), *arguments],
             env=self.env,
             cwd=REPO,
             stdout=subprocess.DEVNULL,
@@ -54,8 +54,8 @@ class AgentUnderTest:
             text=True,
         )
 
-    def start(self) -> AgentUnderTest:
-        self.process = self.launch()
+    def start(self, *arguments: str) -> AgentUnderTest:
+        self.process = self.launch(*arguments)
         self.gateway()
         return self
 

@@ -24,11 +24,11 @@ AS_VESTAL = (
 
 
 class VisibleAgent(AgentUnderTest):
-    def launch(self) -> subprocess.Popen[str]:
+    def launch(self, *arguments: str) -> subprocess.Popen[str]:
         program = self.home.parent / "vestal"
         program.write_text(AS_VESTAL)
         return subprocess.Popen(
-            [sys.executable, str(program), "agent"],
+            [sys.executable, str(program), "agent", *arguments],
             env=self.env | {"PYTHONPATH": str(REPO)},
             cwd=REPO,
             stdout=subprocess.DEVNULL,

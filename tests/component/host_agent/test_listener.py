@@ -28,6 +28,7 @@ from host_agent.services.service_status import ServiceStatus
 from host_agent.services.status_report import StatusReport
 from vestal.config import ensure_token, load
 from vestal.supervision import State, Supervisor
+from vestal.web.listening_sockets import InheritedSockets
 
 
 class BlockedEffects:
@@ -74,8 +75,8 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
     report = FixedStatusReport()
-    context = ListenerContext(cast(StatusReport, report), passes, journal, actions, Sessions())
-    listener = Listener(config, token, context, journal)
+    context = ListenerContext(cast(StatusReport, report), passes, journal, actions, Sessions(), nothing)
+    listener = Listener(config, token, context, journal, InheritedSockets())
     await listener.start()
     base = f"http://127.0.0.1:{port}"
     headers = {"Authorization": f"Bearer {token}"}

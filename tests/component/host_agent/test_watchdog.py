@@ -28,8 +28,8 @@ WAITS = REPO / "tests" / "children" / "waits.py"
 class WatchedAgent(AgentUnderTest):
     """An agent with a watchdog. The next agent is started by the watchdog, and adopts the fake gateway."""
 
-    def launch(self) -> subprocess.Popen[str]:
-        command = [sys.executable, str(PROGRAM), "--with-watchdog"]
+    def launch(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(PROGRAM), "--with-watchdog", *arguments]
         return subprocess.Popen(
             command, env=self.env, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

@@ -26,6 +26,7 @@ from orchestrator.api.app import make_app
 from vestal.config import Config, load
 from vestal.supervision import SystemClock
 from vestal.web.aiohttp_runner import JsonAppRunner
+from vestal.web.listening_sockets import InheritedSockets
 
 TOKEN = "the-right-token"
 MAX_BODY_BYTES = 64 * 1024
@@ -119,8 +120,8 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     status_report: Any = SimpleNamespace(retry_advice=nothing)
     passes: Any = SimpleNamespace(running=True, request=request_pass, report=lambda run_id: None)
     journal = Journal(config.home.journal_db)
-    context = ListenerContext(status_report, passes, journal, cast(Any, None), Sessions())
-    server = Listener(config, TOKEN, context, journal)
+    context = ListenerContext(status_report, passes, journal, cast(Any, None), Sessions(), cast(Any, None))
+    server = Listener(config, TOKEN, context, journal, InheritedSockets())
     await server.start()
     yield service
     await server.stop()

@@ -1,0 +1,30 @@
+"""Compare what runs with what is installed, by digest, and say what has to be replaced and why. Pure."""
+
+from collections.abc import Mapping
+
+OLDER = "was started by an older version of Vestal"
+
+
+def why_outdated(running: str | None, installed: str) -> str:
+    """Return why a process has to be replaced, as the end of a sentence; empty if it is up to date.
+
+    `running` is the digest that it was started with, `CODE.SETTINGS`; None if it was started without one.
+    """
+    if running == installed:
+        return ""
+    if not running:
+        return OLDER
+    code, _, settings = running.partition(".")
+    new_code, _, new_settings = installed.partition(".")
+    changed = [
+        name for name, a, b in (("code", code, new_code), ("settings", settings, new_settings)) if a != b
+    ]
+    return f"its {' and its '.join(changed)} have changed" if changed != ["code"] else "its code has changed"
+
+
+def outdated(running: Mapping[str, str | None], installed: Mapping[str, str]) -> dict[str, str]:
+    """Return why each part that runs and is out of date has to be replaced."""
+    found = {
+        part: why_outdated(digest, installed[part]) for part, digest in running.items() if part in installed
+    }
+    return {part: why for part, why in found.items() if why}

@@ -1,0 +1,113 @@
+"""Digests of the code that a part of Vestal runs: its source files, the installed packages, and Python.
+
+Names and contents count, not times: a checkout there and back changes every file's time and nothing else.
+"""
+
+import hashlib
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "requirements" / "host.lock"
+LOCKED_NAME = re.compile(r"^([A-Za-z0-9._-]+)==", re.MULTILINE)
+DIGEST_VARIABLE = "VESTAL_DIGEST"
+"""Has the digest of the code and the settings that a process was started with in its environment."""
+
+SOURCES = {
+    "agent": ("vestal", "host_agent"),
+    "watchdog": ("vestal", "host_agent"),
+    "mlx_server": ("vestal", "mlx_server"),
+    "orchestrator": ("vestal", "orchestrator"),
+    "nightly": ("vestal", "orchestrator"),
+    "ollama": (),
+}
+"""The folders with the source files of each part. Ollama's code is not ours; only its settings count."""
+
+_LENGTH = 16
+
+
+def digest(part: str, settings: str) -> str:
+    """Return the digest of a part as `CODE.SETTINGS`, both hexadecimal."""
+    return f"{code_digest(part)}.{_text_digest(settings)}"
+
+
+def code_digest(part: str) -> str:
+    """Return the digest of the code as it is on the disk now."""
+    folders = SOURCES[part]
+    if not folders:
+        return "-"
+    return _text_digest("\n".join([sys.version, _packages(), *map(_folder, folders)]))
+
+
+def code_of(text: str) -> str:
+    """Return the first half of a digest, which is that of the code."""
+    return text.partition(".")[0]
+
+
+def _folder(name: str) -> str:
+    hashed = hashlib.sha256()
+    for path in sorted(_files(ROOT / name)):
+        try:
+            content = path.read_bytes()
+        except OSError:  # it was deleted or is being replaced: the next look sees what it is then
+            continue
+        hashed.update(f"{path.relative_to(ROOT)} {len(content)}\n".encode())
+        hashed.update(content)
+    return hashed.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.suffix not in (".pyc", "") and "__pycache__" not in path.parts and path.is_file():
+            yield path
+
+
+def _packages() -> str:
+    """Return the digest of the installed packages of the lock.
+
+    `RECORD` lists the hash of every file of a package. Where nothing of it has changed since the last call,
+    it is not read again.
+    """
+    hashed = hashlib.sha256()
+    for folder in sorted(_package_folders()):
+        record = folder / "RECORD"
+        try:
+            status = record.stat()
+            hashed.update(f"{folder.name} {_record(record, status.st_mtime_ns, status.st_size)}\n".encode())
+        except OSError:
+            hashed.update(f"{folder.name}\n".encode())
+    return hashed.hexdigest()
+
+
+@lru_cache(maxsize=512)
+def _record(path: Path, mtime_ns: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _package_folders() -> Iterator[Path]:
+    names = _locked_names()
+    for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for folder in Path(site).glob("*.dist-info"):
+            name = _normalized(folder.name.removesuffix(".dist-info").rpartition("-")[0])
+            if not names or name in names:
+                yield folder
+
+
+def _locked_names() -> frozenset[str]:
+    """Return the names in the lock; empty if there is none, and then every installed package counts."""
+    try:
+        return frozenset(_normalized(name) for name in LOCKED_NAME.findall(LOCK.read_text()))
+    except OSError:
+        return frozenset()
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]

@@ -1,0 +1,28 @@
+"""The routes of upgrades: begin or join one, and read how far it has come and what runs."""
+
+import asyncio
+
+from aiohttp import web
+
+from host_agent.listener.context import ListenerContext
+from vestal.web.aiohttp_adapter import read_object
+
+
+class UpgradeRoutes:
+    """One method for each route under /upgrade."""
+
+    def __init__(self, context: ListenerContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.post("/upgrade", self.begin), web.get("/upgrade", self.report)]
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """Replace what runs older code or settings than are installed; join an upgrade that is under way."""
+        await read_object(request)
+        begun = self._context.upgrades.begin()
+        return web.json_response({"state": "started" if begun else "joined"}, status=202)
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Return the report of the last upgrade, and the digest of each part that runs."""
+        return web.json_response(await asyncio.to_thread(self._context.upgrades.as_json))

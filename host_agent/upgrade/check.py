@@ -1,0 +1,48 @@
+"""Try the program that is installed before an agent is replaced by it: `vestal agent --check`.
+
+It imports every module of the agent and reads the settings, so that a broken update is refused and the agent
+goes on.
+"""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+
+import host_agent
+import vestal
+from host_agent.errors import UpgradeRefused
+from host_agent.upgrade import installed
+from host_agent.upgrade.request_file import UpgradeRequest
+from vestal.config import Config
+from vestal.platform.commands import run_async
+
+CHECK = ("-m", "host_agent.cli.main", "agent", "--check")
+TIMEOUT_S = 60.0
+
+
+def import_all() -> None:
+    """Import every module of the agent. Raises whatever one of them raises."""
+    for package in (vestal, host_agent):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+
+def report(config: Config) -> str:
+    """Return what the check prints: the digests of all parts, as one line of JSON."""
+    return json.dumps(installed.of_parts(config))
+
+
+async def run(request: UpgradeRequest) -> Mapping[str, str]:
+    """Run the check, and return the digests. Raises UpgradeRefused with its last line."""
+    done = await run_async(request.executable, *CHECK, timeout_s=TIMEOUT_S, env=request.environment)
+    lines = [line for line in done.text.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it wrote nothing"
+    if done.exit_code != 0:
+        why = last.removeprefix("vestal: ").rstrip(".")
+        raise UpgradeRefused(f"The new agent cannot start, so the old one goes on: {why}.")
+    try:
+        return {str(part): str(digest) for part, digest in json.loads(last).items()}
+    except (ValueError, AttributeError):
+        raise UpgradeRefused(f"The check of the new agent gave no digests: {last}") from None

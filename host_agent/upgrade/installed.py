@@ -1,0 +1,35 @@
+"""The digests of every part of this installation, and of the processes that run."""
+
+import psutil
+
+from host_agent.installed import digests
+from host_agent.services.mlx import service as mlx_service
+from host_agent.services.orchestrator import native
+from vestal.config import Config
+
+AGENT, WATCHDOG = "agent", "watchdog"
+
+
+def of_agent(config: Config) -> str:
+    """Return the digest of the agent's code with all settings, since it passes them on to its children."""
+    return digests.digest(AGENT, config.model_dump_json(exclude={"home", "file"}))
+
+
+def of_parts(config: Config) -> dict[str, str]:
+    """Return the digest of each part: the agent, and what it starts."""
+    native_settings = native.settings_text(config)
+    return {
+        AGENT: of_agent(config),
+        WATCHDOG: digests.digest(WATCHDOG, str(config.agent.port)),
+        "mlx_server": digests.digest("mlx_server", mlx_service.settings_text(config)),
+        "orchestrator": digests.digest("orchestrator", native_settings),
+        "nightly": digests.digest("nightly", native_settings),
+    }
+
+
+def started_with(pid: int) -> str | None:
+    """Return the digest in the environment of a process; None if it has none, or cannot be read."""
+    try:
+        return psutil.Process(pid).environ().get(digests.DIGEST_VARIABLE)
+    except psutil.Error:
+        return None

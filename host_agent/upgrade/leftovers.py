@@ -1,0 +1,23 @@
+"""Stop the services of an earlier program of this process that the settings no longer have."""
+
+from host_agent.services import IN_CONTAINERS, OLLAMA, terminate
+from vestal.config import Config
+from vestal.supervision import Supervisor, read_pid_file
+from vestal.supervision.processes.process_group import reap
+
+
+async def stop_unwanted(config: Config, supervisor: Supervisor) -> list[str]:
+    """Stop native orchestrators where they run in containers now, and Ollama where it is switched off.
+
+    Return a line about each.
+    """
+    names = [name for name in IN_CONTAINERS if name not in supervisor.status()]
+    if config.ollama.manage == "off":
+        names.append(OLLAMA)
+    lines = []
+    for name in names:
+        identity = read_pid_file(config.home.run / f"{name}.json")
+        if identity is not None and await terminate.terminate_identity(identity, config.supervision.stop_s):
+            reap(identity)
+            lines.append(f"{name} (PID {identity.pid}) is no longer wanted here; it was stopped")
+    return lines

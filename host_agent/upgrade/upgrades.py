@@ -1,0 +1,166 @@
+"""One upgrade at a time: the agent replaces itself if it is out of date, and then what it supervises.
+
+The report of an upgrade goes with the agent into the program that replaces it, which finishes the upgrade.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from host_agent.errors import UpgradeRefused
+from host_agent.installed import comparison
+from host_agent.journal import Journal
+from host_agent.services import MLX_SERVER, ORCHESTRATOR
+from host_agent.services.mlx.service import MlxService
+from host_agent.upgrade import check, installed, leftovers, request_file
+from host_agent.upgrade.installed import AGENT, WATCHDOG
+from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
+from vestal.config import Config
+from vestal.supervision import UP, HandoverRefused, SupervisionError, Supervisor, WaitTimeout
+
+log = logging.getLogger("vestal")
+
+RUNNING = frozenset({"checking", "replacing_agent", "replacing_services"})
+ADOPTION_TIMEOUT_S = 30.0
+
+
+class Upgrades:
+    """Runs upgrades. `agent_is_to_be_replaced` is set once the agent has to execute `request`.
+
+    `report` is how far the upgrade that an earlier program of this process has begun has come.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        supervisor: Supervisor,
+        watchdog: AgentWatchdog,
+        mlx: MlxService,
+        journal: Journal,
+        restarter: AgentRestarter,
+        report: Mapping[str, Any],
+    ) -> None:
+        self._config, self._supervisor, self._watchdog, self._mlx = config, supervisor, watchdog, mlx
+        self._journal, self._restarter = journal, restarter
+        self._started_with = installed.of_agent(config)
+        self._report: dict[str, Any] = {"state": "idle", "steps": [], "why": "", **report}
+        self._task: asyncio.Task[None] | None = None
+        self.request = request_file.own()
+        self.agent_is_to_be_replaced = asyncio.Event()
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Return the report: `state`, the `steps` with their `part` and `text`, and `why` it was refused."""
+        return dict(self._report)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report, and the digest of each part that `runs`."""
+        return {**self._report, "runs": self.runs()}
+
+    def runs(self) -> dict[str, str | None]:
+        """Return the digest with which each part that runs was started; None for a part that has none."""
+        pids = {name: status.process_pid for name, status in self._supervisor.status().items()}
+        pids[WATCHDOG] = self._watchdog.pid
+        running = {name: installed.started_with(pid) for name, pid in pids.items() if pid is not None}
+        return {AGENT: self._started_with, **running}
+
+    def begin(self) -> bool:
+        """Begin an upgrade, or join the one that is under way. Return whether one was begun."""
+        if self._report["state"] in RUNNING:
+            return False
+        self._report = {"state": "checking", "steps": [], "why": ""}
+        self._task = asyncio.create_task(self._run(), name="upgrade")
+        return True
+
+    def go_on(self) -> None:
+        """Finish the upgrade by which this program has replaced an earlier one."""
+        if self._report["state"] == "replacing_agent":
+            self._note(AGENT, "replaced", event="agent_replaced")
+            self._task = asyncio.create_task(self._finish(), name="upgrade")
+
+    def agent_was_not_replaced(self, why: str) -> None:
+        """Report that the program could not be executed."""
+        self._refuse(UpgradeRefused(f"The agent could not be replaced, and goes on: {why}."))
+
+    async def stop(self) -> None:
+        """Cancel the upgrade that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- the steps of an upgrade ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            request = request_file.take(self._config.home)
+            if self._restarter is AgentRestarter.SERVICE_MANAGER:
+                request = request_file.own()  # it restarts the agent with the environment of its job
+            digests = await check.run(request)
+            why = comparison.why_outdated(self._started_with, digests[AGENT])
+        except UpgradeRefused as error:
+            self._refuse(error)
+        except Exception as error:  # nobody awaits this task
+            log.exception("the upgrade failed")
+            self._refuse(UpgradeRefused(f"The upgrade failed: {error!r}."))
+        else:
+            if not why:
+                await self._finish()
+                return
+            self.request = request
+            self._report["state"] = "replacing_agent"
+            self._note(AGENT, f"{why}; it is replaced, and its services go on", event="agent_outdated")
+            self.agent_is_to_be_replaced.set()
+
+    async def _finish(self) -> None:
+        """Replace the services that are out of date."""
+        self._report["state"] = "replacing_services"
+        try:
+            await self._replace_services()
+        except (UpgradeRefused, SupervisionError) as error:
+            self._refuse(error)
+        except Exception as error:  # nobody awaits this task
+            log.exception("the upgrade failed")
+            self._refuse(UpgradeRefused(f"The upgrade failed: {error!r}."))
+        else:
+            self._report["state"] = "done"
+
+    async def _replace_services(self) -> None:
+        for line in await leftovers.stop_unwanted(self._config, self._supervisor):
+            self._note(ORCHESTRATOR, line, event="service_not_wanted")
+        wanted = await asyncio.to_thread(installed.of_parts, self._config)
+        for part, why in comparison.outdated(await asyncio.to_thread(self.runs), wanted).items():
+            if part == WATCHDOG:
+                await self._watchdog.replace(why)
+            elif part == MLX_SERVER:
+                await self._replace_gateway(why)
+            elif part != AGENT:
+                self._note(part, f"{why}; it is restarted", event="service_outdated")
+                await self._supervisor.restart_child(part, why, reset=True)
+
+    async def _replace_gateway(self, why: str) -> None:
+        """Replace the gateway by a successor beside it; one that cannot hand over is restarted."""
+        with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
+            await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
+        status = self._supervisor.status()[MLX_SERVER]
+        if status.state in UP and status.process_pid and await self._mlx.hands_over(status.process_pid):
+            requests = self._mlx.requests or 0
+            go_on = f" ({requests} request{'' if requests == 1 else 's'} go on)" if requests else ""
+            self._note(MLX_SERVER, f"{why}; another is started beside it{go_on}", event="gateway_outdated")
+            await self._supervisor.hand_over_child(MLX_SERVER)
+            self._note(MLX_SERVER, "replaced", event="gateway_replaced")
+            return
+        self._note(MLX_SERVER, f"{why}; it finishes its requests and is restarted", event="gateway_outdated")
+        await self._supervisor.restart_child(MLX_SERVER, why, reset=True)
+
+    def _note(self, part: str, text: str, *, event: str) -> None:
+        self._report["steps"].append({"part": part, "text": text})
+        self._journal.record(part, event, text)
+
+    def _refuse(self, error: UpgradeRefused | SupervisionError) -> None:
+        why = str(error)
+        if isinstance(error, HandoverRefused):
+            why = f"{why[0].upper()}{why[1:].rstrip('.')}. The old one goes on."
+        self._report.update(state="refused", why=why)
+        self._journal.record(AGENT, "upgrade_refused", why)

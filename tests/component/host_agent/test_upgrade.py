@@ -1,0 +1,186 @@
+"""A real agent replaces itself and its gateway under traffic, and refuses what cannot start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+REPO = Path(__file__).resolve().parents[3]
+LONGEST_GAP_S = 3.0
+
+
+class Traffic:
+    """Clients that ask again and again, each on a new connection."""
+
+    def __init__(self, urls: list[str]) -> None:
+        self.failures: list[str] = []
+        self.longest_s = dict.fromkeys(urls, 0.0)
+        self.answers = dict.fromkeys(urls, 0)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(url,)) for url in urls * 2]
+
+    def _ask(self, url: str) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                with urllib.request.urlopen(url, timeout=15) as reply:
+                    reply.read()
+            except OSError as error:
+                self.failures.append(f"{url}: {error!r}")
+            self.answers[url] += 1
+            self.longest_s[url] = max(self.longest_s[url], time.monotonic() - began)
+            self._stop.wait(0.02)
+
+    def take_longest_s(self) -> float:
+        """Return the longest wait for an answer since the last call."""
+        longest_s = max(self.longest_s.values())
+        self.longest_s = dict.fromkeys(self.longest_s, 0.0)
+        return longest_s
+
+    @contextmanager
+    def running(self) -> Iterator[Traffic]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+
+@pytest.fixture
+def upgrade(agent) -> Callable[..., dict[str, Any]]:
+    """A function that writes a request, as `vestal up` does, and returns the report of the upgrade's end."""
+
+    def run(**environment: str) -> dict[str, Any]:
+        request = {"executable": sys.executable, "environment": {**agent.env, **environment}}
+        (agent.home / "run" / "upgrade.request").write_text(json.dumps(request))
+        code, answer = agent.ask("/upgrade", {})
+        assert (code, answer["state"]) == (202, "started")
+        ended = lambda: (r := agent.ask("/upgrade")[1])["state"] in ("done", "refused") and r  # noqa: E731
+        return agent.until(ended, "the upgrade ends", 40)
+
+    return run
+
+
+def _lines(agent, count: int) -> list[bytes]:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{agent.mlx_port}/stream?lines={count}", timeout=30
+    ) as reply:
+        return reply.read().splitlines()
+
+
+def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_streams(agent, upgrade):
+    """A changed setting stopped everything: 29 s of 503 and refused connections."""
+    pid = agent.start("--hands-over").process.pid
+    gateways, gaps_s = [agent.gateway()], []
+    streamed: list[list[bytes]] = []
+    stream = threading.Thread(target=lambda: streamed.append(_lines(agent, 200)))
+    urls = [f"http://127.0.0.1:{agent.port}/health", f"http://127.0.0.1:{agent.mlx_port}/health"]
+    with Traffic(urls).running() as traffic:
+        stream.start()
+        for number in range(3):
+            report = upgrade(VESTAL_MLX__MAX_RUNNING=str(number + 2))
+            assert report["state"] == "done", report
+            gateways.append(agent.gateway())
+            gaps_s.append(traffic.take_longest_s())
+    stream.join()
+    assert traffic.failures == []
+    assert min(gaps_s) < LONGEST_GAP_S, "the least of three: the machine does other things too"
+    assert agent.process.poll() is None
+    assert json.loads((agent.home / "run" / "agent.json").read_text())["pid"] == pid
+    assert len(set(gateways)) == 4
+    assert [int(line.split()[0]) for line in streamed[0]] == list(range(200))
+    events = [entry["event"] for entry in agent.journal()]
+    assert events.count("agent_replaced") == 3
+    assert "child_killed" not in events
+    left = lambda: {process.pid for process in agent.processes()} == {pid, gateways[-1]}  # noqa: E731
+    agent.until(left, "the older gateways end")
+
+
+def test_agent_whose_settings_changed_is_replaced_alone_and_reaps_the_children_of_the_last_program(
+    agent, upgrade
+):
+    gateway = agent.start("--hands-over").gateway()
+    report = upgrade(VESTAL_AGENT__RECOVERY_INTERVAL_S="1234")
+    assert report["state"] == "done"
+    assert [step["part"] for step in report["steps"]] == ["agent", "agent"]
+    assert "its settings have changed" in report["steps"][0]["text"]
+    assert agent.gateway() == gateway
+    os.kill(gateway, signal.SIGKILL)
+    agent.until(lambda: agent.gateway() != gateway, "another gateway")
+    assert not psutil.pid_exists(gateway)
+
+
+def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_as_they_are(agent, upgrade):
+    gateway = agent.start("--hands-over").gateway()
+    report = upgrade()
+    assert (report["state"], report["steps"]) == ("done", [])
+    refused = upgrade(VESTAL_MLX__MAX_RUNNING="many")
+    assert refused["state"] == "refused"
+    assert refused["why"].startswith("The new agent cannot start, so the old one goes on: VESTAL_MLX__MAX")
+    broken = agent.home / "broken"
+    broken.mkdir()
+    (broken / "aiohttp.py").write_text("raise ImportError('half of the update is missing')\n")
+    refused = upgrade(PYTHONPATH=f"{broken}{os.pathsep}{REPO}")
+    assert (refused["state"], refused["steps"]) == ("refused", [])
+    assert "half of the update is missing" in refused["why"]
+    (agent.home / "stand_in.json").write_text('{"successor": "exits"}')
+    refused = upgrade(VESTAL_MLX__MAX_RUNNING="3")
+    assert refused["state"] == "refused"
+    assert "there is no such model" in refused["why"]
+    assert refused["why"].endswith("The old one goes on.")
+    assert agent.gateway() == gateway
+    assert agent.ask("/health")[0] == 200
+
+
+def test_gateway_that_cannot_hand_over_is_restarted(agent, upgrade):
+    gateway = agent.start().gateway()
+    report = upgrade(VESTAL_MLX__MAX_RUNNING="3")
+    assert report["state"] == "done"
+    assert "is restarted" in report["steps"][-1]["text"]
+    assert agent.gateway() != gateway
+
+
+def test_gateway_that_died_while_the_agent_was_replaced_is_reaped_and_started_again(agent):
+    gateway = agent.start("--hands-over").gateway()
+    _begin_to_replace(agent)
+    os.kill(gateway, signal.SIGKILL)
+    agent.until(lambda: agent.gateway() != gateway, "another gateway")
+    assert not psutil.pid_exists(gateway)
+    exited = [entry for entry in agent.journal() if entry["event"] == "child_exited"]
+    assert exited[-1]["fields"]["signal"] == signal.SIGKILL
+
+
+def test_stop_signal_while_the_agent_is_replaced_stops_everything(agent):
+    agent.start("--hands-over")
+    _begin_to_replace(agent)
+    agent.process.send_signal(signal.SIGTERM)
+    assert agent.process.wait(15) == 0
+    assert agent.processes() == []
+
+
+def _begin_to_replace(agent) -> None:
+    """Have the agent replace itself, and return once it lets its children go."""
+    environment = agent.env | {"VESTAL_AGENT__RECOVERY_INTERVAL_S": "999"}
+    request = {"executable": sys.executable, "environment": environment}
+    (agent.home / "run" / "upgrade.request").write_text(json.dumps(request))
+    agent.ask("/upgrade", {})
+    agent.until(lambda: b"agent_replacing" in _journal(agent.home), "the agent lets go")
+
+
+def _journal(home: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in home.glob("journal.db*"))
