@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
 from vestal.supervision.clock import Clock
-from vestal.supervision.errors import SupervisionError
 from vestal.supervision.event_stream import EventStream
 from vestal.supervision.handover.child_handovers import ChildHandovers
-from vestal.supervision.health.health_check import HealthCheck
 from vestal.supervision.lifecycle.actions import (
     Action,
     Emit,
@@ -28,13 +25,11 @@ from vestal.supervision.lifecycle.actions import (
     Terminate,
 )
 from vestal.supervision.lifecycle.breaker import BreakerState
-from vestal.supervision.lifecycle.child_state import ActiveProbe, initial_state
+from vestal.supervision.lifecycle.child_state import initial_state
 from vestal.supervision.lifecycle.inputs import (
     Exited,
-    HealthProbed,
     Input,
     Launched,
-    LaunchFailed,
     MachineWoke,
     ProcessFound,
     ProcessReplaced,
@@ -48,11 +43,11 @@ from vestal.supervision.lifecycle.saved_state import restore, to_record
 from vestal.supervision.lifecycle.states import ChildStatus, State
 from vestal.supervision.lifecycle.transition import step
 from vestal.supervision.named_tasks import NamedTasks
-from vestal.supervision.probing import poll_health_probe, poll_ready_probe
+from vestal.supervision.probing import ChildProbes
 from vestal.supervision.processes.child_process import ChildProcess
 from vestal.supervision.state_store import StateStore
+from vestal.supervision.timer import Timer
 
-_log = logging.getLogger(__name__)
 _DETACH_TIMEOUT_S = 5.0
 _STUCK_PREDECESSOR_S = 10.0
 
@@ -85,13 +80,10 @@ class Child:
         self._handovers = ChildHandovers(
             spec, clock, self._process, partial(events.emit, spec.name), self._make_child_process
         )
-        self._health = (
-            None if spec.health is None else HealthCheck(spec.health, spec.activity, spec.policy.probe, clock)
-        )
         self._inbox: deque[Input] = deque()
         self._tasks = NamedTasks(spec.name)
-        self._timer_at: float | None = None
-        self._probed: tuple[int, ActiveProbe] = (0, ActiveProbe.NONE)
+        self._timer = Timer(clock, self._tasks, lambda: self.send(TimerFired()))
+        self._probes = ChildProbes(spec, clock, self._tasks, lambda: self.lifecycle, self.send)
         self._state_since = clock.wall()
         self.lifecycle = initial_state(
             spec.policy,
@@ -167,10 +159,8 @@ class Child:
     def machine_woke(self, slept_s: float) -> None:
         """Report that the machine has slept, and probe the health of a child that is up at once."""
         self.send(MachineWoke(slept_s))
-        if self._health is not None:
-            self._health.forget()
-        if self.lifecycle.active_probe is ActiveProbe.HEALTH:
-            self._start_probing(at_once=True)
+        self._probes.forget()
+        self._probes.check_now()
 
     async def check_health(self) -> ProbeResult | None:
         """Ask the process until it has answered, or is known to be busy or hung, and return the result.
@@ -178,19 +168,7 @@ class Child:
         Return None if no process should answer, or if it was replaced meanwhile. A success is reported to the
         lifecycle; a failure is not, so that the caller decides what to do.
         """
-        run, pid = self.lifecycle.run, self.lifecycle.pid
-        if self._health is None or pid is None or not self.lifecycle.up:
-            return None
-
-        def is_current() -> bool:
-            return self.lifecycle.run == run and self.lifecycle.up
-
-        result = await self._health.settle(pid, is_current)
-        if not is_current():
-            return None
-        if result.alive:
-            self.send(HealthProbed(run, result))
-        return result
+        return await self._probes.check_health()
 
     async def hand_over(self) -> None:
         """Replace the process by a successor that starts beside it, and return once that serves.
@@ -226,7 +204,7 @@ class Child:
                 await self.wait_for_launch()
         await self._handovers.detach()
         await self._tasks.cancel_all()
-        self._timer_at = None
+        self._timer.set(None)
         self._process.detach()
 
     # --- inputs and actions ---------------------------------------------------------------------------------
@@ -252,8 +230,8 @@ class Child:
             self._state_since = self._clock.wall()
         for action in actions:
             self._carry_out(action)
-        self._update_timer()
-        self._update_probe()
+        self._timer.set(self.lifecycle.timer_at)
+        self._probes.update()
         if isinstance(received, Stop):
             self._handovers.cancel()
         self._handovers.child_changed(self.lifecycle)
@@ -284,31 +262,16 @@ class Child:
     # --- the process ----------------------------------------------------------------------------------------
 
     async def _launch(self, run: int) -> None:
-        timeout_s = self.spec.policy.start_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                if self.spec.before_launch is not None:
-                    await self.spec.before_launch()
-                pid = await self._process.launch(self._handovers.environment())
-        except TimeoutError:
-            self.send(LaunchFailed(run, f"the launcher did not finish within {timeout_s:g} s"))
-        except (SupervisionError, OSError) as error:
-            self.send(LaunchFailed(run, str(error)))
-        except (
-            Exception
-        ) as error:  # a launcher is the caller's code: its error is a failed start of this child
-            _log.exception("the launcher of %s failed", self.name)
-            self.send(LaunchFailed(run, f"the launcher failed: {error!r}"))
-        else:
-            self.send(Launched(run, pid))
+        result = await self._process.launch_run(run, self._handovers.environment)
+        self.send(result)
+        if isinstance(result, Launched):
             self._tasks.run("exit", self._await_exit(run))
 
     def _make_child_process(self, successor: ProcessHandle) -> ProcessHandle:
         """Follow `successor` as the child's process from now on, and return the one before."""
         self._tasks.cancel("exit")
         predecessor = self._process.replace(successor)
-        if self._health is not None:
-            self._health.forget()
+        self._probes.forget()
         self.send(ProcessReplaced(successor.pid))
         self._tasks.run("exit", self._await_exit(self.lifecycle.run))
         return predecessor
@@ -322,43 +285,3 @@ class Child:
         if self.spec.productive is None or self.lifecycle.pid is None:
             return False
         return self.spec.productive(self.lifecycle.pid)
-
-    # --- timer and probes -----------------------------------------------------------------------------------
-
-    def _update_timer(self) -> None:
-        """Set the timer to the time that the lifecycle asks for."""
-        timer_at = self.lifecycle.timer_at
-        if timer_at == self._timer_at:
-            return
-        self._timer_at = timer_at
-        self._tasks.cancel("timer")
-        if timer_at is not None:
-            self._tasks.run("timer", self._fire_timer(timer_at))
-
-    async def _fire_timer(self, timer_at: float) -> None:
-        while (remaining_s := timer_at - self._clock.now()) > 0:  # a sleep may end a little early
-            await self._clock.sleep(remaining_s)
-        self._timer_at = None
-        self._tasks.forget("timer")  # this task: the input that it sends may set the next timer
-        self.send(TimerFired())
-
-    def _update_probe(self) -> None:
-        """Run the probe that the lifecycle asks for."""
-        wanted = (self.lifecycle.run, self.lifecycle.active_probe)
-        if wanted == self._probed:
-            return
-        self._probed = wanted
-        self._start_probing()
-
-    def _start_probing(self, at_once: bool = False) -> None:
-        self._tasks.cancel("probe")
-        run, probe = self._probed
-        pid = self.lifecycle.pid
-        if pid is None:
-            return
-        if probe is ActiveProbe.READY and self.spec.ready is not None:
-            self._tasks.run("probe", poll_ready_probe(self.spec, self._clock, self.send, run, pid))
-        elif probe is ActiveProbe.HEALTH and self._health is not None:
-            interval_s = self.spec.policy.probe.interval_s
-            polling = poll_health_probe(self._health, interval_s, self._clock, self.send, run, pid, at_once)
-            self._tasks.run("probe", polling)

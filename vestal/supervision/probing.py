@@ -1,4 +1,7 @@
-"""Run a child's probes: often while it starts, and at the policy's interval once it is up."""
+"""Run a child's probes: often while it starts, and at the policy's interval once it is up.
+
+The results are inputs of the child's lifecycle, which decides what follows.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,86 @@ from collections.abc import Callable
 from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.clock import Clock
 from vestal.supervision.health.health_check import HealthCheck, run_probe
+from vestal.supervision.lifecycle.child_state import ActiveProbe, ChildState
 from vestal.supervision.lifecycle.inputs import HealthProbed, Input, ReadyProbed
-from vestal.supervision.lifecycle.probe import poll_delay
+from vestal.supervision.lifecycle.probe import ProbeResult, poll_delay
+from vestal.supervision.named_tasks import NamedTasks
 
 Send = Callable[[Input], None]
+_TASK = "probe"
+
+
+class ChildProbes:
+    """Runs the probe that a child's lifecycle asks for, as one of the child's `tasks`.
+
+    `lifecycle` returns the child's present state, and `send` takes the results.
+    """
+
+    def __init__(
+        self,
+        spec: ChildSpec,
+        clock: Clock,
+        tasks: NamedTasks,
+        lifecycle: Callable[[], ChildState],
+        send: Send,
+    ) -> None:
+        self._spec, self._clock, self._tasks = spec, clock, tasks
+        self._lifecycle, self._send = lifecycle, send
+        self._health = (
+            None if spec.health is None else HealthCheck(spec.health, spec.activity, spec.policy.probe, clock)
+        )
+        self._probed: tuple[int, ActiveProbe] = (0, ActiveProbe.NONE)
+
+    def update(self) -> None:
+        """Run the probe that the lifecycle asks for now, unless it runs already."""
+        child = self._lifecycle()
+        wanted = (child.run, child.active_probe)
+        if wanted != self._probed:
+            self._probed = wanted
+            self._start()
+
+    def forget(self) -> None:
+        """Forget the questions that another process left unanswered, or that were asked before a sleep."""
+        if self._health is not None:
+            self._health.forget()
+
+    def check_now(self) -> None:
+        """Probe the health of a child that is up at once, and then at the usual interval again."""
+        if self._lifecycle().active_probe is ActiveProbe.HEALTH:
+            self._start(at_once=True)
+
+    async def check_health(self) -> ProbeResult | None:
+        """Ask the process until it has answered, or is known to be busy or hung, and return the result.
+
+        Return None if no process should answer, or if it was replaced meanwhile. A success is reported to the
+        lifecycle; a failure is not, so that the caller decides what to do.
+        """
+        run, pid = self._lifecycle().run, self._lifecycle().pid
+        if self._health is None or pid is None or not self._lifecycle().up:
+            return None
+
+        def is_current() -> bool:
+            return self._lifecycle().run == run and self._lifecycle().up
+
+        result = await self._health.settle(pid, is_current)
+        if not is_current():
+            return None
+        if result.alive:
+            self._send(HealthProbed(run, result))
+        return result
+
+    def _start(self, at_once: bool = False) -> None:
+        self._tasks.cancel(_TASK)
+        run, probe = self._probed
+        pid = self._lifecycle().pid
+        if pid is None:
+            return
+        if probe is ActiveProbe.READY and self._spec.ready is not None:
+            self._tasks.run(_TASK, poll_ready_probe(self._spec, self._clock, self._send, run, pid))
+        elif probe is ActiveProbe.HEALTH and self._health is not None:
+            interval_s = self._spec.policy.probe.interval_s
+            polling = poll_health_probe(self._health, interval_s, self._clock, self._send, run, pid, at_once)
+            self._tasks.run(_TASK, polling)
 
 
 async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:

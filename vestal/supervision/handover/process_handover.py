@@ -33,6 +33,7 @@ from vestal.supervision.handover.plan import (
 from vestal.supervision.named_tasks import NamedTasks
 from vestal.supervision.processes.identity import ProcessIdentity, boot_id
 from vestal.supervision.processes.start_time import start_time
+from vestal.supervision.timer import Timer
 
 HAND_OVER = signal.SIGUSR1
 _READ_BYTES = 4096
@@ -57,7 +58,7 @@ class ProcessHandover:
         self._clock, self._files, self._emit = clock, files, emit
         self._make_child, self._last_words = make_child, last_words
         self._tasks = NamedTasks(f"{name}:handover")
-        self._timer_at: float | None = None
+        self._timer = Timer(clock, self._tasks, lambda: self.send(TimerFired()))
         self._successor: ProcessHandle | None = None
         self._predecessor: ProcessHandle | None = None
         self._reports: int | None = None
@@ -153,17 +154,12 @@ class ProcessHandover:
                 os.kill(handle.pid, number)
 
     def _update(self) -> None:
-        if self.plan.timer_at != self._timer_at:
-            self._timer_at = self.plan.timer_at
-            self._tasks.cancel("timer")
-            if self._timer_at is not None:
-                self._tasks.run("timer", self._fire_timer(self._timer_at))
+        self._timer.set(None if self.plan.over else self.plan.timer_at)
         if self.plan.decided:
             self.decided.set()
         if self.plan.over and not self.over.is_set():
             self.over.set()
             self._close_reports()
-            self._tasks.cancel("timer")
 
     # --- what happens ---------------------------------------------------------------------------------------
 
@@ -200,13 +196,6 @@ class ProcessHandover:
         self._files.remove("predecessor", handle.pid)
         self._predecessor = None
         self.send(PredecessorEnded())
-
-    async def _fire_timer(self, timer_at: float) -> None:
-        while (remaining_s := timer_at - self._clock.now()) > 0:  # a sleep may end a little early
-            await self._clock.sleep(remaining_s)
-        self._timer_at = None
-        self._tasks.forget("timer")  # this task: the input that it sends may set the next timer
-        self.send(TimerFired())
 
 
 def _identity(handle: ProcessHandle) -> ProcessIdentity:

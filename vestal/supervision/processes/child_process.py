@@ -6,12 +6,16 @@ or else by the spec's `find`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
+from vestal.supervision.errors import SupervisionError
+from vestal.supervision.lifecycle.inputs import Launched, LaunchFailed
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.identity import ProcessIdentity, age_s, boot_id, identify
@@ -24,6 +28,7 @@ from vestal.supervision.processes.process_group import (
     reap,
 )
 
+_log = logging.getLogger(__name__)
 _MAX_LAST_LINE_CHARS = 500
 
 
@@ -83,6 +88,28 @@ class ChildProcess:
             self._emit("leftovers_killed", f"PID {identity.pid}, which led their group, is gone")
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+    async def launch_run(
+        self, run: int, more_env: Callable[[], Mapping[str, str]]
+    ) -> Launched | LaunchFailed:
+        """Launch the process of this run, and return the input that reports it to the lifecycle.
+
+        `more_env` returns further variables; it is called once the spec's `before_launch` has returned.
+        """
+        timeout_s = self._spec.policy.start_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._spec.before_launch is not None:
+                    await self._spec.before_launch()
+                return Launched(run, await self.launch(more_env()))
+        except TimeoutError:
+            return LaunchFailed(run, f"the launcher did not finish within {timeout_s:g} s")
+        except (SupervisionError, OSError) as error:
+            return LaunchFailed(run, str(error))
+        except Exception as error:
+            # A launcher is the caller's code: its error is a failed start of this child.
+            _log.exception("the launcher of %s failed", self._spec.name)
+            return LaunchFailed(run, f"the launcher failed: {error!r}")
 
     async def launch(self, more_env: Mapping[str, str]) -> int:
         """Launch the process and return its PID. Raises what the launcher raises."""
