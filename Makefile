@@ -23,7 +23,7 @@ help:
 	@echo "make test-install a real installation under this machine's launchd or systemd, and its removal"
 	@echo "make lint         ruff and mypy"
 	@echo "make bench        measure, beside the peers"
-	@echo "make chaos        kill the engine under load, and count what is lost (CHAOS='--requests 100 --kills 10')"
+	@echo "make chaos        kill engine, gateway, agent under load, and count what is lost (CHAOS='--help' for more)"
 	@echo "make install      start at login and recover every 300 s (launchd or systemd); make uninstall undoes it"
 	@echo "make clean-cache  drop the prompt cache"
 

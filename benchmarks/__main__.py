@@ -17,7 +17,7 @@ BENCHMARKS = {
     "wire": "encoding and decoding of a message between gateway and engine",
     "stream_pause": "pause of a stream across kill -9 of its engine",
 }
-CHAOS = "chaos (make chaos): requests in flight while their engine is killed"
+CHAOS = "chaos (make chaos): requests in flight while engine, gateway and agent are killed and upgraded"
 
 
 def main(names: list[str]) -> int:

@@ -19,8 +19,7 @@ import aiohttp
 
 from benchmarks.chaos.answers import Answer, send
 from benchmarks.chaos.asks import MODEL, ChaosRequest
-from benchmarks.chaos.killer import Death
-from benchmarks.chaos.report import pauses
+from benchmarks.chaos.pauses import Death, longest_gap
 from benchmarks.gateway_process import GatewayProcess
 
 SETTINGS = {"VESTAL_SUPERVISION__MAX_RESTARTS": "10000"}
@@ -46,7 +45,9 @@ async def pause_s(gateway: GatewayProcess, session: aiohttp.ClientSession) -> fl
     at = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     await sending
-    return max(pauses(answer.pieces_at, Death("KILL", pid, at, 0.0)))
+    gap = longest_gap(answer.pieces_at, Death("KILL", at))
+    assert gap is not None, answer.fault
+    return gap[1] - gap[0]
 
 
 async def measure(kills: int) -> dict[str, list[float]]:

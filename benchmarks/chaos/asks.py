@@ -77,10 +77,12 @@ def _text(path: str) -> Callable[[int, random.Random], ChaosRequest]:
         stop = draw.choice(([], [], [], ["zq"], ["\n\n"]))
         if path.startswith("/api/"):
             body["options"]["stop"] = stop
-        elif stop:
+        elif stop and path != "/v1/responses":  # this API has no stop strings
             body["stop_sequences" if path == "/v1/messages" else "stop"] = stop
         if path.endswith(("/chat", "/chat/completions", "/messages")):
             body["messages"] = [{"role": "user", "content": text}]
+        elif path == "/v1/responses":
+            body["input"] = text
         else:
             body["prompt"] = text
         return ChaosRequest(number, f"{path} {shape} {kind}", path, body)
@@ -98,6 +100,8 @@ def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], 
     sampling = {"temperature": temperature} | ({} if greedy else {"seed": draw.randrange(10**6)})
     if path.startswith("/api/"):
         body["options"] = {**sampling, "num_predict": tokens}
+    elif path == "/v1/responses":
+        body |= {**sampling, "max_output_tokens": tokens}
     else:
         body |= {**sampling, "max_tokens": tokens}
         if stream and path != "/v1/messages":
@@ -155,8 +159,9 @@ def _vectors(path: str) -> Callable[[int, random.Random], ChaosRequest]:
 
 _CHAT, _GENERATE = _text("/api/chat"), _text("/api/generate")
 _COMPLETIONS, _COMPLETION = _text("/v1/chat/completions"), _text("/v1/completions")
+_RESPONSES, _MESSAGES = _text("/v1/responses"), _text("/v1/messages")
 _ASKS: tuple[Callable[[int, random.Random], ChaosRequest], ...] = (
     _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/api/chat"), _vectors("/api/embed"),
-    _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _tool, _text("/v1/messages"),
-    _CHAT, _GENERATE, _COMPLETIONS, _COMPLETION, _json("/v1/chat/completions"), _vectors("/v1/embeddings"),
+    _CHAT, _RESPONSES, _COMPLETIONS, _MESSAGES, _tool, _RESPONSES,
+    _MESSAGES, _GENERATE, _RESPONSES, _COMPLETION, _json("/v1/chat/completions"), _vectors("/v1/embeddings"),
 )  # fmt: skip

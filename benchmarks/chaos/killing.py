@@ -48,10 +48,3 @@ KILL_METHODS: dict[str, Callable[[int], None]] = {
     "ABRT": abort,
     "OOM": out_of_memory,
 }
-
-
-def choose(count: int, draw: Callable[[], float]) -> list[str]:
-    """Return `count` methods in random order: half KILL, the rest in turn. `draw` returns 0..1."""
-    others = [method for method in KILL_METHODS if method != "KILL"]
-    methods = ["KILL" if n % 2 == 0 else others[n // 2 % len(others)] for n in range(count)]
-    return sorted(methods, key=lambda _: draw())

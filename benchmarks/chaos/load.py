@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import aiohttp
 
-from benchmarks.chaos.answers import Answer, send
 from benchmarks.chaos.asks import ChaosRequest
+from benchmarks.chaos.reading import Answer
+from benchmarks.chaos.returning import Watcher, ask_until_answered
+
+READ_BUFFER_BYTES = 1 << 20
 
 
 async def run(
     url: str,
-    asks: Sequence[ChaosRequest],
+    requests: Iterator[tuple[str, ChaosRequest]],
     clients: int,
     timeout_s: float,
-    go_on: Callable[[], bool] = lambda: False,
-) -> list[tuple[ChaosRequest, Answer]]:
-    """Send every request once, and repeat them while `go_on`. Return the answers as they ended."""
-    answers: list[tuple[ChaosRequest, Answer]] = []
-    line = _line(asks, go_on)
+    watcher: Watcher,
+    answered: Callable[[ChaosRequest, Answer], None],
+) -> None:
+    """Send all requests, each with its idempotency key, and call `answered` with each answer."""
 
     async def client(session: aiohttp.ClientSession) -> None:
-        for ask in line:
-            answers.append((ask, await send(session, url, ask, timeout_s)))
+        for key, ask in requests:
+            answered(ask, await ask_until_answered(session, url, ask, key, timeout_s, watcher))
 
-    no_limit = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(timeout=no_limit, connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return answers
-
-
-def _line(asks: Sequence[ChaosRequest], go_on: Callable[[], bool]) -> Iterator[ChaosRequest]:
-    yield from asks
-    while go_on():
-        for ask in asks:
-            if not go_on():
-                return
-            yield ask
+    async with (
+        aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(limit=0),
+            read_bufsize=READ_BUFFER_BYTES,
+        ) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(clients):
+            group.create_task(client(session))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 class Answer:
     """An answer so far. `finished`: the server reported its end. `pieces_at`: monotonic times of its parts.
 
-    Tool calls and vectors are part of `text` too, because answers are only compared.
+    Tool calls, and a digest of vectors, are part of `text` too, because answers are only compared.
     """
 
     text: str = ""
@@ -83,8 +84,22 @@ def _anthropic(answer: Answer, said: Said, at: float) -> None:
 
 def _vectors(answer: Answer, said: Said, at: float) -> None:
     vectors = said["embeddings"] if "embeddings" in said else [row["embedding"] for row in said["data"]]
-    answer.add(json.dumps(vectors), at)
+    answer.add(f"vectors {hashlib.sha256(json.dumps(vectors).encode()).hexdigest()}", at)
     answer.end("stop")
+
+
+def _responses(answer: Answer, said: Said, at: float) -> None:
+    response = said.get("response", said)
+    if error := response.get("error"):
+        answer.fault = json.dumps(error)[:200]
+    elif said.get("type") == "response.output_text.delta":
+        answer.add(said["delta"], at)
+    elif response.get("status") in ("completed", "incomplete"):
+        answer.ids.add(response["id"])
+        if said is response:  # it was not streamed
+            parts = (part for item in response["output"] for part in item.get("content") or ())
+            answer.add("".join(part["text"] for part in parts), at)
+        answer.end(response["status"], response["usage"]["output_tokens"])
 
 
 _READERS: dict[str, Callable[[Answer, Said, float], None]] = {
@@ -95,4 +110,5 @@ _READERS: dict[str, Callable[[Answer, Said, float], None]] = {
     "/v1/completions": _openai,
     "/v1/embeddings": _vectors,
     "/v1/messages": _anthropic,
+    "/v1/responses": _responses,
 }

@@ -1,19 +1,16 @@
-"""How chaos judges an answer, and what it counts."""
+"""How chaos draws its requests, reads their answers, and judges them."""
 
 from __future__ import annotations
-
-from math import isclose
 
 import pytest
 
 from benchmarks.chaos.answers import Answer
 from benchmarks.chaos.asks import make_asks
-from benchmarks.chaos.killer import Death
 from benchmarks.chaos.reading import read
-from benchmarks.chaos.report import pauses, report, table
 from benchmarks.chaos.verdict import TextVerdict, judge
 
 CALL = {"function": {"name": "weather", "arguments": {"days": 1}}}
+VECTORS = "vectors 6ede578a92968994e2a6a1424fbe7b82156ab2b537ed43a571eff3f23b2d4930"
 WANTED = "The keeper lit the lamp at dusk and wrote the hour into the book beside the door."
 
 
@@ -45,8 +42,8 @@ def test_judge_of_an_answer_without_an_end_is_lost():
             'aweather({"days": 1})',
         ),
         ("/api/generate", [{"response": "b", "done": True, "done_reason": "stop", "eval_count": 1}], "b"),
-        ("/api/embed", [{"embeddings": [[1.0, 2.0]]}], "[[1.0, 2.0]]"),
-        ("/v1/embeddings", [{"data": [{"embedding": [1.0, 2.0]}]}], "[[1.0, 2.0]]"),
+        ("/api/embed", [{"embeddings": [[1.0, 2.0]]}], VECTORS),
+        ("/v1/embeddings", [{"data": [{"embedding": [1.0, 2.0]}]}], VECTORS),
         ("/v1/completions", [{"id": "x", "choices": [{"text": "c", "finish_reason": "stop"}]}], "c"),
         (
             "/v1/messages",
@@ -60,6 +57,31 @@ def test_judge_of_an_answer_without_an_end_is_lost():
                 },
             ],
             "d",
+        ),
+        (
+            "/v1/responses",
+            [
+                {"type": "response.created", "response": {"id": "x", "error": None, "status": "in_progress"}},
+                {"type": "response.output_text.delta", "delta": "e"},
+                {
+                    "type": "response.incomplete",
+                    "response": {"id": "x", "status": "incomplete", "usage": {"output_tokens": 1}},
+                },
+            ],
+            "e",
+        ),
+        (
+            "/v1/responses",
+            [
+                {
+                    "id": "x",
+                    "error": None,
+                    "status": "completed",
+                    "output": [{"type": "message", "content": [{"type": "output_text", "text": "f"}]}],
+                    "usage": {"output_tokens": 1},
+                }
+            ],
+            "f",
         ),
     ],
 )
@@ -75,24 +97,5 @@ def test_read_adds_text_calls_and_vectors_of_every_dialect(path, messages, text)
 def test_chaos_requests_of_one_seed_are_equal_and_cover_every_route():
     asks = make_asks(40, seed=7)
     assert asks == make_asks(40, seed=7) and asks != make_asks(40, seed=8)
-    assert len({ask.path for ask in asks}) == 7
+    assert len({ask.path for ask in asks}) == 8
     assert {ask.streams for ask in asks} == {True, False}
-
-
-def test_pause_of_a_stream_is_its_longest_gap_until_the_next_engine_serves():
-    death = Death("TERM", 1, at=10.0, wall=0.0, replaced_at=13.0)
-    assert [round(p, 3) for p in pauses([9.0, 10.1, 13.5, 20.0], death)] == [3.4]
-    assert list(pauses([11.0, 12.0], death)) == []  # it had not begun
-    assert list(pauses([8.0, 9.0], death)) == []  # it was at its end
-
-
-def test_report_with_a_lost_request_fails_and_counts_it():
-    asks = make_asks(2, seed=1)
-    whole = Answer(text=WANTED, finished=True, pieces_at=[1.0, 4.0])
-    wanted = {ask.number: whole for ask in asks}
-    got = [(asks[0], whole), (asks[1], Answer(text="The", fault="503"))]
-    outcome = report(wanted, got, [Death("KILL", 1, 2.0, 0.0, 3.5)], unreplaced=0)
-    assert (outcome.sent, outcome.finished, outcome.verdicts[TextVerdict.LOST]) == (2, 1, 1)
-    assert outcome.fails(least_equal=0.0) == ["1 lost"]
-    assert isclose(outcome.pauses_s["KILL"][0], 3.0)
-    assert "1 of 1" in table(outcome)

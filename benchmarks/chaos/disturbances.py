@@ -1,0 +1,51 @@
+"""The plan of what is done to the stack during the load, drawn from a seed. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ENGINE, GATEWAY, AGENT, TOGETHER, UPGRADE = "engine", "gateway", "agent", "together", "upgrade"
+VICTIMS = (ENGINE, GATEWAY, AGENT, TOGETHER)
+"""What a kill can be aimed at; `together`: the three of them at the same time."""
+_OTHER_METHODS = ("TERM", "STOP", "ABRT", "OOM")
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One kill or upgrade. `method` is the manner of an engine's death; the others get SIGKILL."""
+
+    what: str
+    method: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Return the name under which its effects are counted."""
+        return f"{self.what} {self.method}".strip()
+
+
+def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[Disturbance]:
+    """Return all disturbances in their order.
+
+    The victims take turns. Half of the engines get SIGKILL, the rest die in the other ways in turn. The
+    upgrades are spread evenly over the kills.
+    """
+    draw, made, engines = random.Random(seed), [], 0
+    for number in range(kills):
+        victim = victims[number % len(victims)]
+        if victim == ENGINE:
+            other = _OTHER_METHODS[engines // 2 % len(_OTHER_METHODS)]
+            made.append(Disturbance(ENGINE, "KILL" if engines % 2 == 0 else other))
+            engines += 1
+        else:
+            made.append(Disturbance(victim, "KILL"))
+    draw.shuffle(made)
+    for number in range(upgrades):
+        made.insert(round((number + 0.5) * kills / upgrades) + number, Disturbance(UPGRADE))
+    return made
+
+
+def is_due(number: int, of: int, finished: int, requests: int) -> bool:
+    """Return whether disturbance `number` (from 0) of `of` is due, if they are spread over the requests."""
+    return finished >= requests * (number + 0.5) / (of + 1)

@@ -1,0 +1,62 @@
+"""How long a stream paused because of a kill or an upgrade. Pure."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+SEVERAL = "several at once"
+"""The cause of a pause in which there were disturbances with different causes."""
+NONE = "none"
+MAX_DEATHS = 200
+"""A stream that began before so many disturbances is not asked about the first of them."""
+
+
+@dataclass
+class Death:
+    """One kill or upgrade, in monotonic seconds. At `replaced_at` the stack served again."""
+
+    cause: str
+    at: float
+    replaced_at: float = float("inf")
+
+
+class Deaths:
+    """The latest kills and upgrades, in the order of their times."""
+
+    def __init__(self) -> None:
+        self._deaths: deque[Death] = deque(maxlen=MAX_DEATHS)
+
+    def add(self, death: Death) -> None:
+        """Note one that begins now."""
+        self._deaths.append(death)
+
+    def cause_at(self, at: float) -> str:
+        """Return the cause of the latest one before this time, or NONE if there was none yet."""
+        earlier = [death.cause for death in self._deaths if death.at <= at]
+        return earlier[-1] if earlier else NONE
+
+    def pauses(self, pieces_at: Sequence[float]) -> Iterator[tuple[str, float]]:
+        """Yield cause and length of each pause of a stream whose parts arrived at these times."""
+        gaps: dict[tuple[float, float], str] = {}
+        for death in self._deaths:
+            gap = longest_gap(pieces_at, death)
+            if gap is not None:
+                gaps[gap] = death.cause if gaps.get(gap, death.cause) == death.cause else SEVERAL
+        for (begin, end), cause in gaps.items():
+            yield cause, end - begin
+
+
+def longest_gap(pieces_at: Sequence[float], death: Death) -> tuple[float, float] | None:
+    """Return the longest silence of a stream that began before the kill and went on after it, else None.
+
+    It begins with the last part before the kill, or later, but before the stack serves again: an engine that
+    shuts down gracefully still sends some tokens.
+    """
+    first = bisect.bisect(pieces_at, death.at)
+    if not first or first == len(pieces_at):
+        return None
+    gaps = zip(pieces_at[first - 1 :], pieces_at[first:], strict=False)
+    return max((gap for gap in gaps if gap[0] <= death.replaced_at), key=lambda gap: gap[1] - gap[0])

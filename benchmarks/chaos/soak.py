@@ -1,0 +1,212 @@
+"""One run: the undisturbed answers first, then the same requests while the stack is killed and upgraded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.chaos import load, state
+from benchmarks.chaos.asks import ChaosRequest, make_asks
+from benchmarks.chaos.disturbances import is_due, plan
+from benchmarks.chaos.disturber import Disturber
+from benchmarks.chaos.pauses import Deaths
+from benchmarks.chaos.reading import Answer
+from benchmarks.chaos.returning import Watcher
+from benchmarks.chaos.tally import Comebacks
+from benchmarks.chaos.verdict import judge
+from benchmarks.stack_process import StackProcess
+
+SETTINGS = {
+    "VESTAL_SUPERVISION__MAX_RESTARTS": "10000",
+    "VESTAL_SUPERVISION__BREAKER_FAILURES": "10000",
+    "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.1",
+    "VESTAL_SUPERVISION__BACKOFF_MAX_S": "0.2",
+    "VESTAL_SUPERVISION__STOP_S": "2",
+    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "5",
+    "VESTAL_MLX__PROMPT_CACHE_DISK": "256m",
+}
+"""The benchmark itself causes ten deaths in a minute, so the limits on restarts must not apply."""
+DISTINCT = 90
+"""So many different requests are repeated, so that a long run keeps few texts."""
+REQUEST_TIMEOUT_S = 240.0
+SAVE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; docs and defaults are there."""
+
+    requests: int
+    kills: int
+    kill: tuple[str, ...]
+    upgrades: int
+    clients: int
+    seed: int
+    minutes: float | None
+    time_limit: float
+    least_equal: float
+    state: Path | None
+    result: Path | None
+    json: bool
+    keep_home: bool
+    first_port: int
+
+    def identity(self) -> dict[str, object]:
+        """Return what must be equal in all parts of a run that is resumed."""
+        names = ("requests", "kills", "upgrades", "clients", "seed")
+        return {name: getattr(self, name) for name in names} | {"kill": ",".join(self.kill)}
+
+
+class Soak:
+    """A run, whose counts are in `state` also after an interruption."""
+
+    def __init__(self, options: Options) -> None:
+        self.state = state.State()
+        self._options = options
+        self._plan = plan(options.kills, options.kill, options.upgrades, options.seed)
+        self._mix = make_asks(min(options.requests, DISTINCT), options.seed)
+        self._deaths = Deaths()
+        self._load_average = os.getloadavg()[0]
+        self._run = secrets.token_hex(8)
+        self._date = time.strftime("%Y-%m-%d %H:%M")
+
+    async def run(self) -> None:
+        """Run until all is done, or the time is over. Raises StateError, TimeoutError."""
+        options = self._options
+        if options.state:
+            self.state = state.load(options.state, options.identity())
+        print("settings of this run:", ", ".join(f"{k}={v}" for k, v in SETTINGS.items()), flush=True)
+        stack = StackProcess(keeps_home=options.keep_home, first_port=options.first_port, **SETTINGS)
+        if options.keep_home:
+            print(f"home of the stack: {stack.home}")
+        try:
+            await asyncio.to_thread(stack.__enter__)
+            async with asyncio.timeout(options.time_limit):
+                await self._undisturbed(stack)
+                await self._disturbed(stack)
+        finally:
+            await asyncio.to_thread(stack.close)
+
+    async def _undisturbed(self, stack: StackProcess) -> None:
+        if self.state.texts:
+            return
+        print(f"{len(self._mix)} undisturbed requests, {self._options.clients} at once …", flush=True)
+        texts: dict[int, str] = {}
+
+        def answered(ask: ChaosRequest, answer: Answer) -> None:
+            if answer.fault or not answer.finished:
+                raise SystemExit(f"Request {ask.number} ({ask.kind}) failed without any kill: {answer.fault}")
+            texts[ask.number] = answer.text
+
+        requests = ((f"{self._run}-undisturbed-{ask.number}", ask) for ask in self._mix)
+        await self._send(stack, requests, Watcher(Comebacks(), _ignore, _ignore), answered)
+        self.state.texts = [texts[number] for number in range(len(self._mix))]
+
+    async def _disturbed(self, stack: StackProcess) -> None:
+        options, tally = self._options, self.state.tally
+        print(f"the same with {options.kills} kills and {options.upgrades} upgrades …", flush=True)
+        began, before_s = time.monotonic(), tally.elapsed_s
+
+        def due(number: int) -> bool:
+            return is_due(number, len(self._plan), tally.sent, options.requests)
+
+        disturber = Disturber(stack, self._plan, due, tally, self._deaths, options.seed)
+        disturbing = asyncio.ensure_future(disturber.run())
+
+        def is_over() -> bool:
+            tally.elapsed_s = before_s + time.monotonic() - began
+            if options.minutes is not None and tally.elapsed_s > options.minutes * 60:
+                return True
+            return disturbing.done() and tally.sent >= options.requests
+
+        def answered(ask: ChaosRequest, answer: Answer) -> None:
+            self._count(ask, answer)
+
+        watcher = Watcher(tally.comebacks, self._refused, self._busy)
+        saving = asyncio.ensure_future(self._save_regularly())
+        try:
+            await self._send(stack, self._requests(is_over), watcher, answered)
+            if disturbing.done():
+                disturbing.result()
+        finally:
+            tally.elapsed_s = before_s + time.monotonic() - began
+            for task in (disturbing, saving):
+                task.cancel()
+            await asyncio.gather(disturbing, saving, return_exceptions=True)
+            self._save()
+
+    def _requests(self, is_over: Callable[[], bool]) -> Iterator[tuple[str, ChaosRequest]]:
+        number = self.state.tally.sent
+        while not is_over():
+            yield f"{self._run}-{number}", self._mix[number % len(self._mix)]
+            number += 1
+
+    async def _send(
+        self,
+        stack: StackProcess,
+        requests: Iterator[tuple[str, ChaosRequest]],
+        watcher: Watcher,
+        answered: Callable[[ChaosRequest, Answer], None],
+    ) -> None:
+        await load.run(stack.url, requests, self._options.clients, REQUEST_TIMEOUT_S, watcher, answered)
+
+    def _count(self, ask: ChaosRequest, answer: Answer) -> None:
+        tally, wanted = self.state.tally, self.state.texts[ask.number]
+        verdict = judge(answer.text, answer.finished and not answer.fault, wanted)
+        why = answer.fault or f"got {answer.text!r} instead of {wanted!r}"
+        tally.judged(verdict, f"{ask.number} {ask.kind}: {why}")
+        for cause, pause_s in self._deaths.pauses(answer.pieces_at):
+            tally.of(cause).pauses.add(pause_s)
+
+    def _refused(self) -> None:
+        self.state.tally.of(self._deaths.cause_at(time.monotonic())).refused += 1
+
+    def _busy(self) -> None:
+        self.state.tally.of(self._deaths.cause_at(time.monotonic())).busy += 1
+
+    async def _save_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            self._save()
+
+    def _save(self) -> None:
+        if self._options.state:
+            state.save(self._options.state, self._options.identity(), self.state)
+
+    # --- what is said afterwards ---
+
+    def unfinished(self) -> Iterator[str]:
+        """Yield what was ordered and is not done; nothing if the run was to end by the clock."""
+        tally = self.state.tally
+        if self._options.minutes is None:
+            if tally.sent < self._options.requests:
+                yield f"{self._options.requests - tally.sent} requests not sent"
+            if tally.done < len(self._plan):
+                yield f"{len(self._plan) - tally.done} kills and upgrades not done"
+
+    def facts(self) -> dict[str, str]:
+        """Return how the run was made, for the head of its result."""
+        options, tally = self._options, self.state.tally
+        memory = f"{psutil.virtual_memory().total / (1 << 30):.0f} GiB"
+        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory}"
+        ordered = f"{options.requests} requests, {options.kills} kills ({', '.join(options.kill)})"
+        return {
+            "Begun": f"{self._date}; {tally.elapsed_s / 60:.1f} minutes under kills",
+            "Machine": f"{machine}; load average {self._load_average:.1f} before it began",
+            "Load": f"{options.clients} clients at once, {len(self._mix)} different requests again and again",
+            "Ordered": f"{ordered}, {options.upgrades} upgrades, seed {options.seed}",
+            "Settings": ", ".join(f"{name}={value}" for name, value in SETTINGS.items()),
+            "Memory of the clients": f"{psutil.Process().memory_info().rss / (1 << 20):.0f} MB",
+        }
+
+
+def _ignore() -> None:
+    pass

@@ -1,0 +1,52 @@
+"""The state file of a run: what it has counted, and the undisturbed texts, so that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos.tally import Tally
+
+
+class StateError(Exception):
+    """The state file cannot be used; the message says why, and what helps."""
+
+
+@dataclass
+class State:
+    """A run. `texts` are the undisturbed answers by the number of the request, in the order of the mix."""
+
+    tally: Tally = field(default_factory=Tally)
+    texts: list[str] = field(default_factory=list)
+
+
+def load(path: Path, options: Mapping[str, Any]) -> State:
+    """Return the state of the run with these options, or a new one if there is no file. Raises StateError."""
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return State()
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be read ({error}); delete it, or name another file.") from error
+    try:
+        if kept["options"] != dict(options):
+            before = " ".join(f"{name}={value}" for name, value in kept["options"].items())
+            message = (
+                f"{path} belongs to a run with other options ({before}); give them, or name another file."
+            )
+            raise StateError(message)
+        return State(Tally.from_json(kept["tally"]), list(kept["texts"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        message = f"{path} is not the state of such a run ({error!r}); delete it, or name another file."
+        raise StateError(message) from error
+
+
+def save(path: Path, options: Mapping[str, Any], state: State) -> None:
+    """Write the state in one step, so that an interruption leaves the one before. Raises OSError."""
+    text = json.dumps({"options": dict(options), "tally": state.tally.to_json(), "texts": state.texts})
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,111 @@
+"""What a run counts, in a bounded amount of memory. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.chaos.histogram import Histogram
+from benchmarks.chaos.verdict import TextVerdict
+
+MAX_SAMPLES = 20
+SAMPLE_CHARS = 600
+
+
+@dataclass
+class CauseTally:
+    """The effects of one cause.
+
+    `count` is how often it was done. `without_effect` counts kills after which the stack did not serve again
+    in time, and upgrades that replaced nothing. `refused` and `busy` are attempts of clients that ended with
+    a refused connection or a 503 while it was the latest cause; each was made again.
+    """
+
+    count: int = 0
+    without_effect: int = 0
+    refused: int = 0
+    busy: int = 0
+    pauses: Histogram = field(default_factory=Histogram)
+
+
+@dataclass
+class Comebacks:
+    """How clients came back to an answer that was cut off: by its id, or by their key."""
+
+    cut_off: int = 0
+    by_id: int = 0
+    by_key: int = 0
+
+
+class Tally:
+    """All counts of a run, which may have been interrupted and resumed."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+        self.verdicts: Counter[str] = Counter()
+        self.comebacks = Comebacks()
+        self.causes: dict[str, CauseTally] = {}
+        self.samples: list[str] = []
+        """The first answers that were not equal, in words."""
+
+    def of(self, cause: str) -> CauseTally:
+        """Return the counts of one cause."""
+        return self.causes.setdefault(cause, CauseTally())
+
+    @property
+    def sent(self) -> int:
+        return self.verdicts.total()
+
+    @property
+    def done(self) -> int:
+        """Return how many kills and upgrades there were."""
+        return sum(cause.count for cause in self.causes.values())
+
+    @property
+    def equal_share(self) -> float:
+        return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
+
+    def judged(self, verdict: TextVerdict, sample: str) -> None:
+        """Count an answer. The first samples of answers that are not equal are kept."""
+        self.verdicts[verdict] += 1
+        if verdict is not TextVerdict.EQUAL and len(self.samples) < MAX_SAMPLES:
+            self.samples.append(f"{verdict}: {sample}"[:SAMPLE_CHARS])
+
+    def failures(self, least_equal: float) -> Iterator[str]:
+        """Yield the reasons why the run failed; none if it succeeded."""
+        for verdict in (TextVerdict.LOST, TextVerdict.DOUBLED):
+            if self.verdicts[verdict]:
+                yield f"{self.verdicts[verdict]} {verdict}"
+        for name, cause in self.causes.items():
+            if cause.without_effect:
+                yield f"{cause.without_effect} of {cause.count} ({name}) without a new process that serves"
+        if self.equal_share < least_equal:
+            yield f"{self.equal_share:.2%} equal, less than {least_equal:.1%}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` takes."""
+        return {
+            "elapsed_s": self.elapsed_s,
+            "verdicts": dict(self.verdicts),
+            "comebacks": asdict(self.comebacks),
+            "causes": {
+                name: {**vars(cause), "pauses": cause.pauses.to_json()} for name, cause in self.causes.items()
+            },
+            "samples": self.samples,
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> Tally:
+        """Return the tally that `to_json` was called on. Raises LookupError, TypeError, ValueError."""
+        tally = cls()
+        tally.elapsed_s = float(kept["elapsed_s"])
+        tally.verdicts = Counter(kept["verdicts"])
+        tally.comebacks = Comebacks(**kept["comebacks"])
+        tally.causes = {
+            name: CauseTally(**{**cause, "pauses": Histogram.from_json(cause["pauses"])})
+            for name, cause in kept["causes"].items()
+        }
+        tally.samples = list(kept["samples"])
+        return tally

@@ -1,0 +1,153 @@
+"""The client of chaos, which comes back to an answer that was cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from benchmarks.chaos.asks import ChaosRequest
+from benchmarks.chaos.frames import FrameReader, data_of
+from benchmarks.chaos.reading import Answer
+from benchmarks.chaos.returning import Watcher, ask_until_answered
+from benchmarks.chaos.tally import Comebacks
+
+PATH = "/v1/completions"
+TEXTS = ("The ", "lamp ", "is ", "lit.")
+FRAMES = [
+    *(
+        b"data: "
+        + json.dumps({"id": "x", "choices": [{"text": text, "finish_reason": None}]}).encode()
+        + b"\n\n"
+        for text in TEXTS
+    ),
+    b"data: "
+    + json.dumps({"id": "x", "choices": [{"text": "", "finish_reason": "stop"}]}).encode()
+    + b"\n\n",
+    b"data: [DONE]\n\n",
+]
+BY_ID, BY_KEY = 2, 3
+"""The numbers of requests that come back by their id and by their key."""
+
+
+class Server:
+    """Breaks off the first connection after 2½ frames, and gives the rest to who comes back."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.busy = 0
+        self.is_expired = False
+        self._has_broken_off = False
+
+    async def post(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(("POST", request.headers["Idempotency-Key"]))
+        if self.busy:
+            self.busy -= 1
+            return web.Response(status=503)
+        return await self._stream(request, 0)
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append(("GET", str(request.rel_url)))
+        if self.is_expired:
+            return web.json_response({"error": {"code": "stream_expired"}}, status=410)
+        return await self._stream(request, int(request.query["from"]))
+
+    async def _stream(self, request: web.Request, first: int) -> web.StreamResponse:
+        headers = {"content-type": "text/event-stream", "x-request-id": "answer-1"}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        if self._has_broken_off:
+            await response.write(b"".join(FRAMES[first:]))
+            return response
+        self._has_broken_off = True
+        await response.write(b"".join(FRAMES[:2]) + FRAMES[2][:10])
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+
+Ask = Callable[..., Awaitable[tuple[Answer, Comebacks, list[str]]]]
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def ask(session: aiohttp.ClientSession) -> Ask:
+    async def send(url: str, number: int, timeout_s: float = 5.0) -> tuple[Answer, Comebacks, list[str]]:
+        back, refusals = Comebacks(), list[str]()
+        watcher = Watcher(back, lambda: refusals.append("refused"), lambda: refusals.append("busy"))
+        request = ChaosRequest(number, "", PATH, {"stream": True})
+        return (
+            await ask_until_answered(session, url, request, "key-1", timeout_s, watcher),
+            back,
+            refusals,
+        )
+
+    return send
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, str]]:
+    server, app = Server(), web.Application()
+    app.router.add_post(PATH, server.post)
+    app.router.add_get("/v1/streams/{id}", server.get)
+    async with TestServer(app) as running:
+        yield server, str(running.make_url("")).rstrip("/")
+
+
+async def test_stream_that_is_cut_off_is_resumed_by_its_id_from_the_first_frame_it_lacks(server, ask):
+    answer, back, _ = await ask(server[1], BY_ID)
+    assert (answer.text, answer.finished, answer.fault) == ("".join(TEXTS), True, "")
+    assert server[0].asked == [("POST", "key-1"), ("GET", "/v1/streams/answer-1?from=2")]
+    assert back == Comebacks(cut_off=1, by_id=1, by_key=0)
+
+
+async def test_stream_that_is_cut_off_is_asked_for_again_with_its_key_without_repeating_text(server, ask):
+    answer, back, _ = await ask(server[1], BY_KEY)
+    assert (answer.text, answer.finished, answer.fault) == ("".join(TEXTS), True, "")
+    assert server[0].asked == [("POST", "key-1"), ("POST", "key-1")]
+    assert back == Comebacks(cut_off=1, by_id=0, by_key=1)
+
+
+async def test_server_that_is_busy_is_asked_again_and_counted(server, ask):
+    server[0].busy = 2
+    answer, _, refusals = await ask(server[1], BY_KEY)
+    assert (answer.text, refusals) == ("".join(TEXTS), ["busy", "busy"])
+
+
+async def test_server_that_is_gone_is_asked_until_the_time_is_over_and_each_refusal_is_counted(ask):
+    answer, _, refusals = await ask(f"http://127.0.0.1:{unused_port()}", BY_ID, timeout_s=0.25)
+    assert not answer.finished and "no end within 0.25 s" in answer.fault
+    assert set(refusals) == {"refused"} and len(refusals) >= 2
+
+
+async def test_answer_that_is_no_longer_kept_is_a_fault(server, ask):
+    server[0].is_expired = True
+    answer, _, _ = await ask(server[1], BY_ID)
+    assert not answer.finished and answer.fault.startswith("410 by its id")
+
+
+# --- frames ---
+
+
+def test_frames_of_events_are_whole_however_their_bytes_arrive():
+    stream = b'event: ping\ndata: {"a": 1}\n\n: comment\n\ndata: [DONE]\n\ndata: {"cut'
+    for size in (1, 2, 7, len(stream)):
+        reader = FrameReader("text/event-stream")
+        parts = [stream[at : at + size] for at in range(0, len(stream), size)]
+        frames = [frame for part in parts for frame in reader.feed(part)]
+        assert [data_of(frame) for frame in frames] == [b'{"a": 1}', b"", b""]
+
+
+def test_frames_of_ndjson_are_its_lines():
+    reader = FrameReader("application/x-ndjson")
+    assert reader.feed(b'{"a": 1}\n{"b":') == [b'{"a": 1}']
+    assert reader.feed(b" 2}\n") == [b'{"b": 2}']
