@@ -40,6 +40,7 @@ class StackProcess:
         ports = [first_port + n if first_port else free_port() for n in range(3)]
         self.url, self.agent_url = (f"http://127.0.0.1:{port}" for port in ports[:2])
         self._keeps_home = keeps_home
+        self._is_closed = False
         clean = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
         own = {
             "VESTAL_HOME": str(self.home),
@@ -78,7 +79,12 @@ class StackProcess:
         self.vestal("recover", "--once", timeout_s=UP_TIMEOUT_S)
 
     def vestal(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command of `vestal` out of reach of the terminal's Ctrl-C."""
+        """Run a command of `vestal` out of reach of the terminal's Ctrl-C.
+
+        Raises RuntimeError if the stack is closed: it may be closed in another thread than it is started in.
+        """
+        if self._is_closed:
+            raise RuntimeError("The stack is closed.")
         return subprocess.run(
             [sys.executable, "-m", "host_agent.cli.main", *arguments],
             env=self._env,
@@ -132,9 +138,10 @@ class StackProcess:
         """Stop the stack, kill what is left of it, and delete its home."""
         try:
             if self.code.exists():
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                with contextlib.suppress(subprocess.TimeoutExpired, RuntimeError):
                     self.vestal("down", timeout_s=DOWN_TIMEOUT_S)
         finally:
+            self._is_closed = True
             self._kill_leftovers()
             if not self._keeps_home:
                 shutil.rmtree(self.home, ignore_errors=True)
