@@ -17,9 +17,10 @@ HEALTH_TIMEOUT_S = 2.0
 class AgentClient:
     """Opens one connection for each call."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, port: int | None = None) -> None:
+        """Call the agent on `port`, or on the port of the settings."""
         self._config = config
-        self._port = config.agent.port
+        self._port = port or config.agent.port
 
     def answers(self) -> bool:
         """Return True if an agent answers `GET /health`."""

@@ -1,47 +1,49 @@
-"""The settings that the running agent was started with, in a file, to notice that they have changed since."""
+"""What the running agent was started with, in a file, to notice that code or settings have changed since."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from host_agent.upgrade import installed
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config, Home
 
 
 @dataclass(frozen=True)
 class RunningSettings:
-    """The listener's port, and a digest of all settings (a digest because settings may hold secrets)."""
+    """The listener's port, and the digest of the code and of all settings, `CODE.SETTINGS`.
+
+    It is a digest because settings may hold secrets. Older versions wrote that of the settings alone.
+    """
 
     port: int
     digest: str
 
+    @property
+    def has_code(self) -> bool:
+        """Return whether the digest covers the code."""
+        return "." in self.digest
+
 
 def of(config: Config) -> RunningSettings:
     """Return the port and digest of `config`. Which file the settings were read from does not matter."""
-    settings = config.model_dump_json(exclude={"home", "file"})
-    return RunningSettings(config.agent.port, hashlib.sha256(settings.encode()).hexdigest()[:16])
+    return RunningSettings(config.agent.port, installed.of_agent(config))
 
 
 def write(config: Config) -> KeptFile:
-    """Write the settings of the agent that starts now, and return the file, which is to be kept."""
+    """Write what the agent that starts now runs with, and return the file, which is to be kept."""
     file = KeptFile(_path(config.home), "settings")
     file.write(json.dumps(asdict(of(config))))
     return file
 
 
 def read(home: Home) -> RunningSettings | None:
-    """Return what the last agent of this home wrote, or None where there is no readable file."""
+    """Return what the last agent of this home wrote, or None if there is no readable file."""
     try:
         fields = json.loads(_path(home).read_text())
         return RunningSettings(int(fields["port"]), str(fields["digest"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def have_changed(config: Config) -> bool:
-    """Return True where the last agent of this home was started with other settings than `config`."""
-    return read(config.home) not in (None, of(config))
 
 
 def _path(home: Home) -> Path:

@@ -110,7 +110,14 @@ class ServiceControl:
             case "stop":
                 await self._supervisor.stop_child(service, "stopped by hand")
             case "restart":
-                await self._supervisor.restart_child(service, "restarted by hand", reset=True)
+                await self._restart_child(service)
+
+    async def _restart_child(self, service: str) -> None:
+        """Restart a child. A gateway that can hand over is replaced beside it, and loses no request."""
+        if service == MLX_SERVER and await self._mlx.can_hand_over(self._supervisor.status()[service]):
+            await self._supervisor.hand_over_child(service)
+        else:
+            await self._supervisor.restart_child(service, "restarted by hand", reset=True)
 
     async def _container(self, service: str, action: str) -> None:
         match action:

@@ -1,7 +1,7 @@
 """Try the program that is installed before an agent is replaced by it: `vestal agent --check`.
 
-It imports every module of the agent and reads the settings, so that a broken update is refused and the agent
-goes on.
+It imports every module of the agent, reads the settings, and looks whether a foreign program holds a port of
+theirs, so that a broken update is refused and the agent goes on.
 """
 
 import importlib

@@ -144,7 +144,7 @@ class Upgrades:
         with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
             await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
         status = self._supervisor.status()[MLX_SERVER]
-        if status.state in UP and status.process_pid and await self._mlx.hands_over(status.process_pid):
+        if await self._mlx.can_hand_over(status):
             requests = self._mlx.requests or 0
             go_on = f" ({requests} request{'' if requests == 1 else 's'} go on)" if requests else ""
             self._note(MLX_SERVER, f"{why}; another is started beside it{go_on}", event="gateway_outdated")

@@ -9,7 +9,7 @@ import sys
 import webbrowser
 from typing import Any
 
-from host_agent.agent import agent_state
+from host_agent.agent import agent_state, outdated
 from host_agent.agent_client import AgentClient
 from host_agent.cli.table import Column, print_table
 from host_agent.errors import AgentUnreachable
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         print(json.dumps(status, indent=2))
     else:
         show(status)
+        _show_older_code(config)
     return HEALTHY if status["healthy"] else DEGRADED
 
 
@@ -54,6 +55,15 @@ def show(status: dict[str, Any]) -> None:
     for name, text in (("disk", disk.get("message")), ("journal", disk.get("journal"))):
         if text:
             print_table([Column(wraps=True)], [[(f"{name}: {text}", "yellow")]])
+
+
+def _show_older_code(config: Config) -> None:
+    """Name the services that run older code than is installed."""
+    if older := outdated.parts_with_older_code(config):
+        names = " and ".join([", ".join(older[:-1]), older[-1]] if older[1:] else older)
+        runs = "run" if older[1:] else "runs"
+        sentence = f"{names} {runs} older code than is installed; run `make up`."
+        print_table([Column(wraps=True)], [[(sentence, "yellow")]])
 
 
 def format_uptime(seconds: float) -> str:

@@ -5,6 +5,7 @@ import sys
 
 from host_agent.agent import daemon
 from host_agent.errors import AlreadyRunning
+from host_agent.services.port_check import check_ports
 from host_agent.upgrade import check
 from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort import output
@@ -19,6 +20,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     output.protect("agent")
     if options.check:
         check.import_all()
+        check_ports(config)
         output.write_line(sys.stdout, check.report(config))
         return 0
     try:

@@ -3,12 +3,11 @@
 import argparse
 import json
 
-from host_agent.agent import running_settings, single_instance
 from host_agent.agent_client import AgentClient
 from host_agent.cli.run import background_agent, fetch_models
 from host_agent.cli.run.build_image import WITHOUT_DOCKER, build_image, run_in_foreground
-from host_agent.cli.run.down import stop_agent
 from host_agent.cli.run.progress import Progress, wait_until_healthy
+from host_agent.cli.run.replace_outdated import replace_outdated
 from host_agent.errors import ComposeFailed, HostAgentError
 from host_agent.services.docker.compose import SCALE, WORKER, Compose
 from host_agent.services.orchestrator import agents_file, knowledge_mounts, mode
@@ -25,10 +24,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
         raise ConfigError(f"{mistake} Nothing was started or changed.")
     config.home.prepare()
     client = AgentClient(config)
-    _stop_agent_with_other_settings(config, progress)
     if not client.answers():
         check_ports(config)
     fetch_models.fetch_missing(config, progress)
+    replace_outdated(config, progress)
     try:
         # Under this lock no recovery pass builds or starts what is being built and started here.
         with hold_lock_blocking(config.home.recovery_lock, LOCK_TIMEOUT_S):
@@ -41,15 +40,9 @@ def run(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _stop_agent_with_other_settings(config: Config, progress: Progress) -> None:
-    """Stop an agent that was started with other settings, and all its services with it."""
-    if single_instance.running(config.home) and running_settings.have_changed(config):
-        progress.show("agent", "its settings have changed; stopping it and its services")
-        stop_agent(config)
-
-
 def _start_services(config: Config, client: AgentClient, progress: Progress) -> None:
     progress.show("agent", background_agent.ensure_running(config))
+    replace_outdated(config, progress)  # an agent that has just been started may have adopted older services
     docker = client.get("/status")["services"]["docker"]
     client.post("/recover/reset")  # start again what was stopped by hand
     if docker["orchestrator_mode"] == "docker":

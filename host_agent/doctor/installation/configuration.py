@@ -1,8 +1,8 @@
-"""The settings or the agents' file are wrong, or the agent still runs with earlier settings."""
+"""The settings or the agents' file are wrong, or a process still runs with earlier code or settings."""
 
 from collections.abc import Iterator, Sequence
 
-from host_agent.agent import running_settings, single_instance
+from host_agent.agent import outdated
 from host_agent.doctor.finding import Finding
 from host_agent.services.orchestrator import agents_file
 from vestal.config import Config
@@ -22,9 +22,9 @@ def diagnose(config: Config, problems: Sequence[str] = ()) -> Iterator[Finding]:
     if mistake := agents_file.find_mistake(config):
         yield Finding(NAME, "fault", mistake, "Correct it, then run `vestal up`.")
         return
-    if single_instance.running(config.home) and running_settings.have_changed(config):
-        sentence = "The agent still runs with earlier settings."
-        yield Finding(NAME, "note", sentence, "`vestal up` applies the new ones.")
+    if why := outdated.parts(config):
+        for part, reason in why.items():
+            yield Finding(NAME, "note", f"The process {part} is out of date: {reason}.", outdated.REMEDY)
         return
     source = f"The settings in {config.file} are valid." if config.file else "The defaults are in force."
     yield Finding(NAME, "ok", source)

@@ -14,7 +14,7 @@ from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.services.restart_policy import restart_policy
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import Config
-from vestal.supervision import ChildSpec, HandoverPolicy, ProbeResult, State
+from vestal.supervision import UP, ChildSpec, ChildStatus, HandoverPolicy, ProbeResult, State
 from vestal.web.listening_sockets import InheritedSockets
 
 GATEWAY = (sys.executable, "-m", "mlx_server.gateway")
@@ -76,10 +76,12 @@ class MlxService:
         """Return the variable with what a gateway that is launched now runs."""
         return {digests.DIGEST_VARIABLE: digests.digest(MLX_SERVER, settings_text(self._config))}
 
-    async def hands_over(self, pid: int) -> bool:
-        """Return whether the gateway with this PID can hand over, by its last answer if it gives none now."""
-        await self.probe(pid)
-        return self._hands_over == pid
+    async def can_hand_over(self, gateway: ChildStatus) -> bool:
+        """Return whether the gateway can hand over, by its last answer if it gives none now."""
+        if gateway.state not in UP or gateway.process_pid is None:
+            return False
+        await self.probe(gateway.process_pid)
+        return self._hands_over == gateway.process_pid
 
     @property
     def requests(self) -> int | None:

@@ -1,0 +1,44 @@
+"""Which processes of this home run older code or settings than are installed. No process is asked.
+
+The agent writes down what it was started with (`running_settings`); every other process has it in its
+environment.
+"""
+
+from host_agent.agent import running_settings, single_instance
+from host_agent.installed import comparison, digests
+from host_agent.upgrade import installed
+from vestal.config import Config, Home
+from vestal.supervision import read_pid_file
+
+SERVICES = ("watchdog", "mlx_server", "orchestrator", "nightly")
+REMEDY = "`vestal up` replaces it; no request is lost meanwhile."
+
+
+def parts(config: Config) -> dict[str, str]:
+    """Return why each part that runs is out of date, as the end of a sentence, for those that are."""
+    return comparison.outdated(_running(config.home), installed.of_parts(config))
+
+
+def parts_with_older_code(config: Config) -> list[str]:
+    """Return the parts that run other code than is installed, whatever their settings."""
+    wanted = installed.of_parts(config)
+    running = {part: digest for part, digest in _running(config.home).items() if part in wanted}
+    return [
+        part
+        for part, digest in running.items()
+        if digests.code_of(digest or "") != digests.code_of(wanted[part])
+    ]
+
+
+def _running(home: Home) -> dict[str, str | None]:
+    """Return the digest with which each part that runs was started; None for one without a digest."""
+    found: dict[str, str | None] = {}
+    if single_instance.running(home) is not None:
+        started_with = running_settings.read(home)
+        has_code = started_with is not None and started_with.has_code
+        found[installed.AGENT] = started_with.digest if started_with and has_code else None
+    for part in SERVICES:
+        identity = read_pid_file(home.run / f"{part}.json")
+        if identity is not None and identity.alive():
+            found[part] = installed.started_with(identity.pid)
+    return found

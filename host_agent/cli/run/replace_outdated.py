@@ -1,0 +1,69 @@
+"""Have the agent replace what runs older code or settings than are installed, and show how it goes."""
+
+import time
+
+from host_agent.agent import outdated, running_settings, single_instance
+from host_agent.agent_client import AgentClient
+from host_agent.cli.run.down import stop_agent
+from host_agent.cli.run.progress import Progress
+from host_agent.errors import AgentUnreachable, UpgradeRefused
+from host_agent.installed.comparison import OLDER
+from host_agent.upgrade import request_file
+from host_agent.upgrade.installed import AGENT
+from vestal.config import Config
+
+POLL_S = 0.2
+UNREACHABLE_FOR_S = 30.0
+UPGRADE_TIMEOUT_S = 300.0
+
+
+def replace_outdated(config: Config, progress: Progress) -> None:
+    """Replace what is out of date, and return once that is done. Nothing happens if nothing is.
+
+    Raises UpgradeRefused if the new code or settings cannot start; what runs then goes on. An agent that
+    cannot replace itself, because it is too old or does not answer, is stopped with its services.
+    """
+    why = outdated.parts(config)
+    if not why or single_instance.running(config.home) is None:
+        return
+    client = AgentClient(config, _port_of_running_agent(config))
+    if why.get(AGENT) == OLDER or not client.answers():
+        if AGENT in why:
+            progress.show(AGENT, f"{why[AGENT]}; stopping it and its services")
+            stop_agent(config)
+        return
+    request_file.write(config)
+    client.post("/upgrade")
+    _follow(config, client, progress)
+
+
+def _port_of_running_agent(config: Config) -> int:
+    started_with = running_settings.read(config.home)
+    return config.agent.port if started_with is None else started_with.port
+
+
+def _follow(config: Config, client: AgentClient, progress: Progress) -> None:
+    """Show the steps of the upgrade until its end. The agent may come back on another port."""
+    clients, shown = [client, AgentClient(config)], 0
+    answered_at = started_at = time.monotonic()
+    while True:
+        now = time.monotonic()
+        try:
+            report = clients[0].get("/upgrade")
+        except AgentUnreachable:
+            clients.reverse()
+            if now - answered_at > UNREACHABLE_FOR_S:
+                raise
+            time.sleep(POLL_S)
+            continue
+        answered_at = now
+        for step in report["steps"][shown:]:
+            progress.show(step["part"], step["text"])
+        shown = len(report["steps"])
+        if report["state"] == "refused":
+            raise UpgradeRefused(report["why"])
+        if report["state"] in ("done", "idle"):
+            return
+        if now - started_at > UPGRADE_TIMEOUT_S:
+            raise AgentUnreachable(f"The upgrade did not end within {UPGRADE_TIMEOUT_S:.0f} s.")
+        time.sleep(POLL_S)
