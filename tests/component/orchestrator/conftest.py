@@ -162,6 +162,11 @@ class Orchestrator:
         token = {"Authorization": f"Bearer {self.env['VESTAL_TOKEN']}"}
         return call_with_headers(self.url + path, body, method, token)
 
+    def tasks(self) -> list[dict]:
+        status, answer = self.ask("/tasks")
+        assert status == 200, answer
+        return answer["tasks"]
+
     def submit(self, goal: str, **more: Any) -> str:
         status, answer = self.ask("/tasks", {"goal": goal, **more})
         assert status == 201, answer
@@ -210,6 +215,32 @@ def children(repo: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterat
 @pytest.fixture
 def llm(children: Callable[..., StandIn]) -> StandIn:
     return children("fake_llm.py")
+
+
+@pytest.fixture(scope="module")
+def shared_llm(
+    repo: Path, tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]
+) -> Iterator[StandIn]:
+    """The LLM server of `shared`. Its settings are as they were when a test ends."""
+    llm = StandIn(repo, "fake_llm.py", free_port(), tmp_path_factory.mktemp("llm"))
+    yield llm
+    llm.end()
+
+
+@pytest.fixture(scope="module")
+def shared(
+    repo: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    free_port: Callable[[], int],
+    shared_llm: StandIn,
+) -> Iterator[Orchestrator]:
+    """One orchestrator for a file's tests that do not stop it and do not mind the tasks of others."""
+    one = Orchestrator(
+        repo, tmp_path_factory.mktemp("shared"), free_port(), MLX_API_URL=shared_llm.url
+    ).start()
+    one.cycle()
+    yield one
+    one.end()
 
 
 @pytest.fixture

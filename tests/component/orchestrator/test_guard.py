@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable
 
 import pytest
 
-from tests.component.orchestrator.conftest import TOKEN, Orchestrator, StandIn, call
-
-Make = Callable[..., Orchestrator]
+from tests.component.orchestrator.conftest import TOKEN, Orchestrator, call
 
 
 @pytest.fixture
-def one(orchestrator: Make, llm: StandIn) -> Orchestrator:
-    return orchestrator(MLX_API_URL=llm.url).start()
+def one(shared: Orchestrator) -> Orchestrator:
+    return shared
 
 
 def code(answer: tuple[int, dict]) -> tuple[int, str]:

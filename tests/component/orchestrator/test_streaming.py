@@ -83,13 +83,12 @@ async def test_answer_that_ends_prematurely_fails_and_is_retryable(
 
 @pytest.mark.parametrize("mode", ["cut", "fail", "drop"])
 def test_task_whose_answer_broke_off_is_retried_and_gets_the_whole_answer(
-    orchestrator, llm: StandIn, mode: str
+    shared: Orchestrator, shared_llm: StandIn, mode: str
 ):
-    one: Orchestrator = orchestrator(MLX_API_URL=llm.url).start()
-    one.cycle()
-    llm.control(mode=mode)
-    task_id = one.submit("one two three")
-    wait_until("it was tried again", lambda: len(llm.calls("/api/chat")) >= 2)
-    assert one.task(task_id)["state"] == "running"
-    llm.control(mode="ok")
-    assert one.finished(task_id)["answer"] == "The answer to: one two three"
+    before = len(shared_llm.calls("/api/chat"))
+    shared_llm.control(mode=mode)
+    task_id = shared.submit("one two three")
+    wait_until("it was tried again", lambda: len(shared_llm.calls("/api/chat")) >= before + 2)
+    assert shared.task(task_id)["state"] == "running"
+    shared_llm.control(mode="ok")
+    assert shared.finished(task_id)["answer"] == "The answer to: one two three"
